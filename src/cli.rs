@@ -1,0 +1,58 @@
+//! The command line: what was typed, turned at once into plain options, and the commands that run
+//! them. The only place that prints.
+
+mod args;
+mod client;
+mod demo;
+mod out;
+mod server;
+
+use clap::Parser;
+
+use crate::error::Result;
+use args::{Arguments, Command};
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was asked for held.
+    Well,
+    /// The run came to its end, but not everything held; the report says what.
+    Short,
+}
+
+impl Ended {
+    /// The exit code: 0, or 1.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Ended::Well => 0,
+            Ended::Short => 1,
+        }
+    }
+}
+
+/// Runs the command that was typed. Wrong words end the process with code 2, as clap does.
+pub fn run() -> Result<Ended> {
+    match Arguments::parse().command {
+        Command::Server(arguments) => server::run(&arguments),
+        Command::Client(arguments) => client::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+    }
+}
+
+/// Watches SIGINT and SIGTERM: the first calls `first`, the second ends the process at once.
+fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| crate::error::Error::bug(format!("watching signals: {e}")))?;
+    std::thread::spawn(move || {
+        let mut coming = signals.forever();
+        if coming.next().is_some() {
+            first();
+        }
+        if let Some(second) = coming.next() {
+            std::process::exit(128 + second);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! clap types, and what they mean.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::{self, Audit};
+use crate::error::{Error, Result};
+use crate::host::Cores;
+use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
+use crate::net::How;
+use crate::plan::{PortSharing, Ports, Routes};
+use crate::server;
+
+/// A million TCP connections on two cores: the server that holds them, the client that opens,
+/// proves and measures them.
+///
+/// Exit codes: 0 everything that was asked for held; 1 not everything did, the report says what;
+/// 2 bad usage; 3 the host refuses or lacks something; 70 a bug in c1m.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hold connections and serve them.
+    Server(ServerArguments),
+    /// Open, prove and measure connections.
+    Client(Box<ClientArguments>),
+    /// Server and client on this machine: a million connections, a report.
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct PortArguments {
+    /// First port.
+    #[arg(long, default_value_t = 8888)]
+    pub port: u16,
+    /// Number of ports from --port on.
+    #[arg(long, default_value_t = 100)]
+    pub ports: u16,
+}
+
+impl PortArguments {
+    pub fn ports(&self) -> Result<Ports> {
+        Ports::new(self.port, self.ports)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ServerArguments {
+    /// Use the first N cores this process may run on; all by default.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    /// Use exactly these cores, such as 0,2-3.
+    #[arg(long, value_name = "LIST", conflicts_with = "cores", value_parser = core_list)]
+    pub core_list: Option<CoreList>,
+    /// Address to listen on. `::` takes IPv4 and IPv6, at about 200 bytes more of kernel memory
+    /// per connection.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
+    pub bind: IpAddr,
+    #[command(flatten)]
+    pub ports: PortArguments,
+    /// Which shard listens on which port: `subset` gives each port to one shard; `all` makes every
+    /// shard listen on every port, for clients that know a single port.
+    #[arg(long, value_enum, default_value_t = Sharing::Subset)]
+    pub port_sharing: Sharing,
+    /// Connections held at most; more are reset at once and counted as refused.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub max_connections: u64,
+    /// Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default.
+    #[arg(long, value_name = "N")]
+    pub backlog: Option<u32>,
+    /// What to do with bytes: `echo` sends them back, `sink` counts and discards them.
+    #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
+    pub service: ServiceName,
+    /// Bytes kept for a peer that does not read; beyond it the connection is reset.
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
+    pub max_pending: usize,
+    /// How often to print a line of figures.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub stats_interval: Duration,
+    /// Write the result to FILE (- is standard output) and print events as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Stop when standard input ends, for a parent process that must not leave us behind.
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+    /// Print a line per shard too.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sharing {
+    Subset,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceName {
+    Echo,
+    Sink,
+}
+
+/// Cores by number, as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoreList(Vec<usize>);
+
+impl ServerArguments {
+    pub fn options(&self) -> Result<server::Options> {
+        if self.stats_interval.is_zero() {
+            return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
+        }
+        if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
+            let saw = format!("--max-connections {}", self.max_connections);
+            return Err(Error::usage(saw, "a server holds between 1 and 4294967295 connections", "try 1000000"));
+        }
+        Ok(server::Options {
+            cores: match (&self.cores, &self.core_list) {
+                (_, Some(CoreList(list))) => Cores::List(list.clone()),
+                (Some(count), None) => Cores::Count(*count),
+                (None, None) => Cores::All,
+            },
+            bind: self.bind,
+            ports: self.ports.ports()?,
+            sharing: match self.port_sharing {
+                Sharing::Subset => PortSharing::Subset,
+                Sharing::All => PortSharing::All,
+            },
+            max_connections: self.max_connections,
+            backlog: self.backlog,
+            max_pending: self.max_pending,
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ClientArguments {
+    /// Addresses of the server.
+    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
+    pub target_ip: Vec<IpAddr>,
+    #[command(flatten)]
+    pub ports: PortArguments,
+    /// Connections to open: one per (target, port) in turn.
+    #[arg(long, value_name = "N", default_value_t = 340_000)]
+    pub connections: u64,
+    /// Use the first N cores this process may run on; all by default.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    /// Start so many connections per second, evenly; latency then counts from the intended start.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Addresses to connect from, single or as a block such as 10.0.0.0/28.
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
+    pub source_ip: Vec<AddressBlock>,
+    /// Connects, and messages of an audit, in flight at once.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY)]
+    pub concurrency: u32,
+    /// How long a connect may take.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub connect_timeout: Duration,
+    /// How long an echo may take.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub reply_timeout: Duration,
+    /// How long to hold the connections between the two audits.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// While holding, send a message on each connection so often, spread evenly.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Bytes of such a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub payload: usize,
+    /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither
+    /// FIN nor RST came (for servers that answer nothing); `off`, nothing.
+    #[arg(long, value_enum, default_value_t = AuditName::Echo)]
+    pub audit: AuditName,
+    /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute;
+    /// `rst` at once, which leaves nothing.
+    #[arg(long, value_enum, default_value_t = CloseName::Fin)]
+    pub close: CloseName,
+    /// Sent on each new connection; {n} is its number. Empty sends nothing.
+    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {n}")]
+    pub hello: String,
+    /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
+    #[arg(long, value_name = "FILE.hgrm")]
+    pub histogram: Option<PathBuf>,
+    /// Write the result to FILE (- is standard output).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditName {
+    Echo,
+    State,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CloseName {
+    Fin,
+    Rst,
+}
+
+/// Addresses as typed: one, or a block of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressBlock(Vec<IpAddr>);
+
+impl ClientArguments {
+    pub fn options(&self) -> Result<client::Options> {
+        for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
+            if value.is_zero() {
+                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
+            }
+        }
+        if self.interval.is_some_and(|interval| interval.is_zero()) {
+            return Err(Error::usage("--interval 0s", "messages need some distance", "try 1s"));
+        }
+        if self.hello.len() > crate::limits::BUFFER_BYTES {
+            let saw = format!("--hello of {} bytes", self.hello.len());
+            return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
+        }
+        Ok(client::Options {
+            routes: Routes {
+                targets: self.target_ip.clone(),
+                ports: self.ports.ports()?,
+                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
+            },
+            connections: self.connections,
+            cores: self.cores.map_or(Cores::All, Cores::Count),
+            rate: self.rate,
+            concurrency: self.concurrency,
+            connect_timeout: self.connect_timeout,
+            reply_timeout: self.reply_timeout,
+            hold: self.hold,
+            interval: self.interval,
+            payload: self.payload,
+            audit: match self.audit {
+                AuditName::Echo => Audit::Echo,
+                AuditName::State => Audit::State,
+                AuditName::Off => Audit::Off,
+            },
+            close: match self.close {
+                CloseName::Fin => How::Fin,
+                CloseName::Rst => How::Reset,
+            },
+            hello: self.hello.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Connections to open; as many as this host holds, if that is less.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub connections: u64,
+    /// Use the first N cores for the server and for the client; all by default.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    #[command(flatten)]
+    pub ports: PortArguments,
+    /// How long to hold the connections between the two audits.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// Write both results to FILE (- is standard output).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// A time such as 10s, 500ms or 1m30s; a bare number is seconds.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))
+}
+
+/// A rate such as 5000 or 5000/s.
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("a rate is a number above 0, such as 5000/s".to_owned()),
+    }
+}
+
+/// Cores such as 0,2-3.
+fn core_list(text: &str) -> std::result::Result<CoreList, String> {
+    let number =
+        |word: &str| word.trim().parse::<usize>().map_err(|_| format!("'{word}' is no core number; try 0,2-3"));
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let (low, high) = (number(low)?, number(high)?);
+        if low > high || high - low > 4096 {
+            return Err(format!("'{part}' is no range of cores; try 0,2-3"));
+        }
+        cores.extend(low..=high);
+    }
+    let listed = cores.len();
+    cores.sort_unstable();
+    cores.dedup();
+    if cores.len() < listed {
+        return Err("a core is listed twice".to_owned());
+    }
+    Ok(CoreList(cores))
+}
+
+/// Addresses a block may hold at most.
+const LARGEST_BLOCK: u128 = 65_536;
+
+/// One address, or all usable addresses of a block: without the first and the last of an IPv4
+/// block of more than two, which are the network's own.
+fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
+    let Some((address, length)) = text.split_once('/') else {
+        return text
+            .parse()
+            .map(|ip| AddressBlock(vec![ip]))
+            .map_err(|_| format!("'{text}' is no IP address or block"));
+    };
+    let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address"))?;
+    let bits: u32 = if address.is_ipv4() { 32 } else { 128 };
+    let length: u32 =
+        length.parse().ok().filter(|length| *length <= bits).ok_or(format!("/{length} is no prefix length"))?;
+    let size = 1u128
+        .checked_shl(bits - length)
+        .filter(|size| *size <= LARGEST_BLOCK)
+        .ok_or(format!("a block of at most {LARGEST_BLOCK} addresses, please"))?;
+    let number = match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    };
+    let first = number - number % size;
+    let edge = u128::from(address.is_ipv4() && size > 2);
+    let nth = |n: u128| match address {
+        IpAddr::V4(_) => IpAddr::from((n as u32).to_be_bytes()),
+        IpAddr::V6(_) => IpAddr::from(n.to_be_bytes()),
+    };
+    Ok(AddressBlock((first + edge..first + size - edge).map(nth).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_typed_is_understood() {
+        assert_eq!(core_list("0,2-3").unwrap().0, [0, 2, 3]);
+        assert_eq!(rate("5000/s").unwrap(), 5_000.0);
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(duration("3").unwrap(), Duration::from_secs(3));
+        let block = address_block("10.0.0.0/29").unwrap().0;
+        assert_eq!(
+            (block.len(), block[0].to_string(), block[5].to_string()),
+            (6, "10.0.0.1".into(), "10.0.0.6".into())
+        );
+        assert_eq!(address_block("fd00::/126").unwrap().0.len(), 4);
+        assert_eq!(address_block("10.0.0.7").unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for text in ["", "a", "3-1", "1,1", "0-9999999"] {
+            assert!(core_list(text).is_err(), "{text}");
+        }
+        for text in ["0", "-1", "x", "inf", "nan"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        for text in ["10.0.0.0/33", "10.0.0.0/8", "fd00::/64", "x/8", "10.0.0/8", "host"] {
+            assert!(address_block(text).is_err(), "{text}");
+        }
+    }
+}

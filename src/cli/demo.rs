@@ -1,0 +1,292 @@
+//! `c1m demo`: a server process and this process as its client, over loopback.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::Ended;
+use super::args::DemoArguments;
+use super::client::{Display, lead};
+use super::out::{Target, say};
+use crate::client::{Audit, Observer, Options, Phase, Planned};
+use crate::error::{Error, Result};
+use crate::host::{Cores, Host, raise_limits};
+use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
+use crate::net::How;
+use crate::plan::{self, Routes};
+use crate::report::{AuditResult, json, text};
+use crate::stats::ProgressSnapshot;
+
+/// How long the server may take to start, to show a count, and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the server reports to us.
+const STATS_INTERVAL: &str = "200ms";
+
+/// Runs the demo.
+pub fn run(arguments: &DemoArguments) -> Result<Ended> {
+    let host = Host::here();
+    let target = arguments.json.as_deref().map(Target::open).transpose()?;
+    let quiet = target.as_ref().is_some_and(Target::is_stdout);
+    let goal = fit(arguments, &host)?;
+    if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
+        say(format!(
+            "this host holds {} of {} connections: {wall}",
+            text::count(goal.connections),
+            text::count(arguments.connections)
+        ));
+    }
+    let options = client_options(arguments, goal.connections)?;
+    let mut server = ServerProcess::start(arguments, goal.connections)?;
+    let mut watcher = Watcher { display: Display::new(quiet), server: server.seen.clone(), quiet };
+    let summary = lead(&options, &mut watcher);
+    let document = server.stop();
+    // When the server failed, that explains what the client saw.
+    let (summary, document) = match (summary, document) {
+        (Ok(summary), Ok(document)) => (summary, document),
+        (_, Err(error)) | (Err(error), _) => return Err(error),
+    };
+    if !quiet {
+        say(text::client(&summary)?.trim_end());
+        let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
+        say(format!(
+            "\nserver: most live at once {}, refused {}, resident at most {}",
+            text::count(figure("peak_live")),
+            text::count(figure("refused")),
+            text::bytes(figure("resident_bytes"))
+        ));
+    }
+    if let Some(mut target) = target {
+        target.write_json(&json!({ "server": document, "client": json::client(&summary)?, "wall": goal.wall }))?;
+    }
+    Ok(if summary.complete() { Ended::Well } else { Ended::Short })
+}
+
+/// How many connections this host can hold at both ends, and what stops it from more.
+struct Goal {
+    connections: u64,
+    wall: Option<String>,
+}
+
+fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
+    let shards = host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?.len() as u64;
+    let ports = arguments.ports.ports()?.count() as u64;
+    let nofile = raise_limits()?.files.1.soft;
+    let ephemeral = host.ephemeral_ports();
+    let memory = host.memory_available().unwrap_or(u64::MAX);
+    let walls = [
+        (
+            memory.saturating_sub(MEMORY_LEFT_FREE) / LOOPBACK_BYTES_PER_CONNECTION,
+            format!(
+                "memory, {} available at {LOOPBACK_BYTES_PER_CONNECTION} bytes for both ends of a connection",
+                text::bytes(memory)
+            ),
+        ),
+        (
+            plan::most_by_descriptors(nofile, shards, ports.max(shards)),
+            format!("file descriptors, a hard limit of {nofile} for rings of that many slots each"),
+        ),
+        (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
+    ];
+    let lowest = walls.into_iter().min_by_key(|(most, _)| *most);
+    match lowest {
+        Some((0, wall)) => Err(Error::host(wall, "not one connection fits", "raise that limit")),
+        Some((most, wall)) if most < arguments.connections => Ok(Goal { connections: most, wall: Some(wall) }),
+        _ => Ok(Goal { connections: arguments.connections, wall: None }),
+    }
+}
+
+fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {
+    Ok(Options {
+        routes: Routes {
+            targets: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            ports: arguments.ports.ports()?,
+            sources: Vec::new(),
+        },
+        connections,
+        cores: arguments.cores.map_or(Cores::All, Cores::Count),
+        rate: None,
+        concurrency: DEFAULT_CONCURRENCY,
+        connect_timeout: PATIENCE,
+        reply_timeout: PATIENCE,
+        hold: arguments.hold,
+        interval: None,
+        payload: 64,
+        audit: Audit::Echo,
+        // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
+        close: How::Reset,
+        hello: "Hello Server: client --> {n}".to_owned(),
+    })
+}
+
+/// What the server's events told so far.
+#[derive(Debug, Default)]
+struct Seen {
+    ready: bool,
+    /// The last count of live connections, and when it came.
+    live: Option<(Instant, u64)>,
+    /// Its final document.
+    document: Option<Value>,
+    /// Its output ended.
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // A reader that panicked has left plain values behind.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does.
+    fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
+        let waiting = |seen: &mut Seen| !enough(seen) && !seen.ended;
+        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn follow(&self, output: impl std::io::Read) {
+        for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
+            let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+            let mut seen = self.lock();
+            match event.get("event").and_then(Value::as_str) {
+                Some("ready") => seen.ready = true,
+                Some("stats") => {
+                    seen.live = event.get("live").and_then(Value::as_u64).map(|live| (Instant::now(), live))
+                }
+                Some(_) => {}
+                None => seen.document = Some(event),
+            }
+            self.changed.notify_all();
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The server, another process of this program. It ends when its standard input does, so it never
+/// outlives us.
+struct ServerProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    seen: Arc<Shared>,
+}
+
+impl ServerProcess {
+    fn start(arguments: &DemoArguments, connections: u64) -> Result<ServerProcess> {
+        let not_started = |e: std::io::Error| {
+            Error::host(format!("start the server process: {e}"), "it could not run", "see the limits (ulimit -a)")
+        };
+        let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
+        command.args([
+            "server",
+            "--until-stdin-closes",
+            "--json",
+            "-",
+            "--bind",
+            "127.0.0.1",
+            "--stats-interval",
+            STATS_INTERVAL,
+        ]);
+        command.args(["--port", &arguments.ports.port.to_string(), "--ports", &arguments.ports.ports.to_string()]);
+        command.args(["--max-connections", &connections.to_string()]);
+        if let Some(cores) = arguments.cores {
+            command.args(["--cores", &cores.to_string()]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let seen = Arc::new(Shared::default());
+        let follower = seen.clone();
+        if let Some(stdout) = stdout {
+            std::thread::spawn(move || follower.follow(stdout));
+        }
+        let mut server = ServerProcess { child, stdin, seen };
+        if !server.seen.wait(|seen| seen.ready).ready {
+            return Err(server.died("it did not start"));
+        }
+        Ok(server)
+    }
+
+    /// Closes its input, and waits for its document and its end.
+    fn stop(&mut self) -> Result<Value> {
+        self.stdin = None;
+        let document = self.seen.wait(|seen| seen.document.is_some()).document.take();
+        document.ok_or_else(|| self.died("it ended without a result"))
+    }
+
+    fn died(&mut self, how: &str) -> Error {
+        self.stdin = None;
+        let status = match self.child.try_wait() {
+            Ok(Some(status)) => status.to_string(),
+            _ => "still running".to_owned(),
+        };
+        Error::host(format!("server process: {how} ({status})"), "the demo needs it", "read its message above")
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let deadline = Instant::now() + PATIENCE;
+        // It drains by itself; a server that hangs must not outlive us.
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Shows the client's progress, and holds its counts against the server's at every audit.
+struct Watcher {
+    display: Display,
+    server: Arc<Shared>,
+    quiet: bool,
+}
+
+impl Observer for Watcher {
+    fn planned(&mut self, plan: &Planned, options: &Options) {
+        self.display.planned(plan, options);
+    }
+
+    fn began(&mut self, phase: Phase, options: &Options) {
+        self.display.began(phase, options);
+    }
+
+    fn progress(&mut self, phase: Phase, elapsed: Duration, progress: &ProgressSnapshot, ended: bool) {
+        self.display.progress(phase, elapsed, progress, ended);
+    }
+
+    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+        self.display.audited(result)?;
+        let now = Instant::now();
+        let seen = self.server.wait(|seen| seen.live.is_some_and(|(at, live)| at > now && live == result.live));
+        let server = seen.live.map_or(0, |(_, live)| live);
+        if server != result.live {
+            return Err(Error::peer(
+                format!(
+                    "audit {}: the client proved {} connections, the server counts {server}",
+                    result.round, result.live
+                ),
+                "one of them is wrong",
+                "please report this line",
+            ));
+        }
+        if !self.quiet {
+            say(format!("the server counts {} live too", text::count(server)));
+        }
+        Ok(())
+    }
+}

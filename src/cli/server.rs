@@ -1,0 +1,214 @@
+//! `c1m server`: start, a line an interval, stop on a signal, totals.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::{ServerArguments, ServiceName};
+use super::out::{Target, say, warn};
+use super::{Ended, on_signal};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::report::{ServerShard, ServerSummary, json, text};
+use crate::server::{Notice, Options, Server};
+use crate::service::{Echo, Sink};
+use crate::stats::Snapshot;
+use crate::sys;
+
+/// Runs the server until a signal.
+pub fn run(arguments: &ServerArguments) -> Result<Ended> {
+    let options = arguments.options()?;
+    let json = arguments.json.as_deref().map(Target::open).transpose()?;
+    let (sender, notices) = mpsc::channel();
+    let from_signal = sender.clone();
+    on_signal(move || {
+        let _ = from_signal.send(Notice::Signal);
+    })?;
+    if arguments.until_stdin_closes {
+        stop_with_stdin(sender.clone());
+    }
+    let server = match arguments.service {
+        ServiceName::Echo => Server::start(&options, |_| Echo, &sender)?,
+        ServiceName::Sink => Server::start(&options, |_| Sink, &sender)?,
+    };
+    let mut reporter = Reporter { events: json.is_some(), verbose: arguments.verbose, ..Reporter::new() };
+    reporter.ready(&server, &options);
+    let summary = reporter.serve(server, &notices, arguments.stats_interval)?;
+    let document = json::server(&summary);
+    match json {
+        None => say(text::server(&summary).trim_end()),
+        // Behind events on lines of their own, the document is one line too.
+        Some(Target::Stdout) => reporter.event(&document),
+        Some(mut file) => {
+            reporter.event(&json!({ "event": "stopped" }));
+            file.write_json(&document)?;
+        }
+    }
+    Ok(Ended::Well)
+}
+
+fn stop_with_stdin(notices: mpsc::Sender<Notice>) {
+    std::thread::spawn(move || {
+        // Whatever ends the input, an error included, means that the parent has gone.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = notices.send(Notice::Signal);
+    });
+}
+
+/// Prints what a server does, as lines for people or as JSON events.
+struct Reporter {
+    events: bool,
+    verbose: bool,
+    started: Instant,
+    last: (Instant, Vec<Snapshot>),
+    peak_live: u64,
+}
+
+impl Reporter {
+    fn new() -> Reporter {
+        let now = Instant::now();
+        Reporter { events: false, verbose: false, started: now, last: (now, Vec::new()), peak_live: 0 }
+    }
+
+    fn event(&self, event: &impl Serialize) {
+        // A value made of plain fields always serializes.
+        say(serde_json::to_string(event).unwrap_or_default());
+    }
+
+    fn ready(&mut self, server: &Server, options: &Options) {
+        self.last = (Instant::now(), server.snapshots());
+        let (files, memory) = (server.raised().files, server.raised().memory);
+        if self.events {
+            let shards: Vec<_> = server
+                .plans()
+                .enumerate()
+                .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
+                .collect();
+            self.event(&json!({
+                "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
+                "backlog": server.backlog(), "shards": shards,
+            }));
+            return;
+        }
+        say(format!(
+            "c1m server: {} ports {}-{} on {}, up to {} connections, accept queue {} per port",
+            options.ports.count(),
+            options.ports.first(),
+            options.ports.last(),
+            options.bind,
+            text::count(options.max_connections),
+            text::count(server.backlog() as u64),
+        ));
+        if options.backlog.is_some_and(|wanted| i64::from(wanted) > i64::from(server.backlog())) {
+            warn(format!("--backlog is capped at {} by net.core.somaxconn; raise it with sysctl", server.backlog()));
+        }
+        let raised =
+            |before: u64, now: u64| if now > before { format!("{now}, raised from {before}") } else { now.to_string() };
+        say(format!(
+            "kernel {}; file descriptors {}; locked memory {} bytes",
+            sys::kernel_release(),
+            raised(files.0.soft, files.1.soft),
+            raised(memory.0.soft, memory.1.soft),
+        ));
+        for (shard, plan) in server.plans().enumerate() {
+            let span = match (plan.ports.first(), plan.ports.last()) {
+                (Some(first), Some(last)) if first != last => format!("ports {first}-{last}"),
+                (Some(only), _) => format!("port {only}"),
+                _ => "no port".to_owned(),
+            };
+            say(format!(
+                "shard {shard}: core {}, {span}, {} rings, {} slots",
+                plan.core,
+                plan.rings.len(),
+                text::count(plan.slots())
+            ));
+        }
+        say("ready");
+    }
+
+    /// Reports until a signal comes or a shard dies, then stops the server.
+    fn serve(&mut self, server: Server, notices: &mpsc::Receiver<Notice>, interval: Duration) -> Result<ServerSummary> {
+        let mut next = Instant::now() + interval;
+        let mut failed = false;
+        loop {
+            match notices.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Notice::Signal) => break,
+                Ok(Notice::ShardEnded(shard)) => {
+                    warn(format!("shard {shard} died; stopping the others"));
+                    failed = true;
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.interval(&server.snapshots());
+                    next += interval;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
+            }
+        }
+        let host = Host::here();
+        let pid = std::process::id();
+        let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
+        self.peak_live = self.peak_live.max(live_at_stop);
+        let plans: Vec<_> = server.plans().cloned().collect();
+        server.stop();
+        let finals = server.join()?;
+        if failed {
+            return Err(Error::bug("a shard ended without being told to"));
+        }
+        Ok(ServerSummary {
+            shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
+            live_at_stop,
+            peak_live: self.peak_live,
+            resident_bytes: host.resident(pid).1,
+            cpu_seconds: host.cpu_seconds(pid),
+        })
+    }
+
+    fn interval(&mut self, now: &[Snapshot]) {
+        let at = Instant::now();
+        let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
+        let before: Snapshot = self.last.1.iter().copied().sum();
+        let total: Snapshot = now.iter().copied().sum();
+        self.peak_live = self.peak_live.max(total.live);
+        if self.events {
+            self.event(&json!({
+                "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
+                "closed": total.closed, "refused": total.refused, "messages": total.messages, "bytes": total.bytes_in,
+            }));
+        } else {
+            say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
+            if self.verbose {
+                for (shard, (before, now)) in self.last.1.iter().zip(now).enumerate() {
+                    say(format!("  shard {shard}  {}", line(before, now, seconds)));
+                }
+            }
+        }
+        // One line an interval at most, however many were refused.
+        if total.refused > before.refused {
+            warn(format!(
+                "full: {} connections refused, {} in all; raise --max-connections",
+                total.refused - before.refused,
+                total.refused
+            ));
+        }
+        if total.accept_errors > before.accept_errors {
+            warn("the kernel has no memory or files for new connections; accepting pauses, the others are kept");
+        }
+        self.last = (at, now.to_vec());
+    }
+}
+
+fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {
+    let rate = |before: u64, now: u64| text::count((now.saturating_sub(before) as f64 / seconds) as u64);
+    format!(
+        "live {:>9}  opened {:>9}  closed {:>9}  {:>7} accepts/s  {:>7} messages/s  {:>9}/s",
+        text::count(now.live),
+        text::count(now.opened),
+        text::count(now.closed),
+        rate(before.opened, now.opened),
+        rate(before.messages, now.messages),
+        text::bytes((now.bytes_in.saturating_sub(before.bytes_in) as f64 / seconds) as u64),
+    )
+}

@@ -1,0 +1,366 @@
+//! The client: plan, ramp, audit, messages, second audit, close, summary. This file leads the
+//! shards through the phases; `client/driver.rs` is what one shard does.
+
+mod driver;
+mod message;
+mod window;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
+use crate::limits::{DESCRIPTORS_PER_PROCESS, DESCRIPTORS_PER_SHARD, MAX_PAYLOAD_BYTES};
+use crate::net::{How, NetPlan};
+use crate::plan::{self, Routes, share};
+use crate::report::{AuditResult, ShardSummary, Summary};
+use crate::ring;
+use crate::shard::{self, Remote, Running};
+use crate::stats::{Progress, ProgressSnapshot};
+
+use driver::Opening;
+
+/// What proves that a connection is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// Every connection gets back exactly what it sent.
+    Echo,
+    /// No FIN and no RST came; for servers that answer nothing.
+    State,
+    /// Nothing is asked.
+    Off,
+}
+
+/// What a client shall do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to, and from where.
+    pub routes: Routes,
+    /// Connections to open.
+    pub connections: u64,
+    /// Cores to use, one shard each.
+    pub cores: Cores,
+    /// Connects started per second, in all; `None` is as fast as `concurrency` allows.
+    pub rate: Option<f64>,
+    /// Connects, and messages of an audit, in flight in all.
+    pub concurrency: u32,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// How long an echo may take.
+    pub reply_timeout: Duration,
+    /// How long to hold the connections between the audits.
+    pub hold: Duration,
+    /// How often each connection sends a message while held; `None` is never.
+    pub interval: Option<Duration>,
+    /// Bytes of such a message.
+    pub payload: usize,
+    /// What proves a connection.
+    pub audit: Audit,
+    /// How to close in the end.
+    pub close: How,
+    /// Sent on each new connection, `{n}` replaced by its number; empty sends nothing.
+    pub hello: String,
+}
+
+/// What all shards do at one time, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Phase {
+    /// Waiting for the others.
+    Ready = 0,
+    /// Opening connections.
+    Ramp = 1,
+    /// The first audit.
+    FirstAudit = 2,
+    /// Holding, and sending messages.
+    Hold = 3,
+    /// The second audit.
+    SecondAudit = 4,
+    /// Closing.
+    Close = 5,
+    /// ShardSummary the shard.
+    Quit = 6,
+}
+
+impl Phase {
+    const ALL: [Phase; 7] =
+        [Phase::Ready, Phase::Ramp, Phase::FirstAudit, Phase::Hold, Phase::SecondAudit, Phase::Close, Phase::Quit];
+
+    fn of_command(command: u32) -> Phase {
+        Phase::ALL.get(command as usize).copied().unwrap_or(Phase::Quit)
+    }
+
+    /// What a person calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Ready => "ready",
+            Phase::Ramp => "ramp",
+            Phase::FirstAudit => "audit 1",
+            Phase::Hold => "hold",
+            Phase::SecondAudit => "audit 2",
+            Phase::Close => "close",
+            Phase::Quit => "quit",
+        }
+    }
+
+    /// The number of the audit this is, if it is one.
+    pub fn round(self) -> Option<u32> {
+        match self {
+            Phase::FirstAudit => Some(1),
+            Phase::SecondAudit => Some(2),
+            _ => None,
+        }
+    }
+}
+
+/// Something a running client tells its owner, or the owner the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A shard has done its part of a phase.
+    Done(usize, Phase),
+    /// A shard's thread ended.
+    ShardEnded(usize),
+    /// Sent by the owner: stop early, close, and report what was.
+    Stop,
+}
+
+/// Watches a client run.
+pub trait Observer {
+    /// The client is about to start, with this on its host.
+    fn planned(&mut self, _plan: &Planned, _options: &Options) {}
+    /// A phase begins.
+    fn began(&mut self, _phase: Phase, _options: &Options) {}
+    /// About ten times a second, and at the end of each phase.
+    fn progress(&mut self, _phase: Phase, _elapsed: Duration, _progress: &ProgressSnapshot, _ended: bool) {}
+    /// An audit is complete, and every connection still stands. An error ends the run.
+    fn audited(&mut self, _result: &AuditResult) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What was found and decided before the first connect.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Cores, one shard each.
+    pub cores: Vec<usize>,
+    /// Limits found and raised.
+    pub raised: Raised,
+    /// Connects in flight in all, as far as the descriptor limit allows.
+    pub concurrency: u32,
+    /// Source ports per (source, target, port).
+    pub ephemeral: u64,
+    /// Rings of each shard.
+    pub rings: Vec<usize>,
+}
+
+/// How often the observer sees progress.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs a client from plan to close. `notices` is the receiving end of `sender`; the owner may
+/// send `Notice::Stop` through a clone of it.
+pub fn run(
+    options: &Options,
+    observer: &mut dyn Observer,
+    (sender, notices): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+) -> Result<Summary> {
+    check(options)?;
+    let host = Host::here();
+    let planned = make_plan(options, &host)?;
+    observer.planned(&planned, options);
+    let before = host.net_counters();
+    let mut fleet = Fleet::launch(options, &planned, &sender, notices)?;
+    let mut summary = fleet.lead(options, observer);
+    fleet.command(Phase::Quit);
+    let shards = fleet.join();
+    if let Ok(summary) = &mut summary {
+        summary.counters = host::moved(&before, &host.net_counters());
+    }
+    // A shard's own error says more than what its end looked like from here.
+    let shards = shards?;
+    let mut summary = summary?;
+    summary.shards = shards;
+    Ok(summary)
+}
+
+fn check(options: &Options) -> Result<()> {
+    let families = |ips: &[IpAddr], v6: bool| ips.iter().any(|ip| ip.is_ipv6() == v6);
+    let routes = &options.routes;
+    if options.connections == 0 || options.connections > u64::from(u32::MAX) {
+        let saw = format!("--connections {}", options.connections);
+        return Err(Error::usage(saw, "a run opens between 1 and 4294967295 connections", "try --connections 340000"));
+    }
+    if options.payload == 0 || options.payload > MAX_PAYLOAD_BYTES {
+        let means = format!("a message has between 1 and {MAX_PAYLOAD_BYTES} bytes");
+        return Err(Error::usage(format!("--payload {}", options.payload), means, "try --payload 64"));
+    }
+    if options.concurrency == 0 {
+        return Err(Error::usage("--concurrency 0", "nothing could be in flight", "try --concurrency 512"));
+    }
+    let mixed = [true, false].iter().any(|v6| families(&routes.sources, *v6) && families(&routes.targets, !*v6));
+    if mixed {
+        return Err(Error::usage(
+            "--source-ip and --target-ip of different address families",
+            "an IPv4 address cannot connect to an IPv6 one",
+            "give both as IPv4 or both as IPv6",
+        ));
+    }
+    Ok(())
+}
+
+fn make_plan(options: &Options, host: &Host) -> Result<Planned> {
+    let cores = host.choose_cores(&options.cores)?;
+    let raised = raise_limits()?;
+    ring::probe()?;
+    let ephemeral = host.ephemeral_ports();
+    options.routes.fit(options.connections, ephemeral)?;
+    let nofile = raised.files.1.soft;
+    let shards = cores.len() as u64;
+    let rings = (0..shards)
+        .map(|index| {
+            let part = share(options.connections, shards, index);
+            Ok(plan::rings(slots(part.end - part.start, options.concurrency), nofile)?.len())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let all_rings = rings.iter().sum::<usize>() as u64;
+    // At least one plain socket a shard must fit.
+    plan::fits_descriptors(options.connections, all_rings, shards, shards, nofile)?;
+    let room = nofile - all_rings - DESCRIPTORS_PER_PROCESS - shards * DESCRIPTORS_PER_SHARD;
+    let concurrency = u64::from(options.concurrency).min(room).max(shards) as u32;
+    Ok(Planned { cores, raised, concurrency, ephemeral, rings })
+}
+
+/// Slots of one shard: its connections, and as many again as can be closing while others open.
+fn slots(connections: u64, concurrency: u32) -> u64 {
+    connections + u64::from(concurrency)
+}
+
+/// The shards of a running client.
+struct Fleet {
+    shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
+    notices: mpsc::Receiver<Notice>,
+    stopping: bool,
+}
+
+impl Fleet {
+    fn launch(
+        options: &Options,
+        planned: &Planned,
+        sender: &mpsc::Sender<Notice>,
+        notices: mpsc::Receiver<Notice>,
+    ) -> Result<Fleet> {
+        let mut fleet = Fleet { shards: Vec::new(), notices, stopping: false };
+        let options = Arc::new(options.clone());
+        let shards = planned.cores.len() as u64;
+        for (index, core) in planned.cores.iter().enumerate() {
+            let numbers = share(options.connections, shards, index as u64);
+            let window = share(u64::from(planned.concurrency), shards, index as u64);
+            let connections = numbers.end - numbers.start;
+            let progress = Arc::new(Progress::default());
+            let opening = Opening {
+                index,
+                core: *core,
+                shards,
+                numbers,
+                concurrency: (window.end - window.start).max(1) as usize,
+                options: options.clone(),
+                progress: progress.clone(),
+                notices: sender.clone(),
+            };
+            let remote = Remote::new()?;
+            let net = NetPlan {
+                rings: plan::rings(slots(connections, options.concurrency), planned.raised.files.1.soft)?,
+                capacity: u64::MAX,
+                max_pending: MAX_PAYLOAD_BYTES,
+            };
+            let name = format!("c1m-client-{index}");
+            let running =
+                shard::spawn(&name, *core, remote.clone(), net, move |_| opening.begin(), driver::Dialing::finish)?;
+            fleet.shards.push((remote, progress, running));
+        }
+        Ok(fleet)
+    }
+
+    fn command(&self, phase: Phase) {
+        for (remote, ..) in &self.shards {
+            remote.command(phase as u32);
+        }
+    }
+
+    fn progress(&self) -> ProgressSnapshot {
+        self.shards.iter().map(|(_, progress, _)| progress.snapshot()).sum()
+    }
+
+    fn join(self) -> Result<Vec<ShardSummary>> {
+        let joined: Vec<_> = self.shards.into_iter().map(|(.., running)| running.join()).collect();
+        joined.into_iter().collect()
+    }
+
+    /// Takes the shards through all phases; shards' results are filled in later.
+    fn lead(&mut self, options: &Options, observer: &mut dyn Observer) -> Result<Summary> {
+        let mut summary = Summary {
+            requested: options.connections,
+            shards: Vec::new(),
+            audits: Vec::new(),
+            counters: NetCounters::new(),
+            ramp: Duration::ZERO,
+            ramped: 0,
+            close: Duration::ZERO,
+            paced: options.rate.is_some(),
+            stopped: false,
+        };
+        let (ramp, after_ramp) = self.phase(Phase::Ramp, options, observer)?;
+        summary.ramp = ramp;
+        summary.ramped = after_ramp.live;
+        let mut failed = Ok(());
+        for phase in [Phase::FirstAudit, Phase::Hold, Phase::SecondAudit] {
+            let skip = phase.round().is_some() && options.audit == Audit::Off;
+            if self.stopping || skip || summary.ramped == 0 || failed.is_err() {
+                continue;
+            }
+            let (_, progress) = self.phase(phase, options, observer)?;
+            if let Some(round) = phase.round().filter(|_| !self.stopping) {
+                let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
+                summary.audits.push(result);
+                failed = observer.audited(&result);
+            }
+        }
+        summary.stopped = self.stopping;
+        summary.close = self.phase(Phase::Close, options, observer)?.0;
+        failed.map(|()| summary)
+    }
+
+    /// One phase on every shard. Returns how long it took and the counts at its end.
+    fn phase(
+        &mut self,
+        phase: Phase,
+        options: &Options,
+        observer: &mut dyn Observer,
+    ) -> Result<(Duration, ProgressSnapshot)> {
+        let start = Instant::now();
+        observer.began(phase, options);
+        self.command(phase);
+        let mut waiting = self.shards.len();
+        while waiting > 0 {
+            match self.notices.recv_timeout(TICK) {
+                Ok(Notice::Done(_, done)) if done == phase => waiting -= 1,
+                Ok(Notice::Done(..)) => {}
+                Ok(Notice::ShardEnded(index)) => {
+                    return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
+                }
+                Ok(Notice::Stop) => {
+                    self.stopping = true;
+                    if phase != Phase::Close {
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => observer.progress(phase, start.elapsed(), &self.progress(), false),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
+            }
+        }
+        let (elapsed, progress) = (start.elapsed(), self.progress());
+        observer.progress(phase, elapsed, &progress, true);
+        Ok((elapsed, progress))
+    }
+}

@@ -1,0 +1,532 @@
+//! What one client shard does in each phase.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::message::{Kind, compose};
+use super::window::{Awaited, Probe, Window};
+use super::{Audit, Notice, Options, Phase};
+use crate::causes::{Cause, Causes};
+use crate::error::{Errno, Result};
+use crate::latency::Latency;
+use crate::limits::{
+    CLOSES_PER_PASS, DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US,
+};
+use crate::net::{How, Net, Why};
+use crate::pace::Pace;
+use crate::report::ShardSummary;
+use crate::service::Reply;
+use crate::shard::{Driver, Turn};
+use crate::stats::{Progress, ProgressSnapshot};
+use crate::sys;
+use crate::token::ConnId;
+
+/// How often late connects and echoes are looked for.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// Payloads above this are several segments, whose last one must not wait for an acknowledgement.
+const ONE_SEGMENT: usize = 1_000;
+
+/// What a client knows of a connection, in its row.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ConnState {
+    /// Its number within the shard.
+    index: u32,
+    /// Its probe in the window; 0 when nothing is in flight.
+    key: u32,
+    /// It was proved live.
+    proved: bool,
+}
+
+/// What a shard begins with, carried to its thread.
+pub struct Opening {
+    /// Number of the shard.
+    pub index: usize,
+    /// Its core.
+    pub core: usize,
+    /// Shards in all.
+    pub shards: u64,
+    /// Its connections.
+    pub numbers: Range<u64>,
+    /// Its part of the connects in flight.
+    pub concurrency: usize,
+    /// What all shards do.
+    pub options: Arc<Options>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Told when a phase is done, and when the shard ends.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+impl Opening {
+    /// The driver, on its thread.
+    pub fn begin(self) -> Result<Dialing> {
+        let now = Instant::now();
+        Ok(Dialing {
+            phase: Phase::Ready,
+            done: false,
+            since: now,
+            swept: now,
+            next: self.numbers.start,
+            place: 0,
+            pace: Pace::new(now, None),
+            sent: 0,
+            round: 0,
+            window: Window::default(),
+            scratch: Vec::new(),
+            before_close: ProgressSnapshot::default(),
+            connect: Latency::new()?,
+            connect_service: Latency::new()?,
+            retransmitted: Latency::new()?,
+            echo: Latency::new()?,
+            echo_service: Latency::new()?,
+            audit: Latency::new()?,
+            causes: Causes::new(),
+            is: self,
+        })
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Nobody listens any more when the run has failed elsewhere.
+        let _ = self.notices.send(Notice::ShardEnded(self.index));
+    }
+}
+
+/// The client's driver.
+pub struct Dialing {
+    is: Opening,
+    phase: Phase,
+    /// The phase's end was told.
+    done: bool,
+    /// When the phase began.
+    since: Instant,
+    /// When the window was last swept.
+    swept: Instant,
+    /// Ramp: the next connection to dial.
+    next: u64,
+    /// Audits, hold and close: where in the tables we are.
+    place: usize,
+    /// Ramp and hold: when connects or messages should start.
+    pace: Pace,
+    /// Hold: messages due so far.
+    sent: u64,
+    /// Counts messages of all kinds, so that no two echoes are alike.
+    round: u32,
+    window: Window,
+    scratch: Vec<u8>,
+    before_close: ProgressSnapshot,
+    connect: Latency,
+    connect_service: Latency,
+    retransmitted: Latency,
+    echo: Latency,
+    echo_service: Latency,
+    audit: Latency,
+    causes: Causes,
+}
+
+type Connections = Net<ConnState>;
+
+impl Driver for Dialing {
+    type State = ConnState;
+
+    fn opened(&mut self, net: &mut Connections, conn: ConnId) -> Result<()> {
+        let Some(state) = net.state(conn) else { return Ok(()) };
+        let now = Instant::now();
+        let Some(probe) = self.window.get(state.key) else { return Ok(()) };
+        let socket = match std::mem::replace(&mut probe.awaited, Awaited::Echo { kind: Kind::Hello, socket: None }) {
+            Awaited::Connect { socket, .. } => Some(socket),
+            Awaited::Echo { socket, .. } => socket,
+        };
+        let service = now.duration_since(probe.started);
+        let latency = now.duration_since(probe.intended);
+        let slow = service >= Duration::from_micros(SLOW_CONNECT_US);
+        let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
+        if again {
+            self.retransmitted.record(latency);
+        } else {
+            self.connect.record(latency);
+            self.connect_service.record(service);
+        }
+        let options = self.is.options.clone();
+        let number = self.is.numbers.start + u64::from(state.index);
+        compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
+        if options.audit == Audit::Echo && !self.scratch.is_empty() {
+            probe.awaited = Awaited::Echo { kind: Kind::Hello, socket };
+            probe.started = now;
+        } else {
+            self.window.remove(state.key);
+            state.key = 0;
+            self.proved(net, conn);
+        }
+        net.send(conn, &self.scratch)
+    }
+
+    fn received(&mut self, net: &mut Connections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        if self.is.options.audit != Audit::Echo {
+            return Ok(Reply::Nothing);
+        }
+        let Some(state) = net.state(conn) else { return Ok(Reply::Nothing) };
+        let (index, key) = (state.index, state.key);
+        let Some(probe) = self.window.get(key) else { return self.wrong(net, conn) };
+        let Awaited::Echo { kind, .. } = probe.awaited else { return self.wrong(net, conn) };
+        let number = self.is.numbers.start + u64::from(index);
+        let options = &self.is.options;
+        compose(&mut self.scratch, kind, number, probe.round, &options.hello, options.payload);
+        let end = probe.got + data.len();
+        if self.scratch.get(probe.got..end) != Some(data) {
+            return self.wrong(net, conn);
+        }
+        probe.got = end;
+        if end == self.scratch.len() {
+            self.answered(net, conn, kind, key);
+        }
+        Ok(Reply::Nothing)
+    }
+
+    fn ended(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> Result<()> {
+        let given_up =
+            self.probe_of(net, conn).is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
+        let cause = match why {
+            Why::NeverOpened(_) if given_up => Cause::ConnectTimeout,
+            Why::NeverOpened(errno) | Why::Broken(errno) => Cause::Errno(errno),
+            Why::PeerEnded => Cause::ClosedByServer,
+            Why::SlowReader => Cause::Unanswered,
+            Why::Ours => {
+                self.forget(net, conn);
+                if self.phase == Phase::Close {
+                    self.is.progress.closed.add(1);
+                }
+                return Ok(());
+            }
+        };
+        self.failed(net, conn, cause);
+        Ok(())
+    }
+
+    fn turn(&mut self, net: &mut Connections, now: Instant, command: u32) -> Result<Turn> {
+        let phase = Phase::of_command(command);
+        if phase != self.phase {
+            self.begin(phase, now);
+        }
+        if now.duration_since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.sweep(net, now)?;
+        }
+        if phase == Phase::Quit {
+            return Ok(Turn::Done);
+        }
+        if self.done {
+            return Ok(Turn::Idle);
+        }
+        let turn = match phase {
+            Phase::Ready | Phase::Quit => return Ok(Turn::Idle),
+            Phase::Ramp => self.ramp(net, now)?,
+            Phase::FirstAudit | Phase::SecondAudit if self.is.options.audit == Audit::State => self.count(net),
+            Phase::FirstAudit | Phase::SecondAudit => self.ask(net, now)?,
+            Phase::Hold => self.hold(net, now)?,
+            Phase::Close => self.close(net)?,
+        };
+        if turn == Turn::Done {
+            self.done = true;
+            // Nobody listens any more when the run has failed elsewhere.
+            let _ = self.is.notices.send(Notice::Done(self.is.index, phase));
+            return Ok(Turn::Idle);
+        }
+        Ok(match turn {
+            Turn::Idle => Turn::At(self.swept + SWEEP),
+            Turn::At(at) => Turn::At(at.min(self.swept + SWEEP)),
+            other => other,
+        })
+    }
+}
+
+impl Dialing {
+    /// What the shard measured.
+    pub fn finish(self) -> ShardSummary {
+        ShardSummary {
+            core: self.is.core,
+            requested: self.is.numbers.end - self.is.numbers.start,
+            progress: self.before_close,
+            connect: self.connect,
+            connect_service: self.connect_service,
+            retransmitted: self.retransmitted,
+            echo: self.echo,
+            echo_service: self.echo_service,
+            audit: self.audit,
+            causes: self.causes,
+        }
+    }
+
+    fn begin(&mut self, phase: Phase, now: Instant) {
+        let progress = &self.is.progress;
+        (self.phase, self.done, self.since, self.place) = (phase, false, now, 0);
+        self.round += 1;
+        for counter in [&progress.audited, &progress.lost, &progress.wrong] {
+            counter.set(0);
+        }
+        match phase {
+            Phase::Ramp => self.pace = Pace::new(now, self.is.options.rate.map(|rate| rate / self.is.shards as f64)),
+            Phase::Hold => {
+                let every =
+                    self.is.options.interval.map(|interval| progress.live.get() as f64 / interval.as_secs_f64());
+                (self.pace, self.sent) = (Pace::new(now, every), 0);
+            }
+            Phase::Close => self.before_close = progress.snapshot(),
+            _ => {}
+        }
+    }
+
+    // ---- the phases: each returns `Turn::Done` when its shard has nothing left to do ------------
+
+    fn ramp(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        for _ in 0..DIALS_PER_PASS {
+            if self.next == self.is.numbers.end || self.hopeless() {
+                return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
+            }
+            if self.window.len() >= self.is.concurrency {
+                return Ok(Turn::Idle);
+            }
+            let nth = self.next - self.is.numbers.start;
+            let intended = self.pace.intended(nth);
+            if let Some(at) = intended.filter(|at| *at > now) {
+                return Ok(Turn::At(at));
+            }
+            if !self.dial(net, intended)? {
+                return Ok(Turn::Idle);
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Whether trying on is in vain: many attempts, and not one came to stand.
+    fn hopeless(&self) -> bool {
+        let progress = &self.is.progress;
+        let failed = progress.failed.get();
+        progress.live.get() == 0 && failed >= HOPELESS_ATTEMPTS && failed == progress.tried.get()
+    }
+
+    /// Sends every connection its token, as many at a time as the ramp had connects.
+    fn ask(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        for _ in 0..PROBES_PER_PASS {
+            if self.window.len() >= self.is.concurrency {
+                return Ok(Turn::Idle);
+            }
+            let Some((conn, next)) = net.next_live(self.place) else {
+                return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
+            };
+            self.place = next;
+            self.send(net, conn, Kind::Token, now, now)?;
+        }
+        Ok(Turn::Again)
+    }
+
+    /// The audit that asks nothing: what got no FIN and no RST counts.
+    fn count(&mut self, net: &mut Connections) -> Turn {
+        for _ in 0..PROBES_PER_PASS {
+            let Some((_, next)) = net.next_live(self.place) else { return Turn::Done };
+            self.place = next;
+            self.is.progress.audited.add(1);
+        }
+        Turn::Again
+    }
+
+    fn hold(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        let end = self.since + self.is.options.hold;
+        if now >= end {
+            return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
+        }
+        if self.pace.intended(0).is_none() {
+            return Ok(Turn::At(end));
+        }
+        for _ in 0..PROBES_PER_PASS {
+            let Some(intended) = self.pace.intended(self.sent).filter(|at| *at <= now) else {
+                return Ok(Turn::At(self.pace.intended(self.sent).map_or(end, |at| at.min(end))));
+            };
+            if self.window.len() >= PROBES_IN_FLIGHT {
+                return Ok(Turn::Idle);
+            }
+            let Some((conn, next)) = net.next_live(self.place).or_else(|| net.next_live(0)) else {
+                return Ok(Turn::At(end));
+            };
+            self.place = next;
+            self.sent += 1;
+            // A connection whose last message is unanswered sends no second one; when the answer
+            // comes, the histogram is corrected for those left out.
+            if net.state(conn).is_some_and(|state| state.key == 0) {
+                self.send(net, conn, Kind::Message, intended, now)?;
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    fn close(&mut self, net: &mut Connections) -> Result<Turn> {
+        if self.place == 0 {
+            for conn in self.window.late(Instant::now(), Duration::ZERO, Duration::MAX) {
+                net.cancel_dial(conn)?;
+            }
+        }
+        let (place, at_end) = net.close_some(self.place, CLOSES_PER_PASS, self.is.options.close)?;
+        self.place = place;
+        Ok(match (at_end, net.in_use()) {
+            (true, 0) => Turn::Done,
+            (true, _) => Turn::Idle,
+            (false, _) => Turn::Again,
+        })
+    }
+
+    // ---- one connection -------------------------------------------------------------------------
+
+    /// Dials the next connection. `false` if there is no slot for it yet.
+    fn dial(&mut self, net: &mut Connections, intended: Option<Instant>) -> Result<bool> {
+        let number = self.next;
+        let (source, to) = self.is.options.routes.of(number);
+        let started = Instant::now();
+        let socket = match plain_socket(source, to, self.is.options.payload) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.next += 1;
+                self.is.progress.tried.add(1);
+                self.is.progress.failed.add(1);
+                *self.causes.entry(Cause::Errno(Errno::of(&error))).or_default() += 1;
+                return Ok(true);
+            }
+        };
+        let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
+        self.next += 1;
+        self.is.progress.tried.add(1);
+        let awaited = Awaited::Connect { socket, given_up: false };
+        let intended = intended.unwrap_or(started);
+        let key = self.window.add(Probe { conn, awaited, intended, started, got: 0, round: 0 });
+        if let Some(state) = net.state(conn) {
+            *state = ConnState { index: (number - self.is.numbers.start) as u32, key, proved: false };
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
+        let Some(state) = net.state(conn) else { return Ok(()) };
+        let options = self.is.options.clone();
+        let number = self.is.numbers.start + u64::from(state.index);
+        let round = if kind == Kind::Message { self.sent as u32 } else { self.round };
+        compose(&mut self.scratch, kind, number, round, &options.hello, options.payload);
+        if options.audit == Audit::Echo {
+            let awaited = Awaited::Echo { kind, socket: None };
+            state.key = self.window.add(Probe { conn, awaited, intended, started: now, got: 0, round });
+        }
+        net.send(conn, &self.scratch)
+    }
+
+    /// The whole echo came.
+    fn answered(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, key: u32) {
+        let Some(probe) = self.window.remove(key) else { return };
+        if let Some(state) = net.state(conn) {
+            state.key = 0;
+        }
+        let now = Instant::now();
+        self.is.progress.echoes.add(1);
+        match kind {
+            Kind::Hello => self.proved(net, conn),
+            Kind::Token => {
+                self.is.progress.audited.add(1);
+                self.audit.record(now.duration_since(probe.started));
+            }
+            Kind::Message => {
+                let interval = self.is.options.interval.unwrap_or_default();
+                self.echo.record_with_omitted(now.duration_since(probe.intended), interval);
+                self.echo_service.record(now.duration_since(probe.started));
+            }
+        }
+    }
+
+    fn proved(&mut self, net: &mut Connections, conn: ConnId) {
+        if let Some(state) = net.state(conn) {
+            state.proved = true;
+            self.is.progress.live.add(1);
+        }
+    }
+
+    fn wrong(&mut self, net: &mut Connections, conn: ConnId) -> Result<Reply> {
+        self.is.progress.wrong.add(1);
+        self.give_up(net, conn, Cause::WrongEcho)?;
+        Ok(Reply::Nothing)
+    }
+
+    /// Counts a connection that stands as failed, and resets it.
+    fn give_up(&mut self, net: &mut Connections, conn: ConnId, cause: Cause) -> Result<()> {
+        self.failed(net, conn, cause);
+        net.close(conn, How::Reset, Why::Ours)
+    }
+
+    /// Counts a failure. While closing, nothing counts any more.
+    fn failed(&mut self, net: &mut Connections, conn: ConnId, cause: Cause) {
+        let proved = net.state(conn).is_some_and(|state| std::mem::take(&mut state.proved));
+        self.forget(net, conn);
+        let progress = &self.is.progress;
+        if self.phase == Phase::Close {
+            progress.closed.add(1);
+            return;
+        }
+        if proved {
+            progress.live.sub(1);
+            progress.lost.add(1);
+        }
+        progress.failed.add(1);
+        *self.causes.entry(cause).or_default() += 1;
+    }
+
+    fn forget(&mut self, net: &mut Connections, conn: ConnId) {
+        if let Some(state) = net.state(conn) {
+            self.window.remove(std::mem::take(&mut state.key));
+        }
+    }
+
+    fn probe_of(&mut self, net: &mut Connections, conn: ConnId) -> Option<&mut Probe> {
+        let key = net.state(conn)?.key;
+        self.window.get(key)
+    }
+
+    /// Gives up on what is late.
+    fn sweep(&mut self, net: &mut Connections, now: Instant) -> Result<()> {
+        let options = self.is.options.clone();
+        for conn in self.window.late(now, options.connect_timeout, options.reply_timeout) {
+            let Some(probe) = self.probe_of(net, conn) else { continue };
+            let cause = match &mut probe.awaited {
+                Awaited::Connect { given_up, .. } => {
+                    *given_up = true;
+                    net.cancel_dial(conn)?;
+                    continue;
+                }
+                // TCP tells a server that never had the connection, and so acknowledges nothing,
+                // from one that took our bytes and is silent.
+                Awaited::Echo { socket: Some(socket), .. } => match sys::tcp_info(socket) {
+                    Some(info) if info.unacknowledged > 0 => Cause::Ghost,
+                    _ => Cause::Silent,
+                },
+                Awaited::Echo { socket: None, .. } => Cause::Unanswered,
+            };
+            self.give_up(net, conn, cause)?;
+        }
+        Ok(())
+    }
+}
+
+/// A socket for one dial, bound to its source address if it has one.
+fn plain_socket(source: Option<IpAddr>, to: SocketAddr, payload: usize) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    if payload > ONE_SEGMENT {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(source) = source {
+        sys::bind_without_port(&socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket)
+}

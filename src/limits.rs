@@ -1,0 +1,120 @@
+//! Every constant of the program in one place: its reason, and what happens beyond it.
+
+/// Slots one ring's descriptor table can have at most (`IORING_MAX_FIXED_FILES`, kernel 6.1+).
+/// A shard that needs more opens another ring.
+pub const KERNEL_SLOTS_PER_RING: u32 = 1 << 20;
+
+/// Slots we give one ring at most. The kernel keeps a ring's parked polls in at most 256 hash
+/// buckets (`io_uring/io_uring.c`, `hash_bits`), and a close walks one of them to remove its poll:
+/// this keeps a walk near 80 requests. Beyond it a shard opens another ring.
+pub const SLOTS_PER_RING: u32 = 20_000;
+
+/// Rings one shard may own; a `ConnId` has 12 bits for the ring. More is a usage error.
+pub const RINGS_PER_SHARD: usize = 1 << 12;
+
+/// Submission queue entries of a ring. A full queue is submitted early; nothing is lost.
+pub const SUBMISSION_ENTRIES: u32 = 512;
+
+/// Completion queue entries of a ring. Beyond it the kernel keeps completions in its own list
+/// (`IORING_FEAT_NODROP`) and ends multishot polls, which the shard arms again.
+pub const COMPLETION_ENTRIES: u32 = 2048;
+
+/// Completions handled in one pass over one ring, so that no ring starves another.
+pub const COMPLETIONS_PER_PASS: usize = 256;
+
+/// Bytes of one receive buffer. A longer message is received in several passes.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Receive buffers a shard keeps for reuse. More may be in use for a moment; they are then freed.
+pub const BUFFERS_KEPT: usize = 2 * COMPLETIONS_PER_PASS;
+
+/// Accepts in flight of one shard over all its listeners. Each owns a free slot (see `shard.rs`),
+/// so this is also the number of slots a shard needs beyond its connections.
+pub const ACCEPTS_IN_FLIGHT: usize = 256;
+
+/// Accepts in flight on one listener at least, however many listeners a shard has.
+pub const ACCEPTS_PER_LISTENER: usize = 2;
+
+/// Bytes the program keeps for one slow reader before it closes the connection.
+pub const MAX_PENDING_BYTES: usize = 64 * 1024;
+
+/// Services' own sends (pushes) and closes carried out in one pass of a shard.
+pub const PUSHES_PER_PASS: usize = 256;
+
+/// Connects a client shard starts in one pass. Latency counts from the submission, and the ones
+/// queued together wait for each other: a small batch keeps that share below 1 ms.
+pub const DIALS_PER_PASS: usize = 16;
+
+/// Messages a client shard starts in one pass.
+pub const PROBES_PER_PASS: usize = 128;
+
+/// Connections a shard closes in one pass of a drain, so that closing starves nobody.
+pub const CLOSES_PER_PASS: usize = 128;
+
+/// Connects in flight over all client shards by default. Spread over 100 ports it is a few per
+/// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the
+/// default `netdev_max_backlog`.
+pub const DEFAULT_CONCURRENCY: u32 = 512;
+
+/// Messages in flight of one client shard while it holds or audits; beyond it sends wait, and
+/// the wait counts in the latency.
+pub const PROBES_IN_FLIGHT: usize = 65_536;
+
+/// Connect attempts after which a client without a single success gives up.
+pub const HOPELESS_ATTEMPTS: u64 = 256;
+
+/// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission
+/// comes after 1 s (`TCP_TIMEOUT_INIT`), its smallest RTO is 200 ms (`TCP_RTO_MIN`).
+pub const SLOW_CONNECT_US: u64 = 200_000;
+
+/// Largest latency that is recorded as itself, in microseconds (1 hour); more is recorded as this.
+pub const MAX_LATENCY_US: u64 = 3_600_000_000;
+
+/// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
+pub const LATENCY_DIGITS: u8 = 3;
+
+/// Bytes of I/O memory that glommio registers per executor; it takes 64 KiB at least, and 10 MiB
+/// unless told. The shard's data never passes through it.
+pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
+
+/// Entries of each of glommio's own rings; they carry timers and one eventfd.
+pub const GLOMMIO_RING_DEPTH: usize = 32;
+
+/// Smallest `memlock` limit in bytes that glommio starts with (its `MIN_MEMLOCK_LIMIT`).
+pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
+
+/// File descriptors of one shard beside listeners and rings: glommio's three rings, its eventfds,
+/// our doorbell, and the sysfs files it opens at start.
+pub const DESCRIPTORS_PER_SHARD: u64 = 24;
+
+/// File descriptors of the process beside its shards: stdio, signal pipe, report files, /proc.
+pub const DESCRIPTORS_PER_PROCESS: u64 = 32;
+
+/// Bytes of a message at most (`--payload`); the latency of a longer one is not a message's.
+pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
+
+/// Longest pause after the kernel refused an accept for want of memory or files, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Bytes of kernel and user memory that both ends of a loopback connection take, measured with
+/// kernel 6.18 (BENCHMARKS.md) and rounded up.
+pub const LOOPBACK_BYTES_PER_CONNECTION: u64 = 9_600;
+
+/// Bytes of memory that the demo leaves to the rest of the host.
+pub const MEMORY_LEFT_FREE: u64 = 512 << 20;
+
+/// The oldest kernel with every operation in use (`IORING_SETUP_DEFER_TASKRUN`).
+pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// Bits of a token; see `token.rs`.
+pub const SLOT_BITS: u32 = 20;
+
+const _: () = {
+    assert!(KERNEL_SLOTS_PER_RING == 1 << SLOT_BITS, "a token must be able to name every slot");
+    assert!(SLOTS_PER_RING <= KERNEL_SLOTS_PER_RING);
+    assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission fits its completions");
+    assert!(COMPLETIONS_PER_PASS <= SUBMISSION_ENTRIES as usize);
+    assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
+    assert!(MAX_PENDING_BYTES >= BUFFER_BYTES, "one unsent buffer is always kept");
+    assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");
+};

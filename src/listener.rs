@@ -1,0 +1,77 @@
+//! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::{Errno, Error, Result};
+use crate::plan::Ports;
+
+/// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
+/// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one.
+pub fn listen(bind: IpAddr, ports: &[u16], backlog: i32) -> Result<Vec<TcpListener>> {
+    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog)).collect()
+}
+
+/// Fails if anyone listens on one of the ports already. SO_REUSEPORT would let a second server of
+/// the same user share them silently, so this asks without it.
+pub fn check_free(bind: IpAddr, ports: Ports) -> Result<()> {
+    for index in 0..ports.count() as u64 {
+        let address = SocketAddr::new(bind, ports.nth(index));
+        socket(address)?.bind(&address.into()).map_err(|e| refused("bind", address, &e))?;
+    }
+    Ok(())
+}
+
+fn listen_one(address: SocketAddr, backlog: i32) -> Result<TcpListener> {
+    let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
+    let socket = socket(address)?;
+    socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
+    // Accepted sockets inherit it: an answer waits for no acknowledgement.
+    socket.set_tcp_nodelay(true).map_err(|e| refused("TCP_NODELAY on", e))?;
+    socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
+    socket.listen(backlog).map_err(|e| refused("listen on", e))?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> Result<Socket> {
+    let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(|e| refused("socket for", e))?;
+    if address.is_ipv6() {
+        // `::` serves IPv4 too, whatever net.ipv6.bindv6only says; a host without IPv4 refuses.
+        let _ = socket.set_only_v6(!address.ip().is_unspecified());
+    }
+    socket.set_reuse_address(true).map_err(|e| refused("SO_REUSEADDR on", e))?;
+    Ok(socket)
+}
+
+fn refused(operation: &str, address: SocketAddr, error: &std::io::Error) -> Error {
+    let saw = format!("{operation} {address}: {}", Errno::of(error));
+    match Errno::of(error) {
+        Errno::EADDRINUSE => Error::host(
+            saw,
+            "another process listens there, or an outgoing connection (even one in TIME_WAIT) took the port from the ephemeral range",
+            format!(
+                "stop it (ss -ltnp sport = :{0}; ss -tan sport = :{0}), choose another --port, or keep the range off it: sysctl net.ipv4.ip_local_reserved_ports",
+                address.port()
+            ),
+        ),
+        Errno::EADDRNOTAVAIL => {
+            Error::usage(saw, "no interface of this host has that address", "choose a --bind that `ip addr` shows")
+        }
+        Errno::EACCES => Error::host(
+            saw,
+            "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE",
+            "choose a --port of 1024 or more",
+        ),
+        Errno::EMFILE => {
+            Error::host(saw, "no file descriptor is left", "raise the limit (ulimit -n) or serve fewer --ports")
+        }
+        _ => Error::host(
+            saw,
+            "the kernel refuses to listen there",
+            "see whether the address family is enabled (ip addr)",
+        ),
+    }
+}

@@ -1,0 +1,504 @@
+//! The connections of one shard: its rings, tables, listeners and buffers, and what may be done
+//! with a connection. Knows no role and no protocol; `shard.rs` runs it.
+//!
+//! The life of a live connection, one data operation at a time:
+//!
+//! ```text
+//!   parked ──ready──▶ receiving ──bytes──▶ driver ──reply──▶ sending ──▶ parked
+//!     ▲                   │ nothing           │ nothing         │ short
+//!     └───────────────────┴───────────────────┘                 ▼
+//!                                                        parked send (slow reader)
+//! ```
+//!
+//! No receive is queued while a send is in the kernel, so a peer that does not read is not read
+//! from either, and what we keep for it is bounded by `max_pending`.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Errno, Result};
+use crate::limits::{ACCEPT_PAUSE_MS, MAX_PENDING_BYTES};
+use crate::ring::{Buffer, Buffers, Completion, Ring};
+use crate::stats::Counters;
+use crate::sys::Doorbell;
+use crate::table::{Flags, Phase, Row, Table};
+use crate::token::{ConnId, Operation, Token};
+
+/// How to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// An orderly end: FIN, and TIME_WAIT on the side that closes first.
+    Fin,
+    /// At once: RST, nothing left behind.
+    Reset,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The driver wanted it.
+    Ours,
+    /// The peer closed its side (FIN).
+    PeerEnded,
+    /// The connection broke (RST, time-out).
+    Broken(Errno),
+    /// The peer did not read what we kept for it.
+    SlowReader,
+    /// A dial did not succeed.
+    NeverOpened(Errno),
+}
+
+/// A listening socket and the accepts in flight on it.
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    in_flight: usize,
+    wanted: usize,
+}
+
+/// One ring and its rows.
+pub(crate) struct Lane<S> {
+    pub ring: Ring,
+    pub table: Table<S>,
+}
+
+/// The connections of one shard; `S` is the driver's state in each row.
+pub struct Net<S> {
+    pub(crate) lanes: Vec<Lane<S>>,
+    /// No ring before this one has a free slot.
+    first_free: usize,
+    listeners: Vec<Listener>,
+    /// Accepts wait until this instant because the kernel lacked memory or files.
+    paused: Option<Instant>,
+    /// A listener has fewer accepts in flight than it wants.
+    hungry: bool,
+    capacity: u64,
+    max_pending: usize,
+    pub(crate) buffers: Buffers,
+    pending: HashMap<ConnId, Vec<u8>>,
+    /// Connections that ended and whose driver was not told yet.
+    pub(crate) ended: VecDeque<(ConnId, Why)>,
+    counters: Arc<Counters>,
+}
+
+/// What a shard's connections are made of.
+pub struct NetPlan {
+    /// Slots of each ring.
+    pub rings: Vec<u32>,
+    /// Live connections beyond which new ones are refused.
+    pub capacity: u64,
+    /// Bytes kept at most for a peer that does not read.
+    pub max_pending: usize,
+}
+
+impl<S: Default> Net<S> {
+    /// Opens the rings, on the thread that will use them.
+    pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
+        let lane = |slots: &u32| Ok(Lane { ring: Ring::new(*slots, doorbell.raw())?, table: Table::new(*slots) });
+        Ok(Net {
+            lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
+            first_free: 0,
+            listeners: Vec::new(),
+            paused: None,
+            hungry: false,
+            capacity: plan.capacity,
+            max_pending: plan.max_pending.max(MAX_PENDING_BYTES.min(crate::limits::BUFFER_BYTES)),
+            buffers: Buffers::default(),
+            pending: HashMap::new(),
+            ended: VecDeque::new(),
+            counters,
+        })
+    }
+
+    /// The counters of this shard.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Accepts on these sockets from now on, `each` accepts in flight on every one.
+    pub fn listen(&mut self, sockets: Vec<TcpListener>, each: usize) -> Result<()> {
+        self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
+        self.feed_listeners()
+    }
+
+    /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
+    pub fn stop_listening(&mut self) -> Result<()> {
+        for listener in &mut self.listeners {
+            listener.wanted = 0;
+        }
+        for lane in &mut self.lanes {
+            for slot in 0..lane.table.slots() {
+                let row = lane.table.row(slot);
+                if row.phase == Phase::Opening {
+                    let token = Token { slot, generation: row.generation, operation: Operation::Accept };
+                    lane.ring.cancel(token, Operation::Accept)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
+    /// is opened or has failed. `None` if no slot is free.
+    pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
+        let Some(conn) = self.claim(0) else { return Ok(None) };
+        self.lanes[conn.ring()].ring.dial(fd, to, conn.token(Operation::Connect))?;
+        Ok(Some(conn))
+    }
+
+    /// Gives up a dial that has not opened yet; it then fails with ECANCELED.
+    pub fn cancel_dial(&mut self, conn: ConnId) -> Result<()> {
+        self.lanes[conn.ring()].ring.cancel(conn.token(Operation::Connect), Operation::Connect)
+    }
+
+    /// The driver's state of a connection that is not gone.
+    pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
+        self.row(conn).map(|row| &mut row.state)
+    }
+
+    /// Whether the connection stands.
+    pub fn is_live(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.phase == Phase::Live)
+    }
+
+    /// The first live connection at or after a place, and the place after it; `None` at the end.
+    /// Places count through all slots of all rings, from 0.
+    pub fn next_live(&self, place: usize) -> Option<(ConnId, usize)> {
+        let mut start = 0;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let end = start + lane.table.slots() as usize;
+            for at in place.max(start)..end {
+                let slot = (at - start) as u32;
+                let row = lane.table.row(slot);
+                if row.phase == Phase::Live {
+                    return Some((ConnId::new(index, slot, row.generation), at + 1));
+                }
+            }
+            start = end;
+        }
+        None
+    }
+
+    /// Closes up to `most` live connections from a place on. Returns the place after the last, and
+    /// whether there was none left.
+    pub fn close_some(&mut self, mut place: usize, most: usize, how: How) -> Result<(usize, bool)> {
+        for _ in 0..most {
+            let Some((conn, next)) = self.next_live(place) else { return Ok((place, true)) };
+            self.close(conn, how, Why::Ours)?;
+            place = next;
+        }
+        Ok((place, false))
+    }
+
+    /// Slots in use, by connections that stand, open or close.
+    pub fn in_use(&self) -> u64 {
+        self.lanes.iter().map(|lane| u64::from(lane.table.slots() - lane.table.free())).sum()
+    }
+
+    /// Sends bytes after those already on their way. A connection that is gone is passed over; one
+    /// whose unsent bytes would exceed the limit is closed as a slow reader.
+    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
+        if row.flags.has(Flags::BUSY) {
+            return self.keep_for_later(conn, bytes);
+        }
+        if bytes.len() <= crate::limits::BUFFER_BYTES {
+            let mut buffer = self.buffers.take();
+            buffer.bytes()[..bytes.len()].copy_from_slice(bytes);
+            return self.send_buffer(conn, buffer, 0..bytes.len());
+        }
+        if bytes.len() > self.max_pending {
+            self.counters.slow_readers.add(1);
+            return self.close(conn, How::Reset, Why::SlowReader);
+        }
+        self.set(conn, Flags::BUSY);
+        self.counters.bytes_out.add(bytes.len() as u64);
+        self.park(conn, bytes.to_vec())
+    }
+
+    /// Closes a connection that stands; anything else is left alone.
+    pub fn close(&mut self, conn: ConnId, how: How, why: Why) -> Result<()> {
+        let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
+        row.phase = Phase::Closing;
+        self.counters.live.sub(1);
+        self.counters.closed.add(1);
+        self.ended.push_back((conn, why));
+        self.dismantle(conn, how)
+    }
+
+    // ---- what the pump calls -------------------------------------------------------------------
+
+    /// A connection stands: park it. `false` if there is no room for it and it is being refused.
+    pub(crate) fn opened(&mut self, conn: ConnId) -> Result<bool> {
+        let full = self.counters.live.get() >= self.capacity;
+        let Some(row) = self.row(conn) else { return Ok(false) };
+        if full {
+            row.phase = Phase::Closing;
+            self.counters.refused.add(1);
+            self.dismantle(conn, How::Reset)?;
+            return Ok(false);
+        }
+        row.phase = Phase::Live;
+        self.counters.live.add(1);
+        self.counters.opened.add(1);
+        self.arm(conn)?;
+        Ok(true)
+    }
+
+    /// An accept of `listener` ended, one way or the other.
+    pub(crate) fn accept_ended(&mut self, conn: ConnId) {
+        let listener = self.row(conn).map(|row| row.link as usize);
+        if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index)) {
+            listener.in_flight -= 1;
+            self.hungry |= listener.in_flight < listener.wanted;
+        }
+    }
+
+    /// The kernel has no memory or files for accepts: wait a little.
+    pub(crate) fn pause_accepts(&mut self, now: Instant) {
+        self.counters.accept_errors.add(1);
+        self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+    }
+
+    /// Until when accepts are paused.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.paused
+    }
+
+    /// Queues accepts wherever one is wanted and a slot is free.
+    pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
+        if self.paused.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        self.paused = None;
+        if self.hungry { self.feed_listeners() } else { Ok(()) }
+    }
+
+    /// A dial failed: take its slot apart.
+    pub(crate) fn dial_failed(&mut self, conn: ConnId, errno: Errno) -> Result<()> {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        row.phase = Phase::Closing;
+        self.ended.push_back((conn, Why::NeverOpened(errno)));
+        self.dismantle(conn, How::Fin)
+    }
+
+    /// The poll fired: receive, unless something is in the kernel already.
+    pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        if !armed {
+            row.flags.clear(Flags::POLLING);
+        }
+        if row.phase != Phase::Live {
+            if !armed {
+                self.release_if_done(conn);
+            }
+            return Ok(());
+        }
+        row.flags.set(Flags::READABLE);
+        self.receive_if_readable(conn)
+    }
+
+    /// The data operation of a connection is over: go on with what waits.
+    pub(crate) fn unbusy(&mut self, conn: ConnId) -> Result<()> {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        row.flags.clear(Flags::BUSY);
+        if row.phase != Phase::Live {
+            self.release_if_done(conn);
+            return Ok(());
+        }
+        if row.flags.has(Flags::QUEUED) {
+            row.flags.clear(Flags::QUEUED);
+            row.flags.set(Flags::BUSY);
+            let bytes = self.pending.remove(&conn).unwrap_or_default();
+            self.counters.bytes_out.add(bytes.len() as u64);
+            return self.park(conn, bytes);
+        }
+        self.receive_if_readable(conn)
+    }
+
+    /// Marks that there may be more to receive.
+    pub(crate) fn mark_readable(&mut self, conn: ConnId) {
+        self.set(conn, Flags::READABLE);
+    }
+
+    /// Ends a receive with a reply from its buffer: sent at once, or, if the driver queued other
+    /// bytes for the connection meanwhile, after those.
+    pub(crate) fn reply_to_receive(&mut self, conn: ConnId, mut buffer: Buffer, range: Range<usize>) -> Result<()> {
+        let Some(row) = self.row(conn) else {
+            self.buffers.put(buffer);
+            return Ok(());
+        };
+        if row.phase == Phase::Live && !row.flags.has(Flags::QUEUED) {
+            return self.send_buffer(conn, buffer, range);
+        }
+        if row.phase == Phase::Live {
+            self.keep_for_later(conn, &buffer.bytes()[range])?;
+        }
+        self.buffers.put(buffer);
+        self.unbusy(conn)
+    }
+
+    /// The kernel took only part of a send: let the rest wait there.
+    pub(crate) fn sent_short(&mut self, conn: ConnId, mut buffer: Buffer, rest: Range<usize>) -> Result<()> {
+        let bytes = buffer.bytes()[rest].to_vec();
+        self.buffers.put(buffer);
+        if self.is_live(conn) {
+            return self.park(conn, bytes);
+        }
+        self.unbusy(conn)
+    }
+
+    /// A cancel or a poll removal came while its target was running: once more, the slower way.
+    pub(crate) fn cancel_again(&mut self, conn: ConnId) -> Result<()> {
+        let polling = self.row(conn).is_some_and(|row| row.phase == Phase::Closing && row.flags.has(Flags::POLLING));
+        if polling {
+            return self.lanes[conn.ring()].ring.cancel(conn.token(Operation::Cancel), Operation::Poll);
+        }
+        Ok(())
+    }
+
+    /// The slot's descriptor is closed.
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        if let Some(row) = self.row(conn) {
+            row.flags.clear(Flags::FINISHING);
+            self.release_if_done(conn);
+        }
+    }
+
+    /// Gives back the slot of an accept that brought nothing.
+    pub(crate) fn abandon(&mut self, conn: ConnId) {
+        if self.row(conn).is_some() {
+            self.release(conn);
+        }
+    }
+
+    /// Which connection a completion of ring `lane` belongs to; `None` if its tenant is gone.
+    pub(crate) fn owner(&mut self, lane: usize, completion: &Completion) -> Option<ConnId> {
+        let Token { slot, generation, .. } = completion.token;
+        let known = self.lanes[lane].table.tenant(slot, generation).is_some();
+        known.then(|| ConnId::new(lane, slot, generation))
+    }
+
+    // ---- our own ------------------------------------------------------------------------------
+
+    fn row(&mut self, conn: ConnId) -> Option<&mut Row<S>> {
+        self.lanes.get_mut(conn.ring())?.table.tenant(conn.slot(), conn.generation())
+    }
+
+    fn set(&mut self, conn: ConnId, flags: Flags) {
+        if let Some(row) = self.row(conn) {
+            row.flags.set(flags);
+        }
+    }
+
+    fn claim(&mut self, link: u32) -> Option<ConnId> {
+        while let Some(lane) = self.lanes.get_mut(self.first_free) {
+            if let Some(slot) = lane.table.claim(link) {
+                return Some(ConnId::new(self.first_free, slot, lane.table.row(slot).generation));
+            }
+            self.first_free += 1;
+        }
+        None
+    }
+
+    fn release(&mut self, conn: ConnId) {
+        self.lanes[conn.ring()].table.release(conn.slot());
+        self.first_free = self.first_free.min(conn.ring());
+    }
+
+    /// Each listener gets the accepts it wants; one with none comes before one with some.
+    fn feed_listeners(&mut self) -> Result<()> {
+        self.hungry = false;
+        let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
+        for level in 1..=most {
+            for index in 0..self.listeners.len() {
+                while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
+                    let Some(conn) = self.claim(index as u32) else {
+                        self.hungry = true;
+                        return Ok(());
+                    };
+                    let listener = &mut self.listeners[index];
+                    listener.in_flight += 1;
+                    self.lanes[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, conn: ConnId) -> Result<()> {
+        self.set(conn, Flags::POLLING);
+        self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll))
+    }
+
+    fn receive_if_readable(&mut self, conn: ConnId) -> Result<()> {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        if row.phase != Phase::Live || row.flags.has(Flags::BUSY) {
+            return Ok(());
+        }
+        if !row.flags.has(Flags::READABLE) {
+            return if row.flags.has(Flags::POLLING) { Ok(()) } else { self.arm(conn) };
+        }
+        row.flags.clear(Flags::READABLE);
+        row.flags.set(Flags::BUSY);
+        let buffer = self.buffers.take();
+        self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer)
+    }
+
+    fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
+        if range.is_empty() {
+            self.buffers.put(buffer);
+            return self.unbusy(conn);
+        }
+        self.set(conn, Flags::BUSY);
+        self.counters.bytes_out.add(range.len() as u64);
+        self.lanes[conn.ring()].ring.send(conn.token(Operation::Send), buffer, range)
+    }
+
+    fn park(&mut self, conn: ConnId, bytes: Vec<u8>) -> Result<()> {
+        self.counters.parked.add(1);
+        self.lanes[conn.ring()].ring.park_send(conn.token(Operation::ParkedSend), bytes)
+    }
+
+    fn keep_for_later(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        let pending = self.pending.entry(conn).or_default();
+        if pending.len() + bytes.len() > self.max_pending {
+            self.counters.slow_readers.add(1);
+            return self.close(conn, How::Reset, Why::SlowReader);
+        }
+        pending.extend_from_slice(bytes);
+        self.set(conn, Flags::QUEUED);
+        Ok(())
+    }
+
+    /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.
+    fn dismantle(&mut self, conn: ConnId, how: How) -> Result<()> {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        let polling = row.flags.has(Flags::POLLING);
+        row.flags.set(Flags::FINISHING);
+        row.flags.clear(Flags::QUEUED);
+        if !self.pending.is_empty() {
+            self.pending.remove(&conn);
+        }
+        let ring = &mut self.lanes[conn.ring()].ring;
+        let token = conn.token(Operation::Close);
+        if polling && how == How::Fin {
+            ring.remove_poll(token)?;
+        }
+        if ring.has_parked_send(token) {
+            ring.cancel(token, Operation::ParkedSend)?;
+        }
+        ring.close(token, how == How::Reset)
+    }
+
+    fn release_if_done(&mut self, conn: ConnId) {
+        let Some(row) = self.row(conn) else { return };
+        if row.phase == Phase::Closing && !row.flags.any(Flags::POLLING.and(Flags::BUSY).and(Flags::FINISHING)) {
+            self.release(conn);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Pure arithmetic from a goal to cores, ports, rings, slots and tuples.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::limits::*;
+
+/// Which ports a shard listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PortSharing {
+    /// Each shard has a contiguous subset of its own.
+    #[default]
+    Subset,
+    /// Every shard listens on every port.
+    All,
+}
+
+/// A run of ports, checked: at least one, none 0, none beyond 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    first: u16,
+    count: u16,
+}
+
+impl Ports {
+    /// `count` ports from `first` on.
+    pub fn new(first: u16, count: u16) -> Result<Ports> {
+        if first == 0 || count == 0 {
+            let (flag, fix) = if first == 0 { ("--port 0", "8888") } else { ("--ports 0", "100") };
+            let saw = flag.to_owned();
+            return Err(Error::usage(
+                saw,
+                "a port run starts at 1 or above and has at least one port",
+                format!("try {fix}"),
+            ));
+        }
+        if u32::from(first) + u32::from(count) - 1 > u32::from(u16::MAX) {
+            return Err(Error::usage(
+                format!("--port {first} --ports {count} ends at {}", u32::from(first) + u32::from(count) - 1),
+                "the last TCP port is 65535",
+                format!("use --ports {} at most, or a lower --port", u32::from(u16::MAX) - u32::from(first) + 1),
+            ));
+        }
+        Ok(Ports { first, count })
+    }
+
+    /// The first port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port.
+    pub fn last(self) -> u16 {
+        self.first + (self.count - 1)
+    }
+
+    /// How many.
+    pub fn count(self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Port number `index`, wrapping around.
+    pub fn nth(self, index: u64) -> u16 {
+        self.first + (index % u64::from(self.count)) as u16
+    }
+}
+
+/// Part `index` of `total` things split into `parts` contiguous runs whose sizes differ by at most
+/// one, the larger first.
+pub fn share(total: u64, parts: u64, index: u64) -> Range<u64> {
+    let (each, extra) = (total / parts, total % parts);
+    let start = index * each + index.min(extra);
+    start..start + each + u64::from(index < extra)
+}
+
+/// One shard of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// The ports it listens on.
+    pub ports: Vec<u16>,
+    /// Accepts it keeps in flight on each listener.
+    pub accepts: usize,
+    /// Connections it holds at most.
+    pub capacity: u64,
+    /// Slots of each of its rings.
+    pub rings: Vec<u32>,
+}
+
+impl ShardPlan {
+    /// Slots over all its rings.
+    pub fn slots(&self) -> u64 {
+        self.rings.iter().map(|slots| u64::from(*slots)).sum()
+    }
+}
+
+/// What a server shall be.
+#[derive(Clone, Debug)]
+pub struct ServerGoal {
+    /// Cores to use, one shard each; not empty.
+    pub cores: Vec<usize>,
+    /// Ports to serve.
+    pub ports: Ports,
+    /// Who listens on what.
+    pub sharing: PortSharing,
+    /// Connections in all.
+    pub connections: u64,
+    /// The soft limit on file descriptors.
+    pub nofile: u64,
+}
+
+/// Plans the shards of a server: what each listens on and how many rings it needs.
+///
+/// Fails with a usage or host error when descriptors do not suffice for the rings.
+pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
+    let shards = goal.cores.len() as u64;
+    let ports = goal.ports.count() as u64;
+    let shared = goal.sharing == PortSharing::All || shards > ports;
+    let mut plans = Vec::with_capacity(goal.cores.len());
+    for (index, core) in goal.cores.iter().enumerate() {
+        let index = index as u64;
+        let mine: Vec<u16> = match goal.sharing {
+            PortSharing::All => (0..ports).map(|p| goal.ports.nth(p)).collect(),
+            PortSharing::Subset if shards > ports => vec![goal.ports.nth(index)],
+            PortSharing::Subset => share(ports, shards, index).map(|p| goal.ports.nth(p)).collect(),
+        };
+        let accepts = (ACCEPTS_IN_FLIGHT / mine.len()).clamp(ACCEPTS_PER_LISTENER, 64);
+        let capacity = if shared {
+            // The kernel spreads connections by hash: four standard deviations of a binomial.
+            let even = goal.connections.div_ceil(shards);
+            (even + 4 * (even as f64).sqrt().ceil() as u64).min(goal.connections)
+        } else {
+            (goal.connections * mine.len() as u64).div_ceil(ports)
+        };
+        let slots = capacity + (accepts * mine.len()) as u64;
+        plans.push(ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile)? });
+    }
+    let listeners = plans.iter().map(|p| p.ports.len() as u64).sum();
+    fits_descriptors(
+        goal.connections,
+        plans.iter().map(|p| p.rings.len() as u64).sum(),
+        listeners,
+        shards,
+        goal.nofile,
+    )?;
+    Ok(plans)
+}
+
+/// The rings that hold `slots` slots where one may have at most `nofile`: full ones, then the rest.
+pub fn rings(slots: u64, nofile: u64) -> Result<Vec<u32>> {
+    let each = nofile.min(u64::from(SLOTS_PER_RING)).max(1);
+    let count = slots.div_ceil(each);
+    if count > RINGS_PER_SHARD as u64 {
+        return Err(Error::host(
+            format!("{slots} connections on one core with a file descriptor limit of {nofile}"),
+            format!("a ring's table holds at most that many, and a shard has at most {RINGS_PER_SHARD} rings"),
+            "raise the limit (ulimit -Hn, LimitNOFILE=), use more cores, or ask for fewer connections",
+        ));
+    }
+    Ok((0..count).map(|i| each.min(slots - i * each) as u32).collect())
+}
+
+/// Connections that `nofile` descriptors allow when `plain` of them are sockets: what is left are
+/// rings, each of at most that many slots, some of which are for accepts and dials in flight.
+pub fn most_by_descriptors(nofile: u64, shards: u64, plain: u64) -> u64 {
+    let each = nofile.min(u64::from(SLOTS_PER_RING));
+    let rings = nofile.saturating_sub(DESCRIPTORS_PER_PROCESS + shards * DESCRIPTORS_PER_SHARD + plain);
+    let in_flight = shards * ACCEPTS_IN_FLIGHT.max(DEFAULT_CONCURRENCY as usize) as u64;
+    // A shard's last ring may be partly empty.
+    (rings.saturating_sub(shards) * each).saturating_sub(in_flight)
+}
+
+/// Fails when rings, listeners and the rest do not fit below the descriptor limit.
+pub fn fits_descriptors(connections: u64, rings: u64, plain: u64, shards: u64, nofile: u64) -> Result<()> {
+    let fixed = DESCRIPTORS_PER_PROCESS + shards * DESCRIPTORS_PER_SHARD;
+    let need = fixed + plain + rings;
+    if need <= nofile {
+        return Ok(());
+    }
+    let each = nofile.min(u64::from(SLOTS_PER_RING));
+    let possible = most_by_descriptors(nofile, shards, plain);
+    Err(Error::host(
+        format!("file descriptor limit {nofile}, {need} needed ({rings} rings, {plain} sockets, {fixed} for the rest)"),
+        format!("{connections} connections need {rings} rings of {each} slots, and each ring is a descriptor"),
+        if possible > 0 {
+            format!("raise the hard limit (ulimit -Hn, LimitNOFILE=) or ask for at most {possible} connections")
+        } else {
+            "raise the hard limit (ulimit -Hn, LimitNOFILE=) or serve fewer --ports".to_owned()
+        },
+    ))
+}
+
+/// Where a client's connections go: target, port and source of each by its number.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// Addresses to connect to; not empty.
+    pub targets: Vec<IpAddr>,
+    /// Ports of each target.
+    pub ports: Ports,
+    /// Addresses to connect from; empty lets the kernel choose one.
+    pub sources: Vec<IpAddr>,
+}
+
+impl Routes {
+    /// Connection number `index`: one per (target, port) in turn, then the next source.
+    pub fn of(&self, index: u64) -> (Option<IpAddr>, SocketAddr) {
+        let port = self.ports.nth(index);
+        let round = index / self.ports.count() as u64;
+        let targets = self.targets.len() as u64;
+        let target = self.targets[(round % targets) as usize];
+        let sources = self.sources.len() as u64;
+        let source = (sources > 0).then(|| self.sources[(round / targets % sources) as usize]);
+        (source, SocketAddr::new(target, port))
+    }
+
+    /// Distinct (source, target, port) combinations.
+    pub fn tuples(&self) -> u64 {
+        (self.sources.len().max(1) * self.targets.len() * self.ports.count()) as u64
+    }
+
+    /// Fails when `connections` need more source ports per combination than the host's ephemeral
+    /// range offers (`ephemeral`, reserved ports taken off), with the arithmetic and the flag.
+    pub fn fit(&self, connections: u64, ephemeral: u64) -> Result<()> {
+        let room = self.tuples() * ephemeral;
+        if connections <= room {
+            return Ok(());
+        }
+        let sources = self.sources.len().max(1) as u64;
+        let per_source = ephemeral * (self.targets.len() * self.ports.count()) as u64;
+        let cure = match per_source {
+            0 => "widen net.ipv4.ip_local_port_range".to_owned(),
+            _ => format!(
+                "give {} addresses with --source-ip, more --ports or --target-ip, or widen net.ipv4.ip_local_port_range",
+                connections.div_ceil(per_source)
+            ),
+        };
+        Err(Error::host(
+            format!("--connections {connections}"),
+            format!(
+                "{ephemeral} ephemeral ports x {sources} source address(es) x {} target(s) x {} port(s) = {room} connections at most",
+                self.targets.len(),
+                self.ports.count()
+            ),
+            cure,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn goal(cores: usize, ports: u16, sharing: PortSharing, connections: u64, nofile: u64) -> ServerGoal {
+        ServerGoal {
+            cores: (0..cores).collect(),
+            ports: Ports::new(8888, ports).unwrap(),
+            sharing,
+            connections,
+            nofile,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_contiguous_and_balanced(total in 0u64..100_000, parts in 1u64..300) {
+            let all: Vec<_> = (0..parts).map(|i| share(total, parts, i)).collect();
+            prop_assert_eq!(all[0].start, 0);
+            prop_assert_eq!(all.last().unwrap().end, total);
+            for pair in all.windows(2) {
+                prop_assert_eq!(pair[0].end, pair[1].start);
+                prop_assert!(pair[0].end - pair[0].start - (pair[1].end - pair[1].start) <= 1);
+            }
+        }
+
+        /// Every port is served; without sharing by one shard only; and there is room for the goal.
+        #[test]
+        fn every_port_has_a_shard(cores in 1usize..40, ports in 1u16..200, connections in 1u64..2_000_000) {
+            let plans = server(&goal(cores, ports, PortSharing::Subset, connections, 1_000_000)).unwrap();
+            let mut served: Vec<u16> = plans.iter().flat_map(|p| p.ports.clone()).collect();
+            served.sort_unstable();
+            if cores <= ports as usize {
+                prop_assert_eq!(&served, &(8888..8888 + ports).collect::<Vec<_>>());
+            }
+            served.dedup();
+            prop_assert_eq!(served.len(), ports as usize);
+            prop_assert!(plans.iter().map(|p| p.capacity).sum::<u64>() >= connections);
+            for plan in &plans {
+                prop_assert_eq!(plan.slots(), plan.capacity + (plan.accepts * plan.ports.len()) as u64);
+            }
+        }
+
+        #[test]
+        fn rings_hold_all_slots_and_none_is_too_large(slots in 1u64..2_000_000, nofile in 1_000u64..2_000_000) {
+            let rings = rings(slots, nofile).unwrap();
+            prop_assert_eq!(rings.iter().map(|r| u64::from(*r)).sum::<u64>(), slots);
+            prop_assert!(rings.iter().all(|r| *r > 0 && u64::from(*r) <= nofile && *r <= SLOTS_PER_RING));
+        }
+
+        /// No (source, target, port) gets two more connections than another.
+        #[test]
+        fn routes_are_even(targets in 1usize..4, ports in 1u16..20, sources in 0usize..4, n in 1u64..2_000) {
+            let ip = |i: usize| IpAddr::from([127, 0, 0, 1 + i as u8]);
+            let routes = Routes { targets: (0..targets).map(ip).collect(), ports: Ports::new(1, ports).unwrap(), sources: (0..sources).map(ip).collect() };
+            let mut seen = std::collections::HashMap::new();
+            (0..n).for_each(|i| *seen.entry(routes.of(i)).or_insert(0u64) += 1);
+            prop_assert_eq!(seen.len() as u64, n.min(routes.tuples()));
+            prop_assert!(seen.values().max().unwrap() - seen.values().min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn a_million_on_two_cores_below_twenty_thousand_descriptors() {
+        let plans = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 20_000)).unwrap();
+        assert_eq!(plans.iter().map(|p| p.rings.len()).collect::<Vec<_>>(), [26, 26]);
+        assert_eq!(plans[1].ports.first(), Some(&8938));
+        assert_eq!(plans[0].capacity, 500_000);
+    }
+
+    #[test]
+    fn too_few_descriptors_are_explained() {
+        let error = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 256)).unwrap_err();
+        assert!(matches!(error, Error::Host(_)), "{error}");
+        let possible = most_by_descriptors(256, 2, 100);
+        assert!(error.to_string().contains(&format!("at most {possible} connections")), "{error}");
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256)).is_ok());
+    }
+
+    #[test]
+    fn ports_end_at_65535() {
+        assert!(Ports::new(65_535, 1).is_ok());
+        assert!(Ports::new(65_500, 37).is_err());
+        assert!(Ports::new(0, 1).is_err());
+        assert!(Ports::new(1, 0).is_err());
+    }
+
+    #[test]
+    fn the_arithmetic_of_source_ports_is_shown() {
+        let routes = Routes {
+            targets: vec![IpAddr::from([127, 0, 0, 1])],
+            ports: Ports::new(8888, 10).unwrap(),
+            sources: vec![],
+        };
+        assert!(routes.fit(282_320, 28_232).is_ok());
+        let error = routes.fit(1_000_000, 28_232).unwrap_err().to_string();
+        assert!(
+            error.contains("28232 ephemeral ports x 1 source address(es) x 1 target(s) x 10 port(s) = 282320"),
+            "{error}"
+        );
+        assert!(error.contains("give 4 addresses"), "{error}");
+    }
+}

@@ -1,0 +1,171 @@
+//! What a run came to, as plain data, and its renderings: data in, writer out.
+
+pub mod hgrm;
+pub mod json;
+pub mod text;
+
+use std::time::Duration;
+
+use crate::causes::{Cause, Causes};
+use crate::error::Result;
+use crate::host::NetCounters;
+use crate::latency::Latency;
+use crate::plan::ShardPlan;
+use crate::stats::{ProgressSnapshot, Snapshot};
+
+/// One audit's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditResult {
+    /// 1 or 2.
+    pub round: u32,
+    /// Connections proved live in it.
+    pub live: u64,
+    /// Connections lost in it: closed, reset or unanswered.
+    pub lost: u64,
+    /// Connections that echoed something else.
+    pub wrong: u64,
+}
+
+/// What one client shard measured.
+#[derive(Debug)]
+pub struct ShardSummary {
+    /// Its core.
+    pub core: usize,
+    /// Connections it was asked for.
+    pub requested: u64,
+    /// Its last counts before closing.
+    pub progress: ProgressSnapshot,
+    /// Connect latencies without a retransmission, from the intended start.
+    pub connect: Latency,
+    /// The same from the actual start; differs only with a rate.
+    pub connect_service: Latency,
+    /// Connect latencies with a SYN or ACK sent again.
+    pub retransmitted: Latency,
+    /// Echo latencies of messages, from the intended start.
+    pub echo: Latency,
+    /// The same from the actual start.
+    pub echo_service: Latency,
+    /// Echo latencies of the audits.
+    pub audit: Latency,
+    /// Why connections failed.
+    pub causes: Causes,
+}
+
+/// What a client run came to.
+#[derive(Debug)]
+pub struct Summary {
+    /// Connections asked for.
+    pub requested: u64,
+    /// Each shard's part.
+    pub shards: Vec<ShardSummary>,
+    /// The audits that were completed.
+    pub audits: Vec<AuditResult>,
+    /// How far counters of the network stack moved during the run.
+    pub counters: NetCounters,
+    /// How long the ramp took.
+    pub ramp: Duration,
+    /// Connections that stood when the ramp ended.
+    pub ramped: u64,
+    /// How long closing took.
+    pub close: Duration,
+    /// Whether the connects were paced, so that intended and actual start differ.
+    pub paced: bool,
+    /// Whether the run was stopped early.
+    pub stopped: bool,
+}
+
+impl Summary {
+    /// Live connections at the end, before closing.
+    pub fn live(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.progress.live).sum()
+    }
+
+    /// Connections that failed.
+    pub fn failed(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.progress.failed).sum()
+    }
+
+    /// Connections never tried, or given up in flight when the run was stopped.
+    pub fn not_tried(&self) -> u64 {
+        self.requested.saturating_sub(self.live() + self.failed())
+    }
+
+    /// Failures by cause over all shards.
+    pub fn causes(&self) -> Causes {
+        let mut causes = Causes::new();
+        for (cause, count) in self.shards.iter().flat_map(|shard| &shard.causes) {
+            *causes.entry(*cause).or_default() += count;
+        }
+        causes
+    }
+
+    /// Connections that only the client believed in.
+    pub fn ghosts(&self) -> u64 {
+        self.causes().get(&Cause::Ghost).copied().unwrap_or(0)
+    }
+
+    /// Whether all that were asked for were live after the ramp, in every audit, and to the end.
+    pub fn complete(&self) -> bool {
+        let all = |live: u64| live == self.requested;
+        !self.stopped
+            && all(self.live())
+            && all(self.ramped)
+            && self.audits.iter().all(|audit| all(audit.live) && audit.wrong == 0)
+    }
+
+    /// Connects per second of the ramp that came to stand.
+    pub fn connects_per_second(&self) -> f64 {
+        let seconds = self.ramp.as_secs_f64();
+        if seconds > 0.0 { self.ramped as f64 / seconds } else { 0.0 }
+    }
+
+    /// One histogram over all shards.
+    pub fn merged(&self, which: impl Fn(&ShardSummary) -> &Latency) -> Result<Latency> {
+        let mut all = Latency::new()?;
+        for shard in &self.shards {
+            all.merge(which(shard))?;
+        }
+        Ok(all)
+    }
+
+    /// The echo latencies to show and where they come from: those of messages if any were sent,
+    /// else those of the audits.
+    pub fn echo_source(&self) -> (&'static str, fn(&ShardSummary) -> &Latency) {
+        if self.shards.iter().any(|shard| shard.echo.count() > 0) {
+            ("messages", |shard| &shard.echo)
+        } else {
+            ("audits", |shard| &shard.audit)
+        }
+    }
+}
+
+/// One server shard's plan and counts.
+#[derive(Debug, Clone)]
+pub struct ServerShard {
+    /// What it was planned to be.
+    pub plan: ShardPlan,
+    /// Its counters.
+    pub counters: Snapshot,
+}
+
+/// What a server run came to.
+#[derive(Debug, Clone)]
+pub struct ServerSummary {
+    /// Each shard's part.
+    pub shards: Vec<ServerShard>,
+    /// Connections that stood when the server was told to stop.
+    pub live_at_stop: u64,
+    /// The most connections seen at once, at any stats interval.
+    pub peak_live: u64,
+    /// The highest resident memory of the process, in bytes (VmHWM).
+    pub resident_bytes: u64,
+    /// Processor time of the process in seconds, user and system.
+    pub cpu_seconds: (f64, f64),
+}
+
+impl ServerSummary {
+    /// The sum of all shards' counters.
+    pub fn total(&self) -> Snapshot {
+        self.shards.iter().map(|shard| shard.counters).sum()
+    }
+}

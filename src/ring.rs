@@ -1,0 +1,532 @@
+//! One io_uring with its descriptor table: typed operations in, typed completions out.
+//!
+//! Who owns the memory of an operation, and until when:
+//!
+//! | operation | memory | owner while in the kernel | given back |
+//! |---|---|---|---|
+//! | `receive` | a `Buffer` | `Ring::receiving` | with its completion |
+//! | `send` | a `Buffer` | `Ring::sending` | with its completion, which only a short or failed send has; else by `finish_sends` |
+//! | `park_send` | a `Vec<u8>` | `Ring::parked` | freed with its completion |
+//! | `dial` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
+//!
+//! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
+//! submitted them returns, and their completions are then in the queue (or, when that is full,
+//! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::RawFd;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::Fixed;
+use io_uring::{IoUring, Probe, cqueue, opcode, types};
+
+use crate::error::{Errno, Error, Result};
+use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, OLDEST_KERNEL, SUBMISSION_ENTRIES};
+use crate::sys::{self, RawAddress};
+use crate::token::{Operation, Token};
+
+/// Every kernel operation in use, probed at start-up.
+pub const REQUIRED: [(u8, &str); 10] = [
+    (opcode::Accept::CODE, "ACCEPT"),
+    (opcode::FilesUpdate::CODE, "FILES_UPDATE"),
+    (opcode::Connect::CODE, "CONNECT"),
+    (opcode::PollAdd::CODE, "POLL_ADD"),
+    (opcode::PollRemove::CODE, "POLL_REMOVE"),
+    (opcode::Recv::CODE, "RECV"),
+    (opcode::Send::CODE, "SEND"),
+    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+    (opcode::Shutdown::CODE, "SHUTDOWN"),
+    (opcode::Close::CODE, "CLOSE"),
+];
+
+/// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.
+#[derive(Debug)]
+pub struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    /// Its bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// The receive buffers of a shard, shared by its rings. Grows to what is in use at once, keeps
+/// `BUFFERS_KEPT`.
+#[derive(Debug, Default)]
+pub struct Buffers(Vec<Buffer>);
+
+impl Buffers {
+    /// A buffer, the most recently used first because it is still in the core's cache.
+    pub fn take(&mut self) -> Buffer {
+        self.0.pop().unwrap_or_else(|| Buffer(vec![0; BUFFER_BYTES].into_boxed_slice()))
+    }
+
+    /// Gives a buffer back.
+    pub fn put(&mut self, buffer: Buffer) {
+        if self.0.len() < BUFFERS_KEPT {
+            self.0.push(buffer);
+        }
+    }
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A connection stands in the slot.
+    Accepted,
+    /// No connection; `pause` if trying again at once would be in vain (no memory, no files).
+    AcceptFailed { errno: Errno, pause: bool },
+    /// The plain socket could not be put into the slot; its connect is cancelled.
+    InstallFailed(Errno),
+    /// The connect succeeded.
+    Connected,
+    /// The connect failed or was cancelled.
+    ConnectFailed(Errno),
+    /// Something happened on the socket. `armed` tells whether the poll still waits.
+    Ready { armed: bool },
+    /// `len` bytes came; `more` if the socket holds more, or its end.
+    Received { buffer: Buffer, len: usize, more: bool },
+    /// Nothing to receive after all.
+    Empty(Buffer),
+    /// The peer sends nothing more.
+    End(Buffer),
+    /// The connection is broken.
+    ReceiveFailed(Buffer, Errno),
+    /// The kernel took only part; `rest` of the buffer is still to be sent.
+    SentShort(Buffer, Range<usize>),
+    /// Nothing more can be sent.
+    SendFailed(Buffer, Errno),
+    /// All bytes of a parked send are with the kernel.
+    ParkedSent,
+    /// A parked send ended with an error or was cancelled.
+    ParkedSendFailed(Errno),
+    /// A cancel found its operation already running, which now ends by itself or must be
+    /// cancelled again.
+    CancelTooLate,
+    /// The slot holds no descriptor any more.
+    Closed,
+    /// Nothing that anyone waits for.
+    Settled,
+}
+
+/// An operation that ended, or a poll that fired.
+#[derive(Debug)]
+pub struct Completion {
+    /// Whose it is.
+    pub token: Token,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    token: Token,
+    buffer: Buffer,
+    range: Range<usize>,
+}
+
+/// Memory that the kernel reads when it takes a submission, one place per submission entry.
+struct Arguments {
+    places: Box<[(RawAddress, RawFd)]>,
+    used: usize,
+}
+
+/// One io_uring, its descriptor table of a fixed number of slots, and the memory of what is in it.
+pub struct Ring {
+    uring: IoUring,
+    queued: u32,
+    receiving: VecDeque<InFlight>,
+    sending: VecDeque<InFlight>,
+    submitted_sends: usize,
+    parked: HashMap<u64, Vec<u8>>,
+    arguments: Arguments,
+}
+
+impl Ring {
+    /// Opens a ring with a table of `slots` descriptors that signals `eventfd`. Must be called on
+    /// the thread that will use it.
+    pub fn new(slots: u32, eventfd: RawFd) -> Result<Ring> {
+        let uring = open(SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?;
+        let submitter = uring.submitter();
+        submitter.register_files_sparse(slots).map_err(|e| {
+            Error::host(
+                format!("register a table of {slots} direct descriptors: {}", Errno::of(&e)),
+                "the table may have at most as many slots as the soft file descriptor limit",
+                "raise the limit (ulimit -n) and start again",
+            )
+        })?;
+        submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
+        Ok(Ring {
+            uring,
+            queued: 0,
+            receiving: VecDeque::new(),
+            sending: VecDeque::new(),
+            submitted_sends: 0,
+            parked: HashMap::new(),
+            arguments: Arguments::new(),
+        })
+    }
+
+    /// Queues a single-shot accept from `listener` into the token's slot.
+    pub fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
+        let slot = types::DestinationSlot::try_from_slot_target(token.slot)
+            .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
+        let entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
+            .file_index(Some(slot))
+            .build();
+        self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
+    }
+
+    /// Queues putting the plain socket `fd` into the token's slot and connecting it to `to`. The
+    /// caller keeps `fd` open until the connect completes.
+    pub fn dial(&mut self, fd: RawFd, to: SocketAddr, token: Token) -> Result<()> {
+        self.make_room(2)?;
+        let (address, len, fd) = self.arguments.place(RawAddress::from(to), fd);
+        let install = opcode::FilesUpdate::new(fd, 1)
+            .offset(token.slot as i32)
+            .build()
+            .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Install).pack());
+        let connect = opcode::Connect::new(Fixed(token.slot), address, len)
+            .build()
+            .user_data(token.with(Operation::Connect).pack());
+        self.push(&[install, connect])
+    }
+
+    /// Parks the slot on a multishot, edge-triggered poll for readability.
+    pub fn poll(&mut self, token: Token) -> Result<()> {
+        let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).build();
+        self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
+    }
+
+    /// Queues a receive into `buffer` that does not wait.
+    pub fn receive(&mut self, token: Token, mut buffer: Buffer) -> Result<()> {
+        let token = token.with(Operation::Receive);
+        let entry = opcode::Recv::new(Fixed(token.slot), buffer.0.as_mut_ptr(), buffer.0.len() as u32)
+            .flags(libc::MSG_DONTWAIT)
+            .build();
+        self.receiving.push_back(InFlight { token, buffer, range: 0..0 });
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    /// Queues a send of `range` of `buffer` that does not wait. Complete success has no
+    /// completion: `finish_sends` tells it.
+    pub fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) -> Result<()> {
+        let token = token.with(Operation::Send);
+        let bytes = &buffer.0[range.clone()];
+        // MSG_WAITALL makes a short send a failure, which is never skipped.
+        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .flags(Flags::SKIP_SUCCESS);
+        self.make_room(1)?;
+        self.sending.push_back(InFlight { token, buffer, range });
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    /// Queues a send that waits in the kernel until the peer has taken every byte. At most one per
+    /// tenant.
+    pub fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
+        let token = token.with(Operation::ParkedSend);
+        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        let former = self.parked.insert(token.pack(), bytes);
+        debug_assert!(former.is_none(), "two parked sends of one tenant");
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    /// Whether the tenant has a parked send in the kernel.
+    pub fn has_parked_send(&self, token: Token) -> bool {
+        !self.parked.is_empty() && self.parked.contains_key(&token.with(Operation::ParkedSend).pack())
+    }
+
+    /// Queues the removal of the tenant's poll, which then completes as not armed.
+    pub fn remove_poll(&mut self, token: Token) -> Result<()> {
+        let target = token.with(Operation::Poll).pack();
+        let entry = opcode::PollRemove::new(target).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
+    }
+
+    /// Queues cancelling one operation of the tenant, which then completes as failed.
+    pub fn cancel(&mut self, token: Token, operation: Operation) -> Result<()> {
+        let target = token.with(operation).pack();
+        let entry = opcode::AsyncCancel::new(target).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
+    }
+
+    /// Queues closing the slot's descriptor; with `reset` the peer gets an RST instead of a FIN,
+    /// and no TIME_WAIT is left.
+    pub fn close(&mut self, token: Token, reset: bool) -> Result<()> {
+        let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
+        if !reset {
+            return self.push(&[close]);
+        }
+        self.make_room(2)?;
+        let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
+        // Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c).
+        let reset = opcode::Connect::new(Fixed(token.slot), address, len)
+            .build()
+            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Reset).pack());
+        self.push(&[reset, close])
+    }
+
+    /// Whether an enter would do anything: something to submit, task work to run, or completions.
+    pub fn has_work(&mut self) -> bool {
+        if self.queued > 0 {
+            return true;
+        }
+        let submission = self.uring.submission();
+        let due = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        due || !self.uring.completion().is_empty()
+    }
+
+    /// Lets completions ring the eventfd, or not.
+    pub fn wake_on_completion(&mut self, wake: bool) {
+        let completion = self.uring.completion();
+        if wake { completion.enable_eventfd() } else { completion.disable_eventfd() }
+    }
+
+    /// Submits everything and lets the kernel run its deferred work, in one system call. Tells
+    /// whether the completion queue overflowed.
+    pub fn enter(&mut self) -> Result<bool> {
+        self.enter_with(libc_getevents())?;
+        Ok(self.uring.submission().cq_overflow())
+    }
+
+    fn enter_with(&mut self, flags: u32) -> Result<()> {
+        // SAFETY: every queued entry points into memory that `self` owns until the kernel is done
+        // with it (the table at the top of this file); no sigset is passed.
+        let done = unsafe { self.uring.submitter().enter::<libc::sigset_t>(self.queued, 0, flags, None) };
+        match done {
+            Ok(_) => {}
+            // Interrupted, or the kernel wants completions reaped or memory freed first: what was
+            // not taken stays queued.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(e) => return Err(Error::bug(format!("io_uring_enter: {}", Errno::of(&e)))),
+        }
+        self.queued = self.uring.submission().len() as u32;
+        if self.queued == 0 {
+            self.arguments.used = 0;
+            self.submitted_sends = self.sending.len();
+        }
+        Ok(())
+    }
+
+    /// Moves every completion that is there into `into`.
+    pub fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
+        // The queue borrows the ring, and decoding needs the ring: through a fixed batch.
+        let mut raw = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
+        loop {
+            let filled = self.uring.completion().fill(&mut raw);
+            if filled.is_empty() {
+                return Ok(());
+            }
+            for entry in filled.iter() {
+                let completion = self.decode(entry.user_data(), entry.result(), entry.flags())?;
+                into.push(completion);
+            }
+        }
+    }
+
+    /// Moves every send that the kernel took whole into `into`. To be called when `reap` left nothing.
+    pub fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>) {
+        if self.uring.submission().cq_overflow() {
+            return; // the completion of a short send may be behind the overflow
+        }
+        for sent in self.sending.drain(..self.submitted_sends) {
+            buffers.put(sent.buffer);
+            into.push(sent.token);
+        }
+        self.submitted_sends = 0;
+    }
+
+    fn make_room(&mut self, entries: usize) -> Result<()> {
+        for _ in 0..2 {
+            let room = self.uring.submission().capacity() - self.queued as usize;
+            if room >= entries && self.arguments.used < self.arguments.places.len() {
+                return Ok(());
+            }
+            self.enter_with(0)?;
+        }
+        Err(Error::host(
+            "a full submission queue that the kernel does not take",
+            "it has no memory for requests",
+            "free memory or ask for fewer connections",
+        ))
+    }
+
+    fn push(&mut self, entries: &[Entry]) -> Result<()> {
+        self.make_room(entries.len())?;
+        // SAFETY: as in `enter`: what the entries point to is owned by `self` until the kernel is
+        // done with it.
+        unsafe { self.uring.submission().push_multiple(entries) }
+            .map_err(|_| Error::bug("submission queue full after making room"))?;
+        self.queued += entries.len() as u32;
+        Ok(())
+    }
+
+    fn decode(&mut self, user_data: u64, result: i32, flags: u32) -> Result<Completion> {
+        let token =
+            Token::unpack(user_data).ok_or_else(|| Error::bug(format!("completion with user data {user_data:#x}")))?;
+        let errno = Errno(-result);
+        let outcome = match token.operation {
+            Operation::Accept => accept_outcome(result),
+            Operation::Install if result < 0 => Outcome::InstallFailed(errno),
+            Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
+            Operation::Connect => Outcome::Connected,
+            Operation::Poll => Outcome::Ready { armed: cqueue::more(flags) },
+            Operation::Receive => self.received(token, result, flags)?,
+            Operation::Send => self.sent(token, result)?,
+            Operation::ParkedSend => {
+                let bytes = self.parked.remove(&user_data).map_or(0, |bytes| bytes.len());
+                match usize::try_from(result) {
+                    Ok(sent) if sent == bytes => Outcome::ParkedSent,
+                    Ok(_) => Outcome::ParkedSendFailed(Errno(libc::EPIPE)),
+                    Err(_) => Outcome::ParkedSendFailed(errno),
+                }
+            }
+            Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
+            Operation::Close => Outcome::Closed,
+            Operation::Install | Operation::Cancel | Operation::Reset | Operation::Shutdown => Outcome::Settled,
+        };
+        Ok(Completion { token, outcome })
+    }
+
+    fn received(&mut self, token: Token, result: i32, flags: u32) -> Result<Outcome> {
+        let buffer = take(&mut self.receiving, token)?.buffer;
+        Ok(match result {
+            0 => Outcome::End(buffer),
+            len if len > 0 => {
+                let len = len as usize;
+                Outcome::Received { more: len == buffer.0.len() || cqueue::sock_nonempty(flags), buffer, len }
+            }
+            _ if -result == libc::EAGAIN || -result == libc::EINTR => Outcome::Empty(buffer),
+            _ => Outcome::ReceiveFailed(buffer, Errno(-result)),
+        })
+    }
+
+    fn sent(&mut self, token: Token, result: i32) -> Result<Outcome> {
+        let before = self.sending.len();
+        let InFlight { buffer, range, .. } = take(&mut self.sending, token)?;
+        self.submitted_sends = self.submitted_sends.saturating_sub(before - self.sending.len());
+        Ok(match result {
+            sent if sent >= 0 => Outcome::SentShort(buffer, range.start + (sent as usize).min(range.len())..range.end),
+            _ if -result == libc::EAGAIN || -result == libc::EINTR => Outcome::SentShort(buffer, range),
+            _ => Outcome::SendFailed(buffer, Errno(-result)),
+        })
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Parked sends outlive the ring for a moment while the kernel tears it down: their bytes
+        // must not be freed under it.
+        for (_, bytes) in self.parked.drain() {
+            std::mem::forget(bytes);
+        }
+    }
+}
+
+impl Arguments {
+    fn new() -> Arguments {
+        let places = vec![(RawAddress::unspecified(), -1); SUBMISSION_ENTRIES as usize];
+        Arguments { places: places.into_boxed_slice(), used: 0 }
+    }
+
+    /// Stores one address and descriptor where they stay until the next full submission. Never
+    /// out of places: each is used by at least one submission entry.
+    fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
+        let place = &mut self.places[self.used];
+        self.used += 1;
+        *place = (address, fd);
+        (place.0.as_ptr(), place.0.length(), &raw const place.1)
+    }
+}
+
+/// Takes the operation of `token` out of those in flight. The kernel completes them in order, so
+/// it is nearly always the first.
+fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
+    let at = in_flight.iter().position(|one| one.token == token);
+    at.and_then(|at| in_flight.remove(at))
+        .ok_or_else(|| Error::bug(format!("completion of {token:?}, which is not in flight")))
+}
+
+/// The errors of accept, each by what to do next.
+fn accept_outcome(result: i32) -> Outcome {
+    let errno = Errno(-result);
+    match errno.0 {
+        _ if result >= 0 => Outcome::Accepted,
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Outcome::AcceptFailed { errno, pause: true },
+        // The peer gave up, or a network error of the new connection was passed on (accept(2)).
+        _ => Outcome::AcceptFailed { errno, pause: false },
+    }
+}
+
+fn libc_getevents() -> u32 {
+    io_uring::EnterFlags::GETEVENTS.bits()
+}
+
+/// Opens an io_uring the way a shard needs it, or says why the host refuses.
+fn open(submissions: u32, completions: u32) -> Result<IoUring> {
+    let uring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions)
+        .build(submissions)
+        .map_err(refused)?;
+    let params = uring.params();
+    if !(params.is_feature_nodrop() && params.is_feature_skip_cqe_on_success()) {
+        return Err(too_old("it lacks IORING_FEAT_NODROP or IORING_FEAT_CQE_SKIP"));
+    }
+    Ok(uring)
+}
+
+/// Checks that this host lets this process use io_uring with every operation in `REQUIRED`.
+pub fn probe() -> Result<()> {
+    let uring = open(8, 16)?;
+    let mut probe = Probe::new();
+    uring.submitter().register_probe(&mut probe).map_err(refused)?;
+    let missing: Vec<&str> =
+        REQUIRED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
+}
+
+fn too_old(what: &str) -> Error {
+    Error::host(
+        format!("io_uring of kernel {}: {what}", sys::kernel_release()),
+        format!("c1m needs Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+        "run it on a newer kernel",
+    )
+}
+
+fn refused(error: io::Error) -> Error {
+    let saw = format!("io_uring_setup: {}", Errno::of(&error));
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => too_old("it knows no IORING_SETUP_DEFER_TASKRUN"),
+        Some(libc::ENOMEM) => Error::host(
+            saw,
+            "the kernel has no memory for the ring, or the memlock limit is used up",
+            "free memory or raise the limit (ulimit -l)",
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => {
+            Error::host(saw, "each ring is one file descriptor, and none is left", "raise the limit (ulimit -n)")
+        }
+        _ => Error::host(
+            saw,
+            format!(
+                "this process may not use io_uring: kernel.io_uring_disabled is {}, seccomp is {}",
+                sys::read_or("/proc/sys/kernel/io_uring_disabled", "not there"),
+                if sys::seccomp_filters() { "on, as in most containers" } else { "off" }
+            ),
+            "set kernel.io_uring_disabled=0, or allow the io_uring system calls in the container's seccomp profile",
+        ),
+    }
+}

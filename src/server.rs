@@ -1,0 +1,256 @@
+//! The server: plan, shards, service, drain.
+
+use std::net::{IpAddr, TcpListener};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::host::{Cores, Host, Raised, raise_limits};
+use crate::limits::{CLOSES_PER_PASS, PUSHES_PER_PASS};
+use crate::listener;
+use crate::net::{How, Net, NetPlan, Why};
+use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
+use crate::ring;
+use crate::service::{Item, Outbox, Reply, Service};
+use crate::shard::{self, Driver, Remote, Running, Turn};
+use crate::stats::Snapshot;
+use crate::token::ConnId;
+
+/// What a server shall be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Cores to use, one shard each.
+    pub cores: Cores,
+    /// Address to listen on; `::` takes IPv4 too, at a larger kernel socket per connection.
+    pub bind: IpAddr,
+    /// Ports to listen on.
+    pub ports: Ports,
+    /// Which shard listens on which port.
+    pub sharing: PortSharing,
+    /// Connections held at most; beyond it new ones are reset at once.
+    pub max_connections: u64,
+    /// Accept queue of each listener; `None` takes net.core.somaxconn, which also caps it.
+    pub backlog: Option<u32>,
+    /// Bytes kept at most for a peer that does not read; beyond it the connection is reset.
+    pub max_pending: usize,
+}
+
+/// The command that makes a shard close everything and end.
+const STOP: u32 = 1;
+
+/// Something a running server tells its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A shard ended; before `stop` that is a failure, which `join` explains.
+    ShardEnded(usize),
+    /// Sent by the owner itself: a signal came.
+    Signal,
+}
+
+/// A running server.
+pub struct Server {
+    shards: Vec<(ShardPlan, Remote, Running<()>)>,
+    raised: Raised,
+    backlog: i32,
+}
+
+impl Server {
+    /// Starts the server; on return every port of every shard accepts. Each shard gets the service
+    /// that `service` makes for its number. `notices` is told when a shard ends.
+    pub fn start<S: Service>(
+        options: &Options,
+        service: impl Fn(usize) -> S + Clone + Send + 'static,
+        notices: &mpsc::Sender<Notice>,
+    ) -> Result<Server> {
+        let host = Host::here();
+        let cores = host.choose_cores(&options.cores)?;
+        let raised = raise_limits()?;
+        ring::probe()?;
+        let plans = plan::server(&ServerGoal {
+            cores,
+            ports: options.ports,
+            sharing: options.sharing,
+            connections: options.max_connections,
+            nofile: raised.files.1.soft,
+        })?;
+        let backlog = backlog(options.backlog, &host);
+        listener::check_free(options.bind, options.ports)?;
+        let mut server = Server { shards: Vec::new(), raised, backlog };
+        let (ready, all_ready) = mpsc::channel();
+        for (index, plan) in plans.into_iter().enumerate() {
+            let sockets = listener::listen(options.bind, &plan.ports, backlog)?;
+            let made = service.clone();
+            let start = ShardStart {
+                index,
+                sockets,
+                accepts: plan.accepts,
+                ready: ready.clone(),
+                ended: Ended { index, notices: notices.clone() },
+            };
+            let net = NetPlan { rings: plan.rings.clone(), capacity: plan.capacity, max_pending: options.max_pending };
+            let remote = Remote::new()?;
+            let running = shard::spawn(
+                &format!("c1m-server-{index}"),
+                plan.core,
+                remote.clone(),
+                net,
+                move |net| start.build(net, made(index)),
+                drop,
+            )?;
+            server.shards.push((plan, remote, running));
+        }
+        drop(ready);
+        // A shard that fails drops its sender; its error comes from join.
+        if all_ready.iter().count() < server.shards.len() {
+            server.stop();
+            return Err(server.join().err().unwrap_or_else(|| Error::bug("a shard ended before it was ready")));
+        }
+        Ok(server)
+    }
+
+    /// The plan of each shard.
+    pub fn plans(&self) -> impl Iterator<Item = &ShardPlan> {
+        self.shards.iter().map(|(plan, ..)| plan)
+    }
+
+    /// The limits that were found and raised.
+    pub fn raised(&self) -> Raised {
+        self.raised
+    }
+
+    /// The accept queue of each listener, as the kernel caps it.
+    pub fn backlog(&self) -> i32 {
+        self.backlog
+    }
+
+    /// The counters of each shard, now.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.shards.iter().map(|(_, remote, _)| remote.counters().snapshot()).collect()
+    }
+
+    /// Stops accepting and closes every connection; `join` waits for that.
+    pub fn stop(&self) {
+        for (_, remote, _) in &self.shards {
+            remote.command(STOP);
+        }
+    }
+
+    /// Waits for every shard. The first failure, if any; the final counters otherwise.
+    pub fn join(self) -> Result<Vec<Snapshot>> {
+        let mut outcome = Ok(());
+        let mut finals = Vec::new();
+        for (_, remote, running) in self.shards {
+            let ended = running.join();
+            outcome = outcome.and(ended);
+            finals.push(remote.counters().snapshot());
+        }
+        outcome.map(|()| finals)
+    }
+}
+
+fn backlog(wanted: Option<u32>, host: &Host) -> i32 {
+    let cap = host.somaxconn();
+    wanted.map_or(cap, |wanted| i32::try_from(wanted).unwrap_or(i32::MAX).min(cap))
+}
+
+/// Tells the owner that a shard ended, however it ends.
+struct Ended {
+    index: usize,
+    notices: mpsc::Sender<Notice>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens any more when the owner has gone.
+        let _ = self.notices.send(Notice::ShardEnded(self.index));
+    }
+}
+
+/// What one shard needs to begin, carried to its thread.
+struct ShardStart {
+    index: usize,
+    sockets: Vec<TcpListener>,
+    accepts: usize,
+    ready: mpsc::Sender<usize>,
+    ended: Ended,
+}
+
+impl ShardStart {
+    fn build<S: Service>(self, net: &mut Net<S::State>, service: S) -> Result<Accepting<S>> {
+        net.listen(self.sockets, self.accepts)?;
+        let next_tick = service.interval().map(|every| Instant::now() + every);
+        // The owner is waiting for this.
+        let _ = self.ready.send(self.index);
+        Ok(Accepting { service, outbox: Outbox::default(), next_tick, closing: None, _ended: self.ended })
+    }
+}
+
+/// The server's driver: hands bytes to the service and carries out what it wants.
+struct Accepting<S: Service> {
+    service: S,
+    outbox: Outbox,
+    next_tick: Option<Instant>,
+    /// While stopping: the place up to which connections were closed.
+    closing: Option<usize>,
+    _ended: Ended,
+}
+
+impl<S: Service> Driver for Accepting<S> {
+    type State = S::State;
+
+    fn opened(&mut self, net: &mut Net<S::State>, conn: ConnId) -> Result<()> {
+        if let Some(state) = net.state(conn) {
+            self.service.opened(conn, state, &mut self.outbox);
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, net: &mut Net<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        let state = net.state(conn);
+        Ok(state.map_or(Reply::Nothing, |state| self.service.received(conn, state, data, &mut self.outbox)))
+    }
+
+    fn ended(&mut self, net: &mut Net<S::State>, conn: ConnId, _: Why) -> Result<()> {
+        if let Some(state) = net.state(conn) {
+            self.service.closed(conn, state, &mut self.outbox);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, net: &mut Net<S::State>, now: Instant, command: u32) -> Result<Turn> {
+        if command == STOP {
+            return self.drain(net);
+        }
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.service.tick(&mut self.outbox);
+            self.next_tick = self.service.interval().map(|every| now + every.max(Duration::from_millis(1)));
+        }
+        for item in (0..PUSHES_PER_PASS).map_while(|_| self.outbox.items.pop_front()) {
+            match item {
+                Item::Send(to, bytes) => net.send(to, &bytes)?,
+                Item::Close(conn) => net.close(conn, How::Fin, Why::Ours)?,
+            }
+        }
+        Ok(match self.next_tick {
+            _ if !self.outbox.items.is_empty() => Turn::Again,
+            Some(at) => Turn::At(at),
+            None => Turn::Idle,
+        })
+    }
+}
+
+impl<S: Service> Accepting<S> {
+    /// Closes a bounded number of connections a turn until none is left.
+    fn drain(&mut self, net: &mut Net<S::State>) -> Result<Turn> {
+        if self.closing.is_none() {
+            net.stop_listening()?;
+        }
+        let (place, at_end) = net.close_some(self.closing.unwrap_or(0), CLOSES_PER_PASS, How::Fin)?;
+        self.closing = Some(place);
+        match (at_end, net.in_use()) {
+            (true, 0) => Ok(Turn::Done),
+            (true, _) => Ok(Turn::Idle),
+            (false, _) => Ok(Turn::Again),
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! One core: a glommio executor, the connections it owns (`net.rs`), and the pump that turns
+//! completions into calls of a `Driver`. Knows no role and no protocol.
+//!
+//! The pump enters every ring that has work, hands its completions on, asks the driver for its
+//! turn, and sleeps on the doorbell when there is nothing to do. It gives way to glommio's other
+//! tasks as often as they ask for it, and every `YIELD_EVERY` at least.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
+
+use crate::error::{Error, Result};
+use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH};
+use crate::net::{How, Net, NetPlan, Why};
+use crate::ring::{Completion, Outcome};
+use crate::service::Reply;
+use crate::stats::Counters;
+use crate::sys::Doorbell;
+use crate::token::{ConnId, Token};
+
+/// How long the pump runs at most before it lets glommio look at its other tasks.
+const YIELD_EVERY: Duration = Duration::from_millis(1);
+
+/// What the driver wants after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Another turn at once: there is more to do.
+    Again,
+    /// A turn at this instant, or when something happens.
+    At(Instant),
+    /// A turn when something happens.
+    Idle,
+    /// The shard is finished.
+    Done,
+}
+
+/// A role: what to do when something happens to a connection. Lives on one shard, shares nothing.
+pub trait Driver: 'static {
+    /// Kept in each connection's row.
+    type State: Default + 'static;
+
+    /// A connection stands.
+    fn opened(&mut self, net: &mut Net<Self::State>, conn: ConnId) -> Result<()>;
+
+    /// Bytes came.
+    fn received(&mut self, net: &mut Net<Self::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply>;
+
+    /// A connection is gone, or never came to be. Its state can still be read in this call.
+    fn ended(&mut self, net: &mut Net<Self::State>, conn: ConnId, why: Why) -> Result<()>;
+
+    /// Once a pass of the pump: whatever no completion calls for. `command` is the last one given
+    /// to the shard's `Remote`.
+    fn turn(&mut self, net: &mut Net<Self::State>, now: Instant, command: u32) -> Result<Turn>;
+}
+
+/// How other threads reach a shard: a command word, a doorbell, and counters to read.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    command: Arc<AtomicU32>,
+    doorbell: Doorbell,
+    counters: Arc<Counters>,
+}
+
+impl Remote {
+    /// A remote for a shard that does not run yet; its first command is 0.
+    pub fn new() -> Result<Remote> {
+        Ok(Remote { command: Arc::default(), doorbell: Doorbell::new()?, counters: Arc::default() })
+    }
+
+    /// Gives a command, and wakes the shard. What it means is the driver's.
+    pub fn command(&self, command: u32) {
+        self.command.store(command, Ordering::Release);
+        self.doorbell.ring();
+    }
+
+    /// Wakes the shard for a turn.
+    pub fn wake(&self) {
+        self.doorbell.ring();
+    }
+
+    /// The shard's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// Runs a shard on a thread of its own, pinned to `core`, until its driver is done. `build` makes
+/// the driver there, once the rings stand; `finish` turns it into what `join` returns.
+pub fn spawn<D, T>(
+    name: &str,
+    core: usize,
+    remote: Remote,
+    plan: NetPlan,
+    build: impl FnOnce(&mut Net<D::State>) -> Result<D> + Send + 'static,
+    finish: impl FnOnce(D) -> T + Send + 'static,
+) -> Result<Running<T>>
+where
+    D: Driver,
+    T: Send + 'static,
+{
+    let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(name)
+        .io_memory(GLOMMIO_IO_MEMORY)
+        .ring_depth(GLOMMIO_RING_DEPTH)
+        .spawn(move || async move {
+            let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
+            let driver = build(&mut net)?;
+            Shard { net, driver, batch: Vec::new(), sent: Vec::new() }.pump(&remote).await.map(finish)
+        })
+        .map_err(|error| executor_refused(core, &error.to_string()))?;
+    Ok(Running { handle, core })
+}
+
+/// A shard's thread.
+pub struct Running<T: Send + 'static> {
+    handle: glommio::ExecutorJoinHandle<Result<T>>,
+    core: usize,
+}
+
+impl<T: Send + 'static> Running<T> {
+    /// Waits for the shard's end.
+    pub fn join(self) -> Result<T> {
+        self.handle.join().map_err(|error| executor_refused(self.core, &error.to_string()))?
+    }
+}
+
+fn executor_refused(core: usize, saw: &str) -> Error {
+    Error::host(
+        format!("glommio executor on core {core}: {saw}"),
+        "the executor could not start or died",
+        "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)",
+    )
+}
+
+struct Shard<D: Driver> {
+    net: Net<D::State>,
+    driver: D,
+    /// Completions being handed on, kept for its memory.
+    batch: Vec<Completion>,
+    /// Sends that are done, kept for its memory.
+    sent: Vec<Token>,
+}
+
+impl<D: Driver> Shard<D> {
+    async fn pump(mut self, remote: &Remote) -> Result<D> {
+        let bell = Bell::listen(&remote.doorbell)?;
+        self.wake_on_completion(false);
+        let mut yielded = Instant::now();
+        loop {
+            let now = Instant::now();
+            let worked = self.pass(now)?;
+            let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
+            self.tell_ended()?;
+            if turn == Turn::Done {
+                return Ok(self.driver);
+            }
+            if now.duration_since(yielded) > YIELD_EVERY {
+                future::yield_now().await;
+                yielded = now;
+            } else {
+                glommio::yield_if_needed().await;
+            }
+            if worked || turn == Turn::Again || bell.take() {
+                continue;
+            }
+            self.wake_on_completion(true);
+            if !self.has_work() {
+                self.net.counters().sleeps.add(1);
+                let until = match (turn, self.net.paused_until()) {
+                    (Turn::At(a), Some(b)) => Some(a.min(b)),
+                    (Turn::At(a), None) => Some(a),
+                    (_, paused) => paused,
+                };
+                bell.wait(until).await;
+                yielded = Instant::now();
+            }
+            self.wake_on_completion(false);
+        }
+    }
+
+    /// Enters every ring that has work, once, and hands on what completed. Tells whether any had.
+    fn pass(&mut self, now: Instant) -> Result<bool> {
+        let mut worked = false;
+        for lane in 0..self.net.lanes.len() {
+            if !self.net.lanes[lane].ring.has_work() {
+                continue;
+            }
+            worked = true;
+            self.net.counters().enters.add(1);
+            if self.net.lanes[lane].ring.enter()? {
+                self.net.counters().overflows.add(1);
+            }
+            self.drain(lane, now)?;
+        }
+        self.net.replenish(now)?;
+        Ok(worked)
+    }
+
+    fn drain(&mut self, lane: usize, now: Instant) -> Result<()> {
+        let mut batch = std::mem::take(&mut self.batch);
+        loop {
+            self.net.lanes[lane].ring.reap(&mut batch)?;
+            if batch.is_empty() {
+                break;
+            }
+            for completion in batch.drain(..) {
+                self.dispatch(lane, completion, now)?;
+                self.tell_ended()?;
+            }
+        }
+        self.finish_sends(lane)?;
+        self.batch = batch;
+        Ok(())
+    }
+
+    fn finish_sends(&mut self, lane: usize) -> Result<()> {
+        let net = &mut self.net;
+        net.lanes[lane].ring.finish_sends(&mut net.buffers, &mut self.sent);
+        for token in self.sent.drain(..) {
+            net.unbusy(ConnId::new(lane, token.slot, token.generation))?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, lane: usize, completion: Completion, now: Instant) -> Result<()> {
+        let net = &mut self.net;
+        let Some(conn) = net.owner(lane, &completion) else {
+            return self.stale(completion.outcome);
+        };
+        match completion.outcome {
+            Outcome::Accepted => {
+                net.accept_ended(conn);
+                if net.opened(conn)? {
+                    self.driver.opened(net, conn)?;
+                }
+            }
+            Outcome::AcceptFailed { pause, .. } => {
+                net.accept_ended(conn);
+                net.abandon(conn);
+                if pause {
+                    net.pause_accepts(now);
+                }
+            }
+            Outcome::Connected => {
+                if net.opened(conn)? {
+                    self.driver.opened(net, conn)?;
+                }
+            }
+            Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
+            Outcome::Ready { armed } => net.ready(conn, armed)?,
+            Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
+            Outcome::Empty(buffer) => {
+                net.buffers.put(buffer);
+                net.unbusy(conn)?;
+            }
+            Outcome::End(buffer) => self.broken(conn, Some(buffer), How::Fin, Why::PeerEnded)?,
+            Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
+                self.broken(conn, Some(buffer), How::Fin, Why::Broken(errno))?;
+            }
+            Outcome::SentShort(buffer, rest) => net.sent_short(conn, buffer, rest)?,
+            Outcome::ParkedSent => net.unbusy(conn)?,
+            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, How::Fin, Why::Broken(errno))?,
+            Outcome::CancelTooLate => net.cancel_again(conn)?,
+            Outcome::Closed => net.closed(conn),
+            // A failed install also fails its connect, which is what ends the dial.
+            Outcome::InstallFailed(_) | Outcome::Settled => {}
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, conn: ConnId, mut buffer: crate::ring::Buffer, len: usize, more: bool) -> Result<()> {
+        let net = &mut self.net;
+        net.counters().messages.add(1);
+        net.counters().bytes_in.add(len as u64);
+        if more {
+            net.mark_readable(conn);
+        }
+        let reply = if net.is_live(conn) {
+            self.driver.received(net, conn, &mut buffer.bytes()[..len])?
+        } else {
+            Reply::Nothing
+        };
+        // The receive is over; unless the reply keeps the connection busy, go on with what waits.
+        match reply {
+            Reply::Back(range) if range.end <= len => net.reply_to_receive(conn, buffer, range),
+            Reply::Back(range) => Err(Error::bug(format!("service replies with bytes {range:?} of {len}"))),
+            Reply::Nothing => {
+                net.buffers.put(buffer);
+                net.unbusy(conn)
+            }
+            Reply::Close => {
+                net.buffers.put(buffer);
+                net.close(conn, How::Fin, Why::Ours)?;
+                net.unbusy(conn)
+            }
+        }
+    }
+
+    fn broken(&mut self, conn: ConnId, buffer: Option<crate::ring::Buffer>, how: How, why: Why) -> Result<()> {
+        if let Some(buffer) = buffer {
+            self.net.buffers.put(buffer);
+        }
+        self.net.close(conn, how, why)?;
+        self.net.unbusy(conn)
+    }
+
+    /// A completion of a former tenant: only its memory matters.
+    fn stale(&mut self, outcome: Outcome) -> Result<()> {
+        self.net.counters().stale.add(1);
+        match outcome {
+            Outcome::Received { buffer, .. }
+            | Outcome::Empty(buffer)
+            | Outcome::End(buffer)
+            | Outcome::ReceiveFailed(buffer, _)
+            | Outcome::SentShort(buffer, _)
+            | Outcome::SendFailed(buffer, _) => self.net.buffers.put(buffer),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn tell_ended(&mut self) -> Result<()> {
+        while let Some((conn, why)) = self.net.ended.pop_front() {
+            self.driver.ended(&mut self.net, conn, why)?;
+        }
+        Ok(())
+    }
+
+    fn has_work(&mut self) -> bool {
+        self.net.lanes.iter_mut().any(|lane| lane.ring.has_work())
+    }
+
+    fn wake_on_completion(&mut self, wake: bool) {
+        for lane in &mut self.net.lanes {
+            lane.ring.wake_on_completion(wake);
+        }
+    }
+}
+
+/// The shard's end of a doorbell: a task reads the eventfd and wakes the pump.
+struct Bell {
+    rung: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Bell {
+    fn listen(doorbell: &Doorbell) -> Result<Rc<Bell>> {
+        let file = doorbell.listen()?;
+        let bell = Rc::new(Bell { rung: Cell::new(false), waiting: RefCell::new(None) });
+        let ours = bell.clone();
+        glommio::spawn_local(async move {
+            while file.read_at(0, 8).await.is_ok() {
+                ours.rung.set(true);
+                if let Some(waker) = ours.waiting.take() {
+                    waker.wake();
+                }
+            }
+        })
+        .detach();
+        Ok(bell)
+    }
+
+    /// Whether it rang since it was last asked.
+    fn take(&self) -> bool {
+        self.rung.replace(false)
+    }
+
+    /// Waits until it rings, or until an instant.
+    async fn wait(&self, until: Option<Instant>) {
+        let rung = poll_fn(|context| {
+            if self.take() {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        });
+        match until {
+            None => rung.await,
+            Some(until) => {
+                let pause = until.saturating_duration_since(Instant::now());
+                future::or(rung, async {
+                    Timer::new(pause).await;
+                })
+                .await;
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Counters of one shard: written by its core alone, read by the reporter at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning shard may call this: there is no read-modify-write, by design.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts `n`; as `add`.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets it to `n`; as `add`.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value at some moment not long ago.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }) => {
+        $(#[$what])*
+        /// On cache lines of their own.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// A copy of the counters at one moment.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* }
+
+        impl $counters {
+            /// Reads them all.
+            pub fn snapshot(&self) -> $snapshot {
+                $snapshot { $($name: self.$name.get(),)* }
+            }
+        }
+
+        impl std::ops::Add for $snapshot {
+            type Output = $snapshot;
+            fn add(self, other: $snapshot) -> $snapshot {
+                $snapshot { $($name: self.$name + other.$name,)* }
+            }
+        }
+
+        impl std::iter::Sum for $snapshot {
+            fn sum<I: Iterator<Item = $snapshot>>(all: I) -> $snapshot {
+                all.fold($snapshot::default(), |sum, one| sum + one)
+            }
+        }
+    };
+}
+
+counters! {
+    /// What happens to the connections of one shard.
+    Counters, Snapshot {
+    /// Connections that stand now.
+    live,
+    /// Connections accepted or connected so far.
+    opened,
+    /// Connections that stood and are closed.
+    closed,
+    /// Connections refused because the shard was full.
+    refused,
+    /// Connections closed because their reader was too slow.
+    slow_readers,
+    /// Receives that brought bytes.
+    messages,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes handed to the kernel for sending.
+    bytes_out,
+    /// Accepts that the kernel refused for want of memory or files.
+    accept_errors,
+    /// Multishot polls the kernel ended and the shard armed again.
+    rearmed,
+    /// Times the kernel kept completions back because a completion queue was full.
+    overflows,
+    /// Completions of a former tenant, dropped.
+    stale,
+    /// Sends that a slow reader made wait in the kernel.
+    parked,
+    /// Times the shard slept.
+    sleeps,
+    /// System calls that entered a ring.
+    enters,
+    }
+}
+
+counters! {
+    /// How far one shard of a client is.
+    Progress, ProgressSnapshot {
+    /// Connections tried.
+    tried,
+    /// Connections that are proved and stand.
+    live,
+    /// Connections that failed, or were lost after they stood.
+    failed,
+    /// Connections that passed the current audit.
+    audited,
+    /// Connections lost since the current phase began.
+    lost,
+    /// Connections that echoed something else since the current phase began.
+    wrong,
+    /// Messages whose echo came.
+    echoes,
+    /// Connections closed by the client in its last phase.
+    closed,
+    }
+}

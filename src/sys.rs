@@ -1,0 +1,218 @@
+//! What std does not offer of the kernel: limits, an eventfd and its bridge to glommio, TCP_INFO,
+//! raw socket addresses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use glommio::io::BufferedFile;
+
+use crate::error::{Errno, Error, Result};
+
+/// A resource limit: what is in force, and what it may be raised to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// In force.
+    pub soft: u64,
+    /// The ceiling without CAP_SYS_RESOURCE.
+    pub hard: u64,
+}
+
+/// A limit this program cares for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// File descriptors (`RLIMIT_NOFILE`).
+    Files,
+    /// Bytes of locked memory (`RLIMIT_MEMLOCK`).
+    LockedMemory,
+}
+
+impl Resource {
+    fn number(self) -> libc::__rlimit_resource_t {
+        match self {
+            Resource::Files => libc::RLIMIT_NOFILE,
+            Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        }
+    }
+
+    /// Reads the limit.
+    pub fn read(self) -> Result<Limit> {
+        let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel writes one rlimit into `raw`, which outlives the call.
+        let done = unsafe { libc::getrlimit(self.number(), &raw mut raw) };
+        if done != 0 {
+            return Err(Error::bug(format!("getrlimit {self:?}: {}", Errno::of(&io::Error::last_os_error()))));
+        }
+        Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
+    }
+
+    /// Raises the soft limit to the hard one, which needs no privilege. Returns what was and what
+    /// is in force.
+    pub fn raise(self) -> Result<(Limit, Limit)> {
+        let before = self.read()?;
+        if before.soft < before.hard {
+            let raw = libc::rlimit { rlim_cur: before.hard, rlim_max: before.hard };
+            // SAFETY: the kernel reads one rlimit from `raw`, which outlives the call. A refusal
+            // leaves the limit as it was, which the read below shows.
+            let _ = unsafe { libc::setrlimit(self.number(), &raw const raw) };
+        }
+        Ok((before, self.read()?))
+    }
+}
+
+/// An eventfd that wakes a shard: rung by the kernel when a ring has work, or by any thread.
+#[derive(Debug, Clone)]
+pub struct Doorbell(Arc<OwnedFd>);
+
+impl Doorbell {
+    /// A silent doorbell.
+    pub fn new() -> Result<Doorbell> {
+        // SAFETY: no pointers; the result is checked before it is owned.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(Error::host(
+                format!("eventfd: {}", Errno::of(&io::Error::last_os_error())),
+                "no file descriptor is left",
+                "raise the limit (ulimit -n)",
+            ));
+        }
+        // SAFETY: `fd` was just made and nobody else has it.
+        Ok(Doorbell(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// The descriptor to register with a ring.
+    pub fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Wakes the shard.
+    pub fn ring(&self) {
+        let one = 1u64;
+        // SAFETY: 8 bytes are read from `one`. The write fails only when the counter is full, and
+        // then the shard is being woken already.
+        let _ = unsafe { libc::write(self.raw(), (&raw const one).cast(), 8) };
+    }
+
+    /// The same bell as a glommio file: reading its 8 bytes waits until it was rung.
+    pub fn listen(&self) -> Result<BufferedFile> {
+        let copy = self.0.try_clone().map_err(|e| {
+            Error::host(
+                format!("dup of an eventfd: {}", Errno::of(&e)),
+                "no file descriptor is left",
+                "raise the limit (ulimit -n)",
+            )
+        })?;
+        // SAFETY: `copy` gives up its descriptor, so the file is its only owner.
+        Ok(unsafe { BufferedFile::from_raw_fd(copy.into_raw_fd()) })
+    }
+}
+
+/// A socket address as the kernel reads it.
+#[derive(Clone, Copy)]
+pub struct RawAddress {
+    storage: libc::sockaddr_storage,
+    len: libc::socklen_t,
+}
+
+impl RawAddress {
+    /// AF_UNSPEC, which disconnects.
+    pub fn unspecified() -> RawAddress {
+        // SAFETY: sockaddr_storage is plain integers, for which zero is valid (AF_UNSPEC is 0).
+        let storage = unsafe { std::mem::zeroed::<libc::sockaddr_storage>() };
+        RawAddress { storage, len: size_of::<libc::sockaddr>() as libc::socklen_t }
+    }
+
+    /// Where it lies.
+    pub fn as_ptr(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    /// How many bytes of it count.
+    pub fn length(&self) -> libc::socklen_t {
+        self.len
+    }
+
+    fn write<T>(address: T) -> RawAddress {
+        const { assert!(size_of::<T>() <= size_of::<libc::sockaddr_storage>()) };
+        let mut raw = RawAddress { len: size_of::<T>() as libc::socklen_t, ..RawAddress::unspecified() };
+        // SAFETY: the storage is large enough (asserted) and aligned for every socket address.
+        unsafe { (&raw mut raw.storage).cast::<T>().write(address) };
+        raw
+    }
+}
+
+impl From<SocketAddr> for RawAddress {
+    fn from(address: SocketAddr) -> RawAddress {
+        match address {
+            SocketAddr::V4(v4) => RawAddress::write(libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(v6) => RawAddress::write(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_scope_id: v6.scope_id(),
+            }),
+        }
+    }
+}
+
+/// What TCP says of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Segments sent again since the connection began, the SYN included (`tcpi_total_retrans`).
+    pub retransmissions: u32,
+    /// Segments sent that the peer has not acknowledged (`tcpi_unacked`).
+    pub unacknowledged: u32,
+}
+
+/// Asks TCP about a socket; `None` if it does not answer.
+pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
+    // SAFETY: tcp_info is plain integers, for which zero is valid.
+    let mut info = unsafe { std::mem::zeroed::<libc::tcp_info>() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`; both outlive the call.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
+    };
+    (done == 0).then_some(TcpInfo { retransmissions: info.tcpi_total_retrans, unacknowledged: info.tcpi_unacked })
+}
+
+/// Lets many connections of one source address share a source port as long as their destinations
+/// differ: the port is chosen at connect, not at bind (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one int from `on`, which outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A /proc file's trimmed content, or `otherwise` when it cannot be read.
+pub fn read_or(path: &str, otherwise: &str) -> String {
+    std::fs::read_to_string(path).map_or_else(|_| otherwise.to_owned(), |text| text.trim().to_owned())
+}
+
+/// The running kernel's release, such as "6.1.0-18-amd64".
+pub fn kernel_release() -> String {
+    read_or("/proc/sys/kernel/osrelease", "unknown")
+}
+
+/// Whether a seccomp filter is on this process.
+pub fn seccomp_filters() -> bool {
+    read_or("/proc/self/status", "")
+        .lines()
+        .any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}

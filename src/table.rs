@@ -1,0 +1,213 @@
+//! A ring's connection table: one small row a slot, and the list of free slots.
+//!
+//! The life of a slot:
+//!
+//! ```text
+//!            claim            open               close           release
+//!   FREE ───────────▶ OPENING ─────▶ LIVE ────────────▶ CLOSING ─────────▶ FREE
+//!                        └───────────────────────────▶─┘        generation + 1
+//! ```
+//!
+//! A row is released only when no operation of its tenant is left in the kernel, so a completion
+//! of an earlier tenant cannot exist; should one come all the same, its generation gives it away.
+
+use crate::limits::KERNEL_SLOTS_PER_RING;
+
+/// Where a slot is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Nobody's.
+    #[default]
+    Free,
+    /// An accept or a connect is in the kernel.
+    Opening,
+    /// A connection stands.
+    Live,
+    /// Its descriptor is being closed.
+    Closing,
+}
+
+/// What is known of a row beside its phase, one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// The multishot poll is armed.
+    pub const POLLING: Flags = Flags(1);
+    /// A receive or a send is in the kernel; at most one at a time.
+    pub const BUSY: Flags = Flags(1 << 1);
+    /// There may be bytes to receive.
+    pub const READABLE: Flags = Flags(1 << 2);
+    /// Bytes wait in the shard to be sent after the send in the kernel.
+    pub const QUEUED: Flags = Flags(1 << 3);
+    /// The peer sends nothing more.
+    pub const ENDED: Flags = Flags(1 << 4);
+    /// A close, reset or install waits in the kernel.
+    pub const FINISHING: Flags = Flags(1 << 5);
+    /// Once closed, the connection counts as refused: it came when the shard was full.
+    pub const REFUSED: Flags = Flags(1 << 6);
+
+    /// Whether every bit of `other` is set.
+    pub fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any bit of `other` is set.
+    pub fn any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Sets the bits of `other`.
+    pub fn set(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    /// Clears the bits of `other`.
+    pub fn clear(&mut self, other: Flags) {
+        self.0 &= !other.0;
+    }
+
+    /// The bits of both.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+/// One slot. 12 bytes, and the user's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Row<S> {
+    /// Which tenant this is.
+    pub generation: u32,
+    /// While free: the next free slot. While opening: the listener. Otherwise unused.
+    pub link: u32,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// What else is known.
+    pub flags: Flags,
+    /// The state of the driver or the service.
+    pub state: S,
+}
+
+const _: () = assert!(size_of::<Row<()>>() <= 16, "a row of a built-in service is at most 16 bytes");
+
+/// End of the list of free slots.
+const NONE: u32 = u32::MAX;
+
+/// The rows of one ring.
+#[derive(Debug)]
+pub struct Table<S> {
+    rows: Vec<Row<S>>,
+    free_head: u32,
+    free: u32,
+}
+
+impl<S: Default> Table<S> {
+    /// A table of `slots` free rows, lowest slot first. `slots` must not exceed what a token can
+    /// name.
+    pub fn new(slots: u32) -> Table<S> {
+        assert!(slots <= KERNEL_SLOTS_PER_RING);
+        let row = |slot| Row {
+            generation: 0,
+            link: if slot + 1 < slots { slot + 1 } else { NONE },
+            phase: Phase::Free,
+            flags: Flags::default(),
+            state: S::default(),
+        };
+        Table { rows: (0..slots).map(row).collect(), free_head: if slots == 0 { NONE } else { 0 }, free: slots }
+    }
+
+    /// Slots in all.
+    pub fn slots(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    /// Slots nobody has.
+    pub fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// Takes the most recently freed slot for a new tenant, opening; `None` when all are taken.
+    pub fn claim(&mut self, link: u32) -> Option<u32> {
+        let slot = self.free_head;
+        let row = self.rows.get_mut(slot as usize)?;
+        self.free_head = row.link;
+        self.free -= 1;
+        *row = Row {
+            generation: row.generation,
+            link,
+            phase: Phase::Opening,
+            flags: Flags::default(),
+            state: S::default(),
+        };
+        Some(slot)
+    }
+
+    /// Gives a slot back. Its next tenant gets another generation.
+    pub fn release(&mut self, slot: u32) {
+        let row = &mut self.rows[slot as usize];
+        debug_assert_ne!(row.phase, Phase::Free, "slot {slot} released twice");
+        row.phase = Phase::Free;
+        row.flags = Flags::default();
+        row.generation = row.generation.wrapping_add(1);
+        row.state = S::default();
+        row.link = self.free_head;
+        self.free_head = slot;
+        self.free += 1;
+    }
+
+    /// The row, if `generation` is its tenant.
+    pub fn tenant(&mut self, slot: u32, generation: u32) -> Option<&mut Row<S>> {
+        let row = self.rows.get_mut(slot as usize)?;
+        (row.generation == generation && row.phase != Phase::Free).then_some(row)
+    }
+
+    /// The row of a slot below `slots()`.
+    pub fn row(&self, slot: u32) -> &Row<S> {
+        &self.rows[slot as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        /// Against a plain map: no slot has two tenants, none is lost, a former tenant is unknown.
+        #[test]
+        fn slots_are_reused_and_former_tenants_unknown(
+            slots in 1u32..20, steps in prop::collection::vec((any::<bool>(), any::<u32>()), 0..400)
+        ) {
+            let mut table: Table<u64> = Table::new(slots);
+            let mut held: HashMap<u32, (u32, u64)> = HashMap::new();
+            let mut gone: Vec<(u32, u32)> = Vec::new();
+            for (claim, pick) in steps {
+                if claim {
+                    match table.claim(pick) {
+                        None => prop_assert_eq!(held.len() as u32, slots),
+                        Some(slot) => {
+                            let generation = table.row(slot).generation;
+                            table.tenant(slot, generation).unwrap().state = u64::from(pick);
+                            prop_assert_eq!(held.insert(slot, (generation, u64::from(pick))), None);
+                        }
+                    }
+                } else if let Some(slot) = held.keys().copied().min_by_key(|s| s ^ pick) {
+                    let (generation, state) = held.remove(&slot).unwrap();
+                    prop_assert_eq!(table.tenant(slot, generation).unwrap().state, state);
+                    table.release(slot);
+                    gone.push((slot, generation));
+                }
+                prop_assert_eq!(table.free(), slots - held.len() as u32);
+                for (slot, generation) in &gone {
+                    prop_assert!(table.tenant(*slot, *generation).is_none());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_table_has_nothing_to_claim() {
+        assert_eq!(Table::<()>::new(0).claim(0), None);
+    }
+}

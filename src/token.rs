@@ -1,0 +1,159 @@
+//! What travels through the kernel as `user_data`: slot, generation and operation in one u64,
+//! and the name of a connection outside its ring.
+
+use crate::limits::{RINGS_PER_SHARD, SLOT_BITS};
+
+/// The operation a completion belongs to. The numbers travel through the kernel; 0 is no operation,
+/// so that a zeroed completion is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Operation {
+    /// A single-shot accept into the slot.
+    Accept = 1,
+    /// Putting a plain socket into the slot.
+    Install = 2,
+    /// A connect of the slot's socket.
+    Connect = 3,
+    /// The multishot poll that a connection is parked on.
+    Poll = 4,
+    /// One receive, completed within its own enter.
+    Receive = 5,
+    /// One send, completed within its own enter.
+    Send = 6,
+    /// A send that waits in the kernel for a slow reader.
+    ParkedSend = 7,
+    /// Removing a poll, or cancelling another operation.
+    Cancel = 8,
+    /// Resetting a connection (connect to AF_UNSPEC).
+    Reset = 9,
+    /// Shutting down the sending side.
+    Shutdown = 10,
+    /// Closing the slot's descriptor.
+    Close = 11,
+}
+
+impl Operation {
+    const ALL: [Operation; 11] = [
+        Operation::Accept,
+        Operation::Install,
+        Operation::Connect,
+        Operation::Poll,
+        Operation::Receive,
+        Operation::Send,
+        Operation::ParkedSend,
+        Operation::Cancel,
+        Operation::Reset,
+        Operation::Shutdown,
+        Operation::Close,
+    ];
+}
+
+/// A slot's tenant within one ring, and the operation done for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// Place in the ring's descriptor table, below 2^20.
+    pub slot: u32,
+    /// Which tenant of the slot; wraps after 2^32 tenants.
+    pub generation: u32,
+    /// What was asked of the kernel.
+    pub operation: Operation,
+}
+
+const GENERATION_SHIFT: u32 = SLOT_BITS;
+const OPERATION_SHIFT: u32 = SLOT_BITS + 32;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
+impl Token {
+    /// The token as `user_data`: bits 0–19 slot, 20–51 generation, 52–59 operation, rest zero.
+    pub fn pack(self) -> u64 {
+        debug_assert!(u64::from(self.slot) <= SLOT_MASK);
+        u64::from(self.slot)
+            | u64::from(self.generation) << GENERATION_SHIFT
+            | (self.operation as u64) << OPERATION_SHIFT
+    }
+
+    /// The token that `pack` made, or `None` for a number that `pack` cannot make.
+    pub fn unpack(raw: u64) -> Option<Token> {
+        let index = (raw >> OPERATION_SHIFT).checked_sub(1)?;
+        let operation = *Operation::ALL.get(usize::try_from(index).ok()?)?;
+        Some(Token { slot: (raw & SLOT_MASK) as u32, generation: (raw >> GENERATION_SHIFT) as u32, operation })
+    }
+
+    /// The same tenant, another operation.
+    pub fn with(self, operation: Operation) -> Token {
+        Token { operation, ..self }
+    }
+}
+
+/// A connection of one shard, from its opening until its slot is free again. Never names the
+/// slot's next tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(u64);
+
+impl ConnId {
+    /// Names the tenant `generation` of `slot` in the shard's ring number `ring`.
+    pub fn new(ring: usize, slot: u32, generation: u32) -> ConnId {
+        debug_assert!(ring < RINGS_PER_SHARD);
+        ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
+    }
+
+    /// Which of the shard's rings holds it.
+    pub fn ring(self) -> usize {
+        (self.0 >> 52) as usize
+    }
+
+    /// Its place in that ring's table.
+    pub fn slot(self) -> u32 {
+        (self.0 & SLOT_MASK) as u32
+    }
+
+    /// Which tenant of that place it is.
+    pub fn generation(self) -> u32 {
+        (self.0 >> GENERATION_SHIFT) as u32
+    }
+
+    /// Its token for `operation`.
+    pub fn token(self, operation: Operation) -> Token {
+        Token { slot: self.slot(), generation: self.generation(), operation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..11) {
+            let token = Token { slot, generation, operation: Operation::ALL[op] };
+            prop_assert_eq!(Token::unpack(token.pack()), Some(token));
+        }
+
+        #[test]
+        fn no_two_tokens_share_a_number(a: u64, b: u64) {
+            if let (Some(x), Some(y)) = (Token::unpack(a), Token::unpack(b)) {
+                prop_assert_eq!(x == y, x.pack() == y.pack());
+            }
+        }
+
+        #[test]
+        fn a_connection_keeps_its_name(ring in 0usize..RINGS_PER_SHARD, slot in 0u32..1 << SLOT_BITS, generation: u32) {
+            let conn = ConnId::new(ring, slot, generation);
+            prop_assert_eq!((conn.ring(), conn.slot(), conn.generation()), (ring, slot, generation));
+        }
+    }
+
+    #[test]
+    fn operations_are_numbered_in_order() {
+        for (index, operation) in Operation::ALL.iter().enumerate() {
+            assert_eq!(*operation as usize, index + 1);
+        }
+    }
+
+    #[test]
+    fn a_number_we_never_made_is_refused() {
+        assert_eq!(Token::unpack(0), None);
+        assert_eq!(Token::unpack(u64::MAX), None);
+    }
+}
