@@ -1,5 +1,66 @@
-//! c1m
+//! A million TCP connections on two cores: a thread-per-core server that holds them, and a client
+//! that opens, proves and measures them.
+//!
+//! Each core runs an isolated glommio executor, a *shard*, which owns its listening sockets, its
+//! io_urings and its connection table. A connection is a direct descriptor in a ring's table, not
+//! a file descriptor, and costs 12 bytes of user memory while it is idle. Nothing on the data path
+//! is locked or shared.
+//!
+//! # The house
+//!
+//! A room imports only rooms of lower layers (`tests/tidy.rs` holds that, the crates' rooms and
+//! the fence around unsafe code).
+//!
+//! ```text
+//!  5  main  cli                           what was typed; the only place that prints
+//!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
+//!  3  report                              a summary as text, JSON, .hgrm: data in, writer out
+//!  2  shard ── net      listener  host    one core: executor and pump ── its connections; sockets;
+//!                                         /proc and limits
+//!  1  ring  sys                           the only unsafe: typed operations and completions;
+//!                                         rlimits, eventfd, TCP_INFO
+//!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
+//!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
+//!                                         why connections fail
+//!  0  limits  error  token                every constant; errors by whose fault; `user_data`
+//! ```
+//!
+//! Server and client are two [`shard::Driver`]s of the same [`net::Net`].
+//!
+//! # Writing a service
+//!
+//! ```no_run
+//! use c1m::server::{Options, Server};
+//! use c1m::service::{Outbox, Reply, Service};
+//! use c1m::token::ConnId;
+//!
+//! /// Answers every message with the number of bytes this connection has sent so far.
+//! struct Count;
+//!
+//! impl Service for Count {
+//!     type State = u64;
+//!
+//!     fn received(&mut self, conn: ConnId, seen: &mut u64, data: &mut [u8], out: &mut Outbox) -> Reply {
+//!         *seen += data.len() as u64;
+//!         out.send(conn, format!("{seen}\n").as_bytes());
+//!         Reply::Nothing
+//!     }
+//! }
+//!
+//! # fn main() -> c1m::error::Result<()> {
+//! let (notices, ended) = std::sync::mpsc::channel();
+//! let server = Server::start(&Options::default(), |_shard| Count, &notices)?;
+//! // … until `ended` tells that a shard died, or it is time to stop:
+//! # drop(ended);
+//! server.stop();
+//! server.join()?;
+//! # Ok(())
+//! # }
+//! ```
 #![deny(unsafe_code)]
+#![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod causes;
 pub mod cli;
 pub mod client;
@@ -12,13 +73,13 @@ pub mod net;
 pub mod pace;
 pub mod plan;
 pub mod report;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
 pub mod ring;
 pub mod server;
 pub mod service;
 pub mod shard;
 pub mod stats;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "system calls that std does not offer")]
 pub mod sys;
 pub mod table;
 pub mod token;

@@ -24,6 +24,9 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// The article's: 8888 to 8987.
+    pub const ARTICLE: Ports = Ports { first: 8888, count: 100 };
+
     /// `count` ports from `first` on.
     pub fn new(first: u16, count: u16) -> Result<Ports> {
         if first == 0 || count == 0 {

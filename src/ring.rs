@@ -13,34 +13,25 @@
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
+mod setup;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::RawFd;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
-use io_uring::{IoUring, Probe, cqueue, opcode, types};
+use io_uring::{IoUring, cqueue, opcode, types};
+
+pub use setup::{REQUIRED, probe};
 
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, OLDEST_KERNEL, SUBMISSION_ENTRIES};
-use crate::sys::{self, RawAddress};
+use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, SUBMISSION_ENTRIES};
+use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
-
-/// Every kernel operation in use, probed at start-up.
-pub const REQUIRED: [(u8, &str); 10] = [
-    (opcode::Accept::CODE, "ACCEPT"),
-    (opcode::FilesUpdate::CODE, "FILES_UPDATE"),
-    (opcode::Connect::CODE, "CONNECT"),
-    (opcode::PollAdd::CODE, "POLL_ADD"),
-    (opcode::PollRemove::CODE, "POLL_REMOVE"),
-    (opcode::Recv::CODE, "RECV"),
-    (opcode::Send::CODE, "SEND"),
-    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
-    (opcode::Shutdown::CODE, "SHUTDOWN"),
-    (opcode::Close::CODE, "CLOSE"),
-];
 
 /// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.
 #[derive(Debug)]
@@ -77,18 +68,30 @@ impl Buffers {
 pub enum Outcome {
     /// A connection stands in the slot.
     Accepted,
-    /// No connection; `pause` if trying again at once would be in vain (no memory, no files).
-    AcceptFailed { errno: Errno, pause: bool },
+    /// No connection.
+    AcceptFailed {
+        /// What the kernel said.
+        errno: Errno,
+        /// Trying again at once would be in vain.
+        pause: bool,
+    },
     /// The plain socket could not be put into the slot; its connect is cancelled.
     InstallFailed(Errno),
     /// The connect succeeded.
     Connected,
     /// The connect failed or was cancelled.
     ConnectFailed(Errno),
-    /// Something happened on the socket. `armed` tells whether the poll still waits.
-    Ready { armed: bool },
-    /// `len` bytes came; `more` if the socket holds more, or its end.
-    Received { buffer: Buffer, len: usize, more: bool },
+    /// Something happened on the socket, or its poll was removed. The poll waits no longer.
+    Ready,
+    /// Bytes came.
+    Received {
+        /// Where they are.
+        buffer: Buffer,
+        /// How many.
+        len: usize,
+        /// The socket holds more, or its end.
+        more: bool,
+    },
     /// Nothing to receive after all.
     Empty(Buffer),
     /// The peer sends nothing more.
@@ -112,7 +115,7 @@ pub enum Outcome {
     Settled,
 }
 
-/// An operation that ended, or a poll that fired.
+/// An operation that ended.
 #[derive(Debug)]
 pub struct Completion {
     /// Whose it is.
@@ -134,6 +137,21 @@ struct Arguments {
     used: usize,
 }
 
+/// Entries of a ring's two queues.
+#[derive(Debug, Clone, Copy)]
+pub struct Queues {
+    /// Submissions that fit before they must be entered.
+    pub submissions: u32,
+    /// Completions that fit before the kernel keeps them back.
+    pub completions: u32,
+}
+
+impl Default for Queues {
+    fn default() -> Queues {
+        Queues { submissions: SUBMISSION_ENTRIES, completions: COMPLETION_ENTRIES }
+    }
+}
+
 /// One io_uring, its descriptor table of a fixed number of slots, and the memory of what is in it.
 pub struct Ring {
     uring: IoUring,
@@ -147,9 +165,9 @@ pub struct Ring {
 
 impl Ring {
     /// Opens a ring with a table of `slots` descriptors that signals `eventfd`. Must be called on
-    /// the thread that will use it.
-    pub fn new(slots: u32, eventfd: RawFd) -> Result<Ring> {
-        let uring = open(SUBMISSION_ENTRIES, COMPLETION_ENTRIES)?;
+    /// the thread that will use it. Completions do not ring it until `wake_on_completion`.
+    pub fn new(slots: u32, queues: Queues, eventfd: RawFd) -> Result<Ring> {
+        let uring = setup::open(queues)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(slots).map_err(|e| {
             Error::host(
@@ -159,15 +177,17 @@ impl Ring {
             )
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
-        Ok(Ring {
+        let mut ring = Ring {
             uring,
             queued: 0,
             receiving: VecDeque::new(),
             sending: VecDeque::new(),
             submitted_sends: 0,
             parked: HashMap::new(),
-            arguments: Arguments::new(),
-        })
+            arguments: Arguments::new(queues.submissions),
+        };
+        ring.wake_on_completion(false);
+        Ok(ring)
     }
 
     /// Queues a single-shot accept from `listener` into the token's slot.
@@ -196,7 +216,7 @@ impl Ring {
         self.push(&[install, connect])
     }
 
-    /// Parks the slot on a multishot, edge-triggered poll for readability.
+    /// Parks the slot on a poll that fires once, when there is something to receive.
     pub fn poll(&mut self, token: Token) -> Result<()> {
         let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).build();
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
@@ -295,7 +315,7 @@ impl Ring {
     /// Submits everything and lets the kernel run its deferred work, in one system call. Tells
     /// whether the completion queue overflowed.
     pub fn enter(&mut self) -> Result<bool> {
-        self.enter_with(libc_getevents())?;
+        self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;
         Ok(self.uring.submission().cq_overflow())
     }
 
@@ -380,7 +400,7 @@ impl Ring {
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),
             Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
             Operation::Connect => Outcome::Connected,
-            Operation::Poll => Outcome::Ready { armed: cqueue::more(flags) },
+            Operation::Poll => Outcome::Ready,
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,
             Operation::ParkedSend => {
@@ -434,8 +454,8 @@ impl Drop for Ring {
 }
 
 impl Arguments {
-    fn new() -> Arguments {
-        let places = vec![(RawAddress::unspecified(), -1); SUBMISSION_ENTRIES as usize];
+    fn new(submissions: u32) -> Arguments {
+        let places = vec![(RawAddress::unspecified(), -1); submissions as usize];
         Arguments { places: places.into_boxed_slice(), used: 0 }
     }
 
@@ -465,68 +485,5 @@ fn accept_outcome(result: i32) -> Outcome {
         libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Outcome::AcceptFailed { errno, pause: true },
         // The peer gave up, or a network error of the new connection was passed on (accept(2)).
         _ => Outcome::AcceptFailed { errno, pause: false },
-    }
-}
-
-fn libc_getevents() -> u32 {
-    io_uring::EnterFlags::GETEVENTS.bits()
-}
-
-/// Opens an io_uring the way a shard needs it, or says why the host refuses.
-fn open(submissions: u32, completions: u32) -> Result<IoUring> {
-    let uring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(completions)
-        .build(submissions)
-        .map_err(refused)?;
-    let params = uring.params();
-    if !(params.is_feature_nodrop() && params.is_feature_skip_cqe_on_success()) {
-        return Err(too_old("it lacks IORING_FEAT_NODROP or IORING_FEAT_CQE_SKIP"));
-    }
-    Ok(uring)
-}
-
-/// Checks that this host lets this process use io_uring with every operation in `REQUIRED`.
-pub fn probe() -> Result<()> {
-    let uring = open(8, 16)?;
-    let mut probe = Probe::new();
-    uring.submitter().register_probe(&mut probe).map_err(refused)?;
-    let missing: Vec<&str> =
-        REQUIRED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
-}
-
-fn too_old(what: &str) -> Error {
-    Error::host(
-        format!("io_uring of kernel {}: {what}", sys::kernel_release()),
-        format!("c1m needs Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
-        "run it on a newer kernel",
-    )
-}
-
-fn refused(error: io::Error) -> Error {
-    let saw = format!("io_uring_setup: {}", Errno::of(&error));
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => too_old("it knows no IORING_SETUP_DEFER_TASKRUN"),
-        Some(libc::ENOMEM) => Error::host(
-            saw,
-            "the kernel has no memory for the ring, or the memlock limit is used up",
-            "free memory or raise the limit (ulimit -l)",
-        ),
-        Some(libc::EMFILE | libc::ENFILE) => {
-            Error::host(saw, "each ring is one file descriptor, and none is left", "raise the limit (ulimit -n)")
-        }
-        _ => Error::host(
-            saw,
-            format!(
-                "this process may not use io_uring: kernel.io_uring_disabled is {}, seccomp is {}",
-                sys::read_or("/proc/sys/kernel/io_uring_disabled", "not there"),
-                if sys::seccomp_filters() { "on, as in most containers" } else { "off" }
-            ),
-            "set kernel.io_uring_disabled=0, or allow the io_uring system calls in the container's seccomp profile",
-        ),
     }
 }

@@ -1,12 +1,12 @@
 //! The server: plan, shards, service, drain.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
-use crate::limits::{CLOSES_PER_PASS, PUSHES_PER_PASS};
+use crate::limits::{CLOSES_PER_PASS, MAX_PENDING_BYTES, PUSHES_PER_PASS};
 use crate::listener;
 use crate::net::{How, Net, NetPlan, Why};
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
@@ -33,6 +33,22 @@ pub struct Options {
     pub backlog: Option<u32>,
     /// Bytes kept at most for a peer that does not read; beyond it the connection is reset.
     pub max_pending: usize,
+}
+
+impl Default for Options {
+    /// The article's server: ports 8888 to 8987 on any IPv4 address, a million connections, every
+    /// core.
+    fn default() -> Options {
+        Options {
+            cores: Cores::All,
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            ports: Ports::ARTICLE,
+            sharing: PortSharing::Subset,
+            max_connections: 1_000_000,
+            backlog: None,
+            max_pending: MAX_PENDING_BYTES,
+        }
+    }
 }
 
 /// The command that makes a shard close everything and end.

@@ -28,6 +28,15 @@ use crate::token::{ConnId, Token};
 /// How long the pump runs at most before it lets glommio look at its other tasks.
 const YIELD_EVERY: Duration = Duration::from_millis(1);
 
+/// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
+const LONGEST_SPIN: Duration = Duration::from_micros(50);
+
+/// Short sleeps in a row after which looking is tried (again).
+const SHORT_SLEEPS: u32 = 8;
+
+/// A look shorter than this is none.
+const SHORTEST_SPIN: Duration = Duration::from_micros(2);
+
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -151,7 +160,7 @@ struct Shard<D: Driver> {
 impl<D: Driver> Shard<D> {
     async fn pump(mut self, remote: &Remote) -> Result<D> {
         let bell = Bell::listen(&remote.doorbell)?;
-        self.wake_on_completion(false);
+        let mut spin = Spin::default();
         let mut yielded = Instant::now();
         loop {
             let now = Instant::now();
@@ -167,28 +176,34 @@ impl<D: Driver> Shard<D> {
             } else {
                 glommio::yield_if_needed().await;
             }
-            if worked || turn == Turn::Again || bell.take() {
+            if worked || turn == Turn::Again || bell.take() || spin.until(|| self.net.has_work()) {
                 continue;
             }
-            self.wake_on_completion(true);
-            if !self.has_work() {
+            self.net.wake_on_completion(true);
+            if !self.net.has_work() {
                 self.net.counters().sleeps.add(1);
-                let until = match (turn, self.net.paused_until()) {
-                    (Turn::At(a), Some(b)) => Some(a.min(b)),
-                    (Turn::At(a), None) => Some(a),
-                    (_, paused) => paused,
-                };
-                bell.wait(until).await;
+                let slept = Instant::now();
+                bell.wait(self.wake_at(turn)).await;
                 yielded = Instant::now();
+                spin.learn(yielded.duration_since(slept));
             }
-            self.wake_on_completion(false);
+            self.net.wake_on_completion(false);
+        }
+    }
+
+    /// When to wake although nothing happened.
+    fn wake_at(&self, turn: Turn) -> Option<Instant> {
+        match (turn, self.net.paused_until()) {
+            (Turn::At(a), Some(b)) => Some(a.min(b)),
+            (Turn::At(at), None) => Some(at),
+            (_, paused) => paused,
         }
     }
 
     /// Enters every ring that has work, once, and hands on what completed. Tells whether any had.
     fn pass(&mut self, now: Instant) -> Result<bool> {
         let mut worked = false;
-        for lane in 0..self.net.lanes.len() {
+        for lane in 0..self.net.used() {
             if !self.net.lanes[lane].ring.has_work() {
                 continue;
             }
@@ -254,7 +269,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
-            Outcome::Ready { armed } => net.ready(conn, armed)?,
+            Outcome::Ready => net.ready(conn)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
             Outcome::Empty(buffer) => {
                 net.buffers.put(buffer);
@@ -332,14 +347,45 @@ impl<D: Driver> Shard<D> {
         }
         Ok(())
     }
+}
 
-    fn has_work(&mut self) -> bool {
-        self.net.lanes.iter_mut().any(|lane| lane.ring.has_work())
+/// Looking for work a little longer before sleeping, where that pays: a wake-up costs about 14 us,
+/// so pauses shorter than `LONGEST_SPIN` are better looked through. When the peer shares our core
+/// nothing can come while we look; each look in vain halves the next, down to none.
+#[derive(Default)]
+struct Spin {
+    /// How long to look.
+    look: Duration,
+    /// Short sleeps in a row.
+    short: u32,
+}
+
+impl Spin {
+    /// Looks for at most as long as seems worth it. Tells whether work came.
+    fn until(&mut self, mut work: impl FnMut() -> bool) -> bool {
+        if self.look.is_zero() {
+            return false;
+        }
+        let start = Instant::now();
+        while start.elapsed() < self.look {
+            if work() {
+                self.look = (self.look * 2).min(LONGEST_SPIN);
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        self.look /= 2;
+        if self.look < SHORTEST_SPIN {
+            self.look = Duration::ZERO;
+        }
+        false
     }
 
-    fn wake_on_completion(&mut self, wake: bool) {
-        for lane in &mut self.net.lanes {
-            lane.ring.wake_on_completion(wake);
+    /// Learns from a sleep: several short ones in a row should have been looks.
+    fn learn(&mut self, slept: Duration) {
+        self.short = if slept < LONGEST_SPIN { self.short + 1 } else { 0 };
+        if self.look.is_zero() && self.short >= SHORT_SLEEPS {
+            (self.look, self.short) = (LONGEST_SPIN, 0);
         }
     }
 }

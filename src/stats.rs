@@ -83,8 +83,6 @@ counters! {
     bytes_out,
     /// Accepts that the kernel refused for want of memory or files.
     accept_errors,
-    /// Multishot polls the kernel ended and the shard armed again.
-    rearmed,
     /// Times the kernel kept completions back because a completion queue was full.
     overflows,
     /// Completions of a former tenant, dropped.

@@ -32,7 +32,7 @@ pub enum Phase {
 pub struct Flags(u16);
 
 impl Flags {
-    /// The multishot poll is armed.
+    /// The poll is armed.
     pub const POLLING: Flags = Flags(1);
     /// A receive or a send is in the kernel; at most one at a time.
     pub const BUSY: Flags = Flags(1 << 1);

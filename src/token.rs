@@ -14,7 +14,7 @@ pub enum Operation {
     Install = 2,
     /// A connect of the slot's socket.
     Connect = 3,
-    /// The multishot poll that a connection is parked on.
+    /// The poll that a connection is parked on.
     Poll = 4,
     /// One receive, completed within its own enter.
     Receive = 5,

@@ -236,16 +236,11 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.stdin = None;
-        let deadline = Instant::now() + PATIENCE;
         // It drains by itself; a server that hangs must not outlive us.
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if !self.seen.wait(|_| false).ended {
+            let _ = self.child.kill();
         }
+        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,155 @@
+//! One ring against the real kernel, with queues so small that they fill.
+
+use super::*;
+use crate::sys::Doorbell;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+const TINY: Queues = Queues { submissions: 8, completions: 16 };
+
+fn token(slot: u32) -> Token {
+    Token { slot, generation: 0, operation: Operation::Close }
+}
+
+/// A ring with `count` accepted connections in its first slots, and their peers.
+fn connected(count: u32, queues: Queues) -> (Ring, Vec<TcpStream>) {
+    let doorbell = Doorbell::new().unwrap();
+    let mut ring = Ring::new(count, queues, doorbell.raw()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peers = Vec::new();
+    for slot in 0..count {
+        peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        ring.accept(listener.as_raw_fd(), token(slot)).unwrap();
+        let done = gather(&mut ring, 1);
+        assert!(matches!(done[0].outcome, Outcome::Accepted), "{done:?}");
+    }
+    (ring, peers)
+}
+
+/// Enters and reaps until `count` completions came.
+fn gather(ring: &mut Ring, count: usize) -> Vec<Completion> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        ring.enter().unwrap();
+        ring.reap(&mut done).unwrap();
+    }
+    done
+}
+
+/// More completions than the queue holds, none reaped in between: the kernel keeps them back,
+/// and not one is lost. The submission queue, full again and again, is submitted early.
+#[test]
+fn an_overflowing_completion_queue_loses_nothing() {
+    const COUNT: u32 = 100;
+    let (mut ring, mut peers) = connected(COUNT, TINY);
+    for (slot, peer) in peers.iter_mut().enumerate() {
+        peer.write_all(&[slot as u8]).unwrap();
+    }
+    let mut buffers = Buffers::default();
+    for slot in 0..COUNT {
+        ring.receive(token(slot), buffers.take()).unwrap();
+    }
+    assert!(ring.enter().unwrap(), "100 completions must overflow a queue of 16");
+    let done = gather(&mut ring, COUNT as usize);
+    assert!(!ring.uring.submission().cq_overflow());
+    let mut seen = vec![false; COUNT as usize];
+    for completion in done {
+        let Outcome::Received { mut buffer, len: 1, .. } = completion.outcome else { panic!("{completion:?}") };
+        assert_eq!(u32::from(buffer.bytes()[0]), completion.token.slot, "another connection's bytes");
+        seen[completion.token.slot as usize] = true;
+    }
+    assert!(seen.iter().all(|seen| *seen));
+}
+
+/// While completions are kept back, a send is not taken for done: its short result may be
+/// among them.
+#[test]
+fn sends_are_not_done_while_completions_are_kept_back() {
+    const COUNT: u32 = 40;
+    let (mut ring, mut peers) = connected(COUNT, TINY);
+    let mut buffers = Buffers::default();
+    for slot in 0..COUNT {
+        ring.receive(token(slot), buffers.take()).unwrap();
+        ring.send(token(slot), buffers.take(), 0..10).unwrap();
+    }
+    assert!(ring.enter().unwrap());
+    let mut sent = Vec::new();
+    ring.finish_sends(&mut buffers, &mut sent);
+    assert!(sent.is_empty(), "{sent:?}");
+    let done = gather(&mut ring, COUNT as usize);
+    assert!(done.iter().all(|one| matches!(one.outcome, Outcome::Empty(_))));
+    ring.finish_sends(&mut buffers, &mut sent);
+    assert_eq!(sent.len(), COUNT as usize);
+    for peer in &mut peers {
+        peer.read_exact(&mut [0; 10]).unwrap();
+    }
+}
+
+/// A full socket takes part of a send; what is left is told exactly, and a parked send brings
+/// the rest once the peer reads.
+#[test]
+fn a_short_send_tells_what_is_left() {
+    let (mut ring, mut peers) = connected(1, TINY);
+    let mut buffers = Buffers::default();
+    let mut taken = 0;
+    let rest = loop {
+        let mut buffer = buffers.take();
+        buffer.bytes().fill(7);
+        let len = buffer.bytes().len();
+        ring.send(token(0), buffer, 0..len).unwrap();
+        ring.enter().unwrap();
+        let mut done = Vec::new();
+        ring.reap(&mut done).unwrap();
+        match done.pop().map(|one| one.outcome) {
+            None => taken += len,
+            Some(Outcome::SentShort(_, rest)) => break (taken += rest.start, len - rest.start).1,
+            other => panic!("{other:?}"),
+        }
+        ring.finish_sends(&mut buffers, &mut Vec::new());
+    };
+    assert!(rest > 0);
+    ring.park_send(token(0), vec![9; 100_000]).unwrap();
+    ring.enter().unwrap();
+    assert!(ring.has_parked_send(token(0)));
+    let mut peer = peers.remove(0);
+    let reader = std::thread::spawn(move || {
+        let mut all = vec![0; taken + 100_000];
+        peer.read_exact(&mut all).unwrap();
+        all.iter().filter(|byte| **byte == 9).count()
+    });
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[0].outcome, Outcome::ParkedSent), "{done:?}");
+    assert_eq!(reader.join().unwrap(), 100_000);
+}
+
+/// Closing with reset sends an RST and ends the poll by itself, which closing in order does
+/// not.
+#[test]
+fn a_reset_ends_the_poll() {
+    let (mut ring, mut peers) = connected(1, TINY);
+    ring.poll(token(0)).unwrap();
+    ring.enter().unwrap();
+    ring.close(token(0), true).unwrap();
+    let done = gather(&mut ring, 2);
+    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready)), "{done:?}");
+    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Closed)), "{done:?}");
+    let error = peers[0].read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_removed_poll_lets_a_close_send_its_fin() {
+    let (mut ring, mut peers) = connected(1, TINY);
+    ring.poll(token(0)).unwrap();
+    ring.enter().unwrap();
+    ring.remove_poll(token(0)).unwrap();
+    ring.close(token(0), false).unwrap();
+    gather(&mut ring, 2);
+    assert_eq!(peers[0].read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn this_host_has_every_operation() {
+    probe().unwrap();
+}

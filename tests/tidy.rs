@@ -1,0 +1,161 @@
+//! Holds the house in order, so that nobody has to remember: who may import whom, which crate
+//! belongs in which room, where unsafe code may stand, and how large a room may be.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
+/// layer only those named in `NEIGHBOURS`.
+const LAYERS: [(&str, u8); 22] = [
+    ("limits", 0),
+    ("error", 0),
+    ("token", 0),
+    ("ring", 1),
+    ("sys", 1),
+    ("table", 1),
+    ("latency", 1),
+    ("pace", 1),
+    ("plan", 1),
+    ("service", 1),
+    ("stats", 1),
+    ("causes", 1),
+    ("shard", 2),
+    ("net", 2),
+    ("listener", 2),
+    ("host", 2),
+    ("report", 3),
+    ("server", 4),
+    ("client", 4),
+    ("cli", 5),
+    ("main", 5),
+    ("lib", 5),
+];
+
+/// Rooms of one layer that may know each other.
+const NEIGHBOURS: [(&str, &str); 3] = [("ring", "sys"), ("shard", "net"), ("token", "limits")];
+
+/// The rooms in which a crate may be named.
+const CRATES: [(&str, &[&str]); 10] = [
+    ("io_uring", &["ring"]),
+    ("libc", &["ring", "sys"]),
+    ("glommio", &["sys", "shard", "server", "client"]),
+    ("socket2", &["listener", "client"]),
+    ("core_affinity", &["host"]),
+    ("hdrhistogram", &["latency"]),
+    ("clap", &["cli", "main"]),
+    ("indicatif", &["cli"]),
+    ("signal_hook", &["cli"]),
+    ("serde_json", &["report", "cli"]),
+];
+
+/// Rooms that may hold unsafe code.
+const UNSAFE: [&str; 2] = ["ring", "sys"];
+
+/// Lines a file may have, and lines a function may have.
+const LONGEST_FILE: usize = 600;
+const LONGEST_FUNCTION: usize = 70;
+
+/// Every source file with the room it belongs to (`client/driver.rs` is in `client`).
+fn sources() -> Vec<(String, PathBuf, String)> {
+    fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                into.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    let room = |path: &Path| {
+        let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+        Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap().to_owned()
+    };
+    paths.into_iter().map(|path| (room(&path), path.clone(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The lines of a file that are neither comments nor tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+    text[..tests].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn a_room_imports_only_lower_layers() {
+    let layers: BTreeMap<_, _> = LAYERS.into_iter().collect();
+    let may_know = |room: &str, other: &str| {
+        room == other || NEIGHBOURS.iter().any(|(a, b)| (*a, *b) == (room, other) || (*b, *a) == (room, other))
+    };
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources() {
+        let layer = layers.get(room.as_str()).unwrap_or_else(|| panic!("{} is in no layer", path.display()));
+        for (number, line) in code(&text) {
+            for (at, _) in line.match_indices("crate::") {
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if let Some(other) = layers.get(name.as_str())
+                    && other >= layer
+                    && !may_know(&room, &name)
+                {
+                    wrong.push(format!("{}:{}: {room} ({layer}) imports {name} ({other})", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_crate_stays_in_its_rooms() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources() {
+        for (number, line) in code(&text) {
+            for (name, rooms) in CRATES {
+                if line.contains(&format!("{name}::")) && !rooms.contains(&room.as_str()) {
+                    wrong.push(format!("{}:{}: {name} in {room}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stays_behind_its_fence_and_says_why_it_is_sound() {
+    for (room, path, text) in sources() {
+        for (number, line) in code(&text).filter(|(_, line)| line.contains("unsafe {") || line.contains("unsafe fn")) {
+            let place = format!("{}:{}: {}", path.display(), number + 1, line.trim());
+            assert!(UNSAFE.contains(&room.as_str()), "{place}");
+            let before = text.lines().take(number).collect::<Vec<_>>();
+            let reasoned = before.iter().rev().take(4).any(|line| line.contains("SAFETY:"));
+            assert!(reasoned, "no SAFETY comment: {place}");
+        }
+    }
+}
+
+#[test]
+fn rooms_and_functions_stay_small() {
+    let mut wrong = Vec::new();
+    for (_, path, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.len() > LONGEST_FILE {
+            wrong.push(format!("{}: {} lines", path.display(), lines.len()));
+        }
+        for (start, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let is_function = line.trim_start().split(' ').any(|word| word == "fn") && line.trim_end().ends_with('{');
+            if !is_function {
+                continue;
+            }
+            let close = format!("{}}}", " ".repeat(indent));
+            let length = lines[start..].iter().position(|line| *line == close).unwrap_or(0);
+            if length > LONGEST_FUNCTION {
+                wrong.push(format!("{}:{}: a function of {length} lines", path.display(), start + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
