@@ -60,7 +60,7 @@ pub struct Options {
     pub audit: Audit,
     /// How to close in the end.
     pub close: How,
-    /// Sent on each new connection, `{n}` replaced by its number; empty sends nothing.
+    /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
 }
 
@@ -80,7 +80,7 @@ pub enum Phase {
     SecondAudit = 4,
     /// Closing.
     Close = 5,
-    /// ShardSummary the shard.
+    /// Ending the shard.
     Quit = 6,
 }
 

@@ -132,6 +132,24 @@ impl Host {
         counters
     }
 
+    /// Files this host may still open (fs.file-max less field 1 of fs.file-nr); direct descriptors
+    /// count. `None` when it cannot be read, or when it does not bind us (CAP_SYS_ADMIN).
+    pub fn files_left(&self) -> Option<u64> {
+        const CAP_SYS_ADMIN: u32 = 21;
+        if self.has_capability(CAP_SYS_ADMIN) {
+            return None;
+        }
+        let open = self.sysctl("fs.file-nr")?;
+        Some(self.sysctl("fs.file-max")?.saturating_sub(open))
+    }
+
+    /// Whether this process has a capability, by its number in linux/capability.h.
+    pub fn has_capability(&self, number: u32) -> bool {
+        let status = self.read("proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
+    }
+
     /// Cores this process may run on, lowest first: cpusets and taskset are respected.
     pub fn cores_allowed(&self) -> Vec<usize> {
         let mut cores: Vec<usize> =

@@ -12,21 +12,20 @@ pub const SLOTS_PER_RING: u32 = 20_000;
 /// Rings one shard may own; a `ConnId` has 12 bits for the ring. More is a usage error.
 pub const RINGS_PER_SHARD: usize = 1 << 12;
 
-/// Submission queue entries of a ring. A full queue is submitted early; nothing is lost.
-pub const SUBMISSION_ENTRIES: u32 = 512;
+/// Submission queue entries of a ring. A full queue is submitted early; nothing is lost. Newer
+/// kernels charge both queues to an ordinary user's `memlock`: 52 rings at each end of the
+/// million must fit the usual 8 MiB.
+pub const SUBMISSION_ENTRIES: u32 = 256;
 
 /// Completion queue entries of a ring. Beyond it the kernel keeps completions in its own list
-/// (`IORING_FEAT_NODROP`) and ends multishot polls, which the shard arms again.
-pub const COMPLETION_ENTRIES: u32 = 2048;
-
-/// Completions handled in one pass over one ring, so that no ring starves another.
-pub const COMPLETIONS_PER_PASS: usize = 256;
+/// (`IORING_FEAT_NODROP`) until the shard has reaped the others.
+pub const COMPLETION_ENTRIES: u32 = 1024;
 
 /// Bytes of one receive buffer. A longer message is received in several passes.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Receive buffers a shard keeps for reuse. More may be in use for a moment; they are then freed.
-pub const BUFFERS_KEPT: usize = 2 * COMPLETIONS_PER_PASS;
+pub const BUFFERS_KEPT: usize = 512;
 
 /// Accepts in flight of one shard over all its listeners. Each owns a free slot (see `shard.rs`),
 /// so this is also the number of slots a shard needs beyond its connections.
@@ -60,7 +59,8 @@ pub const DEFAULT_CONCURRENCY: u32 = 512;
 /// the wait counts in the latency.
 pub const PROBES_IN_FLIGHT: usize = 65_536;
 
-/// Connect attempts after which a client without a single success gives up.
+/// Connects of one client shard that fail in a row, without a success between them, before it
+/// tries no more.
 pub const HOPELESS_ATTEMPTS: u64 = 256;
 
 /// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission
@@ -113,7 +113,7 @@ const _: () = {
     assert!(KERNEL_SLOTS_PER_RING == 1 << SLOT_BITS, "a token must be able to name every slot");
     assert!(SLOTS_PER_RING <= KERNEL_SLOTS_PER_RING);
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission fits its completions");
-    assert!(COMPLETIONS_PER_PASS <= SUBMISSION_ENTRIES as usize);
+    assert!(ACCEPTS_IN_FLIGHT <= COMPLETION_ENTRIES as usize);
     assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
     assert!(MAX_PENDING_BYTES >= BUFFER_BYTES, "one unsent buffer is always kept");
     assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");

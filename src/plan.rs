@@ -30,12 +30,12 @@ impl Ports {
     /// `count` ports from `first` on.
     pub fn new(first: u16, count: u16) -> Result<Ports> {
         if first == 0 || count == 0 {
-            let (flag, fix) = if first == 0 { ("--port 0", "8888") } else { ("--ports 0", "100") };
-            let saw = flag.to_owned();
+            let (flag, fix) = if first == 0 { ("--port", 8888) } else { ("--ports", 100) };
+            let saw = format!("{flag} 0");
             return Err(Error::usage(
                 saw,
                 "a port run starts at 1 or above and has at least one port",
-                format!("try {fix}"),
+                format!("try {flag} {fix}"),
             ));
         }
         if u32::from(first) + u32::from(count) - 1 > u32::from(u16::MAX) {
@@ -135,7 +135,8 @@ pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
             let even = goal.connections.div_ceil(shards);
             (even + 4 * (even as f64).sqrt().ceil() as u64).min(goal.connections)
         } else {
-            (goal.connections * mine.len() as u64).div_ceil(ports)
+            // A client that takes the ports in turn gives the first ones one more.
+            goal.connections.div_ceil(ports) * mine.len() as u64
         };
         let slots = capacity + (accepts * mine.len()) as u64;
         plans.push(ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile)? });
@@ -170,7 +171,8 @@ pub fn rings(slots: u64, nofile: u64) -> Result<Vec<u32>> {
 pub fn most_by_descriptors(nofile: u64, shards: u64, plain: u64) -> u64 {
     let each = nofile.min(u64::from(SLOTS_PER_RING));
     let rings = nofile.saturating_sub(DESCRIPTORS_PER_PROCESS + shards * DESCRIPTORS_PER_SHARD + plain);
-    let in_flight = shards * ACCEPTS_IN_FLIGHT.max(DEFAULT_CONCURRENCY as usize) as u64;
+    let in_flight =
+        (shards * ACCEPTS_IN_FLIGHT.max(DEFAULT_CONCURRENCY as usize) as u64).max(plain * ACCEPTS_PER_LISTENER as u64);
     // A shard's last ring may be partly empty.
     (rings.saturating_sub(shards) * each).saturating_sub(in_flight)
 }
@@ -289,6 +291,11 @@ mod tests {
             }
             served.dedup();
             prop_assert_eq!(served.len(), ports as usize);
+            // Also when they come to the ports in turn.
+            for plan in plans.iter().filter(|_| cores <= ports as usize) {
+                let comes = |port: &u16| share(connections, u64::from(ports), u64::from(port - 8888)).count() as u64;
+                prop_assert!(plan.ports.iter().map(comes).sum::<u64>() <= plan.capacity);
+            }
             prop_assert!(plans.iter().map(|p| p.capacity).sum::<u64>() >= connections);
             for plan in &plans {
                 prop_assert_eq!(plan.slots(), plan.capacity + (plan.accepts * plan.ports.len()) as u64);

@@ -109,7 +109,7 @@ counters! {
     audited,
     /// Connections lost since the current phase began.
     lost,
-    /// Connections that echoed something else since the current phase began.
+    /// Connections that echoed something else since the current phase began; not among the lost.
     wrong,
     /// Messages whose echo came.
     echoes,

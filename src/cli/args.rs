@@ -142,7 +142,7 @@ impl ServerArguments {
 
 #[derive(Debug, Args)]
 pub struct ClientArguments {
-    /// Addresses of the server.
+    /// Addresses of the server, separated by commas.
     #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
     pub target_ip: Vec<IpAddr>,
     #[command(flatten)]
@@ -153,10 +153,10 @@ pub struct ClientArguments {
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
-    /// Start so many connections per second, evenly; latency then counts from the intended start.
+    /// Start N connections per second, evenly; latency then counts from the intended start.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub rate: Option<f64>,
-    /// Addresses to connect from, single or as a block such as 10.0.0.0/28.
+    /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
     pub source_ip: Vec<AddressBlock>,
     /// Connects, and messages of an audit, in flight at once.
@@ -171,7 +171,7 @@ pub struct ClientArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// While holding, send a message on each connection so often, spread evenly.
+    /// While holding, send a message on each connection every TIME, spread evenly.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
     /// Bytes of such a message.
@@ -185,8 +185,8 @@ pub struct ClientArguments {
     /// `rst` at once, which leaves nothing.
     #[arg(long, value_enum, default_value_t = CloseName::Fin)]
     pub close: CloseName,
-    /// Sent on each new connection; {n} is its number. Empty sends nothing.
-    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {n}")]
+    /// Sent on each new connection, its number in place of {}. Empty sends nothing.
+    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
     pub hello: String,
     /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
     #[arg(long, value_name = "FILE.hgrm")]

@@ -65,12 +65,15 @@ pub struct Display {
     bar: Option<ProgressBar>,
     said: Option<u64>,
     goal: u64,
+    /// Echoes that came before the current phase.
+    echoes_before: u64,
+    echoes: u64,
 }
 
 impl Display {
     /// A display; a quiet one shows nothing but warnings.
     pub fn new(quiet: bool) -> Display {
-        Display { quiet, bar: None, said: None, goal: 0 }
+        Display { quiet, bar: None, said: None, goal: 0, echoes_before: 0, echoes: 0 }
     }
 
     fn finish_bar(&mut self) {
@@ -87,7 +90,7 @@ impl Display {
             }
             Phase::FirstAudit | Phase::SecondAudit => format!("{} proved", text::count(p.audited)),
             Phase::Close => format!("{} closed", text::count(p.closed)),
-            _ => format!("{} echoes", text::count(p.echoes)),
+            _ => format!("{} echoes", text::count(p.echoes - self.echoes_before)),
         };
         format!(
             "{:<8} {:>5.1}s  {} = {} live + {} failed + {} to go  {detail}",
@@ -130,6 +133,7 @@ impl Observer for Display {
     fn began(&mut self, phase: Phase, options: &Options) {
         self.finish_bar();
         self.said = None;
+        self.echoes_before = self.echoes;
         if self.quiet || !std::io::stdout().is_terminal() {
             return;
         }
@@ -147,6 +151,7 @@ impl Observer for Display {
         if self.quiet {
             return;
         }
+        self.echoes = progress.echoes;
         let line = self.line(phase, elapsed, progress);
         if let Some(bar) = &self.bar {
             bar.set_position(match phase {

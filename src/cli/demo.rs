@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const STATS_INTERVAL: &str = "200ms";
 
 /// Runs the demo.
 pub fn run(arguments: &DemoArguments) -> Result<Ended> {
+    if arguments.connections == 0 {
+        return Err(Error::usage("--connections 0", "a demo opens at least one", "try --connections 1000000"));
+    }
     let host = Host::here();
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let quiet = target.as_ref().is_some_and(Target::is_stdout);
@@ -77,6 +81,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
     let ports = arguments.ports.ports()?.count() as u64;
     let nofile = raise_limits()?.files.1.soft;
     let ephemeral = host.ephemeral_ports();
+    let files = host.files_left().unwrap_or(u64::MAX) / 2;
     let memory = host.memory_available().unwrap_or(u64::MAX);
     let walls = [
         (
@@ -90,6 +95,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
             plan::most_by_descriptors(nofile, shards, ports.max(shards)),
             format!("file descriptors, a hard limit of {nofile} for rings of that many slots each"),
         ),
+        (files, "fs.file-max less the files open now, two for each connection".to_owned()),
         (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
     ];
     let lowest = walls.into_iter().min_by_key(|(most, _)| *most);
@@ -119,7 +125,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         audit: Audit::Echo,
         // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
         close: How::Reset,
-        hello: "Hello Server: client --> {n}".to_owned(),
+        hello: "Hello Server: client --> {}".to_owned(),
     })
 }
 
@@ -202,6 +208,8 @@ impl ServerProcess {
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
         }
+        // A group of its own: Ctrl-C is for us, who then end it in order.
+        command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let seen = Arc::new(Shared::default());
@@ -225,7 +233,8 @@ impl ServerProcess {
 
     fn died(&mut self, how: &str) -> Error {
         self.stdin = None;
-        let status = match self.child.try_wait() {
+        let ended = self.seen.wait(|_| false).ended;
+        let status = match if ended { self.child.wait().map(Some) } else { self.child.try_wait() } {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
         };

@@ -76,6 +76,7 @@ impl Opening {
             next: self.numbers.start,
             place: 0,
             pace: Pace::new(now, None),
+            failures_in_a_row: 0,
             sent: 0,
             round: 0,
             window: Window::default(),
@@ -116,6 +117,8 @@ pub struct Dialing {
     place: usize,
     /// Ramp and hold: when connects or messages should start.
     pace: Pace,
+    /// Ramp: failures since the last success.
+    failures_in_a_row: u64,
     /// Hold: messages due so far.
     sent: u64,
     /// Counts messages of all kinds, so that no two echoes are alike.
@@ -306,11 +309,9 @@ impl Dialing {
         Ok(Turn::Again)
     }
 
-    /// Whether trying on is in vain: many attempts, and not one came to stand.
+    /// Whether trying on is in vain: many failures, and not one success between them.
     fn hopeless(&self) -> bool {
-        let progress = &self.is.progress;
-        let failed = progress.failed.get();
-        progress.live.get() == 0 && failed >= HOPELESS_ATTEMPTS && failed == progress.tried.get()
+        self.failures_in_a_row >= HOPELESS_ATTEMPTS
     }
 
     /// Sends every connection its token, as many at a time as the ramp had connects.
@@ -395,6 +396,7 @@ impl Dialing {
                 self.next += 1;
                 self.is.progress.tried.add(1);
                 self.is.progress.failed.add(1);
+                self.failures_in_a_row += 1;
                 *self.causes.entry(Cause::Errno(Errno::of(&error))).or_default() += 1;
                 return Ok(true);
             }
@@ -449,12 +451,12 @@ impl Dialing {
     fn proved(&mut self, net: &mut Connections, conn: ConnId) {
         if let Some(state) = net.state(conn) {
             state.proved = true;
+            self.failures_in_a_row = 0;
             self.is.progress.live.add(1);
         }
     }
 
     fn wrong(&mut self, net: &mut Connections, conn: ConnId) -> Result<Reply> {
-        self.is.progress.wrong.add(1);
         self.give_up(net, conn, Cause::WrongEcho)?;
         Ok(Reply::Nothing)
     }
@@ -476,7 +478,13 @@ impl Dialing {
         }
         if proved {
             progress.live.sub(1);
-            progress.lost.add(1);
+        } else {
+            self.failures_in_a_row += 1;
+        }
+        match cause {
+            Cause::WrongEcho => progress.wrong.add(1),
+            _ if proved => progress.lost.add(1),
+            _ => {}
         }
         progress.failed.add(1);
         *self.causes.entry(cause).or_default() += 1;

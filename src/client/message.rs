@@ -19,7 +19,7 @@ pub enum Kind {
 pub fn compose(into: &mut Vec<u8>, kind: Kind, number: u64, round: u32, hello: &str, payload: usize) {
     into.clear();
     match kind {
-        Kind::Hello => into.extend_from_slice(hello.replace("{n}", &number.to_string()).as_bytes()),
+        Kind::Hello => into.extend_from_slice(hello.replace("{}", &number.to_string()).as_bytes()),
         Kind::Token => {
             let mark = mix(number ^ u64::from(round) << 48);
             // Writing to memory cannot fail.
@@ -52,7 +52,7 @@ mod tests {
 
     fn made(kind: Kind, number: u64, round: u32, payload: usize) -> Vec<u8> {
         let mut bytes = vec![1, 2, 3];
-        compose(&mut bytes, kind, number, round, "Hello Server: client --> {n}", payload);
+        compose(&mut bytes, kind, number, round, "Hello Server: client --> {}", payload);
         bytes
     }
 

@@ -22,7 +22,7 @@ pub struct AuditResult {
     pub live: u64,
     /// Connections lost in it: closed, reset or unanswered.
     pub lost: u64,
-    /// Connections that echoed something else.
+    /// Connections that echoed something else; they are not among the lost.
     pub wrong: u64,
 }
 
@@ -155,7 +155,7 @@ pub struct ServerSummary {
     pub shards: Vec<ServerShard>,
     /// Connections that stood when the server was told to stop.
     pub live_at_stop: u64,
-    /// The most connections seen at once, at any stats interval.
+    /// The most connections seen at once, at the end of any stats interval.
     pub peak_live: u64,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,

@@ -43,9 +43,7 @@ pub fn client(summary: &Summary) -> Result<String> {
         latencies(&mut out, summary, "retransmitted connects", |shard| &shard.retransmitted)?;
     }
     let (source, echo) = summary.echo_source();
-    if summary.merged(echo)?.count() > 0 {
-        latencies(&mut out, summary, &format!("echo latency ({source})"), echo)?;
-    }
+    latencies(&mut out, summary, &format!("echo latency ({source})"), echo)?;
     if source == "messages" {
         latencies(&mut out, summary, "echo latency from the actual start (uncorrected)", |shard| &shard.echo_service)?;
     }
@@ -84,6 +82,9 @@ pub fn server(summary: &ServerSummary) -> String {
 }
 
 fn latencies(out: &mut String, summary: &Summary, title: &str, which: fn(&ShardSummary) -> &Latency) -> Result<()> {
+    if summary.merged(which)?.count() == 0 {
+        return Ok(());
+    }
     let _ = write!(out, "\n{title}\n{:>6}  {:>11}  {:>8}", "shard", "count", "min");
     for (_, name) in PERCENTILES {
         let _ = write!(out, "  {name:>8}");

@@ -1,0 +1,81 @@
+//! Echoes per second of one c1m shard and of one epoll thread on the same core, under the same
+//! epoll client on another: every connection keeps one 64-byte message in flight.
+//!
+//!     cargo bench --bench echo -- --rounds 5
+//!
+//! The client costs about as much per echo as the server does, so when the client's core is the
+//! full one a faster server shows less in the rate than in its processor time per echo.
+
+use std::process::Command;
+use std::time::Duration;
+
+mod compare;
+mod reference;
+
+use compare::{Effort, Pairs, Quiet, SIDES, ServerProcess, median};
+use reference::client::{self, MESSAGE_BYTES, Target};
+use reference::{server, sys};
+
+const SERVER_CORE: usize = 0;
+const CLIENT_CORE: usize = 1;
+/// Below the ephemeral ports, so that no client's socket can sit on them.
+const TARGET: Target = Target { first_port: 21_000, ports: 10 };
+/// Makes this program the epoll server.
+const SERVER_ROLE: &str = "reference-server";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|role| role == SERVER_ROLE) {
+        return server::run(&[SERVER_CORE], TARGET.first_port, TARGET.ports, || println!("ready"));
+    }
+    let effort = Effort::from_arguments(&arguments);
+    let _turn = compare::our_turn();
+    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let (sizes, lasting) = match effort.smoke {
+        true => (vec![100], Duration::from_millis(500)),
+        // epoll holds a file descriptor per connection, which the hard limit caps.
+        false => (vec![100, 19_000.min(open_files.saturating_sub(500))], Duration::from_secs(4)),
+    };
+    println!(
+        "echo of {MESSAGE_BYTES}-byte messages, server on core {SERVER_CORE}, epoll client on core {CLIENT_CORE}; rounds: {} of {lasting:?}\n{}\n",
+        effort.rounds,
+        compare::host()
+    );
+    for active in sizes {
+        println!("{active} active connections");
+        compare_at(active, &effort, lasting);
+    }
+}
+
+/// Compares the sides at one size and prints its table.
+fn compare_at(active: usize, effort: &Effort, lasting: Duration) {
+    let quiet = Quiet::now();
+    let mut costs = [vec![], vec![]];
+    let mut least = [1.0_f64; 2];
+    let rates = Pairs::alternate(effort, |side| {
+        let server = ServerProcess::start(server_command(side), TARGET);
+        let echoes = client::echo(CLIENT_CORE, TARGET, active, lasting, || server.cpu_time());
+        assert!(echoes.least > 0.0, "a connection got no echo at all");
+        costs[side].push(echoes.clock_per_echo);
+        least[side] = least[side].min(echoes.least);
+        drop(server);
+        quiet.wait();
+        echoes.per_second
+    });
+    println!("\n          median/s          range              server CPU  least served");
+    for (side, name) in SIDES.iter().enumerate() {
+        let cost = median(&mut costs[side]) * 1e6;
+        println!("  {name:<6}{}  {cost:>6.2} µs/echo  {:>4.0} % of mean", rates.describe(side), least[side] * 100.0);
+    }
+    println!("  c1m/epoll, median of the pairwise ratios: {}\n", rates.ratio());
+}
+
+fn server_command(side: usize) -> Command {
+    if side == 0 {
+        return compare::ourselves([SERVER_ROLE]);
+    }
+    let mut command = compare::c1m();
+    command.args(["server", "--core-list", &SERVER_CORE.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
+    command
+}

@@ -1,0 +1,194 @@
+//! Kernel memory per idle connection, from /proc/slabinfo (root reads it), for each end apart:
+//! a bare socket, c1m's server, c1m's client.
+//!
+//!     cargo bench --bench memory
+//!
+//! How: the same number of loopback connections is opened three times, between two bare ends in
+//! this process (std sockets, no epoll), between c1m's server and a bare client, and between a bare
+//! server and c1m's client. Each time the growth of every slab cache, in bytes of objects in use,
+//! is divided by the connections. What c1m adds to an end is the difference to the first run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use c1m::sys::Resource;
+
+/// Both bare ends are file descriptors of this process, whose hard limit may be 20,000.
+const CONNECTIONS: usize = 9_000;
+/// Below the ephemeral ports, so that no client's socket can sit on them.
+const PORT: u16 = 22_500;
+const PORTS: u16 = 10;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes in use by slab cache.
+type Slab = BTreeMap<String, i64>;
+
+fn main() {
+    let smoke = !std::env::args().any(|argument| argument == "--bench");
+    let Some(_) = slab() else {
+        println!("/proc/slabinfo cannot be read by this user: nothing measured");
+        return;
+    };
+    let files = Resource::Files.raise().expect("the limit of open files can be raised to the hard limit").1.soft;
+    let count = if smoke { 500 } else { CONNECTIONS.min((files as usize - 500) / 2) };
+    println!("growth of slab caches in bytes per connection, {count} idle loopback connections\n");
+    let bare = bare_ends(count);
+    let server = against_c1m_server(count);
+    let client = against_c1m_client(count);
+    let caches: Vec<&String> = bare.keys().chain(server.keys()).chain(client.keys()).collect();
+    let mut shown: Vec<&String> = caches
+        .into_iter()
+        .filter(|name| [&bare, &server, &client].iter().any(|s| per(s, name, count) >= 8.0))
+        .collect();
+    shown.sort();
+    shown.dedup();
+    println!("{:<28} {:>10} {:>12} {:>12}", "cache", "bare+bare", "c1m server", "c1m client");
+    for name in shown {
+        println!(
+            "{name:<28} {:>10.0} {:>12.0} {:>12.0}",
+            per(&bare, name, count),
+            per(&server, name, count),
+            per(&client, name, count)
+        );
+    }
+    let total = |slab: &Slab| slab.values().sum::<i64>() as f64 / count as f64;
+    println!("{:<28} {:>10.0} {:>12.0} {:>12.0}", "all caches", total(&bare), total(&server), total(&client));
+    println!(
+        "{:<28} {:>10} {:>12.0} {:>12.0}",
+        "beyond a bare socket",
+        "",
+        total(&server) - total(&bare),
+        total(&client) - total(&bare)
+    );
+}
+
+fn per(slab: &Slab, name: &str, count: usize) -> f64 {
+    slab.get(name).copied().unwrap_or(0) as f64 / count as f64
+}
+
+/// Reads /proc/slabinfo (version 2.1: name, active objects, objects, object size, …).
+fn slab() -> Option<Slab> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let row = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (name, active) = (words.next()?.to_owned(), words.next()?.parse::<i64>().ok()?);
+        let size = words.nth(1)?.parse::<i64>().ok()?;
+        Some((name, active * size))
+    };
+    Some(text.lines().skip(2).filter_map(row).collect())
+}
+
+fn growth(before: &Slab) -> Slab {
+    let after = slab().expect("it could be read before");
+    after.into_iter().map(|(name, bytes)| (name.clone(), bytes - before.get(&name).copied().unwrap_or(0))).collect()
+}
+
+/// Connects from this process to every port in turn.
+fn dial(count: usize) -> Vec<TcpStream> {
+    let port = |at: usize| PORT + (at % usize::from(PORTS)) as u16;
+    (0..count).map(|at| TcpStream::connect(("127.0.0.1", port(at))).expect("the server listens")).collect()
+}
+
+fn listen() -> Vec<TcpListener> {
+    let deadline = Instant::now() + PATIENCE;
+    let bound = |port| loop {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => return listener,
+            // The rings of the server before hold its listeners a moment longer than it lived.
+            Err(e) => assert!(Instant::now() < deadline, "port {port}: {e}"),
+        }
+    };
+    (PORT..PORT + PORTS).map(bound).collect()
+}
+
+fn bare_ends(count: usize) -> Slab {
+    let listeners = listen();
+    let before = slab().expect("it could be read before");
+    let mut ends = Vec::with_capacity(2 * count);
+    for at in 0..count {
+        let listener = &listeners[at % listeners.len()];
+        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
+        ends.push(listener.accept().expect("a connection waits").0);
+    }
+    growth(&before)
+}
+
+fn against_c1m_server(count: usize) -> Slab {
+    let mut server = Running::start(&format!(
+        "server --bind 127.0.0.1 --port {PORT} --ports {PORTS} --stats-interval 50ms --json -"
+    ));
+    server.until(r#""event":"ready""#);
+    let before = slab().expect("it could be read before");
+    let ends = dial(count);
+    server.until(&format!(r#""live":{count},"#));
+    let grown = growth(&before);
+    drop(ends);
+    grown
+}
+
+fn against_c1m_client(count: usize) -> Slab {
+    let listeners = listen();
+    let before = slab().expect("it could be read before");
+    let arguments = format!(
+        "client --target-ip 127.0.0.1 --port {PORT} --ports {PORTS} --connections {count} --audit state --hold 60s --close rst"
+    );
+    let mut command = c1m(&arguments);
+    command.args(["--hello", ""]);
+    let mut client = Running::spawn(command);
+    // One connection per port in turn, so each listener gets its share.
+    let ends: Vec<TcpStream> =
+        (0..count).map(|at| listeners[at % listeners.len()].accept().expect("the client connects").0).collect();
+    client.until("hold ");
+    let grown = growth(&before);
+    drop(ends);
+    grown
+}
+
+fn c1m(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// A c1m process; killed when dropped.
+struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(arguments: &str) -> Running {
+        Running::spawn(c1m(arguments))
+    }
+
+    fn spawn(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("c1m was built along with the bench");
+        let out = child.stdout.take().expect("it was piped");
+        Running { child, lines: BufReader::new(out).lines() }
+    }
+
+    /// Reads its lines until one has `words`.
+    fn until(&mut self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        for line in self.lines.by_ref() {
+            if line.expect("its output is text").contains(words) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "c1m did not say {words}");
+        }
+        panic!("c1m ended before it said {words}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

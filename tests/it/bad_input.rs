@@ -1,0 +1,537 @@
+//! What goes wrong: with what is typed, at the other end, on this host, and from outside while we
+//! run. Every failure is one line that says what to do, and an exit code.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::*;
+
+// ---- what is typed ------------------------------------------------------------------------------
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_one_line() {
+    for (arguments, words) in [
+        ("server --port 0", "--port 0"),
+        ("server --ports 0", "--ports 0"),
+        ("server --port 65500 --ports 100", "65535; use --ports 36 at most"),
+        ("server --core-list 1023", "core 1023"),
+        ("server --cores 1025", "--cores 1025"),
+        ("server --cores 0", "--cores 0"),
+        ("server --stats-interval 0s", "--stats-interval 0s"),
+        ("server --max-connections 0", "--max-connections 0"),
+        ("client --target-ip 127.0.0.1 --port 0", "--port 0"),
+        ("client --target-ip 127.0.0.1 --cores 1025", "--cores 1025"),
+        ("client --target-ip 127.0.0.1 --connections 0", "--connections 0"),
+        ("client --target-ip 127.0.0.1 --payload 0", "--payload 0"),
+        ("client --target-ip 127.0.0.1 --payload 65537", "65536"),
+        ("client --target-ip 127.0.0.1 --concurrency 0", "--concurrency 0"),
+        ("client --target-ip 127.0.0.1 --interval 0s", "--interval 0s"),
+        ("client --target-ip 127.0.0.1 --connect-timeout 0s", "--connect-timeout 0s"),
+        ("client --target-ip 127.0.0.1 --reply-timeout 0s", "--reply-timeout 0s"),
+        ("client --target-ip 127.0.0.1 --source-ip ::1", "different address families"),
+        ("client --target-ip ::1 --source-ip 127.0.0.1", "different address families"),
+        ("demo --port 65500 --ports 100", "65535"),
+        ("demo --cores 1025", "--cores 1025"),
+    ] {
+        run(arguments).complains(2, &[words]);
+    }
+}
+
+/// These are clap's own words, which may take several lines.
+#[test]
+fn what_cannot_be_understood_is_refused_with_the_word() {
+    for (arguments, words) in [
+        ("server --port 70000", "70000"),
+        ("server --bind 1.2.3", "1.2.3"),
+        ("server --core-list 3-1", "3-1"),
+        ("server --core-list 0 --cores 1", "--cores"),
+        ("server --service mirror", "mirror"),
+        ("client --target-ip localhost", "localhost"),
+        ("client", "--target-ip"),
+        ("client --target-ip 127.0.0.1 --rate 0", "5000/s"),
+        ("client --target-ip 127.0.0.1 --hold soon", "soon"),
+        ("client --target-ip 127.0.0.1 --source-ip 10.0.0.0/4", "10.0.0.0/4"),
+        ("serve", "serve"),
+    ] {
+        let finished = run(arguments);
+        assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{arguments}: {}", finished.err);
+        assert!(finished.err.contains(words), "{arguments}: {}", finished.err);
+    }
+}
+
+#[test]
+fn a_result_file_that_cannot_be_made_is_told_before_the_run() {
+    let port = free_ports(2);
+    for arguments in [
+        server_arguments(port, 2, "--json /nonexistent/x.json"),
+        format!("client --target-ip 127.0.0.1 {} --json /nonexistent/x.json", at(port, 2)),
+        format!("client --target-ip 127.0.0.1 {} --histogram /nonexistent/x.json", at(port, 2)),
+        format!("demo {} --json /nonexistent/x.json", at(port, 2)),
+    ] {
+        let finished = run(&arguments);
+        finished.complains(2, &["/nonexistent/x.json", "ENOENT"]);
+        assert_eq!(finished.out, "", "{arguments}");
+    }
+}
+
+/// 203.0.113.0/24 is for documentation, no host has it.
+#[test]
+fn an_address_of_another_host_cannot_be_bound() {
+    run(&server_arguments(free_ports(2), 2, "--bind 203.0.113.1")).complains(2, &["203.0.113.1", "EADDRNOTAVAIL"]);
+}
+
+#[test]
+fn a_source_address_of_another_host_is_counted() {
+    let server = Server::start(2, "");
+    let run = client(&format!("{} --connections 50 --source-ip 203.0.113.7", server.at()));
+    run.failed("EADDRNOTAVAIL", 50, "--source-ip is not on this host");
+}
+
+#[test]
+fn more_connections_than_source_ports_are_refused_with_the_arithmetic() {
+    let arguments = format!("client --target-ip 127.0.0.1 {} --connections 100000", at(free_ports(1), 1));
+    let finished = run(&arguments);
+    finished.complains(3, &["ephemeral ports x 1 source address(es) x 1 target(s) x 1 port(s) = ", "--source-ip"]);
+    assert_eq!(finished.out, "");
+}
+
+// ---- the other end ------------------------------------------------------------------------------
+
+#[test]
+fn nothing_listening_stops_the_ramp_early() {
+    let run = client(&format!("{} --connections 20000 --cores 1", at(free_ports(2), 2)));
+    let failed = run.number("failed");
+    run.failed("ECONNREFUSED", failed, "nothing listens there");
+    assert!((1..20_000).contains(&failed), "{}", run.json);
+    assert_eq!((run.number("live"), run.number("not_tried")), (0, 20_000 - failed));
+    assert_eq!(run.json["stopped"], false);
+}
+
+#[test]
+fn a_network_without_a_way_is_told() {
+    in_own_network(|| {
+        let run = client("--target-ip 203.0.113.1 --connections 20000 --cores 1");
+        let failed = run.number("failed");
+        run.failed("ENETUNREACH", failed, "ip route get");
+        assert!((1..20_000).contains(&failed), "{}", run.json);
+    });
+}
+
+#[test]
+fn a_network_that_swallows_everything_is_told() {
+    in_own_network(|| {
+        swallow("203.0.113.0/24");
+        let run = client("--target-ip 203.0.113.1 --connections 50 --connect-timeout 1s");
+        run.failed("connect_timeout", 50, "a firewall drops it");
+    });
+}
+
+/// Drops what is sent to `block` without a word: it comes back in on loopback and is for nobody here.
+fn swallow(block: &str) {
+    ip(&format!("route add {block} dev lo"));
+}
+
+#[test]
+fn a_silent_target_is_told_from_a_dead_one() {
+    let silent = Peer::start(|_| true);
+    let run = client(&format!("{} --connections 20 --reply-timeout 1s", silent.at()));
+    run.failed("silent", 20, "use --audit state");
+    assert_eq!(run.number("ghosts"), 0);
+    let run = client(&format!("{} --connections 20 --reply-timeout 1s --audit state", silent.at()));
+    run.held(20);
+    assert_eq!(run.json["audits"].as_array().unwrap().len(), 2, "{}", run.json);
+}
+
+#[test]
+fn a_target_that_never_accepts_is_told() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let port = free_ports(1);
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    listener.listen(2).unwrap();
+    let run = client(&format!("{} --connections 20 --connect-timeout 1s --reply-timeout 1s", at(port, 1)));
+    assert_eq!(run.finished.code(), 1);
+    // The kernel takes a few on its own; it drops the SYNs of the others.
+    assert!(run.cause("connect_timeout") >= 10, "{}", run.json);
+    assert!(run.cause("silent") >= 1, "{}", run.json);
+    assert_eq!(run.number("failed"), 20, "{}", run.json);
+}
+
+#[test]
+fn a_target_that_answers_something_else_is_told() {
+    let other = Peer::start(|stream| stream.write_all(b"220 mail.example.org ESMTP\r\n").is_ok());
+    let run = client(&format!("{} --connections 20", other.at()));
+    run.failed("wrong_echo", 20, "not ours");
+    client(&format!("{} --connections 20 --audit state", other.at())).held(20);
+}
+
+#[test]
+fn a_target_that_closes_at_once_is_told() {
+    let closing = Peer::start(|_| false);
+    let run = client(&format!("{} --connections 20", closing.at()));
+    assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 0, 20), "{}", run.json);
+    // Which of them depends on how far our hello was when the FIN came.
+    let causes = ["closed_by_server", "ECONNRESET", "EPIPE"].map(|cause| run.cause(cause));
+    assert_eq!(causes.iter().sum::<u64>(), 20, "{}", run.json);
+}
+
+#[test]
+fn a_server_killed_under_held_connections_is_told() {
+    let server = Server::start(2, "");
+    let mut client = Client::start(&format!("{} --connections 50 --hold 60s", server.at()));
+    client.running.until("all are held", |out| out.contains("audit 1: 50 live, 0 lost, 0 wrong"));
+    server.running.signal(libc::SIGKILL);
+    client.running.until("the loss is seen", |out| out.contains("50 = 0 live + 50 failed + 0 to go"));
+    client.running.signal(libc::SIGINT);
+    client.finish().failed("closed_by_server", 50, "the server closed it");
+}
+
+#[test]
+fn what_a_full_server_refuses_is_counted_at_both_ends() {
+    let server = Server::start(2, "--max-connections 100 --cores 1 --json -");
+    let run = client(&format!("{} --connections 150 --cores 1", server.at()));
+    assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 100, 50), "{}", run.json);
+    assert_eq!(run.cause("ECONNRESET") + run.cause("EPIPE"), 50, "{}", run.json);
+    let totals = server.stop().last_document();
+    assert_eq!((number(&totals, "accepted"), number(&totals, "refused")), (100, 50), "{totals}");
+}
+
+/// However the connections are shared out among the shards.
+#[test]
+fn a_server_holds_no_more_than_it_was_allowed() {
+    for (ports, sharing) in [(1, "all"), (2, "subset"), (3, "subset")] {
+        let server = Server::start(ports, &format!("--max-connections 101 --port-sharing {sharing} --json -"));
+        let run = client(&format!("{} --connections 200", server.at()));
+        let live = run.number("live");
+        assert!((1..=101).contains(&live), "{ports} ports, {sharing}: {}", run.json);
+        let totals = server.stop().last_document();
+        assert_eq!([number(&totals, "accepted"), number(&totals, "refused")], [live, 200 - live], "{totals}");
+    }
+}
+
+#[test]
+fn source_ports_that_run_out_are_counted() {
+    in_own_network(|| {
+        // /proc/sys/net is that of the thread's own network.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
+        let server = Server::start(1, "");
+        run(&format!("client --target-ip 127.0.0.1 {} --connections 101", server.at()))
+            .complains(3, &["100 ephemeral"]);
+        let mut first = Client::start(&format!("{} --connections 60 --hold 60s", server.at()));
+        first.running.until("all are held", |out| out.contains("audit 1: 60 live"));
+        let second = client(&format!("{} --connections 80", server.at()));
+        second.failed("EADDRNOTAVAIL", 40, "no source port is free");
+        assert_eq!(second.number("live"), 40, "{}", second.json);
+        first.running.signal(libc::SIGINT);
+        assert_eq!(first.finish().number("live"), 60);
+    });
+}
+
+// ---- this host ----------------------------------------------------------------------------------
+
+#[test]
+fn a_port_that_someone_listens_on_is_named() {
+    let port = free_ports(3);
+    let _theirs = TcpListener::bind(("0.0.0.0", port + 1)).unwrap();
+    run(&server_arguments(port, 3, "")).complains(3, &[&format!(":{}", port + 1), "EADDRINUSE", "ss -ltnp"]);
+}
+
+/// SO_REUSEPORT would let both have it, and each would get some of the connections.
+#[test]
+fn a_second_server_of_the_same_user_is_refused() {
+    let first = Server::start(2, "");
+    run(&format!("server {}", first.at())).complains(3, &[&format!(":{}", first.port), "EADDRINUSE"]);
+    echoes(&mut connected(first.port));
+    first.stop();
+}
+
+#[test]
+fn a_privileged_port_needs_privilege() {
+    let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let lowest: u16 = lowest.trim().parse().unwrap();
+    assert!(lowest > 1, "every port of this host is free for all");
+    let dir = tempfile::tempdir().unwrap();
+    let finished = run_as(c1m_unprivileged(&dir), &server_arguments(lowest - 1, 1, ""));
+    finished.complains(3, &["EACCES", "CAP_NET_BIND_SERVICE"]);
+}
+
+/// What most containers do. The other way to forbid it, kernel.io_uring_disabled=2, is one switch
+/// for the whole host and would fail the tests beside this one; the kernel answers it with the same
+/// EPERM from the same call.
+#[test]
+fn io_uring_forbidden_by_seccomp_is_told() {
+    let port = free_ports(2);
+    for arguments in
+        [server_arguments(port, 2, ""), format!("client --target-ip 127.0.0.1 {} --connections 10", at(port, 2))]
+    {
+        let mut command = c1m();
+        forbid_io_uring(&mut command);
+        run_as(command, &arguments).complains(3, &["io_uring_setup", "EPERM", "seccomp is on", "seccomp profile"]);
+    }
+}
+
+/// The demo's server explains itself, then the demo says that this was its end.
+#[test]
+fn a_demo_whose_server_cannot_start_ends_too() {
+    let mut command = c1m();
+    forbid_io_uring(&mut command);
+    let finished = run_as(command, &format!("demo --connections 10 {}", at(free_ports(2), 2)));
+    assert_eq!(finished.code(), 3, "{}", finished.err);
+    let lines: Vec<&str> = finished.err.lines().collect();
+    let [cause, end] = lines[..] else { panic!("not two lines: {}", finished.err) };
+    assert!(cause.contains("seccomp is on"), "{cause}");
+    assert!(end.contains("server process"), "{end}");
+}
+
+/// Makes io_uring_setup(2) fail with EPERM for the process to come.
+fn forbid_io_uring(command: &mut Command) {
+    let rule = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
+    let rules = [
+        // The number of the system call is the first word the filter sees.
+        rule(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        rule(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        rule(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        rule(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog { len: rules.len() as u16, filter: rules.as_ptr().cast_mut() };
+        // SAFETY: the kernel reads `program` and the rules it points to, which outlive the call.
+        let done = unsafe {
+            // Without this the filter would need CAP_SYS_ADMIN.
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: prctl is async-signal-safe, and the rules were copied into the closure.
+    unsafe { command.pre_exec(install) };
+}
+
+#[test]
+fn a_low_soft_limit_on_descriptors_is_raised() {
+    let server = Server::start_as(c1m_after("ulimit -Sn 256"), 2, "");
+    assert!(server.running.out().contains("raised from 256"), "{}", server.running.out());
+    client(&format!("{} --connections 1000", server.at())).held(1_000);
+    server.stop();
+}
+
+/// Few ports and many, of one shard and shared: of the descriptors, listeners take some, and their
+/// accepts take slots.
+#[test]
+fn a_low_hard_limit_on_descriptors_says_how_many_connections_are_possible() {
+    for (limit, ports, more) in
+        [(256, 4, "--cores 1"), (256, 100, "--cores 1"), (680, 600, "--cores 1"), (600, 10, "--port-sharing all")]
+    {
+        let low = || c1m_after(&format!("ulimit -n {limit}"));
+        let finished = run_as(low(), &server_arguments(free_ports(ports), ports, more));
+        finished.complains(3, &[&format!("file descriptor limit {limit}"), "ulimit -Hn"]);
+        let possible: u64 = number_after(&finished.err, "at most ");
+        let server = Server::start_as(low(), ports, &format!("{more} --max-connections {possible}"));
+        echoes(&mut connected(server.port));
+        server.stop();
+    }
+}
+
+/// The number in `text` behind `words`.
+fn number_after(text: &str, words: &str) -> u64 {
+    let (_, rest) = text.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().unwrap_or_else(|e| panic!("{e} behind {words:?} in {text}"))
+}
+
+#[test]
+fn no_connection_fits_below_a_tiny_hard_limit_on_descriptors() {
+    let tiny = || c1m_after("ulimit -n 64");
+    let arguments = server_arguments(free_ports(60), 60, "--max-connections 10 --cores 1");
+    run_as(tiny(), &arguments).complains(3, &["file descriptor limit 64", "fewer --ports"]);
+    run_as(tiny(), &format!("demo --cores 1 {}", at(free_ports(60), 60))).complains(3, &["not one connection fits"]);
+    let arguments = format!("client --target-ip 127.0.0.1 {} --connections 10000 --cores 1", at(free_ports(2), 2));
+    run_as(tiny(), &arguments).complains(3, &["file descriptor limit 64"]);
+}
+
+/// Each connect needs a plain socket for a moment, so fewer may be in flight at once.
+#[test]
+fn a_client_below_a_low_hard_limit_on_descriptors_opens_all_the_same() {
+    let server = Server::start(4, "");
+    let arguments = format!("{} --connections 2000 --cores 1", server.at());
+    let run = Client::start_as(c1m_after("ulimit -n 128"), Outlet::File, &arguments).finish();
+    run.held(2_000);
+    assert!(run.finished.err.contains("--concurrency 512 lowered to"), "{}", run.finished.err);
+}
+
+#[test]
+fn a_low_hard_limit_on_locked_memory_is_told() {
+    let port = free_ports(2);
+    for arguments in [server_arguments(port, 2, ""), format!("client --target-ip 127.0.0.1 {}", at(port, 2))] {
+        run_as(c1m_after("ulimit -l 64"), &arguments).complains(3, &["memlock limit 65536 bytes", "ulimit -Hl"]);
+    }
+}
+
+// ---- outputs that go away -----------------------------------------------------------------------
+
+const GONE: [Outlet; 2] = [Outlet::Closed, Outlet::Unread];
+
+#[test]
+fn a_server_goes_on_when_nobody_reads_its_outputs() {
+    for (out, err) in GONE.into_iter().flat_map(|gone| [(gone, Outlet::File), (gone, gone)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let json = dir.path().join("json");
+        let port = free_ports(2);
+        // Full, so that it has something to say on standard error too.
+        let arguments = server_arguments(port, 2, "--max-connections 2 --stats-interval 10ms --json");
+        let mut command = c1m();
+        command.args(arguments.split_whitespace()).arg(&json);
+        let server = Running::with_outlets(command, out, err);
+        let mut held = [port, port + 1].map(connected);
+        held.iter_mut().for_each(echoes);
+        let refused = connected(port);
+        refused_by_server(refused);
+        held.iter_mut().for_each(echoes);
+        server.signal(libc::SIGTERM);
+        let finished = server.wait();
+        assert_eq!(finished.code(), 0, "{out:?} {err:?}: {}", finished.err);
+        let totals = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        assert_eq!((number(&totals, "accepted"), number(&totals, "refused")), (2, 1), "{out:?} {err:?}");
+    }
+}
+
+/// Waits until the other end resets a connection.
+fn refused_by_server(mut stream: TcpStream) {
+    let ended = std::io::copy(&mut stream, &mut std::io::sink());
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_client_whose_output_nobody_reads_ends_as_it_would() {
+    let server = Server::start(2, "");
+    for out in GONE {
+        Client::start_as(c1m(), out, &format!("{} --connections 50", server.at())).finish().held(50);
+        let run = Client::start_as(c1m(), out, &format!("{} --connections 50", at(free_ports(1), 1))).finish();
+        assert_eq!((run.finished.code(), run.cause("ECONNREFUSED")), (1, 50), "{}", run.json);
+    }
+}
+
+#[test]
+fn exit_codes_stay_when_nobody_reads_the_error() {
+    for gone in GONE {
+        for (arguments, code) in [("server --port 0", 2), ("server --port 70000", 2), ("--help", 0)] {
+            let mut command = c1m();
+            command.args(arguments.split_whitespace());
+            assert_eq!(Running::with_outlets(command, gone, gone).wait().code(), code, "{arguments} {gone:?}");
+        }
+        let port = free_ports(1);
+        let _theirs = TcpListener::bind(("0.0.0.0", port)).unwrap();
+        let mut command = c1m();
+        command.args(server_arguments(port, 1, "").split_whitespace());
+        assert_eq!(Running::with_outlets(command, gone, gone).wait().code(), 3, "{gone:?}");
+    }
+}
+
+/// A disk that is full is only seen when the result is written.
+#[test]
+fn a_full_disk_is_told_after_the_run() {
+    let server = Server::start(2, "");
+    for flag in ["--json", "--histogram"] {
+        let arguments =
+            format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 0s {flag} /dev/full", server.at());
+        let finished = run(&arguments);
+        finished.complains(3, &["No space left on device", "incomplete", "free disk space"]);
+        assert!(finished.out.contains("10 requested = 10 live + 0 failed + 0 not tried"), "{}", finished.out);
+    }
+    let run =
+        Client::start_as(c1m_after("exec >/dev/full"), Outlet::File, &format!("{} --connections 10", server.at()))
+            .finish();
+    run.held(10);
+    assert!(run.finished.err.contains("c1m: standard output: No space left on device"), "{}", run.finished.err);
+}
+
+// ---- signals ------------------------------------------------------------------------------------
+
+#[test]
+fn a_signal_ends_a_server_in_order() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let server = Server::start(2, "");
+        let mut held = [server.port, server.port + 1].map(connected);
+        held.iter_mut().for_each(echoes);
+        server.running.signal(signal);
+        let finished = server.running.wait();
+        assert_eq!((finished.code(), finished.err.as_str()), (0, ""));
+        let totals = "accepted 2, closed 2, refused 0, slow readers 0, messages 2, 10 B received, 10 B sent";
+        assert!(finished.out.contains(totals), "{}", finished.out);
+        // A FIN and no RST: what was held ends in order too.
+        for mut stream in held {
+            assert_eq!(std::io::copy(&mut stream, &mut std::io::sink()).unwrap(), 0);
+        }
+    }
+}
+
+/// A send to such a peer waits in the kernel, and must not keep the server.
+#[test]
+fn a_signal_ends_a_server_whose_peer_does_not_read() {
+    let server = Server::start(1, "");
+    let mut deaf = connected(server.port);
+    deaf.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let full = (0..).find_map(|_| deaf.write_all(&[0; 65_536]).err()).unwrap();
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    let finished = server.stop();
+    assert!(finished.out.contains("accepted 1, closed 1, refused 0"), "{}", finished.out);
+}
+
+#[test]
+fn a_signal_stops_a_client_amid_the_ramp() {
+    let server = Server::start(2, "--json -");
+    let mut client = Client::start(&format!("{} --connections 10000 --rate 200/s", server.at()));
+    client.running.until("some connections stand", |out| {
+        out.lines().any(|line| line.starts_with("ramp") && !line.contains(" 0 live"))
+    });
+    client.running.signal(libc::SIGINT);
+    stopped_early(&client.finish(), 10_000);
+    let totals = server.stop().last_document();
+    assert_eq!(number(&totals, "live_at_stop"), 0, "{totals}");
+    assert_eq!(number(&totals, "accepted"), number(&totals, "closed"), "{totals}");
+}
+
+/// Connects that nobody answers are given up, and count as neither live nor failed.
+#[test]
+fn a_signal_gives_up_connects_in_flight() {
+    in_own_network(|| {
+        swallow("203.0.113.0/24");
+        let arguments = "--target-ip 203.0.113.1 --connections 50 --connect-timeout 60s";
+        let mut client = Client::start(arguments);
+        client.running.until("the ramp is under way", |out| out.lines().any(|line| line.starts_with("ramp")));
+        client.running.signal(libc::SIGINT);
+        let run = client.finish();
+        assert_eq!((run.finished.code(), run.number("not_tried")), (1, 50), "{}", run.json);
+    });
+}
+
+/// At full speed many connects are in flight when the signal comes.
+#[test]
+fn a_signal_stops_a_client_at_full_speed() {
+    let server = Server::start(10, "");
+    let mut client = Client::start(&format!("{} --connections 200000", server.at()));
+    client.running.until("the ramp is under way", |out| out.lines().any(|line| line.starts_with("ramp")));
+    client.running.signal(libc::SIGTERM);
+    stopped_early(&client.finish(), 200_000);
+    server.stop();
+}
+
+fn stopped_early(run: &ClientRun, requested: u64) {
+    assert_eq!(run.finished.code(), 1, "{}{}", run.finished.out, run.finished.err);
+    assert_eq!((run.json["stopped"].as_bool(), run.number("failed")), (Some(true), 0), "{}", run.json);
+    assert!((1..requested).contains(&run.number("live")), "{}", run.json);
+    assert!(run.finished.out.contains(" not tried"), "{}", run.finished.out);
+}
+
+#[test]
+fn a_client_stopped_while_it_holds_reports_what_stood() {
+    let server = Server::start(2, "");
+    let mut client = Client::start(&format!("{} --connections 50 --hold 60s", server.at()));
+    client.running.until("all are held", |out| out.contains("audit 1: 50 live"));
+    client.running.signal(libc::SIGINT);
+    let run = client.finish();
+    assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 50, 0), "{}", run.json);
+    assert_eq!(run.json["audits"].as_array().unwrap().len(), 1, "{}", run.json);
+}

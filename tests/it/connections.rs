@@ -1,0 +1,375 @@
+//! What a server must do with its connections whatever its peers do, through the library and real
+//! sockets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use c1m::host::Cores;
+use c1m::plan::Ports;
+use c1m::server::{Options, Server};
+use c1m::service::{Echo, Outbox, Reply, Service};
+use c1m::stats::Snapshot;
+use c1m::sys::Resource;
+use c1m::token::ConnId;
+use socket2::SockRef;
+
+use crate::support::{PATIENCE, eventually, free_ports};
+
+/// A server of one shard in this process; stopped and checked when dropped.
+struct Running {
+    server: Option<Server>,
+    port: u16,
+}
+
+impl Running {
+    fn start<S: Service>(max_connections: u64, service: impl Fn(usize) -> S + Clone + Send + 'static) -> Running {
+        let port = free_ports(1);
+        let (sender, _) = mpsc::channel();
+        let options = Options {
+            cores: Cores::Count(1),
+            bind: "127.0.0.1".parse().unwrap(),
+            ports: Ports::new(port, 1).unwrap(),
+            max_connections,
+            ..Options::default()
+        };
+        let server = Server::start(&options, service, &sender).unwrap();
+        Running { server: Some(server), port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn counters(&self) -> Snapshot {
+        self.server.as_ref().unwrap().snapshots().into_iter().sum()
+    }
+
+    /// Waits until every connection is gone again and all of them add up.
+    fn expect_empty(&self) {
+        eventually("every connection is gone", || self.counters().live == 0);
+        let counters = self.counters();
+        assert_eq!(counters.opened, counters.closed, "{counters:?}");
+        assert_eq!(counters.stale, 0, "{counters:?}");
+    }
+
+    fn stop(mut self) -> Snapshot {
+        let server = self.server.take().unwrap();
+        server.stop();
+        server.join().unwrap().into_iter().sum()
+    }
+}
+
+/// Lets the kernel answer a close with an RST.
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Bytes that no other connection and no other length sends.
+fn pattern(owner: u32, len: usize) -> Vec<u8> {
+    (0..len as u32).map(|at| (owner.wrapping_mul(0x9e37_79b9) ^ at.wrapping_mul(0x85eb_ca6b) >> 7) as u8).collect()
+}
+
+fn echo(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == bytes, "other bytes came back");
+}
+
+/// A random number for each call (xorshift, Marsaglia 2003), the same in every run.
+struct Dice(u32);
+
+impl Dice {
+    fn roll(&mut self, sides: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0 % sides
+    }
+}
+
+#[test]
+fn reused_slots_never_mix_up_bytes() {
+    const WORKERS: u32 = 4;
+    const ROUNDS: u32 = 400;
+    // The slot freed last is taken next, so a few slots have hundreds of tenants each.
+    let running = Running::start(10_000, |_| Echo);
+    let worker = |worker: u32| {
+        let mut dice = Dice(worker + 1);
+        for round in 0..ROUNDS {
+            let mut stream = running.connect();
+            let bytes = pattern(worker << 16 | round, 1 + dice.roll(40_000) as usize);
+            match dice.roll(4) {
+                0 => echo(&mut stream, &bytes),
+                // Gone in order, in the middle, or at once: nothing of it may reach the next tenant.
+                1 => stream.write_all(&bytes[..bytes.len() / 2]).unwrap(),
+                2 => {
+                    stream.write_all(&bytes).unwrap();
+                    reset(stream);
+                }
+                _ => {
+                    echo(&mut stream, &bytes[..bytes.len().min(100)]);
+                    reset(stream);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for number in 0..WORKERS {
+            scope.spawn(move || worker(number));
+        }
+    });
+    running.expect_empty();
+    let counters = running.counters();
+    assert_eq!(counters.opened, u64::from(WORKERS * ROUNDS), "{counters:?}");
+    assert_eq!(counters.refused, 0, "{counters:?}");
+}
+
+#[test]
+fn a_peer_that_stops_reading_gets_every_byte_later_and_delays_nobody() {
+    const BYTES: usize = 8 << 20;
+    let running = Running::start(8, |_| Echo);
+    let mut slow = running.connect();
+    let mut writer = slow.try_clone().unwrap();
+    let sent = pattern(1, BYTES);
+    let to_send = sent.clone();
+    let writing = thread::spawn(move || {
+        writer.write_all(&to_send).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    eventually("the server's send waits for the slow reader", || running.counters().parked > 0);
+    let mut other = running.connect();
+    for round in 0..100 {
+        echo(&mut other, &pattern(round, 1_000));
+    }
+    assert!(running.counters().bytes_out < BYTES as u64, "the slow reader was never slow");
+    let mut back = Vec::new();
+    slow.read_to_end(&mut back).unwrap();
+    writing.join().unwrap();
+    assert!(back == sent, "{} of {BYTES} bytes, or others", back.len());
+}
+
+#[test]
+fn a_half_closed_peer_gets_the_whole_answer_and_then_the_end() {
+    let running = Running::start(8, |_| Echo);
+    for len in [1, 100, 16_384, 16_385, 300_000] {
+        let mut stream = running.connect();
+        let bytes = pattern(len as u32, len);
+        let mut writer = stream.try_clone().unwrap();
+        let to_send = bytes.clone();
+        let writing = thread::spawn(move || {
+            writer.write_all(&to_send).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        writing.join().unwrap();
+        assert!(back == bytes, "{} of {len} bytes, or others", back.len());
+    }
+    running.expect_empty();
+}
+
+#[test]
+fn resets_at_every_moment_leave_nothing_behind() {
+    const ROUNDS: u32 = 200;
+    let running = Running::start(64, |_| Echo);
+    for round in 0..ROUNDS {
+        let mut streams: Vec<TcpStream> = (0..6).map(|_| running.connect()).collect();
+        // Before the server saw it, with bytes on their way, and with an answer on its way.
+        reset(streams.pop().unwrap());
+        streams[0].write_all(b"x").unwrap();
+        reset(streams.swap_remove(0));
+        echo(&mut streams[0], b"hello");
+        reset(streams.swap_remove(0));
+        streams[0].shutdown(Shutdown::Write).unwrap();
+        reset(streams.swap_remove(0));
+        // With a send that waits for a reader.
+        if round % 20 == 0 {
+            let parked = running.counters().parked;
+            let mut flooding = streams.swap_remove(0);
+            flooding.set_nonblocking(true).unwrap();
+            eventually("a send is parked", || {
+                match flooding.write(&[7; 65_536]) {
+                    Ok(_) => {}
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+                }
+                running.counters().parked > parked
+            });
+            reset(flooding);
+        }
+    }
+    running.expect_empty();
+    let mut last = running.connect();
+    echo(&mut last, b"still here");
+}
+
+#[test]
+fn a_full_shard_refuses_at_once_and_keeps_the_others() {
+    const CAPACITY: usize = 20;
+    let running = Running::start(CAPACITY as u64, |_| Echo);
+    let mut kept: Vec<TcpStream> = (0..CAPACITY).map(|_| running.connect()).collect();
+    for stream in &mut kept {
+        echo(stream, b"in");
+    }
+    for _ in 0..30 {
+        let mut refused = running.connect();
+        let error = refused.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    for (owner, stream) in kept.iter_mut().enumerate() {
+        echo(stream, &pattern(owner as u32, 3_000));
+    }
+    assert_eq!(running.counters().refused, 30);
+    // One goes, one may come.
+    drop(kept.pop());
+    eventually("there is room", || running.counters().live < CAPACITY as u64);
+    echo(&mut running.connect(), b"next");
+    drop(kept);
+    running.expect_empty();
+}
+
+#[test]
+fn more_talk_at_once_than_there_are_kept_buffers() {
+    const PEERS: usize = 2_000;
+    const { assert!(PEERS > c1m::limits::BUFFERS_KEPT) };
+    Resource::Files.raise().unwrap();
+    let running = Running::start(PEERS as u64, |_| Echo);
+    let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| running.connect()).collect();
+    let messages: Vec<Vec<u8>> = (0..PEERS).map(|owner| pattern(owner as u32, 17_000)).collect();
+    for (stream, message) in streams.iter_mut().zip(&messages) {
+        stream.write_all(message).unwrap();
+    }
+    for (stream, message) in streams.iter_mut().zip(&messages) {
+        let mut back = vec![0; message.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == *message, "another's bytes");
+    }
+    drop(streams);
+    running.expect_empty();
+}
+
+/// Sends a thousand kilobytes for any byte, whether they are read or not.
+#[derive(Clone)]
+struct Flood;
+
+impl Service for Flood {
+    type State = ();
+
+    fn received(&mut self, conn: ConnId, _: &mut (), data: &mut [u8], out: &mut Outbox) -> Reply {
+        if data.starts_with(b"flood") {
+            for _ in 0..1_000 {
+                out.send(conn, &[7; 1_024]);
+            }
+        }
+        Reply::Back(0..data.len())
+    }
+}
+
+#[test]
+fn a_slow_reader_of_pushes_is_closed_at_its_limit_and_counted() {
+    let running = Running::start(8, |_| Flood);
+    let mut slow = running.connect();
+    // A small window, so that the kernel cannot hide much.
+    SockRef::from(&slow).set_recv_buffer_size(4_096).unwrap();
+    let mut other = running.connect();
+    for _ in 0..20 {
+        // A server that has closed it answers with an RST.
+        if slow.write_all(b"flood").is_err() {
+            break;
+        }
+    }
+    eventually("the slow reader is closed", || running.counters().slow_readers == 1);
+    echo(&mut other, b"unharmed");
+    drop((slow, other));
+    running.expect_empty();
+}
+
+/// Greets, counts what is open, and says farewell to all on a word.
+#[derive(Clone, Default)]
+struct Room {
+    open: Vec<ConnId>,
+}
+
+impl Service for Room {
+    type State = u64;
+
+    fn opened(&mut self, conn: ConnId, seen: &mut u64, out: &mut Outbox) {
+        *seen = 100;
+        self.open.push(conn);
+        out.send(conn, b"welcome");
+    }
+
+    fn received(&mut self, conn: ConnId, seen: &mut u64, data: &mut [u8], out: &mut Outbox) -> Reply {
+        *seen += data.len() as u64;
+        match &*data {
+            b"all" => {
+                out.push(self.open.iter().copied(), b"to all");
+                Reply::Nothing
+            }
+            b"bye" => Reply::Close,
+            b"out" => {
+                for other in self.open.iter().filter(|other| **other != conn) {
+                    out.close(*other);
+                }
+                Reply::Back(0..3)
+            }
+            _ => {
+                out.send(conn, format!("{seen} ").as_bytes());
+                Reply::Back(0..data.len())
+            }
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, _: &mut u64, _: &mut Outbox) {
+        self.open.retain(|other| *other != conn);
+    }
+}
+
+#[test]
+fn a_service_has_state_pushes_and_closes() {
+    let running = Running::start(8, |_| Room::default());
+    let expect = |stream: &mut TcpStream, want: &[u8]| {
+        let mut got = vec![0; want.len()];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(want));
+    };
+    let (mut a, mut b, mut c) = (running.connect(), running.connect(), running.connect());
+    for stream in [&mut a, &mut b, &mut c] {
+        expect(stream, b"welcome");
+    }
+    a.write_all(b"12345").unwrap();
+    expect(&mut a, b"12345105 ");
+    a.write_all(b"all").unwrap();
+    for stream in [&mut a, &mut b, &mut c] {
+        expect(stream, b"to all");
+    }
+    b.write_all(b"bye").unwrap();
+    assert_eq!(b.read(&mut [0]).unwrap(), 0);
+    a.write_all(b"out").unwrap();
+    expect(&mut a, b"out");
+    assert_eq!(c.read(&mut [0]).unwrap(), 0);
+    a.write_all(b"all").unwrap();
+    expect(&mut a, b"to all");
+    drop(a);
+    running.expect_empty();
+}
+
+#[test]
+fn stopping_closes_every_connection_in_order() {
+    const PEERS: u64 = 500;
+    let running = Running::start(PEERS, |_| Echo);
+    let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| running.connect()).collect();
+    streams.iter_mut().for_each(|stream| echo(stream, b"in"));
+    let port = running.port;
+    let counters = running.stop();
+    assert_eq!((counters.live, counters.closed), (0, PEERS), "{counters:?}");
+    for stream in &mut streams {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    assert_eq!(TcpStream::connect(("127.0.0.1", port)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}

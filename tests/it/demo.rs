@@ -1,0 +1,153 @@
+//! The demo: two processes, one report, and nothing left behind.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::*;
+
+#[test]
+fn a_demo_proves_every_connection_twice_and_writes_both_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("json");
+    let port = free_ports(100);
+    let finished = run(&format!("demo --connections 3000 --hold 1s --port {port} --json {}", json.display()));
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    has_names(&document, &["server", "client", "wall"]);
+    holds(&document, 3_000);
+    assert_eq!(document["wall"], Value::Null);
+    assert!(finished.out.contains("3,000 requested = 3,000 live + 0 failed + 0 not tried"), "{}", finished.out);
+    assert_eq!(finished.out.matches("the server counts 3,000 live too").count(), 2, "{}", finished.out);
+}
+
+/// Checks that both ends of a demo saw `connections` in both audits.
+fn holds(document: &Value, connections: u64) {
+    let (server, client) = (&document["server"], &document["client"]);
+    has_server_names(server);
+    has_client_names(client);
+    assert_eq!(["requested", "live"].map(|name| number(client, name)), [connections; 2], "{client}");
+    assert_eq!((number(client, "failed"), client["complete"].as_bool()), (0, Some(true)), "{client}");
+    let audits = client["audits"].as_array().unwrap();
+    assert_eq!(audits.len(), 2, "{client}");
+    for audit in audits {
+        assert_eq!(["live", "lost", "wrong"].map(|name| number(audit, name)), [connections, 0, 0], "{client}");
+    }
+    assert_eq!(number(server, "peak_live"), connections, "{server}");
+    assert_eq!((number(server, "accepted"), number(server, "refused")), (connections, 0), "{server}");
+}
+
+/// A demo that holds 1,000 connections, on 4 ports from the given one on, and its server's process
+/// id. It leads a process group, as a shell starts it on a terminal.
+fn held_demo(port: u16) -> (Running, u32) {
+    let mut command = c1m();
+    command.args(format!("demo --connections 1000 --hold 60s {}", at(port, 4)).split_whitespace()).process_group(0);
+    let mut demo = Running::start(command);
+    demo.until("the hold has begun", |out| out.contains("the server counts 1,000 live too"));
+    let servers = children(demo.pid());
+    let [server] = servers[..] else { panic!("not one child: {servers:?}") };
+    (demo, server)
+}
+
+#[test]
+fn the_server_of_a_killed_demo_ends_by_itself() {
+    let port = free_ports(4);
+    let (demo, server) = held_demo(port);
+    let _stray = Stray(server);
+    assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "nobody listens");
+    demo.signal(libc::SIGKILL);
+    assert_eq!(demo.wait().code(), -1);
+    eventually("the server has ended", || !runs(server));
+    assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "somebody listens still");
+}
+
+/// The server of a demo that is dead already; it must not survive a test that fails.
+struct Stray(u32);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        // Its number may be another's by now.
+        if std::fs::read_link(format!("/proc/{}/exe", self.0)).is_ok_and(|exe| exe == Path::new(PROGRAM)) {
+            kill(self.0);
+        }
+    }
+}
+
+#[test]
+fn a_signal_ends_a_demo_in_order() {
+    let (demo, server) = held_demo(free_ports(4));
+    demo.signal(libc::SIGINT);
+    ended_in_order(demo, server);
+}
+
+/// Ctrl-C reaches the whole process group, and nobody knows whom first. Here the demo is made to be
+/// last: what it reports must not be what an interrupted server left of it.
+#[test]
+fn a_signal_from_the_terminal_ends_a_demo_in_order() {
+    let (demo, server) = held_demo(free_ports(4));
+    demo.signal(libc::SIGSTOP);
+    demo.signal_group(libc::SIGINT);
+    // The server's main thread wakes for its statistics, and would then have seen a signal.
+    let before = wakes(server);
+    eventually("the server had its chance", || !runs(server) || wakes(server) >= before + 3);
+    demo.signal(libc::SIGCONT);
+    ended_in_order(demo, server);
+}
+
+/// How often the main thread of a process has slept.
+fn wakes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.map_or(0, |number| number.trim().parse().unwrap())
+}
+
+/// Checks that a demo told to stop reports all its connections, and leaves no server.
+fn ended_in_order(demo: Running, server: u32) {
+    let finished = demo.wait();
+    assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{}", finished.out);
+    assert!(finished.out.contains("1,000 requested = 1,000 live + 0 failed + 0 not tried"), "{}", finished.out);
+    assert!(finished.out.contains("server: most live at once 1,000"), "{}", finished.out);
+    assert!(!runs(server));
+}
+
+#[test]
+fn a_demo_needs_no_privilege() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = format!("demo --connections 2000 --hold 0s {} --json -", at(free_ports(10), 10));
+    let finished = run_as(c1m_unprivileged(&dir), &arguments);
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    holds(&serde_json::from_str(&finished.out).unwrap(), 2_000);
+}
+
+/// Of 300 descriptors 200 are for the listeners, so that the rings that are left hold some ten
+/// thousand connections.
+#[test]
+fn a_demo_on_a_small_host_opens_what_fits_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("json");
+    let arguments = format!("demo --cores 1 --hold 0s {} --json {}", at(free_ports(200), 200), json.display());
+    let finished = run_as(c1m_after("ulimit -n 300"), &arguments);
+    assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let connections = number(&document["client"], "requested");
+    assert!((1_000..=20_000).contains(&connections), "{connections}");
+    holds(&document, connections);
+    let wall = document["wall"].as_str().unwrap();
+    assert!(wall.contains("file descriptors") && wall.contains("300"), "{wall}");
+    assert!(finished.out.contains(&format!("of 1,000,000 connections: {wall}")), "{}", finished.out);
+}
+
+/// 100 source ports to each of two ports are the wall here.
+#[test]
+fn a_demo_with_few_source_ports_opens_what_fits_and_says_why() {
+    in_own_network(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
+        let finished = run(&format!("demo --hold 0s {} --json -", at(free_ports(2), 2)));
+        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+        let document: Value = serde_json::from_str(&finished.out).unwrap();
+        holds(&document, 200);
+        assert!(document["wall"].as_str().unwrap().contains("100 ephemeral ports x 2 ports"), "{document}");
+    });
+}

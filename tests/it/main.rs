@@ -1,0 +1,8 @@
+//! Behaviour through the real thing: real sockets, real processes, real kernel limits.
+
+mod bad_input;
+mod connections;
+mod demo;
+mod limits;
+mod options;
+mod support;

@@ -1,0 +1,201 @@
+//! What the flags are for, and the names in the results.
+
+use std::collections::BTreeSet;
+
+use crate::support::*;
+
+#[test]
+fn a_server_writes_its_result_with_every_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("json");
+    let server = Server::start(4, &format!("--json {}", json.display()));
+    client(&format!("{} --connections 300 --hold 1s", server.at())).held(300);
+    server.stop();
+    let totals = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    has_server_names(&totals);
+    let figures = ["live", "live_at_stop", "accepted", "closed", "refused"].map(|name| number(&totals, name));
+    assert_eq!(figures, [0, 0, 300, 300, 0], "{totals}");
+    assert_eq!(number(&totals, "messages"), 3 * 300, "a hello and two audits each: {totals}");
+    assert!(number(&totals, "bytes") > 3 * 300 && number(&totals, "resident_bytes") > 0, "{totals}");
+    let shards = totals["shards"].as_array().unwrap();
+    assert_eq!(shards.iter().map(|shard| number(shard, "accepted")).sum::<u64>(), 300, "{totals}");
+    let ports: BTreeSet<_> =
+        shards.iter().flat_map(|shard| shard["ports"].as_array().unwrap()).map(|port| port.as_u64()).collect();
+    assert_eq!(ports.len(), 4, "{totals}");
+}
+
+#[test]
+fn a_client_writes_its_result_with_every_name() {
+    let server = Server::start(4, "");
+    let run = client(&format!("{} --connections 300", server.at()));
+    run.held(300);
+    has_client_names(&run.json);
+    assert_eq!(run.json["echo_source"], "audits");
+    assert_eq!(number(&run.json["connect_latency_us"], "count") + run.number("retransmitted"), 300, "{}", run.json);
+}
+
+#[test]
+fn without_an_audit_nothing_is_asked() {
+    let server = Server::start(2, "--json -");
+    let run = client(&format!("{} --connections 50 --audit off", server.at()));
+    run.held(50);
+    assert_eq!(run.json["audits"].as_array().unwrap().len(), 0);
+    assert_eq!(number(&server.stop().last_document(), "messages"), 50, "only the hellos");
+}
+
+#[test]
+fn without_a_hello_the_connect_alone_counts() {
+    let server = Server::start(2, "--json -");
+    client(&format!("{} --connections 50 --audit off --hello=", server.at())).held(50);
+    let run = client(&format!("{} --connections 50 --hello=", server.at()));
+    run.held(50);
+    let live: Vec<u64> = run.json["audits"].as_array().unwrap().iter().map(|audit| number(audit, "live")).collect();
+    assert_eq!(live, [50, 50], "{}", run.json);
+    assert_eq!(number(&server.stop().last_document(), "messages"), 100, "only the audits");
+}
+
+#[test]
+fn ipv6_works_like_ipv4() {
+    let server = Server::start(2, "--bind ::1");
+    client(&format!("{} --connections 50 --target-ip ::1", server.at())).held(50);
+    client(&format!("{} --connections 50 --target-ip ::1 --source-ip ::1", server.at())).held(50);
+    // The other family is somebody else's.
+    let run = client(&format!("{} --connections 50 --target-ip 127.0.0.1", server.at()));
+    run.failed("ECONNREFUSED", 50, "nothing listens there");
+}
+
+#[test]
+fn one_unspecified_ipv6_address_serves_both_families() {
+    let server = Server::start(2, "--bind :: --json -");
+    client(&format!("{} --connections 50 --target-ip 127.0.0.1", server.at())).held(50);
+    client(&format!("{} --connections 50 --target-ip ::1", server.at())).held(50);
+    client(&format!("{} --connections 50 --target-ip 127.0.0.1,::1", server.at())).held(50);
+    assert_eq!(number(&server.stop().last_document(), "accepted"), 150);
+}
+
+#[test]
+fn a_block_of_source_addresses_is_used_in_turn() {
+    in_own_network(|| {
+        // With 20 source ports, 100 connections need every one of the block's six addresses but one.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40019").unwrap();
+        let server = Server::start(1, "");
+        client(&format!("{} --connections 100 --source-ip 127.1.0.0/29", server.at())).held(100);
+    });
+}
+
+#[test]
+fn a_sink_keeps_connections_and_answers_nothing() {
+    let server = Server::start(2, "--service sink --json -");
+    client(&format!("{} --connections 50 --audit state", server.at())).held(50);
+    let run = client(&format!("{} --connections 50 --reply-timeout 1s", server.at()));
+    run.failed("silent", 50, "--service echo on a c1m server");
+    let totals = server.stop().last_document();
+    assert_eq!((number(&totals, "accepted"), number(&totals, "messages")), (100, 100), "{totals}");
+}
+
+/// The kernel spreads connections over the listeners of one port by a hash; that 300 all go to one
+/// of two has a chance of 2^-299.
+#[test]
+fn shards_share_one_port() {
+    let server = Server::start(1, "--port-sharing all --json -");
+    client(&format!("{} --connections 300", server.at())).held(300);
+    let totals = server.stop().last_document();
+    let shards = totals["shards"].as_array().unwrap();
+    assert!(shards.iter().all(|shard| shard["ports"].as_array().unwrap().len() == 1), "{totals}");
+    let busy = shards.iter().filter(|shard| number(shard, "accepted") > 0);
+    assert!(busy.count() >= shards.len().min(2), "{totals}");
+}
+
+#[test]
+fn a_histogram_file_has_a_row_for_every_percentile_up_to_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.hgrm");
+    let server = Server::start(2, "");
+    let run = client(&format!("{} --connections 300 --histogram {}", server.at(), path.display()));
+    run.held(300);
+    let text = std::fs::read_to_string(path).unwrap();
+    let is_row = |line: &&str| !line.starts_with('#') && !line.trim().is_empty() && !line.contains("Value");
+    let rows: Vec<Vec<f64>> = text
+        .lines()
+        .filter(is_row)
+        .map(|line| line.split_whitespace().map(|word| word.parse().unwrap()).collect())
+        .collect();
+    let recorded = number(&run.json["connect_latency_us"], "count") as f64;
+    assert!(rows.len() > 10, "{text}");
+    assert_eq!(rows.last().map(|row| (row[1], row[2])), Some((1.0, recorded)), "{text}");
+}
+
+#[test]
+fn a_rate_shows_both_latencies() {
+    let server = Server::start(2, "");
+    let run = client(&format!("{} --connections 300 --rate 1000/s", server.at()));
+    run.held(300);
+    assert!(run.finished.out.contains("from the actual start (uncorrected)"), "{}", run.finished.out);
+    let counts = ["connect_latency_us", "connect_service_latency_us"].map(|name| number(&run.json[name], "count"));
+    assert_eq!(counts[0], counts[1], "{}", run.json);
+    assert!(run.json["ramp_seconds"].as_f64().unwrap() >= 299.0 / 1_000.0, "faster than asked: {}", run.json);
+    let run = client(&format!("{} --connections 300", server.at()));
+    assert!(!run.finished.out.contains("uncorrected"), "{}", run.finished.out);
+}
+
+/// Small messages, and ones that no single receive can take.
+#[test]
+fn messages_while_holding_are_measured() {
+    for payload in [100, 65_536] {
+        let server = Server::start(2, "");
+        let run = client(&format!("{} --connections 20 --interval 100ms --hold 1s --payload {payload}", server.at()));
+        run.held(20);
+        assert_eq!(run.json["echo_source"], "messages");
+        for name in ["echo_latency_us", "echo_service_latency_us"] {
+            assert!(number(&run.json[name], "count") > 0, "{payload}: {}", run.json);
+        }
+        assert!(run.finished.out.contains("echo latency (messages)"), "{}", run.finished.out);
+    }
+}
+
+#[test]
+fn only_cores_that_the_process_may_use_are_used() {
+    let last = core_affinity::get_core_ids().unwrap().into_iter().map(|core| core.id).max().unwrap();
+    let pinned = || c1m_after(&format!("taskset -cp {last} $$ >/dev/null"));
+    let server = Server::start_as(pinned(), 2, "");
+    let cores: Vec<String> = lines_with(&server.running.out(), ": core ");
+    assert!(cores.len() == 1 && cores[0].contains(&format!(": core {last},")), "{cores:?}");
+    run_as(pinned(), &server_arguments(free_ports(2), 2, "--cores 2")).complains(2, &["1 core(s)", "taskset"]);
+}
+
+fn lines_with(text: &str, words: &str) -> Vec<String> {
+    text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_backlog_beyond_the_hosts_is_capped_and_told() {
+    let server = Server::start(2, "--backlog 4000000000");
+    assert!(server.running.out().contains("accept queue"), "{}", server.running.out());
+    let finished = server.stop();
+    assert!(finished.err.contains("--backlog is capped at") && finished.err.contains("somaxconn"), "{}", finished.err);
+}
+
+/// A client that resets leaves no source port in TIME_WAIT: the same few can be used at once again.
+#[test]
+fn closing_with_a_reset_frees_the_source_ports() {
+    in_own_network(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
+        let server = Server::start(1, "");
+        for _ in 0..3 {
+            client(&format!("{} --connections 100 --close rst", server.at())).held(100);
+        }
+        client(&format!("{} --connections 100 --close fin", server.at())).held(100);
+        let run = client(&format!("{} --connections 100", server.at()));
+        run.failed("EADDRNOTAVAIL", run.number("failed"), "TIME_WAIT counts too");
+    });
+}
+
+#[test]
+fn a_server_ends_with_its_standard_input_if_told_so() {
+    // The input of every process of these tests is empty.
+    let port = free_ports(2);
+    let finished = run(&server_arguments(port, 2, "--until-stdin-closes"));
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert!(finished.out.lines().any(|line| line == "ready"), "{}", finished.out);
+    assert!(finished.out.contains("accepted 0, closed 0"), "{}", finished.out);
+}
