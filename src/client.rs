@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
-use crate::limits::{DESCRIPTORS_PER_PROCESS, DESCRIPTORS_PER_SHARD, MAX_PAYLOAD_BYTES};
+use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{How, NetPlan};
-use crate::plan::{self, Routes, share};
+use crate::plan::{self, Needs, Routes, share};
 use crate::report::{AuditResult, ShardSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
@@ -151,8 +151,6 @@ pub struct Planned {
     pub concurrency: u32,
     /// Source ports per (source, target, port).
     pub ephemeral: u64,
-    /// Rings of each shard.
-    pub rings: Vec<usize>,
 }
 
 /// How often the observer sees progress.
@@ -165,9 +163,9 @@ pub fn run(
     observer: &mut dyn Observer,
     (sender, notices): (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
 ) -> Result<Summary> {
-    check(options)?;
     let host = Host::here();
-    let planned = make_plan(options, &host)?;
+    let planned = plan(options, &host)?;
+    ring::probe()?;
     observer.planned(&planned, options);
     let before = host.net_counters();
     let mut fleet = Fleet::launch(options, &planned, &sender, notices)?;
@@ -209,31 +207,37 @@ fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn make_plan(options: &Options, host: &Host) -> Result<Planned> {
+/// What a client will need of this host, or why the host cannot give it.
+pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
+    check(options)?;
     let cores = host.choose_cores(&options.cores)?;
     let raised = raise_limits()?;
-    ring::probe()?;
     let ephemeral = host.ephemeral_ports();
     options.routes.fit(options.connections, ephemeral)?;
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
-    let rings = (0..shards)
-        .map(|index| {
-            let part = share(options.connections, shards, index);
-            Ok(plan::rings(slots(part.end - part.start, options.concurrency), nofile)?.len())
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let all_rings = rings.iter().sum::<usize>() as u64;
-    // At least one plain socket a shard must fit.
-    plan::fits_descriptors(options.connections, all_rings, shards, shards, nofile)?;
-    let room = nofile - all_rings - DESCRIPTORS_PER_PROCESS - shards * DESCRIPTORS_PER_SHARD;
-    let concurrency = u64::from(options.concurrency).min(room).max(shards) as u32;
-    Ok(Planned { cores, raised, concurrency, ephemeral, rings })
+    let needs = |connections: u64| Needs {
+        rings: (0..shards)
+            .map(|index| rings_of(connections, shards, index, options.concurrency, nofile).len())
+            .collect(),
+        // At least one plain socket a shard must fit.
+        sockets: shards,
+    };
+    let need = needs(options.connections);
+    if !need.fit(nofile) {
+        let possible = plan::largest(options.connections, |n| needs(n).fit(nofile));
+        return Err(need.refusal(options.connections, possible, nofile, "use fewer --cores"));
+    }
+    let room = nofile - need.descriptors() + shards;
+    let concurrency = u64::from(options.concurrency).min(room) as u32;
+    Ok(Planned { cores, raised, concurrency, ephemeral })
 }
 
-/// Slots of one shard: its connections, and as many again as can be closing while others open.
-fn slots(connections: u64, concurrency: u32) -> u64 {
-    connections + u64::from(concurrency)
+/// The rings of one shard: for its connections, and for as many again as can be closing while
+/// others open.
+fn rings_of(connections: u64, shards: u64, index: u64, concurrency: u32, nofile: u64) -> Vec<u32> {
+    let part = share(connections, shards, index);
+    plan::rings(part.end - part.start + u64::from(concurrency), nofile)
 }
 
 /// The shards of a running client.
@@ -256,7 +260,6 @@ impl Fleet {
         for (index, core) in planned.cores.iter().enumerate() {
             let numbers = share(options.connections, shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
-            let connections = numbers.end - numbers.start;
             let progress = Arc::new(Progress::default());
             let opening = Opening {
                 index,
@@ -270,8 +273,15 @@ impl Fleet {
             };
             let remote = Remote::new()?;
             let net = NetPlan {
-                rings: plan::rings(slots(connections, options.concurrency), planned.raised.files.1.soft)?,
+                rings: rings_of(
+                    options.connections,
+                    shards,
+                    index as u64,
+                    options.concurrency,
+                    planned.raised.files.1.soft,
+                ),
                 capacity: u64::MAX,
+                admission: None,
                 max_pending: MAX_PAYLOAD_BYTES,
             };
             let name = format!("c1m-client-{index}");

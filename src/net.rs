@@ -22,6 +22,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
@@ -83,6 +84,7 @@ pub struct Net<S> {
     /// A listener has fewer accepts in flight than it wants.
     hungry: bool,
     capacity: u64,
+    admission: Option<Admission>,
     max_pending: usize,
     pub(crate) buffers: Buffers,
     pending: HashMap<ConnId, Vec<u8>>,
@@ -91,12 +93,38 @@ pub struct Net<S> {
     counters: Arc<Counters>,
 }
 
+/// A limit on the connections of several shards. The one thing that shards share, and only where
+/// nobody can tell beforehand how many connections each will get.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    admitted: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl Admission {
+    /// Admits `most` connections at a time.
+    pub fn new(most: u64) -> Admission {
+        Admission { admitted: Arc::default(), most }
+    }
+
+    fn enter(&self) -> bool {
+        let below = |admitted| (admitted < self.most).then_some(admitted + 1);
+        self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
+    }
+
+    fn leave(&self) {
+        self.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a shard's connections are made of.
 pub struct NetPlan {
     /// Slots of each ring.
     pub rings: Vec<u32>,
     /// Live connections beyond which new ones are refused.
     pub capacity: u64,
+    /// A limit that this shard shares with others; `None` where `capacity` is all there is.
+    pub admission: Option<Admission>,
     /// Bytes kept at most for a peer that does not read.
     pub max_pending: usize,
 }
@@ -115,6 +143,7 @@ impl<S: Default> Net<S> {
             paused: None,
             hungry: false,
             capacity: plan.capacity,
+            admission: plan.admission.clone(),
             max_pending: plan.max_pending.max(MAX_PENDING_BYTES.min(crate::limits::BUFFER_BYTES)),
             buffers: Buffers::default(),
             pending: HashMap::new(),
@@ -235,6 +264,9 @@ impl<S: Default> Net<S> {
         row.phase = Phase::Closing;
         self.counters.live.sub(1);
         self.counters.closed.add(1);
+        if let Some(admission) = &self.admission {
+            admission.leave();
+        }
         self.ended.push_back((conn, why));
         self.dismantle(conn, how)
     }
@@ -260,9 +292,12 @@ impl<S: Default> Net<S> {
 
     /// A connection stands: park it. `false` if there is no room for it and it is being refused.
     pub(crate) fn opened(&mut self, conn: ConnId) -> Result<bool> {
-        let full = self.counters.live.get() >= self.capacity;
+        if self.row(conn).is_none() {
+            return Ok(false);
+        }
+        let room = self.counters.live.get() < self.capacity && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
-        if full {
+        if !room {
             row.phase = Phase::Closing;
             self.counters.refused.add(1);
             self.dismantle(conn, How::Reset)?;

@@ -116,13 +116,24 @@ pub struct ServerGoal {
 
 /// Plans the shards of a server: what each listens on and how many rings it needs.
 ///
-/// Fails with a usage or host error when descriptors do not suffice for the rings.
+/// Fails with a host error, which says how many connections are possible, when file descriptors do
+/// not suffice for the rings.
 pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
+    let plans = layout(goal, goal.connections);
+    let needs = needs(&plans);
+    if needs.fit(goal.nofile) {
+        return Ok(plans);
+    }
+    let possible = largest(goal.connections, |n| self::needs(&layout(goal, n)).fit(goal.nofile));
+    Err(needs.refusal(goal.connections, possible, goal.nofile, "serve fewer --ports"))
+}
+
+/// The shards that hold `connections`, whether descriptors suffice or not.
+fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
     let shards = goal.cores.len() as u64;
     let ports = goal.ports.count() as u64;
     let shared = goal.sharing == PortSharing::All || shards > ports;
-    let mut plans = Vec::with_capacity(goal.cores.len());
-    for (index, core) in goal.cores.iter().enumerate() {
+    let plan = |(index, core): (usize, &usize)| {
         let index = index as u64;
         let mine: Vec<u16> = match goal.sharing {
             PortSharing::All => (0..ports).map(|p| goal.ports.nth(p)).collect(),
@@ -132,69 +143,91 @@ pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
         let accepts = (ACCEPTS_IN_FLIGHT / mine.len()).clamp(ACCEPTS_PER_LISTENER, 64);
         let capacity = if shared {
             // The kernel spreads connections by hash: four standard deviations of a binomial.
-            let even = goal.connections.div_ceil(shards);
-            (even + 4 * (even as f64).sqrt().ceil() as u64).min(goal.connections)
+            let even = connections.div_ceil(shards);
+            (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections)
         } else {
             // A client that takes the ports in turn gives the first ones one more.
-            goal.connections.div_ceil(ports) * mine.len() as u64
+            connections.min(connections.div_ceil(ports) * mine.len() as u64)
         };
         let slots = capacity + (accepts * mine.len()) as u64;
-        plans.push(ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile)? });
+        ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile) }
+    };
+    goal.cores.iter().enumerate().map(plan).collect()
+}
+
+fn needs(plans: &[ShardPlan]) -> Needs {
+    Needs {
+        rings: plans.iter().map(|plan| plan.rings.len()).collect(),
+        sockets: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
     }
-    let listeners = plans.iter().map(|p| p.ports.len() as u64).sum();
-    fits_descriptors(
-        goal.connections,
-        plans.iter().map(|p| p.rings.len() as u64).sum(),
-        listeners,
-        shards,
-        goal.nofile,
-    )?;
-    Ok(plans)
 }
 
 /// The rings that hold `slots` slots where one may have at most `nofile`: full ones, then the rest.
-pub fn rings(slots: u64, nofile: u64) -> Result<Vec<u32>> {
-    let each = nofile.min(u64::from(SLOTS_PER_RING)).max(1);
-    let count = slots.div_ceil(each);
-    if count > RINGS_PER_SHARD as u64 {
-        return Err(Error::host(
-            format!("{slots} connections on one core with a file descriptor limit of {nofile}"),
-            format!("a ring's table holds at most that many, and a shard has at most {RINGS_PER_SHARD} rings"),
-            "raise the limit (ulimit -Hn, LimitNOFILE=), use more cores, or ask for fewer connections",
-        ));
-    }
-    Ok((0..count).map(|i| each.min(slots - i * each) as u32).collect())
+pub fn rings(slots: u64, nofile: u64) -> Vec<u32> {
+    let each = slots_each(nofile);
+    (0..slots.div_ceil(each)).map(|i| each.min(slots - i * each) as u32).collect()
 }
 
-/// Connections that `nofile` descriptors allow when `plain` of them are sockets: what is left are
-/// rings, each of at most that many slots, some of which are for accepts and dials in flight.
-pub fn most_by_descriptors(nofile: u64, shards: u64, plain: u64) -> u64 {
-    let each = nofile.min(u64::from(SLOTS_PER_RING));
-    let rings = nofile.saturating_sub(DESCRIPTORS_PER_PROCESS + shards * DESCRIPTORS_PER_SHARD + plain);
-    let in_flight =
-        (shards * ACCEPTS_IN_FLIGHT.max(DEFAULT_CONCURRENCY as usize) as u64).max(plain * ACCEPTS_PER_LISTENER as u64);
-    // A shard's last ring may be partly empty.
-    (rings.saturating_sub(shards) * each).saturating_sub(in_flight)
+fn slots_each(nofile: u64) -> u64 {
+    nofile.min(u64::from(SLOTS_PER_RING)).max(1)
 }
 
-/// Fails when rings, listeners and the rest do not fit below the descriptor limit.
-pub fn fits_descriptors(connections: u64, rings: u64, plain: u64, shards: u64, nofile: u64) -> Result<()> {
-    let fixed = DESCRIPTORS_PER_PROCESS + shards * DESCRIPTORS_PER_SHARD;
-    let need = fixed + plain + rings;
-    if need <= nofile {
-        return Ok(());
+/// The file descriptors that a process needs.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Rings of each shard.
+    pub rings: Vec<usize>,
+    /// Plain sockets.
+    pub sockets: u64,
+}
+
+impl Needs {
+    fn all_rings(&self) -> u64 {
+        self.rings.iter().sum::<usize>() as u64
     }
-    let each = nofile.min(u64::from(SLOTS_PER_RING));
-    let possible = most_by_descriptors(nofile, shards, plain);
-    Err(Error::host(
-        format!("file descriptor limit {nofile}, {need} needed ({rings} rings, {plain} sockets, {fixed} for the rest)"),
-        format!("{connections} connections need {rings} rings of {each} slots, and each ring is a descriptor"),
-        if possible > 0 {
-            format!("raise the hard limit (ulimit -Hn, LimitNOFILE=) or ask for at most {possible} connections")
-        } else {
-            "raise the hard limit (ulimit -Hn, LimitNOFILE=) or serve fewer --ports".to_owned()
-        },
-    ))
+
+    fn fixed(&self) -> u64 {
+        DESCRIPTORS_PER_PROCESS + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
+    }
+
+    /// Descriptors in all.
+    pub fn descriptors(&self) -> u64 {
+        self.fixed() + self.sockets + self.all_rings()
+    }
+
+    /// Whether they are below the limit, and no shard has more rings than it can name.
+    pub fn fit(&self, nofile: u64) -> bool {
+        self.descriptors() <= nofile && self.rings.iter().all(|rings| *rings <= RINGS_PER_SHARD)
+    }
+
+    /// Why `connections` do not fit, where `possible` would; `otherwise` is what to do where not
+    /// one would.
+    pub fn refusal(&self, connections: u64, possible: u64, nofile: u64, otherwise: &str) -> Error {
+        let (rings, fixed, each) = (self.all_rings(), self.fixed(), slots_each(nofile));
+        let saw = format!(
+            "file descriptor limit {nofile}, {} needed ({rings} rings, {} sockets, {fixed} for the rest)",
+            self.descriptors(),
+            self.sockets
+        );
+        let means = format!(
+            "{connections} connections need {rings} rings of {each} slots, and each ring is a descriptor (no core has more than {RINGS_PER_SHARD})"
+        );
+        let raise = "raise the hard limit (ulimit -Hn, LimitNOFILE=)";
+        match possible {
+            0 => Error::host(saw, means, format!("{raise} or {otherwise}")),
+            _ => Error::host(saw, means, format!("{raise} or ask for at most {possible} connections")),
+        }
+    }
+}
+
+/// The largest number up to `most` that fits, where every smaller one does too; 0 if none does.
+pub fn largest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
+    let (mut good, mut bad) = (0, most.saturating_add(1));
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        if fits(middle) { good = middle } else { bad = middle }
+    }
+    good
 }
 
 /// Where a client's connections go: target, port and source of each by its number.
@@ -302,9 +335,15 @@ mod tests {
             }
         }
 
+        /// What is said to be possible is, and one more is not.
+        #[test]
+        fn the_largest_that_fits_is_found(limit in 0u64..1_000, most in 0u64..1_000) {
+            prop_assert_eq!(largest(most, |n| n <= limit), limit.min(most));
+        }
+
         #[test]
         fn rings_hold_all_slots_and_none_is_too_large(slots in 1u64..2_000_000, nofile in 1_000u64..2_000_000) {
-            let rings = rings(slots, nofile).unwrap();
+            let rings = rings(slots, nofile);
             prop_assert_eq!(rings.iter().map(|r| u64::from(*r)).sum::<u64>(), slots);
             prop_assert!(rings.iter().all(|r| *r > 0 && u64::from(*r) <= nofile && *r <= SLOTS_PER_RING));
         }
@@ -333,9 +372,10 @@ mod tests {
     fn too_few_descriptors_are_explained() {
         let error = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 256)).unwrap_err();
         assert!(matches!(error, Error::Host(_)), "{error}");
-        let possible = most_by_descriptors(256, 2, 100);
-        assert!(error.to_string().contains(&format!("at most {possible} connections")), "{error}");
-        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256)).is_ok());
+        let possible: u64 =
+            error.to_string().split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256)).is_ok(), "{error}");
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible + 1, 256)).is_err(), "{error}");
     }
 
     #[test]

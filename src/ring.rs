@@ -477,13 +477,27 @@ fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
         .ok_or_else(|| Error::bug(format!("completion of {token:?}, which is not in flight")))
 }
 
-/// The errors of accept, each by what to do next.
+/// The errors of accept, each by what to do next. Those that the new connection brought along
+/// (accept(2), "Error handling") and our own cancel are no reason to wait; anything else would come
+/// again at once: no memory, no files, or something we do not know.
 fn accept_outcome(result: i32) -> Outcome {
     let errno = Errno(-result);
-    match errno.0 {
-        _ if result >= 0 => Outcome::Accepted,
-        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Outcome::AcceptFailed { errno, pause: true },
-        // The peer gave up, or a network error of the new connection was passed on (accept(2)).
-        _ => Outcome::AcceptFailed { errno, pause: false },
-    }
+    let pause = !matches!(
+        errno.0,
+        libc::ECANCELED
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ETIMEDOUT
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+    );
+    if result >= 0 { Outcome::Accepted } else { Outcome::AcceptFailed { errno, pause } }
 }

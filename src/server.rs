@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
 use crate::limits::{CLOSES_PER_PASS, MAX_PENDING_BYTES, PUSHES_PER_PASS};
 use crate::listener;
-use crate::net::{How, Net, NetPlan, Why};
+use crate::net::{Admission, How, Net, NetPlan, Why};
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
@@ -91,6 +91,8 @@ impl Server {
         })?;
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
+        let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
+        let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let mut server = Server { shards: Vec::new(), raised, backlog };
         let (ready, all_ready) = mpsc::channel();
         for (index, plan) in plans.into_iter().enumerate() {
@@ -103,7 +105,12 @@ impl Server {
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
-            let net = NetPlan { rings: plan.rings.clone(), capacity: plan.capacity, max_pending: options.max_pending };
+            let net = NetPlan {
+                rings: plan.rings.clone(),
+                capacity: plan.capacity,
+                admission: admission.clone(),
+                max_pending: options.max_pending,
+            };
             let remote = Remote::new()?;
             let running = shard::spawn(
                 &format!("c1m-server-{index}"),
@@ -262,7 +269,8 @@ impl<S: Service> Accepting<S> {
             net.stop_listening()?;
         }
         let (place, at_end) = net.close_some(self.closing.unwrap_or(0), CLOSES_PER_PASS, How::Fin)?;
-        self.closing = Some(place);
+        // Whoever came while its accept was being cancelled may stand before that place.
+        self.closing = Some(if at_end { 0 } else { place });
         match (at_end, net.in_use()) {
             (true, 0) => Ok(Turn::Done),
             (true, _) => Ok(Turn::Idle),

@@ -13,12 +13,12 @@ use super::Ended;
 use super::args::DemoArguments;
 use super::client::{Display, lead};
 use super::out::{Target, say};
-use crate::client::{Audit, Observer, Options, Phase, Planned};
+use crate::client::{self, Audit, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, raise_limits};
 use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
 use crate::net::How;
-use crate::plan::{self, Routes};
+use crate::plan::{self, PortSharing, Routes, ServerGoal};
 use crate::report::{AuditResult, json, text};
 use crate::stats::ProgressSnapshot;
 
@@ -77,7 +77,7 @@ struct Goal {
 }
 
 fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
-    let shards = host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?.len() as u64;
+    let cores = host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?;
     let ports = arguments.ports.ports()?.count() as u64;
     let nofile = raise_limits()?.files.1.soft;
     let ephemeral = host.ephemeral_ports();
@@ -91,19 +91,30 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
                 text::bytes(memory)
             ),
         ),
+        (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
         (
-            plan::most_by_descriptors(nofile, shards, ports.max(shards)),
+            plan::largest(arguments.connections, |n| both_fit(arguments, n, &cores, nofile, host)),
             format!("file descriptors, a hard limit of {nofile} for rings of that many slots each"),
         ),
         (files, "fs.file-max less the files open now, two for each connection".to_owned()),
-        (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
     ];
+    // Of equals the first: the client's plan, too, ends where its source ports do.
     let lowest = walls.into_iter().min_by_key(|(most, _)| *most);
     match lowest {
         Some((0, wall)) => Err(Error::host(wall, "not one connection fits", "raise that limit")),
         Some((most, wall)) if most < arguments.connections => Ok(Goal { connections: most, wall: Some(wall) }),
         _ => Ok(Goal { connections: arguments.connections, wall: None }),
     }
+}
+
+/// Whether server and client of so many connections both have the descriptors they need.
+fn both_fit(arguments: &DemoArguments, connections: u64, cores: &[usize], nofile: u64, host: &Host) -> bool {
+    let server = arguments.ports.ports().and_then(|ports| {
+        let sharing = PortSharing::Subset;
+        plan::server(&ServerGoal { cores: cores.to_vec(), ports, sharing, connections, nofile })
+    });
+    let client = client_options(arguments, connections).and_then(|options| client::plan(&options, host));
+    server.is_ok() && client.is_ok()
 }
 
 fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {

