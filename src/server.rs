@@ -94,9 +94,27 @@ impl Server {
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let mut server = Server { shards: Vec::new(), raised, backlog };
+        match server.launch(options, plans, admission, service, notices) {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                // A shard that failed says more than what its end looked like from here.
+                server.stop();
+                Err(server.join().err().unwrap_or(error))
+            }
+        }
+    }
+
+    fn launch<S: Service>(
+        &mut self,
+        options: &Options,
+        plans: Vec<ShardPlan>,
+        admission: Option<Admission>,
+        service: impl Fn(usize) -> S + Clone + Send + 'static,
+        notices: &mpsc::Sender<Notice>,
+    ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
         for (index, plan) in plans.into_iter().enumerate() {
-            let sockets = listener::listen(options.bind, &plan.ports, backlog)?;
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog)?;
             let made = service.clone();
             let start = ShardStart {
                 index,
@@ -112,23 +130,17 @@ impl Server {
                 max_pending: options.max_pending,
             };
             let remote = Remote::new()?;
-            let running = shard::spawn(
-                &format!("c1m-server-{index}"),
-                plan.core,
-                remote.clone(),
-                net,
-                move |net| start.build(net, made(index)),
-                drop,
-            )?;
-            server.shards.push((plan, remote, running));
+            let name = format!("c1m-server-{index}");
+            let build = move |net: &mut Net<S::State>| start.build(net, made(index));
+            let running = shard::spawn(&name, plan.core, remote.clone(), net, build, drop)?;
+            self.shards.push((plan, remote, running));
         }
         drop(ready);
-        // A shard that fails drops its sender; its error comes from join.
-        if all_ready.iter().count() < server.shards.len() {
-            server.stop();
-            return Err(server.join().err().unwrap_or_else(|| Error::bug("a shard ended before it was ready")));
+        // A shard that fails drops its sender without a word.
+        if all_ready.iter().count() < self.shards.len() {
+            return Err(Error::bug("a shard ended before it was ready"));
         }
-        Ok(server)
+        Ok(())
     }
 
     /// The plan of each shard.

@@ -4,5 +4,6 @@ mod bad_input;
 mod connections;
 mod demo;
 mod limits;
+mod lossy;
 mod options;
 mod support;

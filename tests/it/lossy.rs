@@ -1,0 +1,86 @@
+//! Lost packets: a socket filter on the listener drops some of what reaches it, as a full accept
+//! queue or a full backlog of a core does.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use socket2::{Domain, SockFilter, Socket, Type};
+
+use crate::support::{at, client, free_ports};
+
+/// The byte of the TCP header with its flags, and the flag of a SYN (RFC 9293, 3.1).
+const FLAGS: u32 = 13;
+const SYN: u32 = 2;
+/// A random number, for a filter (SKF_AD_OFF + SKF_AD_RANDOM of linux/filter.h).
+const RANDOM: u32 = (-0x1000i32 + 56) as u32;
+/// What a filter lets through, and what not.
+const PASS: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX);
+const DROP: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 0);
+
+const fn op(code: u32, yes: u8, no: u8, k: u32) -> SockFilter {
+    SockFilter::new(code as u16, yes, no, k)
+}
+
+/// A listener that gets only what `filter` lets through.
+fn filtered(filter: &[SockFilter]) -> (TcpListener, String) {
+    let port = free_ports(1);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket.attach_filter(filter).unwrap();
+    socket.listen(1_000).unwrap();
+    (socket.into(), at(port, 1))
+}
+
+/// The last ACK of each handshake is dropped: the client believes in its connections, the server
+/// never has them.
+#[test]
+fn connections_that_the_server_never_accepted_are_ghosts() {
+    let only_syns = [
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, SYN),
+        PASS,
+        DROP,
+    ];
+    let (listener, at) = filtered(&only_syns);
+    let run = client(&format!("{at} --connections 20 --reply-timeout 1s"));
+    run.failed("ghost", 20, "never accepted it");
+    assert_eq!(run.number("ghosts"), 20, "{}", run.json);
+    assert_eq!(run.json["connect_latency_us"]["count"], 20, "connect itself succeeded: {}", run.json);
+    drop(listener);
+}
+
+/// One SYN in eight is dropped: the connects that had to send it again are shown apart.
+#[test]
+fn retransmitted_connects_are_told_from_clean_ones() {
+    const CONNECTIONS: u64 = 160;
+    let some_syns = [
+        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 2, SYN),
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, RANDOM),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0, 1, 7),
+        PASS,
+        DROP,
+    ];
+    let (listener, at) = filtered(&some_syns);
+    thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(echo_on_a_thread));
+    let run = client(&format!("{at} --connections {CONNECTIONS} --connect-timeout 60s"));
+    run.held(CONNECTIONS);
+    let again = run.number("retransmitted");
+    assert!(again > 0, "none of {CONNECTIONS} SYNs was dropped: {}", run.json);
+    assert_eq!(run.json["connect_latency_us"]["count"], CONNECTIONS - again, "{}", run.json);
+    assert_eq!(run.json["retransmitted_latency_us"]["count"], again, "{}", run.json);
+    assert!(run.json["counters"]["TCPSynRetrans"].as_u64().unwrap() >= again, "{}", run.json);
+    assert!(run.finished.out.contains("needed a retransmission"), "{}", run.finished.out);
+}
+
+fn echo_on_a_thread(mut stream: TcpStream) {
+    thread::spawn(move || {
+        let mut buffer = [0; 1_024];
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..len]).is_err() {
+                return;
+            }
+        }
+    });
+}
