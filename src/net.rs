@@ -11,8 +11,9 @@
 //! ```
 //!
 //! A parked connection waits in one poll, armed when there was nothing left to receive and gone
-//! when it fires. (A multishot poll would save arming it again, about 4 % of an echo, but each
-//! close would have to find and remove it, which cost more than half of a mass disconnect.)
+//! when it fires. A lasting (multishot) poll saves arming it for each message, but each close must
+//! find it among the ring's polls and remove it, which cost more than half of a mass disconnect: so
+//! only connections that were parked often get one.
 //!
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, MAX_PENDING_BYTES};
+use crate::limits::{ACCEPT_PAUSE_MS, MAX_PENDING_BYTES, PARKED_OFTEN};
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -304,6 +305,7 @@ impl<S: Default> Net<S> {
             return Ok(false);
         }
         row.phase = Phase::Live;
+        row.link = 0;
         self.counters.live.add(1);
         self.counters.opened.add(1);
         self.arm(conn)?;
@@ -348,9 +350,11 @@ impl<S: Default> Net<S> {
     }
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
-    pub(crate) fn ready(&mut self, conn: ConnId) -> Result<()> {
+    pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
-        row.flags.clear(Flags::POLLING);
+        if !armed {
+            row.flags.clear(Flags::POLLING.and(Flags::LASTING));
+        }
         if row.phase != Phase::Live {
             self.release_if_done(conn);
             return Ok(());
@@ -489,8 +493,11 @@ impl<S: Default> Net<S> {
     }
 
     fn arm(&mut self, conn: ConnId) -> Result<()> {
-        self.set(conn, Flags::POLLING);
-        self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll))
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        row.link = (row.link + 1).min(PARKED_OFTEN);
+        let lasting = row.link == PARKED_OFTEN;
+        row.flags.set(if lasting { Flags::POLLING.and(Flags::LASTING) } else { Flags::POLLING });
+        self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
 
     /// What an idle connection does next: receive if there may be bytes, else park.
@@ -538,6 +545,7 @@ impl<S: Default> Net<S> {
     fn dismantle(&mut self, conn: ConnId, how: How) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
         let polling = row.flags.has(Flags::POLLING);
+        let lasting = row.flags.has(Flags::LASTING);
         row.flags.set(Flags::FINISHING);
         row.flags.clear(Flags::QUEUED);
         if !self.pending.is_empty() {
@@ -545,9 +553,9 @@ impl<S: Default> Net<S> {
         }
         let ring = &mut self.lanes[conn.ring()].ring;
         let token = conn.token(Operation::Close);
-        // A reset fires the poll by itself, and finding a poll to remove it is what closing would
-        // spend most of its time on (half of it with 78 polls to a hash bucket).
-        if polling && how == How::Fin {
+        // A reset fires the poll by itself, which ends one that is not lasting. Finding a poll to
+        // remove it is what closing would spend most of its time on.
+        if polling && (lasting || how == How::Fin) {
             ring.remove_poll(token)?;
         }
         if ring.has_parked_send(token) {

@@ -81,8 +81,11 @@ pub enum Outcome {
     Connected,
     /// The connect failed or was cancelled.
     ConnectFailed(Errno),
-    /// Something happened on the socket, or its poll was removed. The poll waits no longer.
-    Ready,
+    /// Something happened on the socket, or its poll was removed.
+    Ready {
+        /// The poll still waits: it is a lasting one.
+        armed: bool,
+    },
     /// Bytes came.
     Received {
         /// Where they are.
@@ -216,9 +219,10 @@ impl Ring {
         self.push(&[install, connect])
     }
 
-    /// Parks the slot on a poll that fires once, when there is something to receive.
-    pub fn poll(&mut self, token: Token) -> Result<()> {
-        let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).build();
+    /// Parks the slot on a poll that fires when there is something to receive: once, or, if it is
+    /// `lasting`, whenever more comes, until it is removed (multishot, edge-triggered).
+    pub fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
+        let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).multi(lasting).build();
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
     }
 
@@ -400,7 +404,7 @@ impl Ring {
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),
             Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
             Operation::Connect => Outcome::Connected,
-            Operation::Poll => Outcome::Ready,
+            Operation::Poll => Outcome::Ready { armed: cqueue::more(flags) },
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,
             Operation::ParkedSend => {

@@ -269,7 +269,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
-            Outcome::Ready => net.ready(conn)?,
+            Outcome::Ready { armed } => net.ready(conn, armed)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
             Outcome::Empty(buffer) => {
                 net.buffers.put(buffer);

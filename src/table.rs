@@ -44,6 +44,8 @@ impl Flags {
     pub const ENDED: Flags = Flags(1 << 4);
     /// A close, reset or install waits in the kernel.
     pub const FINISHING: Flags = Flags(1 << 5);
+    /// The poll is a lasting one.
+    pub const LASTING: Flags = Flags(1 << 7);
     /// Once closed, the connection counts as refused: it came when the shard was full.
     pub const REFUSED: Flags = Flags(1 << 6);
 
@@ -78,7 +80,8 @@ impl Flags {
 pub struct Row<S> {
     /// Which tenant this is.
     pub generation: u32,
-    /// While free: the next free slot. While opening: the listener. Otherwise unused.
+    /// While free: the next free slot. While opening: the listener. While live: how often it was
+    /// parked, up to `limits::PARKED_OFTEN`.
     pub link: u32,
     /// Where it is in its life.
     pub phase: Phase,

@@ -128,11 +128,11 @@ fn a_short_send_tells_what_is_left() {
 #[test]
 fn a_reset_ends_the_poll() {
     let (mut ring, mut peers) = connected(1, TINY);
-    ring.poll(token(0)).unwrap();
+    ring.poll(token(0), false).unwrap();
     ring.enter().unwrap();
     ring.close(token(0), true).unwrap();
     let done = gather(&mut ring, 2);
-    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready)), "{done:?}");
+    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready { armed: false })), "{done:?}");
     assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Closed)), "{done:?}");
     let error = peers[0].read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -141,12 +141,27 @@ fn a_reset_ends_the_poll() {
 #[test]
 fn a_removed_poll_lets_a_close_send_its_fin() {
     let (mut ring, mut peers) = connected(1, TINY);
-    ring.poll(token(0)).unwrap();
+    ring.poll(token(0), false).unwrap();
     ring.enter().unwrap();
     ring.remove_poll(token(0)).unwrap();
     ring.close(token(0), false).unwrap();
     gather(&mut ring, 2);
     assert_eq!(peers[0].read(&mut [0]).unwrap(), 0);
+}
+
+/// A lasting poll fires for each arrival and stays armed; removing it ends it.
+#[test]
+fn a_lasting_poll_stays_until_it_is_removed() {
+    let (mut ring, mut peers) = connected(1, TINY);
+    ring.poll(token(0), true).unwrap();
+    for _ in 0..3 {
+        peers[0].write_all(b"x").unwrap();
+        let done = gather(&mut ring, 1);
+        assert!(matches!(done[0].outcome, Outcome::Ready { armed: true }), "{done:?}");
+    }
+    ring.remove_poll(token(0)).unwrap();
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[0].outcome, Outcome::Ready { armed: false }), "{done:?}");
 }
 
 #[test]
