@@ -1,5 +1,7 @@
 //! Every constant of the program in one place: its reason, and what happens beyond it.
 
+use std::time::Duration;
+
 /// Slots one ring's descriptor table can have at most (`IORING_MAX_FIXED_FILES`, kernel 6.1+).
 /// A shard that needs more opens another ring.
 pub const KERNEL_SLOTS_PER_RING: u32 = 1 << 20;
@@ -106,6 +108,14 @@ pub const LOOPBACK_BYTES_PER_CONNECTION: u64 = 9_600;
 
 /// Bytes of memory that the demo leaves to the rest of the host.
 pub const MEMORY_LEFT_FREE: u64 = 512 << 20;
+
+/// How long after a process ended the kernel may still hold its rings (it takes them apart in the
+/// background), and with them its ports and its user's locked memory. A start waits that long for
+/// either.
+pub const AFTERLIFE: Duration = Duration::from_secs(2);
+
+/// How often such a start looks again; the kernel tells nobody.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The oldest kernel with every operation in use (`IORING_SETUP_DEFER_TASKRUN`).
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);

@@ -1,11 +1,12 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Errno, Error, Result};
+use crate::limits::{AFTERLIFE, LOOK_AGAIN};
 use crate::plan::Ports;
 
 /// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
@@ -15,25 +16,21 @@ pub fn listen(bind: IpAddr, ports: &[u16], backlog: i32) -> Result<Vec<TcpListen
 }
 
 /// Fails if anyone listens on one of the ports already. SO_REUSEPORT would let a second server of
-/// the same user share them silently, so this asks without it.
+/// the same user share them silently, so this asks without it. A server that was just killed may
+/// hold them a moment longer than it lived.
 pub fn check_free(bind: IpAddr, ports: Ports) -> Result<()> {
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + AFTERLIFE;
     for index in 0..ports.count() as u64 {
         let address = SocketAddr::new(bind, ports.nth(index));
         while let Err(error) = socket(address)?.bind(&address.into()) {
             if Errno::of(&error) != Errno::EADDRINUSE || Instant::now() > deadline {
                 return Err(refused("bind", address, &error));
             }
-            // The kernel tells nobody when a port becomes free.
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
     Ok(())
 }
-
-/// How long a port may still be taken: the rings of a killed server hold its listeners a moment
-/// longer than the process lives.
-const GRACE: Duration = Duration::from_secs(2);
 
 fn listen_one(address: SocketAddr, backlog: i32) -> Result<TcpListener> {
     let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);

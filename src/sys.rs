@@ -111,15 +111,17 @@ impl Doorbell {
 /// A socket address as the kernel reads it.
 #[derive(Clone, Copy)]
 pub struct RawAddress {
-    storage: libc::sockaddr_storage,
+    /// Room for an IPv4 or IPv6 address; a `sockaddr_storage` would be four times as large, and each
+    /// ring has one per submission.
+    storage: libc::sockaddr_in6,
     len: libc::socklen_t,
 }
 
 impl RawAddress {
     /// AF_UNSPEC, which disconnects.
     pub fn unspecified() -> RawAddress {
-        // SAFETY: sockaddr_storage is plain integers, for which zero is valid (AF_UNSPEC is 0).
-        let storage = unsafe { std::mem::zeroed::<libc::sockaddr_storage>() };
+        // SAFETY: sockaddr_in6 is plain integers, for which zero is valid (AF_UNSPEC is 0).
+        let storage = unsafe { std::mem::zeroed::<libc::sockaddr_in6>() };
         RawAddress { storage, len: size_of::<libc::sockaddr>() as libc::socklen_t }
     }
 
@@ -134,9 +136,10 @@ impl RawAddress {
     }
 
     fn write<T>(address: T) -> RawAddress {
-        const { assert!(size_of::<T>() <= size_of::<libc::sockaddr_storage>()) };
+        const { assert!(size_of::<T>() <= size_of::<libc::sockaddr_in6>()) };
+        const { assert!(align_of::<T>() <= align_of::<libc::sockaddr_in6>()) };
         let mut raw = RawAddress { len: size_of::<T>() as libc::socklen_t, ..RawAddress::unspecified() };
-        // SAFETY: the storage is large enough (asserted) and aligned for every socket address.
+        // SAFETY: the storage is large enough and aligned for a `T`; both are asserted above.
         unsafe { (&raw mut raw.storage).cast::<T>().write(address) };
         raw
     }

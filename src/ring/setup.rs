@@ -1,12 +1,13 @@
 //! Opening a ring, and asking the host beforehand whether it lets us.
 
 use std::io;
+use std::time::Instant;
 
 use io_uring::{IoUring, Probe, opcode};
 
 use super::Queues;
 use crate::error::{Errno, Error, Result};
-use crate::limits::OLDEST_KERNEL;
+use crate::limits::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::sys;
 
 /// Every kernel operation in use, probed at start-up.
@@ -25,14 +26,20 @@ pub const REQUIRED: [(u8, &str); 10] = [
 
 /// Opens an io_uring the way a shard needs it, or says why the host refuses.
 pub(super) fn open(queues: Queues) -> Result<IoUring> {
-    let uring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(queues.completions)
-        .build(queues.submissions)
-        .map_err(refused)?;
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
+    builder.setup_cqsize(queues.completions);
+    let deadline = Instant::now() + AFTERLIFE;
+    let uring = loop {
+        match builder.build(queues.submissions) {
+            Ok(uring) => break uring,
+            // The rings of a process that just ended may still be charged to this user.
+            Err(error) if Errno::of(&error) == Errno::ENOMEM && Instant::now() < deadline => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    };
     let params = uring.params();
     if !(params.is_feature_nodrop() && params.is_feature_skip_cqe_on_success()) {
         return Err(too_old("it lacks IORING_FEAT_NODROP or IORING_FEAT_CQE_SKIP"));
