@@ -237,7 +237,8 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
 /// others open.
 fn rings_of(connections: u64, shards: u64, index: u64, concurrency: u32, nofile: u64) -> Vec<u32> {
     let part = share(connections, shards, index);
-    plan::rings(part.end - part.start + u64::from(concurrency), nofile)
+    let (own, window) = (part.end - part.start, share(concurrency.into(), shards, index));
+    plan::rings(own + own.min(window.end - window.start), nofile)
 }
 
 /// The shards of a running client.
@@ -255,6 +256,17 @@ impl Fleet {
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
         let mut fleet = Fleet { shards: Vec::new(), notices, stopping: false };
+        match fleet.start(options, planned, sender) {
+            Ok(()) => Ok(fleet),
+            Err(error) => {
+                // A shard that failed says more than what its end looked like from here.
+                fleet.command(Phase::Quit);
+                Err(fleet.join().err().unwrap_or(error))
+            }
+        }
+    }
+
+    fn start(&mut self, options: &Options, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
         let options = Arc::new(options.clone());
         let shards = planned.cores.len() as u64;
         for (index, core) in planned.cores.iter().enumerate() {
@@ -287,9 +299,9 @@ impl Fleet {
             let name = format!("c1m-client-{index}");
             let running =
                 shard::spawn(&name, *core, remote.clone(), net, move |_| opening.begin(), driver::Dialing::finish)?;
-            fleet.shards.push((remote, progress, running));
+            self.shards.push((remote, progress, running));
         }
-        Ok(fleet)
+        Ok(())
     }
 
     fn command(&self, phase: Phase) {

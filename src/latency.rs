@@ -31,11 +31,12 @@ impl Latency {
         self.0.saturating_record(us.max(1));
     }
 
-    /// Records one latency, and those of the events that should have started every `interval`
-    /// while it lasted but could not (HdrHistogram's correction for coordinated omission).
-    pub fn record_with_omitted(&mut self, latency: Duration, interval: Duration) {
+    /// Records one latency, counted from the intended start, and those of the events that should
+    /// have started every `interval` while it was in flight, for `service`, but could not
+    /// (HdrHistogram's correction for coordinated omission).
+    pub fn record_with_omitted(&mut self, latency: Duration, service: Duration, interval: Duration) {
         self.record(latency);
-        let mut left = latency;
+        let mut left = service;
         while !interval.is_zero() && left > interval {
             left -= interval;
             self.record(left);
@@ -148,10 +149,11 @@ mod tests {
     #[test]
     fn what_could_not_start_is_counted_too() {
         let mut latency = of(&[]);
-        latency.record_with_omitted(Duration::from_millis(35), Duration::from_millis(10));
+        latency.record_with_omitted(Duration::from_millis(35), Duration::from_millis(35), Duration::from_millis(10));
         assert_eq!(latency.buckets(&[6_000, 16_000, 26_000]), [1, 1, 1, 1]);
-        latency.record_with_omitted(Duration::from_millis(1), Duration::from_millis(10));
-        latency.record_with_omitted(Duration::from_millis(1), Duration::ZERO);
+        // What only started late has kept nobody else waiting.
+        latency.record_with_omitted(Duration::from_millis(100), Duration::from_millis(1), Duration::from_millis(10));
+        latency.record_with_omitted(Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO);
         assert_eq!(latency.count(), 6);
     }
 

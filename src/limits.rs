@@ -6,9 +6,9 @@ use std::time::Duration;
 /// A shard that needs more opens another ring.
 pub const KERNEL_SLOTS_PER_RING: u32 = 1 << 20;
 
-/// Slots we give one ring at most. The kernel keeps a ring's parked polls in at most 256 hash
-/// buckets (`io_uring/io_uring.c`, `hash_bits`), and a close walks one of them to remove its poll:
-/// this keeps a walk near 80 requests. Beyond it a shard opens another ring.
+/// Slots we give one ring at most. The kernel keeps a ring's parked polls in hash buckets, one for
+/// every 32 completion entries (`hash_bits` in `io_uring/io_uring.c`), and whoever removes a poll
+/// walks its bucket: polls armed last are found first. Beyond it a shard opens another ring.
 pub const SLOTS_PER_RING: u32 = 20_000;
 
 /// Rings one shard may own; a `ConnId` has 12 bits for the ring. More is a usage error.
@@ -26,10 +26,17 @@ pub const COMPLETION_ENTRIES: u32 = 1024;
 /// Bytes of one receive buffer. A longer message is received in several passes.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 
+/// Rounds of reaping in one pass over a ring.
+pub const REAPS_PER_PASS: usize = 4;
+
+/// Receives in flight on one ring at most; beyond it readable connections wait for their turn. They
+/// hold a buffer each, and behind an overflowing completion queue they could be all of its slots.
+pub const RECEIVES_IN_FLIGHT: usize = 512;
+
 /// Receive buffers a shard keeps for reuse. More may be in use for a moment; they are then freed.
 pub const BUFFERS_KEPT: usize = 512;
 
-/// Accepts in flight of one shard over all its listeners. Each owns a free slot (see `shard.rs`),
+/// Accepts in flight of one shard over all its listeners. Each owns a free slot (see `net.rs`),
 /// so this is also the number of slots a shard needs beyond its connections.
 pub const ACCEPTS_IN_FLIGHT: usize = 256;
 
@@ -39,9 +46,13 @@ pub const ACCEPTS_PER_LISTENER: usize = 2;
 /// Bytes the program keeps for one slow reader before it closes the connection.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024;
 
-/// After being parked so often a connection is busy: it gets a lasting poll, which saves arming one
-/// for each message. Idle ones do without, because closing must find and remove it.
+/// After being parked so often within `BUSY_WINDOW` a connection is busy: it gets a lasting poll,
+/// which saves arming one for each message. Others do without, because closing must find and remove
+/// it.
 pub const PARKED_OFTEN: u32 = 16;
+
+/// The time in which it counts how often a connection is parked.
+pub const BUSY_WINDOW: Duration = Duration::from_secs(4);
 
 /// Services' own sends (pushes) and closes carried out in one pass of a shard.
 pub const PUSHES_PER_PASS: usize = 256;
@@ -61,8 +72,8 @@ pub const CLOSES_PER_PASS: usize = 128;
 /// default `netdev_max_backlog`.
 pub const DEFAULT_CONCURRENCY: u32 = 512;
 
-/// Messages in flight of one client shard while it holds or audits; beyond it sends wait, and
-/// the wait counts in the latency.
+/// Messages in flight of one client shard while it holds; beyond it sends wait, and the wait
+/// counts in the latency.
 pub const PROBES_IN_FLIGHT: usize = 65_536;
 
 /// Connects of one client shard that fail in a row, without a success between them, before it

@@ -23,11 +23,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, MAX_PENDING_BYTES, PARKED_OFTEN};
+use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUSY_WINDOW, PARKED_OFTEN, RECEIVES_IN_FLIGHT};
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -37,8 +37,11 @@ use crate::token::{ConnId, Operation, Token};
 /// How to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// An orderly end: FIN, and TIME_WAIT on the side that closes first.
+    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
+    /// the side that closes first.
     Fin,
+    /// FIN at once; what has not been sent is dropped.
+    Now,
     /// At once: RST, nothing left behind.
     Reset,
 }
@@ -72,6 +75,14 @@ pub(crate) struct Lane<S> {
     pub table: Table<S>,
 }
 
+impl<S: Default> Lane<S> {
+    /// The connection in a slot, if one stands there.
+    fn live(&self, index: usize, slot: u32) -> Option<ConnId> {
+        let row = self.table.row(slot);
+        (row.phase == Phase::Live).then(|| ConnId::new(index, slot, row.generation))
+    }
+}
+
 /// The connections of one shard; `S` is the driver's state in each row.
 pub struct Net<S> {
     pub(crate) lanes: Vec<Lane<S>>,
@@ -89,6 +100,11 @@ pub struct Net<S> {
     max_pending: usize,
     pub(crate) buffers: Buffers,
     pending: HashMap<ConnId, Vec<u8>>,
+    /// Readable connections that wait for a receive.
+    waiting: VecDeque<ConnId>,
+    started: Instant,
+    /// The current `BUSY_WINDOW` since `started`.
+    window: u64,
     /// Connections that ended and whose driver was not told yet.
     pub(crate) ended: VecDeque<(ConnId, Why)>,
     counters: Arc<Counters>,
@@ -145,9 +161,12 @@ impl<S: Default> Net<S> {
             hungry: false,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
-            max_pending: plan.max_pending.max(MAX_PENDING_BYTES.min(crate::limits::BUFFER_BYTES)),
+            max_pending: plan.max_pending.max(BUFFER_BYTES),
             buffers: Buffers::default(),
             pending: HashMap::new(),
+            waiting: VecDeque::new(),
+            started: Instant::now(),
+            window: 0,
             ended: VecDeque::new(),
             counters,
         })
@@ -211,10 +230,8 @@ impl<S: Default> Net<S> {
         for (index, lane) in self.lanes.iter().enumerate() {
             let end = start + lane.table.slots() as usize;
             for at in place.max(start)..end {
-                let slot = (at - start) as u32;
-                let row = lane.table.row(slot);
-                if row.phase == Phase::Live {
-                    return Some((ConnId::new(index, slot, row.generation), at + 1));
+                if let Some(conn) = lane.live(index, (at - start) as u32) {
+                    return Some((conn, at + 1));
                 }
             }
             start = end;
@@ -222,15 +239,32 @@ impl<S: Default> Net<S> {
         None
     }
 
-    /// Closes up to `most` live connections from a place on. Returns the place after the last, and
-    /// whether there was none left.
-    pub fn close_some(&mut self, mut place: usize, most: usize, how: How) -> Result<(usize, bool)> {
+    /// Closes up to `most` live connections before a place, or of all for `None`, the last ones
+    /// first: their polls were armed last and are found first. Returns the place before which the
+    /// others are, and whether there was none left.
+    pub fn close_some(&mut self, place: Option<usize>, most: usize, how: How) -> Result<(usize, bool)> {
+        let mut place = place.unwrap_or(usize::MAX);
         for _ in 0..most {
-            let Some((conn, next)) = self.next_live(place) else { return Ok((place, true)) };
+            let Some((conn, before)) = self.last_live(place) else { return Ok((0, true)) };
             self.close(conn, how, Why::Ours)?;
-            place = next;
+            place = before;
         }
         Ok((place, false))
+    }
+
+    /// The last live connection before a place, and its own place.
+    fn last_live(&self, place: usize) -> Option<(ConnId, usize)> {
+        let mut end: usize = self.lanes.iter().map(|lane| lane.table.slots() as usize).sum();
+        for (index, lane) in self.lanes.iter().enumerate().rev() {
+            let start = end - lane.table.slots() as usize;
+            for at in (start..end.min(place)).rev() {
+                if let Some(conn) = lane.live(index, (at - start) as u32) {
+                    return Some((conn, at));
+                }
+            }
+            end = start;
+        }
+        None
     }
 
     /// Slots in use, by connections that stand, open or close.
@@ -242,26 +276,27 @@ impl<S: Default> Net<S> {
     /// whose unsent bytes would exceed the limit is closed as a slow reader.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
         let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
+        if row.flags.has(Flags::ENDING) {
+            return Ok(());
+        }
         if row.flags.has(Flags::BUSY) {
             return self.keep_for_later(conn, bytes);
-        }
-        if bytes.len() <= crate::limits::BUFFER_BYTES {
-            let mut buffer = self.buffers.take();
-            buffer.bytes()[..bytes.len()].copy_from_slice(bytes);
-            return self.send_buffer(conn, buffer, 0..bytes.len());
         }
         if bytes.len() > self.max_pending {
             self.counters.slow_readers.add(1);
             return self.close(conn, How::Reset, Why::SlowReader);
         }
-        self.set(conn, Flags::BUSY);
-        self.counters.bytes_out.add(bytes.len() as u64);
-        self.park(conn, bytes.to_vec())
+        self.send_bytes(conn, bytes.to_vec())
     }
 
-    /// Closes a connection that stands; anything else is left alone.
+    /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
+    /// something in the kernel is closed when that is done, as `Why::Ours`.
     pub fn close(&mut self, conn: ConnId, how: How, why: Why) -> Result<()> {
         let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
+        if how == How::Fin && row.flags.any(Flags::BUSY.or(Flags::QUEUED)) {
+            row.flags.set(Flags::ENDING);
+            return Ok(());
+        }
         row.phase = Phase::Closing;
         self.counters.live.sub(1);
         self.counters.closed.add(1);
@@ -289,6 +324,8 @@ impl<S: Default> Net<S> {
         for lane in &mut self.lanes[..self.used] {
             lane.ring.wake_on_completion(wake);
         }
+        // Who looks for work after this must not see the queues as they were before.
+        fence(Ordering::SeqCst);
     }
 
     /// A connection stands: park it. `false` if there is no room for it and it is being refused.
@@ -332,6 +369,17 @@ impl<S: Default> Net<S> {
         self.paused
     }
 
+    /// Goes on with readable connections that had to wait, as far as there is room now.
+    pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
+        self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
+        for _ in 0..self.waiting.len().min(RECEIVES_IN_FLIGHT) {
+            if let Some(conn) = self.waiting.pop_front() {
+                self.go_on(conn)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Queues accepts wherever one is wanted and a slot is free.
     pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
         if self.paused.is_some_and(|until| now < until) {
@@ -346,14 +394,14 @@ impl<S: Default> Net<S> {
         let Some(row) = self.row(conn) else { return Ok(()) };
         row.phase = Phase::Closing;
         self.ended.push_back((conn, Why::NeverOpened(errno)));
-        self.dismantle(conn, How::Fin)
+        self.dismantle(conn, How::Now)
     }
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
         if !armed {
-            row.flags.clear(Flags::POLLING.and(Flags::LASTING));
+            row.flags.clear(Flags::POLLING.or(Flags::LASTING));
         }
         if row.phase != Phase::Live {
             self.release_if_done(conn);
@@ -373,10 +421,8 @@ impl<S: Default> Net<S> {
         }
         if row.flags.has(Flags::QUEUED) {
             row.flags.clear(Flags::QUEUED);
-            row.flags.set(Flags::BUSY);
             let bytes = self.pending.remove(&conn).unwrap_or_default();
-            self.counters.bytes_out.add(bytes.len() as u64);
-            return self.park(conn, bytes);
+            return self.send_bytes(conn, bytes);
         }
         self.go_on(conn)
     }
@@ -493,10 +539,12 @@ impl<S: Default> Net<S> {
     }
 
     fn arm(&mut self, conn: ConnId) -> Result<()> {
+        // The window in the upper half, how often it was parked within in the lower.
+        let window = (self.window as u32) << 16;
         let Some(row) = self.row(conn) else { return Ok(()) };
-        row.link = (row.link + 1).min(PARKED_OFTEN);
-        let lasting = row.link == PARKED_OFTEN;
-        row.flags.set(if lasting { Flags::POLLING.and(Flags::LASTING) } else { Flags::POLLING });
+        row.link = if row.link & !0xffff == window { row.link.saturating_add(1) } else { window | 1 };
+        let lasting = row.link & 0xffff >= PARKED_OFTEN;
+        row.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
 
@@ -506,6 +554,14 @@ impl<S: Default> Net<S> {
         if row.phase != Phase::Live || row.flags.has(Flags::BUSY) {
             return Ok(());
         }
+        if row.flags.has(Flags::ENDING) {
+            return self.close(conn, How::Fin, Why::Ours);
+        }
+        if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.receives() >= RECEIVES_IN_FLIGHT {
+            self.waiting.push_back(conn);
+            return Ok(());
+        }
+        let Some(row) = self.row(conn) else { return Ok(()) };
         if row.flags.has(Flags::READABLE) {
             row.flags.clear(Flags::READABLE);
             row.flags.set(Flags::BUSY);
@@ -513,6 +569,18 @@ impl<S: Default> Net<S> {
             return self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer);
         }
         if row.flags.has(Flags::POLLING) { Ok(()) } else { self.arm(conn) }
+    }
+
+    /// Sends bytes of any length on a connection with nothing in the kernel.
+    fn send_bytes(&mut self, conn: ConnId, bytes: Vec<u8>) -> Result<()> {
+        if bytes.len() <= BUFFER_BYTES {
+            let mut buffer = self.buffers.take();
+            buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
+            return self.send_buffer(conn, buffer, 0..bytes.len());
+        }
+        self.set(conn, Flags::BUSY);
+        self.counters.bytes_out.add(bytes.len() as u64);
+        self.park(conn, bytes)
     }
 
     fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
@@ -555,7 +623,7 @@ impl<S: Default> Net<S> {
         let token = conn.token(Operation::Close);
         // A reset fires the poll by itself, which ends one that is not lasting. Finding a poll to
         // remove it is what closing would spend most of its time on.
-        if polling && (lasting || how == How::Fin) {
+        if polling && (lasting || how != How::Reset) {
             ring.remove_poll(token)?;
         }
         if ring.has_parked_send(token) {
@@ -566,7 +634,7 @@ impl<S: Default> Net<S> {
 
     fn release_if_done(&mut self, conn: ConnId) {
         let Some(row) = self.row(conn) else { return };
-        if row.phase == Phase::Closing && !row.flags.any(Flags::POLLING.and(Flags::BUSY).and(Flags::FINISHING)) {
+        if row.phase == Phase::Closing && !row.flags.any(Flags::POLLING.or(Flags::BUSY).or(Flags::FINISHING)) {
             self.release(conn);
         }
     }

@@ -4,6 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+/// As good as never, and no clock arithmetic overflows: 30 years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// An even pace from a start, or as fast as possible.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -21,7 +24,8 @@ impl Pace {
 
     /// When event number `index` (from 0) should start; `None` when unpaced: whenever it does.
     pub fn intended(&self, index: u64) -> Option<Instant> {
-        self.rate.map(|rate| self.start + Duration::from_secs_f64(index as f64 / rate))
+        let after = |rate: f64| Duration::try_from_secs_f64(index as f64 / rate).unwrap_or(FAR).min(FAR);
+        self.rate.map(|rate| self.start + after(rate))
     }
 
     /// Whether event number `index` may start at `now`.
@@ -44,6 +48,14 @@ mod tests {
             prop_assert!(pace.is_due(index, a));
             prop_assert!(!pace.is_due(index + 1, a));
         }
+    }
+
+    #[test]
+    fn a_pace_too_slow_to_live_is_no_overflow() {
+        let now = Instant::now();
+        let pace = Pace::new(now, Some(1e-300));
+        assert!(pace.is_due(0, now) && !pace.is_due(1, now));
+        assert!(pace.intended(u64::MAX).is_some());
     }
 
     #[test]

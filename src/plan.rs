@@ -132,7 +132,6 @@ pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
 fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
     let shards = goal.cores.len() as u64;
     let ports = goal.ports.count() as u64;
-    let shared = goal.sharing == PortSharing::All || shards > ports;
     let plan = |(index, core): (usize, &usize)| {
         let index = index as u64;
         let mine: Vec<u16> = match goal.sharing {
@@ -141,13 +140,19 @@ fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
             PortSharing::Subset => share(ports, shards, index).map(|p| goal.ports.nth(p)).collect(),
         };
         let accepts = (ACCEPTS_IN_FLIGHT / mine.len()).clamp(ACCEPTS_PER_LISTENER, 64);
-        let capacity = if shared {
-            // The kernel spreads connections by hash: four standard deviations of a binomial.
-            let even = connections.div_ceil(shards);
-            (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections)
+        // Shards that share each of these ports. A client that takes the ports in turn gives the first
+        // ones one more.
+        let sharers = match goal.sharing {
+            PortSharing::All => shards,
+            PortSharing::Subset => (shards / ports + u64::from(index % ports < shards % ports)).max(1),
+        };
+        let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
+        let capacity = if sharers > 1 {
+            // The kernel spreads them by hash: four standard deviations of a binomial.
+            let even = offered.div_ceil(sharers);
+            (even + 4 * (even as f64).sqrt().ceil() as u64).min(offered)
         } else {
-            // A client that takes the ports in turn gives the first ones one more.
-            connections.min(connections.div_ceil(ports) * mine.len() as u64)
+            offered
         };
         let slots = capacity + (accepts * mine.len()) as u64;
         ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile) }
@@ -165,7 +170,9 @@ fn needs(plans: &[ShardPlan]) -> Needs {
 /// The rings that hold `slots` slots where one may have at most `nofile`: full ones, then the rest.
 pub fn rings(slots: u64, nofile: u64) -> Vec<u32> {
     let each = slots_each(nofile);
-    (0..slots.div_ceil(each)).map(|i| each.min(slots - i * each) as u32).collect()
+    // More rings than a shard can name are as bad as one more.
+    let count = slots.div_ceil(each).min(RINGS_PER_SHARD as u64 + 1);
+    (0..count).map(|i| each.min(slots - i * each) as u32).collect()
 }
 
 fn slots_each(nofile: u64) -> u64 {
@@ -324,10 +331,12 @@ mod tests {
             }
             served.dedup();
             prop_assert_eq!(served.len(), ports as usize);
-            // Also when they come to the ports in turn.
-            for plan in plans.iter().filter(|_| cores <= ports as usize) {
-                let comes = |port: &u16| share(connections, u64::from(ports), u64::from(port - 8888)).count() as u64;
-                prop_assert!(plan.ports.iter().map(comes).sum::<u64>() <= plan.capacity);
+            // Also when they come to the ports in turn: the shards of a port have room for its share.
+            let comes = |port: u16| { let part = share(connections, u64::from(ports), u64::from(port - 8888)); part.end - part.start };
+            for plan in &plans {
+                let offered: u64 = plan.ports.iter().map(|port| comes(*port)).sum();
+                let sharers: Vec<_> = plans.iter().filter(|other| other.ports == plan.ports).collect();
+                prop_assert!(offered <= sharers.iter().map(|sharer| sharer.capacity).sum::<u64>());
             }
             prop_assert!(plans.iter().map(|p| p.capacity).sum::<u64>() >= connections);
             for plan in &plans {

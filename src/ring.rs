@@ -75,7 +75,8 @@ pub enum Outcome {
         /// Trying again at once would be in vain.
         pause: bool,
     },
-    /// The plain socket could not be put into the slot; its connect is cancelled.
+    /// The plain socket could not be put into the slot. Its connect is cancelled without a completion
+    /// (`REQ_F_SKIP_LINK_CQES`): this is all that comes of the dial.
     InstallFailed(Errno),
     /// The connect succeeded.
     Connected,
@@ -263,6 +264,11 @@ impl Ring {
         self.push(&[entry.user_data(token.pack())])
     }
 
+    /// Receives in flight.
+    pub fn receives(&self) -> usize {
+        self.receiving.len()
+    }
+
     /// Whether the tenant has a parked send in the kernel.
     pub fn has_parked_send(&self, token: Token) -> bool {
         !self.parked.is_empty() && self.parked.contains_key(&token.with(Operation::ParkedSend).pack())
@@ -417,7 +423,7 @@ impl Ring {
             }
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
-            Operation::Install | Operation::Cancel | Operation::Reset | Operation::Shutdown => Outcome::Settled,
+            Operation::Install | Operation::Cancel | Operation::Reset => Outcome::Settled,
         };
         Ok(Completion { token, outcome })
     }

@@ -216,7 +216,14 @@ impl ShardStart {
         let next_tick = service.interval().map(|every| Instant::now() + every);
         // The owner is waiting for this.
         let _ = self.ready.send(self.index);
-        Ok(Accepting { service, outbox: Outbox::default(), next_tick, closing: None, _ended: self.ended })
+        Ok(Accepting {
+            service,
+            outbox: Outbox::default(),
+            next_tick,
+            stopping: false,
+            closing: None,
+            _ended: self.ended,
+        })
     }
 }
 
@@ -225,7 +232,9 @@ struct Accepting<S: Service> {
     service: S,
     outbox: Outbox,
     next_tick: Option<Instant>,
-    /// While stopping: the place up to which connections were closed.
+    /// While stopping: the accepts were cancelled.
+    stopping: bool,
+    /// While stopping: the place before which connections are still to be closed.
     closing: Option<usize>,
     _ended: Ended,
 }
@@ -237,12 +246,15 @@ impl<S: Service> Driver for Accepting<S> {
         if let Some(state) = net.state(conn) {
             self.service.opened(conn, state, &mut self.outbox);
         }
-        Ok(())
+        self.deliver(net)
     }
 
     fn received(&mut self, net: &mut Net<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        let state = net.state(conn);
-        Ok(state.map_or(Reply::Nothing, |state| self.service.received(conn, state, data, &mut self.outbox)))
+        let Some(state) = net.state(conn) else { return Ok(Reply::Nothing) };
+        let reply = self.service.received(conn, state, data, &mut self.outbox);
+        // Before anything more is received: an answer must not come after the peer's end.
+        self.deliver(net)?;
+        Ok(reply)
     }
 
     fn ended(&mut self, net: &mut Net<S::State>, conn: ConnId, _: Why) -> Result<()> {
@@ -260,12 +272,7 @@ impl<S: Service> Driver for Accepting<S> {
             self.service.tick(&mut self.outbox);
             self.next_tick = self.service.interval().map(|every| now + every.max(Duration::from_millis(1)));
         }
-        for item in (0..PUSHES_PER_PASS).map_while(|_| self.outbox.items.pop_front()) {
-            match item {
-                Item::Send(to, bytes) => net.send(to, &bytes)?,
-                Item::Close(conn) => net.close(conn, How::Fin, Why::Ours)?,
-            }
-        }
+        self.deliver(net)?;
         Ok(match self.next_tick {
             _ if !self.outbox.items.is_empty() => Turn::Again,
             Some(at) => Turn::At(at),
@@ -275,14 +282,25 @@ impl<S: Service> Driver for Accepting<S> {
 }
 
 impl<S: Service> Accepting<S> {
+    /// Carries out what the service wants, a bounded number of sends and closes at a time.
+    fn deliver(&mut self, net: &mut Net<S::State>) -> Result<()> {
+        for item in (0..PUSHES_PER_PASS).map_while(|_| self.outbox.items.pop_front()) {
+            match item {
+                Item::Send(to, bytes) => net.send(to, &bytes)?,
+                Item::Close(conn) => net.close(conn, How::Fin, Why::Ours)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Closes a bounded number of connections a turn until none is left.
     fn drain(&mut self, net: &mut Net<S::State>) -> Result<Turn> {
-        if self.closing.is_none() {
+        if !std::mem::replace(&mut self.stopping, true) {
             net.stop_listening()?;
         }
-        let (place, at_end) = net.close_some(self.closing.unwrap_or(0), CLOSES_PER_PASS, How::Fin)?;
-        // Whoever came while its accept was being cancelled may stand before that place.
-        self.closing = Some(if at_end { 0 } else { place });
+        let (place, at_end) = net.close_some(self.closing, CLOSES_PER_PASS, How::Now)?;
+        // Whoever came while its accept was being cancelled may stand behind that place.
+        self.closing = (!at_end).then_some(place);
         match (at_end, net.in_use()) {
             (true, 0) => Ok(Turn::Done),
             (true, _) => Ok(Turn::Idle),

@@ -12,12 +12,13 @@ pub enum Reply {
     /// Send this part of the received bytes back, straight from the receive buffer. The service
     /// may have changed them in place.
     Back(Range<usize>),
-    /// Close the connection.
+    /// Close the connection, after what is on its way to it.
     Close,
 }
 
 /// What a service wants done beside replying: bytes for any connection of its shard, and closes.
-/// The shard carries them out in order, a bounded number a pass.
+/// The shard carries them out in order, before it replies and before it receives more, unless they
+/// are so many (`limits::PUSHES_PER_PASS`) that they take several passes.
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub(crate) items: std::collections::VecDeque<Item>,
@@ -44,7 +45,7 @@ impl Outbox {
         self.items.extend(to.into_iter().map(|to| Item::Send(to, bytes.clone())));
     }
 
-    /// Closes a connection of this shard.
+    /// Closes a connection of this shard, after what is on its way to it.
     pub fn close(&mut self, conn: ConnId) {
         self.items.push_back(Item::Close(conn));
     }

@@ -17,7 +17,7 @@ use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
 use crate::error::{Error, Result};
-use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH};
+use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
@@ -215,14 +215,19 @@ impl<D: Driver> Shard<D> {
             self.drain(lane, now)?;
         }
         self.net.replenish(now)?;
+        self.net.resume(now)?;
         Ok(worked)
     }
 
     fn drain(&mut self, lane: usize, now: Instant) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
-        loop {
+        let mut emptied = false;
+        // What is handed on may fill the submission queue, whose early submission completes more:
+        // peers that never stop sending could keep us here, and the rest of the shard deaf.
+        for _ in 0..REAPS_PER_PASS {
             self.net.lanes[lane].ring.reap(&mut batch)?;
             if batch.is_empty() {
+                emptied = true;
                 break;
             }
             for completion in batch.drain(..) {
@@ -230,8 +235,10 @@ impl<D: Driver> Shard<D> {
                 self.tell_ended()?;
             }
         }
-        self.finish_sends(lane)?;
         self.batch = batch;
+        if emptied {
+            self.finish_sends(lane)?;
+        }
         Ok(())
     }
 
@@ -275,17 +282,18 @@ impl<D: Driver> Shard<D> {
                 net.buffers.put(buffer);
                 net.unbusy(conn)?;
             }
-            Outcome::End(buffer) => self.broken(conn, Some(buffer), How::Fin, Why::PeerEnded)?,
+            Outcome::End(buffer) => self.broken(conn, Some(buffer), Why::PeerEnded)?,
             Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
-                self.broken(conn, Some(buffer), How::Fin, Why::Broken(errno))?;
+                self.broken(conn, Some(buffer), Why::Broken(errno))?;
             }
             Outcome::SentShort(buffer, rest) => net.sent_short(conn, buffer, rest)?,
             Outcome::ParkedSent => net.unbusy(conn)?,
-            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, How::Fin, Why::Broken(errno))?,
+            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, Why::Broken(errno))?,
             Outcome::CancelTooLate => net.cancel_again(conn)?,
             Outcome::Closed => net.closed(conn),
-            // A failed install also fails its connect, which is what ends the dial.
-            Outcome::InstallFailed(_) | Outcome::Settled => {}
+            // Its connect was cancelled without a completion of its own.
+            Outcome::InstallFailed(errno) => net.dial_failed(conn, errno)?,
+            Outcome::Settled => {}
         }
         Ok(())
     }
@@ -318,11 +326,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn broken(&mut self, conn: ConnId, buffer: Option<crate::ring::Buffer>, how: How, why: Why) -> Result<()> {
+    fn broken(&mut self, conn: ConnId, buffer: Option<crate::ring::Buffer>, why: Why) -> Result<()> {
         if let Some(buffer) = buffer {
             self.net.buffers.put(buffer);
         }
-        self.net.close(conn, how, why)?;
+        self.net.close(conn, How::Now, why)?;
         self.net.unbusy(conn)
     }
 

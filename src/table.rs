@@ -40,14 +40,12 @@ impl Flags {
     pub const READABLE: Flags = Flags(1 << 2);
     /// Bytes wait in the shard to be sent after the send in the kernel.
     pub const QUEUED: Flags = Flags(1 << 3);
-    /// The peer sends nothing more.
-    pub const ENDED: Flags = Flags(1 << 4);
-    /// A close, reset or install waits in the kernel.
-    pub const FINISHING: Flags = Flags(1 << 5);
+    /// A close waits in the kernel.
+    pub const FINISHING: Flags = Flags(1 << 4);
+    /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
+    pub const ENDING: Flags = Flags(1 << 6);
     /// The poll is a lasting one.
-    pub const LASTING: Flags = Flags(1 << 7);
-    /// Once closed, the connection counts as refused: it came when the shard was full.
-    pub const REFUSED: Flags = Flags(1 << 6);
+    pub const LASTING: Flags = Flags(1 << 5);
 
     /// Whether every bit of `other` is set.
     pub fn has(self, other: Flags) -> bool {
@@ -69,8 +67,8 @@ impl Flags {
         self.0 &= !other.0;
     }
 
-    /// The bits of both.
-    pub const fn and(self, other: Flags) -> Flags {
+    /// The bits of either.
+    pub const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 }
@@ -81,7 +79,7 @@ pub struct Row<S> {
     /// Which tenant this is.
     pub generation: u32,
     /// While free: the next free slot. While opening: the listener. While live: how often it was
-    /// parked, up to `limits::PARKED_OFTEN`.
+    /// parked lately, see `net.rs`.
     pub link: u32,
     /// Where it is in its life.
     pub phase: Phase,

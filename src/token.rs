@@ -26,14 +26,12 @@ pub enum Operation {
     Cancel = 8,
     /// Resetting a connection (connect to AF_UNSPEC).
     Reset = 9,
-    /// Shutting down the sending side.
-    Shutdown = 10,
     /// Closing the slot's descriptor.
-    Close = 11,
+    Close = 10,
 }
 
 impl Operation {
-    const ALL: [Operation; 11] = [
+    const ALL: [Operation; 10] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -43,7 +41,6 @@ impl Operation {
         Operation::ParkedSend,
         Operation::Cancel,
         Operation::Reset,
-        Operation::Shutdown,
         Operation::Close,
     ];
 }
@@ -125,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..11) {
+        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..10) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }

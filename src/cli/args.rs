@@ -209,6 +209,9 @@ pub enum CloseName {
     Rst,
 }
 
+/// The shortest time between two messages of a connection.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Addresses as typed: one, or a block of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressBlock(Vec<IpAddr>);
@@ -220,8 +223,9 @@ impl ClientArguments {
                 return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
             }
         }
-        if self.interval.is_some_and(|interval| interval.is_zero()) {
-            return Err(Error::usage("--interval 0s", "messages need some distance", "try 1s"));
+        if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
+            let means = "messages of one connection are at least 1 ms apart";
+            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
         }
         if self.hello.len() > crate::limits::BUFFER_BYTES {
             let saw = format!("--hello of {} bytes", self.hello.len());
@@ -248,7 +252,7 @@ impl ClientArguments {
                 AuditName::Off => Audit::Off,
             },
             close: match self.close {
-                CloseName::Fin => How::Fin,
+                CloseName::Fin => How::Now,
                 CloseName::Rst => How::Reset,
             },
             hello: self.hello.clone(),
@@ -274,20 +278,27 @@ pub struct DemoArguments {
     pub json: Option<PathBuf>,
 }
 
+/// The longest time that can be asked for: a year, which no clock arithmetic of ours overflows.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A time such as 10s, 500ms or 1m30s; a bare number is seconds.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Ok(Duration::from_secs(seconds.into()));
-    }
-    humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))
+    let time = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))?,
+    };
+    if time > LONGEST { Err("at most a year, please".to_owned()) } else { Ok(time) }
 }
+
+/// The slowest rate: one connection in a quarter of an hour.
+const SLOWEST: f64 = 0.001;
 
 /// A rate such as 5000 or 5000/s.
 fn rate(text: &str) -> std::result::Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     match number.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("a rate is a number above 0, such as 5000/s".to_owned()),
+        Ok(rate) if rate.is_finite() && rate >= SLOWEST => Ok(rate),
+        _ => Err(format!("a rate is a number of {SLOWEST} or more, such as 5000/s")),
     }
 }
 
@@ -343,7 +354,7 @@ fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
         IpAddr::V4(_) => IpAddr::from((n as u32).to_be_bytes()),
         IpAddr::V6(_) => IpAddr::from(n.to_be_bytes()),
     };
-    Ok(AddressBlock((first + edge..first + size - edge).map(nth).collect()))
+    Ok(AddressBlock((first + edge..=first + (size - 1 - edge)).map(nth).collect()))
 }
 
 #[cfg(test)]
@@ -368,6 +379,7 @@ mod tests {
             (6, "10.0.0.1".into(), "10.0.0.6".into())
         );
         assert_eq!(address_block("fd00::/126").unwrap().0.len(), 4);
+        assert_eq!(address_block("ffff:ffff:ffff:ffff:ffff:ffff:ffff:0/112").unwrap().0.len(), 65_536);
         assert_eq!(address_block("10.0.0.7").unwrap().0.len(), 1);
     }
 
@@ -376,8 +388,11 @@ mod tests {
         for text in ["", "a", "3-1", "1,1", "0-9999999"] {
             assert!(core_list(text).is_err(), "{text}");
         }
-        for text in ["0", "-1", "x", "inf", "nan"] {
+        for text in ["0", "-1", "x", "inf", "nan", "1e-300"] {
             assert!(rate(text).is_err(), "{text}");
+        }
+        for text in ["99999999d", "x", "-1s"] {
+            assert!(duration(text).is_err(), "{text}");
         }
         for text in ["10.0.0.0/33", "10.0.0.0/8", "fd00::/64", "x/8", "10.0.0/8", "host"] {
             assert!(address_block(text).is_err(), "{text}");

@@ -140,10 +140,9 @@ impl Observer for Display {
         let length = if phase == Phase::Hold { options.hold.as_millis() as u64 } else { options.connections };
         let bar = ProgressBar::new(length);
         // A template that does not parse would only cost the bar its looks.
-        if let Ok(style) = ProgressStyle::with_template("{prefix:8} {bar:30} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:14} {wide_msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(phase.name());
         self.bar = Some(bar);
     }
 

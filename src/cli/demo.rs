@@ -30,8 +30,9 @@ const STATS_INTERVAL: &str = "200ms";
 
 /// Runs the demo.
 pub fn run(arguments: &DemoArguments) -> Result<Ended> {
-    if arguments.connections == 0 {
-        return Err(Error::usage("--connections 0", "a demo opens at least one", "try --connections 1000000"));
+    if arguments.connections == 0 || arguments.connections > u64::from(u32::MAX) {
+        let saw = format!("--connections {}", arguments.connections);
+        return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
     let target = arguments.json.as_deref().map(Target::open).transpose()?;

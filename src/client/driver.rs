@@ -75,6 +75,7 @@ impl Opening {
             swept: now,
             next: self.numbers.start,
             place: 0,
+            closing: None,
             pace: Pace::new(now, None),
             failures_in_a_row: 0,
             sent: 0,
@@ -113,15 +114,17 @@ pub struct Dialing {
     swept: Instant,
     /// Ramp: the next connection to dial.
     next: u64,
-    /// Audits, hold and close: where in the tables we are.
+    /// Audits and hold: where in the tables we are.
     place: usize,
+    /// Close: the place before which connections are still to be closed.
+    closing: Option<usize>,
     /// Ramp and hold: when connects or messages should start.
     pace: Pace,
     /// Ramp: failures since the last success.
     failures_in_a_row: u64,
     /// Hold: messages due so far.
     sent: u64,
-    /// Counts messages of all kinds, so that no two echoes are alike.
+    /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     window: Window,
     scratch: Vec<u8>,
@@ -210,6 +213,9 @@ impl Driver for Dialing {
                 return Ok(());
             }
         };
+        if self.phase == Phase::Close {
+            self.is.progress.closed.add(1);
+        }
         self.failed(net, conn, cause);
         Ok(())
     }
@@ -369,14 +375,14 @@ impl Dialing {
     }
 
     fn close(&mut self, net: &mut Connections) -> Result<Turn> {
-        if self.place == 0 {
+        if self.closing.is_none() {
             for conn in self.window.late(Instant::now(), Duration::ZERO, Duration::MAX) {
                 net.cancel_dial(conn)?;
             }
         }
-        let (place, at_end) = net.close_some(self.place, CLOSES_PER_PASS, self.is.options.close)?;
-        // A dial that opened all the same may stand before that place.
-        self.place = if at_end { 0 } else { place };
+        let (place, at_end) = net.close_some(self.closing, CLOSES_PER_PASS, self.is.options.close)?;
+        // A dial that opened all the same may stand behind that place.
+        self.closing = (!at_end).then_some(place);
         Ok(match (at_end, net.in_use()) {
             (true, 0) => Turn::Done,
             (true, _) => Turn::Idle,
@@ -443,8 +449,9 @@ impl Dialing {
             }
             Kind::Message => {
                 let interval = self.is.options.interval.unwrap_or_default();
-                self.echo.record_with_omitted(now.duration_since(probe.intended), interval);
-                self.echo_service.record(now.duration_since(probe.started));
+                let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
+                self.echo.record_with_omitted(late, service, interval);
+                self.echo_service.record(service);
             }
         }
     }
@@ -474,7 +481,6 @@ impl Dialing {
         self.forget(net, conn);
         let progress = &self.is.progress;
         if self.phase == Phase::Close {
-            progress.closed.add(1);
             return;
         }
         if proved {

@@ -11,7 +11,7 @@ use crate::limits::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::sys;
 
 /// Every kernel operation in use, probed at start-up.
-pub const REQUIRED: [(u8, &str); 10] = [
+pub const REQUIRED: [(u8, &str); 9] = [
     (opcode::Accept::CODE, "ACCEPT"),
     (opcode::FilesUpdate::CODE, "FILES_UPDATE"),
     (opcode::Connect::CODE, "CONNECT"),
@@ -20,7 +20,6 @@ pub const REQUIRED: [(u8, &str); 10] = [
     (opcode::Recv::CODE, "RECV"),
     (opcode::Send::CODE, "SEND"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
-    (opcode::Shutdown::CODE, "SHUTDOWN"),
     (opcode::Close::CODE, "CLOSE"),
 ];
 

@@ -164,6 +164,25 @@ fn a_lasting_poll_stays_until_it_is_removed() {
     assert!(matches!(done[0].outcome, Outcome::Ready { armed: false }), "{done:?}");
 }
 
+/// A socket that cannot be installed ends its dial with one completion, not with two, nor with none.
+#[test]
+fn a_failed_install_is_all_that_comes_of_a_dial() {
+    let doorbell = Doorbell::new().unwrap();
+    let mut ring = Ring::new(4, TINY, doorbell.raw()).unwrap();
+    ring.dial(1_000_000, "127.0.0.1:9".parse().unwrap(), token(0)).unwrap();
+    ring.poll(token(1), false).unwrap();
+    // The poll of an empty slot fails behind it: whatever came of the dial is there by then.
+    let done = gather(&mut ring, 2);
+    ring.enter().unwrap();
+    let mut more = Vec::new();
+    ring.reap(&mut more).unwrap();
+    let of_dial = done.iter().chain(&more).filter(|one| one.token.slot == 0).collect::<Vec<_>>();
+    assert!(
+        matches!(of_dial[..], [Completion { outcome: Outcome::InstallFailed(Errno::EBADF), .. }]),
+        "{done:?} {more:?}"
+    );
+}
+
 #[test]
 fn this_host_has_every_operation() {
     probe().unwrap();

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use c1m::host::Cores;
 use c1m::plan::Ports;
 use c1m::server::{Options, Server};
-use c1m::service::{Echo, Outbox, Reply, Service};
+use c1m::service::{Echo, Outbox, Reply, Service, Sink};
 use c1m::stats::Snapshot;
 use c1m::sys::Resource;
 use c1m::token::ConnId;
@@ -316,6 +317,10 @@ impl Service for Room {
                 Reply::Nothing
             }
             b"bye" => Reply::Close,
+            b"farewell" => {
+                out.send(conn, b"goodbye");
+                Reply::Close
+            }
             b"out" => {
                 for other in self.open.iter().filter(|other| **other != conn) {
                     out.close(*other);
@@ -347,7 +352,8 @@ fn a_service_has_state_pushes_and_closes() {
         expect(stream, b"welcome");
     }
     a.write_all(b"12345").unwrap();
-    expect(&mut a, b"12345105 ");
+    // What a service sends goes before its reply.
+    expect(&mut a, b"105 12345");
     a.write_all(b"all").unwrap();
     for stream in [&mut a, &mut b, &mut c] {
         expect(stream, b"to all");
@@ -361,6 +367,57 @@ fn a_service_has_state_pushes_and_closes() {
     expect(&mut a, b"to all");
     drop(a);
     running.expect_empty();
+}
+
+#[test]
+fn what_a_service_sends_arrives_before_the_end() {
+    let running = Running::start(64, |_| Room::default());
+    for _ in 0..50 {
+        // Its answer is pushed, and the peer's end comes along with the question.
+        let mut half = running.connect();
+        half.write_all(b"12345").unwrap();
+        half.shutdown(Shutdown::Write).unwrap();
+        let mut all = String::new();
+        half.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "welcome105 12345");
+        // The service itself closes, after what it sent.
+        let mut told = running.connect();
+        told.write_all(b"farewell").unwrap();
+        let mut all = String::new();
+        told.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "welcomegoodbye");
+    }
+    running.expect_empty();
+}
+
+/// More peers that never stop sending than a submission queue has entries: the shard still accepts
+/// others and still ends when it is told to.
+#[test]
+fn a_flood_of_bytes_leaves_the_shard_its_turn() {
+    const FLOODERS: usize = 600;
+    Resource::Files.raise().unwrap();
+    let running = Running::start(1_000, |_| Sink);
+    let streams: Vec<TcpStream> = (0..FLOODERS).map(|_| running.connect()).collect();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let chunk = vec![7; 65_536];
+            streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+            while !stop.load(Ordering::Relaxed) {
+                for mut stream in &streams {
+                    // Full, or closed by the server: either way the next one.
+                    let _ = stream.write(&chunk);
+                }
+            }
+        });
+        eventually("the flood runs", || running.counters().bytes_in > 50 << 20);
+        let mut late = running.connect();
+        late.write_all(b"x").unwrap();
+        eventually("the late one is accepted", || running.counters().opened > FLOODERS as u64);
+        let counters = running.stop();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(counters.live, 0, "{counters:?}");
+    });
 }
 
 #[test]
