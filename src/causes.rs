@@ -17,6 +17,8 @@ pub enum Cause {
     Ghost,
     /// A proved connection did not answer any more.
     Unanswered,
+    /// The server does not read what we send.
+    Unread,
     /// Something other than our own bytes came back.
     WrongEcho,
     /// The server closed it.
@@ -35,6 +37,7 @@ impl Cause {
             Cause::Silent => "silent".to_owned(),
             Cause::Ghost => "ghost".to_owned(),
             Cause::Unanswered => "unanswered".to_owned(),
+            Cause::Unread => "unread".to_owned(),
             Cause::WrongEcho => "wrong_echo".to_owned(),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
         }
@@ -84,6 +87,9 @@ impl Cause {
             }
             Cause::Unanswered => {
                 "it answered before and did not within --reply-timeout; the server stalls or its host lost the connection"
+            }
+            Cause::Unread => {
+                "the server reads nothing while we send, and our bytes for it pile up; it stalls, or lower --payload or raise --interval"
             }
             Cause::WrongEcho => {
                 "bytes came back that are not ours; the target is no echo server, or it mixes up connections"

@@ -18,12 +18,14 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod terms;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
@@ -34,32 +36,7 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
-/// How to close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
-    /// the side that closes first.
-    Fin,
-    /// FIN at once; what has not been sent is dropped.
-    Now,
-    /// At once: RST, nothing left behind.
-    Reset,
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The driver wanted it.
-    Ours,
-    /// The peer closed its side (FIN).
-    PeerEnded,
-    /// The connection broke (RST, time-out).
-    Broken(Errno),
-    /// The peer did not read what we kept for it.
-    SlowReader,
-    /// A dial did not succeed.
-    NeverOpened(Errno),
-}
+pub use terms::{Admission, How, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
@@ -108,42 +85,6 @@ pub struct Net<S> {
     /// Connections that ended and whose driver was not told yet.
     pub(crate) ended: VecDeque<(ConnId, Why)>,
     counters: Arc<Counters>,
-}
-
-/// A limit on the connections of several shards. The one thing that shards share, and only where
-/// nobody can tell beforehand how many connections each will get.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    admitted: Arc<AtomicU64>,
-    most: u64,
-}
-
-impl Admission {
-    /// Admits `most` connections at a time.
-    pub fn new(most: u64) -> Admission {
-        Admission { admitted: Arc::default(), most }
-    }
-
-    fn enter(&self) -> bool {
-        let below = |admitted| (admitted < self.most).then_some(admitted + 1);
-        self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
-    }
-
-    fn leave(&self) {
-        self.admitted.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What a shard's connections are made of.
-pub struct NetPlan {
-    /// Slots of each ring.
-    pub rings: Vec<u32>,
-    /// Live connections beyond which new ones are refused.
-    pub capacity: u64,
-    /// A limit that this shard shares with others; `None` where `capacity` is all there is.
-    pub admission: Option<Admission>,
-    /// Bytes kept at most for a peer that does not read.
-    pub max_pending: usize,
 }
 
 impl<S: Default> Net<S> {

@@ -136,14 +136,14 @@ pub struct Running<T: Send + 'static> {
 impl<T: Send + 'static> Running<T> {
     /// Waits for the shard's end.
     pub fn join(self) -> Result<T> {
-        self.handle.join().map_err(|error| executor_refused(self.core, &error.to_string()))?
+        self.handle.join().map_err(|error| Error::bug(format!("shard on core {} died: {error}", self.core)))?
     }
 }
 
 fn executor_refused(core: usize, saw: &str) -> Error {
     Error::host(
         format!("glommio executor on core {core}: {saw}"),
-        "the executor could not start or died",
+        "the executor could not start",
         "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)",
     )
 }
@@ -184,6 +184,9 @@ impl<D: Driver> Shard<D> {
                 self.net.counters().sleeps.add(1);
                 let slept = Instant::now();
                 bell.wait(self.wake_at(turn)).await;
+                if bell.broken.get() {
+                    return Err(Error::bug("the doorbell of a shard cannot be read any more"));
+                }
                 yielded = Instant::now();
                 spin.learn(yielded.duration_since(slept));
             }
@@ -402,23 +405,31 @@ impl Spin {
 struct Bell {
     rung: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
+    broken: Cell<bool>,
 }
 
 impl Bell {
     fn listen(doorbell: &Doorbell) -> Result<Rc<Bell>> {
         let file = doorbell.listen()?;
-        let bell = Rc::new(Bell { rung: Cell::new(false), waiting: RefCell::new(None) });
+        let bell = Rc::new(Bell { rung: Cell::new(false), waiting: RefCell::new(None), broken: Cell::new(false) });
         let ours = bell.clone();
         glommio::spawn_local(async move {
             while file.read_at(0, 8).await.is_ok() {
                 ours.rung.set(true);
-                if let Some(waker) = ours.waiting.take() {
-                    waker.wake();
-                }
+                ours.wake();
             }
+            // Whoever cannot be woken any more must not go to sleep.
+            ours.broken.set(true);
+            ours.wake();
         })
         .detach();
         Ok(bell)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
     }
 
     /// Whether it rang since it was last asked.
@@ -429,7 +440,7 @@ impl Bell {
     /// Waits until it rings, or until an instant.
     async fn wait(&self, until: Option<Instant>) {
         let rung = poll_fn(|context| {
-            if self.take() {
+            if self.take() || self.broken.get() {
                 return Poll::Ready(());
             }
             *self.waiting.borrow_mut() = Some(context.waker().clone());

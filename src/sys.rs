@@ -89,8 +89,7 @@ impl Doorbell {
     /// Wakes the shard.
     pub fn ring(&self) {
         let one = 1u64;
-        // SAFETY: 8 bytes are read from `one`. The write fails only when the counter is full, and
-        // then the shard is being woken already.
+        // SAFETY: 8 bytes are read from `one`. The counter cannot get full: each wake-up resets it.
         let _ = unsafe { libc::write(self.raw(), (&raw const one).cast(), 8) };
     }
 

@@ -188,7 +188,7 @@ impl Reporter {
         // One line an interval at most, however many were refused.
         if total.refused > before.refused {
             warn(format!(
-                "full: {} connections refused, {} in all; raise --max-connections",
+                "full: {} connections refused, {} in all; raise --max-connections, or use --port-sharing all if only some ports are used",
                 total.refused - before.refused,
                 total.refused
             ));

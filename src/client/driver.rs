@@ -204,7 +204,7 @@ impl Driver for Dialing {
             Why::NeverOpened(_) if given_up => Cause::ConnectTimeout,
             Why::NeverOpened(errno) | Why::Broken(errno) => Cause::Errno(errno),
             Why::PeerEnded => Cause::ClosedByServer,
-            Why::SlowReader => Cause::Unanswered,
+            Why::SlowReader => Cause::Unread,
             Why::Ours => {
                 self.forget(net, conn);
                 if self.phase == Phase::Close {
