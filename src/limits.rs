@@ -29,9 +29,9 @@ pub const BUFFER_BYTES: usize = 16 * 1024;
 /// Rounds of reaping in one pass over a ring.
 pub const REAPS_PER_PASS: usize = 4;
 
-/// Receives in flight on one ring at most; beyond it readable connections wait for their turn. They
-/// hold a buffer each, and behind an overflowing completion queue they could be all of its slots.
-pub const RECEIVES_IN_FLIGHT: usize = 512;
+/// Buffers that one ring's receives and sends in flight hold at most; beyond it readable connections
+/// wait for their turn. Behind an overflowing completion queue there could be one for each slot.
+pub const BUFFERS_PER_RING: usize = 512;
 
 /// Receive buffers a shard keeps for reuse. More may be in use for a moment; they are then freed.
 pub const BUFFERS_KEPT: usize = 512;

@@ -29,7 +29,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUSY_WINDOW, PARKED_OFTEN, RECEIVES_IN_FLIGHT};
+use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -255,9 +255,9 @@ impl<S: Default> Net<S> {
         self.used
     }
 
-    /// Whether any ring has work.
+    /// Whether any ring has work, or a connection waits for a receive.
     pub(crate) fn has_work(&mut self) -> bool {
-        self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
+        !self.waiting.is_empty() || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
     /// Lets completions ring the doorbell, or not.
@@ -313,7 +313,7 @@ impl<S: Default> Net<S> {
     /// Goes on with readable connections that had to wait, as far as there is room now.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
-        for _ in 0..self.waiting.len().min(RECEIVES_IN_FLIGHT) {
+        for _ in 0..self.waiting.len().min(BUFFERS_PER_RING) {
             if let Some(conn) = self.waiting.pop_front() {
                 self.go_on(conn)?;
             }
@@ -498,7 +498,7 @@ impl<S: Default> Net<S> {
         if row.flags.has(Flags::ENDING) {
             return self.close(conn, How::Fin, Why::Ours);
         }
-        if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.receives() >= RECEIVES_IN_FLIGHT {
+        if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
             self.waiting.push_back(conn);
             return Ok(());
         }

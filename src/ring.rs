@@ -264,9 +264,9 @@ impl Ring {
         self.push(&[entry.user_data(token.pack())])
     }
 
-    /// Receives in flight.
-    pub fn receives(&self) -> usize {
-        self.receiving.len()
+    /// Buffers that receives and sends in flight hold.
+    pub fn buffers_held(&self) -> usize {
+        self.receiving.len() + self.sending.len()
     }
 
     /// Whether the tenant has a parked send in the kernel.
