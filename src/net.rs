@@ -20,6 +20,7 @@
 
 mod terms;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
@@ -227,7 +228,7 @@ impl<S: Default> Net<S> {
             self.counters.slow_readers.add(1);
             return self.close(conn, How::Reset, Why::SlowReader);
         }
-        self.send_bytes(conn, bytes.to_vec())
+        self.send_bytes(conn, Cow::Borrowed(bytes))
     }
 
     /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
@@ -363,7 +364,7 @@ impl<S: Default> Net<S> {
         if row.flags.has(Flags::QUEUED) {
             row.flags.clear(Flags::QUEUED);
             let bytes = self.pending.remove(&conn).unwrap_or_default();
-            return self.send_bytes(conn, bytes);
+            return self.send_bytes(conn, Cow::Owned(bytes));
         }
         self.go_on(conn)
     }
@@ -513,7 +514,7 @@ impl<S: Default> Net<S> {
     }
 
     /// Sends bytes of any length on a connection with nothing in the kernel.
-    fn send_bytes(&mut self, conn: ConnId, bytes: Vec<u8>) -> Result<()> {
+    fn send_bytes(&mut self, conn: ConnId, bytes: Cow<'_, [u8]>) -> Result<()> {
         if bytes.len() <= BUFFER_BYTES {
             let mut buffer = self.buffers.take();
             buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
@@ -521,7 +522,7 @@ impl<S: Default> Net<S> {
         }
         self.set(conn, Flags::BUSY);
         self.counters.bytes_out.add(bytes.len() as u64);
-        self.park(conn, bytes)
+        self.park(conn, bytes.into_owned())
     }
 
     fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
