@@ -64,8 +64,10 @@
 pub mod causes;
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod error;
 pub mod host;
+pub mod knobs;
 pub mod latency;
 pub mod limits;
 pub mod listener;
@@ -83,3 +85,5 @@ pub mod stats;
 pub mod sys;
 pub mod table;
 pub mod token;
+pub mod tune;
+pub mod words;

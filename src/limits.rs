@@ -97,6 +97,13 @@ pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 /// Entries of each of glommio's own rings; they carry timers and one eventfd.
 pub const GLOMMIO_RING_DEPTH: usize = 32;
 
+/// Bytes of a page on the machines we run on.
+pub const PAGE_BYTES: u64 = 4_096;
+
+/// Bytes of locked memory that newer kernels charge an ordinary user for one ring: both queues, in
+/// whole pages, measured with kernel 6.18.
+pub const RING_LOCKED_BYTES: u64 = 36 * 1024;
+
 /// Smallest `memlock` limit in bytes that glommio starts with (its `MIN_MEMLOCK_LIMIT`).
 pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
 
