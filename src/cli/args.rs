@@ -34,6 +34,16 @@ pub enum Command {
     Client(Box<ClientArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
+    /// Reports from results that were written before.
+    #[command(subcommand)]
+    Report(ReportCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// The results of several client machines as one: connections, failures, audits and counters
+    /// summed, latencies merged from their histograms, the longest ramp.
+    Merge(MergeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +284,16 @@ pub struct DemoArguments {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
     /// Write both results to FILE (- is standard output).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArguments {
+    /// What `client --json` or `demo --json` wrote, one file a machine.
+    #[arg(required = true, value_name = "FILE")]
+    pub results: Vec<PathBuf>,
+    /// Write the merged result to FILE (- is standard output).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

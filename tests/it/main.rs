@@ -6,4 +6,5 @@ mod demo;
 mod limits;
 mod lossy;
 mod options;
+mod report;
 mod support;

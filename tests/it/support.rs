@@ -365,6 +365,22 @@ const LATENCIES: [&str; 5] = [
 
 /// Checks the names of a client's result.
 pub fn has_client_names(document: &Value) {
+    has_client_names_and(document, &[]);
+    for shard in shards(document) {
+        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
+        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
+    }
+}
+
+/// Checks the names of a merged result, and of every machine's in it.
+pub fn has_merged_names(document: &Value) {
+    has_client_names_and(document, &["machines"]);
+    for machine in document["machines"].as_array().unwrap() {
+        has_client_names_and(machine, &["machine"]);
+    }
+}
+
+fn has_client_names_and(document: &Value, more: &[&str]) {
     const OTHERS: [&str; 18] = [
         "requested",
         "live",
@@ -385,14 +401,10 @@ pub fn has_client_names(document: &Value) {
         "shards",
         "close_seconds",
     ];
-    has_names(document, &[&LATENCIES[..], &OTHERS[..]].concat());
+    has_names(document, &[&LATENCIES[..], &OTHERS[..], more].concat());
     LATENCIES.iter().for_each(|name| has_names(&document[name], LATENCY_NAMES));
     for audit in document["audits"].as_array().unwrap() {
         has_names(audit, &["round", "live", "lost", "wrong"]);
-    }
-    for shard in shards(document) {
-        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
-        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
     }
 }
 
