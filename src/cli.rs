@@ -4,9 +4,11 @@
 mod args;
 mod client;
 mod demo;
+mod display;
 mod out;
 mod report;
 mod server;
+mod steer;
 
 use clap::Parser;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::client::{self, Audit};
+use crate::client::{self, Audit, Course};
 use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
@@ -42,7 +42,8 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ReportCommand {
     /// The results of several client machines as one: connections, failures, audits and counters
-    /// summed, latencies merged from their histograms, the longest ramp.
+    /// summed, latencies merged from their histograms, the longest ramp. The exit code tells whether
+    /// they could be merged, not what they came to.
     Merge(MergeArguments),
 }
 
@@ -181,6 +182,10 @@ pub struct ClientArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
+    /// Hold, and obey lines on standard input: `audit` audits, `close` or its end closes. Lines that
+    /// come during the ramp are obeyed after it.
+    #[arg(long, conflicts_with = "hold")]
+    pub steer: bool,
     /// While holding, send a message on each connection every TIME, spread evenly.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
@@ -201,7 +206,7 @@ pub struct ClientArguments {
     /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
     #[arg(long, value_name = "FILE.hgrm")]
     pub histogram: Option<PathBuf>,
-    /// Write the result to FILE (- is standard output).
+    /// Write the result to FILE; - is standard output, which then has events as JSON lines before.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -253,7 +258,7 @@ impl ClientArguments {
             concurrency: self.concurrency,
             connect_timeout: self.connect_timeout,
             reply_timeout: self.reply_timeout,
-            hold: self.hold,
+            course: if self.steer { Course::Steered } else { Course::Fixed(self.hold) },
             interval: self.interval,
             payload: self.payload,
             audit: match self.audit {

@@ -7,4 +7,5 @@ mod limits;
 mod lossy;
 mod options;
 mod report;
+mod steer;
 mod support;
