@@ -90,6 +90,10 @@ pub const MAX_LATENCY_US: u64 = 3_600_000_000;
 /// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
 pub const LATENCY_DIGITS: u8 = 3;
 
+/// Bytes of a result file at most, when results are read back. A shard's part has some kilobytes; what
+/// is larger is something else.
+pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
 /// Bytes of I/O memory that glommio registers per executor; it takes 64 KiB at least, and 10 MiB
 /// unless told. The shard's data never passes through it.
 pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::args::DemoArguments;
-use super::client::{Display, lead};
+use super::client::lead;
+use super::display::Display;
 use super::out::{Target, say};
-use crate::client::{self, Audit, Observer, Options, Phase, Planned};
+use crate::client::{self, Audit, Course, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, raise_limits};
 use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
@@ -55,8 +56,9 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         (Ok(summary), Ok(document)) => (summary, document),
         (_, Err(error)) | (Err(error), _) => return Err(error),
     };
+    let result = json::client(&summary)?;
     if !quiet {
-        say(text::client(&summary)?.trim_end());
+        say(text::client(&result)?.trim_end());
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
         say(format!(
             "\nserver: most live at once {}, refused {}, resident at most {}",
@@ -66,7 +68,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     if let Some(mut target) = target {
-        target.write_json(&json!({ "server": document, "client": json::client(&summary)?, "wall": goal.wall }))?;
+        target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;
     }
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
@@ -131,7 +133,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         concurrency: DEFAULT_CONCURRENCY,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
-        hold: arguments.hold,
+        course: Course::Fixed(arguments.hold),
         interval: None,
         payload: 64,
         audit: Audit::Echo,

@@ -1,0 +1,235 @@
+//! The results of several machines' clients as one.
+//!
+//! Summed: connections (requested, live, failed, not tried, ghosts, retransmitted, and those that
+//! stood after the ramp), failures by cause, counters, and each round's audits over the machines
+//! that did it. Merged, never averaged: the histograms. The longest: ramp and close. The rate is
+//! what all ramps together brought to stand over the longest of them, so it is the rate of all as
+//! far as the ramps began together. Complete is what was complete on every machine.
+
+use super::json::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
+use super::{AuditResult, EchoSource};
+use crate::causes::Causes;
+use crate::error::Result;
+use crate::host::NetCounters;
+use crate::latency::Latency;
+
+/// Merges results that bear the names of their machines. One that was merged before brings its own
+/// machines. No result at all makes an empty one.
+pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
+    let parts: Vec<&ClientDocument> = results.iter().map(|machine| &machine.result).collect();
+    let sum = |which: fn(&ClientDocument) -> u64| sum(parts.iter().map(|part| which(part)));
+    let longest = |which: fn(&ClientDocument) -> f64| parts.iter().map(|part| which(part)).fold(0.0, f64::max);
+    let (ramped, ramp_seconds) = (sum(|part| part.ramped), longest(|part| part.ramp_seconds));
+    Ok(ClientDocument {
+        requested: sum(|part| part.requested),
+        live: sum(|part| part.live),
+        failed: sum(|part| part.failed),
+        not_tried: sum(|part| part.not_tried),
+        complete: parts.iter().all(|part| part.complete),
+        stopped: parts.iter().any(|part| part.stopped),
+        errors: errors(&parts),
+        ghosts: sum(|part| part.ghosts),
+        retransmitted: sum(|part| part.retransmitted),
+        counters: counters(&parts),
+        ramp_seconds,
+        ramped,
+        connects_per_second: if ramp_seconds > 0.0 { ramped as f64 / ramp_seconds } else { 0.0 },
+        paced: parts.iter().any(|part| part.paced),
+        audits: audits(&parts),
+        latencies: latencies(&parts)?,
+        echo_source: echo_source(&parts),
+        shards: Vec::new(),
+        close_seconds: longest(|part| part.close_seconds),
+        machines: results.into_iter().flat_map(machines).collect(),
+    })
+}
+
+fn machines(mut result: MachineDocument) -> Vec<MachineDocument> {
+    let own = std::mem::take(&mut result.result.machines);
+    if own.is_empty() { vec![result] } else { own }
+}
+
+/// Numbers of a file may be anything; what no count can reach stays at the end of its range.
+fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
+    numbers.into_iter().fold(0, u64::saturating_add)
+}
+
+fn errors(parts: &[&ClientDocument]) -> Causes {
+    let mut all = Causes::new();
+    for (cause, number) in parts.iter().flat_map(|part| &part.errors) {
+        let total = all.entry(*cause).or_default();
+        *total = sum([*total, *number]);
+    }
+    all
+}
+
+fn counters(parts: &[&ClientDocument]) -> NetCounters {
+    let mut all = NetCounters::new();
+    for (name, moved) in parts.iter().flat_map(|part| &part.counters) {
+        let total = all.entry(name.clone()).or_default();
+        *total = sum([*total, *moved]);
+    }
+    all
+}
+
+/// In the order of their rounds.
+fn audits(parts: &[&ClientDocument]) -> Vec<AuditResult> {
+    let mut all: Vec<AuditResult> = Vec::new();
+    for audit in parts.iter().flat_map(|part| &part.audits) {
+        match all.binary_search_by_key(&audit.round, |total| total.round) {
+            Err(at) => all.insert(at, *audit),
+            Ok(at) => {
+                let total = &mut all[at];
+                total.live = sum([total.live, audit.live]);
+                total.lost = sum([total.lost, audit.lost]);
+                total.wrong = sum([total.wrong, audit.wrong]);
+            }
+        }
+    }
+    all
+}
+
+fn latencies(parts: &[&ClientDocument]) -> Result<Latencies> {
+    let merged = |which: Which| {
+        let mut all = Latency::new()?;
+        for part in parts {
+            all.merge(&which(&part.latencies).latency()?)?;
+        }
+        LatencyDocument::of(&all)
+    };
+    Ok(Latencies {
+        connect: merged(|all| &all.connect)?,
+        connect_service: merged(|all| &all.connect_service)?,
+        retransmitted: merged(|all| &all.retransmitted)?,
+        echo: merged(|all| &all.echo)?,
+        echo_service: merged(|all| &all.echo_service)?,
+    })
+}
+
+/// A machine without an echo has none to mix in.
+fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
+    let mut sources = parts.iter().filter(|part| part.latencies.echo.count > 0).map(|part| part.echo_source);
+    let first = sources.next().unwrap_or(EchoSource::Audits);
+    if sources.all(|source| source == first) { first } else { EchoSource::Mixed }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::json::{read_client, write};
+    use super::*;
+    use crate::causes::Cause;
+    use crate::error::Errno;
+    use proptest::prelude::*;
+
+    fn latency(values: &[u64]) -> LatencyDocument {
+        let mut latency = Latency::new().unwrap();
+        values.iter().for_each(|us| latency.record(Duration::from_micros(*us)));
+        LatencyDocument::of(&latency).unwrap()
+    }
+
+    /// A result like any, of one machine.
+    fn result() -> impl Strategy<Value = ClientDocument> {
+        let counts = (0u64..1_000, 0u64..100, 0u64..10, 0u64..1_000);
+        let times = (0.0f64..100.0, 0.0f64..100.0);
+        let values = || prop::collection::vec(1u64..10_000_000, 0..20);
+        let source = prop_oneof![Just(EchoSource::Messages), Just(EchoSource::Audits)];
+        let rest = (0usize..3, any::<(bool, bool)>(), source);
+        (counts, times, values(), values(), rest).prop_map(|(counts, times, connects, echoes, rest)| {
+            let ((live, refused, not_tried, moved), (ramp, close)) = (counts, times);
+            let (rounds, (complete, paced), echo_source) = rest;
+            let errors = [(Cause::Errno(Errno::ECONNREFUSED), refused), (Cause::Ghost, live % 3)];
+            ClientDocument {
+                requested: live + refused + live % 3 + not_tried,
+                live,
+                failed: refused + live % 3,
+                not_tried,
+                complete,
+                stopped: !complete,
+                errors: errors.into_iter().filter(|(_, count)| *count > 0).collect(),
+                ghosts: live % 3,
+                retransmitted: 1,
+                counters: [("ListenDrops".to_owned(), moved)].into_iter().collect(),
+                ramp_seconds: ramp,
+                ramped: live,
+                connects_per_second: if ramp > 0.0 { live as f64 / ramp } else { 0.0 },
+                paced,
+                audits: (1..=rounds as u32).map(|round| AuditResult { round, live, lost: 1, wrong: 2 }).collect(),
+                latencies: Latencies {
+                    connect: latency(&connects),
+                    connect_service: latency(&connects[connects.len() / 2..]),
+                    retransmitted: latency(&[3_000_000]),
+                    echo: latency(&echoes),
+                    echo_service: latency(&echoes[echoes.len() / 2..]),
+                },
+                echo_source,
+                shards: Vec::new(),
+                close_seconds: close,
+                machines: Vec::new(),
+            }
+        })
+    }
+
+    fn named(machine: &str, result: &ClientDocument) -> MachineDocument {
+        MachineDocument { machine: machine.to_owned(), result: result.clone() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// In whatever order and grouping machines are merged, the same comes out.
+        #[test]
+        fn order_and_grouping_do_not_matter(a in result(), b in result(), c in result()) {
+            let (a, b, c) = (named("a", &a), named("b", &b), named("c", &c));
+            let all = merge(vec![a.clone(), b.clone(), c.clone()]).unwrap();
+            let left = named("ab", &merge(vec![a.clone(), b.clone()]).unwrap());
+            let right = named("bc", &merge(vec![b.clone(), c.clone()]).unwrap());
+            prop_assert_eq!(&merge(vec![left, c.clone()]).unwrap(), &all);
+            prop_assert_eq!(&merge(vec![a.clone(), right]).unwrap(), &all);
+            let backwards = merge(vec![c, b, a]).unwrap();
+            let machines = backwards.machines.iter().rev().cloned().collect();
+            prop_assert_eq!(ClientDocument { machines, ..backwards }, all);
+        }
+
+        /// One machine alone comes to what it was.
+        #[test]
+        fn one_machine_stays_what_it_is(a in result()) {
+            // Where its echoes came from says nothing when there were none.
+            let echo_source = if a.latencies.echo.count > 0 { a.echo_source } else { EchoSource::Audits };
+            let a = ClientDocument { echo_source, ..a };
+            let merged = merge(vec![named("a", &a)]).unwrap();
+            prop_assert_eq!(&merged.machines, &vec![named("a", &a)]);
+            prop_assert_eq!(ClientDocument { machines: Vec::new(), ..merged }, a);
+        }
+
+        /// What is written, merged or not, is read back the same, and its histograms are those of
+        /// all records together.
+        #[test]
+        fn written_is_read(a in result(), b in result()) {
+            let merged = merge(vec![named("a", &a), named("b", &b)]).unwrap();
+            for document in [&a, &merged] {
+                let mut text = Vec::new();
+                write(document, &mut text).unwrap();
+                prop_assert_eq!(&read_client(&text, "a file").unwrap(), document);
+            }
+            prop_assert_eq!(merged.live, a.live + b.live);
+            let connects = [&a, &b].map(|part| part.latencies.connect.latency().unwrap());
+            let mut together = connects[0].clone();
+            together.merge(&connects[1]).unwrap();
+            prop_assert_eq!(merged.latencies.connect, LatencyDocument::of(&together).unwrap());
+        }
+
+        #[test]
+        fn any_file_is_survived(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
+            prop_assert!(read_client(&bytes, "a file").is_err());
+            let mut text = Vec::new();
+            write(&a, &mut text).unwrap();
+            // The line's end may be missing.
+            prop_assert!(read_client(&text[..at.index(text.len() - 1)], "a file").is_err());
+            let at = at.index(text.len());
+            text[at] = byte;
+            let _ = read_client(&text, "a file");
+        }
+    }
+}
