@@ -1,12 +1,16 @@
 //! What this host is and allows, read from /proc and the kernel. The files are read below a root
 //! that tests can replace.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
+
+pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryWall};
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]
@@ -233,7 +237,7 @@ fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {
 mod tests {
     use super::*;
 
-    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+    pub(super) fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);
