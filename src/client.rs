@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
 use crate::limits::MAX_PAYLOAD_BYTES;
-use crate::net::{How, NetPlan};
+use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Needs, Routes, share};
 use crate::report::{AuditResult, ShardSummary, Summary};
 use crate::ring;
@@ -294,6 +294,7 @@ impl Fleet {
                 ),
                 capacity: u64::MAX,
                 admission: None,
+                gate: Gate::default(),
                 max_pending: MAX_PAYLOAD_BYTES,
             };
             let name = format!("c1m-client-{index}");
