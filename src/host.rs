@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
 
-pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryWall};
+pub use memory::{Memory, MemoryCgroup, MemoryLeft, MemoryWall};
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]
@@ -111,11 +111,6 @@ impl Host {
         let ticks = |at: usize| fields.get(at).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
         // utime and stime are fields 14 and 15; USER_HZ is 100 on every architecture we run on.
         (ticks(11) / 100.0, ticks(12) / 100.0)
-    }
-
-    /// Memory that can be used without swapping, in bytes (MemAvailable).
-    pub fn memory_available(&self) -> Option<u64> {
-        kilobytes(&self.read("proc/meminfo")?, "MemAvailable:")
     }
 
     /// The counters worth showing: TcpExt by name, `softnet_dropped` summed over cores.
@@ -263,7 +258,6 @@ mod tests {
         assert_eq!((host.ephemeral_ports(), host.somaxconn()), (28_232, 4096));
         assert_eq!(host.resident(1), (0, 0));
         assert!(host.net_counters().is_empty());
-        assert_eq!(host.memory_available(), None);
     }
 
     #[test]

@@ -15,11 +15,13 @@ use super::client::{Display, lead};
 use super::out::{Target, say};
 use crate::client::{self, Audit, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, raise_limits};
-use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
+use crate::footprint::{Family, Load, Process};
+use crate::host::{Cores, Host, MemoryLeft, raise_limits};
+use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
-use crate::plan::{self, PortSharing, Routes, ServerGoal};
+use crate::plan::{self, PortSharing, Routes, ServerGoal, ShardPlan};
 use crate::report::{AuditResult, json, text};
+use crate::server::Reserve;
 use crate::stats::ProgressSnapshot;
 
 /// How long the server may take to start, to show a count, and to end.
@@ -83,18 +85,22 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
     let nofile = raise_limits()?.files.1.soft;
     let ephemeral = host.ephemeral_ports();
     let files = host.files_left().unwrap_or(u64::MAX) / 2;
-    let memory = host.memory_available().unwrap_or(u64::MAX);
+    let sharing = PortSharing::Subset;
+    let server = |connections| {
+        plan::server(&ServerGoal {
+            cores: cores.clone(),
+            ports: arguments.ports.ports()?,
+            sharing,
+            connections,
+            nofile,
+        })
+    };
+    let (memory, short) = memory_fits(arguments, host, |connections| server(connections).ok());
     let walls = [
-        (
-            memory.saturating_sub(MEMORY_LEFT_FREE) / LOOPBACK_BYTES_PER_CONNECTION,
-            format!(
-                "memory, {} available at {LOOPBACK_BYTES_PER_CONNECTION} bytes for both ends of a connection",
-                text::bytes(memory)
-            ),
-        ),
+        (memory, short),
         (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
         (
-            plan::largest(arguments.connections, |n| both_fit(arguments, n, &cores, nofile, host)),
+            plan::largest(arguments.connections, |n| server(n).is_ok() && client_fits(arguments, n, host)),
             format!("file descriptors, a hard limit of {nofile} for rings of that many slots each"),
         ),
         (files, "fs.file-max less the files open now, two for each connection".to_owned()),
@@ -108,14 +114,39 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
     }
 }
 
-/// Whether server and client of so many connections both have the descriptors they need.
-fn both_fit(arguments: &DemoArguments, connections: u64, cores: &[usize], nofile: u64, host: &Host) -> bool {
-    let server = arguments.ports.ports().and_then(|ports| {
-        let sharing = PortSharing::Subset;
-        plan::server(&ServerGoal { cores: cores.to_vec(), ports, sharing, connections, nofile })
-    });
-    let client = client_options(arguments, connections).and_then(|options| client::plan(&options, host));
-    server.is_ok() && client.is_ok()
+/// How many connections memory suffices for at both ends, as predicted from this kernel's own
+/// sizes, and which limit stops it from more. What the server would reserve stays.
+fn memory_fits(
+    arguments: &DemoArguments,
+    host: &Host,
+    server: impl Fn(u64) -> Option<Vec<ShardPlan>>,
+) -> (u64, String) {
+    let (kernel, ephemeral) = (host.memory_kernel(), host.ephemeral_ports());
+    let load = |connections: u64| {
+        let server = Process::server(&server(connections)?);
+        let concurrency = u64::from(DEFAULT_CONCURRENCY);
+        let client = Process { slots: connections + concurrency, listeners: 0, ..server };
+        let (server, client, targets) = (Some(server), Some(client), u64::from(arguments.ports.ports));
+        Some(Load { family: Family::V4, server, client, ephemeral, targets })
+    };
+    let fits = |limit: MemoryLeft| {
+        let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total));
+        // What the plan cannot give is another limit's business.
+        let taken = |n: u64| load(n).map_or(0.0, |load| load.of(&kernel, n, limit.by).total);
+        let most = plan::largest(arguments.connections, |n| taken(n) <= room as f64);
+        let each = load(most).map_or(0.0, |load| load.of(&kernel, most, limit.by).per_connection);
+        let left = text::bytes(room);
+        let wall =
+            format!("{}, {left} beyond its reserve at {each:.0} bytes for both ends of a connection", limit.name);
+        (most, wall)
+    };
+    let lowest = host.memory_left().into_iter().map(fits).min_by_key(|(most, _)| *most);
+    lowest.unwrap_or((u64::MAX, String::new()))
+}
+
+/// Whether a client of so many connections has the descriptors it needs.
+fn client_fits(arguments: &DemoArguments, connections: u64, host: &Host) -> bool {
+    client_options(arguments, connections).and_then(|options| client::plan(&options, host)).is_ok()
 }
 
 fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {

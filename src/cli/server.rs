@@ -66,7 +66,7 @@ struct Reporter {
     peak_live: u64,
     /// Whether the last line on memory told of a shortage, and how many it said were refused.
     memory_said: (bool, u64),
-    memory_said_at: Instant,
+    memory_said_at: Option<Instant>,
 }
 
 impl Reporter {
@@ -79,7 +79,7 @@ impl Reporter {
             last: (now, Vec::new()),
             peak_live: 0,
             memory_said: (false, 0),
-            memory_said_at: now,
+            memory_said_at: None,
         }
     }
 
@@ -189,10 +189,10 @@ impl Reporter {
         let (was_short, refused) = self.memory_said;
         let news = shortage.is_some() != was_short || total.refused_for_memory > refused;
         let now = Instant::now();
-        if !news || now.duration_since(self.memory_said_at) < Duration::from_secs(1) {
+        if !news || self.memory_said_at.is_some_and(|then| now.duration_since(then) < Duration::from_secs(1)) {
             return;
         }
-        (self.memory_said_at, self.memory_said) = (now, (shortage.is_some(), total.refused_for_memory));
+        (self.memory_said_at, self.memory_said) = (Some(now), (shortage.is_some(), total.refused_for_memory));
         let (held, refused) = (text::count(total.live), text::count(total.refused_for_memory));
         match shortage {
             Some(shortage) => warn(format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Notice;
 use crate::error::{Error, Result};
-use crate::host::{HOST_MEMORY, Host};
+use crate::host::{Host, MemoryLeft};
 use crate::net::Gate;
 
 /// How much memory a server leaves to the rest of the host.
@@ -61,11 +61,9 @@ pub struct Shortage {
 impl Shortage {
     /// The limit that is nearest to its reserve; `None` where none can be read.
     fn nearest(host: &Host, reserve: Reserve) -> Option<Shortage> {
-        let wall = |wall: String, have: u64, total: u64| Shortage { wall, have, reserve: reserve.of(total) };
-        let memory = host.memory().map(|memory| wall(HOST_MEMORY.to_owned(), memory.usable, memory.total));
-        let groups = host.memory_cgroups().into_iter();
-        let groups = groups.map(|group| wall(group.file.display().to_string(), group.left, group.limit));
-        memory.into_iter().chain(groups).min_by_key(|wall| i128::from(wall.have) - i128::from(wall.reserve))
+        let near = |left: MemoryLeft| Shortage { reserve: reserve.of(left.total), wall: left.name, have: left.left };
+        let all = host.memory_left().into_iter().map(near);
+        all.min_by_key(|wall| i128::from(wall.have) - i128::from(wall.reserve))
     }
 
     /// Whether the gate is to be shut now, if it was `shut` before: below the reserve, and then

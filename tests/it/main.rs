@@ -5,5 +5,6 @@ mod connections;
 mod demo;
 mod limits;
 mod lossy;
+mod memory;
 mod options;
 mod support;
