@@ -16,7 +16,7 @@
 //!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
 //!  3  report                              a summary as text, JSON, .hgrm: data in, writer out
 //!  2  shard ── net      listener  host    one core: executor and pump ── its connections; sockets;
-//!                                         /proc and limits
+//!                                         /proc, cgroups and limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;
 //!                                         rlimits, eventfd, TCP_INFO
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
