@@ -83,6 +83,8 @@ pub struct Options {
     pub audit: Audit,
     /// How to close in the end.
     pub close: How,
+    /// Connections closed per second, in all; `None` is as fast as it goes.
+    pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
 }

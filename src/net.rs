@@ -18,6 +18,7 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod closing;
 mod terms;
 
 use std::borrow::Cow;
@@ -37,6 +38,7 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
+pub use closing::Closing;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
@@ -179,34 +181,6 @@ impl<S: Default> Net<S> {
                 }
             }
             start = end;
-        }
-        None
-    }
-
-    /// Closes up to `most` live connections before a place, or of all for `None`, the last ones
-    /// first: their polls were armed last and are found first. Returns the place before which the
-    /// others are, and whether there was none left.
-    pub fn close_some(&mut self, place: Option<usize>, most: usize, how: How) -> Result<(usize, bool)> {
-        let mut place = place.unwrap_or(usize::MAX);
-        for _ in 0..most {
-            let Some((conn, before)) = self.last_live(place) else { return Ok((0, true)) };
-            self.close(conn, how, Why::Ours)?;
-            place = before;
-        }
-        Ok((place, false))
-    }
-
-    /// The last live connection before a place, and its own place.
-    fn last_live(&self, place: usize) -> Option<(ConnId, usize)> {
-        let mut end: usize = self.lanes.iter().map(|lane| lane.table.slots() as usize).sum();
-        for (index, lane) in self.lanes.iter().enumerate().rev() {
-            let start = end - lane.table.slots() as usize;
-            for at in (start..end.min(place)).rev() {
-                if let Some(conn) = lane.live(index, (at - start) as u32) {
-                    return Some((conn, at));
-                }
-            }
-            end = start;
         }
         None
     }
