@@ -351,6 +351,7 @@ impl Fleet {
                 admission: None,
                 gate: Gate::default(),
                 max_pending: MAX_PAYLOAD_BYTES,
+                accept_rate: None,
             };
             let name = format!("c1m-client-{index}");
             let running =

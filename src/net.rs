@@ -19,6 +19,7 @@
 //! from either, and what we keep for it is bounded by `max_pending`.
 
 mod closing;
+mod idle;
 mod terms;
 
 use std::borrow::Cow;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
 use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::pace::Budget;
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -39,6 +41,7 @@ use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
 pub use closing::Closing;
+pub use idle::LONGEST_IDLE;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
@@ -77,6 +80,8 @@ pub struct Net<S> {
     hungry: bool,
     capacity: u64,
     admission: Option<Admission>,
+    /// What accepts may begin; as many as come without it.
+    accept_budget: Option<Budget>,
     gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
@@ -106,6 +111,7 @@ impl<S: Default> Net<S> {
             hungry: false,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
+            accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
             gate: plan.gate.clone(),
             max_pending: plan.max_pending.max(BUFFER_BYTES),
             buffers: Buffers::default(),
@@ -126,7 +132,7 @@ impl<S: Default> Net<S> {
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
     pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
-        self.feed_listeners()
+        self.feed_listeners(Instant::now())
     }
 
     /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
@@ -312,7 +318,7 @@ impl<S: Default> Net<S> {
             self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
             return Ok(());
         }
-        if self.hungry { self.feed_listeners() } else { Ok(()) }
+        if self.hungry { self.feed_listeners(now) } else { Ok(()) }
     }
 
     /// A dial failed: take its slot apart.
@@ -445,12 +451,16 @@ impl<S: Default> Net<S> {
     }
 
     /// Each listener gets the accepts it wants; one with none comes before one with some.
-    fn feed_listeners(&mut self) -> Result<()> {
+    fn feed_listeners(&mut self, now: Instant) -> Result<()> {
         self.hungry = false;
         let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
         for level in 1..=most {
             for index in 0..self.listeners.len() {
                 while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
+                    if let Some(due) = self.accept_budget.as_mut().and_then(|budget| budget.spend(now).err()) {
+                        (self.hungry, self.paused) = (true, Some(due));
+                        return Ok(());
+                    }
                     let Some(conn) = self.claim(index as u32) else {
                         self.hungry = true;
                         return Ok(());
@@ -465,11 +475,12 @@ impl<S: Default> Net<S> {
     }
 
     fn arm(&mut self, conn: ConnId) -> Result<()> {
-        // The window in the upper half, how often it was parked within in the lower.
-        let window = (self.window as u32) << 16;
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
-        row.link = if row.link & !0xffff == window { row.link.saturating_add(1) } else { window | 1 };
-        let lasting = row.link & 0xffff >= PARKED_OFTEN;
+        row.link = idle::heard(row.link, window);
+        // The count stays below what is beyond its half.
+        let lasting = row.link & 0xffff >= PARKED_OFTEN - 1;
+        row.link += u32::from(!lasting);
         row.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
@@ -487,8 +498,10 @@ impl<S: Default> Net<S> {
             self.waiting.push_back(conn);
             return Ok(());
         }
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
         if row.flags.has(Flags::READABLE) {
+            row.link = idle::heard(row.link, window);
             row.flags.clear(Flags::READABLE);
             row.flags.set(Flags::BUSY);
             let buffer = self.buffers.take();

@@ -12,7 +12,7 @@ use crate::client::{self, Audit, Course};
 use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
-use crate::net::How;
+use crate::net::{How, LONGEST_IDLE};
 use crate::plan::{PortSharing, Ports, Routes};
 use crate::server::{self, Reserve};
 
@@ -111,6 +111,13 @@ pub struct ServerArguments {
     /// the peers; few are closed sooner.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
+    /// Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and
+    /// no connection has a timer).
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle_timeout: Option<Duration>,
+    /// Accept N connections per second at most; the others wait in the accept queue.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub accept_rate: Option<f64>,
     /// Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one
     /// is then closed. In whole seconds; the kernel asks, so it costs nothing here.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -153,6 +160,10 @@ impl ServerArguments {
         if self.stats_interval.is_zero() {
             return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
+        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
+            let means = format!("a row remembers up to {} hours", LONGEST_IDLE.as_secs() / 3600);
+            return Err(Error::usage("--idle-timeout", means, "try 10m"));
+        }
         if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
             return Err(Error::usage("--keepalive", "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60s"));
         }
@@ -177,6 +188,8 @@ impl ServerArguments {
             max_pending: self.max_pending,
             memory_reserve: self.memory_reserve.unwrap_or_default(),
             drain_timeout: self.drain_timeout,
+            idle_timeout: self.idle_timeout,
+            accept_rate: self.accept_rate,
             keepalive: self.keepalive,
         })
     }
