@@ -20,6 +20,7 @@
 
 mod closing;
 mod idle;
+mod linger;
 mod terms;
 
 use std::borrow::Cow;
@@ -42,6 +43,7 @@ use crate::token::{ConnId, Operation, Token};
 
 pub use closing::Closing;
 pub use idle::LONGEST_IDLE;
+use linger::Lingering;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
@@ -56,6 +58,7 @@ struct Listener {
 pub(crate) struct Lane<S> {
     pub ring: Ring,
     pub table: Table<S>,
+    lingering: Lingering,
 }
 
 impl<S: Default> Lane<S> {
@@ -88,6 +91,8 @@ pub struct Net<S> {
     pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
+    /// Rings whose polls are being armed anew, see `net/linger.rs`.
+    rearming: VecDeque<usize>,
     started: Instant,
     /// The current `BUSY_WINDOW` since `started`.
     window: u64,
@@ -100,7 +105,11 @@ impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
         let lane = |slots: &u32| {
-            Ok(Lane { ring: Ring::new(*slots, Queues::default(), doorbell.raw())?, table: Table::new(*slots) })
+            Ok(Lane {
+                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                table: Table::new(*slots),
+                lingering: Lingering::default(),
+            })
         };
         Ok(Net {
             lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
@@ -117,6 +126,7 @@ impl<S: Default> Net<S> {
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
+            rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
             ended: VecDeque::new(),
@@ -240,7 +250,8 @@ impl<S: Default> Net<S> {
 
     /// Whether any ring has work, or a connection waits for a receive.
     pub(crate) fn has_work(&mut self) -> bool {
-        !self.waiting.is_empty() || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
+        !(self.waiting.is_empty() && self.rearming.is_empty())
+            || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
     /// Lets completions ring the doorbell, or not.
@@ -305,7 +316,7 @@ impl<S: Default> Net<S> {
                 self.go_on(conn)?;
             }
         }
-        Ok(())
+        self.rearm_some()
     }
 
     /// Queues accepts wherever one is wanted and a slot is free.
@@ -331,6 +342,9 @@ impl<S: Default> Net<S> {
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        if !armed && self.rearmed(conn)? {
+            return Ok(());
+        }
         let Some(row) = self.row(conn) else { return Ok(()) };
         if !armed {
             row.flags.clear(Flags::POLLING.or(Flags::LASTING));
@@ -405,6 +419,7 @@ impl<S: Default> Net<S> {
         if let Some(row) = self.row(conn) {
             row.flags.clear(Flags::FINISHING);
             self.release_if_done(conn);
+            self.lingers(conn.ring());
         }
     }
 
