@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
+use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
+use crate::knobs::{self, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
@@ -81,6 +83,8 @@ pub struct Options {
     pub audit: Audit,
     /// How to close in the end.
     pub close: How,
+    /// Connections closed per second, in all; `None` is as fast as it goes.
+    pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
 }
@@ -216,18 +220,19 @@ pub fn run(
     let planned = plan(options, &host)?;
     ring::probe()?;
     observer.planned(&planned, options);
-    let before = host.net_counters();
-    let mut fleet = Fleet::launch(options, &planned, &sender, notices)?;
-    let mut summary = fleet.lead(options, observer);
+    let watch = Watch::begin(&host);
+    let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
+    let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
+    let mut evidence = fleet.watch.evidence(Causes::new());
     let shards = fleet.join();
-    if let Ok(summary) = &mut summary {
-        summary.counters = host::moved(&before, &host.net_counters());
-    }
     // A shard's own error says more than what its end looked like from here.
     let shards = shards?;
     let mut summary = summary?;
     summary.shards = shards;
+    evidence.causes = summary.causes();
+    summary.walls = knobs::explain(&evidence);
+    summary.counters = evidence.moved;
     Ok(summary)
 }
 
@@ -286,6 +291,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
 /// The shards of a running client, and where they are led.
 struct Fleet {
     shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
+    watch: Watch,
     notices: mpsc::Receiver<Notice>,
     course: Course,
     /// The phases to come after this one.
@@ -299,11 +305,12 @@ impl Fleet {
     fn launch(
         options: &Options,
         planned: &Planned,
+        watch: Watch,
         sender: &mpsc::Sender<Notice>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
         let (course, ahead) = (options.course, options.course.phases(options.audit));
-        let mut fleet = Fleet { shards: Vec::new(), notices, course, ahead, rounds: 0, stopping: false };
+        let mut fleet = Fleet { shards: Vec::new(), watch, notices, course, ahead, rounds: 0, stopping: false };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -375,6 +382,7 @@ impl Fleet {
             shards: Vec::new(),
             audits: Vec::new(),
             counters: NetCounters::new(),
+            walls: Vec::new(),
             ramp: Duration::ZERO,
             ramped: 0,
             close: Duration::ZERO,
@@ -469,7 +477,10 @@ impl Fleet {
                 }
                 // A hold is over, and its end is shown in a moment.
                 Err(RecvTimeoutError::Timeout) if patience < TICK => {}
-                Err(RecvTimeoutError::Timeout) => observer.progress(phase, start.elapsed(), &self.progress(), false),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.watch.look();
+                    observer.progress(phase, start.elapsed(), &self.progress(), false);
+                }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
         }

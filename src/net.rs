@@ -18,6 +18,7 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod closing;
 mod terms;
 
 use std::borrow::Cow;
@@ -37,12 +38,13 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
-pub use terms::{Admission, Gate, How, NetPlan, Why};
+pub use closing::Closing;
+pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     in_flight: usize,
     wanted: usize,
 }
@@ -122,7 +124,7 @@ impl<S: Default> Net<S> {
     }
 
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
-    pub fn listen(&mut self, sockets: Vec<TcpListener>, each: usize) -> Result<()> {
+    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
         self.feed_listeners()
     }
@@ -179,34 +181,6 @@ impl<S: Default> Net<S> {
                 }
             }
             start = end;
-        }
-        None
-    }
-
-    /// Closes up to `most` live connections before a place, or of all for `None`, the last ones
-    /// first: their polls were armed last and are found first. Returns the place before which the
-    /// others are, and whether there was none left.
-    pub fn close_some(&mut self, place: Option<usize>, most: usize, how: How) -> Result<(usize, bool)> {
-        let mut place = place.unwrap_or(usize::MAX);
-        for _ in 0..most {
-            let Some((conn, before)) = self.last_live(place) else { return Ok((0, true)) };
-            self.close(conn, how, Why::Ours)?;
-            place = before;
-        }
-        Ok((place, false))
-    }
-
-    /// The last live connection before a place, and its own place.
-    fn last_live(&self, place: usize) -> Option<(ConnId, usize)> {
-        let mut end: usize = self.lanes.iter().map(|lane| lane.table.slots() as usize).sum();
-        for (index, lane) in self.lanes.iter().enumerate().rev() {
-            let start = end - lane.table.slots() as usize;
-            for at in (start..end.min(place)).rev() {
-                if let Some(conn) = lane.live(index, (at - start) as u32) {
-                    return Some((conn, at));
-                }
-            }
-            end = start;
         }
         None
     }
@@ -277,7 +251,7 @@ impl<S: Default> Net<S> {
         if self.row(conn).is_none() {
             return Ok(false);
         }
-        let short = self.gate.is_shut();
+        let short = self.gate.level() != Level::Open;
         let full = self.counters.live.get() >= self.capacity;
         let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
@@ -307,7 +281,8 @@ impl<S: Default> Net<S> {
 
     /// The kernel has no memory or files for accepts: wait a little.
     pub(crate) fn pause_accepts(&mut self, now: Instant) {
-        self.counters.accept_errors.add(1);
+        // Listeners that were shut down fail what was in flight, as they should.
+        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
         self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
     }
 
@@ -333,6 +308,10 @@ impl<S: Default> Net<S> {
             return Ok(());
         }
         self.paused = None;
+        if self.hungry && self.gate.level() == Level::Deaf {
+            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+            return Ok(());
+        }
         if self.hungry { self.feed_listeners() } else { Ok(()) }
     }
 

@@ -3,14 +3,15 @@
 mod reserve;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
-use crate::limits::{CLOSES_PER_PASS, MAX_PENDING_BYTES, PUSHES_PER_PASS};
+use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS};
 use crate::listener;
-use crate::net::{Admission, Gate, How, Net, NetPlan, Why};
+use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Why};
+use crate::pace::Pace;
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
@@ -20,6 +21,7 @@ use crate::token::ConnId;
 
 pub use crate::plan::Reserve;
 pub use reserve::Shortage;
+use reserve::{Doors, Watch};
 
 /// What a server shall be.
 #[derive(Debug, Clone)]
@@ -40,6 +42,11 @@ pub struct Options {
     pub max_pending: usize,
     /// Memory to leave alone; while less is left, new connections are reset at once.
     pub memory_reserve: Reserve,
+    /// How long closing every connection takes when the server stops; few are closed sooner.
+    pub drain_timeout: Duration,
+    /// When the kernel begins to ask a silent peer whether it is still there, and how often it asks
+    /// again until it gives up after 3 times; `None` never asks.
+    pub keepalive: Option<Duration>,
 }
 
 impl Default for Options {
@@ -55,9 +62,15 @@ impl Default for Options {
             backlog: None,
             max_pending: MAX_PENDING_BYTES,
             memory_reserve: Reserve::Auto,
+            drain_timeout: Duration::from_secs(30),
+            keepalive: None,
         }
     }
 }
+
+/// Connections that one shard closes in a second at least while it drains: a third of what a core
+/// can do.
+const SLOWEST_DRAIN: f64 = 10_000.0;
 
 /// The command that makes a shard close everything and end.
 const STOP: u32 = 1;
@@ -79,7 +92,8 @@ pub struct Server {
     raised: Raised,
     backlog: i32,
     gate: Gate,
-    watch: reserve::Watch,
+    ears: Vec<Arc<TcpListener>>,
+    watch: Option<Watch>,
 }
 
 impl Server {
@@ -106,10 +120,13 @@ impl Server {
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let gate = Gate::default();
-        let watch = reserve::Watch::start(host, options.memory_reserve, gate.clone(), notices.clone())?;
-        let mut server = Server { shards: Vec::new(), raised, backlog, gate, watch };
+        let mut server = Server { shards: Vec::new(), raised, backlog, gate, ears: Vec::new(), watch: None };
         match server.launch(options, plans, admission, service, notices) {
-            Ok(()) => Ok(server),
+            Ok(()) => {
+                let doors = Doors { gate: server.gate.clone(), ears: server.ears.clone(), backlog };
+                server.watch = Watch::start(host, options.memory_reserve, doors, notices.clone())?;
+                Ok(server)
+            }
             Err(error) => {
                 // A shard that failed says more than what its end looked like from here.
                 server.stop();
@@ -128,12 +145,15 @@ impl Server {
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
         for (index, plan) in plans.into_iter().enumerate() {
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog)?;
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive)?;
+            let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+            self.ears.extend(sockets.iter().cloned());
             let made = service.clone();
             let start = ShardStart {
                 index,
                 sockets,
                 accepts: plan.accepts,
+                drain_timeout: options.drain_timeout,
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
@@ -175,12 +195,12 @@ impl Server {
 
     /// The limit on memory for which new connections are refused now.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.watch.shortage()
+        self.watch.as_ref().and_then(Watch::shortage)
     }
 
     /// The limit on memory for which connections were last refused.
     pub fn last_shortage(&self) -> Option<Shortage> {
-        self.watch.last_shortage()
+        self.watch.as_ref().and_then(Watch::last_shortage)
     }
 
     /// The counters of each shard, now.
@@ -229,8 +249,9 @@ impl Drop for Ended {
 /// What one shard needs to begin, carried to its thread.
 struct ShardStart {
     index: usize,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Arc<TcpListener>>,
     accepts: usize,
+    drain_timeout: Duration,
     ready: mpsc::Sender<usize>,
     ended: Ended,
 }
@@ -245,7 +266,7 @@ impl ShardStart {
             service,
             outbox: Outbox::default(),
             next_tick,
-            stopping: false,
+            drain_timeout: self.drain_timeout,
             closing: None,
             _ended: self.ended,
         })
@@ -257,10 +278,9 @@ struct Accepting<S: Service> {
     service: S,
     outbox: Outbox,
     next_tick: Option<Instant>,
-    /// While stopping: the accepts were cancelled.
-    stopping: bool,
-    /// While stopping: the place before which connections are still to be closed.
-    closing: Option<usize>,
+    drain_timeout: Duration,
+    /// While stopping.
+    closing: Option<Closing>,
     _ended: Ended,
 }
 
@@ -291,7 +311,7 @@ impl<S: Service> Driver for Accepting<S> {
 
     fn turn(&mut self, net: &mut Net<S::State>, now: Instant, command: u32) -> Result<Turn> {
         if command == STOP {
-            return self.drain(net);
+            return self.drain(net, now);
         }
         if self.next_tick.is_some_and(|at| at <= now) {
             self.service.tick(&mut self.outbox);
@@ -318,18 +338,16 @@ impl<S: Service> Accepting<S> {
         Ok(())
     }
 
-    /// Closes a bounded number of connections a turn until none is left.
-    fn drain(&mut self, net: &mut Net<S::State>) -> Result<Turn> {
-        if !std::mem::replace(&mut self.stopping, true) {
-            net.stop_listening()?;
-        }
-        let (place, at_end) = net.close_some(self.closing, CLOSES_PER_PASS, How::Now)?;
-        // Whoever came while its accept was being cancelled may stand behind that place.
-        self.closing = (!at_end).then_some(place);
-        match (at_end, net.in_use()) {
-            (true, 0) => Ok(Turn::Done),
-            (true, _) => Ok(Turn::Idle),
-            (false, _) => Ok(Turn::Again),
-        }
+    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    fn drain(&mut self, net: &mut Net<S::State>, now: Instant) -> Result<Turn> {
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            None => {
+                net.stop_listening()?;
+                let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
+                self.closing.insert(Closing::new(How::Now, Pace::new(now, Some(rate))))
+            }
+        };
+        closing.turn(net, now)
     }
 }
