@@ -33,11 +33,11 @@ pub fn replace(path: &Path, text: &str, mode: Option<u32>) -> Result<()> {
 
 /// Removes a file, if it is there, for good.
 pub fn remove(path: &Path) -> Result<()> {
-    let gone = match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync(path.parent().unwrap_or(Path::new("/"))),
-    };
+    // A read-only file system refuses to remove what is not even there.
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let gone = fs::remove_file(path).and_then(|()| sync(path.parent().unwrap_or(Path::new("/"))));
     gone.map_err(|error| failed("remove", path, &error))
 }
 

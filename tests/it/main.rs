@@ -10,3 +10,4 @@ mod options;
 mod report;
 mod steer;
 mod support;
+mod tune;
