@@ -104,8 +104,11 @@ pub fn revert(host: &Host) -> Result<Option<Reverted>> {
 
 /// The sysctl file of these settings: name, value, and a comment with the reason.
 pub fn sysctl_conf<'a>(settings: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> String {
-    let line =
-        |(name, then, reason): (&str, &str, &str)| format!("\n# {reason}\n{name} = {}\n", then.replace('\t', " "));
+    let line = |(name, then, reason): (&str, &str, &str)| {
+        // Conntrack's are there once its module is loaded, which at boot may be later.
+        let lenient = if name.starts_with("net.netfilter.") { "-" } else { "" };
+        format!("\n# {reason}\n{lenient}{name} = {}\n", then.replace('\t', " "))
+    };
     settings.map(line).collect()
 }
 

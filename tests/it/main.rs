@@ -11,3 +11,4 @@ mod report;
 mod steer;
 mod support;
 mod tune;
+mod tuning;
