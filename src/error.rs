@@ -119,6 +119,8 @@ errnos! {
     EINVAL = 22,
     ENFILE = 23,
     EMFILE = 24,
+    ENOSPC = 28,
+    EROFS = 30,
     EPIPE = 32,
     ENOSYS = 38,
     ETIME = 62,

@@ -92,6 +92,11 @@ impl Host {
         self.read(&sysctl_path(name)).map(|text| text.trim().to_owned())
     }
 
+    /// The same, with the reason where it cannot be read.
+    pub fn sysctl_reading(&self, name: &str) -> Reading {
+        self.reading(&sysctl_path(name))
+    }
+
     /// Where a file lies, its path given below the root.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)

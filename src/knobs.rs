@@ -17,7 +17,7 @@ use crate::error::Complaint;
 use crate::host::Host;
 use crate::limits::SLOTS_PER_RING;
 use crate::plan::Goal;
-use crate::sys::{Limit, Resource};
+use crate::sys::Resource;
 
 pub use evidence::{Evidence, Explained, Gauges, Watch, explain};
 
@@ -256,13 +256,22 @@ pub fn settings(host: &Host, goal: &Goal) -> Vec<Setting> {
 /// The hard limits of a process that the goal wants higher, for a file in /etc; `None` where they
 /// suffice or cannot be read.
 pub fn limits(goal: &Goal) -> Option<Limits> {
-    let (files, memory) = (Resource::Files.read().ok()?, Resource::LockedMemory.read().ok()?);
-    // Fewer slots a ring make more rings, and cost memory.
-    let wanted = u64::from(SLOTS_PER_RING) + goal.needs(goal.connections, u64::from(SLOTS_PER_RING)).descriptors();
-    let locked = files::locked_bytes(goal, goal.connections, wanted);
-    let higher = |limit: Limit, wanted: u64| (limit.hard < wanted).then_some(wanted);
-    let limits = Limits { files: higher(files, wanted.next_power_of_two()), memory: higher(memory, locked) };
+    let wanted = limits_wanted(goal);
+    let higher = |resource: Resource, wanted: Option<u64>| {
+        let limit = resource.read().ok()?;
+        wanted.filter(|wanted| limit.hard < *wanted)
+    };
+    let limits =
+        Limits { files: higher(Resource::Files, wanted.files), memory: higher(Resource::LockedMemory, wanted.memory) };
     (limits != Limits::default()).then_some(limits)
+}
+
+/// The hard limits with which a goal takes the least memory: fewer slots a ring make more rings.
+pub fn limits_wanted(goal: &Goal) -> Limits {
+    let slots = u64::from(SLOTS_PER_RING);
+    let files = slots + goal.needs(goal.connections, slots).descriptors();
+    let memory = files::locked_bytes(goal, goal.connections, files);
+    Limits { files: Some(files.next_power_of_two()), memory: Some(memory) }
 }
 
 /// A judge for walls that stand at one end only: this host is the other.

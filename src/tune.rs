@@ -1,62 +1,27 @@
 //! Turns knobs, and turns them back: every change is written down in a state file before it is
 //! made, so that `revert` restores exactly what was there, whatever happened in between.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod durable;
+mod state;
 
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Errno, Error, Result};
+use crate::error::{Complaint, Error, Result};
 use crate::host::Host;
 use crate::knobs::{Limits, Setting};
+use durable::replace;
+use state::State;
 
-/// Where the state stands, below the host's root.
-const STATE: &str = "var/lib/c1m/tune.json";
+pub use state::Reverted;
 
 /// The files of `--persist`, below the host's root.
 const SYSCTL_FILE: &str = "etc/sysctl.d/99-c1m.conf";
 const LIMITS_FILE: &str = "etc/security/limits.d/99-c1m.conf";
 
-/// What was there before the first change.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct State {
-    settings: Vec<Turned>,
-    files: Vec<Written>,
-}
-
-/// A sysctl that was turned, or is about to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Turned {
-    name: String,
-    was: String,
-    then: String,
-    reason: String,
-}
-
-/// A file that was written, or is about to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Written {
-    path: String,
-    was: Option<String>,
-}
-
-/// What `revert` did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reverted {
-    /// Sysctls set back, with the value restored.
-    pub settings: Vec<(String, String)>,
-    /// Sysctls that this host no longer has, such as those of a module that is gone.
-    pub gone: Vec<String>,
-    /// Files restored or removed.
-    pub files: Vec<PathBuf>,
-}
-
-/// Sets all of these or none, and writes them to /etc for the next boot if `persist` says so.
+/// Sets all of these or none, and writes them to /etc for the next boot if `persist` says so,
+/// together with those that an earlier `apply` set. Returns whether there was anything to do.
 ///
 /// Fails with a host error, everything as it was, when this process may not write one of them, or
 /// when the kernel does not take a value.
-pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Result<()> {
+pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Result<bool> {
     if let Some(setting) = settings.iter().find(|setting| !host.may_write_sysctl(setting.name)) {
         return Err(Error::host(
             format!("{} cannot be written", setting.name),
@@ -65,30 +30,26 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
         ));
     }
     let before = State::read(host)?;
-    let mut state = before.clone().unwrap_or_default();
-    settings.iter().for_each(|setting| state.remember(setting));
-    let files = persist.map(|limits| files(&state, limits)).unwrap_or_default();
-    for (path, _) in &files {
-        state.remember_file(host, path)?;
+    let paths: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
+    let step = State::now(host, settings, paths)?;
+    let kept = State::merged(before.clone(), &step);
+    let files = persist.map(|limits| files(&kept, limits)).unwrap_or_default();
+    if settings.is_empty() && files.is_empty() {
+        return Ok(false);
     }
-    state.write(host)?;
-    let done =
-        turn(host, settings).and_then(|()| files.iter().try_for_each(|(path, text)| replace(&host.path(path), text)));
-    if let Err(error) = done {
-        for setting in settings {
-            // The first error is the one to tell.
-            let _ = host.write_sysctl(setting.name, &setting.now);
-        }
-        match before {
-            Some(before) => before.write(host)?,
-            None => {
-                state.restore_files(host)?;
-                remove(&host.path(STATE))?;
-            }
-        }
+    if let Err(error) = kept.write(host) {
+        State::clear_away(host);
         return Err(error);
     }
-    Ok(())
+    let written = || files.iter().try_for_each(|(path, text)| replace(&host.path(path), text, None));
+    turn(host, settings).and_then(|()| written()).map_err(|error| {
+        let undone = step.restore(host).and_then(|_| match before {
+            Some(before) => before.write(host),
+            None => State::forget(host),
+        });
+        with_aftermath(error, undone)
+    })?;
+    Ok(true)
 }
 
 fn turn(host: &Host, settings: &[Setting]) -> Result<()> {
@@ -98,7 +59,7 @@ fn turn(host: &Host, settings: &[Setting]) -> Result<()> {
         if !at_least(&taken, &setting.then) {
             return Err(Error::host(
                 format!("{} is {taken} after {} was written", setting.name, setting.then),
-                "the kernel does not take that value; everything was set back",
+                "the kernel does not take that value",
                 "ask for fewer connections, or set it by hand",
             ));
         }
@@ -112,129 +73,51 @@ fn at_least(taken: &str, asked: &str) -> bool {
     taken.split_whitespace().eq(asked.split_whitespace()) || more().unwrap_or(false)
 }
 
+/// The failure of an `apply`, and whether what it had done is undone.
+fn with_aftermath(error: Error, undone: Result<()>) -> Error {
+    let (Error::Host(mut why) | Error::Bug(mut why) | Error::Usage(mut why) | Error::Peer(mut why)) = error;
+    match undone {
+        Ok(()) => why.means += "; everything was set back",
+        Err(Error::Host(second) | Error::Bug(second) | Error::Usage(second) | Error::Peer(second)) => {
+            let Complaint { saw, .. } = second;
+            why.means += &format!("; not everything could be set back ({saw})");
+            why.cure += ", and run c1m tune --revert";
+        }
+    }
+    Error::Host(why)
+}
+
 /// Restores what was there before the first `apply`; `None` if nothing was applied.
 ///
-/// Fails with a host error when something could not be restored; the state is then kept, and
-/// another `revert` tries again.
+/// Fails with a host error when something could not be restored; all else is restored, the state
+/// is kept, and another `revert` tries again.
 pub fn revert(host: &Host) -> Result<Option<Reverted>> {
-    let Some(state) = State::read(host)? else { return Ok(None) };
-    let mut reverted = Reverted::default();
-    for turned in state.settings.iter().rev() {
-        if host.sysctl_text(&turned.name).is_none() {
-            reverted.gone.push(turned.name.clone());
-            continue;
-        }
-        host.write_sysctl(&turned.name, &turned.was)?;
-        reverted.settings.push((turned.name.clone(), turned.was.clone()));
-    }
-    reverted.files = state.restore_files(host)?;
-    remove(&host.path(STATE))?;
+    let Some(state) = State::read(host)? else {
+        // Killed before its first state was complete, an `apply` leaves a scrap and nothing else.
+        State::clear_away(host);
+        return Ok(None);
+    };
+    let reverted = state.restore(host)?;
+    State::forget(host)?;
     Ok(Some(reverted))
 }
 
 /// The sysctl file of these settings: name, value, and a comment with the reason.
 pub fn sysctl_conf<'a>(settings: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> String {
-    let line =
-        |(name, then, reason): (&str, &str, &str)| format!("\n# {reason}\n{name} = {}\n", then.replace('\t', " "));
+    let line = |(name, then, reason): (&str, &str, &str)| {
+        // Conntrack's are there once its module is loaded, which at boot may be later.
+        let lenient = if name.starts_with("net.netfilter.") { "-" } else { "" };
+        format!("\n# {reason}\n{lenient}{name} = {}\n", then.replace('\t', " "))
+    };
     settings.map(line).collect()
 }
 
-fn files(state: &State, limits: Limits) -> Vec<(&'static str, String)> {
-    let settings = state.settings.iter().map(|turned| (&*turned.name, &*turned.then, &*turned.reason));
+fn files(kept: &State, limits: Limits) -> Vec<(&'static str, String)> {
     let header = "# Written by `c1m tune --persist`; `c1m tune --revert` removes it.\n";
-    let mut files = vec![(SYSCTL_FILE, format!("{header}{}", sysctl_conf(settings)))];
-    let lines = limits.lines();
-    if !lines.is_empty() {
-        files.push((LIMITS_FILE, format!("{header}{lines}")));
-    }
-    files
-}
-
-impl State {
-    fn read(host: &Host) -> Result<Option<State>> {
-        let path = host.path(STATE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("read", &path, &error)),
-        };
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::host(
-                format!("{}: {error}", path.display()),
-                "it is not the state that c1m tune writes, so nothing was changed",
-                "look at it; remove it if what it names is set back by hand",
-            )
-        })
-    }
-
-    fn write(&self, host: &Host) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::bug(format!("JSON: {e}")))?;
-        replace(&host.path(STATE), &text)
-    }
-
-    /// Keeps what was there before the first change, and the newest value wanted.
-    fn remember(&mut self, setting: &Setting) {
-        let (then, reason) = (setting.then.clone(), setting.reason.clone());
-        match self.settings.iter_mut().find(|turned| turned.name == setting.name) {
-            Some(known) => (known.then, known.reason) = (then, reason),
-            None => {
-                self.settings.push(Turned { name: setting.name.to_owned(), was: setting.now.clone(), then, reason })
-            }
-        }
-    }
-
-    fn remember_file(&mut self, host: &Host, path: &str) -> Result<()> {
-        if self.files.iter().any(|written| written.path == path) {
-            return Ok(());
-        }
-        let was = match std::fs::read_to_string(host.path(path)) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("read", &host.path(path), &error)),
-        };
-        self.files.push(Written { path: path.to_owned(), was });
-        Ok(())
-    }
-
-    fn restore_files(&self, host: &Host) -> Result<Vec<PathBuf>> {
-        let restore = |written: &Written| {
-            let path = host.path(&written.path);
-            match &written.was {
-                Some(text) => replace(&path, text)?,
-                None => remove(&path)?,
-            }
-            Ok(path)
-        };
-        self.files.iter().map(restore).collect()
-    }
-}
-
-/// Writes a file so that it is either the old or the new one, also after a crash.
-fn replace(path: &Path, text: &str) -> Result<()> {
-    let new = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(folder)?;
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|error| failed("write", path, &error))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("remove", path, &error)),
-        _ => Ok(()),
-    }
-}
-
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::host(
-        format!("{what} {}: {}", path.display(), Errno::of(error)),
-        "c1m tune keeps there what was before, and does nothing without it",
-        "run it as root, on a file system that can be written",
-    )
+    let (settings, limits) = (sysctl_conf(kept.wanted()), limits.lines());
+    [(SYSCTL_FILE, settings), (LIMITS_FILE, limits)]
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(path, text)| (path, format!("{header}{text}")))
+        .collect()
 }

@@ -31,11 +31,11 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
         show_boot(&goal);
     }
     if arguments.apply || arguments.persist {
-        tune::apply(&host, &settings, arguments.persist.then(|| limits.unwrap_or_default()))?;
-        say(if arguments.persist {
-            "applied, and written to /etc for the next boot; `c1m tune --revert` undoes both"
-        } else {
-            "applied until the next boot; `c1m tune --revert` undoes it"
+        let changed = tune::apply(&host, &settings, arguments.persist.then(|| limits.unwrap_or_default()))?;
+        say(match (changed, arguments.persist) {
+            (false, _) => "nothing was changed",
+            (true, true) => "applied, and written to /etc for the next boot; `c1m tune --revert` undoes both",
+            (true, false) => "applied until the next boot; `c1m tune --revert` undoes it",
         });
     } else if !settings.is_empty() {
         say("nothing was changed: --apply sets these now, --persist also for the next boot");
@@ -81,6 +81,9 @@ fn revert(host: &Host) -> Result<Ended> {
     }
     for path in &reverted.files {
         say(format!("{} is as it was", path.display()));
+    }
+    if reverted == tune::Reverted::default() {
+        say("everything was as before already");
     }
     Ok(Ended::Well)
 }

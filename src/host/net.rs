@@ -125,6 +125,14 @@ impl SourcePorts {
 }
 
 impl Host {
+    /// The network namespace of this process, such as `net:[4026531840]`; `None` when it cannot be
+    /// read.
+    pub fn network_namespace(&self) -> Option<String> {
+        // /proc/self/ns would be that of the process's first thread.
+        let link = std::fs::read_link(self.root.join("proc/thread-self/ns/net")).ok()?;
+        Some(link.to_string_lossy().into_owned())
+    }
+
     /// What listen(2) caps a backlog at, silently (`net.core.somaxconn`, of this network
     /// namespace); 4096, the kernel's default since 5.4, when it cannot be read.
     pub fn somaxconn(&self) -> i32 {

@@ -25,9 +25,9 @@ pub fn parameters(goal: &Goal) -> Vec<Parameter> {
         of("lsm=capability", Some(72), "no security modules, and no blobs of theirs on sockets, inodes and files"),
         of("swiotlb=noforce", None, "no 64 MiB bounce buffer for devices that cannot reach all memory"),
         of(
-            &format!("thash_entries={}", sockets.div_ceil(2).next_power_of_two()),
+            &format!("thash_entries={}", sockets.next_power_of_two()),
             None,
-            "short chains in the table of connections; a small machine makes few",
+            "a chain for each connection, at 8 bytes; a small machine makes few",
         ),
     ]
 }

@@ -75,8 +75,10 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     );
     // Beyond half of a range connect(2) searches long for a free port.
     let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > ports.count() / 2);
-    let wider = widened(&ports, 2 * each);
-    let all = routes * SourcePorts { range: wider.clone(), ..ports.clone() }.count();
+    // What the server needs reserved is no source port any more.
+    let left = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
+    let wider = widened(&left, 2 * each);
+    let all = routes * SourcePorts { range: wider.clone(), ..left }.count();
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
@@ -100,10 +102,18 @@ fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
     if ports.count() >= wanted {
         return ports.range.clone();
     }
-    let taken = ports.range.end() + 1 - ports.range.start() - ports.count();
-    let low = LAST_PORT.saturating_sub(wanted + taken).max(FIRST_SOURCE_PORT);
+    let high = LAST_PORT.max(*ports.range.end());
+    let mut low = *ports.range.start();
+    loop {
+        let room = SourcePorts { range: low..=high, reserved: ports.reserved.clone() }.count();
+        if room >= wanted || low <= FIRST_SOURCE_PORT {
+            break;
+        }
+        // As many more, if none of them is reserved.
+        low = low.saturating_sub(wanted - room).max(FIRST_SOURCE_PORT);
+    }
     // The kernel looks for odd and even ports apart, and wants both ends of different parity.
-    (low & !1).min(*ports.range.start())..=LAST_PORT.max(*ports.range.end())
+    (low & !1).min(*ports.range.start())..=high
 }
 
 fn reserve(ports: &SourcePorts, goal: &Goal) -> Setting {
@@ -184,12 +194,13 @@ mod tests {
     proptest! {
         /// A wider range contains the old one, has room if there is any, and keeps within bounds.
         #[test]
-        fn a_range_only_grows(low in 1_024u64..60_000, size in 1u64..5_000, wanted in 1u64..70_000) {
-            let ports = SourcePorts { range: low..=(low + size).min(LAST_PORT), reserved: vec![] };
+        fn a_range_only_grows(low in 1_024u64..60_000, size in 1u64..5_000, wanted in 1u64..70_000, first in 1_024u64..60_000, more in 0u64..200) {
+            let reserved = vec![first..=first + more];
+            let ports = SourcePorts { range: low..=(low + size).min(LAST_PORT), reserved: reserved.clone() };
             let wider = widened(&ports, wanted);
             prop_assert!(wider.start() <= ports.range.start() && wider.end() >= ports.range.end());
             prop_assert!(*wider.end() <= LAST_PORT && *wider.start() >= FIRST_SOURCE_PORT);
-            let room = SourcePorts { range: wider.clone(), reserved: vec![] }.count();
+            let room = SourcePorts { range: wider.clone(), reserved }.count();
             prop_assert!(room >= wanted || *wider.start() == FIRST_SOURCE_PORT);
         }
     }

@@ -11,3 +11,5 @@ mod options;
 mod report;
 mod steer;
 mod support;
+mod tune;
+mod tuning;

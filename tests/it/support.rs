@@ -43,7 +43,9 @@ pub fn c1m_unprivileged(dir: &TempDir) -> Command {
         return c1m();
     }
     let copy = dir.path().join("c1m");
-    std::fs::copy(PROGRAM, &copy).unwrap();
+    // Written by another process: a file that is open for writing, if only in a child that some
+    // thread has just forked, cannot be executed.
+    assert!(Command::new("cp").arg(PROGRAM).arg(&copy).status().unwrap().success());
     for path in [dir.path(), &copy] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }

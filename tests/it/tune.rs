@@ -1,0 +1,501 @@
+//! Knobs turned and turned back: in a network namespace whose settings were lowered first, with
+//! folders of the test's own over those in /etc and /var/lib.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use c1m::host::Host;
+use c1m::knobs::Setting;
+use c1m::tune as library;
+
+use crate::support::*;
+
+const STATE: &str = "/var/lib/c1m/tune.json";
+const SYSCTL_FILE: &str = "/etc/sysctl.d/99-c1m.conf";
+const LIMITS_FILE: &str = "/etc/security/limits.d/99-c1m.conf";
+
+/// Folders in which `tune` may leave something.
+const FOLDERS: [&str; 3] = ["/var/lib", "/etc/sysctl.d", "/etc/security/limits.d"];
+
+/// What every setting is lowered to, so that there is something to raise.
+const LOW: [(&str, &str); 6] = [
+    ("net.ipv4.ip_local_port_range", "40000\t40999"),
+    ("net.core.somaxconn", "16"),
+    ("net.ipv4.tcp_rmem", "1024\t1024\t2048"),
+    ("net.ipv4.tcp_wmem", "1024\t1024\t2048"),
+    ("net.ipv4.tcp_syncookies", "0"),
+    ("net.ipv4.tcp_max_syn_backlog", "8"),
+];
+
+/// A goal that wants all of them higher, and nothing of the whole machine's settings.
+const GOAL: &str = "tune --role both --connections 60000 --ports 4 --port 40100 --cores 1";
+
+/// Runs `body` in a network and a mount namespace of its own, its settings low.
+fn on_a_low_host(body: impl FnOnce() + Send) {
+    in_own_network(|| {
+        // SAFETY: no memory.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
+        shell("mount --make-rprivate /");
+        for folder in FOLDERS {
+            shell(&format!("mount -t tmpfs tmpfs {folder}"));
+        }
+        LOW.iter().for_each(|(name, value)| set(name, value));
+        body();
+    });
+}
+
+fn shell(line: &str) {
+    let done = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn sysctl_file(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+fn set(name: &str, value: &str) {
+    fs::write(sysctl_file(name), value).unwrap_or_else(|e| panic!("{name}: {e}"));
+}
+
+fn get(name: &str) -> String {
+    fs::read_to_string(sysctl_file(name)).unwrap_or_else(|e| panic!("{name}: {e}")).trim().to_owned()
+}
+
+/// What `tune` may change: `sysctl -a`, and every file with its text and permissions.
+#[derive(PartialEq, Eq)]
+struct Everything {
+    sysctls: Vec<u8>,
+    files: BTreeMap<PathBuf, (u32, Vec<u8>)>,
+}
+
+/// Sysctls that move by themselves: counters and random numbers.
+const RESTLESS: &str = r"^(fs\.(dentry-state|file-nr|inode-nr|inode-state|aio-nr)|kernel\.(random\.|ns_last_pid|pty\.nr|tainted)|net\.netfilter\.nf_conntrack_count|vm\.stat)";
+
+impl Everything {
+    fn now() -> Everything {
+        let line = format!("sysctl -a 2>/dev/null | grep -vE '{RESTLESS}'");
+        let sysctls = Command::new("sh").args(["-c", &line]).output().unwrap().stdout;
+        assert!(sysctls.split(|byte| *byte == b'\n').count() > 500, "sysctl -a shows too little");
+        Everything { sysctls, files: files() }
+    }
+
+    fn is_back(&self, after: &str) {
+        let now = Everything::now();
+        let lines =
+            |all: &Everything| String::from_utf8_lossy(&all.sysctls).lines().map(str::to_owned).collect::<Vec<_>>();
+        let (then, lines) = (lines(self), lines(&now));
+        let changed: Vec<_> = lines.iter().filter(|line| !then.contains(line)).collect();
+        assert!(self.sysctls == now.sysctls, "{after}: {changed:?}");
+        assert!(self.files == now.files, "{after}: {:?} became {:?}", self.files.keys(), now.files.keys());
+    }
+}
+
+fn files() -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    fn walk(folder: &Path, into: &mut BTreeMap<PathBuf, (u32, Vec<u8>)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+            let text = if path.is_dir() { Vec::new() } else { fs::read(&path).unwrap() };
+            into.insert(path.clone(), (mode, text));
+            if path.is_dir() {
+                walk(&path, into);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    FOLDERS.iter().for_each(|folder| walk(Path::new(folder), &mut all));
+    all
+}
+
+/// Runs `c1m tune` for the goal, which must succeed.
+fn tune(options: &str) -> Finished {
+    let finished = run(&format!("{GOAL} {options}"));
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    finished
+}
+
+fn revert() -> Finished {
+    let finished = run("tune --revert");
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    finished
+}
+
+/// Checks that every setting was raised, none lowered.
+fn is_raised() {
+    for (name, low) in LOW.iter().filter(|(name, _)| *name != "net.ipv4.tcp_syncookies") {
+        let numbers = |text: &str| text.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<u64>>();
+        let (low, now) = (numbers(low), numbers(&get(name)));
+        if name.ends_with("port_range") {
+            assert!(now[0] < low[0] && now[1] > low[1], "{name}: {now:?}");
+        } else {
+            assert!(now.iter().zip(&low).all(|(now, low)| now > low), "{name}: {now:?}");
+        }
+    }
+    assert_eq!(get("net.ipv4.ip_local_reserved_ports"), "40100-40103");
+}
+
+#[test]
+fn applied_and_reverted_leaves_every_sysctl_as_it_was() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        let shown = tune("");
+        assert!(shown.out.contains("nothing was changed"), "{}", shown.out);
+        before.is_back("without --apply");
+        tune("--apply");
+        is_raised();
+        let kept = fs::read_to_string(STATE).unwrap();
+        let again = tune("--apply");
+        assert!(again.out.contains("no setting of this host stands in the way"), "{}", again.out);
+        assert!(again.out.ends_with("nothing was changed\n"), "{}", again.out);
+        assert_eq!(fs::read_to_string(STATE).unwrap(), kept);
+        // A larger goal raises what is raised already, and the first values are still known.
+        run(&format!("{} --apply", GOAL.replace("60000", "90000")));
+        assert_ne!(fs::read_to_string(STATE).unwrap(), kept);
+        let reverted = revert();
+        assert!(reverted.out.contains("net.core.somaxconn = 16"), "{}", reverted.out);
+        before.is_back("apply twice, revert");
+        assert!(revert().out.contains("nothing to revert"));
+    });
+}
+
+#[test]
+fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
+    on_a_low_host(|| {
+        // A file of that name that somebody else wrote, with permissions of its own.
+        fs::write(SYSCTL_FILE, "# mine\nnet.core.somaxconn = 16\n").unwrap();
+        fs::set_permissions(SYSCTL_FILE, fs::Permissions::from_mode(0o640)).unwrap();
+        let before = Everything::now();
+        tune("--apply");
+        let raised = LOW.map(|(name, _)| get(name));
+        // What an earlier --apply raised is persisted too.
+        tune("--persist");
+        assert_eq!(LOW.map(|(name, _)| get(name)), raised);
+        let text = fs::read_to_string(SYSCTL_FILE).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "# Written by `c1m tune --persist`; `c1m tune --revert` removes it.");
+        let mut named = BTreeMap::new();
+        for lines in lines[1..].chunks(3) {
+            let [empty, reason, line] = lines else { panic!("{text}") };
+            assert!(empty.is_empty() && reason.starts_with("# ") && reason.len() > 20, "{text}");
+            let (name, value) = line.split_once(" = ").unwrap();
+            assert_eq!(get(name).replace('\t', " "), value);
+            named.insert(name, value);
+        }
+        assert!(named.len() >= 6 && named.contains_key("net.ipv4.ip_local_reserved_ports"), "{text}");
+        // The next boot: the host's own values, then the file.
+        LOW.iter().for_each(|(name, value)| set(name, value));
+        set("net.ipv4.ip_local_reserved_ports", "\n");
+        shell(&format!("sysctl -q -p {SYSCTL_FILE}"));
+        assert_eq!(LOW.map(|(name, _)| get(name)), raised);
+        is_raised();
+        revert();
+        before.is_back("persist, boot, revert");
+    });
+}
+
+#[test]
+fn limits_are_persisted_where_they_are_too_low() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        let mut command = c1m();
+        with_few_descriptors(&mut command);
+        let finished = run_as(command, &format!("{GOAL} --persist"));
+        assert_eq!(finished.code(), 0, "{}", finished.err);
+        let text = fs::read_to_string(LIMITS_FILE).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("nofile")).collect();
+        let value: u64 = lines[0].strip_prefix("* - nofile ").unwrap().parse().unwrap();
+        assert!(value > 2_000, "{text}");
+        assert_eq!(lines, [format!("* - nofile {value}"), format!("root - nofile {value}")]);
+        revert();
+        before.is_back("limits persisted, revert");
+    });
+}
+
+fn with_few_descriptors(command: &mut Command) {
+    let few = libc::rlimit { rlim_cur: 2_000, rlim_max: 2_000 };
+    // SAFETY: setrlimit is async-signal-safe and reads the struct it is given.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &few) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+#[test]
+fn after_a_boot_revert_restores_the_values_before_the_first_apply() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        tune("--persist");
+        // A boot: the kernel's own values, which are neither the old nor the new ones.
+        for (name, value) in [("net.core.somaxconn", "4096"), ("net.ipv4.tcp_rmem", "4096\t131072\t6291456")] {
+            set(name, value);
+        }
+        revert();
+        before.is_back("persist, boot without the file, revert");
+    });
+}
+
+#[test]
+fn what_is_generous_already_is_left_alone() {
+    on_a_low_host(|| {
+        for (name, value) in [
+            ("net.core.somaxconn", "65535"),
+            ("net.ipv4.ip_local_port_range", "1024\t65535"),
+            ("net.ipv4.tcp_rmem", "8192\t8192\t99999999"),
+        ] {
+            set(name, value);
+        }
+        tune("--apply");
+        assert_eq!(get("net.core.somaxconn"), "65535");
+        assert_eq!(get("net.ipv4.ip_local_port_range"), "1024\t65535");
+        // Each number by itself.
+        assert_eq!(get("net.ipv4.tcp_rmem"), "8192\t131072\t99999999");
+    });
+}
+
+#[test]
+fn one_setting_that_cannot_be_written_leaves_all_as_they_were() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        for name in ["net.core.somaxconn", "net.ipv4.tcp_wmem"] {
+            let file = sysctl_file(name).display().to_string();
+            shell(&format!("mount --bind {file} {file} && mount -o remount,bind,ro {file}"));
+            for how in ["--apply", "--persist"] {
+                run(&format!("{GOAL} {how}")).complains(3, &[name, "nothing was changed"]);
+                before.is_back(&format!("{name} is read-only, {how}"));
+            }
+            shell(&format!("umount {file}"));
+        }
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_leaves_all_as_they_were() {
+    on_a_low_host(|| {
+        for folder in FOLDERS {
+            let before = Everything::now();
+            shell(&format!("mount -o remount,ro {folder}"));
+            let mut command = c1m();
+            with_few_descriptors(&mut command);
+            run_as(command, &format!("{GOAL} --persist")).complains(3, &[folder, "EROFS"]);
+            shell(&format!("mount -o remount,rw {folder}"));
+            before.is_back(&format!("{folder} is read-only"));
+        }
+    });
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_undoes_those_before_it() {
+    on_a_low_host(|| {
+        let host = Host::here();
+        let setting =
+            |name, then: &str| Setting { name, now: get(name), then: then.to_owned(), reason: "a test".to_owned() };
+        let good = [setting("net.core.somaxconn", "5000"), setting("net.ipv4.tcp_max_syn_backlog", "5000")];
+        let bad = setting("net.ipv4.ip_local_port_range", "50000 40000");
+        let before = Everything::now();
+        let both = [&good[..], &[bad]].concat();
+        let error = library::apply(&host, &both, None).unwrap_err().to_string();
+        assert!(error.contains("ip_local_port_range") && error.contains("everything was set back"), "{error}");
+        before.is_back("refused at first");
+        // With something applied before, that stays, and is still reverted to the first values.
+        assert!(library::apply(&host, &good[..1], None).unwrap());
+        let between = Everything::now();
+        library::apply(&host, &both[1..], None).unwrap_err();
+        between.is_back("refused after something was applied");
+        library::revert(&host).unwrap().unwrap();
+        before.is_back("reverted");
+    });
+}
+
+#[test]
+fn a_revert_that_cannot_restore_all_keeps_the_state_and_is_finished_later() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        tune("--persist");
+        let file = sysctl_file("net.ipv4.tcp_wmem").display().to_string();
+        shell(&format!("mount --bind {file} {file} && mount -o remount,bind,ro {file}"));
+        run("tune --revert").complains(3, &["net.ipv4.tcp_wmem"]);
+        assert_eq!(get("net.core.somaxconn"), "16", "the others are restored");
+        assert!(!Path::new(SYSCTL_FILE).exists());
+        shell(&format!("umount {file}"));
+        revert();
+        before.is_back("the second revert");
+    });
+}
+
+#[test]
+fn a_state_that_is_not_ours_is_not_touched() {
+    on_a_low_host(|| {
+        fs::create_dir_all("/var/lib/c1m").unwrap();
+        for (text, word) in [
+            ("", "EOF"),
+            ("{\"settings\": [", "EOF"),
+            ("[1, 2]", "invalid"),
+            ("{\"settings\": [], \"files\": []}", "missing field"),
+            ("{\"version\": 2, \"steps\": []}", "version 2"),
+        ] {
+            fs::write(STATE, text).unwrap();
+            let before = Everything::now();
+            for how in ["--revert".to_owned(), format!("{} --apply", GOAL.strip_prefix("tune ").unwrap())] {
+                run(&format!("tune {how}")).complains(3, &["/var/lib/c1m/tune.json", word]);
+                before.is_back(&format!("{text} as state, {how}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn settings_of_another_network_namespace_are_not_mixed_up() {
+    on_a_low_host(|| {
+        tune("--apply");
+        // SAFETY: no memory.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        let before = Everything::now();
+        run("tune --revert").complains(3, &["another network namespace", "net:["]);
+        before.is_back("revert elsewhere");
+        // After a boot that name means nothing.
+        let id = tempfile::NamedTempFile::new().unwrap();
+        fs::write(id.path(), "00000000-0000-0000-0000-000000000000\n").unwrap();
+        shell(&format!("mount --bind {} /proc/sys/kernel/random/boot_id", id.path().display()));
+        revert();
+        assert_eq!(get("net.core.somaxconn"), "16");
+    });
+}
+
+#[test]
+fn without_privilege_the_first_setting_is_named() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        let first = tune("").out.lines().next().unwrap().to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        run_as(c1m_unprivileged(&dir), &format!("{GOAL} --apply")).complains(3, &[&first, "as root"]);
+        before.is_back("without privilege");
+    });
+}
+
+/// Runs the program and kills it as it is about to make its `nth` call that may change something
+/// outside of it; returns whether it came that far. It must end well otherwise.
+fn killed_at(nth: usize, arguments: &str) -> bool {
+    let mut command = c1m();
+    command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    with_few_descriptors(&mut command);
+    // SAFETY: ptrace is a system call, and takes no memory here.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let pid = child.id() as libc::pid_t;
+    let mut seen = 0;
+    let mut stop = next_stop(pid);
+    // SAFETY: the child is ours, stopped after exec, and traced by this thread.
+    unsafe {
+        libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
+    }
+    while let Some(status) = stop {
+        if libc::WIFEXITED(status) {
+            assert_eq!(libc::WEXITSTATUS(status), 0, "{arguments}");
+            return false;
+        }
+        seen += usize::from(is_about_to_change_something(pid));
+        if seen == nth {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return true;
+        }
+        // SAFETY: the child is ours, stopped, and traced by this thread.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, 0) }, 0);
+        stop = next_stop(pid);
+    }
+    unreachable!("a process stops or ends");
+}
+
+fn next_stop(pid: libc::pid_t) -> Option<libc::c_int> {
+    let mut status = 0;
+    // SAFETY: the child is ours, and status outlives the call.
+    (unsafe { libc::waitpid(pid, &mut status, 0) } == pid).then_some(status)
+}
+
+/// Whether a traced process stands before a system call that writes, makes, moves or removes.
+fn is_about_to_change_something(pid: libc::pid_t) -> bool {
+    const CHANGES: [libc::c_long; 8] = [
+        libc::SYS_write,
+        libc::SYS_fsync,
+        libc::SYS_rename,
+        libc::SYS_unlink,
+        libc::SYS_mkdir,
+        libc::SYS_rmdir,
+        libc::SYS_fchmod,
+        libc::SYS_ftruncate,
+    ];
+    // SAFETY: the child is ours, stopped, and traced by this thread; the kernel fills at most the
+    // size it is given, and says which part of the union it has filled.
+    let (call, flags) = unsafe {
+        let mut info = std::mem::zeroed::<libc::ptrace_syscall_info>();
+        libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), &raw mut info);
+        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+            return false;
+        }
+        (info.u.entry.nr as libc::c_long, info.u.entry.args[2] as libc::c_int)
+    };
+    let opens_to_write = call == libc::SYS_openat && flags & (libc::O_ACCMODE | libc::O_CREAT) != libc::O_RDONLY;
+    opens_to_write || CHANGES.contains(&call)
+}
+
+#[test]
+fn killed_before_any_of_its_writes_a_persist_can_be_reverted() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        let goal = format!("{GOAL} --persist");
+        let kills = (1..).take_while(|nth| {
+            let killed = killed_at(*nth, &goal);
+            revert();
+            before.is_back(&format!("killed at write {nth}, reverted"));
+            killed
+        });
+        // A state, seven settings and two files are opened, written, synchronised and renamed.
+        let kills = kills.count();
+        assert!(kills > 30, "{kills}");
+    });
+}
+
+#[test]
+fn killed_before_any_of_its_writes_a_revert_can_be_repeated() {
+    on_a_low_host(|| {
+        fs::write(SYSCTL_FILE, "# mine\n").unwrap();
+        let before = Everything::now();
+        let kills = (1..).take_while(|nth| {
+            tune("--persist");
+            let killed = killed_at(*nth, "tune --revert");
+            revert();
+            before.is_back(&format!("revert killed at write {nth}, repeated"));
+            killed
+        });
+        let kills = kills.count();
+        assert!(kills > 15, "{kills}");
+    });
+}
+
+#[test]
+fn killed_on_top_of_an_earlier_apply_it_reverts_to_the_first_values() {
+    on_a_low_host(|| {
+        let before = Everything::now();
+        let more = format!("{} --persist", GOAL.replace("60000", "90000"));
+        let kills = (1..).take_while(|nth| {
+            tune("--apply");
+            let killed = killed_at(*nth, &more);
+            revert();
+            before.is_back(&format!("second apply killed at write {nth}, reverted"));
+            killed
+        });
+        let kills = kills.count();
+        assert!(kills > 15, "{kills}");
+    });
+}

@@ -1,0 +1,185 @@
+//! The files in tuning/ are written from the table of walls, and agree with it. `C1M_BLESS=1 cargo
+//! test tuning::` writes them anew where they do not; what people wrote in them stays.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use c1m::host::Host;
+use c1m::knobs::{self, Limits, Setting, WALLS, Wall, boot};
+use c1m::plan::{Goal, Ports, Role, Routes};
+use c1m::tune::sysctl_conf;
+
+/// What one server of the article holds, and each of its clients.
+const SERVER: u64 = 1_020_000;
+const CLIENT: u64 = 340_000;
+
+fn tuning(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(file)
+}
+
+fn goal(role: Role, connections: u64) -> Goal {
+    let targets = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))];
+    let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
+    Goal { role, connections, routes, cores: vec![0, 1] }
+}
+
+/// Checks that a file is what the table makes of it, or makes it so.
+fn is(file: &str, rendered: &str) {
+    let path = tuning(file);
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    if found == rendered {
+        return;
+    }
+    if std::env::var_os("C1M_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, rendered).unwrap();
+        return;
+    }
+    let differs = rendered.lines().zip(found.lines()).find(|(wanted, found)| wanted != found);
+    panic!(
+        "tuning/{file} does not agree with the code's table ({differs:?}): C1M_BLESS=1 cargo test --test it tuning:: writes it anew"
+    );
+}
+
+/// The settings of both roles on a Debian 12 guest with 4 GiB (tests/hosts/README.md).
+fn reference_settings() -> (Vec<Setting>, Vec<Setting>) {
+    let host = Host::below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/debian12-4g"));
+    let of = |role, connections| knobs::settings(&host, &goal(role, connections));
+    (of(Role::Server, SERVER), of(Role::Client, CLIENT))
+}
+
+const SYSCTL_HEADER: &str = "\
+# For hosts that hold a million connections with c1m: a server with 1,020,000, and each of its
+# clients with 340,000. To load it:
+#
+#   sudo cp 99-c1m.conf /etc/sysctl.d/ && sudo sysctl --system
+#
+# The values were computed for one host as it comes: Debian 12 (kernel 6.1), 4 GiB, 2 cores, a
+# firewall that tracks connections. `c1m tune` computes them for yours, `c1m tune --persist` writes
+# this file, and `--revert` takes everything back. A line must not lower a more generous value: look
+# at `sysctl NAME` first, and delete the line if that is more. What is not here needs no setting on
+# such a host; WALLS.md has all walls.
+";
+
+#[test]
+fn the_sysctl_file_is_what_the_reference_host_needs() {
+    let (server, client) = reference_settings();
+    let reason = |setting: &Setting| {
+        let clients = client.iter().find(|other| other.name == setting.name);
+        let clients = clients.map_or("A client needs no change.".to_owned(), |other| {
+            format!("A client needs {}.", other.then.replace('\t', " "))
+        });
+        format!(
+            "{}.\n# The kernel's own value there is {}. {clients}",
+            capital(&setting.reason),
+            setting.now.replace('\t', " ")
+        )
+    };
+    let lines: Vec<(String, &Setting)> = server.iter().map(|setting| (reason(setting), setting)).collect();
+    let settings = lines.iter().map(|(reason, setting)| (setting.name, setting.then.as_str(), reason.as_str()));
+    is("sysctl.d/99-c1m.conf", &format!("{SYSCTL_HEADER}{}", sysctl_conf(settings)));
+    for setting in &client {
+        let more = server.iter().find(|other| other.name == setting.name);
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        assert!(
+            more.is_some_and(|more| number(&more.then) >= number(&setting.then)),
+            "a client needs more: {setting:?}"
+        );
+    }
+    let names: Vec<&str> = server.iter().map(|setting| setting.name).collect();
+    assert!(names.contains(&"net.netfilter.nf_conntrack_max"), "{names:?}");
+}
+
+fn capital(text: &str) -> String {
+    text[..1].to_uppercase() + &text[1..]
+}
+
+const LIMITS_HEADER: &str = "\
+# For /etc/security/limits.d/, read by PAM at the next login. A systemd unit does not read it
+# (systemd/c1m-server.service has its own), nor does a container (--ulimit).
+#
+# c1m needs no descriptor for a connection. With these it runs with the fewest rings; with the usual
+# 1,024 it needs many, each some 50 KiB. `memlock` is in KiB, and newer kernels count an ordinary
+# user's rings: all its processes together. Delete a line if `ulimit -Hn` or `ulimit -Hl` is more.
+";
+
+/// Both ends on one host need the most.
+fn limits() -> Limits {
+    knobs::limits_wanted(&goal(Role::Both, SERVER))
+}
+
+#[test]
+fn the_limits_file_and_the_unit_have_what_a_million_wants() {
+    is("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits().lines()));
+    let server = knobs::limits_wanted(&goal(Role::Server, SERVER));
+    let unit = fs::read_to_string(tuning("systemd/c1m-server.service")).unwrap_or_default();
+    let computed = |name: &str| match name {
+        "LimitNOFILE" => server.files,
+        "LimitMEMLOCK" => server.memory,
+        _ => None,
+    };
+    let line = |line: &str| {
+        let name = line.split('=').next().unwrap_or_default();
+        computed(name).map_or(format!("{line}\n"), |value| format!("{name}={value}\n"))
+    };
+    is("systemd/c1m-server.service", &unit.lines().map(line).collect::<String>());
+    assert!(unit.contains("\nLimitNOFILE=") && unit.contains("\nLimitMEMLOCK="), "{unit}");
+}
+
+/// The part of a wall's section that people wrote begins so.
+const WRITTEN: &str = "**c1m**: ";
+
+#[test]
+fn the_walls_file_has_every_wall_in_order_as_the_table_has_it() {
+    let found = fs::read_to_string(tuning("WALLS.md")).unwrap_or_default();
+    let (intro, rest) = found.split_once("\n| you see |").unwrap_or((&found, ""));
+    let mut text = format!("{intro}\n| you see | wall |\n|---|---|\n");
+    for (number, wall) in WALLS.iter().enumerate() {
+        let anchor = format!("{}-{}", number + 1, wall.name.to_lowercase().replace(' ', "-"));
+        text += &format!("| {} | [{}](#{anchor}) |\n", wall.symptom.replace('|', "\\|"), wall.name);
+    }
+    for (number, wall) in WALLS.iter().enumerate() {
+        text += &section(number + 1, wall, rest);
+    }
+    is("WALLS.md", &text);
+    for wall in &WALLS {
+        let written = written(wall, rest);
+        assert!(
+            written.len() > WRITTEN.len() + 20 && written.contains("```"),
+            "WALLS.md shows nothing real of {}",
+            wall.name
+        );
+    }
+}
+
+fn section(number: usize, wall: &Wall, old: &str) -> String {
+    let Wall { name, symptom, evidence, cure, .. } = wall;
+    let generated = format!("**Symptom**: {symptom}.\n\n**Evidence**: {evidence}.\n\n**Cure**: {cure}.\n");
+    format!("\n## {number}. {name}\n\n{generated}\n{}\n", written(wall, old).trim_end())
+}
+
+/// What people wrote on a wall.
+fn written<'a>(wall: &Wall, old: &'a str) -> &'a str {
+    let section = old
+        .split("\n## ")
+        .find(|section| section.lines().next().is_some_and(|head| head.ends_with(&format!(". {}", wall.name))));
+    section.and_then(|section| section.find(WRITTEN).map(|at| &section[at..])).unwrap_or(WRITTEN)
+}
+
+#[test]
+fn the_kernel_command_line_is_the_one_that_tune_prints() {
+    let text = fs::read_to_string(tuning("cmdline.md")).unwrap();
+    let parameters = boot::parameters(&goal(Role::Server, SERVER));
+    let line: Vec<&str> = parameters.iter().map(|parameter| parameter.text.as_str()).collect();
+    assert!(text.lines().any(|found| found == line.join(" ")), "tuning/cmdline.md has no line {}", line.join(" "));
+    for parameter in &parameters {
+        let Some(bytes) = parameter.bytes else { continue };
+        let row = text.lines().find(|row| row.starts_with('|') && row.contains(&parameter.text));
+        assert!(
+            row.is_some_and(|row| row.contains(&format!("| {bytes} |"))),
+            "{}: {bytes} bytes is not what cmdline.md measured: {row:?}",
+            parameter.text
+        );
+    }
+}
