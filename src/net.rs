@@ -207,6 +207,16 @@ impl<S: Default> Net<S> {
         self.send_bytes(conn, Cow::Borrowed(bytes))
     }
 
+    /// Receives nothing more on a connection. An end of it is then only seen when sending.
+    pub fn deafen(&mut self, conn: ConnId) {
+        self.set(conn, Flags::DEAF);
+    }
+
+    /// Whether bytes of a connection are on their way into the kernel.
+    pub fn is_sending(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.flags.any(Flags::BUSY.or(Flags::QUEUED)))
+    }
+
     /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
     /// something in the kernel is closed when that is done, as `Why::Ours`.
     pub fn close(&mut self, conn: ConnId, how: How, why: Why) -> Result<()> {
@@ -482,6 +492,9 @@ impl<S: Default> Net<S> {
         }
         if row.flags.has(Flags::ENDING) {
             return self.close(conn, How::Fin, Why::Ours);
+        }
+        if row.flags.has(Flags::DEAF) {
+            return Ok(());
         }
         if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
             self.waiting.push_back(conn);

@@ -44,6 +44,8 @@ impl Flags {
     pub const FINISHING: Flags = Flags(1 << 4);
     /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
     pub const ENDING: Flags = Flags(1 << 6);
+    /// Nothing is received any more: a slow reader on purpose.
+    pub const DEAF: Flags = Flags(1 << 7);
     /// The poll is a lasting one.
     pub const LASTING: Flags = Flags(1 << 5);
 
