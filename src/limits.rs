@@ -82,6 +82,20 @@ pub const CLOSES_PER_PASS: usize = 128;
 /// default `netdev_max_backlog`.
 pub const DEFAULT_CONCURRENCY: u32 = 512;
 
+/// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each
+/// second, and a small part of what one core echoes.
+pub const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
+
+/// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
+pub const SLOW_READER_BUFFER: usize = 4_096;
+
+/// Times a slow reader asks for as many echoes as fit into `BUFFER_BYTES`: 256 KiB, more than a server
+/// keeps and the sockets of both ends hold together.
+pub const SLOW_READER_ASKS: u32 = 16;
+
+/// Slow readers that ask in one pass, so that the others' messages are not late.
+pub const ASKS_PER_PASS: usize = 16;
+
 /// Messages in flight of one client shard while it holds; beyond it sends wait, and the wait
 /// counts in the latency.
 pub const PROBES_IN_FLIGHT: usize = 65_536;

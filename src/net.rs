@@ -18,6 +18,7 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod accepting;
 mod closing;
 mod idle;
 mod linger;
@@ -25,15 +26,15 @@ mod terms;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Errno, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -41,18 +42,11 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
+use accepting::Listener;
 pub use closing::Closing;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
-
-/// A listening socket and the accepts in flight on it.
-#[derive(Debug)]
-struct Listener {
-    socket: Arc<TcpListener>,
-    in_flight: usize,
-    wanted: usize,
-}
 
 /// One ring and its rows.
 pub(crate) struct Lane<S> {
@@ -139,29 +133,6 @@ impl<S: Default> Net<S> {
         &self.counters
     }
 
-    /// Accepts on these sockets from now on, `each` accepts in flight on every one.
-    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
-        self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
-        self.feed_listeners(Instant::now())
-    }
-
-    /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
-    pub fn stop_listening(&mut self) -> Result<()> {
-        for listener in &mut self.listeners {
-            listener.wanted = 0;
-        }
-        for lane in &mut self.lanes {
-            for slot in 0..lane.table.slots() {
-                let row = lane.table.row(slot);
-                if row.phase == Phase::Opening {
-                    let token = Token { slot, generation: row.generation, operation: Operation::Accept };
-                    lane.ring.cancel(token, Operation::Accept)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
     /// is opened or has failed. `None` if no slot is free.
     pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
@@ -221,6 +192,16 @@ impl<S: Default> Net<S> {
             return self.close(conn, How::Reset, Why::SlowReader);
         }
         self.send_bytes(conn, Cow::Borrowed(bytes))
+    }
+
+    /// Receives nothing more on a connection. An end of it is then only seen when sending.
+    pub fn deafen(&mut self, conn: ConnId) {
+        self.set(conn, Flags::DEAF);
+    }
+
+    /// Whether bytes of a connection are on their way into the kernel.
+    pub fn is_sending(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.flags.any(Flags::BUSY.or(Flags::QUEUED)))
     }
 
     /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
@@ -287,27 +268,6 @@ impl<S: Default> Net<S> {
         Ok(true)
     }
 
-    /// An accept of `listener` ended, one way or the other.
-    pub(crate) fn accept_ended(&mut self, conn: ConnId) {
-        let listener = self.row(conn).map(|row| row.link as usize);
-        if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index)) {
-            listener.in_flight -= 1;
-            self.hungry |= listener.in_flight < listener.wanted;
-        }
-    }
-
-    /// The kernel has no memory or files for accepts: wait a little.
-    pub(crate) fn pause_accepts(&mut self, now: Instant) {
-        // Listeners that were shut down fail what was in flight, as they should.
-        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
-        self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
-    }
-
-    /// Until when accepts are paused.
-    pub(crate) fn paused_until(&self) -> Option<Instant> {
-        self.paused
-    }
-
     /// Goes on with readable connections that had to wait, as far as there is room now.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
@@ -317,19 +277,6 @@ impl<S: Default> Net<S> {
             }
         }
         self.rearm_some()
-    }
-
-    /// Queues accepts wherever one is wanted and a slot is free.
-    pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
-        if self.paused.is_some_and(|until| now < until) {
-            return Ok(());
-        }
-        self.paused = None;
-        if self.hungry && self.gate.level() == Level::Deaf {
-            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
-            return Ok(());
-        }
-        if self.hungry { self.feed_listeners(now) } else { Ok(()) }
     }
 
     /// A dial failed: take its slot apart.
@@ -465,30 +412,6 @@ impl<S: Default> Net<S> {
         self.first_free = self.first_free.min(conn.ring());
     }
 
-    /// Each listener gets the accepts it wants; one with none comes before one with some.
-    fn feed_listeners(&mut self, now: Instant) -> Result<()> {
-        self.hungry = false;
-        let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
-        for level in 1..=most {
-            for index in 0..self.listeners.len() {
-                while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
-                    if let Some(due) = self.accept_budget.as_mut().and_then(|budget| budget.spend(now).err()) {
-                        (self.hungry, self.paused) = (true, Some(due));
-                        return Ok(());
-                    }
-                    let Some(conn) = self.claim(index as u32) else {
-                        self.hungry = true;
-                        return Ok(());
-                    };
-                    let listener = &mut self.listeners[index];
-                    listener.in_flight += 1;
-                    self.lanes[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn arm(&mut self, conn: ConnId) -> Result<()> {
         let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
@@ -508,6 +431,9 @@ impl<S: Default> Net<S> {
         }
         if row.flags.has(Flags::ENDING) {
             return self.close(conn, How::Fin, Why::Ours);
+        }
+        if row.flags.has(Flags::DEAF) {
+            return Ok(());
         }
         if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
             self.waiting.push_back(conn);

@@ -119,5 +119,9 @@ counters! {
     echoes,
     /// Connections closed by the client in its last phase.
     closed,
+    /// Connections closed by a storm; they are neither live nor failed.
+    dropped,
+    /// Connections that a storm dialed beside those asked for.
+    redialed,
     }
 }

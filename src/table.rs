@@ -46,6 +46,8 @@ impl Flags {
     pub const ENDING: Flags = Flags(1 << 6);
     /// The poll is being removed, to be armed anew.
     pub const REARMING: Flags = Flags(1 << 7);
+    /// Nothing is received any more: a slow reader on purpose.
+    pub const DEAF: Flags = Flags(1 << 8);
     /// The poll is a lasting one.
     pub const LASTING: Flags = Flags(1 << 5);
 
