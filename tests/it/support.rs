@@ -402,7 +402,7 @@ pub fn has_merged_names(document: &Value) {
 }
 
 fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 18] = [
+    const OTHERS: [&str; 19] = [
         "requested",
         "live",
         "failed",
