@@ -10,6 +10,7 @@ use c1m::knobs::WALLS;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::firewall::track;
 use crate::support::*;
 
 /// The doctor's page, and how it ended.
@@ -27,7 +28,8 @@ fn doctor(arguments: &str) -> Page {
 pub fn doctor_as(command: Command, arguments: &str) -> Page {
     let finished = run_as(command, &format!("doctor {arguments} --json"));
     assert!(matches!(finished.code(), 0 | 1), "{}{}", finished.out, finished.err);
-    let page = Page { code: finished.code(), document: finished.last_document() };
+    let document = serde_json::from_str(&finished.out).unwrap_or_else(|e| panic!("{e}: {}", finished.out));
+    let page = Page { code: finished.code(), document };
     let rows = page.document["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["wall"].as_str().unwrap()).collect();
     assert_eq!(names, WALLS.map(|wall| wall.name));
@@ -53,7 +55,7 @@ impl Page {
     }
 
     /// Connections that a wall lets through.
-    fn holds(&self, wall: &str) -> u64 {
+    pub fn holds(&self, wall: &str) -> u64 {
         number(self.row(wall), "holds")
     }
 
@@ -128,7 +130,11 @@ fn the_text_of_a_wall_that_blocks_says_what_to_type() {
         let finished = run("doctor --role client --connections 1000 --ports 2");
         assert_eq!(finished.code(), 1, "{}", finished.out);
         let mut lines = finished.out.lines().skip_while(|line| !line.starts_with("source ports    BLOCKS"));
-        assert!(lines.next().is_some_and(|line| line.contains("100 (40000-40099) x 2 routes = 200")), "{}", finished.out);
+        assert!(
+            lines.next().is_some_and(|line| line.contains("100 (40000-40099) x 2 routes = 200")),
+            "{}",
+            finished.out
+        );
         let fix = lines.find(|line| line.contains("fix   ")).unwrap();
         assert!(fix.contains("sysctl -w net.ipv4.ip_local_port_range=\""), "{fix}");
         assert!(fix.ends_with("(this process may)"), "{fix}");
@@ -147,7 +153,7 @@ fn source_ports_are_counted_for_each_route() {
             ("--ports 1", 100),
             ("--ports 10", 1_000),
             ("--ports 10 --target-ip 10.0.0.1,10.0.0.2", 2_000),
-            ("--ports 10 --source-ip 10.1.0.0/30", 4_000),
+            ("--ports 10 --source-ip 10.1.0.1,10.1.0.2,10.1.0.3,10.1.0.4", 4_000),
         ] {
             let more = client(&format!("{arguments} --connections {}", room + 1));
             assert_eq!((more.code, more.says("source ports", "verdict")), (1, "blocks"), "{arguments}");
@@ -161,7 +167,10 @@ fn source_ports_are_counted_for_each_route() {
         set("net/ipv4/ip_local_reserved_ports", "40000-40009,50000");
         assert_eq!(client("--ports 10 --connections 1000").holds("source ports"), 900);
         let served = doctor("--role server --connections 1000000 --ports 1");
-        assert_eq!((served.says("source ports", "verdict"), &served.row("source ports")["holds"]), ("ok", &Value::Null));
+        assert_eq!(
+            (served.says("source ports", "verdict"), &served.row("source ports")["holds"]),
+            ("ok", &Value::Null)
+        );
     });
 }
 
@@ -271,7 +280,14 @@ fn what_may_not_be_read_is_unknown_and_never_ok() {
         "/proc/sys/net/netfilter/nf_conntrack_count",
     ];
     let ends = [
-        "open files", "conntrack", "TCP memory", "socket buffers", "memory", "packet backlog", "lookup", "neighbours",
+        "open files",
+        "conntrack",
+        "TCP memory",
+        "socket buffers",
+        "memory",
+        "packet backlog",
+        "lookup",
+        "neighbours",
         "NIC queues",
     ];
     let server = ["served ports", "orphans", "accept queue", "SYN queue"];

@@ -3,6 +3,9 @@
 mod bad_input;
 mod connections;
 mod demo;
+mod doctor;
+mod firewall;
+mod hosts;
 mod limits;
 mod lossy;
 mod memory;
@@ -10,3 +13,4 @@ mod options;
 mod report;
 mod steer;
 mod support;
+mod walls;
