@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Errno;
 
-/// Why a connection failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Why a connection failed. In documents it stands as its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Cause {
     /// The kernel said so.
     Errno(Errno),
@@ -28,7 +31,33 @@ pub enum Cause {
 /// Failures by cause.
 pub type Causes = BTreeMap<Cause, u64>;
 
+impl From<Cause> for String {
+    fn from(cause: Cause) -> String {
+        cause.name()
+    }
+}
+
+impl TryFrom<String> for Cause {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Cause, String> {
+        let ours = Cause::OURS.into_iter().find(|cause| cause.name() == name);
+        ours.or_else(|| Errno::named(&name).map(Cause::Errno)).ok_or(format!("'{name}' is no cause of a failure"))
+    }
+}
+
 impl Cause {
+    /// Those that are no errors of the kernel.
+    const OURS: [Cause; 7] = [
+        Cause::ConnectTimeout,
+        Cause::Silent,
+        Cause::Ghost,
+        Cause::Unanswered,
+        Cause::Unread,
+        Cause::WrongEcho,
+        Cause::ClosedByServer,
+    ];
+
     /// The name under which it is counted in every report.
     pub fn name(self) -> String {
         match self {
@@ -95,6 +124,27 @@ impl Cause {
                 "bytes came back that are not ours; the target is no echo server, or it mixes up connections"
             }
             Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_cause_is_known_by_its_name(number: i32, small in 0..140) {
+            let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
+            for cause in Cause::OURS.into_iter().chain(errnos) {
+                prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));
+            }
+        }
+
+        #[test]
+        fn other_words_are_no_causes(word in "[a-z]{1,5}") {
+            prop_assert!(Cause::try_from(word).is_err());
         }
     }
 }

@@ -94,6 +94,14 @@ macro_rules! errnos {
                     other => format!("errno {other}"),
                 }
             }
+
+            /// The number of which `name` gives this name.
+            pub fn named(name: &str) -> Option<Errno> {
+                match name {
+                    $(stringify!($name) => Some(Errno::$name),)*
+                    other => other.strip_prefix("errno ")?.parse().ok().map(Errno),
+                }
+            }
         }
     };
 }

@@ -1,9 +1,14 @@
 //! HDR histograms of latencies in microseconds: recorded per shard, merged, never averaged.
 
+use std::io::Read;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::iterators::HistogramIterator;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer, V2Serializer};
 
 use crate::error::{Error, Result};
 use crate::limits::{LATENCY_DIGITS, MAX_LATENCY_US};
@@ -16,6 +21,24 @@ pub struct Latency(Histogram<u64>);
 /// The percentiles every report shows, in percent.
 pub const PERCENTILES: [(f64, &str); 5] =
     [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (99.99, "p99.99")];
+
+/// Why a text is no histogram of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Garbled(&'static str);
+
+/// Bytes of the header of the compressed form: what it is, and the length of what follows.
+const OUTER_HEADER: usize = 8;
+
+/// What the compressed form begins with (`V2CompressedEncodingCookieBase | 0x10` of HdrHistogram's
+/// AbstractHistogram.java).
+const COMPRESSED_COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
+
+/// Bytes of the header within: what it is, the length of what follows, digits and bounds.
+const INNER_HEADER: usize = 40;
+
+/// Bytes of one count at most (ZigZag LEB128-64b9B).
+const COUNT_BYTES: usize = 9;
 
 impl Latency {
     /// An empty histogram; about 180 KiB however much is recorded.
@@ -46,6 +69,62 @@ impl Latency {
     /// Adds every record of another histogram.
     pub fn merge(&mut self, other: &Latency) -> Result<()> {
         self.0.add(&other.0).map_err(|e| Error::bug(format!("merging histograms: {e}")))
+    }
+
+    /// The whole histogram as text: base64 of HdrHistogram's standard V2 compressed form, which its
+    /// packages for other languages read too. A few kilobytes at most.
+    pub fn encode(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.0, &mut bytes)
+            .map_err(|e| Error::bug(format!("packing a histogram: {e}")))?;
+        Ok(BASE64.encode(bytes))
+    }
+
+    /// The histogram that `encode` gave the text of. The text may come from anywhere: whatever it
+    /// holds, this takes no more memory than a histogram of ours and its packed form.
+    pub fn decode(text: &str) -> std::result::Result<Latency, Garbled> {
+        let empty = Latency::new().map_err(|_| Garbled("no histogram can be made"))?;
+        let most = INNER_HEADER + COUNT_BYTES * empty.0.distinct_values();
+        let bytes = BASE64.decode(text).map_err(|_| Garbled("it is not base64"))?;
+        let packed = match bytes.split_at_checked(OUTER_HEADER) {
+            Some((header, packed)) if header.starts_with(&COMPRESSED_COOKIE) => {
+                let told = (packed.len() as u64).to_be_bytes();
+                if header[4..] == told[4..] { packed } else { return Err(Garbled("it is cut off")) }
+            }
+            _ => return Err(Garbled("it is not in HdrHistogram's V2 compressed form")),
+        };
+        let mut plain = Vec::new();
+        let read = ZlibDecoder::new(packed).take(most as u64 + 1).read_to_end(&mut plain);
+        read.map_err(|_| Garbled("it cannot be decompressed"))?;
+        if plain.len() > most {
+            return Err(Garbled("it is too large"));
+        }
+        empty.fits(&plain)?;
+        let histogram = Deserializer::new().deserialize(&mut plain.as_slice());
+        histogram.map(Latency).map_err(|_| Garbled("its counts cannot be read"))
+    }
+
+    /// Whether an unpacked histogram has our digits and bounds, and lengths and counts that the
+    /// library may be shown: it would allocate whatever a header demands.
+    fn fits(&self, plain: &[u8]) -> std::result::Result<(), Garbled> {
+        let mut ours = Vec::new();
+        V2Serializer::new().serialize(&self.0, &mut ours).map_err(|_| Garbled("no histogram can be made"))?;
+        let (Some((header, counts)), Some((ours, _))) =
+            (plain.split_at_checked(INNER_HEADER), ours.split_at_checked(INNER_HEADER))
+        else {
+            return Err(Garbled("it is cut off"));
+        };
+        let told = (counts.len() as u64).to_be_bytes();
+        if header[..4] != ours[..4] || header[8..] != ours[8..] {
+            return Err(Garbled("its digits or bounds are not those of this program"));
+        }
+        // The number of which the library takes the negative, which does not exist.
+        let smallest = counts.windows(COUNT_BYTES).any(|bytes| bytes == [0xff; COUNT_BYTES]);
+        if header[4..8] != told[4..] || smallest {
+            return Err(Garbled("its counts cannot be read"));
+        }
+        Ok(())
     }
 
     /// How many were recorded.
@@ -144,6 +223,91 @@ mod tests {
             prop_assert_eq!(counts.iter().sum::<u64>(), values.len() as u64);
             prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 10).count() as u64);
         }
+    }
+
+    proptest! {
+        /// What was written is read back whole.
+        #[test]
+        fn decoded_is_what_was_encoded(values in prop::collection::vec(1u64..10_000_000_000, 0..300)) {
+            let (latency, read) = (of(&values), Latency::decode(&of(&values).encode().unwrap()).unwrap());
+            prop_assert_eq!(&read.0, &latency.0);
+            prop_assert_eq!((read.min(), read.max(), read.count()), (latency.min(), latency.max(), latency.count()));
+            for (percent, _) in PERCENTILES {
+                prop_assert_eq!(read.percentile(percent), latency.percentile(percent));
+            }
+        }
+
+        /// Whatever stands in a file: an error or a histogram, never a panic.
+        #[test]
+        fn any_text_is_survived(text: String, bytes: Vec<u8>) {
+            prop_assert!(Latency::decode(&text).is_err());
+            let _ = Latency::decode(&BASE64.encode(&bytes));
+            let _ = Latency::decode(&wrapped(&bytes, 0));
+        }
+
+        /// The same with an honest header before any counts, so that they are looked at.
+        #[test]
+        fn any_counts_are_survived(counts in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..100)) {
+            let header = &unpacked(&of(&[]))[..INNER_HEADER];
+            let mut plain = [header, &counts].concat();
+            plain[4..8].copy_from_slice(&(counts.len() as u32).to_be_bytes());
+            let _ = Latency::decode(&wrapped(&plain, 0));
+        }
+
+        #[test]
+        fn a_text_cut_off_or_changed_is_refused(values in prop::collection::vec(1u64..1_000_000, 1..50), at: prop::sample::Index) {
+            let text = of(&values).encode().unwrap();
+            prop_assert!(Latency::decode(&text[..at.index(text.len())]).is_err());
+            let mut bytes = BASE64.decode(&text).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1;
+            let read = Latency::decode(&BASE64.encode(&bytes));
+            // One bit of a compressed stream may say nothing (a window size, an end): it then reads the same.
+            prop_assert!(read.is_err() || read.is_ok_and(|read| read.0 == of(&values).0));
+        }
+    }
+
+    fn unpacked(latency: &Latency) -> Vec<u8> {
+        let mut plain = Vec::new();
+        V2Serializer::new().serialize(&latency.0, &mut plain).unwrap();
+        plain
+    }
+
+    /// Any bytes in a sound wrapping, whose length is `off` too large.
+    fn wrapped(plain: &[u8], off: u32) -> String {
+        use std::io::Write;
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(plain).unwrap();
+        let packed = packed.finish().unwrap();
+        let length = (packed.len() as u32 + off).to_be_bytes();
+        BASE64.encode([&COMPRESSED_COOKIE[..], &length, &packed].concat())
+    }
+
+    #[test]
+    fn every_lie_is_told_by_its_name() {
+        let plain = unpacked(&of(&[1, 2, 3]));
+        let with = |at: usize, bytes: &[u8]| {
+            let mut changed = plain.clone();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            wrapped(&changed, 0)
+        };
+        let smallest = [&plain[..4], &9u32.to_be_bytes(), &plain[8..INNER_HEADER], &[0xff; 9]].concat();
+        for (text, words) in [
+            ("{}".to_owned(), "not base64"),
+            (String::new(), "V2 compressed"),
+            (BASE64.encode(&plain), "V2 compressed"),
+            (wrapped(&plain, 1), "cut off"),
+            (wrapped(&plain[..20], 0), "cut off"),
+            (with(4, &u32::MAX.to_be_bytes()), "counts"),
+            (with(12, &5u32.to_be_bytes()), "digits or bounds"),
+            (with(24, &u64::MAX.to_be_bytes()), "digits or bounds"),
+            (wrapped(&vec![0; 1 << 26], 0), "too large"),
+            (wrapped(&smallest, 0), "counts"),
+        ] {
+            let told = Latency::decode(&text).unwrap_err().to_string();
+            assert!(told.contains(words), "{told}, not {words}");
+        }
+        assert_eq!(Latency::decode(&wrapped(&plain, 0)).unwrap().count(), 3);
     }
 
     #[test]

@@ -36,13 +36,15 @@ const LAYERS: [(&str, u8); 22] = [
 const NEIGHBOURS: [(&str, &str); 3] = [("ring", "sys"), ("shard", "net"), ("token", "limits")];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),
     ("socket2", &["listener", "client"]),
     ("core_affinity", &["host"]),
     ("hdrhistogram", &["latency"]),
+    ("base64", &["latency"]),
+    ("flate2", &["latency"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),

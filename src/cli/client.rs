@@ -23,11 +23,12 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let quiet = json.as_ref().is_some_and(Target::is_stdout);
     let mut display = Display::new(quiet);
     let summary = lead(&options, &mut display)?;
+    let document = json::client(&summary)?;
     if !quiet {
-        say(text::client(&summary)?.trim_end());
+        say(text::client(&document)?.trim_end());
     }
     if let Some(mut target) = json {
-        target.write_json(&json::client(&summary)?)?;
+        target.write_json(&document)?;
     }
     if let Some(mut target) = histogram {
         write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;

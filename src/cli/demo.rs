@@ -55,8 +55,9 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         (Ok(summary), Ok(document)) => (summary, document),
         (_, Err(error)) | (Err(error), _) => return Err(error),
     };
+    let result = json::client(&summary)?;
     if !quiet {
-        say(text::client(&summary)?.trim_end());
+        say(text::client(&result)?.trim_end());
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
         say(format!(
             "\nserver: most live at once {}, refused {}, resident at most {}",
@@ -66,7 +67,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     if let Some(mut target) = target {
-        target.write_json(&json!({ "server": document, "client": json::client(&summary)?, "wall": goal.wall }))?;
+        target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;
     }
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }

@@ -1,94 +1,207 @@
 //! The JSON documents. Their names are an interface: keep them.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{ServerSummary, ShardSummary, Summary};
+use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, Summary};
+use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::latency::Latency;
+use crate::host::NetCounters;
+use crate::latency::{Latency, PERCENTILES};
 
-/// Percentiles of a histogram, in microseconds.
-#[derive(Debug, Serialize)]
+/// A histogram: its figures in microseconds, and all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyDocument {
-    count: u64,
-    min: u64,
-    p50: u64,
-    p90: u64,
-    p99: u64,
-    p999: u64,
-    p9999: u64,
-    max: u64,
+    /// How many were recorded.
+    pub count: u64,
+    /// The smallest; 0 when empty.
+    pub min: u64,
+    /// What 50 % do not exceed.
+    pub p50: u64,
+    /// What 90 % do not exceed.
+    pub p90: u64,
+    /// What 99 % do not exceed.
+    pub p99: u64,
+    /// What 99.9 % do not exceed.
+    pub p999: u64,
+    /// What 99.99 % do not exceed.
+    pub p9999: u64,
+    /// The largest; 0 when empty.
+    pub max: u64,
+    /// Every count: HdrHistogram's V2 compressed form in base64.
+    pub histogram: String,
 }
 
-impl From<&Latency> for LatencyDocument {
-    fn from(latency: &Latency) -> LatencyDocument {
-        let [p50, p90, p99, p999, p9999] = crate::latency::PERCENTILES.map(|(percent, _)| latency.percentile(percent));
-        LatencyDocument { count: latency.count(), min: latency.min(), p50, p90, p99, p999, p9999, max: latency.max() }
+impl LatencyDocument {
+    /// The document of a histogram.
+    pub fn of(latency: &Latency) -> Result<LatencyDocument> {
+        let [p50, p90, p99, p999, p9999] = PERCENTILES.map(|(percent, _)| latency.percentile(percent));
+        let (count, min, max) = (latency.count(), latency.min(), latency.max());
+        Ok(LatencyDocument { count, min, p50, p90, p99, p999, p9999, max, histogram: latency.encode()? })
+    }
+
+    /// The histogram itself. An error if its text is not what `of` writes.
+    pub fn latency(&self) -> Result<Latency> {
+        Latency::decode(&self.histogram)
+            .map_err(|why| Error::usage(format!("a histogram of {} latencies", self.count), why.to_string(), REDO))
+    }
+
+    /// The percentiles, in the order of `PERCENTILES`.
+    pub fn percentiles(&self) -> [u64; PERCENTILES.len()] {
+        [self.p50, self.p90, self.p99, self.p999, self.p9999]
+    }
+
+    /// Whether the figures are those of the histogram.
+    fn check(&self) -> std::result::Result<(), String> {
+        let latency = Latency::decode(&self.histogram).map_err(|why| format!("its histogram: {why}"))?;
+        let same = LatencyDocument::of(&latency).is_ok_and(|ours| {
+            let ours = LatencyDocument { histogram: self.histogram.clone(), ..ours };
+            ours == *self
+        });
+        if same { Ok(()) } else { Err("its figures are not those of its histogram".to_owned()) }
     }
 }
 
-/// A client's result.
-#[derive(Debug, Serialize)]
+/// What everyone measures: a shard, a client, several of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// Connects without a retransmission, from the intended start.
+    #[serde(rename = "connect_latency_us")]
+    pub connect: LatencyDocument,
+    /// The same from the actual start.
+    #[serde(rename = "connect_service_latency_us")]
+    pub connect_service: LatencyDocument,
+    /// Connects with a SYN or ACK sent again.
+    #[serde(rename = "retransmitted_latency_us")]
+    pub retransmitted: LatencyDocument,
+    /// Echoes from the intended start.
+    #[serde(rename = "echo_latency_us")]
+    pub echo: LatencyDocument,
+    /// The same from the actual start.
+    #[serde(rename = "echo_service_latency_us")]
+    pub echo_service: LatencyDocument,
+}
+
+/// Which of the latencies.
+pub type Which = fn(&Latencies) -> &LatencyDocument;
+
+impl Latencies {
+    /// Each made by `make`, which is told how to find it in a shard.
+    fn of(echo: EchoSource, make: impl Fn(&dyn Fn(&ShardSummary) -> &Latency) -> Result<Latency>) -> Result<Latencies> {
+        let one =
+            |which: &dyn Fn(&ShardSummary) -> &Latency| make(which).and_then(|latency| LatencyDocument::of(&latency));
+        Ok(Latencies {
+            connect: one(&|shard| &shard.connect)?,
+            connect_service: one(&|shard| &shard.connect_service)?,
+            retransmitted: one(&|shard| &shard.retransmitted)?,
+            echo: one(&|shard| echo.of(shard).0)?,
+            echo_service: one(&|shard| echo.of(shard).1)?,
+        })
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let all: [(&str, Which); 5] = [
+            ("connect_latency_us", |all| &all.connect),
+            ("connect_service_latency_us", |all| &all.connect_service),
+            ("retransmitted_latency_us", |all| &all.retransmitted),
+            ("echo_latency_us", |all| &all.echo),
+            ("echo_service_latency_us", |all| &all.echo_service),
+        ];
+        all.iter().try_for_each(|(name, which)| which(self).check().map_err(|why| format!("{name}: {why}")))
+    }
+}
+
+/// A client's result, or that of several machines' clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientDocument {
-    requested: u64,
-    live: u64,
-    failed: u64,
-    not_tried: u64,
-    complete: bool,
-    stopped: bool,
-    errors: BTreeMap<String, u64>,
-    ghosts: u64,
-    retransmitted: u64,
-    counters: BTreeMap<String, u64>,
-    ramp_seconds: f64,
-    connects_per_second: f64,
-    audits: Vec<AuditDocument>,
-    connect_latency_us: LatencyDocument,
-    connect_service_latency_us: LatencyDocument,
-    retransmitted_latency_us: LatencyDocument,
-    echo_latency_us: LatencyDocument,
-    echo_service_latency_us: LatencyDocument,
-    echo_source: &'static str,
-    shards: Vec<ClientShardDocument>,
-    close_seconds: f64,
+    /// Connections asked for: `live + failed + not_tried`.
+    pub requested: u64,
+    /// Those that stood at the end, before closing.
+    pub live: u64,
+    /// Those that failed, at once or later.
+    pub failed: u64,
+    /// Those never tried, or given up in flight when the run was stopped.
+    pub not_tried: u64,
+    /// Whether everything that was asked for held to the end.
+    pub complete: bool,
+    /// Whether the run was stopped early.
+    pub stopped: bool,
+    /// Failures by cause.
+    pub errors: Causes,
+    /// Connections that only the client believed in; they are among the failed.
+    pub ghosts: u64,
+    /// Connects that needed a retransmission.
+    pub retransmitted: u64,
+    /// How far counters of the network stack moved.
+    pub counters: NetCounters,
+    /// How long the ramp took.
+    pub ramp_seconds: f64,
+    /// Connections that stood when the ramp ended.
+    pub ramped: u64,
+    /// Those for each second of the ramp.
+    pub connects_per_second: f64,
+    /// Whether the connects were paced, so that intended and actual start differ.
+    pub paced: bool,
+    /// The audits that were completed.
+    pub audits: Vec<AuditResult>,
+    /// What was measured.
+    #[serde(flatten)]
+    pub latencies: Latencies,
+    /// Where the echo latencies come from.
+    pub echo_source: EchoSource,
+    /// Each shard's part; empty for several machines, which have their own.
+    pub shards: Vec<ClientShardDocument>,
+    /// How long closing took.
+    pub close_seconds: f64,
+    /// The results that were merged into this one; a single client's has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineDocument>,
 }
 
-#[derive(Debug, Serialize)]
-struct AuditDocument {
-    round: u32,
-    live: u64,
-    lost: u64,
-    wrong: u64,
+/// One shard's part of a client's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientShardDocument {
+    /// Its number.
+    pub shard: usize,
+    /// Its core.
+    pub core: usize,
+    /// Connections it was asked for.
+    pub requested: u64,
+    /// Those that stood at the end.
+    pub live: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// What it measured.
+    #[serde(flatten)]
+    pub latencies: Latencies,
 }
 
-#[derive(Debug, Serialize)]
-struct ClientShardDocument {
-    shard: usize,
-    core: usize,
-    requested: u64,
-    live: u64,
-    failed: u64,
-    connect_latency_us: LatencyDocument,
-    echo_latency_us: LatencyDocument,
+/// One machine's part of a merged result: all that its client wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineDocument {
+    /// What it is called.
+    pub machine: String,
+    /// Its client's result.
+    #[serde(flatten)]
+    pub result: ClientDocument,
 }
 
 /// The document of a client run.
 pub fn client(summary: &Summary) -> Result<ClientDocument> {
-    let (echo_source, echo) = summary.echo_source();
-    let merged =
-        |which: fn(&ShardSummary) -> &Latency| summary.merged(which).map(|latency| LatencyDocument::from(&latency));
-    let shards = summary.shards.iter().enumerate().map(|(index, shard)| ClientShardDocument {
-        shard: index,
-        core: shard.core,
-        requested: shard.requested,
-        live: shard.progress.live,
-        failed: shard.progress.failed,
-        connect_latency_us: (&shard.connect).into(),
-        echo_latency_us: echo(shard).into(),
-    });
-    let retransmitted = summary.merged(|shard| &shard.retransmitted)?;
+    let echo_source = summary.echo_source();
+    let shard = |(index, shard): (usize, &ShardSummary)| {
+        Ok(ClientShardDocument {
+            shard: index,
+            core: shard.core,
+            requested: shard.requested,
+            live: shard.progress.live,
+            failed: shard.progress.failed,
+            latencies: Latencies::of(echo_source, |which| Ok(which(shard).clone()))?,
+        })
+    };
+    let latencies = Latencies::of(echo_source, |which| summary.merged(which))?;
     Ok(ClientDocument {
         requested: summary.requested,
         live: summary.live(),
@@ -96,26 +209,57 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         not_tried: summary.not_tried(),
         complete: summary.complete(),
         stopped: summary.stopped,
-        errors: summary.causes().iter().map(|(cause, count)| (cause.name(), *count)).collect(),
+        errors: summary.causes(),
         ghosts: summary.ghosts(),
-        retransmitted: retransmitted.count(),
+        retransmitted: latencies.retransmitted.count,
         counters: summary.counters.clone(),
         ramp_seconds: summary.ramp.as_secs_f64(),
+        ramped: summary.ramped,
         connects_per_second: summary.connects_per_second(),
-        audits: summary
-            .audits
-            .iter()
-            .map(|audit| AuditDocument { round: audit.round, live: audit.live, lost: audit.lost, wrong: audit.wrong })
-            .collect(),
-        connect_latency_us: merged(|shard| &shard.connect)?,
-        connect_service_latency_us: merged(|shard| &shard.connect_service)?,
-        retransmitted_latency_us: (&retransmitted).into(),
-        echo_latency_us: (&summary.merged(echo)?).into(),
-        echo_service_latency_us: merged(if echo_source == "messages" { |shard| &shard.echo_service } else { echo })?,
+        paced: summary.paced,
+        audits: summary.audits.clone(),
+        latencies,
         echo_source,
-        shards: shards.collect(),
+        shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
         close_seconds: summary.close.as_secs_f64(),
+        machines: Vec::new(),
     })
+}
+
+/// What a file holds that is no use to us.
+const REDO: &str = "give what `c1m client --json` or `c1m demo --json` wrote";
+
+/// Reads a client's document from what `--json` wrote: the document alone, the `client` part of a
+/// demo's, or the end of a run's events. `name` tells in an error where the text comes from.
+pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
+    let read = || {
+        let mut found = None;
+        for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
+            let value = value.map_err(|e| format!("it is not JSON: {e}"))?;
+            found = value.get("event").is_none().then_some(value).or(found);
+        }
+        let mut value = found.ok_or("it holds no document")?;
+        let client = value.get_mut("client").map(Value::take);
+        let document: ClientDocument = serde_json::from_value(client.unwrap_or(value))
+            .map_err(|e| format!("it is not the result of a client: {e}"))?;
+        document.check()?;
+        Ok(document)
+    };
+    read().map_err(|why: String| Error::usage(name, why, REDO))
+}
+
+impl ClientDocument {
+    /// Whether its numbers add up, and its histograms are those of its figures.
+    fn check(&self) -> std::result::Result<(), String> {
+        let sum = [self.failed, self.not_tried].into_iter().try_fold(self.live, u64::checked_add);
+        let failures = self.errors.values().try_fold(0, |sum: u64, count| sum.checked_add(*count));
+        if sum != Some(self.requested) || failures != Some(self.failed) {
+            return Err("its numbers do not add up".to_owned());
+        }
+        self.latencies.check()?;
+        self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
+        self.machines.iter().try_for_each(|machine| machine.result.check())
+    }
 }
 
 /// A server's result.

@@ -2,9 +2,12 @@
 
 pub mod hgrm;
 pub mod json;
+pub mod merge;
 pub mod text;
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::causes::{Cause, Causes};
 use crate::error::Result;
@@ -14,9 +17,9 @@ use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
 
 /// One audit's result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditResult {
-    /// 1 or 2.
+    /// Its number, from 1 on.
     pub round: u32,
     /// Connections proved live in it.
     pub live: u64,
@@ -128,13 +131,40 @@ impl Summary {
         Ok(all)
     }
 
-    /// The echo latencies to show and where they come from: those of messages if any were sent,
-    /// else those of the audits.
-    pub fn echo_source(&self) -> (&'static str, fn(&ShardSummary) -> &Latency) {
-        if self.shards.iter().any(|shard| shard.echo.count() > 0) {
-            ("messages", |shard| &shard.echo)
-        } else {
-            ("audits", |shard| &shard.audit)
+    /// Where the echo latencies to show come from: messages if any were sent, else the audits.
+    pub fn echo_source(&self) -> EchoSource {
+        let messages = self.shards.iter().any(|shard| shard.echo.count() > 0);
+        if messages { EchoSource::Messages } else { EchoSource::Audits }
+    }
+}
+
+/// Where echo latencies come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EchoSource {
+    /// Messages while holding.
+    Messages,
+    /// Audits, which nothing paces: intended and actual start are one.
+    Audits,
+    /// Messages of some machines, and audits of others.
+    Mixed,
+}
+
+impl EchoSource {
+    /// What a person calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EchoSource::Messages => "messages",
+            EchoSource::Audits => "audits",
+            EchoSource::Mixed => "messages and audits",
+        }
+    }
+
+    /// The latencies of a shard from the intended start, and from the actual one.
+    pub fn of(self, shard: &ShardSummary) -> (&Latency, &Latency) {
+        match self {
+            EchoSource::Audits => (&shard.audit, &shard.audit),
+            EchoSource::Messages | EchoSource::Mixed => (&shard.echo, &shard.echo_service),
         }
     }
 }

@@ -2,53 +2,68 @@
 
 use std::fmt::Write;
 
-use super::{AuditResult, ServerSummary, ShardSummary, Summary};
+use super::json::{ClientDocument, Latencies, LatencyDocument, Which};
+use super::{AuditResult, EchoSource, ServerSummary};
 use crate::error::Result;
 use crate::latency::{Latency, PERCENTILES};
 
 /// Width of the longest bar of a histogram, in characters.
 const BAR: usize = 40;
 
-/// A whole client run. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-pub fn client(summary: &Summary) -> Result<String> {
+/// A whole client run, or several machines' as one. Writing to a String cannot fail, so the results
+/// of `writeln!` are dropped.
+pub fn client(document: &ClientDocument) -> Result<String> {
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "\n{} requested = {} live + {} failed + {} not tried",
-        count(summary.requested),
-        count(summary.live()),
-        count(summary.failed()),
-        count(summary.not_tried())
-    );
-    let rate = count(summary.connects_per_second() as u64);
-    let (ramp, close) = (summary.ramp.as_secs_f64(), summary.close.as_secs_f64());
-    let _ = writeln!(out, "ramp {ramp:.1} s, {rate} connects/s; close {close:.1} s");
-    for audit in &summary.audits {
-        let _ = writeln!(out, "{}", self::audit(audit));
+    let _ = writeln!(out, "\n{}", sum(document));
+    let _ = writeln!(out, "{}; close {:.1} s", ramp(document), document.close_seconds);
+    for machine in &document.machines {
+        let _ = writeln!(out, "  {}: {}; {}", machine.machine, sum(&machine.result), ramp(&machine.result));
     }
-    latencies(&mut out, summary, "connect latency", |shard| &shard.connect)?;
-    if summary.paced {
-        latencies(&mut out, summary, "connect latency from the actual start (uncorrected)", |shard| {
-            &shard.connect_service
-        })?;
+    for result in &document.audits {
+        let _ = writeln!(out, "{}{}", audit(result), auditors(document, result.round));
     }
-    histogram(&mut out, &summary.merged(|shard| &shard.connect)?);
-    let retransmitted = summary.merged(|shard| &shard.retransmitted)?;
-    if retransmitted.count() > 0 {
+    latencies(&mut out, document, "connect latency", |all| &all.connect);
+    if document.paced {
+        let title = "connect latency from the actual start (uncorrected)";
+        latencies(&mut out, document, title, |all| &all.connect_service);
+    }
+    histogram(&mut out, &document.latencies.connect.latency()?);
+    if document.retransmitted > 0 {
         let _ = writeln!(
             out,
             "\n{} connects needed a retransmission and are not in the table above: the host dropped a SYN or an ACK",
-            count(retransmitted.count())
+            count(document.retransmitted)
         );
-        latencies(&mut out, summary, "retransmitted connects", |shard| &shard.retransmitted)?;
+        latencies(&mut out, document, "retransmitted connects", |all| &all.retransmitted);
     }
-    let (source, echo) = summary.echo_source();
-    latencies(&mut out, summary, &format!("echo latency ({source})"), echo)?;
-    if source == "messages" {
-        latencies(&mut out, summary, "echo latency from the actual start (uncorrected)", |shard| &shard.echo_service)?;
+    let source = document.echo_source;
+    latencies(&mut out, document, &format!("echo latency ({})", source.name()), |all| &all.echo);
+    if source != EchoSource::Audits {
+        let title = "echo latency from the actual start (uncorrected)";
+        latencies(&mut out, document, title, |all| &all.echo_service);
     }
-    failures(&mut out, summary);
+    failures(&mut out, document);
     Ok(out)
+}
+
+fn sum(document: &ClientDocument) -> String {
+    let [requested, live, failed, not_tried] =
+        [document.requested, document.live, document.failed, document.not_tried].map(count);
+    format!("{requested} requested = {live} live + {failed} failed + {not_tried} not tried")
+}
+
+fn ramp(document: &ClientDocument) -> String {
+    let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
+    let rate = count(document.connects_per_second as u64);
+    format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
+}
+
+/// Who took part in an audit, if not everyone did.
+fn auditors(document: &ClientDocument, round: u32) -> String {
+    let all = document.machines.len();
+    let has = |audits: &[AuditResult]| audits.iter().any(|audit| audit.round == round);
+    let did = document.machines.iter().filter(|machine| has(&machine.result.audits)).count();
+    if did == all { String::new() } else { format!(", of {did} of {all} machines") }
 }
 
 /// One line for an audit.
@@ -81,28 +96,36 @@ pub fn server(summary: &ServerSummary) -> String {
     out
 }
 
-fn latencies(out: &mut String, summary: &Summary, title: &str, which: fn(&ShardSummary) -> &Latency) -> Result<()> {
-    if summary.merged(which)?.count() == 0 {
-        return Ok(());
+/// A table with a row for each machine, or each shard of a single one.
+fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Which) {
+    let all = which(&document.latencies);
+    if all.count == 0 {
+        return;
     }
-    let _ = write!(out, "\n{title}\n{:>6}  {:>11}  {:>8}", "shard", "count", "min");
+    let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
+        ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
+    } else {
+        let name = |name: &str| name.to_owned();
+        ("machine", document.machines.iter().map(|one| (name(&one.machine), &one.result.latencies)).collect())
+    };
+    rows.push(("all".to_owned(), &document.latencies));
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(heading.len() + 1);
+    let _ = write!(out, "\n{title}\n{heading:>width$}  {:>11}  {:>8}", "count", "min");
     for (_, name) in PERCENTILES {
         let _ = write!(out, "  {name:>8}");
     }
     let _ = writeln!(out, "  {:>8}", "max");
-    for (index, shard) in summary.shards.iter().enumerate() {
-        row(out, &index.to_string(), which(shard));
+    for (name, latencies) in rows {
+        let _ = writeln!(out, "{name:>width$}  {}", figures(which(latencies)));
     }
-    row(out, "all", &summary.merged(which)?);
-    Ok(())
 }
 
-fn row(out: &mut String, name: &str, latency: &Latency) {
-    let _ = write!(out, "{name:>6}  {:>11}  {:>8}", count(latency.count()), time(latency.min()));
-    for (percent, _) in PERCENTILES {
-        let _ = write!(out, "  {:>8}", time(latency.percentile(percent)));
+fn figures(latency: &LatencyDocument) -> String {
+    let mut line = format!("{:>11}  {:>8}", count(latency.count), time(latency.min));
+    for us in latency.percentiles().into_iter().chain([latency.max]) {
+        let _ = write!(line, "  {:>8}", time(us));
     }
-    let _ = writeln!(out, "  {:>8}", time(latency.max()));
+    line
 }
 
 /// Bars over bounds of 1, 2 and 5 times powers of ten.
@@ -125,22 +148,22 @@ fn histogram(out: &mut String, latency: &Latency) {
     }
 }
 
-fn failures(out: &mut String, summary: &Summary) {
-    let causes = summary.causes();
-    if !causes.is_empty() {
+fn failures(out: &mut String, document: &ClientDocument) {
+    if !document.errors.is_empty() {
         let _ = writeln!(out, "\nfailures by cause");
     }
-    for (cause, number) in causes {
-        let _ = writeln!(out, "  {:>11}  {}: {}", count(number), cause.name(), cause.sentence());
+    for (cause, number) in &document.errors {
+        let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), cause.sentence());
     }
-    let moved: Vec<String> = summary
+    let moved: Vec<String> = document
         .counters
         .iter()
         .filter(|(_, delta)| **delta > 0)
         .map(|(name, delta)| format!("{name} +{}", count(*delta)))
         .collect();
     if !moved.is_empty() {
-        let _ = writeln!(out, "\ncounters of this host that moved: {}", moved.join(", "));
+        let hosts = if document.machines.len() > 1 { "these hosts" } else { "this host" };
+        let _ = writeln!(out, "\ncounters of {hosts} that moved: {}", moved.join(", "));
     }
 }
 

@@ -352,18 +352,20 @@ pub fn has_names(document: &Value, names: &[&str]) {
     assert_eq!(found, names.iter().copied().collect());
 }
 
-const LATENCY_NAMES: &[&str] = &["count", "min", "p50", "p90", "p99", "p999", "p9999", "max"];
+const LATENCY_NAMES: &[&str] = &["count", "min", "p50", "p90", "p99", "p999", "p9999", "max", "histogram"];
+
+/// What a client measures, and each of its shards.
+const LATENCIES: [&str; 5] = [
+    "connect_latency_us",
+    "connect_service_latency_us",
+    "retransmitted_latency_us",
+    "echo_latency_us",
+    "echo_service_latency_us",
+];
 
 /// Checks the names of a client's result.
 pub fn has_client_names(document: &Value) {
-    const LATENCIES: [&str; 5] = [
-        "connect_latency_us",
-        "connect_service_latency_us",
-        "retransmitted_latency_us",
-        "echo_latency_us",
-        "echo_service_latency_us",
-    ];
-    const OTHERS: [&str; 16] = [
+    const OTHERS: [&str; 18] = [
         "requested",
         "live",
         "failed",
@@ -375,7 +377,9 @@ pub fn has_client_names(document: &Value) {
         "retransmitted",
         "counters",
         "ramp_seconds",
+        "ramped",
         "connects_per_second",
+        "paced",
         "audits",
         "echo_source",
         "shards",
@@ -387,9 +391,8 @@ pub fn has_client_names(document: &Value) {
         has_names(audit, &["round", "live", "lost", "wrong"]);
     }
     for shard in shards(document) {
-        let figures = ["shard", "core", "requested", "live", "failed", "connect_latency_us", "echo_latency_us"];
-        has_names(shard, &figures);
-        has_names(&shard["connect_latency_us"], LATENCY_NAMES);
+        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
+        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
     }
 }
 
