@@ -1,0 +1,152 @@
+//! What is known of a guest, from the lines it writes.
+
+use c1m::report::AuditResult;
+use serde_json::Value;
+
+/// Memory of a guest at one moment, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Vitals {
+    /// All that its kernel manages (MemTotal).
+    pub total: u64,
+    /// Free pages (MemFree).
+    pub free: u64,
+    /// What the kernel believes it could free (MemAvailable).
+    pub available: u64,
+    /// Kernel objects (Slab).
+    pub slab: u64,
+    /// Resident memory of its program (VmRSS).
+    pub resident: u64,
+}
+
+/// One cache of kernel objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Its name in /proc/slabinfo; caches of one size share a name.
+    pub name: String,
+    /// Objects in use.
+    pub objects: u64,
+    /// Bytes of its slabs, unused objects and waste included.
+    pub bytes: u64,
+}
+
+/// Bytes of a page of the guests.
+const PAGE: u64 = 4096;
+
+/// What a guest told so far.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Its system is up.
+    pub booted: bool,
+    /// A client reached the server, or the server accepts.
+    pub ready: bool,
+    /// What its client does: `ramp`, `hold`, `audit`, `close`.
+    pub phase: String,
+    /// Connections that stand.
+    pub live: u64,
+    /// Connections that failed.
+    pub failed: u64,
+    /// Connections proved in the current audit.
+    pub audited: u64,
+    /// Connections closed in the close phase.
+    pub closed: u64,
+    /// Connections that the server refused.
+    pub refused: u64,
+    /// Those of them that it refused to keep memory free.
+    pub refused_for_memory: u64,
+    /// Audits that are complete.
+    pub audits: Vec<AuditResult>,
+    /// The final document of its program.
+    pub document: Option<Value>,
+    /// The exit code of its program.
+    pub exit: Option<i64>,
+    /// Its QEMU has ended.
+    pub ended: bool,
+    /// Its memory, as last told.
+    pub vitals: Vitals,
+    /// The least free memory it told of.
+    pub least_free: Option<u64>,
+    /// Every complete dump of its caches.
+    pub caches: Vec<Vec<Cache>>,
+    dump: Vec<Cache>,
+}
+
+impl Machine {
+    /// Takes in a line of the control port. What is not JSON is an echo of the boot; it is skipped.
+    pub fn hear(&mut self, line: &str) {
+        let Ok(said) = serde_json::from_str::<Value>(line) else { return };
+        let number = |name: &str| said.get(name).and_then(Value::as_u64);
+        let Some(event) = said.get("event").and_then(Value::as_str) else {
+            self.document = Some(said);
+            return;
+        };
+        match event {
+            "booted" => self.booted = true,
+            "linked" | "ready" => self.ready = true,
+            "stats" | "progress" => {
+                if let Some(phase) = said.get("phase").and_then(Value::as_str) {
+                    self.phase = phase.to_owned();
+                }
+                for (name, figure) in [
+                    ("live", &mut self.live),
+                    ("failed", &mut self.failed),
+                    ("audited", &mut self.audited),
+                    ("closed", &mut self.closed),
+                    ("refused", &mut self.refused),
+                    ("refused_for_memory", &mut self.refused_for_memory),
+                ] {
+                    *figure = number(name).unwrap_or(*figure);
+                }
+            }
+            "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),
+            "exited" => self.exit = said.get("code").and_then(Value::as_i64),
+            _ => {}
+        }
+    }
+
+    /// Takes in a line of the port with memory figures.
+    pub fn feel(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("vitals") => self.vital(words),
+            Some("slab") => self.dump.extend(cache(words)),
+            Some("slabs-end") => self.caches.push(std::mem::take(&mut self.dump)),
+            _ => {}
+        }
+    }
+
+    /// `MemTotal:4015000 MemFree:…`, in KiB.
+    fn vital<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
+        let mut vitals = Vitals::default();
+        for (name, value) in words.filter_map(|word| word.split_once(':')) {
+            let Ok(kib) = value.parse::<u64>() else { return };
+            match name {
+                "MemTotal" => vitals.total = kib << 10,
+                "MemFree" => vitals.free = kib << 10,
+                "MemAvailable" => vitals.available = kib << 10,
+                "Slab" => vitals.slab = kib << 10,
+                "VmRSS" => vitals.resident = kib << 10,
+                _ => {}
+            }
+        }
+        if vitals.total > 0 {
+            // Its program may have just ended; what it took before is still worth telling.
+            vitals.resident = vitals.resident.max(if vitals.resident == 0 { self.vitals.resident } else { 0 });
+            self.vitals = vitals;
+            self.least_free = Some(self.least_free.map_or(vitals.free, |least| least.min(vitals.free)));
+        }
+    }
+
+    /// Everything that moves while a run goes well; standing still for long is a wall.
+    pub fn motion(&self) -> u64 {
+        let parts = [self.live, self.failed, self.audited, self.closed, self.refused, self.audits.len() as u64];
+        let steps = [self.booted, self.ready, self.exit.is_some(), self.ended].iter().filter(|step| **step).count();
+        parts.iter().fold(steps as u64, |sum, part| sum.wrapping_mul(1_000_003).wrapping_add(*part))
+    }
+}
+
+/// `name objects bytes-an-object objects-a-slab pages-a-slab slabs`.
+fn cache<'a>(words: impl Iterator<Item = &'a str>) -> Option<Cache> {
+    let words: Vec<&str> = words.collect();
+    let number = |at: usize| words.get(at)?.parse::<u64>().ok();
+    Some(Cache { name: (*words.first()?).to_owned(), objects: number(1)?, bytes: number(4)? * number(5)? * PAGE })
+}

@@ -1,0 +1,209 @@
+//! Leads the four-machine lab: what was typed becomes a plan, the plan machines, and what they did a
+//! report.
+//!
+//! ```text
+//!  args ── profile      what was typed; boot parameters
+//!  kernel  archive      a distribution's kernel; the initramfs of one guest
+//!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
+//!  lead ── machine      the run, step by step; what each guest told
+//!  walls  report        why a guest died; what it all came to
+//! ```
+#![deny(unsafe_code)]
+#![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod accel;
+mod archive;
+mod args;
+mod guest;
+mod kernel;
+mod lead;
+mod machine;
+mod profile;
+mod report;
+mod walls;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Instant, SystemTime};
+
+use c1m::error::{Error, Result};
+use clap::Parser;
+
+use archive::{Programs, Role};
+use args::{Arguments, Plan};
+use guest::{Guest, Heard, Link, Spec};
+use kernel::Kernel;
+use report::{Report, Setting, Story};
+
+/// Memory that the host needs beside the guests, in MiB.
+const HOST_MEMORY_MIB: u64 = 1024;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("c1m-lab: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs the lab; tells whether everything held.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let plan = arguments.plan()?;
+    check_memory(&plan)?;
+    let kernel = Kernel::find(arguments.kernel.as_deref())?;
+    let busybox = busybox()?;
+    let programs = Programs { c1m: &arguments.binary, busybox: &busybox, modules: &kernel.modules };
+    let (sender, heard) = mpsc::channel();
+    watch_signals(sender.clone())?;
+
+    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let folder = folder(&arguments.out, &stamp)?;
+    let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &programs, &folder)?;
+    let setting = Setting {
+        started: stamp,
+        accelerator,
+        kernel: kernel.release.clone(),
+        profile: arguments.profile,
+        server_command_line: arguments.profile.command_line(&arguments.append),
+        client_command_line: arguments.profile.command_line(""),
+        server: plan.server,
+        client: plan.client,
+        host_cores: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    println!("{} connections, {} clients, {accelerator}, kernel {}", plan.connections(), plan.clients, setting.kernel);
+    println!("boot line: {}", setting.server_command_line);
+    println!("logs: {}", folder.display());
+
+    let started = Instant::now();
+    let mut guests = Vec::new();
+    for (number, (role, links)) in roles(&plan)?.into_iter().enumerate() {
+        let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
+        archive::write(&spec.initramfs, &role, &programs)?;
+        guests.push(Guest::boot(spec, number, sender.clone())?);
+    }
+    let mut lab = lead::Lab::new(plan.clone(), guests, heard, started);
+    let mut story = Story::default();
+    let ended = lab.run(&mut story);
+    let report = Report::of(setting, &plan, &lab, story, ended, started.elapsed().as_secs_f64());
+    drop(lab);
+    let report = report?;
+    let text = report::text(&report);
+    println!("{text}");
+    keep(&folder, &report, &text)?;
+    Ok(report.held)
+}
+
+/// Refuses a run that would drive the host itself out of memory.
+fn check_memory(plan: &Plan) -> Result<()> {
+    let need = plan.memory_mib() + HOST_MEMORY_MIB;
+    let have = c1m::host::Host::here().memory_available().map_or(u64::MAX, |bytes| bytes >> 20);
+    if have < need {
+        return Err(Error::host(
+            format!("{have} MiB of memory available"),
+            format!("the machines take up to {need} MiB"),
+            "free some, or try --quick, --server-memory, --client-memory",
+        ));
+    }
+    Ok(())
+}
+
+fn busybox() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("busybox")).find(|file| file.is_file());
+    found.ok_or_else(|| Error::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
+}
+
+fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Error::bug(format!("watching signals: {e}")))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(Heard::Signal).is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// A new folder for the logs of this run.
+fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
+    let folder = out.join(stamp.replace(':', "-"));
+    let failed = |e: std::io::Error| Error::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    folder.canonicalize().map_err(failed)
+}
+
+/// What each guest is: the server first, with a card for each client.
+fn roles(plan: &Plan) -> Result<Vec<(Role, Vec<Link>)>> {
+    let mut all = Vec::new();
+    let mut server_links = Vec::new();
+    for client in 1..=plan.clients {
+        let (here, there) = Link::pair()?;
+        server_links.push(here);
+        let server = format!("10.0.{client}.1");
+        let role = Role {
+            name: "client",
+            addresses: vec![format!("10.0.{client}.2/24")],
+            command: format!("c1m client --target-ip {server} --connections {} --steer --json -", plan.share),
+            server,
+            tune: String::new(),
+        };
+        all.push((role, vec![there]));
+    }
+    let role = Role {
+        name: "server",
+        addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
+        server: String::new(),
+        command: format!("c1m server --max-connections {} --json -", plan.connections()),
+        tune: String::new(),
+    };
+    all.insert(0, (role, server_links));
+    Ok(all)
+}
+
+fn spec(
+    setting: &Setting,
+    plan: &Plan,
+    kernel: &Kernel,
+    processor: &[String],
+    folder: &Path,
+    number: usize,
+    links: Vec<Link>,
+) -> Spec {
+    let server = number == lead::SERVER;
+    let name = if server { "server".to_owned() } else { format!("client-{number}") };
+    let file = |what: &str| folder.join(format!("{name}.{what}"));
+    Spec {
+        size: if server { plan.server } else { plan.client },
+        kernel: kernel.image.clone(),
+        command_line: if server { &setting.server_command_line } else { &setting.client_command_line }.clone(),
+        initramfs: file("cpio"),
+        processor: processor.to_vec(),
+        links,
+        console: file("console.log"),
+        vitals: file("vitals.log"),
+        said: file("qemu.log"),
+        name,
+    }
+}
+
+/// Writes the report, and removes the archives, which are large and can be made again.
+fn keep(folder: &Path, report: &Report, text: &str) -> Result<()> {
+    let failed = |e: std::io::Error| Error::host(format!("write to {}: {e}", folder.display()), "the report is incomplete", "free disk space");
+    let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
+    std::fs::write(folder.join("report.txt"), text).map_err(failed)?;
+    std::fs::write(folder.join("report.json"), json).map_err(failed)?;
+    for entry in std::fs::read_dir(folder).map_err(failed)?.flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "cpio") {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
