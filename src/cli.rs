@@ -4,13 +4,16 @@
 mod args;
 mod client;
 mod demo;
+mod display;
 mod out;
+mod report;
 mod server;
+mod steer;
 
 use clap::Parser;
 
 use crate::error::Result;
-use args::{Arguments, Command};
+use args::{Arguments, Command, ReportCommand};
 
 /// How a command that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,7 @@ pub fn run() -> Result<Ended> {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Report(ReportCommand::Merge(arguments)) => report::merge(&arguments),
     }
 }
 

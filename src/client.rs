@@ -1,10 +1,11 @@
-//! The client: plan, ramp, audit, messages, second audit, close, summary. This file leads the
-//! shards through the phases; `client/driver.rs` is what one shard does.
+//! The client: plan, ramp, then audits and messages as its course says, close, summary. This file
+//! leads the shards through the phases; `client/driver.rs` is what one shard does.
 
 mod driver;
 mod message;
 mod window;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -33,6 +34,26 @@ pub enum Audit {
     Off,
 }
 
+/// What a client does between its ramp and its close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// An audit, holding for so long, and a second audit.
+    Fixed(Duration),
+    /// Holds until its owner sends a `Notice::Audit` or a `Notice::Close`, and then does that.
+    Steered,
+}
+
+impl Course {
+    /// The phases that are known before the ramp; a client that has run out of them holds.
+    fn phases(self, audit: Audit) -> VecDeque<Phase> {
+        match (self, audit) {
+            (Course::Steered, _) => VecDeque::new(),
+            (Course::Fixed(_), Audit::Off) => VecDeque::from([Phase::Hold, Phase::Close]),
+            (Course::Fixed(_), _) => VecDeque::from([Phase::Audit(1), Phase::Hold, Phase::Audit(2), Phase::Close]),
+        }
+    }
+}
+
 /// What a client shall do.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -50,8 +71,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long an echo may take.
     pub reply_timeout: Duration,
-    /// How long to hold the connections between the audits.
-    pub hold: Duration,
+    /// What to do with the connections.
+    pub course: Course,
     /// How often each connection sends a message while held; `None` is never.
     pub interval: Option<Duration>,
     /// Bytes of such a message.
@@ -64,42 +85,59 @@ pub struct Options {
     pub hello: String,
 }
 
-/// What all shards do at one time, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
+/// What all shards do at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Waiting for the others.
-    Ready = 0,
+    Ready,
     /// Opening connections.
-    Ramp = 1,
-    /// The first audit.
-    FirstAudit = 2,
+    Ramp,
+    /// The audit of this number, from 1 on.
+    Audit(u32),
     /// Holding, and sending messages.
-    Hold = 3,
-    /// The second audit.
-    SecondAudit = 4,
+    Hold,
+    /// The end of a hold: sending nothing more, until what was sent is answered or given up.
+    Settle,
     /// Closing.
-    Close = 5,
+    Close,
     /// Ending the shard.
-    Quit = 6,
+    Quit,
 }
 
 impl Phase {
-    const ALL: [Phase; 7] =
-        [Phase::Ready, Phase::Ramp, Phase::FirstAudit, Phase::Hold, Phase::SecondAudit, Phase::Close, Phase::Quit];
-
-    fn of_command(command: u32) -> Phase {
-        Phase::ALL.get(command as usize).copied().unwrap_or(Phase::Quit)
+    /// The word a shard's remote carries; 0, its first, is `Ready`, and audits come after the others.
+    fn command(self) -> u32 {
+        match self {
+            Phase::Ready => 0,
+            Phase::Ramp => 1,
+            Phase::Hold => 2,
+            Phase::Settle => 3,
+            Phase::Close => 4,
+            Phase::Quit => 5,
+            Phase::Audit(round) => round.saturating_add(5),
+        }
     }
 
-    /// What a person calls it.
-    pub fn name(self) -> &'static str {
+    fn of_command(command: u32) -> Phase {
+        match command {
+            0 => Phase::Ready,
+            1 => Phase::Ramp,
+            2 => Phase::Hold,
+            3 => Phase::Settle,
+            4 => Phase::Close,
+            5 => Phase::Quit,
+            audit => Phase::Audit(audit - 5),
+        }
+    }
+
+    /// What kind of phase it is, in one word.
+    pub fn kind(self) -> &'static str {
         match self {
             Phase::Ready => "ready",
             Phase::Ramp => "ramp",
-            Phase::FirstAudit => "audit 1",
+            Phase::Audit(_) => "audit",
             Phase::Hold => "hold",
-            Phase::SecondAudit => "audit 2",
+            Phase::Settle => "settle",
             Phase::Close => "close",
             Phase::Quit => "quit",
         }
@@ -108,10 +146,15 @@ impl Phase {
     /// The number of the audit this is, if it is one.
     pub fn round(self) -> Option<u32> {
         match self {
-            Phase::FirstAudit => Some(1),
-            Phase::SecondAudit => Some(2),
+            Phase::Audit(round) => Some(round),
             _ => None,
         }
+    }
+
+    /// What a person calls it.
+    pub fn name(self) -> String {
+        let number = self.round().map(|round| format!(" {round}")).unwrap_or_default();
+        format!("{}{number}", self.kind())
     }
 }
 
@@ -122,6 +165,11 @@ pub enum Notice {
     Done(usize, Phase),
     /// A shard's thread ended.
     ShardEnded(usize),
+    /// Sent by the owner of a steered client: an audit, after what was sent for before.
+    Audit,
+    /// Sent by the owner of a steered client: close, after what was sent for before. It has then
+    /// done all that was asked.
+    Close,
     /// Sent by the owner: stop early, close, and report what was.
     Stop,
 }
@@ -156,8 +204,9 @@ pub struct Planned {
 /// How often the observer sees progress.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Runs a client from plan to close. `notices` is the receiving end of `sender`; the owner may
-/// send `Notice::Stop` through a clone of it.
+/// Runs a client from plan to close. `notices` is the receiving end of `sender`; through a clone of
+/// it the owner may send `Notice::Stop`, and steer a client whose course is `Course::Steered` with
+/// `Notice::Audit` and `Notice::Close`, both from the start on.
 pub fn run(
     options: &Options,
     observer: &mut dyn Observer,
@@ -195,6 +244,13 @@ fn check(options: &Options) -> Result<()> {
     }
     if options.concurrency == 0 {
         return Err(Error::usage("--concurrency 0", "nothing could be in flight", "try --concurrency 512"));
+    }
+    if options.course == Course::Steered && options.audit == Audit::Off {
+        return Err(Error::usage(
+            "--steer with --audit off",
+            "there would be no audit to ask for",
+            "try --audit state",
+        ));
     }
     let mixed = [true, false].iter().any(|v6| families(&routes.sources, *v6) && families(&routes.targets, !*v6));
     if mixed {
@@ -241,10 +297,15 @@ fn rings_of(connections: u64, shards: u64, index: u64, concurrency: u32, nofile:
     plan::rings(own + own.min(window.end - window.start), nofile)
 }
 
-/// The shards of a running client.
+/// The shards of a running client, and where they are led.
 struct Fleet {
     shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
     notices: mpsc::Receiver<Notice>,
+    course: Course,
+    /// The phases to come after this one.
+    ahead: VecDeque<Phase>,
+    /// Audits that the owner has sent for.
+    rounds: u32,
     stopping: bool,
 }
 
@@ -255,7 +316,8 @@ impl Fleet {
         sender: &mpsc::Sender<Notice>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
-        let mut fleet = Fleet { shards: Vec::new(), notices, stopping: false };
+        let (course, ahead) = (options.course, options.course.phases(options.audit));
+        let mut fleet = Fleet { shards: Vec::new(), notices, course, ahead, rounds: 0, stopping: false };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -306,7 +368,7 @@ impl Fleet {
 
     fn command(&self, phase: Phase) {
         for (remote, ..) in &self.shards {
-            remote.command(phase as u32);
+            remote.command(phase.command());
         }
     }
 
@@ -335,22 +397,48 @@ impl Fleet {
         let (ramp, after_ramp) = self.phase(Phase::Ramp, options, observer)?;
         summary.ramp = ramp;
         summary.ramped = after_ramp.live;
+        if summary.ramped == 0 {
+            self.close_next();
+        }
         let mut failed = Ok(());
-        for phase in [Phase::FirstAudit, Phase::Hold, Phase::SecondAudit] {
-            let skip = phase.round().is_some() && options.audit == Audit::Off;
-            if self.stopping || skip || summary.ramped == 0 || failed.is_err() {
-                continue;
+        loop {
+            let phase = self.ahead.pop_front().unwrap_or(Phase::Hold);
+            if phase == Phase::Close {
+                break;
             }
             let (_, progress) = self.phase(phase, options, observer)?;
-            if let Some(round) = phase.round().filter(|_| !self.stopping) {
-                let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
-                summary.audits.push(result);
-                failed = observer.audited(&result);
+            let Some(round) = phase.round().filter(|_| !self.stopping) else { continue };
+            let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
+            summary.audits.push(result);
+            failed = observer.audited(&result);
+            if failed.is_err() {
+                self.close_next();
             }
         }
         summary.stopped = self.stopping;
         summary.close = self.phase(Phase::Close, options, observer)?.0;
         failed.map(|()| summary)
+    }
+
+    /// Whatever was ahead is not any more.
+    fn close_next(&mut self) {
+        self.ahead = VecDeque::from([Phase::Close]);
+    }
+
+    /// What the owner sent for comes after what is ahead. A fixed course keeps to its phases.
+    fn steer(&mut self, phase: Phase) {
+        if self.course == Course::Steered {
+            self.ahead.push_back(phase);
+        }
+    }
+
+    /// How much longer to hold after having held for so long.
+    fn hold_left(&self, elapsed: Duration) -> Duration {
+        match self.course {
+            Course::Fixed(hold) => hold.saturating_sub(elapsed),
+            Course::Steered if self.ahead.is_empty() => Duration::MAX,
+            Course::Steered => Duration::ZERO,
+        }
     }
 
     /// One phase on every shard. Returns how long it took and the counts at its end.
@@ -363,16 +451,31 @@ impl Fleet {
         let start = Instant::now();
         observer.began(phase, options);
         self.command(phase);
-        let mut waiting = self.shards.len();
+        // What the shards do now; a hold ends with another command.
+        let (mut asked, mut waiting) = (phase, self.shards.len());
         while waiting > 0 {
-            match self.notices.recv_timeout(TICK) {
-                Ok(Notice::Done(_, done)) if done == phase => waiting -= 1,
+            let mut patience = TICK;
+            if asked == Phase::Hold {
+                patience = self.hold_left(start.elapsed()).min(TICK);
+                if patience.is_zero() {
+                    asked = Phase::Settle;
+                    self.command(asked);
+                }
+            }
+            match self.notices.recv_timeout(patience) {
+                Ok(Notice::Done(_, done)) if done == asked => waiting -= 1,
                 Ok(Notice::Done(..)) => {}
                 Ok(Notice::ShardEnded(index)) => {
                     return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
                 }
+                Ok(Notice::Audit) => {
+                    self.rounds += 1;
+                    self.steer(Phase::Audit(self.rounds));
+                }
+                Ok(Notice::Close) => self.steer(Phase::Close),
                 Ok(Notice::Stop) => {
                     self.stopping = true;
+                    self.close_next();
                     if phase != Phase::Close {
                         break;
                     }
@@ -384,5 +487,22 @@ impl Fleet {
         let (elapsed, progress) = (start.elapsed(), self.progress());
         observer.progress(phase, elapsed, &progress, true);
         Ok((elapsed, progress))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A phase reaches the shards as what it is.
+        #[test]
+        fn a_command_is_its_phase(round in 1..u32::MAX - 5) {
+            let others = [Phase::Ready, Phase::Ramp, Phase::Hold, Phase::Settle, Phase::Close, Phase::Quit];
+            for phase in others.into_iter().chain([Phase::Audit(round)]) {
+                prop_assert_eq!(Phase::of_command(phase.command()), phase);
+            }
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! What this host is and allows, read from /proc and the kernel. The files are read below a root
 //! that tests can replace.
 
-use std::collections::BTreeMap;
+mod net;
+
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
+
+pub use net::{Conntrack, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]
@@ -14,22 +17,27 @@ pub struct Host {
     root: PathBuf,
 }
 
-/// Counters of the network stack that tell why connects are slow or fail.
-pub type NetCounters = BTreeMap<String, u64>;
+/// What came of reading a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Its trimmed content.
+    Text(String),
+    /// There is no such file.
+    Absent,
+    /// It is there, and this process may not read it.
+    Refused(Errno),
+}
 
-/// The TcpExt counters (/proc/net/netstat) whose movement a report shows.
-const TCP_COUNTERS: [&str; 10] = [
-    "ListenOverflows",
-    "ListenDrops",
-    "TCPSynRetrans",
-    "TCPReqQFullDoCookies",
-    "TCPReqQFullDrop",
-    "TCPTimeWaitOverflow",
-    "TCPAbortOnMemory",
-    "TCPMemoryPressures",
-    "TCPBacklogDrop",
-    "SyncookiesSent",
-];
+/// A capability that moves a wall, by its number in linux/capability.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Not charged for locked memory.
+    IpcLock = 14,
+    /// Not bound by fs.file-max.
+    SysAdmin = 21,
+    /// May raise hard limits.
+    SysResource = 24,
+}
 
 /// How cores are chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +61,15 @@ impl Host {
         Host { root: root.to_owned() }
     }
 
+    /// A file's trimmed content, its path given below the root.
+    pub fn reading(&self, path: &str) -> Reading {
+        match std::fs::read_to_string(self.root.join(path)) {
+            Ok(text) => Reading::Text(text.trim().to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Reading::Absent,
+            Err(error) => Reading::Refused(Errno::of(&error)),
+        }
+    }
+
     fn read(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.root.join(path)).ok()
     }
@@ -64,30 +81,39 @@ impl Host {
 
     /// A sysctl of several numbers.
     pub fn sysctl_numbers(&self, name: &str) -> Option<Vec<u64>> {
-        let text = self.read(&format!("proc/sys/{}", name.replace('.', "/")))?;
-        text.split_whitespace().map(|word| word.parse().ok()).collect()
+        self.sysctl_text(name)?.split_whitespace().map(|word| word.parse().ok()).collect()
     }
 
-    /// What listen(2) caps a backlog at, silently (`net.core.somaxconn`, of this network
-    /// namespace); 4096, the kernel's default since 5.4, when it cannot be read.
-    pub fn somaxconn(&self) -> i32 {
-        let value = self.sysctl("net.core.somaxconn").unwrap_or(4096);
-        i32::try_from(value).unwrap_or(i32::MAX)
+    /// A sysctl as it stands, trimmed.
+    pub fn sysctl_text(&self, name: &str) -> Option<String> {
+        self.read(&sysctl_path(name)).map(|text| text.trim().to_owned())
     }
 
-    /// Source ports that connect(2) may choose per (source, target, port): the size of
-    /// `net.ipv4.ip_local_port_range` less what `ip_local_reserved_ports` takes out of it. The
-    /// kernel's default range when it cannot be read.
-    pub fn ephemeral_ports(&self) -> u64 {
-        let range = self.sysctl_numbers("net.ipv4.ip_local_port_range");
-        let (low, high) = match range.as_deref() {
-            Some([low, high]) => (*low, *high),
-            _ => (32_768, 60_999),
-        };
-        let reserved = self.read("proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-        let taken: u64 =
-            reserved.trim().split(',').filter_map(parse_range).map(|(a, b)| overlap((a, b), (low, high))).sum();
-        (high + 1).saturating_sub(low).saturating_sub(taken)
+    /// Where a file lies, its path given below the root.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Sets a sysctl.
+    pub fn write_sysctl(&self, name: &str, value: &str) -> Result<()> {
+        std::fs::write(self.root.join(sysctl_path(name)), format!("{value}\n")).map_err(|error| {
+            Error::host(
+                format!("set {name} to {value}: {}", Errno::of(&error)),
+                "the kernel refuses it, or this process may not",
+                "run it as root, in the host's own network namespace",
+            )
+        })
+    }
+
+    /// Whether this process may write a sysctl: opening it for writing asks the kernel and changes
+    /// nothing.
+    pub fn may_write_sysctl(&self, name: &str) -> bool {
+        self.may_write(&sysctl_path(name))
+    }
+
+    /// Whether this process may write a file that is there, its path given below the root.
+    pub fn may_write(&self, path: &str) -> bool {
+        std::fs::OpenOptions::new().write(true).open(self.root.join(path.trim_start_matches('/'))).is_ok()
     }
 
     /// Resident memory of a process now and at its highest, in bytes (VmRSS, VmHWM of
@@ -109,42 +135,29 @@ impl Host {
         (ticks(11) / 100.0, ticks(12) / 100.0)
     }
 
+    /// All memory of this host, in bytes (MemTotal).
+    pub fn memory_total(&self) -> Option<u64> {
+        kilobytes(&self.read("proc/meminfo")?, "MemTotal:")
+    }
+
     /// Memory that can be used without swapping, in bytes (MemAvailable).
     pub fn memory_available(&self) -> Option<u64> {
         kilobytes(&self.read("proc/meminfo")?, "MemAvailable:")
     }
 
-    /// The counters worth showing: TcpExt by name, `softnet_dropped` summed over cores.
-    pub fn net_counters(&self) -> NetCounters {
-        let mut counters = NetCounters::new();
-        let netstat = self.read("proc/net/netstat").unwrap_or_default();
-        let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
-        if let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-            let pairs = names.split_whitespace().zip(values.split_whitespace());
-            let known = pairs.filter(|(name, _)| TCP_COUNTERS.contains(name));
-            counters.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))));
-        }
-        if let Some(softnet) = self.read("proc/net/softnet_stat") {
-            let dropped =
-                softnet.lines().filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
-            counters.insert("softnet_dropped".to_owned(), dropped.sum());
-        }
-        counters
-    }
-
     /// Files this host may still open (fs.file-max less field 1 of fs.file-nr); direct descriptors
     /// count. `None` when it cannot be read, or when it does not bind us (CAP_SYS_ADMIN).
     pub fn files_left(&self) -> Option<u64> {
-        const CAP_SYS_ADMIN: u32 = 21;
-        if self.has_capability(CAP_SYS_ADMIN) {
+        if self.may(Capability::SysAdmin) {
             return None;
         }
         let open = self.sysctl("fs.file-nr")?;
         Some(self.sysctl("fs.file-max")?.saturating_sub(open))
     }
 
-    /// Whether this process has a capability, by its number in linux/capability.h.
-    pub fn has_capability(&self, number: u32) -> bool {
+    /// Whether this process has a capability.
+    pub fn may(&self, capability: Capability) -> bool {
+        let number = capability as u32;
         let status = self.read("proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
@@ -158,10 +171,19 @@ impl Host {
         cores
     }
 
+    /// Cores' worth of processor time that this process's cgroup allows; `None` without a quota.
+    pub fn cpu_quota(&self) -> Option<f64> {
+        None
+    }
+
     /// Chooses cores, or says why that is not possible.
     pub fn choose_cores(&self, wanted: &Cores) -> Result<Vec<usize>> {
         choose(wanted, &self.cores_allowed())
     }
+}
+
+fn sysctl_path(name: &str) -> String {
+    format!("proc/sys/{}", name.replace('.', "/"))
 }
 
 fn choose(wanted: &Cores, allowed: &[usize]) -> Result<Vec<usize>> {
@@ -182,15 +204,6 @@ fn choose(wanted: &Cores, allowed: &[usize]) -> Result<Vec<usize>> {
             None => Ok(cores.clone()),
         },
     }
-}
-
-/// What moved between two readings.
-pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
-    let delta = |(name, now): (&String, &u64)| {
-        let then = before.get(name).copied().unwrap_or(0);
-        (name.clone(), now.saturating_sub(then))
-    };
-    after.iter().map(delta).collect()
 }
 
 /// Limits this process found and raised.
@@ -220,20 +233,12 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
-fn parse_range(text: &str) -> Option<(u64, u64)> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    Some((low.trim().parse().ok()?, high.trim().parse().ok()?))
-}
-
-fn overlap(a: (u64, u64), b: (u64, u64)) -> u64 {
-    (a.1.min(b.1) + 1).saturating_sub(a.0.max(b.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+    /// A host with these files and no others; they go with the directory.
+    pub(super) fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);
@@ -245,38 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn reserved_ports_are_taken_off_the_range() {
-        let (_dir, host) = host(&[
-            ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535\n"),
-            ("proc/sys/net/ipv4/ip_local_reserved_ports", "80,8888-8987,65535\n"),
-        ]);
-        assert_eq!(host.ephemeral_ports(), 64_512 - 100 - 1);
-    }
-
-    #[test]
     fn a_host_without_files_has_the_kernels_defaults() {
         let (_dir, host) = host(&[]);
         assert_eq!((host.ephemeral_ports(), host.somaxconn()), (28_232, 4096));
         assert_eq!(host.resident(1), (0, 0));
         assert!(host.net_counters().is_empty());
         assert_eq!(host.memory_available(), None);
-    }
-
-    #[test]
-    fn counters_are_read_by_name() {
-        let (_dir, host) = host(&[
-            (
-                "proc/net/netstat",
-                "TcpExt: SyncookiesSent ListenOverflows Other\nTcpExt: 1 22 333\nIpExt: A\nIpExt: 4\n",
-            ),
-            ("proc/net/softnet_stat", "0000 0000000a 0\n0000 00000001 0\n"),
-        ]);
-        let before = host.net_counters();
-        assert_eq!(before["ListenOverflows"], 22);
-        assert_eq!(before["softnet_dropped"], 11);
-        let mut after = before.clone();
-        after.insert("ListenOverflows".into(), 25);
-        assert_eq!(moved(&before, &after)["ListenOverflows"], 3);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! ```text
 //!  5  main  cli                           what was typed; the only place that prints
 //!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
-//!  3  report                              a summary as text, JSON, .hgrm: data in, writer out
+//!  3  report                              a summary as text, JSON, .hgrm; JSON read back and merged
 //!  2  shard ── net      listener  host    one core: executor and pump ── its connections; sockets;
 //!                                         /proc and limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;
@@ -64,8 +64,10 @@
 pub mod causes;
 pub mod cli;
 pub mod client;
+pub mod doctor;
 pub mod error;
 pub mod host;
+pub mod knobs;
 pub mod latency;
 pub mod limits;
 pub mod listener;
@@ -83,3 +85,5 @@ pub mod stats;
 pub mod sys;
 pub mod table;
 pub mod token;
+pub mod tune;
+pub mod words;

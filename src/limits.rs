@@ -90,12 +90,23 @@ pub const MAX_LATENCY_US: u64 = 3_600_000_000;
 /// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
 pub const LATENCY_DIGITS: u8 = 3;
 
+/// Bytes of a result file at most, when results are read back. A shard's part has some kilobytes; what
+/// is larger is something else.
+pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
 /// Bytes of I/O memory that glommio registers per executor; it takes 64 KiB at least, and 10 MiB
 /// unless told. The shard's data never passes through it.
 pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 
 /// Entries of each of glommio's own rings; they carry timers and one eventfd.
 pub const GLOMMIO_RING_DEPTH: usize = 32;
+
+/// Bytes of a page on the machines we run on.
+pub const PAGE_BYTES: u64 = 4_096;
+
+/// Bytes of locked memory that newer kernels charge an ordinary user for one ring: both queues, in
+/// whole pages, measured with kernel 6.18.
+pub const RING_LOCKED_BYTES: u64 = 36 * 1024;
 
 /// Smallest `memlock` limit in bytes that glommio starts with (its `MIN_MEMLOCK_LIMIT`).
 pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;

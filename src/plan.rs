@@ -193,7 +193,8 @@ impl Needs {
         self.rings.iter().sum::<usize>() as u64
     }
 
-    fn fixed(&self) -> u64 {
+    /// Descriptors beside rings and sockets.
+    pub fn fixed(&self) -> u64 {
         DESCRIPTORS_PER_PROCESS + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
     }
 
@@ -235,6 +236,80 @@ pub fn largest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
         if fits(middle) { good = middle } else { bad = middle }
     }
     good
+}
+
+/// The rings of one client shard: for its connections, and for as many again as can be closing
+/// while others open.
+pub fn client_rings(connections: u64, shards: u64, index: u64, concurrency: u32, nofile: u64) -> Vec<u32> {
+    let part = share(connections, shards, index);
+    let (own, window) = (part.end - part.start, share(concurrency.into(), shards, index));
+    rings(own + own.min(window.end - window.start), nofile)
+}
+
+/// The file descriptors of a client that has one plain socket a shard; each connect in flight
+/// takes another one.
+pub fn client_needs(connections: u64, shards: u64, concurrency: u32, nofile: u64) -> Needs {
+    let rings = |index| client_rings(connections, shards, index, concurrency, nofile).len();
+    Needs { rings: (0..shards).map(rings).collect(), sockets: shards }
+}
+
+/// Which end of the connections a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It accepts them.
+    Server,
+    /// It opens them.
+    Client,
+    /// Both, over loopback.
+    Both,
+}
+
+impl Role {
+    /// Ends of one connection that this host holds.
+    pub fn ends(self) -> u64 {
+        if self == Role::Both { 2 } else { 1 }
+    }
+
+    /// Whether it accepts connections.
+    pub fn serves(self) -> bool {
+        self != Role::Client
+    }
+
+    /// Whether it opens connections.
+    pub fn dials(self) -> bool {
+        self != Role::Server
+    }
+}
+
+/// What a host shall do.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// Which end it is.
+    pub role: Role,
+    /// Connections in all.
+    pub connections: u64,
+    /// The served ports; where a client's connections go, and from where.
+    pub routes: Routes,
+    /// Cores to use, one shard each; not empty.
+    pub cores: Vec<usize>,
+}
+
+impl Goal {
+    /// The file descriptors that `connections` need at one end, one process each; the ends of
+    /// `Both` have a limit each, so the larger need counts.
+    pub fn needs(&self, connections: u64, nofile: u64) -> Needs {
+        let server = || {
+            let (cores, ports) = (self.cores.clone(), self.routes.ports);
+            let goal = ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, nofile };
+            needs(&layout(&goal, connections))
+        };
+        let client = || client_needs(connections, self.cores.len() as u64, DEFAULT_CONCURRENCY, nofile);
+        match self.role {
+            Role::Server => server(),
+            Role::Client => client(),
+            Role::Both => [server(), client()].into_iter().max_by_key(Needs::descriptors).unwrap_or_else(client),
+        }
+    }
 }
 
 /// Where a client's connections go: target, port and source of each by its number.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::client::{self, Audit};
+use crate::client::{self, Audit, Course};
 use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
@@ -34,6 +34,17 @@ pub enum Command {
     Client(Box<ClientArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
+    /// Reports from results that were written before.
+    #[command(subcommand)]
+    Report(ReportCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReportCommand {
+    /// The results of several client machines as one: connections, failures, audits and counters
+    /// summed, latencies merged from their histograms, the longest ramp. The exit code tells whether
+    /// they could be merged, not what they came to.
+    Merge(MergeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +182,10 @@ pub struct ClientArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
+    /// Hold, and obey lines on standard input: `audit` audits, `close` or its end closes. Lines that
+    /// come during the ramp are obeyed after it.
+    #[arg(long, conflicts_with = "hold")]
+    pub steer: bool,
     /// While holding, send a message on each connection every TIME, spread evenly.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
@@ -191,7 +206,7 @@ pub struct ClientArguments {
     /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
     #[arg(long, value_name = "FILE.hgrm")]
     pub histogram: Option<PathBuf>,
-    /// Write the result to FILE (- is standard output).
+    /// Write the result to FILE; - is standard output, which then has events as JSON lines before.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -243,7 +258,7 @@ impl ClientArguments {
             concurrency: self.concurrency,
             connect_timeout: self.connect_timeout,
             reply_timeout: self.reply_timeout,
-            hold: self.hold,
+            course: if self.steer { Course::Steered } else { Course::Fixed(self.hold) },
             interval: self.interval,
             payload: self.payload,
             audit: match self.audit {
@@ -274,6 +289,16 @@ pub struct DemoArguments {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
     /// Write both results to FILE (- is standard output).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArguments {
+    /// What `client --json` or `demo --json` wrote, one file a machine.
+    #[arg(required = true, value_name = "FILE")]
+    pub results: Vec<PathBuf>,
+    /// Write the merged result to FILE (- is standard output).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

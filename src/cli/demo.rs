@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::args::DemoArguments;
-use super::client::{Display, lead};
+use super::client::lead;
+use super::display::Display;
 use super::out::{Target, say};
-use crate::client::{self, Audit, Observer, Options, Phase, Planned};
+use crate::client::{self, Audit, Course, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, raise_limits};
 use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
@@ -132,7 +133,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         concurrency: DEFAULT_CONCURRENCY,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
-        hold: arguments.hold,
+        course: Course::Fixed(arguments.hold),
         interval: None,
         payload: 64,
         audit: Audit::Echo,

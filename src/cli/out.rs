@@ -19,6 +19,12 @@ pub fn say(line: impl AsRef<str>) {
     }
 }
 
+/// Prints an event, or the document that ends a run's events, as one line of JSON.
+pub fn event(event: &impl Serialize) {
+    // A value made of plain fields always serializes.
+    say(serde_json::to_string(event).unwrap_or_default());
+}
+
 /// Prints a line to standard error.
 pub fn warn(line: impl AsRef<str>) {
     // There is nowhere left to complain to.

@@ -3,11 +3,10 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::json;
 
 use super::args::{ServerArguments, ServiceName};
-use super::out::{Target, say, warn};
+use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -40,9 +39,9 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     match json {
         None => say(text::server(&summary).trim_end()),
         // Behind events on lines of their own, the document is one line too.
-        Some(Target::Stdout) => reporter.event(&document),
+        Some(Target::Stdout) => event(&document),
         Some(mut file) => {
-            reporter.event(&json!({ "event": "stopped" }));
+            event(&json!({ "event": "stopped" }));
             file.write_json(&document)?;
         }
     }
@@ -72,11 +71,6 @@ impl Reporter {
         Reporter { events: false, verbose: false, started: now, last: (now, Vec::new()), peak_live: 0 }
     }
 
-    fn event(&self, event: &impl Serialize) {
-        // A value made of plain fields always serializes.
-        say(serde_json::to_string(event).unwrap_or_default());
-    }
-
     fn ready(&mut self, server: &Server, options: &Options) {
         self.last = (Instant::now(), server.snapshots());
         let (files, memory) = (server.raised().files, server.raised().memory);
@@ -86,7 +80,7 @@ impl Reporter {
                 .enumerate()
                 .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
                 .collect();
-            self.event(&json!({
+            event(&json!({
                 "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
                 "backlog": server.backlog(), "shards": shards,
             }));
@@ -173,7 +167,7 @@ impl Reporter {
         let total: Snapshot = now.iter().copied().sum();
         self.peak_live = self.peak_live.max(total.live);
         if self.events {
-            self.event(&json!({
+            event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
                 "closed": total.closed, "refused": total.refused, "messages": total.messages, "bytes": total.bytes_in,
             }));

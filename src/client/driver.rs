@@ -75,6 +75,7 @@ impl Opening {
             swept: now,
             next: self.numbers.start,
             place: 0,
+            talked: 0,
             closing: None,
             pace: Pace::new(now, None),
             failures_in_a_row: 0,
@@ -114,8 +115,11 @@ pub struct Dialing {
     swept: Instant,
     /// Ramp: the next connection to dial.
     next: u64,
-    /// Audits and hold: where in the tables we are.
+    /// Audits: where in the tables we are.
     place: usize,
+    /// Hold: where in the tables the next message is due. Audits between do not move it, so that
+    /// everyone gets a turn.
+    talked: usize,
     /// Close: the place before which connections are still to be closed.
     closing: Option<usize>,
     /// Ramp and hold: when connects or messages should start.
@@ -238,9 +242,10 @@ impl Driver for Dialing {
         let turn = match phase {
             Phase::Ready | Phase::Quit => return Ok(Turn::Idle),
             Phase::Ramp => self.ramp(net, now)?,
-            Phase::FirstAudit | Phase::SecondAudit if self.is.options.audit == Audit::State => self.count(net),
-            Phase::FirstAudit | Phase::SecondAudit => self.ask(net, now)?,
+            Phase::Audit(_) if self.is.options.audit == Audit::State => self.count(net),
+            Phase::Audit(_) => self.ask(net, now)?,
             Phase::Hold => self.hold(net, now)?,
+            Phase::Settle => self.settle(),
             Phase::Close => self.close(net)?,
         };
         if turn == Turn::Done {
@@ -298,7 +303,7 @@ impl Dialing {
     fn ramp(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         for _ in 0..DIALS_PER_PASS {
             if self.next == self.is.numbers.end || self.hopeless() {
-                return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
+                return Ok(self.settle());
             }
             if self.window.len() >= self.is.concurrency {
                 return Ok(Turn::Idle);
@@ -326,9 +331,7 @@ impl Dialing {
             if self.window.len() >= self.is.concurrency {
                 return Ok(Turn::Idle);
             }
-            let Some((conn, next)) = net.next_live(self.place) else {
-                return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
-            };
+            let Some((conn, next)) = net.next_live(self.place) else { return Ok(self.settle()) };
             self.place = next;
             self.send(net, conn, Kind::Token, now, now)?;
         }
@@ -345,25 +348,20 @@ impl Dialing {
         Turn::Again
     }
 
+    /// Sends messages as they are due; the end is a command.
     fn hold(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let end = self.since + self.is.options.hold;
-        if now >= end {
-            return Ok(if self.window.len() == 0 { Turn::Done } else { Turn::Idle });
-        }
-        if self.pace.intended(0).is_none() {
-            return Ok(Turn::At(end));
-        }
         for _ in 0..PROBES_PER_PASS {
-            let Some(intended) = self.pace.intended(self.sent).filter(|at| *at <= now) else {
-                return Ok(Turn::At(self.pace.intended(self.sent).map_or(end, |at| at.min(end))));
-            };
+            let Some(intended) = self.pace.intended(self.sent) else { return Ok(Turn::Idle) };
+            if intended > now {
+                return Ok(Turn::At(intended));
+            }
             if self.window.len() >= PROBES_IN_FLIGHT {
                 return Ok(Turn::Idle);
             }
-            let Some((conn, next)) = net.next_live(self.place).or_else(|| net.next_live(0)) else {
-                return Ok(Turn::At(end));
+            let Some((conn, next)) = net.next_live(self.talked).or_else(|| net.next_live(0)) else {
+                return Ok(Turn::Idle);
             };
-            self.place = next;
+            self.talked = next;
             self.sent += 1;
             // A connection whose last message is unanswered sends no second one; when the answer
             // comes, the histogram is corrected for those left out.
@@ -372,6 +370,11 @@ impl Dialing {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// Sends nothing more, and waits for the answers to what was sent.
+    fn settle(&self) -> Turn {
+        if self.window.len() == 0 { Turn::Done } else { Turn::Idle }
     }
 
     fn close(&mut self, net: &mut Connections) -> Result<Turn> {

@@ -245,7 +245,8 @@ pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
         document.check()?;
         Ok(document)
     };
-    read().map_err(|why: String| Error::usage(name, why, REDO))
+    // What the file says may be quoted there, and an error is one line.
+    read().map_err(|why: String| Error::usage(name, why.replace(char::is_control, " "), REDO))
 }
 
 impl ClientDocument {

@@ -112,3 +112,124 @@ fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     let first = sources.next().unwrap_or(EchoSource::Audits);
     if sources.all(|source| source == first) { first } else { EchoSource::Mixed }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::json::{read_client, write};
+    use super::*;
+    use crate::causes::Cause;
+    use crate::error::Errno;
+    use proptest::prelude::*;
+
+    fn latency(values: &[u64]) -> LatencyDocument {
+        let mut latency = Latency::new().unwrap();
+        values.iter().for_each(|us| latency.record(Duration::from_micros(*us)));
+        LatencyDocument::of(&latency).unwrap()
+    }
+
+    /// A result like any, of one machine.
+    fn result() -> impl Strategy<Value = ClientDocument> {
+        let counts = (0u64..1_000, 0u64..100, 0u64..10, 0u64..1_000);
+        let times = (0.0f64..100.0, 0.0f64..100.0);
+        let values = || prop::collection::vec(1u64..10_000_000, 0..20);
+        let source = prop_oneof![Just(EchoSource::Messages), Just(EchoSource::Audits)];
+        let rest = (0usize..3, any::<(bool, bool)>(), source);
+        (counts, times, values(), values(), rest).prop_map(|(counts, times, connects, echoes, rest)| {
+            let ((live, refused, not_tried, moved), (ramp, close)) = (counts, times);
+            let (rounds, (complete, paced), echo_source) = rest;
+            let errors = [(Cause::Errno(Errno::ECONNREFUSED), refused), (Cause::Ghost, live % 3)];
+            ClientDocument {
+                requested: live + refused + live % 3 + not_tried,
+                live,
+                failed: refused + live % 3,
+                not_tried,
+                complete,
+                stopped: !complete,
+                errors: errors.into_iter().filter(|(_, count)| *count > 0).collect(),
+                ghosts: live % 3,
+                retransmitted: 1,
+                counters: [("ListenDrops".to_owned(), moved)].into_iter().collect(),
+                ramp_seconds: ramp,
+                ramped: live,
+                connects_per_second: if ramp > 0.0 { live as f64 / ramp } else { 0.0 },
+                paced,
+                audits: (1..=rounds as u32).map(|round| AuditResult { round, live, lost: 1, wrong: 2 }).collect(),
+                latencies: Latencies {
+                    connect: latency(&connects),
+                    connect_service: latency(&connects[connects.len() / 2..]),
+                    retransmitted: latency(&[3_000_000]),
+                    echo: latency(&echoes),
+                    echo_service: latency(&echoes[echoes.len() / 2..]),
+                },
+                echo_source,
+                shards: Vec::new(),
+                close_seconds: close,
+                machines: Vec::new(),
+            }
+        })
+    }
+
+    fn named(machine: &str, result: &ClientDocument) -> MachineDocument {
+        MachineDocument { machine: machine.to_owned(), result: result.clone() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// In whatever order and grouping machines are merged, the same comes out.
+        #[test]
+        fn order_and_grouping_do_not_matter(a in result(), b in result(), c in result()) {
+            let (a, b, c) = (named("a", &a), named("b", &b), named("c", &c));
+            let all = merge(vec![a.clone(), b.clone(), c.clone()]).unwrap();
+            let left = named("ab", &merge(vec![a.clone(), b.clone()]).unwrap());
+            let right = named("bc", &merge(vec![b.clone(), c.clone()]).unwrap());
+            prop_assert_eq!(&merge(vec![left, c.clone()]).unwrap(), &all);
+            prop_assert_eq!(&merge(vec![a.clone(), right]).unwrap(), &all);
+            let backwards = merge(vec![c, b, a]).unwrap();
+            let machines = backwards.machines.iter().rev().cloned().collect();
+            prop_assert_eq!(ClientDocument { machines, ..backwards }, all);
+        }
+
+        /// One machine alone comes to what it was.
+        #[test]
+        fn one_machine_stays_what_it_is(a in result()) {
+            // Where its echoes came from says nothing when there were none.
+            let echo_source = if a.latencies.echo.count > 0 { a.echo_source } else { EchoSource::Audits };
+            let a = ClientDocument { echo_source, ..a };
+            let merged = merge(vec![named("a", &a)]).unwrap();
+            prop_assert_eq!(&merged.machines, &vec![named("a", &a)]);
+            prop_assert_eq!(ClientDocument { machines: Vec::new(), ..merged }, a);
+        }
+
+        /// What is written, merged or not, is read back the same, and its histograms are those of
+        /// all records together.
+        #[test]
+        fn written_is_read(a in result(), b in result()) {
+            let merged = merge(vec![named("a", &a), named("b", &b)]).unwrap();
+            for document in [&a, &merged] {
+                let mut text = Vec::new();
+                write(document, &mut text).unwrap();
+                prop_assert_eq!(&read_client(&text, "a file").unwrap(), document);
+            }
+            prop_assert_eq!(merged.live, a.live + b.live);
+            let connects = [&a, &b].map(|part| part.latencies.connect.latency().unwrap());
+            let mut together = connects[0].clone();
+            together.merge(&connects[1]).unwrap();
+            prop_assert_eq!(merged.latencies.connect, LatencyDocument::of(&together).unwrap());
+        }
+
+        #[test]
+        fn any_file_is_survived(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
+            prop_assert!(read_client(&bytes, "a file").is_err());
+            let mut text = Vec::new();
+            write(&a, &mut text).unwrap();
+            // The line's end may be missing.
+            prop_assert!(read_client(&text[..at.index(text.len() - 1)], "a file").is_err());
+            let at = at.index(text.len());
+            text[at] = byte;
+            let _ = read_client(&text, "a file");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! What a run came to, as plain data, and its renderings: data in, writer out.
 
+pub mod doctor;
 pub mod hgrm;
 pub mod json;
 pub mod merge;

@@ -31,6 +31,7 @@ fn what_cannot_be_meant_is_refused_with_one_line() {
         ("client --target-ip 127.0.0.1 --interval 0s", "--interval 0s"),
         ("client --target-ip 127.0.0.1 --connect-timeout 0s", "--connect-timeout 0s"),
         ("client --target-ip 127.0.0.1 --reply-timeout 0s", "--reply-timeout 0s"),
+        ("client --target-ip 127.0.0.1 --steer --audit off", "--steer with --audit off"),
         ("client --target-ip 127.0.0.1 --source-ip ::1", "different address families"),
         ("client --target-ip ::1 --source-ip 127.0.0.1", "different address families"),
         ("demo --port 65500 --ports 100", "65535"),
@@ -53,6 +54,8 @@ fn what_cannot_be_understood_is_refused_with_the_word() {
         ("client", "--target-ip"),
         ("client --target-ip 127.0.0.1 --rate 0", "5000/s"),
         ("client --target-ip 127.0.0.1 --hold soon", "soon"),
+        ("client --target-ip 127.0.0.1 --hold 1s --steer", "--steer"),
+        ("report merge", "<FILE>"),
         ("client --target-ip 127.0.0.1 --source-ip 10.0.0.0/4", "10.0.0.0/4"),
         ("serve", "serve"),
     ] {

@@ -6,4 +6,6 @@ mod demo;
 mod limits;
 mod lossy;
 mod options;
+mod report;
+mod steer;
 mod support;

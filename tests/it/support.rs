@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
@@ -67,6 +67,7 @@ pub enum Outlet {
 /// test's thread ends.
 pub struct Running {
     child: Child,
+    input: Option<ChildStdin>,
     dir: TempDir,
 }
 
@@ -82,9 +83,18 @@ impl Running {
         Running::with_outlets(command, Outlet::File, Outlet::File)
     }
 
-    pub fn with_outlets(mut command: Command, out: Outlet, err: Outlet) -> Running {
+    /// One that is told things on its standard input, with `say`; that of all others is empty.
+    pub fn with_input(command: Command) -> Running {
+        Running::spawn(command, Stdio::piped(), Outlet::File, Outlet::File)
+    }
+
+    pub fn with_outlets(command: Command, out: Outlet, err: Outlet) -> Running {
+        Running::spawn(command, Stdio::null(), out, err)
+    }
+
+    fn spawn(mut command: Command, input: Stdio, out: Outlet, err: Outlet) -> Running {
         let dir = tempfile::tempdir().unwrap();
-        command.stdin(Stdio::null()).stdout(outlet(&dir, "out", out)).stderr(outlet(&dir, "err", err));
+        command.stdin(input).stdout(outlet(&dir, "out", out)).stderr(outlet(&dir, "err", err));
         let closed = [(1, out), (2, err)].map(|(fd, outlet)| (fd, outlet == Outlet::Closed));
         // SAFETY: prctl and close are async-signal-safe and touch no memory of ours.
         unsafe {
@@ -96,8 +106,19 @@ impl Running {
                 Ok(())
             });
         }
-        let child = command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
-        Running { child, dir }
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
+        let input = child.stdin.take();
+        Running { child, input, dir }
+    }
+
+    /// Writes a line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Ends its standard input.
+    pub fn end_input(&mut self) {
+        self.input = None;
     }
 
     pub fn pid(&self) -> u32 {
@@ -365,6 +386,22 @@ const LATENCIES: [&str; 5] = [
 
 /// Checks the names of a client's result.
 pub fn has_client_names(document: &Value) {
+    has_client_names_and(document, &[]);
+    for shard in shards(document) {
+        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
+        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
+    }
+}
+
+/// Checks the names of a merged result, and of every machine's in it.
+pub fn has_merged_names(document: &Value) {
+    has_client_names_and(document, &["machines"]);
+    for machine in document["machines"].as_array().unwrap() {
+        has_client_names_and(machine, &["machine"]);
+    }
+}
+
+fn has_client_names_and(document: &Value, more: &[&str]) {
     const OTHERS: [&str; 18] = [
         "requested",
         "live",
@@ -385,14 +422,10 @@ pub fn has_client_names(document: &Value) {
         "shards",
         "close_seconds",
     ];
-    has_names(document, &[&LATENCIES[..], &OTHERS[..]].concat());
+    has_names(document, &[&LATENCIES[..], &OTHERS[..], more].concat());
     LATENCIES.iter().for_each(|name| has_names(&document[name], LATENCY_NAMES));
     for audit in document["audits"].as_array().unwrap() {
         has_names(audit, &["round", "live", "lost", "wrong"]);
-    }
-    for shard in shards(document) {
-        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
-        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
     }
 }
 

@@ -1,0 +1,75 @@
+//! `c1m report`: results that were written before, read back.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::Ended;
+use super::args::MergeArguments;
+use super::out::{Target, say};
+use crate::error::{Errno, Error, Result};
+use crate::limits::MAX_DOCUMENT_BYTES;
+use crate::report::json::{self, MachineDocument};
+use crate::report::{merge, text};
+
+/// Merges the results of several machines. What they came to does not change how this ends.
+pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
+    let files = &arguments.results;
+    if let Some(twice) = files.iter().enumerate().find_map(|(at, file)| files[..at].contains(file).then_some(file)) {
+        let saw = format!("{} is given twice", twice.display());
+        return Err(Error::usage(saw, "its connections would count twice", "give each machine's result once"));
+    }
+    let results = files.iter().zip(names(files)).map(|(file, machine)| {
+        let result = json::read_client(&read(file)?, &file.display().to_string())?;
+        Ok(MachineDocument { machine, result })
+    });
+    let merged = merge::merge(results.collect::<Result<_>>()?)?;
+    // Only now: it may be one of the files that were read.
+    let target = arguments.json.as_deref().map(Target::open).transpose()?;
+    if !target.as_ref().is_some_and(Target::is_stdout) {
+        say(text::client(&merged)?.trim_end());
+    }
+    if let Some(mut target) = target {
+        target.write_json(&merged)?;
+    }
+    Ok(Ended::Well)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let name = path.display();
+    File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)).map_err(|e| {
+        Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to merge", "give another file")
+    })?;
+    if text.len() as u64 > MAX_DOCUMENT_BYTES {
+        let means = format!("a result has less than {}", text::bytes(MAX_DOCUMENT_BYTES));
+        return Err(Error::usage(format!("{name} is too large"), means, "give another file"));
+    }
+    Ok(text)
+}
+
+/// What the machines are called: the files without the folder that all share and without `.json`.
+fn names(files: &[PathBuf]) -> Vec<String> {
+    let folder = files
+        .first()
+        .and_then(|first| first.ancestors().skip(1).find(|folder| files.iter().all(|file| file.starts_with(folder))));
+    let name = |file: &PathBuf| {
+        let own = file.strip_prefix(folder.unwrap_or(Path::new(""))).unwrap_or(file).display().to_string();
+        own.strip_suffix(".json").map(str::to_owned).unwrap_or(own)
+    };
+    files.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_called_what_tells_them_apart() {
+        let names = |files: &[&str]| names(&files.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(names(&["a.json", "b.json"]), ["a", "b"]);
+        assert_eq!(names(&["/x/10.0.0.1/r.json", "/x/10.0.0.2/r.json"]), ["10.0.0.1/r", "10.0.0.2/r"]);
+        assert_eq!(names(&["x/a.json"]), ["a"]);
+        assert_eq!(names(&["x/a.json", "/y/b"]), ["x/a", "/y/b"]);
+    }
+}

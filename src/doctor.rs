@@ -1,0 +1,23 @@
+//! The doctor: a host and a goal, judged wall by wall. Reads, and writes nothing.
+
+use crate::host::Host;
+use crate::knobs::WALLS;
+use crate::plan::Goal;
+use crate::report::doctor::{Advice, Page, Row};
+
+/// Holds a host against a goal.
+pub fn examine(host: &Host, goal: &Goal) -> Page {
+    let row = |wall: &crate::knobs::Wall| {
+        let finding = wall.judge(host, goal);
+        let advice = |fix: &crate::knobs::Fix| Advice { command: fix.command(), may_apply: fix.may(host) };
+        Row {
+            wall: wall.name,
+            verdict: finding.verdict,
+            fixes: finding.fixes.iter().map(advice).collect(),
+            have: finding.have,
+            need: finding.need,
+            holds: finding.holds,
+        }
+    };
+    Page::new(goal, WALLS.iter().map(row).collect())
+}

@@ -1,0 +1,363 @@
+//! What /proc says of the network stack: counters that only rise, gauges of this moment, source
+//! ports and connection tracking.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::RangeInclusive;
+
+use super::{Host, Reading};
+
+/// Counters of the network stack that tell why connects are slow or fail.
+pub type NetCounters = BTreeMap<String, u64>;
+
+/// The TcpExt counters (/proc/net/netstat) whose movement a report shows.
+const TCP_COUNTERS: [&str; 10] = [
+    "ListenOverflows",
+    "ListenDrops",
+    "TCPSynRetrans",
+    "TCPReqQFullDoCookies",
+    "TCPReqQFullDrop",
+    "TCPTimeWaitOverflow",
+    "TCPAbortOnMemory",
+    "TCPMemoryPressures",
+    "TCPBacklogDrop",
+    "SyncookiesSent",
+];
+
+/// The columns of /proc/net/stat/nf_conntrack that count packets lost to a full table.
+const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
+
+/// The line `TCP:` of /proc/net/sockstat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sockets {
+    /// Sockets of this network namespace.
+    pub in_use: u64,
+    /// Closed by their process and not finished, on the whole host.
+    pub orphans: u64,
+    /// In TIME_WAIT, in this network namespace.
+    pub time_wait: u64,
+    /// Pages that queued data takes, on the whole host.
+    pub pages: u64,
+}
+
+/// Connection tracking as this network namespace sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conntrack {
+    /// The module is not loaded.
+    Absent,
+    /// It is there, and tracks nothing that leaves here.
+    Idle,
+    /// It tracks.
+    Active(Tracked),
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// The table of an active connection tracking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tracked {
+    /// Entries now.
+    pub count: u64,
+    /// Entries at most; packets of new connections are dropped beyond it.
+    pub max: u64,
+    /// Buckets of its hash; each entry is in two chains, one for each direction.
+    pub buckets: u64,
+    /// Seconds after which an idle established connection is forgotten.
+    pub established: u64,
+}
+
+/// A network card and how its received packets come to cores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkCard {
+    /// Its name, such as `eth0`.
+    pub name: String,
+    /// Its receive queues.
+    pub receive_queues: usize,
+    /// Whether the kernel spreads the packets of some queue over cores (RPS).
+    pub spread: bool,
+}
+
+/// Source ports of this network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcePorts {
+    /// `net.ipv4.ip_local_port_range`.
+    pub range: RangeInclusive<u64>,
+    /// `net.ipv4.ip_local_reserved_ports`, in order and without overlaps.
+    pub reserved: Vec<RangeInclusive<u64>>,
+}
+
+impl SourcePorts {
+    /// The kernel's default: 32768 to 60999, nothing reserved.
+    pub const DEFAULT: SourcePorts = SourcePorts { range: 32_768..=60_999, reserved: Vec::new() };
+
+    /// How many of them connect(2) may choose.
+    pub fn count(&self) -> u64 {
+        let taken: u64 = self.reserved.iter().map(|reserved| overlap(reserved, &self.range)).sum();
+        length(&self.range).saturating_sub(taken)
+    }
+
+    /// How many of `ports` connect(2) may choose.
+    pub fn covers(&self, ports: &RangeInclusive<u64>) -> u64 {
+        let reserved: u64 = self
+            .reserved
+            .iter()
+            .filter_map(|reserved| intersection(reserved, ports))
+            .map(|part| overlap(&part, &self.range))
+            .sum();
+        overlap(ports, &self.range) - reserved
+    }
+
+    /// The same with more ports reserved.
+    pub fn reserving(&self, ports: RangeInclusive<u64>) -> SourcePorts {
+        let mut all = self.reserved.clone();
+        all.push(ports);
+        SourcePorts { range: self.range.clone(), reserved: joined(all) }
+    }
+
+    /// The reserved ports as the kernel writes them: `80,8888-8987`.
+    pub fn reserved_text(&self) -> String {
+        let text = |ports: &RangeInclusive<u64>| match (ports.start(), ports.end()) {
+            (only, last) if only == last => only.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        self.reserved.iter().map(text).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Host {
+    /// What listen(2) caps a backlog at, silently (`net.core.somaxconn`, of this network
+    /// namespace); 4096, the kernel's default since 5.4, when it cannot be read.
+    pub fn somaxconn(&self) -> i32 {
+        let value = self.sysctl("net.core.somaxconn").unwrap_or(4096);
+        i32::try_from(value).unwrap_or(i32::MAX)
+    }
+
+    /// Source ports that connect(2) may choose per (source, target, port): the size of
+    /// `net.ipv4.ip_local_port_range` less what `ip_local_reserved_ports` takes out of it. The
+    /// kernel's default range when it cannot be read.
+    pub fn ephemeral_ports(&self) -> u64 {
+        self.source_ports().unwrap_or(SourcePorts::DEFAULT).count()
+    }
+
+    /// The source ports; `None` when the range cannot be read.
+    pub fn source_ports(&self) -> Option<SourcePorts> {
+        let range = match self.sysctl_numbers("net.ipv4.ip_local_port_range")?.as_slice() {
+            [low, high] => *low..=*high,
+            _ => return None,
+        };
+        let reserved = self.sysctl_text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+        Some(SourcePorts { range, reserved: joined(reserved.split(',').filter_map(parse_range).collect()) })
+    }
+
+    /// The counters worth showing: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
+    /// cores; `cgroup_memory_hits`, how often this process's cgroups met their memory limits.
+    pub fn net_counters(&self) -> NetCounters {
+        let mut counters = NetCounters::new();
+        let netstat = self.read("proc/net/netstat").unwrap_or_default();
+        let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+        if let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+            let pairs = names.split_whitespace().zip(values.split_whitespace());
+            let known = pairs.filter(|(name, _)| TCP_COUNTERS.contains(name));
+            counters.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))));
+        }
+        if let Some(softnet) = self.read("proc/net/softnet_stat") {
+            let dropped =
+                softnet.lines().filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
+            counters.insert("softnet_dropped".to_owned(), dropped.sum());
+        }
+        counters.extend(self.conntrack_counters());
+        counters
+    }
+
+    fn conntrack_counters(&self) -> NetCounters {
+        let text = self.read("proc/net/stat/nf_conntrack").unwrap_or_default();
+        let mut lines = text.lines();
+        let names: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+        let mut counters = NetCounters::new();
+        for line in lines {
+            for (name, value) in names.iter().zip(line.split_whitespace()) {
+                let value = u64::from_str_radix(value, 16).unwrap_or(0);
+                if CONNTRACK_COUNTERS.contains(name) {
+                    *counters.entry(format!("conntrack_{name}")).or_default() += value;
+                }
+            }
+        }
+        counters
+    }
+
+    /// TCP's sockets (/proc/net/sockstat).
+    pub fn sockets(&self) -> Option<Sockets> {
+        let text = self.read("proc/net/sockstat")?;
+        let words: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_whitespace().collect();
+        let value = |name: &str| {
+            let at = words.iter().position(|word| *word == name)?;
+            words.get(at + 1)?.parse().ok()
+        };
+        Some(Sockets {
+            in_use: value("inuse")?,
+            orphans: value("orphan")?,
+            time_wait: value("tw")?,
+            pages: value("mem")?,
+        })
+    }
+
+    /// Entries of the table of connection tracking and how many it takes, if it can be read.
+    pub fn conntrack_fill(&self) -> Option<(u64, u64)> {
+        let field = |name: &str| self.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
+        Some((field("count")?, field("max")?))
+    }
+
+    /// Whether connections are tracked here. A module that is loaded tracks nothing until some rule
+    /// asks for it; with an empty table, one datagram to ourselves tells which it is.
+    pub fn conntrack(&self) -> Conntrack {
+        match self.reading("proc/sys/net/netfilter/nf_conntrack_count") {
+            Reading::Absent if self.sysctl_text("net.ipv4.ip_local_port_range").is_some() => return Conntrack::Absent,
+            Reading::Absent | Reading::Refused(_) => return Conntrack::Unreadable,
+            Reading::Text(_) => {}
+        }
+        let Some((count, max)) = self.conntrack_fill() else { return Conntrack::Unreadable };
+        if count == 0 && !self.tracks_a_datagram() {
+            return Conntrack::Idle;
+        }
+        let field = |name: &str| self.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
+        let (Some(buckets), Some(established)) = (field("buckets"), field("tcp_timeout_established")) else {
+            return Conntrack::Unreadable;
+        };
+        Conntrack::Active(Tracked { count, max, buckets, established })
+    }
+
+    /// The network cards of this network namespace that are devices, by name; loopback, bridges and
+    /// veth are not.
+    pub fn network_cards(&self) -> Vec<NetworkCard> {
+        let Ok(entries) = std::fs::read_dir(self.root.join("sys/class/net")) else { return Vec::new() };
+        let mut cards: Vec<NetworkCard> = entries
+            .flatten()
+            .filter(|entry| entry.path().join("device").exists())
+            .filter_map(|entry| {
+                let queues = std::fs::read_dir(entry.path().join("queues")).ok()?.flatten();
+                let receiving: Vec<_> =
+                    queues.filter(|queue| queue.file_name().to_string_lossy().starts_with("rx-")).collect();
+                let masked = |queue: &std::fs::DirEntry| {
+                    let mask = std::fs::read_to_string(queue.path().join("rps_cpus")).unwrap_or_default();
+                    mask.trim().chars().any(|digit| !matches!(digit, '0' | ','))
+                };
+                let spread = receiving.iter().any(masked);
+                let name = entry.file_name().to_string_lossy().into_owned();
+                Some(NetworkCard { name, receive_queues: receiving.len(), spread })
+            })
+            .collect();
+        cards.sort_by(|a, b| a.name.cmp(&b.name));
+        cards
+    }
+
+    fn tracks_a_datagram(&self) -> bool {
+        let to_ourselves = || -> std::io::Result<()> {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            socket.send_to(&[0], socket.local_addr()?).map(drop)
+        };
+        to_ourselves().is_ok() && self.conntrack_fill().is_some_and(|(count, _)| count > 0)
+    }
+}
+
+/// What moved between two readings.
+pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
+    let delta = |(name, now): (&String, &u64)| {
+        let then = before.get(name).copied().unwrap_or(0);
+        (name.clone(), now.saturating_sub(then))
+    };
+    after.iter().map(delta).collect()
+}
+
+fn parse_range(text: &str) -> Option<RangeInclusive<u64>> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    Some(low.trim().parse().ok()?..=high.trim().parse().ok()?)
+}
+
+fn length(range: &RangeInclusive<u64>) -> u64 {
+    (range.end() + 1).saturating_sub(*range.start())
+}
+
+fn intersection(a: &RangeInclusive<u64>, b: &RangeInclusive<u64>) -> Option<RangeInclusive<u64>> {
+    let common = *a.start().max(b.start())..=*a.end().min(b.end());
+    (!common.is_empty()).then_some(common)
+}
+
+fn overlap(a: &RangeInclusive<u64>, b: &RangeInclusive<u64>) -> u64 {
+    intersection(a, b).map_or(0, |common| length(&common))
+}
+
+/// Ranges in order, those that touch made one.
+fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Vec<RangeInclusive<u64>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_by_key(|range| *range.start());
+    let mut out: Vec<RangeInclusive<u64>> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if *range.start() <= last.end().saturating_add(1) => {
+                *last = *last.start()..=*last.end().max(range.end());
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::host;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reserved_ports_are_taken_off_the_range() {
+        let (_dir, host) = host(&[
+            ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535\n"),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", "80,8888-8987,65535\n"),
+        ]);
+        assert_eq!(host.ephemeral_ports(), 64_512 - 100 - 1);
+        let ports = host.source_ports().unwrap();
+        assert_eq!(ports.covers(&(8_900..=8_999)), 12);
+        assert_eq!(ports.reserving(8_980..=9_000).reserved_text(), "80,8888-9000,65535");
+    }
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let (_dir, host) = host(&[
+            (
+                "proc/net/netstat",
+                "TcpExt: SyncookiesSent ListenOverflows Other\nTcpExt: 1 22 333\nIpExt: A\nIpExt: 4\n",
+            ),
+            ("proc/net/softnet_stat", "0000 0000000a 0\n0000 00000001 0\n"),
+            ("proc/net/stat/nf_conntrack", "entries  drop early_drop\n00000001 0000000a 0\n00000001 00000001 2\n"),
+        ]);
+        let before = host.net_counters();
+        assert_eq!(before["ListenOverflows"], 22);
+        assert_eq!(before["softnet_dropped"], 11);
+        assert_eq!((before["conntrack_drop"], before["conntrack_early_drop"]), (11, 2));
+        let mut after = before.clone();
+        after.insert("ListenOverflows".into(), 25);
+        assert_eq!(moved(&before, &after)["ListenOverflows"], 3);
+    }
+
+    #[test]
+    fn sockets_are_read_by_name() {
+        let (_dir, host) =
+            host(&[("proc/net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 1 tw 7 alloc 6 mem 3\nUDP: inuse 0\n")]);
+        assert_eq!(host.sockets(), Some(Sockets { in_use: 5, orphans: 1, time_wait: 7, pages: 3 }));
+    }
+
+    proptest! {
+        /// The arithmetic on ranges agrees with sets of ports.
+        #[test]
+        fn ranges_are_sets(low in 0u64..40, size in 0u64..40, reserved in prop::collection::vec((0u64..80, 0u64..10), 0..6), first in 0u64..80, more in 0u64..20) {
+            let ports = SourcePorts { range: low..=low + size, reserved: joined(reserved.iter().map(|(a, n)| *a..=a + n).collect()) };
+            let is_reserved = |port: u64| reserved.iter().any(|(a, n)| (*a..=a + n).contains(&port));
+            let free = |port: &u64| (low..=low + size).contains(port) && !is_reserved(*port);
+            prop_assert_eq!(ports.count(), (0..200).filter(free).count() as u64);
+            prop_assert_eq!(ports.covers(&(first..=first + more)), (first..=first + more).filter(free).count() as u64);
+            prop_assert_eq!(ports.reserving(first..=first + more).covers(&(first..=first + more)), 0);
+            let text = ports.reserved_text();
+            prop_assert_eq!(joined(text.split(',').filter_map(parse_range).collect()), ports.reserved);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What was seen before, during and after a run, and which wall it points to.
+
+use serde::Serialize;
+
+use super::WALLS;
+use crate::causes::{Cause, Causes};
+use crate::error::{Complaint, Errno};
+use crate::host::{Host, NetCounters, Sockets, moved};
+use crate::words::count;
+
+/// What a host shows of its walls at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gauges {
+    /// Entries of connection tracking, and how many it takes.
+    pub conntrack: Option<(u64, u64)>,
+    /// TCP's sockets.
+    pub sockets: Option<Sockets>,
+    /// Pages that TCP may queue (the third number of `net.ipv4.tcp_mem`).
+    pub tcp_pages_allowed: Option<u64>,
+    /// `net.ipv4.tcp_max_orphans`.
+    pub orphans_allowed: Option<u64>,
+}
+
+impl Gauges {
+    fn read(host: &Host) -> Gauges {
+        Gauges {
+            conntrack: host.conntrack_fill(),
+            sockets: host.sockets(),
+            tcp_pages_allowed: host.sysctl_numbers("net.ipv4.tcp_mem").and_then(|numbers| numbers.get(2).copied()),
+            orphans_allowed: host.sysctl("net.ipv4.tcp_max_orphans"),
+        }
+    }
+
+    /// The higher of each.
+    fn highest(self, other: Gauges) -> Gauges {
+        let sockets = |a: Sockets, b: Sockets| Sockets {
+            in_use: a.in_use.max(b.in_use),
+            orphans: a.orphans.max(b.orphans),
+            time_wait: a.time_wait.max(b.time_wait),
+            pages: a.pages.max(b.pages),
+        };
+        Gauges {
+            conntrack: self.conntrack.max(other.conntrack),
+            sockets: match (self.sockets, other.sockets) {
+                (Some(a), Some(b)) => Some(sockets(a, b)),
+                (a, b) => a.or(b),
+            },
+            tcp_pages_allowed: other.tcp_pages_allowed.or(self.tcp_pages_allowed),
+            orphans_allowed: other.orphans_allowed.or(self.orphans_allowed),
+        }
+    }
+}
+
+/// Watches the evidence of a run: counters from its beginning, gauges at their highest.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    host: Host,
+    before: NetCounters,
+    peak: Gauges,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn begin(host: &Host) -> Watch {
+        Watch { host: host.clone(), before: host.net_counters(), peak: Gauges::read(host) }
+    }
+
+    /// Looks at the gauges; about once a second is enough.
+    pub fn look(&mut self) {
+        self.peak = self.peak.highest(Gauges::read(&self.host));
+    }
+
+    /// What there is to see now.
+    pub fn evidence(&mut self, causes: Causes) -> Evidence {
+        self.look();
+        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes }
+    }
+}
+
+/// What a run left to judge it by.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// How far the host's counters moved.
+    pub moved: NetCounters,
+    /// The gauges at their highest.
+    pub peak: Gauges,
+    /// Why connections failed; a server has none.
+    pub causes: Causes,
+}
+
+/// A wall that a run met, from evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// The wall's name in the table, or `none of this host`.
+    pub wall: &'static str,
+    /// What was seen.
+    pub saw: String,
+    /// What it means.
+    pub means: String,
+    /// What to do.
+    pub cure: String,
+}
+
+impl Evidence {
+    /// How far a counter moved.
+    pub fn moved(&self, name: &str) -> u64 {
+        self.moved.get(name).copied().unwrap_or(0)
+    }
+
+    /// How many connections failed of a cause, if any did.
+    pub fn failures(&self, cause: Cause) -> Option<u64> {
+        self.causes.get(&cause).copied().filter(|number| *number > 0)
+    }
+
+    /// Connects that got no answer.
+    pub fn timeouts(&self) -> u64 {
+        let of = |cause| self.failures(cause).unwrap_or(0);
+        of(Cause::ConnectTimeout) + of(Cause::Errno(Errno::ETIMEDOUT))
+    }
+
+    /// Whether any connection failed.
+    pub fn any_failure(&self) -> bool {
+        self.causes.values().any(|number| *number > 0)
+    }
+}
+
+/// The walls that a run met. Connects that nobody answered, with no wall of this host to blame,
+/// are said to be just that.
+pub fn explain(evidence: &Evidence) -> Vec<Explained> {
+    let met = |name, why: Complaint| Explained { wall: name, saw: why.saw, means: why.means, cure: why.cure };
+    let mut walls: Vec<Explained> =
+        WALLS.iter().filter_map(|wall| wall.blame(evidence).map(|why| met(wall.name, why))).collect();
+    if walls.is_empty() && evidence.timeouts() > 0 {
+        walls.push(met(
+            "none of this host",
+            Complaint {
+                saw: format!("{} connects got no answer", count(evidence.timeouts())),
+                means: "nothing that this host counts dropped them: the server's host, or a firewall, is silent"
+                    .to_owned(),
+                cure: "run c1m doctor on the server's host, and look for rules that drop (nft list ruleset) on both"
+                    .to_owned(),
+            },
+        ));
+    }
+    walls
+}

@@ -1,0 +1,149 @@
+//! Walls of the machine: cores, the spread of a network card's queues, packets waiting for a core,
+//! neighbours on the link.
+
+use super::{Finding, Setting, Wall};
+use crate::error::Complaint;
+use crate::host::{Host, NetworkCard};
+use crate::limits::DEFAULT_CONCURRENCY;
+use crate::plan::{Goal, Role};
+use crate::words::count;
+
+/// The wall of packets that wait for a core.
+pub const PACKET_BACKLOG: Wall = Wall {
+    name: "packet backlog",
+    symptom: "connect latencies of 1 s and more on loopback or with RPS, and no other counter moves",
+    evidence: "the second column of /proc/net/softnet_stat (hexadecimal, one line a core) rises",
+    cure: "sysctl -w net.core.netdev_max_backlog=N; the memory is used only while packets wait",
+    judge: packet_backlog,
+    blame: |evidence| {
+        let dropped = evidence.moved("softnet_dropped");
+        (dropped > 0 && (evidence.any_failure() || evidence.moved("TCPSynRetrans") > 0)).then(|| Complaint {
+            saw: format!("{} packets dropped before a core took them", count(dropped)),
+            means: "more came at once than net.core.netdev_max_backlog lets wait".to_owned(),
+            cure: "raise net.core.netdev_max_backlog, or lower --concurrency".to_owned(),
+        })
+    },
+};
+
+/// The wall of processor time.
+pub const CORES: Wall = Wall {
+    name: "cores",
+    symptom: "the ramp is slow and latencies grow, with idle cores beside the busy ones, or with none",
+    evidence: "the cpuset and cpu quota of this process's cgroup; taskset",
+    cure: "widen the cpuset, raise the quota (cpu.max, CPUQuota=), --cpus of a container",
+    judge: cores,
+    blame: super::never,
+};
+
+/// The wall of a network card whose packets all come to one core.
+pub const NIC_QUEUES: Wall = Wall {
+    name: "NIC queues",
+    symptom: "one core is busy with softirq while the shards on the others wait",
+    evidence: "/sys/class/net/*/queues: receive queues, and rps_cpus of each; /proc/interrupts",
+    cure: "ethtool -L DEVICE combined N, or a mask of all cores in queues/rx-*/rps_cpus",
+    judge: nic_queues,
+    blame: super::never,
+};
+
+/// The wall of addresses on one link.
+pub const NEIGHBOURS: Wall = Wall {
+    name: "neighbours",
+    symptom: "ENOBUFS, and the kernel logs \"neighbour: arp_cache: neighbor table overflow!\"",
+    evidence: "ip -s neigh; net.ipv4.neigh.default.gc_thresh3",
+    cure: "sysctl -w net.ipv4.neigh.default.gc_thresh3=N, where more hosts than that are on the same link; routed ones do not count",
+    judge: neighbours,
+    blame: super::never,
+};
+
+fn packet_backlog(host: &Host, _goal: &Goal) -> Finding {
+    let need = format!("{}, twice what a ramp has in flight", count(WAITING_PACKETS));
+    let Some(most) = host.sysctl("net.core.netdev_max_backlog") else {
+        return Finding::unknown("net.core.netdev_max_backlog (not shown in a network namespace of its own)", need);
+    };
+    let dropped = host.net_counters().get("softnet_dropped").copied();
+    let seen = dropped.map_or("drops not readable".to_owned(), |n| format!("{} dropped since boot", count(n)));
+    // Where packets were dropped the usual room was too small, whatever the goal.
+    let wanted = if dropped.unwrap_or(0) > 0 { ROOMY_BACKLOG } else { WAITING_PACKETS };
+    Finding::fine(format!("{} packets a core, {seen}", count(most)), need).tight_if(most < wanted).set(Setting::raise(
+        host,
+        "net.core.netdev_max_backlog",
+        &[wanted],
+        "packets beyond it are dropped, and sent again after a second",
+    ))
+}
+
+/// Packets that may wait for a core: the kernel's default. A ramp of 512 connects in flight on
+/// loopback has about as many on the way.
+const WAITING_PACKETS: u64 = 1_000;
+const _: () = assert!(WAITING_PACKETS >= DEFAULT_CONCURRENCY as u64);
+
+/// Packets that may wait where the usual room did not suffice.
+const ROOMY_BACKLOG: u64 = 16_384;
+
+fn cores(host: &Host, goal: &Goal) -> Finding {
+    let shards = goal.cores.len();
+    let allowed = host.cores_allowed().len();
+    let quota = host.cpu_quota();
+    let have = format!(
+        "{allowed} allowed, {}",
+        quota.map_or("no quota".to_owned(), |cores| format!("a quota of {cores:.1} cores"))
+    );
+    Finding::fine(have, format!("{shards}, one a shard"))
+        .tight_if(quota.is_some_and(|cores| cores < shards as f64))
+        .advise(
+            false,
+            "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves nobody",
+        )
+}
+
+fn nic_queues(host: &Host, goal: &Goal) -> Finding {
+    if goal.role == Role::Both {
+        return Finding::fine("loopback has none", "nothing in this role");
+    }
+    let cards = host.network_cards();
+    if cards.is_empty() {
+        return Finding::fine("no network card in sight", "packets spread over the cores");
+    }
+    let shards = goal.cores.len();
+    let narrow = cards.iter().find(|card| card.receive_queues < shards && !card.spread);
+    let text = |card: &NetworkCard| {
+        let spread = if card.spread { ", RPS on" } else { ", RPS off" };
+        format!("{} {} receive queues{spread}", card.name, card.receive_queues)
+    };
+    let have = cards.iter().map(text).collect::<Vec<_>>().join("; ");
+    let finding = Finding::fine(have, format!("packets spread over {shards} cores")).tight_if(narrow.is_some());
+    match narrow {
+        Some(card) => {
+            let mask: u128 = goal.cores.iter().filter(|core| **core < 128).map(|core| 1u128 << core).sum();
+            let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", card.name);
+            finding.advise(host.may_write(&file), format!("echo {mask:x} > {file}"))
+        }
+        None => finding,
+    }
+}
+
+fn neighbours(host: &Host, goal: &Goal) -> Finding {
+    if goal.role == Role::Both {
+        return Finding::fine("loopback has none", "nothing in this role");
+    }
+    let known = if goal.role.dials() { goal.routes.targets.len() as u64 } else { 0 };
+    let need = "one for each host on the same link; routed ones do not count";
+    let Some(most) = host.sysctl("net.ipv4.neigh.default.gc_thresh3") else {
+        return Finding::unknown(
+            "net.ipv4.neigh.default.gc_thresh3 (not shown in a network namespace of its own)",
+            need,
+        );
+    };
+    Finding::fine(format!("{} entries at most", count(most)), need).tight_if(known > most).set(
+        (known > most)
+            .then(|| {
+                Setting::raise(
+                    host,
+                    "net.ipv4.neigh.default.gc_thresh3",
+                    &[known * 2],
+                    "one entry for each target on the link",
+                )
+            })
+            .flatten(),
+    )
+}

@@ -1,0 +1,131 @@
+//! The doctor's page: one row for each wall, and how many connections the host can hold.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::knobs::Verdict;
+use crate::plan::{Goal, Role};
+use crate::words::count;
+
+/// A host held against a goal.
+#[derive(Debug, Clone, Serialize)]
+pub struct Page {
+    role: &'static str,
+    connections: u64,
+    ports: usize,
+    rows: Vec<Row>,
+    /// Connections that fit past every wall that could be read.
+    holds: u64,
+    /// The wall that lets the fewest through.
+    decides: Option<&'static str>,
+    /// Walls that could not be read.
+    unread: Vec<&'static str>,
+    fits: bool,
+}
+
+/// One wall.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub wall: &'static str,
+    /// How it stands to the goal.
+    pub verdict: Verdict,
+    /// What the host has.
+    pub have: String,
+    /// What the goal needs.
+    pub need: String,
+    /// Connections that fit; `None` for a wall that sets no number.
+    pub holds: Option<u64>,
+    /// What would move it.
+    pub fixes: Vec<Advice>,
+}
+
+/// What would move a wall.
+#[derive(Debug, Clone, Serialize)]
+pub struct Advice {
+    /// What to type, or to arrange.
+    pub command: String,
+    /// Whether this process could do it itself.
+    pub may_apply: bool,
+}
+
+impl Page {
+    /// The page of these rows.
+    pub fn new(goal: &Goal, rows: Vec<Row>) -> Page {
+        let counted = rows.iter().filter_map(|row| Some((row.holds?, row.wall)));
+        let lowest = counted.min_by_key(|(holds, _)| *holds);
+        Page {
+            role: match goal.role {
+                Role::Server => "server",
+                Role::Client => "client",
+                Role::Both => "both",
+            },
+            connections: goal.connections,
+            ports: goal.routes.ports.count(),
+            holds: lowest.map_or(0, |(holds, _)| holds),
+            decides: lowest.map(|(_, wall)| wall),
+            unread: rows.iter().filter(|row| row.verdict == Verdict::Unknown).map(|row| row.wall).collect(),
+            fits: rows.iter().all(|row| row.verdict != Verdict::Blocks),
+            rows,
+        }
+    }
+
+    /// Whether no wall blocks the goal.
+    pub fn fits(&self) -> bool {
+        self.fits
+    }
+
+    /// Connections that fit past every wall that could be read.
+    pub fn holds(&self) -> u64 {
+        self.holds
+    }
+
+    /// Its rows.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// How many connections this host can hold, and which wall decides.
+    pub fn sentence(&self) -> String {
+        let role = match self.role {
+            "both" => "at both ends".to_owned(),
+            role => format!("as {role}"),
+        };
+        let decides = self.decides.map(|wall| format!("; {wall} decides")).unwrap_or_default();
+        let unread = match self.unread.as_slice() {
+            [] => String::new(),
+            walls => format!("; not readable here, and so not counted: {}", walls.join(", ")),
+        };
+        format!("this host can hold {} connections {role}{decides}{unread}", count(self.holds))
+    }
+
+    /// The page as text. Writing to a String cannot fail, so the results of `writeln!` are dropped.
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "c1m doctor: {} connections, role {}, {} ports\n\n",
+            count(self.connections),
+            self.role,
+            self.ports
+        );
+        let margin = " ".repeat(26);
+        for row in &self.rows {
+            let verdict = match row.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Tight => "tight",
+                Verdict::Blocks => "BLOCKS",
+                Verdict::Unknown => "unknown",
+            };
+            let _ = writeln!(out, "{:<16}{verdict:<10}have  {}", row.wall, row.have);
+            if !row.need.is_empty() {
+                let _ = writeln!(out, "{margin}need  {}", row.need);
+            }
+            for fix in row.fixes.iter().filter(|_| row.verdict != Verdict::Ok) {
+                let who = if fix.may_apply { "this process may" } else { "not by this process" };
+                let _ = writeln!(out, "{margin}fix   {}   ({who})", fix.command);
+            }
+        }
+        let _ = writeln!(out, "\n{}", self.sentence());
+        out
+    }
+}

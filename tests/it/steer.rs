@@ -1,0 +1,270 @@
+//! Clients led from outside: by lines on standard input, or by the owner of the library's client.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use c1m::client::{self, Audit, Course, Notice, Observer, Options, Phase};
+use c1m::error::Result;
+use c1m::host::Cores;
+use c1m::net::How;
+use c1m::plan::{Ports, Routes};
+use c1m::report::AuditResult;
+use serde_json::Value;
+
+use crate::support::*;
+
+/// A steered client that tells its events.
+fn steered(server: &Server, arguments: &str) -> Running {
+    let mut command = c1m();
+    command.args("client --target-ip 127.0.0.1 --steer --json -".split_whitespace());
+    command.args(server.at().split_whitespace()).args(arguments.split_whitespace());
+    Running::with_input(command)
+}
+
+/// The events among the lines so far, and whatever else is whole JSON.
+fn lines(out: &str) -> Vec<Value> {
+    out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["event"] == name).collect()
+}
+
+/// Waits until the client holds.
+fn holds(client: &mut Running) {
+    client.until("it holds", |out| events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold"));
+}
+
+/// Waits for an audit, and returns its live, lost and wrong connections.
+fn audited(client: &mut Running, round: usize) -> [u64; 3] {
+    client.until("an audit", |out| events(&lines(out), "audit").len() >= round);
+    let lines = lines(&client.out());
+    let event = events(&lines, "audit")[round - 1];
+    assert_eq!(number(event, "round"), round as u64, "{event}");
+    ["live", "lost", "wrong"].map(|name| number(event, name))
+}
+
+#[test]
+fn a_client_does_what_its_input_says() {
+    let server = Server::start(2, "--json -");
+    let mut client = steered(&server, "--connections 200");
+    holds(&mut client);
+    for round in 1..=3 {
+        client.say("audit");
+        assert_eq!(audited(&mut client, round), [200, 0, 0]);
+    }
+    client.say("  close ");
+    let finished = client.wait();
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+
+    let document = finished.last_document();
+    has_client_names(&document);
+    assert_eq!(document["complete"], true, "{document}");
+    assert_eq!(document["audits"].as_array().unwrap().len(), 3, "{document}");
+    let lines = lines(&finished.out);
+    let planned = events(&lines, "planned")[0];
+    assert_eq!((&lines[0], number(planned, "connections")), (planned, 200), "{planned}");
+    let ends = events(&lines, "progress");
+    let ends: Vec<&str> =
+        ends.iter().filter(|event| event["ended"] == true).map(|event| event["phase"].as_str().unwrap()).collect();
+    assert_eq!((ends.first(), ends.last()), (Some(&"ramp"), Some(&"close")), "{ends:?}");
+    assert_eq!(ends.iter().filter(|phase| **phase == "audit").count(), 3, "{ends:?}");
+    for event in events(&lines, "progress") {
+        let sum = ["live", "failed", "to_go"].map(|name| number(event, name)).iter().sum::<u64>();
+        assert_eq!(sum, 200, "{event}");
+    }
+    // Every line but the document is an event.
+    assert_eq!(lines.iter().filter(|line| line.get("event").is_none()).count(), 1, "{}", finished.out);
+    assert_eq!(lines.len(), finished.out.lines().count(), "{}", finished.out);
+    assert_eq!(number(&server.stop().last_document(), "messages"), 200 * 4, "a hello and three audits each");
+}
+
+#[test]
+fn the_end_of_the_input_closes() {
+    let server = Server::start(2, "");
+    // Both lines are there before the ramp has begun, or has ended.
+    let mut client = steered(&server, "--connections 200 --rate 1000");
+    client.say("audit");
+    client.say("audit");
+    client.end_input();
+    let finished = client.wait();
+    assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    let document = finished.last_document();
+    let rounds: Vec<u64> = document["audits"].as_array().unwrap().iter().map(|audit| number(audit, "round")).collect();
+    assert_eq!((rounds, number(&document, "live")), (vec![1, 2], 200), "{document}");
+
+    let arguments = format!("client --target-ip 127.0.0.1 {} --connections 50 --steer", server.at());
+    let finished = run(&arguments);
+    assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    assert!(finished.out.contains("50 requested = 50 live + 0 failed + 0 not tried"), "{}", finished.out);
+}
+
+#[test]
+fn a_word_that_means_nothing_is_answered() {
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 20");
+    client.say("audits");
+    client.say(&"x".repeat(300));
+    client.say("\x1b[2J");
+    client.say("audit");
+    client.say("close");
+    let finished = client.wait();
+    assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    assert_eq!(finished.last_document()["audits"].as_array().unwrap().len(), 1);
+    let answers: Vec<&str> = finished.err.lines().collect();
+    assert_eq!(answers.len(), 4, "{answers:#?}");
+    assert!(answers[0].contains(r#""audits" is no word"#) && answers[3].contains(r"\u{1b}"), "{answers:#?}");
+    assert!(answers.iter().all(|answer| answer.contains("the words are audit and close")), "{answers:#?}");
+}
+
+/// So close together that there are always some in flight: their echoes must not be taken for a
+/// token's, nor be forgotten.
+#[test]
+fn audits_come_between_messages() {
+    const ROUNDS: usize = 5;
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 100 --interval 5ms");
+    for round in 1..=ROUNDS {
+        let echoes = |out: &str| lines(out).last().and_then(|event| event["echoes"].as_u64()).unwrap_or(0);
+        let before = echoes(&client.out());
+        client.until("messages are echoed", |out| echoes(out) > before + 100);
+        client.say("audit");
+        assert_eq!(audited(&mut client, round), [100, 0, 0]);
+    }
+    client.say("close");
+    let finished = client.wait();
+    let document = finished.last_document();
+    assert_eq!((finished.code(), document["echo_source"].as_str()), (0, Some("messages")), "{document}");
+}
+
+#[test]
+fn what_dies_while_held_is_lost() {
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 60");
+    holds(&mut client);
+    client.say("audit");
+    assert_eq!(audited(&mut client, 1), [60, 0, 0]);
+    server.running.signal(libc::SIGKILL);
+    client.until("the loss is seen", |out| {
+        events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold" && event["failed"] == 60)
+    });
+    client.say("audit");
+    assert_eq!(audited(&mut client, 2), [0, 0, 0]);
+    client.say("close");
+    let finished = client.wait();
+    let document = finished.last_document();
+    assert_eq!((finished.code(), number(&document, "live")), (1, 0), "{document}");
+    assert_eq!(document["errors"]["closed_by_server"], 60, "{document}");
+}
+
+/// A message on its way when the word comes is waited for: without its echo nothing is proved.
+#[test]
+fn a_message_that_is_never_answered_is_no_success() {
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 20 --interval 100ms --reply-timeout 4s");
+    holds(&mut client);
+    server.running.signal(libc::SIGSTOP);
+    // A second without an echo: all have sent one that nobody answers.
+    client.until("the echoes cease", |out| {
+        let lines = lines(out);
+        let held = events(&lines, "progress").into_iter().filter(|event| event["phase"] == "hold");
+        let echoes: Vec<u64> = held.map(|event| number(event, "echoes")).collect();
+        echoes.windows(2).any(|pair| pair[0] == pair[1])
+    });
+    client.say("close");
+    let finished = client.wait();
+    server.running.signal(libc::SIGCONT);
+    let document = finished.last_document();
+    assert_eq!((finished.code(), number(&document, "live")), (1, 0), "{document}");
+    assert_eq!(document["errors"]["unanswered"], 20, "{document}");
+}
+
+#[test]
+fn a_signal_stops_a_steered_client_early() {
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 50");
+    holds(&mut client);
+    client.signal(libc::SIGTERM);
+    let finished = client.wait();
+    let document = finished.last_document();
+    assert_eq!((finished.code(), document["stopped"].as_bool()), (1, Some(true)), "{document}");
+    assert_eq!(number(&document, "live"), 50, "{document}");
+}
+
+#[test]
+fn a_client_that_opened_nothing_waits_for_no_word() {
+    let mut command = c1m();
+    let nowhere = at(free_ports(1), 1);
+    command.args(format!("client --target-ip 127.0.0.1 --steer --connections 5 {nowhere}").split_whitespace());
+    let finished = Running::with_input(command).wait();
+    assert_eq!(finished.code(), 1, "{}{}", finished.out, finished.err);
+    assert!(finished.out.contains("ECONNREFUSED"), "{}", finished.out);
+}
+
+/// Sends one notice at the beginning of each hold, as an owner with a mind of its own.
+struct Owner {
+    sender: mpsc::Sender<Notice>,
+    plan: Vec<Notice>,
+    phases: Vec<Phase>,
+    rounds: Vec<u64>,
+}
+
+impl Observer for Owner {
+    fn began(&mut self, phase: Phase, _options: &Options) {
+        self.phases.push(phase);
+        if phase == Phase::Hold && !self.plan.is_empty() {
+            self.sender.send(self.plan.remove(0)).unwrap();
+        }
+    }
+
+    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+        self.rounds.push(result.live);
+        Ok(())
+    }
+}
+
+/// Runs a client of the library on a course, with an owner who sends these notices.
+fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
+    let options = Options {
+        routes: Routes {
+            targets: vec!["127.0.0.1".parse().unwrap()],
+            ports: Ports::new(server.port, 2).unwrap(),
+            sources: Vec::new(),
+        },
+        connections: 30,
+        cores: Cores::Count(1),
+        rate: None,
+        concurrency: 16,
+        connect_timeout: PATIENCE,
+        reply_timeout: PATIENCE,
+        course,
+        interval: None,
+        payload: 64,
+        audit: Audit::Echo,
+        close: How::Reset,
+        hello: "{}".to_owned(),
+    };
+    let (sender, notices) = mpsc::channel();
+    let (plan, phases, rounds) = (plan.to_vec(), Vec::new(), Vec::new());
+    let mut owner = Owner { sender: sender.clone(), plan, phases, rounds };
+    let summary = client::run(&options, &mut owner, (sender, notices)).unwrap();
+    assert!(summary.complete() && summary.audits.len() == owner.rounds.len(), "{:?}", summary.audits);
+    owner
+}
+
+#[test]
+fn the_owner_of_a_client_steers_it() {
+    use Phase::{Close, Hold, Ramp};
+    let server = Server::start(2, "");
+    let owner = owned(&server, Course::Steered, &[Notice::Audit, Notice::Audit, Notice::Close]);
+    assert_eq!(owner.rounds, [30, 30]);
+    assert_eq!(owner.phases, [Ramp, Hold, Phase::Audit(1), Hold, Phase::Audit(2), Hold, Close]);
+}
+
+#[test]
+fn a_fixed_course_is_kept_whatever_its_owner_says() {
+    use Phase::{Close, Hold, Ramp};
+    let server = Server::start(2, "");
+    let owner = owned(&server, Course::Fixed(Duration::from_millis(100)), &[Notice::Close]);
+    assert_eq!(owner.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
+}
