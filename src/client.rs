@@ -480,6 +480,8 @@ impl Fleet {
                         break;
                     }
                 }
+                // A hold is over, and its end is shown in a moment.
+                Err(RecvTimeoutError::Timeout) if patience < TICK => {}
                 Err(RecvTimeoutError::Timeout) => observer.progress(phase, start.elapsed(), &self.progress(), false),
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
