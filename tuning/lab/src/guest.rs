@@ -1,15 +1,18 @@
 //! One QEMU machine: how it is started, spoken to, listened to, and ended.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use c1m::error::{Error, Result};
 
 use crate::args::Size;
+
+/// How long QEMU may take to make its sockets.
+const LINKED: Duration = Duration::from_secs(20);
 
 /// What reaches the leader.
 #[derive(Debug)]
@@ -22,25 +25,15 @@ pub enum Heard {
     Signal,
 }
 
-/// The two ends of one point-to-point link: UDP ports of the loopback interface.
-#[derive(Debug, Clone, Copy)]
+/// One end of a point-to-point link: a stream of frames over a Unix socket, which loses none and
+/// makes a sender wait for a slow receiver. (Datagrams over UDP are dropped when the receiver's
+/// socket buffer is full, which a burst of SYNs from three machines does at once.)
+#[derive(Debug, Clone)]
 pub struct Link {
-    /// The port of this end.
-    pub local: u16,
-    /// The port of the other end.
-    pub remote: u16,
-}
-
-impl Link {
-    /// A link over two free ports, as its two ends see it. A port may be lost to another process
-    /// before QEMU binds it; QEMU then says so and ends.
-    pub fn pair() -> Result<(Link, Link)> {
-        let no_port = |e: std::io::Error| Error::host(format!("bind a UDP port of 127.0.0.1: {e}"), "the guests need links", "free some ports");
-        let sockets = [UdpSocket::bind("127.0.0.1:0").map_err(no_port)?, UdpSocket::bind("127.0.0.1:0").map_err(no_port)?];
-        let [a, b] = sockets.map(|socket| socket.local_addr().map(|address| address.port()).map_err(no_port));
-        let (a, b) = (a?, b?);
-        Ok((Link { local: a, remote: b }, Link { local: b, remote: a }))
-    }
+    /// The socket of both ends.
+    pub path: PathBuf,
+    /// Whether this end makes the socket; the other must start after it.
+    pub listens: bool,
 }
 
 /// What a machine shall be.
@@ -86,19 +79,22 @@ impl Spec {
             command.args(["-device", &format!("isa-serial,index={index},chardev={port}{irq}")]);
         }
         for (index, link) in self.links.iter().enumerate() {
-            let Link { local, remote } = link;
-            let here = format!("local.type=inet,local.host=127.0.0.1,local.port={local}");
-            let there = format!("remote.type=inet,remote.host=127.0.0.1,remote.port={remote}");
-            command.args(["-netdev", &format!("dgram,id=link{index},{here},{there}")]);
-            // With either of the two, cards on `dgram` or `stream` links stop under load (virtio TX time-out).
+            let side = if link.listens { "on" } else { "off" };
+            let address = format!("addr.type=unix,addr.path={}", link.path.display());
+            command.args(["-netdev", &format!("stream,id=link{index},server={side},{address}")]);
+            // With either of the two, cards on such links stop under load (virtio TX time-out).
             let sound = "event_idx=off,ioeventfd=off";
-            let mac = format!("mac=52:54:00:00:{:02x}:{:02x}", local >> 8, local & 0xff);
-            command.args(["-device", &format!("virtio-net-pci,netdev=link{index},{mac},{sound}")]);
+            command.args(["-device", &format!("virtio-net-pci,netdev=link{index},mac={},{sound}", mac(link))]);
         }
         // A group of its own: Ctrl-C is for us, who then end it.
         command.process_group(0);
         command
     }
+}
+
+/// An address that its two ends do not share, in the range that is free for local use.
+fn mac(link: &Link) -> String {
+    format!("52:54:00:00:00:0{}", u8::from(link.listens))
 }
 
 /// A running machine. Dropping it ends it.
@@ -132,7 +128,24 @@ impl Guest {
                 let _ = heard.send(Heard::Ended(number));
             });
         }
-        Ok(Guest { name: spec.name.clone(), spec, child, control })
+        let mut guest = Guest { name: spec.name.clone(), spec, child, control };
+        guest.until_linked()?;
+        Ok(guest)
+    }
+
+    /// Waits until the sockets that it makes are there for others.
+    fn until_linked(&mut self) -> Result<()> {
+        let until = Instant::now() + LINKED;
+        while let Some(missing) = self.spec.links.iter().find(|link| link.listens && !link.path.exists()) {
+            let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+            if ended || Instant::now() > until {
+                let said = crate::walls::tail(&self.spec.said, 3).join(" ");
+                let saw = format!("{} made no {}: {said}", self.name, missing.path.display());
+                return Err(Error::host(saw, "QEMU could not start", "see its message; it must be version 7.2 or newer"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Writes a word to its control port. A guest that has gone is found by its end.

@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
     let started = Instant::now();
     let mut guests = Vec::new();
-    for (number, (role, links)) in roles(&plan)?.into_iter().enumerate() {
+    for (number, (role, links)) in roles(&plan, &folder).into_iter().enumerate() {
         let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
         archive::write(&spec.initramfs, &role, &programs)?;
         guests.push(Guest::boot(spec, number, sender.clone())?);
@@ -141,12 +141,12 @@ fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
 }
 
 /// What each guest is: the server first, with a card for each client.
-fn roles(plan: &Plan) -> Result<Vec<(Role, Vec<Link>)>> {
+fn roles(plan: &Plan, sockets: &Path) -> Vec<(Role, Vec<Link>)> {
     let mut all = Vec::new();
     let mut server_links = Vec::new();
     for client in 1..=plan.clients {
-        let (here, there) = Link::pair()?;
-        server_links.push(here);
+        let path = sockets.join(format!("link-{client}"));
+        server_links.push(Link { path: path.clone(), listens: true });
         let server = format!("10.0.{client}.1");
         let role = Role {
             name: "client",
@@ -155,7 +155,7 @@ fn roles(plan: &Plan) -> Result<Vec<(Role, Vec<Link>)>> {
             server,
             tune: String::new(),
         };
-        all.push((role, vec![there]));
+        all.push((role, vec![Link { path, listens: false }]));
     }
     let role = Role {
         name: "server",
@@ -165,7 +165,7 @@ fn roles(plan: &Plan) -> Result<Vec<(Role, Vec<Link>)>> {
         tune: String::new(),
     };
     all.insert(0, (role, server_links));
-    Ok(all)
+    all
 }
 
 fn spec(
