@@ -11,7 +11,9 @@ exec </dev/null >/dev/ttyS0 2>&1
 . /lab/plan
 
 for port in ttyS1 ttyS2; do stty -F /dev/$port raw -echo; done
-event() { echo "{\"event\":$1}" >/dev/ttyS1; }
+# Held open from here on: opening a serial port discards what has arrived before.
+exec 3<>/dev/ttyS1 4>/dev/ttyS2
+event() { echo "{\"event\":$1}" >&3; }
 
 for module in $MODULES; do insmod "/lab/$module" || echo "lab: $module not loaded"; done
 ip link set lo up
@@ -28,13 +30,13 @@ event '"booted"'
 vitals() {
     while sleep "$1"; do
         awk '$1 ~ /^(MemTotal|MemFree|MemAvailable|Slab|SUnreclaim|VmRSS):$/ { line = line " " $1 $2 }
-            END { print "vitals" line }' /proc/meminfo "/proc/$(cat /run/pid)/status" >/dev/ttyS2 2>/dev/null
+            END { print "vitals" line }' /proc/meminfo "/proc/$(cat /run/pid)/status" >&4 2>/dev/null
     done
 }
 
 # Every cache: its name, objects, bytes of an object, objects and pages of a slab, slabs.
 caches() {
-    awk '/^[^#s]|^s[^l]/ { print "slab", $1, $2, $4, $5, $6, $(NF-1) } END { print "slabs-end" }' /proc/slabinfo >/dev/ttyS2
+    awk '/^[^#s]|^s[^l]/ { print "slab", $1, $2, $4, $5, $6, $(NF-1) } END { print "slabs-end" }' /proc/slabinfo >&4
 }
 
 # Runs the role's command with its input and output, and tells its exit code.
@@ -50,17 +52,17 @@ probe)
     ;;
 server)
     caches
-    role </dev/null >/dev/ttyS1 &
+    role </dev/null >&3 &
+    vitals 2 &
     ;;
 client)
     until ping -c 1 -W 1 "$SERVER" >/dev/null; do sleep 1; done
     event '"linked"'
-    read -r go </dev/ttyS1
-    role </dev/ttyS1 >/dev/ttyS1
+    read -r go <&3
+    role <&3 >&3
     ;;
 esac
-vitals 2 &
-while read -r word </dev/ttyS1; do
+while read -r word <&3; do
     case $word in
     caches) caches ;;
     stop) kill -TERM "$(cat /run/pid)" ;;
