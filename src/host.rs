@@ -1,6 +1,8 @@
 //! What this host is and allows, read from /proc and the kernel. The files are read below a root
 //! that tests can replace.
 
+mod cgroup;
+mod memory;
 mod net;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
 
+pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryWall};
 pub use net::{Conntrack, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 
 /// A host whose /proc stands below a root.
@@ -169,11 +172,6 @@ impl Host {
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
         cores.sort_unstable();
         cores
-    }
-
-    /// Cores' worth of processor time that this process's cgroup allows; `None` without a quota.
-    pub fn cpu_quota(&self) -> Option<f64> {
-        None
     }
 
     /// Chooses cores, or says why that is not possible.

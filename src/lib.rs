@@ -21,7 +21,7 @@
 //!                                         rlimits, eventfd, TCP_INFO
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
 //!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
-//!                                         why connections fail
+//!     footprint                           why connections fail; what memory they take
 //!  0  limits  error  token                every constant; errors by whose fault; `user_data`
 //! ```
 //!
@@ -66,6 +66,7 @@ pub mod cli;
 pub mod client;
 pub mod doctor;
 pub mod error;
+pub mod footprint;
 pub mod host;
 pub mod knobs;
 pub mod latency;

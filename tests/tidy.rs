@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("service", 1),
     ("stats", 1),
     ("causes", 1),
+    ("footprint", 1),
     ("shard", 2),
     ("net", 2),
     ("listener", 2),
@@ -33,7 +34,7 @@ const LAYERS: [(&str, u8); 22] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 3] = [("ring", "sys"), ("shard", "net"), ("token", "limits")];
+const NEIGHBOURS: [(&str, &str); 4] = [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan")];
 
 /// The rooms in which a crate may be named.
 const CRATES: [(&str, &[&str]); 12] = [

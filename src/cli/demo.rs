@@ -22,6 +22,7 @@ use crate::net::How;
 use crate::plan::{self, PortSharing, Routes, ServerGoal};
 use crate::report::{AuditResult, json, text};
 use crate::stats::ProgressSnapshot;
+use crate::words;
 
 /// How long the server may take to start, to show a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,8 +43,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
         say(format!(
             "this host holds {} of {} connections: {wall}",
-            text::count(goal.connections),
-            text::count(arguments.connections)
+            words::count(goal.connections),
+            words::count(arguments.connections)
         ));
     }
     let options = client_options(arguments, goal.connections)?;
@@ -62,9 +63,9 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
         say(format!(
             "\nserver: most live at once {}, refused {}, resident at most {}",
-            text::count(figure("peak_live")),
-            text::count(figure("refused")),
-            text::bytes(figure("resident_bytes"))
+            words::count(figure("peak_live")),
+            words::count(figure("refused")),
+            words::bytes(figure("resident_bytes"))
         ));
     }
     if let Some(mut target) = target {
@@ -91,7 +92,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
             memory.saturating_sub(MEMORY_LEFT_FREE) / LOOPBACK_BYTES_PER_CONNECTION,
             format!(
                 "memory, {} available at {LOOPBACK_BYTES_PER_CONNECTION} bytes for both ends of a connection",
-                text::bytes(memory)
+                words::bytes(memory)
             ),
         ),
         (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
@@ -303,7 +304,7 @@ impl Observer for Watcher {
             ));
         }
         if !self.quiet {
-            say(format!("the server counts {} live too", text::count(server)));
+            say(format!("the server counts {} live too", words::count(server)));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::report::{AuditResult, text};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
+use crate::words;
 
 /// Tells when another second of a phase has begun.
 #[derive(Debug, Default)]
@@ -60,20 +61,20 @@ impl Display {
         let left = self.goal.saturating_sub(p.live + p.failed);
         let detail = match phase {
             Phase::Ramp => {
-                format!("{} connects/s", text::count((p.live as f64 / elapsed.as_secs_f64().max(1e-3)) as u64))
+                format!("{} connects/s", words::count((p.live as f64 / elapsed.as_secs_f64().max(1e-3)) as u64))
             }
-            Phase::Audit(_) => format!("{} proved", text::count(p.audited)),
-            Phase::Close => format!("{} closed", text::count(p.closed)),
-            _ => format!("{} echoes", text::count(p.echoes - self.echoes_before)),
+            Phase::Audit(_) => format!("{} proved", words::count(p.audited)),
+            Phase::Close => format!("{} closed", words::count(p.closed)),
+            _ => format!("{} echoes", words::count(p.echoes - self.echoes_before)),
         };
         format!(
             "{:<8} {:>5.1}s  {} = {} live + {} failed + {} to go  {detail}",
             phase.name(),
             elapsed.as_secs_f64(),
-            text::count(self.goal),
-            text::count(p.live),
-            text::count(p.failed),
-            text::count(left),
+            words::count(self.goal),
+            words::count(p.live),
+            words::count(p.failed),
+            words::count(left),
         )
     }
 }
@@ -88,14 +89,14 @@ impl Observer for Display {
         let targets: Vec<String> = options.routes.targets.iter().map(ToString::to_string).collect();
         say(format!(
             "c1m client: {} connections to {} ports {}-{}, {} cores, {} at once, {} source ports for each of {} routes",
-            text::count(options.connections),
+            words::count(options.connections),
             targets.join(","),
             options.routes.ports.first(),
             options.routes.ports.last(),
             plan.cores.len(),
-            text::count(plan.concurrency.into()),
-            text::count(plan.ephemeral),
-            text::count(options.routes.tuples()),
+            words::count(plan.concurrency.into()),
+            words::count(plan.ephemeral),
+            words::count(options.routes.tuples()),
         ));
     }
 

@@ -11,6 +11,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::MAX_DOCUMENT_BYTES;
 use crate::report::json::{self, MachineDocument};
 use crate::report::{merge, text};
+use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
 pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
@@ -42,7 +43,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to merge", "give another file")
     })?;
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
-        let means = format!("a result has less than {}", text::bytes(MAX_DOCUMENT_BYTES));
+        let means = format!("a result has less than {}", words::bytes(MAX_DOCUMENT_BYTES));
         return Err(Error::usage(format!("{name} is too large"), means, "give another file"));
     }
     Ok(text)

@@ -15,6 +15,7 @@ use crate::server::{Notice, Options, Server};
 use crate::service::{Echo, Sink};
 use crate::stats::Snapshot;
 use crate::sys;
+use crate::words;
 
 /// Runs the server until a signal.
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
@@ -92,8 +93,8 @@ impl Reporter {
             options.ports.first(),
             options.ports.last(),
             options.bind,
-            text::count(options.max_connections),
-            text::count(server.backlog() as u64),
+            words::count(options.max_connections),
+            words::count(server.backlog() as u64),
         ));
         if options.backlog.is_some_and(|wanted| i64::from(wanted) > i64::from(server.backlog())) {
             warn(format!("--backlog is capped at {} by net.core.somaxconn; raise it with sysctl", server.backlog()));
@@ -116,7 +117,7 @@ impl Reporter {
                 "shard {shard}: core {}, {span}, {} rings, {} slots",
                 plan.core,
                 plan.rings.len(),
-                text::count(plan.slots())
+                words::count(plan.slots())
             ));
         }
         say("ready");
@@ -195,14 +196,14 @@ impl Reporter {
 }
 
 fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {
-    let rate = |before: u64, now: u64| text::count((now.saturating_sub(before) as f64 / seconds) as u64);
+    let rate = |before: u64, now: u64| words::count((now.saturating_sub(before) as f64 / seconds) as u64);
     format!(
         "live {:>9}  opened {:>9}  closed {:>9}  {:>7} accepts/s  {:>7} messages/s  {:>9}/s",
-        text::count(now.live),
-        text::count(now.opened),
-        text::count(now.closed),
+        words::count(now.live),
+        words::count(now.opened),
+        words::count(now.closed),
         rate(before.opened, now.opened),
         rate(before.messages, now.messages),
-        text::bytes((now.bytes_in.saturating_sub(before.bytes_in) as f64 / seconds) as u64),
+        words::bytes((now.bytes_in.saturating_sub(before.bytes_in) as f64 / seconds) as u64),
     )
 }

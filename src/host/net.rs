@@ -166,6 +166,8 @@ impl Host {
             counters.insert("softnet_dropped".to_owned(), dropped.sum());
         }
         counters.extend(self.conntrack_counters());
+        let hits = Some(self.memory_cgroup_hits()).filter(|hits| *hits > 0);
+        counters.extend(hits.map(|hits| ("cgroup_memory_hits".to_owned(), hits)));
         counters
     }
 

@@ -1,0 +1,113 @@
+//! The control groups of this process: where they stand, and what they allow of processor time.
+
+use std::path::{Path, PathBuf};
+
+use super::Host;
+use crate::footprint::Hierarchy;
+
+impl Host {
+    /// The folders of the groups that this process is in and of all above them, as far as they can
+    /// be seen, for one controller; empty where there is none.
+    pub(super) fn cgroup_folders(&self, controller: &str) -> Vec<(Hierarchy, PathBuf)> {
+        let groups = self.read("proc/self/cgroup").unwrap_or_default();
+        let mounts = self.read("proc/self/mountinfo").unwrap_or_default();
+        let of = |hierarchy| {
+            let path = groups.lines().find_map(|line| group_path(line, hierarchy, controller));
+            let mount = mounts.lines().find_map(|line| Mount::parse(line, hierarchy, controller));
+            let folders = path.zip(mount).map(|(path, mount)| mount.folders(path)).unwrap_or_default();
+            folders.into_iter().map(move |folder| (hierarchy, folder))
+        };
+        of(Hierarchy::V1).chain(of(Hierarchy::V2)).collect()
+    }
+
+    pub(super) fn read_at(&self, path: &Path) -> Option<String> {
+        self.read(path.strip_prefix("/").unwrap_or(path).to_str()?)
+    }
+
+    /// Cores' worth of processor time that the cgroups of this process allow; `None` without a
+    /// quota (v1 cpu.cfs_quota_us, v2 cpu.max).
+    pub fn cpu_quota(&self) -> Option<f64> {
+        let quota = |(hierarchy, folder): (Hierarchy, PathBuf)| {
+            let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| *value > 0.0);
+            match hierarchy {
+                Hierarchy::V1 => {
+                    let of = |name: &str| number(&self.read_at(&folder.join(name))?);
+                    Some(of("cpu.cfs_quota_us")? / of("cpu.cfs_period_us")?)
+                }
+                Hierarchy::V2 => {
+                    let text = self.read_at(&folder.join("cpu.max"))?;
+                    let (quota, period) = text.split_once(' ')?;
+                    Some(number(quota)? / number(period)?)
+                }
+            }
+        };
+        self.cgroup_folders("cpu").into_iter().filter_map(quota).min_by(f64::total_cmp)
+    }
+}
+
+/// The path in a line of /proc/self/cgroup, if it is of that hierarchy and controller.
+fn group_path<'a>(line: &'a str, hierarchy: Hierarchy, controller: &str) -> Option<&'a str> {
+    let mut fields = line.splitn(3, ':');
+    let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+    let ours = match hierarchy {
+        Hierarchy::V1 => controllers.split(',').any(|name| name == controller),
+        Hierarchy::V2 => number == "0" && controllers.is_empty(),
+    };
+    ours.then_some(path)
+}
+
+/// Where a hierarchy is mounted, and which group is the mount's top.
+struct Mount<'a> {
+    top: &'a str,
+    point: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// A line of /proc/self/mountinfo, if it is of that hierarchy and controller.
+    fn parse(line: &'a str, hierarchy: Hierarchy, controller: &str) -> Option<Mount<'a>> {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (top, point) = (fields.next()?, fields.next()?);
+        let mut kind = kind.split(' ');
+        let (name, options) = (kind.next()?, kind.nth(1).unwrap_or_default());
+        let ours = match hierarchy {
+            Hierarchy::V1 => name == "cgroup" && options.split(',').any(|option| option == controller),
+            Hierarchy::V2 => name == "cgroup2",
+        };
+        ours.then_some(Mount { top, point })
+    }
+
+    /// The folders of a group and of all above it, as far as the mount shows them. In a container
+    /// the path may lead above the mount's top; then its top is all there is to see.
+    fn folders(&self, path: &str) -> Vec<PathBuf> {
+        let below = match Path::new(path).strip_prefix(self.top) {
+            Ok(below) if !path.contains("..") => below,
+            _ => Path::new(""),
+        };
+        let mut folders: Vec<PathBuf> = below.ancestors().map(|part| Path::new(self.point).join(part)).collect();
+        folders.dedup();
+        folders
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::host;
+
+    #[test]
+    fn the_smallest_quota_counts() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "3:cpu,cpuacct:/a\n0::/b\n"),
+            (
+                "proc/self/mountinfo",
+                "35 32 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),
+            ("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "300000\n"),
+            ("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000\n"),
+            ("sys/fs/cgroup/unified/b/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/unified/cpu.max", "max 100000\n"),
+        ]);
+        assert_eq!(host.cpu_quota(), Some(1.5));
+    }
+}

@@ -1,0 +1,320 @@
+//! The memory that this host and the cgroups of this process have left for sockets.
+
+use std::path::{Path, PathBuf};
+
+use super::{Host, kilobytes};
+use crate::footprint::{By, Cache, Footprint, Hierarchy, Kernel, Load, Version, cache_names};
+use crate::limits::PAGE_BYTES;
+
+/// A limit this large is none: the kernel's "unlimited" is 2^63 rounded down to a page.
+const UNLIMITED: u64 = 1 << 60;
+
+/// The name of the host's own memory among limits.
+pub const HOST_MEMORY: &str = "memory of this host";
+
+/// The host's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// All that the kernel manages (MemTotal).
+    pub total: u64,
+    /// Unused (MemFree).
+    pub free: u64,
+    /// The kernel's own estimate of what can be used without swapping (MemAvailable).
+    pub available: u64,
+    /// What sockets can take before the kernel is in trouble: see `Host::memory`.
+    pub usable: u64,
+}
+
+/// A memory cgroup that has a limit and holds this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryCgroup {
+    /// The file that sets the limit, such as `/sys/fs/cgroup/a.service/memory.max`.
+    pub file: PathBuf,
+    /// By which rules it counts.
+    pub hierarchy: Hierarchy,
+    /// The limit in bytes.
+    pub limit: u64,
+    /// Bytes left below it; the group's page cache, which gives way, counts as left.
+    pub left: u64,
+}
+
+/// One limit that connections meet for want of memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemoryWall {
+    /// Whose it is: "memory of this host", or the file that sets a cgroup's limit.
+    pub name: String,
+    /// Bytes left in it now.
+    pub left: u64,
+    /// What the goal takes, as this limit counts it.
+    pub need: Footprint,
+    /// The most connections that fit into what is left.
+    pub connections: u64,
+}
+
+impl Host {
+    /// Every limit on memory that `load` meets here, with what `goal` connections take of it and
+    /// how many fit, if the process is yet to start; `reserve` bytes of each are left alone.
+    pub fn memory_walls(&self, kernel: &Kernel, load: &Load, goal: u64, reserve: u64) -> Vec<MemoryWall> {
+        let wall = |name: String, left: u64, by: By| MemoryWall {
+            name,
+            left,
+            need: load.of(kernel, goal, by),
+            connections: load.most(kernel, left.saturating_sub(reserve), by),
+        };
+        let host = self.memory().map(|memory| wall(HOST_MEMORY.to_owned(), memory.usable, By::Host));
+        let groups = self
+            .memory_cgroups()
+            .into_iter()
+            .map(|group| wall(group.file.display().to_string(), group.left, By::Cgroup(group.hierarchy)));
+        host.into_iter().chain(groups).collect()
+    }
+
+    /// The memory of this host; `None` when /proc/meminfo cannot be read.
+    ///
+    /// `usable` is MemAvailable without its share of reclaimable slab: free pages beyond what the
+    /// kernel keeps back in each zone (`calculate_totalreserve_pages`: the high watermark and the
+    /// largest `lowmem_reserve`), and the file cache but for the part the kernel expects to need
+    /// again (`si_mem_available` in mm/show_mem.c; half of it, or the low watermark). The slab
+    /// share is left out because on a host full of connections it is the inodes and dentries of
+    /// their sockets, which no reclaim can free: 1,057 of 4,170 bytes an end with kernel 6.18.
+    pub fn memory(&self) -> Option<Memory> {
+        let meminfo = self.read("proc/meminfo")?;
+        let field = |name: &str| kilobytes(&meminfo, name);
+        let free = field("MemFree:")?;
+        let (low, reserve) = self.watermarks();
+        let cache = field("Active(file):").unwrap_or(0) + field("Inactive(file):").unwrap_or(0);
+        let usable = free.saturating_sub(reserve) + cache - (cache / 2).min(low);
+        let total = field("MemTotal:")?;
+        Some(Memory { total, free, available: field("MemAvailable:").unwrap_or(usable), usable })
+    }
+
+    /// The low watermarks of all zones, and what the kernel keeps back in them, in bytes.
+    fn watermarks(&self) -> (u64, u64) {
+        match self.read("proc/zoneinfo") {
+            Some(text) => zone_reserves(&text),
+            // The low and high watermarks are 5/4 and 6/4 of the minimum.
+            None => {
+                let min = self.sysctl("vm.min_free_kbytes").unwrap_or(0) * 1024;
+                (min / 4 * 5, min / 2 * 3)
+            }
+        }
+    }
+
+    /// Every memory limit of the cgroups that this process is in, from its own group up to the
+    /// topmost that can be seen, v1 and v2; empty where there is none.
+    pub fn memory_cgroups(&self) -> Vec<MemoryCgroup> {
+        let folders = self.cgroup_folders("memory").into_iter();
+        folders.filter_map(|(hierarchy, folder)| self.memory_cgroup(&folder, hierarchy)).collect()
+    }
+
+    /// How often the cgroups of this process met their memory limits, the topmost that can be seen
+    /// included (memory.failcnt of v1, `max` and `oom` of v2's memory.events).
+    pub(super) fn memory_cgroup_hits(&self) -> u64 {
+        let hits = |(hierarchy, folder): (Hierarchy, PathBuf)| match hierarchy {
+            Hierarchy::V1 => self.read_at(&folder.join("memory.failcnt"))?.trim().parse::<u64>().ok(),
+            Hierarchy::V2 => {
+                let events = self.read_at(&folder.join("memory.events"))?;
+                let value = |line: &str| line.strip_prefix("max ").or(line.strip_prefix("oom "))?.parse::<u64>().ok();
+                Some(events.lines().filter_map(value).sum())
+            }
+        };
+        self.cgroup_folders("memory").into_iter().filter_map(hits).sum()
+    }
+
+    fn memory_cgroup(&self, folder: &Path, hierarchy: Hierarchy) -> Option<MemoryCgroup> {
+        let (limits, used): (&[&'static str], _) = match hierarchy {
+            Hierarchy::V1 => (&["memory.limit_in_bytes"], "memory.usage_in_bytes"),
+            // Beyond memory.high every allocation sleeps, which is as bad as the end.
+            Hierarchy::V2 => (&["memory.max", "memory.high"], "memory.current"),
+        };
+        let number = |name: &str| self.read_at(&folder.join(name))?.trim().parse::<u64>().ok();
+        let limit = |name: &'static str| Some((number(name).filter(|limit| *limit < UNLIMITED)?, name));
+        let (limit, name) = limits.iter().copied().filter_map(limit).min()?;
+        let stat = self.read_at(&folder.join("memory.stat")).unwrap_or_default();
+        let field = |name: &str| {
+            let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok();
+            stat.lines().find_map(value)
+        };
+        // v1 counts a group's children under names of their own.
+        let cache = |name: &str| field(&format!("total_{name}")).or(field(name)).unwrap_or(0);
+        let cache = cache("inactive_file") + cache("active_file");
+        let left = limit.saturating_sub(number(used)?.saturating_sub(cache));
+        Some(MemoryCgroup { file: folder.join(name), hierarchy, limit, left })
+    }
+
+    /// What decides how much memory a connection takes with this host's kernel. The packing of
+    /// its slab caches is root's to read; without it the caches stay unknown.
+    pub fn memory_kernel(&self) -> Kernel {
+        let slabinfo = self.read("proc/slabinfo").unwrap_or_default();
+        // Merged caches appear in slabinfo under the name of the first; sysfs has them all.
+        let listed = self.exists("sys/kernel/slab/TCP");
+        let packing = |name: &'static str| {
+            let found = self.sysfs_cache(name).or_else(|| slabinfo.lines().find_map(|line| slab_row(line, name)));
+            let absent = listed && !self.exists(&format!("sys/kernel/slab/{name}"));
+            (found.is_some() || absent).then(|| (name.to_owned(), found))
+        };
+        let cgroups = self.read("proc/cgroups").unwrap_or_default();
+        let off = self.read("proc/cmdline").is_some_and(|line| line.contains("nokmem"));
+        Kernel {
+            version: self.kernel_version(),
+            caches: cache_names().filter_map(packing).collect(),
+            accounting: !off && cgroups.lines().any(memory_groups_exist),
+            apparmor: self.read("sys/module/apparmor/parameters/enabled").is_some_and(|text| text.starts_with('Y')),
+        }
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+
+    fn sysfs_cache(&self, name: &str) -> Option<Cache> {
+        let number = |file: &str| {
+            let text = self.read(&format!("sys/kernel/slab/{name}/{file}"))?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        let (size, per_slab, order) = (number("slab_size")?, number("objs_per_slab")?, number("order")?);
+        (per_slab > 0 && order < 32).then_some(Cache { size, per_slab, pages: 1 << order })
+    }
+
+    /// Major and minor version of the kernel; (0, 0) when it cannot be read.
+    pub fn kernel_version(&self) -> Version {
+        let release = self.read("proc/sys/kernel/osrelease").unwrap_or_default();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().ok());
+        match (numbers.next().flatten(), numbers.next().flatten()) {
+            (Some(major), Some(minor)) => (major, minor),
+            _ => (0, 0),
+        }
+    }
+}
+
+/// Low watermarks and reserves of /proc/zoneinfo, summed over zones, in bytes.
+fn zone_reserves(text: &str) -> (u64, u64) {
+    let (mut low_sum, mut reserve_sum) = (0, 0);
+    let (mut low, mut high, mut managed) = (0, 0, 0);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (name, mut value) = (words.next(), || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0));
+        match name {
+            Some("low") => low = value(),
+            Some("high") => high = value(),
+            Some("managed") => managed = value(),
+            // The last of what counts here, in every zone.
+            Some("protection:") => {
+                let digits = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
+                reserve_sum += (digits.max().unwrap_or(0) + high).min(managed);
+                // A zone without pages has watermarks that hold nothing back.
+                low_sum += low.min(managed);
+            }
+            _ => {}
+        }
+    }
+    (low_sum * PAGE_BYTES, reserve_sum * PAGE_BYTES)
+}
+
+/// A line of /proc/cgroups that says the memory controller is on and has groups beside the root:
+/// from the first one on the kernel counts (`memcg_online_kmem`).
+fn memory_groups_exist(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    matches!(words[..], ["memory", _, groups, "1"] if groups.parse::<u64>().is_ok_and(|groups| groups > 1))
+}
+
+/// A row of /proc/slabinfo (version 2.1), if it is of that cache.
+fn slab_row(line: &str, name: &str) -> Option<Cache> {
+    let mut words = line.split_whitespace();
+    if words.next()? != name {
+        return None;
+    }
+    let mut number = |skip: usize| words.nth(skip)?.parse::<u64>().ok();
+    let (size, per_slab, pages) = (number(2)?, number(0)?, number(0)?);
+    (per_slab > 0).then_some(Cache { size, per_slab, pages })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+        super::super::tests::host(files)
+    }
+
+    const ZONES: &str = "Node 0, zone DMA\n  pages free 3840\n        min 19\n        low 23\n        high 27\n        managed 3840\n        protection: (0, 3019, 13259)\nNode 0, zone Normal\n        min 100\n        low 125\n        high 150\n        managed 100000\n        protection: (0, 0, 0)\nNode 0, zone Movable\n        min 32\n        low 32\n        high 32\n        managed 0\n        protection: (0, 0, 0)\n";
+
+    #[test]
+    fn usable_memory_leaves_out_watermarks_and_socket_slab() {
+        let meminfo = "MemTotal: 400000 kB\nMemFree: 300000 kB\nMemAvailable: 390000 kB\nActive(file): 6000 kB\nInactive(file): 4000 kB\nSReclaimable: 90000 kB\n";
+        let (_dir, host) = host(&[("proc/meminfo", meminfo), ("proc/zoneinfo", ZONES)]);
+        let memory = host.memory().unwrap();
+        // Reserve: all of the DMA zone, 150 pages of Normal; of the file cache the low watermark.
+        let expected = (300_000 << 10) - (3840 + 150) * PAGE_BYTES + (10_000 << 10) - (23 + 125) * PAGE_BYTES;
+        assert_eq!((memory.usable, memory.available), (expected, 390_000 << 10));
+    }
+
+    #[test]
+    fn a_host_without_memory_files_has_no_walls() {
+        let (_dir, host) = host(&[]);
+        assert_eq!(host.memory(), None);
+        assert!(host.memory_cgroups().is_empty());
+        assert_eq!(host.memory_kernel().version, (0, 0));
+    }
+
+    #[test]
+    fn limits_of_both_hierarchies_count_along_the_whole_path() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "4:memory:/a/b\n1:cpu:/x\n0::/c\n"),
+            (
+                "proc/self/mountinfo",
+                "35 32 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "1000000\n"),
+            ("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "400000\n"),
+            ("sys/fs/cgroup/memory/a/memory.stat", "inactive_file 1\ntotal_inactive_file 100000\n"),
+            ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("sys/fs/cgroup/unified/c/memory.max", "max\n"),
+            ("sys/fs/cgroup/unified/c/memory.high", "5000\n"),
+            ("sys/fs/cgroup/unified/c/memory.current", "6000\n"),
+        ]);
+        let found = host.memory_cgroups();
+        let seen: Vec<_> = found.iter().map(|group| (group.file.to_str().unwrap(), group.limit, group.left)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", 1_000_000, 700_000),
+                ("/sys/fs/cgroup/unified/c/memory.high", 5_000, 0)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_container_sees_its_limit_at_the_top_of_the_mount() {
+        for (group, top) in [("/docker/123", "/docker/123"), ("/docker/123", "/"), ("/../other", "/"), ("/", "/")] {
+            let (_dir, host) = host(&[
+                ("proc/self/cgroup", &format!("0::{group}\n")),
+                ("proc/self/mountinfo", &format!("1 0 0:1 {top} /sys/fs/cgroup ro - cgroup2 cgroup rw\n")),
+                ("sys/fs/cgroup/memory.max", "70000\n"),
+                ("sys/fs/cgroup/memory.current", "20000\n"),
+            ]);
+            let found = host.memory_cgroups();
+            assert_eq!(found.iter().map(|group| group.left).collect::<Vec<_>>(), [50_000], "{group} below {top}");
+        }
+    }
+
+    #[test]
+    fn caches_are_known_by_sysfs_or_slabinfo_or_not_at_all() {
+        let (_dir, host) = host(&[
+            ("proc/sys/kernel/osrelease", "6.1.0-56-cloud-amd64\n"),
+            ("proc/cgroups", "#subsys_name hierarchy num_cgroups enabled\nmemory\t0\t3\t1\n"),
+            ("proc/slabinfo", "slabinfo - version: 2.1\nfilp 10 20 256 16 1 : tunables 0 0 0 : slabdata 1 1 0\n"),
+            ("sys/kernel/slab/TCP/slab_size", "2304\n"),
+            ("sys/kernel/slab/TCP/objs_per_slab", "14\n"),
+            ("sys/kernel/slab/TCP/order", "3\n"),
+            ("sys/kernel/slab/dentry/order", "unreadable"),
+        ]);
+        let kernel = host.memory_kernel();
+        assert_eq!((kernel.version, kernel.accounting, kernel.apparmor), ((6, 1), true, false));
+        assert_eq!(kernel.caches["TCP"], Some(Cache { size: 2304, per_slab: 14, pages: 8 }));
+        assert_eq!(kernel.caches["filp"], Some(Cache { size: 256, per_slab: 16, pages: 1 }));
+        assert_eq!(kernel.caches["lsm_file_cache"], None);
+        assert!(!kernel.caches.contains_key("dentry"), "it exists, and nobody may read it");
+    }
+}
