@@ -2,11 +2,11 @@
 //! walls.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::report::text::{bytes, count};
+use c1m::words::{bytes, count};
 
 use crate::args::Plan;
 use crate::guest::{Guest, Heard};
@@ -78,21 +78,22 @@ impl Lab {
 
     /// The whole run. What was proved is in `story`, also when a wall ends it.
     pub fn run(&mut self, story: &mut Story) -> Step {
-        self.wait("boot", BOOT, |lab| lab.machines.iter().all(|machine| machine.ready))?;
-        let clients: Vec<usize> = (1..self.guests.len()).collect();
+        let all: Vec<usize> = (0..self.guests.len()).collect();
+        self.wait("boot", BOOT, &all, |guest| guest.ready)?;
         story.boot_seconds = self.started.elapsed().as_secs_f64();
 
+        let clients = all[1..].to_vec();
         let ramp = Instant::now();
         self.tell(&clients, "go");
-        self.wait("ramp", STILL, |lab| lab.clients().all(|client| client.phase == "hold"))?;
+        self.wait("ramp", STILL, &clients, |client| client.phase == "hold")?;
         story.ramp_seconds = ramp.elapsed().as_secs_f64();
 
         let audit = Instant::now();
         story.all = Some(self.audit(&clients)?);
         story.audit_seconds = audit.elapsed().as_secs_f64();
-        self.guests[SERVER].tell("caches");
         let dumps = self.machines[SERVER].caches.len();
-        self.wait("slab figures", STILL, |lab| lab.machines[SERVER].caches.len() > dumps)?;
+        self.tell(&[SERVER], "caches");
+        self.wait("slab figures", STILL, &[SERVER], |server| server.caches.len() > dumps)?;
         story.peak = self.machines[SERVER].vitals;
 
         let mut kept = clients;
@@ -104,17 +105,13 @@ impl Lab {
         }
         let close = Instant::now();
         self.tell(&kept, "close");
-        self.wait("close", STILL, |lab| kept.iter().all(|place| lab.machines[*place].exit.is_some()))?;
+        self.wait("close", STILL, &kept, |client| client.exit.is_some())?;
         story.close_seconds = close.elapsed().as_secs_f64();
-        self.guests[SERVER].tell("stop");
-        self.wait("stop", STILL, |lab| lab.machines[SERVER].exit.is_some())?;
+        self.tell(&[SERVER], "stop");
+        self.wait("stop", STILL, &[SERVER], |server| server.exit.is_some())?;
         kept.push(SERVER);
         self.tell(&kept, "off");
-        self.wait("power off", STILL, |lab| kept.iter().all(|place| lab.machines[*place].ended))
-    }
-
-    fn clients(&self) -> impl Iterator<Item = &Machine> {
-        self.machines.iter().skip(1)
+        self.wait("power off", STILL, &kept, |guest| guest.ended)
     }
 
     fn tell(&mut self, places: &[usize], word: &str) {
@@ -123,32 +120,27 @@ impl Lab {
         }
     }
 
-    /// One audit of these clients at once. The server must count what they prove.
+    /// The first audit of these clients, all at once. The server must count what they prove.
     fn audit(&mut self, clients: &[usize]) -> std::result::Result<Proof, Failure> {
-        let rounds = self.rounds(clients);
         self.tell(clients, "audit");
-        self.wait("audit", STILL, |lab| lab.rounds(clients) == next(&rounds))?;
+        self.wait("audit", STILL, clients, |client| client.audits.len() == 1)?;
         let proof = self.proof(clients);
-        self.wait_for("the server's count", AGREE, |lab| lab.machines[SERVER].live == proof.live)?;
+        let until = Instant::now() + AGREE;
+        while self.machines[SERVER].live != proof.live && Instant::now() < until {
+            self.listen("the server's count")?;
+        }
         Ok(Proof { server: Some(self.machines[SERVER].live), ..proof })
     }
 
-    /// One audit of these clients, during which another is killed outright.
+    /// The second audit of these clients, during which another is killed outright.
     fn audit_with_a_kill(&mut self, clients: &[usize], victim: usize) -> std::result::Result<Proof, Failure> {
-        let rounds = self.rounds(clients);
         self.tell(clients, "audit");
-        self.wait("audit", STILL, |lab| {
-            clients.iter().all(|place| lab.machines[*place].phase.starts_with("audit")) || lab.rounds(clients) == next(&rounds)
-        })?;
+        self.wait("audit", STILL, clients, |client| client.phase == "audit" || client.audits.len() == 2)?;
         self.killed = Some(victim);
         self.guests[victim].kill();
         self.say(&format!("killed {}", self.guests[victim].name));
-        self.wait("audit", STILL, |lab| lab.rounds(clients) == next(&rounds))?;
+        self.wait("audit", STILL, clients, |client| client.audits.len() == 2)?;
         Ok(self.proof(clients))
-    }
-
-    fn rounds(&self, clients: &[usize]) -> Vec<usize> {
-        clients.iter().map(|place| self.machines[*place].audits.len()).collect()
     }
 
     /// What the last audits of these clients proved.
@@ -158,34 +150,22 @@ impl Lab {
         Proof { live: audits.iter().map(|audit| audit.live).sum(), audits, server: None }
     }
 
-    /// Waits until `done`; a wall, the deadline, a signal or `patience` without any motion end it.
-    fn wait(&mut self, what: &'static str, patience: Duration, done: impl Fn(&Lab) -> bool) -> Step {
+    /// Waits until each of these guests is `done`; a wall, the deadline, a signal or `patience`
+    /// without any motion end it.
+    fn wait(&mut self, what: &'static str, patience: Duration, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
         self.moved = (Instant::now(), 0);
-        while !done(self) {
+        while let Some(late) = of.iter().copied().find(|place| !done(&self.machines[*place])) {
             self.listen(what)?;
             let motion = self.machines.iter().fold(0u64, |sum, machine| sum.rotate_left(7) ^ machine.motion());
             if motion != self.moved.1 {
                 self.moved = (Instant::now(), motion);
             } else if self.moved.0.elapsed() > patience {
-                return Err(self.stalled(what, patience));
+                let booted = self.machines[late].booted;
+                let wall = if booted { Wall::Stalled(what, patience) } else { Wall::NoBoot(patience) };
+                return Err(Failure { guest: Some(late), wall });
             }
         }
         Ok(())
-    }
-
-    /// As `wait`, but motion earns no more time, and the end of patience is for the caller to judge.
-    fn wait_for(&mut self, what: &'static str, patience: Duration, done: impl Fn(&Lab) -> bool) -> Step {
-        let start = Instant::now();
-        while !done(self) && start.elapsed() < patience {
-            self.listen(what)?;
-        }
-        Ok(())
-    }
-
-    fn stalled(&self, what: &'static str, patience: Duration) -> Failure {
-        let unbooted = self.machines.iter().position(|machine| !machine.booted);
-        let wall = if unbooted.is_some() { Wall::NoBoot(patience) } else { Wall::Stalled(what, patience) };
-        Failure { guest: unbooted, wall }
     }
 
     /// Takes in what the guests say for a moment, and looks for walls.
@@ -259,7 +239,7 @@ impl Lab {
             line += &match client.phase.as_str() {
                 "ramp" => format!(" {} live, {}/s", count(client.live), count(rate)),
                 "close" => format!(" {} closed", count(client.closed)),
-                audit if audit.starts_with("audit") => format!(" {} proved", count(client.audited)),
+                "audit" => format!(" {} proved", count(client.audited)),
                 _ => format!(" {} live", count(client.live)),
             };
         }
@@ -268,7 +248,7 @@ impl Lab {
     }
 
     fn say(&self, words: &str) {
-        println!("{:>5.0}s  {words}", self.started.elapsed().as_secs_f64());
+        say(&format!("{:>5.0}s  {words}", self.started.elapsed().as_secs_f64()));
     }
 
     /// The last lines of a guest's console.
@@ -294,8 +274,9 @@ impl Lab {
     }
 }
 
-fn next(rounds: &[usize]) -> Vec<usize> {
-    rounds.iter().map(|round| round + 1).collect()
+/// Prints a line. That nobody reads any more is no reason to leave guests behind.
+pub fn say(words: &str) {
+    let _ = writeln!(std::io::stdout(), "{words}");
 }
 
 /// The whole lines that a guest's memory port brought since `read`.

@@ -23,6 +23,7 @@ mod profile;
 mod report;
 mod walls;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("c1m-lab: {error}");
+            // There is nowhere left to complain to if standard error is gone too.
+            let _ = writeln!(std::io::stderr(), "c1m-lab: {error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -75,9 +77,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    println!("{} connections, {} clients, {accelerator}, kernel {}", plan.connections(), plan.clients, setting.kernel);
-    println!("boot line: {}", setting.server_command_line);
-    println!("logs: {}", folder.display());
+    lead::say(&format!("{} connections, {} clients, {accelerator}, kernel {}", plan.connections(), plan.clients, setting.kernel));
+    lead::say(&format!("boot line: {}", setting.server_command_line));
+    lead::say(&format!("logs: {}", folder.display()));
 
     let started = Instant::now();
     let mut guests = Vec::new();
@@ -93,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     drop(lab);
     let report = report?;
     let text = report::text(&report);
-    println!("{text}");
+    lead::say(&text);
     keep(&folder, &report, &text)?;
     Ok(report.held)
 }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use c1m::error::Result;
 use c1m::report::json::{ClientDocument, LatencyDocument, MachineDocument, read_client};
-use c1m::report::text::{bytes, count, time};
 use c1m::report::{AuditResult, merge};
+use c1m::words::{bytes, count, time};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -21,10 +21,6 @@ pub enum Wall {
     Exited(i64),
     /// QEMU ended.
     Ended(String),
-    /// The server took no more connections, to keep memory free.
-    MemoryReserve(u64),
-    /// Counts that should be equal are not.
-    Disagree(String),
     /// The whole run took too long.
     Deadline(&'static str, Duration),
     /// A signal came.
@@ -41,10 +37,6 @@ impl fmt::Display for Wall {
             Wall::Stalled(what, limit) => write!(f, "{what}: nothing moved for {} s", limit.as_secs()),
             Wall::Exited(code) => write!(f, "its program ended with code {code}"),
             Wall::Ended(how) => write!(f, "QEMU ended ({how})"),
-            Wall::MemoryReserve(live) => {
-                write!(f, "memory: the server stopped accepting at {live} connections, to keep its reserve free")
-            }
-            Wall::Disagree(words) => f.write_str(words),
             Wall::Deadline(what, limit) => write!(f, "{what}: not done within --deadline {} s", limit.as_secs()),
             Wall::Interrupted => f.write_str("interrupted by a signal"),
         }
