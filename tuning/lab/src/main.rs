@@ -153,7 +153,7 @@ fn roles(plan: &Plan, sockets: &Path) -> Vec<(Role, Vec<Link>)> {
         let role = Role {
             name: "client",
             addresses: vec![format!("10.0.{client}.2/24")],
-            command: format!("c1m client --target-ip {server} --connections {} --steer --json -", plan.share),
+            command: format!("c1m client --target-ip {server} --connections {} --steer --json - --connect-timeout 60s --reply-timeout 60s", plan.share),
             server,
             tune: String::new(),
         };
