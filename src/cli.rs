@@ -5,10 +5,12 @@ mod args;
 mod client;
 mod demo;
 mod display;
+mod doctor;
 mod out;
 mod report;
 mod server;
 mod steer;
+mod tune;
 
 use clap::Parser;
 
@@ -40,6 +42,8 @@ pub fn run() -> Result<Ended> {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Report(ReportCommand::Merge(arguments)) => report::merge(&arguments),
     }
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
 use crate::limits::MAX_PAYLOAD_BYTES;
-use crate::net::{How, NetPlan};
-use crate::plan::{self, Needs, Routes, share};
+use crate::net::{Gate, How, NetPlan};
+use crate::plan::{self, Routes, share};
 use crate::report::{AuditResult, ShardSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
@@ -272,13 +272,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     options.routes.fit(options.connections, ephemeral)?;
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
-    let needs = |connections: u64| Needs {
-        rings: (0..shards)
-            .map(|index| rings_of(connections, shards, index, options.concurrency, nofile).len())
-            .collect(),
-        // At least one plain socket a shard must fit.
-        sockets: shards,
-    };
+    let needs = |connections: u64| plan::client_needs(connections, shards, options.concurrency, nofile);
     let need = needs(options.connections);
     if !need.fit(nofile) {
         let possible = plan::largest(options.connections, |n| needs(n).fit(nofile));
@@ -287,14 +281,6 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     let room = nofile - need.descriptors() + shards;
     let concurrency = u64::from(options.concurrency).min(room) as u32;
     Ok(Planned { cores, raised, concurrency, ephemeral })
-}
-
-/// The rings of one shard: for its connections, and for as many again as can be closing while
-/// others open.
-fn rings_of(connections: u64, shards: u64, index: u64, concurrency: u32, nofile: u64) -> Vec<u32> {
-    let part = share(connections, shards, index);
-    let (own, window) = (part.end - part.start, share(concurrency.into(), shards, index));
-    plan::rings(own + own.min(window.end - window.start), nofile)
 }
 
 /// The shards of a running client, and where they are led.
@@ -347,7 +333,7 @@ impl Fleet {
             };
             let remote = Remote::new()?;
             let net = NetPlan {
-                rings: rings_of(
+                rings: plan::client_rings(
                     options.connections,
                     shards,
                     index as u64,
@@ -356,6 +342,7 @@ impl Fleet {
                 ),
                 capacity: u64::MAX,
                 admission: None,
+                gate: Gate::default(),
                 max_pending: MAX_PAYLOAD_BYTES,
             };
             let name = format!("c1m-client-{index}");

@@ -22,6 +22,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::plan::{ShardPlan, largest};
+
 /// Bytes of a page on the machines we run on.
 const PAGE: f64 = 4096.0;
 
@@ -308,6 +310,26 @@ const ROW_BYTES: f64 = 12.0;
 const CLIENT_STATE_BYTES: f64 = 28.0;
 
 impl Process {
+    /// A server of these shards.
+    pub fn server(plans: &[ShardPlan]) -> Process {
+        Process {
+            shards: plans.len() as u64,
+            rings: plans.iter().map(|plan| plan.rings.len() as u64).sum(),
+            slots: plans.iter().map(ShardPlan::slots).sum(),
+            listeners: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
+        }
+    }
+
+    /// A client of these shards, each with its rings.
+    pub fn client(shards: &[Vec<u32>]) -> Process {
+        Process {
+            shards: shards.len() as u64,
+            rings: shards.iter().map(|rings| rings.len() as u64).sum(),
+            slots: shards.iter().flatten().map(|slots| u64::from(*slots)).sum(),
+            listeners: 0,
+        }
+    }
+
     /// Bytes that it takes beside its connections' sockets, its receive buffers at work included.
     pub fn bytes(&self, end: End, version: Version) -> f64 {
         let (shard, row) = match end {
@@ -378,7 +400,7 @@ impl Load {
 
     /// The most connections that take at most `bytes`.
     pub fn most(&self, kernel: &Kernel, bytes: u64, by: By) -> u64 {
-        crate::plan::largest(u64::from(u32::MAX), |connections| self.of(kernel, connections, by).total <= bytes as f64)
+        largest(u64::from(u32::MAX), |connections| self.of(kernel, connections, by).total <= bytes as f64)
     }
 
     /// Distinct local ports that connections sit on. connect(2) starts at a random place for each

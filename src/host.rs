@@ -11,7 +11,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
 
-pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryWall};
+pub use memory::{Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 
 /// A host whose /proc stands below a root.
@@ -138,16 +138,6 @@ impl Host {
         (ticks(11) / 100.0, ticks(12) / 100.0)
     }
 
-    /// All memory of this host, in bytes (MemTotal).
-    pub fn memory_total(&self) -> Option<u64> {
-        kilobytes(&self.read("proc/meminfo")?, "MemTotal:")
-    }
-
-    /// Memory that can be used without swapping, in bytes (MemAvailable).
-    pub fn memory_available(&self) -> Option<u64> {
-        kilobytes(&self.read("proc/meminfo")?, "MemAvailable:")
-    }
-
     /// Files this host may still open (fs.file-max less field 1 of fs.file-nr); direct descriptors
     /// count. `None` when it cannot be read, or when it does not bind us (CAP_SYS_ADMIN).
     pub fn files_left(&self) -> Option<u64> {
@@ -253,7 +243,6 @@ mod tests {
         assert_eq!((host.ephemeral_ports(), host.somaxconn()), (28_232, 4096));
         assert_eq!(host.resident(1), (0, 0));
         assert!(host.net_counters().is_empty());
-        assert_eq!(host.memory_available(), None);
     }
 
     #[test]

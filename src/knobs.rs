@@ -3,6 +3,7 @@
 //! hosts by it, tune turns its knobs, failures are explained from it, and the files in `tuning/`
 //! are written from it.
 
+pub mod boot;
 mod evidence;
 mod files;
 mod machine;
@@ -14,7 +15,9 @@ use serde::Serialize;
 
 use crate::error::Complaint;
 use crate::host::Host;
+use crate::limits::SLOTS_PER_RING;
 use crate::plan::Goal;
+use crate::sys::{Limit, Resource};
 
 pub use evidence::{Evidence, Explained, Gauges, Watch, explain};
 
@@ -113,6 +116,28 @@ pub enum Fix {
         /// Whether this process could do it itself.
         may: bool,
     },
+}
+
+/// Hard limits of a process to raise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// File descriptors.
+    pub files: Option<u64>,
+    /// Locked memory in bytes.
+    pub memory: Option<u64>,
+}
+
+impl Limits {
+    /// The lines of a limits.d file; PAM reads it at login, systemd units do not.
+    pub fn lines(&self) -> String {
+        let mut lines = String::new();
+        for (item, value) in [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))] {
+            for who in ["*", "root"].iter().filter(|_| value.is_some()) {
+                lines += &format!("{who} - {item} {}\n", value.unwrap_or_default());
+            }
+        }
+        lines
+    }
 }
 
 /// A sysctl, what it is and what it should be.
@@ -226,6 +251,18 @@ pub fn settings(host: &Host, goal: &Goal) -> Vec<Setting> {
         }
     }
     all
+}
+
+/// The hard limits of a process that the goal wants higher, for a file in /etc; `None` where they
+/// suffice or cannot be read.
+pub fn limits(goal: &Goal) -> Option<Limits> {
+    let (files, memory) = (Resource::Files.read().ok()?, Resource::LockedMemory.read().ok()?);
+    // Fewer slots a ring make more rings, and cost memory.
+    let wanted = u64::from(SLOTS_PER_RING) + goal.needs(goal.connections, u64::from(SLOTS_PER_RING)).descriptors();
+    let locked = files::locked_bytes(goal, goal.connections, wanted);
+    let higher = |limit: Limit, wanted: u64| (limit.hard < wanted).then_some(wanted);
+    let limits = Limits { files: higher(files, wanted.next_power_of_two()), memory: higher(memory, locked) };
+    (limits != Limits::default()).then_some(limits)
 }
 
 /// A judge for walls that stand at one end only: this host is the other.

@@ -124,13 +124,6 @@ pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Longest pause after the kernel refused an accept for want of memory or files, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Bytes of kernel and user memory that both ends of a loopback connection take, measured with
-/// kernel 6.18 (BENCHMARKS.md) and rounded up.
-pub const LOOPBACK_BYTES_PER_CONNECTION: u64 = 9_600;
-
-/// Bytes of memory that the demo leaves to the rest of the host.
-pub const MEMORY_LEFT_FREE: u64 = 512 << 20;
-
 /// How long after a process ended the kernel may still hold its rings (it takes them apart in the
 /// background), and with them its ports and its user's locked memory. A start waits that long for
 /// either.

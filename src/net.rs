@@ -37,7 +37,7 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
-pub use terms::{Admission, How, NetPlan, Why};
+pub use terms::{Admission, Gate, How, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub struct Net<S> {
     hungry: bool,
     capacity: u64,
     admission: Option<Admission>,
+    gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
     pending: HashMap<ConnId, Vec<u8>>,
@@ -103,6 +104,7 @@ impl<S: Default> Net<S> {
             hungry: false,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
+            gate: plan.gate.clone(),
             max_pending: plan.max_pending.max(BUFFER_BYTES),
             buffers: Buffers::default(),
             pending: HashMap::new(),
@@ -275,11 +277,14 @@ impl<S: Default> Net<S> {
         if self.row(conn).is_none() {
             return Ok(false);
         }
-        let room = self.counters.live.get() < self.capacity && self.admission.as_ref().is_none_or(Admission::enter);
+        let short = self.gate.is_shut();
+        let full = self.counters.live.get() >= self.capacity;
+        let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
         if !room {
             row.phase = Phase::Closing;
             self.counters.refused.add(1);
+            self.counters.refused_for_memory.add(u64::from(short));
             self.dismantle(conn, How::Reset)?;
             return Ok(false);
         }

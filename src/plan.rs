@@ -295,19 +295,56 @@ pub struct Goal {
 }
 
 impl Goal {
+    /// The server's shards, whether descriptors suffice or not.
+    pub fn server_shards(&self, connections: u64, nofile: u64) -> Vec<ShardPlan> {
+        let (cores, ports) = (self.cores.clone(), self.routes.ports);
+        layout(&ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, nofile }, connections)
+    }
+
+    /// The rings of the client's shards, whether descriptors suffice or not.
+    pub fn client_shards(&self, connections: u64, nofile: u64) -> Vec<Vec<u32>> {
+        let shards = self.cores.len() as u64;
+        (0..shards).map(|index| client_rings(connections, shards, index, DEFAULT_CONCURRENCY, nofile)).collect()
+    }
+
     /// The file descriptors that `connections` need at one end, one process each; the ends of
     /// `Both` have a limit each, so the larger need counts.
     pub fn needs(&self, connections: u64, nofile: u64) -> Needs {
-        let server = || {
-            let (cores, ports) = (self.cores.clone(), self.routes.ports);
-            let goal = ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, nofile };
-            needs(&layout(&goal, connections))
-        };
+        let server = || needs(&self.server_shards(connections, nofile));
         let client = || client_needs(connections, self.cores.len() as u64, DEFAULT_CONCURRENCY, nofile);
         match self.role {
             Role::Server => server(),
             Role::Client => client(),
             Role::Both => [server(), client()].into_iter().max_by_key(Needs::descriptors).unwrap_or_else(client),
+        }
+    }
+}
+
+/// How much memory a server leaves to the rest of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Reserve {
+    /// 24 MiB and 1 % of what there is. A ramp takes at most some 5 MB between two looks and
+    /// as much again in accept queues; shells, logs and page tables need the rest.
+    #[default]
+    Auto,
+    /// So many bytes; 0 looks at nothing.
+    Bytes(u64),
+    /// A share of the host's memory, or of a cgroup's limit, in percent.
+    Percent(f64),
+}
+
+/// The constant part of `Reserve::Auto` in bytes, and the share added to it.
+const AUTO_BYTES: u64 = 24 << 20;
+const AUTO_SHARE: u64 = 100;
+
+impl Reserve {
+    /// The reserve in bytes where there are `total` in all.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            // A reserve of more than a quarter of a small limit would leave little to serve with.
+            Reserve::Auto => (AUTO_BYTES + total / AUTO_SHARE).min(total / 4),
+            Reserve::Bytes(bytes) => bytes,
+            Reserve::Percent(percent) => (total as f64 * percent / 100.0) as u64,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The server: plan, shards, service, drain.
 
+mod reserve;
+
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -8,13 +10,16 @@ use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
 use crate::limits::{CLOSES_PER_PASS, MAX_PENDING_BYTES, PUSHES_PER_PASS};
 use crate::listener;
-use crate::net::{Admission, How, Net, NetPlan, Why};
+use crate::net::{Admission, Gate, How, Net, NetPlan, Why};
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
 use crate::shard::{self, Driver, Remote, Running, Turn};
 use crate::stats::Snapshot;
 use crate::token::ConnId;
+
+pub use crate::plan::Reserve;
+pub use reserve::Shortage;
 
 /// What a server shall be.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct Options {
     pub backlog: Option<u32>,
     /// Bytes kept at most for a peer that does not read; beyond it the connection is reset.
     pub max_pending: usize,
+    /// Memory to leave alone; while less is left, new connections are reset at once.
+    pub memory_reserve: Reserve,
 }
 
 impl Default for Options {
@@ -47,6 +54,7 @@ impl Default for Options {
             max_connections: 1_000_000,
             backlog: None,
             max_pending: MAX_PENDING_BYTES,
+            memory_reserve: Reserve::Auto,
         }
     }
 }
@@ -59,6 +67,8 @@ const STOP: u32 = 1;
 pub enum Notice {
     /// A shard ended; before `stop` that is a failure, which `join` explains.
     ShardEnded(usize),
+    /// Memory became short, or is no longer: see `Server::shortage`.
+    Memory,
     /// Sent by the owner itself: a signal came.
     Signal,
 }
@@ -68,6 +78,8 @@ pub struct Server {
     shards: Vec<(ShardPlan, Remote, Running<()>)>,
     raised: Raised,
     backlog: i32,
+    gate: Gate,
+    watch: reserve::Watch,
 }
 
 impl Server {
@@ -93,7 +105,9 @@ impl Server {
         listener::check_free(options.bind, options.ports)?;
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
-        let mut server = Server { shards: Vec::new(), raised, backlog };
+        let gate = Gate::default();
+        let watch = reserve::Watch::start(host, options.memory_reserve, gate.clone(), notices.clone())?;
+        let mut server = Server { shards: Vec::new(), raised, backlog, gate, watch };
         match server.launch(options, plans, admission, service, notices) {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -127,6 +141,7 @@ impl Server {
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
                 admission: admission.clone(),
+                gate: self.gate.clone(),
                 max_pending: options.max_pending,
             };
             let remote = Remote::new()?;
@@ -156,6 +171,16 @@ impl Server {
     /// The accept queue of each listener, as the kernel caps it.
     pub fn backlog(&self) -> i32 {
         self.backlog
+    }
+
+    /// The limit on memory for which new connections are refused now.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.watch.shortage()
+    }
+
+    /// The limit on memory for which connections were last refused.
+    pub fn last_shortage(&self) -> Option<Shortage> {
+        self.watch.last_shortage()
     }
 
     /// The counters of each shard, now.

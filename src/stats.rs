@@ -71,8 +71,10 @@ counters! {
     opened,
     /// Connections that stood and are closed.
     closed,
-    /// Connections refused because the shard was full.
+    /// Connections refused because the shard was full or memory was short.
     refused,
+    /// Of these, refused because memory was short.
+    refused_for_memory,
     /// Connections closed because their reader was too slow.
     slow_readers,
     /// Receives that brought bytes.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Errno, Error, Result};
 use crate::host::Host;
-use crate::knobs::Setting;
+use crate::knobs::{Limits, Setting};
 
 /// Where the state stands, below the host's root.
 const STATE: &str = "var/lib/c1m/tune.json";
@@ -50,15 +50,6 @@ pub struct Reverted {
     pub gone: Vec<String>,
     /// Files restored or removed.
     pub files: Vec<PathBuf>,
-}
-
-/// What `--persist` writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The hard limit on file descriptors that the goal wants, if it is higher than the present.
-    pub files: Option<u64>,
-    /// The same for locked memory, in bytes.
-    pub memory: Option<u64>,
 }
 
 /// Sets all of these or none, and writes them to /etc for the next boot if `persist` says so.
@@ -157,19 +148,6 @@ fn files(state: &State, limits: Limits) -> Vec<(&'static str, String)> {
         files.push((LIMITS_FILE, format!("{header}{lines}")));
     }
     files
-}
-
-impl Limits {
-    /// The lines of a limits.d file; PAM reads it at login, systemd units do not.
-    pub fn lines(&self) -> String {
-        let mut lines = String::new();
-        for (item, value) in [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))] {
-            for who in ["*", "root"].iter().filter(|_| value.is_some()) {
-                lines += &format!("{who} - {item} {}\n", value.unwrap_or_default());
-            }
-        }
-        lines
-    }
 }
 
 impl State {

@@ -1,5 +1,7 @@
 //! clap types, and what they mean.
 
+mod goal;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +14,9 @@ use crate::host::Cores;
 use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
 use crate::net::How;
 use crate::plan::{PortSharing, Ports, Routes};
-use crate::server;
+use crate::server::{self, Reserve};
+
+pub use goal::{DoctorArguments, Profile, TuneArguments};
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
@@ -34,6 +38,11 @@ pub enum Command {
     Client(Box<ClientArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
+    /// Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if
+    /// something blocks.
+    Doctor(DoctorArguments),
+    /// Show what to set on this host for a goal, set it, and set it back.
+    Tune(TuneArguments),
     /// Reports from results that were written before.
     #[command(subcommand)]
     Report(ReportCommand),
@@ -93,6 +102,11 @@ pub struct ServerArguments {
     /// Bytes kept for a peer that does not read; beyond it the connection is reset.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
+    /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the
+    /// host's or of a cgroup's, new connections are reset at once and counted as refused. 0 looks
+    /// at nothing; 24 MiB and 1 % by default.
+    #[arg(long, value_name = "BYTES|PERCENT", value_parser = reserve)]
+    pub memory_reserve: Option<Reserve>,
     /// How often to print a line of figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
@@ -147,6 +161,7 @@ impl ServerArguments {
             max_connections: self.max_connections,
             backlog: self.backlog,
             max_pending: self.max_pending,
+            memory_reserve: self.memory_reserve.unwrap_or_default(),
         })
     }
 }
@@ -315,6 +330,22 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
     if time > LONGEST { Err("at most a year, please".to_owned()) } else { Ok(time) }
 }
 
+/// An amount of memory such as 64MiB, 2GiB, 2% or 1048576.
+fn reserve(text: &str) -> std::result::Result<Reserve, String> {
+    let wrong = || format!("'{text}' is no amount of memory; try 64MiB, 2% or 0");
+    let number = |word: &str| word.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0).ok_or_else(wrong);
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = number(percent)?;
+        return if percent < 100.0 { Ok(Reserve::Percent(percent)) } else { Err("less than 100 %, please".to_owned()) };
+    }
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("K", 10), ("M", 20), ("G", 30), ("B", 0)];
+    let (word, shift) = units
+        .into_iter()
+        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|word| (word, shift)))
+        .unwrap_or((text, 0));
+    Ok(Reserve::Bytes((number(word)? * (1u64 << shift) as f64) as u64))
+}
+
 /// The slowest rate: one connection in a quarter of an hour.
 const SLOWEST: f64 = 0.001;
 
@@ -397,6 +428,10 @@ mod tests {
         assert_eq!(core_list("0,2-3").unwrap().0, [0, 2, 3]);
         assert_eq!(rate("5000/s").unwrap(), 5_000.0);
         assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(reserve("64MiB").unwrap(), Reserve::Bytes(64 << 20));
+        assert_eq!(reserve("1.5G").unwrap(), Reserve::Bytes(3 << 29));
+        assert_eq!(reserve("2%").unwrap(), Reserve::Percent(2.0));
+        assert!(reserve("100%").is_err() && reserve("-1").is_err() && reserve("lots").is_err());
         assert_eq!(duration("3").unwrap(), Duration::from_secs(3));
         let block = address_block("10.0.0.0/29").unwrap().0;
         assert_eq!(

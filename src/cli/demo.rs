@@ -14,12 +14,13 @@ use super::args::DemoArguments;
 use super::client::lead;
 use super::display::Display;
 use super::out::{Target, say};
-use crate::client::{self, Audit, Course, Observer, Options, Phase, Planned};
+use crate::client::{Audit, Course, Observer, Options, Phase, Planned};
+use crate::doctor;
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, raise_limits};
-use crate::limits::{DEFAULT_CONCURRENCY, LOOPBACK_BYTES_PER_CONNECTION, MEMORY_LEFT_FREE};
+use crate::host::{Cores, Host};
+use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
-use crate::plan::{self, PortSharing, Routes, ServerGoal};
+use crate::plan::{Goal, Role, Routes};
 use crate::report::{AuditResult, json, text};
 use crate::stats::ProgressSnapshot;
 use crate::words;
@@ -75,50 +76,29 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
 }
 
 /// How many connections this host can hold at both ends, and what stops it from more.
-struct Goal {
+struct Fit {
     connections: u64,
     wall: Option<String>,
 }
 
-fn fit(arguments: &DemoArguments, host: &Host) -> Result<Goal> {
-    let cores = host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?;
-    let ports = arguments.ports.ports()?.count() as u64;
-    let nofile = raise_limits()?.files.1.soft;
-    let ephemeral = host.ephemeral_ports();
-    let files = host.files_left().unwrap_or(u64::MAX) / 2;
-    let memory = host.memory_available().unwrap_or(u64::MAX);
-    let walls = [
-        (
-            memory.saturating_sub(MEMORY_LEFT_FREE) / LOOPBACK_BYTES_PER_CONNECTION,
-            format!(
-                "memory, {} available at {LOOPBACK_BYTES_PER_CONNECTION} bytes for both ends of a connection",
-                words::bytes(memory)
-            ),
-        ),
-        (ephemeral * ports, format!("source ports, {ephemeral} ephemeral ports x {ports} ports")),
-        (
-            plan::largest(arguments.connections, |n| both_fit(arguments, n, &cores, nofile, host)),
-            format!("file descriptors, a hard limit of {nofile} for rings of that many slots each"),
-        ),
-        (files, "fs.file-max less the files open now, two for each connection".to_owned()),
-    ];
-    // Of equals the first: the client's plan, too, ends where its source ports do.
-    let lowest = walls.into_iter().min_by_key(|(most, _)| *most);
-    match lowest {
-        Some((0, wall)) => Err(Error::host(wall, "not one connection fits", "raise that limit")),
-        Some((most, wall)) if most < arguments.connections => Ok(Goal { connections: most, wall: Some(wall) }),
-        _ => Ok(Goal { connections: arguments.connections, wall: None }),
+fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
+    let goal = Goal {
+        role: Role::Both,
+        connections: arguments.connections,
+        routes: client_options(arguments, arguments.connections)?.routes,
+        cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
+    };
+    let page = doctor::examine(host, &goal);
+    let wall = page.decisive().map(|row| format!("{}: {}", row.wall, row.have));
+    match page.holds() {
+        0 => {
+            let cure = page.decisive().and_then(|row| row.fixes.first()).map(|fix| fix.command.clone());
+            let cure = cure.unwrap_or_else(|| "run c1m doctor".to_owned());
+            Err(Error::host(wall.unwrap_or_default(), "not one connection fits", cure))
+        }
+        most if most < arguments.connections => Ok(Fit { connections: most, wall }),
+        _ => Ok(Fit { connections: arguments.connections, wall: None }),
     }
-}
-
-/// Whether server and client of so many connections both have the descriptors they need.
-fn both_fit(arguments: &DemoArguments, connections: u64, cores: &[usize], nofile: u64, host: &Host) -> bool {
-    let server = arguments.ports.ports().and_then(|ports| {
-        let sharing = PortSharing::Subset;
-        plan::server(&ServerGoal { cores: cores.to_vec(), ports, sharing, connections, nofile })
-    });
-    let client = client_options(arguments, connections).and_then(|options| client::plan(&options, host));
-    server.is_ok() && client.is_ok()
 }
 
 fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {

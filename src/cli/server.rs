@@ -11,7 +11,7 @@ use super::{Ended, on_signal};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::report::{ServerShard, ServerSummary, json, text};
-use crate::server::{Notice, Options, Server};
+use crate::server::{Notice, Options, Server, Shortage};
 use crate::service::{Echo, Sink};
 use crate::stats::Snapshot;
 use crate::sys;
@@ -64,12 +64,23 @@ struct Reporter {
     started: Instant,
     last: (Instant, Vec<Snapshot>),
     peak_live: u64,
+    /// Whether the last line on memory told of a shortage, and how many it said were refused.
+    memory_said: (bool, u64),
+    memory_said_at: Option<Instant>,
 }
 
 impl Reporter {
     fn new() -> Reporter {
         let now = Instant::now();
-        Reporter { events: false, verbose: false, started: now, last: (now, Vec::new()), peak_live: 0 }
+        Reporter {
+            events: false,
+            verbose: false,
+            started: now,
+            last: (now, Vec::new()),
+            peak_live: 0,
+            memory_said: (false, 0),
+            memory_said_at: None,
+        }
     }
 
     fn ready(&mut self, server: &Server, options: &Options) {
@@ -130,6 +141,7 @@ impl Reporter {
         loop {
             match notices.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Notice::Signal) => break,
+                Ok(Notice::Memory) => self.memory(&server),
                 Ok(Notice::ShardEnded(shard)) => {
                     warn(format!("shard {shard} died; stopping the others"));
                     failed = true;
@@ -137,6 +149,7 @@ impl Reporter {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.interval(&server.snapshots());
+                    self.memory(&server);
                     next += interval;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
@@ -146,6 +159,7 @@ impl Reporter {
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
         self.peak_live = self.peak_live.max(live_at_stop);
+        let memory_wall = server.last_shortage().as_ref().map(wall);
         let plans: Vec<_> = server.plans().cloned().collect();
         server.stop();
         let finals = server.join()?;
@@ -156,9 +170,32 @@ impl Reporter {
             shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
             live_at_stop,
             peak_live: self.peak_live,
+            memory_wall,
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })
+    }
+
+    /// Says that memory is short or no longer so, and while it is short how many were refused: one
+    /// line a second at most.
+    fn memory(&mut self, server: &Server) {
+        let total: Snapshot = server.snapshots().into_iter().sum();
+        let shortage = server.shortage();
+        let (was_short, refused) = self.memory_said;
+        let news = shortage.is_some() != was_short || total.refused_for_memory > refused;
+        let now = Instant::now();
+        if !news || self.memory_said_at.is_some_and(|then| now.duration_since(then) < Duration::from_secs(1)) {
+            return;
+        }
+        (self.memory_said_at, self.memory_said) = (Some(now), (shortage.is_some(), total.refused_for_memory));
+        let (held, refused) = (words::count(total.live), words::count(total.refused_for_memory));
+        match shortage {
+            Some(shortage) => warn(format!(
+                "{}: new connections are refused, {refused} so far, and {held} held; free memory, or lower --memory-reserve",
+                wall(&shortage)
+            )),
+            None => warn(format!("memory suffices again: new connections are admitted, {held} held")),
+        }
     }
 
     fn interval(&mut self, now: &[Snapshot]) {
@@ -170,7 +207,8 @@ impl Reporter {
         if self.events {
             event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
-                "closed": total.closed, "refused": total.refused, "messages": total.messages, "bytes": total.bytes_in,
+                "closed": total.closed, "refused": total.refused,
+                "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
             }));
         } else {
             say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
@@ -181,11 +219,12 @@ impl Reporter {
             }
         }
         // One line an interval at most, however many were refused.
-        if total.refused > before.refused {
+        let full = |counters: &Snapshot| counters.refused - counters.refused_for_memory;
+        if full(&total) > full(&before) {
             warn(format!(
                 "full: {} connections refused, {} in all; raise --max-connections, or use --port-sharing all if only some ports are used",
-                total.refused - before.refused,
-                total.refused
+                full(&total) - full(&before),
+                full(&total)
             ));
         }
         if total.accept_errors > before.accept_errors {
@@ -193,6 +232,12 @@ impl Reporter {
         }
         self.last = (at, now.to_vec());
     }
+}
+
+/// What is short, in words.
+fn wall(shortage: &Shortage) -> String {
+    let (have, reserve) = (words::bytes(shortage.have), words::bytes(shortage.reserve));
+    format!("{}: {have} left, {reserve} reserved", shortage.wall)
 }
 
 fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Host, kilobytes};
-use crate::footprint::{By, Cache, Footprint, Hierarchy, Kernel, Load, Version, cache_names};
+use crate::footprint::{By, Cache, Hierarchy, Kernel, Version, cache_names};
 use crate::limits::PAGE_BYTES;
 
 /// A limit this large is none: the kernel's "unlimited" is 2^63 rounded down to a page.
@@ -38,34 +38,35 @@ pub struct MemoryCgroup {
     pub left: u64,
 }
 
-/// One limit that connections meet for want of memory.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MemoryWall {
+/// What is left in one limit on memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLeft {
     /// Whose it is: "memory of this host", or the file that sets a cgroup's limit.
     pub name: String,
+    /// How it counts.
+    pub by: By,
+    /// The limit, or the host's memory, in bytes.
+    pub total: u64,
     /// Bytes left in it now.
     pub left: u64,
-    /// What the goal takes, as this limit counts it.
-    pub need: Footprint,
-    /// The most connections that fit into what is left.
-    pub connections: u64,
 }
 
 impl Host {
-    /// Every limit on memory that `load` meets here, with what `goal` connections take of it and
-    /// how many fit, if the process is yet to start; `reserve` bytes of each are left alone.
-    pub fn memory_walls(&self, kernel: &Kernel, load: &Load, goal: u64, reserve: u64) -> Vec<MemoryWall> {
-        let wall = |name: String, left: u64, by: By| MemoryWall {
-            name,
-            left,
-            need: load.of(kernel, goal, by),
-            connections: load.most(kernel, left.saturating_sub(reserve), by),
-        };
-        let host = self.memory().map(|memory| wall(HOST_MEMORY.to_owned(), memory.usable, By::Host));
-        let groups = self
-            .memory_cgroups()
-            .into_iter()
-            .map(|group| wall(group.file.display().to_string(), group.left, By::Cgroup(group.hierarchy)));
+    /// What is left in each limit on memory: the host's, where it can be read, then those of this
+    /// process's cgroups.
+    pub fn memory_left(&self) -> Vec<MemoryLeft> {
+        let host = self.memory().map(|memory| MemoryLeft {
+            name: HOST_MEMORY.to_owned(),
+            by: By::Host,
+            total: memory.total,
+            left: memory.usable,
+        });
+        let groups = self.memory_cgroups().into_iter().map(|group| MemoryLeft {
+            name: group.file.display().to_string(),
+            by: By::Cgroup(group.hierarchy),
+            total: group.limit,
+            left: group.left,
+        });
         host.into_iter().chain(groups).collect()
     }
 

@@ -138,14 +138,7 @@ fn locked_memory(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("the limit on locked memory", "");
     };
     let charged = !host.may(Capability::IpcLock);
-    let process = |connections: u64| {
-        let needs = goal.needs(connections, files.hard);
-        let rings = needs.rings.iter().sum::<usize>() as u64;
-        let charge = if charged { rings * RING_LOCKED_BYTES } else { 0 };
-        charge.max(GLOMMIO_MEMLOCK)
-    };
-    // A user's processes are charged together.
-    let locked = |connections| process(connections) * if charged { goal.role.ends() } else { 1 };
+    let locked = |connections| if charged { locked_bytes(goal, connections, files.hard) } else { GLOMMIO_MEMLOCK };
     let have = match memory.hard {
         u64::MAX => "memlock unlimited".to_owned(),
         hard => format!("memlock {} hard", bytes(hard)),
@@ -155,4 +148,11 @@ fn locked_memory(host: &Host, goal: &Goal) -> Finding {
     let need = locked(goal.connections);
     Finding::counted(have, bytes(need), holds, goal.connections)
         .advise(host.may(Capability::SysResource), format!("ulimit -Hl {} (LimitMEMLOCK=)", need.div_ceil(1024)))
+}
+
+/// Bytes of locked memory that newer kernels charge an ordinary user for the rings of a goal; a
+/// user's processes are charged together.
+pub fn locked_bytes(goal: &Goal, connections: u64, nofile: u64) -> u64 {
+    let rings = goal.needs(connections, nofile).rings.iter().sum::<usize>() as u64;
+    (rings * RING_LOCKED_BYTES).max(GLOMMIO_MEMLOCK) * goal.role.ends()
 }

@@ -202,7 +202,7 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("net.ipv4.tcp_mem (not shown in a network namespace of its own)", need);
     };
     let [low, pressure, high] = limits[..] else { return Finding::unknown("net.ipv4.tcp_mem", need) };
-    let total = host.memory_total().unwrap_or(u64::MAX);
+    let total = host.memory().map_or(u64::MAX, |memory| memory.total);
     let beyond =
         if high.saturating_mul(PAGE_BYTES) > total { ", more than all memory: it protects nothing" } else { "" };
     let have = format!(

@@ -2,7 +2,7 @@
 //! connection ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Errno;
 
@@ -14,6 +14,8 @@ pub struct NetPlan {
     pub capacity: u64,
     /// A limit that this shard shares with others; `None` where `capacity` is all there is.
     pub admission: Option<Admission>,
+    /// While it is shut, new connections are refused for want of memory.
+    pub gate: Gate,
     /// Bytes kept at most for a peer that does not read.
     pub max_pending: usize,
 }
@@ -39,6 +41,24 @@ impl Admission {
 
     pub(super) fn leave(&self) {
         self.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets new connections in while it is open, as it is at first. Shards only read it.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    shut: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// Shuts or opens it.
+    pub fn set(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Relaxed);
+    }
+
+    /// Whether it is shut.
+    pub fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Relaxed)
     }
 }
 

@@ -86,6 +86,11 @@ impl Page {
         &self.rows
     }
 
+    /// The wall that lets the fewest connections through.
+    pub fn decisive(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| Some(row.wall) == self.decides)
+    }
+
     /// How many connections this host can hold, and which wall decides.
     pub fn sentence(&self) -> String {
         let role = match self.role {

@@ -188,6 +188,8 @@ pub struct ServerSummary {
     pub live_at_stop: u64,
     /// The most connections seen at once, at the end of any stats interval.
     pub peak_live: u64,
+    /// The limit on memory for which connections were last refused, as a line; `None` if none was.
+    pub memory_wall: Option<String>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

@@ -5,6 +5,7 @@ mod connections;
 mod demo;
 mod limits;
 mod lossy;
+mod memory;
 mod options;
 mod report;
 mod steer;

@@ -438,6 +438,8 @@ pub fn has_server_names(document: &Value) {
         "accepted",
         "closed",
         "refused",
+        "refused_for_memory",
+        "memory_wall",
         "slow_readers",
         "messages",
         "bytes",

@@ -1,0 +1,107 @@
+//! What `doctor` and `tune` are asked: a goal for this host.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{AddressBlock, PortArguments, address_block};
+use crate::error::{Error, Result};
+use crate::host::{Cores, Host};
+use crate::plan::{Goal, Role, Routes};
+
+#[derive(Debug, Args)]
+pub struct GoalArguments {
+    /// Which end of the connections this host is; `both` is a demo over loopback. By default
+    /// `client` if --target-ip is given, else `both`.
+    #[arg(long, value_enum)]
+    pub role: Option<RoleName>,
+    /// Connections in all.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub connections: u64,
+    #[command(flatten)]
+    pub ports: PortArguments,
+    /// Addresses of the server, separated by commas: each gives a client all its source ports anew.
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub target_ip: Vec<IpAddr>,
+    /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
+    pub source_ip: Vec<AddressBlock>,
+    /// Use the first N cores this process may run on; all by default.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    Server,
+    Client,
+    Both,
+}
+
+impl GoalArguments {
+    pub fn goal(&self, host: &Host) -> Result<Goal> {
+        if self.connections == 0 || self.connections > u64::from(u32::MAX) {
+            let saw = format!("--connections {}", self.connections);
+            return Err(Error::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
+        }
+        let targets = match self.target_ip.as_slice() {
+            [] => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            given => given.to_vec(),
+        };
+        let role = match self.role {
+            Some(RoleName::Server) => Role::Server,
+            Some(RoleName::Client) => Role::Client,
+            Some(RoleName::Both) => Role::Both,
+            None if self.target_ip.is_empty() => Role::Both,
+            None => Role::Client,
+        };
+        Ok(Goal {
+            role,
+            connections: self.connections,
+            routes: Routes {
+                targets,
+                ports: self.ports.ports()?,
+                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
+            },
+            cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    #[command(flatten)]
+    pub goal: GoalArguments,
+    /// Write the page as JSON to FILE; without FILE, or as -, to standard output.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct TuneArguments {
+    #[command(flatten)]
+    pub goal: GoalArguments,
+    /// `extreme` also prints the kernel command line with which a small server holds most.
+    #[arg(long, value_enum, default_value_t = Profile::Standard)]
+    pub profile: Profile,
+    /// Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json.
+    #[arg(long)]
+    pub apply: bool,
+    /// Set them now, and write them to /etc/sysctl.d/99-c1m.conf and, where a limit is too low,
+    /// /etc/security/limits.d/99-c1m.conf, for the next boot.
+    #[arg(long)]
+    pub persist: bool,
+    /// Restore exactly what was there before the first --apply or --persist, files included.
+    #[arg(long, conflicts_with_all = ["apply", "persist", "for_article"])]
+    pub revert: bool,
+    /// Print the settings of the article's kind, with what is wrong with each, and change nothing.
+    #[arg(long, conflicts_with_all = ["apply", "persist"])]
+    pub for_article: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    Standard,
+    Extreme,
+}

@@ -1,0 +1,23 @@
+//! `c1m doctor`: the page, and whether the goal fits.
+
+use super::Ended;
+use super::args::DoctorArguments;
+use super::out::{Target, say};
+use crate::doctor;
+use crate::error::Result;
+use crate::host::Host;
+
+/// Judges this host.
+pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
+    let host = Host::here();
+    let goal = arguments.goal.goal(&host)?;
+    let target = arguments.json.as_deref().map(Target::open).transpose()?;
+    let page = doctor::examine(&host, &goal);
+    if !target.as_ref().is_some_and(Target::is_stdout) {
+        say(page.text().trim_end());
+    }
+    if let Some(mut target) = target {
+        target.write_json(&page)?;
+    }
+    Ok(if page.fits() { Ended::Well } else { Ended::Short })
+}

@@ -1,0 +1,86 @@
+//! `c1m tune`: what would change and why; applied, persisted and reverted on demand.
+
+use super::Ended;
+use super::args::{Profile, TuneArguments};
+use super::out::say;
+use crate::error::Result;
+use crate::host::Host;
+use crate::knobs::{self, Limits, Setting, boot};
+use crate::plan::Goal;
+use crate::tune;
+use crate::words::count;
+
+/// The settings of the article's kind, each commented out.
+const FOR_ARTICLE: &str = include_str!("../../tuning/article.conf");
+
+/// Prints, applies or reverts.
+pub fn run(arguments: &TuneArguments) -> Result<Ended> {
+    let host = Host::here();
+    if arguments.for_article {
+        say(FOR_ARTICLE.trim_end());
+        return Ok(Ended::Well);
+    }
+    if arguments.revert {
+        return revert(&host);
+    }
+    let goal = arguments.goal.goal(&host)?;
+    let settings = knobs::settings(&host, &goal);
+    let limits = knobs::limits(&goal);
+    show(&settings, limits.filter(|_| arguments.persist), &goal);
+    if arguments.profile == Profile::Extreme {
+        show_boot(&goal);
+    }
+    if arguments.apply || arguments.persist {
+        tune::apply(&host, &settings, arguments.persist.then(|| limits.unwrap_or_default()))?;
+        say(if arguments.persist {
+            "applied, and written to /etc for the next boot; `c1m tune --revert` undoes both"
+        } else {
+            "applied until the next boot; `c1m tune --revert` undoes it"
+        });
+    } else if !settings.is_empty() {
+        say("nothing was changed: --apply sets these now, --persist also for the next boot");
+    }
+    Ok(Ended::Well)
+}
+
+fn show(settings: &[Setting], limits: Option<Limits>, goal: &Goal) {
+    if settings.is_empty() {
+        say(format!("no setting of this host stands in the way of {} connections", count(goal.connections)));
+    }
+    for setting in settings {
+        let spaced = |text: &str| if text.is_empty() { "(empty)".to_owned() } else { text.replace('\t', " ") };
+        say(format!("{}\n  - {}\n  + {}", setting.name, spaced(&setting.now), spaced(&setting.then)));
+        say(format!("    {}", setting.reason));
+    }
+    for line in limits.iter().flat_map(|limits| limits.lines().lines().map(str::to_owned).collect::<Vec<_>>()) {
+        say(format!("/etc/security/limits.d/99-c1m.conf\n  + {line}"));
+    }
+}
+
+fn show_boot(goal: &Goal) {
+    let parameters = boot::parameters(goal);
+    say("\nkernel command line, for a machine that does nothing else (tuning/cmdline.md); c1m does not set it:");
+    for parameter in &parameters {
+        let saves = parameter.bytes.map_or("           ".to_owned(), |bytes| format!("{bytes:>4} bytes "));
+        say(format!("  {:<28}{saves} {}", parameter.text, parameter.reason));
+    }
+    let line: Vec<&str> = parameters.iter().map(|parameter| parameter.text.as_str()).collect();
+    say(format!("  GRUB_CMDLINE_LINUX=\"{}\"\n", line.join(" ")));
+}
+
+fn revert(host: &Host) -> Result<Ended> {
+    let Some(reverted) = tune::revert(host)? else {
+        say("nothing to revert: c1m tune has changed nothing here, or it is reverted already");
+        return Ok(Ended::Well);
+    };
+    for (name, value) in &reverted.settings {
+        say(format!("{name} = {}", value.replace('\t', " ")));
+    }
+    for name in &reverted.gone {
+        say(format!("{name}: this host has it no more"));
+    }
+    for path in &reverted.files {
+        say(format!("{} is as it was", path.display()));
+    }
+    Ok(Ended::Well)
+}

@@ -1,0 +1,33 @@
+//! The kernel command line of a small machine that does nothing but hold connections.
+
+use crate::plan::Goal;
+
+/// A parameter of the kernel's command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// As it is typed.
+    pub text: String,
+    /// Bytes it saves of each connection's end, measured with kernel 6.1; `None` where it saves
+    /// nothing that depends on the connections.
+    pub bytes: Option<u64>,
+    /// What it does.
+    pub reason: &'static str,
+}
+
+/// The parameters for a goal.
+pub fn parameters(goal: &Goal) -> Vec<Parameter> {
+    let of = |text: &str, bytes, reason| Parameter { text: text.to_owned(), bytes, reason };
+    let sockets = goal.connections * goal.role.ends();
+    vec![
+        of("slub_min_order=4", Some(70), "larger slabs waste less behind their last object"),
+        of("slub_max_order=6", None, "lets the allocator choose still larger ones"),
+        of("cgroup_disable=memory", Some(64), "no accounting of each object to a cgroup"),
+        of("lsm=capability", Some(72), "no security modules, and no blobs of theirs on sockets, inodes and files"),
+        of("swiotlb=noforce", None, "no 64 MiB bounce buffer for devices that cannot reach all memory"),
+        of(
+            &format!("thash_entries={}", sockets.div_ceil(2).next_power_of_two()),
+            None,
+            "short chains in the table of connections; a small machine makes few",
+        ),
+    ]
+}

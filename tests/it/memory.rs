@@ -1,0 +1,114 @@
+//! Memory that runs short: a server that stops admitting in time, and keeps what it holds.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use c1m::footprint::{End, Family};
+use c1m::host::Host;
+
+use crate::support::*;
+
+/// A memory cgroup of the test's own, with a limit; removed when this is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes one with v1 or v2, whichever has the memory controller here; `None`, with a line that
+    /// says so, where that is not allowed.
+    fn with_limit(bytes: u64) -> Option<Cgroup> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (top, limit) =
+            if v1.exists() { (v1, "memory.limit_in_bytes") } else { (Path::new("/sys/fs/cgroup"), "memory.max") };
+        let made = Cgroup(top.join(format!("c1m-test-{}", std::process::id())));
+        let written = fs::create_dir(&made.0).and_then(|()| fs::write(made.0.join(limit), bytes.to_string()));
+        match written {
+            Ok(()) => Some(made),
+            Err(why) => {
+                // Past the capture of a test's output: who runs the tests must see it.
+                let _ = writeln!(std::io::stderr(), "SKIPPED: no memory cgroup can be made ({why})");
+                None
+            }
+        }
+    }
+
+    /// A command that a shell runs after it has moved itself into the group.
+    fn command(&self) -> std::process::Command {
+        c1m_after(&format!("echo $$ > {}/cgroup.procs", self.0.display()))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel takes the rings of an ended process apart in the background.
+        eventually("the cgroup is empty", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
+    }
+}
+
+/// Checks that a client of more than fits got what fits, all of it live to the end.
+fn is_cut_short(run: &ClientRun, at_least: u64) {
+    assert_eq!(run.finished.code(), 1, "{}{}", run.finished.out, run.finished.err);
+    assert!(run.number("live") >= at_least && run.number("failed") > 0, "{}", run.json);
+    assert_eq!(run.cause("ECONNRESET") + run.cause("EPIPE"), run.number("failed"), "{}", run.json);
+    for audit in run.json["audits"].as_array().unwrap() {
+        assert_eq!(["live", "lost", "wrong"].map(|name| number(audit, name)), [run.number("live"), 0, 0], "{audit}");
+    }
+}
+
+#[test]
+fn a_server_refuses_before_its_cgroup_is_full_and_admits_again_when_memory_comes_back() {
+    let Some(cgroup) = Cgroup::with_limit(40 << 20) else { return };
+    // Some 10 MiB beyond the reserve: 2,500 to 7,500 connections at 3,900 to 1,500 bytes.
+    let arguments = "--max-connections 40000 --memory-reserve 24MiB --stats-interval 50ms --json -";
+    let server = Server::start_as(cgroup.command(), 10, arguments);
+    let run = client(&format!("{} --connections 30000 --close rst", server.at()));
+    is_cut_short(&run, 1_000);
+    eventually("memory came back", || {
+        server.running.err().contains("memory suffices again: new connections are admitted")
+    });
+    client(&format!("{} --connections 500 --close rst", server.at())).held(500);
+    let finished = server.stop();
+    let said: Vec<&str> = finished.err.lines().filter(|line| line.contains("left, 24.0 MiB reserved")).collect();
+    assert!(said.first().is_some_and(|line| line.contains("/memory.")), "{}", finished.err);
+    let totals = finished.last_document();
+    let refused = ["refused", "refused_for_memory"].map(|name| number(&totals, name));
+    assert!(refused[0] == refused[1] && refused[0] > 0, "{totals}");
+    assert!(totals["memory_wall"].as_str().is_some_and(|wall| wall.contains("24.0 MiB reserved")), "{totals}");
+    assert_eq!(number(&totals, "accepted"), run.number("live") + 500, "{totals}");
+}
+
+#[test]
+fn a_host_with_less_than_the_reserve_gets_no_connection_and_is_told_why() {
+    let server = Server::start(1, "--memory-reserve 99.9% --json -");
+    let run = client(&format!("{} --connections 20", server.at()));
+    assert_eq!((run.number("live"), run.number("failed")), (0, 20), "{}", run.json);
+    let finished = server.stop();
+    assert!(finished.err.contains("memory of this host: "), "{}", finished.err);
+    let totals = finished.last_document();
+    assert_eq!(
+        ["accepted", "refused", "refused_for_memory"].map(|name| number(&totals, name)),
+        [0, 20, 20],
+        "{totals}"
+    );
+}
+
+#[test]
+fn without_a_reserve_memory_is_nobodys_business() {
+    let server = Server::start(1, "--memory-reserve 0 --json -");
+    client(&format!("{} --connections 20", server.at())).held(20);
+    let totals = server.stop().last_document();
+    assert_eq!((number(&totals, "refused_for_memory"), totals["memory_wall"].is_null()), (0, true), "{totals}");
+}
+
+#[test]
+fn this_host_has_memory_and_a_kernel_to_predict_from() {
+    let host = Host::here();
+    let memory = host.memory().unwrap();
+    assert!(memory.usable <= memory.total && memory.usable > 0, "{memory:?}");
+    let kernel = host.memory_kernel();
+    for (end, family) in [(End::Server, Family::V4), (End::Client, Family::V6)] {
+        // No kernel that runs us makes a connection of less or of more.
+        let each = kernel.per_end(end, family);
+        assert!((3_000.0..8_000.0).contains(&each.host), "{kernel:?} {each:?}");
+        assert!(each.hidden > 0.0 && each.hidden < each.host, "{each:?}");
+    }
+}
