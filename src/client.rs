@@ -39,7 +39,7 @@ pub enum Audit {
 pub enum Course {
     /// An audit, holding for so long, and a second audit.
     Fixed(Duration),
-    /// Holds until its owner sends a `Notice::Audit` or a `Notice::Close`, and then does that.
+    /// Holds until its owner sends a `Notice::Audit`, `Notice::Report` or `Notice::Close`, and then does that.
     Steered,
 }
 
@@ -98,6 +98,8 @@ pub enum Phase {
     Hold,
     /// The end of a hold: sending nothing more, until what was sent is answered or given up.
     Settle,
+    /// Telling what was measured so far.
+    Report,
     /// Closing.
     Close,
     /// Ending the shard.
@@ -114,7 +116,8 @@ impl Phase {
             Phase::Settle => 3,
             Phase::Close => 4,
             Phase::Quit => 5,
-            Phase::Audit(round) => round.saturating_add(5),
+            Phase::Report => 6,
+            Phase::Audit(round) => round.saturating_add(6),
         }
     }
 
@@ -126,7 +129,8 @@ impl Phase {
             3 => Phase::Settle,
             4 => Phase::Close,
             5 => Phase::Quit,
-            audit => Phase::Audit(audit - 5),
+            6 => Phase::Report,
+            audit => Phase::Audit(audit - 6),
         }
     }
 
@@ -138,6 +142,7 @@ impl Phase {
             Phase::Audit(_) => "audit",
             Phase::Hold => "hold",
             Phase::Settle => "settle",
+            Phase::Report => "report",
             Phase::Close => "close",
             Phase::Quit => "quit",
         }
@@ -167,6 +172,9 @@ pub enum Notice {
     ShardEnded(usize),
     /// Sent by the owner of a steered client: an audit, after what was sent for before.
     Audit,
+    /// Sent by the owner of a steered client: tell what was measured so far, after what was sent for
+    /// before.
+    Report,
     /// Sent by the owner of a steered client: close, after what was sent for before. It has then
     /// done all that was asked.
     Close,
@@ -184,6 +192,11 @@ pub trait Observer {
     fn progress(&mut self, _phase: Phase, _elapsed: Duration, _progress: &ProgressSnapshot, _ended: bool) {}
     /// An audit is complete, and every connection still stands. An error ends the run.
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
+        Ok(())
+    }
+    /// What the run came to so far, as the owner of a steered client asked; nothing is closed yet.
+    /// An error ends the run.
+    fn reported(&mut self, _summary: &Summary) -> Result<()> {
         Ok(())
     }
 }
@@ -206,7 +219,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Runs a client from plan to close. `notices` is the receiving end of `sender`; through a clone of
 /// it the owner may send `Notice::Stop`, and steer a client whose course is `Course::Steered` with
-/// `Notice::Audit` and `Notice::Close`, both from the start on.
+/// `Notice::Audit`, `Notice::Report` and `Notice::Close`, all from the start on.
 pub fn run(
     options: &Options,
     observer: &mut dyn Observer,
@@ -216,14 +229,13 @@ pub fn run(
     let planned = plan(options, &host)?;
     ring::probe()?;
     observer.planned(&planned, options);
-    let before = host.net_counters();
-    let mut fleet = Fleet::launch(options, &planned, &sender, notices)?;
+    let mut fleet = Fleet::launch(options, &planned, &host, &sender, notices)?;
     let mut summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
-    let shards = fleet.join();
     if let Ok(summary) = &mut summary {
-        summary.counters = host::moved(&before, &host.net_counters());
+        summary.counters = fleet.counters();
     }
+    let shards = fleet.join();
     // A shard's own error says more than what its end looked like from here.
     let shards = shards?;
     let mut summary = summary?;
@@ -293,17 +305,32 @@ struct Fleet {
     /// Audits that the owner has sent for.
     rounds: u32,
     stopping: bool,
+    /// Both ends of what shards measured so far.
+    measured: (mpsc::Sender<(usize, ShardSummary)>, mpsc::Receiver<(usize, ShardSummary)>),
+    host: Host,
+    /// The network stack's counters at the start.
+    before: NetCounters,
 }
 
 impl Fleet {
     fn launch(
         options: &Options,
         planned: &Planned,
+        host: &Host,
         sender: &mpsc::Sender<Notice>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
-        let (course, ahead) = (options.course, options.course.phases(options.audit));
-        let mut fleet = Fleet { shards: Vec::new(), notices, course, ahead, rounds: 0, stopping: false };
+        let mut fleet = Fleet {
+            shards: Vec::new(),
+            notices,
+            course: options.course,
+            ahead: options.course.phases(options.audit),
+            rounds: 0,
+            stopping: false,
+            measured: mpsc::channel(),
+            host: host.clone(),
+            before: host.net_counters(),
+        };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -330,6 +357,7 @@ impl Fleet {
                 options: options.clone(),
                 progress: progress.clone(),
                 notices: sender.clone(),
+                measured: self.measured.0.clone(),
             };
             let remote = Remote::new()?;
             let net = NetPlan {
@@ -347,7 +375,7 @@ impl Fleet {
             };
             let name = format!("c1m-client-{index}");
             let running =
-                shard::spawn(&name, *core, remote.clone(), net, move |_| opening.begin(), driver::Dialing::finish)?;
+                shard::spawn(&name, *core, remote.clone(), net, move |_| opening.begin(), |dialing| dialing.measured())?;
             self.shards.push((remote, progress, running));
         }
         Ok(())
@@ -361,6 +389,20 @@ impl Fleet {
 
     fn progress(&self) -> ProgressSnapshot {
         self.shards.iter().map(|(_, progress, _)| progress.snapshot()).sum()
+    }
+
+    /// How far the network stack's counters moved so far.
+    fn counters(&self) -> NetCounters {
+        host::moved(&self.before, &self.host.net_counters())
+    }
+
+    /// Shows the observer what came of the run so far: every shard has just told.
+    fn report(&mut self, summary: &mut Summary, observer: &mut dyn Observer) -> Result<()> {
+        let mut parts: Vec<_> = self.measured.1.try_iter().collect();
+        parts.sort_by_key(|(shard, _)| *shard);
+        summary.shards = parts.into_iter().map(|(_, measured)| measured).collect();
+        summary.counters = self.counters();
+        observer.reported(summary)
     }
 
     fn join(self) -> Result<Vec<ShardSummary>> {
@@ -394,10 +436,17 @@ impl Fleet {
                 break;
             }
             let (_, progress) = self.phase(phase, options, observer)?;
-            let Some(round) = phase.round().filter(|_| !self.stopping) else { continue };
-            let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
-            summary.audits.push(result);
-            failed = observer.audited(&result);
+            match phase {
+                _ if self.stopping => {}
+                Phase::Audit(round) => {
+                    let ProgressSnapshot { audited: live, lost, wrong, .. } = progress;
+                    let result = AuditResult { round, live, lost, wrong };
+                    summary.audits.push(result);
+                    failed = observer.audited(&result);
+                }
+                Phase::Report => failed = self.report(&mut summary, observer),
+                _ => {}
+            }
             if failed.is_err() {
                 self.close_next();
             }
@@ -459,6 +508,7 @@ impl Fleet {
                     self.rounds += 1;
                     self.steer(Phase::Audit(self.rounds));
                 }
+                Ok(Notice::Report) => self.steer(Phase::Report),
                 Ok(Notice::Close) => self.steer(Phase::Close),
                 Ok(Notice::Stop) => {
                     self.stopping = true;

@@ -62,6 +62,8 @@ pub struct Opening {
     pub progress: Arc<Progress>,
     /// Told when a phase is done, and when the shard ends.
     pub notices: mpsc::Sender<Notice>,
+    /// Takes what was measured so far, with the shard's number, when that is asked for.
+    pub measured: mpsc::Sender<(usize, ShardSummary)>,
 }
 
 impl Opening {
@@ -83,7 +85,7 @@ impl Opening {
             round: 0,
             window: Window::default(),
             scratch: Vec::new(),
-            before_close: ProgressSnapshot::default(),
+            before_close: None,
             connect: Latency::new()?,
             connect_service: Latency::new()?,
             retransmitted: Latency::new()?,
@@ -132,7 +134,7 @@ pub struct Dialing {
     round: u32,
     window: Window,
     scratch: Vec<u8>,
-    before_close: ProgressSnapshot,
+    before_close: Option<ProgressSnapshot>,
     connect: Latency,
     connect_service: Latency,
     retransmitted: Latency,
@@ -246,6 +248,7 @@ impl Driver for Dialing {
             Phase::Audit(_) => self.ask(net, now)?,
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
+            Phase::Report => self.report(),
             Phase::Close => self.close(net)?,
         };
         if turn == Turn::Done {
@@ -263,20 +266,26 @@ impl Driver for Dialing {
 }
 
 impl Dialing {
-    /// What the shard measured.
-    pub fn finish(self) -> ShardSummary {
+    /// What the shard measured; its counts are those of before closing.
+    pub fn measured(&self) -> ShardSummary {
         ShardSummary {
             core: self.is.core,
             requested: self.is.numbers.end - self.is.numbers.start,
-            progress: self.before_close,
-            connect: self.connect,
-            connect_service: self.connect_service,
-            retransmitted: self.retransmitted,
-            echo: self.echo,
-            echo_service: self.echo_service,
-            audit: self.audit,
-            causes: self.causes,
+            progress: self.before_close.unwrap_or_else(|| self.is.progress.snapshot()),
+            connect: self.connect.clone(),
+            connect_service: self.connect_service.clone(),
+            retransmitted: self.retransmitted.clone(),
+            echo: self.echo.clone(),
+            echo_service: self.echo_service.clone(),
+            audit: self.audit.clone(),
+            causes: self.causes.clone(),
         }
+    }
+
+    fn report(&self) -> Turn {
+        // Nobody listens any more when the run has failed elsewhere.
+        let _ = self.is.measured.send((self.is.index, self.measured()));
+        Turn::Done
     }
 
     fn begin(&mut self, phase: Phase, now: Instant) {
@@ -293,7 +302,7 @@ impl Dialing {
                     self.is.options.interval.map(|interval| progress.live.get() as f64 / interval.as_secs_f64());
                 (self.pace, self.sent) = (Pace::new(now, every), 0);
             }
-            Phase::Close => self.before_close = progress.snapshot(),
+            Phase::Close => self.before_close = Some(progress.snapshot()),
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of every guest. Three serial ports: ttyS0 is the console (its log says why a
 # guest died), ttyS1 carries events out and commands in, ttyS2 memory figures.
-/bin/busybox mkdir -p /bin /sbin /dev /proc /sys /run /tmp
+/bin/busybox mkdir -p /bin /sbin /dev /proc /sys /run /tmp /var/lib /etc
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t devtmpfs dev /dev

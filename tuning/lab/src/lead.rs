@@ -100,6 +100,9 @@ impl Lab {
         if self.plan.kill
             && let Some(victim) = kept.pop()
         {
+            // What it measured would be gone with it.
+            self.tell(&[victim], "report");
+            self.wait("report", STILL, &[victim], |client| client.document.is_some())?;
             story.survivors = Some(self.audit_with_a_kill(&kept, victim)?);
             story.killed = Some(self.guests[victim].name.clone());
         }

@@ -55,7 +55,7 @@ pub struct Machine {
     pub refused_for_memory: u64,
     /// Audits that are complete.
     pub audits: Vec<AuditResult>,
-    /// The final document of its program.
+    /// What its program came to, at its end or when it was asked last.
     pub document: Option<Value>,
     /// The exit code of its program.
     pub exit: Option<i64>,
@@ -97,6 +97,7 @@ impl Machine {
                     *figure = number(name).unwrap_or(*figure);
                 }
             }
+            "report" => self.document = said.get("result").cloned(),
             "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),
             "exited" => self.exit = said.get("code").and_then(Value::as_i64),
             _ => {}

@@ -41,6 +41,9 @@ use report::{Report, Setting, Story};
 /// Memory that the host needs beside the guests, in MiB.
 const HOST_MEMORY_MIB: u64 = 1024;
 
+/// How a client is led. On a busy host, translated guests may stand still for seconds.
+const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s";
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -66,13 +69,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let folder = folder(&arguments.out, &stamp)?;
     let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &programs, &folder)?;
+    let profile = arguments.profile;
     let setting = Setting {
         started: stamp,
         accelerator,
         kernel: kernel.release.clone(),
-        profile: arguments.profile,
-        server_command_line: arguments.profile.command_line(&arguments.append),
-        client_command_line: arguments.profile.command_line(""),
+        profile,
+        server_command_line: profile.command_line(c1m::plan::Role::Server, plan.connections(), &arguments.append),
+        client_command_line: profile.command_line(c1m::plan::Role::Client, plan.share, ""),
         server: plan.server,
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -103,10 +107,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
 /// Refuses a run that would drive the host itself out of memory.
 fn check_memory(plan: &Plan) -> Result<()> {
     let need = plan.memory_mib() + HOST_MEMORY_MIB;
-    let have = c1m::host::Host::here().memory_available().map_or(u64::MAX, |bytes| bytes >> 20);
+    // Every limit counts: this may be a container.
+    let left = c1m::host::Host::here().memory_left();
+    let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);
     if have < need {
         return Err(Error::host(
-            format!("{have} MiB of memory available"),
+            format!("{have} MiB of memory left"),
             format!("the machines take up to {need} MiB"),
             "free some, or try --quick, --server-memory, --client-memory",
         ));
@@ -153,9 +159,9 @@ fn roles(plan: &Plan, sockets: &Path) -> Vec<(Role, Vec<Link>)> {
         let role = Role {
             name: "client",
             addresses: vec![format!("10.0.{client}.2/24")],
-            command: format!("c1m client --target-ip {server} --connections {} --steer --json - --connect-timeout 60s --reply-timeout 60s", plan.share),
+            command: format!("c1m client --target-ip {server} --connections {} {CLIENT}", plan.share),
+            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {}", plan.share),
             server,
-            tune: String::new(),
         };
         all.push((role, vec![Link { path, listens: false }]));
     }
@@ -164,7 +170,7 @@ fn roles(plan: &Plan, sockets: &Path) -> Vec<(Role, Vec<Link>)> {
         addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
         server: String::new(),
         command: format!("c1m server --max-connections {} --json -", plan.connections()),
-        tune: String::new(),
+        tune: format!("c1m tune --apply --role server --connections {}", plan.connections()),
     };
     all.insert(0, (role, server_links));
     all

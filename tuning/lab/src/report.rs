@@ -180,8 +180,7 @@ fn verdict(plan: &Plan, lab: &Lab, story: &Story, ended: &std::result::Result<()
     let least = server.least_free.unwrap_or(0);
     let mut short = Vec::new();
     if server.refused_for_memory > 0 {
-        let (live, refused) = (count(server.live.max(story.all.as_ref().map_or(0, |p| p.live))), count(server.refused_for_memory));
-        short.push(format!("server: memory: it stopped accepting at {live} connections to keep its reserve free, and refused {refused}"));
+        short.push(refused(server, story));
     }
     if let Some(all) = &story.all {
         if all.live != plan.connections() {
@@ -204,6 +203,14 @@ fn verdict(plan: &Plan, lab: &Lab, story: &Story, ended: &std::result::Result<()
         return (false, short.join("; "), None);
     }
     (true, format!("held: {} connections live in the audit of all, 0 failed", count(plan.connections())), None)
+}
+
+/// That the server stopped accepting to keep memory free, and how far it had got.
+fn refused(server: &Machine, story: &Story) -> String {
+    let live = count(story.all.as_ref().map_or(server.live, |proof| proof.live));
+    let wall = server.document.as_ref().and_then(|document| document["memory_wall"].as_str()).unwrap_or("memory");
+    let refused = count(server.refused_for_memory);
+    format!("server: out of memory to give: it holds {live} connections and refused {refused} more ({wall})")
 }
 
 fn clients(lab: &Lab) -> Result<Option<ClientDocument>> {
