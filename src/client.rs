@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::{self, Cores, Host, NetCounters, Raised, raise_limits};
+use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
+use crate::knobs::{self, Evidence, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
@@ -229,18 +231,25 @@ pub fn run(
     let planned = plan(options, &host)?;
     ring::probe()?;
     observer.planned(&planned, options);
-    let mut fleet = Fleet::launch(options, &planned, &host, &sender, notices)?;
-    let mut summary = fleet.lead(options, observer);
+    let watch = Watch::begin(&host);
+    let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
+    let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
-    if let Ok(summary) = &mut summary {
-        summary.counters = fleet.counters();
-    }
+    let evidence = fleet.watch.evidence(Causes::new());
     let shards = fleet.join();
     // A shard's own error says more than what its end looked like from here.
     let shards = shards?;
     let mut summary = summary?;
-    summary.shards = shards;
+    conclude(&mut summary, shards, evidence);
     Ok(summary)
+}
+
+/// Adds to a summary what its shards measured and what the host went through meanwhile.
+fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evidence) {
+    summary.shards = shards;
+    evidence.causes = summary.causes();
+    summary.walls = knobs::explain(&evidence);
+    summary.counters = evidence.moved;
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -298,6 +307,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
 /// The shards of a running client, and where they are led.
 struct Fleet {
     shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
+    watch: Watch,
     notices: mpsc::Receiver<Notice>,
     course: Course,
     /// The phases to come after this one.
@@ -307,30 +317,19 @@ struct Fleet {
     stopping: bool,
     /// Both ends of what shards measured so far.
     measured: (mpsc::Sender<(usize, ShardSummary)>, mpsc::Receiver<(usize, ShardSummary)>),
-    host: Host,
-    /// The network stack's counters at the start.
-    before: NetCounters,
 }
 
 impl Fleet {
     fn launch(
         options: &Options,
         planned: &Planned,
-        host: &Host,
+        watch: Watch,
         sender: &mpsc::Sender<Notice>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
-        let mut fleet = Fleet {
-            shards: Vec::new(),
-            notices,
-            course: options.course,
-            ahead: options.course.phases(options.audit),
-            rounds: 0,
-            stopping: false,
-            measured: mpsc::channel(),
-            host: host.clone(),
-            before: host.net_counters(),
-        };
+        let (course, ahead) = (options.course, options.course.phases(options.audit));
+        let measured = mpsc::channel();
+        let mut fleet = Fleet { shards: Vec::new(), watch, notices, course, ahead, rounds: 0, stopping: false, measured };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -391,17 +390,12 @@ impl Fleet {
         self.shards.iter().map(|(_, progress, _)| progress.snapshot()).sum()
     }
 
-    /// How far the network stack's counters moved so far.
-    fn counters(&self) -> NetCounters {
-        host::moved(&self.before, &self.host.net_counters())
-    }
-
     /// Shows the observer what came of the run so far: every shard has just told.
     fn report(&mut self, summary: &mut Summary, observer: &mut dyn Observer) -> Result<()> {
         let mut parts: Vec<_> = self.measured.1.try_iter().collect();
         parts.sort_by_key(|(shard, _)| *shard);
-        summary.shards = parts.into_iter().map(|(_, measured)| measured).collect();
-        summary.counters = self.counters();
+        let shards = parts.into_iter().map(|(_, measured)| measured).collect();
+        conclude(summary, shards, self.watch.evidence(Causes::new()));
         observer.reported(summary)
     }
 
@@ -417,6 +411,7 @@ impl Fleet {
             shards: Vec::new(),
             audits: Vec::new(),
             counters: NetCounters::new(),
+            walls: Vec::new(),
             ramp: Duration::ZERO,
             ramped: 0,
             close: Duration::ZERO,
@@ -519,7 +514,10 @@ impl Fleet {
                 }
                 // A hold is over, and its end is shown in a moment.
                 Err(RecvTimeoutError::Timeout) if patience < TICK => {}
-                Err(RecvTimeoutError::Timeout) => observer.progress(phase, start.elapsed(), &self.progress(), false),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.watch.look();
+                    observer.progress(phase, start.elapsed(), &self.progress(), false);
+                }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
         }

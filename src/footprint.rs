@@ -368,7 +368,8 @@ pub struct Load {
 pub struct Footprint {
     /// All of it. For the host: what MemFree loses when no cache gives way.
     pub total: f64,
-    /// Of these, what MemAvailable goes on counting as available.
+    /// Of these, what MemAvailable goes on counting as available; it counts half of it while
+    /// reclaimable slab is below twice the low watermark.
     pub hidden: f64,
     /// Of these, what each process takes, and the local ports.
     pub fixed: f64,

@@ -11,7 +11,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
 
-pub use memory::{Memory, MemoryCgroup, MemoryLeft};
+pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 
 /// A host whose /proc stands below a root.

@@ -14,15 +14,17 @@
 //! ```text
 //!  5  main  cli                           what was typed; the only place that prints
 //!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
+//!     doctor  tune                        host × goal, judged wall by wall; knobs turned, and back
 //!  3  report                              a summary as text, JSON, .hgrm; JSON read back and merged
-//!  2  shard ── net      listener  host    one core: executor and pump ── its connections; sockets;
-//!                                         /proc and limits
+//!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
+//!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;
 //!                                         rlimits, eventfd, TCP_INFO
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
 //!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
 //!     footprint                           why connections fail; what memory they take
-//!  0  limits  error  token                every constant; errors by whose fault; `user_data`
+//!  0  limits  error  token  words         every constant; errors by whose fault; `user_data`;
+//!                                         how numbers are written
 //! ```
 //!
 //! Server and client are two [`shard::Driver`]s of the same [`net::Net`].

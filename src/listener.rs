@@ -1,9 +1,9 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::time::Instant;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{AFTERLIFE, LOOK_AGAIN};
@@ -30,6 +30,17 @@ pub fn check_free(bind: IpAddr, ports: Ports) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Stops listening: the kernel drops whoever waits in the accept queue, and refuses whoever comes,
+/// without memory for either. The port stays ours.
+pub fn deafen(socket: &TcpListener) -> std::io::Result<()> {
+    SockRef::from(socket).shutdown(Shutdown::Read)
+}
+
+/// Listens again after `deafen`.
+pub fn listen_again(socket: &TcpListener, backlog: i32) -> std::io::Result<()> {
+    SockRef::from(socket).listen(backlog)
 }
 
 fn listen_one(address: SocketAddr, backlog: i32) -> Result<TcpListener> {

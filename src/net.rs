@@ -37,12 +37,12 @@ use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
-pub use terms::{Admission, Gate, How, NetPlan, Why};
+pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     in_flight: usize,
     wanted: usize,
 }
@@ -122,7 +122,7 @@ impl<S: Default> Net<S> {
     }
 
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
-    pub fn listen(&mut self, sockets: Vec<TcpListener>, each: usize) -> Result<()> {
+    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
         self.feed_listeners()
     }
@@ -277,7 +277,7 @@ impl<S: Default> Net<S> {
         if self.row(conn).is_none() {
             return Ok(false);
         }
-        let short = self.gate.is_shut();
+        let short = self.gate.level() != Level::Open;
         let full = self.counters.live.get() >= self.capacity;
         let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
@@ -307,7 +307,8 @@ impl<S: Default> Net<S> {
 
     /// The kernel has no memory or files for accepts: wait a little.
     pub(crate) fn pause_accepts(&mut self, now: Instant) {
-        self.counters.accept_errors.add(1);
+        // Listeners that were shut down fail what was in flight, as they should.
+        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
         self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
     }
 
@@ -333,6 +334,10 @@ impl<S: Default> Net<S> {
             return Ok(());
         }
         self.paused = None;
+        if self.hungry && self.gate.level() == Level::Deaf {
+            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+            return Ok(());
+        }
         if self.hungry { self.feed_listeners() } else { Ok(()) }
     }
 

@@ -3,7 +3,7 @@
 mod reserve;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::token::ConnId;
 
 pub use crate::plan::Reserve;
 pub use reserve::Shortage;
+use reserve::{Doors, Watch};
 
 /// What a server shall be.
 #[derive(Debug, Clone)]
@@ -79,7 +80,8 @@ pub struct Server {
     raised: Raised,
     backlog: i32,
     gate: Gate,
-    watch: reserve::Watch,
+    ears: Vec<Arc<TcpListener>>,
+    watch: Option<Watch>,
 }
 
 impl Server {
@@ -106,10 +108,13 @@ impl Server {
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let gate = Gate::default();
-        let watch = reserve::Watch::start(host, options.memory_reserve, gate.clone(), notices.clone())?;
-        let mut server = Server { shards: Vec::new(), raised, backlog, gate, watch };
+        let mut server = Server { shards: Vec::new(), raised, backlog, gate, ears: Vec::new(), watch: None };
         match server.launch(options, plans, admission, service, notices) {
-            Ok(()) => Ok(server),
+            Ok(()) => {
+                let doors = Doors { gate: server.gate.clone(), ears: server.ears.clone(), backlog };
+                server.watch = Watch::start(host, options.memory_reserve, doors, notices.clone())?;
+                Ok(server)
+            }
             Err(error) => {
                 // A shard that failed says more than what its end looked like from here.
                 server.stop();
@@ -129,6 +134,8 @@ impl Server {
         let (ready, all_ready) = mpsc::channel();
         for (index, plan) in plans.into_iter().enumerate() {
             let sockets = listener::listen(options.bind, &plan.ports, self.backlog)?;
+            let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+            self.ears.extend(sockets.iter().cloned());
             let made = service.clone();
             let start = ShardStart {
                 index,
@@ -175,12 +182,12 @@ impl Server {
 
     /// The limit on memory for which new connections are refused now.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.watch.shortage()
+        self.watch.as_ref().and_then(Watch::shortage)
     }
 
     /// The limit on memory for which connections were last refused.
     pub fn last_shortage(&self) -> Option<Shortage> {
-        self.watch.last_shortage()
+        self.watch.as_ref().and_then(Watch::last_shortage)
     }
 
     /// The counters of each shard, now.
@@ -229,7 +236,7 @@ impl Drop for Ended {
 /// What one shard needs to begin, carried to its thread.
 struct ShardStart {
     index: usize,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Arc<TcpListener>>,
     accepts: usize,
     ready: mpsc::Sender<usize>,
     ended: Ended,

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 27] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
+    ("words", 0),
     ("ring", 1),
     ("sys", 1),
     ("table", 1),
@@ -25,16 +26,20 @@ const LAYERS: [(&str, u8); 23] = [
     ("net", 2),
     ("listener", 2),
     ("host", 2),
+    ("knobs", 2),
     ("report", 3),
     ("server", 4),
     ("client", 4),
+    ("doctor", 4),
+    ("tune", 4),
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 4] = [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan")];
+const NEIGHBOURS: [(&str, &str); 5] =
+    [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan"), ("knobs", "host")];
 
 /// The rooms in which a crate may be named.
 const CRATES: [(&str, &[&str]); 12] = [
@@ -49,7 +54,7 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),
-    ("serde_json", &["report", "cli"]),
+    ("serde_json", &["report", "cli", "tune"]),
 ];
 
 /// Rooms that may hold unsafe code.

@@ -103,8 +103,8 @@ pub struct ServerArguments {
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
     /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the
-    /// host's or of a cgroup's, new connections are reset at once and counted as refused. 0 looks
-    /// at nothing; 24 MiB and 1 % by default.
+    /// host's or of a cgroup's, new connections are reset at once and counted as refused; with
+    /// half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default.
     #[arg(long, value_name = "BYTES|PERCENT", value_parser = reserve)]
     pub memory_reserve: Option<Reserve>,
     /// How often to print a line of figures.

@@ -1,5 +1,6 @@
 //! `c1m server`: start, a line an interval, stop on a signal, totals.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,10 @@ use serde_json::json;
 use super::args::{ServerArguments, ServiceName};
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
+use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{HOST_MEMORY, Host};
+use crate::knobs::{self, Explained, Watch};
 use crate::report::{ServerShard, ServerSummary, json, text};
 use crate::server::{Notice, Options, Server, Shortage};
 use crate::service::{Echo, Sink};
@@ -67,6 +70,9 @@ struct Reporter {
     /// Whether the last line on memory told of a shortage, and how many it said were refused.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
+    watch: Watch,
+    /// Walls that were named already.
+    walls_said: BTreeSet<String>,
 }
 
 impl Reporter {
@@ -80,6 +86,8 @@ impl Reporter {
             peak_live: 0,
             memory_said: (false, 0),
             memory_said_at: None,
+            watch: Watch::begin(&Host::here()),
+            walls_said: BTreeSet::new(),
         }
     }
 
@@ -149,6 +157,7 @@ impl Reporter {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.interval(&server.snapshots());
+                    self.walls();
                     self.memory(&server);
                     next += interval;
                 }
@@ -159,7 +168,9 @@ impl Reporter {
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
         self.peak_live = self.peak_live.max(live_at_stop);
-        let memory_wall = server.last_shortage().as_ref().map(wall);
+        let shortage = server.last_shortage();
+        let mut walls = knobs::explain(&self.watch.evidence(Causes::new()));
+        walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
         server.stop();
         let finals = server.join()?;
@@ -170,7 +181,8 @@ impl Reporter {
             shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
             live_at_stop,
             peak_live: self.peak_live,
-            memory_wall,
+            memory_wall: shortage.as_ref().map(wall),
+            walls,
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })
@@ -195,6 +207,18 @@ impl Reporter {
                 wall(&shortage)
             )),
             None => warn(format!("memory suffices again: new connections are admitted, {held} held")),
+        }
+    }
+
+    /// Names a wall when the evidence first shows it, looking once a second at most.
+    fn walls(&mut self) {
+        if !self.watch.look() {
+            return;
+        }
+        for met in knobs::explain(&self.watch.evidence(Causes::new())) {
+            if self.walls_said.insert(met.wall.clone()) {
+                warn(met.to_string());
+            }
         }
     }
 
@@ -238,6 +262,16 @@ impl Reporter {
 fn wall(shortage: &Shortage) -> String {
     let (have, reserve) = (words::bytes(shortage.have), words::bytes(shortage.reserve));
     format!("{}: {have} left, {reserve} reserved", shortage.wall)
+}
+
+/// A shortage among the walls that were met.
+fn explained(shortage: &Shortage) -> Explained {
+    Explained {
+        wall: if shortage.wall == HOST_MEMORY { "memory" } else { "cgroup memory" }.to_owned(),
+        saw: wall(shortage),
+        means: "new connections were refused so that those that stand can stay".to_owned(),
+        cure: "free memory, raise the limit, or lower --memory-reserve".to_owned(),
+    }
 }
 
 fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {

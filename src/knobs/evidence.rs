@@ -1,6 +1,9 @@
 //! What was seen before, during and after a run, and which wall it points to.
 
-use serde::Serialize;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use super::WALLS;
 use crate::causes::{Cause, Causes};
@@ -57,22 +60,36 @@ pub struct Watch {
     host: Host,
     before: NetCounters,
     peak: Gauges,
+    looked: Instant,
 }
+
+/// How often the gauges are read at most.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Watch {
     /// Begins to watch.
     pub fn begin(host: &Host) -> Watch {
-        Watch { host: host.clone(), before: host.net_counters(), peak: Gauges::read(host) }
+        let (before, peak) = (host.net_counters(), Gauges::read(host));
+        Watch { host: host.clone(), before, peak, looked: Instant::now() }
     }
 
-    /// Looks at the gauges; about once a second is enough.
-    pub fn look(&mut self) {
+    /// Looks at the gauges if the last look is a second ago. Returns whether it did.
+    pub fn look(&mut self) -> bool {
+        let due = self.looked.elapsed() >= LOOK;
+        if due {
+            self.look_now();
+        }
+        due
+    }
+
+    fn look_now(&mut self) {
+        self.looked = Instant::now();
         self.peak = self.peak.highest(Gauges::read(&self.host));
     }
 
     /// What there is to see now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
-        self.look();
+        self.look_now();
         Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes }
     }
 }
@@ -89,10 +106,10 @@ pub struct Evidence {
 }
 
 /// A wall that a run met, from evidence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The wall's name in the table, or `none of this host`.
-    pub wall: &'static str,
+    pub wall: String,
     /// What was seen.
     pub saw: String,
     /// What it means.
@@ -124,10 +141,21 @@ impl Evidence {
     }
 }
 
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}; {}", self.wall, self.saw, self.means, self.cure)
+    }
+}
+
 /// The walls that a run met. Connects that nobody answered, with no wall of this host to blame,
 /// are said to be just that.
 pub fn explain(evidence: &Evidence) -> Vec<Explained> {
-    let met = |name, why: Complaint| Explained { wall: name, saw: why.saw, means: why.means, cure: why.cure };
+    let met = |name: &str, why: Complaint| Explained {
+        wall: name.to_owned(),
+        saw: why.saw,
+        means: why.means,
+        cure: why.cure,
+    };
     let mut walls: Vec<Explained> =
         WALLS.iter().filter_map(|wall| wall.blame(evidence).map(|why| met(wall.name, why))).collect();
     if walls.is_empty() && evidence.timeouts() > 0 {

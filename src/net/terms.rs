@@ -2,7 +2,7 @@
 //! connection ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::error::Errno;
 
@@ -44,21 +44,37 @@ impl Admission {
     }
 }
 
-/// Lets new connections in while it is open, as it is at first. Shards only read it.
+/// Whether new connections are let in. Set from outside the shards, which only read it.
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
-    shut: Arc<AtomicBool>,
+    level: Arc<AtomicU8>,
+}
+
+/// How far a gate is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// New connections are let in.
+    Open = 0,
+    /// They are accepted and reset.
+    Refusing = 1,
+    /// The listeners are shut down: nothing is accepted, and the kernel itself refuses.
+    Deaf = 2,
 }
 
 impl Gate {
-    /// Shuts or opens it.
-    pub fn set(&self, shut: bool) {
-        self.shut.store(shut, Ordering::Relaxed);
+    /// Opens or shuts it.
+    pub fn set(&self, level: Level) {
+        self.level.store(level as u8, Ordering::Relaxed);
     }
 
-    /// Whether it is shut.
-    pub fn is_shut(&self) -> bool {
-        self.shut.load(Ordering::Relaxed)
+    /// How far it is open.
+    pub fn level(&self) -> Level {
+        match self.level.load(Ordering::Relaxed) {
+            0 => Level::Open,
+            1 => Level::Refusing,
+            _ => Level::Deaf,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, Summary};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::NetCounters;
+use crate::knobs::Explained;
 use crate::latency::{Latency, PERCENTILES};
 
 /// A histogram: its figures in microseconds, and all of it.
@@ -136,6 +137,9 @@ pub struct ClientDocument {
     pub retransmitted: u64,
     /// How far counters of the network stack moved.
     pub counters: NetCounters,
+    /// The walls of its host that the run met, from evidence.
+    #[serde(default)]
+    pub walls: Vec<Explained>,
     /// How long the ramp took.
     pub ramp_seconds: f64,
     /// Connections that stood when the ramp ended.
@@ -213,6 +217,7 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         ghosts: summary.ghosts(),
         retransmitted: latencies.retransmitted.count,
         counters: summary.counters.clone(),
+        walls: summary.walls.clone(),
         ramp_seconds: summary.ramp.as_secs_f64(),
         ramped: summary.ramped,
         connects_per_second: summary.connects_per_second(),
@@ -274,6 +279,7 @@ pub struct ServerDocument {
     refused: u64,
     refused_for_memory: u64,
     memory_wall: Option<String>,
+    walls: Vec<Explained>,
     slow_readers: u64,
     messages: u64,
     bytes: u64,
@@ -315,6 +321,7 @@ pub fn server(summary: &ServerSummary) -> ServerDocument {
         refused: total.refused,
         refused_for_memory: total.refused_for_memory,
         memory_wall: summary.memory_wall.clone(),
+        walls: summary.walls.clone(),
         slow_readers: total.slow_readers,
         messages: total.messages,
         bytes: total.bytes_in,

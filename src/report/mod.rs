@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::causes::{Cause, Causes};
 use crate::error::Result;
 use crate::host::NetCounters;
+use crate::knobs::Explained;
 use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
@@ -66,6 +67,8 @@ pub struct Summary {
     pub audits: Vec<AuditResult>,
     /// How far counters of the network stack moved during the run.
     pub counters: NetCounters,
+    /// The walls of this host that the run met, from evidence.
+    pub walls: Vec<Explained>,
     /// How long the ramp took.
     pub ramp: Duration,
     /// Connections that stood when the ramp ended.
@@ -190,6 +193,8 @@ pub struct ServerSummary {
     pub peak_live: u64,
     /// The limit on memory for which connections were last refused, as a line; `None` if none was.
     pub memory_wall: Option<String>,
+    /// The walls of this host that the server met, from evidence.
+    pub walls: Vec<Explained>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

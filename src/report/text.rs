@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::json::{ClientDocument, Latencies, LatencyDocument, Which};
 use super::{AuditResult, EchoSource, ServerSummary};
 use crate::error::Result;
+use crate::knobs::Explained;
 use crate::latency::{Latency, PERCENTILES};
 use crate::words::{bytes, count, time};
 
@@ -94,6 +95,7 @@ pub fn server(summary: &ServerSummary) -> String {
         summary.cpu_seconds.0,
         summary.cpu_seconds.1
     );
+    walls(&mut out, &summary.walls);
     out
 }
 
@@ -165,6 +167,16 @@ fn failures(out: &mut String, document: &ClientDocument) {
     if !moved.is_empty() {
         let hosts = if document.machines.len() > 1 { "these hosts" } else { "this host" };
         let _ = writeln!(out, "\ncounters of {hosts} that moved: {}", moved.join(", "));
+    }
+    walls(out, &document.walls);
+}
+
+fn walls(out: &mut String, walls: &[Explained]) {
+    if !walls.is_empty() {
+        let _ = writeln!(out, "\nwalls met");
+    }
+    for wall in walls {
+        let _ = writeln!(out, "  {wall}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use c1m::footprint::{End, Family};
 use c1m::host::Host;
@@ -10,18 +11,23 @@ use c1m::host::Host;
 use crate::support::*;
 
 /// A memory cgroup of the test's own, with a limit; removed when this is dropped.
-struct Cgroup(PathBuf);
+struct Cgroup {
+    folder: PathBuf,
+    /// The file that sets its limit.
+    limit: PathBuf,
+}
 
 impl Cgroup {
     /// Makes one with v1 or v2, whichever has the memory controller here; `None`, with a line that
     /// says so, where that is not allowed.
     fn with_limit(bytes: u64) -> Option<Cgroup> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let (top, limit) =
             if v1.exists() { (v1, "memory.limit_in_bytes") } else { (Path::new("/sys/fs/cgroup"), "memory.max") };
-        let made = Cgroup(top.join(format!("c1m-test-{}", std::process::id())));
-        let written = fs::create_dir(&made.0).and_then(|()| fs::write(made.0.join(limit), bytes.to_string()));
-        match written {
+        let folder = top.join(format!("c1m-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
+        let made = Cgroup { limit: folder.join(limit), folder };
+        match fs::create_dir(&made.folder).and_then(|()| fs::write(&made.limit, bytes.to_string())) {
             Ok(()) => Some(made),
             Err(why) => {
                 // Past the capture of a test's output: who runs the tests must see it.
@@ -33,14 +39,14 @@ impl Cgroup {
 
     /// A command that a shell runs after it has moved itself into the group.
     fn command(&self) -> std::process::Command {
-        c1m_after(&format!("echo $$ > {}/cgroup.procs", self.0.display()))
+        c1m_after(&format!("echo $$ > {}/cgroup.procs", self.folder.display()))
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // The kernel takes the rings of an ended process apart in the background.
-        eventually("the cgroup is empty", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
+        eventually("the cgroup is empty", || fs::remove_dir(&self.folder).is_ok() || !self.folder.exists());
     }
 }
 
@@ -89,6 +95,23 @@ fn a_host_with_less_than_the_reserve_gets_no_connection_and_is_told_why() {
         [0, 20, 20],
         "{totals}"
     );
+}
+
+/// With less than half of the reserve left nobody listens; the ports stay the server's, and it
+/// listens again when memory comes back.
+#[test]
+fn a_server_far_below_its_reserve_lets_the_kernel_refuse() {
+    let Some(cgroup) = Cgroup::with_limit(40 << 20) else { return };
+    let server =
+        Server::start_as(cgroup.command(), 4, "--cores 1 --memory-reserve 80MiB --stats-interval 50ms --json -");
+    client(&format!("{} --connections 20", server.at())).failed("ECONNREFUSED", 20, "nothing listens there");
+    fs::write(&cgroup.limit, (400u64 << 20).to_string()).unwrap();
+    eventually("memory came back", || server.running.err().contains("memory suffices again"));
+    client(&format!("{} --connections 200", server.at())).held(200);
+    let finished = server.stop();
+    assert!(!finished.err.contains("the kernel has no memory or files"), "{}", finished.err);
+    let totals = finished.last_document();
+    assert_eq!(["accepted", "refused"].map(|name| number(&totals, name)), [200, 0], "{totals}");
 }
 
 #[test]

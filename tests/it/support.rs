@@ -402,7 +402,7 @@ pub fn has_merged_names(document: &Value) {
 }
 
 fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 18] = [
+    const OTHERS: [&str; 19] = [
         "requested",
         "live",
         "failed",
@@ -413,6 +413,7 @@ fn has_client_names_and(document: &Value, more: &[&str]) {
         "ghosts",
         "retransmitted",
         "counters",
+        "walls",
         "ramp_seconds",
         "ramped",
         "connects_per_second",
@@ -440,6 +441,7 @@ pub fn has_server_names(document: &Value) {
         "refused",
         "refused_for_memory",
         "memory_wall",
+        "walls",
         "slow_readers",
         "messages",
         "bytes",
