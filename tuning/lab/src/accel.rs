@@ -50,15 +50,12 @@ fn works(kernel: &Kernel, programs: &Programs, folder: &Path) -> Result<bool> {
         size: PROBE,
         kernel: kernel.image.clone(),
         command_line: "console=ttyS0 panic=-1".to_owned(),
-        initramfs: folder.join("kvm-probe.cpio"),
         processor: arguments(&["kvm"], "host"),
         links: Vec::new(),
-        console: folder.join("kvm-probe.console.log"),
-        vitals: folder.join("kvm-probe.vitals.log"),
-        said: folder.join("kvm-probe.qemu.log"),
+        folder: folder.to_owned(),
     };
-    archive::write(&spec.initramfs, &Role::probe(), programs)?;
-    let console = spec.console.clone();
+    archive::write(&spec.file("cpio"), &Role::probe(), programs)?;
+    let console = spec.file("console.log");
     let (sender, heard) = mpsc::channel();
     let _guest = Guest::boot(spec, 0, sender)?;
     let until = Instant::now() + PATIENCE;

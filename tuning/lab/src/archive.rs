@@ -19,6 +19,8 @@ pub struct Role {
     pub addresses: Vec<String>,
     /// Whom a client must reach before it is ready.
     pub server: String,
+    /// What it runs, from the folder of the static programs; the first one leads.
+    pub programs: &'static [&'static str],
     /// The command line of its program.
     pub command: String,
     /// The shell commands that tune it.
@@ -28,8 +30,8 @@ pub struct Role {
 /// The programs that go into every guest.
 #[derive(Debug)]
 pub struct Programs<'a> {
-    /// The static c1m.
-    pub c1m: &'a Path,
+    /// The folder of the static programs.
+    pub folder: &'a Path,
     /// The static busybox.
     pub busybox: &'a Path,
     /// Modules in loading order.
@@ -51,7 +53,9 @@ fn fill(archive: &mut Archive<impl Write>, role: &Role, programs: &Programs) -> 
     }
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("bin/busybox", 0o755, &fs::read(programs.busybox)?)?;
-    archive.file("bin/c1m", 0o755, &fs::read(programs.c1m)?)?;
+    for name in role.programs {
+        archive.file(&format!("bin/{name}"), 0o755, &fs::read(programs.folder.join(name))?)?;
+    }
     let mut names = Vec::new();
     for module in programs.modules {
         let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -59,8 +63,9 @@ fn fill(archive: &mut Archive<impl Write>, role: &Role, programs: &Programs) -> 
         names.push(name);
     }
     let plan = format!(
-        "ROLE={}\nADDRESSES='{}'\nSERVER={}\nMODULES='{}'\n",
+        "ROLE={}\nPROGRAM={}\nADDRESSES='{}'\nSERVER={}\nMODULES='{}'\n",
         role.name,
+        role.programs.first().unwrap_or(&""),
         role.addresses.join(" "),
         role.server,
         names.join(" ")
@@ -101,6 +106,7 @@ impl Role {
             name: "probe",
             addresses: Vec::new(),
             server: String::new(),
+            programs: &[],
             command: "true".to_owned(),
             tune: String::new(),
         }

@@ -61,9 +61,13 @@ pub struct Arguments {
     /// Where the folder of this run goes: serial logs, report.txt, report.json.
     #[arg(long, value_name = "DIR", default_value = "target/lab")]
     pub out: PathBuf,
-    /// The static c1m for the guests; tuning/lab/run builds and passes it.
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub binary: PathBuf,
+    /// Run the plain epoll server and client of the benches (benches/reference) in the place of c1m,
+    /// to compare.
+    #[arg(long)]
+    pub reference: bool,
+    /// The folder of the static programs for the guests; tuning/lab/run builds and passes it.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub programs: PathBuf,
 }
 
 /// How the guests' processors run.
@@ -90,6 +94,8 @@ pub struct Plan {
     pub client: Size,
     /// Whether the last client is killed.
     pub kill: bool,
+    /// Whether the guests run the reference instead of c1m.
+    pub reference: bool,
     /// How long all of it may take.
     pub deadline: Duration,
 }
@@ -135,6 +141,7 @@ impl Arguments {
             server: Size { memory_mib: memory(self.server_memory, 768, 4096), cores: self.server_cores },
             client: Size { memory_mib: memory(self.client_memory, 512, 2048), cores: 1 },
             kill: !self.no_kill && self.clients > 1,
+            reference: self.reference,
             deadline: self.deadline,
         })
     }

@@ -1,5 +1,6 @@
 //! One QEMU machine: how it is started, spoken to, listened to, and ended.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -30,8 +31,8 @@ pub enum Heard {
 /// socket buffer is full, which a burst of SYNs from three machines does at once.)
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// The socket of both ends.
-    pub path: PathBuf,
+    /// The name of both ends' socket in the run's folder.
+    pub socket: String,
     /// Whether this end makes the socket; the other must start after it.
     pub listens: bool,
 }
@@ -47,32 +48,37 @@ pub struct Spec {
     pub kernel: PathBuf,
     /// The boot command line.
     pub command_line: String,
-    /// The initramfs.
-    pub initramfs: PathBuf,
     /// The accelerator and processor, as QEMU's arguments.
     pub processor: Vec<String>,
     /// Its network cards.
     pub links: Vec<Link>,
-    /// Where its console is kept.
-    pub console: PathBuf,
-    /// Where its memory figures are kept.
-    pub vitals: PathBuf,
-    /// Where what QEMU itself says is kept.
-    pub said: PathBuf,
+    /// The run's folder, where everything of it is.
+    pub folder: PathBuf,
 }
 
 impl Spec {
+    /// One of its files: `cpio`, its initramfs; `console.log`; `control.log`, its events; `vitals.log`,
+    /// its memory figures; `qemu.log`, what QEMU itself says.
+    pub fn file(&self, what: &str) -> PathBuf {
+        self.folder.join(self.file_name(what))
+    }
+
+    fn file_name(&self, what: &str) -> String {
+        format!("{}.{what}", self.name)
+    }
     /// The command that runs it. QEMU dies with us, however we end: `setpriv` has the kernel see to that.
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]);
         command.args(["-display", "none", "-name", &self.name]).args(&self.processor);
         command.args(["-smp", &self.size.cores.to_string(), "-m", &self.size.memory_mib.to_string()]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+        // Paths within the folder: a socket's may have 107 bytes, and QEMU would split one at a comma.
+        command.current_dir(&self.folder);
+        command.arg("-kernel").arg(&self.kernel).args(["-initrd", &self.file_name("cpio")]);
         command.args(["-append", &self.command_line]);
-        command.args(["-chardev", &format!("file,id=console,path={}", self.console.display())]);
+        command.args(["-chardev", &format!("file,id=console,path={}", self.file_name("console.log"))]);
         command.args(["-chardev", "stdio,id=control,signal=off"]);
-        command.args(["-chardev", &format!("file,id=vitals,path={}", self.vitals.display())]);
+        command.args(["-chardev", &format!("file,id=vitals,path={}", self.file_name("vitals.log"))]);
         for (index, port) in ["console", "control", "vitals"].iter().enumerate() {
             // The third port of a PC shares the first one's interrupt; it gets one of its own.
             let irq = if index == 2 { ",irq=5" } else { "" };
@@ -80,7 +86,7 @@ impl Spec {
         }
         for (index, link) in self.links.iter().enumerate() {
             let side = if link.listens { "on" } else { "off" };
-            let address = format!("addr.type=unix,addr.path={}", link.path.display());
+            let address = format!("addr.type=unix,addr.path={}", link.socket);
             command.args(["-netdev", &format!("stream,id=link{index},server={side},{address}")]);
             // With either of the two, cards on such links stop under load (virtio TX time-out).
             let sound = "event_idx=off,ioeventfd=off";
@@ -99,9 +105,7 @@ fn mac(link: &Link) -> String {
 
 /// A running machine. Dropping it ends it.
 pub struct Guest {
-    /// What a person calls it.
-    pub name: String,
-    /// Its logs.
+    /// What it is.
     pub spec: Spec,
     child: Child,
     control: Option<ChildStdin>,
@@ -113,22 +117,25 @@ impl Guest {
         let failed = |e: std::io::Error| {
             Error::host(format!("start {}: {e}", spec.name), "QEMU could not run", "run tuning/lab/setup")
         };
-        let said = std::fs::File::create(&spec.said).map_err(failed)?;
+        let said = File::create(spec.file("qemu.log")).map_err(failed)?;
         let mut command = spec.command();
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said).spawn().map_err(failed)?;
         let control = child.stdin.take();
+        let mut log = File::create(spec.file("control.log")).map_err(failed)?;
         if let Some(output) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(output).split(b'\n').map_while(std::io::Result::ok) {
                     let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                    // A log that cannot be written is no reason to end the run.
+                    let _ = writeln!(log, "{line}");
                     // A leader that has gone wants no more lines.
                     let _ = heard.send(Heard::Line(number, line));
                 }
                 let _ = heard.send(Heard::Ended(number));
             });
         }
-        let mut guest = Guest { name: spec.name.clone(), spec, child, control };
+        let mut guest = Guest { spec, child, control };
         guest.until_linked()?;
         Ok(guest)
     }
@@ -136,11 +143,12 @@ impl Guest {
     /// Waits until the sockets that it makes are there for others.
     fn until_linked(&mut self) -> Result<()> {
         let until = Instant::now() + LINKED;
-        while let Some(missing) = self.spec.links.iter().find(|link| link.listens && !link.path.exists()) {
+        let absent = |link: &&Link| link.listens && !self.spec.folder.join(&link.socket).exists();
+        while let Some(missing) = self.spec.links.iter().find(absent) {
             let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || Instant::now() > until {
-                let said = crate::walls::tail(&self.spec.said, 3).join(" ");
-                let saw = format!("{} made no {}: {said}", self.name, missing.path.display());
+                let said = crate::walls::tail(&self.spec.file("qemu.log"), 3).join(" ");
+                let saw = format!("{} made no {}: {said}", self.spec.name, missing.socket);
                 return Err(Error::host(saw, "QEMU could not start", "see its message; it must be version 7.2 or newer"));
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -22,9 +22,6 @@ for address in $ADDRESSES; do
     ip address add "$address" dev eth$place && ip link set eth$place up || event '"failed","why":"no eth'$place'"'
     place=$((place + 1))
 done
-# More cards than cores: without this, one core receives for two clients and the other for one.
-cores=$(printf %x $(((1 << $(nproc)) - 1)))
-for queue in /sys/class/net/eth*/queues/rx-0/rps_cpus; do echo "$cores" >"$queue"; done
 ulimit -n 1048576
 sh /lab/tune || echo "lab: tuning failed"
 event '"booted"'
@@ -37,6 +34,13 @@ vitals() {
     done
 }
 
+# What the reference server does not count: the sockets of the host, less its listeners.
+count_sockets() {
+    while sleep 1; do
+        awk '$1 == "TCP:" { print "{\"event\":\"stats\",\"live\":" ($3 > 100 ? $3 - 100 : 0) "}" }' /proc/net/sockstat >&3
+    done
+}
+
 # Every cache: its name, objects, bytes of an object, objects and pages of a slab, slabs.
 caches() {
     awk '/^[^#s]|^s[^l]/ { print "slab", $1, $2, $4, $5, $6, $(NF-1) } END { print "slabs-end" }' /proc/slabinfo >&4
@@ -46,7 +50,10 @@ caches() {
 role() {
     echo $$ >/run/pid
     sh -c 'echo $$ >/run/pid; exec sh /lab/command'
-    event '"exited","code":'$?
+    code=$?
+    # The reference server ends by the signal that stops it.
+    [ "$PROGRAM $code" = "c1m-reference 143" ] && code=0
+    event '"exited","code":'$code
 }
 
 case $ROLE in
@@ -57,6 +64,7 @@ server)
     caches
     role </dev/null >&3 &
     vitals 2 &
+    [ "$PROGRAM" = c1m-reference ] && count_sockets &
     ;;
 client)
     until ping -c 1 -W 1 "$SERVER" >/dev/null; do sleep 1; done

@@ -24,6 +24,8 @@ impl Kernel {
     /// The kernel unpacked in `folder`, or the newest that tuning/lab/setup unpacked.
     pub fn find(folder: Option<&Path>) -> Result<Kernel> {
         let folder = folder.map_or_else(newest, |folder| Ok(folder.to_owned()))?;
+        // QEMU runs in another folder.
+        let folder = folder.canonicalize().map_err(|e| lacking(format!("{}: {e}", folder.display())))?;
         let boot = folder.join("boot");
         let Some((image, release)) = entries(&boot).into_iter().rev().find_map(|image| {
             let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();

@@ -94,17 +94,19 @@ impl Lab {
         let dumps = self.machines[SERVER].caches.len();
         self.tell(&[SERVER], "caches");
         self.wait("slab figures", STILL, &[SERVER], |server| server.caches.len() > dumps)?;
-        story.peak = self.machines[SERVER].vitals;
+        story.peak = Some(self.machines[SERVER].vitals);
 
         let mut kept = clients;
         if self.plan.kill
             && let Some(victim) = kept.pop()
         {
-            // What it measured would be gone with it.
-            self.tell(&[victim], "report");
-            self.wait("report", STILL, &[victim], |client| client.document.is_some())?;
+            if !self.plan.reference {
+                // What it measured would be gone with it.
+                self.tell(&[victim], "report");
+                self.wait("report", STILL, &[victim], |client| client.document.is_some())?;
+            }
             story.survivors = Some(self.audit_with_a_kill(&kept, victim)?);
-            story.killed = Some(self.guests[victim].name.clone());
+            story.killed = Some(self.guests[victim].spec.name.clone());
         }
         let close = Instant::now();
         self.tell(&kept, "close");
@@ -141,7 +143,7 @@ impl Lab {
         self.wait("audit", STILL, clients, |client| client.phase == "audit" || client.audits.len() == 2)?;
         self.killed = Some(victim);
         self.guests[victim].kill();
-        self.say(&format!("killed {}", self.guests[victim].name));
+        self.say(&format!("killed {}", self.guests[victim].spec.name));
         self.wait("audit", STILL, clients, |client| client.audits.len() == 2)?;
         Ok(self.proof(clients))
     }
@@ -212,7 +214,7 @@ impl Lab {
             if self.killed == Some(place) {
                 continue;
             }
-            let console = walls::read(&self.guests[place].spec.console);
+            let console = walls::read(&self.guests[place].spec.file("console.log"));
             let wall = walls::fatal(&console).or_else(|| self.gone(place));
             if let Some(wall) = wall {
                 return Err(Failure { guest: Some(place), wall });
@@ -257,23 +259,23 @@ impl Lab {
     /// The last lines of a guest's console.
     pub fn tail(&self, place: usize) -> Vec<String> {
         let spec = &self.guests[place].spec;
-        let mut lines = walls::tail(&spec.said, 5);
-        lines.extend(walls::tail(&spec.console, 15));
+        let mut lines = walls::tail(&spec.file("qemu.log"), 5);
+        lines.extend(walls::tail(&spec.file("console.log"), 15));
         lines
     }
 
     /// Notable lines of all consoles, each with its guest.
     pub fn notes(&self) -> Vec<String> {
         let of = |guest: &Guest| {
-            let name = guest.name.clone();
-            walls::notes(&walls::read(&guest.spec.console)).into_iter().map(move |line| format!("{name}: {line}"))
+            let name = guest.spec.name.clone();
+            walls::notes(&walls::read(&guest.spec.file("console.log"))).into_iter().map(move |line| format!("{name}: {line}"))
         };
         self.guests.iter().flat_map(of).collect()
     }
 
     /// A guest's name.
     pub fn name(&self, place: usize) -> &str {
-        &self.guests[place].name
+        &self.guests[place].spec.name
     }
 }
 
@@ -284,7 +286,7 @@ pub fn say(words: &str) {
 
 /// The whole lines that a guest's memory port brought since `read`.
 fn news(guest: &Guest, read: &mut u64) -> Vec<String> {
-    let Ok(mut file) = File::open(&guest.spec.vitals) else { return Vec::new() };
+    let Ok(mut file) = File::open(guest.spec.file("vitals.log")) else { return Vec::new() };
     if file.seek(SeekFrom::Start(*read)).is_err() {
         return Vec::new();
     }

@@ -30,6 +30,7 @@ use std::sync::mpsc;
 use std::time::{Instant, SystemTime};
 
 use c1m::error::{Error, Result};
+use c1m::words::count;
 use clap::Parser;
 
 use archive::{Programs, Role};
@@ -62,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     check_memory(&plan)?;
     let kernel = Kernel::find(arguments.kernel.as_deref())?;
     let busybox = busybox()?;
-    let programs = Programs { c1m: &arguments.binary, busybox: &busybox, modules: &kernel.modules };
+    let programs = Programs { folder: &arguments.programs, busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
 
@@ -72,6 +73,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let profile = arguments.profile;
     let setting = Setting {
         started: stamp,
+        programs: if plan.reference { "reference" } else { "c1m" },
         accelerator,
         kernel: kernel.release.clone(),
         profile,
@@ -81,15 +83,21 @@ fn run(arguments: &Arguments) -> Result<bool> {
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    lead::say(&format!("{} connections, {} clients, {accelerator}, kernel {}", plan.connections(), plan.clients, setting.kernel));
+    lead::say(&format!(
+        "{}: {} connections, {} clients, {accelerator}, kernel {}",
+        setting.programs,
+        count(plan.connections()),
+        plan.clients,
+        setting.kernel
+    ));
     lead::say(&format!("boot line: {}", setting.server_command_line));
     lead::say(&format!("logs: {}", folder.display()));
 
     let started = Instant::now();
     let mut guests = Vec::new();
-    for (number, (role, links)) in roles(&plan, &folder).into_iter().enumerate() {
+    for (number, (role, links)) in roles(&plan).into_iter().enumerate() {
         let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
-        archive::write(&spec.initramfs, &role, &programs)?;
+        archive::write(&spec.file("cpio"), &role, &programs)?;
         guests.push(Guest::boot(spec, number, sender.clone())?);
     }
     let mut lab = lead::Lab::new(plan.clone(), guests, heard, started);
@@ -149,28 +157,39 @@ fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
 }
 
 /// What each guest is: the server first, with a card for each client.
-fn roles(plan: &Plan, sockets: &Path) -> Vec<(Role, Vec<Link>)> {
+fn roles(plan: &Plan) -> Vec<(Role, Vec<Link>)> {
     let mut all = Vec::new();
     let mut server_links = Vec::new();
+    // Both are tuned by c1m, so that nothing but the programs differs.
+    let programs: &[&str] = if plan.reference { &["c1m-reference", "c1m"] } else { &["c1m"] };
     for client in 1..=plan.clients {
-        let path = sockets.join(format!("link-{client}"));
-        server_links.push(Link { path: path.clone(), listens: true });
-        let server = format!("10.0.{client}.1");
+        let socket = format!("link-{client}");
+        server_links.push(Link { socket: socket.clone(), listens: true });
+        let (server, share) = (format!("10.0.{client}.1"), plan.share);
         let role = Role {
             name: "client",
             addresses: vec![format!("10.0.{client}.2/24")],
-            command: format!("c1m client --target-ip {server} --connections {} {CLIENT}", plan.share),
-            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {}", plan.share),
+            programs,
+            command: match plan.reference {
+                true => format!("c1m-reference client {server} {share}"),
+                false => format!("c1m client --target-ip {server} --connections {share} {CLIENT}"),
+            },
+            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {share}"),
             server,
         };
-        all.push((role, vec![Link { path, listens: false }]));
+        all.push((role, vec![Link { socket, listens: false }]));
     }
+    let connections = plan.connections();
     let role = Role {
         name: "server",
         addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
         server: String::new(),
-        command: format!("c1m server --max-connections {} --json -", plan.connections()),
-        tune: format!("c1m tune --apply --role server --connections {}", plan.connections()),
+        programs,
+        command: match plan.reference {
+            true => "c1m-reference server 0.0.0.0".to_owned(),
+            false => format!("c1m server --max-connections {connections} --json -"),
+        },
+        tune: format!("c1m tune --apply --role server --connections {connections}"),
     };
     all.insert(0, (role, server_links));
     all
@@ -186,30 +205,26 @@ fn spec(
     links: Vec<Link>,
 ) -> Spec {
     let server = number == lead::SERVER;
-    let name = if server { "server".to_owned() } else { format!("client-{number}") };
-    let file = |what: &str| folder.join(format!("{name}.{what}"));
     Spec {
+        name: if server { "server".to_owned() } else { format!("client-{number}") },
         size: if server { plan.server } else { plan.client },
         kernel: kernel.image.clone(),
         command_line: if server { &setting.server_command_line } else { &setting.client_command_line }.clone(),
-        initramfs: file("cpio"),
         processor: processor.to_vec(),
         links,
-        console: file("console.log"),
-        vitals: file("vitals.log"),
-        said: file("qemu.log"),
-        name,
+        folder: folder.to_owned(),
     }
 }
 
-/// Writes the report, and removes the archives, which are large and can be made again.
+/// Writes the report; removes the sockets, and the archives, which are large and can be made again.
 fn keep(folder: &Path, report: &Report, text: &str) -> Result<()> {
     let failed = |e: std::io::Error| Error::host(format!("write to {}: {e}", folder.display()), "the report is incomplete", "free disk space");
     let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
     std::fs::write(folder.join("report.txt"), text).map_err(failed)?;
     std::fs::write(folder.join("report.json"), json).map_err(failed)?;
     for entry in std::fs::read_dir(folder).map_err(failed)?.flatten() {
-        if entry.path().extension().is_some_and(|ending| ending == "cpio") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".cpio") || name.starts_with("link-") {
             std::fs::remove_file(entry.path()).map_err(failed)?;
         }
     }

@@ -48,7 +48,7 @@ pub struct Story {
     /// The audit of the others during the kill.
     pub survivors: Option<Proof>,
     /// The server's memory at the peak.
-    pub peak: Vitals,
+    pub peak: Option<Vitals>,
     /// Who was killed.
     pub killed: Option<String>,
 }
@@ -58,6 +58,8 @@ pub struct Story {
 pub struct Setting {
     /// When the run began, UTC.
     pub started: String,
+    /// What served and dialed: `c1m` or `reference`.
+    pub programs: &'static str,
     /// `kvm` or `tcg`.
     pub accelerator: &'static str,
     /// The kernel's release.
@@ -79,14 +81,14 @@ pub struct Setting {
 /// The server's memory, in bytes.
 #[derive(Debug, Serialize)]
 pub struct Memory {
-    /// At the peak, behind the audit of all.
+    /// Behind the audit of all; without one, at last.
     #[serde(flatten)]
     pub peak: Vitals,
     /// The least free memory of the whole run.
     pub least_free: u64,
     /// Growth of each cache from before the ramp to the peak, divided by the live connections.
     pub slab_bytes_per_connection: BTreeMap<String, f64>,
-    /// Fall of the free memory likewise.
+    /// All of them.
     pub slab_bytes_per_connection_in_all: f64,
 }
 
@@ -97,7 +99,7 @@ pub struct Report {
     pub setting: Setting,
     /// Connections asked for.
     pub requested: u64,
-    /// Live in the audit of all.
+    /// Live in the audit of all; without one, on the server when the run ended.
     pub live: u64,
     /// Failed, over all clients.
     pub failed: u64,
@@ -160,7 +162,7 @@ impl Report {
             audit_seconds: story.audit_seconds,
             close_seconds: story.close_seconds,
             seconds,
-            memory: memory(server, story.peak, live),
+            memory: memory(server, story.peak.unwrap_or(server.vitals), live),
             audit_of_all: story.all,
             killed: story.killed,
             audit_of_survivors: story.survivors,
@@ -226,7 +228,7 @@ fn clients(lab: &Lab) -> Result<Option<ClientDocument>> {
 
 fn memory(server: &Machine, peak: Vitals, live: u64) -> Memory {
     let mut growth = BTreeMap::new();
-    if let (Some(before), Some(after), true) = (server.caches.first(), server.caches.last(), live > 0) {
+    if let ([before, .., after], true) = (server.caches.as_slice(), live > 0) {
         let sum = |caches: &[Cache], name: &str| caches.iter().filter(|c| c.name == name).map(|c| c.bytes).sum::<u64>();
         for cache in after {
             let grown = sum(after, &cache.name) as f64 - sum(before, &cache.name) as f64;
@@ -250,7 +252,8 @@ pub fn text(report: &Report) -> String {
     for line in report.last_lines.iter().chain(&report.notes) {
         let _ = writeln!(out, "  | {line}");
     }
-    let _ = writeln!(out, "\nmachines    server {}; clients {} each", size(&setting.server), size(&setting.client));
+    let _ = writeln!(out, "\nprograms    {}", setting.programs);
+    let _ = writeln!(out, "machines    server {}; clients {} each", size(&setting.server), size(&setting.client));
     let _ = writeln!(out, "kernel      {}, {}, {} host cores", setting.kernel, setting.accelerator, setting.host_cores);
     let _ = writeln!(out, "boot line   {}", setting.server_command_line);
     let _ = writeln!(
@@ -258,13 +261,9 @@ pub fn text(report: &Report) -> String {
         "times       boot {:.1} s, ramp {:.1} s, audit {:.1} s, close {:.1} s, in all {:.1} s",
         report.boot_seconds, report.ramp_seconds, report.audit_seconds, report.close_seconds, report.seconds
     );
-    let _ = writeln!(
-        out,
-        "connections {} requested, {} live in the audit of all, {} failed",
-        count(report.requested),
-        count(report.live),
-        count(report.failed)
-    );
+    let seen = if report.audit_of_all.is_some() { "live in the audit of all" } else { "live on the server at last" };
+    let (requested, live, failed) = (count(report.requested), count(report.live), count(report.failed));
+    let _ = writeln!(out, "connections {requested} requested, {live} {seen}, {failed} failed");
     proof(&mut out, "audit", report.audit_of_all.as_ref());
     if let Some(killed) = &report.killed {
         proof(&mut out, &format!("audit while {killed} was killed"), report.audit_of_survivors.as_ref());
@@ -316,6 +315,9 @@ fn memory_text(out: &mut String, report: &Report) {
     );
     let mut caches: Vec<_> = memory.slab_bytes_per_connection.iter().filter(|(_, each)| **each >= SHOWN_CACHE).collect();
     caches.sort_by(|a, b| b.1.total_cmp(a.1));
+    if caches.is_empty() {
+        return;
+    }
     let _ = writeln!(out, "slab, bytes per connection: {:.0} in all", memory.slab_bytes_per_connection_in_all);
     for (name, each) in caches {
         let _ = writeln!(out, "{each:>8.0}  {name}");

@@ -90,3 +90,38 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
 pub fn read(log: &Path) -> String {
     std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The consoles of guests that died in real runs.
+    const OUT_OF_MEMORY: &str = include_str!("../fixtures/oom.console.log");
+    const PANIC: &str = include_str!("../fixtures/panic.console.log");
+    const WELL: &str = include_str!("../fixtures/well.console.log");
+
+    #[test]
+    fn each_console_tells_its_wall() {
+        let Some(Wall::OutOfMemory(line)) = fatal(OUT_OF_MEMORY) else { panic!("{:?}", fatal(OUT_OF_MEMORY)) };
+        assert!(line.starts_with("Out of memory: Killed process 112 (c1m)"), "{line}");
+        let Some(Wall::Panic(line)) = fatal(PANIC) else { panic!("{:?}", fatal(PANIC)) };
+        assert!(line.starts_with("Kernel panic - not syncing: IO-APIC + timer doesn't work!"), "{line}");
+        assert_eq!((fatal(WELL), notes(WELL)), (None, Vec::new()));
+    }
+
+    /// A machine that panics for want of memory ran out of memory.
+    #[test]
+    fn the_cause_comes_before_what_it_caused() {
+        let both = format!("{PANIC}{OUT_OF_MEMORY}");
+        assert!(matches!(fatal(&both), Some(Wall::OutOfMemory(_))));
+    }
+
+    #[test]
+    fn a_tail_is_the_last_lines_that_say_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, b"one\r\n\r\ntwo\xff\r\nthree\r\n").unwrap();
+        assert_eq!(tail(&log, 2), ["two\u{fffd}", "three"]);
+        assert!(tail(&folder.path().join("none"), 2).is_empty());
+    }
+}
