@@ -83,6 +83,8 @@ pub struct Options {
     pub audit: Audit,
     /// How to close in the end.
     pub close: How,
+    /// Connections closed per second, in all; `None` is as fast as it goes.
+    pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
 }
@@ -371,6 +373,7 @@ impl Fleet {
                 admission: None,
                 gate: Gate::default(),
                 max_pending: MAX_PAYLOAD_BYTES,
+                accept_rate: None,
             };
             let name = format!("c1m-client-{index}");
             let running =

@@ -64,6 +64,16 @@ pub const DIALS_PER_PASS: usize = 16;
 /// Messages a client shard starts in one pass.
 pub const PROBES_PER_PASS: usize = 128;
 
+/// Polls a shard arms anew in one pass, on kernels where that must be (`net/linger.rs`).
+pub const REARMS_PER_PASS: usize = 256;
+
+/// Completion queue entries of a ring on such a kernel: eight times as many buckets in the hash of
+/// its polls, so that removing one is faster.
+pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
+
+/// The first kernel on which a closed slot waits for nobody (`io_rsrc_node` per file).
+pub const NO_LINGERING_SINCE: (u32, u32) = (6, 13);
+
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 128;
 

@@ -1,9 +1,9 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{AFTERLIFE, LOOK_AGAIN};
@@ -11,9 +11,12 @@ use crate::plan::Ports;
 
 /// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
 /// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one.
-pub fn listen(bind: IpAddr, ports: &[u16], backlog: i32) -> Result<Vec<TcpListener>> {
-    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog)).collect()
+pub fn listen(bind: IpAddr, ports: &[u16], backlog: i32, keepalive: Option<Duration>) -> Result<Vec<TcpListener>> {
+    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog, keepalive)).collect()
 }
+
+/// Probes without an answer after which the kernel gives a connection up.
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// Fails if anyone listens on one of the ports already. SO_REUSEPORT would let a second server of
 /// the same user share them silently, so this asks without it. A server that was just killed may
@@ -43,12 +46,17 @@ pub fn listen_again(socket: &TcpListener, backlog: i32) -> std::io::Result<()> {
     SockRef::from(socket).listen(backlog)
 }
 
-fn listen_one(address: SocketAddr, backlog: i32) -> Result<TcpListener> {
+fn listen_one(address: SocketAddr, backlog: i32, keepalive: Option<Duration>) -> Result<TcpListener> {
     let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
     let socket = socket(address)?;
     socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
     // Accepted sockets inherit it: an answer waits for no acknowledgement.
     socket.set_tcp_nodelay(true).map_err(|e| refused("TCP_NODELAY on", e))?;
+    if let Some(time) = keepalive {
+        // Inherited too; the kernel's timer of each socket is there anyway.
+        let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
+    }
     socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
     socket.listen(backlog).map_err(|e| refused("listen on", e))?;
     Ok(socket.into())

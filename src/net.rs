@@ -18,6 +18,9 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod closing;
+mod idle;
+mod linger;
 mod terms;
 
 use std::borrow::Cow;
@@ -31,12 +34,16 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Errno, Result};
 use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::pace::Budget;
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
+pub use closing::Closing;
+pub use idle::LONGEST_IDLE;
+use linger::Lingering;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
 
 /// A listening socket and the accepts in flight on it.
@@ -51,6 +58,7 @@ struct Listener {
 pub(crate) struct Lane<S> {
     pub ring: Ring,
     pub table: Table<S>,
+    lingering: Lingering,
 }
 
 impl<S: Default> Lane<S> {
@@ -75,12 +83,16 @@ pub struct Net<S> {
     hungry: bool,
     capacity: u64,
     admission: Option<Admission>,
+    /// What accepts may begin; as many as come without it.
+    accept_budget: Option<Budget>,
     gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
     pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
+    /// Rings whose polls are being armed anew, see `net/linger.rs`.
+    rearming: VecDeque<usize>,
     started: Instant,
     /// The current `BUSY_WINDOW` since `started`.
     window: u64,
@@ -93,7 +105,11 @@ impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
         let lane = |slots: &u32| {
-            Ok(Lane { ring: Ring::new(*slots, Queues::default(), doorbell.raw())?, table: Table::new(*slots) })
+            Ok(Lane {
+                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                table: Table::new(*slots),
+                lingering: Lingering::default(),
+            })
         };
         Ok(Net {
             lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
@@ -104,11 +120,13 @@ impl<S: Default> Net<S> {
             hungry: false,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
+            accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
             gate: plan.gate.clone(),
             max_pending: plan.max_pending.max(BUFFER_BYTES),
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
+            rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
             ended: VecDeque::new(),
@@ -124,7 +142,7 @@ impl<S: Default> Net<S> {
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
     pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
-        self.feed_listeners()
+        self.feed_listeners(Instant::now())
     }
 
     /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
@@ -183,34 +201,6 @@ impl<S: Default> Net<S> {
         None
     }
 
-    /// Closes up to `most` live connections before a place, or of all for `None`, the last ones
-    /// first: their polls were armed last and are found first. Returns the place before which the
-    /// others are, and whether there was none left.
-    pub fn close_some(&mut self, place: Option<usize>, most: usize, how: How) -> Result<(usize, bool)> {
-        let mut place = place.unwrap_or(usize::MAX);
-        for _ in 0..most {
-            let Some((conn, before)) = self.last_live(place) else { return Ok((0, true)) };
-            self.close(conn, how, Why::Ours)?;
-            place = before;
-        }
-        Ok((place, false))
-    }
-
-    /// The last live connection before a place, and its own place.
-    fn last_live(&self, place: usize) -> Option<(ConnId, usize)> {
-        let mut end: usize = self.lanes.iter().map(|lane| lane.table.slots() as usize).sum();
-        for (index, lane) in self.lanes.iter().enumerate().rev() {
-            let start = end - lane.table.slots() as usize;
-            for at in (start..end.min(place)).rev() {
-                if let Some(conn) = lane.live(index, (at - start) as u32) {
-                    return Some((conn, at));
-                }
-            }
-            end = start;
-        }
-        None
-    }
-
     /// Slots in use, by connections that stand, open or close.
     pub fn in_use(&self) -> u64 {
         self.lanes.iter().map(|lane| u64::from(lane.table.slots() - lane.table.free())).sum()
@@ -260,7 +250,8 @@ impl<S: Default> Net<S> {
 
     /// Whether any ring has work, or a connection waits for a receive.
     pub(crate) fn has_work(&mut self) -> bool {
-        !self.waiting.is_empty() || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
+        !(self.waiting.is_empty() && self.rearming.is_empty())
+            || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
     /// Lets completions ring the doorbell, or not.
@@ -325,7 +316,7 @@ impl<S: Default> Net<S> {
                 self.go_on(conn)?;
             }
         }
-        Ok(())
+        self.rearm_some()
     }
 
     /// Queues accepts wherever one is wanted and a slot is free.
@@ -338,7 +329,7 @@ impl<S: Default> Net<S> {
             self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
             return Ok(());
         }
-        if self.hungry { self.feed_listeners() } else { Ok(()) }
+        if self.hungry { self.feed_listeners(now) } else { Ok(()) }
     }
 
     /// A dial failed: take its slot apart.
@@ -351,6 +342,9 @@ impl<S: Default> Net<S> {
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        if !armed && self.rearmed(conn)? {
+            return Ok(());
+        }
         let Some(row) = self.row(conn) else { return Ok(()) };
         if !armed {
             row.flags.clear(Flags::POLLING.or(Flags::LASTING));
@@ -425,6 +419,7 @@ impl<S: Default> Net<S> {
         if let Some(row) = self.row(conn) {
             row.flags.clear(Flags::FINISHING);
             self.release_if_done(conn);
+            self.lingers(conn.ring());
         }
     }
 
@@ -471,12 +466,16 @@ impl<S: Default> Net<S> {
     }
 
     /// Each listener gets the accepts it wants; one with none comes before one with some.
-    fn feed_listeners(&mut self) -> Result<()> {
+    fn feed_listeners(&mut self, now: Instant) -> Result<()> {
         self.hungry = false;
         let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
         for level in 1..=most {
             for index in 0..self.listeners.len() {
                 while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
+                    if let Some(due) = self.accept_budget.as_mut().and_then(|budget| budget.spend(now).err()) {
+                        (self.hungry, self.paused) = (true, Some(due));
+                        return Ok(());
+                    }
                     let Some(conn) = self.claim(index as u32) else {
                         self.hungry = true;
                         return Ok(());
@@ -491,11 +490,12 @@ impl<S: Default> Net<S> {
     }
 
     fn arm(&mut self, conn: ConnId) -> Result<()> {
-        // The window in the upper half, how often it was parked within in the lower.
-        let window = (self.window as u32) << 16;
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
-        row.link = if row.link & !0xffff == window { row.link.saturating_add(1) } else { window | 1 };
-        let lasting = row.link & 0xffff >= PARKED_OFTEN;
+        row.link = idle::heard(row.link, window);
+        // The count stays below what is beyond its half.
+        let lasting = row.link & 0xffff >= PARKED_OFTEN - 1;
+        row.link += u32::from(!lasting);
         row.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
@@ -513,8 +513,10 @@ impl<S: Default> Net<S> {
             self.waiting.push_back(conn);
             return Ok(());
         }
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
         if row.flags.has(Flags::READABLE) {
+            row.link = idle::heard(row.link, window);
             row.flags.clear(Flags::READABLE);
             row.flags.set(Flags::BUSY);
             let buffer = self.buffers.take();

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
-use crate::limits::{CLOSES_PER_PASS, MAX_PENDING_BYTES, PUSHES_PER_PASS};
+use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS};
 use crate::listener;
-use crate::net::{Admission, Gate, How, Net, NetPlan, Why};
+use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Why};
+use crate::pace::Pace;
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
@@ -41,6 +42,15 @@ pub struct Options {
     pub max_pending: usize,
     /// Memory to leave alone; while less is left, new connections are reset at once.
     pub memory_reserve: Reserve,
+    /// How long closing every connection takes when the server stops; few are closed sooner.
+    pub drain_timeout: Duration,
+    /// Silence after which a connection is closed, up to `net::LONGEST_IDLE`; `None` never does.
+    pub idle_timeout: Option<Duration>,
+    /// Connections accepted per second, in all; `None` is as many as come.
+    pub accept_rate: Option<f64>,
+    /// When the kernel begins to ask a silent peer whether it is still there, and how often it asks
+    /// again until it gives up after 3 times; `None` never asks.
+    pub keepalive: Option<Duration>,
 }
 
 impl Default for Options {
@@ -56,9 +66,17 @@ impl Default for Options {
             backlog: None,
             max_pending: MAX_PENDING_BYTES,
             memory_reserve: Reserve::Auto,
+            drain_timeout: Duration::from_secs(30),
+            idle_timeout: None,
+            accept_rate: None,
+            keepalive: None,
         }
     }
 }
+
+/// Connections that one shard closes in a second at least while it drains: a third of what a core
+/// can do.
+const SLOWEST_DRAIN: f64 = 10_000.0;
 
 /// The command that makes a shard close everything and end.
 const STOP: u32 = 1;
@@ -132,8 +150,9 @@ impl Server {
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
+        let shards = plans.len();
         for (index, plan) in plans.into_iter().enumerate() {
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog)?;
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive)?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
             self.ears.extend(sockets.iter().cloned());
             let made = service.clone();
@@ -141,6 +160,8 @@ impl Server {
                 index,
                 sockets,
                 accepts: plan.accepts,
+                drain_timeout: options.drain_timeout,
+                idle_timeout: options.idle_timeout,
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
@@ -150,6 +171,7 @@ impl Server {
                 admission: admission.clone(),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
+                accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
             };
             let remote = Remote::new()?;
             let name = format!("c1m-server-{index}");
@@ -238,6 +260,8 @@ struct ShardStart {
     index: usize,
     sockets: Vec<Arc<TcpListener>>,
     accepts: usize,
+    drain_timeout: Duration,
+    idle_timeout: Option<Duration>,
     ready: mpsc::Sender<usize>,
     ended: Ended,
 }
@@ -252,7 +276,8 @@ impl ShardStart {
             service,
             outbox: Outbox::default(),
             next_tick,
-            stopping: false,
+            drain_timeout: self.drain_timeout,
+            sweep: self.idle_timeout.map(Sweep::new),
             closing: None,
             _ended: self.ended,
         })
@@ -264,10 +289,11 @@ struct Accepting<S: Service> {
     service: S,
     outbox: Outbox,
     next_tick: Option<Instant>,
-    /// While stopping: the accepts were cancelled.
-    stopping: bool,
-    /// While stopping: the place before which connections are still to be closed.
-    closing: Option<usize>,
+    drain_timeout: Duration,
+    /// Looks for silent connections.
+    sweep: Option<Sweep>,
+    /// While stopping.
+    closing: Option<Closing>,
     _ended: Ended,
 }
 
@@ -298,18 +324,49 @@ impl<S: Service> Driver for Accepting<S> {
 
     fn turn(&mut self, net: &mut Net<S::State>, now: Instant, command: u32) -> Result<Turn> {
         if command == STOP {
-            return self.drain(net);
+            return self.drain(net, now);
         }
         if self.next_tick.is_some_and(|at| at <= now) {
             self.service.tick(&mut self.outbox);
             self.next_tick = self.service.interval().map(|every| now + every.max(Duration::from_millis(1)));
         }
         self.deliver(net)?;
-        Ok(match self.next_tick {
+        let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
+        Ok(match self.next_tick.into_iter().chain(next_sweep).min() {
             _ if !self.outbox.items.is_empty() => Turn::Again,
             Some(at) => Turn::At(at),
             None => Turn::Idle,
         })
+    }
+}
+
+/// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
+struct Sweep {
+    timeout: Duration,
+    place: usize,
+    next: Instant,
+}
+
+/// How long a sweep over all rows takes, and in how many parts it is done.
+const SWEEP: Duration = Duration::from_secs(4);
+const SWEEP_PARTS: u32 = 64;
+
+impl Sweep {
+    fn new(timeout: Duration) -> Sweep {
+        Sweep { timeout, place: 0, next: Instant::now() }
+    }
+
+    /// Does its part if that is due. Returns when the next one is.
+    fn turn<S: Default>(&mut self, net: &mut Net<S>, now: Instant) -> Result<Instant> {
+        if now >= self.next {
+            let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
+            let end = self.place + rows;
+            self.place = net.close_silent(self.place, rows, self.timeout)?;
+            // Short of its end there were too many to close in one pass.
+            let cut_short = self.place > 0 && self.place < end;
+            self.next = if cut_short { now } else { now + SWEEP / SWEEP_PARTS };
+        }
+        Ok(self.next)
     }
 }
 
@@ -325,18 +382,16 @@ impl<S: Service> Accepting<S> {
         Ok(())
     }
 
-    /// Closes a bounded number of connections a turn until none is left.
-    fn drain(&mut self, net: &mut Net<S::State>) -> Result<Turn> {
-        if !std::mem::replace(&mut self.stopping, true) {
-            net.stop_listening()?;
-        }
-        let (place, at_end) = net.close_some(self.closing, CLOSES_PER_PASS, How::Now)?;
-        // Whoever came while its accept was being cancelled may stand behind that place.
-        self.closing = (!at_end).then_some(place);
-        match (at_end, net.in_use()) {
-            (true, 0) => Ok(Turn::Done),
-            (true, _) => Ok(Turn::Idle),
-            (false, _) => Ok(Turn::Again),
-        }
+    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    fn drain(&mut self, net: &mut Net<S::State>, now: Instant) -> Result<Turn> {
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            None => {
+                net.stop_listening()?;
+                let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
+                self.closing.insert(Closing::new(How::Now, Pace::new(now, Some(rate))))
+            }
+        };
+        closing.turn(net, now)
     }
 }

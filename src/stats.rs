@@ -67,6 +67,8 @@ counters! {
     Counters, Snapshot {
     /// Connections that stand now.
     live,
+    /// Connections closed because nothing was heard of them for long.
+    silent,
     /// Connections accepted or connected so far.
     opened,
     /// Connections that stood and are closed.

@@ -12,7 +12,7 @@ use crate::client::{self, Audit, Course};
 use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
-use crate::net::How;
+use crate::net::{How, LONGEST_IDLE};
 use crate::plan::{PortSharing, Ports, Routes};
 use crate::server::{self, Reserve};
 
@@ -107,6 +107,21 @@ pub struct ServerArguments {
     /// half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default.
     #[arg(long, value_name = "BYTES|PERCENT", value_parser = reserve)]
     pub memory_reserve: Option<Reserve>,
+    /// How long closing all connections takes at SIGTERM, evenly, so that no core is pinned here or at
+    /// the peers; few are closed sooner.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and
+    /// no connection has a timer).
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle_timeout: Option<Duration>,
+    /// Accept N connections per second at most; the others wait in the accept queue.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub accept_rate: Option<f64>,
+    /// Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one
+    /// is then closed. In whole seconds; the kernel asks, so it costs nothing here.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub keepalive: Option<Duration>,
     /// How often to print a line of figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
@@ -133,6 +148,9 @@ pub enum ServiceName {
     Sink,
 }
 
+/// The kernel's longest keepalive time (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
 /// Cores by number, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoreList(Vec<usize>);
@@ -141,6 +159,13 @@ impl ServerArguments {
     pub fn options(&self) -> Result<server::Options> {
         if self.stats_interval.is_zero() {
             return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
+        }
+        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
+            let means = format!("a row remembers up to {} hours", LONGEST_IDLE.as_secs() / 3600);
+            return Err(Error::usage("--idle-timeout", means, "try 10m"));
+        }
+        if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
+            return Err(Error::usage("--keepalive", "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60s"));
         }
         if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
             let saw = format!("--max-connections {}", self.max_connections);
@@ -162,6 +187,10 @@ impl ServerArguments {
             backlog: self.backlog,
             max_pending: self.max_pending,
             memory_reserve: self.memory_reserve.unwrap_or_default(),
+            drain_timeout: self.drain_timeout,
+            idle_timeout: self.idle_timeout,
+            accept_rate: self.accept_rate,
+            keepalive: self.keepalive,
         })
     }
 }
@@ -215,6 +244,9 @@ pub struct ClientArguments {
     /// `rst` at once, which leaves nothing.
     #[arg(long, value_enum, default_value_t = CloseName::Fin)]
     pub close: CloseName,
+    /// Close N connections per second, evenly; as fast as it goes by default.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub close_rate: Option<f64>,
     /// Sent on each new connection, its number in place of {}. Empty sends nothing.
     #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
     pub hello: String,
@@ -285,6 +317,7 @@ impl ClientArguments {
                 CloseName::Fin => How::Now,
                 CloseName::Rst => How::Reset,
             },
+            close_rate: self.close_rate,
             hello: self.hello.clone(),
         })
     }

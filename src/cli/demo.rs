@@ -120,6 +120,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         audit: Audit::Echo,
         // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
         close: How::Reset,
+        close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
     })
 }

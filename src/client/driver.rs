@@ -15,10 +15,8 @@ use super::{Audit, Notice, Options, Phase};
 use crate::causes::{Cause, Causes};
 use crate::error::{Errno, Result};
 use crate::latency::Latency;
-use crate::limits::{
-    CLOSES_PER_PASS, DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US,
-};
-use crate::net::{How, Net, Why};
+use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
+use crate::net::{Closing, How, Net, Why};
 use crate::pace::Pace;
 use crate::report::ShardSummary;
 use crate::service::Reply;
@@ -122,8 +120,8 @@ pub struct Dialing {
     /// Hold: where in the tables the next message is due. Audits between do not move it, so that
     /// everyone gets a turn.
     talked: usize,
-    /// Close: the place before which connections are still to be closed.
-    closing: Option<usize>,
+    /// Close: how far it is.
+    closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
     pace: Pace,
     /// Ramp: failures since the last success.
@@ -249,7 +247,7 @@ impl Driver for Dialing {
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
             Phase::Report => self.report(),
-            Phase::Close => self.close(net)?,
+            Phase::Close => self.close(net, now)?,
         };
         if turn == Turn::Done {
             self.done = true;
@@ -386,20 +384,18 @@ impl Dialing {
         if self.window.len() == 0 { Turn::Done } else { Turn::Idle }
     }
 
-    fn close(&mut self, net: &mut Connections) -> Result<Turn> {
-        if self.closing.is_none() {
-            for conn in self.window.late(Instant::now(), Duration::ZERO, Duration::MAX) {
-                net.cancel_dial(conn)?;
+    fn close(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            None => {
+                for conn in self.window.late(now, Duration::ZERO, Duration::MAX) {
+                    net.cancel_dial(conn)?;
+                }
+                let pace = Pace::new(now, self.is.options.close_rate.map(|rate| rate / self.is.shards as f64));
+                self.closing.insert(Closing::new(self.is.options.close, pace))
             }
-        }
-        let (place, at_end) = net.close_some(self.closing, CLOSES_PER_PASS, self.is.options.close)?;
-        // A dial that opened all the same may stand behind that place.
-        self.closing = (!at_end).then_some(place);
-        Ok(match (at_end, net.in_use()) {
-            (true, 0) => Turn::Done,
-            (true, _) => Turn::Idle,
-            (false, _) => Turn::Again,
-        })
+        };
+        closing.turn(net, now)
     }
 
     // ---- one connection -------------------------------------------------------------------------

@@ -78,11 +78,12 @@ pub fn audit(audit: &AuditResult) -> String {
 pub fn server(summary: &ServerSummary) -> String {
     let total = summary.total();
     let mut out = format!(
-        "accepted {}, closed {}, refused {}, slow readers {}, messages {}, {} received, {} sent\n",
+        "accepted {}, closed {}, refused {}, slow readers {}, silent {}, messages {}, {} received, {} sent\n",
         count(total.opened),
         count(total.closed),
         count(total.refused),
         count(total.slow_readers),
+        count(total.silent),
         count(total.messages),
         bytes(total.bytes_in),
         bytes(total.bytes_out),

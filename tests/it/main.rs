@@ -3,6 +3,7 @@
 mod bad_input;
 mod connections;
 mod demo;
+mod idle;
 mod limits;
 mod lossy;
 mod memory;

@@ -265,6 +265,7 @@ fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
         payload: 64,
         audit: Audit::Echo,
         close: How::Reset,
+        close_rate: None,
         hello: "{}".to_owned(),
     };
     let (sender, notices) = mpsc::channel();

@@ -443,6 +443,7 @@ pub fn has_server_names(document: &Value) {
         "memory_wall",
         "walls",
         "slow_readers",
+        "silent",
         "messages",
         "bytes",
         "resident_bytes",

@@ -41,7 +41,7 @@ pub struct Story {
     pub ramp_seconds: f64,
     /// The audit of all.
     pub audit_seconds: f64,
-    /// Until every client that was left had closed.
+    /// Until every client that was left had closed, and the server knew.
     pub close_seconds: f64,
     /// The audit of all.
     pub all: Option<Proof>,
@@ -51,6 +51,13 @@ pub struct Story {
     pub peak: Option<Vitals>,
     /// Who was killed.
     pub killed: Option<String>,
+}
+
+impl Story {
+    /// Connections live in the audit of all.
+    pub fn proved(&self) -> u64 {
+        self.all.as_ref().map_or(0, |proof| proof.live)
+    }
 }
 
 /// How the machines were made.
@@ -117,7 +124,7 @@ pub struct Report {
     pub ramp_seconds: f64,
     /// The audit of all.
     pub audit_seconds: f64,
-    /// From the word to close until the last client had.
+    /// From the word to close until the last client had, and the server knew.
     pub close_seconds: f64,
     /// All of it.
     pub seconds: f64,
