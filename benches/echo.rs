@@ -6,6 +6,7 @@
 //! The client costs about as much per echo as the server does, so when the client's core is the
 //! full one a faster server shows less in the rate than in its processor time per echo.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,14 +20,14 @@ use reference::{server, sys};
 const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;
 /// Below the ephemeral ports, so that no client's socket can sit on them.
-const TARGET: Target = Target { first_port: 21_000, ports: 10 };
+const TARGET: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 21_000, ports: 10 };
 /// Makes this program the epoll server.
 const SERVER_ROLE: &str = "reference-server";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|role| role == SERVER_ROLE) {
-        return server::run(&[SERVER_CORE], TARGET.first_port, TARGET.ports, || println!("ready"));
+        return server::run(Ipv4Addr::LOCALHOST, &[SERVER_CORE], TARGET.first_port, TARGET.ports, || println!("ready"));
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();

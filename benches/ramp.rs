@@ -5,6 +5,7 @@
 //!     cargo bench --bench ramp -- --rounds 5
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 mod compare;
@@ -16,7 +17,7 @@ use reference::{server, sys};
 
 const CORES: [usize; 2] = [0, 1];
 /// Below the ephemeral ports, so that no client's socket can sit on them.
-const TARGET: Target = Target { first_port: 22_000, ports: 100 };
+const TARGET: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 22_000, ports: 100 };
 /// In flight at once, over all threads of the client.
 const CONCURRENCY: usize = 512;
 /// Make this program the epoll server, or the epoll client for the number of connections that follows.
@@ -26,7 +27,9 @@ const CLIENT_ROLE: &str = "reference-client";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some(SERVER_ROLE) => return server::run(&CORES, TARGET.first_port, TARGET.ports, || println!("ready")),
+        Some(SERVER_ROLE) => {
+            return server::run(Ipv4Addr::LOCALHOST, &CORES, TARGET.first_port, TARGET.ports, || println!("ready"));
+        }
         Some(CLIENT_ROLE) => {
             let connections = arguments.get(1).and_then(|count| count.parse().ok()).expect("the role takes a number");
             return println!("{}", client::ramp(&CORES, TARGET, connections, CONCURRENCY));

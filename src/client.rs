@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
-use crate::knobs::{self, Watch};
+use crate::knobs::{self, Evidence, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
@@ -70,6 +70,9 @@ pub enum Notice {
     ShardEnded(usize),
     /// Sent by the owner of a steered client: an audit, after what was sent for before.
     Audit,
+    /// Sent by the owner of a steered client: tell what was measured so far, after what was sent for
+    /// before.
+    Report,
     /// Sent by the owner of a steered client: close, after what was sent for before. It has then
     /// done all that was asked.
     Close,
@@ -87,6 +90,11 @@ pub trait Observer {
     fn progress(&mut self, _phase: Phase, _elapsed: Duration, _progress: &ProgressSnapshot, _ended: bool) {}
     /// An audit is complete, and every connection still stands. An error ends the run.
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
+        Ok(())
+    }
+    /// What the run came to so far, as the owner of a steered client asked; nothing is closed yet.
+    /// An error ends the run.
+    fn reported(&mut self, _summary: &Summary) -> Result<()> {
         Ok(())
     }
 }
@@ -109,7 +117,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Runs a client from plan to close. `notices` is the receiving end of `sender`; through a clone of
 /// it the owner may send `Notice::Stop`, and steer a client whose course is `Course::Steered` with
-/// `Notice::Audit` and `Notice::Close`, both from the start on.
+/// `Notice::Audit`, `Notice::Report` and `Notice::Close`, all from the start on.
 pub fn run(
     options: &Options,
     observer: &mut dyn Observer,
@@ -123,16 +131,21 @@ pub fn run(
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
     let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
-    let mut evidence = fleet.watch.evidence(Causes::new());
+    let evidence = fleet.watch.evidence(Causes::new());
     let shards = fleet.join();
     // A shard's own error says more than what its end looked like from here.
     let shards = shards?;
     let mut summary = summary?;
+    conclude(&mut summary, shards, evidence);
+    Ok(summary)
+}
+
+/// Adds to a summary what its shards measured and what the host went through meanwhile.
+fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evidence) {
     summary.shards = shards;
     evidence.causes = summary.causes();
     summary.walls = knobs::explain(&evidence);
     summary.counters = evidence.moved;
-    Ok(summary)
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -204,6 +217,9 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     Ok(Planned { cores, raised, concurrency, ephemeral })
 }
 
+/// What a shard measured so far, and the shard's number.
+type Measured = (usize, ShardSummary);
+
 /// The shards of a running client, and where they are led.
 struct Fleet {
     shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
@@ -215,6 +231,8 @@ struct Fleet {
     /// Audits that the owner has sent for.
     rounds: u32,
     stopping: bool,
+    /// Both ends of what shards measured so far.
+    measured: (mpsc::Sender<Measured>, mpsc::Receiver<Measured>),
 }
 
 impl Fleet {
@@ -226,7 +244,9 @@ impl Fleet {
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
         let (course, ahead) = (options.course, options.course.phases(options.audit));
-        let mut fleet = Fleet { shards: Vec::new(), watch, notices, course, ahead, rounds: 0, stopping: false };
+        let measured = mpsc::channel();
+        let mut fleet =
+            Fleet { shards: Vec::new(), watch, notices, course, ahead, rounds: 0, stopping: false, measured };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -253,6 +273,7 @@ impl Fleet {
                 options: options.clone(),
                 progress: progress.clone(),
                 notices: sender.clone(),
+                measured: self.measured.0.clone(),
             };
             let remote = Remote::new()?;
             let net = NetPlan {
@@ -270,8 +291,14 @@ impl Fleet {
                 accept_rate: None,
             };
             let name = format!("c1m-client-{index}");
-            let running =
-                shard::spawn(&name, *core, remote.clone(), net, move |_| opening.begin(), driver::Dialing::finish)?;
+            let running = shard::spawn(
+                &name,
+                *core,
+                remote.clone(),
+                net,
+                move |_| opening.begin(),
+                |dialing| dialing.measured(),
+            )?;
             self.shards.push((remote, progress, running));
         }
         Ok(())
@@ -285,6 +312,15 @@ impl Fleet {
 
     fn progress(&self) -> ProgressSnapshot {
         self.shards.iter().map(|(_, progress, _)| progress.snapshot()).sum()
+    }
+
+    /// Shows the observer what came of the run so far: every shard has just told.
+    fn report(&mut self, summary: &mut Summary, observer: &mut dyn Observer) -> Result<()> {
+        let mut parts: Vec<_> = self.measured.1.try_iter().collect();
+        parts.sort_by_key(|(shard, _)| *shard);
+        let shards = parts.into_iter().map(|(_, measured)| measured).collect();
+        conclude(summary, shards, self.watch.evidence(Causes::new()));
+        observer.reported(summary)
     }
 
     fn join(self) -> Result<Vec<ShardSummary>> {
@@ -326,10 +362,17 @@ impl Fleet {
                     spent.zip(server_cpu(options)).map(|(before, now)| (now.0 - before.0, now.1 - before.1));
                 storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
             }
-            let Some(round) = phase.round().filter(|_| !self.stopping) else { continue };
-            let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
-            summary.audits.push(result);
-            failed = observer.audited(&result);
+            match phase {
+                _ if self.stopping => {}
+                Phase::Audit(round) => {
+                    let ProgressSnapshot { audited: live, lost, wrong, .. } = progress;
+                    let result = AuditResult { round, live, lost, wrong };
+                    summary.audits.push(result);
+                    failed = observer.audited(&result);
+                }
+                Phase::Report => failed = self.report(&mut summary, observer),
+                _ => {}
+            }
             if failed.is_err() {
                 self.close_next();
             }
@@ -391,6 +434,7 @@ impl Fleet {
                     self.rounds += 1;
                     self.steer(Phase::Audit(self.rounds));
                 }
+                Ok(Notice::Report) => self.steer(Phase::Report),
                 Ok(Notice::Close) => self.steer(Phase::Close),
                 Ok(Notice::Stop) => {
                     self.stopping = true;

@@ -16,7 +16,7 @@ use super::sys::{self, ENDING, Epoll, Event, READ_WRITE};
 pub const MESSAGE_BYTES: usize = 64;
 
 /// How long nothing at all may come from the server before the bench gives up.
-const SILENCE_MS: i32 = 10_000;
+const SILENCE_MS: i32 = 60_000;
 
 /// Runs of the closed loop before it is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -27,6 +27,7 @@ const OPENING: usize = 256;
 /// Where the server listens.
 #[derive(Clone, Copy)]
 pub struct Target {
+    pub address: Ipv4Addr,
     pub first_port: u16,
     pub ports: usize,
 }
@@ -53,7 +54,7 @@ pub fn ramp(cores: &[usize], target: Target, count: usize, concurrency: usize) -
                     sys::pin(cores[place]).expect("the core exists and this process may use it");
                     let mut peers = Peers::new(target, share(place, count));
                     let began = Instant::now();
-                    peers.open(share(place, concurrency).len());
+                    peers.open(share(place, concurrency).len(), |_| {});
                     (began, Instant::now(), peers)
                 })
             })
@@ -81,13 +82,38 @@ pub fn echo(
         let thread = scope.spawn(|| {
             sys::pin(core).expect("the core exists and this process may use it");
             let mut peers = Peers::new(target, 0..active);
-            peers.open(OPENING);
+            peers.open(OPENING, |_| {});
             let echoes = peers.echo(lasting, clock);
             peers.reset();
             echoes
         });
         thread.join().expect("the client thread says why it failed")
     })
+}
+
+/// A client that is led from outside, step by step, on one core.
+pub struct Led(Peers);
+
+impl Led {
+    /// Opens `count` connections over the target's ports in turn, with `concurrency` in flight; tells
+    /// again and again how many stand.
+    pub fn open(core: usize, target: Target, count: usize, concurrency: usize, told: impl FnMut(usize)) -> Led {
+        sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+        sys::pin(core).expect("the core exists and this process may use it");
+        let mut peers = Peers::new(target, 0..count);
+        peers.open(concurrency, told);
+        Led(peers)
+    }
+
+    /// Has every connection echo its number; tells again and again how many did. All did on return.
+    pub fn audit(&mut self, concurrency: usize, told: impl FnMut(usize)) {
+        self.0.audit(concurrency, told);
+    }
+
+    /// Closes in order.
+    pub fn close(self) {
+        drop(self);
+    }
 }
 
 /// One connection of the client.
@@ -124,8 +150,9 @@ impl Peers {
         Peers { epoll, target, numbers, all, buffer: [0; 4096] }
     }
 
-    /// Opens every connection, `concurrency` at a time, and greets on each. All stand on return.
-    fn open(&mut self, concurrency: usize) {
+    /// Opens every connection, `concurrency` at a time, and greets on each; tells again and again how
+    /// many stand. All stand on return.
+    fn open(&mut self, concurrency: usize, mut told: impl FnMut(usize)) {
         let mut events = sys::no_events();
         let mut live = 0;
         while live < self.numbers.len() {
@@ -137,6 +164,30 @@ impl Peers {
             for &Event { events: flags, u64: place } in &events[..came] {
                 live += usize::from(self.advance(place as usize, flags));
             }
+            told(live);
+        }
+    }
+
+    /// Has every connection echo its number, `concurrency` at a time; tells again and again how many
+    /// did.
+    fn audit(&mut self, concurrency: usize, mut told: impl FnMut(usize)) {
+        let mut events = sys::no_events();
+        let mut message = [b'.'; MESSAGE_BYTES];
+        let (mut asked, mut proved) = (0, 0);
+        while proved < self.all.len() {
+            while asked < self.all.len() && asked - proved < concurrency {
+                self.send(asked, number_of(asked, &mut message));
+                asked += 1;
+            }
+            let came = self.wait(&mut events);
+            for &Event { events: flags, u64: place } in &events[..came] {
+                let place = place as usize;
+                self.check_alive(place, flags);
+                if flags & libc::EPOLLIN as u32 != 0 && self.take_back(place, number_of(place, &mut message)) {
+                    proved += 1;
+                }
+            }
+            told(proved);
         }
     }
 
@@ -147,7 +198,7 @@ impl Peers {
         let port = self.target.first_port as usize + (self.numbers.start + place) % self.target.ports;
         let port = u16::try_from(port).map_err(|_| ErrorKind::InvalidInput)?;
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        match socket.connect(&SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))) {
+        match socket.connect(&SockAddr::from(SocketAddr::from((self.target.address, port)))) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }

@@ -14,9 +14,9 @@ use super::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
 /// Set in an event's number when the descriptor is a listener.
 const LISTENER: u64 = 1 << 32;
 
-/// Runs the server on `cores`, each with its contiguous share of the ports; calls `ready` once all
+/// Runs the server at `address` on `cores`, each with its contiguous share of the ports; calls `ready` once all
 /// of them listen. Runs until the process is killed.
-pub fn run(cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce()) {
+pub fn run(address: Ipv4Addr, cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce()) {
     sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
     let threads: Vec<_> = cores
         .iter()
@@ -25,7 +25,7 @@ pub fn run(cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce())
             let share = ports * place / cores.len()..ports * (place + 1) / cores.len();
             let listeners: Vec<Socket> = share
                 .map(|offset| first_port + u16::try_from(offset).expect("a port number has 16 bits"))
-                .map(|port| listen(port).unwrap_or_else(|error| panic!("listening on port {port}: {error}")))
+                .map(|port| listen(address, port).unwrap_or_else(|error| panic!("listening on port {port}: {error}")))
                 .collect();
             thread::spawn(move || {
                 sys::pin(core).expect("the core exists and this process may use it");
@@ -39,13 +39,13 @@ pub fn run(cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce())
     }
 }
 
-fn listen(port: u16) -> io::Result<Socket> {
+fn listen(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     // Accepted sockets inherit it, which saves a system call on each.
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    socket.bind(&SocketAddr::from((address, port)).into())?;
     // The kernel caps the queue at net.core.somaxconn.
     socket.listen(i32::MAX)?;
     Ok(socket)

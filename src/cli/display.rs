@@ -9,7 +9,7 @@ use serde_json::json;
 use super::out::{event, say, warn};
 use crate::client::{Course, Observer, Options, Phase, Planned};
 use crate::error::Result;
-use crate::report::{AuditResult, text};
+use crate::report::{AuditResult, Summary, json, text};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::words;
@@ -159,6 +159,13 @@ impl Observer for Display {
         }
         Ok(())
     }
+
+    fn reported(&mut self, summary: &Summary) -> Result<()> {
+        if !self.quiet {
+            say(text::client(&json::client(summary)?)?.trim_end());
+        }
+        Ok(())
+    }
 }
 
 /// Tells the phases to a program: each event is one line of JSON with its name in `event`. Progress
@@ -208,6 +215,11 @@ impl Observer for Events {
     fn audited(&mut self, result: &AuditResult) -> Result<()> {
         let AuditResult { round, live, lost, wrong } = result;
         event(&json!({ "event": "audit", "round": round, "live": live, "lost": lost, "wrong": wrong }));
+        Ok(())
+    }
+
+    fn reported(&mut self, summary: &Summary) -> Result<()> {
+        event(&json!({ "event": "report", "result": json::client(summary)? }));
         Ok(())
     }
 }

@@ -22,9 +22,10 @@ pub fn follow(notices: mpsc::Sender<Notice>) {
         while let Some(line) = next() {
             match line.trim_ascii() {
                 b"audit" => drop(notices.send(Notice::Audit)),
+                b"report" => drop(notices.send(Notice::Report)),
                 b"close" => break,
                 other => warn(format!(
-                    "standard input: {:?} is no word that a steered client knows; the words are audit and close",
+                    "standard input: {:?} is no word that a steered client knows; the words are audit, report and close",
                     String::from_utf8_lossy(other)
                 )),
             }

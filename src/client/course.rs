@@ -21,7 +21,7 @@ pub enum Audit {
 pub enum Course {
     /// An audit, holding for so long, and a second audit.
     Fixed(Duration),
-    /// Holds until its owner sends a `Notice::Audit` or a `Notice::Close`, and then does that.
+    /// Holds until its owner sends a `Notice::Audit`, `Notice::Report` or `Notice::Close`, and then does that.
     Steered,
     /// An audit, a calm, a storm, what comes after it, and a second audit of those that are left.
     /// Messages go on from the calm to the end of what comes after.
@@ -118,6 +118,8 @@ pub enum Phase {
     Storm,
     /// Messages after a storm, and waiting for their answers.
     After,
+    /// Telling what was measured so far.
+    Report,
     /// Closing.
     Close,
     /// Ending the shard.
@@ -126,7 +128,7 @@ pub enum Phase {
 
 /// The phases of a fixed number, which is what a shard's remote carries; that of an audit comes
 /// after them. A remote's first word is 0.
-const FIXED: [Phase; 9] = [
+const FIXED: [Phase; 10] = [
     Phase::Ready,
     Phase::Ramp,
     Phase::Hold,
@@ -134,6 +136,7 @@ const FIXED: [Phase; 9] = [
     Phase::Calm,
     Phase::Storm,
     Phase::After,
+    Phase::Report,
     Phase::Close,
     Phase::Quit,
 ];
@@ -163,6 +166,7 @@ impl Phase {
             Phase::Calm => "calm",
             Phase::Storm => "storm",
             Phase::After => "after",
+            Phase::Report => "report",
             Phase::Close => "close",
             Phase::Quit => "quit",
         }

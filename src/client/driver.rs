@@ -79,7 +79,7 @@ pub struct Dialing {
     storm: Option<Storming>,
     window: Window,
     scratch: Vec<u8>,
-    before_close: ProgressSnapshot,
+    before_close: Option<ProgressSnapshot>,
     connect: Latency,
     connect_service: Latency,
     retransmitted: Latency,
@@ -200,6 +200,7 @@ impl Driver for Dialing {
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
             Phase::Calm | Phase::Storm | Phase::After => self.stage(net, now)?,
+            Phase::Report => self.report(),
             Phase::Close => self.close(net, now)?,
         };
         if turn == Turn::Done {
@@ -219,21 +220,27 @@ impl Driver for Dialing {
 }
 
 impl Dialing {
-    /// What the shard measured.
-    pub fn finish(self) -> ShardSummary {
+    /// What the shard measured; its counts are those of before closing.
+    pub fn measured(&self) -> ShardSummary {
         ShardSummary {
             core: self.is.core,
             requested: self.is.numbers.end - self.is.numbers.start,
-            progress: self.before_close,
-            connect: self.connect,
-            connect_service: self.connect_service,
-            retransmitted: self.retransmitted,
-            echo: self.echo,
-            echo_service: self.echo_service,
-            audit: self.audit,
-            causes: self.causes,
-            storm: self.storm.map(Storming::finish),
+            progress: self.before_close.unwrap_or_else(|| self.is.progress.snapshot()),
+            connect: self.connect.clone(),
+            connect_service: self.connect_service.clone(),
+            retransmitted: self.retransmitted.clone(),
+            echo: self.echo.clone(),
+            echo_service: self.echo_service.clone(),
+            audit: self.audit.clone(),
+            causes: self.causes.clone(),
+            storm: self.storm.as_ref().map(Storming::measured),
         }
+    }
+
+    fn report(&self) -> Turn {
+        // Nobody listens any more when the run has failed elsewhere.
+        let _ = self.is.measured.send((self.is.index, self.measured()));
+        Turn::Done
     }
 
     fn begin(&mut self, phase: Phase, now: Instant) {
@@ -250,7 +257,7 @@ impl Dialing {
                 let every = self.is.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
                 (self.pace, self.sent) = (Pace::new(now, every), 0);
             }
-            Phase::Close => self.before_close = progress.snapshot(),
+            Phase::Close => self.before_close = Some(progress.snapshot()),
             _ => {}
         }
         let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);

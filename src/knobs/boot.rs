@@ -19,8 +19,8 @@ pub fn parameters(goal: &Goal) -> Vec<Parameter> {
     let of = |text: &str, bytes, reason| Parameter { text: text.to_owned(), bytes, reason };
     let sockets = goal.connections * goal.role.ends();
     vec![
-        of("slub_min_order=4", Some(70), "larger slabs waste less behind their last object"),
-        of("slub_max_order=6", None, "lets the allocator choose still larger ones"),
+        of("slub_min_order=3", Some(38), "larger slabs waste less behind their last object"),
+        of("transparent_hugepage=never", None, "the kernel keeps 60 MiB more free for huge pages that nobody needs"),
         of("cgroup_disable=memory", Some(64), "no accounting of each object to a cgroup"),
         of("lsm=capability", Some(72), "no security modules, and no blobs of theirs on sockets, inodes and files"),
         of("swiotlb=noforce", None, "no 64 MiB bounce buffer for devices that cannot reach all memory"),
@@ -29,5 +29,7 @@ pub fn parameters(goal: &Goal) -> Vec<Parameter> {
             None,
             "a chain for each connection, at 8 bytes; a small machine makes few",
         ),
+        of("dhash_entries=4096", None, "4 MiB of a 4 GiB machine: names of files, of which it looks up few"),
+        of("ihash_entries=4096", None, "2 MiB likewise: sockets stand in neither table"),
     ]
 }

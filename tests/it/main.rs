@@ -3,10 +3,10 @@
 mod bad_input;
 mod connections;
 mod demo;
-mod idle;
 mod doctor;
 mod firewall;
 mod hosts;
+mod idle;
 mod limits;
 mod lossy;
 mod memory;

@@ -79,6 +79,29 @@ fn a_client_does_what_its_input_says() {
     assert_eq!(number(&server.stop().last_document(), "messages"), 200 * 4, "a hello and three audits each");
 }
 
+/// A machine may be gone before its client could end; what it measured need not be gone with it.
+#[test]
+fn a_report_on_the_way_is_what_the_end_would_tell() {
+    let server = Server::start(2, "");
+    let mut client = steered(&server, "--connections 200");
+    for word in ["report", "audit", "report", "close"] {
+        client.say(word);
+    }
+    let finished = client.wait();
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    let lines = lines(&finished.out);
+    let reports: Vec<&Value> = events(&lines, "report").iter().map(|event| &event["result"]).collect();
+    let last = finished.last_document();
+    assert_eq!(reports.len(), 2, "{}", finished.out);
+    for report in &reports {
+        has_client_names(report);
+        assert_eq!((number(report, "live"), report["complete"].clone()), (200, Value::Bool(true)), "{report}");
+        assert_eq!(report["connect_latency_us"], last["connect_latency_us"]);
+    }
+    assert_eq!([reports[0], reports[1]].map(|report| report["audits"].as_array().unwrap().len()), [0, 1]);
+    assert_eq!(reports[1]["echo_latency_us"], last["echo_latency_us"]);
+}
+
 #[test]
 fn the_end_of_the_input_closes() {
     let server = Server::start(2, "");
@@ -114,7 +137,7 @@ fn a_word_that_means_nothing_is_answered() {
     let answers: Vec<&str> = finished.err.lines().collect();
     assert_eq!(answers.len(), 4, "{answers:#?}");
     assert!(answers[0].contains(r#""audits" is no word"#) && answers[3].contains(r"\u{1b}"), "{answers:#?}");
-    assert!(answers.iter().all(|answer| answer.contains("the words are audit and close")), "{answers:#?}");
+    assert!(answers.iter().all(|answer| answer.contains("the words are audit, report and close")), "{answers:#?}");
 }
 
 /// So close together that there are always some in flight: their echoes must not be taken for a

@@ -111,8 +111,8 @@ pub struct ClientArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// Hold, and obey lines on standard input: `audit` audits, `close` or its end closes. Lines that
-    /// come during the ramp are obeyed after it.
+    /// Hold, and obey lines on standard input: `audit` audits, `report` tells what was measured so
+    /// far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it.
     #[arg(long, conflicts_with = "hold")]
     pub steer: bool,
     /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither

@@ -13,7 +13,8 @@ use crate::client::{Notice, Options, Phase};
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::pace::Pace;
-use crate::stats::{Progress, ProgressSnapshot};
+use crate::report::ShardSummary;
+use crate::stats::Progress;
 
 /// What a shard begins with, carried to its thread.
 pub struct Opening {
@@ -33,6 +34,8 @@ pub struct Opening {
     pub progress: Arc<Progress>,
     /// Told when a phase is done, and when the shard ends.
     pub notices: mpsc::Sender<Notice>,
+    /// Takes what was measured so far, with the shard's number, when that is asked for.
+    pub measured: mpsc::Sender<(usize, ShardSummary)>,
 }
 
 impl Opening {
@@ -58,7 +61,7 @@ impl Opening {
             round: 0,
             window: Window::default(),
             scratch: Vec::new(),
-            before_close: ProgressSnapshot::default(),
+            before_close: None,
             connect: Latency::new()?,
             connect_service: Latency::new()?,
             retransmitted: Latency::new()?,

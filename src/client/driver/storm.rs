@@ -79,9 +79,9 @@ impl Storming {
     }
 
     /// What the shard saw.
-    pub fn finish(self) -> ShardStorm {
+    pub fn measured(&self) -> ShardStorm {
         ShardStorm {
-            echo: self.echo,
+            echo: self.echo.clone(),
             absorbed: self.absorbed,
             closed_by_server: self.closed_by_server,
             stood_anew: self.stood_anew,

@@ -1,0 +1,114 @@
+//! The initramfs of one guest: busybox, c1m, modules, and the scripts of its role.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use c1m::error::{Error, Result};
+use cpio::newc::{Builder, ModeFileType, trailer};
+
+/// The first process of every guest.
+const INIT: &str = include_str!("init.sh");
+
+/// What a guest is told to be.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// `server`, `client` or `probe`.
+    pub name: &'static str,
+    /// Its addresses, one a network card, such as 10.0.1.1/24.
+    pub addresses: Vec<String>,
+    /// Whom a client must reach before it is ready.
+    pub server: String,
+    /// What it runs, from the folder of the static programs; the first one leads.
+    pub programs: &'static [&'static str],
+    /// The command line of its program.
+    pub command: String,
+    /// The shell commands that tune it.
+    pub tune: String,
+}
+
+/// The programs that go into every guest.
+#[derive(Debug)]
+pub struct Programs<'a> {
+    /// The folder of the static programs.
+    pub folder: &'a Path,
+    /// The static busybox.
+    pub busybox: &'a Path,
+    /// Modules in loading order.
+    pub modules: &'a [std::path::PathBuf],
+}
+
+/// Writes the archive to `path`.
+pub fn write(path: &Path, role: &Role, programs: &Programs) -> Result<()> {
+    let failed = |e: io::Error| {
+        Error::host(format!("write {}: {e}", path.display()), "a guest cannot boot", "free disk space, or choose --out")
+    };
+    let mut archive = Archive { out: io::BufWriter::new(fs::File::create(path).map_err(failed)?), inodes: 0 };
+    fill(&mut archive, role, programs).and_then(|()| archive.finish()).map_err(failed)
+}
+
+fn fill(archive: &mut Archive<impl Write>, role: &Role, programs: &Programs) -> io::Result<()> {
+    for folder in ["bin", "lab", "dev"] {
+        archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
+    }
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.file("bin/busybox", 0o755, &fs::read(programs.busybox)?)?;
+    for name in role.programs {
+        archive.file(&format!("bin/{name}"), 0o755, &fs::read(programs.folder.join(name))?)?;
+    }
+    let mut names = Vec::new();
+    for module in programs.modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.file(&format!("lab/{name}"), 0o644, &fs::read(module)?)?;
+        names.push(name);
+    }
+    let plan = format!(
+        "ROLE={}\nPROGRAM={}\nADDRESSES='{}'\nSERVER={}\nMODULES='{}'\n",
+        role.name,
+        role.programs.first().unwrap_or(&""),
+        role.addresses.join(" "),
+        role.server,
+        names.join(" ")
+    );
+    archive.file("lab/plan", 0o644, plan.as_bytes())?;
+    archive.file("lab/tune", 0o644, role.tune.as_bytes())?;
+    archive.file("lab/command", 0o644, format!("exec {}\n", role.command).as_bytes())
+}
+
+struct Archive<W: Write> {
+    out: W,
+    inodes: u32,
+}
+
+impl<W: Write> Archive<W> {
+    fn file(&mut self, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        self.entry(name, ModeFileType::Regular, mode, bytes)
+    }
+
+    fn entry(&mut self, name: &str, kind: ModeFileType, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        self.inodes += 1;
+        let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let builder = Builder::new(name).ino(self.inodes).nlink(1).mode(mode).set_mode_file_type(kind);
+        let mut entry = builder.write(&mut self.out, size);
+        entry.write_all(bytes)?;
+        entry.finish().map(drop)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        trailer(self.out)?.flush()
+    }
+}
+
+impl Role {
+    /// A guest that powers off as soon as it has booted.
+    pub fn probe() -> Role {
+        Role {
+            name: "probe",
+            addresses: Vec::new(),
+            server: String::new(),
+            programs: &[],
+            command: "true".to_owned(),
+            tune: String::new(),
+        }
+    }
+}

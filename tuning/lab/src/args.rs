@@ -1,0 +1,148 @@
+//! clap types, and the plan they mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use c1m::error::{Error, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::profile::Profile;
+
+/// A million connections between machines: boots one server and three clients of the article's
+/// sizes in QEMU, ramps, audits, kills one client, closes, and reports.
+///
+/// Needs no root, and leaves nothing behind but its logs and its report.
+///
+/// Exit codes: 0 everything held; 1 not everything did, the report says what; 2 bad usage; 3 this
+/// host lacks something; 70 a bug in the lab.
+#[derive(Debug, Parser)]
+#[command(name = "tuning/lab/run", version, about, long_about, max_term_width = 100)]
+pub struct Arguments {
+    /// Connections in all, an equal share from each client; 1,020,000 by default, or 30,000 with
+    /// --quick.
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u64>,
+    /// Small machines and 30,000 connections, for a look or for CI.
+    #[arg(long)]
+    pub quick: bool,
+    /// Boot parameters: `extreme`, those of tuning/cmdline.md, which leave memory for 1,020,000
+    /// connections in 4 GiB; `standard`, the kernel's own, which do not.
+    #[arg(long, value_enum, default_value_t = Profile::Extreme)]
+    pub profile: Profile,
+    /// More boot parameters for the server, to measure them.
+    #[arg(long, value_name = "PARAMETERS", default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// Memory of the server in MiB; 4096 by default, or 768 with --quick.
+    #[arg(long, value_name = "MIB")]
+    pub server_memory: Option<u64>,
+    /// Cores of the server.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub server_cores: u32,
+    /// Memory of each client in MiB; 2048 by default, or 512 with --quick.
+    #[arg(long, value_name = "MIB")]
+    pub client_memory: Option<u64>,
+    /// Client machines, each with a core and a link to the server of its own.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub clients: u8,
+    /// Keep every client to the end, instead of killing the last one during an audit of the others.
+    #[arg(long)]
+    pub no_kill: bool,
+    /// How the guests' processors run: `auto` tries KVM with a time-out, and takes TCG if that
+    /// does not really work.
+    #[arg(long, value_enum, default_value_t = Acceleration::Auto)]
+    pub accel: Acceleration,
+    /// A folder with an unpacked kernel package (boot/, lib/modules/); the newest that
+    /// tuning/lab/setup unpacked by default.
+    #[arg(long, value_name = "DIR")]
+    pub kernel: Option<PathBuf>,
+    /// How long the whole run may take.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
+    pub deadline: Duration,
+    /// Where the folder of this run goes: serial logs, report.txt, report.json.
+    #[arg(long, value_name = "DIR", default_value = "target/lab")]
+    pub out: PathBuf,
+    /// Run the plain epoll server and client of the benches (benches/reference) in the place of c1m,
+    /// to compare.
+    #[arg(long)]
+    pub reference: bool,
+    /// The folder of the static programs for the guests; tuning/lab/run builds and passes it.
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub programs: PathBuf,
+}
+
+/// How the guests' processors run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Acceleration {
+    /// KVM where it works.
+    Auto,
+    /// The host's processor.
+    Kvm,
+    /// Translation in software.
+    Tcg,
+}
+
+/// What a run shall be, in numbers.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Connections of each client.
+    pub share: u64,
+    /// Client machines.
+    pub clients: u8,
+    /// Size of the server.
+    pub server: Size,
+    /// Size of each client.
+    pub client: Size,
+    /// Whether the last client is killed.
+    pub kill: bool,
+    /// Whether the guests run the reference instead of c1m.
+    pub reference: bool,
+    /// How long all of it may take.
+    pub deadline: Duration,
+}
+
+/// The size of a machine.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Size {
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Cores.
+    pub cores: u32,
+}
+
+impl Plan {
+    /// Connections in all.
+    pub fn connections(&self) -> u64 {
+        self.share * u64::from(self.clients)
+    }
+
+    /// Memory of all machines in MiB.
+    pub fn memory_mib(&self) -> u64 {
+        self.server.memory_mib + self.client.memory_mib * u64::from(self.clients)
+    }
+}
+
+impl Arguments {
+    /// What was typed, as numbers.
+    pub fn plan(&self) -> Result<Plan> {
+        let clients = u64::from(self.clients);
+        let connections = self.connections.unwrap_or(if self.quick { 30_000 } else { 1_020_000 });
+        if connections == 0 || !connections.is_multiple_of(clients) {
+            let below = (connections / clients).max(1) * clients;
+            return Err(Error::usage(
+                format!("--connections {connections}"),
+                format!("{clients} clients open equal shares"),
+                format!("try --connections {below}"),
+            ));
+        }
+        let memory = |typed: Option<u64>, quick: u64, full: u64| typed.unwrap_or(if self.quick { quick } else { full });
+        Ok(Plan {
+            share: connections / clients,
+            clients: self.clients,
+            server: Size { memory_mib: memory(self.server_memory, 768, 4096), cores: self.server_cores },
+            client: Size { memory_mib: memory(self.client_memory, 512, 2048), cores: 1 },
+            kill: !self.no_kill && self.clients > 1,
+            reference: self.reference,
+            deadline: self.deadline,
+        })
+    }
+}

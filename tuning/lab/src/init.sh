@@ -1,0 +1,82 @@
+#!/bin/busybox sh
+# The first process of every guest. Three serial ports: ttyS0 is the console (its log says why a
+# guest died), ttyS1 carries events out and commands in, ttyS2 memory figures.
+/bin/busybox mkdir -p /bin /sbin /dev /proc /sys /run /tmp /var/lib /etc
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+exec </dev/null >/dev/ttyS0 2>&1
+. /lab/plan
+
+for port in ttyS1 ttyS2; do stty -F /dev/$port raw -echo; done
+# Held open from here on: opening a serial port discards what has arrived before.
+exec 3<>/dev/ttyS1 4>/dev/ttyS2
+event() { echo "{\"event\":$1}" >&3; }
+
+for module in $MODULES; do insmod "/lab/$module" || echo "lab: $module not loaded"; done
+ip link set lo up
+place=0
+for address in $ADDRESSES; do
+    ip address add "$address" dev eth$place && ip link set eth$place up || event '"failed","why":"no eth'$place'"'
+    place=$((place + 1))
+done
+ulimit -n 1048576
+sh /lab/tune || echo "lab: tuning failed"
+event '"booted"'
+
+# Total, free and available memory, slab, and the resident memory of our process, in KiB.
+vitals() {
+    while sleep "$1"; do
+        awk '$1 ~ /^(MemTotal|MemFree|MemAvailable|Slab|SUnreclaim|VmRSS):$/ { line = line " " $1 $2 }
+            END { print "vitals" line }' /proc/meminfo "/proc/$(cat /run/pid)/status" >&4 2>/dev/null
+    done
+}
+
+# What the reference server does not count: the sockets of the host, less its listeners.
+count_sockets() {
+    while sleep 1; do
+        awk '$1 == "TCP:" { print "{\"event\":\"stats\",\"live\":" ($3 > 100 ? $3 - 100 : 0) "}" }' /proc/net/sockstat >&3
+    done
+}
+
+# Every cache: its name, objects, bytes of an object, objects and pages of a slab, slabs.
+caches() {
+    awk '/^[^#s]|^s[^l]/ { print "slab", $1, $2, $4, $5, $6, $(NF-1) } END { print "slabs-end" }' /proc/slabinfo >&4
+}
+
+# Runs the role's command with its input and output, and tells its exit code.
+role() {
+    echo $$ >/run/pid
+    sh -c 'echo $$ >/run/pid; exec sh /lab/command'
+    code=$?
+    # The reference server ends by the signal that stops it.
+    [ "$PROGRAM $code" = "c1m-reference 143" ] && code=0
+    event '"exited","code":'$code
+}
+
+case $ROLE in
+probe)
+    poweroff -f
+    ;;
+server)
+    caches
+    role </dev/null >&3 &
+    vitals 2 &
+    [ "$PROGRAM" = c1m-reference ] && count_sockets &
+    ;;
+client)
+    until ping -c 1 -W 1 "$SERVER" >/dev/null; do sleep 1; done
+    event '"linked"'
+    read -r go <&3
+    role <&3 >&3
+    ;;
+esac
+while read -r word <&3; do
+    case $word in
+    caches) caches ;;
+    stop) kill -TERM "$(cat /run/pid)" ;;
+    off) poweroff -f ;;
+    esac
+done

@@ -1,0 +1,307 @@
+//! Leads the guests through a run: boot, ramp, audits, a kill, close, stop. Every wait watches for
+//! walls.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use c1m::words::{bytes, count};
+
+use crate::args::Plan;
+use crate::guest::{Guest, Heard};
+use crate::machine::Machine;
+use crate::report::{Proof, Story};
+use crate::walls::{self, Wall};
+
+/// The server's place among the guests; client k stands at place k.
+pub const SERVER: usize = 0;
+
+/// How long a guest may take to boot.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// How long nothing at all may move; a TCP connect gives up after 10 s.
+const STILL: Duration = Duration::from_secs(90);
+
+/// How long the server's count may take to show what the clients know.
+const AGREE: Duration = Duration::from_secs(30);
+
+/// How often walls are looked for.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How often a line is shown.
+const SHOW: Duration = Duration::from_secs(5);
+
+/// A wall, and the guest that ran into it if it was one.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its place.
+    pub guest: Option<usize>,
+    /// What it ran into.
+    pub wall: Wall,
+}
+
+type Step = std::result::Result<(), Failure>;
+
+/// The guests of a run and what is known of them.
+pub struct Lab {
+    plan: Plan,
+    guests: Vec<Guest>,
+    /// What each guest told.
+    pub machines: Vec<Machine>,
+    vitals: Vec<u64>,
+    heard: mpsc::Receiver<Heard>,
+    started: Instant,
+    looked: Instant,
+    shown: (Instant, Vec<u64>),
+    moved: (Instant, u64),
+    killed: Option<usize>,
+}
+
+impl Lab {
+    /// A lab of guests that were just started.
+    pub fn new(plan: Plan, guests: Vec<Guest>, heard: mpsc::Receiver<Heard>, started: Instant) -> Lab {
+        let now = Instant::now();
+        Lab {
+            plan,
+            machines: guests.iter().map(|_| Machine::default()).collect(),
+            vitals: vec![0; guests.len()],
+            shown: (now, vec![0; guests.len()]),
+            guests,
+            heard,
+            started,
+            looked: now,
+            moved: (now, 0),
+            killed: None,
+        }
+    }
+
+    /// The whole run. What was proved is in `story`, also when a wall ends it.
+    pub fn run(&mut self, story: &mut Story) -> Step {
+        let all: Vec<usize> = (0..self.guests.len()).collect();
+        self.wait("boot", BOOT, &all, |guest| guest.ready)?;
+        story.boot_seconds = self.started.elapsed().as_secs_f64();
+
+        let clients = all[1..].to_vec();
+        let ramp = Instant::now();
+        self.tell(&clients, "go");
+        self.wait("ramp", STILL, &clients, |client| client.phase == "hold")?;
+        story.ramp_seconds = ramp.elapsed().as_secs_f64();
+
+        let audit = Instant::now();
+        story.all = Some(self.audit(&clients)?);
+        story.audit_seconds = audit.elapsed().as_secs_f64();
+        let dumps = self.machines[SERVER].caches.len();
+        self.tell(&[SERVER], "caches");
+        self.wait("slab figures", STILL, &[SERVER], |server| server.caches.len() > dumps)?;
+        story.peak = Some(self.machines[SERVER].vitals);
+
+        let mut kept = clients;
+        if self.plan.kill
+            && let Some(victim) = kept.pop()
+        {
+            if !self.plan.reference {
+                // What it measured would be gone with it.
+                self.tell(&[victim], "report");
+                self.wait("report", STILL, &[victim], |client| client.document.is_some())?;
+            }
+            story.survivors = Some(self.audit_with_a_kill(&kept, victim)?);
+            story.killed = Some(self.guests[victim].spec.name.clone());
+        }
+        let close = Instant::now();
+        self.tell(&kept, "close");
+        self.wait("close", STILL, &kept, |client| client.exit.is_some())?;
+        // A machine that is gone can close nothing; the server still counts its connections.
+        let rest = story.proved() - story.survivors.as_ref().map_or(story.proved(), |proof| proof.live);
+        self.wait("close", STILL, &[SERVER], |server| server.live <= rest)?;
+        story.close_seconds = close.elapsed().as_secs_f64();
+        self.tell(&[SERVER], "stop");
+        self.wait("stop", STILL, &[SERVER], |server| server.exit.is_some())?;
+        kept.push(SERVER);
+        self.tell(&kept, "off");
+        self.wait("power off", STILL, &kept, |guest| guest.ended)
+    }
+
+    fn tell(&mut self, places: &[usize], word: &str) {
+        for place in places {
+            self.guests[*place].tell(word);
+        }
+    }
+
+    /// The first audit of these clients, all at once. The server must count what they prove.
+    fn audit(&mut self, clients: &[usize]) -> std::result::Result<Proof, Failure> {
+        self.tell(clients, "audit");
+        self.wait("audit", STILL, clients, |client| client.audits.len() == 1)?;
+        let proof = self.proof(clients);
+        let until = Instant::now() + AGREE;
+        while self.machines[SERVER].live != proof.live && Instant::now() < until {
+            self.listen("the server's count")?;
+        }
+        Ok(Proof { server: Some(self.machines[SERVER].live), ..proof })
+    }
+
+    /// The second audit of these clients, during which another is killed outright.
+    fn audit_with_a_kill(&mut self, clients: &[usize], victim: usize) -> std::result::Result<Proof, Failure> {
+        self.tell(clients, "audit");
+        self.wait("audit", STILL, clients, |client| client.phase == "audit" || client.audits.len() == 2)?;
+        self.killed = Some(victim);
+        self.guests[victim].kill();
+        self.say(&format!("killed {}", self.guests[victim].spec.name));
+        self.wait("audit", STILL, clients, |client| client.audits.len() == 2)?;
+        Ok(self.proof(clients))
+    }
+
+    /// What the last audits of these clients proved.
+    fn proof(&self, clients: &[usize]) -> Proof {
+        let last = clients.iter().map(|place| self.machines[*place].audits.last().copied());
+        let audits: Vec<_> = last.flatten().collect();
+        Proof { live: audits.iter().map(|audit| audit.live).sum(), audits, server: None }
+    }
+
+    /// Waits until each of these guests is `done`; a wall, the deadline, a signal or `patience`
+    /// without any motion end it.
+    fn wait(&mut self, what: &'static str, patience: Duration, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
+        self.moved = (Instant::now(), 0);
+        while let Some(late) = of.iter().copied().find(|place| !done(&self.machines[*place])) {
+            self.listen(what)?;
+            let motion = self.machines.iter().fold(0u64, |sum, machine| sum.rotate_left(7) ^ machine.motion());
+            if motion != self.moved.1 {
+                self.moved = (Instant::now(), motion);
+            } else if self.moved.0.elapsed() > patience {
+                let booted = self.machines[late].booted;
+                let wall = if booted { Wall::Stalled(what, patience) } else { Wall::NoBoot(patience) };
+                return Err(Failure { guest: Some(late), wall });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what the guests say for a moment, and looks for walls.
+    fn listen(&mut self, what: &'static str) -> Step {
+        if let Ok(heard) = self.heard.recv_timeout(LOOK) {
+            self.hear(heard)?;
+        }
+        // Bounded, so that talkative guests cannot keep us from looking.
+        for _ in 0..1000 {
+            let Ok(heard) = self.heard.try_recv() else { break };
+            self.hear(heard)?;
+        }
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            self.look()?;
+        }
+        if self.shown.0.elapsed() >= SHOW {
+            self.show();
+        }
+        if self.started.elapsed() > self.plan.deadline {
+            return Err(Failure { guest: None, wall: Wall::Deadline(what, self.plan.deadline) });
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, heard: Heard) -> Step {
+        match heard {
+            Heard::Line(place, line) => self.machines[place].hear(&line),
+            Heard::Ended(place) => self.machines[place].ended = true,
+            Heard::Signal => return Err(Failure { guest: None, wall: Wall::Interrupted }),
+        }
+        Ok(())
+    }
+
+    /// Reads the memory figures, and finds the guest that is no more what it should be.
+    fn look(&mut self) -> Step {
+        for place in 0..self.guests.len() {
+            for line in news(&self.guests[place], &mut self.vitals[place]) {
+                self.machines[place].feel(&line);
+            }
+            if self.killed == Some(place) {
+                continue;
+            }
+            let console = walls::read(&self.guests[place].spec.file("console.log"));
+            let wall = walls::fatal(&console).or_else(|| self.gone(place));
+            if let Some(wall) = wall {
+                return Err(Failure { guest: Some(place), wall });
+            }
+        }
+        Ok(())
+    }
+
+    /// A guest or its program that ended when nobody had asked for it.
+    fn gone(&mut self, place: usize) -> Option<Wall> {
+        let machine = &self.machines[place];
+        match machine.exit {
+            Some(code) if code != 0 && code != 1 => Some(Wall::Exited(code)),
+            None if machine.ended => Some(Wall::Ended(self.guests[place].end())),
+            _ => None,
+        }
+    }
+
+    /// One line: the server, its free memory, each client.
+    fn show(&mut self) {
+        let seconds = self.shown.0.elapsed().as_secs_f64();
+        let server = &self.machines[SERVER];
+        let mut line = format!("server {} live, {} free", count(server.live), bytes(server.vitals.free));
+        for (place, client) in self.machines.iter().enumerate().skip(1).filter(|(place, _)| self.killed != Some(*place))
+        {
+            let rate = (client.live.saturating_sub(self.shown.1[place]) as f64 / seconds) as u64;
+            line += &format!(" | client {place} {}", client.phase);
+            line += &match client.phase.as_str() {
+                "ramp" => format!(" {} live, {}/s", count(client.live), count(rate)),
+                "close" => format!(" {} closed", count(client.closed)),
+                "audit" => format!(" {} proved", count(client.audited)),
+                _ => format!(" {} live", count(client.live)),
+            };
+        }
+        self.say(&line);
+        self.shown = (Instant::now(), self.machines.iter().map(|machine| machine.live).collect());
+    }
+
+    fn say(&self, words: &str) {
+        say(&format!("{:>5.0}s  {words}", self.started.elapsed().as_secs_f64()));
+    }
+
+    /// The last lines of a guest's console.
+    pub fn tail(&self, place: usize) -> Vec<String> {
+        let spec = &self.guests[place].spec;
+        let mut lines = walls::tail(&spec.file("qemu.log"), 5);
+        lines.extend(walls::tail(&spec.file("console.log"), 15));
+        lines
+    }
+
+    /// Notable lines of all consoles, each with its guest.
+    pub fn notes(&self) -> Vec<String> {
+        let of = |guest: &Guest| {
+            let name = guest.spec.name.clone();
+            walls::notes(&walls::read(&guest.spec.file("console.log")))
+                .into_iter()
+                .map(move |line| format!("{name}: {line}"))
+        };
+        self.guests.iter().flat_map(of).collect()
+    }
+
+    /// A guest's name.
+    pub fn name(&self, place: usize) -> &str {
+        &self.guests[place].spec.name
+    }
+}
+
+/// Prints a line. That nobody reads any more is no reason to leave guests behind.
+pub fn say(words: &str) {
+    let _ = writeln!(std::io::stdout(), "{words}");
+}
+
+/// The whole lines that a guest's memory port brought since `read`.
+fn news(guest: &Guest, read: &mut u64) -> Vec<String> {
+    let Ok(mut file) = File::open(guest.spec.file("vitals.log")) else { return Vec::new() };
+    if file.seek(SeekFrom::Start(*read)).is_err() {
+        return Vec::new();
+    }
+    let mut lines = Vec::new();
+    let mut reader = BufReader::new(file.take(1 << 20));
+    let mut line = String::new();
+    while reader.read_line(&mut line).is_ok_and(|length| length > 0) && line.ends_with('\n') {
+        *read += line.len() as u64;
+        lines.push(std::mem::take(&mut line));
+    }
+    lines
+}

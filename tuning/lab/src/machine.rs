@@ -1,0 +1,216 @@
+//! What is known of a guest, from the lines it writes.
+
+use c1m::report::AuditResult;
+use serde_json::Value;
+
+/// Memory of a guest at one moment, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Vitals {
+    /// All that its kernel manages (MemTotal).
+    pub total: u64,
+    /// Free pages (MemFree).
+    pub free: u64,
+    /// What the kernel believes it could free (MemAvailable).
+    pub available: u64,
+    /// Kernel objects (Slab).
+    pub slab: u64,
+    /// Resident memory of its program (VmRSS).
+    pub resident: u64,
+}
+
+/// One cache of kernel objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// Its name in /proc/slabinfo; caches of one size share a name.
+    pub name: String,
+    /// Objects in use.
+    pub objects: u64,
+    /// Bytes of its slabs, unused objects and waste included.
+    pub bytes: u64,
+}
+
+/// Bytes of a page of the guests.
+const PAGE: u64 = 4096;
+
+/// What a guest told so far.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Its system is up.
+    pub booted: bool,
+    /// A client reached the server, or the server accepts.
+    pub ready: bool,
+    /// What its client does: `ramp`, `hold`, `audit`, `close`.
+    pub phase: String,
+    /// Connections that stand.
+    pub live: u64,
+    /// Connections that failed.
+    pub failed: u64,
+    /// Connections proved in the current audit.
+    pub audited: u64,
+    /// Connections closed in the close phase.
+    pub closed: u64,
+    /// Connections that the server refused.
+    pub refused: u64,
+    /// Those of them that it refused to keep memory free.
+    pub refused_for_memory: u64,
+    /// Audits that are complete.
+    pub audits: Vec<AuditResult>,
+    /// What its program came to, at its end or when it was asked last.
+    pub document: Option<Value>,
+    /// The exit code of its program.
+    pub exit: Option<i64>,
+    /// Its QEMU has ended.
+    pub ended: bool,
+    /// Its memory, as last told.
+    pub vitals: Vitals,
+    /// The least free memory it told of.
+    pub least_free: Option<u64>,
+    /// Every complete dump of its caches.
+    pub caches: Vec<Vec<Cache>>,
+    dump: Vec<Cache>,
+}
+
+impl Machine {
+    /// Takes in a line of the control port. What is not JSON is an echo of the boot; it is skipped.
+    pub fn hear(&mut self, line: &str) {
+        let Ok(said) = serde_json::from_str::<Value>(line) else { return };
+        let number = |name: &str| said.get(name).and_then(Value::as_u64);
+        let Some(event) = said.get("event").and_then(Value::as_str) else {
+            self.document = Some(said);
+            return;
+        };
+        match event {
+            "booted" => self.booted = true,
+            "linked" | "ready" => self.ready = true,
+            "stats" | "progress" => {
+                if let Some(phase) = said.get("phase").and_then(Value::as_str) {
+                    self.phase = phase.to_owned();
+                }
+                for (name, figure) in [
+                    ("live", &mut self.live),
+                    ("failed", &mut self.failed),
+                    ("audited", &mut self.audited),
+                    ("closed", &mut self.closed),
+                    ("refused", &mut self.refused),
+                    ("refused_for_memory", &mut self.refused_for_memory),
+                ] {
+                    *figure = number(name).unwrap_or(*figure);
+                }
+            }
+            "report" => self.document = said.get("result").cloned(),
+            "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),
+            "exited" => self.exit = said.get("code").and_then(Value::as_i64),
+            _ => {}
+        }
+    }
+
+    /// Takes in a line of the port with memory figures.
+    pub fn feel(&mut self, line: &str) {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("vitals") => self.vital(words),
+            Some("slab") => self.dump.extend(cache(words)),
+            Some("slabs-end") => self.caches.push(std::mem::take(&mut self.dump)),
+            _ => {}
+        }
+    }
+
+    /// `MemTotal:4015000 MemFree:…`, in KiB.
+    fn vital<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
+        let mut vitals = Vitals::default();
+        for (name, value) in words.filter_map(|word| word.split_once(':')) {
+            let Ok(kib) = value.parse::<u64>() else { return };
+            match name {
+                "MemTotal" => vitals.total = kib << 10,
+                "MemFree" => vitals.free = kib << 10,
+                "MemAvailable" => vitals.available = kib << 10,
+                "Slab" => vitals.slab = kib << 10,
+                "VmRSS" => vitals.resident = kib << 10,
+                _ => {}
+            }
+        }
+        if vitals.total > 0 {
+            if vitals.resident == 0 {
+                // Its program has ended, or not begun.
+                vitals.resident = self.vitals.resident;
+            }
+            self.vitals = vitals;
+            self.least_free = Some(self.least_free.map_or(vitals.free, |least| least.min(vitals.free)));
+        }
+    }
+
+    /// Everything that moves while a run goes well; standing still for long is a wall.
+    pub fn motion(&self) -> u64 {
+        let parts = [self.live, self.failed, self.audited, self.closed, self.refused, self.audits.len() as u64];
+        let steps = [self.booted, self.ready, self.exit.is_some(), self.ended].iter().filter(|step| **step).count();
+        parts.iter().fold(steps as u64, |sum, part| sum.wrapping_mul(1_000_003).wrapping_add(*part))
+    }
+}
+
+/// `name objects bytes-an-object objects-a-slab pages-a-slab slabs`.
+fn cache<'a>(words: impl Iterator<Item = &'a str>) -> Option<Cache> {
+    let words: Vec<&str> = words.collect();
+    let number = |at: usize| words.get(at)?.parse::<u64>().ok();
+    Some(Cache { name: (*words.first()?).to_owned(), objects: number(1)?, bytes: number(4)? * number(5)? * PAGE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the ports of real guests said in a run of 300 connections.
+    const CLIENT: &str = include_str!("../fixtures/client.control.log");
+    const SERVER: &str = include_str!("../fixtures/server.control.log");
+    const VITALS: &str = include_str!("../fixtures/server.vitals.log");
+
+    #[test]
+    fn a_client_is_followed_to_its_end() {
+        let mut client = Machine::default();
+        let mut phases = Vec::new();
+        for line in CLIENT.lines() {
+            let before = client.motion();
+            client.hear(line);
+            phases.push(client.phase.clone());
+            assert!(!line.contains("\"audit\",\"live\"") || client.motion() != before, "{line}");
+        }
+        phases.dedup();
+        assert!(client.booted && client.ready && !client.ended);
+        assert_eq!((client.live, client.failed, client.closed, client.exit), (0, 0, 100, Some(0)));
+        assert_eq!(client.audits.iter().map(|audit| audit.live).collect::<Vec<_>>(), [100, 100]);
+        assert_eq!(client.document.unwrap()["requested"], 100);
+        assert!(phases.ends_with(&["audit", "hold", "close"].map(str::to_owned)), "{phases:?}");
+    }
+
+    #[test]
+    fn a_server_is_followed_to_its_end() {
+        let mut server = Machine::default();
+        SERVER.lines().for_each(|line| server.hear(line));
+        assert!(server.booted && server.ready);
+        assert_eq!((server.exit, server.refused_for_memory), (Some(0), 0));
+        assert_eq!(server.document.unwrap()["peak_live"], 300);
+    }
+
+    #[test]
+    fn memory_and_caches_are_read() {
+        let mut server = Machine::default();
+        VITALS.lines().for_each(|line| server.feel(line));
+        assert_eq!(server.caches.len(), 2);
+        let tcp = |dump: &[Cache]| dump.iter().find(|cache| cache.name == "TCP").unwrap().clone();
+        let (before, after) = (tcp(&server.caches[0]), tcp(&server.caches[1]));
+        assert!(after.objects - before.objects >= 300 && after.bytes > before.bytes, "{before:?} {after:?}");
+        assert_eq!(after.bytes % PAGE, 0);
+        assert!(server.vitals.free < server.vitals.total && server.vitals.resident > 1 << 20, "{:?}", server.vitals);
+        assert!(server.least_free.unwrap() <= server.vitals.free);
+    }
+
+    /// A line that a busy console cut or mixed is no figure.
+    #[test]
+    fn a_garbled_line_is_skipped() {
+        let mut machine = Machine::default();
+        for line in ["vitals MemTotal:40x MemFree:1", "vitals", "slab TCP 1 2", "slab", "", "{\"event\":"] {
+            machine.feel(line);
+            machine.hear(line);
+        }
+        assert_eq!((machine.vitals, machine.least_free, machine.dump.len()), (Vitals::default(), None, 0));
+    }
+}

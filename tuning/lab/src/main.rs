@@ -1,0 +1,238 @@
+//! Leads the four-machine lab: what was typed becomes a plan, the plan machines, and what they did a
+//! report.
+//!
+//! ```text
+//!  args ── profile      what was typed; boot parameters
+//!  kernel  archive      a distribution's kernel; the initramfs of one guest
+//!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
+//!  lead ── machine      the run, step by step; what each guest told
+//!  walls  report        why a guest died; what it all came to
+//! ```
+#![deny(unsafe_code)]
+#![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod accel;
+mod archive;
+mod args;
+mod guest;
+mod kernel;
+mod lead;
+mod machine;
+mod profile;
+mod report;
+mod walls;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Instant, SystemTime};
+
+use c1m::error::{Error, Result};
+use c1m::words::count;
+use clap::Parser;
+
+use archive::{Programs, Role};
+use args::{Arguments, Plan};
+use guest::{Guest, Heard, Link, Spec};
+use kernel::Kernel;
+use report::{Report, Setting, Story};
+
+/// Memory that the host needs beside the guests, in MiB.
+const HOST_MEMORY_MIB: u64 = 1024;
+
+/// How a client is led. On a busy host, translated guests may stand still for seconds. A close by FIN
+/// would leave a packet in memory for each connection that the server has not closed yet: 680,000 at
+/// once are more than a full server has left.
+const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s --close rst";
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            // There is nowhere left to complain to if standard error is gone too.
+            let _ = writeln!(std::io::stderr(), "c1m-lab: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs the lab; tells whether everything held.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let plan = arguments.plan()?;
+    check_memory(&plan)?;
+    let kernel = Kernel::find(arguments.kernel.as_deref())?;
+    let busybox = busybox()?;
+    let programs = Programs { folder: &arguments.programs, busybox: &busybox, modules: &kernel.modules };
+    let (sender, heard) = mpsc::channel();
+    watch_signals(sender.clone())?;
+
+    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let folder = folder(&arguments.out, &stamp)?;
+    let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &programs, &folder)?;
+    let profile = arguments.profile;
+    let setting = Setting {
+        started: stamp,
+        programs: if plan.reference { "reference" } else { "c1m" },
+        accelerator,
+        kernel: kernel.release.clone(),
+        profile,
+        server_command_line: profile.command_line(c1m::plan::Role::Server, plan.connections(), &arguments.append),
+        client_command_line: profile.command_line(c1m::plan::Role::Client, plan.share, ""),
+        server: plan.server,
+        client: plan.client,
+        host_cores: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    lead::say(&format!(
+        "{}: {} connections, {} clients, {accelerator}, kernel {}",
+        setting.programs,
+        count(plan.connections()),
+        plan.clients,
+        setting.kernel
+    ));
+    lead::say(&format!("boot line: {}", setting.server_command_line));
+    lead::say(&format!("logs: {}", folder.display()));
+
+    let started = Instant::now();
+    let mut guests = Vec::new();
+    for (number, (role, links)) in roles(&plan).into_iter().enumerate() {
+        let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
+        archive::write(&spec.file("cpio"), &role, &programs)?;
+        guests.push(Guest::boot(spec, number, sender.clone())?);
+    }
+    let mut lab = lead::Lab::new(plan.clone(), guests, heard, started);
+    let mut story = Story::default();
+    let ended = lab.run(&mut story);
+    let report = Report::of(setting, &plan, &lab, story, ended, started.elapsed().as_secs_f64());
+    drop(lab);
+    let report = report?;
+    let text = report::text(&report);
+    lead::say(&text);
+    keep(&folder, &report, &text)?;
+    Ok(report.held)
+}
+
+/// Refuses a run that would drive the host itself out of memory.
+fn check_memory(plan: &Plan) -> Result<()> {
+    let need = plan.memory_mib() + HOST_MEMORY_MIB;
+    // Every limit counts: this may be a container.
+    let left = c1m::host::Host::here().memory_left();
+    let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);
+    if have < need {
+        return Err(Error::host(
+            format!("{have} MiB of memory left"),
+            format!("the machines take up to {need} MiB"),
+            "free some, or try --quick, --server-memory, --client-memory",
+        ));
+    }
+    Ok(())
+}
+
+fn busybox() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("busybox")).find(|file| file.is_file());
+    found.ok_or_else(|| Error::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
+}
+
+fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Error::bug(format!("watching signals: {e}")))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.send(Heard::Signal).is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// A new folder for the logs of this run.
+fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
+    let folder = out.join(stamp.replace(':', "-"));
+    let failed = |e: std::io::Error| {
+        Error::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out")
+    };
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    folder.canonicalize().map_err(failed)
+}
+
+/// What each guest is: the server first, with a card for each client.
+fn roles(plan: &Plan) -> Vec<(Role, Vec<Link>)> {
+    let mut all = Vec::new();
+    let mut server_links = Vec::new();
+    // Both are tuned by c1m, so that nothing but the programs differs.
+    let programs: &[&str] = if plan.reference { &["c1m-reference", "c1m"] } else { &["c1m"] };
+    for client in 1..=plan.clients {
+        let socket = format!("link-{client}");
+        server_links.push(Link { socket: socket.clone(), listens: true });
+        let (server, share) = (format!("10.0.{client}.1"), plan.share);
+        let role = Role {
+            name: "client",
+            addresses: vec![format!("10.0.{client}.2/24")],
+            programs,
+            command: match plan.reference {
+                true => format!("c1m-reference client {server} {share}"),
+                false => format!("c1m client --target-ip {server} --connections {share} {CLIENT}"),
+            },
+            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {share}"),
+            server,
+        };
+        all.push((role, vec![Link { socket, listens: false }]));
+    }
+    let connections = plan.connections();
+    let role = Role {
+        name: "server",
+        addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
+        server: String::new(),
+        programs,
+        command: match plan.reference {
+            true => "c1m-reference server 0.0.0.0".to_owned(),
+            false => format!("c1m server --max-connections {connections} --json -"),
+        },
+        tune: format!("c1m tune --apply --role server --connections {connections}"),
+    };
+    all.insert(0, (role, server_links));
+    all
+}
+
+fn spec(
+    setting: &Setting,
+    plan: &Plan,
+    kernel: &Kernel,
+    processor: &[String],
+    folder: &Path,
+    number: usize,
+    links: Vec<Link>,
+) -> Spec {
+    let server = number == lead::SERVER;
+    Spec {
+        name: if server { "server".to_owned() } else { format!("client-{number}") },
+        size: if server { plan.server } else { plan.client },
+        kernel: kernel.image.clone(),
+        command_line: if server { &setting.server_command_line } else { &setting.client_command_line }.clone(),
+        processor: processor.to_vec(),
+        links,
+        folder: folder.to_owned(),
+    }
+}
+
+/// Writes the report; removes the sockets, and the archives, which are large and can be made again.
+fn keep(folder: &Path, report: &Report, text: &str) -> Result<()> {
+    let failed = |e: std::io::Error| {
+        Error::host(format!("write to {}: {e}", folder.display()), "the report is incomplete", "free disk space")
+    };
+    let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
+    std::fs::write(folder.join("report.txt"), text).map_err(failed)?;
+    std::fs::write(folder.join("report.json"), json).map_err(failed)?;
+    for entry in std::fs::read_dir(folder).map_err(failed)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".cpio") || name.starts_with("link-") {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
