@@ -1,6 +1,7 @@
 //! The client: plan, ramp, then audits and messages as its course says, close, summary. This file
 //! leads the shards through the phases; `client/driver.rs` is what one shard does.
 
+mod course;
 mod driver;
 mod message;
 mod window;
@@ -18,43 +19,14 @@ use crate::knobs::{self, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
-use crate::report::{AuditResult, ShardSummary, Summary};
+use crate::report::{AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
 use crate::stats::{Progress, ProgressSnapshot};
 
 use driver::Opening;
 
-/// What proves that a connection is live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audit {
-    /// Every connection gets back exactly what it sent.
-    Echo,
-    /// No FIN and no RST came; for servers that answer nothing.
-    State,
-    /// Nothing is asked.
-    Off,
-}
-
-/// What a client does between its ramp and its close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
-    /// An audit, holding for so long, and a second audit.
-    Fixed(Duration),
-    /// Holds until its owner sends a `Notice::Audit` or a `Notice::Close`, and then does that.
-    Steered,
-}
-
-impl Course {
-    /// The phases that are known before the ramp; a client that has run out of them holds.
-    fn phases(self, audit: Audit) -> VecDeque<Phase> {
-        match (self, audit) {
-            (Course::Steered, _) => VecDeque::new(),
-            (Course::Fixed(_), Audit::Off) => VecDeque::from([Phase::Hold, Phase::Close]),
-            (Course::Fixed(_), _) => VecDeque::from([Phase::Audit(1), Phase::Hold, Phase::Audit(2), Phase::Close]),
-        }
-    }
-}
+pub use course::{Audit, Course, Phase, Scenario, Storm};
 
 /// What a client shall do.
 #[derive(Debug, Clone)]
@@ -87,79 +59,6 @@ pub struct Options {
     pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
-}
-
-/// What all shards do at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Waiting for the others.
-    Ready,
-    /// Opening connections.
-    Ramp,
-    /// The audit of this number, from 1 on.
-    Audit(u32),
-    /// Holding, and sending messages.
-    Hold,
-    /// The end of a hold: sending nothing more, until what was sent is answered or given up.
-    Settle,
-    /// Closing.
-    Close,
-    /// Ending the shard.
-    Quit,
-}
-
-impl Phase {
-    /// The word a shard's remote carries; 0, its first, is `Ready`, and audits come after the others.
-    fn command(self) -> u32 {
-        match self {
-            Phase::Ready => 0,
-            Phase::Ramp => 1,
-            Phase::Hold => 2,
-            Phase::Settle => 3,
-            Phase::Close => 4,
-            Phase::Quit => 5,
-            Phase::Audit(round) => round.saturating_add(5),
-        }
-    }
-
-    fn of_command(command: u32) -> Phase {
-        match command {
-            0 => Phase::Ready,
-            1 => Phase::Ramp,
-            2 => Phase::Hold,
-            3 => Phase::Settle,
-            4 => Phase::Close,
-            5 => Phase::Quit,
-            audit => Phase::Audit(audit - 5),
-        }
-    }
-
-    /// What kind of phase it is, in one word.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Phase::Ready => "ready",
-            Phase::Ramp => "ramp",
-            Phase::Audit(_) => "audit",
-            Phase::Hold => "hold",
-            Phase::Settle => "settle",
-            Phase::Close => "close",
-            Phase::Quit => "quit",
-        }
-    }
-
-    /// The number of the audit this is, if it is one.
-    pub fn round(self) -> Option<u32> {
-        match self {
-            Phase::Audit(round) => Some(round),
-            _ => None,
-        }
-    }
-
-    /// What a person calls it.
-    pub fn name(self) -> String {
-        let number = self.round().map(|round| format!(" {round}")).unwrap_or_default();
-        format!("{}{number}", self.kind())
-    }
 }
 
 /// Something a running client tells its owner, or the owner the client.
@@ -257,6 +156,7 @@ fn check(options: &Options) -> Result<()> {
             "try --audit state",
         ));
     }
+    check_storm(options)?;
     let mixed = [true, false].iter().any(|v6| families(&routes.sources, *v6) && families(&routes.targets, !*v6));
     if mixed {
         return Err(Error::usage(
@@ -264,6 +164,22 @@ fn check(options: &Options) -> Result<()> {
             "an IPv4 address cannot connect to an IPv6 one",
             "give both as IPv4 or both as IPv6",
         ));
+    }
+    Ok(())
+}
+
+fn check_storm(options: &Options) -> Result<()> {
+    let Some(storm) = options.course.storm() else { return Ok(()) };
+    if options.audit != Audit::Echo {
+        return Err(Error::usage(
+            "a storm without echoes",
+            "its survivors prove themselves by them",
+            "try --audit echo",
+        ));
+    }
+    if storm.victims >= options.connections {
+        let saw = format!("{} victims of {} connections", storm.victims, options.connections);
+        return Err(Error::usage(saw, "there would be no survivor to measure", "try --share 34%"));
     }
     Ok(())
 }
@@ -351,6 +267,7 @@ impl Fleet {
                 admission: None,
                 gate: Gate::default(),
                 max_pending: MAX_PAYLOAD_BYTES,
+                accept_rate: None,
             };
             let name = format!("c1m-client-{index}");
             let running =
@@ -388,6 +305,7 @@ impl Fleet {
             close: Duration::ZERO,
             paced: options.rate.is_some(),
             stopped: false,
+            storm: options.course.storm().map(storm_summary),
         };
         let (ramp, after_ramp) = self.phase(Phase::Ramp, options, observer)?;
         summary.ramp = ramp;
@@ -401,7 +319,13 @@ impl Fleet {
             if phase == Phase::Close {
                 break;
             }
-            let (_, progress) = self.phase(phase, options, observer)?;
+            let spent = server_cpu(options);
+            let (elapsed, progress) = self.phase(phase, options, observer)?;
+            if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
+                let server_cpu =
+                    spent.zip(server_cpu(options)).map(|(before, now)| (now.0 - before.0, now.1 - before.1));
+                storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
+            }
             let Some(round) = phase.round().filter(|_| !self.stopping) else { continue };
             let result = AuditResult { round, live: progress.audited, lost: progress.lost, wrong: progress.wrong };
             summary.audits.push(result);
@@ -432,7 +356,7 @@ impl Fleet {
         match self.course {
             Course::Fixed(hold) => hold.saturating_sub(elapsed),
             Course::Steered if self.ahead.is_empty() => Duration::MAX,
-            Course::Steered => Duration::ZERO,
+            Course::Steered | Course::Storm(_) => Duration::ZERO,
         }
     }
 
@@ -490,19 +414,15 @@ impl Fleet {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+fn storm_summary(storm: &Storm) -> StormSummary {
+    let is_closing = matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect);
+    StormSummary { scenario: storm.scenario.name(), victims: storm.victims, is_closing, costs: Default::default() }
+}
 
-    proptest! {
-        /// A phase reaches the shards as what it is.
-        #[test]
-        fn a_command_is_its_phase(round in 1..u32::MAX - 5) {
-            let others = [Phase::Ready, Phase::Ramp, Phase::Hold, Phase::Settle, Phase::Close, Phase::Quit];
-            for phase in others.into_iter().chain([Phase::Audit(round)]) {
-                prop_assert_eq!(Phase::of_command(phase.command()), phase);
-            }
-        }
-    }
+/// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`
+/// if it is not known, or has ended.
+fn server_cpu(options: &Options) -> Option<(f64, f64)> {
+    let pid = options.course.storm()?.server_pid?;
+    let spent = Host::here().cpu_seconds(pid);
+    (spent != (0.0, 0.0)).then_some(spent)
 }

@@ -22,6 +22,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::limits::NO_LINGERING_SINCE;
 use crate::plan::{ShardPlan, largest};
 
 /// Bytes of a page on the machines we run on.
@@ -94,7 +95,7 @@ struct Part {
 const MEASURED: [Version; 2] = [(6, 1), (6, 18)];
 
 /// The kernel that gave each registered file a node of its own (io_uring/rsrc.c).
-const NODES: Version = (6, 13);
+const NODES: Version = NO_LINGERING_SINCE;
 
 /// The kernel since which accept charges the socket itself, which the softirq that made it could
 /// not (`kmem_cache_charge` in `inet_csk_accept`); with cgroup v2 only.

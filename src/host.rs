@@ -12,7 +12,7 @@ use crate::limits::GLOMMIO_MEMLOCK;
 use crate::sys::{Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
-pub use net::{Conntrack, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
+pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]
@@ -223,7 +223,7 @@ pub fn raise_limits() -> Result<Raised> {
 
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb.saturating_mul(1024))
 }
 
 #[cfg(test)]

@@ -64,6 +64,16 @@ pub const DIALS_PER_PASS: usize = 16;
 /// Messages a client shard starts in one pass.
 pub const PROBES_PER_PASS: usize = 128;
 
+/// Polls a shard arms anew in one pass, on kernels where that must be (`net/linger.rs`).
+pub const REARMS_PER_PASS: usize = 256;
+
+/// Completion queue entries of a ring on such a kernel: eight times as many buckets in the hash of
+/// its polls, so that removing one is faster.
+pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
+
+/// The first kernel on which a closed slot waits for nobody (`io_rsrc_node` per file).
+pub const NO_LINGERING_SINCE: (u32, u32) = (6, 13);
+
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 128;
 
@@ -71,6 +81,20 @@ pub const CLOSES_PER_PASS: usize = 128;
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the
 /// default `netdev_max_backlog`.
 pub const DEFAULT_CONCURRENCY: u32 = 512;
+
+/// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each
+/// second, and a small part of what one core echoes.
+pub const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
+
+/// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
+pub const SLOW_READER_BUFFER: usize = 4_096;
+
+/// Times a slow reader asks for as many echoes as fit into `BUFFER_BYTES`: 256 KiB, more than a server
+/// keeps and the sockets of both ends hold together.
+pub const SLOW_READER_ASKS: u32 = 16;
+
+/// Slow readers that ask in one pass, so that the others' messages are not late.
+pub const ASKS_PER_PASS: usize = 16;
 
 /// Messages in flight of one client shard while it holds; beyond it sends wait, and the wait
 /// counts in the latency.

@@ -18,41 +18,41 @@
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
 
+mod accepting;
 mod closing;
+mod idle;
+mod linger;
 mod terms;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Errno, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::pace::Budget;
 use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
+use accepting::Listener;
 pub use closing::Closing;
+pub use idle::LONGEST_IDLE;
+use linger::Lingering;
 pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
-
-/// A listening socket and the accepts in flight on it.
-#[derive(Debug)]
-struct Listener {
-    socket: Arc<TcpListener>,
-    in_flight: usize,
-    wanted: usize,
-}
 
 /// One ring and its rows.
 pub(crate) struct Lane<S> {
     pub ring: Ring,
     pub table: Table<S>,
+    lingering: Lingering,
 }
 
 impl<S: Default> Lane<S> {
@@ -77,12 +77,16 @@ pub struct Net<S> {
     hungry: bool,
     capacity: u64,
     admission: Option<Admission>,
+    /// What accepts may begin; as many as come without it.
+    accept_budget: Option<Budget>,
     gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
     pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
+    /// Rings whose polls are being armed anew, see `net/linger.rs`.
+    rearming: VecDeque<usize>,
     started: Instant,
     /// The current `BUSY_WINDOW` since `started`.
     window: u64,
@@ -95,7 +99,11 @@ impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
         let lane = |slots: &u32| {
-            Ok(Lane { ring: Ring::new(*slots, Queues::default(), doorbell.raw())?, table: Table::new(*slots) })
+            Ok(Lane {
+                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                table: Table::new(*slots),
+                lingering: Lingering::default(),
+            })
         };
         Ok(Net {
             lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
@@ -106,11 +114,13 @@ impl<S: Default> Net<S> {
             hungry: false,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
+            accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
             gate: plan.gate.clone(),
             max_pending: plan.max_pending.max(BUFFER_BYTES),
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
+            rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
             ended: VecDeque::new(),
@@ -121,29 +131,6 @@ impl<S: Default> Net<S> {
     /// The counters of this shard.
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// Accepts on these sockets from now on, `each` accepts in flight on every one.
-    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
-        self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
-        self.feed_listeners()
-    }
-
-    /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
-    pub fn stop_listening(&mut self) -> Result<()> {
-        for listener in &mut self.listeners {
-            listener.wanted = 0;
-        }
-        for lane in &mut self.lanes {
-            for slot in 0..lane.table.slots() {
-                let row = lane.table.row(slot);
-                if row.phase == Phase::Opening {
-                    let token = Token { slot, generation: row.generation, operation: Operation::Accept };
-                    lane.ring.cancel(token, Operation::Accept)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
@@ -207,6 +194,16 @@ impl<S: Default> Net<S> {
         self.send_bytes(conn, Cow::Borrowed(bytes))
     }
 
+    /// Receives nothing more on a connection. An end of it is then only seen when sending.
+    pub fn deafen(&mut self, conn: ConnId) {
+        self.set(conn, Flags::DEAF);
+    }
+
+    /// Whether bytes of a connection are on their way into the kernel.
+    pub fn is_sending(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.flags.any(Flags::BUSY.or(Flags::QUEUED)))
+    }
+
     /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
     /// something in the kernel is closed when that is done, as `Why::Ours`.
     pub fn close(&mut self, conn: ConnId, how: How, why: Why) -> Result<()> {
@@ -234,7 +231,8 @@ impl<S: Default> Net<S> {
 
     /// Whether any ring has work, or a connection waits for a receive.
     pub(crate) fn has_work(&mut self) -> bool {
-        !self.waiting.is_empty() || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
+        !(self.waiting.is_empty() && self.rearming.is_empty())
+            || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
     /// Lets completions ring the doorbell, or not.
@@ -270,27 +268,6 @@ impl<S: Default> Net<S> {
         Ok(true)
     }
 
-    /// An accept of `listener` ended, one way or the other.
-    pub(crate) fn accept_ended(&mut self, conn: ConnId) {
-        let listener = self.row(conn).map(|row| row.link as usize);
-        if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index)) {
-            listener.in_flight -= 1;
-            self.hungry |= listener.in_flight < listener.wanted;
-        }
-    }
-
-    /// The kernel has no memory or files for accepts: wait a little.
-    pub(crate) fn pause_accepts(&mut self, now: Instant) {
-        // Listeners that were shut down fail what was in flight, as they should.
-        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
-        self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
-    }
-
-    /// Until when accepts are paused.
-    pub(crate) fn paused_until(&self) -> Option<Instant> {
-        self.paused
-    }
-
     /// Goes on with readable connections that had to wait, as far as there is room now.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
@@ -299,20 +276,7 @@ impl<S: Default> Net<S> {
                 self.go_on(conn)?;
             }
         }
-        Ok(())
-    }
-
-    /// Queues accepts wherever one is wanted and a slot is free.
-    pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
-        if self.paused.is_some_and(|until| now < until) {
-            return Ok(());
-        }
-        self.paused = None;
-        if self.hungry && self.gate.level() == Level::Deaf {
-            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
-            return Ok(());
-        }
-        if self.hungry { self.feed_listeners() } else { Ok(()) }
+        self.rearm_some()
     }
 
     /// A dial failed: take its slot apart.
@@ -325,6 +289,9 @@ impl<S: Default> Net<S> {
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        if !armed && self.rearmed(conn)? {
+            return Ok(());
+        }
         let Some(row) = self.row(conn) else { return Ok(()) };
         if !armed {
             row.flags.clear(Flags::POLLING.or(Flags::LASTING));
@@ -399,6 +366,7 @@ impl<S: Default> Net<S> {
         if let Some(row) = self.row(conn) {
             row.flags.clear(Flags::FINISHING);
             self.release_if_done(conn);
+            self.lingers(conn.ring());
         }
     }
 
@@ -444,32 +412,13 @@ impl<S: Default> Net<S> {
         self.first_free = self.first_free.min(conn.ring());
     }
 
-    /// Each listener gets the accepts it wants; one with none comes before one with some.
-    fn feed_listeners(&mut self) -> Result<()> {
-        self.hungry = false;
-        let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
-        for level in 1..=most {
-            for index in 0..self.listeners.len() {
-                while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
-                    let Some(conn) = self.claim(index as u32) else {
-                        self.hungry = true;
-                        return Ok(());
-                    };
-                    let listener = &mut self.listeners[index];
-                    listener.in_flight += 1;
-                    self.lanes[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn arm(&mut self, conn: ConnId) -> Result<()> {
-        // The window in the upper half, how often it was parked within in the lower.
-        let window = (self.window as u32) << 16;
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
-        row.link = if row.link & !0xffff == window { row.link.saturating_add(1) } else { window | 1 };
-        let lasting = row.link & 0xffff >= PARKED_OFTEN;
+        row.link = idle::heard(row.link, window);
+        // The count stays below what is beyond its half.
+        let lasting = row.link & 0xffff >= PARKED_OFTEN - 1;
+        row.link += u32::from(!lasting);
         row.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
@@ -483,12 +432,17 @@ impl<S: Default> Net<S> {
         if row.flags.has(Flags::ENDING) {
             return self.close(conn, How::Fin, Why::Ours);
         }
+        if row.flags.has(Flags::DEAF) {
+            return Ok(());
+        }
         if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
             self.waiting.push_back(conn);
             return Ok(());
         }
+        let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
         if row.flags.has(Flags::READABLE) {
+            row.link = idle::heard(row.link, window);
             row.flags.clear(Flags::READABLE);
             row.flags.set(Flags::BUSY);
             let buffer = self.buffers.take();

@@ -34,6 +34,35 @@ impl Pace {
     }
 }
 
+/// What may happen so often in a second, with a tenth of a second's worth saved up at most, and
+/// one at least.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    rate: f64,
+    saved: f64,
+    at: Instant,
+}
+
+impl Budget {
+    /// `rate` events per second, a positive number; the first is due at once.
+    pub fn new(now: Instant, rate: f64) -> Budget {
+        Budget { rate, saved: 1.0, at: now }
+    }
+
+    /// Takes one event out of the budget, or says when there will be one.
+    pub fn spend(&mut self, now: Instant) -> Result<(), Instant> {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.rate;
+        (self.saved, self.at) = ((self.saved + earned).min((self.rate / 10.0).max(1.0)), now);
+        if self.saved >= 1.0 {
+            self.saved -= 1.0;
+            return Ok(());
+        }
+        let wait = Duration::try_from_secs_f64((1.0 - self.saved) / self.rate).unwrap_or(FAR).min(FAR);
+        // A moment later than computed, so that rounding leaves no part of an event missing.
+        Err(now + wait + Duration::from_micros(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +76,25 @@ mod tests {
             prop_assert!(((b - a).as_secs_f64() - 1.0 / rate).abs() < 1e-6);
             prop_assert!(pace.is_due(index, a));
             prop_assert!(!pace.is_due(index + 1, a));
+        }
+    }
+
+    proptest! {
+        /// However time passes, no more is spent than was earned, and an event that was promised
+        /// is there.
+        #[test]
+        fn a_budget_is_kept(rate in 0.01f64..1e5, steps in prop::collection::vec(0u64..100_000, 1..200)) {
+            let start = Instant::now();
+            let (mut budget, mut now, mut spent) = (Budget::new(start, rate), start, 0u32);
+            for step in steps {
+                now += Duration::from_micros(step);
+                match budget.spend(now) {
+                    Ok(()) => spent += 1,
+                    Err(due) => prop_assert!(due > now && budget.clone().spend(due).is_ok()),
+                }
+                let earned = now.duration_since(start).as_secs_f64() * rate;
+                prop_assert!(f64::from(spent) <= 1.0 + earned + 1e-3);
+            }
         }
     }
 

@@ -26,10 +26,10 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
-pub use setup::{REQUIRED, probe};
+pub use setup::{REQUIRED, closed_slots_linger, probe};
 
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, SUBMISSION_ENTRIES};
+use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
 
@@ -152,7 +152,8 @@ pub struct Queues {
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues { submissions: SUBMISSION_ENTRIES, completions: COMPLETION_ENTRIES }
+        let completions = if closed_slots_linger() { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
+        Queues { submissions: SUBMISSION_ENTRIES, completions }
     }
 }
 
@@ -292,6 +293,14 @@ impl Ring {
     /// and no TIME_WAIT is left.
     pub fn close(&mut self, token: Token, reset: bool) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
+        if !reset && closed_slots_linger() {
+            // The close alone would send the FIN when the descriptor is freed, which may be late.
+            let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
+                .build()
+                .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
+                .user_data(token.with(Operation::Reset).pack());
+            return self.push(&[end, close]);
+        }
         if !reset {
             return self.push(&[close]);
         }

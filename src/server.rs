@@ -44,6 +44,10 @@ pub struct Options {
     pub memory_reserve: Reserve,
     /// How long closing every connection takes when the server stops; few are closed sooner.
     pub drain_timeout: Duration,
+    /// Silence after which a connection is closed, up to `net::LONGEST_IDLE`; `None` never does.
+    pub idle_timeout: Option<Duration>,
+    /// Connections accepted per second, in all; `None` is as many as come.
+    pub accept_rate: Option<f64>,
     /// When the kernel begins to ask a silent peer whether it is still there, and how often it asks
     /// again until it gives up after 3 times; `None` never asks.
     pub keepalive: Option<Duration>,
@@ -63,6 +67,8 @@ impl Default for Options {
             max_pending: MAX_PENDING_BYTES,
             memory_reserve: Reserve::Auto,
             drain_timeout: Duration::from_secs(30),
+            idle_timeout: None,
+            accept_rate: None,
             keepalive: None,
         }
     }
@@ -144,6 +150,7 @@ impl Server {
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
+        let shards = plans.len();
         for (index, plan) in plans.into_iter().enumerate() {
             let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive)?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
@@ -154,6 +161,7 @@ impl Server {
                 sockets,
                 accepts: plan.accepts,
                 drain_timeout: options.drain_timeout,
+                idle_timeout: options.idle_timeout,
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
@@ -163,6 +171,7 @@ impl Server {
                 admission: admission.clone(),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
+                accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
             };
             let remote = Remote::new()?;
             let name = format!("c1m-server-{index}");
@@ -252,6 +261,7 @@ struct ShardStart {
     sockets: Vec<Arc<TcpListener>>,
     accepts: usize,
     drain_timeout: Duration,
+    idle_timeout: Option<Duration>,
     ready: mpsc::Sender<usize>,
     ended: Ended,
 }
@@ -267,6 +277,7 @@ impl ShardStart {
             outbox: Outbox::default(),
             next_tick,
             drain_timeout: self.drain_timeout,
+            sweep: self.idle_timeout.map(Sweep::new),
             closing: None,
             _ended: self.ended,
         })
@@ -279,6 +290,8 @@ struct Accepting<S: Service> {
     outbox: Outbox,
     next_tick: Option<Instant>,
     drain_timeout: Duration,
+    /// Looks for silent connections.
+    sweep: Option<Sweep>,
     /// While stopping.
     closing: Option<Closing>,
     _ended: Ended,
@@ -318,11 +331,42 @@ impl<S: Service> Driver for Accepting<S> {
             self.next_tick = self.service.interval().map(|every| now + every.max(Duration::from_millis(1)));
         }
         self.deliver(net)?;
-        Ok(match self.next_tick {
+        let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
+        Ok(match self.next_tick.into_iter().chain(next_sweep).min() {
             _ if !self.outbox.items.is_empty() => Turn::Again,
             Some(at) => Turn::At(at),
             None => Turn::Idle,
         })
+    }
+}
+
+/// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
+struct Sweep {
+    timeout: Duration,
+    place: usize,
+    next: Instant,
+}
+
+/// How long a sweep over all rows takes, and in how many parts it is done.
+const SWEEP: Duration = Duration::from_secs(4);
+const SWEEP_PARTS: u32 = 64;
+
+impl Sweep {
+    fn new(timeout: Duration) -> Sweep {
+        Sweep { timeout, place: 0, next: Instant::now() }
+    }
+
+    /// Does its part if that is due. Returns when the next one is.
+    fn turn<S: Default>(&mut self, net: &mut Net<S>, now: Instant) -> Result<Instant> {
+        if now >= self.next {
+            let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
+            let end = self.place + rows;
+            self.place = net.close_silent(self.place, rows, self.timeout)?;
+            // Short of its end there were too many to close in one pass.
+            let cut_short = self.place > 0 && self.place < end;
+            self.next = if cut_short { now } else { now + SWEEP / SWEEP_PARTS };
+        }
+        Ok(self.next)
     }
 }
 

@@ -67,6 +67,8 @@ counters! {
     Counters, Snapshot {
     /// Connections that stand now.
     live,
+    /// Connections closed because nothing was heard of them for long.
+    silent,
     /// Connections accepted or connected so far.
     opened,
     /// Connections that stood and are closed.
@@ -117,5 +119,9 @@ counters! {
     echoes,
     /// Connections closed by the client in its last phase.
     closed,
+    /// Connections closed by a storm; they are neither live nor failed.
+    dropped,
+    /// Connections that a storm dialed beside those asked for.
+    redialed,
     }
 }

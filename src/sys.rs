@@ -212,6 +212,15 @@ pub fn kernel_release() -> String {
     read_or("/proc/sys/kernel/osrelease", "unknown")
 }
 
+/// Major and minor version in a kernel's release; (0, 0) when there is none.
+pub fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor),
+        _ => (0, 0),
+    }
+}
+
 /// Whether a seccomp filter is on this process.
 pub fn seccomp_filters() -> bool {
     read_or("/proc/self/status", "")

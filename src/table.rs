@@ -44,6 +44,10 @@ impl Flags {
     pub const FINISHING: Flags = Flags(1 << 4);
     /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
     pub const ENDING: Flags = Flags(1 << 6);
+    /// The poll is being removed, to be armed anew.
+    pub const REARMING: Flags = Flags(1 << 7);
+    /// Nothing is received any more: a slow reader on purpose.
+    pub const DEAF: Flags = Flags(1 << 8);
     /// The poll is a lasting one.
     pub const LASTING: Flags = Flags(1 << 5);
 
@@ -163,6 +167,11 @@ impl<S: Default> Table<S> {
     }
 
     /// The row of a slot below `slots()`.
+    pub fn row_mut(&mut self, slot: u32) -> &mut Row<S> {
+        &mut self.rows[slot as usize]
+    }
+
+    /// The row of a slot, whoever has it.
     pub fn row(&self, slot: u32) -> &Row<S> {
         &self.rows[slot as usize]
     }

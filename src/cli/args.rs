@@ -1,6 +1,8 @@
 //! clap types, and what they mean.
 
+mod client;
 mod goal;
+mod storm;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,15 +10,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::client::{self, Audit, Course};
 use crate::error::{Error, Result};
 use crate::host::Cores;
-use crate::limits::{DEFAULT_CONCURRENCY, MAX_PENDING_BYTES};
-use crate::net::How;
-use crate::plan::{PortSharing, Ports, Routes};
+use crate::limits::MAX_PENDING_BYTES;
+use crate::net::LONGEST_IDLE;
+use crate::plan::{PortSharing, Ports};
 use crate::server::{self, Reserve};
 
+pub use client::ClientArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments};
+pub use storm::StormArguments;
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
@@ -36,6 +39,12 @@ pub enum Command {
     Server(ServerArguments),
     /// Open, prove and measure connections.
     Client(Box<ClientArguments>),
+    /// Do something violent to a server that holds connections, and tell how those that it spares fare.
+    ///
+    /// Opens the connections, audits them, sends messages in the calm, during the storm and after it,
+    /// and audits those that are left. Ends with 0 only if every survivor and every connection dialed
+    /// anew passed that audit, and none was lost or answered wrongly.
+    Storm(Box<StormArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
     /// Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if
@@ -111,6 +120,13 @@ pub struct ServerArguments {
     /// the peers; few are closed sooner.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
+    /// Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and
+    /// no connection has a timer).
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle_timeout: Option<Duration>,
+    /// Accept N connections per second at most; the others wait in the accept queue.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub accept_rate: Option<f64>,
     /// Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one
     /// is then closed. In whole seconds; the kernel asks, so it costs nothing here.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -153,6 +169,10 @@ impl ServerArguments {
         if self.stats_interval.is_zero() {
             return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
+        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
+            let means = format!("a row remembers up to {} hours", LONGEST_IDLE.as_secs() / 3600);
+            return Err(Error::usage("--idle-timeout", means, "try 10m"));
+        }
         if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
             return Err(Error::usage("--keepalive", "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60s"));
         }
@@ -177,135 +197,9 @@ impl ServerArguments {
             max_pending: self.max_pending,
             memory_reserve: self.memory_reserve.unwrap_or_default(),
             drain_timeout: self.drain_timeout,
+            idle_timeout: self.idle_timeout,
+            accept_rate: self.accept_rate,
             keepalive: self.keepalive,
-        })
-    }
-}
-
-#[derive(Debug, Args)]
-pub struct ClientArguments {
-    /// Addresses of the server, separated by commas.
-    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
-    pub target_ip: Vec<IpAddr>,
-    #[command(flatten)]
-    pub ports: PortArguments,
-    /// Connections to open: one per (target, port) in turn.
-    #[arg(long, value_name = "N", default_value_t = 340_000)]
-    pub connections: u64,
-    /// Use the first N cores this process may run on; all by default.
-    #[arg(long, value_name = "N")]
-    pub cores: Option<usize>,
-    /// Start N connections per second, evenly; latency then counts from the intended start.
-    #[arg(long, value_name = "N/s", value_parser = rate)]
-    pub rate: Option<f64>,
-    /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
-    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
-    pub source_ip: Vec<AddressBlock>,
-    /// Connects, and messages of an audit, in flight at once.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY)]
-    pub concurrency: u32,
-    /// How long a connect may take.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub connect_timeout: Duration,
-    /// How long an echo may take.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub reply_timeout: Duration,
-    /// How long to hold the connections between the two audits.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
-    pub hold: Duration,
-    /// Hold, and obey lines on standard input: `audit` audits, `close` or its end closes. Lines that
-    /// come during the ramp are obeyed after it.
-    #[arg(long, conflicts_with = "hold")]
-    pub steer: bool,
-    /// While holding, send a message on each connection every TIME, spread evenly.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub interval: Option<Duration>,
-    /// Bytes of such a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    pub payload: usize,
-    /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither
-    /// FIN nor RST came (for servers that answer nothing); `off`, nothing.
-    #[arg(long, value_enum, default_value_t = AuditName::Echo)]
-    pub audit: AuditName,
-    /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute;
-    /// `rst` at once, which leaves nothing.
-    #[arg(long, value_enum, default_value_t = CloseName::Fin)]
-    pub close: CloseName,
-    /// Close N connections per second, evenly; as fast as it goes by default.
-    #[arg(long, value_name = "N/s", value_parser = rate)]
-    pub close_rate: Option<f64>,
-    /// Sent on each new connection, its number in place of {}. Empty sends nothing.
-    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
-    pub hello: String,
-    /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
-    #[arg(long, value_name = "FILE.hgrm")]
-    pub histogram: Option<PathBuf>,
-    /// Write the result to FILE; - is standard output, which then has events as JSON lines before.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuditName {
-    Echo,
-    State,
-    Off,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CloseName {
-    Fin,
-    Rst,
-}
-
-/// The shortest time between two messages of a connection.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
-
-/// Addresses as typed: one, or a block of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressBlock(Vec<IpAddr>);
-
-impl ClientArguments {
-    pub fn options(&self) -> Result<client::Options> {
-        for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
-            if value.is_zero() {
-                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
-            }
-        }
-        if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
-            let means = "messages of one connection are at least 1 ms apart";
-            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
-        }
-        if self.hello.len() > crate::limits::BUFFER_BYTES {
-            let saw = format!("--hello of {} bytes", self.hello.len());
-            return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
-        }
-        Ok(client::Options {
-            routes: Routes {
-                targets: self.target_ip.clone(),
-                ports: self.ports.ports()?,
-                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
-            },
-            connections: self.connections,
-            cores: self.cores.map_or(Cores::All, Cores::Count),
-            rate: self.rate,
-            concurrency: self.concurrency,
-            connect_timeout: self.connect_timeout,
-            reply_timeout: self.reply_timeout,
-            course: if self.steer { Course::Steered } else { Course::Fixed(self.hold) },
-            interval: self.interval,
-            payload: self.payload,
-            audit: match self.audit {
-                AuditName::Echo => Audit::Echo,
-                AuditName::State => Audit::State,
-                AuditName::Off => Audit::Off,
-            },
-            close: match self.close {
-                CloseName::Fin => How::Now,
-                CloseName::Rst => How::Reset,
-            },
-            close_rate: self.close_rate,
-            hello: self.hello.clone(),
         })
     }
 }
@@ -399,6 +293,10 @@ fn core_list(text: &str) -> std::result::Result<CoreList, String> {
     }
     Ok(CoreList(cores))
 }
+
+/// Addresses as typed: one, or a block of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressBlock(Vec<IpAddr>);
 
 /// Addresses a block may hold at most.
 const LARGEST_BLOCK: u128 = 65_536;

@@ -1,9 +1,9 @@
-//! `c1m client`: the run, the report, the files.
+//! `c1m client` and `c1m storm`: the run, the report, the files.
 
 use std::path::Path;
 use std::sync::mpsc;
 
-use super::args::ClientArguments;
+use super::args::{ClientArguments, StormArguments};
 use super::display::{Display, Events};
 use super::out::{Target, event, say};
 use super::{Ended, on_signal, steer};
@@ -14,11 +14,31 @@ use crate::report::{Summary, hgrm, json, text};
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let options = arguments.options()?;
-    let json = arguments.json.as_deref().map(Target::open).transpose()?;
+    let json = arguments.connection.json.as_deref().map(Target::open).transpose()?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
+    let summary = report(&options, json)?;
+    if let Some(mut target) = histogram {
+        write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;
+    }
+    Ok(ended(&summary))
+}
+
+/// Runs a storm to its end.
+pub fn storm(arguments: &StormArguments) -> Result<Ended> {
+    let options = arguments.options()?;
+    let json = arguments.connection.json.as_deref().map(Target::open).transpose()?;
+    report(&options, json).map(|summary| ended(&summary))
+}
+
+fn ended(summary: &Summary) -> Ended {
+    if summary.complete() { Ended::Well } else { Ended::Short }
+}
+
+/// Runs a client, and writes its result as text, and as JSON where that is wanted.
+fn report(options: &Options, json: Option<Target>) -> Result<Summary> {
     let mut observer: Box<dyn Observer> =
         if matches!(json, Some(Target::Stdout)) { Box::new(Events::new()) } else { Box::new(Display::new(false)) };
-    let summary = lead(&options, observer.as_mut())?;
+    let summary = lead(options, observer.as_mut())?;
     let document = json::client(&summary)?;
     match json {
         // Behind events on lines of their own, the document is one line too.
@@ -28,10 +48,7 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
             other.map(|mut file| file.write_json(&document)).transpose()?;
         }
     }
-    if let Some(mut target) = histogram {
-        write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;
-    }
-    Ok(if summary.complete() { Ended::Well } else { Ended::Short })
+    Ok(summary)
 }
 
 /// Runs a client that a signal stops early, and that standard input steers if its course says so.

@@ -40,6 +40,8 @@ pub struct Display {
     bar: Option<ProgressBar>,
     seconds: Seconds,
     goal: u64,
+    /// Connections may be closed by a storm.
+    storm: bool,
     /// Echoes that came before the current phase.
     echoes_before: u64,
     echoes: u64,
@@ -48,7 +50,7 @@ pub struct Display {
 impl Display {
     /// A display; a quiet one shows nothing but warnings.
     pub fn new(quiet: bool) -> Display {
-        Display { quiet, bar: None, seconds: Seconds::default(), goal: 0, echoes_before: 0, echoes: 0 }
+        Display { quiet, bar: None, seconds: Seconds::default(), goal: 0, storm: false, echoes_before: 0, echoes: 0 }
     }
 
     fn finish_bar(&mut self) {
@@ -58,7 +60,10 @@ impl Display {
     }
 
     fn line(&self, phase: Phase, elapsed: Duration, p: &ProgressSnapshot) -> String {
-        let left = self.goal.saturating_sub(p.live + p.failed);
+        let goal = self.goal + p.redialed;
+        let left = goal.saturating_sub(p.live + p.failed + p.dropped);
+        let dropped =
+            if self.storm { format!(" + {} closed by the storm", words::count(p.dropped)) } else { String::new() };
         let detail = match phase {
             Phase::Ramp => {
                 format!("{} connects/s", words::count((p.live as f64 / elapsed.as_secs_f64().max(1e-3)) as u64))
@@ -68,10 +73,10 @@ impl Display {
             _ => format!("{} echoes", words::count(p.echoes - self.echoes_before)),
         };
         format!(
-            "{:<8} {:>5.1}s  {} = {} live + {} failed + {} to go  {detail}",
+            "{:<8} {:>5.1}s  {} = {} live + {} failed{dropped} + {} to go  {detail}",
             phase.name(),
             elapsed.as_secs_f64(),
-            words::count(self.goal),
+            words::count(goal),
             words::count(p.live),
             words::count(p.failed),
             words::count(left),
@@ -81,7 +86,7 @@ impl Display {
 
 impl Observer for Display {
     fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.goal = options.connections;
+        (self.goal, self.storm) = (options.connections, options.course.storm().is_some());
         warn_of(plan, options);
         if self.quiet {
             return;
@@ -111,6 +116,9 @@ impl Observer for Display {
             (Phase::Hold, Course::Fixed(hold)) => hold.as_millis() as u64,
             // Nobody knows its end: the bar runs full.
             (Phase::Hold, Course::Steered) => 0,
+            (Phase::Calm, Course::Storm(storm)) => storm.calm.as_millis() as u64,
+            (Phase::After, Course::Storm(storm)) => storm.after.as_millis() as u64,
+            (Phase::Storm, Course::Storm(storm)) => storm.victims,
             _ => options.connections,
         };
         let bar = ProgressBar::new(length);
@@ -130,7 +138,8 @@ impl Observer for Display {
         if let Some(bar) = &self.bar {
             bar.set_position(match phase {
                 Phase::Ramp => progress.live + progress.failed,
-                Phase::Hold => elapsed.as_millis() as u64,
+                Phase::Hold | Phase::Calm | Phase::After => elapsed.as_millis() as u64,
+                Phase::Storm => progress.dropped,
                 Phase::Close => progress.closed,
                 _ => progress.audited + progress.lost,
             });
@@ -186,10 +195,12 @@ impl Observer for Events {
         if !ended && !self.seconds.is_new(elapsed) {
             return;
         }
+        let gone = progress.live + progress.failed + progress.dropped;
+        let to_go = (self.goal + progress.redialed).saturating_sub(gone);
         event(&json!({
             "event": "progress", "phase": phase.kind(), "round": phase.round(), "ended": ended,
             "seconds": elapsed.as_secs_f64(), "live": progress.live, "failed": progress.failed,
-            "to_go": self.goal.saturating_sub(progress.live + progress.failed), "audited": progress.audited,
+            "dropped": progress.dropped, "redialed": progress.redialed, "to_go": to_go, "audited": progress.audited,
             "echoes": progress.echoes, "closed": progress.closed,
         }));
     }

@@ -231,7 +231,7 @@ impl Reporter {
         if self.events {
             event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
-                "closed": total.closed, "refused": total.refused,
+                "closed": total.closed, "silent": total.silent, "refused": total.refused,
                 "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
             }));
         } else {

@@ -1,29 +1,34 @@
 //! What one client shard does in each phase.
 
+mod opening;
+mod storm;
+
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::message::{Kind, compose};
 use super::window::{Awaited, Probe, Window};
-use super::{Audit, Notice, Options, Phase};
+use super::{Audit, Notice, Phase};
 use crate::causes::{Cause, Causes};
 use crate::error::{Errno, Result};
 use crate::latency::Latency;
-use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
+use crate::limits::{
+    DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US, SLOW_READER_BUFFER,
+};
 use crate::net::{Closing, How, Net, Why};
 use crate::pace::Pace;
 use crate::report::ShardSummary;
 use crate::service::Reply;
 use crate::shard::{Driver, Turn};
-use crate::stats::{Progress, ProgressSnapshot};
+use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
+use storm::Storming;
+
+pub use opening::Opening;
 
 /// How often late connects and echoes are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -40,65 +45,6 @@ pub struct ConnState {
     key: u32,
     /// It was proved live.
     proved: bool,
-}
-
-/// What a shard begins with, carried to its thread.
-pub struct Opening {
-    /// Number of the shard.
-    pub index: usize,
-    /// Its core.
-    pub core: usize,
-    /// Shards in all.
-    pub shards: u64,
-    /// Its connections.
-    pub numbers: Range<u64>,
-    /// Its part of the connects in flight.
-    pub concurrency: usize,
-    /// What all shards do.
-    pub options: Arc<Options>,
-    /// How far it is.
-    pub progress: Arc<Progress>,
-    /// Told when a phase is done, and when the shard ends.
-    pub notices: mpsc::Sender<Notice>,
-}
-
-impl Opening {
-    /// The driver, on its thread.
-    pub fn begin(self) -> Result<Dialing> {
-        let now = Instant::now();
-        Ok(Dialing {
-            phase: Phase::Ready,
-            done: false,
-            since: now,
-            swept: now,
-            next: self.numbers.start,
-            place: 0,
-            talked: 0,
-            closing: None,
-            pace: Pace::new(now, None),
-            failures_in_a_row: 0,
-            sent: 0,
-            round: 0,
-            window: Window::default(),
-            scratch: Vec::new(),
-            before_close: ProgressSnapshot::default(),
-            connect: Latency::new()?,
-            connect_service: Latency::new()?,
-            retransmitted: Latency::new()?,
-            echo: Latency::new()?,
-            echo_service: Latency::new()?,
-            audit: Latency::new()?,
-            causes: Causes::new(),
-            is: self,
-        })
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        // Nobody listens any more when the run has failed elsewhere.
-        let _ = self.notices.send(Notice::ShardEnded(self.index));
-    }
 }
 
 /// The client's driver.
@@ -118,6 +64,8 @@ pub struct Dialing {
     /// Hold: where in the tables the next message is due. Audits between do not move it, so that
     /// everyone gets a turn.
     talked: usize,
+    /// Places from here on have nobody who talks: a storm's survivors come first.
+    talkers: usize,
     /// Close: how far it is.
     closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
@@ -128,6 +76,7 @@ pub struct Dialing {
     sent: u64,
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
+    storm: Option<Storming>,
     window: Window,
     scratch: Vec<u8>,
     before_close: ProgressSnapshot,
@@ -164,7 +113,7 @@ impl Driver for Dialing {
             self.connect_service.record(service);
         }
         let options = self.is.options.clone();
-        let number = self.is.numbers.start + u64::from(state.index);
+        let number = self.is.number(state.index);
         compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
         if options.audit == Audit::Echo && !self.scratch.is_empty() {
             probe.awaited = Awaited::Echo { kind: Kind::Hello, socket };
@@ -172,7 +121,7 @@ impl Driver for Dialing {
         } else {
             self.window.remove(state.key);
             state.key = 0;
-            self.proved(net, conn);
+            self.proved(net, conn)?;
         }
         net.send(conn, &self.scratch)
     }
@@ -185,7 +134,7 @@ impl Driver for Dialing {
         let (index, key) = (state.index, state.key);
         let Some(probe) = self.window.get(key) else { return self.wrong(net, conn) };
         let Awaited::Echo { kind, .. } = probe.awaited else { return self.wrong(net, conn) };
-        let number = self.is.numbers.start + u64::from(index);
+        let number = self.is.number(index);
         let options = &self.is.options;
         compose(&mut self.scratch, kind, number, probe.round, &options.hello, options.payload);
         let end = probe.got + data.len();
@@ -194,7 +143,7 @@ impl Driver for Dialing {
         }
         probe.got = end;
         if end == self.scratch.len() {
-            self.answered(net, conn, kind, key);
+            self.answered(net, conn, kind, key)?;
         }
         Ok(Reply::Nothing)
     }
@@ -211,10 +160,16 @@ impl Driver for Dialing {
                 self.forget(net, conn);
                 if self.phase == Phase::Close {
                     self.is.progress.closed.add(1);
+                } else if net.state(conn).is_some_and(|state| state.proved) {
+                    self.dropped(net, conn);
                 }
                 return Ok(());
             }
         };
+        if self.is_shed(net, conn, why) {
+            self.dropped(net, conn);
+            return Ok(());
+        }
         if self.phase == Phase::Close {
             self.is.progress.closed.add(1);
         }
@@ -234,7 +189,7 @@ impl Driver for Dialing {
         if phase == Phase::Quit {
             return Ok(Turn::Done);
         }
-        if self.done {
+        if self.done && phase.stage().is_none() {
             return Ok(Turn::Idle);
         }
         let turn = match phase {
@@ -244,13 +199,16 @@ impl Driver for Dialing {
             Phase::Audit(_) => self.ask(net, now)?,
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
+            Phase::Calm | Phase::Storm | Phase::After => self.stage(net, now)?,
             Phase::Close => self.close(net, now)?,
         };
         if turn == Turn::Done {
-            self.done = true;
-            // Nobody listens any more when the run has failed elsewhere.
-            let _ = self.is.notices.send(Notice::Done(self.is.index, phase));
-            return Ok(Turn::Idle);
+            if !std::mem::replace(&mut self.done, true) {
+                // Nobody listens any more when the run has failed elsewhere.
+                let _ = self.is.notices.send(Notice::Done(self.is.index, phase));
+            }
+            // The messages of a storm's stage go on until the other shards are done too.
+            return Ok(if phase.stage().is_some() { Turn::Again } else { Turn::Idle });
         }
         Ok(match turn {
             Turn::Idle => Turn::At(self.swept + SWEEP),
@@ -274,6 +232,7 @@ impl Dialing {
             echo_service: self.echo_service,
             audit: self.audit,
             causes: self.causes,
+            storm: self.storm.map(Storming::finish),
         }
     }
 
@@ -286,14 +245,16 @@ impl Dialing {
         }
         match phase {
             Phase::Ramp => self.pace = Pace::new(now, self.is.options.rate.map(|rate| rate / self.is.shards as f64)),
-            Phase::Hold => {
-                let every =
-                    self.is.options.interval.map(|interval| progress.live.get() as f64 / interval.as_secs_f64());
+            Phase::Hold | Phase::Calm => {
+                let talkers = self.storm.as_ref().map_or(progress.live.get(), Storming::talkers);
+                let every = self.is.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
                 (self.pace, self.sent) = (Pace::new(now, every), 0);
             }
             Phase::Close => self.before_close = progress.snapshot(),
             _ => {}
         }
+        let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);
+        self.storm.iter_mut().for_each(|storm| storm.begin(phase, now, rate));
     }
 
     // ---- the phases: each returns `Turn::Done` when its shard has nothing left to do ------------
@@ -311,9 +272,10 @@ impl Dialing {
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Turn::At(at));
             }
-            if !self.dial(net, intended)? {
+            if !self.dial(net, nth as u32, intended)? {
                 return Ok(Turn::Idle);
             }
+            self.next += 1;
         }
         Ok(Turn::Again)
     }
@@ -331,6 +293,9 @@ impl Dialing {
             }
             let Some((conn, next)) = net.next_live(self.place) else { return Ok(self.settle()) };
             self.place = next;
+            if self.is_talker(net, conn) {
+                self.talkers = self.talkers.max(next);
+            }
             self.send(net, conn, Kind::Token, now, now)?;
         }
         Ok(Turn::Again)
@@ -356,10 +321,14 @@ impl Dialing {
             if self.window.len() >= PROBES_IN_FLIGHT {
                 return Ok(Turn::Idle);
             }
-            let Some((conn, next)) = net.next_live(self.talked).or_else(|| net.next_live(0)) else {
+            let from = if self.talked < self.talkers { self.talked } else { 0 };
+            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(0)) else {
                 return Ok(Turn::Idle);
             };
             self.talked = next;
+            if !self.is_talker(net, conn) {
+                continue;
+            }
             self.sent += 1;
             // A connection whose last message is unanswered sends no second one; when the answer
             // comes, the histogram is corrected for those left out.
@@ -382,39 +351,47 @@ impl Dialing {
                 for conn in self.window.late(now, Duration::ZERO, Duration::MAX) {
                     net.cancel_dial(conn)?;
                 }
-                let pace = Pace::new(now, self.is.options.close_rate.map(|rate| rate / self.is.shards as f64));
+                let pace = self.close_pace(now);
                 self.closing.insert(Closing::new(self.is.options.close, pace))
             }
         };
         closing.turn(net, now)
     }
 
+    fn close_pace(&self, now: Instant) -> Pace {
+        Pace::new(now, self.is.options.close_rate.map(|rate| rate / self.is.shards as f64))
+    }
+
+    /// Whether it sends messages: all do, and of a storm the survivors.
+    fn is_talker(&self, net: &mut Connections, conn: ConnId) -> bool {
+        let index = net.state(conn).map(|state| state.index);
+        self.storm.as_ref().is_none_or(|storm| index.is_some_and(|index| storm.spares(index)))
+    }
+
     // ---- one connection -------------------------------------------------------------------------
 
-    /// Dials the next connection. `false` if there is no slot for it yet.
-    fn dial(&mut self, net: &mut Connections, intended: Option<Instant>) -> Result<bool> {
-        let number = self.next;
-        let (source, to) = self.is.options.routes.of(number);
+    /// Dials a connection. `false` if there is no slot for it yet.
+    fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
+        let (source, to) = self.is.options.routes.of(self.is.number(index));
         let started = Instant::now();
-        let socket = match plain_socket(source, to, self.is.options.payload) {
+        let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
+        let socket = match plain_socket(source, to, self.is.options.payload, receive_buffer) {
             Ok(socket) => socket,
             Err(error) => {
-                self.next += 1;
                 self.is.progress.tried.add(1);
                 self.is.progress.failed.add(1);
-                self.failures_in_a_row += 1;
+                self.never_stood(index);
                 *self.causes.entry(Cause::Errno(Errno::of(&error))).or_default() += 1;
                 return Ok(true);
             }
         };
         let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
-        self.next += 1;
         self.is.progress.tried.add(1);
         let awaited = Awaited::Connect { socket, given_up: false };
         let intended = intended.unwrap_or(started);
         let key = self.window.add(Probe { conn, awaited, intended, started, got: 0, round: 0 });
         if let Some(state) = net.state(conn) {
-            *state = ConnState { index: (number - self.is.numbers.start) as u32, key, proved: false };
+            *state = ConnState { index, key, proved: false };
         }
         Ok(true)
     }
@@ -422,7 +399,7 @@ impl Dialing {
     fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
         let Some(state) = net.state(conn) else { return Ok(()) };
         let options = self.is.options.clone();
-        let number = self.is.numbers.start + u64::from(state.index);
+        let number = self.is.number(state.index);
         let round = if kind == Kind::Message { self.sent as u32 } else { self.round };
         compose(&mut self.scratch, kind, number, round, &options.hello, options.payload);
         if options.audit == Audit::Echo {
@@ -433,15 +410,15 @@ impl Dialing {
     }
 
     /// The whole echo came.
-    fn answered(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, key: u32) {
-        let Some(probe) = self.window.remove(key) else { return };
+    fn answered(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, key: u32) -> Result<()> {
+        let Some(probe) = self.window.remove(key) else { return Ok(()) };
         if let Some(state) = net.state(conn) {
             state.key = 0;
         }
         let now = Instant::now();
         self.is.progress.echoes.add(1);
         match kind {
-            Kind::Hello => self.proved(net, conn),
+            Kind::Hello => self.proved(net, conn)?,
             Kind::Token => {
                 self.is.progress.audited.add(1);
                 self.audit.record(now.duration_since(probe.started));
@@ -451,16 +428,27 @@ impl Dialing {
                 let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
                 self.echo.record_with_omitted(late, service, interval);
                 self.echo_service.record(service);
+                self.storm.iter_mut().for_each(|storm| storm.heard(probe.intended, now, service, interval));
             }
         }
+        Ok(())
     }
 
-    fn proved(&mut self, net: &mut Connections, conn: ConnId) {
-        if let Some(state) = net.state(conn) {
-            state.proved = true;
-            self.failures_in_a_row = 0;
-            self.is.progress.live.add(1);
+    fn proved(&mut self, net: &mut Connections, conn: ConnId) -> Result<()> {
+        let Some(state) = net.state(conn) else { return Ok(()) };
+        state.proved = true;
+        self.failures_in_a_row = 0;
+        self.is.progress.live.add(1);
+        let (index, phase) = (state.index, self.phase);
+        if self.storm.as_mut().is_some_and(|storm| storm.proved(index, phase)) {
+            return net.close(conn, self.is.options.close, Why::Ours);
         }
+        Ok(())
+    }
+
+    fn never_stood(&mut self, index: u32) {
+        self.failures_in_a_row += 1;
+        self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
     }
 
     fn wrong(&mut self, net: &mut Connections, conn: ConnId) -> Result<Reply> {
@@ -476,17 +464,19 @@ impl Dialing {
 
     /// Counts a failure. While closing, nothing counts any more.
     fn failed(&mut self, net: &mut Connections, conn: ConnId, cause: Cause) {
-        let proved = net.state(conn).is_some_and(|state| std::mem::take(&mut state.proved));
+        let Some(state) = net.state(conn) else { return };
+        let (proved, index) = (std::mem::take(&mut state.proved), state.index);
         self.forget(net, conn);
-        let progress = &self.is.progress;
         if self.phase == Phase::Close {
             return;
         }
         if proved {
-            progress.live.sub(1);
+            self.is.progress.live.sub(1);
+            self.storm.iter_mut().for_each(|storm| storm.lost(cause == Cause::WrongEcho));
         } else {
-            self.failures_in_a_row += 1;
+            self.never_stood(index);
         }
+        let progress = &self.is.progress;
         match cause {
             Cause::WrongEcho => progress.wrong.add(1),
             _ if proved => progress.lost.add(1),
@@ -533,10 +523,18 @@ impl Dialing {
 }
 
 /// A socket for one dial, bound to its source address if it has one.
-fn plain_socket(source: Option<IpAddr>, to: SocketAddr, payload: usize) -> std::io::Result<Socket> {
+fn plain_socket(
+    source: Option<IpAddr>,
+    to: SocketAddr,
+    payload: usize,
+    receive_buffer: Option<usize>,
+) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     if payload > ONE_SEGMENT {
         socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
     }
     if let Some(source) = source {
         sys::bind_without_port(&socket)?;

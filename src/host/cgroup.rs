@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, Reading};
 use crate::footprint::Hierarchy;
 
 impl Host {
@@ -18,6 +18,26 @@ impl Host {
             folders.into_iter().map(move |folder| (hierarchy, folder))
         };
         of(Hierarchy::V1).chain(of(Hierarchy::V2)).collect()
+    }
+
+    /// Whether all limits of one controller on this process can be seen: it is in no group of that
+    /// controller, or the hierarchy that has the controller is mounted here.
+    pub fn shows_cgroups(&self, controller: &str) -> bool {
+        let groups = match self.reading("proc/self/cgroup") {
+            Reading::Text(groups) => groups,
+            // A kernel without cgroups has no such file; a container without /proc has none at all.
+            Reading::Absent => return matches!(self.reading("proc/self/status"), Reading::Text(_)),
+            Reading::Refused(_) => return false,
+        };
+        let mounts = self.read("proc/self/mountinfo").unwrap_or_default();
+        let in_group = |hierarchy| groups.lines().any(|line| group_path(line, hierarchy, controller).is_some());
+        let mounted = |hierarchy| mounts.lines().any(|line| Mount::parse(line, hierarchy, controller).is_some());
+        match (in_group(Hierarchy::V1), in_group(Hierarchy::V2)) {
+            // A controller is in one hierarchy at a time.
+            (true, _) => mounted(Hierarchy::V1),
+            (false, true) => mounted(Hierarchy::V2),
+            (false, false) => true,
+        }
     }
 
     pub(super) fn read_at(&self, path: &Path) -> Option<String> {
@@ -93,6 +113,25 @@ impl<'a> Mount<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::host;
+
+    #[test]
+    fn groups_that_are_mounted_elsewhere_are_not_shown() {
+        const V1: &str = "35 32 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        const V2: &str = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        for (groups, mounts, shown) in [
+            ("3:cpu:/a\n0::/b\n", V1, true),
+            ("3:cpu:/a\n0::/b\n", V2, false),
+            ("3:memory:/a\n0::/b\n", V2, true),
+            ("0::/b\n", V2, true),
+            ("0::/b\n", "", false),
+            ("", "", true),
+        ] {
+            let (_dir, host) = host(&[("proc/self/cgroup", groups), ("proc/self/mountinfo", mounts)]);
+            assert_eq!(host.shows_cgroups("cpu"), shown, "{groups} {mounts}");
+        }
+        assert!(host(&[("proc/self/status", "")]).1.shows_cgroups("cpu"), "a kernel without cgroups");
+        assert!(!host(&[]).1.shows_cgroups("cpu"), "no /proc");
+    }
 
     #[test]
     fn the_smallest_quota_counts() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Host, kilobytes};
 use crate::footprint::{By, Cache, Hierarchy, Kernel, Version, cache_names};
 use crate::limits::PAGE_BYTES;
+use crate::sys::kernel_version;
 
 /// A limit this large is none: the kernel's "unlimited" is 2^63 rounded down to a page.
 const UNLIMITED: u64 = 1 << 60;
@@ -179,12 +180,7 @@ impl Host {
 
     /// Major and minor version of the kernel; (0, 0) when it cannot be read.
     pub fn kernel_version(&self) -> Version {
-        let release = self.read("proc/sys/kernel/osrelease").unwrap_or_default();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().ok());
-        match (numbers.next().flatten(), numbers.next().flatten()) {
-            (Some(major), Some(minor)) => (major, minor),
-            _ => (0, 0),
-        }
+        kernel_version(&self.read("proc/sys/kernel/osrelease").unwrap_or_default())
     }
 }
 

@@ -24,6 +24,9 @@ const TCP_COUNTERS: [&str; 10] = [
     "SyncookiesSent",
 ];
 
+/// The highest port.
+pub const LAST_PORT: u64 = 65_535;
+
 /// The columns of /proc/net/stat/nf_conntrack that count packets lost to a full table.
 const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
 
@@ -147,10 +150,10 @@ impl Host {
         self.source_ports().unwrap_or(SourcePorts::DEFAULT).count()
     }
 
-    /// The source ports; `None` when the range cannot be read.
+    /// The source ports; `None` when the range cannot be read or is none.
     pub fn source_ports(&self) -> Option<SourcePorts> {
         let range = match self.sysctl_numbers("net.ipv4.ip_local_port_range")?.as_slice() {
-            [low, high] => *low..=*high,
+            [low, high] if low <= high && *high <= LAST_PORT => *low..=*high,
             _ => return None,
         };
         let reserved = self.sysctl_text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
@@ -171,7 +174,7 @@ impl Host {
         if let Some(softnet) = self.read("proc/net/softnet_stat") {
             let dropped =
                 softnet.lines().filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok());
-            counters.insert("softnet_dropped".to_owned(), dropped.sum());
+            counters.insert("softnet_dropped".to_owned(), dropped.fold(0, u64::saturating_add));
         }
         counters.extend(self.conntrack_counters());
         let hits = Some(self.memory_cgroup_hits()).filter(|hits| *hits > 0);
@@ -188,7 +191,8 @@ impl Host {
             for (name, value) in names.iter().zip(line.split_whitespace()) {
                 let value = u64::from_str_radix(value, 16).unwrap_or(0);
                 if CONNTRACK_COUNTERS.contains(name) {
-                    *counters.entry(format!("conntrack_{name}")).or_default() += value;
+                    let sum = counters.entry(format!("conntrack_{name}")).or_default();
+                    *sum = sum.saturating_add(value);
                 }
             }
         }
@@ -211,10 +215,11 @@ impl Host {
         })
     }
 
-    /// Entries of the table of connection tracking and how many it takes, if it can be read.
+    /// Entries of the table of connection tracking and how many it takes, if it can be read; a
+    /// maximum of 0 is none to the kernel (`__nf_conntrack_alloc`), and `u64::MAX` here.
     pub fn conntrack_fill(&self) -> Option<(u64, u64)> {
         let field = |name: &str| self.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
-        Some((field("count")?, field("max")?))
+        Some((field("count")?, Some(field("max")?).filter(|max| *max > 0).unwrap_or(u64::MAX)))
     }
 
     /// Whether connections are tracked here. A module that is loaded tracks nothing until some rule
@@ -226,8 +231,12 @@ impl Host {
             Reading::Text(_) => {}
         }
         let Some((count, max)) = self.conntrack_fill() else { return Conntrack::Unreadable };
-        if count == 0 && !self.tracks_a_datagram() {
-            return Conntrack::Idle;
+        if count == 0 {
+            match self.tracks_a_datagram() {
+                Some(true) => {}
+                Some(false) => return Conntrack::Idle,
+                None => return Conntrack::Unreadable,
+            }
         }
         let field = |name: &str| self.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
         let (Some(buckets), Some(established)) = (field("buckets"), field("tcp_timeout_established")) else {
@@ -237,9 +246,9 @@ impl Host {
     }
 
     /// The network cards of this network namespace that are devices, by name; loopback, bridges and
-    /// veth are not.
-    pub fn network_cards(&self) -> Vec<NetworkCard> {
-        let Ok(entries) = std::fs::read_dir(self.root.join("sys/class/net")) else { return Vec::new() };
+    /// veth are not. `None` when /sys/class/net cannot be read.
+    pub fn network_cards(&self) -> Option<Vec<NetworkCard>> {
+        let entries = std::fs::read_dir(self.root.join("sys/class/net")).ok()?;
         let mut cards: Vec<NetworkCard> = entries
             .flatten()
             .filter(|entry| entry.path().join("device").exists())
@@ -257,15 +266,18 @@ impl Host {
             })
             .collect();
         cards.sort_by(|a, b| a.name.cmp(&b.name));
-        cards
+        Some(cards)
     }
 
-    fn tracks_a_datagram(&self) -> bool {
+    /// Whether a datagram to ourselves is tracked; `None` when none can be sent, as in a network
+    /// namespace whose loopback is down.
+    fn tracks_a_datagram(&self) -> Option<bool> {
         let to_ourselves = || -> std::io::Result<()> {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             socket.send_to(&[0], socket.local_addr()?).map(drop)
         };
-        to_ourselves().is_ok() && self.conntrack_fill().is_some_and(|(count, _)| count > 0)
+        to_ourselves().ok()?;
+        Some(self.conntrack_fill()?.0 > 0)
     }
 }
 
@@ -280,7 +292,8 @@ pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
 
 fn parse_range(text: &str) -> Option<RangeInclusive<u64>> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
-    Some(low.trim().parse().ok()?..=high.trim().parse().ok()?)
+    let range = low.trim().parse().ok()?..=high.trim().parse().ok()?;
+    (*range.end() <= LAST_PORT).then_some(range)
 }
 
 fn length(range: &RangeInclusive<u64>) -> u64 {

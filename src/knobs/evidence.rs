@@ -22,6 +22,10 @@ pub struct Gauges {
     pub tcp_pages_allowed: Option<u64>,
     /// `net.ipv4.tcp_max_orphans`.
     pub orphans_allowed: Option<u64>,
+    /// `net.ipv4.tcp_syncookies`; 0 is off.
+    pub syn_cookies: Option<u64>,
+    /// Source ports for each route.
+    pub source_ports: Option<u64>,
 }
 
 impl Gauges {
@@ -31,6 +35,8 @@ impl Gauges {
             sockets: host.sockets(),
             tcp_pages_allowed: host.sysctl_numbers("net.ipv4.tcp_mem").and_then(|numbers| numbers.get(2).copied()),
             orphans_allowed: host.sysctl("net.ipv4.tcp_max_orphans"),
+            syn_cookies: host.sysctl("net.ipv4.tcp_syncookies"),
+            source_ports: host.source_ports().map(|ports| ports.count()),
         }
     }
 
@@ -50,6 +56,8 @@ impl Gauges {
             },
             tcp_pages_allowed: other.tcp_pages_allowed.or(self.tcp_pages_allowed),
             orphans_allowed: other.orphans_allowed.or(self.orphans_allowed),
+            syn_cookies: other.syn_cookies.or(self.syn_cookies),
+            source_ports: other.source_ports.or(self.source_ports),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Finding, Setting, Wall};
 use crate::causes::Cause;
 use crate::error::{Complaint, Errno, Error};
 use crate::host::{Capability, Host};
-use crate::limits::{GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
+use crate::limits::{DESCRIPTORS_PER_PROCESS, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
 use crate::plan::{Goal, largest};
 use crate::ring;
 use crate::sys::{self, Resource};
@@ -74,9 +74,9 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
     let needs = goal.needs(goal.connections, limit.hard);
     let have = format!("nofile {} soft, {} hard{ceiling}", count(limit.soft), count(limit.hard));
     let rings: usize = needs.rings.iter().sum();
-    let plain = limit.hard.saturating_sub(needs.fixed());
+    let plain = limit.hard.saturating_sub(DESCRIPTORS_PER_PROCESS);
     let need = format!(
-        "{} for {rings} rings of direct descriptors; with plain ones it would end at {}",
+        "{} for {rings} rings of direct descriptors; with plain ones a program would end at about {}",
         count(needs.descriptors()),
         count(plain)
     );
@@ -102,7 +102,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     } else {
         Finding::counted(have, need, left, goal.connections)
     };
-    let roomy = open + wanted + wanted / AT_LEAST_FREE;
+    let roomy = open.saturating_add(wanted + wanted / AT_LEAST_FREE);
     finding.set(Setting::raise(
         host,
         "fs.file-max",

@@ -83,24 +83,28 @@ const ROOMY_BACKLOG: u64 = 16_384;
 fn cores(host: &Host, goal: &Goal) -> Finding {
     let shards = goal.cores.len();
     let allowed = host.cores_allowed().len();
+    let need = format!("{shards}, one a shard");
     let quota = host.cpu_quota();
+    if quota.is_none() && !host.shows_cgroups("cpu") {
+        return Finding::unknown("the cpu quota of this process's cgroup", need);
+    }
     let have = format!(
         "{allowed} allowed, {}",
         quota.map_or("no quota".to_owned(), |cores| format!("a quota of {cores:.1} cores"))
     );
-    Finding::fine(have, format!("{shards}, one a shard"))
-        .tight_if(quota.is_some_and(|cores| cores < shards as f64))
-        .advise(
-            false,
-            "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves nobody",
-        )
+    Finding::fine(have, need).tight_if(quota.is_some_and(|cores| cores < shards as f64)).advise(
+        false,
+        "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves nobody",
+    )
 }
 
 fn nic_queues(host: &Host, goal: &Goal) -> Finding {
     if goal.role == Role::Both {
         return Finding::fine("loopback has none", "nothing in this role");
     }
-    let cards = host.network_cards();
+    let Some(cards) = host.network_cards() else {
+        return Finding::unknown("/sys/class/net", "packets spread over the cores");
+    };
     if cards.is_empty() {
         return Finding::fine("no network card in sight", "packets spread over the cores");
     }

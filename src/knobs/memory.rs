@@ -128,7 +128,8 @@ fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
             let may = host.may_write(&file);
             finding.advise(may, format!("raise {file} (MemoryMax=, --memory of a container)"))
         }
-        None => Finding::fine("no limit", "a part of what the host needs"),
+        None if host.shows_cgroups("memory") => Finding::fine("no limit", "a part of what the host needs"),
+        None => Finding::unknown("the memory limit of this process's cgroup", "a part of what the host needs"),
     }
 }
 

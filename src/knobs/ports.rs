@@ -6,7 +6,7 @@ use super::evidence::Evidence;
 use super::{Finding, Setting, Wall, not_here};
 use crate::causes::Cause;
 use crate::error::{Complaint, Errno};
-use crate::host::{Host, SourcePorts};
+use crate::host::{Host, LAST_PORT, SourcePorts};
 use crate::plan::Goal;
 use crate::words::count;
 
@@ -40,9 +40,6 @@ pub const TIME_WAIT: Wall = Wall {
     blame: ports_in_time_wait,
 };
 
-/// The highest port.
-const LAST_PORT: u64 = 65_535;
-
 /// The lowest port an ordinary user may bind; no source port lies below it.
 const FIRST_SOURCE_PORT: u64 = 1_024;
 
@@ -75,10 +72,10 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     );
     // Beyond half of a range connect(2) searches long for a free port.
     let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > ports.count() / 2);
-    // What the server needs reserved is no source port any more.
-    let left = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
-    let wider = widened(&left, 2 * each);
-    let all = routes * SourcePorts { range: wider.clone(), ..left }.count();
+    // What the server's end needs reserved is lost to the client's.
+    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
+    let wider = widened(&kept, 2 * each);
+    let all = routes * SourcePorts { range: wider.clone(), ..ports.clone() }.count();
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
@@ -99,21 +96,19 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
 
 /// The range with room for `wanted` ports, as far as there are so many; never a smaller one.
 fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
-    if ports.count() >= wanted {
+    let (mut low, lowest) = (*ports.range.start(), FIRST_SOURCE_PORT.min(*ports.range.start()));
+    let missing = |range: &RangeInclusive<u64>| {
+        wanted.saturating_sub(SourcePorts { range: range.clone(), ..ports.clone() }.count())
+    };
+    if missing(&ports.range) == 0 {
         return ports.range.clone();
     }
-    let high = LAST_PORT.max(*ports.range.end());
-    let mut low = *ports.range.start();
-    loop {
-        let room = SourcePorts { range: low..=high, reserved: ports.reserved.clone() }.count();
-        if room >= wanted || low <= FIRST_SOURCE_PORT {
-            break;
-        }
-        // As many more, if none of them is reserved.
-        low = low.saturating_sub(wanted - room).max(FIRST_SOURCE_PORT);
+    // What is added may be reserved; then there is still something missing.
+    while low > lowest && missing(&(low..=LAST_PORT)) > 0 {
+        // The kernel looks for odd and even ports apart, and wants both ends of different parity.
+        low = low.saturating_sub(missing(&(low..=LAST_PORT))).max(lowest) & !1;
     }
-    // The kernel looks for odd and even ports apart, and wants both ends of different parity.
-    (low & !1).min(*ports.range.start())..=high
+    low..=LAST_PORT
 }
 
 fn reserve(ports: &SourcePorts, goal: &Goal) -> Setting {
@@ -162,15 +157,20 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
         .advise(true, "wait 60 s, and close with RST (--close rst) next time")
 }
 
-/// Connects that found no source port, and how many ports are in TIME_WAIT.
-fn without_port(evidence: &Evidence) -> Option<(u64, u64)> {
+/// Connects that found no source port, sockets in TIME_WAIT, and whether these took the ports: there
+/// are as many, and with the sockets in use they fill the range. While ports are free it is the
+/// source address that is not available.
+fn without_port(evidence: &Evidence) -> Option<(u64, u64, bool)> {
     let failed = evidence.failures(Cause::Errno(Errno::EADDRNOTAVAIL))?;
-    Some((failed, evidence.peak.sockets.map_or(0, |sockets| sockets.time_wait)))
+    let sockets = evidence.peak.sockets.unwrap_or_default();
+    let full =
+        evidence.peak.source_ports.is_some_and(|ports| sockets.in_use.saturating_add(sockets.time_wait) >= ports);
+    Some((failed, sockets.time_wait, full && sockets.time_wait >= failed))
 }
 
 fn no_source_port(evidence: &Evidence) -> Option<Complaint> {
-    let (failed, waiting) = without_port(evidence)?;
-    (waiting < failed).then(|| Complaint {
+    let (failed, _, waiting_took_them) = without_port(evidence)?;
+    (!waiting_took_them).then(|| Complaint {
         saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
         means: "every source port for that target and port is in use, or a --source-ip is not on this host".to_owned(),
         cure: "give more --source-ip, --ports or --target-ip, or widen net.ipv4.ip_local_port_range".to_owned(),
@@ -178,8 +178,8 @@ fn no_source_port(evidence: &Evidence) -> Option<Complaint> {
 }
 
 fn ports_in_time_wait(evidence: &Evidence) -> Option<Complaint> {
-    let (failed, waiting) = without_port(evidence)?;
-    (waiting >= failed).then(|| Complaint {
+    let (failed, waiting, waiting_took_them) = without_port(evidence)?;
+    waiting_took_them.then(|| Complaint {
         saw: format!("{} connects met EADDRNOTAVAIL, and {} sockets are in TIME_WAIT", count(failed), count(waiting)),
         means: "an earlier run closed with FIN, and its source ports are taken for 60 s".to_owned(),
         cure: "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1".to_owned(),
@@ -194,14 +194,15 @@ mod tests {
     proptest! {
         /// A wider range contains the old one, has room if there is any, and keeps within bounds.
         #[test]
-        fn a_range_only_grows(low in 1_024u64..60_000, size in 1u64..5_000, wanted in 1u64..70_000, first in 1_024u64..60_000, more in 0u64..200) {
-            let reserved = vec![first..=first + more];
-            let ports = SourcePorts { range: low..=(low + size).min(LAST_PORT), reserved: reserved.clone() };
+        fn a_range_only_grows(low in 1_024u64..60_000, size in 1u64..5_000, reserved in 1u64..60_000, many in 0u64..5_000, wanted in 1u64..70_000) {
+            let none = SourcePorts { range: low..=(low + size).min(LAST_PORT), reserved: vec![] };
+            let ports = none.reserving(reserved..=reserved + many);
             let wider = widened(&ports, wanted);
             prop_assert!(wider.start() <= ports.range.start() && wider.end() >= ports.range.end());
             prop_assert!(*wider.end() <= LAST_PORT && *wider.start() >= FIRST_SOURCE_PORT);
-            let room = SourcePorts { range: wider.clone(), reserved }.count();
-            prop_assert!(room >= wanted || *wider.start() == FIRST_SOURCE_PORT);
+            let wide = SourcePorts { range: wider.clone(), ..ports };
+            prop_assert!(wide.count() >= wanted || *wider.start() == FIRST_SOURCE_PORT);
+            prop_assert_eq!(widened(&wide, wanted), wider, "once is enough");
         }
     }
 }

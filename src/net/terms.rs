@@ -18,6 +18,8 @@ pub struct NetPlan {
     pub gate: Gate,
     /// Bytes kept at most for a peer that does not read.
     pub max_pending: usize,
+    /// Accepts begun per second; `None` is as many as come.
+    pub accept_rate: Option<f64>,
 }
 
 /// A limit on the connections of several shards. The one thing that shards share, and only where

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, Summary};
+use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::NetCounters;
@@ -55,7 +55,7 @@ impl LatencyDocument {
     }
 
     /// Whether the figures are those of the histogram.
-    fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
         let latency = Latency::decode(&self.histogram).map_err(|why| format!("its histogram: {why}"))?;
         let same = LatencyDocument::of(&latency).is_ok_and(|ours| {
             let ours = LatencyDocument { histogram: self.histogram.clone(), ..ours };
@@ -117,7 +117,8 @@ impl Latencies {
 /// A client's result, or that of several machines' clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientDocument {
-    /// Connections asked for: `live + failed + not_tried`.
+    /// Connections asked for: `live + failed + not_tried`. With a storm, `requested +
+    /// storm.redialed` is `live + failed + storm.closed + not_tried`.
     pub requested: u64,
     /// Those that stood at the end, before closing.
     pub live: u64,
@@ -159,6 +160,9 @@ pub struct ClientDocument {
     pub shards: Vec<ClientShardDocument>,
     /// How long closing took.
     pub close_seconds: f64,
+    /// Its storm; a client that had none has no such name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storm: Option<StormDocument>,
     /// The results that were merged into this one; a single client's has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
@@ -227,6 +231,7 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         echo_source,
         shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
         close_seconds: summary.close.as_secs_f64(),
+        storm: StormDocument::of(summary)?,
         machines: Vec::new(),
     })
 }
@@ -257,12 +262,14 @@ pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
 impl ClientDocument {
     /// Whether its numbers add up, and its histograms are those of its figures.
     fn check(&self) -> std::result::Result<(), String> {
-        let sum = [self.failed, self.not_tried].into_iter().try_fold(self.live, u64::checked_add);
+        let (redialed, closed) = self.storm.as_ref().map_or((0, 0), |storm| (storm.redialed, storm.closed));
+        let sum = [self.failed, self.not_tried, closed].into_iter().try_fold(self.live, u64::checked_add);
         let failures = self.errors.values().try_fold(0, |sum: u64, count| sum.checked_add(*count));
-        if sum != Some(self.requested) || failures != Some(self.failed) {
+        if sum != self.requested.checked_add(redialed) || failures != Some(self.failed) {
             return Err("its numbers do not add up".to_owned());
         }
         self.latencies.check()?;
+        self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
         self.machines.iter().try_for_each(|machine| machine.result.check())
     }
@@ -281,6 +288,7 @@ pub struct ServerDocument {
     memory_wall: Option<String>,
     walls: Vec<Explained>,
     slow_readers: u64,
+    silent: u64,
     messages: u64,
     bytes: u64,
     resident_bytes: u64,
@@ -323,6 +331,7 @@ pub fn server(summary: &ServerSummary) -> ServerDocument {
         memory_wall: summary.memory_wall.clone(),
         walls: summary.walls.clone(),
         slow_readers: total.slow_readers,
+        silent: total.silent,
         messages: total.messages,
         bytes: total.bytes_in,
         resident_bytes: summary.resident_bytes,

@@ -9,13 +9,18 @@
 use super::json::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
 use super::{AuditResult, EchoSource};
 use crate::causes::Causes;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::NetCounters;
 use crate::latency::Latency;
 
 /// Merges results that bear the names of their machines. One that was merged before brings its own
-/// machines. No result at all makes an empty one.
+/// machines. No result at all makes an empty one. A storm's result is refused: the stages of several
+/// storms are not of one time.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
+    if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
+        let saw = format!("{} is the result of a storm", storm.machine);
+        return Err(Error::usage(saw, "its stages are not those of another machine", "give results of c1m client"));
+    }
     let parts: Vec<&ClientDocument> = results.iter().map(|machine| &machine.result).collect();
     let sum = |which: fn(&ClientDocument) -> u64| sum(parts.iter().map(|part| which(part)));
     let longest = |which: fn(&ClientDocument) -> f64| parts.iter().map(|part| which(part)).fold(0.0, f64::max);
@@ -41,6 +46,7 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         echo_source: echo_source(&parts),
         shards: Vec::new(),
         close_seconds: longest(|part| part.close_seconds),
+        storm: None,
         machines: results.into_iter().flat_map(machines).collect(),
     })
 }
@@ -168,6 +174,7 @@ mod tests {
                 echo_source,
                 shards: Vec::new(),
                 close_seconds: close,
+                storm: None,
                 machines: Vec::new(),
             }
         })

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod hgrm;
 pub mod json;
 pub mod merge;
+mod storm;
 pub mod text;
 
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::knobs::Explained;
 use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
+
+pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 
 /// One audit's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,8 @@ pub struct ShardSummary {
     pub audit: Latency,
     /// Why connections failed.
     pub causes: Causes,
+    /// What it saw of a storm, if there was one.
+    pub storm: Option<ShardStorm>,
 }
 
 /// What a client run came to.
@@ -79,22 +84,31 @@ pub struct Summary {
     pub paced: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
+    /// Its storm, if it had one.
+    pub storm: Option<StormSummary>,
 }
 
 impl Summary {
     /// Live connections at the end, before closing.
     pub fn live(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.progress.live).sum()
+        self.sum(|progress| progress.live)
     }
 
     /// Connections that failed.
     pub fn failed(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.progress.failed).sum()
+        self.sum(|progress| progress.failed)
     }
 
-    /// Connections never tried, or given up in flight when the run was stopped.
+    /// Connections never tried, or given up in flight when the run was stopped: what is left of
+    /// those asked for and those that a storm dialed, without the live, the failed and those that it
+    /// closed.
     pub fn not_tried(&self) -> u64 {
-        self.requested.saturating_sub(self.live() + self.failed())
+        (self.requested + self.sum(|p| p.redialed))
+            .saturating_sub(self.live() + self.failed() + self.sum(|p| p.dropped))
+    }
+
+    fn sum(&self, which: impl Fn(&ProgressSnapshot) -> u64) -> u64 {
+        self.shards.iter().map(|shard| which(&shard.progress)).sum()
     }
 
     /// Failures by cause over all shards.
@@ -111,13 +125,18 @@ impl Summary {
         self.causes().get(&Cause::Ghost).copied().unwrap_or(0)
     }
 
-    /// Whether all that were asked for were live after the ramp, in every audit, and to the end.
+    /// Whether all that were asked for were live after the ramp, in every audit, and to the end; of
+    /// a storm those that it left, and those that it dialed and did not close.
     pub fn complete(&self) -> bool {
-        let all = |live: u64| live == self.requested;
+        let left = self.requested + self.sum(|progress| progress.redialed) - self.sum(|progress| progress.dropped);
+        let should_be = |audit: &AuditResult| match self.storm {
+            Some(_) if audit.round > 1 => left,
+            _ => self.requested,
+        };
         !self.stopped
-            && all(self.live())
-            && all(self.ramped)
-            && self.audits.iter().all(|audit| all(audit.live) && audit.wrong == 0)
+            && self.live() == left
+            && self.ramped == self.requested
+            && self.audits.iter().all(|audit| audit.live == should_be(audit) && audit.wrong == 0)
     }
 
     /// Connects per second of the ramp that came to stand.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::json::{ClientDocument, Latencies, LatencyDocument, Which};
-use super::{AuditResult, EchoSource, ServerSummary};
+use super::{AuditResult, EchoSource, ServerSummary, storm};
 use crate::error::Result;
 use crate::knobs::Explained;
 use crate::latency::{Latency, PERCENTILES};
@@ -23,6 +23,9 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     }
     for result in &document.audits {
         let _ = writeln!(out, "{}{}", audit(result), auditors(document, result.round));
+    }
+    if let Some(seen) = &document.storm {
+        storm::text(&mut out, seen);
     }
     latencies(&mut out, document, "connect latency", |all| &all.connect);
     if document.paced {
@@ -51,7 +54,10 @@ pub fn client(document: &ClientDocument) -> Result<String> {
 fn sum(document: &ClientDocument) -> String {
     let [requested, live, failed, not_tried] =
         [document.requested, document.live, document.failed, document.not_tried].map(count);
-    format!("{requested} requested = {live} live + {failed} failed + {not_tried} not tried")
+    let (redialed, closed) = document.storm.as_ref().map_or((0, None), |storm| (storm.redialed, Some(storm.closed)));
+    let redialed = if redialed > 0 { format!(" + {} dialed in the storm", count(redialed)) } else { String::new() };
+    let closed = closed.map(|closed| format!(" + {} closed by the storm", count(closed))).unwrap_or_default();
+    format!("{requested} requested{redialed} = {live} live + {failed} failed{closed} + {not_tried} not tried")
 }
 
 fn ramp(document: &ClientDocument) -> String {
@@ -78,11 +84,12 @@ pub fn audit(audit: &AuditResult) -> String {
 pub fn server(summary: &ServerSummary) -> String {
     let total = summary.total();
     let mut out = format!(
-        "accepted {}, closed {}, refused {}, slow readers {}, messages {}, {} received, {} sent\n",
+        "accepted {}, closed {}, refused {}, slow readers {}, silent {}, messages {}, {} received, {} sent\n",
         count(total.opened),
         count(total.closed),
         count(total.refused),
         count(total.slow_readers),
+        count(total.silent),
         count(total.messages),
         bytes(total.bytes_in),
         bytes(total.bytes_out),

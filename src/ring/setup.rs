@@ -1,17 +1,18 @@
 //! Opening a ring, and asking the host beforehand whether it lets us.
 
 use std::io;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use io_uring::{IoUring, Probe, opcode};
 
 use super::Queues;
 use crate::error::{Errno, Error, Result};
-use crate::limits::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
+use crate::limits::{AFTERLIFE, LOOK_AGAIN, NO_LINGERING_SINCE, OLDEST_KERNEL};
 use crate::sys;
 
 /// Every kernel operation in use, probed at start-up.
-pub const REQUIRED: [(u8, &str); 9] = [
+pub const REQUIRED: [(u8, &str); 10] = [
     (opcode::Accept::CODE, "ACCEPT"),
     (opcode::FilesUpdate::CODE, "FILES_UPDATE"),
     (opcode::Connect::CODE, "CONNECT"),
@@ -21,6 +22,7 @@ pub const REQUIRED: [(u8, &str); 9] = [
     (opcode::Send::CODE, "SEND"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
     (opcode::Close::CODE, "CLOSE"),
+    (opcode::Shutdown::CODE, "SHUTDOWN"),
 ];
 
 /// Opens an io_uring the way a shard needs it, or says why the host refuses.
@@ -44,6 +46,13 @@ pub(super) fn open(queues: Queues) -> Result<IoUring> {
         return Err(too_old("it lacks IORING_FEAT_NODROP or IORING_FEAT_CQE_SKIP"));
     }
     Ok(uring)
+}
+
+/// Whether this kernel keeps the descriptor of a closed slot until every operation that began
+/// before on the same ring has ended.
+pub fn closed_slots_linger() -> bool {
+    static LINGER: LazyLock<bool> = LazyLock::new(|| sys::kernel_version(&sys::kernel_release()) < NO_LINGERING_SINCE);
+    *LINGER
 }
 
 /// Checks that this host lets this process use io_uring with every operation in `REQUIRED`.

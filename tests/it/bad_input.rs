@@ -458,7 +458,7 @@ fn a_signal_ends_a_server_in_order() {
         server.running.signal(signal);
         let finished = server.running.wait();
         assert_eq!((finished.code(), finished.err.as_str()), (0, ""));
-        let totals = "accepted 2, closed 2, refused 0, slow readers 0, messages 2, 10 B received, 10 B sent";
+        let totals = "accepted 2, closed 2, refused 0, slow readers 0, silent 0, messages 2, 10 B received, 10 B sent";
         assert!(finished.out.contains(totals), "{}", finished.out);
         // A FIN and no RST: what was held ends in order too.
         for mut stream in held {

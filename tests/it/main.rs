@@ -3,6 +3,10 @@
 mod bad_input;
 mod connections;
 mod demo;
+mod idle;
+mod doctor;
+mod firewall;
+mod hosts;
 mod limits;
 mod lossy;
 mod memory;
@@ -12,3 +16,4 @@ mod steer;
 mod support;
 mod tune;
 mod tuning;
+mod walls;

@@ -11,7 +11,7 @@ use c1m::host::Host;
 use crate::support::*;
 
 /// A memory cgroup of the test's own, with a limit; removed when this is dropped.
-struct Cgroup {
+pub struct Cgroup {
     folder: PathBuf,
     /// The file that sets its limit.
     limit: PathBuf,
@@ -20,7 +20,7 @@ struct Cgroup {
 impl Cgroup {
     /// Makes one with v1 or v2, whichever has the memory controller here; `None`, with a line that
     /// says so, where that is not allowed.
-    fn with_limit(bytes: u64) -> Option<Cgroup> {
+    pub fn with_limit(bytes: u64) -> Option<Cgroup> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let (top, limit) =
@@ -38,8 +38,13 @@ impl Cgroup {
     }
 
     /// A command that a shell runs after it has moved itself into the group.
-    fn command(&self) -> std::process::Command {
-        c1m_after(&format!("echo $$ > {}/cgroup.procs", self.folder.display()))
+    pub fn command(&self) -> std::process::Command {
+        c1m_after(&format!("echo $$ > {}", self.processes().display()))
+    }
+
+    /// The file that takes the ids of its processes.
+    pub fn processes(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
     }
 }
 

@@ -380,7 +380,7 @@ fn without_privilege_the_first_setting_is_named() {
 
 /// Runs the program and kills it as it is about to make its `nth` call that may change something
 /// outside of it; returns whether it came that far. It must end well otherwise.
-#[allow(clippy::zombie_processes, reason = "next_stop waits for it")]
+#[expect(clippy::zombie_processes, reason = "next_stop reaps it")]
 fn killed_at(nth: usize, arguments: &str) -> bool {
     let mut command = c1m();
     command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,0 +1,159 @@
+//! What leads a client to its connections, and what `c1m client` does with them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{AddressBlock, PortArguments, address_block, duration, rate};
+use crate::client::{Audit, Course, Options};
+use crate::error::{Error, Result};
+use crate::host::Cores;
+use crate::limits::DEFAULT_CONCURRENCY;
+use crate::net::How;
+use crate::plan::Routes;
+
+/// What every client is told, whatever it does.
+#[derive(Debug, Args)]
+pub struct ConnectionArguments {
+    /// Addresses of the server, separated by commas.
+    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
+    pub target_ip: Vec<IpAddr>,
+    #[command(flatten)]
+    pub ports: PortArguments,
+    /// Connections to open: one per (target, port) in turn.
+    #[arg(long, value_name = "N", default_value_t = 340_000)]
+    pub connections: u64,
+    /// Use the first N cores this process may run on; all by default.
+    #[arg(long, value_name = "N")]
+    pub cores: Option<usize>,
+    /// Start N connections per second, evenly; latency then counts from the intended start.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
+    pub source_ip: Vec<AddressBlock>,
+    /// Connects, and messages of an audit, in flight at once.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY)]
+    pub concurrency: u32,
+    /// How long a connect may take.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub connect_timeout: Duration,
+    /// How long an echo may take.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub reply_timeout: Duration,
+    /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
+    /// the default is never, or from before a storm until after it, where it is 20,000 messages a
+    /// second in all.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Bytes of such a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub payload: usize,
+    /// Close N connections per second, evenly; as fast as it goes by default.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub close_rate: Option<f64>,
+    /// Sent on each new connection, its number in place of {}. Empty sends nothing.
+    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
+    pub hello: String,
+    /// Write the result to FILE; - is standard output, which then has events as JSON lines before.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The shortest time between two messages of a connection.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+impl ConnectionArguments {
+    /// A client on this course.
+    pub fn options(&self, course: Course, audit: Audit, close: How) -> Result<Options> {
+        for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
+            if value.is_zero() {
+                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
+            }
+        }
+        if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
+            let means = "messages of one connection are at least 1 ms apart";
+            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
+        }
+        if self.hello.len() > crate::limits::BUFFER_BYTES {
+            let saw = format!("--hello of {} bytes", self.hello.len());
+            return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
+        }
+        Ok(Options {
+            routes: Routes {
+                targets: self.target_ip.clone(),
+                ports: self.ports.ports()?,
+                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
+            },
+            connections: self.connections,
+            cores: self.cores.map_or(Cores::All, Cores::Count),
+            rate: self.rate,
+            concurrency: self.concurrency,
+            connect_timeout: self.connect_timeout,
+            reply_timeout: self.reply_timeout,
+            course,
+            interval: self.interval,
+            payload: self.payload,
+            audit,
+            close,
+            close_rate: self.close_rate,
+            hello: self.hello.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ClientArguments {
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+    /// How long to hold the connections between the two audits.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub hold: Duration,
+    /// Hold, and obey lines on standard input: `audit` audits, `close` or its end closes. Lines that
+    /// come during the ramp are obeyed after it.
+    #[arg(long, conflicts_with = "hold")]
+    pub steer: bool,
+    /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither
+    /// FIN nor RST came (for servers that answer nothing); `off`, nothing.
+    #[arg(long, value_enum, default_value_t = AuditName::Echo)]
+    pub audit: AuditName,
+    /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with
+    /// 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which
+    /// leaves nothing.
+    #[arg(long, value_enum, default_value_t = CloseName::Fin)]
+    pub close: CloseName,
+    /// Write the connect latencies as a percentile file for HdrHistogram's plotter.
+    #[arg(long, value_name = "FILE.hgrm")]
+    pub histogram: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditName {
+    Echo,
+    State,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CloseName {
+    Fin,
+    Rst,
+}
+
+impl ClientArguments {
+    pub fn options(&self) -> Result<Options> {
+        let course = if self.steer { Course::Steered } else { Course::Fixed(self.hold) };
+        let audit = match self.audit {
+            AuditName::Echo => Audit::Echo,
+            AuditName::State => Audit::State,
+            AuditName::Off => Audit::Off,
+        };
+        let close = match self.close {
+            CloseName::Fin => How::Now,
+            CloseName::Rst => How::Reset,
+        };
+        self.connection.options(course, audit, close)
+    }
+}

@@ -1,0 +1,132 @@
+//! What `c1m storm` is told.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::client::{ConnectionArguments, SHORTEST_INTERVAL};
+use super::duration;
+use crate::client::{Audit, Course, Options, Scenario, Storm};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::limits::STORM_MESSAGES_PER_SECOND;
+use crate::net::How;
+
+#[derive(Debug, Args)]
+pub struct StormArguments {
+    /// What happens.
+    #[arg(value_enum, value_name = "SCENARIO")]
+    pub scenario: ScenarioName,
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+    /// To how many of the connections it happens, in percent or as a number; all in `churn` are
+    /// spared.
+    #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
+    pub share: Share,
+    /// How long `churn`, `slow-readers` and `silent` last; 10 s by default. The others last until they
+    /// are done.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub lasting: Option<Duration>,
+    /// How long to send messages before the storm.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub calm: Duration,
+    /// How long to send messages after it.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub after: Duration,
+    /// Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps
+    /// the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to
+    /// net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from.
+    #[arg(long)]
+    pub fin: bool,
+    /// The server's process, if it is on this host: its processor time is reported.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScenarioName {
+    /// They are closed, as fast as it goes or at --close-rate.
+    Disconnect,
+    /// They are closed, and as many dialed anew, as fast as --concurrency or --rate allow.
+    Reconnect,
+    /// Beside those that stand connections are dialed, proved and closed, as fast as --concurrency
+    /// or --rate allow.
+    Churn,
+    /// They ask for 256 KiB of echoes in messages of --payload, and read none.
+    SlowReaders,
+    /// They say nothing. What the server closes meanwhile is counted, and is no failure.
+    Silent,
+}
+
+/// Some of all connections, as typed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Share {
+    Percent(f64),
+    Count(u64),
+}
+
+impl Share {
+    fn of(self, connections: u64) -> u64 {
+        match self {
+            Share::Percent(percent) => (connections as f64 * percent / 100.0).round() as u64,
+            Share::Count(count) => count,
+        }
+    }
+}
+
+/// A share such as 34% or 340000.
+fn share(text: &str) -> std::result::Result<Share, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().ok().filter(|p| (0.0..100.0).contains(p)).map(Share::Percent),
+        None => text.parse().ok().map(Share::Count),
+    };
+    share.ok_or(format!("'{text}' is no share; try 34% or a number of connections"))
+}
+
+/// How long a storm lasts that knows no end of its own.
+const LASTING: Duration = Duration::from_secs(10);
+
+impl StormArguments {
+    pub fn options(&self) -> Result<Options> {
+        let lasting = self.lasting.unwrap_or(LASTING);
+        let scenario = match self.scenario {
+            ScenarioName::Disconnect => Scenario::Disconnect,
+            ScenarioName::Reconnect => Scenario::Reconnect,
+            ScenarioName::Churn => Scenario::Churn(lasting),
+            ScenarioName::SlowReaders => Scenario::SlowReaders(lasting),
+            ScenarioName::Silent => Scenario::Silent(lasting),
+        };
+        if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
+            let saw = format!("--for with {}", scenario.name());
+            return Err(Error::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
+        }
+        if let Some(pid) = self.server_pid.filter(|pid| !Host::here().path(&format!("proc/{pid}/stat")).exists()) {
+            let means = "there is no such process on this host";
+            return Err(Error::usage(format!("--server-pid {pid}"), means, "give that of the server, or leave it out"));
+        }
+        let connections = self.connection.connections;
+        let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
+        let storm = Storm { scenario, victims, calm: self.calm, after: self.after, server_pid: self.server_pid };
+        let close = if self.fin { How::Now } else { How::Reset };
+        let mut options = self.connection.options(Course::Storm(storm), Audit::Echo, close)?;
+        let talkers = connections.saturating_sub(victims);
+        let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);
+        options.interval = options.interval.or(Some(each.max(SHORTEST_INTERVAL)));
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_understood() {
+        assert_eq!(share("34%").unwrap().of(1_000_000), 340_000);
+        assert_eq!(share("0.5 %").unwrap().of(1_000), 5);
+        assert_eq!(share("7").unwrap().of(1_000), 7);
+        for text in ["100%", "-1%", "nan%", "inf%", "-1", "1.5", "%", ""] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+}

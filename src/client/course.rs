@@ -1,0 +1,215 @@
+//! What a client does from its ramp to its close: its course, and the phases it is made of.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::report::Stage;
+
+/// What proves that a connection is live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// Every connection gets back exactly what it sent.
+    Echo,
+    /// No FIN and no RST came; for servers that answer nothing.
+    State,
+    /// Nothing is asked.
+    Off,
+}
+
+/// What a client does between its ramp and its close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// An audit, holding for so long, and a second audit.
+    Fixed(Duration),
+    /// Holds until its owner sends a `Notice::Audit` or a `Notice::Close`, and then does that.
+    Steered,
+    /// An audit, a calm, a storm, what comes after it, and a second audit of those that are left.
+    /// Messages go on from the calm to the end of what comes after.
+    Storm(Storm),
+}
+
+/// A storm: what happens to some connections while the others, its survivors, send messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storm {
+    /// What happens.
+    pub scenario: Scenario,
+    /// To how many connections; the others survive.
+    pub victims: u64,
+    /// How long messages are sent before it.
+    pub calm: Duration,
+    /// How long messages are sent after it.
+    pub after: Duration,
+    /// The server's process, if it is on this host.
+    pub server_pid: Option<u32>,
+}
+
+/// What happens in a storm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// The victims are closed.
+    Disconnect,
+    /// The victims are closed, and as many connections dialed anew.
+    Reconnect,
+    /// For so long connections are dialed, proved and closed, beside those that stand. No victims.
+    Churn(Duration),
+    /// For so long the victims ask for echoes and read none; then they are closed.
+    SlowReaders(Duration),
+    /// For so long the victims say nothing; then they are closed.
+    Silent(Duration),
+}
+
+impl Scenario {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Disconnect => "disconnect",
+            Scenario::Reconnect => "reconnect",
+            Scenario::Churn(_) => "churn",
+            Scenario::SlowReaders(_) => "slow-readers",
+            Scenario::Silent(_) => "silent",
+        }
+    }
+
+    /// Whether the server may close victims, without that being a failure.
+    pub fn server_may_close(self) -> bool {
+        matches!(self, Scenario::SlowReaders(_) | Scenario::Silent(_))
+    }
+}
+
+impl Course {
+    /// The storm, if it is one.
+    pub fn storm(&self) -> Option<&Storm> {
+        match self {
+            Course::Storm(storm) => Some(storm),
+            _ => None,
+        }
+    }
+
+    /// The phases that are known before the ramp; a client that has run out of them holds.
+    pub(super) fn phases(self, audit: Audit) -> VecDeque<Phase> {
+        use Phase::{After, Calm, Close, Hold};
+        match (self, audit) {
+            (Course::Steered, _) => VecDeque::new(),
+            (Course::Fixed(_), Audit::Off) => VecDeque::from([Hold, Close]),
+            (Course::Fixed(_), _) => VecDeque::from([Phase::Audit(1), Hold, Phase::Audit(2), Close]),
+            (Course::Storm(_), _) => {
+                VecDeque::from([Phase::Audit(1), Calm, Phase::Storm, After, Phase::Audit(2), Close])
+            }
+        }
+    }
+}
+
+/// What all shards do at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting for the others.
+    Ready,
+    /// Opening connections.
+    Ramp,
+    /// The audit of this number, from 1 on.
+    Audit(u32),
+    /// Holding, and sending messages.
+    Hold,
+    /// The end of a hold: sending nothing more, until what was sent is answered or given up.
+    Settle,
+    /// Sending messages, for comparison with those in a storm.
+    Calm,
+    /// A storm, and messages meanwhile.
+    Storm,
+    /// Messages after a storm, and waiting for their answers.
+    After,
+    /// Closing.
+    Close,
+    /// Ending the shard.
+    Quit,
+}
+
+/// The phases of a fixed number, which is what a shard's remote carries; that of an audit comes
+/// after them. A remote's first word is 0.
+const FIXED: [Phase; 9] = [
+    Phase::Ready,
+    Phase::Ramp,
+    Phase::Hold,
+    Phase::Settle,
+    Phase::Calm,
+    Phase::Storm,
+    Phase::After,
+    Phase::Close,
+    Phase::Quit,
+];
+
+impl Phase {
+    /// The word a shard's remote carries.
+    pub(super) fn command(self) -> u32 {
+        let audits = FIXED.len() as u32;
+        match self {
+            Phase::Audit(round) => round.saturating_add(audits),
+            other => FIXED.iter().position(|phase| *phase == other).map_or(audits, |at| at as u32),
+        }
+    }
+
+    pub(super) fn of_command(command: u32) -> Phase {
+        FIXED.get(command as usize).copied().unwrap_or(Phase::Audit(command.saturating_sub(FIXED.len() as u32)))
+    }
+
+    /// What kind of phase it is, in one word.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Phase::Ready => "ready",
+            Phase::Ramp => "ramp",
+            Phase::Audit(_) => "audit",
+            Phase::Hold => "hold",
+            Phase::Settle => "settle",
+            Phase::Calm => "calm",
+            Phase::Storm => "storm",
+            Phase::After => "after",
+            Phase::Close => "close",
+            Phase::Quit => "quit",
+        }
+    }
+
+    /// The number of the audit this is, if it is one.
+    pub fn round(self) -> Option<u32> {
+        match self {
+            Phase::Audit(round) => Some(round),
+            _ => None,
+        }
+    }
+
+    /// The stage of a storm's course this is, if it is one.
+    pub fn stage(self) -> Option<Stage> {
+        match self {
+            Phase::Calm => Some(Stage::Before),
+            Phase::Storm => Some(Stage::During),
+            Phase::After => Some(Stage::After),
+            _ => None,
+        }
+    }
+
+    /// What a person calls it.
+    pub fn name(self) -> String {
+        let number = self.round().map(|round| format!(" {round}")).unwrap_or_default();
+        format!("{}{number}", self.kind())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A phase reaches the shards as what it is.
+        #[test]
+        fn a_command_is_its_phase(round in 1..u32::MAX - FIXED.len() as u32) {
+            for phase in FIXED.into_iter().chain([Phase::Audit(round)]) {
+                prop_assert_eq!(Phase::of_command(phase.command()), phase);
+            }
+        }
+    }
+
+    #[test]
+    fn a_remote_that_was_given_no_command_is_ready() {
+        assert_eq!(Phase::of_command(0), Phase::Ready);
+    }
+}

@@ -1,0 +1,89 @@
+//! How a client shard begins.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use super::Dialing;
+use super::storm::Storming;
+use crate::causes::Causes;
+use crate::client::window::Window;
+use crate::client::{Notice, Options, Phase};
+use crate::error::Result;
+use crate::latency::Latency;
+use crate::pace::Pace;
+use crate::stats::{Progress, ProgressSnapshot};
+
+/// What a shard begins with, carried to its thread.
+pub struct Opening {
+    /// Number of the shard.
+    pub index: usize,
+    /// Its core.
+    pub core: usize,
+    /// Shards in all.
+    pub shards: u64,
+    /// Its connections.
+    pub numbers: Range<u64>,
+    /// Its part of the connects in flight.
+    pub concurrency: usize,
+    /// What all shards do.
+    pub options: Arc<Options>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Told when a phase is done, and when the shard ends.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+impl Opening {
+    /// The driver, on its thread.
+    pub fn begin(self) -> Result<Dialing> {
+        let now = Instant::now();
+        let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
+        let storm = self.options.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
+        Ok(Dialing {
+            phase: Phase::Ready,
+            done: false,
+            since: now,
+            swept: now,
+            next: self.numbers.start,
+            place: 0,
+            talked: 0,
+            talkers: if storm.is_some() { 0 } else { usize::MAX },
+            storm,
+            closing: None,
+            pace: Pace::new(now, None),
+            failures_in_a_row: 0,
+            sent: 0,
+            round: 0,
+            window: Window::default(),
+            scratch: Vec::new(),
+            before_close: ProgressSnapshot::default(),
+            connect: Latency::new()?,
+            connect_service: Latency::new()?,
+            retransmitted: Latency::new()?,
+            echo: Latency::new()?,
+            echo_service: Latency::new()?,
+            audit: Latency::new()?,
+            causes: Causes::new(),
+            is: self,
+        })
+    }
+
+    /// The number of a connection over all shards, from that within this one. Those that a storm
+    /// dials come after all that were asked for, the shards' in turn.
+    pub fn number(&self, index: u32) -> u64 {
+        let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
+        match index.checked_sub(own) {
+            None => self.numbers.start + index,
+            Some(anew) => self.options.connections + anew * self.shards + self.index as u64,
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Nobody listens any more when the run has failed elsewhere.
+        let _ = self.notices.send(Notice::ShardEnded(self.index));
+    }
+}

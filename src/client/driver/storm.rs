@@ -1,0 +1,312 @@
+//! What one client shard does in a storm: its victims are closed, grow deaf or fall silent, others
+//! are dialed, and all the while the survivors' messages go on. Each of these does a bounded part of
+//! its work in each pass of the shard.
+
+use std::time::{Duration, Instant};
+
+use super::{Connections, Dialing};
+use crate::client::course::{Phase, Scenario, Storm};
+use crate::client::message::{Kind, compose};
+use crate::error::Result;
+use crate::latency::Latency;
+use crate::limits::{ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS};
+use crate::net::{Closing, Why};
+use crate::pace::Pace;
+use crate::plan::share;
+use crate::report::{ShardStorm, Stage};
+use crate::shard::Turn;
+use crate::token::ConnId;
+
+/// A shard's part of a storm.
+pub struct Storming {
+    is: Storm,
+    /// Numbers within the shard from here on are victims.
+    survivors: u32,
+    /// Numbers from here on are dialed in the storm.
+    own: u32,
+    /// When it began and ended.
+    began: Option<Instant>,
+    ended: Option<Instant>,
+    /// Echoes by stage.
+    echo: [Latency; 3],
+    /// The slowest echo of the calm.
+    slowest: Duration,
+    absorbed: Duration,
+    /// Closes the victims.
+    closing: Option<Closing>,
+    /// When the next connection is dialed.
+    pace: Pace,
+    redialed: u32,
+    stood_anew: u64,
+    failed_anew: u64,
+    /// Slow readers: where in the tables the next one asks, how many asked in this round, and the
+    /// rounds done.
+    place: Option<usize>,
+    asked: u64,
+    rounds: u32,
+    closed_by_server: u64,
+    lost: u64,
+    wrong: u64,
+}
+
+impl Storming {
+    /// The part of shard `index` of `shards`, which opens `own` connections.
+    pub fn new(is: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
+        let part = share(is.victims, shards, index);
+        let victims = (part.end - part.start).min(own);
+        let now = Instant::now();
+        Ok(Storming {
+            is,
+            survivors: (own - victims) as u32,
+            own: own as u32,
+            began: None,
+            ended: None,
+            echo: [Latency::new()?, Latency::new()?, Latency::new()?],
+            slowest: Duration::ZERO,
+            absorbed: Duration::ZERO,
+            closing: None,
+            pace: Pace::new(now, None),
+            redialed: 0,
+            stood_anew: 0,
+            failed_anew: 0,
+            place: None,
+            asked: 0,
+            rounds: 0,
+            closed_by_server: 0,
+            lost: 0,
+            wrong: 0,
+        })
+    }
+
+    /// What the shard saw.
+    pub fn finish(self) -> ShardStorm {
+        ShardStorm {
+            echo: self.echo,
+            absorbed: self.absorbed,
+            closed_by_server: self.closed_by_server,
+            stood_anew: self.stood_anew,
+            lost: self.lost,
+            wrong: self.wrong,
+        }
+    }
+
+    /// How many send messages.
+    pub fn talkers(&self) -> u64 {
+        self.survivors.into()
+    }
+
+    /// Whether a connection of this number is neither a victim nor dialed in the storm.
+    pub fn spares(&self, index: u32) -> bool {
+        index < self.survivors
+    }
+
+    fn is_victim(&self, index: u32) -> bool {
+        (self.survivors..self.own).contains(&index)
+    }
+
+    /// Whether it will never read, and so gets a small receive buffer from the start.
+    pub fn reads_slowly(&self, index: u32) -> bool {
+        matches!(self.is.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
+    }
+
+    /// A phase begins.
+    pub fn begin(&mut self, phase: Phase, now: Instant, rate: Option<f64>) {
+        match phase {
+            Phase::Storm => (self.began, self.pace) = (Some(now), Pace::new(now, rate)),
+            Phase::After => self.ended = Some(now),
+            _ => {}
+        }
+    }
+
+    /// The echo of a survivor's message came: `late` counts from its intended start, `service` from
+    /// its actual one. A message belongs to the storm if any of its time did.
+    pub fn heard(&mut self, intended: Instant, now: Instant, service: Duration, interval: Duration) {
+        let late = now.duration_since(intended);
+        let stage = match (self.began, self.ended) {
+            (None, _) => Stage::Before,
+            (_, Some(ended)) if intended >= ended => Stage::After,
+            _ => Stage::During,
+        };
+        self.echo[stage as usize].record_with_omitted(late, service, interval);
+        match self.began {
+            None => self.slowest = self.slowest.max(late),
+            Some(began) if late > self.slowest => self.absorbed = now.duration_since(began),
+            Some(_) => {}
+        }
+    }
+
+    /// A connection was proved. Tells whether it is to be closed for that.
+    pub fn proved(&mut self, index: u32, phase: Phase) -> bool {
+        if index < self.own {
+            return false;
+        }
+        self.stood_anew += 1;
+        phase == Phase::Storm && matches!(self.is.scenario, Scenario::Churn(_))
+    }
+
+    /// A connection failed that was never proved.
+    pub fn never_stood(&mut self, index: u32) {
+        self.failed_anew += u64::from(index >= self.own);
+    }
+
+    /// A proved connection failed.
+    pub fn lost(&mut self, wrong: bool) {
+        *(if wrong { &mut self.wrong } else { &mut self.lost }) += 1;
+    }
+
+    /// Whether the server may have closed a proved connection of this number: then that is counted,
+    /// and no failure.
+    pub fn server_may_close(&mut self, index: u32, phase: Phase) -> bool {
+        let may =
+            self.is.scenario.server_may_close() && self.is_victim(index) && matches!(phase, Phase::Calm | Phase::Storm);
+        self.closed_by_server += u64::from(may);
+        may
+    }
+
+    /// Connections dialed in the storm of which it is not known yet whether they stand.
+    fn in_flight(&self) -> u64 {
+        u64::from(self.redialed) - self.stood_anew - self.failed_anew
+    }
+
+    /// How many connections may have been dialed by now.
+    fn goal(&self, now: Instant) -> u32 {
+        match (self.is.scenario, self.began) {
+            (Scenario::Reconnect, _) => self.closing.as_ref().map_or(0, |closing| closing.closed() as u32),
+            (Scenario::Churn(time), Some(began)) if now < began + time => u32::MAX - self.own,
+            _ => self.redialed,
+        }
+    }
+}
+
+impl Dialing {
+    /// One of the three stages of a storm's course, messages included.
+    pub(super) fn stage(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        let Some(is) = self.storm.as_ref().map(|storm| storm.is) else { return Ok(Turn::Done) };
+        let (calm, after) = (self.since + is.calm, self.since + is.after);
+        if self.phase == Phase::After && now >= after {
+            return Ok(self.settle());
+        }
+        let talk = self.hold(net, now)?;
+        let work = match self.phase {
+            // The others may not be done yet.
+            _ if self.done => Turn::Idle,
+            Phase::Calm if now >= calm => Turn::Done,
+            Phase::Calm => Turn::At(calm),
+            Phase::After => Turn::At(after),
+            _ => self.rage(net, now, is.scenario)?,
+        };
+        Ok(if work == Turn::Done { work } else { sooner(talk, work) })
+    }
+
+    fn rage(&mut self, net: &mut Connections, now: Instant, scenario: Scenario) -> Result<Turn> {
+        match scenario {
+            Scenario::Disconnect => self.close_victims(net, now),
+            Scenario::Reconnect => {
+                let closing = self.close_victims(net, now)?;
+                Ok(sooner(closing, self.redial(net, now)?))
+            }
+            Scenario::Churn(_) => self.redial(net, now),
+            Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= self.since + time => {
+                self.close_victims(net, now)
+            }
+            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(self.since + time), self.demand(net)?)),
+            Scenario::Silent(time) => Ok(Turn::At(self.since + time)),
+        }
+    }
+
+    fn close_victims(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        let pace = self.close_pace(now);
+        let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+        let (victims, most) = (storm.survivors..storm.own, u64::from(storm.own - storm.survivors));
+        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.is.options.close, pace));
+        closing.turn_of(net, now, most, |state| victims.contains(&state.index))
+    }
+
+    /// Dials those that come anew, as many at a time as the ramp did.
+    fn redial(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+        for _ in 0..DIALS_PER_PASS {
+            let hopeless = self.hopeless();
+            let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+            if storm.redialed >= storm.goal(now) || hopeless {
+                return Ok(if storm.in_flight() == 0 { Turn::Done } else { Turn::Idle });
+            }
+            if storm.in_flight() >= self.is.concurrency as u64 {
+                return Ok(Turn::Idle);
+            }
+            let intended = storm.pace.intended(storm.redialed.into());
+            if let Some(at) = intended.filter(|at| *at > now) {
+                return Ok(Turn::At(at));
+            }
+            let index = storm.own + storm.redialed;
+            storm.redialed += 1;
+            if !self.dial(net, index, intended)? {
+                // There is no slot yet: it is not dialed.
+                self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
+                return Ok(Turn::Idle);
+            }
+            self.is.progress.redialed.add(1);
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Lets the victims ask for echoes that they will not read, each as soon as its sends before
+    /// are in the kernel.
+    fn demand(&mut self, net: &mut Connections) -> Result<Turn> {
+        let options = self.is.options.clone();
+        compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
+        while self.scratch.len() + options.payload <= BUFFER_BYTES {
+            self.scratch.extend_from_within(..options.payload);
+        }
+        let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+        for _ in 0..ASKS_PER_PASS {
+            if storm.rounds >= SLOW_READER_ASKS {
+                return Ok(Turn::Idle);
+            }
+            let found = net.last_live(storm.place.unwrap_or(usize::MAX));
+            let all_asked = storm.asked >= u64::from(storm.own - storm.survivors);
+            let Some((conn, place)) = found.filter(|_| !all_asked) else {
+                (storm.place, storm.asked, storm.rounds) = (None, 0, storm.rounds + 1);
+                continue;
+            };
+            storm.place = Some(place);
+            if net.state(conn).is_some_and(|state| storm.is_victim(state.index)) {
+                storm.asked += 1;
+                ask(net, conn, &self.scratch)?;
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    /// A proved connection was closed by the storm, or by the server in it, as it may.
+    pub(super) fn dropped(&mut self, net: &mut Connections, conn: ConnId) {
+        if let Some(state) = net.state(conn) {
+            state.proved = false;
+        }
+        self.forget(net, conn);
+        self.is.progress.live.sub(1);
+        self.is.progress.dropped.add(1);
+    }
+
+    /// Whether the server closed a victim that it may close.
+    pub(super) fn is_shed(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> bool {
+        let proved = net.state(conn).filter(|state| state.proved).map(|state| state.index);
+        let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
+        matches!(why, Why::PeerEnded | Why::Broken(_)) && storm.server_may_close(index, self.phase)
+    }
+}
+
+fn ask(net: &mut Connections, conn: ConnId, bytes: &[u8]) -> Result<()> {
+    net.deafen(conn);
+    if net.is_sending(conn) { Ok(()) } else { net.send(conn, bytes) }
+}
+
+/// A turn for both: done when both are.
+fn sooner(one: Turn, other: Turn) -> Turn {
+    match (one, other) {
+        (Turn::Done, turn) | (turn, Turn::Done) => turn,
+        (Turn::Again, _) | (_, Turn::Again) => Turn::Again,
+        (Turn::At(a), Turn::At(b)) => Turn::At(a.min(b)),
+        (Turn::At(at), Turn::Idle) | (Turn::Idle, Turn::At(at)) => Turn::At(at),
+        (Turn::Idle, Turn::Idle) => Turn::Idle,
+    }
+}

@@ -1,0 +1,104 @@
+//! Accepting: the listening sockets, and the accepts in flight on each. An accept owns a free slot
+//! before it begins, so a full ring never loses a connection.
+
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Level, Net};
+use crate::error::Result;
+use crate::limits::ACCEPT_PAUSE_MS;
+use crate::table::Phase;
+use crate::token::{ConnId, Operation, Token};
+
+/// A listening socket and the accepts in flight on it.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Arc<TcpListener>,
+    in_flight: usize,
+    wanted: usize,
+}
+
+impl<S: Default> Net<S> {
+    /// Accepts on these sockets from now on, `each` accepts in flight on every one.
+    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
+        self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
+        self.feed_listeners(Instant::now())
+    }
+
+    /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
+    pub fn stop_listening(&mut self) -> Result<()> {
+        for listener in &mut self.listeners {
+            listener.wanted = 0;
+        }
+        for lane in &mut self.lanes {
+            for slot in 0..lane.table.slots() {
+                let row = lane.table.row(slot);
+                if row.phase == Phase::Opening {
+                    let token = Token { slot, generation: row.generation, operation: Operation::Accept };
+                    lane.ring.cancel(token, Operation::Accept)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An accept of `listener` ended, one way or the other.
+    pub(crate) fn accept_ended(&mut self, conn: ConnId) {
+        let listener = self.row(conn).map(|row| row.link as usize);
+        if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index)) {
+            listener.in_flight -= 1;
+            self.hungry |= listener.in_flight < listener.wanted;
+        }
+    }
+
+    /// The kernel has no memory or files for accepts: wait a little.
+    pub(crate) fn pause_accepts(&mut self, now: Instant) {
+        // Listeners that were shut down fail what was in flight, as they should.
+        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
+        self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+    }
+
+    /// Until when accepts are paused.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.paused
+    }
+
+    /// Queues accepts wherever one is wanted and a slot is free.
+    pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
+        if self.paused.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        self.paused = None;
+        if self.hungry && self.gate.level() == Level::Deaf {
+            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+            return Ok(());
+        }
+        if self.hungry { self.feed_listeners(now) } else { Ok(()) }
+    }
+
+    /// Each listener gets the accepts it wants; one with none comes before one with some.
+    fn feed_listeners(&mut self, now: Instant) -> Result<()> {
+        self.hungry = false;
+        let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
+        for level in 1..=most {
+            for index in 0..self.listeners.len() {
+                while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
+                    if let Some(due) = self.accept_budget.as_mut().and_then(|budget| budget.spend(now).err()) {
+                        (self.hungry, self.paused) = (true, Some(due));
+                        return Ok(());
+                    }
+                    let Some(conn) = self.claim(index as u32) else {
+                        self.hungry = true;
+                        return Ok(());
+                    };
+                    let listener = &mut self.listeners[index];
+                    listener.in_flight += 1;
+                    self.lanes[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

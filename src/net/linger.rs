@@ -1,0 +1,81 @@
+//! Kernels before 6.13 free the descriptor of a closed slot only once every operation that began
+//! before on the same ring has ended (the queue of `io_rsrc_node`s in io_uring/rsrc.c). A parked
+//! poll may stand for days, and whatever was closed meanwhile stays: its socket, about 4 kB, and
+//! 200 bytes for the wait. So when a ring has closed as many connections as a part of those it
+//! holds, all its polls are armed anew.
+
+use super::{Lane, Net};
+use crate::error::Result;
+use crate::limits::REARMS_PER_PASS;
+use crate::ring;
+use crate::table::{Flags, Phase};
+use crate::token::{ConnId, Operation};
+
+/// What lingers in a ring.
+#[derive(Debug, Default)]
+pub(super) struct Lingering {
+    /// Slots closed since the polls were last armed anew.
+    closed: u32,
+    /// Armed anew from here on; `None` while that is not under way.
+    place: Option<u32>,
+}
+
+/// Closed connections that may linger, as a part of those that stand: one in so many. Fewer need
+/// less memory, and arm more polls for each close.
+const LINGERING: u32 = 4;
+
+/// So many may linger in any ring.
+const LINGERING_ANYWAY: u32 = 64;
+
+impl<S: Default> Net<S> {
+    /// A slot of this ring was closed.
+    pub(super) fn lingers(&mut self, index: usize) {
+        if !ring::closed_slots_linger() {
+            return;
+        }
+        let Lane { table, lingering, .. } = &mut self.lanes[index];
+        lingering.closed += 1;
+        let standing = table.slots() - table.free();
+        if lingering.place.is_none() && lingering.closed > LINGERING_ANYWAY + standing / LINGERING {
+            (lingering.closed, lingering.place) = (0, Some(table.slots()));
+            self.rearming.push_back(index);
+        }
+    }
+
+    /// Arms a bounded number of polls anew, the last slots first: the kernel finds polls that were
+    /// armed last first, and mostly those are theirs.
+    pub(super) fn rearm_some(&mut self) -> Result<()> {
+        let Some(index) = self.rearming.front().copied() else { return Ok(()) };
+        for _ in 0..REARMS_PER_PASS {
+            let Lane { ring, table, lingering } = &mut self.lanes[index];
+            let Some(slot) = lingering.place.and_then(|place| place.checked_sub(1)) else {
+                lingering.place = None;
+                self.rearming.pop_front();
+                return Ok(());
+            };
+            lingering.place = Some(slot);
+            let row = table.row_mut(slot);
+            if row.phase == Phase::Live && row.flags.has(Flags::POLLING) && !row.flags.has(Flags::REARMING) {
+                row.flags.set(Flags::REARMING);
+                ring.remove_poll(ConnId::new(index, slot, row.generation).token(Operation::Poll))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A poll that is being armed anew has ended, or fired: the next one tells whether there is
+    /// something to receive. Returns whether that was it.
+    pub(super) fn rearmed(&mut self, conn: ConnId) -> Result<bool> {
+        let Some(row) = self.row(conn) else { return Ok(false) };
+        if !row.flags.has(Flags::REARMING) {
+            return Ok(false);
+        }
+        row.flags.clear(Flags::REARMING.or(Flags::POLLING).or(Flags::LASTING));
+        if row.phase != Phase::Live || row.flags.has(Flags::BUSY) {
+            return Ok(false);
+        }
+        row.flags.set(Flags::POLLING);
+        self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), false)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,115 @@
+//! Packet filters and connection tracking in a network of one's own.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Loads rules of nft(8) into the network of the calling thread.
+pub fn filter(rules: &str) {
+    let mut command = Command::new("nft");
+    let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap_or_else(|e| {
+        panic!("nft cannot be started ({e}); walls of packet filters need it: apt install nftables");
+    });
+    nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success(), "nft refuses: {rules}");
+}
+
+/// Makes the kernel track the connections of this network, those that come and those that go: a rule
+/// that asks for a packet's state does.
+pub fn track() {
+    filter(
+        "table ip track {
+            chain in {
+                type filter hook input priority 0
+                ct state invalid drop
+            }
+        }",
+    );
+}
+
+/// Entries of connection tracking in this network, and how many it takes.
+pub fn tracked() -> (u64, u64) {
+    let [entries, most] = ["count", "max"].map(|name| {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    });
+    (entries, most)
+}
+
+/// Fills the table of connection tracking to the last entry; returns whether it did. Its size is one
+/// number for the whole host, but the entries are each network's own and go with it: so the table
+/// is filled with connections that never were, and the host's number stays what it is. Skipped,
+/// with a line that says so, where that would take a lot of memory.
+pub fn fill_tracking() -> bool {
+    const MOST: u64 = 1 << 20;
+    let (_, most) = tracked();
+    if most > MOST {
+        // Past the capture of a test's output: who runs the tests must see it.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: nf_conntrack_max is {most}, too many to fill (256 bytes each)");
+        return false;
+    }
+    let socket =
+        Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(NETLINK_NETFILTER))).unwrap();
+    for first in (0..most as u32).step_by(1_000) {
+        let batch: Vec<u8> = (first..first + 1_000).flat_map(new_entry).collect();
+        assert_eq!(socket.send(&batch).unwrap(), batch.len());
+    }
+    // The last batch may go beyond; some packets of ours may have been first.
+    assert_eq!(tracked(), (most, most));
+    true
+}
+
+/// Of linux/netlink.h.
+const NETLINK_NETFILTER: i32 = 12;
+
+/// A netlink message that adds an established connection from an address and port made of `number`
+/// (IPCTNL_MSG_CT_NEW; the names are those of linux/netfilter/nfnetlink_conntrack.h).
+fn new_entry(number: u32) -> Vec<u8> {
+    const NEW: u16 = 1 << 8;
+    const REQUEST_CREATE_EXCLUSIVE: u16 = 0x1 | 0x400 | 0x200;
+    // Seen in both directions: the kernel does not drop it early for a new one. IPS_CONFIRMED,
+    // IPS_ASSURED, IPS_SEEN_REPLY.
+    const STATUS: u32 = 8 | 4 | 2;
+    const SECONDS: u32 = 600;
+    const ESTABLISHED: u8 = 3;
+    let (theirs, ours) = ([10, 0, (number >> 16) as u8, 1], [10, 1, 0, 1]);
+    let (port, served) = (number as u16, 9);
+    let body = [
+        nested(1, &tuple(theirs, port, ours, served)),        // CTA_TUPLE_ORIG
+        nested(2, &tuple(ours, served, theirs, port)),        // CTA_TUPLE_REPLY
+        attribute(3, &STATUS.to_be_bytes()),                  // CTA_STATUS
+        attribute(7, &SECONDS.to_be_bytes()),                 // CTA_TIMEOUT
+        nested(4, &nested(1, &attribute(1, &[ESTABLISHED]))), // CTA_PROTOINFO, _TCP, _TCP_STATE
+    ]
+    .concat();
+    let family = [libc::AF_INET as u8, 0, 0, 0];
+    let length = (16 + family.len() + body.len()) as u32;
+    let header = [length.to_ne_bytes(), two(NEW, REQUEST_CREATE_EXCLUSIVE), [0; 4], [0; 4]].concat();
+    [header, family.to_vec(), body].concat()
+}
+
+/// One direction of a TCP connection (CTA_TUPLE_IP, CTA_TUPLE_PROTO).
+fn tuple(from: [u8; 4], from_port: u16, to: [u8; 4], to_port: u16) -> Vec<u8> {
+    let addresses = [attribute(1, &from), attribute(2, &to)].concat();
+    let ports = [attribute(2, &from_port.to_be_bytes()), attribute(3, &to_port.to_be_bytes())].concat();
+    [nested(1, &addresses), nested(2, &[attribute(1, &[libc::IPPROTO_TCP as u8]), ports].concat())].concat()
+}
+
+/// A netlink attribute, padded to four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = two(4 + value.len() as u16, kind).to_vec();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// An attribute that holds others (NLA_F_NESTED).
+fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
+    attribute(1 << 15 | kind, value)
+}
+
+fn two(a: u16, b: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (a.to_ne_bytes(), b.to_ne_bytes());
+    [a, b, c, d]
+}

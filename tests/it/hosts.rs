@@ -1,0 +1,299 @@
+//! Hosts made of files below a directory: without any, with control groups of each kind, with
+//! nonsense in them, and tuned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use c1m::causes::{Cause, Causes};
+use c1m::doctor::examine;
+use c1m::error::Errno;
+use c1m::host::{Host, SourcePorts};
+use c1m::knobs::{self, Setting, Verdict, WALLS, Watch};
+use c1m::plan::{Goal, Ports, Role, Routes};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+fn goal(role: Role, connections: u64, ports: u16) -> Goal {
+    let routes = Routes {
+        targets: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        ports: Ports::new(8_888, ports).unwrap(),
+        sources: vec![],
+    };
+    Goal { role, connections, routes, cores: vec![0, 1] }
+}
+
+const ROLES: [Role; 3] = [Role::Server, Role::Client, Role::Both];
+
+/// A host with these files, each text below its path; an absent text is a file nobody can read.
+fn host(files: &[(&str, Option<&str>)]) -> (TempDir, Host) {
+    // Hundreds of small files are for memory, not for a disk.
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.exists() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    for (path, text) in files {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match text {
+            Some(text) => fs::write(path, text).unwrap(),
+            // Reading a directory fails for root too.
+            None => fs::create_dir(path).unwrap(),
+        }
+    }
+    let host = Host::below(dir.path());
+    (dir, host)
+}
+
+/// The verdict and the text of a wall.
+fn judged(host: &Host, wall: &str) -> (Verdict, String) {
+    let wall = WALLS.iter().find(|known| known.name == wall).unwrap();
+    let finding = wall.judge(host, &goal(Role::Both, 1_000, 100));
+    (finding.verdict, finding.have)
+}
+
+#[test]
+fn a_host_without_files_gets_a_whole_page() {
+    let (_dir, host) = host(&[]);
+    for role in ROLES {
+        let page = examine(&host, &goal(role, 1_000_000, 100));
+        assert_eq!(page.rows().len(), WALLS.len());
+        let text = page.text();
+        assert!(WALLS.iter().all(|wall| text.contains(&format!("\n{:<16}", wall.name))), "{text}");
+        // Limits of this process and its kernel are asked for, not read; a role has no part in some.
+        for row in page.rows().iter().filter(|row| row.verdict != Verdict::Unknown) {
+            let asked = ["descriptors", "io_uring", "locked memory"].contains(&row.wall);
+            assert!(asked || row.need == "nothing in this role", "{role:?} {row:?}");
+        }
+    }
+}
+
+const V1: &str = "35 32 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n36 32 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+const V2: &str = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+#[test]
+fn control_groups_of_either_kind_limit_memory_and_cores() {
+    for (groups, mounts, limits) in [
+        (
+            "4:memory:/a\n5:cpu:/a\n",
+            V1,
+            [
+                ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "1000000"),
+                ("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "900000"),
+                ("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "50000"),
+                ("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000"),
+            ],
+        ),
+        (
+            "0::/a\n",
+            V2,
+            [
+                ("sys/fs/cgroup/a/memory.max", "1000000"),
+                ("sys/fs/cgroup/a/memory.current", "900000"),
+                ("sys/fs/cgroup/a/cpu.max", "50000 100000"),
+                ("sys/fs/cgroup/cpu.max", "max 100000"),
+            ],
+        ),
+    ] {
+        let own = [("proc/self/cgroup", Some(groups)), ("proc/self/mountinfo", Some(mounts))];
+        let (_dir, free) = host(&own);
+        assert_eq!(judged(&free, "cgroup memory"), (Verdict::Ok, "no limit".to_owned()), "{groups}");
+        let (verdict, have) = judged(&free, "cores");
+        assert!(verdict == Verdict::Ok && have.ends_with("no quota"), "{have}");
+        let limits = limits.map(|(path, text)| (path, Some(text)));
+        let (_dir, bound) = host(&[&own[..], &limits].concat());
+        let (verdict, have) = judged(&bound, "cgroup memory");
+        assert!(verdict == Verdict::Blocks && have.contains("97.7 KiB left of 976.6 KiB"), "{have}");
+        let (verdict, have) = judged(&bound, "cores");
+        assert!(verdict == Verdict::Tight && have.ends_with("a quota of 0.5 cores"), "{have}");
+    }
+}
+
+#[test]
+fn control_groups_that_are_not_shown_are_unknown_and_none_are_no_limit() {
+    for (files, verdict) in [
+        (&[("proc/self/cgroup", Some("0::/a\n"))][..], Verdict::Unknown),
+        (&[("proc/self/cgroup", None), ("proc/self/status", Some(""))], Verdict::Unknown),
+        (&[("proc/self/status", Some(""))], Verdict::Ok),
+    ] {
+        let (_dir, host) = host(files);
+        assert_eq!(["cgroup memory", "cores"].map(|wall| judged(&host, wall).0), [verdict; 2], "{files:?}");
+    }
+}
+
+/// Every file that says something of a wall, with a text as a kernel writes it.
+const FILES: [(&str, &str); 28] = [
+    ("proc/sys/fs/file-nr", "12000\t0\t1600000\n"),
+    ("proc/sys/fs/file-max", "1600000\n"),
+    ("proc/sys/fs/nr_open", "1048576\n"),
+    ("proc/sys/kernel/io_uring_disabled", "0\n"),
+    ("proc/sys/kernel/osrelease", "6.18.1\n"),
+    ("proc/sys/net/core/netdev_max_backlog", "1000\n"),
+    ("proc/sys/net/core/somaxconn", "128\n"),
+    ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+    ("proc/sys/net/ipv4/ip_local_reserved_ports", "80,40000-40099\n"),
+    ("proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n"),
+    ("proc/sys/net/ipv4/tcp_ehash_entries", "-262144\n"),
+    ("proc/sys/net/ipv4/tcp_max_orphans", "8192\n"),
+    ("proc/sys/net/ipv4/tcp_max_syn_backlog", "512\n"),
+    ("proc/sys/net/ipv4/tcp_mem", "1000\t2000\t3000\n"),
+    ("proc/sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456\n"),
+    ("proc/sys/net/ipv4/tcp_syncookies", "0\n"),
+    ("proc/sys/net/ipv4/tcp_tw_reuse", "2\n"),
+    ("proc/sys/net/ipv4/tcp_wmem", "1024\t1024\t1024\n"),
+    ("proc/sys/net/netfilter/nf_conntrack_buckets", "1024\n"),
+    ("proc/sys/net/netfilter/nf_conntrack_count", "77\n"),
+    ("proc/sys/net/netfilter/nf_conntrack_max", "4096\n"),
+    ("proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "600\n"),
+    ("proc/net/netstat", "TcpExt: ListenOverflows ListenDrops\nTcpExt: 17 18\n"),
+    ("proc/net/softnet_stat", "0000 0000000a 0\n0000 00000001 0\n"),
+    ("proc/net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 1 tw 7 alloc 6 mem 3\n"),
+    ("proc/net/stat/nf_conntrack", "entries  drop early_drop\n00000001 0000000a 0\n00000001 00000001 2\n"),
+    ("proc/meminfo", "MemTotal: 24000000 kB\nMemFree: 20000000 kB\nMemAvailable: 21000000 kB\n"),
+    ("proc/self/status", "CapEff:\t000001ffffffffff\n"),
+];
+
+/// A text with its numbers replaced in turn by others.
+fn with_numbers(text: &str, numbers: &[String]) -> String {
+    let mut numbers = numbers.iter().cycle();
+    let mut out = String::new();
+    let mut in_number = false;
+    for c in text.chars() {
+        let digit = c.is_ascii_digit();
+        match (digit, in_number) {
+            (true, false) => out += numbers.next().unwrap(),
+            (true, true) => {}
+            (false, _) => out.push(c),
+        }
+        in_number = digit;
+    }
+    out
+}
+
+/// What may stand in a file: nothing, words of any kind, numbers of any size where numbers are due.
+fn content() -> impl Strategy<Value = Content> {
+    let number = prop_oneof![any::<u64>(), Just(u64::MAX), Just(i64::MAX as u64), 0u64..70_000]
+        .prop_map(|number| number.to_string());
+    prop_oneof![
+        1 => Just(Content::Absent),
+        1 => Just(Content::Unreadable),
+        1 => "\\PC*".prop_map(Content::Text),
+        1 => "[-0-9 \t\n:,/a-f]{0,60}".prop_map(Content::Text),
+        4 => prop::collection::vec(number, 1..4).prop_map(Content::Numbers),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Absent,
+    Unreadable,
+    Text(String),
+    Numbers(Vec<String>),
+}
+
+fn host_of(contents: &[Content]) -> (TempDir, Host) {
+    let texts: Vec<(&str, Option<String>)> = FILES
+        .iter()
+        .zip(contents)
+        .filter_map(|((path, usual), content)| match content {
+            Content::Absent => None,
+            Content::Unreadable => Some((*path, None)),
+            Content::Text(text) => Some((*path, Some(text.clone()))),
+            Content::Numbers(numbers) => Some((*path, Some(with_numbers(usual, numbers)))),
+        })
+        .collect();
+    host(&texts.iter().map(|(path, text)| (*path, text.as_deref())).collect::<Vec<_>>())
+}
+
+proptest! {
+    // A page sets up and probes a ring; the kernel takes some 30 ms to take it apart.
+    #![proptest_config(ProptestConfig { cases: 50, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    /// No content of the files makes the doctor or an explanation panic, or leaves a row out.
+    #[test]
+    fn nonsense_gets_a_whole_page(
+        contents in prop::collection::vec(content(), FILES.len()),
+        role in prop::sample::select(&ROLES[..]),
+        connections in prop_oneof![1u64..2_000_000, Just(u64::from(u32::MAX))],
+    ) {
+        let (_dir, host) = host_of(&contents);
+        let mut watch = Watch::begin(&host);
+        let page = examine(&host, &goal(role, connections, 100));
+        prop_assert_eq!(page.rows().len(), WALLS.len());
+        prop_assert!(page.text().ends_with('\n'));
+        let failures = [Cause::ConnectTimeout, Cause::Errno(Errno::EADDRNOTAVAIL), Cause::Errno(Errno::ENOMEM)];
+        let evidence = watch.evidence(Causes::from(failures.map(|cause| (cause, 3))));
+        prop_assert!(!knobs::explain(&evidence).is_empty());
+    }
+
+    /// With all settings set nothing asks for another one, and no number became smaller.
+    #[test]
+    fn settings_are_enough_and_never_take_away(
+        numbers in prop::collection::vec(prop::collection::vec(1u64..200_000, 3), FILES.len()),
+        range in (1_024u64..65_000, 1u64..5_000),
+        reserved in prop::collection::vec((1_024u64..65_000, 0u64..3_000), 0..4),
+        role in prop::sample::select(&ROLES[..]),
+        connections in 1u64..3_000_000,
+        ports in 1u16..2_000,
+    ) {
+        let texts = FILES.iter().zip(&numbers).map(|((path, usual), numbers)| {
+            let mut numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            numbers.sort_by_key(String::len);
+            let keep = path.starts_with("proc/meminfo") || path.ends_with("status");
+            (*path, if keep { usual.to_string() } else { with_numbers(usual, &numbers) })
+        });
+        let mut files: BTreeMap<&str, String> = texts.collect();
+        let last = (range.0 + range.1).min(65_535);
+        files.insert("proc/sys/net/ipv4/ip_local_port_range", format!("{}\t{last}\n", range.0));
+        // As the kernel writes them: in order, and none twice.
+        let reserved = reserved.iter().fold(SourcePorts::DEFAULT, |all, (a, n)| all.reserving(*a..=(a + n).min(65_535)));
+        files.insert("proc/sys/net/ipv4/ip_local_reserved_ports", reserved.reserved_text() + "\n");
+        let (dir, host) = host(&files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect::<Vec<_>>());
+        let goal = goal(role, connections, ports);
+        let settings = knobs::settings(&host, &goal);
+        for setting in &settings {
+            prop_assert!(is_more(setting), "{setting:?}");
+            prop_assert_eq!(host.sysctl_text(setting.name), Some(setting.now.clone()));
+            prop_assert!(exists(dir.path(), setting.name), "{}", setting.name);
+        }
+        for setting in &settings {
+            host.write_sysctl(setting.name, &setting.then).unwrap();
+        }
+        prop_assert_eq!(knobs::settings(&host, &goal), vec![], "after {:?}", settings);
+    }
+}
+
+fn exists(root: &Path, sysctl: &str) -> bool {
+    root.join("proc/sys").join(sysctl.replace('.', "/")).exists()
+}
+
+/// Whether what a setting sets is at least as generous as what it replaces, number for number.
+fn is_more(setting: &Setting) -> bool {
+    let numbers = |text: &str| -> Vec<u64> { text.split_whitespace().map(|word| word.parse().unwrap()).collect() };
+    match setting.name {
+        // More ports are a range around the old one; more ports that are kept free, a longer list.
+        "net.ipv4.ip_local_port_range" => {
+            let (now, then) = (numbers(&setting.now), numbers(&setting.then));
+            then[0] <= now[0] && then[1] >= now[1] && then != now
+        }
+        "net.ipv4.ip_local_reserved_ports" => {
+            let (now, then) = (ports_of(&setting.now), ports_of(&setting.then));
+            then.is_superset(&now) && then != now
+        }
+        // 2 is for loopback alone, 1 for all.
+        "net.ipv4.tcp_tw_reuse" => setting.now != "1" && setting.then == "1",
+        _ => {
+            let (now, then) = (numbers(&setting.now), numbers(&setting.then));
+            now.len() == then.len() && now.iter().zip(&then).all(|(now, then)| now <= then) && now != then
+        }
+    }
+}
+
+/// The ports of a list such as `80,8888-8987`.
+fn ports_of(list: &str) -> BTreeSet<u64> {
+    let ranges = list.split(',').filter(|range| !range.is_empty());
+    let ports = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse::<u64>().unwrap()..=last.parse().unwrap()
+    };
+    ranges.flat_map(ports).collect()
+}

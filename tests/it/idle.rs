@@ -1,0 +1,64 @@
+//! Silent connections, and a bound on how fast new ones are accepted.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+#[test]
+fn a_silent_connection_is_closed_and_a_talking_one_is_kept() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let server = Server::start(1, "--idle-timeout 2s --json -");
+    let mut silent = connected(server.port);
+    let mut talking = connected(server.port);
+    // The kernel's own word for the end of the silent one: its socket becomes readable.
+    echoes(&mut silent);
+    silent.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    let mut rounds = 0;
+    let mut ended = || match silent.read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => panic!("the server spoke first"),
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    };
+    eventually("the silent connection is closed", || {
+        echoes(&mut talking);
+        rounds += 1;
+        ended()
+    });
+    assert!(begun.elapsed() >= TIMEOUT, "closed after {:?}", begun.elapsed());
+    echoes(&mut talking);
+    drop(talking);
+    let finished = server.stop();
+    let totals = finished.last_document();
+    assert_eq!((number(&totals, "silent"), number(&totals, "accepted")), (1, 2), "{rounds} rounds: {totals}");
+}
+
+#[test]
+fn many_that_are_silent_at_once_are_all_closed() {
+    let mut server = Server::start(4, "--idle-timeout 1s --stats-interval 100ms --json -");
+    let client = Client::start(&format!("{} --connections 3000 --audit state --hold 1m", server.at()));
+    server.running.until("all 3,000 are closed as silent", |out| out.contains(r#""silent":3000"#));
+    client.running.signal(libc::SIGTERM);
+    let run = client.finish();
+    assert_eq!(run.json["live"], 0, "{}", run.json);
+    assert_eq!(run.cause("closed_by_server"), 3_000, "{}", run.json);
+    assert_eq!(number(&server.stop().last_document(), "silent"), 3_000);
+}
+
+#[test]
+fn no_more_are_accepted_in_a_time_than_allowed() {
+    const RATE: f64 = 400.0;
+    let server = Server::start(4, &format!("--accept-rate {RATE} --stats-interval 50ms --json -"));
+    client(&format!("{} --connections 1000 --hold 0s", server.at())).held(1_000);
+    let out = server.stop().out;
+    let stats: Vec<serde_json::Value> = out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let opened = |event: &serde_json::Value| Some((event["seconds"].as_f64()?, event["opened"].as_f64()?));
+    let points: Vec<(f64, f64)> = stats.iter().filter_map(opened).collect();
+    assert!(points.len() >= 20, "the ramp took two seconds and more: {points:?}");
+    // The budget began before the first line; a tenth of a second's worth may be saved up, and one
+    // accept each shard has waited in the kernel since.
+    for (seconds, opened) in points {
+        assert!(opened <= RATE * (seconds + 1.0) + RATE / 10.0 + 2.0, "{opened} after {seconds} s");
+    }
+}

@@ -1,0 +1,346 @@
+//! Every wall is met for real, and the run names it and no other.
+//!
+//! Two walls cannot be met in a network namespace, because one number holds for the whole host and
+//! every connection on it: `net.ipv4.tcp_mem` and `net.core.netdev_max_backlog`. Lowering them here
+//! would break the tests beside this one and whatever else runs on the host.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+
+use c1m::host::Host;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::doctor::{doctor_as, set};
+use crate::firewall::{fill_tracking, filter, track, tracked};
+use crate::memory::Cgroup;
+use crate::support::*;
+
+/// What a run says when it can blame no wall.
+const NONE: &str = "none of this host";
+
+/// Checks that a document names exactly these walls, each with what was seen, what it means and
+/// what to do.
+fn names(document: &Value, walls: &[&str]) {
+    let met = document["walls"].as_array().unwrap();
+    let found: Vec<&str> = met.iter().map(|wall| wall["wall"].as_str().unwrap()).collect();
+    assert_eq!(found, walls, "{document}");
+    for wall in met {
+        has_names(wall, &["wall", "saw", "means", "cure"]);
+        assert!(wall.as_object().unwrap().values().all(|text| !text.as_str().unwrap().is_empty()), "{wall}");
+    }
+}
+
+/// The same of a client's run, and that its report says so too.
+fn run_names(run: &ClientRun, walls: &[&str]) {
+    names(&run.json, walls);
+    let report = run.finished.out.split("\nwalls met").nth(1).unwrap_or_default();
+    for wall in walls {
+        assert!(report.lines().any(|line| line.trim_start().starts_with(wall)), "{wall}: {}", run.finished.out);
+    }
+    assert_eq!(report.is_empty(), walls.is_empty(), "{}", run.finished.out);
+}
+
+// ---- conntrack, and what is not conntrack -------------------------------------------------------
+
+#[test]
+fn a_full_table_of_connection_tracking_is_named_at_both_ends() {
+    in_own_network(|| {
+        track();
+        let server = Server::start(1, "--json -");
+        if !fill_tracking() {
+            return;
+        }
+        let run = client(&format!("{} --connections 5 --connect-timeout 1s", server.at()));
+        run.failed("connect_timeout", 5, "no answer to the SYN");
+        run_names(&run, &["conntrack"]);
+        names(&server.stop().last_document(), &["conntrack"]);
+    });
+}
+
+#[test]
+fn connection_tracking_that_has_room_is_no_wall() {
+    in_own_network(|| {
+        track();
+        let server = Server::start(1, "--json -");
+        let run = client(&format!("{} --connections 5", server.at()));
+        run.held(5);
+        run_names(&run, &[]);
+        assert!(tracked().0 >= 5);
+        names(&server.stop().last_document(), &[]);
+    });
+}
+
+/// With the ends on different hosts each speaks of its own: the server's names the table, and the
+/// client's, which drops nothing, says that it is not to blame.
+#[test]
+fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
+    in_own_network(|| {
+        // SAFETY: no arguments, no memory.
+        let host = format!("/proc/{}/task/{}/ns/net", std::process::id(), unsafe { libc::gettid() });
+        let ((linked, link), (readied, ready)) = (channel(), channel());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                in_own_network(move || {
+                    ip(&format!("link add near type veth peer name far netns {host}"));
+                    ip("address add 10.9.0.2/24 dev near");
+                    ip("link set near up");
+                    linked.send(()).unwrap();
+                    let Ok(at) = ready.recv() else { return };
+                    let run = client(&format!("--target-ip 10.9.0.1 {at} --connections 5 --connect-timeout 1s"));
+                    run.failed("connect_timeout", 5, "no answer to the SYN");
+                    run_names(&run, &[NONE]);
+                });
+            });
+            // Dropped on every way out, so that the other end never waits in vain.
+            let readied = readied;
+            if link.recv().is_err() {
+                return;
+            }
+            ip("address add 10.9.0.1/24 dev far");
+            ip("link set far up");
+            track();
+            let server = Server::start(1, "--stats-interval 50ms --json -");
+            if !fill_tracking() {
+                return;
+            }
+            readied.send(server.at()).unwrap();
+            eventually("the server says so", || server.running.err().contains("c1m: conntrack: "));
+            names(&server.stop().last_document(), &["conntrack"]);
+        });
+    });
+}
+
+/// Loads a rule for what comes in.
+fn incoming(rule: &str) {
+    filter(&format!("table ip lost {{\n chain in {{\n type filter hook input priority 0\n {rule}\n }}\n}}\n"));
+}
+
+#[test]
+fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
+    for tracking in [false, true] {
+        in_own_network(|| {
+            let server = Server::start(1, "--json -");
+            if tracking {
+                track();
+            }
+            incoming(&format!("tcp dport {} tcp flags & (syn | ack) == syn drop", server.port));
+            let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
+            run.failed("connect_timeout", 20, "a firewall drops it");
+            run_names(&run, &[NONE]);
+            // Nothing came to the server, and it has nothing to say.
+            names(&server.stop().last_document(), &[]);
+            assert!(!tracking || tracked().0 > 0, "the connects were tracked");
+        });
+    }
+}
+
+// ---- the two queues of a listener ---------------------------------------------------------------
+
+#[test]
+fn an_accept_queue_that_overflows_is_named_at_both_ends() {
+    in_own_network(|| {
+        set("net/core/somaxconn", "4");
+        let server = Server::start(1, "--cores 1 --stats-interval 50ms --json -");
+        // A server that is stopped accepts as little as one that has too much to do.
+        server.running.signal(libc::SIGSTOP);
+        let run = client(&format!("{} --connections 40 --connect-timeout 2s --reply-timeout 1s", server.at()));
+        assert!(run.cause("connect_timeout") >= 10, "{}", run.json);
+        run_names(&run, &["accept queue"]);
+        server.running.signal(libc::SIGCONT);
+        eventually("the server says so while it runs", || server.running.err().contains("c1m: accept queue: "));
+        let finished = server.stop();
+        names(&finished.last_document(), &["accept queue"]);
+        assert_eq!(finished.err.matches("accept queue: ").count(), 1, "{}", finished.err);
+    });
+}
+
+/// Peers whose handshakes never end fill the queue: the answers to them are lost.
+#[test]
+fn a_syn_queue_that_is_full_is_named_at_both_ends() {
+    in_own_network(|| {
+        set("net/ipv4/tcp_syncookies", "0");
+        set("net/ipv4/tcp_max_syn_backlog", "8");
+        let server = Server::start(1, "--cores 1 --json -");
+        incoming("ip daddr 127.0.0.9 drop");
+        let _begun: Vec<Socket> = (0..20).map(|_| begin(Ipv4Addr::new(127, 0, 0, 9), server.port)).collect();
+        let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
+        run.failed("connect_timeout", 20, "no answer to the SYN");
+        run_names(&run, &["SYN queue"]);
+        names(&server.stop().last_document(), &["SYN queue"]);
+    });
+}
+
+/// A connect that is under way.
+fn begin(from: Ipv4Addr, port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    let begun = socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into());
+    assert_eq!(begun.unwrap_err().raw_os_error(), Some(libc::EINPROGRESS));
+    socket
+}
+
+// ---- source ports -------------------------------------------------------------------------------
+
+#[test]
+fn source_ports_that_others_have_are_named() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40099");
+        let server = Server::start(1, "--json -");
+        let mut first = Client::start(&format!("{} --connections 60 --hold 60s", server.at()));
+        first.running.until("all are held", |out| out.contains("audit 1: 60 live"));
+        let second = client(&format!("{} --connections 80 --close rst", server.at()));
+        second.failed("EADDRNOTAVAIL", 40, "no source port is free");
+        run_names(&second, &["source ports"]);
+        first.running.signal(libc::SIGINT);
+        run_names(&first.finish(), &[]);
+        names(&server.stop().last_document(), &[]);
+    });
+}
+
+/// 203.0.113.0/24 is for documentation, no host has it. Ports in TIME_WAIT, however many, have
+/// nothing to do with it while others are free.
+#[test]
+fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
+    in_own_network(|| {
+        let server = Server::start(1, "");
+        run_names(&client(&format!("{} --connections 60 --close fin", server.at())), &[]);
+        let run = client(&format!("{} --connections 20 --source-ip 203.0.113.7", server.at()));
+        run.failed("EADDRNOTAVAIL", 20, "--source-ip is not on this host");
+        run_names(&run, &["source ports"]);
+    });
+}
+
+/// The second run meets what the first one left, is told so, and the doctor's fix removes it.
+#[test]
+fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40099");
+        set("net/ipv4/tcp_tw_reuse", "0");
+        let server = Server::start(1, "");
+        let run = |connections| client(&format!("{} --connections {connections} --close fin", server.at()));
+        let first = run(60);
+        first.held(60);
+        run_names(&first, &[]);
+        let goal = format!("--role client --connections 80 {}", server.at());
+        let page = doctor_as(c1m(), &goal);
+        assert_eq!(page.says("TIME_WAIT", "verdict"), "tight", "{}", page.says("TIME_WAIT", "have"));
+        let second = run(80);
+        second.failed("EADDRNOTAVAIL", 40, "TIME_WAIT counts too");
+        run_names(&second, &["TIME_WAIT"]);
+        set("net/ipv4/tcp_tw_reuse", "1");
+        // The kernel reuses a port only when its last packet is a second old.
+        eventually("the ports come back", || {
+            client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
+        });
+    });
+}
+
+// ---- descriptors --------------------------------------------------------------------------------
+
+const LIMIT: u64 = 600;
+
+/// The doctor says where a program with a plain descriptor for each connection ends; such a program
+/// ends there.
+#[test]
+fn a_plain_program_ends_where_the_doctor_says() {
+    let server = Server::start(1, "");
+    let limited = format!("ulimit -n {LIMIT}");
+    let mut plain = Command::new("sh");
+    plain.args(["-c", &format!("{limited} && exec \"$0\" \"$@\"")]).arg(std::env::current_exe().unwrap());
+    plain.args(["--ignored", "--exact", "--nocapture", "walls::plain_program"]);
+    let output = plain.env("C1M_TEST_PORT", server.port.to_string()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let ended = text.split_once("opened ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+    let ended: u64 = ended.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    let page = doctor_as(c1m_after(&limited), "--role client --connections 10000");
+    let said = page.says("descriptors", "need").rsplit(' ').next().unwrap().replace(',', "");
+    let said: u64 = said.parse().unwrap();
+    assert!(said <= ended && ended - said <= LIMIT / 20, "the doctor said {said}, it ended at {ended} of {LIMIT}");
+}
+
+#[test]
+#[ignore = "a program that another test runs"]
+fn plain_program() {
+    let port: u16 = std::env::var("C1M_TEST_PORT").unwrap().parse().unwrap();
+    let mut open = Vec::new();
+    let end = loop {
+        match std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
+            Ok(stream) => open.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(end.raw_os_error(), Some(libc::EMFILE), "{end}");
+    println!("opened {} connections", open.len());
+}
+
+/// A ring is a descriptor too: where they do not suffice the client says so before it starts, and
+/// the doctor says the same number.
+#[test]
+fn too_few_descriptors_are_named_before_the_run() {
+    let limited = "ulimit -n 100";
+    let goal = format!("{} --connections 1000000", at(free_ports(2), 2));
+    let page = doctor_as(c1m_after(limited), &format!("--role client {goal}"));
+    assert_eq!(page.says("descriptors", "verdict"), "blocks", "{}", page.says("descriptors", "have"));
+    let holds = page.holds("descriptors");
+    let arguments = format!("client --target-ip 127.0.0.1 --source-ip 127.0.0.0/26 {goal}");
+    run_as(c1m_after(limited), &arguments).complains(3, &["file descriptor limit 100", &format!("at most {holds} ")]);
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+/// A process of the group with 12 MiB, which the kernel ends before the others when the group's
+/// limit is met: the server lives, and can say what it met.
+struct Hog(Child);
+
+impl Hog {
+    fn start(cgroup: &Cgroup) -> Hog {
+        let mut dd = Command::new("sh");
+        dd.args([
+            "-c",
+            &format!(
+                "echo $$ > {} && echo 1000 > /proc/self/oom_score_adj && exec dd if=/dev/zero bs=12M",
+                cgroup.processes().display()
+            ),
+        ]);
+        // Nobody reads the pipe, so it waits there with its block in memory.
+        let hog = Hog(dd.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        eventually("it has its memory", || Host::here().resident(hog.0.id()).0 >= 12 << 20);
+        hog
+    }
+
+    fn was_killed(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The limit is met by a server that keeps no reserve, in the midst of a ramp; who is in the group
+/// names it, and who is not does not.
+#[test]
+fn a_memory_cgroup_that_is_full_is_named_by_who_is_in_it() {
+    let Some(cgroup) = Cgroup::with_limit(36 << 20) else { return };
+    let mut hog = Hog::start(&cgroup);
+    let arguments = "--max-connections 100000 --memory-reserve 0 --stats-interval 50ms --json -";
+    let server = Server::start_as(cgroup.command(), 10, arguments);
+    let arguments = format!("{} --connections 60000 --rate 4000/s --close rst --connect-timeout 3s", server.at());
+    let run = Client::start(&arguments);
+    eventually("the limit is met", || hog.was_killed());
+    run.running.signal(libc::SIGINT);
+    eventually("the server says so", || server.running.err().contains("c1m: cgroup memory: "));
+    let run = run.finish();
+    assert_eq!(run.number("failed"), 0, "{}", run.json);
+    run_names(&run, &[]);
+    let finished = server.stop();
+    names(&finished.last_document(), &["cgroup memory"]);
+    assert_eq!(finished.err.matches("cgroup memory: ").count(), 1, "{}", finished.err);
+}
