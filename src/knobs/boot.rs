@@ -21,8 +21,8 @@ pub fn parameters(goal: &Goal) -> Vec<Parameter> {
     vec![
         of("slub_min_order=3", Some(38), "larger slabs waste less behind their last object"),
         of("transparent_hugepage=never", None, "the kernel keeps 60 MiB more free for huge pages that nobody needs"),
-        of("cgroup_disable=memory", Some(64), "no accounting of each object to a cgroup"),
-        of("lsm=capability", Some(72), "no security modules, and no blobs of theirs on sockets, inodes and files"),
+        of("cgroup_disable=memory", Some(55), "no accounting of each object to a cgroup, where there are any"),
+        of("lsm=capability", Some(105), "no security modules, and no blobs of theirs on sockets, inodes and files"),
         of("swiotlb=noforce", None, "no 64 MiB bounce buffer for devices that cannot reach all memory"),
         of(
             &format!("thash_entries={}", sockets.next_power_of_two()),

@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 512;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
+    let understood = match words[..] {
         ["server", address] => address.parse().map(serve).is_ok(),
         ["client", address, count] => match (address.parse(), count.parse()) {
             (Ok(address), Ok(count)) => {
@@ -35,9 +35,8 @@ fn main() -> ExitCode {
             _ => false,
         },
         _ => false,
-    }
-    .then_some(ExitCode::SUCCESS)
-    .unwrap_or(ExitCode::from(2))
+    };
+    if understood { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
 fn serve(address: Ipv4Addr) {
