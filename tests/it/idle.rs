@@ -37,8 +37,9 @@ fn a_silent_connection_is_closed_and_a_talking_one_is_kept() {
 #[test]
 fn many_that_are_silent_at_once_are_all_closed() {
     let mut server = Server::start(4, "--idle-timeout 1s --stats-interval 100ms --json -");
-    let client = Client::start(&format!("{} --connections 3000 --audit state --hold 1m", server.at()));
+    let mut client = Client::start(&format!("{} --connections 3000 --audit state --hold 1m", server.at()));
     server.running.until("all 3,000 are closed as silent", |out| out.contains(r#""silent":3000"#));
+    client.running.until("the client knows", |out| out.contains(" 3,000 failed"));
     client.running.signal(libc::SIGTERM);
     let run = client.finish();
     assert_eq!(run.json["live"], 0, "{}", run.json);
