@@ -41,7 +41,7 @@ pub struct Machine {
     pub ready: bool,
     /// What its client does: `ramp`, `hold`, `audit`, `close`.
     pub phase: String,
-    /// Connections that stand.
+    /// Connections that stand; of a client, those that stood when its close phase began.
     pub live: u64,
     /// Connections that failed.
     pub failed: u64,
@@ -175,7 +175,8 @@ mod tests {
         }
         phases.dedup();
         assert!(client.booted && client.ready && !client.ended);
-        assert_eq!((client.live, client.failed, client.closed, client.exit), (0, 0, 100, Some(0)));
+        // What its close phase closes was live, and stays counted so.
+        assert_eq!((client.live, client.failed, client.closed, client.exit), (100, 0, 100, Some(0)));
         assert_eq!(client.audits.iter().map(|audit| audit.live).collect::<Vec<_>>(), [100, 100]);
         assert_eq!(client.document.unwrap()["requested"], 100);
         assert!(phases.ends_with(&["audit", "hold", "close"].map(str::to_owned)), "{phases:?}");

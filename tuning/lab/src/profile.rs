@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_line_is_ours_the_profiles_and_more() {
         let line = Profile::Extreme.command_line(Role::Server, 1_020_000, " nokaslr ");
-        assert!(line.starts_with(LAB) && line.contains(" slub_max_order=") && line.ends_with(" nokaslr"), "{line}");
+        assert!(line.starts_with(LAB) && line.contains(" slub_min_order=") && line.ends_with(" nokaslr"), "{line}");
         assert_eq!(Profile::Standard.command_line(Role::Server, 1, ""), LAB);
     }
 }
