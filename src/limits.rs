@@ -71,9 +71,6 @@ pub const REARMS_PER_PASS: usize = 256;
 /// its polls, so that removing one is faster.
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
-/// The first kernel on which a closed slot waits for nobody (`io_rsrc_node` per file).
-pub const NO_LINGERING_SINCE: (u32, u32) = (6, 13);
-
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 128;
 
