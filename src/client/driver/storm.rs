@@ -239,12 +239,13 @@ impl Dialing {
             }
             let index = storm.own + storm.redialed;
             storm.redialed += 1;
+            self.is.progress.redialed.add(1);
             if !self.dial(net, index, intended)? {
                 // There is no slot yet: it is not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
+                self.is.progress.redialed.sub(1);
                 return Ok(Turn::Idle);
             }
-            self.is.progress.redialed.add(1);
         }
         Ok(Turn::Again)
     }
