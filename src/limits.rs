@@ -86,6 +86,10 @@ pub const DEFAULT_CONCURRENCY: u32 = 512;
 /// second, and a small part of what one core echoes.
 pub const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
 
+/// A storm is absorbed when for so long no echo was slower than the slowest before it: what is slow
+/// later is not the storm's doing.
+pub const STORM_QUIET: Duration = Duration::from_secs(1);
+
 /// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
 pub const SLOW_READER_BUFFER: usize = 4_096;
 

@@ -120,8 +120,8 @@ fn survivors_of_a_mass_disconnect_go_on() {
 /// Live and opened connections of a server that tells its events.
 fn last_stats(server: &Server) -> Option<[u64; 2]> {
     let out = server.running.out();
-    let events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let stats = events.filter(|event| event["event"] == "stats").last()?;
+    let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let stats = events.rfind(|event| event["event"] == "stats")?;
     Some(["live", "opened"].map(|name| number(&stats, name)))
 }
 
