@@ -157,6 +157,12 @@ impl<S: Default> Net<S> {
         self.row(conn).is_some_and(|row| row.phase == Phase::Live)
     }
 
+    /// Whether bytes that came are for the driver: not once the connection's end was wished, as a
+    /// reply of several parts would lose some of them.
+    pub(crate) fn takes_bytes(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.phase == Phase::Live && !row.flags.has(Flags::ENDING))
+    }
+
     /// The first live connection at or after a place, and the place after it; `None` at the end.
     /// Places count through all slots of all rings, from 0.
     pub fn next_live(&self, place: usize) -> Option<(ConnId, usize)> {
