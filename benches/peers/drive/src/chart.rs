@@ -27,7 +27,8 @@ pub fn svg(tables: &[Table]) -> String {
     let lines = tables.len().div_ceil(COLUMNS).max(1);
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH * COLUMNS as u32, height * lines as u32)).into_drawing_area();
+        let root =
+            SVGBackend::with_string(&mut text, (WIDTH * COLUMNS as u32, height * lines as u32)).into_drawing_area();
         root.fill(&WHITE).expect("a string takes everything");
         for ((area, table), rows) in root.split_evenly((lines, COLUMNS)).iter().zip(tables).zip(&rows) {
             panel(area, table, rows, most).expect("a string takes everything");

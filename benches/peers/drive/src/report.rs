@@ -30,7 +30,8 @@ impl Report {
         let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let host = format!("{cores} cores, {}, {}", model.map_or("unknown", |(_, model)| model), compare::host());
-        let mut versions: Vec<String> = ["tokio", "monoio", "glommio"].iter().filter_map(|name| version(name)).collect();
+        let mut versions: Vec<String> =
+            ["tokio", "monoio", "glommio"].iter().filter_map(|name| version(name)).collect();
         versions.extend(std::env::var("PEER_VERSIONS").ok());
         Report { quick, rounds, host, versions: versions.join(", "), tables: Vec::new() }
     }

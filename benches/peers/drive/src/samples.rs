@@ -82,9 +82,8 @@ impl Table {
 
     fn row(&self, peer: &'static str) -> Row {
         let runs: Vec<&Sample> = self.samples.iter().filter(|sample| sample.peer == peer).collect();
-        let spread = |column: &Column| {
-            Spread::of(runs.iter().filter_map(|run| run.figures.get(column.key).copied()).collect())
-        };
+        let spread =
+            |column: &Column| Spread::of(runs.iter().filter_map(|run| run.figures.get(column.key).copied()).collect());
         let main = self.columns[0].key;
         let ours = |round| self.samples.iter().find(|sample| sample.peer == "c1m" && sample.round == round);
         let ratio = |run: &&Sample| Some(run.figures.get(main)? / ours(run.round)?.figures.get(main)?);
