@@ -87,6 +87,9 @@ fn markdown(table: &Table) -> String {
     for (peer, why) in &table.left_out {
         text.push_str(&format!("| {} | {why} |{}\n", what(peer), " |".repeat(table.columns.len())));
     }
+    for (peer, round, why) in &table.failures {
+        text.push_str(&format!("\nFailed in round {}: {}: {why}\n", round + 1, what(peer)));
+    }
     if let Some(others) = table.others() {
         text.push_str(&format!(
             "\nOther processes: {:.0} % of a core, {:.0} % at worst.\n",

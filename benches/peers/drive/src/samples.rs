@@ -37,6 +37,8 @@ pub struct Table {
     pub samples: Vec<Sample>,
     /// Peers that were left out, and why.
     pub left_out: Vec<(&'static str, String)>,
+    /// Runs that lost connections: the peer, the round, and what happened. They have no figures.
+    pub failures: Vec<(&'static str, usize, String)>,
 }
 
 /// Median and range.
