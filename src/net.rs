@@ -36,7 +36,7 @@ use std::time::Instant;
 use crate::error::{Errno, Result};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
-use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
+use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
@@ -98,9 +98,10 @@ pub struct Net<S> {
 impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
+        let habits = ring::habits()?;
         let lane = |slots: &u32| {
             Ok(Lane {
-                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                ring: Ring::new(*slots, Queues::of_shard(habits), doorbell.raw(), habits)?,
                 table: Table::new(*slots),
                 lingering: Lingering::default(),
             })
