@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::future;
@@ -25,8 +26,11 @@ use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::token::{ConnId, Token};
 
-/// How long the pump runs at most before it lets glommio look at its other tasks.
-const YIELD_EVERY: Duration = Duration::from_millis(1);
+/// How long the pump runs at most before it lets others run: glommio its other tasks, and the kernel
+/// other threads on this core. A thread that never sleeps keeps its core until a clock tick, 4 ms
+/// where CONFIG_HZ is 250. In a storm a client and a server on one core are two such threads, and
+/// each echo would wait for a tick at either end.
+const YIELD_EVERY: Duration = Duration::from_micros(200);
 
 /// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
@@ -173,6 +177,7 @@ impl<D: Driver> Shard<D> {
             }
             if now.duration_since(yielded) > YIELD_EVERY {
                 future::yield_now().await;
+                thread::yield_now();
                 yielded = now;
             } else {
                 glommio::yield_if_needed().await;
