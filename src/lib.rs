@@ -72,6 +72,7 @@ pub mod footprint;
 pub mod host;
 pub mod knobs;
 pub mod latency;
+pub mod life;
 pub mod limits;
 pub mod listener;
 pub mod net;

@@ -293,7 +293,7 @@ impl<D: Driver> Shard<D> {
             Outcome::ParkedSent => net.unbusy(conn)?,
             Outcome::ParkedSendFailed(errno) => self.broken(conn, None, Why::Broken(errno))?,
             Outcome::CancelTooLate => net.cancel_again(conn)?,
-            Outcome::Closed => net.closed(conn),
+            Outcome::Closed => net.closed(conn)?,
             // Its connect was cancelled without a completion of its own.
             Outcome::InstallFailed(errno) => net.dial_failed(conn, errno)?,
             Outcome::Settled => {}

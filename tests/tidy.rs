@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 27] = [
+const LAYERS: [(&str, u8); 28] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
+    ("life", 0),
     ("words", 0),
     ("ring", 1),
     ("sys", 1),
