@@ -238,7 +238,7 @@ impl Life {
 
     /// The poll fired, or was removed; `armed` if it still waits.
     pub fn fired(&mut self, armed: bool) -> Next {
-        let anew = !armed && self.flags.any(Flags::REARMING) && !self.flags.any(Flags::BUSY);
+        let anew = !armed && self.flags.any(Flags::REARMING);
         if !armed {
             self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
         }
@@ -263,9 +263,11 @@ impl Life {
         parked
     }
 
-    /// Whether a poll that could not be removed must be removed still.
+    /// Whether a poll that could not be removed must be removed still. One that fired just then may
+    /// have been its tenant's last, but a lasting one stays.
     pub fn must_lose_poll(self) -> bool {
-        self.phase == Phase::Closing && self.flags.any(Flags::POLLING)
+        let unwanted = self.phase == Phase::Closing || self.flags.any(Flags::REARMING);
+        unwanted && self.flags.any(Flags::POLLING)
     }
 
     // ---- the end ------------------------------------------------------------------------------

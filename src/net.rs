@@ -77,7 +77,7 @@ pub struct Net<S> {
     gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
-    pending: HashMap<ConnId, Vec<u8>>,
+    pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.

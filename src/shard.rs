@@ -25,6 +25,9 @@ use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::token::{ConnId, Token};
 
+#[cfg(test)]
+mod tests;
+
 /// How long the pump runs at most before it lets glommio look at its other tasks.
 const YIELD_EVERY: Duration = Duration::from_millis(1);
 

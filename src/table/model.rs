@@ -112,7 +112,11 @@ struct Tenant {
     poll_ends: bool,
     /// A removal of the poll is in the kernel.
     removing: bool,
+    /// It is to be armed anew.
+    rearming: bool,
     data: Data,
+    /// What was received is with the driver.
+    driven: bool,
     /// A parked send's end is certain.
     cancelled: bool,
     closing: bool,
@@ -134,7 +138,9 @@ impl Tenant {
             poll: Poll::None,
             poll_ends: false,
             removing: false,
+            rearming: false,
             data: Data::None,
+            driven: false,
             cancelled: false,
             closing: false,
             kept: false,
@@ -193,7 +199,7 @@ impl Tenant {
                 self.follow(life, next)
             }
             Event::Fired | Event::PollEnds => {
-                (self.poll, self.poll_ends) = (Poll::None, false);
+                (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
                 let next = life.fired(false);
                 self.follow(life, next)
             }
@@ -226,7 +232,7 @@ impl Tenant {
             Event::Rearm => {
                 if life.rearm() {
                     assert_ne!(self.poll, Poll::None, "no poll to arm anew");
-                    self.removing = true;
+                    (self.removing, self.rearming) = (true, true);
                 }
                 false
             }
@@ -247,17 +253,18 @@ impl Tenant {
     }
 
     fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
-        self.data = Data::None;
+        (self.data, self.driven) = (Data::None, true);
         if more {
             life.readable();
         }
         if !self.stands {
-            let next = life.unbusy();
-            return self.follow(life, next);
+            return self.data_over(life, false);
         }
         assert!(!self.wish(life, wish), "released while its bytes are with the driver");
         match (answer, life.replying()) {
             (Answer::Back, Sending::Now) => {
+                assert!(!self.kept, "a reply before what came before it");
+                self.driven = false;
                 self.send(life, Data::Send);
                 return false;
             }
@@ -265,10 +272,9 @@ impl Tenant {
             (Answer::Close, _) => {
                 self.close(life, How::Fin);
             }
-            _ => {}
+            _ => assert!(!self.stands || answer == Answer::Nothing, "a reply was dropped"),
         }
-        let next = life.unbusy();
-        self.follow(life, next)
+        self.data_over(life, false)
     }
 
     fn data_over(&mut self, life: &mut Life, broken: bool) -> bool {
@@ -276,6 +282,7 @@ impl Tenant {
         if broken {
             self.close(life, How::Now);
         }
+        self.driven = false;
         let next = life.unbusy();
         self.follow(life, next)
     }
@@ -286,6 +293,7 @@ impl Tenant {
             Wish::Send | Wish::SendLarge => match life.sending() {
                 Sending::Never => assert!(!self.stands || self.ending, "bytes of one that stands were dropped"),
                 Sending::Later => {
+                    assert!(!self.ending, "bytes behind the end");
                     life.keep();
                     self.kept = true;
                 }
@@ -312,6 +320,7 @@ impl Tenant {
             self.ending |= stood;
             return false;
         }
+        assert!(how != How::Fin || !self.busy() && !self.kept, "an end before what is on its way");
         assert!(stood, "closed what does not stand");
         self.told += 1;
         self.dismantle(life, how)
@@ -360,14 +369,19 @@ impl Tenant {
         false
     }
 
+    fn busy(&self) -> bool {
+        self.driven || self.data != Data::None
+    }
+
     /// What holds between events, for a tenant that was not released.
     fn check(&self, life: Life) {
         assert_eq!((life.is_opening(), life.is_live(), life.is_free()), (self.opening, self.stands, false));
+        let busy = self.busy();
+        assert_eq!(life.is_sending(), busy || self.kept);
         if !self.stands {
             return;
         }
-        let busy = self.data != Data::None;
-        assert_eq!(life.is_sending(), busy || self.kept);
+        assert!(!self.rearming || self.removing || self.poll_ends, "its poll is never armed anew");
         assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
         assert!(busy || !self.ending, "nothing keeps it from ending");
         assert!(busy || self.deaf || self.waiting || self.poll != Poll::None, "forgotten: nothing will wake it");
