@@ -30,14 +30,14 @@ use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
-use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
+use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
-use accepting::Listener;
 pub use crate::life::How;
+use accepting::Listener;
 pub use closing::Closing;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
@@ -93,9 +93,10 @@ pub struct Net<S> {
 impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
+        let habits = ring::habits()?;
         let lane = |slots: &u32| {
             Ok(Lane {
-                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                ring: Ring::new(*slots, Queues::of_shard(habits), doorbell.raw(), habits)?,
                 table: Table::new(*slots),
                 lingering: Lingering::default(),
             })

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
 use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
@@ -259,6 +259,10 @@ impl<D: Driver> Shard<D> {
 
     fn dispatch(&mut self, lane: usize, completion: Completion, now: Instant) -> Result<()> {
         let net = &mut self.net;
+        // Of a cancel that found nothing to do, perhaps because its tenant was gone already.
+        if matches!(completion.outcome, Outcome::Settled) {
+            return Ok(());
+        }
         let Some(conn) = net.owner(lane, &completion) else {
             return self.stale(completion.outcome);
         };
@@ -276,11 +280,11 @@ impl<D: Driver> Shard<D> {
                     net.pause_accepts(now);
                 }
             }
-            Outcome::Connected => {
-                if net.opened(conn)? {
-                    self.driver.opened(net, conn)?;
-                }
-            }
+            Outcome::Connected => match net.opened(conn)? {
+                true => self.driver.opened(net, conn)?,
+                // Whoever dialed is owed an end. No room is what a full table says too.
+                false => net.ended.push_back((conn, Why::NeverOpened(Errno::ENOMEM))),
+            },
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
             Outcome::Ready { armed } => net.ready(conn, armed)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,

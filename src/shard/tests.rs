@@ -251,9 +251,8 @@ impl World {
             9 => self.with_peer(|peer, chance| peer.talk(1 + chance.next() % 60_000)),
             10..=15 => self.with_peer(|peer, chance| peer.listen(1 + chance.below(60_000))),
             16 => self.leave(),
-            17 => self.with_peer(|peer, chance| {
-                !chance.one_in(4) || peer.stream.shutdown(std::net::Shutdown::Write).is_ok()
-            }),
+            17 => self
+                .with_peer(|peer, chance| !chance.one_in(4) || peer.stream.shutdown(std::net::Shutdown::Write).is_ok()),
             18 => self.dial()?,
             19 => self.cancel_dial()?,
             20 => self.close()?,
