@@ -179,6 +179,12 @@ impl Life {
         }
     }
 
+    /// Whether bytes that came are for the driver: not once its end was wished, as a reply could
+    /// not be sent whole.
+    pub fn takes_bytes(self) -> bool {
+        self.phase == Phase::Live && !self.flags.any(Flags::ENDING)
+    }
+
     /// Bytes for it are kept.
     pub fn keep(&mut self) {
         self.flags.set(Flags::KEPT);

@@ -292,6 +292,11 @@ impl<S: Default> Net<S> {
         self.tell(conn, Life::readable);
     }
 
+    /// Whether bytes that came are for the driver.
+    pub(crate) fn takes_bytes(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.life.takes_bytes())
+    }
+
     /// Ends a receive with a reply from its buffer: sent at once, or, if the driver queued other
     /// bytes for the connection meanwhile, after those.
     pub(crate) fn reply_to_receive(&mut self, conn: ConnId, mut buffer: Buffer, range: Range<usize>) -> Result<()> {

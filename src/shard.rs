@@ -315,7 +315,7 @@ impl<D: Driver> Shard<D> {
         if more {
             net.mark_readable(conn);
         }
-        let reply = if net.is_live(conn) {
+        let reply = if net.takes_bytes(conn) {
             self.driver.received(net, conn, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing

@@ -143,7 +143,7 @@ impl Driver for Noting {
         }
         self.ended += 1;
         let held = self.standing.remove(&conn).expect("never opened, or ended twice");
-        assert_eq!(net.state(conn), Some(&mut { held.number }), "another's state");
+        assert_eq!(net.state(conn), Some(&mut { held.number }), "another's state, {why:?}");
         Ok(())
     }
 
