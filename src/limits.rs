@@ -127,6 +127,13 @@ pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 /// Entries of each of glommio's own rings; they carry timers and one eventfd.
 pub const GLOMMIO_RING_DEPTH: usize = 32;
 
+/// How long glommio runs tasks before it looks at its own rings: for as long as there is something to
+/// do. While a shard works it needs nothing from them. And should this timer expire before the first
+/// task is looked at, as on a host that lets a thread stand still for glommio's 100 ms, glommio 0.9
+/// goes to sleep with tasks that are ready (`run_task_queues` in executor/mod.rs tells that nothing
+/// ran), the one that reads the doorbell among them, and the shard is deaf for ever.
+pub const GLOMMIO_PREEMPTION: Duration = Duration::from_secs(24 * 3600);
+
 /// Bytes of a page on the machines we run on.
 pub const PAGE_BYTES: u64 = 4_096;
 

@@ -17,7 +17,7 @@ use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
 use crate::error::{Errno, Error, Result};
-use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
+use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
@@ -121,6 +121,7 @@ where
         .name(name)
         .io_memory(GLOMMIO_IO_MEMORY)
         .ring_depth(GLOMMIO_RING_DEPTH)
+        .preempt_timer(GLOMMIO_PREEMPTION)
         .spawn(move || async move {
             let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
@@ -282,7 +283,7 @@ impl<D: Driver> Shard<D> {
             }
             Outcome::Connected => match net.opened(conn)? {
                 true => self.driver.opened(net, conn)?,
-                // Whoever dialed is owed an end. No room is what a full table says too.
+                // Whoever dialed is owed an end. A table without room is short of memory too.
                 false => net.ended.push_back((conn, Why::NeverOpened(Errno::ENOMEM))),
             },
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
