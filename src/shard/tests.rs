@@ -393,6 +393,7 @@ impl World {
         let mut closing = Closing::new(How::Now, Pace::new(Instant::now(), None));
         let mut passes = 0;
         while closing.turn(&mut self.shard.net, Instant::now())? != Turn::Done {
+            self.shard.tell_ended()?;
             self.pass()?;
             passes += 1;
             assert!(passes < 100_000, "{} slots are never freed", self.shard.net.in_use());
