@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
 use c1m::host::Host;
-use c1m::knobs::{WALLS, settings};
+use c1m::knobs::WALLS;
 use c1m::plan::{Goal, Ports, Role, Routes};
 use libfuzzer_sys::fuzz_target;
 
@@ -62,15 +62,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
         let host = Host::below(root.path());
         let goal = goal();
-        for wall in &WALLS {
+        // That of io_uring asks the kernel, not a file.
+        for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
             let finding = wall.judge(&host, &goal);
             assert!(!finding.have.contains('\n'), "{}: a finding is one line", wall.name);
-        }
-        // What is to be set is never less than what is there.
-        for setting in settings(&host, &goal) {
-            let numbers = |text: &str| text.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<u64>>();
-            let pairs = numbers(&setting.now).into_iter().zip(numbers(&setting.then));
-            assert!(pairs.into_iter().all(|(now, then)| then >= now), "{setting:?}");
         }
         let _ = (host.memory(), host.net_counters(), host.resident(1), host.cpu_seconds(1), host.cpu_quota());
         if let Some(ports) = host.source_ports() {
