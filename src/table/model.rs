@@ -194,15 +194,8 @@ impl Tenant {
                 (self.opening, self.owed_an_end, self.told) = (false, true, 1);
                 self.dismantle(life, How::Now)
             }
-            Event::Fired if self.poll == Poll::Lasting => {
-                let next = life.fired(true);
-                self.follow(life, next)
-            }
-            Event::Fired | Event::PollEnds => {
-                (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
-                let next = life.fired(false);
-                self.follow(life, next)
-            }
+            Event::Fired => self.fired(life, self.poll == Poll::Lasting),
+            Event::PollEnds => self.fired(life, false),
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -250,6 +243,14 @@ impl Tenant {
                 false
             }
         }
+    }
+
+    fn fired(&mut self, life: &mut Life, armed: bool) -> bool {
+        if !armed {
+            (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
+        }
+        let next = life.fired(armed);
+        self.follow(life, next)
     }
 
     fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
