@@ -69,6 +69,9 @@ pub mod client;
 pub mod doctor;
 pub mod error;
 pub mod footprint;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
+pub mod fuzz;
 pub mod host;
 pub mod knobs;
 pub mod latency;

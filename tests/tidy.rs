@@ -62,7 +62,7 @@ const CRATES: [(&str, &[&str]); 12] = [
 const UNSAFE: [&str; 2] = ["ring", "sys"];
 
 /// Files of tests alone, which may know whom they need.
-const TESTS: [&str; 2] = ["tests.rs", "model.rs"];
+const TESTS: [&str; 3] = ["tests.rs", "model.rs", "fuzz.rs"];
 
 /// Lines a file may have, and lines a function may have.
 const LONGEST_FILE: usize = 600;
