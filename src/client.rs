@@ -3,7 +3,7 @@
 
 mod course;
 mod driver;
-mod message;
+pub(crate) mod message;
 mod window;
 
 use std::collections::VecDeque;
