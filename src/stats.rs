@@ -109,6 +109,8 @@ counters! {
     live,
     /// Connections that failed, or were lost after they stood.
     failed,
+    /// Connections that came to stand so far, whatever became of them.
+    stood,
     /// Connections that passed the current audit.
     audited,
     /// Connections lost since the current phase began.

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary};
+use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::NetCounters;
@@ -163,6 +163,12 @@ pub struct ClientDocument {
     /// Its storm; a client that had none has no such name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormDocument>,
+    /// How it went over time; several machines have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+    /// Where and how it was made; several machines have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// The results that were merged into this one; a single client's has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
@@ -232,6 +238,8 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
         close_seconds: summary.close.as_secs_f64(),
         storm: StormDocument::of(summary)?,
+        timeline: Some(summary.timeline.clone()),
+        about: Some(summary.about.clone()),
         machines: Vec::new(),
     })
 }
@@ -270,35 +278,53 @@ impl ClientDocument {
         }
         self.latencies.check()?;
         self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
+        self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
         self.machines.iter().try_for_each(|machine| machine.result.check())
     }
 }
 
 /// A server's result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerDocument {
-    live: u64,
-    live_at_stop: u64,
-    peak_live: u64,
-    accepted: u64,
-    closed: u64,
-    refused: u64,
-    refused_for_memory: u64,
-    memory_wall: Option<String>,
-    walls: Vec<Explained>,
-    slow_readers: u64,
-    silent: u64,
-    messages: u64,
-    bytes: u64,
-    resident_bytes: u64,
-    cpu_user_seconds: f64,
-    cpu_system_seconds: f64,
-    shards: Vec<ServerShardDocument>,
+    /// Connections that stand at last.
+    pub live: u64,
+    /// Connections that stood when it was told to stop.
+    pub live_at_stop: u64,
+    /// The most at once.
+    pub peak_live: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that stood and are closed.
+    pub closed: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Of these, to keep memory free.
+    pub refused_for_memory: u64,
+    /// The limit on memory for which it last refused.
+    pub memory_wall: Option<String>,
+    /// The walls of its host that it met, from evidence.
+    pub walls: Vec<Explained>,
+    /// Connections closed because their reader was too slow.
+    pub slow_readers: u64,
+    /// Connections closed because nothing was heard of them.
+    pub silent: u64,
+    /// Receives that brought bytes.
+    pub messages: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// The highest resident memory of its process.
+    pub resident_bytes: u64,
+    /// Processor time of its process.
+    pub cpu_user_seconds: f64,
+    /// The same in the kernel.
+    pub cpu_system_seconds: f64,
+    /// Each shard's part.
+    pub(super) shards: Vec<ServerShardDocument>,
 }
 
-#[derive(Debug, Serialize)]
-struct ServerShardDocument {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ServerShardDocument {
     shard: usize,
     core: usize,
     ports: Vec<u16>,
