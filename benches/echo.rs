@@ -55,7 +55,7 @@ fn compare_at(active: usize, effort: &Effort, lasting: Duration) {
     let mut least = [1.0_f64; 2];
     let rates = Pairs::alternate(effort, |side| {
         let server = ServerProcess::start(server_command(side), TARGET);
-        let echoes = client::echo(CLIENT_CORE, TARGET, active, lasting, || server.cpu_time());
+        let echoes = client::echo(CLIENT_CORE, TARGET, active, lasting, || server.cpu_time(), |_| {});
         assert!(echoes.least > 0.0, "a connection got no echo at all");
         costs[side].push(echoes.clock_per_echo);
         least[side] = least[side].min(echoes.least);
@@ -75,7 +75,7 @@ fn server_command(side: usize) -> Command {
     if side == 0 {
         return compare::ourselves([SERVER_ROLE]);
     }
-    let mut command = compare::c1m();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
     command.args(["server", "--core-list", &SERVER_CORE.to_string(), "--bind", "127.0.0.1"]);
     command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
     command

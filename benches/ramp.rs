@@ -66,7 +66,7 @@ fn server_command(side: usize) -> Command {
     if side == 0 {
         return compare::ourselves([SERVER_ROLE]);
     }
-    let mut command = compare::c1m();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
     command.args(["server", "--core-list", &CORES.map(|core| core.to_string()).join(","), "--bind", "127.0.0.1"]);
     command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
     command
@@ -87,7 +87,7 @@ fn epoll_ramp(connections: usize) -> f64 {
 fn c1m_ramp(connections: usize) -> f64 {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let report = directory.path().join("ramp.json");
-    let mut command = compare::c1m();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
     command.args(["client", "--target-ip", "127.0.0.1", "--port", &TARGET.first_port.to_string()]);
     command.args(["--ports", &TARGET.ports.to_string(), "--connections", &connections.to_string()]);
     command.args(["--concurrency", &CONCURRENCY.to_string(), "--hold", "0s", "--audit", "echo", "--close", "rst"]);

@@ -22,7 +22,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::NO_LINGERING_SINCE;
 use crate::plan::{ShardPlan, largest};
 
 /// Bytes of a page on the machines we run on.
@@ -95,7 +94,7 @@ struct Part {
 const MEASURED: [Version; 2] = [(6, 1), (6, 18)];
 
 /// The kernel that gave each registered file a node of its own (io_uring/rsrc.c).
-const NODES: Version = NO_LINGERING_SINCE;
+const NODES: Version = (6, 13);
 
 /// The kernel since which accept charges the socket itself, which the softirq that made it could
 /// not (`kmem_cache_charge` in `inet_csk_accept`); with cgroup v2 only.

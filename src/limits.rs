@@ -23,8 +23,9 @@ pub const SUBMISSION_ENTRIES: u32 = 256;
 /// (`IORING_FEAT_NODROP`) until the shard has reaped the others.
 pub const COMPLETION_ENTRIES: u32 = 1024;
 
-/// Bytes of one receive buffer. A longer message is received in several passes.
-pub const BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of one receive buffer. A longer message is received in several passes. One page: an audit
+/// of a million connections has some thousand buffers in flight, and a full server has little left.
+pub const BUFFER_BYTES: usize = 4 * 1024;
 
 /// Rounds of reaping in one pass over a ring.
 pub const REAPS_PER_PASS: usize = 4;
@@ -71,9 +72,6 @@ pub const REARMS_PER_PASS: usize = 256;
 /// its polls, so that removing one is faster.
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
-/// The first kernel on which a closed slot waits for nobody (`io_rsrc_node` per file).
-pub const NO_LINGERING_SINCE: (u32, u32) = (6, 13);
-
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 128;
 
@@ -86,12 +84,16 @@ pub const DEFAULT_CONCURRENCY: u32 = 512;
 /// second, and a small part of what one core echoes.
 pub const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
 
+/// A storm is absorbed when for so long no echo was slower than the slowest before it: what is slow
+/// later is not the storm's doing.
+pub const STORM_QUIET: Duration = Duration::from_secs(1);
+
 /// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
 pub const SLOW_READER_BUFFER: usize = 4_096;
 
 /// Times a slow reader asks for as many echoes as fit into `BUFFER_BYTES`: 256 KiB, more than a server
 /// keeps and the sockets of both ends hold together.
-pub const SLOW_READER_ASKS: u32 = 16;
+pub const SLOW_READER_ASKS: u32 = 64;
 
 /// Slow readers that ask in one pass, so that the others' messages are not late.
 pub const ASKS_PER_PASS: usize = 16;
@@ -131,6 +133,13 @@ pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 
 /// Entries of each of glommio's own rings; they carry timers and one eventfd.
 pub const GLOMMIO_RING_DEPTH: usize = 32;
+
+/// How long glommio runs tasks before it looks at its own rings: for as long as there is something to
+/// do. While a shard works it needs nothing from them. And should this timer expire before the first
+/// task is looked at, as on a host that lets a thread stand still for glommio's 100 ms, glommio 0.9
+/// goes to sleep with tasks that are ready (`run_task_queues` in executor/mod.rs tells that nothing
+/// ran), the one that reads the doorbell among them, and the shard is deaf for ever.
+pub const GLOMMIO_PREEMPTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a page on the machines we run on.
 pub const PAGE_BYTES: u64 = 4_096;

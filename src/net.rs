@@ -36,7 +36,7 @@ use std::time::Instant;
 use crate::error::{Errno, Result};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
-use crate::ring::{Buffer, Buffers, Completion, Queues, Ring};
+use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Flags, Phase, Row, Table};
@@ -98,9 +98,10 @@ pub struct Net<S> {
 impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
+        let habits = ring::habits()?;
         let lane = |slots: &u32| {
             Ok(Lane {
-                ring: Ring::new(*slots, Queues::default(), doorbell.raw())?,
+                ring: Ring::new(*slots, Queues::of_shard(habits), doorbell.raw(), habits)?,
                 table: Table::new(*slots),
                 lingering: Lingering::default(),
             })
@@ -154,6 +155,12 @@ impl<S: Default> Net<S> {
     /// Whether the connection stands.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.row(conn).is_some_and(|row| row.phase == Phase::Live)
+    }
+
+    /// Whether bytes that came are for the driver: not once the connection's end was wished, as a
+    /// reply of several parts would lose some of them.
+    pub(crate) fn takes_bytes(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.phase == Phase::Live && !row.flags.has(Flags::ENDING))
     }
 
     /// The first live connection at or after a place, and the place after it; `None` at the end.

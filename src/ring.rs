@@ -13,6 +13,7 @@
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
+mod habits;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,8 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
-pub use setup::{REQUIRED, closed_slots_linger, probe};
+pub use habits::{Habits, TaskWork, habits};
+pub use setup::{REQUIRED, probe};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES};
@@ -150,9 +152,10 @@ pub struct Queues {
     pub completions: u32,
 }
 
-impl Default for Queues {
-    fn default() -> Queues {
-        let completions = if closed_slots_linger() { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
+impl Queues {
+    /// Those of a shard's ring.
+    pub fn of_shard(habits: Habits) -> Queues {
+        let completions = if habits.closed_slots_linger { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
         Queues { submissions: SUBMISSION_ENTRIES, completions }
     }
 }
@@ -166,13 +169,15 @@ pub struct Ring {
     submitted_sends: usize,
     parked: HashMap<u64, Vec<u8>>,
     arguments: Arguments,
+    habits: Habits,
 }
 
 impl Ring {
-    /// Opens a ring with a table of `slots` descriptors that signals `eventfd`. Must be called on
-    /// the thread that will use it. Completions do not ring it until `wake_on_completion`.
-    pub fn new(slots: u32, queues: Queues, eventfd: RawFd) -> Result<Ring> {
-        let uring = setup::open(queues)?;
+    /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel of these
+    /// habits. Must be called on the thread that will use it. Completions do not ring it until
+    /// `wake_on_completion`.
+    pub fn new(slots: u32, queues: Queues, eventfd: RawFd, habits: Habits) -> Result<Ring> {
+        let uring = setup::open(queues, habits.work)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(slots).map_err(|e| {
             Error::host(
@@ -190,6 +195,7 @@ impl Ring {
             submitted_sends: 0,
             parked: HashMap::new(),
             arguments: Arguments::new(queues.submissions),
+            habits,
         };
         ring.wake_on_completion(false);
         Ok(ring)
@@ -265,6 +271,11 @@ impl Ring {
         self.push(&[entry.user_data(token.pack())])
     }
 
+    /// What it was opened for.
+    pub fn habits(&self) -> Habits {
+        self.habits
+    }
+
     /// Buffers that receives and sends in flight hold.
     pub fn buffers_held(&self) -> usize {
         self.receiving.len() + self.sending.len()
@@ -293,7 +304,7 @@ impl Ring {
     /// and no TIME_WAIT is left.
     pub fn close(&mut self, token: Token, reset: bool) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
-        if !reset && closed_slots_linger() {
+        if !reset && self.habits.closed_slots_linger {
             // The close alone would send the FIN when the descriptor is freed, which may be late.
             let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
                 .build()
@@ -331,7 +342,7 @@ impl Ring {
         if wake { completion.enable_eventfd() } else { completion.disable_eventfd() }
     }
 
-    /// Submits everything and lets the kernel run its deferred work, in one system call. Tells
+    /// Submits everything and lets the kernel do the ring's task work, in one system call. Tells
     /// whether the completion queue overflowed.
     pub fn enter(&mut self) -> Result<bool> {
         self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;

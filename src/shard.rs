@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
-use crate::error::{Error, Result};
-use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
+use crate::error::{Errno, Error, Result};
+use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
@@ -118,6 +118,7 @@ where
         .name(name)
         .io_memory(GLOMMIO_IO_MEMORY)
         .ring_depth(GLOMMIO_RING_DEPTH)
+        .preempt_timer(GLOMMIO_PREEMPTION)
         .spawn(move || async move {
             let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
@@ -273,11 +274,11 @@ impl<D: Driver> Shard<D> {
                     net.pause_accepts(now);
                 }
             }
-            Outcome::Connected => {
-                if net.opened(conn)? {
-                    self.driver.opened(net, conn)?;
-                }
-            }
+            Outcome::Connected => match net.opened(conn)? {
+                true => self.driver.opened(net, conn)?,
+                // Whoever dialed is owed an end. A table without room is short of memory too.
+                false => net.ended.push_back((conn, Why::NeverOpened(Errno::ENOMEM))),
+            },
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
             Outcome::Ready { armed } => net.ready(conn, armed)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
@@ -308,7 +309,7 @@ impl<D: Driver> Shard<D> {
         if more {
             net.mark_readable(conn);
         }
-        let reply = if net.is_live(conn) {
+        let reply = if net.takes_bytes(conn) {
             self.driver.received(net, conn, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing

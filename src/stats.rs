@@ -101,14 +101,17 @@ counters! {
 }
 
 counters! {
-    /// How far one shard of a client is.
+    /// How far one shard of a client is. They are read in this order, so that a connection that fails
+    /// or is closed meanwhile counts once at most.
     Progress, ProgressSnapshot {
     /// Connections tried.
     tried,
-    /// Connections that are proved and stand.
-    live,
+    /// Connections closed by a storm; they are neither live nor failed.
+    dropped,
     /// Connections that failed, or were lost after they stood.
     failed,
+    /// Connections that are proved and stand.
+    live,
     /// Connections that came to stand so far, whatever became of them.
     stood,
     /// Connections that passed the current audit.
@@ -121,8 +124,6 @@ counters! {
     echoes,
     /// Connections closed by the client in its last phase.
     closed,
-    /// Connections closed by a storm; they are neither live nor failed.
-    dropped,
     /// Connections that a storm dialed beside those asked for.
     redialed,
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use glommio::io::BufferedFile;
 
@@ -91,6 +92,18 @@ impl Doorbell {
         let one = 1u64;
         // SAFETY: 8 bytes are read from `one`. The counter cannot get full: each wake-up resets it.
         let _ = unsafe { libc::write(self.raw(), (&raw const one).cast(), 8) };
+    }
+
+    /// Waits until it is rung, so long at most, and silences it. Tells whether it was. For whoever
+    /// does not `listen`.
+    pub fn rings_within(&self, most: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.raw(), events: libc::POLLIN, revents: 0 };
+        let timeout = most.as_millis().try_into().unwrap_or(libc::c_int::MAX);
+        // SAFETY: the kernel reads and writes one entry, which outlives the call.
+        let rung = unsafe { libc::poll(&raw mut poll, 1, timeout) } == 1;
+        let mut rings = 0u64;
+        // SAFETY: 8 bytes are written to `rings`, which outlives the call.
+        rung && unsafe { libc::read(self.raw(), (&raw mut rings).cast(), 8) } == 8
     }
 
     /// The same bell as a glommio file: reading its 8 bytes waits until it was rung.

@@ -1,5 +1,5 @@
-//! What both benches need to hold two programs against each other: arguments, server processes,
-//! a quiet machine between runs, and the table.
+//! What the benches need to hold programs against each other: arguments, server processes, a quiet
+//! machine between runs, and the table.
 
 #![allow(dead_code, reason = "each bench uses its own part of this module")]
 
@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -31,7 +32,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(30);
 const QUIET_SLACK: u64 = 16;
 
 /// Share of one core that other processes may take during a round.
-const OTHERS_LIMIT: f64 = 0.08;
+pub const OTHERS_LIMIT: f64 = 0.08;
 /// Rounds run again at most, for each round wanted; then disturbed ones count too.
 const SPARE_ROUNDS: usize = 2;
 /// The unit of /proc/stat (USER_HZ), which Linux never changes.
@@ -78,11 +79,6 @@ pub fn our_turn() -> TcpListener {
     }
 }
 
-/// The c1m program that cargo built along with the bench.
-pub fn c1m() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_c1m"))
-}
-
 /// This program again, in another role.
 pub fn ourselves<I: AsRef<OsStr>>(role: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the kernel knows the path of this program"));
@@ -90,14 +86,14 @@ pub fn ourselves<I: AsRef<OsStr>>(role: impl IntoIterator<Item = I>) -> Command 
     command
 }
 
-/// A server in a process of its own; killed when dropped.
+/// A server in a group of processes of its own; killed when dropped.
 pub struct ServerProcess(Child);
 
 impl ServerProcess {
     /// Starts a server and waits for its line `ready…`.
     pub fn start(mut command: Command, target: Target) -> ServerProcess {
         wait_for_ports(target);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
         unsafe { command.pre_exec(sys::die_with_parent) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
@@ -120,10 +116,20 @@ impl ServerProcess {
         server
     }
 
+    /// Its processes: itself, and those that it started.
+    pub fn processes(&self) -> Vec<PathBuf> {
+        let group = self.0.id().to_string();
+        let all = fs::read_dir("/proc").expect("/proc can be listed").flatten().map(|process| process.path());
+        // Behind the name: state, parent, group.
+        let ours = all.filter(|process| fields(process).get(2) == Some(&group)).collect::<Vec<_>>();
+        assert!(!ours.is_empty(), "the server died");
+        ours
+    }
+
     /// The processor time that all its threads have used.
     pub fn cpu_time(&self) -> Duration {
-        let tasks = format!("/proc/{}/task", self.0.id());
-        let tasks = fs::read_dir(&tasks).unwrap_or_else(|error| panic!("{tasks}: {error}; did the server die?"));
+        let processes = self.processes().into_iter();
+        let tasks = processes.flat_map(|process| fs::read_dir(process.join("task")).into_iter().flatten());
         // A thread that ends between the listing and the reading counts no more.
         let times = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
         Duration::from_nanos(times.filter_map(|times| times.split(' ').next()?.parse::<u64>().ok()).sum())
@@ -133,7 +139,7 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         // Both fail only when it has ended already, which the run has noticed then.
-        let _ = self.0.kill();
+        sys::kill_group(self.0.id());
         let _ = self.0.wait();
     }
 }
@@ -188,24 +194,37 @@ fn tcp_sockets() -> u64 {
     ["inuse", "orphan", "tw"].into_iter().filter_map(value).sum()
 }
 
+/// The fields of a process's stat behind its name, which stands in brackets and may hold blanks; none
+/// if it has ended.
+fn fields(process: &Path) -> Vec<String> {
+    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
 /// What processes other than ours use of the processors.
-struct Others {
+pub struct Others {
     since: Instant,
     used: f64,
 }
 
 impl Others {
-    fn now() -> Others {
+    pub fn now() -> Others {
         Others { since: Instant::now(), used: Others::used() }
     }
 
-    fn share_of_a_core(&self) -> f64 {
+    pub fn share_of_a_core(&self) -> f64 {
+        self.share_beside(Duration::ZERO)
+    }
+
+    /// The share without what a server that still runs has used since.
+    pub fn share_beside(&self, server: Duration) -> f64 {
         // Both clocks count in steps of 10 ms, so the difference may be a step below zero.
-        ((Others::used() - self.used) / self.since.elapsed().as_secs_f64()).max(0.0)
+        let used = Others::used() - self.used - server.as_secs_f64();
+        (used / self.since.elapsed().as_secs_f64()).max(0.0)
     }
 
     /// Waits, not for ever, until nobody else is at work.
-    fn wait_until_idle() {
+    pub fn wait_until_idle() {
         let give_up = Instant::now() + QUIET_LIMIT;
         while Instant::now() < give_up {
             let others = Others::now();
@@ -225,10 +244,7 @@ impl Others {
         // user, nice, system; irq, softirq, without idle and iowait between them.
         let mut ticks = sum(&machine[1..4]) + sum(&machine[6..8]);
         for process in fs::read_dir("/proc").expect("/proc can be listed").flatten() {
-            // A process may end between the listing and the reading.
-            let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
-            // The program's name, in brackets, may hold blanks.
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            let fields = fields(&process.path());
             let ours = process.file_name().to_str() == Some(&std::process::id().to_string());
             // utime, stime, cutime, cstime; a kernel thread is a child of kthreadd, process 2.
             if fields.len() > 15 && (ours || fields[1] == "2") {
@@ -239,8 +255,8 @@ impl Others {
     }
 }
 
-fn sum(ticks: &[&str]) -> f64 {
-    ticks.iter().filter_map(|ticks| ticks.parse::<f64>().ok()).sum()
+fn sum(ticks: &[impl AsRef<str>]) -> f64 {
+    ticks.iter().filter_map(|ticks| ticks.as_ref().parse::<f64>().ok()).sum()
 }
 
 /// One figure, larger is better, of both sides round by round.

@@ -70,20 +70,22 @@ pub fn ramp(cores: &[usize], target: Target, count: usize, concurrency: usize) -
 }
 
 /// Opens `active` connections from one pinned thread and keeps one message in flight on each for
-/// `lasting`, after a warm-up. `clock` is read at both ends of what is measured.
+/// `lasting`, after a warm-up. `clock` is read at both ends of what is measured; `told` hears how long
+/// each echo took.
 pub fn echo(
     core: usize,
     target: Target,
     active: usize,
     lasting: Duration,
     clock: impl Fn() -> Duration + Send,
+    told: impl FnMut(Duration) + Send,
 ) -> Echoes {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             sys::pin(core).expect("the core exists and this process may use it");
             let mut peers = Peers::new(target, 0..active);
             peers.open(OPENING, |_| {});
-            let echoes = peers.echo(lasting, clock);
+            let echoes = peers.echo(lasting, clock, told);
             peers.reset();
             echoes
         });
@@ -123,6 +125,8 @@ struct Peer {
     back: u32,
     /// Messages that came back while it was measured.
     echoes: u32,
+    /// When the last message was sent.
+    sent: Instant,
     stage: Stage,
 }
 
@@ -203,7 +207,7 @@ impl Peers {
             _ => {}
         }
         self.epoll.add(socket.as_raw_fd(), READ_WRITE, place as u64)?;
-        self.all.push(Peer { socket, back: 0, echoes: 0, stage: Stage::Connecting });
+        self.all.push(Peer { socket, back: 0, echoes: 0, sent: Instant::now(), stage: Stage::Connecting });
         Ok(())
     }
 
@@ -230,11 +234,12 @@ impl Peers {
     }
 
     /// The closed loop: each echo is answered with the next message at once.
-    fn echo(&mut self, lasting: Duration, clock: impl Fn() -> Duration) -> Echoes {
+    fn echo(&mut self, lasting: Duration, clock: impl Fn() -> Duration, mut told: impl FnMut(Duration)) -> Echoes {
         let mut events = sys::no_events();
         // Every connection carries the same message but for its number at the start.
         let mut message = [b'.'; MESSAGE_BYTES];
         for place in 0..self.all.len() {
+            self.all[place].sent = Instant::now();
             self.send(place, number_of(place, &mut message));
         }
         let warm = Instant::now() + WARM_UP;
@@ -246,7 +251,12 @@ impl Peers {
                 let place = place as usize;
                 self.check_alive(place, flags);
                 if flags & libc::EPOLLIN as u32 != 0 && self.take_back(place, number_of(place, &mut message)) {
+                    let now = Instant::now();
+                    if began.is_some() {
+                        told(now - self.all[place].sent);
+                    }
                     self.all[place].echoes += 1;
+                    self.all[place].sent = now;
                     echoes += 1;
                     self.send(place, &message);
                 }

@@ -117,6 +117,13 @@ pub fn die_with_parent() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
 }
 
+/// Kills every process of a group, if it has any.
+pub fn kill_group(leader: u32) {
+    let Ok(group) = i32::try_from(leader) else { return };
+    // SAFETY: takes no pointer. It fails only when nobody is left.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+}
+
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -124,7 +124,7 @@ fn io_uring(host: &Host, _goal: &Goal) -> Finding {
     );
     let need = format!("Linux {}.{}, {} operations", OLDEST_KERNEL.0, OLDEST_KERNEL.1, ring::REQUIRED.len());
     match ring::probe() {
-        Ok(()) => Finding::fine(format!("{have}; probed"), need),
+        Ok(habits) => Finding::fine(format!("{have}; probed, {}", habits.work), need),
         Err(Error::Usage(why) | Error::Host(why) | Error::Peer(why) | Error::Bug(why)) => {
             Finding::fine(format!("{have}; {}: {}", why.saw, why.means), need)
                 .blocking_if(true)

@@ -1,13 +1,11 @@
-//! Kernels before 6.13 free the descriptor of a closed slot only once every operation that began
-//! before on the same ring has ended (the queue of `io_rsrc_node`s in io_uring/rsrc.c). A parked
-//! poll may stand for days, and whatever was closed meanwhile stays: its socket, about 4 kB, and
-//! 200 bytes for the wait. So when a ring has closed as many connections as a part of those it
-//! holds, all its polls are armed anew.
+//! Some kernels free the descriptor of a closed slot only once every operation that began before on
+//! the same ring has ended (`Habits::closed_slots_linger`). A parked poll may stand for days, and
+//! whatever was closed meanwhile stays: its socket, about 4 kB, and 200 bytes for the wait. So when
+//! a ring has closed as many connections as a part of those it holds, all its polls are armed anew.
 
 use super::{Lane, Net};
 use crate::error::Result;
 use crate::limits::REARMS_PER_PASS;
-use crate::ring;
 use crate::table::{Flags, Phase};
 use crate::token::{ConnId, Operation};
 
@@ -30,10 +28,10 @@ const LINGERING_ANYWAY: u32 = 64;
 impl<S: Default> Net<S> {
     /// A slot of this ring was closed.
     pub(super) fn lingers(&mut self, index: usize) {
-        if !ring::closed_slots_linger() {
+        let Lane { ring, table, lingering } = &mut self.lanes[index];
+        if !ring.habits().closed_slots_linger {
             return;
         }
-        let Lane { table, lingering, .. } = &mut self.lanes[index];
         lingering.closed += 1;
         let standing = table.slots() - table.free();
         if lingering.place.is_none() && lingering.closed > LINGERING_ANYWAY + standing / LINGERING {

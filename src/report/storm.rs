@@ -28,8 +28,8 @@ pub struct ShardStorm {
     /// Echo latencies of the survivors' messages from the intended start, by stage: `Before` are
     /// those answered before the storm began, `After` those to be sent after its end.
     pub echo: [Latency; 3],
-    /// When the last echo came that was slower than the slowest of the calm, from the storm's
-    /// start on; zero if there was none.
+    /// When the last echo came that was slower than the slowest of the calm, before
+    /// `limits::STORM_QUIET` without one, from the storm's start on; zero if there was none.
     pub absorbed: std::time::Duration,
     /// Victims that the server closed.
     pub closed_by_server: u64,
@@ -84,8 +84,8 @@ pub struct StormDocument {
     pub lost: u64,
     /// Connections that echoed something else.
     pub wrong: u64,
-    /// When the last echo came that was slower than the slowest before the storm, from the storm's
-    /// start on; 0 if there was none.
+    /// When the last echo came that was slower than the slowest before the storm, before a second
+    /// without one, from the storm's start on; 0 if there was none.
     pub absorbed_seconds: f64,
     /// The calm.
     pub before: StageDocument,
@@ -195,7 +195,7 @@ pub(super) fn text(out: &mut String, storm: &StormDocument) {
         seconds => {
             _ = writeln!(
                 out,
-                "absorbed after {seconds:.2} s: then came the last echo that was slower than the slowest before the storm"
+                "absorbed after {seconds:.2} s: no echo was slower than the slowest before the storm for a second then"
             )
         }
     }

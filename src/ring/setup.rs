@@ -1,14 +1,14 @@
 //! Opening a ring, and asking the host beforehand whether it lets us.
 
 use std::io;
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use io_uring::{IoUring, Probe, opcode};
 
 use super::Queues;
+use super::habits::{Habits, TaskWork, habits};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{AFTERLIFE, LOOK_AGAIN, NO_LINGERING_SINCE, OLDEST_KERNEL};
+use crate::limits::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::sys;
 
 /// Every kernel operation in use, probed at start-up.
@@ -26,10 +26,13 @@ pub const REQUIRED: [(u8, &str); 10] = [
 ];
 
 /// Opens an io_uring the way a shard needs it, or says why the host refuses.
-pub(super) fn open(queues: Queues) -> Result<IoUring> {
+pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-    builder.setup_cqsize(queues.completions);
+    builder.setup_single_issuer().setup_taskrun_flag().setup_submit_all().setup_cqsize(queues.completions);
+    match work {
+        TaskWork::Deferred => builder.setup_defer_taskrun(),
+        TaskWork::Cooperative => builder.setup_coop_taskrun(),
+    };
     let deadline = Instant::now() + AFTERLIFE;
     let uring = loop {
         match builder.build(queues.submissions) {
@@ -48,21 +51,16 @@ pub(super) fn open(queues: Queues) -> Result<IoUring> {
     Ok(uring)
 }
 
-/// Whether this kernel keeps the descriptor of a closed slot until every operation that began
-/// before on the same ring has ended.
-pub fn closed_slots_linger() -> bool {
-    static LINGER: LazyLock<bool> = LazyLock::new(|| sys::kernel_version(&sys::kernel_release()) < NO_LINGERING_SINCE);
-    *LINGER
-}
-
-/// Checks that this host lets this process use io_uring with every operation in `REQUIRED`.
-pub fn probe() -> Result<()> {
-    let uring = open(Queues { submissions: 8, completions: 16 })?;
+/// Checks that this host lets this process use io_uring with every operation in `REQUIRED`,
+/// and tells what rings do here.
+pub fn probe() -> Result<Habits> {
+    let habits = habits()?;
+    let uring = open(Queues { submissions: 8, completions: 16 }, habits.work)?;
     let mut probe = Probe::new();
     uring.submitter().register_probe(&mut probe).map_err(refused)?;
     let missing: Vec<&str> =
         REQUIRED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
+    if missing.is_empty() { Ok(habits) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
 }
 
 fn too_old(what: &str) -> Error {

@@ -5,6 +5,7 @@ use crate::sys::Doorbell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 const TINY: Queues = Queues { submissions: 8, completions: 16 };
 
@@ -14,8 +15,12 @@ fn token(slot: u32) -> Token {
 
 /// A ring with `count` accepted connections in its first slots, and their peers.
 fn connected(count: u32, queues: Queues) -> (Ring, Vec<TcpStream>) {
-    let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(count, queues, doorbell.raw()).unwrap();
+    connected_to(&Doorbell::new().unwrap(), count, queues, habits().unwrap())
+}
+
+/// The same, with a doorbell to listen to, and for a kernel of certain habits.
+fn connected_to(doorbell: &Doorbell, count: u32, queues: Queues, habits: Habits) -> (Ring, Vec<TcpStream>) {
+    let mut ring = Ring::new(count, queues, doorbell.raw(), habits).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peers = Vec::new();
     for slot in 0..count {
@@ -164,11 +169,60 @@ fn a_lasting_poll_stays_until_it_is_removed() {
     assert!(matches!(done[0].outcome, Outcome::Ready { armed: false }), "{done:?}");
 }
 
+/// A shard that sleeps is woken not only once, neither as this kernel wants its rings opened nor as
+/// others do.
+#[test]
+fn every_wake_up_rings() {
+    let found = habits().unwrap();
+    for work in [found.work, TaskWork::Cooperative] {
+        let doorbell = Doorbell::new().unwrap();
+        let (mut ring, mut peers) = connected_to(&doorbell, 1, TINY, Habits { work, ..found });
+        for round in 0..3 {
+            ring.poll(token(0), false).unwrap();
+            ring.enter().unwrap();
+            ring.wake_on_completion(true);
+            assert!(!ring.has_work(), "{work:?}, round {round}");
+            peers[0].write_all(b"x").unwrap();
+            assert!(doorbell.rings_within(Duration::from_secs(20)), "{work:?}, round {round}: silence");
+            assert!(ring.has_work(), "{work:?}, round {round}: rung for nothing");
+            ring.wake_on_completion(false);
+            ring.receive(token(0), Buffers::default().take()).unwrap();
+            gather(&mut ring, 2);
+        }
+    }
+}
+
+/// Whether or not the kernel keeps the descriptor of a closed slot while a poll waits, it lets go
+/// once that is removed.
+#[test]
+fn a_removed_poll_lets_closed_descriptors_go() {
+    let doorbell = Doorbell::new().unwrap();
+    let mut ring = Ring::new(2, TINY, doorbell.raw(), habits().unwrap()).unwrap();
+    let (idle, _its_writer) = std::io::pipe().unwrap();
+    let (closed, writer) = std::io::pipe().unwrap();
+    ring.put(0, &idle).unwrap();
+    ring.put(1, &closed).unwrap();
+    drop(closed);
+    ring.poll(token(0), false).unwrap();
+    ring.close(token(1), false).unwrap();
+    let mut done = Vec::new();
+    while !done.iter().any(|one: &Completion| matches!(one.outcome, Outcome::Closed)) {
+        done.extend(gather(&mut ring, 1));
+    }
+    ring.remove_poll(token(0)).unwrap();
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[..], [Completion { outcome: Outcome::Ready { armed: false }, .. }]), "{done:?}");
+    let mut broken = libc::pollfd { fd: writer.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    let woken = unsafe { libc::poll(&raw mut broken, 1, 20_000) };
+    assert_eq!((woken, broken.revents), (1, libc::POLLERR), "the descriptor is still open");
+}
+
 /// A socket that cannot be installed ends its dial with one completion, not with two, nor with none.
 #[test]
 fn a_failed_install_is_all_that_comes_of_a_dial() {
     let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(4, TINY, doorbell.raw()).unwrap();
+    let mut ring = Ring::new(4, TINY, doorbell.raw(), habits().unwrap()).unwrap();
     ring.dial(1_000_000, "127.0.0.1:9".parse().unwrap(), token(0)).unwrap();
     ring.poll(token(1), false).unwrap();
     // The poll of an empty slot fails behind it: whatever came of the dial is there by then.

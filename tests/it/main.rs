@@ -13,6 +13,7 @@ mod memory;
 mod options;
 mod report;
 mod steer;
+mod storm;
 mod support;
 mod tune;
 mod tuning;

@@ -400,7 +400,8 @@ pub fn has_merged_names(document: &Value) {
     }
 }
 
-fn has_client_names_and(document: &Value, more: &[&str]) {
+/// Checks the names of a client's result that has some more.
+pub fn has_client_names_and(document: &Value, more: &[&str]) {
     const OTHERS: [&str; 19] = [
         "requested",
         "live",

@@ -9,7 +9,7 @@ use crate::client::course::{Phase, Scenario, Storm};
 use crate::client::message::{Kind, compose};
 use crate::error::Result;
 use crate::latency::Latency;
-use crate::limits::{ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS};
+use crate::limits::{ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, STORM_QUIET};
 use crate::net::{Closing, Why};
 use crate::pace::Pace;
 use crate::plan::share;
@@ -130,7 +130,12 @@ impl Storming {
         self.echo[stage as usize].record_with_omitted(late, service, interval);
         match self.began {
             None => self.slowest = self.slowest.max(late),
-            Some(began) if late > self.slowest => self.absorbed = now.duration_since(began),
+            Some(began) if late > self.slowest => {
+                let last = (began + self.absorbed).max(self.ended.unwrap_or(now));
+                if now.duration_since(last) < STORM_QUIET {
+                    self.absorbed = now.duration_since(began);
+                }
+            }
             Some(_) => {}
         }
     }
@@ -239,12 +244,13 @@ impl Dialing {
             }
             let index = storm.own + storm.redialed;
             storm.redialed += 1;
+            self.is.progress.redialed.add(1);
             if !self.dial(net, index, intended)? {
                 // There is no slot yet: it is not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
+                self.is.progress.redialed.sub(1);
                 return Ok(Turn::Idle);
             }
-            self.is.progress.redialed.add(1);
         }
         Ok(Turn::Again)
     }

@@ -1,0 +1,145 @@
+//! Compares c1m with its peers: servers take turns, round by round, under the same clients.
+//!
+//! ```text
+//!  peers              the servers and how each is started
+//!  measures           what is measured, and how
+//!  samples            medians, ranges, ratios to ours
+//!  report ── chart    tables as Markdown and JSON; bars as SVG
+//!  compare reference  shared with the other benches: processes, quiet, epoll server and client
+//! ```
+
+mod chart;
+#[path = "../../../compare/mod.rs"]
+mod compare;
+mod measures;
+mod peers;
+#[path = "../../../reference/mod.rs"]
+mod reference;
+mod report;
+mod samples;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::{Parser, ValueEnum};
+
+use compare::OTHERS_LIMIT;
+use measures::Bench;
+use peers::{PEERS, Peer};
+use report::Report;
+use samples::Table;
+
+/// Compares c1m with its peers. Takes about half an hour, and both cores. The tables, the chart and
+/// every figure go into a folder of their own.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The folder of the programs; benches/peers/run names it.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    programs: PathBuf,
+    /// Small sizes and one round, to see that everything works; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; in each every peer has its turn, in the opposite order of the round before. 5 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Only these peers, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these measures, separated by commas; all by default.
+    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',', default_values = ["idle", "connect", "echo", "offered"])]
+    measure: Vec<Measure>,
+    /// Where the folder of results is made.
+    #[arg(long, value_name = "FOLDER", default_value = "target/peers")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measure {
+    /// Bytes, processor time of idleness and of closing, for each connection.
+    Idle,
+    /// Connections per second and how long each took.
+    Connect,
+    /// Echoes per second with one message in flight on each connection.
+    Echo,
+    /// How long an echo takes when 20,000 a second are offered.
+    Offered,
+}
+
+/// How much to run.
+pub struct Effort {
+    pub rounds: usize,
+    pub idle_connections: usize,
+    pub idle_time: Duration,
+    pub ramp_connections: usize,
+    /// Connections of the closed loop.
+    pub active: Vec<usize>,
+    /// Connections with an offered load.
+    pub offered: Vec<usize>,
+    pub lasting: Duration,
+}
+
+impl Effort {
+    fn of(arguments: &Arguments) -> Effort {
+        let rounds = arguments.rounds.map(|rounds| rounds as usize);
+        if arguments.quick {
+            return Effort {
+                rounds: rounds.unwrap_or(1),
+                idle_connections: 500,
+                idle_time: Duration::from_millis(500),
+                ramp_connections: 500,
+                active: vec![50],
+                offered: vec![50],
+                lasting: Duration::from_millis(500),
+            };
+        }
+        Effort {
+            rounds: rounds.unwrap_or(5),
+            // Both ends of as many are descriptors of this process once, to know what a bare socket takes.
+            idle_connections: 9_000,
+            idle_time: Duration::from_secs(5),
+            ramp_connections: 18_000,
+            active: vec![100, 10_000],
+            offered: vec![100, 10_000, 100_000],
+            lasting: Duration::from_secs(4),
+        }
+    }
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let peers = chosen(&arguments);
+    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
+    let folder = arguments.out.join(stamp);
+    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let bench = Bench::new(arguments.programs.clone(), folder.clone(), Effort::of(&arguments), peers);
+    let mut report = Report::new(arguments.quick, bench.effort.rounds);
+    let _turn = compare::our_turn();
+    for measure in &arguments.measure {
+        let tables: Vec<Table> = match measure {
+            Measure::Idle => vec![bench.idle()],
+            Measure::Connect => bench.connect(),
+            Measure::Echo => bench.echo(),
+            Measure::Offered => bench.offered(),
+        };
+        report.tables.extend(tables);
+        // After each, so that what is there is not lost when something later fails.
+        report.write(&folder);
+    }
+    println!("{}", report.text());
+    if report.disturbed() {
+        println!("other processes took more than {:.0} % of a core: preliminary", OTHERS_LIMIT * 100.0);
+    }
+    println!("written to {}: report.md, report.json, chart.svg", folder.display());
+}
+
+/// The peers that were asked for and are here.
+fn chosen(arguments: &Arguments) -> Vec<&'static Peer> {
+    for name in &arguments.only {
+        assert!(PEERS.iter().any(|peer| peer.name == name), "no peer is called {name}");
+    }
+    let wanted = |peer: &&Peer| {
+        // Ours is what the others are held against.
+        peer.name == "c1m" || arguments.only.is_empty() || arguments.only.iter().any(|name| name == peer.name)
+    };
+    PEERS.iter().filter(wanted).filter(|peer| peer.is_here(&arguments.programs)).collect()
+}

@@ -1,0 +1,370 @@
+//! What is measured on this machine: a server of its own for every run, at `SERVER`, clients beside it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use c1m::latency::Latency;
+use serde_json::Value;
+use socket2::SockRef;
+
+use crate::Effort;
+use crate::compare::{Others, Quiet, ServerProcess, thousands};
+use crate::peers::{Peer, on_cores};
+use crate::reference::client::{self, Target};
+use crate::reference::sys;
+use crate::samples::{Column, Sample, Table};
+
+/// Where every server listens: below the ephemeral ports, so that no client's socket can sit on them.
+const SERVER: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 23_000, ports: 100 };
+
+/// Connects in flight at once.
+const CONCURRENCY: usize = 512;
+
+/// Messages a second that are offered: what every peer can do on one core.
+const OFFERED: u64 = 20_000;
+
+/// Caches of file systems, which other programs move and no connection does.
+const FILES: [&str; 5] = ["ext4", "jbd2", "buffer_head", "radix_tree", "xfs"];
+
+/// What c1m's server is told to hold at most, its default.
+const MOST: usize = 1_000_000;
+
+/// Figures of one run, by the key of their column.
+type Figures = BTreeMap<&'static str, f64>;
+
+/// Why a peer failed in a run.
+type Failure = String;
+
+/// How long a connect or an echo may take before a peer has failed.
+const PATIENCE: &str = "60s";
+
+/// Cores of a server and of its clients.
+struct Placement {
+    name: &'static str,
+    server: &'static [usize],
+    client: &'static [usize],
+}
+
+const PLACEMENTS: [Placement; 2] = [
+    Placement { name: "server on one core, client on the other", server: &[0], client: &[1] },
+    Placement { name: "both on both cores", server: &[0, 1], client: &[0, 1] },
+];
+
+/// Everything that a measure needs.
+pub struct Bench {
+    pub programs: PathBuf,
+    pub folder: PathBuf,
+    pub effort: Effort,
+    pub peers: Vec<&'static Peer>,
+    open_files: usize,
+}
+
+impl Bench {
+    pub fn new(programs: PathBuf, folder: PathBuf, effort: Effort, peers: Vec<&'static Peer>) -> Bench {
+        let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+        Bench { programs, folder, effort, peers, open_files }
+    }
+
+    /// Memory and processor time of idle connections, and of closing them. The client's ends are bare
+    /// sockets of this process.
+    pub fn idle(&self) -> Table {
+        let wanted = self.effort.idle_connections;
+        let columns = [
+            ("user", "user bytes", 0),
+            ("kernel", "kernel bytes", 0),
+            ("fixed", "user MiB without any", 1),
+            ("idle", "idle CPU, ms/s", 2),
+            ("close", "close, µs CPU each", 2),
+        ];
+        let bare = bare_end(wanted);
+        self.table(
+            format!("{} idle connections, one core", thousands(wanted as f64)),
+            wanted,
+            &columns,
+            &[0],
+            |server, count| {
+                let (user, kernel) = (user_bytes(server), kernel_bytes());
+                let ends = dial(count);
+                let grown = user_bytes(server) - user;
+                let mut figures = Figures::from([("fixed", user / f64::from(1 << 20)), ("user", grown / count as f64)]);
+                if let (Some(before), Some(after), Some(bare)) = (kernel, kernel_bytes(), bare) {
+                    figures.insert("kernel", (after - before) / count as f64 - bare);
+                }
+                let cpu = server.cpu_time();
+                pause(self.effort.idle_time);
+                let idle = server.cpu_time() - cpu;
+                figures.insert("idle", idle.as_secs_f64() * 1e3 / self.effort.idle_time.as_secs_f64());
+                let cpu = server.cpu_time();
+                for end in &ends {
+                    SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
+                }
+                drop(ends);
+                figures.insert("close", (at_rest(server) - cpu).as_secs_f64() * 1e6 / count as f64);
+                Ok(figures)
+            },
+        )
+    }
+
+    /// A ramp by c1m's client, which measures each connect, and one by the plain epoll client.
+    pub fn connect(&self) -> Vec<Table> {
+        let wanted = self.effort.ramp_connections;
+        let columns = [
+            ("ours", "connects/s", 0),
+            ("p50", "p50 ms", 2),
+            ("p99", "p99 ms", 2),
+            ("p999", "p99.9 ms", 2),
+            ("foreign", "connects/s, epoll client", 0),
+        ];
+        let run = |placement: &Placement| {
+            let title = format!("Ramp of {} connections, {}", thousands(wanted as f64), placement.name);
+            self.table(title, wanted, &columns, placement.server, |_, count| {
+                let ours = self.c1m_client(placement.client, count, &["--hold", "0s"])?;
+                let latency = |name: &str| number(&ours["connect_latency_us"][name]) / 1e3;
+                // The server has seen all of these close: the client's resets leave nothing behind.
+                let seconds = client::ramp(placement.client, SERVER, count, CONCURRENCY);
+                Ok(Figures::from([
+                    ("ours", count as f64 / number(&ours["ramp_seconds"])),
+                    ("p50", latency("p50")),
+                    ("p99", latency("p99")),
+                    ("p999", latency("p999")),
+                    ("foreign", count as f64 / seconds),
+                ]))
+            })
+        };
+        PLACEMENTS.iter().map(run).collect()
+    }
+
+    /// The closed loop of the plain epoll client: each echo is answered with the next message.
+    pub fn echo(&self) -> Vec<Table> {
+        let columns = [("echo", "echoes/s", 0), ("p99", "p99 ms", 2), ("cpu", "server µs CPU each", 2)];
+        let mut tables = Vec::new();
+        for placement in &PLACEMENTS {
+            for &wanted in &self.effort.active {
+                let title = format!("Closed loop, {} active, {}", thousands(wanted as f64), placement.name);
+                tables.push(self.table(title, wanted, &columns, placement.server, |server, count| {
+                    Ok(self.closed_loop(placement.client, server, count))
+                }));
+            }
+        }
+        tables
+    }
+
+    /// One thread of the epoll client per core, each with its share of the connections.
+    fn closed_loop(&self, cores: &[usize], server: &ServerProcess, count: usize) -> Figures {
+        let share = |place: usize| count * (place + 1) / cores.len() - count * place / cores.len();
+        let lasting = self.effort.lasting;
+        let seen: Vec<_> = thread::scope(|scope| {
+            let run = |place: usize| {
+                let mut latency = Latency::new().expect("a histogram can be made");
+                let clock = || server.cpu_time();
+                let echoes =
+                    client::echo(cores[place], SERVER, share(place), lasting, clock, |took| latency.record(took));
+                assert!(echoes.least > 0.0, "a connection got no echo at all");
+                (echoes, latency)
+            };
+            let threads: Vec<_> = (0..cores.len()).map(|place| scope.spawn(move || run(place))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a client thread says why it failed")).collect()
+        });
+        let mut all = Latency::new().expect("a histogram can be made");
+        seen.iter().for_each(|(_, latency)| all.merge(latency).expect("histograms of one kind can be merged"));
+        let rate: f64 = seen.iter().map(|(echoes, _)| echoes.per_second).sum();
+        // Each thread saw the clock of the whole server during its own echoes.
+        let cpu = 1.0 / seen.iter().map(|(echoes, _)| 1.0 / echoes.clock_per_echo).sum::<f64>();
+        Figures::from([("echo", rate), ("p99", all.percentile(99.0) as f64 / 1e3), ("cpu", cpu * 1e6)])
+    }
+
+    /// The same load for all, by c1m's client; the latencies count from the intended instant.
+    pub fn offered(&self) -> Vec<Table> {
+        let columns = [("p99", "p99 ms", 2), ("p50", "p50 ms", 2), ("p999", "p99.9 ms", 2)];
+        let run = |&wanted: &usize| {
+            let placement = &PLACEMENTS[0];
+            let (rate, active) = (thousands(OFFERED as f64), thousands(wanted as f64));
+            let title = format!("{rate} echoes/s offered, {active} active, {}", placement.name);
+            self.table(title, wanted, &columns, placement.server, |_, count| {
+                let interval = Duration::from_micros(count as u64 * 1_000_000 / OFFERED).max(Duration::from_millis(1));
+                let hold = (interval * 2).max(self.effort.lasting);
+                let (interval, hold) = (format!("{}us", interval.as_micros()), format!("{}ms", hold.as_millis()));
+                let ours = self.c1m_client(placement.client, count, &["--interval", &interval, "--hold", &hold])?;
+                let latency = |name: &str| number(&ours["echo_latency_us"][name]) / 1e3;
+                assert!(ours["echo_source"] == "messages", "no messages were sent");
+                Ok(Figures::from([("p50", latency("p50")), ("p99", latency("p99")), ("p999", latency("p999"))]))
+            })
+        };
+        self.effort.offered.iter().map(run).collect()
+    }
+
+    /// Runs every peer in every round, in turns, each time with a new server.
+    fn table(
+        &self,
+        title: String,
+        wanted: usize,
+        columns: &[(&'static str, &'static str, usize)],
+        cores: &[usize],
+        mut run: impl FnMut(&ServerProcess, usize) -> Result<Figures, Failure>,
+    ) -> Table {
+        println!("{title}");
+        let columns = columns.iter().map(|&(key, title, decimals)| Column { key, title, decimals }).collect();
+        let mut table = Table {
+            title,
+            connections: wanted,
+            columns,
+            samples: Vec::new(),
+            left_out: Vec::new(),
+            failures: Vec::new(),
+        };
+        let fits: Vec<(&Peer, usize)> = self
+            .peers
+            .iter()
+            .filter_map(|&peer| match peer.holds(wanted, self.open_files) {
+                Some(count) => Some((peer, count)),
+                None => {
+                    table.left_out.push((peer.name, format!("nofile is {} here", thousands(self.open_files as f64))));
+                    None
+                }
+            })
+            .collect();
+        let quiet = Quiet::now();
+        for round in 0..self.effort.rounds {
+            let mut order = fits.clone();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for (peer, connections) in order {
+                let others = Others::now();
+                let server = ServerProcess::start(peer.command(&self.programs, SERVER, cores, MOST), SERVER);
+                let outcome = run(&server, connections);
+                let others = others.share_beside(server.cpu_time());
+                drop(server);
+                quiet.wait();
+                match outcome {
+                    Ok(mut figures) => {
+                        figures.entry("user").and_modify(|bytes| *bytes += peer.laid_out);
+                        let (main, title) = (figures[table.columns[0].key], table.columns[0].title);
+                        println!("  round {} {:<8} {main:>12.2} {title}", round + 1, peer.name);
+                        table.samples.push(Sample { peer: peer.name, round, connections, others, figures });
+                    }
+                    Err(why) => {
+                        println!("  round {} {:<8} failed: {why}", round + 1, peer.name);
+                        table.failures.push((peer.name, round, why));
+                    }
+                }
+            }
+        }
+        // The first round's order, whatever the round in which it ended.
+        table.samples.sort_by_key(|sample| sample.round);
+        table
+    }
+
+    /// Runs c1m's client with audits, and reads its result. A peer has failed if not every connection
+    /// stood to the end.
+    fn c1m_client(&self, cores: &[usize], count: usize, more: &[&str]) -> Result<Value, Failure> {
+        let file = self.folder.join("client.json");
+        let mut command = on_cores(cores, &self.programs.join("c1m"));
+        let (port, ports) = (SERVER.first_port.to_string(), SERVER.ports.to_string());
+        command.args(["client", "--target-ip", &SERVER.address.to_string(), "--port", &port, "--ports", &ports]);
+        command.args(["--connections", &count.to_string(), "--concurrency", &CONCURRENCY.to_string()]);
+        command.args(["--connect-timeout", PATIENCE, "--reply-timeout", PATIENCE]);
+        command.args(["--close", "rst", "--json"]).arg(&file).args(more);
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let said = || String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| {
+            panic!("{command:?} ({}), {}: {error}:\n{}", output.status, file.display(), said())
+        });
+        let _ = fs::remove_file(&file);
+        let result: Value = serde_json::from_str(&text).expect("--json writes JSON");
+        if output.status.success() && result["live"] == count {
+            return Ok(result);
+        }
+        Err(format!("of {count} connections {} stood, errors {}", result["live"], result["errors"]))
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Connects to every port in turn and has each connection echo a greeting, so that what a server
+/// makes on a connection's first message is there.
+fn dial(count: usize) -> Vec<TcpStream> {
+    let connect = |at: usize| {
+        let port = SERVER.first_port + (at % SERVER.ports) as u16;
+        let mut stream = TcpStream::connect((SERVER.address, port)).expect("the server listens");
+        let mut back = [0; 16];
+        let greeting = format!("greeting {at:>7}");
+        stream.write_all(greeting.as_bytes()).and_then(|()| stream.read_exact(&mut back)).expect("the server echoes");
+        assert!(back == greeting.as_bytes(), "connection {at} got other bytes than it sent");
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Bytes of user memory of all processes of a server: what is theirs alone, and their part of what
+/// they share.
+fn user_bytes(server: &ServerProcess) -> f64 {
+    let proportional = |process: PathBuf| {
+        let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:").map(str::to_owned));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    server.processes().into_iter().map(proportional).sum::<f64>() * 1024.0
+}
+
+/// Bytes of the kernel's objects in use, those of files left out, from /proc/slabinfo (name, active
+/// objects, objects, bytes of an object, …); none for those who may not read it.
+fn kernel_bytes() -> Option<f64> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let cache = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if FILES.iter().any(|name| line.starts_with(name)) {
+            return None;
+        }
+        Some(words.get(1)?.parse::<f64>().ok()? * words.get(3)?.parse::<f64>().ok()?)
+    };
+    Some(text.lines().skip(2).filter_map(cache).sum())
+}
+
+/// Bytes of the kernel's objects for one end of a connection that nobody watches: half of what both
+/// ends take in this process.
+fn bare_end(count: usize) -> Option<f64> {
+    let listeners: Vec<TcpListener> = (0..SERVER.ports)
+        .map(|at| TcpListener::bind((SERVER.address, SERVER.first_port + at as u16)).expect("the port is free"))
+        .collect();
+    let before = kernel_bytes()?;
+    let mut ends = Vec::with_capacity(2 * count);
+    for at in 0..count {
+        let listener = &listeners[at % listeners.len()];
+        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
+        ends.push(listener.accept().expect("a connection waits").0);
+    }
+    let grown = kernel_bytes()? - before;
+    for end in &ends {
+        SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
+    }
+    Some(grown / (2 * count) as f64)
+}
+
+/// Waits until a server has had nothing to do for a while, and tells the processor time that it has
+/// used.
+fn at_rest(server: &ServerProcess) -> Duration {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let mut before = server.cpu_time();
+    loop {
+        pause(Duration::from_millis(200));
+        let now = server.cpu_time();
+        // A server that prints figures is never quite at rest.
+        if now - before < Duration::from_millis(2) || Instant::now() > give_up {
+            return now;
+        }
+        before = now;
+    }
+}
+
+/// Lets time pass: what is measured is what happens meanwhile.
+fn pause(time: Duration) {
+    thread::sleep(time);
+}

@@ -1,0 +1,132 @@
+//! The tables as Markdown for people and as JSON for programs, and the chart beside them.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::chart;
+use crate::compare::{self, OTHERS_LIMIT, thousands};
+use crate::peers::PEERS;
+use crate::samples::{Column, Row, Spread, Table};
+
+/// The versions of what the peers are made of.
+const LOCK: &str = include_str!("../../Cargo.lock");
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    quick: bool,
+    rounds: usize,
+    host: String,
+    versions: String,
+    pub tables: Vec<Table>,
+}
+
+impl Report {
+    pub fn new(quick: bool, rounds: usize) -> Report {
+        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let host = format!("{cores} cores, {}, {}", model.map_or("unknown", |(_, model)| model), compare::host());
+        let mut versions: Vec<String> =
+            ["tokio", "monoio", "glommio"].iter().filter_map(|name| version(name)).collect();
+        versions.extend(std::env::var("PEER_VERSIONS").ok());
+        Report { quick, rounds, host, versions: versions.join(", "), tables: Vec::new() }
+    }
+
+    /// Whether other processes were at work in half of the runs of any table.
+    pub fn disturbed(&self) -> bool {
+        self.tables.iter().filter_map(Table::others).any(|others| others.median > OTHERS_LIMIT)
+    }
+
+    /// The tables.
+    pub fn text(&self) -> String {
+        let rounds = if self.rounds == 1 { "one round".to_owned() } else { format!("{} rounds in turns", self.rounds) };
+        let mut text = format!("{}; {}; median (range) of {rounds}\n", self.host, self.versions);
+        if self.quick {
+            text.push_str("\nA look with `--quick`: the figures mean nothing.\n");
+        }
+        for table in &self.tables {
+            text.push_str(&markdown(table));
+        }
+        text
+    }
+
+    /// Writes report.md, report.json and chart.svg.
+    pub fn write(&self, folder: &Path) {
+        let rows: Vec<Vec<Row>> = self.tables.iter().map(Table::rows).collect();
+        let document = json!({ "report": self, "rows": rows, "command": std::env::args().collect::<Vec<_>>() });
+        let document = serde_json::to_string_pretty(&document).expect("plain figures can be written as JSON");
+        let keep = |name: &str, text: &str| {
+            let file = folder.join(name);
+            fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        };
+        keep("report.md", &self.text());
+        keep("report.json", &document);
+        keep("chart.svg", &chart::svg(&self.tables));
+    }
+}
+
+fn version(package: &str) -> Option<String> {
+    let (_, behind) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    Some(format!("{package} {}", behind.split('"').next()?))
+}
+
+fn markdown(table: &Table) -> String {
+    let mut text = format!("\n**{}**\n\n| |", table.title);
+    for (place, column) in table.columns.iter().enumerate() {
+        let ratio = if place == 0 { " of c1m's |" } else { "" };
+        text.push_str(&format!(" {} |{ratio}", column.title));
+    }
+    text.push_str(&format!("\n|---|{}\n", "---|".repeat(table.columns.len() + 1)));
+    for row in table.rows() {
+        text.push_str(&line(&row, table));
+    }
+    for (peer, why) in &table.left_out {
+        text.push_str(&format!("| {} | {why} |{}\n", what(peer), " |".repeat(table.columns.len())));
+    }
+    for (peer, round, why) in &table.failures {
+        text.push_str(&format!("\nFailed in round {}: {}: {why}\n", round + 1, what(peer)));
+    }
+    if let Some(others) = table.others() {
+        text.push_str(&format!(
+            "\nOther processes: {:.0} % of a core, {:.0} % at worst.\n",
+            others.median * 100.0,
+            others.most * 100.0
+        ));
+    }
+    text
+}
+
+fn line(row: &Row, table: &Table) -> String {
+    let fewer = if row.connections < table.connections {
+        format!(" ({} connections)", thousands(row.connections as f64))
+    } else {
+        String::new()
+    };
+    let mut text = format!("| {}{fewer} |", what(row.peer));
+    for (place, (figure, column)) in row.figures.iter().zip(&table.columns).enumerate() {
+        text.push_str(&format!(" {} |", figure.map_or("unknown".to_owned(), |figure| spread(figure, column))));
+        if place == 0 {
+            let ratio = row.ratio.map_or(String::new(), |r| format!("{:.2} ({:.2}–{:.2})", r.median, r.least, r.most));
+            text.push_str(&format!(" {ratio} |"));
+        }
+    }
+    text + "\n"
+}
+
+fn what(name: &str) -> String {
+    let peer = PEERS.iter().find(|peer| peer.name == name);
+    peer.map_or(name.to_owned(), |peer| peer.what.to_owned())
+}
+
+fn spread(figure: Spread, column: &Column) -> String {
+    let write = |figure: f64| match column.decimals {
+        0 => thousands(figure),
+        decimals => format!("{figure:.decimals$}"),
+    };
+    let (middle, least, most) = (write(figure.median), write(figure.least), write(figure.most));
+    if least == most { middle } else { format!("{middle} ({least}–{most})") }
+}

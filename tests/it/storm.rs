@@ -1,0 +1,349 @@
+//! Storms through real servers: what they close, open and leave, and how servers, clients and
+//! their ends at any moment bear it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use c1m::sys::Resource;
+use serde_json::Value;
+use socket2::{SockFilter, SockRef};
+
+use crate::support::*;
+
+/// A storm that runs, and where its result goes.
+struct Storm {
+    running: Running,
+    dir: tempfile::TempDir,
+}
+
+/// What a storm came to.
+struct StormRun {
+    finished: Finished,
+    json: Value,
+}
+
+impl Storm {
+    /// Starts one with the words of `arguments`, short before and after unless they say otherwise.
+    fn start(at: &str, arguments: &str) -> Storm {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = c1m();
+        command.arg("storm").args(arguments.split_whitespace()).args(at.split_whitespace());
+        command.args(["--target-ip", "127.0.0.1", "--json"]).arg(dir.path().join("json"));
+        for (flag, value) in [("--calm", "300ms"), ("--after", "300ms"), ("--interval", "200ms")] {
+            if !arguments.contains(flag) {
+                command.args([flag, value]);
+            }
+        }
+        Storm { running: Running::start(command), dir }
+    }
+
+    /// Waits until it rages.
+    fn rages(&mut self) {
+        self.running.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
+    }
+
+    /// Waits for its end and its result, whose numbers must add up, as on every line before.
+    fn finish(self) -> StormRun {
+        let finished = self.running.wait();
+        let text = std::fs::read_to_string(self.dir.path().join("json")).unwrap();
+        let json: Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{}{}", finished.out, finished.err));
+        let run = StormRun { finished, json };
+        let parts = [run.number("live"), run.number("failed"), run.of_storm("closed"), run.number("not_tried")];
+        assert_eq!(run.number("requested") + run.of_storm("redialed"), parts.iter().sum::<u64>(), "{}", run.json);
+        let causes = run.json["errors"].as_object().unwrap().values();
+        assert_eq!(run.number("failed"), causes.map(|n| n.as_u64().unwrap()).sum::<u64>(), "{}", run.json);
+        assert_eq!(run.finished.code() == 0, run.json["complete"] == true, "{}", run.json);
+        run.finished.out.lines().filter(|line| line.contains(" to go ")).for_each(adds_up);
+        has_client_names_and(&run.json, &["storm"]);
+        run
+    }
+}
+
+/// Checks a line such as `storm 0.1s 30 = 20 live + 0 failed + 10 closed by the storm + 0 to go`.
+fn adds_up(line: &str) {
+    let number = |word: Option<&str>| word.unwrap().replace(',', "").parse::<u64>().unwrap();
+    let (all, parts) = line.split_once(" = ").unwrap();
+    let sum: u64 = parts.split(" + ").map(|part| number(part.split_whitespace().next())).sum();
+    assert_eq!(number(all.split_whitespace().last()), sum, "{line}");
+}
+
+impl StormRun {
+    fn number(&self, name: &str) -> u64 {
+        number(&self.json, name)
+    }
+
+    fn of_storm(&self, name: &str) -> u64 {
+        number(&self.json["storm"], name)
+    }
+
+    /// Checks that it ended well, with so many connections in each audit, and that the survivors
+    /// sent messages in every stage.
+    fn held(&self, audits: [u64; 2]) {
+        assert_eq!(self.finished.code(), 0, "{}{}", self.finished.out, self.finished.err);
+        let found = self.json["audits"].as_array().unwrap().iter();
+        let found: Vec<[u64; 3]> =
+            found.map(|audit| ["live", "lost", "wrong"].map(|name| number(audit, name))).collect();
+        assert_eq!(found, audits.map(|live| [live, 0, 0]), "{}", self.json);
+        assert_eq!([self.of_storm("lost"), self.of_storm("wrong"), self.number("failed")], [0, 0, 0], "{}", self.json);
+        for stage in ["before", "after"] {
+            assert!(number(&self.json["storm"][stage]["echo_latency_us"], "count") > 0, "{stage}: {}", self.json);
+        }
+    }
+}
+
+fn storm(server: &Server, arguments: &str) -> StormRun {
+    Storm::start(&server.at(), arguments).finish()
+}
+
+#[test]
+fn survivors_of_a_mass_disconnect_go_on() {
+    let server = Server::start(4, "--json -");
+    let pid = server.running.pid();
+    for (how, accepted) in [("", 3_000), ("--fin --share 500 --close-rate 2000", 6_000)] {
+        let run = storm(&server, &format!("disconnect --connections 3000 --server-pid {pid} {how}"));
+        let left = if how.is_empty() { 1_980 } else { 2_500 };
+        run.held([3_000, left]);
+        assert_eq!([run.of_storm("closed"), run.of_storm("survivors")], [3_000 - left, left], "{}", run.json);
+        assert_eq!([run.of_storm("closed_by_server"), run.of_storm("redialed")], [0, 0], "{}", run.json);
+        assert!(run.json["storm"]["server_cpu_us_per_closed"].is_f64(), "{}", run.json);
+        assert!(run.finished.out.contains("per closed connection"), "{}", run.finished.out);
+        assert_eq!(run.number("live"), left);
+        eventually("the server is empty", || last_stats(&server).is_some_and(|stats| stats == [0, accepted]));
+    }
+    let totals = server.stop().last_document();
+    assert_eq!(["accepted", "closed"].map(|name| number(&totals, name)), [6_000, 6_000], "{totals}");
+}
+
+/// Live and opened connections of a server that tells its events.
+fn last_stats(server: &Server) -> Option<[u64; 2]> {
+    let out = server.running.out();
+    let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let stats = events.rfind(|event| event["event"] == "stats")?;
+    Some(["live", "opened"].map(|name| number(&stats, name)))
+}
+
+#[test]
+fn everyone_who_reconnects_ends_live() {
+    let server = Server::start(4, "--json -");
+    let run = storm(&server, "reconnect --connections 3000 --share 40%");
+    run.held([3_000, 3_000]);
+    let storm = ["closed", "redialed", "stood_anew"].map(|name| run.of_storm(name));
+    assert_eq!(storm, [1_200, 1_200, 1_200], "{}", run.json);
+    assert_eq!(number(&server.stop().last_document(), "accepted"), 4_200);
+}
+
+/// More come and go than the server has slots for, beside those that stand.
+#[test]
+fn churn_leaves_no_slot_behind() {
+    let server = Server::start(4, "--json - --stats-interval 50ms --max-connections 3000");
+    let mut churn = Storm::start(&server.at(), "churn --connections 2000 --concurrency 50 --for 10m");
+    churn.rages();
+    eventually("every slot had many tenants", || last_stats(&server).is_some_and(|[_, opened]| opened > 8_000));
+    churn.running.signal(libc::SIGINT);
+    let run = churn.finish();
+    assert_eq!([run.number("failed"), run.of_storm("lost"), run.of_storm("wrong")], [0; 3], "{}", run.json);
+    assert!(run.number("live") >= 2_000 && run.of_storm("closed") >= 6_000 - 100, "{}", run.json);
+    eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
+    let totals = server.stop().last_document();
+    let counts = ["refused", "live"].map(|name| number(&totals, name));
+    assert!(counts == [0, 0] && totals["accepted"] == totals["closed"], "{totals}");
+}
+
+/// Pacing bounds how many there can be, however slow the machine.
+#[test]
+fn churn_keeps_its_rate() {
+    let server = Server::start(4, "");
+    let run = storm(&server, "churn --connections 100 --rate 500 --for 1s");
+    run.held([100, 100]);
+    assert!((1..=502).contains(&run.of_storm("redialed")), "{}", run.json);
+}
+
+/// They ask for 128 MiB; the server keeps `--max-pending` for each at most, and serves the others.
+#[test]
+fn slow_readers_take_a_bounded_memory() {
+    const VICTIMS: u64 = 500;
+    let server = Server::start(4, "--json - --max-connections 3000");
+    let idle = resident(server.running.pid());
+    let run = storm(&server, &format!("slow-readers --connections 1500 --share {VICTIMS} --payload 1024 --for 1s"));
+    run.held([1_500, 1_000]);
+    assert_eq!(run.of_storm("closed"), VICTIMS, "{}", run.json);
+    assert!(number(&run.json["storm"]["during"]["echo_latency_us"], "count") > 0, "{}", run.json);
+    let totals = server.stop().last_document();
+    // They did ask: more than all else that was sent, a hello, two tokens and some messages each.
+    assert!(number(&totals, "bytes") > VICTIMS * 16 * 1024, "{totals}");
+    let most = idle + VICTIMS * 64 * 1024 + (16 << 20);
+    assert!(number(&totals, "resident_bytes") < most, "{most} after {idle}: {totals}");
+}
+
+/// The memory of a process in bytes (VmRSS).
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn who_is_silent_stays_unless_the_server_closes_him() {
+    let server = Server::start(4, "");
+    let run = storm(&server, "silent --connections 1000 --share 10% --for 1s");
+    run.held([1_000, 900]);
+    assert_eq!([run.of_storm("closed"), run.of_storm("closed_by_server")], [100, 0], "{}", run.json);
+
+    // A server that closes whoever says nothing for a while.
+    let peer = Peer::start(|stream| {
+        let mut stream = stream.try_clone().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 1_024];
+            while let Ok(len @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..len]).is_err() {
+                    return;
+                }
+            }
+        });
+        false
+    });
+    let run = Storm::start(&peer.at(), "silent --connections 60 --share 20 --for 6s").finish();
+    run.held([60, 40]);
+    assert_eq!([run.of_storm("closed"), run.of_storm("closed_by_server")], [20, 20], "{}", run.json);
+    assert!(run.finished.out.contains("closed by the storm 20, 20 of them by the server"), "{}", run.finished.out);
+}
+
+/// A server that dies while its peers come and go: everything is accounted for, the client ends, and
+/// both start afresh at once.
+#[test]
+fn a_server_killed_in_a_storm_is_started_again_at_once() {
+    const SLOW: [&str; 2] = ["disconnect --close-rate 100", "reconnect --rate 3000 --close-rate 100"];
+    for scenario in SLOW {
+        let server = Server::start(4, "");
+        let mut running = Storm::start(&server.at(), &format!("{scenario} --connections 2000"));
+        running.rages();
+        let (at, port) = (server.at(), server.port);
+        drop(server);
+        let mut command = c1m();
+        command.args(server_arguments(port, 4, "").split_whitespace());
+        let mut again = Running::start(command);
+        again.until("a server on the same ports", |out| out.lines().any(|line| line == "ready"));
+        let run = running.finish();
+        assert_eq!(run.finished.code(), 1, "{}{}", run.finished.out, run.finished.err);
+        assert!(run.of_storm("lost") > 0 && run.of_storm("wrong") == 0, "{}", run.json);
+        Storm::start(&at, "disconnect --connections 500").finish().held([500, 330]);
+        again.signal(libc::SIGTERM);
+        assert_eq!(again.wait().code(), 0);
+    }
+}
+
+#[test]
+fn a_client_killed_in_a_storm_leaves_nothing_behind() {
+    let server = Server::start(4, "--json - --stats-interval 50ms --max-connections 2600");
+    let mut killed = Storm::start(&server.at(), "churn --connections 2000 --for 1m");
+    killed.rages();
+    drop(killed);
+    eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
+    storm(&server, "reconnect --connections 2500").held([2_500, 2_500]);
+}
+
+#[test]
+fn a_signal_ends_a_storm_in_order() {
+    let server = Server::start(4, "--json - --stats-interval 50ms");
+    let mut stopped = Storm::start(&server.at(), "slow-readers --connections 1000 --for 1m");
+    stopped.rages();
+    stopped.running.signal(libc::SIGINT);
+    let run = stopped.finish();
+    assert_eq!((run.finished.code(), run.json["stopped"].as_bool()), (1, Some(true)), "{}", run.json);
+    assert_eq!([run.number("live"), run.number("failed")], [1_000, 0], "{}", run.json);
+    eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
+}
+
+#[test]
+fn storms_that_make_no_sense_are_refused() {
+    let at = "--target-ip 127.0.0.1";
+    run(&format!("storm disconnect {at} --for 3s")).complains(2, &["--for with disconnect"]);
+    run(&format!("storm disconnect {at} --connections 10 --share 10")).complains(2, &["no survivor"]);
+    run(&format!("storm silent {at} --server-pid 4194305")).complains(2, &["no such process"]);
+    for arguments in ["storm", "storm hail", "storm silent --share 100%"] {
+        assert_eq!(run(&format!("{arguments} {at}")).code(), 2, "{arguments}");
+    }
+}
+
+#[test]
+fn a_storms_result_is_not_merged() {
+    let server = Server::start(2, "");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("storm.json");
+    let (at, name) = (server.at(), file.display());
+    let short = "--connections 50 --calm 100ms --after 100ms --interval 50ms";
+    assert_eq!(run(&format!("storm disconnect {at} --target-ip 127.0.0.1 {short} --json {name}")).code(), 0);
+    run(&format!("report merge {name}")).complains(2, &["is the result of a storm"]);
+}
+
+/// A drain closes 10,000 a second at least, a few at a time: who is not closed yet is served.
+#[test]
+fn a_drain_serves_those_that_it_has_not_closed_yet() {
+    const PEERS: usize = 6_000;
+    Resource::Files.raise().unwrap();
+    let server = Server::start(1, "--cores 1 --json -");
+    let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| connected(server.port)).collect();
+    streams.iter_mut().for_each(echoes);
+    server.running.signal(libc::SIGTERM);
+    let mut served = 0;
+    eventually("all are closed", || {
+        let left = streams.iter_mut().filter(|stream| !has_ended(stream));
+        let mut left: Vec<&mut TcpStream> = left.collect();
+        if left.len() < PEERS {
+            served += left.iter_mut().take(10).map(|stream| usize::from(is_served(stream))).sum::<usize>();
+        }
+        left.is_empty()
+    });
+    assert!(served > 0, "none was served between the first close and the last");
+    let finished = server.running.wait();
+    let totals = finished.last_document();
+    let counts = ["live", "live_at_stop", "closed"].map(|name| number(&totals, name));
+    assert_eq!((finished.code(), counts), (0, [0, PEERS as u64, PEERS as u64]), "{totals}");
+}
+
+/// Whether a message is echoed; the connection may be closed at any moment.
+fn is_served(stream: &mut TcpStream) -> bool {
+    let mut back = [0; 2];
+    stream.write_all(b"hi").and_then(|()| stream.read_exact(&mut back)).is_ok() && &back == b"hi"
+}
+
+fn has_ended(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let seen = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    match seen {
+        Ok(bytes) => bytes == 0,
+        Err(e) => e.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+/// A paced close cannot be faster than its pace; an unpaced one is the comparison.
+#[test]
+fn a_client_closes_at_its_rate() {
+    let server = Server::start(2, "");
+    let run = client(&format!("{} --connections 400 --cores 1 --close-rate 400", server.at()));
+    run.held(400);
+    // The first is due at once, the last after 399 / 400 s.
+    assert!(run.json["close_seconds"].as_f64().unwrap() >= 0.99, "{}", run.json);
+    let ended: Vec<&str> = run.finished.out.lines().filter(|line| line.starts_with("close ")).collect();
+    assert!(ended.len() > 1 && ended.last().unwrap().ends_with("400 closed"), "{ended:?}");
+}
+
+/// A peer that drops every packet, as one that lost its power: the server asks and closes it, and
+/// keeps the silent one that answers.
+#[test]
+fn keepalive_finds_who_vanished() {
+    let server = Server::start(1, "--keepalive 1s --json - --stats-interval 50ms");
+    let (mut here, mut gone) = (connected(server.port), connected(server.port));
+    echoes(&mut here);
+    echoes(&mut gone);
+    eventually("both stand", || last_stats(&server).is_some_and(|stats| stats == [2, 2]));
+    let drop_all = [SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0)];
+    SockRef::from(&gone).attach_filter(&drop_all).unwrap();
+    eventually("the one is closed", || last_stats(&server).is_some_and(|stats| stats == [1, 2]));
+    echoes(&mut here);
+}
