@@ -50,10 +50,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
-    let options = Options {
-        server_pid: Some(server.child.id()),
-        ..client_options(arguments, goal.connections)?
-    };
+    let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
     let mut watcher = Watcher { display: Display::new(quiet), server: server.seen.clone(), quiet };
     let summary = lead(&options, &mut files.logging(&mut watcher));
     let document = server.stop();
@@ -73,8 +70,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             words::bytes(figure("resident_bytes"))
         ));
     }
-    let server = serde_json::from_value(document.clone())
-        .map_err(|e| Error::bug(format!("the server's result: {e}")))?;
+    let server =
+        serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
     files.write_page(&result, Some(&server))?;
     if let Some(mut target) = files.json {
         target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;

@@ -1,9 +1,8 @@
 //! The files that a run writes beside what it prints: opened before it begins, so that a wrong path is
 //! told before a long run and not after.
 
-use std::io::LineWriter;
-use std::io::Write;
-use std::path::Path;
+use std::io::{LineWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::args::FileArguments;
@@ -26,7 +25,7 @@ pub struct Files {
 impl Files {
     /// Opens those that were asked for.
     pub fn open(arguments: &FileArguments) -> Result<Files> {
-        let open = |path: &Option<std::path::PathBuf>| path.as_deref().map(Target::open).transpose();
+        let open = |path: &Option<PathBuf>| path.as_deref().map(Target::open).transpose();
         Ok(Files {
             json: open(&arguments.json)?,
             log: arguments.hlog.as_deref().map(IntervalLog::open).transpose()?,
@@ -47,7 +46,7 @@ impl Files {
     /// Writes the page of a run, and what its server came to where that is known.
     pub fn write_page(&mut self, client: &ClientDocument, server: Option<&ServerDocument>) -> Result<()> {
         let Some(target) = &mut self.page else { return Ok(()) };
-        write_text(target, &html::client(client, server)?)
+        write_text(target, &html::page(&html::Run { client, server, notes: &[] })?)
     }
 }
 
@@ -72,8 +71,8 @@ impl IntervalLog {
     fn open(path: &Path) -> Result<IntervalLog> {
         let (name, into) = (path.display().to_string(), Target::open(path)?.into_writer());
         let made_by = format!("c1m {}", env!("CARGO_PKG_VERSION"));
-        let log = Log::begin(LineWriter::new(into), SystemTime::now(), &made_by)
-            .map_err(|e| incomplete_log(&name, &e))?;
+        let log =
+            Log::begin(LineWriter::new(into), SystemTime::now(), &made_by).map_err(|e| incomplete_log(&name, &e))?;
         Ok(IntervalLog { log, began: Instant::now(), name })
     }
 

@@ -247,9 +247,18 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
 /// What a file holds that is no use to us.
 const REDO: &str = "give what `c1m client --json` or `c1m demo --json` wrote";
 
-/// Reads a client's document from what `--json` wrote: the document alone, the `client` part of a
-/// demo's, or the end of a run's events. `name` tells in an error where the text comes from.
-pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
+/// What a file tells: a client's result, and its server's where the file has that too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// The client's, or that of several.
+    pub client: ClientDocument,
+    /// The server's.
+    pub server: Option<ServerDocument>,
+}
+
+/// Reads what `--json` wrote: a client's document alone, that of a demo or of the lab, or the end of a
+/// run's events. `name` tells in an error where the text comes from.
+pub fn read(text: &[u8], name: &str) -> Result<Results> {
     let read = || {
         let mut found = None;
         for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
@@ -257,14 +266,21 @@ pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
             found = value.get("event").is_none().then_some(value).or(found);
         }
         let mut value = found.ok_or("it holds no document")?;
-        let client = value.get_mut("client").map(Value::take);
-        let document: ClientDocument = serde_json::from_value(client.unwrap_or(value))
+        let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
+        // A server that is none of ours has counted other things.
+        let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
+        let client: ClientDocument = serde_json::from_value(client.unwrap_or(value))
             .map_err(|e| format!("it is not the result of a client: {e}"))?;
-        document.check()?;
-        Ok(document)
+        client.check()?;
+        Ok(Results { client, server })
     };
     // What the file says may be quoted there, and an error is one line.
     read().map_err(|why: String| Error::usage(name, why.replace(char::is_control, " "), REDO))
+}
+
+/// Reads a client's document from what `read` takes.
+pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
+    read(text, name).map(|results| results.client)
 }
 
 impl ClientDocument {

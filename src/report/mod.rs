@@ -1,8 +1,10 @@
 //! What a run came to, as plain data, and its renderings: data in, writer out.
 
 mod about;
+pub mod compare;
 pub mod doctor;
 pub mod hgrm;
+pub mod html;
 pub mod json;
 pub mod merge;
 mod storm;

@@ -6,9 +6,8 @@ use crate::words;
 const MARKS: f64 = 6.0;
 
 /// Steps between two marks of time, in seconds.
-const TIME_STEPS: [f64; 17] = [
-    0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0,
-];
+const TIME_STEPS: [f64; 17] =
+    [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0];
 
 /// One axis of a chart.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +75,8 @@ impl Axis {
     pub fn latency(least_us: u64, most_us: u64) -> Axis {
         let (least, most) = (least_us.max(1) as f64, most_us.max(2) as f64);
         let digits: &[f64] = if most / least > 300.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-        let steps: Vec<f64> = (0..11).flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power))).collect();
+        let steps: Vec<f64> =
+            (0..11).flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power))).collect();
         let low = steps.iter().rev().find(|step| **step <= least).copied().unwrap_or(1.0);
         let high = steps.iter().find(|step| **step >= most).copied().unwrap_or(1e10);
         let marks = steps.into_iter().filter(|step| (low..=high).contains(step));

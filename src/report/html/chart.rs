@@ -1,10 +1,10 @@
 //! One chart as inline SVG, drawn by plotters. Its colours are roles: each role has a colour of its own
 //! in the drawing, and the page's style says what that looks like in light, in dark and on paper.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
-use plotters::coord::combinators::BindKeyPoints;
-use plotters::coord::types::RangedCoordf64;
-use plotters::coord::combinators::WithKeyPoints;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -137,7 +137,30 @@ pub struct Chart {
     pub lines: Vec<Line>,
 }
 
-type Coordinates = Cartesian2d<WithKeyPoints<RangedCoordf64>, WithKeyPoints<RangedCoordf64>>;
+/// An axis as plotters takes it: marked where we say, and nowhere else.
+struct Scale(Axis);
+
+impl Ranged for Scale {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
+        let share = (value - self.0.low) / (self.0.high - self.0.low);
+        first + (share * f64::from(last - first)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // There are no marks between marks.
+        let wanted = !hint.weight().allow_light_points();
+        self.0.marks.iter().filter(|_| wanted).map(|(at, _)| *at).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.0.low..self.0.high
+    }
+}
+
+type Coordinates = Cartesian2d<Scale, Scale>;
 type Context<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Coordinates>;
 type Failed = DrawingAreaErrorKind<std::io::Error>;
 
@@ -160,15 +183,13 @@ impl Chart {
     fn draw(&self, area: &DrawingArea<SVGBackend, Shift>) -> std::result::Result<(), Failed> {
         let longest = self.y.marks.iter().map(|(_, words)| words.chars().count()).max().unwrap_or(0);
         let beside = (longest as f64 * f64::from(LETTERS) * LETTER_WIDTH) as i32 + 16;
-        let x = (self.x.low..self.x.high).with_key_points(self.x.marks.iter().map(|(at, _)| *at).collect());
-        let y = (self.y.low..self.y.high).with_key_points(self.y.marks.iter().map(|(at, _)| *at).collect());
         let mut chart = ChartBuilder::on(area)
             .margin_top(if self.bands.is_empty() { 10 } else { 26 } * FINE)
             .margin_right(24 * FINE)
             .margin_bottom(2 * FINE)
             .x_label_area_size(26 * FINE)
             .y_label_area_size(beside * FINE)
-            .build_cartesian_2d(x, y)?;
+            .build_cartesian_2d(Scale(self.x.clone()), Scale(self.y.clone()))?;
         self.draw_bands(&mut chart)?;
         self.draw_axes(&mut chart)?;
         self.draw_cells(&mut chart)?;
@@ -198,7 +219,6 @@ impl Chart {
             .disable_x_mesh()
             .axis_style(rule)
             .bold_line_style(rule)
-            .light_line_style(TRANSPARENT)
             .label_style(words)
             .set_all_tick_mark_size(4 * FINE)
             .x_label_formatter(&|at| self.x.words(*at))
@@ -218,7 +238,8 @@ impl Chart {
     /// The names of bands stand above the chart, where they have room.
     fn name_bands(&self, area: &DrawingArea<SVGBackend, Shift>, chart: &Context) -> std::result::Result<(), Failed> {
         let letters = (f64::from((LETTERS - 1) * FINE) * FONT_SCALE) as i32;
-        let style = ("sans-serif", letters).into_font().color(&Ink::Words.colour()).pos(Pos::new(HPos::Left, VPos::Bottom));
+        let style =
+            ("sans-serif", letters).into_font().color(&Ink::Words.colour()).pos(Pos::new(HPos::Left, VPos::Bottom));
         let mut free = i32::MIN;
         for band in &self.bands {
             let (left, top) = chart.backend_coord(&(band.start, self.y.high));

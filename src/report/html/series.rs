@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chart::Band;
 use crate::report::json::{ClientDocument, Latencies};
 use crate::report::{ShardSample, Timeline};
 
@@ -30,19 +31,34 @@ pub struct Track<'a> {
 
 /// Every timeline of a document.
 pub fn tracks(document: &ClientDocument) -> Vec<Track<'_>> {
-    let of = |name, result: &'_ ClientDocument| {
-        // Written so for the borrow's sake: a document's own, or its machines'.
-        result.timeline.as_ref().map(|timeline| (name, timeline))
-    };
-    let own = of("", document).into_iter().map(|(_, timeline)| ("", timeline));
+    let own = document.timeline.iter().map(|timeline| ("", timeline));
     let machines =
         document.machines.iter().filter_map(|one| Some((one.machine.as_str(), one.result.timeline.as_ref()?)));
     let all: Vec<(&str, &Timeline)> = own.chain(machines).collect();
-    let began = |all: &[(&str, &Timeline)]| all.iter().map(|(_, timeline)| timeline.began_unix_seconds).collect::<Vec<_>>();
-    let (first, last) =
-        began(&all).into_iter().fold((f64::MAX, 0f64), |(first, last), at| (first.min(at), last.max(at)));
-    let offset = |timeline: &Timeline| if last - first > CLOCKS_APART { 0.0 } else { timeline.began_unix_seconds - first };
+    let began = all.iter().map(|(_, timeline)| timeline.began_unix_seconds);
+    let (first, last) = began.fold((f64::MAX, 0f64), |(first, last), at| (first.min(at), last.max(at)));
+    let offset =
+        |timeline: &Timeline| if last - first > CLOCKS_APART { 0.0 } else { timeline.began_unix_seconds - first };
     all.into_iter().map(|(name, timeline)| Track { name, timeline, offset: offset(timeline) }).collect()
+}
+
+/// The phases. Of several machines, each phase lasts as long as on any of them, but not into the next.
+pub fn bands(tracks: &[Track]) -> Vec<Band> {
+    let mut bands: Vec<Band> = Vec::new();
+    for track in tracks {
+        for span in &track.timeline.phases {
+            let (start, end) = (track.offset + span.start, track.offset + span.end);
+            match bands.iter_mut().find(|band| band.name == span.phase && tracks.len() > 1) {
+                Some(band) => (band.start, band.end) = (band.start.min(start), band.end.max(end)),
+                None => bands.push(Band { name: span.phase.clone(), start, end }),
+            }
+        }
+    }
+    bands.sort_by(|a, b| a.start.total_cmp(&b.start));
+    for at in 1..bands.len() {
+        bands[at - 1].end = bands[at - 1].end.min(bands[at].start);
+    }
+    bands
 }
 
 /// The shards of a single client, or the machines of several.
