@@ -15,7 +15,8 @@ use hdrhistogram::serialization::interval_log::{
 use super::{Garbled, Latency};
 
 /// What a client measures over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Measure {
     /// Connects without a retransmission, from the intended start.
     Connect,
@@ -30,6 +31,16 @@ pub enum Measure {
 impl Measure {
     /// All of them.
     pub const ALL: [Measure; 4] = [Measure::Connect, Measure::Retransmitted, Measure::Audit, Measure::Echo];
+
+    /// What a person calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Measure::Connect => "connect latency",
+            Measure::Retransmitted => "retransmitted connects",
+            Measure::Audit => "echo latency (audits)",
+            Measure::Echo => "echo latency (messages)",
+        }
+    }
 
     /// The word with which its tags begin.
     pub fn name(self) -> &'static str {
@@ -100,6 +111,11 @@ impl<W: Write> Log<W> {
     pub fn end(mut self) -> io::Result<()> {
         self.into.flush()
     }
+}
+
+/// Whether a file claims to be an interval log; one of ours does in its first line.
+pub fn is_log(text: &[u8]) -> bool {
+    text.starts_with(b"#[")
 }
 
 /// Reads a log of ours: each series with its intervals merged.

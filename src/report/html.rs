@@ -2,18 +2,22 @@
 //! reader's system is, and fit for paper.
 //!
 //! ```text
-//!  page ── figures ── series    sections ── what each chart shows ── what is drawn over time
-//!  tables  chart ── axis        sections without a chart; one SVG ── its marks
+//!  page  logs          a run; interval logs
+//!  figures ── tables   what each chart shows; everything without a chart
+//!  series              what is drawn over time: shards, machines, all
+//!  chart ── axis       one drawing; its marks
 //! ```
 
 mod axis;
 mod chart;
 mod figures;
+mod logs;
 mod page;
 mod series;
 mod tables;
 
 use super::json::{ClientDocument, ServerDocument};
+use super::logs::LogsDocument;
 use crate::error::Result;
 
 /// What a page tells of.
@@ -30,4 +34,9 @@ pub struct Run<'a> {
 /// The page of a run. An error only if a histogram of a document is none.
 pub fn page(run: &Run) -> Result<String> {
     page::page(run)
+}
+
+/// The page of what interval logs hold: latencies, and nothing else.
+pub fn logs(document: &LogsDocument) -> Result<String> {
+    logs::page(document)
 }

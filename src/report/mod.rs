@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod hgrm;
 pub mod html;
 pub mod json;
+pub mod logs;
 pub mod merge;
 mod storm;
 pub mod text;

@@ -20,6 +20,9 @@ const WIDTH: i32 = 820;
 /// Its height.
 const HEIGHT: i32 = 300;
 
+/// Room for the marks beside it, at the least.
+const BESIDE: i32 = 84;
+
 /// Size of its letters in pixels, and how much of that a letter is wide on average.
 const LETTERS: i32 = 13;
 const LETTER_WIDTH: f64 = 0.56;
@@ -183,6 +186,8 @@ impl Chart {
     fn draw(&self, area: &DrawingArea<SVGBackend, Shift>) -> std::result::Result<(), Failed> {
         let longest = self.y.marks.iter().map(|(_, words)| words.chars().count()).max().unwrap_or(0);
         let beside = (longest as f64 * f64::from(LETTERS) * LETTER_WIDTH) as i32 + 16;
+        // Charts that stand one below the other begin at the same place, if their numbers are not too long.
+        let beside = beside.max(BESIDE);
         let mut chart = ChartBuilder::on(area)
             .margin_top(if self.bands.is_empty() { 10 } else { 26 } * FINE)
             .margin_right(24 * FINE)
@@ -235,7 +240,7 @@ impl Chart {
         chart.draw_series(fields).map(drop)
     }
 
-    /// The names of bands stand above the chart, where they have room.
+    /// A line where each band begins; its name stands above the chart, where it has room.
     fn name_bands(&self, area: &DrawingArea<SVGBackend, Shift>, chart: &Context) -> std::result::Result<(), Failed> {
         let letters = (f64::from((LETTERS - 1) * FINE) * FONT_SCALE) as i32;
         let style =
@@ -245,7 +250,8 @@ impl Chart {
             let (left, top) = chart.backend_coord(&(band.start, self.y.high));
             let (right, _) = chart.backend_coord(&(band.end.min(self.x.high), self.y.high));
             let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
-            area.draw(&PathElement::new(vec![(left, top - 6 * FINE), (left, top)], rule))?;
+            let (_, bottom) = chart.backend_coord(&(band.start, self.y.low));
+            area.draw(&PathElement::new(vec![(left, top - 6 * FINE), (left, bottom)], rule))?;
             let width = (band.name.chars().count() as f64 * f64::from(LETTERS * FINE) * LETTER_WIDTH) as i32;
             let begins = left + 4 * FINE;
             if begins >= free && begins + width <= right {

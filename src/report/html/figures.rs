@@ -16,6 +16,9 @@ use crate::words::count;
 /// Columns that a heat map has at most.
 const COLUMNS: f64 = 120.0;
 
+/// Phases that are told in words, at most.
+const PHASES_TOLD: usize = 12;
+
 /// Rows of a percentile curve per halving of the distance to 100 %.
 const TICKS: u32 = 5;
 
@@ -24,15 +27,15 @@ type Named = (String, Vec<(f64, f64)>);
 
 /// A chart with its words.
 struct Figure {
-    title: &'static str,
+    title: String,
     says: String,
     chart: Chart,
     keys: Vec<(Ink, String)>,
 }
 
 impl Figure {
-    fn new(title: &'static str, says: impl Into<String>, chart: Chart) -> Figure {
-        Figure { title, says: says.into(), chart, keys: Vec::new() }
+    fn new(title: &str, says: impl Into<String>, chart: Chart) -> Figure {
+        Figure { title: title.to_owned(), says: says.into(), chart, keys: Vec::new() }
     }
 
     /// Draws each line, and one of all together on top. Too many to tell apart share a colour.
@@ -99,7 +102,7 @@ impl<'a> OverTime<'a> {
         let mut figures = vec![self.live(), self.connects()];
         figures.extend(self.echoes());
         figures.extend(self.heat());
-        figures.extend([self.memory(), self.processors()].into_iter().flatten());
+        figures.extend([self.memory(), self.kernel_memory(), self.processors()].into_iter().flatten());
         let drawn = figures.iter().map(Figure::markup).collect::<Result<Vec<_>>>()?;
         Ok(html! { @for figure in drawn { (figure) } })
     }
@@ -121,8 +124,17 @@ impl<'a> OverTime<'a> {
 
     fn live(&self) -> Figure {
         let (each, all, most) = self.lines(|source| source.count(|shard| shard.live));
-        let says = format!("Connections that stand; at most {} at once.", count(most as u64));
+        let says = format!("Connections that stand; at most {} at once. {}", count(most as u64), self.phases());
         Figure::new("Live connections", says, self.chart(Axis::counts(most))).with(each, all)
+    }
+
+    /// How long each phase took, unless there are too many to read.
+    fn phases(&self) -> String {
+        if self.bands.is_empty() || self.bands.len() > PHASES_TOLD {
+            return String::new();
+        }
+        let phase = |band: &Band| format!("{} {:.1} s", band.name, band.end - band.start);
+        format!("Phases: {}.", self.bands.iter().map(phase).collect::<Vec<_>>().join(", "))
     }
 
     fn connects(&self) -> Figure {
@@ -133,7 +145,10 @@ impl<'a> OverTime<'a> {
 
     fn echoes(&self) -> Option<Figure> {
         let (each, all, most) = self.lines(|source| source.rate(|shard: &ShardSample| shard.echoes));
-        let says = format!("Messages of held connections whose echo came; at most {} in a second.", count(most as u64));
+        let says = format!(
+            "Echoes that came, of first bytes, of audits and of messages; at most {} in a second.",
+            count(most as u64)
+        );
         let figure = || Figure::new("Echoes per second", says, self.chart(Axis::counts(most)));
         (most > 0.0).then(|| figure().with(each, all))
     }
@@ -209,13 +224,23 @@ impl<'a> OverTime<'a> {
             vec![
                 ("server process", sample.server.as_ref().map(resident)),
                 ("client process", Some(resident(&sample.client))),
-                ("kernel objects (slab)", sample.host.map(|host| host.slab_bytes as f64)),
             ]
         });
         let most = highest(each.iter().map(|(_, points)| points));
-        let says =
-            "Resident memory of the processes, and the memory of kernel objects on their host, which sockets are.";
+        let says = "Resident memory of each process.";
         (most > 0.0).then(|| Figure::new("Memory", says, self.chart(Axis::bytes(most))).with(each, None))
+    }
+
+    fn kernel_memory(&self) -> Option<Figure> {
+        let mut each = self.processes(|sample| vec![("slab", sample.host.map(|host| host.slab_bytes as f64))]);
+        for (_, points) in &mut each {
+            let begin = points[0].1;
+            points.iter_mut().for_each(|(_, bytes)| *bytes = (*bytes - begin).max(0.0));
+        }
+        let most = highest(each.iter().map(|(_, points)| points));
+        let says = "How much the kernel's objects (slab) of the client's host grew since the run began. Sockets are \
+            such objects; a server on the same host has its own among them.";
+        (most > 0.0).then(|| Figure::new("Kernel memory", says, self.chart(Axis::bytes(most))).with(each, None))
     }
 
     fn processors(&self) -> Option<Figure> {
@@ -252,8 +277,9 @@ pub fn stages(storm: &StormDocument) -> Result<Option<Markup>> {
     percentiles("Echo latency in the storm", says, each, None)
 }
 
-fn percentiles(
-    title: &'static str,
+/// Percentile curves of latencies that have names, and of all together.
+pub fn percentiles(
+    title: &str,
     says: &str,
     each: Vec<(String, &LatencyDocument)>,
     all: Option<(String, &LatencyDocument)>,

@@ -15,8 +15,30 @@ const STYLE: &str = include_str!("style.css");
 
 /// The page of a run.
 pub fn page(run: &Run) -> Result<String> {
-    let style: String = Ink::every().map(Ink::style).collect();
     let over_time = OverTime::of(run.client).map(|all| all.markup()).transpose()?;
+    let body = html! {
+        (head(run))
+        main {
+            (tiles(run))
+            @match over_time {
+                Some(drawn) => (drawn),
+                None => p.note { "This result has no timeline, so nothing is drawn over time." },
+            }
+            (measured(run.client)?)
+            (storm(run.client)?)
+            (tables::failures(run.client, run.server))
+            @if let Some(audits) = tables::audits(run.client) { (audits) }
+            @if let Some(machines) = tables::machines(run.client) { (machines) }
+            @if let Some(server) = run.server { (tables::server(server)) }
+            (made(run))
+        }
+    };
+    Ok(whole(&headline(run.client), &body))
+}
+
+/// A page of this body, with the style that all have.
+pub fn whole(title: &str, body: &Markup) -> String {
+    let style: String = Ink::every().map(Ink::style).collect();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -24,29 +46,13 @@ pub fn page(run: &Run) -> Result<String> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { "c1m: " (headline(run.client)) }
+                title { "c1m: " (title) }
                 style { (PreEscaped(STYLE)) (PreEscaped(style)) }
             }
-            body {
-                (head(run))
-                main {
-                    (tiles(run))
-                    @match over_time {
-                        Some(drawn) => (drawn),
-                        None => p.note { "This result has no timeline, so nothing is drawn over time." },
-                    }
-                    (measured(run.client)?)
-                    (storm(run.client)?)
-                    (tables::failures(run.client, run.server))
-                    @if let Some(audits) = tables::audits(run.client) { (audits) }
-                    @if let Some(machines) = tables::machines(run.client) { (machines) }
-                    @if let Some(server) = run.server { (tables::server(server)) }
-                    (made(run))
-                }
-            }
+            body { (body) }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
 fn headline(client: &ClientDocument) -> String {

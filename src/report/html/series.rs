@@ -123,17 +123,23 @@ pub fn rate(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let span = last.0 - first.0;
     let apart = (span / 400.0).max(if span > 10.0 { 0.7 } else { span / 20.0 });
-    let mut steps = Vec::new();
-    let mut from = *first;
-    for (number, to) in points.iter().enumerate().skip(1) {
-        let is_last = number + 1 == points.len();
-        if to.0 - from.0 >= apart || (is_last && to.0 > from.0) {
-            let rate = ((to.1 - from.1) / (to.0 - from.0)).max(0.0);
-            steps.extend([(from.0, rate), (to.0, rate)]);
-            from = *to;
+    let mut ends = vec![*first];
+    for to in points {
+        if to.0 - ends[ends.len() - 1].0 >= apart {
+            ends.push(*to);
         }
     }
-    steps
+    // What is left belongs to the step before it.
+    match ends.len() {
+        1 => ends.push(*last),
+        steps => ends[steps - 1] = *last,
+    }
+    let step = |pair: &[(f64, f64)]| {
+        let ((from, before), (to, after)) = (pair[0], pair[1]);
+        let rate = ((after - before) / (to - from)).max(0.0);
+        [(from, rate), (to, rate)]
+    };
+    ends.windows(2).filter(|pair| pair[1].0 > pair[0].0).flat_map(step).collect()
 }
 
 /// The latencies of each shard or machine, with its name.

@@ -41,9 +41,13 @@ pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Markup {
 /// The percentiles of a latency, a row a shard or machine and one for all.
 pub fn latencies(document: &ClientDocument, which: Which) -> Markup {
     let of = if document.machines.is_empty() { "shard" } else { "machine" };
-    let mut rows: Vec<_> =
-        series::latencies(document).into_iter().map(|(name, one)| figures(name, which(one))).collect();
-    rows.push(figures("all".to_owned(), which(&document.latencies)));
+    let rows = series::latencies(document).into_iter().map(|(name, one)| (name, which(one)));
+    percentiles(of, rows.chain([("all".to_owned(), which(&document.latencies))]))
+}
+
+/// The percentiles of latencies that have names.
+pub fn percentiles<'a>(of: &str, rows: impl Iterator<Item = (String, &'a LatencyDocument)>) -> Markup {
+    let rows: Vec<_> = rows.map(|(name, one)| figures(name, one)).collect();
     let heads: Vec<&str> =
         [of, "count", "min"].into_iter().chain(PERCENTILES.map(|(_, name)| name)).chain(["max"]).collect();
     table(&heads, &rows)
