@@ -1,20 +1,21 @@
 """Compares .hlog and .hgrm with the JSON of the same run, by HdrHistogram's own package. Started by
 tests/readback."""
 
-import io
 import json
+import math
 import re
 import socket
 import subprocess
 import sys
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 HOUR_US, DIGITS = 3_600_000_000, 3
-FIGURES = {"p50": 50, "p90": 90, "p99": 99, "p999": 99.9, "p9999": 99.99}
+FIGURES = {name: Fraction(percent) for name, percent in [("p50", "50"), ("p90", "90"), ("p99", "99"), ("p999", "99.9"), ("p9999", "99.99")]}
 PORTS = 2
 
 
@@ -43,7 +44,9 @@ def logged(path):
     while (interval := reader.get_next_interval_histogram()) is not None:
         intervals += 1
         tag = interval.get_tag()
-        same("length of an interval", True, 0 < interval.get_end_time_stamp() - interval.get_start_time_stamp() < 10_000)
+        # Between two phases it may last less than the format's millisecond.
+        length = interval.get_end_time_stamp() - interval.get_start_time_stamp()
+        same(f"an interval of {length} ms", True, 0 <= length < 10_000)
         series.setdefault(tag, HdrHistogram(1, HOUR_US, DIGITS)).add(interval)
     reader.close()
     lines = sum(line.startswith("Tag=") for line in path.read_text().splitlines())
@@ -57,7 +60,10 @@ def check(what, document, histogram):
     if document["count"] == 0:
         return
     for name, percent in FIGURES.items():
-        same(f"{what}: {name}", document[name], histogram.get_value_at_percentile(percent))
+        # What that many percent do not exceed: the next whole rank, as in the Java original. The package
+        # would round to the nearest, so it is asked for the rank itself.
+        rank = math.ceil(percent * document["count"] / 100)
+        same(f"{what}: {name}", document[name], histogram.get_value_at_percentile(float(100 * rank / document["count"])))
     same(f"{what}: max", document["max"], histogram.get_highest_equivalent_value(histogram.get_max_value()))
 
 
@@ -85,16 +91,23 @@ def rows(text):
 
 
 def check_hgrm(client, path):
-    """The percentile file against the one that the reader writes of the JSON's histogram."""
-    theirs = io.BytesIO()
-    HdrHistogram.decode(client["connect_latency_us"]["histogram"]).output_percentile_distribution(theirs, 1_000.0, 5)
-    ours, theirs = rows(path.read_text()), rows(theirs.getvalue().decode())
-    same(f"{path.name}: rows", len(ours), len(theirs))
-    for our, their in zip(ours, theirs):
-        same(f"{path.name}: a row", our, their)
-    found = re.search(r"Max\s*=\s*([\d.]+), Total count\s*=\s*(\d+)", path.read_text())
-    same(f"{path.name}: count", client["connect_latency_us"]["count"], int(found.group(2)))
-    same(f"{path.name}: max", client["connect_latency_us"]["max"] / 1_000, float(found.group(1)))
+    """Each row of the percentile file against what the reader finds in the JSON's histogram. (The rows
+    that it would write itself stand at other percentiles: it steps more finely than the Java original.)"""
+    text, document = path.read_text(), client["connect_latency_us"]
+    histogram = HdrHistogram.decode(document["histogram"])
+    below = {step.value_iterated_to: step.total_count_to_this_value for step in histogram.get_recorded_iterator()}
+    ours = rows(text)
+    for value, quantile, total in ours:
+        # 12 digits are written of the quantile; where it lies on the edge between two ranks, either is right.
+        exact, most = quantile * document["count"], document["count"]
+        ranks = {min(most, max(1, math.ceil(exact + edge))) for edge in (-1e-6, 1e-6)}
+        theirs = {histogram.get_value_at_percentile(100 * rank / most) / 1_000 for rank in ranks}
+        same(f"{path.name}: value at {quantile}", value, value if value in theirs else theirs)
+        same(f"{path.name}: count up to {value}", total, below[round(value * 1_000)])
+    same(f"{path.name}: the last row", (1.0, document["count"]), ours[-1][1:])
+    found = re.search(r"Max\s*=\s*([\d.]+), Total count\s*=\s*(\d+)", text)
+    same(f"{path.name}: count", document["count"], int(found.group(2)))
+    same(f"{path.name}: max", document["max"] / 1_000, float(found.group(1)))
     print(f"{path.name}: {len(ours)} rows: the same")
 
 
@@ -116,7 +129,7 @@ def main(program):
             while "ready" not in (line := server.stdout.readline()):
                 same("the server's end", True, line != "")
             files = ["--json", f"{client}.json", "--hlog", f"{client}.hlog", "--histogram", f"{client}.hgrm"]
-            run(program, ["client", *few, "--interval", "200ms", *files])
+            run(program, ["client", "--target-ip", "127.0.0.1", *few, "--interval", "200ms", *files])
         finally:
             server.terminate()
             server.communicate()
