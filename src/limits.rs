@@ -116,7 +116,7 @@ pub const MAX_LATENCY_US: u64 = 3_600_000_000;
 /// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
 pub const LATENCY_DIGITS: u8 = 3;
 
-/// Samples over time that a result keeps: five minutes of one a second, 100 bytes each and as much for
+/// Samples over time that a result keeps: 75 seconds of four a second, 100 bytes each and as much for
 /// each shard. A longer run keeps every second one, and then every fourth.
 pub const TIMELINE_SAMPLES: usize = 300;
 

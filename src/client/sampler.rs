@@ -1,4 +1,4 @@
-//! Looks at a running client about once a second, from the leader's thread: counters, processes, and
+//! Looks at a running client a few times a second, from the leader's thread: counters, processes, and
 //! the intervals that its shards hand over. The shards do nothing for it on the data path.
 
 use std::sync::mpsc;

@@ -11,6 +11,9 @@ use crate::stats::ProgressSnapshot;
 /// Classes of connect latency for each power of ten.
 const CLASSES_PER_DECADE: u32 = 8;
 
+/// Seconds between two samples at first, so that a short run shows its course too.
+const FIRST_INTERVAL: f64 = 0.25;
+
 /// The largest bound of a class, as a power of ten in microseconds: 100 s.
 const DECADES: u32 = 8;
 
@@ -107,8 +110,9 @@ pub struct Connects {
 impl ShardSample {
     /// The sample of a shard's counts.
     pub fn of(progress: &ProgressSnapshot) -> ShardSample {
-        let ProgressSnapshot { live, failed, stood, echoes, .. } = *progress;
-        ShardSample { live, failed, stood, echoes }
+        let ProgressSnapshot { live, closed, failed, stood, echoes, .. } = *progress;
+        // In its last phase a client keeps count of what it closes apart.
+        ShardSample { live: live.saturating_sub(closed), failed, stood, echoes }
     }
 }
 
@@ -140,7 +144,7 @@ impl Timeline {
     pub fn begin(began_unix_seconds: f64) -> Timeline {
         Timeline {
             began_unix_seconds,
-            interval_seconds: 1.0,
+            interval_seconds: FIRST_INTERVAL,
             phases: Vec::new(),
             samples: Vec::new(),
             connect_bounds_us: bounds(),

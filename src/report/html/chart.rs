@@ -190,7 +190,7 @@ impl Chart {
         let beside = beside.max(BESIDE);
         let mut chart = ChartBuilder::on(area)
             .margin_top(if self.bands.is_empty() { 10 } else { 26 } * FINE)
-            .margin_right(24 * FINE)
+            .margin_right(38 * FINE)
             .margin_bottom(2 * FINE)
             .x_label_area_size(26 * FINE)
             .y_label_area_size(beside * FINE)
@@ -212,7 +212,10 @@ impl Chart {
             let corners = [(band.start, self.y.low), (band.end.min(self.x.high), self.y.high)];
             Rectangle::new(corners, Ink::Band.colour().filled())
         });
-        chart.draw_series(fields).map(drop)
+        chart.draw_series(fields)?;
+        let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
+        let begins = |band: &Band| PathElement::new(vec![(band.start, self.y.low), (band.start, self.y.high)], rule);
+        chart.draw_series(self.bands.iter().map(begins)).map(drop)
     }
 
     fn draw_axes(&self, chart: &mut Context) -> std::result::Result<(), Failed> {
@@ -240,7 +243,7 @@ impl Chart {
         chart.draw_series(fields).map(drop)
     }
 
-    /// A line where each band begins; its name stands above the chart, where it has room.
+    /// The names of bands stand above the chart, where they have room.
     fn name_bands(&self, area: &DrawingArea<SVGBackend, Shift>, chart: &Context) -> std::result::Result<(), Failed> {
         let letters = (f64::from((LETTERS - 1) * FINE) * FONT_SCALE) as i32;
         let style =
@@ -250,8 +253,7 @@ impl Chart {
             let (left, top) = chart.backend_coord(&(band.start, self.y.high));
             let (right, _) = chart.backend_coord(&(band.end.min(self.x.high), self.y.high));
             let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
-            let (_, bottom) = chart.backend_coord(&(band.start, self.y.low));
-            area.draw(&PathElement::new(vec![(left, top - 6 * FINE), (left, bottom)], rule))?;
+            area.draw(&PathElement::new(vec![(left, top - 6 * FINE), (left, top)], rule))?;
             let width = (band.name.chars().count() as f64 * f64::from(LETTERS * FINE) * LETTER_WIDTH) as i32;
             let begins = left + 4 * FINE;
             if begins >= free && begins + width <= right {

@@ -139,14 +139,14 @@ impl<'a> OverTime<'a> {
 
     fn connects(&self) -> Figure {
         let (each, all, most) = self.lines(|source| source.rate(|shard| shard.stood));
-        let says = format!("Connections that came to stand; at most {} in a second.", count(most as u64));
+        let says = format!("Connections that came to stand; at most {} per second.", count(most as u64));
         Figure::new("Connects per second", says, self.chart(Axis::counts(most))).with(each, all)
     }
 
     fn echoes(&self) -> Option<Figure> {
         let (each, all, most) = self.lines(|source| source.rate(|shard: &ShardSample| shard.echoes));
         let says = format!(
-            "Echoes that came, of first bytes, of audits and of messages; at most {} in a second.",
+            "Echoes that came, of first bytes, of audits and of messages; at most {} per second.",
             count(most as u64)
         );
         let figure = || Figure::new("Echoes per second", says, self.chart(Axis::counts(most)));
@@ -158,7 +158,8 @@ impl<'a> OverTime<'a> {
     fn heat(&self) -> Option<Figure> {
         let bounds = &self.tracks.first()?.timeline.connect_bounds_us;
         let same = || self.tracks.iter().filter(|track| track.timeline.connect_bounds_us == *bounds);
-        let interval = same().map(|track| track.timeline.interval_seconds).fold(0.0, f64::max);
+        // Shards hand over what they measured once a second, however often samples are taken.
+        let interval = same().map(|track| track.timeline.interval_seconds).fold(1.0, f64::max);
         let width = interval * (self.end / COLUMNS / interval).ceil().max(1.0);
         let mut counts: BTreeMap<(u64, usize), u64> = BTreeMap::new();
         for track in same() {

@@ -23,7 +23,7 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> Markup {
         div.wide tabindex="0" { table {
             thead { tr { @for head in heads { th scope="col" { (head) } } } }
             tbody { @for row in rows {
-                tr {
+                tr.all[row.first().is_some_and(|name| name == "all")] {
                     @for (at, cell) in row.iter().enumerate() {
                         @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
                     }
@@ -202,6 +202,6 @@ pub fn about(about: &About) -> Markup {
             ("memory", bytes(about.memory_bytes)),
             ("c1m", about.version.clone()),
         ]))
-        pre tabindex="0" { code { (about.typed()) } }
+        pre { code { (about.typed()) } }
     }
 }
