@@ -9,6 +9,9 @@ use crate::report::json::{ClientDocument, LatencyDocument, ServerDocument, Which
 use crate::report::{About, AuditResult, StormDocument};
 use crate::words::{bytes, count};
 
+/// Connections from which on what a process takes without any is little for each.
+const LARGE: u64 = 100_000;
+
 /// A time in microseconds, in the unit that reads best.
 pub fn time(us: u64) -> String {
     let text = crate::words::time(us);
@@ -130,7 +133,7 @@ fn walls(title: &str, walls: &[Explained]) -> Markup {
 
 /// What the server counted.
 pub fn server(server: &ServerDocument) -> Markup {
-    let each = server.resident_bytes.checked_div(server.peak_live).filter(|_| server.peak_live >= 1_000);
+    let each = server.resident_bytes.checked_div(server.peak_live).filter(|_| server.peak_live >= LARGE);
     let resident = match each {
         Some(each) => format!("{} ({} for each connection)", bytes(server.resident_bytes), bytes(each)),
         None => bytes(server.resident_bytes),
