@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use c1m::latency::Latency;
-use c1m::table::{Flags, Phase, Table};
+use c1m::table::Table;
 use c1m::token::{ConnId, Operation, Token};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -50,15 +50,14 @@ fn table(criterion: &mut Criterion) {
     });
     let mut full: Table<()> = Table::new(SLOTS);
     while let Some(slot) = full.claim(0) {
-        full.row_mut(slot).phase = Phase::Live;
+        full.row_mut(slot).life.stand();
     }
     let mut slots = scattered();
     criterion.bench_function("table: find a tenant, mark it busy and idle, 20,000 rows", |bencher| {
         bencher.iter(|| {
             let row = full.tenant(black_box(slots.next().unwrap_or(0)), 0)?;
-            row.flags.set(Flags::BUSY);
-            row.flags.clear(black_box(Flags::BUSY));
-            Some(row.flags)
+            black_box(&mut row.life).receive();
+            Some(black_box(&mut row.life).unbusy())
         });
     });
 }

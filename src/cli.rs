@@ -1,7 +1,7 @@
 //! The command line: what was typed, turned at once into plain options, and the commands that run
 //! them. The only place that prints.
 
-mod args;
+pub(crate) mod args;
 mod client;
 mod demo;
 mod display;
@@ -10,7 +10,7 @@ mod files;
 mod out;
 mod report;
 mod server;
-mod steer;
+pub(crate) mod steer;
 mod tune;
 
 use clap::Parser;

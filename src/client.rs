@@ -3,7 +3,7 @@
 
 mod course;
 mod driver;
-mod message;
+pub(crate) mod message;
 mod sampler;
 mod window;
 
@@ -361,8 +361,9 @@ impl Fleet {
 
     fn join(&mut self) -> Result<Vec<ShardSummary>> {
         let shards = std::mem::take(&mut self.shards);
-        let joined: Vec<_> = shards.into_iter().map(|(.., running)| running.join().flatten()).collect();
-        joined.into_iter().collect()
+        // All of them end, whichever failed.
+        let joined: Vec<_> = shards.into_iter().map(|(.., running)| running.join()).collect();
+        joined.into_iter().map(|joined| joined.and_then(|summary| summary)).collect()
     }
 
     /// Takes the shards through all phases; shards' results are filled in later.

@@ -248,9 +248,9 @@ impl Kernel {
         };
         let accounted = part.accounted && self.accounting;
         let packed = cache.pages as f64 * PAGE / cache.per_slab as f64;
-        let vector = if accounted { kmalloc(8 * cache.per_slab) / cache.per_slab as f64 } else { 0.0 };
+        let vector = if accounted { kmalloc(cache.per_slab.saturating_mul(8)) / cache.per_slab as f64 } else { 0.0 };
         // A charge is the object and its pointer (`obj_full_size` in mm/memcontrol.c).
-        let charged = if accounted { (cache.size + 8) as f64 } else { 0.0 };
+        let charged = if accounted { cache.size as f64 + 8.0 } else { 0.0 };
         PerEnd {
             host: packed + vector,
             hidden: if part.reclaimable { packed } else { 0.0 },
@@ -274,11 +274,11 @@ impl PerEnd {
 }
 
 /// What an allocation of `bytes` takes of its kmalloc slab's pages; the sizes that occur here
-/// have slabs of one page.
+/// have slabs of one page, and more than a page counts as one.
 fn kmalloc(bytes: u64) -> f64 {
     let classes = [8, 16, 32, 64, 96, 128, 192, 256];
-    let class = classes.into_iter().find(|class| *class >= bytes).unwrap_or(bytes.next_power_of_two());
-    PAGE / (4096 / class.min(4096)) as f64
+    let larger = || bytes.min(4096).next_power_of_two();
+    PAGE / (4096 / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
 }
 
 /// What a c1m process is made of, beside its connections.

@@ -42,6 +42,10 @@ const COMPRESSED_COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
 /// Bytes of the header within: what it is, the length of what follows, digits and bounds.
 const INNER_HEADER: usize = 40;
 
+/// Latencies that a histogram read from a text holds at most: no machine records so many in its life,
+/// and 65,536 such histograms merge without overflow, at which the library's sums would panic or wrap.
+const MOST_COUNTED: u64 = 1 << 48;
+
 /// Bytes of one count at most (ZigZag LEB128-64b9B).
 const COUNT_BYTES: usize = 9;
 
@@ -106,8 +110,13 @@ impl Latency {
             return Err(Garbled("it is too large"));
         }
         empty.fits(&plain)?;
-        let histogram = Deserializer::new().deserialize(&mut plain.as_slice());
-        histogram.map(Latency).map_err(|_| Garbled("its counts cannot be read"))
+        let histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|_| Garbled("its counts cannot be read"))?;
+        let mut counts = histogram.iter_recorded().map(|step| step.count_at_value());
+        match counts.try_fold(0, |sum: u64, count| sum.checked_add(count).filter(|sum| *sum <= MOST_COUNTED)) {
+            Some(_) => Ok(Latency(histogram)),
+            None => Err(Garbled("it counts more than anyone can have measured")),
+        }
     }
 
     /// Whether an unpacked histogram has our digits and bounds, and lengths and counts that the
@@ -300,6 +309,9 @@ mod tests {
             changed[at..at + bytes.len()].copy_from_slice(bytes);
             wrapped(&changed, 0)
         };
+        // 2^63 - 1 twice: together more than the library can add up.
+        let endless = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        let endless = [&plain[..4], &18u32.to_be_bytes(), &plain[8..INNER_HEADER], &endless, &endless].concat();
         let smallest = [&plain[..4], &9u32.to_be_bytes(), &plain[8..INNER_HEADER], &[0xff; 9]].concat();
         for (text, words) in [
             ("{}".to_owned(), "not base64"),
@@ -312,6 +324,7 @@ mod tests {
             (with(24, &u64::MAX.to_be_bytes()), "digits or bounds"),
             (wrapped(&vec![0; 1 << 26], 0), "too large"),
             (wrapped(&smallest, 0), "counts"),
+            (wrapped(&endless, 0), "than anyone"),
         ] {
             let told = Latency::decode(&text).unwrap_err().to_string();
             assert!(told.contains(words), "{told}, not {words}");

@@ -69,9 +69,13 @@ pub mod client;
 pub mod doctor;
 pub mod error;
 pub mod footprint;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
+pub mod fuzz;
 pub mod host;
 pub mod knobs;
 pub mod latency;
+pub mod life;
 pub mod limits;
 pub mod listener;
 pub mod net;

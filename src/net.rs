@@ -1,14 +1,7 @@
 //! The connections of one shard: its rings, tables, listeners and buffers, and what may be done
 //! with a connection. Knows no role and no protocol; `shard.rs` runs it.
 //!
-//! The life of a live connection, one data operation at a time:
-//!
-//! ```text
-//!   parked ──ready──▶ receiving ──bytes──▶ driver ──reply──▶ sending ──▶ parked
-//!     ▲                   │ nothing           │ nothing         │ short
-//!     └───────────────────┴───────────────────┘                 ▼
-//!                                                        parked send (slow reader)
-//! ```
+//! What a tenant of a slot may be, and what comes next for it, is `life.rs`; here it is done.
 //!
 //! A parked connection waits in one poll, armed when there was nothing left to receive and gone
 //! when it fires. A lasting (multishot) poll saves arming it for each message, but each close must
@@ -34,19 +27,21 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use crate::error::{Errno, Result};
+use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
-use crate::table::{Flags, Phase, Row, Table};
+use crate::table::{Row, Table};
 use crate::token::{ConnId, Operation, Token};
 
+pub use crate::life::How;
 use accepting::Listener;
 pub use closing::Closing;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
-pub use terms::{Admission, Gate, How, Level, NetPlan, Why};
+pub use terms::{Admission, Gate, Level, NetPlan, Why};
 
 /// One ring and its rows.
 pub(crate) struct Lane<S> {
@@ -59,7 +54,7 @@ impl<S: Default> Lane<S> {
     /// The connection in a slot, if one stands there.
     fn live(&self, index: usize, slot: u32) -> Option<ConnId> {
         let row = self.table.row(slot);
-        (row.phase == Phase::Live).then(|| ConnId::new(index, slot, row.generation))
+        row.life.is_live().then(|| ConnId::new(index, slot, row.generation))
     }
 }
 
@@ -82,7 +77,7 @@ pub struct Net<S> {
     gate: Gate,
     max_pending: usize,
     pub(crate) buffers: Buffers,
-    pending: HashMap<ConnId, Vec<u8>>,
+    pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
@@ -154,13 +149,7 @@ impl<S: Default> Net<S> {
 
     /// Whether the connection stands.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
-        self.row(conn).is_some_and(|row| row.phase == Phase::Live)
-    }
-
-    /// Whether bytes that came are for the driver: not once the connection's end was wished, as a
-    /// reply of several parts would lose some of them.
-    pub(crate) fn takes_bytes(&mut self, conn: ConnId) -> bool {
-        self.row(conn).is_some_and(|row| row.phase == Phase::Live && !row.flags.has(Flags::ENDING))
+        self.row(conn).is_some_and(|row| row.life.is_live())
     }
 
     /// The first live connection at or after a place, and the place after it; `None` at the end.
@@ -187,39 +176,33 @@ impl<S: Default> Net<S> {
     /// Sends bytes after those already on their way. A connection that is gone is passed over; one
     /// whose unsent bytes would exceed the limit is closed as a slow reader.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
-        if row.flags.has(Flags::ENDING) {
-            return Ok(());
+        match self.row(conn).map_or(Sending::Never, |row| row.life.sending()) {
+            Sending::Never => Ok(()),
+            Sending::Later => self.keep_for_later(conn, bytes),
+            Sending::Now if bytes.len() > self.max_pending => {
+                self.counters.slow_readers.add(1);
+                self.close(conn, How::Reset, Why::SlowReader)
+            }
+            Sending::Now => self.send_bytes(conn, Cow::Borrowed(bytes)),
         }
-        if row.flags.has(Flags::BUSY) {
-            return self.keep_for_later(conn, bytes);
-        }
-        if bytes.len() > self.max_pending {
-            self.counters.slow_readers.add(1);
-            return self.close(conn, How::Reset, Why::SlowReader);
-        }
-        self.send_bytes(conn, Cow::Borrowed(bytes))
     }
 
     /// Receives nothing more on a connection. An end of it is then only seen when sending.
     pub fn deafen(&mut self, conn: ConnId) {
-        self.set(conn, Flags::DEAF);
+        self.tell(conn, Life::deafen);
     }
 
     /// Whether bytes of a connection are on their way into the kernel.
     pub fn is_sending(&mut self, conn: ConnId) -> bool {
-        self.row(conn).is_some_and(|row| row.flags.any(Flags::BUSY.or(Flags::QUEUED)))
+        self.row(conn).is_some_and(|row| row.life.is_sending())
     }
 
     /// Closes a connection that stands; anything else is left alone. With `How::Fin`, one that has
     /// something in the kernel is closed when that is done, as `Why::Ours`.
     pub fn close(&mut self, conn: ConnId, how: How, why: Why) -> Result<()> {
-        let Some(row) = self.row(conn).filter(|row| row.phase == Phase::Live) else { return Ok(()) };
-        if how == How::Fin && row.flags.any(Flags::BUSY.or(Flags::QUEUED)) {
-            row.flags.set(Flags::ENDING);
+        if !self.row(conn).is_some_and(|row| row.life.close(how)) {
             return Ok(());
         }
-        row.phase = Phase::Closing;
         self.counters.live.sub(1);
         self.counters.closed.add(1);
         if let Some(admission) = &self.admission {
@@ -261,13 +244,12 @@ impl<S: Default> Net<S> {
         let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
         if !room {
-            row.phase = Phase::Closing;
             self.counters.refused.add(1);
             self.counters.refused_for_memory.add(u64::from(short));
             self.dismantle(conn, How::Reset)?;
             return Ok(false);
         }
-        row.phase = Phase::Live;
+        row.life.stand();
         row.link = 0;
         self.counters.live.add(1);
         self.counters.opened.add(1);
@@ -280,7 +262,7 @@ impl<S: Default> Net<S> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
         for _ in 0..self.waiting.len().min(BUFFERS_PER_RING) {
             if let Some(conn) = self.waiting.pop_front() {
-                self.go_on(conn)?;
+                self.learn(conn, |life| life.next())?;
             }
         }
         self.rearm_some()
@@ -288,62 +270,40 @@ impl<S: Default> Net<S> {
 
     /// A dial failed: take its slot apart.
     pub(crate) fn dial_failed(&mut self, conn: ConnId, errno: Errno) -> Result<()> {
-        let Some(row) = self.row(conn) else { return Ok(()) };
-        row.phase = Phase::Closing;
+        if self.row(conn).is_none() {
+            return Ok(());
+        }
         self.ended.push_back((conn, Why::NeverOpened(errno)));
         self.dismantle(conn, How::Now)
     }
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
-        if !armed && self.rearmed(conn)? {
-            return Ok(());
-        }
-        let Some(row) = self.row(conn) else { return Ok(()) };
-        if !armed {
-            row.flags.clear(Flags::POLLING.or(Flags::LASTING));
-        }
-        if row.phase != Phase::Live {
-            self.release_if_done(conn);
-            return Ok(());
-        }
-        row.flags.set(Flags::READABLE);
-        self.go_on(conn)
+        self.learn(conn, |life| life.fired(armed))
     }
 
     /// The data operation of a connection is over: go on with what waits.
     pub(crate) fn unbusy(&mut self, conn: ConnId) -> Result<()> {
-        let Some(row) = self.row(conn) else { return Ok(()) };
-        row.flags.clear(Flags::BUSY);
-        if row.phase != Phase::Live {
-            self.release_if_done(conn);
-            return Ok(());
-        }
-        if row.flags.has(Flags::QUEUED) {
-            row.flags.clear(Flags::QUEUED);
-            let bytes = self.pending.remove(&conn).unwrap_or_default();
-            return self.send_bytes(conn, Cow::Owned(bytes));
-        }
-        self.go_on(conn)
+        self.learn(conn, Life::unbusy)
     }
 
     /// Marks that there may be more to receive.
     pub(crate) fn mark_readable(&mut self, conn: ConnId) {
-        self.set(conn, Flags::READABLE);
+        self.tell(conn, Life::readable);
+    }
+
+    /// Whether bytes that came are for the driver.
+    pub(crate) fn takes_bytes(&mut self, conn: ConnId) -> bool {
+        self.row(conn).is_some_and(|row| row.life.takes_bytes())
     }
 
     /// Ends a receive with a reply from its buffer: sent at once, or, if the driver queued other
     /// bytes for the connection meanwhile, after those.
     pub(crate) fn reply_to_receive(&mut self, conn: ConnId, mut buffer: Buffer, range: Range<usize>) -> Result<()> {
-        let Some(row) = self.row(conn) else {
-            self.buffers.put(buffer);
-            return Ok(());
-        };
-        if row.phase == Phase::Live && !row.flags.has(Flags::QUEUED) {
-            return self.send_buffer(conn, buffer, range);
-        }
-        if row.phase == Phase::Live {
-            self.keep_for_later(conn, &buffer.bytes()[range])?;
+        match self.row(conn).map_or(Sending::Never, |row| row.life.replying()) {
+            Sending::Now => return self.send_buffer(conn, buffer, range),
+            Sending::Later => self.keep_for_later(conn, &buffer.bytes()[range])?,
+            Sending::Never => {}
         }
         self.buffers.put(buffer);
         self.unbusy(conn)
@@ -361,20 +321,17 @@ impl<S: Default> Net<S> {
 
     /// A cancel or a poll removal came while its target was running: once more, the slower way.
     pub(crate) fn cancel_again(&mut self, conn: ConnId) -> Result<()> {
-        let polling = self.row(conn).is_some_and(|row| row.phase == Phase::Closing && row.flags.has(Flags::POLLING));
-        if polling {
+        if self.row(conn).is_some_and(|row| row.life.must_lose_poll()) {
             return self.lanes[conn.ring()].ring.cancel(conn.token(Operation::Cancel), Operation::Poll);
         }
         Ok(())
     }
 
     /// The slot's descriptor is closed.
-    pub(crate) fn closed(&mut self, conn: ConnId) {
-        if let Some(row) = self.row(conn) {
-            row.flags.clear(Flags::FINISHING);
-            self.release_if_done(conn);
-            self.lingers(conn.ring());
-        }
+    pub(crate) fn closed(&mut self, conn: ConnId) -> Result<()> {
+        self.learn(conn, Life::closed)?;
+        self.lingers(conn.ring());
+        Ok(())
     }
 
     /// Gives back the slot of an accept that brought nothing.
@@ -397,9 +354,29 @@ impl<S: Default> Net<S> {
         self.lanes.get_mut(conn.ring())?.table.tenant(conn.slot(), conn.generation())
     }
 
-    fn set(&mut self, conn: ConnId, flags: Flags) {
+    /// Tells a tenant something that calls for nothing.
+    fn tell(&mut self, conn: ConnId, what: impl FnOnce(&mut Life)) {
         if let Some(row) = self.row(conn) {
-            row.flags.set(flags);
+            what(&mut row.life);
+        }
+    }
+
+    /// Tells a tenant what happened, and does what comes next for it.
+    fn learn(&mut self, conn: ConnId, what: impl FnOnce(&mut Life) -> Next) -> Result<()> {
+        match self.row(conn).map_or(Next::Rest, |row| what(&mut row.life)) {
+            Next::Rest => Ok(()),
+            Next::Receive => self.receive(conn),
+            Next::Park => self.arm(conn),
+            Next::ParkAnew => self.poll(conn, false),
+            Next::SendKept => {
+                let bytes = self.pending.remove(&conn).unwrap_or_default();
+                self.send_bytes(conn, Cow::Owned(bytes))
+            }
+            Next::End => self.close(conn, How::Fin, Why::Ours),
+            Next::Release => {
+                self.release(conn);
+                Ok(())
+            }
         }
     }
 
@@ -426,36 +403,26 @@ impl<S: Default> Net<S> {
         // The count stays below what is beyond its half.
         let lasting = row.link & 0xffff >= PARKED_OFTEN - 1;
         row.link += u32::from(!lasting);
-        row.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
+        self.poll(conn, lasting)
+    }
+
+    fn poll(&mut self, conn: ConnId, lasting: bool) -> Result<()> {
+        self.tell(conn, |life| life.park(lasting));
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
 
-    /// What an idle connection does next: receive if there may be bytes, else park.
-    fn go_on(&mut self, conn: ConnId) -> Result<()> {
-        let Some(row) = self.row(conn) else { return Ok(()) };
-        if row.phase != Phase::Live || row.flags.has(Flags::BUSY) {
-            return Ok(());
-        }
-        if row.flags.has(Flags::ENDING) {
-            return self.close(conn, How::Fin, Why::Ours);
-        }
-        if row.flags.has(Flags::DEAF) {
-            return Ok(());
-        }
-        if row.flags.has(Flags::READABLE) && self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
+    /// Receives what may be there, or waits until a buffer may be used for that.
+    fn receive(&mut self, conn: ConnId) -> Result<()> {
+        if self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
             self.waiting.push_back(conn);
             return Ok(());
         }
         let window = self.window;
         let Some(row) = self.row(conn) else { return Ok(()) };
-        if row.flags.has(Flags::READABLE) {
-            row.link = idle::heard(row.link, window);
-            row.flags.clear(Flags::READABLE);
-            row.flags.set(Flags::BUSY);
-            let buffer = self.buffers.take();
-            return self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer);
-        }
-        if row.flags.has(Flags::POLLING) { Ok(()) } else { self.arm(conn) }
+        row.link = idle::heard(row.link, window);
+        row.life.receive();
+        let buffer = self.buffers.take();
+        self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer)
     }
 
     /// Sends bytes of any length on a connection with nothing in the kernel.
@@ -465,7 +432,7 @@ impl<S: Default> Net<S> {
             buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
             return self.send_buffer(conn, buffer, 0..bytes.len());
         }
-        self.set(conn, Flags::BUSY);
+        self.tell(conn, Life::send);
         self.counters.bytes_out.add(bytes.len() as u64);
         self.park(conn, bytes.into_owned())
     }
@@ -475,7 +442,7 @@ impl<S: Default> Net<S> {
             self.buffers.put(buffer);
             return self.unbusy(conn);
         }
-        self.set(conn, Flags::BUSY);
+        self.tell(conn, Life::send);
         self.counters.bytes_out.add(range.len() as u64);
         self.lanes[conn.ring()].ring.send(conn.token(Operation::Send), buffer, range)
     }
@@ -492,37 +459,25 @@ impl<S: Default> Net<S> {
             return self.close(conn, How::Reset, Why::SlowReader);
         }
         pending.extend_from_slice(bytes);
-        self.set(conn, Flags::QUEUED);
+        self.tell(conn, Life::keep);
         Ok(())
     }
 
     /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.
     fn dismantle(&mut self, conn: ConnId, how: How) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
-        let polling = row.flags.has(Flags::POLLING);
-        let lasting = row.flags.has(Flags::LASTING);
-        row.flags.set(Flags::FINISHING);
-        row.flags.clear(Flags::QUEUED);
+        let polling = row.life.dismantle(how);
         if !self.pending.is_empty() {
             self.pending.remove(&conn);
         }
         let ring = &mut self.lanes[conn.ring()].ring;
         let token = conn.token(Operation::Close);
-        // A reset fires the poll by itself, which ends one that is not lasting. Finding a poll to
-        // remove it is what closing would spend most of its time on.
-        if polling && (lasting || how != How::Reset) {
+        if polling {
             ring.remove_poll(token)?;
         }
         if ring.has_parked_send(token) {
             ring.cancel(token, Operation::ParkedSend)?;
         }
         ring.close(token, how == How::Reset)
-    }
-
-    fn release_if_done(&mut self, conn: ConnId) {
-        let Some(row) = self.row(conn) else { return };
-        if row.phase == Phase::Closing && !row.flags.any(Flags::POLLING.or(Flags::BUSY).or(Flags::FINISHING)) {
-            self.release(conn);
-        }
     }
 }

@@ -372,20 +372,20 @@ impl Routes {
         (source, SocketAddr::new(target, port))
     }
 
-    /// Distinct (source, target, port) combinations.
+    /// Distinct (source, target, port) combinations; more than a u64 counts are as many as it does.
     pub fn tuples(&self) -> u64 {
-        (self.sources.len().max(1) * self.targets.len() * self.ports.count()) as u64
+        self.sources.len().max(1).saturating_mul(self.targets.len()).saturating_mul(self.ports.count()) as u64
     }
 
     /// Fails when `connections` need more source ports per combination than the host's ephemeral
     /// range offers (`ephemeral`, reserved ports taken off), with the arithmetic and the flag.
     pub fn fit(&self, connections: u64, ephemeral: u64) -> Result<()> {
-        let room = self.tuples() * ephemeral;
+        let room = self.tuples().saturating_mul(ephemeral);
         if connections <= room {
             return Ok(());
         }
         let sources = self.sources.len().max(1) as u64;
-        let per_source = ephemeral * (self.targets.len() * self.ports.count()) as u64;
+        let per_source = ephemeral.saturating_mul((self.targets.len() * self.ports.count()) as u64);
         let cure = match per_source {
             0 => "widen net.ipv4.ip_local_port_range".to_owned(),
             _ => format!(

@@ -4,9 +4,9 @@
 //!
 //! | operation | memory | owner while in the kernel | given back |
 //! |---|---|---|---|
-//! | `receive` | a `Buffer` | `Ring::receiving` | with its completion |
-//! | `send` | a `Buffer` | `Ring::sending` | with its completion, which only a short or failed send has; else by `finish_sends` |
-//! | `park_send` | a `Vec<u8>` | `Ring::parked` | freed with its completion |
+//! | `receive` | a `Buffer` | `Held` | with its completion |
+//! | `send` | a `Buffer` | `Held` | with its completion, which only a short or failed send has; else by `finish_sends` |
+//! | `park_send` | a `Vec<u8>` | `Held` | freed with its completion |
 //! | `dial` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
@@ -14,11 +14,11 @@
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
 mod habits;
+pub(crate) mod held;
 mod setup;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::RawFd;
@@ -34,6 +34,7 @@ use crate::error::{Errno, Error, Result};
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
+use held::Held;
 
 /// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.
 #[derive(Debug)]
@@ -130,13 +131,6 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    token: Token,
-    buffer: Buffer,
-    range: Range<usize>,
-}
-
 /// Memory that the kernel reads when it takes a submission, one place per submission entry.
 struct Arguments {
     places: Box<[(RawAddress, RawFd)]>,
@@ -164,10 +158,7 @@ impl Queues {
 pub struct Ring {
     uring: IoUring,
     queued: u32,
-    receiving: VecDeque<InFlight>,
-    sending: VecDeque<InFlight>,
-    submitted_sends: usize,
-    parked: HashMap<u64, Vec<u8>>,
+    held: Held,
     arguments: Arguments,
     habits: Habits,
 }
@@ -187,16 +178,8 @@ impl Ring {
             )
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
-        let mut ring = Ring {
-            uring,
-            queued: 0,
-            receiving: VecDeque::new(),
-            sending: VecDeque::new(),
-            submitted_sends: 0,
-            parked: HashMap::new(),
-            arguments: Arguments::new(queues.submissions),
-            habits,
-        };
+        let mut ring =
+            Ring { uring, queued: 0, held: Held::default(), arguments: Arguments::new(queues.submissions), habits };
         ring.wake_on_completion(false);
         Ok(ring)
     }
@@ -240,7 +223,7 @@ impl Ring {
         let entry = opcode::Recv::new(Fixed(token.slot), buffer.0.as_mut_ptr(), buffer.0.len() as u32)
             .flags(libc::MSG_DONTWAIT)
             .build();
-        self.receiving.push_back(InFlight { token, buffer, range: 0..0 });
+        self.held.receive(token, buffer);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -255,7 +238,7 @@ impl Ring {
             .build()
             .flags(Flags::SKIP_SUCCESS);
         self.make_room(1)?;
-        self.sending.push_back(InFlight { token, buffer, range });
+        self.held.send(token, buffer, range);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -266,8 +249,7 @@ impl Ring {
         let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        let former = self.parked.insert(token.pack(), bytes);
-        debug_assert!(former.is_none(), "two parked sends of one tenant");
+        self.held.park(token, bytes);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -278,12 +260,12 @@ impl Ring {
 
     /// Buffers that receives and sends in flight hold.
     pub fn buffers_held(&self) -> usize {
-        self.receiving.len() + self.sending.len()
+        self.held.buffers()
     }
 
     /// Whether the tenant has a parked send in the kernel.
     pub fn has_parked_send(&self, token: Token) -> bool {
-        !self.parked.is_empty() && self.parked.contains_key(&token.with(Operation::ParkedSend).pack())
+        self.held.has_parked(token.with(Operation::ParkedSend))
     }
 
     /// Queues the removal of the tenant's poll, which then completes as not armed.
@@ -363,7 +345,7 @@ impl Ring {
         self.queued = self.uring.submission().len() as u32;
         if self.queued == 0 {
             self.arguments.used = 0;
-            self.submitted_sends = self.sending.len();
+            self.held.submitted();
         }
         Ok(())
     }
@@ -378,7 +360,7 @@ impl Ring {
                 return Ok(());
             }
             for entry in filled.iter() {
-                let completion = self.decode(entry.user_data(), entry.result(), entry.flags())?;
+                let completion = self.held.decode(entry.user_data(), entry.result(), entry.flags())?;
                 into.push(completion);
             }
         }
@@ -389,11 +371,7 @@ impl Ring {
         if self.uring.submission().cq_overflow() {
             return; // the completion of a short send may be behind the overflow
         }
-        for sent in self.sending.drain(..self.submitted_sends) {
-            buffers.put(sent.buffer);
-            into.push(sent.token);
-        }
-        self.submitted_sends = 0;
+        self.held.finish_sends(buffers, into);
     }
 
     fn make_room(&mut self, entries: usize) -> Result<()> {
@@ -420,67 +398,6 @@ impl Ring {
         self.queued += entries.len() as u32;
         Ok(())
     }
-
-    fn decode(&mut self, user_data: u64, result: i32, flags: u32) -> Result<Completion> {
-        let token =
-            Token::unpack(user_data).ok_or_else(|| Error::bug(format!("completion with user data {user_data:#x}")))?;
-        let errno = Errno(-result);
-        let outcome = match token.operation {
-            Operation::Accept => accept_outcome(result),
-            Operation::Install if result < 0 => Outcome::InstallFailed(errno),
-            Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
-            Operation::Connect => Outcome::Connected,
-            Operation::Poll => Outcome::Ready { armed: cqueue::more(flags) },
-            Operation::Receive => self.received(token, result, flags)?,
-            Operation::Send => self.sent(token, result)?,
-            Operation::ParkedSend => {
-                let bytes = self.parked.remove(&user_data).map_or(0, |bytes| bytes.len());
-                match usize::try_from(result) {
-                    Ok(sent) if sent == bytes => Outcome::ParkedSent,
-                    Ok(_) => Outcome::ParkedSendFailed(Errno(libc::EPIPE)),
-                    Err(_) => Outcome::ParkedSendFailed(errno),
-                }
-            }
-            Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
-            Operation::Close => Outcome::Closed,
-            Operation::Install | Operation::Cancel | Operation::Reset => Outcome::Settled,
-        };
-        Ok(Completion { token, outcome })
-    }
-
-    fn received(&mut self, token: Token, result: i32, flags: u32) -> Result<Outcome> {
-        let buffer = take(&mut self.receiving, token)?.buffer;
-        Ok(match result {
-            0 => Outcome::End(buffer),
-            len if len > 0 => {
-                let len = len as usize;
-                Outcome::Received { more: len == buffer.0.len() || cqueue::sock_nonempty(flags), buffer, len }
-            }
-            _ if -result == libc::EAGAIN || -result == libc::EINTR => Outcome::Empty(buffer),
-            _ => Outcome::ReceiveFailed(buffer, Errno(-result)),
-        })
-    }
-
-    fn sent(&mut self, token: Token, result: i32) -> Result<Outcome> {
-        let before = self.sending.len();
-        let InFlight { buffer, range, .. } = take(&mut self.sending, token)?;
-        self.submitted_sends = self.submitted_sends.saturating_sub(before - self.sending.len());
-        Ok(match result {
-            sent if sent >= 0 => Outcome::SentShort(buffer, range.start + (sent as usize).min(range.len())..range.end),
-            _ if -result == libc::EAGAIN || -result == libc::EINTR => Outcome::SentShort(buffer, range),
-            _ => Outcome::SendFailed(buffer, Errno(-result)),
-        })
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        // Parked sends outlive the ring for a moment while the kernel tears it down: their bytes
-        // must not be freed under it.
-        for (_, bytes) in self.parked.drain() {
-            std::mem::forget(bytes);
-        }
-    }
 }
 
 impl Arguments {
@@ -497,37 +414,4 @@ impl Arguments {
         *place = (address, fd);
         (place.0.as_ptr(), place.0.length(), &raw const place.1)
     }
-}
-
-/// Takes the operation of `token` out of those in flight. The kernel completes them in order, so
-/// it is nearly always the first.
-fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
-    let at = in_flight.iter().position(|one| one.token == token);
-    at.and_then(|at| in_flight.remove(at))
-        .ok_or_else(|| Error::bug(format!("completion of {token:?}, which is not in flight")))
-}
-
-/// The errors of accept, each by what to do next. Those that the new connection brought along
-/// (accept(2), "Error handling") and our own cancel are no reason to wait; anything else would come
-/// again at once: no memory, no files, or something we do not know.
-fn accept_outcome(result: i32) -> Outcome {
-    let errno = Errno(-result);
-    let pause = !matches!(
-        errno.0,
-        libc::ECANCELED
-            | libc::EINTR
-            | libc::EAGAIN
-            | libc::ECONNABORTED
-            | libc::EPROTO
-            | libc::EPERM
-            | libc::ETIMEDOUT
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
-            | libc::ENETUNREACH
-    );
-    if result >= 0 { Outcome::Accepted } else { Outcome::AcceptFailed { errno, pause } }
 }

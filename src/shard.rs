@@ -25,6 +25,9 @@ use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::token::{ConnId, Token};
 
+#[cfg(test)]
+mod tests;
+
 /// How long the pump runs at most before it lets glommio look at its other tasks.
 const YIELD_EVERY: Duration = Duration::from_millis(1);
 
@@ -257,6 +260,10 @@ impl<D: Driver> Shard<D> {
 
     fn dispatch(&mut self, lane: usize, completion: Completion, now: Instant) -> Result<()> {
         let net = &mut self.net;
+        // Of a cancel that found nothing to do, perhaps because its tenant was gone already.
+        if matches!(completion.outcome, Outcome::Settled) {
+            return Ok(());
+        }
         let Some(conn) = net.owner(lane, &completion) else {
             return self.stale(completion.outcome);
         };
@@ -294,7 +301,7 @@ impl<D: Driver> Shard<D> {
             Outcome::ParkedSent => net.unbusy(conn)?,
             Outcome::ParkedSendFailed(errno) => self.broken(conn, None, Why::Broken(errno))?,
             Outcome::CancelTooLate => net.cancel_again(conn)?,
-            Outcome::Closed => net.closed(conn),
+            Outcome::Closed => net.closed(conn)?,
             // Its connect was cancelled without a completion of its own.
             Outcome::InstallFailed(errno) => net.dial_failed(conn, errno)?,
             Outcome::Settled => {}

@@ -1,81 +1,9 @@
 //! A ring's connection table: one small row a slot, and the list of free slots.
 //!
-//! The life of a slot:
-//!
-//! ```text
-//!            claim            open               close           release
-//!   FREE ───────────▶ OPENING ─────▶ LIVE ────────────▶ CLOSING ─────────▶ FREE
-//!                        └───────────────────────────▶─┘        generation + 1
-//! ```
-//!
-//! A row is released only when no operation of its tenant is left in the kernel, so a completion
-//! of an earlier tenant cannot exist; should one come all the same, its generation gives it away.
+//! A former tenant is known by its generation; see `life.rs` for what a tenant may be.
 
+use crate::life::Life;
 use crate::limits::KERNEL_SLOTS_PER_RING;
-
-/// Where a slot is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Phase {
-    /// Nobody's.
-    #[default]
-    Free,
-    /// An accept or a connect is in the kernel.
-    Opening,
-    /// A connection stands.
-    Live,
-    /// Its descriptor is being closed.
-    Closing,
-}
-
-/// What is known of a row beside its phase, one bit each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Flags(u16);
-
-impl Flags {
-    /// The poll is armed.
-    pub const POLLING: Flags = Flags(1);
-    /// A receive or a send is in the kernel; at most one at a time.
-    pub const BUSY: Flags = Flags(1 << 1);
-    /// There may be bytes to receive.
-    pub const READABLE: Flags = Flags(1 << 2);
-    /// Bytes wait in the shard to be sent after the send in the kernel.
-    pub const QUEUED: Flags = Flags(1 << 3);
-    /// A close waits in the kernel.
-    pub const FINISHING: Flags = Flags(1 << 4);
-    /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
-    pub const ENDING: Flags = Flags(1 << 6);
-    /// The poll is being removed, to be armed anew.
-    pub const REARMING: Flags = Flags(1 << 7);
-    /// Nothing is received any more: a slow reader on purpose.
-    pub const DEAF: Flags = Flags(1 << 8);
-    /// The poll is a lasting one.
-    pub const LASTING: Flags = Flags(1 << 5);
-
-    /// Whether every bit of `other` is set.
-    pub fn has(self, other: Flags) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether any bit of `other` is set.
-    pub fn any(self, other: Flags) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Sets the bits of `other`.
-    pub fn set(&mut self, other: Flags) {
-        self.0 |= other.0;
-    }
-
-    /// Clears the bits of `other`.
-    pub fn clear(&mut self, other: Flags) {
-        self.0 &= !other.0;
-    }
-
-    /// The bits of either.
-    pub const fn or(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-}
 
 /// One slot. 12 bytes, and the user's state.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,9 +14,7 @@ pub struct Row<S> {
     /// parked lately, see `net.rs`.
     pub link: u32,
     /// Where it is in its life.
-    pub phase: Phase,
-    /// What else is known.
-    pub flags: Flags,
+    pub life: Life,
     /// The state of the driver or the service.
     pub state: S,
 }
@@ -114,8 +40,7 @@ impl<S: Default> Table<S> {
         let row = |slot| Row {
             generation: 0,
             link: if slot + 1 < slots { slot + 1 } else { NONE },
-            phase: Phase::Free,
-            flags: Flags::default(),
+            life: Life::default(),
             state: S::default(),
         };
         Table { rows: (0..slots).map(row).collect(), free_head: if slots == 0 { NONE } else { 0 }, free: slots }
@@ -137,22 +62,15 @@ impl<S: Default> Table<S> {
         let row = self.rows.get_mut(slot as usize)?;
         self.free_head = row.link;
         self.free -= 1;
-        *row = Row {
-            generation: row.generation,
-            link,
-            phase: Phase::Opening,
-            flags: Flags::default(),
-            state: S::default(),
-        };
+        *row = Row { generation: row.generation, link, life: Life::opening(), state: S::default() };
         Some(slot)
     }
 
     /// Gives a slot back. Its next tenant gets another generation.
     pub fn release(&mut self, slot: u32) {
         let row = &mut self.rows[slot as usize];
-        debug_assert_ne!(row.phase, Phase::Free, "slot {slot} released twice");
-        row.phase = Phase::Free;
-        row.flags = Flags::default();
+        debug_assert!(!row.life.is_free(), "slot {slot} released twice");
+        row.life = Life::default();
         row.generation = row.generation.wrapping_add(1);
         row.state = S::default();
         row.link = self.free_head;
@@ -163,7 +81,7 @@ impl<S: Default> Table<S> {
     /// The row, if `generation` is its tenant.
     pub fn tenant(&mut self, slot: u32, generation: u32) -> Option<&mut Row<S>> {
         let row = self.rows.get_mut(slot as usize)?;
-        (row.generation == generation && row.phase != Phase::Free).then_some(row)
+        (row.generation == generation && !row.life.is_free()).then_some(row)
     }
 
     /// The row of a slot below `slots()`.
@@ -176,6 +94,9 @@ impl<S: Default> Table<S> {
         &self.rows[slot as usize]
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 //! made, so that `revert` restores exactly what was there, whatever happened in between.
 
 mod durable;
-mod state;
+pub(crate) mod state;
 
 use crate::error::{Complaint, Error, Result};
 use crate::host::Host;

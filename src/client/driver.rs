@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::message::{Kind, compose};
+use super::message::{Heard, Kind, compose, hear};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
 use crate::causes::{Cause, Causes};
@@ -128,13 +128,10 @@ impl Driver for Dialing {
         let number = self.is.number(index);
         let options = &self.is.options;
         compose(&mut self.scratch, kind, number, probe.round, &options.hello, options.payload);
-        let end = probe.got + data.len();
-        if self.scratch.get(probe.got..end) != Some(data) {
-            return self.wrong(net, conn);
-        }
-        probe.got = end;
-        if end == self.scratch.len() {
-            self.answered(net, conn, kind, key)?;
+        match hear(&self.scratch, &mut probe.got, data) {
+            Heard::Part => {}
+            Heard::Whole => self.answered(net, conn, kind, key)?,
+            Heard::Wrong => return self.wrong(net, conn),
         }
         Ok(Reply::Nothing)
     }

@@ -86,8 +86,8 @@ impl Host {
         let field = |name: &str| kilobytes(&meminfo, name);
         let free = field("MemFree:")?;
         let (low, reserve) = self.watermarks();
-        let cache = field("Active(file):").unwrap_or(0) + field("Inactive(file):").unwrap_or(0);
-        let usable = free.saturating_sub(reserve) + cache - (cache / 2).min(low);
+        let cache = field("Active(file):").unwrap_or(0).saturating_add(field("Inactive(file):").unwrap_or(0));
+        let usable = free.saturating_sub(reserve).saturating_add(cache - (cache / 2).min(low));
         let total = field("MemTotal:")?;
         let available = field("MemAvailable:").unwrap_or(usable);
         Some(Memory { total, free, available, usable, slab: field("Slab:").unwrap_or(0) })
@@ -99,8 +99,8 @@ impl Host {
             Some(text) => zone_reserves(&text),
             // The low and high watermarks are 5/4 and 6/4 of the minimum.
             None => {
-                let min = self.sysctl("vm.min_free_kbytes").unwrap_or(0) * 1024;
-                (min / 4 * 5, min / 2 * 3)
+                let min = self.sysctl("vm.min_free_kbytes").unwrap_or(0).saturating_mul(1024);
+                ((min / 4).saturating_mul(5), (min / 2).saturating_mul(3))
             }
         }
     }
@@ -120,10 +120,10 @@ impl Host {
             Hierarchy::V2 => {
                 let events = self.read_at(&folder.join("memory.events"))?;
                 let value = |line: &str| line.strip_prefix("max ").or(line.strip_prefix("oom "))?.parse::<u64>().ok();
-                Some(events.lines().filter_map(value).sum())
+                Some(events.lines().filter_map(value).fold(0, u64::saturating_add))
             }
         };
-        self.cgroup_folders("memory").into_iter().filter_map(hits).sum()
+        self.cgroup_folders("memory").into_iter().filter_map(hits).fold(0, u64::saturating_add)
     }
 
     fn memory_cgroup(&self, folder: &Path, hierarchy: Hierarchy) -> Option<MemoryCgroup> {
@@ -142,7 +142,7 @@ impl Host {
         };
         // v1 counts a group's children under names of their own.
         let cache = |name: &str| field(&format!("total_{name}")).or(field(name)).unwrap_or(0);
-        let cache = cache("inactive_file") + cache("active_file");
+        let cache = cache("inactive_file").saturating_add(cache("active_file"));
         let left = limit.saturating_sub(number(used)?.saturating_sub(cache));
         Some(MemoryCgroup { file: folder.join(name), hierarchy, limit, left })
     }
@@ -189,8 +189,8 @@ impl Host {
 
 /// Low watermarks and reserves of /proc/zoneinfo, summed over zones, in bytes.
 fn zone_reserves(text: &str) -> (u64, u64) {
-    let (mut low_sum, mut reserve_sum) = (0, 0);
-    let (mut low, mut high, mut managed) = (0, 0, 0);
+    let (mut low_sum, mut reserve_sum) = (0u64, 0u64);
+    let (mut low, mut high, mut managed) = (0u64, 0u64, 0u64);
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let (name, mut value) = (words.next(), || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0));
@@ -201,14 +201,15 @@ fn zone_reserves(text: &str) -> (u64, u64) {
             // The last of what counts here, in every zone.
             Some("protection:") => {
                 let digits = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-                reserve_sum += (digits.max().unwrap_or(0) + high).min(managed);
+                let reserve = digits.max().unwrap_or(0).saturating_add(high).min(managed);
+                reserve_sum = reserve_sum.saturating_add(reserve);
                 // A zone without pages has watermarks that hold nothing back.
-                low_sum += low.min(managed);
+                low_sum = low_sum.saturating_add(low.min(managed));
             }
             _ => {}
         }
     }
-    (low_sum * PAGE_BYTES, reserve_sum * PAGE_BYTES)
+    (low_sum.saturating_mul(PAGE_BYTES), reserve_sum.saturating_mul(PAGE_BYTES))
 }
 
 /// A line of /proc/cgroups that says the memory controller is on and has groups beside the root:

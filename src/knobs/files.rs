@@ -83,7 +83,10 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
     let wanted = largest(1 << 20, |more| !goal.needs(goal.connections, more).fit(more)) + 1;
     Finding::counted(have, need, holds, goal.connections).advise(
         host.may(Capability::SysResource),
-        format!("ulimit -Hn {} (LimitNOFILE= in a unit, --ulimit in a container)", wanted.max(limit.hard + 1)),
+        format!(
+            "ulimit -Hn {} (LimitNOFILE= in a unit, --ulimit in a container)",
+            wanted.max(limit.hard.saturating_add(1))
+        ),
     )
 }
 

@@ -59,7 +59,7 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("net.ipv4.ip_local_port_range", "");
     };
     let routes = goal.routes.tuples();
-    let room = routes * ports.count();
+    let room = routes.saturating_mul(ports.count());
     let have =
         format!("{} ({}) x {} routes = {}", count(ports.count()), span(&ports.range), count(routes), count(room));
     let each = goal.connections.div_ceil(routes);
@@ -75,7 +75,7 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     // What the server's end needs reserved is lost to the client's.
     let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
     let wider = widened(&kept, 2 * each);
-    let all = routes * SourcePorts { range: wider.clone(), ..ports.clone() }.count();
+    let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..ports.clone() }.count());
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
@@ -141,7 +141,7 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
     let (Some(sockets), Some(ports)) = (host.sockets(), host.source_ports()) else {
         return Finding::unknown("/proc/net/sockstat", "");
     };
-    let room = goal.routes.tuples() * ports.count();
+    let room = goal.routes.tuples().saturating_mul(ports.count());
     let crowded = room >= goal.connections && room - goal.connections < sockets.time_wait;
     let have = format!("{} in TIME_WAIT, {} in use", count(sockets.time_wait), count(sockets.in_use));
     let need = format!("{} free of {}", count(goal.connections), count(room));

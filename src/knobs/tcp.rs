@@ -115,7 +115,7 @@ pub const SYN_QUEUE: Wall = Wall {
         // counter of its own (tcp_conn_request): it is the drops that the other two do not explain.
         let explained = full.saturating_add(evidence.moved("ListenOverflows"));
         let unexplained = evidence.moved("ListenDrops").saturating_sub(explained);
-        let dropped = full + if evidence.peak.syn_cookies == Some(0) { unexplained } else { 0 };
+        let dropped = full.saturating_add(if evidence.peak.syn_cookies == Some(0) { unexplained } else { 0 });
         (dropped > 0).then(|| Complaint {
             saw: format!("{} SYNs dropped by a full SYN queue of this host", count(dropped)),
             means: "connections began faster than they were established".to_owned(),

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use super::{Level, Net};
 use crate::error::Result;
 use crate::limits::ACCEPT_PAUSE_MS;
-use crate::table::Phase;
 use crate::token::{ConnId, Operation, Token};
 
 /// A listening socket and the accepts in flight on it.
@@ -35,7 +34,7 @@ impl<S: Default> Net<S> {
         for lane in &mut self.lanes {
             for slot in 0..lane.table.slots() {
                 let row = lane.table.row(slot);
-                if row.phase == Phase::Opening {
+                if row.life.is_opening() {
                     let token = Token { slot, generation: row.generation, operation: Operation::Accept };
                     lane.ring.cancel(token, Operation::Accept)?;
                 }

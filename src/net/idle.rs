@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{How, Net, Why};
 use crate::error::Result;
 use crate::limits::{BUSY_WINDOW, CLOSES_PER_PASS};
-use crate::table::{Phase, Row};
+use crate::table::Row;
 use crate::token::ConnId;
 
 /// A row remembers 16 bits of the number of the window, so ages beyond half of that are ambiguous.
@@ -30,7 +30,7 @@ impl<S: Default> Net<S> {
     /// at least; all are found within two windows more. Returns the place to go on from.
     pub fn close_silent(&mut self, place: usize, rows: usize, timeout: Duration) -> Result<usize> {
         let windows = timeout.as_secs().div_ceil(BUSY_WINDOW.as_secs());
-        let silent = |row: &Row<S>, window| row.phase == Phase::Live && u64::from(age(row.link, window)) > windows;
+        let silent = |row: &Row<S>, window| row.life.is_live() && u64::from(age(row.link, window)) > windows;
         let mut closed = 0;
         for at in place..place + rows {
             let Some((lane, slot)) = self.locate(at) else { return Ok(0) };

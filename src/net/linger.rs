@@ -6,7 +6,6 @@
 use super::{Lane, Net};
 use crate::error::Result;
 use crate::limits::REARMS_PER_PASS;
-use crate::table::{Flags, Phase};
 use crate::token::{ConnId, Operation};
 
 /// What lingers in a ring.
@@ -53,27 +52,10 @@ impl<S: Default> Net<S> {
             };
             lingering.place = Some(slot);
             let row = table.row_mut(slot);
-            if row.phase == Phase::Live && row.flags.has(Flags::POLLING) && !row.flags.has(Flags::REARMING) {
-                row.flags.set(Flags::REARMING);
+            if row.life.rearm() {
                 ring.remove_poll(ConnId::new(index, slot, row.generation).token(Operation::Poll))?;
             }
         }
         Ok(())
-    }
-
-    /// A poll that is being armed anew has ended, or fired: the next one tells whether there is
-    /// something to receive. Returns whether that was it.
-    pub(super) fn rearmed(&mut self, conn: ConnId) -> Result<bool> {
-        let Some(row) = self.row(conn) else { return Ok(false) };
-        if !row.flags.has(Flags::REARMING) {
-            return Ok(false);
-        }
-        row.flags.clear(Flags::REARMING.or(Flags::POLLING).or(Flags::LASTING));
-        if row.phase != Phase::Live || row.flags.has(Flags::BUSY) {
-            return Ok(false);
-        }
-        row.flags.set(Flags::POLLING);
-        self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), false)?;
-        Ok(true)
     }
 }

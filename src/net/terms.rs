@@ -1,5 +1,5 @@
-//! The terms on which connections come and go: what a shard has room for, and how and why a
-//! connection ends.
+//! The terms on which connections come and go: what a shard has room for, and why a connection
+//! ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -78,18 +78,6 @@ impl Gate {
             _ => Level::Deaf,
         }
     }
-}
-
-/// How to close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
-    /// the side that closes first.
-    Fin,
-    /// FIN at once; what has not been sent is dropped.
-    Now,
-    /// At once: RST, nothing left behind.
-    Reset,
 }
 
 /// Why a connection ended.

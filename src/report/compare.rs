@@ -108,9 +108,12 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
     changes
 }
 
+/// One figure of what holds several.
+type Of<Whole, Value> = fn(&Whole) -> Value;
+
 fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
     let whole = |value| Figure { value, range: None };
-    let figures: [(&str, Unit, fn(&ClientDocument) -> f64); 5] = [
+    let figures: [(&str, Unit, Of<ClientDocument, f64>); 5] = [
         ("live", Unit::Count, |one| one.live as f64),
         ("failed", Unit::Count, |one| one.failed as f64),
         ("connects/s", Unit::Count, |one| one.connects_per_second),
@@ -121,7 +124,7 @@ fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
 }
 
 fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), which: Which) -> Vec<Change> {
-    let figures: [(&str, fn(&LatencyDocument) -> u64); 6] = [
+    let figures: [(&str, Of<LatencyDocument, u64>); 6] = [
         ("p50", |one| one.p50),
         ("p90", |one| one.p90),
         ("p99", |one| one.p99),
@@ -129,7 +132,7 @@ fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), 
         ("p99.99", |one| one.p9999),
         ("max", |one| one.max),
     ];
-    let change = |(figure, of): (&str, fn(&LatencyDocument) -> u64)| {
+    let change = |(figure, of): (&str, Of<LatencyDocument, u64>)| {
         let seen = |document: &ClientDocument| Figure {
             value: of(which(&document.latencies)) as f64,
             range: range(parts(document).into_iter().map(which).filter(|one| one.count > 0).map(|one| of(one) as f64)),

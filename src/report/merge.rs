@@ -127,6 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::json::{read_client, write};
+    use super::super::text;
     use super::*;
     use crate::causes::Cause;
     use crate::error::Errno;
@@ -231,6 +232,15 @@ mod tests {
             let mut together = connects[0].clone();
             together.merge(&connects[1]).unwrap();
             prop_assert_eq!(merged.latencies.connect, LatencyDocument::of(&together).unwrap());
+        }
+
+        /// What a machine is called comes from a file, and the standard library panics at a column of more
+        /// than 65,535.
+        #[test]
+        fn a_long_name_can_be_shown(a in result()) {
+            let name = "n".repeat(1 << 16);
+            let merged = merge(vec![named(&name, &a)]).unwrap();
+            prop_assert!(text::client(&merged).unwrap().contains(&name));
         }
 
         #[test]

@@ -12,6 +12,9 @@ use crate::words::{bytes, count, time};
 /// Width of the longest bar of a histogram, in characters.
 const BAR: usize = 40;
 
+/// Width of the column of names at most: they come from files, and formatting panics beyond 65,535.
+const WIDEST_NAME: usize = 64;
+
 /// A whole client run, or several machines' as one. Writing to a String cannot fail, so the results
 /// of `writeln!` are dropped.
 pub fn client(document: &ClientDocument) -> Result<String> {
@@ -123,7 +126,8 @@ pub(super) fn table(out: &mut String, title: &str, heading: &str, rows: Vec<(Str
     if rows.last().is_none_or(|(_, all)| all.count == 0) {
         return;
     }
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(heading.len() + 1);
+    let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let width = longest.clamp(heading.len() + 1, WIDEST_NAME);
     let _ = write!(out, "\n{title}\n{heading:>width$}  {:>11}  {:>8}", "count", "min");
     for (_, name) in PERCENTILES {
         let _ = write!(out, "  {name:>8}");

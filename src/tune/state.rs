@@ -135,7 +135,8 @@ impl State {
         };
         let refuse = |why: String, cure: &str| {
             let means = "it is not the state that this c1m tune writes, so nothing was changed";
-            Error::host(format!("{}: {why}", path.display()), means, cure)
+            // What the file says may be quoted there, and an error is one line.
+            Error::host(format!("{}: {}", path.display(), why.replace(char::is_control, " ")), means, cure)
         };
         let by_hand = "look at it; remove it if what it names is set back by hand";
         let document: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string(), by_hand))?;
@@ -146,7 +147,7 @@ impl State {
         let here = Place::here(host);
         if state.place.boot == here.boot && state.place.network != here.network {
             return Err(Error::host(
-                format!("{}: settings of {}", path.display(), state.place.network.unwrap_or_default()),
+                format!("{}: settings of {:?}", path.display(), state.place.network.unwrap_or_default()),
                 "they were made in another network namespace, so nothing was changed",
                 "run it there (nsenter, ip netns exec)",
             ));

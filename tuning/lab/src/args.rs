@@ -120,7 +120,7 @@ impl Plan {
 
     /// Memory of all machines in MiB.
     pub fn memory_mib(&self) -> u64 {
-        self.server.memory_mib + self.client.memory_mib * u64::from(self.clients)
+        self.client.memory_mib.saturating_mul(u64::from(self.clients)).saturating_add(self.server.memory_mib)
     }
 }
 

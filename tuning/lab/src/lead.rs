@@ -155,7 +155,7 @@ impl Lab {
     fn proof(&self, clients: &[usize]) -> Proof {
         let last = clients.iter().map(|place| self.machines[*place].audits.last().copied());
         let audits: Vec<_> = last.flatten().collect();
-        Proof { live: audits.iter().map(|audit| audit.live).sum(), audits, server: None }
+        Proof { live: audits.iter().map(|audit| audit.live).fold(0, u64::saturating_add), audits, server: None }
     }
 
     /// Waits until each of these guests is `done`; a wall, the deadline, a signal or `patience`

@@ -119,13 +119,13 @@ impl Machine {
     fn vital<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
         let mut vitals = Vitals::default();
         for (name, value) in words.filter_map(|word| word.split_once(':')) {
-            let Ok(kib) = value.parse::<u64>() else { return };
+            let Ok(bytes) = value.parse::<u64>().map(|kib| kib.saturating_mul(1024)) else { return };
             match name {
-                "MemTotal" => vitals.total = kib << 10,
-                "MemFree" => vitals.free = kib << 10,
-                "MemAvailable" => vitals.available = kib << 10,
-                "Slab" => vitals.slab = kib << 10,
-                "VmRSS" => vitals.resident = kib << 10,
+                "MemTotal" => vitals.total = bytes,
+                "MemFree" => vitals.free = bytes,
+                "MemAvailable" => vitals.available = bytes,
+                "Slab" => vitals.slab = bytes,
+                "VmRSS" => vitals.resident = bytes,
                 _ => {}
             }
         }
@@ -151,7 +151,8 @@ impl Machine {
 fn cache<'a>(words: impl Iterator<Item = &'a str>) -> Option<Cache> {
     let words: Vec<&str> = words.collect();
     let number = |at: usize| words.get(at)?.parse::<u64>().ok();
-    Some(Cache { name: (*words.first()?).to_owned(), objects: number(1)?, bytes: number(4)? * number(5)? * PAGE })
+    let pages = number(4)?.saturating_mul(number(5)?);
+    Some(Cache { name: (*words.first()?).to_owned(), objects: number(1)?, bytes: pages.saturating_mul(PAGE) })
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
 /// Refuses a run that would drive the host itself out of memory.
 fn check_memory(plan: &Plan) -> Result<()> {
-    let need = plan.memory_mib() + HOST_MEMORY_MIB;
+    let need = plan.memory_mib().saturating_add(HOST_MEMORY_MIB);
     // Every limit counts: this may be a container.
     let left = c1m::host::Host::here().memory_left();
     let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);

@@ -159,7 +159,7 @@ impl Report {
             setting,
             requested: plan.connections(),
             live,
-            failed: lab.machines.iter().skip(1).map(|client| client.failed).sum(),
+            failed: lab.machines.iter().skip(1).map(|client| client.failed).fold(0, u64::saturating_add),
             held,
             verdict,
             last_lines: place.map(|place| lab.tail(place)).unwrap_or_default(),
@@ -213,7 +213,7 @@ fn verdict(
         }
     }
     if let Some(survivors) = &story.survivors {
-        let lost: u64 = survivors.audits.iter().map(|audit| audit.lost + audit.wrong).sum();
+        let lost = survivors.audits.iter().flat_map(|audit| [audit.lost, audit.wrong]).fold(0, u64::saturating_add);
         if lost > 0 {
             short.push(format!("{} connections of the others did not survive the kill", count(lost)));
         }
@@ -249,7 +249,9 @@ fn clients(lab: &Lab) -> Result<Option<ClientDocument>> {
 fn memory(server: &Machine, peak: Vitals, live: u64) -> Memory {
     let mut growth = BTreeMap::new();
     if let ([before, .., after], true) = (server.caches.as_slice(), live > 0) {
-        let sum = |caches: &[Cache], name: &str| caches.iter().filter(|c| c.name == name).map(|c| c.bytes).sum::<u64>();
+        let sum = |caches: &[Cache], name: &str| {
+            caches.iter().filter(|c| c.name == name).map(|c| c.bytes).fold(0, u64::saturating_add)
+        };
         for cache in after {
             let grown = sum(after, &cache.name) as f64 - sum(before, &cache.name) as f64;
             growth.insert(cache.name.clone(), grown / live as f64);

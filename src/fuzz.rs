@@ -1,0 +1,496 @@
+//! What must hold of whatever comes in from outside: a property for each kind of it.
+//!
+//! `fuzz/` looks for bytes that break one, led by coverage. The tests at the end try the seeds that
+//! stand there, as they are and spoiled, with any toolchain. Built for these two alone.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Parser;
+
+use crate::causes::{Cause, Causes};
+use crate::cli::args::{Arguments, Command};
+use crate::cli::steer::{LONGEST_LINE, Word};
+use crate::client::message::{Heard, Kind, compose, hear};
+use crate::error::Error;
+use crate::host::Host;
+use crate::knobs::{WALLS, Watch, explain};
+use crate::latency::{Latency, PERCENTILES};
+use crate::limits::BUFFER_BYTES;
+use crate::net::LONGEST_IDLE;
+use crate::plan::{Goal, Ports, Reserve, Role, Routes};
+use crate::report::json::{MachineDocument, read_client, write};
+use crate::report::merge::merge;
+use crate::report::{hgrm, text};
+use crate::ring::held::Held;
+use crate::ring::{Buffers, Outcome};
+use crate::token::{ConnId, Operation, Token};
+use crate::tune::state::State;
+
+/// An input read as numbers; behind its end are zeros.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn next<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        let (now, later) = self.0.split_at(N.min(self.0.len()));
+        bytes[..now.len()].copy_from_slice(now);
+        self.0 = later;
+        bytes
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::from_le_bytes(self.next())
+    }
+
+    fn short(&mut self) -> usize {
+        u16::from_le_bytes(self.next()).into()
+    }
+
+    fn word(&mut self) -> u32 {
+        u32::from_le_bytes(self.next())
+    }
+}
+
+fn is_one_line(error: &Error) {
+    let line = error.to_string();
+    assert!(!line.contains('\n'), "an error is one line: {line}");
+}
+
+/// `user_data` of a completion: a number is either refused, or the one that its token packs to.
+pub fn token(bytes: &[u8]) {
+    let raw = u64::from_le_bytes(Input(bytes).next());
+    let Some(token) = Token::unpack(raw) else { return };
+    assert_eq!(token.pack(), raw);
+    let conn = ConnId::new(7, token.slot, token.generation);
+    assert_eq!((conn.ring(), conn.token(token.operation)), (7, token));
+}
+
+/// What a kernel may say of operations in its hands, in any order and with any result: each buffer
+/// comes back once and no further used than it was asked for, and what was not asked for is refused.
+pub fn completions(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let mut kernel = Kernel::default();
+    for generation in 0.. {
+        let step = input.byte();
+        let operation = [Operation::Receive, Operation::Send, Operation::ParkedSend][usize::from(step) % 3];
+        let token = Token { slot: u32::from(step), generation, operation };
+        match step >> 5 {
+            0 | 1 => kernel.ask(token, input.short()),
+            2 => kernel.submit(),
+            3 => kernel.finish_sends(),
+            4..=6 => kernel.complete(input.short(), input.word().cast_signed(), input.word()),
+            _ => kernel.claim(u64::from_le_bytes(input.next()), input.word().cast_signed(), input.word()),
+        }
+        kernel.check();
+        if input.0.is_empty() {
+            return kernel.end();
+        }
+    }
+}
+
+/// Operations as the kernel has them, beside those that `Held` believes it has.
+#[derive(Default)]
+struct Kernel {
+    held: Held,
+    buffers: Buffers,
+    receives: Vec<Token>,
+    /// With what was to be sent, and whether it was submitted.
+    sends: VecDeque<(Token, Range<usize>, bool)>,
+    parked: Vec<(Token, usize)>,
+}
+
+impl Kernel {
+    fn ask(&mut self, token: Token, bytes: usize) {
+        let bytes = bytes % (BUFFER_BYTES + 1);
+        match token.operation {
+            Operation::Receive => {
+                self.held.receive(token, self.buffers.take());
+                self.receives.push(token);
+            }
+            Operation::Send => {
+                let range = bytes / 2..bytes;
+                self.held.send(token, self.buffers.take(), range.clone());
+                self.sends.push_back((token, range, false));
+            }
+            _ => {
+                self.held.park(token, vec![0; bytes]);
+                self.parked.push((token, bytes));
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        self.held.submitted();
+        self.sends.iter_mut().for_each(|send| send.2 = true);
+    }
+
+    fn finish_sends(&mut self) {
+        let mut finished = Vec::new();
+        self.held.finish_sends(&mut self.buffers, &mut finished);
+        for token in finished {
+            let Some((first, _, true)) = self.sends.pop_front() else { panic!("{token:?} was not submitted") };
+            assert_eq!(token, first);
+        }
+    }
+
+    /// Completes one of those in the kernel.
+    fn complete(&mut self, which: usize, result: i32, flags: u32) {
+        let tokens = self.receives.iter().chain(self.sends.iter().map(|send| &send.0));
+        let mut tokens = tokens.chain(self.parked.iter().map(|parked| &parked.0));
+        let many = self.receives.len() + self.sends.len() + self.parked.len();
+        let Some(token) = which.checked_rem(many).and_then(|at| tokens.nth(at)).copied() else { return };
+        let told = self.held.decode(token.pack(), result, flags);
+        if let Some(at) = self.receives.iter().position(|receive| *receive == token) {
+            self.receives.remove(at);
+            match told.map(|told| told.outcome) {
+                Ok(Outcome::Received { mut buffer, len, .. }) => assert!((1..=buffer.bytes().len()).contains(&len)),
+                Ok(Outcome::End(_)) => assert_eq!(result, 0),
+                Ok(Outcome::Empty(_) | Outcome::ReceiveFailed(..)) => assert!(result < 0),
+                other => assert!(other.is_err() && i64::from(result) > BUFFER_BYTES as i64, "{result}: {other:?}"),
+            }
+        } else if let Some(at) = self.sends.iter().position(|send| send.0 == token) {
+            let asked = self.sends.remove(at).unwrap().1;
+            match told.unwrap().outcome {
+                Outcome::SentShort(_, left) => assert!(left.end == asked.end && asked.start <= left.start),
+                other => assert!(matches!(other, Outcome::SendFailed(..)) && result < 0, "{result}: {other:?}"),
+            }
+        } else {
+            let at = self.parked.iter().position(|parked| parked.0 == token).unwrap();
+            let whole = usize::try_from(result) == Ok(self.parked.remove(at).1);
+            assert_eq!(whole, matches!(told.unwrap().outcome, Outcome::ParkedSent), "{result}");
+        }
+    }
+
+    /// Claims the end of something that may be nobody's.
+    fn claim(&mut self, user_data: u64, result: i32, flags: u32) {
+        let token = Token::unpack(user_data);
+        if self.receives.iter().chain(self.sends.iter().map(|send| &send.0)).any(|asked| Some(*asked) == token) {
+            return;
+        }
+        if self.parked.iter().any(|parked| Some(parked.0) == token) {
+            return;
+        }
+        let known = token.is_some_and(|token| !matches!(token.operation, Operation::Receive | Operation::Send));
+        assert_eq!(self.held.decode(user_data, result, flags).is_ok(), known, "{token:?}");
+    }
+
+    fn check(&self) {
+        assert_eq!(self.held.buffers(), self.receives.len() + self.sends.len());
+        assert!(self.parked.iter().all(|parked| self.held.has_parked(parked.0)));
+    }
+
+    /// All that is left comes back.
+    fn end(mut self) {
+        self.submit();
+        self.finish_sends();
+        assert!(self.sends.is_empty());
+        while self.receives.len() + self.parked.len() > 0 {
+            self.complete(0, -libc::ECANCELED, 0);
+        }
+        assert_eq!(self.held.buffers(), 0);
+    }
+}
+
+/// An answer in pieces: whole at its end and not before, and wrong in the piece that is.
+pub fn echo(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let kind = [Kind::Hello, Kind::Token, Kind::Message][usize::from(input.byte()) % 3];
+    let (number, round, payload) = (input.word().into(), input.word(), input.short());
+    let (each, at, change) = (input.short().max(1), input.short(), input.byte());
+    let mut message = Vec::new();
+    compose(&mut message, kind, number, round, &String::from_utf8_lossy(input.0), payload);
+    let mut got = 0;
+    for piece in message.chunks(each) {
+        let heard = hear(&message, &mut got, piece);
+        assert_eq!(heard, if got == message.len() { Heard::Whole } else { Heard::Part });
+    }
+    assert_eq!((got, hear(&message, &mut got, b"x")), (message.len(), Heard::Wrong));
+    let mut answer = message.clone();
+    let Some(spoiled) = at.checked_rem(answer.len()).filter(|_| change != 0) else { return };
+    answer[spoiled] ^= change;
+    got = 0;
+    let wrong = answer.chunks(each).position(|piece| hear(&message, &mut got, piece) == Heard::Wrong);
+    assert_eq!((wrong, got), (Some(spoiled / each), spoiled / each * each));
+}
+
+/// Lines that steer a client: each is heard as it stands there, up to the one that closes.
+pub fn words(bytes: &[u8]) {
+    let mut input = bytes;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LONGEST_LINE as usize));
+    for line in lines {
+        let heard = Word::read(&mut input);
+        let other = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+        let said = match &*other {
+            "audit" => Word::Audit,
+            "report" => Word::Report,
+            "close" => Word::Close,
+            _ => Word::Other(other),
+        };
+        assert_eq!(heard, said);
+        if heard == Word::Close {
+            return;
+        }
+    }
+    assert_eq!(Word::read(&mut input), Word::Close);
+}
+
+/// Options with a value that is more than a word: what comes before them, and their name.
+const OPTIONS: [(&[&str], &str); 18] = [
+    (&["server"], "--memory-reserve"),
+    (&["server"], "--accept-rate"),
+    (&["server"], "--idle-timeout"),
+    (&["server"], "--keepalive"),
+    (&["server"], "--core-list"),
+    (&["server"], "--max-connections"),
+    (&["server"], "--stats-interval"),
+    (&["client", "--target-ip=::1"], "--source-ip"),
+    (&["client", "--target-ip=::1"], "--rate"),
+    (&["client", "--target-ip=::1"], "--interval"),
+    (&["client", "--target-ip=::1"], "--hello"),
+    (&["client"], "--target-ip"),
+    (&["client", "--target-ip=::1", "--port=0"], "--ports"),
+    (&["storm", "disconnect", "--target-ip=::1"], "--share"),
+    (&["storm", "churn", "--target-ip=::1"], "--for"),
+    (&["storm", "reconnect", "--target-ip=::1"], "--connections"),
+    (&["doctor"], "--connections"),
+    (&["tune"], "--source-ip"),
+];
+
+/// Bytes of a value at most: a block of addresses takes seven and makes a megabyte.
+const LONGEST_VALUE: usize = 64;
+
+/// What was typed behind an option: it is refused with code 2, or means something that can be.
+pub fn typed(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (before, option) = OPTIONS[usize::from(input.byte()) % OPTIONS.len()];
+    let value = String::from_utf8_lossy(&input.0[..input.0.len().min(LONGEST_VALUE)]);
+    let words = ["c1m"].iter().chain(before).map(|word| (*word).to_owned());
+    let meant = match Arguments::try_parse_from(words.chain([format!("{option}={value}")])) {
+        Ok(arguments) => can_be(&arguments.command),
+        Err(refused) => return assert_eq!(refused.exit_code(), 2, "{}", refused.render()),
+    };
+    if let Err(error) = meant {
+        assert!(matches!(error, Error::Usage(_)), "{error}");
+        is_one_line(&error);
+    }
+}
+
+fn can_be(command: &Command) -> crate::error::Result<()> {
+    let is_rate = |rate: Option<f64>| rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
+    let client = |options: crate::client::Options| {
+        assert!(is_rate(options.rate) && options.interval.is_none_or(|every| !every.is_zero()));
+        let routes = options.routes;
+        assert!(routes.tuples() > 0);
+        assert!(routes.targets.contains(&routes.of(u64::MAX).1.ip()));
+    };
+    match command {
+        Command::Server(arguments) => {
+            let options = arguments.options()?;
+            assert!(is_rate(options.accept_rate) && (1..=u32::MAX.into()).contains(&options.max_connections));
+            assert!(options.idle_timeout.is_none_or(|time| !time.is_zero() && time <= LONGEST_IDLE));
+            let whole = 1 << 40;
+            assert!(matches!(options.memory_reserve, Reserve::Bytes(_)) || options.memory_reserve.of(whole) < whole);
+        }
+        Command::Client(arguments) => client(arguments.options()?),
+        Command::Storm(arguments) => client(arguments.options()?),
+        Command::Doctor(arguments) => drop(arguments.goal.goal(&Host::here())?),
+        Command::Tune(arguments) => drop(arguments.goal.goal(&Host::here())?),
+        Command::Demo(_) | Command::Report(_) => {}
+    }
+    Ok(())
+}
+
+/// What HdrHistogram's compressed form begins with.
+const COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
+
+/// A histogram's text, taken as it is, and as bytes in a sound wrapping: whatever is taken for a
+/// histogram is written and read back the same.
+pub fn histogram(bytes: &[u8]) {
+    let read = |text: &str| {
+        let Ok(latency) = Latency::decode(text) else { return };
+        let again = Latency::decode(&latency.encode().unwrap()).unwrap();
+        assert_eq!(figures(&again), figures(&latency));
+        assert_eq!(again.buckets(&[10, 1_000]), latency.buckets(&[10, 1_000]));
+    };
+    read(&String::from_utf8_lossy(bytes));
+    read(&wrapped(bytes));
+    // With an honest header, the counts are what is read.
+    let mut plain = Vec::new();
+    let packed = BASE64.decode(Latency::new().unwrap().encode().unwrap()).unwrap();
+    flate2::write::ZlibDecoder::new(&mut plain).write_all(&packed[8..]).unwrap();
+    plain.truncate(40);
+    plain[4..8].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
+    plain.extend_from_slice(bytes);
+    read(&wrapped(&plain));
+}
+
+fn wrapped(plain: &[u8]) -> String {
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(plain).unwrap();
+    let packed = packed.finish().unwrap();
+    BASE64.encode([&COOKIE[..], &(packed.len() as u32).to_be_bytes(), &packed].concat())
+}
+
+fn figures(latency: &Latency) -> (u64, u64, u64, [u64; PERCENTILES.len()]) {
+    let percentiles = PERCENTILES.map(|(percent, _)| latency.percentile(percent));
+    (latency.count(), latency.min(), latency.max(), percentiles)
+}
+
+/// A file given to `c1m report merge`: what is taken for a result is written and read back the same,
+/// merged with itself it has everything twice, and it can be shown.
+pub fn results(bytes: &[u8]) {
+    let document = match read_client(bytes, "a file") {
+        Ok(document) => document,
+        Err(error) => return is_one_line(&error),
+    };
+    let mut out = Vec::new();
+    write(&document, &mut out).unwrap();
+    assert_eq!(read_client(&out, "a file").unwrap(), document);
+    assert!(text::client(&document).unwrap().contains("requested"));
+    hgrm::write(&document.latencies.connect.latency().unwrap(), &mut out).unwrap();
+    let named = |machine: &str| MachineDocument { machine: machine.to_owned(), result: document.clone() };
+    // Results of storms are not merged.
+    let Ok(twice) = merge(vec![named("a"), named("b")]) else { return assert!(document.storm.is_some()) };
+    assert_eq!(twice.live, document.live.saturating_mul(2));
+    assert_eq!(twice.latencies.connect.max, document.latencies.connect.max);
+    assert!(text::client(&twice).unwrap().contains("requested"));
+}
+
+/// What `tune --revert` finds of an earlier run: it is refused in a line, or written and read back the
+/// same.
+pub fn kept(bytes: &[u8]) {
+    below_a_root(|root, host| {
+        fs::create_dir_all(root.join("var/lib/c1m")).unwrap();
+        fs::write(root.join("var/lib/c1m/tune.json"), bytes).unwrap();
+        match State::read(host) {
+            Ok(state) => {
+                state.as_ref().unwrap().write(host).unwrap();
+                assert_eq!(State::read(host).unwrap(), state);
+            }
+            Err(error) => is_one_line(&error),
+        }
+    });
+}
+
+const FILES: [&str; 24] = [
+    "proc/meminfo",
+    "proc/zoneinfo",
+    "proc/slabinfo",
+    "proc/cgroups",
+    "proc/self/cgroup",
+    "proc/self/mountinfo",
+    "proc/self/status",
+    "proc/net/netstat",
+    "proc/net/softnet_stat",
+    "proc/net/sockstat",
+    "proc/net/stat/nf_conntrack",
+    "proc/sys/fs/file-nr",
+    "proc/sys/fs/file-max",
+    "proc/sys/vm/min_free_kbytes",
+    "proc/sys/kernel/osrelease",
+    "proc/sys/net/ipv4/ip_local_port_range",
+    "proc/sys/net/ipv4/ip_local_reserved_ports",
+    "proc/sys/net/ipv4/tcp_mem",
+    "proc/sys/net/ipv4/tcp_max_orphans",
+    "proc/sys/net/core/somaxconn",
+    "sys/fs/cgroup/memory.max",
+    "sys/fs/cgroup/memory.current",
+    "sys/fs/cgroup/memory.stat",
+    "sys/fs/cgroup/memory.events",
+];
+
+/// What /proc and the cgroups say, whatever that is: the doctor judges it wall by wall. Parts of the
+/// input, parted by zero bytes, are the contents of these files in turn.
+pub fn host(bytes: &[u8]) {
+    below_a_root(|root, host| {
+        let mut parts = bytes.split(|byte| *byte == 0);
+        for file in FILES {
+            let path = root.join(file);
+            let Some(text) = parts.next() else {
+                let _ = fs::remove_file(path);
+                continue;
+            };
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        judge(host);
+    });
+}
+
+fn judge(host: &Host) {
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
+    let goal = Goal { role: Role::Both, connections: 1_000_000, routes, cores: vec![0, 1] };
+    // That of io_uring asks the kernel, not a file.
+    for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
+        let finding = wall.judge(host, &goal);
+        assert!(!finding.have.contains('\n'), "{}: a finding is one line", wall.name);
+    }
+    let causes = Causes::from([(Cause::ConnectTimeout, 1)]);
+    let met = explain(&Watch::begin(host).evidence(causes));
+    assert!(!met.is_empty() && met.iter().all(|wall| !wall.to_string().contains('\n')));
+    let _ = (host.memory(), host.net_counters(), host.resident(1), host.cpu_seconds(1), host.cpu_quota());
+    if let Some(ports) = host.source_ports() {
+        assert!(ports.covers(&(0..=65_535)) == ports.count());
+    }
+}
+
+/// Calls `act` with a root of this thread's own, and the host whose files stand there.
+fn below_a_root(act: impl FnOnce(&Path, &Host)) {
+    thread_local! {
+        static ROOT: RefCell<tempfile::TempDir> = RefCell::new(tempfile::tempdir().unwrap());
+    }
+    ROOT.with_borrow(|root| act(root.path(), &Host::below(root.path())));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    /// The files in `fuzz/seeds/NAME`.
+    fn seeds(name: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+        let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+        assert!(!seeds.is_empty(), "no seeds for {name}");
+        seeds
+    }
+
+    /// Bytes, or a seed with some of its bytes changed and perhaps its end cut off.
+    fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        let changes = prop::collection::vec(any::<(Index, u8)>(), 0..8);
+        let spoiled = (prop::sample::select(seeds), changes, prop::option::of(any::<Index>()));
+        let spoiled = spoiled.prop_map(|(mut bytes, changes, cut)| {
+            bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len() + 1)));
+            if let Some(most) = bytes.len().checked_sub(1) {
+                changes.iter().for_each(|(at, byte)| bytes[at.index(most + 1)] = *byte);
+            }
+            bytes
+        });
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..300), spoiled]
+    }
+
+    macro_rules! properties {
+        ($($name:ident)*) => {$(
+            #[test]
+            fn $name() {
+                let seeds = seeds(stringify!($name));
+                seeds.iter().for_each(|seed| super::$name(seed));
+                proptest!(|(bytes in bytes_like(seeds))| { super::$name(&bytes); });
+            }
+        )*};
+    }
+
+    properties!(token completions echo words typed histogram results kept host);
+}

@@ -1,0 +1,306 @@
+//! The life of a slot's tenant: what a completion or a wish makes of it, and what is to be done next.
+//! It knows no ring and no socket: `net.rs` tells it what happened and does what it says, so that its
+//! rules can be tried in every order that a kernel might think of.
+//!
+//! ```text
+//!            claim            stand             dismantle           release
+//!   FREE ───────────▶ OPENING ─────▶ LIVE ────────────▶ CLOSING ─────────▶ FREE
+//!                        └───────────────────────────▶─┘        generation + 1
+//! ```
+//!
+//! A live connection has one data operation at a time, and a poll beside it:
+//!
+//! ```text
+//!   parked ──fired──▶ receiving ──bytes──▶ driver ──reply──▶ sending ──▶ parked
+//!     ▲                   │ nothing           │ nothing         │ short
+//!     └───────────────────┴───────────────────┘                 ▼
+//!                                                        parked send (slow reader)
+//! ```
+//!
+//! A slot is released only when no operation of its tenant is left in the kernel, so a completion of
+//! an earlier tenant cannot exist; should one come all the same, its generation gives it away.
+
+/// How to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
+    /// the side that closes first.
+    Fin,
+    /// FIN at once; what has not been sent is dropped.
+    Now,
+    /// At once: RST, nothing left behind.
+    Reset,
+}
+
+/// What is to be done next for a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Next {
+    /// Nothing: it waits, or something of it is in the kernel.
+    Rest,
+    /// Receive, as there may be bytes.
+    Receive,
+    /// Wait in a poll.
+    Park,
+    /// Wait in a new poll: the one before was removed for that.
+    ParkAnew,
+    /// Send what was kept for it.
+    SendKept,
+    /// Close it in order, as was wished while it was busy.
+    End,
+    /// Free its slot: nothing of it is left in the kernel.
+    Release,
+}
+
+/// What becomes of bytes for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// They can go to the kernel.
+    Now,
+    /// They are kept until the data operation before is over.
+    Later,
+    /// They are dropped: nothing is sent any more.
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+enum Phase {
+    /// Nobody's.
+    #[default]
+    Free,
+    /// An accept or a connect is in the kernel.
+    Opening,
+    /// A connection stands.
+    Live,
+    /// Its descriptor is being closed.
+    Closing,
+}
+
+/// What is known beside the phase, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Flags(u16);
+
+impl Flags {
+    /// A poll is in the kernel.
+    const POLLING: Flags = Flags(1);
+    /// The poll is a lasting one.
+    const LASTING: Flags = Flags(1 << 1);
+    /// The poll is being removed, to be armed anew.
+    const REARMING: Flags = Flags(1 << 2);
+    /// A receive or a send is in the kernel, or what was received is with the driver.
+    const BUSY: Flags = Flags(1 << 3);
+    /// There may be bytes to receive.
+    const READABLE: Flags = Flags(1 << 4);
+    /// Bytes are kept in the shard, to be sent after the data operation in the kernel.
+    const KEPT: Flags = Flags(1 << 5);
+    /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
+    const ENDING: Flags = Flags(1 << 6);
+    /// Nothing is received any more: a slow reader on purpose.
+    const DEAF: Flags = Flags(1 << 7);
+    /// A close is in the kernel.
+    const FINISHING: Flags = Flags(1 << 8);
+
+    const fn or(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether any bit of `other` is set.
+    fn any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn set(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    fn clear(&mut self, other: Flags) {
+        self.0 &= !other.0;
+    }
+}
+
+/// Where a slot is in its life. 4 bytes; the default is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Life {
+    phase: Phase,
+    flags: Flags,
+}
+
+impl Life {
+    /// A new tenant's life.
+    pub fn opening() -> Life {
+        Life { phase: Phase::Opening, flags: Flags::default() }
+    }
+
+    /// Whether the slot is nobody's.
+    pub fn is_free(self) -> bool {
+        self.phase == Phase::Free
+    }
+
+    /// Whether an accept or a connect is in the kernel.
+    pub fn is_opening(self) -> bool {
+        self.phase == Phase::Opening
+    }
+
+    /// Whether a connection stands.
+    pub fn is_live(self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// Whether a receive or a send is under way, or bytes are kept.
+    pub fn is_sending(self) -> bool {
+        self.flags.any(Flags::BUSY.or(Flags::KEPT))
+    }
+
+    /// The accept or connect succeeded.
+    pub fn stand(&mut self) {
+        debug_assert_eq!(self.phase, Phase::Opening, "a connection stands twice");
+        self.phase = Phase::Live;
+    }
+
+    // ---- data ---------------------------------------------------------------------------------
+
+    /// What becomes of bytes that are to be sent now.
+    pub fn sending(self) -> Sending {
+        match self.phase {
+            Phase::Live if self.flags.any(Flags::ENDING) => Sending::Never,
+            Phase::Live if self.flags.any(Flags::BUSY) => Sending::Later,
+            Phase::Live => Sending::Now,
+            _ => Sending::Never,
+        }
+    }
+
+    /// What becomes of the reply to a receive, which keeps the connection busy. Bytes that were kept
+    /// meanwhile go first.
+    pub fn replying(self) -> Sending {
+        match self.phase {
+            Phase::Live if self.flags.any(Flags::KEPT) => Sending::Later,
+            Phase::Live => Sending::Now,
+            _ => Sending::Never,
+        }
+    }
+
+    /// Whether bytes that came are for the driver: not once its end was wished, as a reply could
+    /// not be sent whole.
+    pub fn takes_bytes(self) -> bool {
+        self.phase == Phase::Live && !self.flags.any(Flags::ENDING)
+    }
+
+    /// Bytes for it are kept.
+    pub fn keep(&mut self) {
+        self.flags.set(Flags::KEPT);
+    }
+
+    /// A send goes to the kernel.
+    pub fn send(&mut self) {
+        self.flags.set(Flags::BUSY);
+    }
+
+    /// A receive goes to the kernel, for all that is there by now.
+    pub fn receive(&mut self) {
+        self.flags.clear(Flags::READABLE);
+        self.flags.set(Flags::BUSY);
+    }
+
+    /// There may be more to receive.
+    pub fn readable(&mut self) {
+        self.flags.set(Flags::READABLE);
+    }
+
+    /// Nothing is received any more.
+    pub fn deafen(&mut self) {
+        self.flags.set(Flags::DEAF);
+    }
+
+    /// The data operation is over.
+    pub fn unbusy(&mut self) -> Next {
+        self.flags.clear(Flags::BUSY);
+        if self.phase == Phase::Live && self.flags.any(Flags::KEPT) {
+            self.flags.clear(Flags::KEPT);
+            return Next::SendKept;
+        }
+        self.next()
+    }
+
+    /// What a tenant does that is told nothing new.
+    pub fn next(self) -> Next {
+        let in_kernel = Flags::POLLING.or(Flags::BUSY).or(Flags::FINISHING);
+        match self.phase {
+            Phase::Closing if !self.flags.any(in_kernel) => Next::Release,
+            Phase::Live if self.flags.any(Flags::BUSY) => Next::Rest,
+            Phase::Live if self.flags.any(Flags::ENDING) => Next::End,
+            Phase::Live if self.flags.any(Flags::DEAF) => Next::Rest,
+            Phase::Live if self.flags.any(Flags::READABLE) => Next::Receive,
+            Phase::Live if !self.flags.any(Flags::POLLING) => Next::Park,
+            _ => Next::Rest,
+        }
+    }
+
+    // ---- the poll -----------------------------------------------------------------------------
+
+    /// A poll goes to the kernel.
+    pub fn park(&mut self, lasting: bool) {
+        self.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
+    }
+
+    /// The poll fired, or was removed; `armed` if it still waits.
+    pub fn fired(&mut self, armed: bool) -> Next {
+        let anew = !armed && self.flags.any(Flags::REARMING);
+        if !armed {
+            self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
+        }
+        if self.phase != Phase::Live {
+            return self.next();
+        }
+        if anew {
+            // The next poll tells whether there is something to receive.
+            return Next::ParkAnew;
+        }
+        self.flags.set(Flags::READABLE);
+        self.next()
+    }
+
+    /// Whether its poll is to be removed, to be armed anew. `false` where there is none, or that is
+    /// under way.
+    pub fn rearm(&mut self) -> bool {
+        let parked = self.phase == Phase::Live && self.flags.any(Flags::POLLING) && !self.flags.any(Flags::REARMING);
+        if parked {
+            self.flags.set(Flags::REARMING);
+        }
+        parked
+    }
+
+    /// Whether a poll that could not be removed must be removed still. One that fired just then may
+    /// have been its tenant's last, but a lasting one stays.
+    pub fn must_lose_poll(self) -> bool {
+        let unwanted = self.phase == Phase::Closing || self.flags.any(Flags::REARMING);
+        unwanted && self.flags.any(Flags::POLLING)
+    }
+
+    // ---- the end ------------------------------------------------------------------------------
+
+    /// Whether it is closed at once, if it stands at all. In order that is not possible while
+    /// something is on its way; it is then remembered.
+    pub fn close(&mut self, how: How) -> bool {
+        let later = how == How::Fin && self.is_sending();
+        if self.phase == Phase::Live && later {
+            self.flags.set(Flags::ENDING);
+        }
+        self.phase == Phase::Live && !later
+    }
+
+    /// Its descriptor is being closed. Returns whether its poll must be removed for that: a reset fires
+    /// the poll by itself, which ends one that is not lasting. Finding a poll to remove it is what
+    /// closing would spend most of its time on.
+    pub fn dismantle(&mut self, how: How) -> bool {
+        self.phase = Phase::Closing;
+        self.flags.set(Flags::FINISHING);
+        self.flags.clear(Flags::KEPT);
+        self.flags.any(Flags::POLLING) && (self.flags.any(Flags::LASTING) || how != How::Reset)
+    }
+
+    /// Its descriptor is closed.
+    pub fn closed(&mut self) -> Next {
+        self.flags.clear(Flags::FINISHING);
+        self.next()
+    }
+}

@@ -1,0 +1,445 @@
+//! A shard on real rings, with peers and a driver that do anything at any time.
+//!
+//! `PROPTEST_CASES=160000 cargo test --release --lib shard::tests` takes ten million steps.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+use proptest::prelude::*;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::*;
+use crate::error::Errno;
+use crate::limits::BUFFER_BYTES;
+use crate::net::{Closing, Gate, Level};
+use crate::pace::Pace;
+use crate::ring::Buffers;
+use crate::token::Operation;
+
+/// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.0)
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        (self.next() % most as u64) as usize
+    }
+
+    fn one_in(&mut self, many: usize) -> bool {
+        self.below(many) == 0
+    }
+
+    fn how(&mut self) -> How {
+        [How::Fin, How::Now, How::Reset][self.below(3)]
+    }
+}
+
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A connection as the driver knows it.
+struct Held {
+    number: u32,
+    /// Its bytes are not sent back at once, but collected here.
+    collects: Option<Vec<u8>>,
+}
+
+/// Sends back what came, in one way or another, and notes what it is told.
+struct Noting {
+    chance: Chance,
+    standing: HashMap<ConnId, Held>,
+    dialing: HashMap<ConnId, Option<Socket>>,
+    former: VecDeque<ConnId>,
+    calls: u64,
+    opened: u32,
+    ended: u32,
+}
+
+/// Names of former connections kept.
+const FORMER: usize = 64;
+
+impl Noting {
+    fn pick(&mut self) -> Option<ConnId> {
+        let at = self.chance.next() as usize;
+        self.standing.keys().nth(at.checked_rem(self.standing.len())?).copied()
+    }
+
+    /// Sends what a connection's collected.
+    fn flush(&mut self, net: &mut Net<u32>, conn: ConnId) -> Result<()> {
+        match self.standing.get_mut(&conn).and_then(|held| held.collects.as_mut()) {
+            Some(collected) => net.send(conn, &std::mem::take(collected)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Driver for Noting {
+    type State = u32;
+
+    fn opened(&mut self, net: &mut Net<u32>, conn: ConnId) -> Result<()> {
+        self.calls += 1;
+        self.opened += 1;
+        self.dialing.remove(&conn);
+        assert!(!self.former.contains(&conn), "a former connection's name");
+        let state = net.state(conn).expect("it stands");
+        assert_eq!(std::mem::replace(state, self.opened), 0, "another's state");
+        let collects = self.chance.one_in(2).then(Vec::new);
+        let former = self.standing.insert(conn, Held { number: self.opened, collects });
+        assert!(former.is_none(), "opened twice");
+        if self.chance.one_in(16) {
+            net.close(conn, self.chance.how(), Why::Ours)?;
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, net: &mut Net<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.calls += 1;
+        let held = self.standing.get_mut(&conn).expect("bytes of a connection that stands");
+        assert_eq!(net.state(conn), Some(&mut held.number), "another's state");
+        let len = data.len();
+        if let Some(collected) = &mut held.collects {
+            collected.extend_from_slice(data);
+            if self.chance.one_in(3) {
+                self.flush(net, conn)?;
+            }
+            return Ok(Reply::Nothing);
+        }
+        Ok(match self.chance.below(64) {
+            0 => Reply::Close,
+            1..=3 => {
+                net.close(conn, self.chance.how(), Why::Ours)?;
+                Reply::Back(0..len)
+            }
+            4..=20 => {
+                net.send(conn, data)?;
+                Reply::Nothing
+            }
+            _ => {
+                let sent = self.chance.below(len + 1);
+                net.send(conn, &data[..sent])?;
+                Reply::Back(sent..len)
+            }
+        })
+    }
+
+    fn ended(&mut self, net: &mut Net<u32>, conn: ConnId, why: Why) -> Result<()> {
+        self.calls += 1;
+        self.former.push_back(conn);
+        if self.former.len() > FORMER {
+            self.former.pop_front();
+        }
+        if matches!(why, Why::NeverOpened(_)) {
+            assert!(self.dialing.remove(&conn).is_some(), "never dialed, or ended twice");
+            return Ok(());
+        }
+        self.ended += 1;
+        let held = self.standing.remove(&conn).expect("never opened, or ended twice");
+        assert_eq!(net.state(conn), Some(&mut { held.number }), "another's state, {why:?}");
+        Ok(())
+    }
+
+    fn turn(&mut self, _: &mut Net<u32>, _: Instant, _: u32) -> Result<Turn> {
+        Ok(Turn::Idle)
+    }
+}
+
+/// A peer, whose bytes are like nobody else's.
+struct Peer {
+    stream: TcpStream,
+    number: u64,
+    sent: u64,
+    got: u64,
+}
+
+impl Peer {
+    fn byte(&self, at: u64) -> u8 {
+        mixed(self.number << 40 | at) as u8
+    }
+
+    /// Sends some bytes. Whether the connection is still of use.
+    fn talk(&mut self, bytes: u64) -> bool {
+        let text: Vec<u8> = (self.sent..self.sent + bytes).map(|at| self.byte(at)).collect();
+        match self.stream.write(&text) {
+            Ok(sent) => {
+                self.sent += sent as u64;
+                true
+            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Reads some bytes, which must be those it sent. Whether the connection is still of use.
+    fn listen(&mut self, most: usize) -> bool {
+        let mut text = vec![0; most];
+        match self.stream.read(&mut text) {
+            Ok(0) => false,
+            Ok(len) => {
+                assert!(self.got + len as u64 <= self.sent, "more than it sent");
+                for (byte, at) in text[..len].iter().zip(self.got..) {
+                    assert_eq!(*byte, self.byte(at), "another's byte, or one out of turn");
+                }
+                self.got += len as u64;
+                true
+            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
+struct World {
+    shard: Shard<Noting>,
+    gate: Gate,
+    doors: Vec<SocketAddr>,
+    peers: Vec<Peer>,
+    numbers: u64,
+    injected: u64,
+    _doorbell: Doorbell,
+}
+
+/// Peers at a time.
+const PEERS: usize = 24;
+
+impl World {
+    /// Few slots in two rings, so that they are reused all the time, and full now and then.
+    fn new(seed: u64) -> World {
+        let mut chance = Chance(seed);
+        let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
+        let gate = Gate::default();
+        let plan = NetPlan {
+            capacity: u64::from(rings.iter().sum::<u32>()) - 6,
+            rings,
+            admission: None,
+            gate: gate.clone(),
+            max_pending: 2 * BUFFER_BYTES,
+            accept_rate: None,
+        };
+        let doorbell = Doorbell::new().unwrap();
+        let mut net = Net::new(&plan, &doorbell, Arc::default()).unwrap();
+        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+        let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        net.listen(listeners, 2).unwrap();
+        let driver = Noting {
+            chance,
+            standing: HashMap::new(),
+            dialing: HashMap::new(),
+            former: VecDeque::new(),
+            calls: 0,
+            opened: 0,
+            ended: 0,
+        };
+        let shard = Shard { net, driver, batch: Vec::new(), sent: Vec::new() };
+        World { shard, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
+    }
+
+    fn chance(&mut self) -> &mut Chance {
+        &mut self.shard.driver.chance
+    }
+
+    fn step(&mut self) -> Result<()> {
+        match self.chance().below(32) {
+            0..=2 => self.come(),
+            3..=8 => self.with_peer(|peer, chance| peer.talk(1 + chance.next() % 100)),
+            9 => self.with_peer(|peer, chance| peer.talk(1 + chance.next() % 60_000)),
+            10..=15 => self.with_peer(|peer, chance| peer.listen(1 + chance.below(60_000))),
+            16 => self.leave(),
+            17 => self
+                .with_peer(|peer, chance| !chance.one_in(4) || peer.stream.shutdown(std::net::Shutdown::Write).is_ok()),
+            18 => self.dial()?,
+            19 => self.cancel_dial()?,
+            20 => self.close()?,
+            21 => self.collected()?,
+            22 => self.stale()?,
+            23 => {
+                let level = if self.chance().one_in(4) { Level::Refusing } else { Level::Open };
+                self.gate.set(level);
+            }
+            _ => self.pass()?,
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.shard.pass(Instant::now())?;
+        self.shard.tell_ended()?;
+        self.check();
+        Ok(())
+    }
+
+    fn with_peer(&mut self, act: impl FnOnce(&mut Peer, &mut Chance) -> bool) {
+        let chance = &mut self.shard.driver.chance;
+        let Some(at) = (chance.next() as usize).checked_rem(self.peers.len()) else { return };
+        if !act(&mut self.peers[at], chance) {
+            self.peers.swap_remove(at);
+        }
+    }
+
+    fn come(&mut self) {
+        let nth = self.chance().next() as usize;
+        if self.peers.len() == PEERS {
+            return;
+        }
+        // A host may be short of ports for a moment.
+        let Ok(stream) = TcpStream::connect(self.doors[nth % self.doors.len()]) else { return };
+        stream.set_nonblocking(true).unwrap();
+        self.numbers += 1;
+        self.peers.push(Peer { stream, number: self.numbers, sent: 0, got: 0 });
+    }
+
+    /// A peer goes, in order or not.
+    fn leave(&mut self) {
+        let rudely = !self.chance().one_in(4);
+        self.with_peer(|peer, _| {
+            let linger = rudely.then_some(Duration::ZERO);
+            SockRef::from(&peer.stream).set_linger(linger).unwrap();
+            false
+        });
+    }
+
+    /// The shard dials: itself, a port where nobody listens, or with what is no socket.
+    fn dial(&mut self) -> Result<()> {
+        let door = self.doors[0];
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (fd, to, socket) = match self.chance().below(4) {
+            0 => (1_000_000, door, None),
+            kind => {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+                (socket.as_raw_fd(), if kind == 1 { nobody } else { door }, Some(socket))
+            }
+        };
+        if let Some(conn) = self.shard.net.dial(fd, to)? {
+            let former = self.shard.driver.dialing.insert(conn, socket);
+            assert!(former.is_none(), "two dials of one name");
+        }
+        Ok(())
+    }
+
+    fn cancel_dial(&mut self) -> Result<()> {
+        match self.shard.driver.dialing.keys().next().copied() {
+            Some(conn) => self.shard.net.cancel_dial(conn),
+            None => Ok(()),
+        }
+    }
+
+    /// The driver closes or deafens a connection, or one that is gone.
+    fn close(&mut self) -> Result<()> {
+        let Shard { net, driver, .. } = &mut self.shard;
+        let former = driver.former.back().copied();
+        let gone = driver.chance.one_in(4);
+        let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
+        if driver.chance.one_in(4) {
+            net.deafen(conn);
+        } else {
+            net.close(conn, driver.chance.how(), Why::Ours)?;
+        }
+        self.shard.tell_ended()
+    }
+
+    /// The driver sends what it collected.
+    fn collected(&mut self) -> Result<()> {
+        let Shard { net, driver, .. } = &mut self.shard;
+        driver.pick().map_or(Ok(()), |conn| driver.flush(net, conn))?;
+        self.shard.tell_ended()
+    }
+
+    /// A completion comes of a connection that is gone from its slot.
+    fn stale(&mut self) -> Result<()> {
+        let Shard { net, driver, .. } = &mut self.shard;
+        let Some(at) = (driver.chance.next() as usize).checked_rem(driver.former.len()) else { return Ok(()) };
+        let conn = driver.former[at];
+        if net.state(conn).is_some() {
+            return Ok(());
+        }
+        let (outcome, operation) = any_outcome(&mut driver.chance, &mut net.buffers);
+        let (calls, stale) = (driver.calls, net.counters().stale.get());
+        self.shard.dispatch(conn.ring(), Completion { token: conn.token(operation), outcome }, Instant::now())?;
+        self.injected += 1;
+        assert_eq!(self.shard.driver.calls, calls, "the driver was told");
+        assert_eq!(self.shard.net.counters().stale.get(), stale + 1);
+        Ok(())
+    }
+
+    fn check(&mut self) {
+        let Shard { net, driver, .. } = &mut self.shard;
+        let counters = net.counters().snapshot();
+        assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
+        assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
+        let slots = net.slots() as u64;
+        let free: u64 = net.lanes.iter().map(|lane| u64::from(lane.table.free())).sum();
+        assert_eq!(net.in_use() + free, slots);
+        let taken = |lane: &crate::net::Lane<u32>| {
+            (0..lane.table.slots()).filter(|slot| !lane.table.row(*slot).life.is_free()).count() as u64
+        };
+        assert_eq!(net.lanes.iter().map(taken).sum::<u64>(), net.in_use(), "slots are lost");
+        for (conn, held) in &driver.standing {
+            assert_eq!(net.state(*conn), Some(&mut { held.number }), "another's row");
+        }
+        assert!(net.pending.keys().all(|conn| driver.standing.contains_key(conn)), "bytes for nobody");
+    }
+
+    /// Everyone goes: nothing is left of anyone.
+    fn end(mut self) -> Result<()> {
+        self.peers.clear();
+        self.shard.net.stop_listening()?;
+        let mut closing = Closing::new(How::Now, Pace::new(Instant::now(), None));
+        let mut passes = 0;
+        while closing.turn(&mut self.shard.net, Instant::now())? != Turn::Done {
+            self.shard.tell_ended()?;
+            self.pass()?;
+            passes += 1;
+            assert!(passes < 100_000, "{} slots are never freed", self.shard.net.in_use());
+        }
+        let Shard { net, driver, .. } = &self.shard;
+        assert!(driver.standing.is_empty() && driver.dialing.is_empty());
+        assert!(net.pending.is_empty() && net.ended.is_empty());
+        assert!(net.lanes.iter().all(|lane| lane.ring.buffers_held() == 0), "buffers are not given back");
+        assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of former tenants");
+        Ok(())
+    }
+}
+
+/// Whatever a completion may say, and of which operation.
+fn any_outcome(chance: &mut Chance, buffers: &mut Buffers) -> (Outcome, Operation) {
+    let (len, more, errno) = (1 + chance.below(100), chance.one_in(2), Errno::ECONNRESET);
+    match chance.below(14) {
+        0 => (Outcome::Accepted, Operation::Accept),
+        1 => (Outcome::AcceptFailed { errno, pause: false }, Operation::Accept),
+        2 => (Outcome::Connected, Operation::Connect),
+        3 => (Outcome::ConnectFailed(errno), Operation::Connect),
+        4 => (Outcome::Ready { armed: more }, Operation::Poll),
+        5 => (Outcome::Received { buffer: buffers.take(), len, more }, Operation::Receive),
+        6 => (Outcome::Empty(buffers.take()), Operation::Receive),
+        7 => (Outcome::End(buffers.take()), Operation::Receive),
+        8 => (Outcome::SentShort(buffers.take(), 0..len), Operation::Send),
+        9 => (Outcome::SendFailed(buffers.take(), errno), Operation::Send),
+        10 => (Outcome::ParkedSent, Operation::ParkedSend),
+        11 => (Outcome::CancelTooLate, Operation::Cancel),
+        12 => (Outcome::InstallFailed(errno), Operation::Install),
+        _ => (Outcome::Closed, Operation::Close),
+    }
+}
+
+proptest! {
+    // What the kernel does is not repeated exactly, so a smaller case would be another one.
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases / 16, max_shrink_iters: 0, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_peers_do_each_connection_is_its_own(seed: u64) {
+        let mut world = World::new(seed);
+        for _ in 0..1_000 {
+            world.step().unwrap();
+        }
+        world.end().unwrap();
+    }
+}

@@ -1,0 +1,550 @@
+//! Tenants, rows and tokens against a simple model of what a kernel may do, in any order: all orders
+//! for one slot, random ones for many slots of several rings.
+//!
+//! `PROPTEST_CASES=20000 cargo test --release --lib table::model` tries more than ten million steps.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::life::{How, Next, Sending};
+use crate::token::{ConnId, Operation, Token};
+
+/// What may happen to a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    // What a kernel does.
+    Opened,
+    Refused,
+    AcceptFailed,
+    DialFailed,
+    /// The poll fires; a lasting one stays.
+    Fired,
+    /// The poll ends: it was removed, or the connection was reset, or the kernel gave up a lasting one.
+    PollEnds,
+    RemovalWorks,
+    RemovalTooLate,
+    /// A receive brings bytes, and perhaps there are more. The driver, told so, first has a wish and
+    /// then a reply.
+    Received(bool, Wish, Answer),
+    Empty,
+    SendDone,
+    SendShort,
+    DataFailed,
+    CancelTooLate,
+    Closed,
+    // What the shard does.
+    Wish(Wish),
+    Rearm,
+    /// No buffer may be used for a receive from now on, or may be again.
+    Crowd,
+    Room,
+    /// From now on it is parked often.
+    Often,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Send,
+    SendLarge,
+    Deafen,
+    Close(How),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    Back,
+    Close,
+}
+
+const WISHES: [Wish; 7] = [
+    Wish::Nothing,
+    Wish::Send,
+    Wish::SendLarge,
+    Wish::Deafen,
+    Wish::Close(How::Fin),
+    Wish::Close(How::Now),
+    Wish::Close(How::Reset),
+];
+
+/// Every event there is.
+fn all_events() -> Vec<Event> {
+    use Event::*;
+    let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, PollEnds, RemovalWorks, RemovalTooLate, Empty];
+    let more = [SendDone, SendShort, DataFailed, CancelTooLate, Closed, Rearm, Crowd, Room, Often];
+    let received = WISHES.into_iter().flat_map(|wish| {
+        let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
+        answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
+    });
+    kernel.into_iter().chain(more).chain(WISHES.map(Wish)).chain(received).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Poll {
+    #[default]
+    None,
+    Once,
+    Lasting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Data {
+    #[default]
+    None,
+    Receive,
+    Send,
+    ParkedSend,
+}
+
+/// A tenant as it should be: what of it is in the kernel, and what it may expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tenant {
+    opening: bool,
+    stands: bool,
+    /// It stood, or was dialed: its end is to be told.
+    owed_an_end: bool,
+    told: u8,
+    poll: Poll,
+    /// The poll's end is certain.
+    poll_ends: bool,
+    /// A removal of the poll is in the kernel.
+    removing: bool,
+    /// It is to be armed anew.
+    rearming: bool,
+    data: Data,
+    /// What was received is with the driver.
+    driven: bool,
+    /// A parked send's end is certain.
+    cancelled: bool,
+    closing: bool,
+    kept: bool,
+    ending: bool,
+    deaf: bool,
+    crowded: bool,
+    waiting: bool,
+    often: bool,
+}
+
+impl Tenant {
+    fn new() -> Tenant {
+        Tenant {
+            opening: true,
+            stands: false,
+            owed_an_end: false,
+            told: 0,
+            poll: Poll::None,
+            poll_ends: false,
+            removing: false,
+            rearming: false,
+            data: Data::None,
+            driven: false,
+            cancelled: false,
+            closing: false,
+            kept: false,
+            ending: false,
+            deaf: false,
+            crowded: false,
+            waiting: false,
+            often: false,
+        }
+    }
+
+    /// Whether the kernel, or the shard, could do this now.
+    fn may(&self, event: Event) -> bool {
+        match event {
+            Event::Opened | Event::Refused | Event::AcceptFailed | Event::DialFailed => self.opening,
+            Event::Fired => self.poll != Poll::None,
+            Event::PollEnds => self.poll == Poll::Lasting || self.poll != Poll::None && self.poll_ends,
+            Event::RemovalWorks | Event::RemovalTooLate => self.removing,
+            Event::Received(..) | Event::Empty => self.data == Data::Receive,
+            Event::SendDone => matches!(self.data, Data::Send | Data::ParkedSend),
+            Event::SendShort => self.data == Data::Send,
+            Event::DataFailed => self.data != Data::None,
+            Event::CancelTooLate => self.data == Data::ParkedSend && self.cancelled,
+            Event::Closed => self.closing,
+            // Wishes come at any time: whoever has the name of a connection may have kept it.
+            Event::Wish(_) => true,
+            Event::Rearm => self.stands,
+            Event::Crowd => self.stands && !self.crowded,
+            Event::Room => self.crowded,
+            Event::Often => self.opening && !self.often,
+        }
+    }
+
+    /// Does what the shard does then. Returns whether the slot is free again.
+    fn happen(&mut self, life: &mut Life, event: Event) -> bool {
+        match event {
+            Event::Opened => {
+                (self.opening, self.stands, self.owed_an_end) = (false, true, true);
+                life.stand();
+                self.follow(life, Next::Park)
+            }
+            Event::Refused => {
+                self.opening = false;
+                self.dismantle(life, How::Reset)
+            }
+            Event::AcceptFailed => {
+                self.opening = false;
+                self.follow(life, Next::Release)
+            }
+            Event::DialFailed => {
+                (self.opening, self.owed_an_end, self.told) = (false, true, 1);
+                self.dismantle(life, How::Now)
+            }
+            Event::Fired => self.fired(life, self.poll == Poll::Lasting),
+            Event::PollEnds => self.fired(life, false),
+            Event::RemovalWorks => {
+                self.removing = false;
+                self.poll_ends |= self.poll != Poll::None;
+                false
+            }
+            Event::RemovalTooLate => {
+                self.removing = false;
+                // It is firing: once is its end.
+                self.poll_ends |= self.poll == Poll::Once;
+                self.cancel_again(*life)
+            }
+            Event::CancelTooLate => self.cancel_again(*life),
+            Event::Received(more, wish, answer) => self.received(life, more, wish, answer),
+            Event::Empty | Event::SendDone => self.data_over(life, false),
+            Event::SendShort if self.stands => {
+                self.data = Data::ParkedSend;
+                false
+            }
+            Event::SendShort => self.data_over(life, false),
+            Event::DataFailed => self.data_over(life, true),
+            Event::Closed => {
+                self.closing = false;
+                let next = life.closed();
+                self.follow(life, next)
+            }
+            Event::Wish(wish) => self.wish(life, wish),
+            Event::Rearm => {
+                if life.rearm() {
+                    assert_ne!(self.poll, Poll::None, "no poll to arm anew");
+                    (self.removing, self.rearming) = (true, true);
+                }
+                false
+            }
+            Event::Crowd => {
+                self.crowded = true;
+                false
+            }
+            Event::Room => {
+                self.crowded = false;
+                let next = if std::mem::take(&mut self.waiting) { life.next() } else { Next::Rest };
+                self.follow(life, next)
+            }
+            Event::Often => {
+                self.often = true;
+                false
+            }
+        }
+    }
+
+    fn fired(&mut self, life: &mut Life, armed: bool) -> bool {
+        if !armed {
+            (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
+        }
+        let next = life.fired(armed);
+        self.follow(life, next)
+    }
+
+    fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
+        (self.data, self.driven) = (Data::None, true);
+        if more {
+            life.readable();
+        }
+        if !self.stands {
+            return self.data_over(life, false);
+        }
+        assert!(!self.wish(life, wish), "released while its bytes are with the driver");
+        match (answer, life.replying()) {
+            (Answer::Back, Sending::Now) => {
+                assert!(!self.kept, "a reply before what came before it");
+                self.driven = false;
+                self.send(life, Data::Send);
+                return false;
+            }
+            (Answer::Back, Sending::Later) => self.kept = true,
+            (Answer::Close, _) => {
+                self.close(life, How::Fin);
+            }
+            _ => assert!(!self.stands || answer == Answer::Nothing, "a reply was dropped"),
+        }
+        self.data_over(life, false)
+    }
+
+    fn data_over(&mut self, life: &mut Life, broken: bool) -> bool {
+        (self.data, self.cancelled) = (Data::None, false);
+        if broken {
+            self.close(life, How::Now);
+        }
+        self.driven = false;
+        let next = life.unbusy();
+        self.follow(life, next)
+    }
+
+    fn wish(&mut self, life: &mut Life, wish: Wish) -> bool {
+        match wish {
+            Wish::Nothing => {}
+            Wish::Send | Wish::SendLarge => match life.sending() {
+                Sending::Never => assert!(!self.stands || self.ending, "bytes of one that stands were dropped"),
+                Sending::Later => {
+                    assert!(!self.ending, "bytes behind the end");
+                    life.keep();
+                    self.kept = true;
+                }
+                Sending::Now => self.send(life, if wish == Wish::Send { Data::Send } else { Data::ParkedSend }),
+            },
+            Wish::Deafen => {
+                life.deafen();
+                self.deaf = true;
+            }
+            Wish::Close(how) => return self.close(life, how),
+        }
+        false
+    }
+
+    fn send(&mut self, life: &mut Life, data: Data) {
+        assert!(self.stands && self.data == Data::None, "a second data operation");
+        life.send();
+        self.data = data;
+    }
+
+    fn close(&mut self, life: &mut Life, how: How) -> bool {
+        let stood = self.stands;
+        if !life.close(how) {
+            self.ending |= stood;
+            return false;
+        }
+        assert!(how != How::Fin || !self.busy() && !self.kept, "an end before what is on its way");
+        assert!(stood, "closed what does not stand");
+        self.told += 1;
+        self.dismantle(life, how)
+    }
+
+    fn dismantle(&mut self, life: &mut Life, how: How) -> bool {
+        (self.stands, self.kept) = (false, false);
+        if life.dismantle(how) {
+            self.removing = true;
+        } else if how == How::Reset {
+            self.poll_ends |= self.poll == Poll::Once;
+        }
+        self.cancelled = self.data == Data::ParkedSend;
+        assert!(!self.closing, "closed twice");
+        self.closing = true;
+        false
+    }
+
+    fn cancel_again(&mut self, life: Life) -> bool {
+        self.poll_ends |= life.must_lose_poll() && self.poll != Poll::None;
+        false
+    }
+
+    fn follow(&mut self, life: &mut Life, next: Next) -> bool {
+        match next {
+            Next::Rest => {}
+            Next::Receive if self.crowded => self.waiting = true,
+            Next::Receive => {
+                assert!(self.stands && self.data == Data::None && !self.deaf, "a receive that should not be");
+                life.receive();
+                self.data = Data::Receive;
+            }
+            Next::Park | Next::ParkAnew => {
+                assert!(self.stands && self.poll == Poll::None, "a second poll");
+                let lasting = next == Next::Park && self.often;
+                life.park(lasting);
+                self.poll = if lasting { Poll::Lasting } else { Poll::Once };
+            }
+            Next::SendKept => {
+                assert!(std::mem::take(&mut self.kept), "nothing was kept");
+                self.send(life, Data::Send);
+            }
+            Next::End => return self.close(life, How::Fin),
+            Next::Release => return true,
+        }
+        false
+    }
+
+    fn busy(&self) -> bool {
+        self.driven || self.data != Data::None
+    }
+
+    /// What holds between events, for a tenant that was not released.
+    fn check(&self, life: Life) {
+        assert_eq!((life.is_opening(), life.is_live(), life.is_free()), (self.opening, self.stands, false));
+        let busy = self.busy();
+        assert_eq!(life.is_sending(), busy || self.kept);
+        if !self.stands {
+            return;
+        }
+        assert!(!self.rearming || self.removing || self.poll_ends, "its poll is never armed anew");
+        assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
+        assert!(busy || !self.ending, "nothing keeps it from ending");
+        assert!(busy || self.deaf || self.waiting || self.poll != Poll::None, "forgotten: nothing will wake it");
+    }
+
+    /// What holds when it was released.
+    fn check_released(&self) {
+        let in_kernel = self.opening || self.closing || self.poll != Poll::None || self.data != Data::None;
+        assert!(!in_kernel, "released with an operation in the kernel");
+        assert!(!self.kept, "released with bytes");
+        assert_eq!(self.told, u8::from(self.owed_an_end), "its end was told so often");
+    }
+
+    /// What a kernel cannot but do, sooner or later.
+    fn certain(&self, too_late: bool) -> Option<Event> {
+        let removal = if too_late { Event::RemovalTooLate } else { Event::RemovalWorks };
+        let data = match self.data {
+            Data::Receive => Event::Empty,
+            Data::ParkedSend if self.cancelled => Event::DataFailed,
+            _ => Event::SendDone,
+        };
+        let parked = self.data == Data::ParkedSend && !self.cancelled;
+        let ends = self.poll_ends.then_some(Event::PollEnds);
+        [Some(removal), ends, (!parked).then_some(data), Some(Event::Closed)]
+            .into_iter()
+            .flatten()
+            .find(|event| self.may(*event))
+    }
+}
+
+/// Every state that one tenant can come to, by whatever events in whatever order.
+#[test]
+fn no_order_of_events_breaks_a_life() {
+    let events = all_events();
+    let start = (Life::opening(), Tenant::new());
+    let (mut seen, mut open) = (HashSet::from([start]), vec![start]);
+    while let Some((life, tenant)) = open.pop() {
+        for event in events.iter().filter(|event| tenant.may(**event)) {
+            let (mut life, mut tenant) = (life, tenant);
+            if tenant.happen(&mut life, *event) {
+                tenant.check_released();
+                continue;
+            }
+            tenant.check(life);
+            if seen.insert((life, tenant)) {
+                open.push((life, tenant));
+            }
+        }
+    }
+    assert!(seen.len() > 1_000, "{} states are too few to be all", seen.len());
+    for (life, tenant) in seen.iter().filter(|(_, tenant)| !tenant.opening && !tenant.stands) {
+        for too_late in [false, true] {
+            assert!(is_released(*life, *tenant, too_late), "never released: {life:?} {tenant:?}");
+        }
+    }
+}
+
+/// Whether what must happen frees the slot.
+fn is_released(mut life: Life, mut tenant: Tenant, too_late: bool) -> bool {
+    while let Some(event) = tenant.certain(too_late) {
+        if tenant.happen(&mut life, event) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Several rings' rows beside what should be in them.
+struct World {
+    tables: Vec<Table<u64>>,
+    tenants: BTreeMap<ConnId, (u64, Tenant)>,
+    /// The last generation of each slot that had a tenant.
+    generations: BTreeMap<(usize, u32), u32>,
+    former: VecDeque<ConnId>,
+    claimed: u64,
+    events: Vec<Event>,
+}
+
+/// Former tenants whose completions may still come.
+const FORMER: usize = 32;
+
+impl World {
+    fn new(rings: &[u32]) -> World {
+        World {
+            tables: rings.iter().map(|slots| Table::new(*slots)).collect(),
+            tenants: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            former: VecDeque::new(),
+            claimed: 0,
+            events: all_events(),
+        }
+    }
+
+    fn step(&mut self, kind: u8, who: u32, what: u32) {
+        match kind {
+            0..=31 => self.claim(),
+            32..=63 => self.stale(who, what),
+            _ => self.event(who, what),
+        }
+        let free: u32 = self.tables.iter().map(Table::free).sum();
+        let slots: u32 = self.tables.iter().map(Table::slots).sum();
+        assert_eq!(free as usize + self.tenants.len(), slots as usize, "slots are lost");
+    }
+
+    /// A new tenant, in the first ring that has room.
+    fn claim(&mut self) {
+        let claimed = self.tables.iter_mut().enumerate().find_map(|(ring, table)| Some((ring, table.claim(0)?)));
+        let Some((ring, slot)) = claimed else {
+            assert!(self.tables.iter().all(|table| table.free() == 0));
+            return;
+        };
+        let row = self.tables[ring].row_mut(slot);
+        let generation = row.generation;
+        let before = self.generations.insert((ring, slot), generation);
+        assert!(before.is_none_or(|before| before < generation), "a former tenant's name");
+        self.claimed += 1;
+        row.state = self.claimed;
+        let conn = ConnId::new(ring, slot, generation);
+        assert!(self.tenants.insert(conn, (self.claimed, Tenant::new())).is_none(), "two tenants of a slot");
+    }
+
+    /// Something happens to a tenant, and comes by its token.
+    fn event(&mut self, who: u32, what: u32) {
+        let Some(at) = (who as usize).checked_rem(self.tenants.len()) else { return };
+        let Some((conn, (number, tenant))) = self.tenants.iter_mut().nth(at) else { return };
+        let may: Vec<Event> = self.events.iter().copied().filter(|event| tenant.may(*event)).collect();
+        let token = Token::unpack(conn.token(Operation::Poll).pack()).unwrap();
+        let row = self.tables[conn.ring()].tenant(token.slot, token.generation).unwrap();
+        assert_eq!(row.state, *number, "another's row");
+        if !tenant.happen(&mut row.life, may[what as usize % may.len()]) {
+            return tenant.check(row.life);
+        }
+        tenant.check_released();
+        let conn = *conn;
+        self.tables[conn.ring()].release(conn.slot());
+        self.tenants.remove(&conn);
+        self.former.push_back(conn);
+        if self.former.len() > FORMER {
+            self.former.pop_front();
+        }
+    }
+
+    /// A completion of a former tenant finds nobody, whoever has its slot now.
+    fn stale(&mut self, who: u32, what: u32) {
+        let Some(at) = (who as usize).checked_rem(self.former.len()) else { return };
+        let conn = self.former[at];
+        let operation = [Operation::Poll, Operation::Receive, Operation::Send, Operation::Close][what as usize % 4];
+        let token = Token::unpack(conn.token(operation).pack()).unwrap();
+        assert!(self.tables[conn.ring()].tenant(token.slot, token.generation).is_none(), "told a new tenant");
+    }
+}
+
+proptest! {
+    /// Few slots, so that they are reused all the time and rings are full now and then.
+    #[test]
+    fn tenants_of_many_slots_live_as_they_should(
+        rings in prop::collection::vec(1u32..6, 1..4),
+        steps in prop::collection::vec(any::<(u8, u32, u32)>(), 0..2_000),
+    ) {
+        let mut world = World::new(&rings);
+        for (kind, who, what) in steps {
+            world.step(kind, who, what);
+        }
+    }
+}
