@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod display;
 mod doctor;
+mod files;
 mod out;
 mod report;
 mod server;
@@ -46,6 +47,8 @@ pub fn run() -> Result<Ended> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),
         Command::Report(ReportCommand::Merge(arguments)) => report::merge(&arguments),
+        Command::Report(ReportCommand::Html(arguments)) => report::html(&arguments),
+        Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
     }
 }
 

@@ -4,6 +4,7 @@
 mod course;
 mod driver;
 pub(crate) mod message;
+mod sampler;
 mod window;
 
 use std::collections::VecDeque;
@@ -19,14 +20,16 @@ use crate::knobs::{self, Evidence, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
-use crate::report::{AuditResult, ShardSummary, StageCost, StormSummary, Summary};
+use crate::report::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
 use crate::stats::{Progress, ProgressSnapshot};
 
 use driver::Opening;
+use sampler::{INTERVAL, Sampler};
 
 pub use course::{Audit, Course, Phase, Scenario, Storm};
+pub use sampler::Interval;
 
 /// What a client shall do.
 #[derive(Debug, Clone)]
@@ -59,6 +62,8 @@ pub struct Options {
     pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
     pub hello: String,
+    /// The server's process, if it is on this host: its memory and processor time are reported.
+    pub server_pid: Option<u32>,
 }
 
 /// Something a running client tells its owner, or the owner the client.
@@ -90,6 +95,10 @@ pub trait Observer {
     fn progress(&mut self, _phase: Phase, _elapsed: Duration, _progress: &ProgressSnapshot, _ended: bool) {}
     /// An audit is complete, and every connection still stands. An error ends the run.
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
+        Ok(())
+    }
+    /// A shard measured something, about a second long. An error ends the run.
+    fn measured(&mut self, _interval: &Interval) -> Result<()> {
         Ok(())
     }
     /// What the run came to so far, as the owner of a steered client asked; nothing is closed yet.
@@ -132,10 +141,11 @@ pub fn run(
     let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
     let evidence = fleet.watch.evidence(Causes::new());
-    let shards = fleet.join();
     // A shard's own error says more than what its end looked like from here.
-    let shards = shards?;
+    let shards = fleet.join()?;
     let mut summary = summary?;
+    fleet.sampler.take_in(observer)?;
+    summary.timeline = fleet.sampler.timeline;
     conclude(&mut summary, shards, evidence);
     Ok(summary)
 }
@@ -220,10 +230,18 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
 /// What a shard measured so far, and the shard's number.
 type Measured = (usize, ShardSummary);
 
+/// A shard that runs: how to command it, how far it is, and its end.
+type Runner = (Remote, Arc<Progress>, Running<Result<ShardSummary>>);
+
+fn snapshots(shards: &[Runner]) -> impl Iterator<Item = ProgressSnapshot> + '_ {
+    shards.iter().map(|(_, progress, _)| progress.snapshot())
+}
+
 /// The shards of a running client, and where they are led.
 struct Fleet {
-    shards: Vec<(Remote, Arc<Progress>, Running<ShardSummary>)>,
+    shards: Vec<Runner>,
     watch: Watch,
+    sampler: Sampler,
     notices: mpsc::Receiver<Notice>,
     course: Course,
     /// The phases to come after this one.
@@ -244,9 +262,17 @@ impl Fleet {
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
         let (course, ahead) = (options.course, options.course.phases(options.audit));
-        let measured = mpsc::channel();
-        let mut fleet =
-            Fleet { shards: Vec::new(), watch, notices, course, ahead, rounds: 0, stopping: false, measured };
+        let mut fleet = Fleet {
+            shards: Vec::new(),
+            watch,
+            sampler: Sampler::begin(options.server_pid),
+            notices,
+            course,
+            ahead,
+            rounds: 0,
+            stopping: false,
+            measured: mpsc::channel(),
+        };
         match fleet.start(options, planned, sender) {
             Ok(()) => Ok(fleet),
             Err(error) => {
@@ -274,6 +300,7 @@ impl Fleet {
                 progress: progress.clone(),
                 notices: sender.clone(),
                 measured: self.measured.0.clone(),
+                intervals: self.sampler.sender(),
             };
             let remote = Remote::new()?;
             let net = NetPlan {
@@ -311,7 +338,14 @@ impl Fleet {
     }
 
     fn progress(&self) -> ProgressSnapshot {
-        self.shards.iter().map(|(_, progress, _)| progress.snapshot()).sum()
+        snapshots(&self.shards).sum()
+    }
+
+    /// Looks at what happens while a phase goes on.
+    fn look(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.watch.look();
+        self.sampler.look(snapshots(&self.shards));
+        self.sampler.take_in(observer)
     }
 
     /// Shows the observer what came of the run so far: every shard has just told.
@@ -319,13 +353,17 @@ impl Fleet {
         let mut parts: Vec<_> = self.measured.1.try_iter().collect();
         parts.sort_by_key(|(shard, _)| *shard);
         let shards = parts.into_iter().map(|(_, measured)| measured).collect();
+        self.sampler.take_in(observer)?;
+        summary.timeline = self.sampler.timeline.clone();
         conclude(summary, shards, self.watch.evidence(Causes::new()));
         observer.reported(summary)
     }
 
-    fn join(self) -> Result<Vec<ShardSummary>> {
-        let joined: Vec<_> = self.shards.into_iter().map(|(.., running)| running.join()).collect();
-        joined.into_iter().collect()
+    fn join(&mut self) -> Result<Vec<ShardSummary>> {
+        let shards = std::mem::take(&mut self.shards);
+        // All of them end, whichever failed.
+        let joined: Vec<_> = shards.into_iter().map(|(.., running)| running.join()).collect();
+        joined.into_iter().map(|joined| joined.and_then(|summary| summary)).collect()
     }
 
     /// Takes the shards through all phases; shards' results are filled in later.
@@ -342,6 +380,8 @@ impl Fleet {
             paced: options.rate.is_some(),
             stopped: false,
             storm: options.course.storm().map(storm_summary),
+            timeline: self.sampler.timeline.clone(),
+            about: About::here(),
         };
         let (ramp, after_ramp) = self.phase(Phase::Ramp, options, observer)?;
         summary.ramp = ramp;
@@ -446,13 +486,14 @@ impl Fleet {
                 // A hold is over, and its end is shown in a moment.
                 Err(RecvTimeoutError::Timeout) if patience < TICK => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    self.watch.look();
+                    self.look(observer)?;
                     observer.progress(phase, start.elapsed(), &self.progress(), false);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
         }
         let (elapsed, progress) = (start.elapsed(), self.progress());
+        self.sampler.ended(phase, start, snapshots(&self.shards));
         observer.progress(phase, elapsed, &progress, true);
         Ok((elapsed, progress))
     }
@@ -466,7 +507,7 @@ fn storm_summary(storm: &Storm) -> StormSummary {
 /// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`
 /// if it is not known, or has ended.
 fn server_cpu(options: &Options) -> Option<(f64, f64)> {
-    let pid = options.course.storm()?.server_pid?;
+    let pid = options.server_pid?;
     let spent = Host::here().cpu_seconds(pid);
     (spent != (0.0, 0.0)).then_some(spent)
 }

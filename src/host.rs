@@ -143,6 +143,14 @@ impl Host {
         (ticks(11) / 100.0, ticks(12) / 100.0)
     }
 
+    /// What the first processor calls itself ("model name" of /proc/cpuinfo); `None` where the kernel
+    /// does not tell.
+    pub fn processor(&self) -> Option<String> {
+        let text = self.read("proc/cpuinfo")?;
+        let name = text.lines().find_map(|line| line.strip_prefix("model name"))?;
+        Some(name.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+    }
+
     /// Files this host may still open (fs.file-max less field 1 of fs.file-nr); direct descriptors
     /// count. `None` when it cannot be read, or when it does not bind us (CAP_SYS_ADMIN).
     pub fn files_left(&self) -> Option<u64> {

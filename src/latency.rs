@@ -1,5 +1,8 @@
 //! HDR histograms of latencies in microseconds: recorded per shard, merged, never averaged.
 
+pub mod log;
+mod recorder;
+
 use std::io::Read;
 use std::time::Duration;
 
@@ -12,6 +15,8 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer,
 
 use crate::error::{Error, Result};
 use crate::limits::{LATENCY_DIGITS, MAX_LATENCY_US};
+
+pub use recorder::Recorder;
 
 /// Latencies from 1 microsecond to an hour with 3 significant digits; shorter ones count as 1 µs,
 /// longer ones as an hour.

@@ -116,6 +116,13 @@ pub const MAX_LATENCY_US: u64 = 3_600_000_000;
 /// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
 pub const LATENCY_DIGITS: u8 = 3;
 
+/// Samples over time that a result keeps: 75 seconds of four a second, 100 bytes each and as much for
+/// each shard. A longer run keeps every second one, and then every fourth.
+pub const TIMELINE_SAMPLES: usize = 300;
+
+/// Phases that a result keeps; a steered run that has more keeps the first ones and the last.
+pub const PHASES_KEPT: usize = 100;
+
 /// Bytes of a result file at most, when results are read back. A shard's part has some kilobytes; what
 /// is larger is something else.
 pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;

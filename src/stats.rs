@@ -112,6 +112,8 @@ counters! {
     failed,
     /// Connections that are proved and stand.
     live,
+    /// Connections that came to stand so far, whatever became of them.
+    stood,
     /// Connections that passed the current audit.
     audited,
     /// Connections lost since the current phase began.

@@ -43,7 +43,7 @@ const NEIGHBOURS: [(&str, &str); 5] =
     [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan"), ("knobs", "host")];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),
@@ -56,6 +56,8 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),
     ("serde_json", &["report", "cli", "tune"]),
+    ("maud", &["report"]),
+    ("plotters", &["report"]),
 ];
 
 /// Rooms that may hold unsafe code.

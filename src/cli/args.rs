@@ -63,6 +63,10 @@ pub enum ReportCommand {
     /// summed, latencies merged from their histograms, the longest ramp. The exit code tells whether
     /// they could be merged, not what they came to.
     Merge(MergeArguments),
+    /// One HTML file that shows a result: it needs no network, and prints.
+    Html(HtmlArguments),
+    /// What changed from one result to another, as ratios, with the range over their shards.
+    Compare(CompareArguments),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +83,22 @@ impl PortArguments {
     pub fn ports(&self) -> Result<Ports> {
         Ports::new(self.port, self.ports)
     }
+}
+
+/// The files that a run writes.
+#[derive(Debug, Args)]
+pub struct FileArguments {
+    /// Write the result to FILE; - is standard output, where `client` and `storm` then write events as
+    /// JSON lines before.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write one HTML file that shows the run: connections, rates and latencies over time.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// Write HdrHistogram's interval log, an interval a second, with a tag for what was measured by
+    /// which shard.
+    #[arg(long, value_name = "FILE.hlog")]
+    pub hlog: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -217,17 +237,43 @@ pub struct DemoArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// Write both results to FILE (- is standard output).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub files: FileArguments,
 }
 
 #[derive(Debug, Args)]
 pub struct MergeArguments {
-    /// What `client --json` or `demo --json` wrote, one file a machine.
+    /// What `client --json` or `demo --json` wrote, one file a machine; or what `--hlog` wrote, where
+    /// latencies are all there is to merge.
     #[arg(required = true, value_name = "FILE")]
     pub results: Vec<PathBuf>,
     /// Write the merged result to FILE (- is standard output).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write one HTML file that shows the merged result.
+    #[arg(long, value_name = "FILE.html")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct HtmlArguments {
+    /// What `client`, `storm`, `demo` or `report merge` wrote with `--json`.
+    #[arg(value_name = "FILE")]
+    pub result: PathBuf,
+    /// Where the page goes (- is standard output).
+    #[arg(short, long, value_name = "FILE.html")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// The earlier result.
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// The later one.
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// Write the comparison to FILE (- is standard output).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use super::args::{ClientArguments, StormArguments};
 use super::display::{Display, Events};
+use super::files::Files;
 use super::out::{Target, event, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{self, Course, Notice, Observer, Options};
@@ -14,9 +15,9 @@ use crate::report::{Summary, hgrm, json, text};
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let options = arguments.options()?;
-    let json = arguments.connection.json.as_deref().map(Target::open).transpose()?;
+    let files = Files::open(&arguments.connection.files)?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
-    let summary = report(&options, json)?;
+    let summary = report(&options, files)?;
     if let Some(mut target) = histogram {
         write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;
     }
@@ -26,21 +27,22 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
 /// Runs a storm to its end.
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
     let options = arguments.options()?;
-    let json = arguments.connection.json.as_deref().map(Target::open).transpose()?;
-    report(&options, json).map(|summary| ended(&summary))
+    let files = Files::open(&arguments.connection.files)?;
+    report(&options, files).map(|summary| ended(&summary))
 }
 
 fn ended(summary: &Summary) -> Ended {
     if summary.complete() { Ended::Well } else { Ended::Short }
 }
 
-/// Runs a client, and writes its result as text, and as JSON where that is wanted.
-fn report(options: &Options, json: Option<Target>) -> Result<Summary> {
+/// Runs a client, and writes its result as text, and into the files that are wanted.
+fn report(options: &Options, mut files: Files) -> Result<Summary> {
     let mut observer: Box<dyn Observer> =
-        if matches!(json, Some(Target::Stdout)) { Box::new(Events::new()) } else { Box::new(Display::new(false)) };
-    let summary = lead(options, observer.as_mut())?;
+        if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(false)) };
+    let summary = lead(options, &mut files.logging(observer.as_mut()))?;
     let document = json::client(&summary)?;
-    match json {
+    files.write_page(&document, None)?;
+    match files.json {
         // Behind events on lines of their own, the document is one line too.
         Some(Target::Stdout) => event(&document),
         other => {

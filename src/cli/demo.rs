@@ -13,7 +13,8 @@ use super::Ended;
 use super::args::DemoArguments;
 use super::client::lead;
 use super::display::Display;
-use super::out::{Target, say};
+use super::files::Files;
+use super::out::say;
 use crate::client::{Audit, Course, Observer, Options, Phase, Planned};
 use crate::doctor;
 use crate::error::{Error, Result};
@@ -38,8 +39,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
-    let target = arguments.json.as_deref().map(Target::open).transpose()?;
-    let quiet = target.as_ref().is_some_and(Target::is_stdout);
+    let mut files = Files::open(&arguments.files)?;
+    let quiet = files.is_for_programs();
     let goal = fit(arguments, &host)?;
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
         say(format!(
@@ -48,10 +49,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             words::count(arguments.connections)
         ));
     }
-    let options = client_options(arguments, goal.connections)?;
     let mut server = ServerProcess::start(arguments, goal.connections)?;
+    let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
     let mut watcher = Watcher { display: Display::new(quiet), server: server.seen.clone(), quiet };
-    let summary = lead(&options, &mut watcher);
+    let summary = lead(&options, &mut files.logging(&mut watcher));
     let document = server.stop();
     // When the server failed, that explains what the client saw.
     let (summary, document) = match (summary, document) {
@@ -69,7 +70,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             words::bytes(figure("resident_bytes"))
         ));
     }
-    if let Some(mut target) = target {
+    let server =
+        serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
+    files.write_page(&result, Some(&server))?;
+    if let Some(mut target) = files.json {
         target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;
     }
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
@@ -122,6 +126,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         close: How::Reset,
         close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
+        server_pid: None,
     })
 }
 

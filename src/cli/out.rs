@@ -73,6 +73,14 @@ impl Target {
         }
     }
 
+    /// What writes there, piece by piece.
+    pub fn into_writer(self) -> Box<dyn Write> {
+        match self {
+            Target::File(file) => Box::new(file),
+            Target::Stdout => Box::new(std::io::stdout()),
+        }
+    }
+
     /// Whether it is standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(self, Target::Stdout)

@@ -4,13 +4,18 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::Ended;
-use super::args::MergeArguments;
+use super::args::{CompareArguments, HtmlArguments, MergeArguments};
+use super::files::write_text;
 use super::out::{Target, say};
 use crate::error::{Errno, Error, Result};
+use crate::latency::log;
 use crate::limits::MAX_DOCUMENT_BYTES;
-use crate::report::json::{self, MachineDocument};
-use crate::report::{merge, text};
+use crate::report::json::{MachineDocument, Results};
+use crate::report::{compare as changes, html as page, json, logs, merge, text};
 use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
@@ -20,27 +25,85 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
         let saw = format!("{} is given twice", twice.display());
         return Err(Error::usage(saw, "its connections would count twice", "give each machine's result once"));
     }
-    let results = files.iter().zip(names(files)).map(|(file, machine)| {
-        let result = json::read_client(&read(file)?, &file.display().to_string())?;
-        Ok(MachineDocument { machine, result })
-    });
-    let merged = merge::merge(results.collect::<Result<_>>()?)?;
+    let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+    let parts = || files.iter().zip(names(files)).zip(&texts);
+    if texts.iter().all(|text| log::is_log(text)) {
+        let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
+            Ok((machine, logs::read(text, &file.display().to_string())?))
+        };
+        let merged = logs::merge(&parts().map(read).collect::<Result<Vec<_>>>()?)?;
+        return show(arguments, &merged, || Ok(logs::text(&merged)), || page::logs(&merged));
+    }
+    if let Some(((file, _), _)) = parts().find(|(_, text)| log::is_log(text)) {
+        let means = "interval logs have latencies and no connections, so that the sum would be wrong";
+        return Err(Error::usage(
+            format!("{} is an interval log beside results", file.display()),
+            means,
+            "merge logs with logs, and what --json wrote with the like",
+        ));
+    }
+    let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
+        Ok(MachineDocument { machine, result: json::read_client(text, &file.display().to_string())? })
+    };
+    let merged = merge::merge(parts().map(read).collect::<Result<_>>()?)?;
+    let draw = || page::page(&page::Run { client: &merged, server: None, notes: &[] });
+    show(arguments, &merged, || text::client(&merged), draw)
+}
+
+/// Writes what was merged where it is wanted.
+fn show(
+    arguments: &MergeArguments,
+    merged: &impl Serialize,
+    text: impl FnOnce() -> Result<String>,
+    draw: impl FnOnce() -> Result<String>,
+) -> Result<Ended> {
     // Only now: it may be one of the files that were read.
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
-    if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(text::client(&merged)?.trim_end());
+    let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
+    if ![&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
+        say(text()?.trim_end());
     }
     if let Some(mut target) = target {
-        target.write_json(&merged)?;
+        target.write_json(merged)?;
+    }
+    if let Some(mut target) = drawn {
+        write_text(&mut target, &draw()?)?;
     }
     Ok(Ended::Well)
+}
+
+/// Draws a result that was written before.
+pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
+    let Results { client, server } = results(&arguments.result)?;
+    let drawn = page::page(&page::Run { client: &client, server: server.as_ref(), notes: &[] })?;
+    write_text(&mut Target::open(&arguments.output)?, &drawn)?;
+    Ok(Ended::Well)
+}
+
+/// Compares two results. What changed does not change how this ends.
+pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
+    let CompareArguments { before, after, json } = arguments;
+    let changed = changes::compare(&results(before)?, &results(after)?);
+    let target = json.as_deref().map(Target::open).transpose()?;
+    if !target.as_ref().is_some_and(Target::is_stdout) {
+        say(changes::text(&changed).trim_end());
+    }
+    if let Some(mut target) = target {
+        let [before, after] = [before, after].map(|file| file.display().to_string());
+        target.write_json(&json!({ "before": before, "after": after, "changes": changed }))?;
+    }
+    Ok(Ended::Well)
+}
+
+fn results(file: &Path) -> Result<Results> {
+    json::read(&read(file)?, &file.display().to_string())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = path.display();
     File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)).map_err(|e| {
-        Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to merge", "give another file")
+        Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to read", "give another file")
     })?;
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
         let means = format!("a result has less than {}", words::bytes(MAX_DOCUMENT_BYTES));
@@ -49,14 +112,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What the machines are called: the files without the folder that all share and without `.json`.
+/// What the machines are called: the files without the folder that all share and without their ending.
 fn names(files: &[PathBuf]) -> Vec<String> {
     let folder = files
         .first()
         .and_then(|first| first.ancestors().skip(1).find(|folder| files.iter().all(|file| file.starts_with(folder))));
     let name = |file: &PathBuf| {
         let own = file.strip_prefix(folder.unwrap_or(Path::new(""))).unwrap_or(file).display().to_string();
-        own.strip_suffix(".json").map(str::to_owned).unwrap_or(own)
+        let short = [".json", ".hlog"].iter().find_map(|ending| own.strip_suffix(ending)).map(str::to_owned);
+        short.unwrap_or(own)
     };
     files.iter().map(name).collect()
 }

@@ -39,8 +39,6 @@ pub struct Storm {
     pub calm: Duration,
     /// How long messages are sent after it.
     pub after: Duration,
-    /// The server's process, if it is on this host.
-    pub server_pid: Option<u32>,
 }
 
 /// What happens in a storm.

@@ -1,5 +1,6 @@
 //! What one client shard does in each phase.
 
+mod measures;
 mod opening;
 mod storm;
 
@@ -14,7 +15,6 @@ use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
 use crate::causes::{Cause, Causes};
 use crate::error::{Errno, Result};
-use crate::latency::Latency;
 use crate::limits::{
     DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US, SLOW_READER_BUFFER,
 };
@@ -26,6 +26,7 @@ use crate::shard::{Driver, Turn};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
+use measures::Measures;
 use storm::Storming;
 
 pub use opening::Opening;
@@ -80,12 +81,7 @@ pub struct Dialing {
     window: Window,
     scratch: Vec<u8>,
     before_close: Option<ProgressSnapshot>,
-    connect: Latency,
-    connect_service: Latency,
-    retransmitted: Latency,
-    echo: Latency,
-    echo_service: Latency,
-    audit: Latency,
+    measures: Measures,
     causes: Causes,
 }
 
@@ -106,12 +102,7 @@ impl Driver for Dialing {
         let latency = now.duration_since(probe.intended);
         let slow = service >= Duration::from_micros(SLOW_CONNECT_US);
         let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
-        if again {
-            self.retransmitted.record(latency);
-        } else {
-            self.connect.record(latency);
-            self.connect_service.record(service);
-        }
+        self.measures.connected(latency, service, again);
         let options = self.is.options.clone();
         let number = self.is.number(state.index);
         compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
@@ -177,11 +168,12 @@ impl Driver for Dialing {
     fn turn(&mut self, net: &mut Connections, now: Instant, command: u32) -> Result<Turn> {
         let phase = Phase::of_command(command);
         if phase != self.phase {
-            self.begin(phase, now);
+            self.begin(phase, now)?;
         }
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(net, now)?;
+            self.measures.look(now)?;
         }
         if phase == Phase::Quit {
             return Ok(Turn::Done);
@@ -197,11 +189,13 @@ impl Driver for Dialing {
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
             Phase::Calm | Phase::Storm | Phase::After => self.stage(net, now)?,
-            Phase::Report => self.report(),
+            Phase::Report => self.report()?,
             Phase::Close => self.close(net, now)?,
         };
         if turn == Turn::Done {
             if !std::mem::replace(&mut self.done, true) {
+                // Nobody may wake us for long.
+                self.measures.cut(now)?;
                 // Nobody listens any more when the run has failed elsewhere.
                 let _ = self.is.notices.send(Notice::Done(self.is.index, phase));
             }
@@ -218,29 +212,31 @@ impl Driver for Dialing {
 
 impl Dialing {
     /// What the shard measured; its counts are those of before closing.
-    pub fn measured(&self) -> ShardSummary {
-        ShardSummary {
+    pub fn measured(&self) -> Result<ShardSummary> {
+        let measures = &self.measures;
+        Ok(ShardSummary {
             core: self.is.core,
             requested: self.is.numbers.end - self.is.numbers.start,
             progress: self.before_close.unwrap_or_else(|| self.is.progress.snapshot()),
-            connect: self.connect.clone(),
-            connect_service: self.connect_service.clone(),
-            retransmitted: self.retransmitted.clone(),
-            echo: self.echo.clone(),
-            echo_service: self.echo_service.clone(),
-            audit: self.audit.clone(),
+            connect: measures.connect.all()?,
+            connect_service: measures.connect_service.clone(),
+            retransmitted: measures.retransmitted.all()?,
+            echo: measures.echo.all()?,
+            echo_service: measures.echo_service.clone(),
+            audit: measures.audit.all()?,
             causes: self.causes.clone(),
             storm: self.storm.as_ref().map(Storming::measured),
-        }
+        })
     }
 
-    fn report(&self) -> Turn {
+    fn report(&self) -> Result<Turn> {
         // Nobody listens any more when the run has failed elsewhere.
-        let _ = self.is.measured.send((self.is.index, self.measured()));
-        Turn::Done
+        let _ = self.is.measured.send((self.is.index, self.measured()?));
+        Ok(Turn::Done)
     }
 
-    fn begin(&mut self, phase: Phase, now: Instant) {
+    fn begin(&mut self, phase: Phase, now: Instant) -> Result<()> {
+        self.measures.cut(now)?;
         let progress = &self.is.progress;
         (self.phase, self.done, self.since, self.place) = (phase, false, now, 0);
         self.round += 1;
@@ -259,6 +255,7 @@ impl Dialing {
         }
         let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);
         self.storm.iter_mut().for_each(|storm| storm.begin(phase, now, rate));
+        Ok(())
     }
 
     // ---- the phases: each returns `Turn::Done` when its shard has nothing left to do ------------
@@ -425,13 +422,12 @@ impl Dialing {
             Kind::Hello => self.proved(net, conn)?,
             Kind::Token => {
                 self.is.progress.audited.add(1);
-                self.audit.record(now.duration_since(probe.started));
+                self.measures.audit.record(now.duration_since(probe.started));
             }
             Kind::Message => {
                 let interval = self.is.options.interval.unwrap_or_default();
                 let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
-                self.echo.record_with_omitted(late, service, interval);
-                self.echo_service.record(service);
+                self.measures.echoed(late, service, interval);
                 self.storm.iter_mut().for_each(|storm| storm.heard(probe.intended, now, service, interval));
             }
         }
@@ -443,6 +439,7 @@ impl Dialing {
         state.proved = true;
         self.failures_in_a_row = 0;
         self.is.progress.live.add(1);
+        self.is.progress.stood.add(1);
         let (index, phase) = (state.index, self.phase);
         if self.storm.as_mut().is_some_and(|storm| storm.proved(index, phase)) {
             return net.close(conn, self.is.options.close, Why::Ours);

@@ -24,6 +24,8 @@ pub struct Memory {
     pub available: u64,
     /// What sockets can take before the kernel is in trouble: see `Host::memory`.
     pub usable: u64,
+    /// Kernel objects (Slab).
+    pub slab: u64,
 }
 
 /// A memory cgroup that has a limit and holds this process.
@@ -87,7 +89,8 @@ impl Host {
         let cache = field("Active(file):").unwrap_or(0).saturating_add(field("Inactive(file):").unwrap_or(0));
         let usable = free.saturating_sub(reserve).saturating_add(cache - (cache / 2).min(low));
         let total = field("MemTotal:")?;
-        Some(Memory { total, free, available: field("MemAvailable:").unwrap_or(usable), usable })
+        let available = field("MemAvailable:").unwrap_or(usable);
+        Some(Memory { total, free, available, usable, slab: field("Slab:").unwrap_or(0) })
     }
 
     /// The low watermarks of all zones, and what the kernel keeps back in them, in bytes.

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary};
+use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::NetCounters;
@@ -163,6 +163,12 @@ pub struct ClientDocument {
     /// Its storm; a client that had none has no such name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormDocument>,
+    /// How it went over time; several machines have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+    /// Where and how it was made; several machines have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// The results that were merged into this one; a single client's has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
@@ -232,6 +238,8 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
         close_seconds: summary.close.as_secs_f64(),
         storm: StormDocument::of(summary)?,
+        timeline: Some(summary.timeline.clone()),
+        about: Some(summary.about.clone()),
         machines: Vec::new(),
     })
 }
@@ -239,9 +247,18 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
 /// What a file holds that is no use to us.
 const REDO: &str = "give what `c1m client --json` or `c1m demo --json` wrote";
 
-/// Reads a client's document from what `--json` wrote: the document alone, the `client` part of a
-/// demo's, or the end of a run's events. `name` tells in an error where the text comes from.
-pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
+/// What a file tells: a client's result, and its server's where the file has that too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// The client's, or that of several.
+    pub client: ClientDocument,
+    /// The server's.
+    pub server: Option<ServerDocument>,
+}
+
+/// Reads what `--json` wrote: a client's document alone, that of a demo or of the lab, or the end of a
+/// run's events. `name` tells in an error where the text comes from.
+pub fn read(text: &[u8], name: &str) -> Result<Results> {
     let read = || {
         let mut found = None;
         for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
@@ -249,14 +266,21 @@ pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
             found = value.get("event").is_none().then_some(value).or(found);
         }
         let mut value = found.ok_or("it holds no document")?;
-        let client = value.get_mut("client").map(Value::take);
-        let document: ClientDocument = serde_json::from_value(client.unwrap_or(value))
+        let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
+        // A server that is none of ours has counted other things.
+        let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
+        let client: ClientDocument = serde_json::from_value(client.unwrap_or(value))
             .map_err(|e| format!("it is not the result of a client: {e}"))?;
-        document.check()?;
-        Ok(document)
+        client.check()?;
+        Ok(Results { client, server })
     };
     // What the file says may be quoted there, and an error is one line.
     read().map_err(|why: String| Error::usage(name, why.replace(char::is_control, " "), REDO))
+}
+
+/// Reads a client's document from what `read` takes.
+pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
+    read(text, name).map(|results| results.client)
 }
 
 impl ClientDocument {
@@ -270,35 +294,53 @@ impl ClientDocument {
         }
         self.latencies.check()?;
         self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
+        self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
         self.machines.iter().try_for_each(|machine| machine.result.check())
     }
 }
 
 /// A server's result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerDocument {
-    live: u64,
-    live_at_stop: u64,
-    peak_live: u64,
-    accepted: u64,
-    closed: u64,
-    refused: u64,
-    refused_for_memory: u64,
-    memory_wall: Option<String>,
-    walls: Vec<Explained>,
-    slow_readers: u64,
-    silent: u64,
-    messages: u64,
-    bytes: u64,
-    resident_bytes: u64,
-    cpu_user_seconds: f64,
-    cpu_system_seconds: f64,
-    shards: Vec<ServerShardDocument>,
+    /// Connections that stand at last.
+    pub live: u64,
+    /// Connections that stood when it was told to stop.
+    pub live_at_stop: u64,
+    /// The most at once.
+    pub peak_live: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that stood and are closed.
+    pub closed: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Of these, to keep memory free.
+    pub refused_for_memory: u64,
+    /// The limit on memory for which it last refused.
+    pub memory_wall: Option<String>,
+    /// The walls of its host that it met, from evidence.
+    pub walls: Vec<Explained>,
+    /// Connections closed because their reader was too slow.
+    pub slow_readers: u64,
+    /// Connections closed because nothing was heard of them.
+    pub silent: u64,
+    /// Receives that brought bytes.
+    pub messages: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// The highest resident memory of its process.
+    pub resident_bytes: u64,
+    /// Processor time of its process.
+    pub cpu_user_seconds: f64,
+    /// The same in the kernel.
+    pub cpu_system_seconds: f64,
+    /// Each shard's part.
+    pub(super) shards: Vec<ServerShardDocument>,
 }
 
-#[derive(Debug, Serialize)]
-struct ServerShardDocument {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ServerShardDocument {
     shard: usize,
     core: usize,
     ports: Vec<u16>,

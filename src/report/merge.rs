@@ -47,6 +47,8 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         shards: Vec::new(),
         close_seconds: longest(|part| part.close_seconds),
         storm: None,
+        timeline: None,
+        about: None,
         machines: results.into_iter().flat_map(machines).collect(),
     })
 }
@@ -176,6 +178,8 @@ mod tests {
                 shards: Vec::new(),
                 close_seconds: close,
                 storm: None,
+                timeline: None,
+                about: None,
                 machines: Vec::new(),
             }
         })

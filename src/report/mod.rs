@@ -1,11 +1,16 @@
 //! What a run came to, as plain data, and its renderings: data in, writer out.
 
+mod about;
+pub mod compare;
 pub mod doctor;
 pub mod hgrm;
+pub mod html;
 pub mod json;
+pub mod logs;
 pub mod merge;
 mod storm;
 pub mod text;
+mod timeline;
 
 use std::time::Duration;
 
@@ -19,7 +24,9 @@ use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
 
+pub use about::About;
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
+pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 
 /// One audit's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +93,10 @@ pub struct Summary {
     pub stopped: bool,
     /// Its storm, if it had one.
     pub storm: Option<StormSummary>,
+    /// How it went over time.
+    pub timeline: Timeline,
+    /// Where and how it was made.
+    pub about: About,
 }
 
 impl Summary {

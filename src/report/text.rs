@@ -111,10 +111,6 @@ pub fn server(summary: &ServerSummary) -> String {
 
 /// A table with a row for each machine, or each shard of a single one.
 fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Which) {
-    let all = which(&document.latencies);
-    if all.count == 0 {
-        return;
-    }
     let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
         ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
     } else {
@@ -122,6 +118,14 @@ fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Wh
         ("machine", document.machines.iter().map(|one| (name(&one.machine), &one.result.latencies)).collect())
     };
     rows.push(("all".to_owned(), &document.latencies));
+    table(out, title, heading, rows.into_iter().map(|(name, latencies)| (name, which(latencies))).collect());
+}
+
+/// A table of latencies, the last of which is that of all; nothing if that is empty.
+pub(super) fn table(out: &mut String, title: &str, heading: &str, rows: Vec<(String, &LatencyDocument)>) {
+    if rows.last().is_none_or(|(_, all)| all.count == 0) {
+        return;
+    }
     let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let width = longest.clamp(heading.len() + 1, WIDEST_NAME);
     let _ = write!(out, "\n{title}\n{heading:>width$}  {:>11}  {:>8}", "count", "min");
@@ -129,8 +133,8 @@ fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Wh
         let _ = write!(out, "  {name:>8}");
     }
     let _ = writeln!(out, "  {:>8}", "max");
-    for (name, latencies) in rows {
-        let _ = writeln!(out, "{name:>width$}  {}", figures(which(latencies)));
+    for (name, latency) in rows {
+        let _ = writeln!(out, "{name:>width$}  {}", figures(latency));
     }
 }
 

@@ -11,6 +11,7 @@ mod limits;
 mod lossy;
 mod memory;
 mod options;
+mod pages;
 mod report;
 mod steer;
 mod storm;

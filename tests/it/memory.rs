@@ -42,6 +42,13 @@ impl Cgroup {
         c1m_after(&format!("echo $$ > {}", self.processes().display()))
     }
 
+    /// Lowers the limit, so that only so many bytes are left.
+    pub fn leave(&self, bytes: u64) {
+        let usage = if self.limit.ends_with("memory.max") { "memory.current" } else { "memory.usage_in_bytes" };
+        let used: u64 = fs::read_to_string(self.folder.join(usage)).unwrap().trim().parse().unwrap();
+        fs::write(&self.limit, (used + bytes).to_string()).unwrap();
+    }
+
     /// The file that takes the ids of its processes.
     pub fn processes(&self) -> PathBuf {
         self.folder.join("cgroup.procs")

@@ -385,7 +385,7 @@ const LATENCIES: [&str; 5] = [
 
 /// Checks the names of a client's result.
 pub fn has_client_names(document: &Value) {
-    has_client_names_and(document, &[]);
+    has_client_names_and(document, &["timeline", "about"]);
     for shard in shards(document) {
         has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
         LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
@@ -396,7 +396,7 @@ pub fn has_client_names(document: &Value) {
 pub fn has_merged_names(document: &Value) {
     has_client_names_and(document, &["machines"]);
     for machine in document["machines"].as_array().unwrap() {
-        has_client_names_and(machine, &["machine"]);
+        has_client_names_and(machine, &["machine", "timeline", "about"]);
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, address_block, duration, rate};
+use super::{AddressBlock, FileArguments, PortArguments, address_block, duration, rate};
 use crate::client::{Audit, Course, Options};
 use crate::error::{Error, Result};
-use crate::host::Cores;
+use crate::host::{Cores, Host};
 use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
 use crate::plan::Routes;
@@ -57,9 +57,11 @@ pub struct ConnectionArguments {
     /// Sent on each new connection, its number in place of {}. Empty sends nothing.
     #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
     pub hello: String,
-    /// Write the result to FILE; - is standard output, which then has events as JSON lines before.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// The server's process, if it is on this host: its memory and processor time are reported.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    #[command(flatten)]
+    pub files: FileArguments,
 }
 
 /// The shortest time between two messages of a connection.
@@ -81,6 +83,10 @@ impl ConnectionArguments {
             let saw = format!("--hello of {} bytes", self.hello.len());
             return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
         }
+        if let Some(pid) = self.server_pid.filter(|pid| !Host::here().path(&format!("proc/{pid}/stat")).exists()) {
+            let means = "there is no such process on this host";
+            return Err(Error::usage(format!("--server-pid {pid}"), means, "give that of the server, or leave it out"));
+        }
         Ok(Options {
             routes: Routes {
                 targets: self.target_ip.clone(),
@@ -100,6 +106,7 @@ impl ConnectionArguments {
             close,
             close_rate: self.close_rate,
             hello: self.hello.clone(),
+            server_pid: self.server_pid,
         })
     }
 }

@@ -8,7 +8,6 @@ use super::client::{ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
 use crate::client::{Audit, Course, Options, Scenario, Storm};
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::limits::STORM_MESSAGES_PER_SECOND;
 use crate::net::How;
 
@@ -38,9 +37,6 @@ pub struct StormArguments {
     /// net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from.
     #[arg(long)]
     pub fin: bool,
-    /// The server's process, if it is on this host: its processor time is reported.
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,13 +96,9 @@ impl StormArguments {
             let saw = format!("--for with {}", scenario.name());
             return Err(Error::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
-        if let Some(pid) = self.server_pid.filter(|pid| !Host::here().path(&format!("proc/{pid}/stat")).exists()) {
-            let means = "there is no such process on this host";
-            return Err(Error::usage(format!("--server-pid {pid}"), means, "give that of the server, or leave it out"));
-        }
         let connections = self.connection.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
-        let storm = Storm { scenario, victims, calm: self.calm, after: self.after, server_pid: self.server_pid };
+        let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { How::Now } else { How::Reset };
         let mut options = self.connection.options(Course::Storm(storm), Audit::Echo, close)?;
         let talkers = connections.saturating_sub(victims);

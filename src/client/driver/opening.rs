@@ -6,12 +6,12 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use super::Dialing;
+use super::measures::Measures;
 use super::storm::Storming;
 use crate::causes::Causes;
 use crate::client::window::Window;
-use crate::client::{Notice, Options, Phase};
+use crate::client::{Interval, Notice, Options, Phase};
 use crate::error::Result;
-use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::report::ShardSummary;
 use crate::stats::Progress;
@@ -36,6 +36,8 @@ pub struct Opening {
     pub notices: mpsc::Sender<Notice>,
     /// Takes what was measured so far, with the shard's number, when that is asked for.
     pub measured: mpsc::Sender<(usize, ShardSummary)>,
+    /// Takes what was measured in each interval.
+    pub intervals: mpsc::Sender<Interval>,
 }
 
 impl Opening {
@@ -62,12 +64,7 @@ impl Opening {
             window: Window::default(),
             scratch: Vec::new(),
             before_close: None,
-            connect: Latency::new()?,
-            connect_service: Latency::new()?,
-            retransmitted: Latency::new()?,
-            echo: Latency::new()?,
-            echo_service: Latency::new()?,
-            audit: Latency::new()?,
+            measures: Measures::new(self.index, self.intervals.clone())?,
             causes: Causes::new(),
             is: self,
         })

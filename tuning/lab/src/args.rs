@@ -58,9 +58,12 @@ pub struct Arguments {
     /// How long the whole run may take.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     pub deadline: Duration,
-    /// Where the folder of this run goes: serial logs, report.txt, report.json.
+    /// Where the folder of this run goes: serial logs, report.txt, report.json, report.html.
     #[arg(long, value_name = "DIR", default_value = "target/lab")]
     pub out: PathBuf,
+    /// Write the page of the run to this file too.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// Run the plain epoll server and client of the benches (benches/reference) in the place of c1m,
     /// to compare.
     #[arg(long)]

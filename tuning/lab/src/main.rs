@@ -6,7 +6,7 @@
 //!  kernel  archive      a distribution's kernel; the initramfs of one guest
 //!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
 //!  lead ── machine      the run, step by step; what each guest told
-//!  walls  report        why a guest died; what it all came to
+//!  walls  report ── page   why a guest died; what it all came to, for people and as a page
 //! ```
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,10 +19,12 @@ mod guest;
 mod kernel;
 mod lead;
 mod machine;
+mod page;
 mod profile;
 mod report;
 mod walls;
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,6 +73,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
 
+    // A wrong path is told before a long run, and not after.
+    let drawn = arguments.report.as_ref().map(|path| File::create(path).map_err(|e| incomplete(path, &e)));
+    let drawn = drawn.transpose()?;
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let folder = folder(&arguments.out, &stamp)?;
     let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &programs, &folder)?;
@@ -112,7 +117,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let report = report?;
     let text = report::text(&report);
     lead::say(&text);
-    keep(&folder, &report, &text)?;
+    let page = page::page(&report)?;
+    keep(&folder, &report, &text, page.as_deref())?;
+    if let (Some(mut file), Some(path), Some(page)) = (drawn, &arguments.report, page) {
+        file.write_all(page.as_bytes()).map_err(|e| incomplete(path, &e))?;
+    }
     Ok(report.held)
 }
 
@@ -223,13 +232,14 @@ fn spec(
 }
 
 /// Writes the report; removes the sockets, and the archives, which are large and can be made again.
-fn keep(folder: &Path, report: &Report, text: &str) -> Result<()> {
-    let failed = |e: std::io::Error| {
-        Error::host(format!("write to {}: {e}", folder.display()), "the report is incomplete", "free disk space")
-    };
+fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Result<()> {
+    let failed = |e: std::io::Error| incomplete(folder, &e);
     let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
     std::fs::write(folder.join("report.txt"), text).map_err(failed)?;
     std::fs::write(folder.join("report.json"), json).map_err(failed)?;
+    if let Some(page) = page {
+        std::fs::write(folder.join("report.html"), page).map_err(failed)?;
+    }
     for entry in std::fs::read_dir(folder).map_err(failed)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".cpio") || name.starts_with("link-") {
@@ -237,4 +247,8 @@ fn keep(folder: &Path, report: &Report, text: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn incomplete(path: &Path, error: &std::io::Error) -> Error {
+    Error::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
 }

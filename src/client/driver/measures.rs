@@ -1,0 +1,87 @@
+//! What one client shard measures, handed over to the leader about once a second.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::client::{INTERVAL, Interval};
+use crate::error::Result;
+use crate::latency::log::Measure;
+use crate::latency::{Latency, Recorder};
+
+/// The histograms of a shard.
+pub struct Measures {
+    /// Connects from the intended start.
+    pub connect: Recorder,
+    /// The same from the actual start.
+    pub connect_service: Latency,
+    /// Connects with a SYN or ACK sent again.
+    pub retransmitted: Recorder,
+    /// Messages from the intended start.
+    pub echo: Recorder,
+    /// The same from the actual start.
+    pub echo_service: Latency,
+    /// Echoes of audits.
+    pub audit: Recorder,
+    /// When the current interval began.
+    since: Instant,
+    shard: usize,
+    intervals: mpsc::Sender<Interval>,
+}
+
+impl Measures {
+    /// Those of a shard that has measured nothing. Its intervals go to `intervals`.
+    pub fn new(shard: usize, intervals: mpsc::Sender<Interval>) -> Result<Measures> {
+        Ok(Measures {
+            connect: Recorder::new()?,
+            connect_service: Latency::new()?,
+            retransmitted: Recorder::new()?,
+            echo: Recorder::new()?,
+            echo_service: Latency::new()?,
+            audit: Recorder::new()?,
+            since: Instant::now(),
+            shard,
+            intervals,
+        })
+    }
+
+    /// A connect succeeded: `latency` counts from its intended start, `service` from its actual one.
+    pub fn connected(&mut self, latency: Duration, service: Duration, again: bool) {
+        if again {
+            self.retransmitted.record(latency);
+        } else {
+            self.connect.record(latency);
+            self.connect_service.record(service);
+        }
+    }
+
+    /// The same of a message's echo; the next message of its connection was due after `interval`.
+    pub fn echoed(&mut self, latency: Duration, service: Duration, interval: Duration) {
+        self.echo.record_with_omitted(latency, service, interval);
+        self.echo_service.record(service);
+    }
+
+    /// Ends the interval if it has lasted long enough.
+    pub fn look(&mut self, now: Instant) -> Result<()> {
+        if now.duration_since(self.since) < INTERVAL { Ok(()) } else { self.cut(now) }
+    }
+
+    /// Ends the interval, and hands over what was measured in it, if anything was.
+    pub fn cut(&mut self, now: Instant) -> Result<()> {
+        let from = std::mem::replace(&mut self.since, now);
+        let recorders = [
+            (Measure::Connect, &mut self.connect),
+            (Measure::Retransmitted, &mut self.retransmitted),
+            (Measure::Audit, &mut self.audit),
+            (Measure::Echo, &mut self.echo),
+        ];
+        let mut pieces = Vec::new();
+        for (measure, recorder) in recorders {
+            pieces.extend(recorder.cut()?.map(|latency| (measure, latency)));
+        }
+        if !pieces.is_empty() {
+            // Nobody listens any more when the run has failed elsewhere.
+            let _ = self.intervals.send(Interval { shard: self.shard, from, to: now, pieces });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Looks at a running client a few times a second, from the leader's thread: counters, processes, and
+//! the intervals that its shards hand over. The shards do nothing for it on the data path.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Observer, Phase};
+use crate::error::Result;
+use crate::host::Host;
+use crate::latency::Latency;
+use crate::latency::log::Measure;
+use crate::report::{HostSample, ProcessSample, Sample, ShardSample, Timeline};
+use crate::stats::ProgressSnapshot;
+
+/// How long a shard measures before it hands over.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What one shard measured in one interval.
+#[derive(Debug)]
+pub struct Interval {
+    /// The shard's number.
+    pub shard: usize,
+    /// When the interval began.
+    pub from: Instant,
+    /// When it ended.
+    pub to: Instant,
+    /// What was measured; nothing that is empty.
+    pub pieces: Vec<(Measure, Latency)>,
+}
+
+/// Writes the timeline of a run.
+pub struct Sampler {
+    /// How the run went so far.
+    pub timeline: Timeline,
+    began: Instant,
+    host: Host,
+    server_pid: Option<u32>,
+    /// Both ends of what shards hand over.
+    intervals: (mpsc::Sender<Interval>, mpsc::Receiver<Interval>),
+}
+
+impl Sampler {
+    /// Begins the timeline. The server's process is looked at too, if it is given.
+    pub fn begin(server_pid: Option<u32>) -> Sampler {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Sampler {
+            timeline: Timeline::begin(now.as_secs_f64()),
+            began: Instant::now(),
+            host: Host::here(),
+            server_pid,
+            intervals: mpsc::channel(),
+        }
+    }
+
+    /// Where a shard's intervals go.
+    pub fn sender(&self) -> mpsc::Sender<Interval> {
+        self.intervals.0.clone()
+    }
+
+    /// Takes a sample if it is time for one.
+    pub fn look(&mut self, shards: impl Iterator<Item = ProgressSnapshot>) {
+        let seconds = self.seconds(Instant::now());
+        if self.timeline.is_due(seconds) {
+            self.sample(seconds, shards);
+        }
+    }
+
+    /// A phase that began at `start` ended: its end is a sample too.
+    pub fn ended(&mut self, phase: Phase, start: Instant, shards: impl Iterator<Item = ProgressSnapshot>) {
+        let end = self.seconds(Instant::now());
+        self.timeline.phase(phase.name(), self.seconds(start), end);
+        self.sample(end, shards);
+    }
+
+    /// Takes in what shards have handed over, and shows it to the observer.
+    pub fn take_in(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        while let Ok(interval) = self.intervals.1.try_recv() {
+            let middle = interval.from + interval.to.duration_since(interval.from) / 2;
+            for (measure, latency) in &interval.pieces {
+                if matches!(measure, Measure::Connect | Measure::Retransmitted) {
+                    self.timeline.connected(self.seconds(middle), latency);
+                }
+            }
+            observer.measured(&interval)?;
+        }
+        Ok(())
+    }
+
+    fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.began).as_secs_f64()
+    }
+
+    fn sample(&mut self, seconds: f64, shards: impl Iterator<Item = ProgressSnapshot>) {
+        let process = |pid| ProcessSample::of(&self.host, pid);
+        self.timeline.add(Sample {
+            seconds,
+            shards: shards.map(|progress| ShardSample::of(&progress)).collect(),
+            client: process(std::process::id()).unwrap_or_default(),
+            server: self.server_pid.and_then(process),
+            host: self.host.memory().map(|memory| HostSample::of(&memory)),
+        });
+    }
+}

@@ -1,0 +1,196 @@
+//! HdrHistogram's interval log (`.hlog`): one line for each interval and tag, its histogram in the
+//! standard V2 compressed form. HistogramLogProcessor, HdrHistogram's plotter and its packages for
+//! other languages read it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogIterator, IntervalLogWriterBuilder, IntervalLogWriterError, LogEntry, Tag,
+};
+
+use super::{Garbled, Latency};
+
+/// What a client measures over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Connects without a retransmission, from the intended start.
+    Connect,
+    /// Connects with a SYN or ACK sent again.
+    Retransmitted,
+    /// Echoes of audits.
+    Audit,
+    /// Echoes of messages, from the intended start.
+    Echo,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Measure; 4] = [Measure::Connect, Measure::Retransmitted, Measure::Audit, Measure::Echo];
+
+    /// What a person calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Measure::Connect => "connect latency",
+            Measure::Retransmitted => "retransmitted connects",
+            Measure::Audit => "echo latency (audits)",
+            Measure::Echo => "echo latency (messages)",
+        }
+    }
+
+    /// The word with which its tags begin.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::Connect => "connect",
+            Measure::Retransmitted => "retransmitted",
+            Measure::Audit => "audit",
+            Measure::Echo => "echo",
+        }
+    }
+}
+
+/// Whose lines these are: a measure of a shard, `connect-0` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Series {
+    /// What was measured.
+    pub measure: Measure,
+    /// By which shard.
+    pub shard: usize,
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.measure.name(), self.shard)
+    }
+}
+
+impl Series {
+    /// The series of a tag; `None` for a tag that is not ours.
+    fn of_tag(tag: &str) -> Option<Series> {
+        let (name, shard) = tag.split_once('-')?;
+        let measure = Measure::ALL.into_iter().find(|measure| measure.name() == name)?;
+        Some(Series { measure, shard: shard.parse().ok()? })
+    }
+}
+
+/// A log that is being written.
+#[derive(Debug)]
+pub struct Log<W: Write> {
+    into: W,
+}
+
+impl<W: Write> Log<W> {
+    /// Begins a log of a run that began at `started`; the intervals' times count from then.
+    pub fn begin(mut into: W, started: SystemTime, made_by: &str) -> io::Result<Log<W>> {
+        let mut head = IntervalLogWriterBuilder::new();
+        head.add_comment("[Histogram log format version 1.3]").add_comment(&format!("[Logged with {made_by}]"));
+        head.add_comment("Latencies in microseconds; a tag is what was measured, and the number of the shard");
+        head.with_start_time(started).with_base_time(started);
+        head.begin_log_with(&mut into, &mut V2DeflateSerializer::new())?;
+        Ok(Log { into })
+    }
+
+    /// Writes what a series recorded in an interval, `from` after the start of the run.
+    pub fn write(&mut self, series: Series, latency: &Latency, from: Duration, length: Duration) -> io::Result<()> {
+        let tag = series.to_string();
+        let mut packer = V2DeflateSerializer::new();
+        // The library's writer borrows what it writes to, and so cannot be kept; one without a head
+        // costs nothing.
+        let mut line = IntervalLogWriterBuilder::new().begin_log_with(&mut self.into, &mut packer)?;
+        line.write_histogram(&latency.0, from, length, Tag::new(&tag)).map_err(|e| match e {
+            IntervalLogWriterError::IoError(e) => e,
+            IntervalLogWriterError::SerializeError(e) => io::Error::other(e),
+        })
+    }
+
+    /// Writes out what is buffered.
+    pub fn end(mut self) -> io::Result<()> {
+        self.into.flush()
+    }
+}
+
+/// Whether a file claims to be an interval log; one of ours does in its first line.
+pub fn is_log(text: &[u8]) -> bool {
+    text.starts_with(b"#[")
+}
+
+/// Reads a log of ours: each series with its intervals merged.
+pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, Garbled> {
+    let mut all: BTreeMap<Series, Latency> = BTreeMap::new();
+    for entry in IntervalLogIterator::new(text) {
+        let LogEntry::Interval(line) = entry.map_err(|_| Garbled("it is no interval log"))? else { continue };
+        let series = line.tag().and_then(|tag| Series::of_tag(tag.as_str()));
+        let series = series.ok_or(Garbled("a tag is not one of this program's, such as connect-0"))?;
+        let piece = Latency::decode(line.encoded_histogram())?;
+        match all.get_mut(&series) {
+            Some(whole) => whole.merge(&piece).map_err(|_| Garbled("its histograms cannot be merged"))?,
+            None => _ = all.insert(series, piece),
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn latency(values: &[u64]) -> Latency {
+        let mut latency = Latency::new().unwrap();
+        values.iter().for_each(|us| latency.record(Duration::from_micros(*us)));
+        latency
+    }
+
+    fn log(intervals: &[(Series, Latency)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut log = Log::begin(&mut bytes, SystemTime::now(), "a test").unwrap();
+        for (second, (series, latency)) in intervals.iter().enumerate() {
+            log.write(*series, latency, Duration::from_secs(second as u64), Duration::from_secs(1)).unwrap();
+        }
+        log.end().unwrap();
+        bytes
+    }
+
+    fn series() -> impl Strategy<Value = Series> {
+        (0usize..4, 0usize..3).prop_map(|(at, shard)| Series { measure: Measure::ALL[at], shard })
+    }
+
+    proptest! {
+        /// What was written interval by interval is read back whole.
+        #[test]
+        fn written_is_read(intervals in prop::collection::vec((series(), prop::collection::vec(1u64..9_000_000, 1..9)), 0..8)) {
+            let intervals: Vec<_> = intervals.into_iter().map(|(series, values)| (series, latency(&values))).collect();
+            let read = read(&log(&intervals)).unwrap();
+            for (series, whole) in &read {
+                let mut together = Latency::new().unwrap();
+                for (_, piece) in intervals.iter().filter(|(one, _)| one == series) {
+                    together.merge(piece).unwrap();
+                }
+                prop_assert_eq!(&whole.0, &together.0);
+            }
+            prop_assert!(intervals.iter().all(|(series, _)| read.contains_key(series)));
+        }
+
+        #[test]
+        fn any_file_is_survived(bytes: Vec<u8>, at: prop::sample::Index, byte: u8) {
+            let _ = read(&bytes);
+            let mut text = log(&[(Series { measure: Measure::Echo, shard: 0 }, latency(&[1, 2]))]);
+            let at = at.index(text.len());
+            text[at] = byte;
+            let _ = read(&text);
+        }
+    }
+
+    #[test]
+    fn a_foreign_log_is_told_by_what_is_wrong() {
+        let told = |text: &[u8]| read(text).unwrap_err().to_string();
+        assert!(told(b"Tag=web,0.1,1.0,2.7,AAAA\n").contains("tag"));
+        assert!(told(b"0.1,1.0,2.7,AAAA\n").contains("tag"));
+        assert!(told(b"Tag=echo-0,0.1,1.0,2.7,AAAA\n").contains("V2 compressed"));
+        assert!(told(b"{}").contains("no interval log"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Where and how a run was made: what a reader needs to repeat it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+
+/// The machine, its kernel, and what was typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Of this program.
+    pub version: String,
+    /// What was typed, word by word.
+    pub command_line: Vec<String>,
+    /// The machine's name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// What the processor calls itself; empty where the kernel does not tell.
+    pub processor: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Memory of the machine.
+    pub memory_bytes: u64,
+}
+
+impl About {
+    /// This process on its host.
+    pub fn here() -> About {
+        let host = Host::here();
+        let text = |name: &str| host.sysctl_text(name).unwrap_or_default();
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command_line: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            host: text("kernel.hostname"),
+            kernel: text("kernel.osrelease"),
+            processor: host.processor().unwrap_or_default(),
+            cores: host.cores_allowed().len(),
+            memory_bytes: host.memory().map_or(0, |memory| memory.total),
+        }
+    }
+
+    /// What was typed, as a shell takes it.
+    pub fn typed(&self) -> String {
+        self.command_line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A word as a POSIX shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_can_be_typed_again() {
+        assert_eq!(["--port", "10.0.0.0/24"].map(quoted), ["--port", "10.0.0.0/24"]);
+        assert_eq!(["", "a b", "it's", "<b>"].map(quoted), ["''", "'a b'", r"'it'\''s'", "'<b>'"]);
+    }
+}

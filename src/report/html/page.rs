@@ -1,0 +1,164 @@
+//! The page: what comes first, and what follows.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::Ink;
+use super::figures::{self, OverTime};
+use super::{Run, tables};
+use crate::error::Result;
+use crate::report::json::{ClientDocument, Which};
+use crate::report::{About, EchoSource};
+use crate::words::{bytes, count};
+
+/// How the page looks; the colours of the drawings follow.
+const STYLE: &str = include_str!("style.css");
+
+/// The page of a run.
+pub fn page(run: &Run) -> Result<String> {
+    let over_time = OverTime::of(run.client).map(|all| all.markup()).transpose()?;
+    let body = html! {
+        (head(run))
+        main {
+            (tiles(run))
+            @match over_time {
+                Some(drawn) => (drawn),
+                None => p.note { "This result has no timeline, so nothing is drawn over time." },
+            }
+            (measured(run.client)?)
+            (storm(run.client)?)
+            (tables::failures(run.client, run.server))
+            @if let Some(audits) = tables::audits(run.client) { (audits) }
+            @if let Some(machines) = tables::machines(run.client) { (machines) }
+            @if let Some(server) = run.server { (tables::server(server)) }
+            (made(run))
+        }
+    };
+    Ok(whole(&headline(run.client), &body))
+}
+
+/// A page of this body, with the style that all have.
+pub fn whole(title: &str, body: &Markup) -> String {
+    let style: String = Ink::every().map(Ink::style).collect();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "c1m: " (title) }
+                style { (PreEscaped(STYLE)) (PreEscaped(style)) }
+            }
+            body { (body) }
+        }
+    };
+    page.into_string()
+}
+
+fn headline(client: &ClientDocument) -> String {
+    match &client.storm {
+        Some(storm) => format!("{} storm over {} connections", storm.scenario, count(client.requested)),
+        None => format!("{} of {} connections live", count(client.live), count(client.requested)),
+    }
+}
+
+fn head(run: &Run) -> Markup {
+    let (class, verdict) = match run.client {
+        ClientDocument { complete: true, .. } => ("held", "Everything that was asked for held to the end."),
+        ClientDocument { stopped: true, .. } => ("short", "The run was stopped early."),
+        _ => ("short", "Not everything that was asked for held to the end."),
+    };
+    html! {
+        header {
+            h1 { (headline(run.client)) }
+            p class=(class) { (verdict) }
+            @if let Some(when) = when(run.client) { p.when { (when) } }
+        }
+    }
+}
+
+/// When the run began, and where.
+fn when(client: &ClientDocument) -> Option<String> {
+    let first = std::iter::once(client).chain(client.machines.iter().map(|one| &one.result));
+    let (timeline, about) = first.filter_map(|one| Some((one.timeline.as_ref()?, one.about.as_ref()?))).next()?;
+    let began = std::time::UNIX_EPOCH + std::time::Duration::from_secs(timeline.began_unix_seconds as u64);
+    let stamp = humantime::format_rfc3339_seconds(began).to_string().replace('T', " ").replace('Z', " UTC");
+    Some(format!("{stamp}, on {}, Linux {}, c1m {}", about.host, about.kernel, about.version))
+}
+
+/// The figures that are asked for first.
+fn tiles(run: &Run) -> Markup {
+    let client = run.client;
+    let (connect, echo) = (&client.latencies.connect, &client.latencies.echo);
+    let mut tiles = vec![
+        ("requested", count(client.requested)),
+        ("live at the end", count(client.live)),
+        ("failed", count(client.failed)),
+        ("connects per second", count(client.connects_per_second as u64)),
+        ("ramp", format!("{:.1} s", client.ramp_seconds)),
+    ];
+    if client.not_tried > 0 {
+        tiles.insert(3, ("not tried", count(client.not_tried)));
+    }
+    for (latency, p50, p99) in [(connect, "connect p50", "connect p99"), (echo, "echo p50", "echo p99")]
+        .into_iter()
+        .filter(|(one, ..)| one.count > 0)
+    {
+        tiles.extend([(p50, tables::time(latency.p50)), (p99, tables::time(latency.p99))]);
+    }
+    if let Some(server) = run.server {
+        tiles.push(("server, resident at most", bytes(server.resident_bytes)));
+    }
+    html! { dl.tiles { @for (name, value) in tiles { div { dt { (name) } dd { (value) } } } } }
+}
+
+/// A latency's curves and its table, unless nothing was measured.
+fn latency(client: &ClientDocument, title: &'static str, says: &str, which: Which) -> Result<Markup> {
+    let drawn = figures::curves(client, title, says, which)?;
+    Ok(html! { @if let Some(drawn) = drawn { section { (drawn) (tables::latencies(client, which)) } } })
+}
+
+fn measured(client: &ClientDocument) -> Result<Markup> {
+    let connects = if client.paced {
+        "Connects without a retransmission, from the instant at which each was due."
+    } else {
+        "Connects without a retransmission, from the SYN to the established connection."
+    };
+    let source = format!("Echoes of {}, from the instant at which each was due.", client.echo_source.name());
+    let uncorrected = client.echo_source != EchoSource::Audits;
+    let late = "The same from the actual start: what waited its turn does not show here.";
+    Ok(html! {
+        (latency(client, "Connect latency", connects, |all| &all.connect)?)
+        @if client.paced { (latency(client, "Connect latency, uncorrected", late, |all| &all.connect_service)?) }
+        (latency(client, "Retransmitted connects", "Connects whose SYN or ACK was sent again.", |all| &all.retransmitted)?)
+        (latency(client, "Echo latency", &source, |all| &all.echo)?)
+        @if uncorrected { (latency(client, "Echo latency, uncorrected", late, |all| &all.echo_service)?) }
+    })
+}
+
+fn storm(client: &ClientDocument) -> Result<Markup> {
+    let Some(storm) = &client.storm else { return Ok(html! {}) };
+    let drawn = figures::stages(storm)?;
+    Ok(html! { section { @if let Some(drawn) = drawn { (drawn) } (tables::storm(storm)) } })
+}
+
+/// Everything that a reader needs to do the same again.
+fn made(run: &Run) -> Markup {
+    let own = run.client.about.iter().map(|about| (String::new(), about));
+    let others = run.client.machines.iter().filter_map(|one| Some((one.machine.clone(), one.result.about.as_ref()?)));
+    let all: Vec<(String, &About)> = own.chain(others).collect();
+    html! {
+        @if !all.is_empty() || !run.notes.is_empty() {
+            section {
+                h2 { "How it was made" }
+                @if !run.notes.is_empty() {
+                    (tables::facts(run.notes.iter().map(|(name, value)| (name.as_str(), value.clone()))))
+                }
+                @for (name, about) in all {
+                    @if !name.is_empty() { h3 { (name) } }
+                    (tables::about(about))
+                }
+            }
+        }
+    }
+}

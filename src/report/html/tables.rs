@@ -1,0 +1,210 @@
+//! What a page tells in tables and lists.
+
+use maud::{Markup, html};
+
+use super::series;
+use crate::knobs::Explained;
+use crate::latency::PERCENTILES;
+use crate::report::json::{ClientDocument, LatencyDocument, ServerDocument, Which};
+use crate::report::{About, AuditResult, StormDocument};
+use crate::words::{bytes, count};
+
+/// Connections from which on what a process takes without any is little for each.
+const LARGE: u64 = 100_000;
+
+/// A time in microseconds, in the unit that reads best.
+pub fn time(us: u64) -> String {
+    let text = crate::words::time(us);
+    let unit = text.find(char::is_alphabetic).unwrap_or(text.len());
+    format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
+}
+
+/// A table in a box of its own, which scrolls where it is too wide. All columns but the first hold
+/// numbers.
+pub fn table(heads: &[&str], rows: &[Vec<String>]) -> Markup {
+    html! {
+        div.wide tabindex="0" { table {
+            thead { tr { @for head in heads { th scope="col" { (head) } } } }
+            tbody { @for row in rows {
+                tr.all[row.first().is_some_and(|name| name == "all")] {
+                    @for (at, cell) in row.iter().enumerate() {
+                        @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                    }
+                }
+            } }
+        } }
+    }
+}
+
+/// A list of names with what they are.
+pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Markup {
+    html! { dl.facts { @for (name, value) in facts { dt { (name) } dd { (value) } } } }
+}
+
+/// The percentiles of a latency, a row a shard or machine and one for all.
+pub fn latencies(document: &ClientDocument, which: Which) -> Markup {
+    let of = if document.machines.is_empty() { "shard" } else { "machine" };
+    let rows = series::latencies(document).into_iter().map(|(name, one)| (name, which(one)));
+    percentiles(of, rows.chain([("all".to_owned(), which(&document.latencies))]))
+}
+
+/// The percentiles of latencies that have names.
+pub fn percentiles<'a>(of: &str, rows: impl Iterator<Item = (String, &'a LatencyDocument)>) -> Markup {
+    let rows: Vec<_> = rows.map(|(name, one)| figures(name, one)).collect();
+    let heads: Vec<&str> =
+        [of, "count", "min"].into_iter().chain(PERCENTILES.map(|(_, name)| name)).chain(["max"]).collect();
+    table(&heads, &rows)
+}
+
+fn figures(name: String, latency: &LatencyDocument) -> Vec<String> {
+    let all = [latency.min].into_iter().chain(latency.percentiles()).chain([latency.max]);
+    [name, count(latency.count)].into_iter().chain(all.map(time)).collect()
+}
+
+/// The audits.
+pub fn audits(document: &ClientDocument) -> Option<Markup> {
+    let row = |audit: &AuditResult| [u64::from(audit.round), audit.live, audit.lost, audit.wrong].map(count).to_vec();
+    let rows: Vec<_> = document.audits.iter().map(row).collect();
+    (!rows.is_empty()).then(|| {
+        html! {
+            section {
+                h2 { "Audits" }
+                p { "Each connection that stood sent bytes of its own, and had to get the same ones back." }
+                (table(&["audit", "live", "lost", "wrong"], &rows))
+            }
+        }
+    })
+}
+
+/// Each machine of several.
+pub fn machines(document: &ClientDocument) -> Option<Markup> {
+    let row = |name: &str, one: &ClientDocument| {
+        let counts = [one.requested, one.live, one.failed, one.not_tried, one.connects_per_second as u64].map(count);
+        let times = [one.ramp_seconds, one.close_seconds].map(|seconds| format!("{seconds:.1} s"));
+        [vec![name.to_owned()], counts.to_vec(), times.to_vec()].concat()
+    };
+    let mut rows: Vec<_> = document.machines.iter().map(|one| row(&one.machine, &one.result)).collect();
+    rows.push(row("all", document));
+    let heads = ["machine", "requested", "live", "failed", "not tried", "connects/s", "ramp", "close"];
+    (!document.machines.is_empty()).then(|| html! { section { h2 { "Machines" } (table(&heads, &rows)) } })
+}
+
+/// Why connections failed, what moved, and which walls were met.
+pub fn failures(document: &ClientDocument, server: Option<&ServerDocument>) -> Markup {
+    let moved: Vec<_> = document.counters.iter().filter(|(_, delta)| **delta > 0).collect();
+    html! {
+        section {
+            h2 { "Failures" }
+            @if document.errors.is_empty() {
+                p { "No connection failed." }
+            } @else {
+                dl.causes { @for (cause, number) in &document.errors {
+                    dt { b { (count(*number)) } " " (cause.name()) }
+                    dd { (cause.sentence()) }
+                } }
+            }
+            @if document.retransmitted > 0 {
+                p { (count(document.retransmitted)) " connects needed a retransmission: a SYN or an ACK was dropped." }
+            }
+            @if !moved.is_empty() {
+                p { "Counters of the client's network stack that moved: "
+                    @for (at, (name, delta)) in moved.iter().enumerate() {
+                        @if at > 0 { ", " } code { (name) } " +" (count(**delta))
+                    } "."
+                }
+            }
+            (walls("Walls that the client met", &document.walls))
+            @if let Some(server) = server { (walls("Walls that the server met", &server.walls)) }
+        }
+    }
+}
+
+fn walls(title: &str, walls: &[Explained]) -> Markup {
+    html! {
+        @if !walls.is_empty() {
+            h3 { (title) }
+            dl.causes { @for wall in walls {
+                dt { b { (wall.wall) } ": " (wall.saw) }
+                dd { (wall.means) "; " (wall.cure) }
+            } }
+        }
+    }
+}
+
+/// What the server counted.
+pub fn server(server: &ServerDocument) -> Markup {
+    let each = server.resident_bytes.checked_div(server.peak_live).filter(|_| server.peak_live >= LARGE);
+    let resident = match each {
+        Some(each) => format!("{} ({} for each connection)", bytes(server.resident_bytes), bytes(each)),
+        None => bytes(server.resident_bytes),
+    };
+    let cpu = format!("{:.2} s user + {:.2} s system", server.cpu_user_seconds, server.cpu_system_seconds);
+    let refused = match &server.memory_wall {
+        Some(wall) => format!("{} ({wall})", count(server.refused)),
+        None => count(server.refused),
+    };
+    html! {
+        section {
+            h2 { "Server" }
+            (facts([
+                ("most live at once", count(server.peak_live)),
+                ("accepted", count(server.accepted)),
+                ("closed", count(server.closed)),
+                ("refused", refused),
+                ("slow readers", count(server.slow_readers)),
+                ("silent", count(server.silent)),
+                ("messages", count(server.messages)),
+                ("received", bytes(server.bytes)),
+                ("resident at most", resident),
+                ("processor time", cpu),
+            ]))
+        }
+    }
+}
+
+/// What a storm came to.
+pub fn storm(storm: &StormDocument) -> Markup {
+    let stages = [("before", &storm.before), ("during", &storm.during), ("after", &storm.after)];
+    let rows = stages.map(|(name, stage)| {
+        let mut row = figures(name.to_owned(), &stage.echo);
+        row.insert(1, format!("{:.1} s", stage.seconds));
+        row
+    });
+    let heads: Vec<&str> = ["stage", "length", "count", "min"]
+        .into_iter()
+        .chain(PERCENTILES.map(|(_, name)| name))
+        .chain(["max"])
+        .collect();
+    let absorbed = match storm.absorbed_seconds {
+        0.0 => "at once".to_owned(),
+        seconds => format!("after {seconds:.2} s"),
+    };
+    html! {
+        (table(&heads, &rows))
+        (facts([
+            ("survivors", count(storm.survivors)),
+            ("closed", count(storm.closed)),
+            ("closed by the server", count(storm.closed_by_server)),
+            ("dialed anew", count(storm.redialed)),
+            ("of them live", count(storm.stood_anew)),
+            ("lost", count(storm.lost)),
+            ("wrong", count(storm.wrong)),
+            ("absorbed", absorbed),
+        ]))
+    }
+}
+
+/// Where and how a run was made.
+pub fn about(about: &About) -> Markup {
+    let processor = if about.processor.is_empty() { "unknown" } else { &about.processor };
+    html! {
+        (facts([
+            ("host", about.host.clone()),
+            ("kernel", about.kernel.clone()),
+            ("processor", format!("{processor}, {} cores allowed", about.cores)),
+            ("memory", bytes(about.memory_bytes)),
+            ("c1m", about.version.clone()),
+        ]))
+        pre { code { (about.typed()) } }
+    }
+}

@@ -1,0 +1,75 @@
+//! What interval logs of several machines come to together: latencies, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::json::LatencyDocument;
+use super::text;
+use crate::error::{Error, Result};
+use crate::latency::Latency;
+use crate::latency::log::{self, Measure, Series};
+
+/// The latencies of several machines, by what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LogsDocument {
+    /// All together.
+    pub measures: BTreeMap<Measure, LatencyDocument>,
+    /// Each machine.
+    pub machines: Vec<LogDocument>,
+}
+
+/// The latencies of one machine, its shards and intervals merged.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LogDocument {
+    /// What it is called.
+    pub machine: String,
+    /// By what was measured.
+    pub measures: BTreeMap<Measure, LatencyDocument>,
+}
+
+/// The latencies of a machine.
+pub type Logged = BTreeMap<Series, Latency>;
+
+/// Reads a log. `name` tells in an error where the text comes from.
+pub fn read(text: &[u8], name: &str) -> Result<Logged> {
+    log::read(text).map_err(|why| Error::usage(name, why.to_string(), "give what `c1m client --hlog` wrote"))
+}
+
+/// Merges the logs of machines that have names.
+pub fn merge(logs: &[(String, Logged)]) -> Result<LogsDocument> {
+    let machine = |(machine, log): &(String, Logged)| {
+        Ok(LogDocument { machine: machine.clone(), measures: measures(log.iter())? })
+    };
+    let machines = logs.iter().map(machine).collect::<Result<_>>()?;
+    Ok(LogsDocument { measures: measures(logs.iter().flat_map(|(_, log)| log))?, machines })
+}
+
+fn measures<'a>(series: impl Iterator<Item = (&'a Series, &'a Latency)>) -> Result<BTreeMap<Measure, LatencyDocument>> {
+    let mut all: BTreeMap<Measure, Latency> = BTreeMap::new();
+    for (one, latency) in series {
+        match all.get_mut(&one.measure) {
+            Some(sum) => sum.merge(latency)?,
+            None => _ = all.insert(one.measure, latency.clone()),
+        }
+    }
+    all.iter().map(|(measure, latency)| Ok((*measure, LatencyDocument::of(latency)?))).collect()
+}
+
+impl LogsDocument {
+    /// A row for each machine that has measured this, and one for all.
+    pub(super) fn rows(&self, measure: Measure) -> Vec<(String, &LatencyDocument)> {
+        let machines = self.machines.iter().map(|one| (one.machine.clone(), one.measures.get(&measure)));
+        let rows = machines.chain([("all".to_owned(), self.measures.get(&measure))]);
+        rows.filter_map(|(name, latency)| Some((name, latency?))).collect()
+    }
+}
+
+/// What a person reads.
+pub fn text(document: &LogsDocument) -> String {
+    let mut out = String::new();
+    for measure in Measure::ALL {
+        text::table(&mut out, measure.title(), "machine", document.rows(measure));
+    }
+    out
+}
