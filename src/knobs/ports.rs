@@ -143,7 +143,9 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
     };
     let room = goal.routes.tuples().saturating_mul(ports.count());
     let crowded = room >= goal.connections && room - goal.connections < sockets.time_wait;
-    let have = format!("{} in TIME_WAIT, {} in use", count(sockets.time_wait), count(sockets.in_use));
+    let most =
+        host.sysctl("net.ipv4.tcp_max_tw_buckets").map_or_else(String::new, |n| format!(" of {} at most", count(n)));
+    let have = format!("{} in TIME_WAIT{most}, {} in use", count(sockets.time_wait), count(sockets.in_use));
     let need = format!("{} free of {}", count(goal.connections), count(room));
     let reuse = (crowded && host.sysctl("net.ipv4.tcp_tw_reuse") != Some(1)).then(|| Setting {
         name: "net.ipv4.tcp_tw_reuse",

@@ -39,7 +39,8 @@ pub const TCP_MEMORY: Wall = Wall {
         let sockets = evidence.peak.sockets.unwrap_or_default();
         let orphaned = evidence.peak.orphans_allowed.is_some_and(|most| sockets.orphans >= most);
         let full = evidence.peak.tcp_pages_allowed.is_some_and(|most| sockets.pages >= most);
-        let hurt = evidence.any_failure() && (pressed > 0 || full);
+        // Under pressure windows shrink and sends wait: nothing need fail for everyone to be slow.
+        let hurt = pressed > 0 || (full && evidence.any_failure());
         ((aborted > 0 && !orphaned) || hurt).then(|| Complaint {
             saw: format!(
                 "TCP held {} pages, under pressure {pressed} times, and gave up {aborted} connections",
@@ -287,8 +288,13 @@ fn accept_queue(host: &Host, goal: &Goal) -> Finding {
     let Some(most) = host.sysctl("net.core.somaxconn") else {
         return Finding::unknown("net.core.somaxconn", need);
     };
-    let overflows = host.net_counters().get("ListenOverflows").copied();
-    let seen = overflows.map_or("overflows not readable".to_owned(), |n| format!("{} overflows since boot", count(n)));
+    let counters = host.net_counters();
+    let seen = match (counters.get("ListenOverflows"), counters.get("ListenDrops")) {
+        (Some(overflows), Some(drops)) => {
+            format!("{} overflows, {} drops since boot", count(*overflows), count(*drops))
+        }
+        _ => "overflows not readable".to_owned(),
+    };
     Finding::fine(format!("somaxconn {}, {seen}", count(most)), need).tight_if(most < wanted).set(Setting::raise(
         host,
         "net.core.somaxconn",

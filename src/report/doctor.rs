@@ -97,7 +97,7 @@ impl Page {
             "both" => "at both ends".to_owned(),
             role => format!("as {role}"),
         };
-        let decides = self.decides.map(|wall| format!("; {wall} decides")).unwrap_or_default();
+        let decides = self.decides.map(|wall| format!("; the wall that decides: {wall}")).unwrap_or_default();
         let unread = match self.unread.as_slice() {
             [] => String::new(),
             walls => format!("; not readable here, and so not counted: {}", walls.join(", ")),

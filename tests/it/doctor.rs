@@ -118,7 +118,7 @@ fn the_text_has_every_wall_and_ends_with_one_sentence() {
             assert_eq!(rows.count(), 1, "{}: {}", wall.name, finished.out);
         }
         let last = finished.out.lines().last().unwrap();
-        assert!(last.starts_with("this host can hold ") && last.contains(" decides"), "{last}");
+        assert!(last.starts_with("this host can hold ") && last.contains("; the wall that decides: "), "{last}");
     }
 }
 
@@ -138,7 +138,11 @@ fn the_text_of_a_wall_that_blocks_says_what_to_type() {
         let fix = lines.find(|line| line.contains("fix   ")).unwrap();
         assert!(fix.contains("sysctl -w net.ipv4.ip_local_port_range=\""), "{fix}");
         assert!(fix.ends_with("(this process may)"), "{fix}");
-        assert!(finished.out.contains("\nthis host can hold 200 connections as client; source ports decides"));
+        assert!(
+            finished
+                .out
+                .contains("\nthis host can hold 200 connections as client; the wall that decides: source ports")
+        );
     });
 }
 
