@@ -2,7 +2,8 @@
 //!
 //! Two walls cannot be met in a network namespace, because one number holds for the whole host and
 //! every connection on it: `net.ipv4.tcp_mem` and `net.core.netdev_max_backlog`. Lowering them here
-//! would break the tests beside this one and whatever else runs on the host.
+//! would break the tests beside this one and whatever else runs on the host. The first was met in a
+//! guest, by hand: `tuning/WALLS.md` has what the run said.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};

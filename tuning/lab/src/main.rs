@@ -49,7 +49,7 @@ const HOST_MEMORY_MIB: u64 = 1024;
 /// one has no room for: 430,000 within a minute, and the kernel killed it. And it closes at a pace,
 /// because a RST that the server's network card drops is never sent again, and leaves the server with
 /// a connection to nobody.
-const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s --close rst --close-rate 2000";
+const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s --close rst --close-rate 4000";
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
