@@ -314,6 +314,7 @@ impl Fleet {
                 capacity: u64::MAX,
                 admission: None,
                 gate: Gate::default(),
+                last_words: true,
                 max_pending: MAX_PAYLOAD_BYTES,
                 accept_rate: None,
             };

@@ -245,9 +245,7 @@ impl Life {
     /// The poll fired, or was removed; `armed` if it still waits.
     pub fn fired(&mut self, armed: bool) -> Next {
         let anew = !armed && self.flags.any(Flags::REARMING);
-        if !armed {
-            self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
-        }
+        self.hung_up(armed);
         if self.phase != Phase::Live {
             return self.next();
         }
@@ -257,6 +255,13 @@ impl Life {
         }
         self.flags.set(Flags::READABLE);
         self.next()
+    }
+
+    /// The poll fired and told that the connection is over.
+    pub fn hung_up(&mut self, armed: bool) {
+        if !armed {
+            self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
+        }
     }
 
     /// Whether its poll is to be removed, to be armed anew. `false` where there is none, or that is

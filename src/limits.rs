@@ -27,7 +27,10 @@ pub const COMPLETION_ENTRIES: u32 = 1024;
 /// of a million connections has some thousand buffers in flight, and a full server has little left.
 pub const BUFFER_BYTES: usize = 4 * 1024;
 
-/// Rounds of reaping in one pass over a ring.
+/// Times a ring is entered in one pass at most, while completions lead to new submissions.
+pub const ENTERS_PER_PASS: usize = 3;
+
+/// Rounds of reaping after one of them.
 pub const REAPS_PER_PASS: usize = 4;
 
 /// Buffers that one ring's receives and sends in flight hold at most; beyond it readable connections
@@ -73,7 +76,7 @@ pub const REARMS_PER_PASS: usize = 256;
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
-pub const CLOSES_PER_PASS: usize = 128;
+pub const CLOSES_PER_PASS: usize = 16;
 
 /// Connects in flight over all client shards by default. Spread over 100 ports it is a few per
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the

@@ -76,6 +76,7 @@ pub struct Net<S> {
     accept_budget: Option<Budget>,
     gate: Gate,
     max_pending: usize,
+    last_words: bool,
     pub(crate) buffers: Buffers,
     pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
@@ -113,6 +114,7 @@ impl<S: Default> Net<S> {
             accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
             gate: plan.gate.clone(),
             max_pending: plan.max_pending.max(BUFFER_BYTES),
+            last_words: plan.last_words,
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
@@ -280,6 +282,17 @@ impl<S: Default> Net<S> {
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         self.learn(conn, |life| life.fired(armed))
+    }
+
+    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
+    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is
+    /// closed without a receive, which half a million of them in a second would all have to wait for.
+    pub(crate) fn hung_up(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        if self.last_words || !self.is_live(conn) {
+            return self.ready(conn, armed);
+        }
+        self.tell(conn, |life| life.hung_up(armed));
+        self.close(conn, How::Now, Why::PeerEnded)
     }
 
     /// The data operation of a connection is over: go on with what waits.

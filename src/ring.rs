@@ -89,6 +89,8 @@ pub enum Outcome {
     Ready {
         /// The poll still waits: it is a lasting one.
         armed: bool,
+        /// Both directions of the connection are over, as after a RST.
+        over: bool,
     },
     /// Bytes came.
     Received {
@@ -316,6 +318,11 @@ impl Ring {
         let due = submission.taskrun() || submission.cq_overflow();
         drop(submission);
         due || !self.uring.completion().is_empty()
+    }
+
+    /// Whether something waits to be submitted.
+    pub fn is_asked(&self) -> bool {
+        self.queued > 0
     }
 
     /// Lets completions ring the eventfd, or not.

@@ -171,6 +171,7 @@ impl Server {
                 admission: admission.clone(),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
+                last_words: false,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
             };
             let remote = Remote::new()?;

@@ -18,6 +18,8 @@ pub struct NetPlan {
     pub gate: Gate,
     /// Bytes kept at most for a peer that does not read.
     pub max_pending: usize,
+    /// Whether a connection that was reset is asked for its last bytes and for the error.
+    pub last_words: bool,
     /// Accepts begun per second; `None` is as many as come.
     pub accept_rate: Option<f64>,
 }

@@ -77,7 +77,10 @@ impl Held {
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),
             Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
             Operation::Connect => Outcome::Connected,
-            Operation::Poll => Outcome::Ready { armed: cqueue::more(flags) },
+            Operation::Poll => {
+                let over = result > 0 && result & i32::from(libc::POLLHUP) != 0;
+                Outcome::Ready { armed: cqueue::more(flags), over }
+            }
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,
             Operation::ParkedSend => {

@@ -137,7 +137,7 @@ fn a_reset_ends_the_poll() {
     ring.enter().unwrap();
     ring.close(token(0), true).unwrap();
     let done = gather(&mut ring, 2);
-    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready { armed: false })), "{done:?}");
+    assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready { armed: false, .. })), "{done:?}");
     assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Closed)), "{done:?}");
     let error = peers[0].read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -162,11 +162,11 @@ fn a_lasting_poll_stays_until_it_is_removed() {
     for _ in 0..3 {
         peers[0].write_all(b"x").unwrap();
         let done = gather(&mut ring, 1);
-        assert!(matches!(done[0].outcome, Outcome::Ready { armed: true }), "{done:?}");
+        assert!(matches!(done[0].outcome, Outcome::Ready { armed: true, .. }), "{done:?}");
     }
     ring.remove_poll(token(0)).unwrap();
     let done = gather(&mut ring, 1);
-    assert!(matches!(done[0].outcome, Outcome::Ready { armed: false }), "{done:?}");
+    assert!(matches!(done[0].outcome, Outcome::Ready { armed: false, .. }), "{done:?}");
 }
 
 /// A shard that sleeps is woken not only once, neither as this kernel wants its rings opened nor as
@@ -211,7 +211,7 @@ fn a_removed_poll_lets_closed_descriptors_go() {
     }
     ring.remove_poll(token(0)).unwrap();
     let done = gather(&mut ring, 1);
-    assert!(matches!(done[..], [Completion { outcome: Outcome::Ready { armed: false }, .. }]), "{done:?}");
+    assert!(matches!(done[..], [Completion { outcome: Outcome::Ready { armed: false, .. }, .. }]), "{done:?}");
     let mut broken = libc::pollfd { fd: writer.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: one entry, which outlives the call.
     let woken = unsafe { libc::poll(&raw mut broken, 1, 20_000) };
