@@ -22,7 +22,7 @@ use crate::limits::{GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, R
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
-use crate::stats::Counters;
+use crate::stats::{Counters, Rounds};
 use crate::sys::Doorbell;
 use crate::token::{ConnId, Token};
 
@@ -82,12 +82,14 @@ pub struct Remote {
     command: Arc<AtomicU32>,
     doorbell: Doorbell,
     counters: Arc<Counters>,
+    rounds: Arc<Rounds>,
 }
 
 impl Remote {
     /// A remote for a shard that does not run yet; its first command is 0.
     pub fn new() -> Result<Remote> {
-        Ok(Remote { command: Arc::default(), doorbell: Doorbell::new()?, counters: Arc::default() })
+        let doorbell = Doorbell::new()?;
+        Ok(Remote { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
     }
 
     /// Gives a command, and wakes the shard. What it means is the driver's.
@@ -104,6 +106,11 @@ impl Remote {
     /// The shard's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long the shard's rounds took.
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 }
 
@@ -170,8 +177,12 @@ impl<D: Driver> Shard<D> {
         let bell = Bell::listen(&remote.doorbell)?;
         let mut spin = Spin::default();
         let mut yielded = Instant::now();
+        let mut began: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            if let Some(began) = began.replace(now) {
+                remote.rounds().count(now.duration_since(began));
+            }
             let worked = self.pass(now)?;
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
@@ -192,6 +203,8 @@ impl<D: Driver> Shard<D> {
             if !self.net.has_work() {
                 self.net.counters().sleeps.add(1);
                 let slept = Instant::now();
+                remote.rounds().count(slept.duration_since(now));
+                began = None;
                 bell.wait(self.wake_at(turn)).await;
                 if bell.broken.get() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
