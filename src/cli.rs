@@ -7,6 +7,7 @@ mod demo;
 mod display;
 mod doctor;
 mod files;
+mod live;
 mod out;
 mod report;
 mod server;

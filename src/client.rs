@@ -91,8 +91,8 @@ pub trait Observer {
     fn planned(&mut self, _plan: &Planned, _options: &Options) {}
     /// A phase begins.
     fn began(&mut self, _phase: Phase, _options: &Options) {}
-    /// About ten times a second, and at the end of each phase.
-    fn progress(&mut self, _phase: Phase, _elapsed: Duration, _progress: &ProgressSnapshot, _ended: bool) {}
+    /// About ten times a second, and at the end of each phase: how far each shard is.
+    fn progress(&mut self, _phase: Phase, _elapsed: Duration, _shards: &[ProgressSnapshot], _ended: bool) {}
     /// An audit is complete, and every connection still stands. An error ends the run.
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
         Ok(())
@@ -338,8 +338,8 @@ impl Fleet {
         }
     }
 
-    fn progress(&self) -> ProgressSnapshot {
-        snapshots(&self.shards).sum()
+    fn progress(&self) -> Vec<ProgressSnapshot> {
+        snapshots(&self.shards).collect()
     }
 
     /// Looks at what happens while a phase goes on.
@@ -493,10 +493,10 @@ impl Fleet {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
         }
-        let (elapsed, progress) = (start.elapsed(), self.progress());
+        let (elapsed, shards) = (start.elapsed(), self.progress());
         self.sampler.ended(phase, start, snapshots(&self.shards));
-        observer.progress(phase, elapsed, &progress, true);
-        Ok((elapsed, progress))
+        observer.progress(phase, elapsed, &shards, true);
+        Ok((elapsed, shards.into_iter().sum()))
     }
 }
 

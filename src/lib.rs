@@ -16,6 +16,7 @@
 //!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
 //!     doctor  tune                        host × goal, judged wall by wall; knobs turned, and back
 //!  3  report                              a summary as text, JSON, .hgrm; JSON read back and merged
+//!     metrics                             counters for Prometheus, on a thread of their own
 //!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
 //!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;
@@ -78,6 +79,7 @@ pub mod latency;
 pub mod life;
 pub mod limits;
 pub mod listener;
+pub mod metrics;
 pub mod net;
 pub mod pace;
 pub mod plan;

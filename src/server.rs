@@ -218,6 +218,11 @@ impl Server {
         self.shards.iter().map(|(_, remote, _)| remote.counters().snapshot()).collect()
     }
 
+    /// The remotes of its shards, for whoever wants to read their counters from another thread.
+    pub fn remotes(&self) -> Vec<Remote> {
+        self.shards.iter().map(|(_, remote, _)| remote.clone()).collect()
+    }
+
     /// Stops accepting and closes every connection; `join` waits for that.
     pub fn stop(&self) {
         for (_, remote, _) in &self.shards {

@@ -22,7 +22,7 @@ use crate::limits::{ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOM
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
-use crate::stats::Counters;
+use crate::stats::{Counters, Rounds};
 use crate::sys::Doorbell;
 use crate::token::{ConnId, Token};
 
@@ -86,12 +86,14 @@ pub struct Remote {
     command: Arc<AtomicU32>,
     doorbell: Doorbell,
     counters: Arc<Counters>,
+    rounds: Arc<Rounds>,
 }
 
 impl Remote {
     /// A remote for a shard that does not run yet; its first command is 0.
     pub fn new() -> Result<Remote> {
-        Ok(Remote { command: Arc::default(), doorbell: Doorbell::new()?, counters: Arc::default() })
+        let doorbell = Doorbell::new()?;
+        Ok(Remote { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
     }
 
     /// Gives a command, and wakes the shard. What it means is the driver's.
@@ -108,6 +110,11 @@ impl Remote {
     /// The shard's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long the shard's rounds took.
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 }
 
@@ -175,8 +182,12 @@ impl<D: Driver> Shard<D> {
         let mut spin = Spin::default();
         let mut yielded = Instant::now();
         let mut glommio_ran = yielded;
+        let mut began: Option<Instant> = None;
         loop {
             let mut now = Instant::now();
+            if let Some(began) = began.replace(now) {
+                remote.rounds().count(now.duration_since(began));
+            }
             let worked = self.pass(now)?;
             // Here, where the kernel has all that the shard wants: what the driver asks for in its
             // turn is not to wait until the others have had theirs.
@@ -201,6 +212,9 @@ impl<D: Driver> Shard<D> {
             if !self.net.has_work() {
                 self.net.counters().sleeps.add(1);
                 let slept = Instant::now();
+                if let Some(began) = began.take() {
+                    remote.rounds().count(slept.duration_since(began));
+                }
                 bell.wait(self.wake_at(turn)).await;
                 if bell.broken.get() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));

@@ -1,6 +1,7 @@
 //! Counters of one shard: written by its core alone, read by the reporter at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A count that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -60,6 +61,45 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// Upper bounds of the buckets of `Rounds`; a last bucket has what took longer.
+pub const ROUND_BOUNDS: [Duration; 12] = [
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+];
+
+/// How long the rounds of one shard took, each from one look at its rings to the next while it worked:
+/// so long a connection waits for a shard that is awake.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Rounds {
+    buckets: [Counter; ROUND_BOUNDS.len() + 1],
+    nanoseconds: Counter,
+}
+
+impl Rounds {
+    /// Counts a round. Only the owning shard may call this.
+    pub fn count(&self, took: Duration) {
+        let bucket = ROUND_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(ROUND_BOUNDS.len());
+        self.buckets[bucket].add(1);
+        self.nanoseconds.add(took.as_nanos() as u64);
+    }
+
+    /// How many were in each bucket, and how many seconds they took in all.
+    pub fn read(&self) -> ([u64; ROUND_BOUNDS.len() + 1], f64) {
+        (std::array::from_fn(|bucket| self.buckets[bucket].get()), self.nanoseconds.get() as f64 / 1e9)
+    }
 }
 
 counters! {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 28] = [
+const LAYERS: [(&str, u8); 29] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, u8); 28] = [
     ("host", 2),
     ("knobs", 2),
     ("report", 3),
+    ("metrics", 3),
     ("server", 4),
     ("client", 4),
     ("doctor", 4),
@@ -43,7 +44,7 @@ const NEIGHBOURS: [(&str, &str); 5] =
     [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan"), ("knobs", "host")];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 16] = [
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),
@@ -57,6 +58,8 @@ const CRATES: [(&str, &[&str]); 14] = [
     ("signal_hook", &["cli"]),
     ("serde_json", &["report", "cli", "tune"]),
     ("maud", &["report"]),
+    ("prometheus", &["metrics"]),
+    ("tiny_http", &["metrics"]),
     ("plotters", &["report"]),
 ];
 

@@ -4,7 +4,7 @@ mod client;
 mod goal;
 mod storm;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,6 +99,9 @@ pub struct FileArguments {
     /// which shard.
     #[arg(long, value_name = "FILE.hlog")]
     pub hlog: Option<PathBuf>,
+    /// Show no progress: only warnings and the result.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -157,12 +160,19 @@ pub struct ServerArguments {
     /// Write the result to FILE (- is standard output) and print events as JSON lines.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Show Prometheus what the shards count, at http://ADDR/metrics; port 0 takes a free one. Whoever
+    /// reaches it may read it: 127.0.0.1:9187, say, or an address inside.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
     /// Stop when standard input ends, for a parent process that must not leave us behind.
     #[arg(long)]
     pub until_stdin_closes: bool,
     /// Print a line per shard too.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+    /// Print no lines of figures: only warnings and the result.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -17,7 +17,7 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let files = Files::open(&arguments.connection.files)?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
-    let summary = report(&options, files)?;
+    let summary = report(&options, files, arguments.connection.files.quiet)?;
     if let Some(mut target) = histogram {
         write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;
     }
@@ -28,7 +28,7 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let files = Files::open(&arguments.connection.files)?;
-    report(&options, files).map(|summary| ended(&summary))
+    report(&options, files, arguments.connection.files.quiet).map(|summary| ended(&summary))
 }
 
 fn ended(summary: &Summary) -> Ended {
@@ -36,9 +36,9 @@ fn ended(summary: &Summary) -> Ended {
 }
 
 /// Runs a client, and writes its result as text, and into the files that are wanted.
-fn report(options: &Options, mut files: Files) -> Result<Summary> {
+fn report(options: &Options, mut files: Files, quiet: bool) -> Result<Summary> {
     let mut observer: Box<dyn Observer> =
-        if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(false)) };
+        if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(quiet)) };
     let summary = lead(options, &mut files.logging(observer.as_mut()))?;
     let document = json::client(&summary)?;
     files.write_page(&document, None)?;

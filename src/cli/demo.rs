@@ -15,7 +15,7 @@ use super::client::lead;
 use super::display::Display;
 use super::files::Files;
 use super::out::say;
-use crate::client::{Audit, Course, Observer, Options, Phase, Planned};
+use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host};
@@ -51,7 +51,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
     let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
-    let mut watcher = Watcher { display: Display::new(quiet), server: server.seen.clone(), quiet };
+    let mut watcher =
+        Watcher { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(&options, &mut files.logging(&mut watcher));
     let document = server.stop();
     // When the server failed, that explains what the client saw.
@@ -270,8 +271,12 @@ impl Observer for Watcher {
         self.display.began(phase, options);
     }
 
-    fn progress(&mut self, phase: Phase, elapsed: Duration, progress: &ProgressSnapshot, ended: bool) {
-        self.display.progress(phase, elapsed, progress, ended);
+    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
+        self.display.progress(phase, elapsed, shards, ended);
+    }
+
+    fn measured(&mut self, interval: &Interval) -> Result<()> {
+        self.display.measured(interval)
     }
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {

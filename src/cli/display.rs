@@ -1,14 +1,14 @@
 //! A client run as it goes: for people, and as events for programs.
 
-use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::live::Live;
 use super::out::{event, say, warn};
-use crate::client::{Course, Observer, Options, Phase, Planned};
+use crate::client::{Course, Interval, Observer, Options, Phase, Planned};
 use crate::error::Result;
+use crate::latency::log::Measure;
 use crate::report::{AuditResult, Summary, json, text};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
@@ -34,10 +34,13 @@ fn warn_of(plan: &Planned, options: &Options) {
     }
 }
 
-/// Shows the phases to a person: bars on a terminal, a line a second elsewhere.
+/// Shows the phases to a person: on a terminal a bar and a line for each shard, a line a second
+/// elsewhere.
 pub struct Display {
     quiet: bool,
-    bar: Option<ProgressBar>,
+    live: Option<Live>,
+    /// What the shards' lines were last written with.
+    shown: Shown,
     seconds: Seconds,
     goal: u64,
     /// Connections may be closed by a storm.
@@ -50,12 +53,36 @@ pub struct Display {
 impl Display {
     /// A display; a quiet one shows nothing but warnings.
     pub fn new(quiet: bool) -> Display {
-        Display { quiet, bar: None, seconds: Seconds::default(), goal: 0, storm: false, echoes_before: 0, echoes: 0 }
+        Display {
+            quiet,
+            live: None,
+            shown: Shown { at: Instant::now(), done: Vec::new(), p99: Vec::new() },
+            seconds: Seconds::default(),
+            goal: 0,
+            storm: false,
+            echoes_before: 0,
+            echoes: 0,
+        }
     }
 
-    fn finish_bar(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+    /// Writes the shards' lines anew, once a second.
+    fn show_shards(&mut self, phase: Phase, shards: &[ProgressSnapshot]) {
+        let Some(live) = &mut self.live else { return };
+        let now = Instant::now();
+        let first = self.shown.done.is_empty();
+        self.shown.done.resize(shards.len(), 0);
+        let seconds = now.duration_since(self.shown.at);
+        if !first && seconds < SHARDS_EVERY {
+            return;
+        }
+        self.shown.at = now;
+        for (shard, (progress, before)) in shards.iter().zip(&mut self.shown.done).enumerate() {
+            let done = done(phase, progress);
+            let since = done.saturating_sub(std::mem::replace(before, done));
+            let rate = if first { 0 } else { (since as f64 / seconds.as_secs_f64()) as u64 };
+            let p99 = self.shown.p99.get(shard).copied().flatten().map_or_else(|| "-".to_owned(), words::time);
+            let (held, per_second) = (words::count(progress.live), words::count(rate));
+            live.shard(shard, &format!("{held:>9} live  {per_second:>9}/s  p99 {p99:>6}"), rate);
         }
     }
 
@@ -84,9 +111,32 @@ impl Display {
     }
 }
 
+/// How often the shards' lines change; a trend of rates over less would only flicker.
+const SHARDS_EVERY: Duration = Duration::from_secs(1);
+
+/// What the lines of the shards were last written with.
+struct Shown {
+    at: Instant,
+    /// What each had done of the phase; nothing yet when it begins.
+    done: Vec<u64>,
+    /// The latency that each measured last, in microseconds.
+    p99: Vec<Option<u64>>,
+}
+
+/// What a shard does in a phase, so far.
+fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
+    match phase {
+        Phase::Ramp => progress.stood,
+        Phase::Audit(_) => progress.audited,
+        Phase::Close => progress.closed,
+        _ => progress.echoes,
+    }
+}
+
 impl Observer for Display {
     fn planned(&mut self, plan: &Planned, options: &Options) {
         (self.goal, self.storm) = (options.connections, options.course.storm().is_some());
+        self.shown.p99 = vec![None; plan.cores.len()];
         warn_of(plan, options);
         if self.quiet {
             return;
@@ -106,51 +156,58 @@ impl Observer for Display {
     }
 
     fn began(&mut self, phase: Phase, options: &Options) {
-        self.finish_bar();
+        self.live = None;
         self.seconds = Seconds::default();
         self.echoes_before = self.echoes;
-        if self.quiet || !std::io::stdout().is_terminal() {
-            return;
-        }
-        let length = match (phase, options.course) {
-            (Phase::Hold, Course::Fixed(hold)) => hold.as_millis() as u64,
-            // Nobody knows its end: the bar runs full.
-            (Phase::Hold, Course::Steered) => 0,
-            (Phase::Calm, Course::Storm(storm)) => storm.calm.as_millis() as u64,
-            (Phase::After, Course::Storm(storm)) => storm.after.as_millis() as u64,
-            (Phase::Storm, Course::Storm(storm)) => storm.victims,
-            _ => options.connections,
-        };
-        let bar = ProgressBar::new(length);
-        // A template that does not parse would only cost the bar its looks.
-        if let Ok(style) = ProgressStyle::with_template("{bar:14} {wide_msg}") {
-            bar.set_style(style);
-        }
-        self.bar = Some(bar);
-    }
-
-    fn progress(&mut self, phase: Phase, elapsed: Duration, progress: &ProgressSnapshot, ended: bool) {
         if self.quiet {
             return;
         }
+        let goal = match (phase, options.course) {
+            (Phase::Hold, Course::Fixed(hold)) => Some(hold.as_millis() as u64),
+            // Nobody knows its end.
+            (Phase::Hold, Course::Steered) => None,
+            (Phase::Calm, Course::Storm(storm)) => Some(storm.calm.as_millis() as u64),
+            (Phase::After, Course::Storm(storm)) => Some(storm.after.as_millis() as u64),
+            (Phase::Storm, Course::Storm(storm)) => Some(storm.victims),
+            _ => Some(options.connections),
+        };
+        self.live = Live::open(goal, self.shown.p99.len());
+        self.shown.done.clear();
+        self.shown.p99.fill(None);
+    }
+
+    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
+        if self.quiet {
+            return;
+        }
+        let progress: ProgressSnapshot = shards.iter().copied().sum();
         self.echoes = progress.echoes;
-        let line = self.line(phase, elapsed, progress);
-        if let Some(bar) = &self.bar {
-            bar.set_position(match phase {
+        let line = self.line(phase, elapsed, &progress);
+        if let Some(live) = &self.live {
+            let position = match phase {
                 Phase::Ramp => progress.live + progress.failed,
                 Phase::Hold | Phase::Calm | Phase::After => elapsed.as_millis() as u64,
                 Phase::Storm => progress.dropped,
                 Phase::Close => progress.closed,
                 _ => progress.audited + progress.lost,
-            });
-            bar.set_message(line.clone());
+            };
+            live.head(position, line.clone());
+            self.show_shards(phase, shards);
         }
         if ended {
-            self.finish_bar();
+            self.live = None;
             say(line);
-        } else if self.bar.is_none() && self.seconds.is_new(elapsed) {
+        } else if self.live.is_none() && self.seconds.is_new(elapsed) {
             say(line);
         }
+    }
+
+    fn measured(&mut self, interval: &Interval) -> Result<()> {
+        let told = interval.pieces.iter().rfind(|(measure, _)| *measure != Measure::Retransmitted);
+        if let (Some((_, latency)), Some(p99)) = (told, self.shown.p99.get_mut(interval.shard)) {
+            *p99 = Some(latency.percentile(99.0));
+        }
+        Ok(())
     }
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {
@@ -198,10 +255,11 @@ impl Observer for Events {
         self.seconds = Seconds::default();
     }
 
-    fn progress(&mut self, phase: Phase, elapsed: Duration, progress: &ProgressSnapshot, ended: bool) {
+    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
         if !ended && !self.seconds.is_new(elapsed) {
             return;
         }
+        let progress: ProgressSnapshot = shards.iter().copied().sum();
         let gone = progress.live + progress.failed + progress.dropped;
         let to_go = (self.goal + progress.redialed).saturating_sub(gone);
         event(&json!({

@@ -107,11 +107,12 @@ impl Observer for Logging<'_> {
         self.shown.began(phase, options);
     }
 
-    fn progress(&mut self, phase: Phase, elapsed: Duration, progress: &ProgressSnapshot, ended: bool) {
-        self.shown.progress(phase, elapsed, progress, ended);
+    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
+        self.shown.progress(phase, elapsed, shards, ended);
     }
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {
+        self.shown.measured(interval)?;
         self.log.as_mut().map_or(Ok(()), |log| log.write(interval))
     }
 

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::args::{ServerArguments, ServiceName};
+use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::{HOST_MEMORY, Host};
 use crate::knobs::{self, Explained, Watch};
+use crate::metrics::Exporter;
 use crate::report::{ServerShard, ServerSummary, json, text};
 use crate::server::{Notice, Options, Server, Shortage};
 use crate::service::{Echo, Sink};
-use crate::stats::Snapshot;
+use crate::shard::Remote;
+use crate::stats::{ROUND_BOUNDS, Snapshot};
 use crate::sys;
 use crate::words;
 
@@ -24,6 +27,7 @@ use crate::words;
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
+    let mut metrics = arguments.metrics.map(Exporter::listen).transpose()?;
     let (sender, notices) = mpsc::channel();
     let from_signal = sender.clone();
     on_signal(move || {
@@ -36,8 +40,12 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         ServiceName::Echo => Server::start(&options, |_| Echo, &sender)?,
         ServiceName::Sink => Server::start(&options, |_| Sink, &sender)?,
     };
-    let mut reporter = Reporter { events: json.is_some(), verbose: arguments.verbose, ..Reporter::new() };
-    reporter.ready(&server, &options);
+    if let Some(metrics) = &mut metrics {
+        metrics.serve(server.remotes())?;
+    }
+    let mut reporter =
+        Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
+    reporter.ready(&server, &options, metrics.as_ref());
     let summary = reporter.serve(server, &notices, arguments.stats_interval)?;
     let document = json::server(&summary);
     match json {
@@ -64,6 +72,11 @@ fn stop_with_stdin(notices: mpsc::Sender<Notice>) {
 struct Reporter {
     events: bool,
     verbose: bool,
+    quiet: bool,
+    /// On a terminal the figures stand still, and change.
+    live: Option<Live>,
+    /// The shards, and the rounds of each when they were last looked at.
+    rounds: Vec<(Remote, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
     peak_live: u64,
@@ -81,6 +94,9 @@ impl Reporter {
         Reporter {
             events: false,
             verbose: false,
+            quiet: false,
+            live: None,
+            rounds: Vec::new(),
             started: now,
             last: (now, Vec::new()),
             peak_live: 0,
@@ -91,7 +107,7 @@ impl Reporter {
         }
     }
 
-    fn ready(&mut self, server: &Server, options: &Options) {
+    fn ready(&mut self, server: &Server, options: &Options, metrics: Option<&Exporter>) {
         self.last = (Instant::now(), server.snapshots());
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
@@ -102,7 +118,7 @@ impl Reporter {
                 .collect();
             event(&json!({
                 "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
-                "backlog": server.backlog(), "shards": shards,
+                "backlog": server.backlog(), "shards": shards, "metrics": metrics.map(Exporter::url),
             }));
             return;
         }
@@ -139,7 +155,22 @@ impl Reporter {
                 words::count(plan.slots())
             ));
         }
+        if let Some(metrics) = metrics {
+            say(format!("metrics: {}", metrics.url()));
+        }
         say("ready");
+        if !self.quiet {
+            self.live = Live::open(None, server.plans().count());
+            self.rounds = server.remotes().into_iter().map(|remote| (remote, RoundCounts::default())).collect();
+        }
+    }
+
+    /// Warns, above the lines that stand still.
+    fn warn(&self, line: &str) {
+        match &self.live {
+            Some(live) => live.warn(line),
+            None => warn(line),
+        }
     }
 
     /// Reports until a signal comes or a shard dies, then stops the server.
@@ -151,7 +182,7 @@ impl Reporter {
                 Ok(Notice::Signal) => break,
                 Ok(Notice::Memory) => self.memory(&server),
                 Ok(Notice::ShardEnded(shard)) => {
-                    warn(format!("shard {shard} died; stopping the others"));
+                    self.warn(&format!("shard {shard} died; stopping the others"));
                     failed = true;
                     break;
                 }
@@ -164,6 +195,7 @@ impl Reporter {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
             }
         }
+        self.live = None;
         let host = Host::here();
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
@@ -202,11 +234,11 @@ impl Reporter {
         (self.memory_said_at, self.memory_said) = (Some(now), (shortage.is_some(), total.refused_for_memory));
         let (held, refused) = (words::count(total.live), words::count(total.refused_for_memory));
         match shortage {
-            Some(shortage) => warn(format!(
+            Some(shortage) => self.warn(&format!(
                 "{}: new connections are refused, {refused} so far, and {held} held; free memory, or lower --memory-reserve",
                 wall(&shortage)
             )),
-            None => warn(format!("memory suffices again: new connections are admitted, {held} held")),
+            None => self.warn(&format!("memory suffices again: new connections are admitted, {held} held")),
         }
     }
 
@@ -217,7 +249,7 @@ impl Reporter {
         }
         for met in knobs::explain(&self.watch.evidence(Causes::new())) {
             if self.walls_said.insert(met.wall.clone()) {
-                warn(met.to_string());
+                self.warn(&met.to_string());
             }
         }
     }
@@ -234,7 +266,17 @@ impl Reporter {
                 "closed": total.closed, "silent": total.silent, "refused": total.refused,
                 "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
             }));
-        } else {
+        } else if let Some(live) = &mut self.live {
+            live.head(0, format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
+            for (shard, ((before, now), (remote, rounds))) in
+                self.last.1.iter().zip(now).zip(&mut self.rounds).enumerate()
+            {
+                let done = (now.opened + now.closed + now.messages)
+                    .saturating_sub(before.opened + before.closed + before.messages);
+                let text = format!("       {}  rounds p99 {:>7}", line(before, now, seconds), rounds.p99(remote));
+                live.shard(shard, &text, (done as f64 / seconds) as u64);
+            }
+        } else if !self.quiet {
             say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
             if self.verbose {
                 for (shard, (before, now)) in self.last.1.iter().zip(now).enumerate() {
@@ -245,16 +287,40 @@ impl Reporter {
         // One line an interval at most, however many were refused.
         let full = |counters: &Snapshot| counters.refused - counters.refused_for_memory;
         if full(&total) > full(&before) {
-            warn(format!(
+            self.warn(&format!(
                 "full: {} connections refused, {} in all; raise --max-connections, or use --port-sharing all if only some ports are used",
                 full(&total) - full(&before),
                 full(&total)
             ));
         }
         if total.accept_errors > before.accept_errors {
-            warn("the kernel has no memory or files for new connections; accepting pauses, the others are kept");
+            self.warn("the kernel has no memory or files for new connections; accepting pauses, the others are kept");
         }
         self.last = (at, now.to_vec());
+    }
+}
+
+/// The rounds of a shard in each bucket, when it was last looked at.
+#[derive(Default)]
+struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
+
+impl RoundCounts {
+    /// What 99 % of the rounds since the last look took at most, as far as the buckets tell.
+    fn p99(&mut self, remote: &Remote) -> String {
+        let (counts, _) = remote.rounds().read();
+        let before = std::mem::replace(&mut self.0, counts);
+        let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now - then).collect();
+        let all: u64 = since.iter().sum();
+        let mut so_far = 0;
+        let bucket = since.iter().position(|count| {
+            so_far += count;
+            so_far * 100 >= all * 99
+        });
+        match bucket.map(|bucket| ROUND_BOUNDS.get(bucket)) {
+            _ if all == 0 => "-".to_owned(),
+            Some(Some(bound)) => format!("<{}", words::time(bound.as_micros() as u64)),
+            _ => "longer".to_owned(),
+        }
     }
 }
 

@@ -1,0 +1,119 @@
+//! What a server shows to Prometheus, and the dashboard that comes with it.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// A server that shows its metrics on a free port of its own.
+fn server(arguments: &str) -> (Server, String) {
+    let server = Server::start(4, &format!("--cores 2 --metrics 127.0.0.1:0 {arguments}"));
+    let out = server.running.out();
+    let url = out.lines().find_map(|line| line.strip_prefix("metrics: http://")).unwrap();
+    let address = url.strip_suffix("/metrics").unwrap().to_owned();
+    (server, address)
+}
+
+/// The head and the body of what an endpoint answers.
+fn ask(address: &str, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// What Prometheus would read.
+fn scrape(address: &str) -> String {
+    let (head, body) = ask(address, "GET /metrics");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+    body
+}
+
+/// The sum of a series over all shards.
+fn sum(text: &str, series: &str, further: &str) -> f64 {
+    let of_shard = |shard: &str| {
+        let name = format!(r#"{series}{{shard="{shard}"{further}}} "#);
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name}in\n{text}")).parse::<f64>().unwrap()
+    };
+    of_shard("0") + of_shard("1")
+}
+
+#[test]
+fn a_strict_reader_reads_what_the_shards_counted() {
+    let (mut server, address) = server("--max-connections 200");
+    // The first scrape is no connection of the server's.
+    assert_eq!(sum(&scrape(&address), "c1m_connections", ""), 0.0);
+    let mut client = Client::start(&format!("{} --connections 100 --audit off --hold 60s", server.at()));
+    client.running.until("all are held", |out| out.lines().any(|line| line.starts_with("hold ")));
+    let text = scrape(&address);
+    openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|e| panic!("{e}:\n{text}"));
+    assert_eq!(sum(&text, "c1m_connections", ""), 100.0, "{text}");
+    assert_eq!(sum(&text, "c1m_connections_opened_total", ""), 100.0, "{text}");
+    assert_eq!(sum(&text, "c1m_receives_total", ""), 100.0, "a hello each: {text}");
+    assert_eq!(sum(&text, "c1m_received_bytes_total", ""), sum(&text, "c1m_sent_bytes_total", ""), "{text}");
+    assert_eq!(sum(&text, "c1m_connections_refused_total", r#",reason="full""#), 0.0, "{text}");
+    let rounds = sum(&text, "c1m_round_seconds_count", "");
+    assert!(rounds > 0.0 && rounds == sum(&text, "c1m_round_seconds_bucket", r#",le="+Inf""#), "{text}");
+    assert!(sum(&text, "c1m_round_seconds_sum", "") > 0.0, "{text}");
+    assert!(
+        text.contains("\nprocess_resident_memory_bytes ") && text.contains("\nprocess_cpu_seconds_total "),
+        "{text}"
+    );
+    drop(client);
+    let gone = |_: &str| sum(&scrape(&address), "c1m_connections_closed_total", "") == 100.0;
+    server.running.until("all are closed", gone);
+    server.stop();
+    assert!(TcpStream::connect(&address).is_err(), "the endpoint ends with the server");
+}
+
+#[test]
+fn only_reading_the_metrics_is_answered() {
+    let (server, address) = server("");
+    for (request, code) in
+        [("GET /", 404), ("POST /metrics", 405), ("HEAD /metrics", 200), ("GET /metrics?name[]=x", 200)]
+    {
+        let (head, _) = ask(&address, request);
+        assert!(head.starts_with(&format!("HTTP/1.1 {code} ")), "{request}: {head}");
+    }
+    server.stop();
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_before_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let finished = run(&format!("server --port {} --metrics {address}", free_ports(100)));
+    assert_eq!(finished.code(), 2, "{}", finished.err);
+    assert!(
+        finished.err.contains(&format!("listen for --metrics on {address}: Address already in use")),
+        "{}",
+        finished.err
+    );
+    assert!(!finished.out.contains("ready"), "{}", finished.out);
+}
+
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let (server, address) = server("");
+    let text = scrape(&address);
+    let there: BTreeSet<&str> =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap()).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/grafana.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let targets: Vec<&Value> =
+        dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap()).collect();
+    assert!(targets.len() >= 8, "{dashboard}");
+    for target in targets {
+        let words = target["expr"].as_str().unwrap().split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: Vec<&str> = words.filter(|word| word.starts_with("c1m_") || word.starts_with("process_")).collect();
+        assert!(!asked.is_empty() && asked.iter().all(|name| there.contains(name)), "{target} of {there:?}");
+    }
+    server.stop();
+}

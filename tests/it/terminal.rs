@@ -1,0 +1,104 @@
+//! What a person sees on a terminal, through a real one.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+use crate::support::*;
+
+/// A process with a terminal of its own.
+struct OnTerminal {
+    child: Child,
+    reader: JoinHandle<String>,
+}
+
+impl OnTerminal {
+    fn start(mut command: Command) -> OnTerminal {
+        let (mut near, mut far) = (0, 0);
+        let size = libc::winsize { ws_row: 40, ws_col: 150, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the descriptors and the size outlive the call; the name and the modes are not asked for.
+        let made = unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null(), &size) };
+        assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: openpty just made them, and nobody else has them.
+        let (near, far) = unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) };
+        command.env("TERM", "xterm-256color").stdin(Stdio::null());
+        command.stdout(far.try_clone().unwrap()).stderr(far);
+        let child = command.spawn().unwrap();
+        // It holds our copies of the far end, without which the near end tells when the process is gone.
+        drop(command);
+        let reader = thread::spawn(move || {
+            let (mut near, mut seen, mut piece) = (near, Vec::new(), [0; 4096]);
+            // The near end of a terminal that nobody holds any more fails.
+            while let Ok(len @ 1..) = near.read(&mut piece) {
+                seen.extend_from_slice(&piece[..len]);
+            }
+            String::from_utf8(seen).unwrap()
+        });
+        OnTerminal { child, reader }
+    }
+
+    /// What was on the terminal when it ended.
+    fn end(mut self) -> String {
+        assert!(self.child.wait().unwrap().success());
+        self.reader.join().unwrap()
+    }
+}
+
+fn demo(arguments: &str, environment: &[(&str, &str)]) -> String {
+    let mut command = c1m();
+    command
+        .args(format!("demo --connections 2000 --hold 3s --port {} {arguments}", free_ports(100)).split_whitespace());
+    command.env_remove("NO_COLOR").envs(environment.iter().copied());
+    OnTerminal::start(command).end()
+}
+
+/// Whether a text has a line of a shard that changes in place.
+fn shows_shards(seen: &str) -> bool {
+    seen.contains("p99 ") && seen.contains("/s  p99") && seen.contains('▁')
+}
+
+#[test]
+fn a_demo_shows_a_line_for_each_shard_and_keeps_the_report() {
+    let seen = demo("", &[]);
+    assert!(shows_shards(&seen), "{seen}");
+    assert!(seen.contains("\x1b[36mshard 0\x1b[0m") && seen.contains("\x1b[36mshard 1\x1b[0m"), "{seen:?}");
+    assert!(seen.contains("2,000 requested = 2,000 live + 0 failed + 0 not tried"), "{seen}");
+}
+
+#[test]
+fn without_colours_nothing_is_coloured() {
+    let seen = demo("", &[("NO_COLOR", "1")]);
+    assert!(shows_shards(&seen), "{seen}");
+    assert!(!seen.contains("\x1b[3") && seen.contains("shard 1 "), "{seen:?}");
+}
+
+#[test]
+fn quiet_shows_the_result_alone() {
+    let seen = demo("--quiet", &[]);
+    assert!(!shows_shards(&seen) && !seen.contains('\x1b') && !seen.contains("ramp  "), "{seen:?}");
+    assert!(seen.contains("2,000 requested = 2,000 live + 0 failed + 0 not tried"), "{seen}");
+}
+
+#[test]
+fn a_server_shows_its_shards_where_they_stand() {
+    let port = free_ports(4);
+    let mut command = c1m();
+    command.args(server_arguments(port, 4, "--cores 2 --stats-interval 100ms").split_whitespace());
+    let server = OnTerminal::start(command);
+    client(&format!("{} --connections 200 --connect-timeout 20s --hold 1s", at(port, 4))).held(200);
+    // SAFETY: a signal to a child that was not waited for.
+    unsafe { libc::kill(server.child.id() as i32, libc::SIGTERM) };
+    let seen = server.end();
+    assert!(seen.contains("rounds p99") && seen.contains("shard 1"), "{seen}");
+    assert!(seen.contains("accepted 200, closed 200"), "{seen}");
+}
+
+#[test]
+fn a_quiet_server_prints_its_result() {
+    let server = Server::start(2, "--quiet --stats-interval 50ms");
+    client(&format!("{} --connections 20 --hold 1s", server.at())).held(20);
+    let finished = server.stop();
+    assert!(!finished.out.contains("accepts/s") && finished.out.contains("accepted 20, closed 20"), "{}", finished.out);
+}
