@@ -86,6 +86,12 @@ pub fn ourselves<I: AsRef<OsStr>>(role: impl IntoIterator<Item = I>) -> Command 
     command
 }
 
+/// Has the kernel kill what the command starts when we end, however that is.
+pub fn dying_with_us(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(sys::die_with_parent) }
+}
+
 /// A server in a group of processes of its own; killed when dropped.
 pub struct ServerProcess(Child);
 
@@ -94,9 +100,8 @@ impl ServerProcess {
     pub fn start(mut command: Command, target: Target) -> ServerProcess {
         wait_for_ports(target);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-        // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
-        unsafe { command.pre_exec(sys::die_with_parent) };
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+        let mut child =
+            dying_with_us(&mut command).spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
         let stdout = child.stdout.take().expect("its stdout is piped");
         let mut server = ServerProcess(child);
         let (line, ready) = mpsc::channel();
@@ -133,6 +138,28 @@ impl ServerProcess {
         // A thread that ends between the listing and the reading counts no more.
         let times = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
         Duration::from_nanos(times.filter_map(|times| times.split(' ').next()?.parse::<u64>().ok()).sum())
+    }
+
+    /// Of that, what was not in the kernel, in steps of 10 ms for each process.
+    pub fn user_time(&self) -> Duration {
+        // Behind the name, utime is the twelfth.
+        let ticks: f64 = self.processes().iter().filter_map(|process| fields(process).get(11..12).map(sum)).sum();
+        Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+    }
+
+    /// Waits until it has had nothing to do for a while, and tells the processor time that it has used.
+    pub fn cpu_time_at_rest(&self) -> Duration {
+        let give_up = Instant::now() + QUIET_LIMIT;
+        let mut before = self.cpu_time();
+        loop {
+            pause(Duration::from_millis(200));
+            let now = self.cpu_time();
+            // A server that prints figures is never quite at rest.
+            if now - before < Duration::from_millis(2) || Instant::now() > give_up {
+                return now;
+            }
+            before = now;
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -225,7 +226,12 @@ impl World {
         };
         let doorbell = Doorbell::new().unwrap();
         let mut net = Net::new(&plan, &doorbell, Arc::default()).unwrap();
-        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+        // An address of its own for each world: a port stays taken for a minute after what was there, and in
+        // that time there are more worlds than ports.
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);
+        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind((address, 0)).unwrap())).collect();
         let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         net.listen(listeners, 2).unwrap();
         let driver = Noting {

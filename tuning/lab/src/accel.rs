@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use c1m::error::{Error, Result};
 
-use crate::archive::{self, Programs, Role};
+use crate::archive::{self, Role, Tools};
 use crate::args::{Acceleration, Size};
 use crate::guest::{Guest, Heard, Spec};
 use crate::kernel::Kernel;
@@ -26,21 +26,25 @@ const TRANSLATED: &str = "max,erms=off,fsrm=off";
 pub fn choose(
     wanted: Acceleration,
     kernel: &Kernel,
-    programs: &Programs,
+    tools: &Tools,
     folder: &Path,
 ) -> Result<(&'static str, Vec<String>)> {
     let kvm = match wanted {
         Acceleration::Tcg => false,
         Acceleration::Kvm => {
-            if !works(kernel, programs, folder)? {
+            if !works(kernel, tools, folder)? {
                 let saw = "KVM: a small guest did not boot and power off";
                 return Err(Error::host(saw, "this host cannot run guests with it", "use --accel tcg"));
             }
             true
         }
-        Acceleration::Auto => usable() && works(kernel, programs, folder)?,
+        Acceleration::Auto => usable() && works(kernel, tools, folder)?,
     };
-    Ok(if kvm { ("kvm", arguments(&["kvm"], "host")) } else { ("tcg", arguments(&["tcg", "thread=multi"], TRANSLATED)) })
+    Ok(if kvm {
+        ("kvm", arguments(&["kvm"], "host"))
+    } else {
+        ("tcg", arguments(&["tcg", "thread=multi"], TRANSLATED))
+    })
 }
 
 fn arguments(accelerator: &[&str], processor: &str) -> Vec<String> {
@@ -53,7 +57,7 @@ fn usable() -> bool {
 }
 
 /// Boots a small guest that powers off at once: on some hosts /dev/kvm opens and the guest hangs.
-fn works(kernel: &Kernel, programs: &Programs, folder: &Path) -> Result<bool> {
+fn works(kernel: &Kernel, tools: &Tools, folder: &Path) -> Result<bool> {
     let spec = Spec {
         name: "kvm-probe".to_owned(),
         size: PROBE,
@@ -63,7 +67,7 @@ fn works(kernel: &Kernel, programs: &Programs, folder: &Path) -> Result<bool> {
         links: Vec::new(),
         folder: folder.to_owned(),
     };
-    archive::write(&spec.file("cpio"), &Role::probe(), programs)?;
+    archive::write(&spec.file("cpio"), &Role::probe(), tools)?;
     let console = spec.file("console.log");
     let (sender, heard) = mpsc::channel();
     let _guest = Guest::boot(spec, 0, sender)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use c1m::error::{Error, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
@@ -19,19 +19,19 @@ pub struct Role {
     pub addresses: Vec<String>,
     /// Whom a client must reach before it is ready.
     pub server: String,
-    /// What it runs, from the folder of the static programs; the first one leads.
-    pub programs: &'static [&'static str],
+    /// What it runs: static programs, the first of which leads.
+    pub programs: Vec<PathBuf>,
+    /// Whether that one counts connections and tells of them.
+    pub counts: bool,
     /// The command line of its program.
     pub command: String,
     /// The shell commands that tune it.
     pub tune: String,
 }
 
-/// The programs that go into every guest.
+/// What goes into every guest.
 #[derive(Debug)]
-pub struct Programs<'a> {
-    /// The folder of the static programs.
-    pub folder: &'a Path,
+pub struct Tools<'a> {
     /// The static busybox.
     pub busybox: &'a Path,
     /// Modules in loading order.
@@ -39,33 +39,34 @@ pub struct Programs<'a> {
 }
 
 /// Writes the archive to `path`.
-pub fn write(path: &Path, role: &Role, programs: &Programs) -> Result<()> {
+pub fn write(path: &Path, role: &Role, tools: &Tools) -> Result<()> {
     let failed = |e: io::Error| {
         Error::host(format!("write {}: {e}", path.display()), "a guest cannot boot", "free disk space, or choose --out")
     };
     let mut archive = Archive { out: io::BufWriter::new(fs::File::create(path).map_err(failed)?), inodes: 0 };
-    fill(&mut archive, role, programs).and_then(|()| archive.finish()).map_err(failed)
+    fill(&mut archive, role, tools).and_then(|()| archive.finish()).map_err(failed)
 }
 
-fn fill(archive: &mut Archive<impl Write>, role: &Role, programs: &Programs) -> io::Result<()> {
+fn fill(archive: &mut Archive<impl Write>, role: &Role, tools: &Tools) -> io::Result<()> {
     for folder in ["bin", "lab", "dev"] {
         archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
     }
     archive.file("init", 0o755, INIT.as_bytes())?;
-    archive.file("bin/busybox", 0o755, &fs::read(programs.busybox)?)?;
-    for name in role.programs {
-        archive.file(&format!("bin/{name}"), 0o755, &fs::read(programs.folder.join(name))?)?;
+    archive.file("bin/busybox", 0o755, &fs::read(tools.busybox)?)?;
+    for file in &role.programs {
+        archive.file(&format!("bin/{}", name(file)), 0o755, &fs::read(file)?)?;
     }
     let mut names = Vec::new();
-    for module in programs.modules {
-        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for module in tools.modules {
+        let name = name(module);
         archive.file(&format!("lab/{name}"), 0o644, &fs::read(module)?)?;
         names.push(name);
     }
     let plan = format!(
-        "ROLE={}\nPROGRAM={}\nADDRESSES='{}'\nSERVER={}\nMODULES='{}'\n",
+        "ROLE={}\nPROGRAM={}\nCOUNTS={}\nADDRESSES='{}'\nSERVER={}\nMODULES='{}'\n",
         role.name,
-        role.programs.first().unwrap_or(&""),
+        role.programs.first().map_or_else(String::new, |file| name(file)),
+        role.counts,
         role.addresses.join(" "),
         role.server,
         names.join(" ")
@@ -73,6 +74,10 @@ fn fill(archive: &mut Archive<impl Write>, role: &Role, programs: &Programs) -> 
     archive.file("lab/plan", 0o644, plan.as_bytes())?;
     archive.file("lab/tune", 0o644, role.tune.as_bytes())?;
     archive.file("lab/command", 0o644, format!("exec {}\n", role.command).as_bytes())
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 struct Archive<W: Write> {
@@ -106,7 +111,8 @@ impl Role {
             name: "probe",
             addresses: Vec::new(),
             server: String::new(),
-            programs: &[],
+            programs: Vec::new(),
+            counts: true,
             command: "true".to_owned(),
             tune: String::new(),
         }

@@ -68,6 +68,16 @@ pub struct Arguments {
     /// to compare.
     #[arg(long)]
     pub reference: bool,
+    /// Run another echo server in the place of c1m's: a static program, started as FILE ADDRESS FIRST_PORT
+    /// PORTS CORES, which says `ready` as soon as it listens (see benches/peers). Its sockets are counted.
+    #[arg(long, value_name = "FILE", conflicts_with = "reference")]
+    pub server_program: Option<PathBuf>,
+    /// More options for `c1m server`, such as '--memory-reserve 0'.
+    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true, conflicts_with_all = ["reference", "server_program"])]
+    pub server_options: String,
+    /// More options for `c1m client`, such as '--rate 1000/s'.
+    #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true, conflicts_with = "reference")]
+    pub client_options: String,
     /// The folder of the static programs for the guests; tuning/lab/run builds and passes it.
     #[arg(long, value_name = "DIR", hide = true)]
     pub programs: PathBuf,
@@ -97,8 +107,8 @@ pub struct Plan {
     pub client: Size,
     /// Whether the last client is killed.
     pub kill: bool,
-    /// Whether the guests run the reference instead of c1m.
-    pub reference: bool,
+    /// What serves and dials.
+    pub programs: Programs,
     /// How long all of it may take.
     pub deadline: Duration,
 }
@@ -124,7 +134,58 @@ impl Plan {
     }
 }
 
+/// What the guests run.
+#[derive(Debug, Clone)]
+pub enum Programs {
+    /// c1m at both ends, each with more options.
+    Ours {
+        /// Those of its server.
+        server: String,
+        /// Those of its clients.
+        client: String,
+    },
+    /// The reference of the benches at both ends.
+    Reference,
+    /// A server of somebody's, and c1m's client with more options.
+    Theirs {
+        /// The server's file.
+        server: PathBuf,
+        /// Options of the clients.
+        client: String,
+    },
+}
+
+impl Programs {
+    /// What a person calls them.
+    pub fn name(&self) -> String {
+        match self {
+            Programs::Ours { .. } => "c1m".to_owned(),
+            Programs::Reference => "reference".to_owned(),
+            Programs::Theirs { server, .. } => server.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Whether c1m's clients dial, which can report on the way.
+    pub fn dials_with_c1m(&self) -> bool {
+        !matches!(self, Programs::Reference)
+    }
+}
+
 impl Arguments {
+    fn programs(&self) -> Result<Programs> {
+        let (server, client) = (self.server_options.clone(), self.client_options.clone());
+        match &self.server_program {
+            _ if self.reference => Ok(Programs::Reference),
+            None => Ok(Programs::Ours { server, client }),
+            Some(file) if file.is_file() => Ok(Programs::Theirs { server: file.clone(), client }),
+            Some(file) => Err(Error::usage(
+                format!("--server-program {}", file.display()),
+                "there is no such file",
+                "build it first (benches/peers/run does)",
+            )),
+        }
+    }
+
     /// What was typed, as numbers.
     pub fn plan(&self) -> Result<Plan> {
         let clients = u64::from(self.clients);
@@ -144,7 +205,7 @@ impl Arguments {
             server: Size { memory_mib: memory(self.server_memory, 768, 4096), cores: self.server_cores },
             client: Size { memory_mib: memory(self.client_memory, 512, 2048), cores: 1 },
             kill: !self.no_kill && self.clients > 1,
-            reference: self.reference,
+            programs: self.programs()?,
             deadline: self.deadline,
         })
     }

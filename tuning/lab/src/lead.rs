@@ -100,7 +100,7 @@ impl Lab {
         if self.plan.kill
             && let Some(victim) = kept.pop()
         {
-            if !self.plan.reference {
+            if self.plan.programs.dials_with_c1m() {
                 // What it measured would be gone with it.
                 self.tell(&[victim], "report");
                 self.wait("report", STILL, &[victim], |client| client.document.is_some())?;

@@ -43,6 +43,8 @@ pub struct Machine {
     pub phase: String,
     /// Connections that stand; of a client, those that stood when its close phase began.
     pub live: u64,
+    /// The most that stood at one time.
+    pub most_live: u64,
     /// Connections that failed.
     pub failed: u64,
     /// Connections proved in the current audit.
@@ -96,6 +98,7 @@ impl Machine {
                 ] {
                     *figure = number(name).unwrap_or(*figure);
                 }
+                self.most_live = self.most_live.max(self.live);
             }
             "report" => self.document = said.get("result").cloned(),
             "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),

@@ -32,11 +32,12 @@ use std::sync::mpsc;
 use std::time::{Instant, SystemTime};
 
 use c1m::error::{Error, Result};
+use c1m::plan::Ports;
 use c1m::words::count;
 use clap::Parser;
 
-use archive::{Programs, Role};
-use args::{Arguments, Plan};
+use archive::Role;
+use args::{Arguments, Plan, Programs};
 use guest::{Guest, Heard, Link, Spec};
 use kernel::Kernel;
 use report::{Report, Setting, Story};
@@ -47,9 +48,9 @@ const HOST_MEMORY_MIB: u64 = 1024;
 /// How a client is led. On a busy host, translated guests may stand still for seconds. It closes by
 /// RST, because each FIN is a packet in the server's memory until the server closes too, which a full
 /// one has no room for: 430,000 within a minute, and the kernel killed it. And it closes at a pace,
-/// because a RST that the server's network card drops is never sent again, and leaves the server with
-/// a connection to nobody.
-const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s --close rst --close-rate 4000";
+/// because a RST for which its card's queue has no room is never sent again, and leaves the server with a
+/// connection to nobody.
+const CLIENT: &str = "--steer --json - --connect-timeout 60s --reply-timeout 60s --close rst --close-rate 6000";
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -69,7 +70,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     check_memory(&plan)?;
     let kernel = Kernel::find(arguments.kernel.as_deref())?;
     let busybox = busybox()?;
-    let programs = Programs { folder: &arguments.programs, busybox: &busybox, modules: &kernel.modules };
+    let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
 
@@ -78,11 +79,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let drawn = drawn.transpose()?;
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let folder = folder(&arguments.out, &stamp)?;
-    let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &programs, &folder)?;
+    let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &tools, &folder)?;
     let profile = arguments.profile;
     let setting = Setting {
         started: stamp,
-        programs: if plan.reference { "reference" } else { "c1m" },
+        programs: plan.programs.name(),
         accelerator,
         kernel: kernel.release.clone(),
         profile,
@@ -104,9 +105,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
     let started = Instant::now();
     let mut guests = Vec::new();
-    for (number, (role, links)) in roles(&plan).into_iter().enumerate() {
+    for (number, (role, links)) in roles(&plan, &arguments.programs).into_iter().enumerate() {
         let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
-        archive::write(&spec.file("cpio"), &role, &programs)?;
+        archive::write(&spec.file("cpio"), &role, &tools)?;
         guests.push(Guest::boot(spec, number, sender.clone())?);
     }
     let mut lab = lead::Lab::new(plan.clone(), guests, heard, started);
@@ -172,11 +173,17 @@ fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
 }
 
 /// What each guest is: the server first, with a card for each client.
-fn roles(plan: &Plan) -> Vec<(Role, Vec<Link>)> {
+fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
     let mut all = Vec::new();
     let mut server_links = Vec::new();
-    // Both are tuned by c1m, so that nothing but the programs differs.
-    let programs: &[&str] = if plan.reference { &["c1m-reference", "c1m"] } else { &["c1m"] };
+    let (ours, reference) = (folder.join("c1m"), folder.join("c1m-reference"));
+    // All are tuned by c1m, so that nothing but the programs differs.
+    let (serving, dialing) = match &plan.programs {
+        Programs::Ours { .. } => (vec![ours.clone()], vec![ours]),
+        Programs::Reference => (vec![reference.clone(), ours.clone()], vec![reference, ours]),
+        Programs::Theirs { server, .. } => (vec![server.clone(), ours.clone()], vec![ours]),
+    };
+    let counts = matches!(plan.programs, Programs::Ours { .. });
     for client in 1..=plan.clients {
         let socket = format!("link-{client}");
         server_links.push(Link { socket: socket.clone(), listens: true });
@@ -184,10 +191,13 @@ fn roles(plan: &Plan) -> Vec<(Role, Vec<Link>)> {
         let role = Role {
             name: "client",
             addresses: vec![format!("10.0.{client}.2/24")],
-            programs,
-            command: match plan.reference {
-                true => format!("c1m-reference client {server} {share}"),
-                false => format!("c1m client --target-ip {server} --connections {share} {CLIENT}"),
+            programs: dialing.clone(),
+            counts: true,
+            command: match &plan.programs {
+                Programs::Reference => format!("c1m-reference client {server} {share}"),
+                Programs::Ours { client, .. } | Programs::Theirs { client, .. } => {
+                    format!("c1m client --target-ip {server} --connections {share} {CLIENT} {client}")
+                }
             },
             tune: format!("c1m tune --apply --role client --target-ip {server} --connections {share}"),
             server,
@@ -199,10 +209,16 @@ fn roles(plan: &Plan) -> Vec<(Role, Vec<Link>)> {
         name: "server",
         addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
         server: String::new(),
-        programs,
-        command: match plan.reference {
-            true => "c1m-reference server 0.0.0.0".to_owned(),
-            false => format!("c1m server --max-connections {connections} --json -"),
+        programs: serving,
+        counts,
+        command: match &plan.programs {
+            Programs::Reference => "c1m-reference server 0.0.0.0".to_owned(),
+            Programs::Ours { server, .. } => format!("c1m server --max-connections {connections} --json - {server}"),
+            Programs::Theirs { .. } => {
+                let (ports, cores) = (Ports::ARTICLE, (0..plan.server.cores).map(|core| core.to_string()));
+                let cores = cores.collect::<Vec<_>>().join(",");
+                format!("{} 0.0.0.0 {} {} {cores}", plan.programs.name(), ports.first(), ports.count())
+            }
         },
         tune: format!("c1m tune --apply --role server --connections {connections}"),
     };

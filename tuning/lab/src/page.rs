@@ -22,7 +22,7 @@ fn notes(report: &Report) -> Vec<(String, String)> {
     let mut notes = vec![
         ("verdict", report.verdict.clone()),
         ("began", setting.started.clone()),
-        ("programs", setting.programs.to_owned()),
+        ("programs", setting.programs.clone()),
         ("machines", format!("server {}; clients {} each", size(&setting.server), size(&setting.client))),
         ("processors", format!("{} on {} cores of the host", setting.accelerator, setting.host_cores)),
         ("kernel", setting.kernel.clone()),

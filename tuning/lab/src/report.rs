@@ -65,8 +65,8 @@ impl Story {
 pub struct Setting {
     /// When the run began, UTC.
     pub started: String,
-    /// What served and dialed: `c1m` or `reference`.
-    pub programs: &'static str,
+    /// What served: `c1m`, `reference`, or the name of another program.
+    pub programs: String,
     /// `kvm` or `tcg`.
     pub accelerator: &'static str,
     /// The kernel's release.
@@ -108,10 +108,14 @@ pub struct Report {
     pub requested: u64,
     /// Live in the audit of all; without one, on the server when the run ended.
     pub live: u64,
+    /// The most that the server held at one time, as it counted, or as its sockets were counted.
+    pub most_live: u64,
     /// Failed, over all clients.
     pub failed: u64,
     /// Whether everything held.
     pub held: bool,
+    /// Whether the run came to its end, all guests alive but the one that it killed.
+    pub finished: bool,
     /// In one line: what held, or which guest ran into which wall.
     pub verdict: String,
     /// The last lines of that guest's logs.
@@ -159,8 +163,10 @@ impl Report {
             setting,
             requested: plan.connections(),
             live,
+            most_live: server.most_live,
             failed: lab.machines.iter().skip(1).map(|client| client.failed).fold(0, u64::saturating_add),
             held,
+            finished: ended.is_ok(),
             verdict,
             last_lines: place.map(|place| lab.tail(place)).unwrap_or_default(),
             notes: lab.notes(),
@@ -285,8 +291,8 @@ pub fn text(report: &Report) -> String {
         report.boot_seconds, report.ramp_seconds, report.audit_seconds, report.close_seconds, report.seconds
     );
     let seen = if report.audit_of_all.is_some() { "live in the audit of all" } else { "live on the server at last" };
-    let (requested, live, failed) = (count(report.requested), count(report.live), count(report.failed));
-    let _ = writeln!(out, "connections {requested} requested, {live} {seen}, {failed} failed");
+    let [requested, live, most, failed] = [report.requested, report.live, report.most_live, report.failed].map(count);
+    let _ = writeln!(out, "connections {requested} requested, {live} {seen}, {most} at most, {failed} failed");
     proof(&mut out, "audit", report.audit_of_all.as_ref());
     if let Some(killed) = &report.killed {
         proof(&mut out, &format!("audit while {killed} was killed"), report.audit_of_survivors.as_ref());

@@ -1,12 +1,14 @@
-//! What is measured on this machine: a server of its own for every run, at `SERVER`, clients beside it.
+//! What is measured: on this machine a server of its own for every run, at `SERVER`, clients beside it; and
+//! guests of the lab.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use c1m::latency::Latency;
 use serde_json::Value;
@@ -17,7 +19,7 @@ use crate::compare::{Others, Quiet, ServerProcess, thousands};
 use crate::peers::{Peer, on_cores};
 use crate::reference::client::{self, Target};
 use crate::reference::sys;
-use crate::samples::{Column, Sample, Table};
+use crate::samples::{Sample, Table};
 
 /// Where every server listens: below the ephemeral ports, so that no client's socket can sit on them.
 const SERVER: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 23_000, ports: 100 };
@@ -34,11 +36,23 @@ const FILES: [&str; 5] = ["ext4", "jbd2", "buffer_head", "radix_tree", "xfs"];
 /// What c1m's server is told to hold at most, its default.
 const MOST: usize = 1_000_000;
 
+/// c1m that takes connections until no memory is left.
+const NO_RESERVE: &str = "c1m server --memory-reserve 0";
+
 /// Figures of one run, by the key of their column.
 type Figures = BTreeMap<&'static str, f64>;
 
 /// Why a peer failed in a run.
 type Failure = String;
+
+/// What came of one run.
+struct Run {
+    peer: &'static str,
+    connections: usize,
+    /// Share of a core that processes took which are no part of the comparison.
+    others: f64,
+    outcome: Result<Figures, Failure>,
+}
 
 /// How long a connect or an echo may take before a peer has failed.
 const PATIENCE: &str = "60s";
@@ -104,7 +118,7 @@ impl Bench {
                     SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
                 }
                 drop(ends);
-                figures.insert("close", (at_rest(server) - cpu).as_secs_f64() * 1e6 / count as f64);
+                figures.insert("close", (server.cpu_time_at_rest() - cpu).as_secs_f64() * 1e6 / count as f64);
                 Ok(figures)
             },
         )
@@ -207,57 +221,112 @@ impl Bench {
         cores: &[usize],
         mut run: impl FnMut(&ServerProcess, usize) -> Result<Figures, Failure>,
     ) -> Table {
-        println!("{title}");
-        let columns = columns.iter().map(|&(key, title, decimals)| Column { key, title, decimals }).collect();
-        let mut table = Table {
-            title,
-            connections: wanted,
-            columns,
-            samples: Vec::new(),
-            left_out: Vec::new(),
-            failures: Vec::new(),
-        };
-        let fits: Vec<(&Peer, usize)> = self
-            .peers
-            .iter()
-            .filter_map(|&peer| match peer.holds(wanted, self.open_files) {
-                Some(count) => Some((peer, count)),
+        let mut table = Table::new(title, wanted, columns);
+        let mut fits: Vec<(&Peer, usize)> = Vec::new();
+        for &peer in &self.peers {
+            match peer.holds(wanted, self.open_files) {
+                Some(count) => fits.push((peer, count)),
                 None => {
-                    table.left_out.push((peer.name, format!("nofile is {} here", thousands(self.open_files as f64))));
-                    None
+                    let why = format!("nofile is {} here", thousands(self.open_files as f64));
+                    table.left_out.push((peer.name, why));
                 }
-            })
-            .collect();
+            }
+        }
         let quiet = Quiet::now();
+        self.in_turns(&mut table, &fits, |(peer, count)| {
+            let others = Others::now();
+            let server = ServerProcess::start(peer.command(&self.programs, SERVER, cores, MOST), SERVER);
+            let outcome = run(&server, *count);
+            let others = others.share_beside(server.cpu_time());
+            drop(server);
+            quiet.wait();
+            let outcome = outcome.map(|mut figures| {
+                figures.entry("user").and_modify(|bytes| *bytes += peer.laid_out);
+                figures
+            });
+            Run { peer: peer.name, connections: *count, others, outcome }
+        });
+        table
+    }
+
+    /// Runs each in every round, in the opposite order of the round before.
+    fn in_turns<T>(&self, table: &mut Table, all: &[T], mut run: impl FnMut(&T) -> Run) {
+        println!("{}", table.title);
         for round in 0..self.effort.rounds {
-            let mut order = fits.clone();
+            let mut order: Vec<&T> = all.iter().collect();
             if round % 2 == 1 {
                 order.reverse();
             }
-            for (peer, connections) in order {
-                let others = Others::now();
-                let server = ServerProcess::start(peer.command(&self.programs, SERVER, cores, MOST), SERVER);
-                let outcome = run(&server, connections);
-                let others = others.share_beside(server.cpu_time());
-                drop(server);
-                quiet.wait();
+            for one in order {
+                let Run { peer, connections, others, outcome } = run(one);
                 match outcome {
-                    Ok(mut figures) => {
-                        figures.entry("user").and_modify(|bytes| *bytes += peer.laid_out);
+                    Ok(figures) => {
                         let (main, title) = (figures[table.columns[0].key], table.columns[0].title);
-                        println!("  round {} {:<8} {main:>12.2} {title}", round + 1, peer.name);
-                        table.samples.push(Sample { peer: peer.name, round, connections, others, figures });
+                        println!("  round {} {peer:<8} {main:>12.2} {title}", round + 1);
+                        table.samples.push(Sample { peer, round, connections, others, figures });
                     }
                     Err(why) => {
-                        println!("  round {} {:<8} failed: {why}", round + 1, peer.name);
-                        table.failures.push((peer.name, round, why));
+                        println!("  round {} {peer:<8} failed: {why}", round + 1);
+                        table.failures.push((peer, round, why));
                     }
                 }
             }
         }
         // The first round's order, whatever the round in which it ended.
         table.samples.sort_by_key(|sample| sample.round);
+    }
+
+    /// Connections that a machine holds before its memory runs out: the lab's server, to which two
+    /// clients open more than fit. c1m runs twice: as it comes, when it stops in time, and without a
+    /// reserve.
+    pub fn held(&self) -> Table {
+        let (memory, wanted) = self.effort.guest;
+        let columns = [
+            ("held", "connections held at most", 0),
+            ("alive", "alive afterwards, %", 0),
+            ("resident", "server MiB resident", 1),
+        ];
+        let mut table = Table::new(format!("A machine of {memory} MiB"), wanted, &columns);
+        let mut all: Vec<(&'static str, &Peer, &str)> = Vec::new();
+        for &peer in &self.peers {
+            if !peer.stands_alone() {
+                table.left_out.push((peer.name, "it is no static program".to_owned()));
+                continue;
+            }
+            all.push((peer.name, peer, ""));
+            if peer.name == "c1m" {
+                all.push((NO_RESERVE, peer, "--memory-reserve 0"));
+            }
+        }
+        self.in_turns(&mut table, &all, |(name, peer, options)| {
+            let outcome = self.guest(peer, options, memory, wanted);
+            Run { peer: name, connections: wanted, others: 0.0, outcome }
+        });
         table
+    }
+
+    /// A run of the lab, whose report tells what its server held.
+    fn guest(&self, peer: &Peer, options: &str, memory: u64, wanted: usize) -> Result<Figures, Failure> {
+        let folder = self.folder.join("guests");
+        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tuning/lab/run"));
+        command.args(["--server-memory", &memory.to_string(), "--client-memory", "1024", "--clients", "2"]);
+        command.args(["--connections", &wanted.to_string(), "--client-options", "--rate 2000/s", "--no-kill"]);
+        command.args(["--deadline", "5m", "--out"]).arg(&folder);
+        match peer.name {
+            "c1m" => command.args(["--server-options", options]),
+            _ => command.arg("--server-program").arg(self.programs.join(peer.program())),
+        };
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let runs = fs::read_dir(&folder).into_iter().flatten().flatten().map(|run| run.path());
+        let newest = runs.max().ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let text = fs::read_to_string(newest.join("report.json")).map_err(|error| error.to_string())?;
+        let report: Value = serde_json::from_str(&text).expect("the lab writes JSON");
+        println!("    {}", report["verdict"]);
+        Ok(Figures::from([
+            ("held", number(&report["most_live"])),
+            ("alive", if report["finished"] == true { 100.0 } else { 0.0 }),
+            ("resident", number(&report["memory"]["resident"]) / f64::from(1 << 20)),
+        ]))
     }
 
     /// Runs c1m's client with audits, and reads its result. A peer has failed if not every connection
@@ -346,22 +415,6 @@ fn bare_end(count: usize) -> Option<f64> {
         SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
     }
     Some(grown / (2 * count) as f64)
-}
-
-/// Waits until a server has had nothing to do for a while, and tells the processor time that it has
-/// used.
-fn at_rest(server: &ServerProcess) -> Duration {
-    let give_up = Instant::now() + Duration::from_secs(30);
-    let mut before = server.cpu_time();
-    loop {
-        pause(Duration::from_millis(200));
-        let now = server.cpu_time();
-        // A server that prints figures is never quite at rest.
-        if now - before < Duration::from_millis(2) || Instant::now() > give_up {
-            return now;
-        }
-        before = now;
-    }
 }
 
 /// Lets time pass: what is measured is what happens meanwhile.

@@ -44,6 +44,11 @@ impl Peer {
         programs.join(self.program()).is_file()
     }
 
+    /// Whether it is one static program, which runs in a guest without libraries.
+    pub fn stands_alone(&self) -> bool {
+        self.name != "nginx"
+    }
+
     /// How many of `wanted` connections one process of it can hold; none if it is a tenth less.
     pub fn holds(&self, wanted: usize, open_files: usize) -> Option<usize> {
         let Some(each) = self.descriptors else { return Some(wanted) };

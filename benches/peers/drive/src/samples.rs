@@ -71,6 +71,12 @@ pub struct Row {
 }
 
 impl Table {
+    /// A table without any runs, of columns with a key, a title and a number of decimals.
+    pub fn new(title: String, connections: usize, columns: &[(&'static str, &'static str, usize)]) -> Table {
+        let columns = columns.iter().map(|&(key, title, decimals)| Column { key, title, decimals }).collect();
+        Table { title, connections, columns, samples: Vec::new(), left_out: Vec::new(), failures: Vec::new() }
+    }
+
     /// A line for each peer that ran, in the order of the first round.
     pub fn rows(&self) -> Vec<Row> {
         let mut peers: Vec<&'static str> = Vec::new();

@@ -1,0 +1,198 @@
+//! A mass disconnect under `c1m storm`: 34 % of the connections of c1m's server, or of the epoll
+//! reference, are closed by RST at once, while the others go on talking. The others are then closed,
+//! when nobody talks any more, so that what the server spends is for closing alone.
+//!
+//!     cargo bench --bench storm -- --rounds 5 --connections 1000000
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+mod compare;
+mod reference;
+
+use compare::{Effort, Quiet, SIDES, ServerProcess, thousands};
+use reference::client::Target;
+use reference::{server, sys};
+use serde_json::Value;
+
+const CORES: [usize; 2] = [0, 1];
+/// Below the ephemeral ports, so that no client's socket can sit on them.
+const TARGET: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 21_000, ports: 100 };
+/// Makes this program the epoll servers of so many connections, or one of them: its core or cores, its first
+/// port, its ports.
+const GROUP_ROLE: &str = "reference-group";
+const SERVER_ROLE: &str = "reference-server";
+/// Descriptors of a process that are no connections.
+const OTHER_DESCRIPTORS: usize = 200;
+
+/// The figures of one run: what each is called, and its decimals.
+const FIGURES: [(&str, usize); 8] = [
+    ("p99 before, ms", 2),
+    ("p99 in the storm, ms", 2),
+    ("in the storm / before", 2),
+    ("p99.9 in the storm, ms", 2),
+    ("storm, s", 2),
+    ("absorbed after, s", 2),
+    ("server CPU a close, us", 2),
+    ("of it user, %", 1),
+];
+/// Those of `FIGURES` whose ratio of c1m to epoll is told.
+const COMPARED: [usize; 3] = [1, 2, 6];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [GROUP_ROLE, connections] => return serve_as_group(connections.parse().expect("the role takes a number")),
+        [SERVER_ROLE, cores, first_port, ports] => {
+            let cores: Vec<usize> = cores.split(',').map(|core| core.parse().expect("cores are numbers")).collect();
+            let first_port = first_port.parse().expect("a port is a number");
+            let ports = ports.parse().expect("the role takes how many ports");
+            return server::run(TARGET.address, &cores, first_port, ports, || println!("ready"));
+        }
+        _ => {}
+    }
+    let effort = Effort::from_arguments(&arguments);
+    let asked = words.windows(2).find(|pair| pair[0] == "--connections").map(|pair| pair[1].parse());
+    let asked = asked.map(|count| count.expect("--connections takes a number"));
+    let connections: usize = asked.unwrap_or(if effort.smoke { 400 } else { 1_000_000 });
+    let _turn = compare::our_turn();
+    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    println!(
+        "{} connections, 34 % closed by RST at once; rounds: {}; epoll in {} process(es), for nofile is {open_files}\n{}\n",
+        thousands(connections as f64),
+        effort.rounds,
+        processes(connections, open_files).len(),
+        compare::host()
+    );
+    let quiet = Quiet::now();
+    let mut rounds = Vec::new();
+    for round in 0..effort.rounds {
+        let pair = [0, 1].map(|side| {
+            let server = ServerProcess::start(command(side, connections), TARGET);
+            let seen = storm(&server, connections, effort.smoke);
+            drop(server);
+            quiet.wait();
+            println!("  round {} {:<6} {}", round + 1, SIDES[side], line(&seen));
+            seen
+        });
+        rounds.push(pair);
+    }
+    report(&rounds);
+}
+
+/// What one run showed, in the order of `FIGURES`.
+type Seen = [f64; FIGURES.len()];
+
+fn line(seen: &Seen) -> String {
+    let figures = seen.iter().zip(FIGURES).map(|(figure, (name, decimals))| format!("{name} {figure:.decimals$}"));
+    figures.collect::<Vec<_>>().join("; ")
+}
+
+fn report(rounds: &[[Seen; 2]]) {
+    println!("\n{:<24}{:>34}{:>34}", "median (range)", SIDES[0], SIDES[1]);
+    for (place, (name, decimals)) in FIGURES.into_iter().enumerate() {
+        let sides = [0, 1].map(|side| spread(rounds.iter().map(|pair| pair[side][place]), decimals));
+        println!("{name:<24}{:>34}{:>34}", sides[0], sides[1]);
+    }
+    for place in COMPARED {
+        let ratio = spread(rounds.iter().map(|[epoll, c1m]| c1m[place] / epoll[place]), 3);
+        println!("c1m/epoll, {}: {ratio}", FIGURES[place].0);
+    }
+}
+
+fn spread(figures: impl Iterator<Item = f64>, decimals: usize) -> String {
+    let mut figures: Vec<f64> = figures.collect();
+    let median = compare::median(&mut figures);
+    format!("{median:.decimals$} ({:.decimals$}–{:.decimals$})", figures[0], figures[figures.len() - 1])
+}
+
+fn command(side: usize, connections: usize) -> Command {
+    if side == 0 {
+        return compare::ourselves([GROUP_ROLE, &connections.to_string()]);
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
+    command.args(["server", "--core-list", &list(&CORES), "--bind", &TARGET.address.to_string()]);
+    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
+    command.args(["--max-connections", &connections.to_string()]);
+    command
+}
+
+/// Cores, first port and ports of each process of the reference: each has as many of the ports as its
+/// descriptors suffice for, and with several processes one core.
+fn processes(connections: usize, open_files: usize) -> Vec<(Vec<usize>, u16, usize)> {
+    let each = connections.div_ceil(TARGET.ports);
+    let fit = (open_files.saturating_sub(OTHER_DESCRIPTORS) / each.max(1)).min(TARGET.ports);
+    assert!(fit > 0, "{each} connections of one port need more than {open_files} descriptors");
+    let firsts = (0..TARGET.ports).step_by(fit);
+    let cores = |place: usize| if fit == TARGET.ports { CORES.to_vec() } else { vec![CORES[place % CORES.len()]] };
+    firsts
+        .enumerate()
+        .map(|(place, first)| (cores(place), TARGET.first_port + first as u16, fit.min(TARGET.ports - first)))
+        .collect()
+}
+
+/// Starts the processes of the reference, says that they are ready, and waits to be killed with them.
+fn serve_as_group(connections: usize) {
+    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let start = |(cores, first_port, ports): (Vec<usize>, u16, usize)| {
+        let words = [SERVER_ROLE.to_owned(), list(&cores), first_port.to_string(), ports.to_string()];
+        let mut command = compare::ourselves(words);
+        let mut child = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("we can be started");
+        let mut said = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        let ready = said.next().expect("a server says that it is ready").expect("in words");
+        assert_eq!(ready, "ready");
+        child
+    };
+    let children: Vec<_> = processes(connections, open_files).into_iter().map(start).collect();
+    println!("ready");
+    for mut child in children {
+        child.wait().expect("a child can be waited for");
+    }
+}
+
+fn list(cores: &[usize]) -> String {
+    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A storm, in which no connection of the others may be lost, and the close of the others.
+fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
+    command.args(["storm", "disconnect", "--json", "-", "--target-ip", &TARGET.address.to_string()]);
+    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
+    command.args(["--connections", &connections.to_string()]);
+    if smoke {
+        command.args(["--calm", "300ms", "--after", "300ms", "--interval", "100ms"]);
+    }
+    let mut client = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
+    let mut spent = Default::default();
+    let mut result = Value::Null;
+    for line in BufReader::new(client.stdout.take().expect("it was piped")).lines() {
+        result = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");
+        if result["phase"] == "audit" && result["round"] == 2 && result["ended"] == true {
+            spent = (server.cpu_time(), server.user_time());
+        }
+    }
+    let status = client.wait().expect("it can be waited for");
+    let (cpu, user) = (server.cpu_time_at_rest() - spent.0, server.user_time() - spent.1);
+    let storm = &result["storm"];
+    assert!(status.success() && storm["lost"] == 0 && storm["wrong"] == 0, "{status}: {result}");
+    let closed = figure(&result["live"]);
+    let milliseconds = |stage: &str, which: &str| figure(&storm[stage]["echo_latency_us"][which]) / 1e3;
+    let (before, during) = (milliseconds("before", "p99"), milliseconds("during", "p99"));
+    [
+        before,
+        during,
+        during / before,
+        milliseconds("during", "p999"),
+        figure(&storm["during"]["seconds"]),
+        figure(&storm["absorbed_seconds"]),
+        cpu.as_secs_f64() * 1e6 / closed,
+        user.as_secs_f64() / cpu.as_secs_f64() * 100.0,
+    ]
+}
+
+fn figure(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
