@@ -27,6 +27,7 @@ for address in $ADDRESSES; do
 done
 ulimit -n 1048576
 sh /lab/tune || echo "lab: tuning failed"
+[ -s /run/doctor ] && event '"doctor","page":'"$(tr -d '\n' </run/doctor)"
 # Files lie in memory here.
 [ "$PROGRAM" = c1m ] || rm -f /bin/c1m
 event '"booted"'

@@ -218,7 +218,9 @@ impl Lab {
                 continue;
             }
             let console = walls::read(&self.guests[place].spec.file("console.log"));
-            let wall = walls::fatal(&console).or_else(|| self.gone(place));
+            // Each client is behind a card of the server's, in their order.
+            let dead_card = self.killed.filter(|_| place == SERVER).map(|client| format!("eth{}", client - 1));
+            let wall = walls::fatal(&console, dead_card.as_deref()).or_else(|| self.gone(place));
             if let Some(wall) = wall {
                 return Err(Failure { guest: Some(place), wall });
             }

@@ -39,6 +39,8 @@ pub struct Machine {
     pub booted: bool,
     /// A client reached the server, or the server accepts.
     pub ready: bool,
+    /// Connections that the doctor said it could hold, and the wall that decides.
+    pub doctor: Option<(u64, String)>,
     /// What its client does: `ramp`, `hold`, `audit`, `close`.
     pub phase: String,
     /// Connections that stand; of a client, those that stood when its close phase began.
@@ -84,6 +86,7 @@ impl Machine {
         match event {
             "booted" => self.booted = true,
             "linked" | "ready" => self.ready = true,
+            "doctor" => self.doctor = doctor(&said["page"]),
             "stats" | "progress" => {
                 if let Some(phase) = said.get("phase").and_then(Value::as_str) {
                     self.phase = phase.to_owned();
@@ -148,6 +151,11 @@ impl Machine {
         let steps = [self.booted, self.ready, self.exit.is_some(), self.ended].iter().filter(|step| **step).count();
         parts.iter().fold(steps as u64, |sum, part| sum.wrapping_mul(1_000_003).wrapping_add(*part))
     }
+}
+
+/// What a doctor's page comes to.
+fn doctor(page: &Value) -> Option<(u64, String)> {
+    Some((page["holds"].as_u64()?, page["decides"].as_str()?.to_owned()))
 }
 
 /// `name objects bytes-an-object objects-a-slab pages-a-slab slabs`.

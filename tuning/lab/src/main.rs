@@ -220,7 +220,11 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
                 format!("{} 0.0.0.0 {} {} {cores}", plan.programs.name(), ports.first(), ports.count())
             }
         },
-        tune: format!("c1m tune --apply --role server --connections {connections}"),
+        // What the doctor says of the tuned machine is held against what it then does.
+        tune: format!(
+            "c1m tune --apply --role server --connections {connections} &&\n\
+             {{ c1m doctor --role server --connections {connections} --json >/run/doctor || true; }}\n"
+        ),
     };
     all.insert(0, (role, server_links));
     all

@@ -110,6 +110,9 @@ pub struct Report {
     pub live: u64,
     /// The most that the server held at one time, as it counted, or as its sockets were counted.
     pub most_live: u64,
+    /// Connections that the doctor said the server could hold, asked before the ramp, and the wall that
+    /// decides.
+    pub doctor: Option<(u64, String)>,
     /// Failed, over all clients.
     pub failed: u64,
     /// Whether everything held.
@@ -164,6 +167,7 @@ impl Report {
             requested: plan.connections(),
             live,
             most_live: server.most_live,
+            doctor: server.doctor.clone(),
             failed: lab.machines.iter().skip(1).map(|client| client.failed).fold(0, u64::saturating_add),
             held,
             finished: ended.is_ok(),
@@ -293,6 +297,9 @@ pub fn text(report: &Report) -> String {
     let seen = if report.audit_of_all.is_some() { "live in the audit of all" } else { "live on the server at last" };
     let [requested, live, most, failed] = [report.requested, report.live, report.most_live, report.failed].map(count);
     let _ = writeln!(out, "connections {requested} requested, {live} {seen}, {most} at most, {failed} failed");
+    if let Some((holds, wall)) = &report.doctor {
+        let _ = writeln!(out, "doctor      the server can hold {}; the wall that decides: {wall}", count(*holds));
+    }
     proof(&mut out, "audit", report.audit_of_all.as_ref());
     if let Some(killed) = &report.killed {
         proof(&mut out, &format!("audit while {killed} was killed"), report.audit_of_survivors.as_ref());

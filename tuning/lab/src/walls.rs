@@ -60,9 +60,14 @@ const FATAL: [(&str, Told); 5] = [
 const NOTES: [&str; 4] =
     ["TCP: out of memory", "too many orphaned sockets", "page allocation failure", "blocked for more than"];
 
-/// The wall that a console tells of, if it tells of one.
-pub fn fatal(console: &str) -> Option<Wall> {
-    FATAL.iter().find_map(|(words, wall)| line_with(console, words).map(wall))
+/// The wall that a console tells of, if it tells of one. Of a network card behind which nobody is any more
+/// nothing counts: QEMU never tells it that its last packet is gone, and the kernel finds it stuck.
+pub fn fatal(console: &str, dead_card: Option<&str>) -> Option<Wall> {
+    let of_dead_card = |line: &str| dead_card.is_some_and(|card| line.contains(card));
+    FATAL.iter().find_map(|(words, wall)| {
+        let line = console.lines().find(|line| line.contains(words) && !of_dead_card(line))?;
+        Some(wall(without_time(line).to_owned()))
+    })
 }
 
 /// The notable lines, each kind once.
@@ -105,18 +110,28 @@ mod tests {
 
     #[test]
     fn each_console_tells_its_wall() {
-        let Some(Wall::OutOfMemory(line)) = fatal(OUT_OF_MEMORY) else { panic!("{:?}", fatal(OUT_OF_MEMORY)) };
+        let Some(Wall::OutOfMemory(line)) = fatal(OUT_OF_MEMORY, None) else { panic!("no wall") };
         assert!(line.starts_with("Out of memory: Killed process 112 (c1m)"), "{line}");
-        let Some(Wall::Panic(line)) = fatal(PANIC) else { panic!("{:?}", fatal(PANIC)) };
+        let Some(Wall::Panic(line)) = fatal(PANIC, None) else { panic!("no wall") };
         assert!(line.starts_with("Kernel panic - not syncing: IO-APIC + timer doesn't work!"), "{line}");
-        assert_eq!((fatal(WELL), notes(WELL)), (None, Vec::new()));
+        assert_eq!((fatal(WELL, None), notes(WELL)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_card_that_lost_its_other_end_may_be_stuck() {
+        const STUCK: &str =
+            "[  726.104355] virtio_net virtio2 eth2: NETDEV WATCHDOG: CPU: 0: transmit queue 0 timed out 6048 ms";
+        assert_eq!(fatal(STUCK, Some("eth2")), None);
+        for dead in [None, Some("eth1")] {
+            assert!(matches!(fatal(STUCK, dead), Some(Wall::Link(_))), "{dead:?}");
+        }
     }
 
     /// A machine that panics for want of memory ran out of memory.
     #[test]
     fn the_cause_comes_before_what_it_caused() {
         let both = format!("{PANIC}{OUT_OF_MEMORY}");
-        assert!(matches!(fatal(&both), Some(Wall::OutOfMemory(_))));
+        assert!(matches!(fatal(&both, None), Some(Wall::OutOfMemory(_))));
     }
 
     #[test]
