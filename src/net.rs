@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, HANGUPS_PER_PASS, PARKED_OFTEN};
 use crate::pace::Budget;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -81,6 +81,8 @@ pub struct Net<S> {
     pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
+    /// Connections that the peer reset, to be closed when there is time.
+    hung: VecDeque<ConnId>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
     rearming: VecDeque<usize>,
     started: Instant,
@@ -118,6 +120,7 @@ impl<S: Default> Net<S> {
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
+            hung: VecDeque::new(),
             rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
@@ -223,7 +226,7 @@ impl<S: Default> Net<S> {
 
     /// Whether any ring has work, or a connection waits for a receive.
     pub(crate) fn has_work(&mut self) -> bool {
-        !(self.waiting.is_empty() && self.rearming.is_empty())
+        !(self.waiting.is_empty() && self.hung.is_empty() && self.rearming.is_empty())
             || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
@@ -242,6 +245,8 @@ impl<S: Default> Net<S> {
             return Ok(false);
         }
         let short = self.gate.level() != Level::Open;
+        // Whoever comes in place of one that is gone finds its place.
+        while self.counters.live.get() >= self.capacity && self.close_hung()? {}
         let full = self.counters.live.get() >= self.capacity;
         let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
@@ -259,7 +264,8 @@ impl<S: Default> Net<S> {
         Ok(true)
     }
 
-    /// Goes on with readable connections that had to wait, as far as there is room now.
+    /// Goes on with readable connections that had to wait, as far as there is room now, and closes some that
+    /// were reset.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
         for _ in 0..self.waiting.len().min(BUFFERS_PER_RING) {
@@ -267,7 +273,23 @@ impl<S: Default> Net<S> {
                 self.learn(conn, |life| life.next())?;
             }
         }
+        for _ in 0..HANGUPS_PER_PASS {
+            if !self.close_hung()? {
+                break;
+            }
+        }
         self.rearm_some()
+    }
+
+    /// Closes the first of those that were reset; `false` if there is none.
+    fn close_hung(&mut self) -> Result<bool> {
+        let Some(conn) = self.hung.pop_front() else { return Ok(false) };
+        if self.hung.is_empty() {
+            // After a storm it is megabytes.
+            self.hung = VecDeque::new();
+        }
+        self.close(conn, How::Now, Why::PeerEnded)?;
+        Ok(true)
     }
 
     /// A dial failed: take its slot apart.
@@ -286,13 +308,15 @@ impl<S: Default> Net<S> {
 
     /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
     /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is
-    /// closed without a receive, which half a million of them in a second would all have to wait for.
+    /// closed without a receive, and after those that still talk have been served: half a million may be
+    /// reset in a second.
     pub(crate) fn hung_up(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         if self.last_words || !self.is_live(conn) {
             return self.ready(conn, armed);
         }
         self.tell(conn, |life| life.hung_up(armed));
-        self.close(conn, How::Now, Why::PeerEnded)
+        self.hung.push_back(conn);
+        Ok(())
     }
 
     /// The data operation of a connection is over: go on with what waits.

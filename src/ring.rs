@@ -320,9 +320,9 @@ impl Ring {
         due || !self.uring.completion().is_empty()
     }
 
-    /// Whether something waits to be submitted.
-    pub fn is_asked(&self) -> bool {
-        self.queued > 0
+    /// Whether the kernel has completions that did not come with the last enter.
+    pub fn has_backlog(&mut self) -> bool {
+        self.uring.submission().taskrun()
     }
 
     /// Lets completions ring the eventfd, or not.

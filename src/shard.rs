@@ -18,7 +18,9 @@ use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
 use crate::error::{Errno, Error, Result};
-use crate::limits::{ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS};
+use crate::limits::{
+    ENTERS_OF_A_BACKLOG, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
+};
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
@@ -246,13 +248,15 @@ impl<D: Driver> Shard<D> {
             worked = true;
             // A message is three steps at least: ready, received, answered. They follow each other
             // here, and not in three passes with the work of all other rings between them.
-            for _ in 0..ENTERS_PER_PASS {
+            for entered in 1..=ENTERS_OF_A_BACKLOG {
                 self.net.counters().enters.add(1);
                 if self.net.lanes[lane].ring.enter()? {
                     self.net.counters().overflows.add(1);
                 }
                 self.drain(lane, now)?;
-                if !self.net.lanes[lane].ring.is_asked() {
+                let ring = &mut self.net.lanes[lane].ring;
+                let goes_on = if entered < ENTERS_PER_PASS { ring.has_work() } else { ring.has_backlog() };
+                if !goes_on {
                     break;
                 }
             }
