@@ -272,3 +272,40 @@ fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Resul
 fn incomplete(path: &Path, error: &std::io::Error) -> Error {
     Error::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(words: &str) -> Result<Plan> {
+        let words = format!("run --programs /built {words}");
+        Arguments::try_parse_from(words.split(' ')).map_err(|error| Error::bug(error.to_string()))?.plan()
+    }
+
+    fn commands(words: &str) -> Vec<(String, bool)> {
+        let roles = roles(&plan(words).unwrap(), Path::new("/built"));
+        roles.into_iter().map(|(role, _)| (role.command, role.counts)).collect()
+    }
+
+    /// Whoever serves, c1m tunes the machine; who counts nothing has its sockets counted.
+    #[test]
+    fn guests_run_what_was_asked_for() {
+        let client = "c1m client --target-ip 10.0.1.1 --connections 50 --steer";
+        let ours = commands("--connections 100 --clients 2 --server-options=--memory-reserve=0");
+        assert_eq!(ours[0], ("c1m server --max-connections 100 --json - --memory-reserve=0".to_owned(), true));
+        assert!(ours[1].0.starts_with(client) && ours.len() == 3, "{ours:?}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("peer-x");
+        std::fs::write(&file, "").unwrap();
+        let words = format!("--connections 100 --clients 2 --server-program {}", file.display());
+        let theirs = commands(&words);
+        assert_eq!(theirs[0], ("peer-x 0.0.0.0 8888 100 0,1".to_owned(), false));
+        assert!(theirs[1].0.starts_with(client), "{theirs:?}");
+        let roles = roles(&plan(&words).unwrap(), Path::new("/built"));
+        assert_eq!(roles[0].0.programs, [file, PathBuf::from("/built/c1m")]);
+
+        assert!(plan("--server-program /nowhere/peer").is_err_and(|error| error.exit_code() == 2));
+        assert!(plan(&format!("{words} --reference")).is_err());
+    }
+}
