@@ -166,15 +166,16 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
         command.args(["--calm", "300ms", "--after", "300ms", "--interval", "100ms"]);
     }
     let mut client = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
-    let mut spent = Default::default();
+    let mut spent = None;
     let mut result = Value::Null;
     for line in BufReader::new(client.stdout.take().expect("it was piped")).lines() {
         result = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");
         if result["phase"] == "audit" && result["round"] == 2 && result["ended"] == true {
-            spent = (server.cpu_time(), server.user_time());
+            spent = Some((server.cpu_time(), server.user_time()));
         }
     }
     let status = client.wait().expect("it can be waited for");
+    let spent = spent.expect("it tells when its second audit has ended");
     let (cpu, user) = (server.cpu_time_at_rest() - spent.0, server.user_time() - spent.1);
     let storm = &result["storm"];
     assert!(status.success() && storm["lost"] == 0 && storm["wrong"] == 0, "{status}: {result}");

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, HANGUPS_PER_PASS, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, HANGUPS_PARTS, HANGUPS_PER_PASS, PARKED_OFTEN};
 use crate::pace::Budget;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -224,7 +224,7 @@ impl<S: Default> Net<S> {
         self.used
     }
 
-    /// Whether any ring has work, or a connection waits for a receive.
+    /// Whether any ring has work, or a connection waits for a receive, for its close or for a new poll.
     pub(crate) fn has_work(&mut self) -> bool {
         !(self.waiting.is_empty() && self.hung.is_empty() && self.rearming.is_empty())
             || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
@@ -248,7 +248,7 @@ impl<S: Default> Net<S> {
         // Whoever comes in place of one that is gone finds its place.
         while self.counters.live.get() >= self.capacity && self.close_hung()? {}
         let full = self.counters.live.get() >= self.capacity;
-        let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
+        let room = !short && !full && self.enter()?;
         let Some(row) = self.row(conn) else { return Ok(false) };
         if !room {
             self.counters.refused.add(1);
@@ -273,12 +273,22 @@ impl<S: Default> Net<S> {
                 self.learn(conn, |life| life.next())?;
             }
         }
-        for _ in 0..HANGUPS_PER_PASS {
+        for _ in 0..HANGUPS_PER_PASS.max(self.hung.len() / HANGUPS_PARTS) {
             if !self.close_hung()? {
                 break;
             }
         }
         self.rearm_some()
+    }
+
+    /// Enters what shards share, in the place of one that was reset if there is no other.
+    fn enter(&mut self) -> Result<bool> {
+        while self.admission.as_ref().is_some_and(|admission| !admission.enter()) {
+            if !self.close_hung()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Closes the first of those that were reset; `false` if there is none.

@@ -322,7 +322,8 @@ impl Ring {
 
     /// Whether the kernel has completions that did not come with the last enter.
     pub fn has_backlog(&mut self) -> bool {
-        self.uring.submission().taskrun()
+        let submission = self.uring.submission();
+        submission.taskrun() || submission.cq_overflow()
     }
 
     /// Lets completions ring the eventfd, or not.

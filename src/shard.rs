@@ -19,7 +19,7 @@ use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{
-    ENTERS_OF_A_BACKLOG, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
+    BACKLOG_TIME, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
 };
 use crate::net::{How, Net, NetPlan, Why};
 use crate::ring::{Completion, Outcome};
@@ -238,7 +238,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Enters every ring that has work, once, and hands on what completed. Tells whether any had.
+    /// Enters every ring that has work, and hands on what completed. Tells whether any had.
     fn pass(&mut self, now: Instant) -> Result<bool> {
         let mut worked = false;
         for lane in 0..self.net.used() {
@@ -248,14 +248,18 @@ impl<D: Driver> Shard<D> {
             worked = true;
             // A message is three steps at least: ready, received, answered. They follow each other
             // here, and not in three passes with the work of all other rings between them.
-            for entered in 1..=ENTERS_OF_A_BACKLOG {
+            let mut since = None;
+            for entered in 1.. {
                 self.net.counters().enters.add(1);
                 if self.net.lanes[lane].ring.enter()? {
                     self.net.counters().overflows.add(1);
                 }
                 self.drain(lane, now)?;
                 let ring = &mut self.net.lanes[lane].ring;
-                let goes_on = if entered < ENTERS_PER_PASS { ring.has_work() } else { ring.has_backlog() };
+                let goes_on = match entered < ENTERS_PER_PASS {
+                    true => ring.has_work(),
+                    false => ring.has_backlog() && since.get_or_insert_with(Instant::now).elapsed() < BACKLOG_TIME,
+                };
                 if !goes_on {
                     break;
                 }

@@ -165,6 +165,11 @@ impl Programs {
         }
     }
 
+    /// Whether the server counts its connections and tells of them.
+    pub fn count(&self) -> bool {
+        matches!(self, Programs::Ours { .. })
+    }
+
     /// Whether c1m's clients dial, which can report on the way.
     pub fn dials_with_c1m(&self) -> bool {
         !matches!(self, Programs::Reference)
@@ -177,12 +182,23 @@ impl Arguments {
         match &self.server_program {
             _ if self.reference => Ok(Programs::Reference),
             None => Ok(Programs::Ours { server, client }),
-            Some(file) if file.is_file() => Ok(Programs::Theirs { server: file.clone(), client }),
-            Some(file) => Err(Error::usage(
+            Some(file) if !file.is_file() => Err(Error::usage(
                 format!("--server-program {}", file.display()),
                 "there is no such file",
                 "build it first (benches/peers/run does)",
             )),
+            Some(file) => {
+                let theirs = Programs::Theirs { server: file.clone(), client };
+                let name = theirs.name();
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                if !name.chars().all(plain) || ["c1m", "busybox"].contains(&name.as_str()) {
+                    let saw = format!("--server-program {}", file.display());
+                    let means =
+                        "a guest's shell is told its name: letters, digits, '-', '_' and '.', and not c1m or busybox";
+                    return Err(Error::usage(saw, means, "give it another name"));
+                }
+                Ok(theirs)
+            }
         }
     }
 

@@ -40,12 +40,12 @@ vitals() {
     done
 }
 
-# For a server that does not count: the sockets of the host, less its listeners. The shell reads by itself,
-# since there may be no memory for another process.
+# The sockets of the host, less the listeners: the same figure for every server, and the only one for those
+# that do not count.
 count_sockets() {
     while sleep 0.25; do
         while read -r name _ sockets _; do
-            [ "$name" = TCP: ] && event '"stats","live":'$((sockets > 100 ? sockets - 100 : 0))
+            [ "$name" = TCP: ] && event '"sockets","held":'$((sockets > 100 ? sockets - 100 : 0))
         done </proc/net/sockstat
     done
 }
@@ -62,7 +62,8 @@ role() {
     code=$?
     # A plain server ends by the signal that stops it.
     [ "$COUNTS $code" = "false 143" ] && code=0
-    event '"exited","code":'$code
+    # The way that its own lines take, so that it comes after them.
+    echo '{"event":"exited","code":'$code'}'
 }
 
 case $ROLE in
@@ -77,7 +78,7 @@ server)
         echo "$line"
     done >&3 &
     vitals 2 &
-    [ "$COUNTS" = false ] && count_sockets &
+    count_sockets &
     ;;
 client)
     until ping -c 1 -W 1 "$SERVER" >/dev/null; do sleep 1; done

@@ -62,9 +62,11 @@ impl Lab {
     /// A lab of guests that were just started.
     pub fn new(plan: Plan, guests: Vec<Guest>, heard: mpsc::Receiver<Heard>, started: Instant) -> Lab {
         let now = Instant::now();
+        let mut machines: Vec<Machine> = guests.iter().map(|_| Machine::default()).collect();
+        machines[SERVER].counts_not = !plan.programs.count();
         Lab {
             plan,
-            machines: guests.iter().map(|_| Machine::default()).collect(),
+            machines,
             vitals: vec![0; guests.len()],
             shown: (now, vec![0; guests.len()]),
             guests,

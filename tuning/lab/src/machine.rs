@@ -45,8 +45,10 @@ pub struct Machine {
     pub phase: String,
     /// Connections that stand; of a client, those that stood when its close phase began.
     pub live: u64,
-    /// The most that stood at one time.
-    pub most_live: u64,
+    /// Sockets of its system, less the listeners, at most.
+    pub most_held: u64,
+    /// What its server holds is known from its sockets alone.
+    pub counts_not: bool,
     /// Connections that failed.
     pub failed: u64,
     /// Connections proved in the current audit.
@@ -86,6 +88,13 @@ impl Machine {
         match event {
             "booted" => self.booted = true,
             "linked" | "ready" => self.ready = true,
+            "sockets" => {
+                let held = number("held").unwrap_or(0);
+                self.most_held = self.most_held.max(held);
+                if self.counts_not {
+                    self.live = held;
+                }
+            }
             "doctor" => self.doctor = doctor(&said["page"]),
             "stats" | "progress" => {
                 if let Some(phase) = said.get("phase").and_then(Value::as_str) {
@@ -101,7 +110,6 @@ impl Machine {
                 ] {
                     *figure = number(name).unwrap_or(*figure);
                 }
-                self.most_live = self.most_live.max(self.live);
             }
             "report" => self.document = said.get("result").cloned(),
             "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),

@@ -183,7 +183,6 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
         Programs::Reference => (vec![reference.clone(), ours.clone()], vec![reference, ours]),
         Programs::Theirs { server, .. } => (vec![server.clone(), ours.clone()], vec![ours]),
     };
-    let counts = matches!(plan.programs, Programs::Ours { .. });
     for client in 1..=plan.clients {
         let socket = format!("link-{client}");
         server_links.push(Link { socket: socket.clone(), listens: true });
@@ -210,7 +209,7 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
         addresses: (1..=plan.clients).map(|client| format!("10.0.{client}.1/24")).collect(),
         server: String::new(),
         programs: serving,
-        counts,
+        counts: plan.programs.count(),
         command: match &plan.programs {
             Programs::Reference => "c1m-reference server 0.0.0.0".to_owned(),
             Programs::Ours { server, .. } => format!("c1m server --max-connections {connections} --json - {server}"),
@@ -305,7 +304,9 @@ mod tests {
         let roles = roles(&plan(&words).unwrap(), Path::new("/built"));
         assert_eq!(roles[0].0.programs, [file, PathBuf::from("/built/c1m")]);
 
-        assert!(plan("--server-program /nowhere/peer").is_err_and(|error| error.exit_code() == 2));
+        for refused in ["/nowhere/peer", "/bin/busybox"] {
+            assert!(plan(&format!("--server-program {refused}")).is_err_and(|error| error.exit_code() == 2));
+        }
         assert!(plan(&format!("{words} --reference")).is_err());
     }
 }

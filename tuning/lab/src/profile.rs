@@ -7,7 +7,7 @@ use clap::ValueEnum;
 /// The console for the log; a panic ends the machine, and with it QEMU. On a busy host, a guest that
 /// waits 40 ms for its timer finds none and panics, so it shall not check. And it shall believe its TSC,
 /// which is the host's: with two processors it otherwise takes its time from a device, at a system call
-/// for each look. The rest is speed alone: programs that are all ours need no defence against each other.
+/// for each look. The rest is speed alone: nothing in such a machine needs a defence against the rest.
 const LAB: &str = "console=ttyS0 panic=-1 no_timer_check tsc=reliable mitigations=off init_on_alloc=0 \
     hardened_usercopy=off randomize_kstack_offset=off kfence.sample_interval=0";
 

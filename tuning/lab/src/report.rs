@@ -108,8 +108,8 @@ pub struct Report {
     pub requested: u64,
     /// Live in the audit of all; without one, on the server when the run ended.
     pub live: u64,
-    /// The most that the server held at one time, as it counted, or as its sockets were counted.
-    pub most_live: u64,
+    /// The most that the server held at one time: sockets of its system, looked at four times a second.
+    pub most_held: u64,
     /// Connections that the doctor said the server could hold, asked before the ramp, and the wall that
     /// decides.
     pub doctor: Option<(u64, String)>,
@@ -117,8 +117,8 @@ pub struct Report {
     pub failed: u64,
     /// Whether everything held.
     pub held: bool,
-    /// Whether the run came to its end, all guests alive but the one that it killed.
-    pub finished: bool,
+    /// The guest that ran into a wall, if one did.
+    pub fallen: Option<String>,
     /// In one line: what held, or which guest ran into which wall.
     pub verdict: String,
     /// The last lines of that guest's logs.
@@ -166,11 +166,11 @@ impl Report {
             setting,
             requested: plan.connections(),
             live,
-            most_live: server.most_live,
+            most_held: server.most_held,
             doctor: server.doctor.clone(),
             failed: lab.machines.iter().skip(1).map(|client| client.failed).fold(0, u64::saturating_add),
             held,
-            finished: ended.is_ok(),
+            fallen: place.map(|place| lab.name(place).to_owned()),
             verdict,
             last_lines: place.map(|place| lab.tail(place)).unwrap_or_default(),
             notes: lab.notes(),
@@ -295,7 +295,7 @@ pub fn text(report: &Report) -> String {
         report.boot_seconds, report.ramp_seconds, report.audit_seconds, report.close_seconds, report.seconds
     );
     let seen = if report.audit_of_all.is_some() { "live in the audit of all" } else { "live on the server at last" };
-    let [requested, live, most, failed] = [report.requested, report.live, report.most_live, report.failed].map(count);
+    let [requested, live, most, failed] = [report.requested, report.live, report.most_held, report.failed].map(count);
     let _ = writeln!(out, "connections {requested} requested, {live} {seen}, {most} at most, {failed} failed");
     if let Some((holds, wall)) = &report.doctor {
         let _ = writeln!(out, "doctor      the server can hold {}; the wall that decides: {wall}", count(*holds));

@@ -94,7 +94,7 @@ impl Effort {
                 active: vec![50],
                 offered: vec![50],
                 lasting: Duration::from_millis(500),
-                guest: (160, 30_000),
+                guest: (256, 60_000),
             };
         }
         Effort {

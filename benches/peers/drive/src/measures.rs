@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use socket2::SockRef;
 
 use crate::Effort;
-use crate::compare::{Others, Quiet, ServerProcess, thousands};
+use crate::compare::{Others, Quiet, ServerProcess, dying_with_us, thousands};
 use crate::peers::{Peer, on_cores};
 use crate::reference::client::{self, Target};
 use crate::reference::sys;
@@ -49,8 +49,8 @@ type Failure = String;
 struct Run {
     peer: &'static str,
     connections: usize,
-    /// Share of a core that processes took which are no part of the comparison.
-    others: f64,
+    /// Share of a core that processes took which are no part of the comparison, where that is looked at.
+    others: Option<f64>,
     outcome: Result<Figures, Failure>,
 }
 
@@ -244,7 +244,7 @@ impl Bench {
                 figures.entry("user").and_modify(|bytes| *bytes += peer.laid_out);
                 figures
             });
-            Run { peer: peer.name, connections: *count, others, outcome }
+            Run { peer: peer.name, connections: *count, others: Some(others), outcome }
         });
         table
     }
@@ -298,33 +298,36 @@ impl Bench {
                 all.push((NO_RESERVE, peer, "--memory-reserve 0"));
             }
         }
+        let mut runs = 0;
         self.in_turns(&mut table, &all, |(name, peer, options)| {
-            let outcome = self.guest(peer, options, memory, wanted);
-            Run { peer: name, connections: wanted, others: 0.0, outcome }
+            runs += 1;
+            let outcome = self.guest(&self.folder.join(format!("guests/{runs}")), peer, options, memory, wanted);
+            Run { peer: name, connections: wanted, others: None, outcome }
         });
         table
     }
 
-    /// A run of the lab, whose report tells what its server held.
-    fn guest(&self, peer: &Peer, options: &str, memory: u64, wanted: usize) -> Result<Figures, Failure> {
-        let folder = self.folder.join("guests");
+    /// A run of the lab, which makes a folder in `out`, whose report tells what its server held.
+    fn guest(&self, out: &Path, peer: &Peer, options: &str, memory: u64, wanted: usize) -> Result<Figures, Failure> {
+        // The lab runs in another folder.
+        let absolute = |path: &Path| std::path::absolute(path).expect("this folder has a path");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tuning/lab/run"));
         command.args(["--server-memory", &memory.to_string(), "--client-memory", "1024", "--clients", "2"]);
         command.args(["--connections", &wanted.to_string(), "--client-options", "--rate 2000/s", "--no-kill"]);
-        command.args(["--deadline", "5m", "--out"]).arg(&folder);
+        command.args(["--deadline", "5m", "--out"]).arg(absolute(out));
         match peer.name {
             "c1m" => command.args(["--server-options", options]),
-            _ => command.arg("--server-program").arg(self.programs.join(peer.program())),
+            _ => command.arg("--server-program").arg(absolute(&self.programs.join(peer.program()))),
         };
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let runs = fs::read_dir(&folder).into_iter().flatten().flatten().map(|run| run.path());
-        let newest = runs.max().ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        let text = fs::read_to_string(newest.join("report.json")).map_err(|error| error.to_string())?;
+        let output = dying_with_us(&mut command).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let run = fs::read_dir(out).into_iter().flatten().flatten().map(|run| run.path()).next();
+        let run = run.ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        let text = fs::read_to_string(run.join("report.json")).map_err(|error| error.to_string())?;
         let report: Value = serde_json::from_str(&text).expect("the lab writes JSON");
         println!("    {}", report["verdict"]);
         Ok(Figures::from([
-            ("held", number(&report["most_live"])),
-            ("alive", if report["finished"] == true { 100.0 } else { 0.0 }),
+            ("held", number(&report["most_held"])),
+            ("alive", if report["fallen"] == "server" { 0.0 } else { 100.0 }),
             ("resident", number(&report["memory"]["resident"]) / f64::from(1 << 20)),
         ]))
     }

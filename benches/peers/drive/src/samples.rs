@@ -21,8 +21,8 @@ pub struct Sample {
     pub round: usize,
     /// Fewer than were wanted where descriptors do not suffice for more.
     pub connections: usize,
-    /// Share of a core that processes took which are no part of the comparison.
-    pub others: f64,
+    /// Share of a core that processes took which are no part of the comparison, where that was looked at.
+    pub others: Option<f64>,
     pub figures: BTreeMap<&'static str, f64>,
 }
 
@@ -105,6 +105,6 @@ impl Table {
 
     /// How busy other processes were, in the middle and at worst.
     pub fn others(&self) -> Option<Spread> {
-        Spread::of(self.samples.iter().map(|sample| sample.others).collect())
+        Spread::of(self.samples.iter().filter_map(|sample| sample.others).collect())
     }
 }
