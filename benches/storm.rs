@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 mod compare;
 mod reference;
@@ -27,18 +28,20 @@ const SERVER_ROLE: &str = "reference-server";
 const OTHER_DESCRIPTORS: usize = 200;
 
 /// The figures of one run: what each is called, and its decimals.
-const FIGURES: [(&str, usize); 8] = [
+const FIGURES: [(&str, usize); 9] = [
     ("p99 before, ms", 2),
     ("p99 in the storm, ms", 2),
     ("in the storm / before", 2),
     ("p99.9 in the storm, ms", 2),
     ("storm, s", 2),
+    // What waits for that waits for neither server.
+    ("the host took in it, ms", 0),
     ("absorbed after, s", 2),
     ("server CPU a close, us", 2),
     ("of it user, %", 1),
 ];
 /// Those of `FIGURES` whose ratio of c1m to epoll is told.
-const COMPARED: [usize; 3] = [1, 2, 6];
+const COMPARED: [usize; 3] = [1, 2, 7];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -166,12 +169,15 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
         command.args(["--calm", "300ms", "--after", "300ms", "--interval", "100ms"]);
     }
     let mut client = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
-    let mut spent = None;
+    let (mut spent, mut stolen) = (None, [Duration::ZERO; 2]);
     let mut result = Value::Null;
     for line in BufReader::new(client.stdout.take().expect("it was piped")).lines() {
         result = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");
-        if result["phase"] == "audit" && result["round"] == 2 && result["ended"] == true {
-            spent = Some((server.cpu_time(), server.user_time()));
+        match (result["ended"] == true).then(|| result["phase"].as_str().unwrap_or_default()) {
+            Some("calm") => stolen[0] = compare::stolen(),
+            Some("storm") => stolen[1] = compare::stolen(),
+            Some("audit") if result["round"] == 2 => spent = Some((server.cpu_time(), server.user_time())),
+            _ => {}
         }
     }
     let status = client.wait().expect("it can be waited for");
@@ -188,6 +194,7 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
         during / before,
         milliseconds("during", "p999"),
         figure(&storm["during"]["seconds"]),
+        (stolen[1] - stolen[0]).as_secs_f64() * 1e3,
         figure(&storm["absorbed_seconds"]),
         cpu.as_secs_f64() * 1e6 / closed,
         user.as_secs_f64() / cpu.as_secs_f64() * 100.0,

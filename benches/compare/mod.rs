@@ -228,6 +228,14 @@ fn fields(process: &Path) -> Vec<String> {
     stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
+/// Time of our processors that the host of this virtual machine gave to others, since its start: what runs
+/// here stands still meanwhile, and does not see why.
+pub fn stolen() -> Duration {
+    let machine = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
+    let machine: Vec<&str> = machine.lines().next().unwrap_or_default().split_whitespace().collect();
+    Duration::from_secs_f64(sum(&machine[8..9]) / TICKS_PER_SECOND)
+}
+
 /// What processes other than ours use of the processors.
 pub struct Others {
     since: Instant,
