@@ -231,9 +231,13 @@ fn fields(process: &Path) -> Vec<String> {
 /// Time of our processors that the host of this virtual machine gave to others, since its start: what runs
 /// here stands still meanwhile, and does not see why.
 pub fn stolen() -> Duration {
-    let machine = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
-    let machine: Vec<&str> = machine.lines().next().unwrap_or_default().split_whitespace().collect();
-    Duration::from_secs_f64(sum(&machine[8..9]) / TICKS_PER_SECOND)
+    Duration::from_secs_f64(sum(&machine_ticks()[8..9]) / TICKS_PER_SECOND)
+}
+
+/// What all processors did since the machine's start: the words of the first line of /proc/stat (proc(5)).
+fn machine_ticks() -> Vec<String> {
+    let text = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
+    text.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 /// What processes other than ours use of the processors.
@@ -274,8 +278,7 @@ impl Others {
     /// children, which count from when they were waited for, and the kernel's threads, which work
     /// for us too: ksoftirqd carries packets, and kworkers take a killed io_uring apart.
     fn used() -> f64 {
-        let machine = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
-        let machine: Vec<&str> = machine.lines().next().unwrap_or_default().split_whitespace().collect();
+        let machine = machine_ticks();
         // user, nice, system; irq, softirq, without idle and iowait between them.
         let mut ticks = sum(&machine[1..4]) + sum(&machine[6..8]);
         for process in fs::read_dir("/proc").expect("/proc can be listed").flatten() {

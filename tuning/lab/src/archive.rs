@@ -76,7 +76,8 @@ fn fill(archive: &mut Archive<impl Write>, role: &Role, tools: &Tools) -> io::Re
     archive.file("lab/command", 0o644, format!("exec {}\n", role.command).as_bytes())
 }
 
-fn name(file: &Path) -> String {
+/// What a file is called in a guest.
+pub fn name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use c1m::error::{Error, Result};
 use clap::{Parser, ValueEnum};
 
+use crate::archive;
 use crate::profile::Profile;
 
 /// A million connections between machines: boots one server and three clients of the article's
@@ -161,7 +162,7 @@ impl Programs {
         match self {
             Programs::Ours { .. } => "c1m".to_owned(),
             Programs::Reference => "reference".to_owned(),
-            Programs::Theirs { server, .. } => server.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Programs::Theirs { server, .. } => archive::name(server),
         }
     }
 
