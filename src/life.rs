@@ -8,6 +8,8 @@
 //!                        └───────────────────────────▶─┘        generation + 1
 //! ```
 //!
+//! One that its peer reset is closing too, but is dismantled only when there is time for it.
+//!
 //! A live connection has one data operation at a time, and a poll beside it:
 //!
 //! ```text
@@ -99,6 +101,8 @@ impl Flags {
     const DEAF: Flags = Flags(1 << 7);
     /// A close is in the kernel.
     const FINISHING: Flags = Flags(1 << 8);
+    /// The peer reset it, and it waits to be dismantled.
+    const HUNG_UP: Flags = Flags(1 << 9);
 
     const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -223,9 +227,9 @@ impl Life {
 
     /// What a tenant does that is told nothing new.
     pub fn next(self) -> Next {
-        let in_kernel = Flags::POLLING.or(Flags::BUSY).or(Flags::FINISHING);
+        let unfinished = Flags::POLLING.or(Flags::BUSY).or(Flags::FINISHING).or(Flags::HUNG_UP);
         match self.phase {
-            Phase::Closing if !self.flags.any(in_kernel) => Next::Release,
+            Phase::Closing if !self.flags.any(unfinished) => Next::Release,
             Phase::Live if self.flags.any(Flags::BUSY) => Next::Rest,
             Phase::Live if self.flags.any(Flags::ENDING) => Next::End,
             Phase::Live if self.flags.any(Flags::DEAF) => Next::Rest,
@@ -245,7 +249,7 @@ impl Life {
     /// The poll fired, or was removed; `armed` if it still waits.
     pub fn fired(&mut self, armed: bool) -> Next {
         let anew = !armed && self.flags.any(Flags::REARMING);
-        self.hung_up(armed);
+        self.poll_left(armed);
         if self.phase != Phase::Live {
             return self.next();
         }
@@ -257,8 +261,7 @@ impl Life {
         self.next()
     }
 
-    /// The poll fired and told that the connection is over.
-    pub fn hung_up(&mut self, armed: bool) {
+    fn poll_left(&mut self, armed: bool) {
         if !armed {
             self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
         }
@@ -293,13 +296,23 @@ impl Life {
         self.phase == Phase::Live && !later
     }
 
+    /// The poll of one that stands fired and told that the peer reset it: it is over for everyone, and
+    /// keeps its slot until it has been dismantled.
+    pub fn hang_up(&mut self, armed: bool) {
+        debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
+        self.poll_left(armed);
+        self.phase = Phase::Closing;
+        self.flags.clear(Flags::KEPT);
+        self.flags.set(Flags::HUNG_UP);
+    }
+
     /// Its descriptor is being closed. Returns whether its poll must be removed for that: a reset fires
     /// the poll by itself, which ends one that is not lasting. Finding a poll to remove it is what
     /// closing would spend most of its time on.
     pub fn dismantle(&mut self, how: How) -> bool {
         self.phase = Phase::Closing;
         self.flags.set(Flags::FINISHING);
-        self.flags.clear(Flags::KEPT);
+        self.flags.clear(Flags::KEPT.or(Flags::HUNG_UP));
         self.flags.any(Flags::POLLING) && (self.flags.any(Flags::LASTING) || how != How::Reset)
     }
 

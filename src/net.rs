@@ -81,7 +81,7 @@ pub struct Net<S> {
     pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
-    /// Connections that the peer reset, to be closed when there is time.
+    /// Connections that the peer reset, to be dismantled when there is time.
     hung: VecDeque<ConnId>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
     rearming: VecDeque<usize>,
@@ -208,12 +208,7 @@ impl<S: Default> Net<S> {
         if !self.row(conn).is_some_and(|row| row.life.close(how)) {
             return Ok(());
         }
-        self.counters.live.sub(1);
-        self.counters.closed.add(1);
-        if let Some(admission) = &self.admission {
-            admission.leave();
-        }
-        self.ended.push_back((conn, why));
+        self.leave(conn, why);
         self.dismantle(conn, how)
     }
 
@@ -245,10 +240,8 @@ impl<S: Default> Net<S> {
             return Ok(false);
         }
         let short = self.gate.level() != Level::Open;
-        // Whoever comes in place of one that is gone finds its place.
-        while self.counters.live.get() >= self.capacity && self.close_hung()? {}
         let full = self.counters.live.get() >= self.capacity;
-        let room = !short && !full && self.enter()?;
+        let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
         let Some(row) = self.row(conn) else { return Ok(false) };
         if !room {
             self.counters.refused.add(1);
@@ -264,8 +257,8 @@ impl<S: Default> Net<S> {
         Ok(true)
     }
 
-    /// Goes on with readable connections that had to wait, as far as there is room now, and closes some that
-    /// were reset.
+    /// Goes on with readable connections that had to wait, as far as there is room now, and dismantles some
+    /// that were reset.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
         for _ in 0..self.waiting.len().min(BUFFERS_PER_RING) {
@@ -274,32 +267,14 @@ impl<S: Default> Net<S> {
             }
         }
         for _ in 0..HANGUPS_PER_PASS.max(self.hung.len() / HANGUPS_PARTS) {
-            if !self.close_hung()? {
-                break;
+            let Some(conn) = self.hung.pop_front() else { break };
+            if self.hung.is_empty() {
+                // After a storm it is megabytes.
+                self.hung = VecDeque::new();
             }
+            self.dismantle(conn, How::Now)?;
         }
         self.rearm_some()
-    }
-
-    /// Enters what shards share, in the place of one that was reset if there is no other.
-    fn enter(&mut self) -> Result<bool> {
-        while self.admission.as_ref().is_some_and(|admission| !admission.enter()) {
-            if !self.close_hung()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Closes the first of those that were reset; `false` if there is none.
-    fn close_hung(&mut self) -> Result<bool> {
-        let Some(conn) = self.hung.pop_front() else { return Ok(false) };
-        if self.hung.is_empty() {
-            // After a storm it is megabytes.
-            self.hung = VecDeque::new();
-        }
-        self.close(conn, How::Now, Why::PeerEnded)?;
-        Ok(true)
     }
 
     /// A dial failed: take its slot apart.
@@ -317,14 +292,16 @@ impl<S: Default> Net<S> {
     }
 
     /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
-    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is
-    /// closed without a receive, and after those that still talk have been served: half a million may be
-    /// reset in a second.
+    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is over
+    /// without a receive, and dismantled after those that still talk have been served: half a million may
+    /// be reset in a second.
     pub(crate) fn hung_up(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         if self.last_words || !self.is_live(conn) {
             return self.ready(conn, armed);
         }
-        self.tell(conn, |life| life.hung_up(armed));
+        self.tell(conn, |life| life.hang_up(armed));
+        self.pending.remove(&conn);
+        self.leave(conn, Why::PeerEnded);
         self.hung.push_back(conn);
         Ok(())
     }
@@ -436,6 +413,16 @@ impl<S: Default> Net<S> {
             self.first_free += 1;
         }
         None
+    }
+
+    /// A connection that stood is over: another may have its place.
+    fn leave(&mut self, conn: ConnId, why: Why) {
+        self.counters.live.sub(1);
+        self.counters.closed.add(1);
+        if let Some(admission) = &self.admission {
+            admission.leave();
+        }
+        self.ended.push_back((conn, why));
     }
 
     fn release(&mut self, conn: ConnId) {

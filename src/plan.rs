@@ -147,13 +147,10 @@ fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
             PortSharing::Subset => (shards / ports + u64::from(index % ports < shards % ports)).max(1),
         };
         let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
-        let capacity = if sharers > 1 {
-            // The kernel spreads them by hash: four standard deviations of a binomial.
-            let even = offered.div_ceil(sharers);
-            (even + 4 * (even as f64).sqrt().ceil() as u64).min(offered)
-        } else {
-            offered
-        };
+        // Clients that take the ports at random, and the kernel that spreads a port's connections by hash:
+        // four standard deviations of a binomial.
+        let even = offered.div_ceil(sharers);
+        let capacity = (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections);
         let slots = capacity + (accepts * mine.len()) as u64;
         ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile) }
     };
@@ -486,7 +483,8 @@ mod tests {
         let plans = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 20_000)).unwrap();
         assert_eq!(plans.iter().map(|p| p.rings.len()).collect::<Vec<_>>(), [26, 26]);
         assert_eq!(plans[1].ports.first(), Some(&8938));
-        assert_eq!(plans[0].capacity, 500_000);
+        // A half, and four standard deviations.
+        assert_eq!(plans[0].capacity, 502_832);
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub struct NetPlan {
     pub accept_rate: Option<f64>,
 }
 
-/// A limit on the connections of several shards. The one thing that shards share, and only where
-/// nobody can tell beforehand how many connections each will get.
+/// A limit on the connections of several shards. The one thing that they share: nobody can tell
+/// beforehand how many connections each will get.
 #[derive(Debug, Clone)]
 pub struct Admission {
     admitted: Arc<AtomicU64>,

@@ -21,6 +21,8 @@ enum Event {
     DialFailed,
     /// The poll fires; a lasting one stays.
     Fired,
+    /// The poll fires and tells of a reset; a lasting one stays.
+    HungUp,
     /// The poll ends: it was removed, or the connection was reset, or the kernel gave up a lasting one.
     PollEnds,
     RemovalWorks,
@@ -37,6 +39,8 @@ enum Event {
     // What the shard does.
     Wish(Wish),
     Rearm,
+    /// There is time for one that was reset.
+    Reclaim,
     /// No buffer may be used for a receive from now on, or may be again.
     Crowd,
     Room,
@@ -73,8 +77,8 @@ const WISHES: [Wish; 7] = [
 /// Every event there is.
 fn all_events() -> Vec<Event> {
     use Event::*;
-    let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, PollEnds, RemovalWorks, RemovalTooLate, Empty];
-    let more = [SendDone, SendShort, DataFailed, CancelTooLate, Closed, Rearm, Crowd, Room, Often];
+    let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
+    let more = [Empty, SendDone, SendShort, DataFailed, CancelTooLate, Closed, Rearm, Reclaim, Crowd, Room, Often];
     let received = WISHES.into_iter().flat_map(|wish| {
         let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
         answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
@@ -119,6 +123,8 @@ struct Tenant {
     driven: bool,
     /// A parked send's end is certain.
     cancelled: bool,
+    /// It was reset, and its descriptor is still open.
+    hung: bool,
     closing: bool,
     kept: bool,
     ending: bool,
@@ -142,6 +148,7 @@ impl Tenant {
             data: Data::None,
             driven: false,
             cancelled: false,
+            hung: false,
             closing: false,
             kept: false,
             ending: false,
@@ -156,7 +163,7 @@ impl Tenant {
     fn may(&self, event: Event) -> bool {
         match event {
             Event::Opened | Event::Refused | Event::AcceptFailed | Event::DialFailed => self.opening,
-            Event::Fired => self.poll != Poll::None,
+            Event::Fired | Event::HungUp => self.poll != Poll::None,
             Event::PollEnds => self.poll == Poll::Lasting || self.poll != Poll::None && self.poll_ends,
             Event::RemovalWorks | Event::RemovalTooLate => self.removing,
             Event::Received(..) | Event::Empty => self.data == Data::Receive,
@@ -168,6 +175,7 @@ impl Tenant {
             // Wishes come at any time: whoever has the name of a connection may have kept it.
             Event::Wish(_) => true,
             Event::Rearm => self.stands,
+            Event::Reclaim => self.hung,
             Event::Crowd => self.stands && !self.crowded,
             Event::Room => self.crowded,
             Event::Often => self.opening && !self.often,
@@ -196,6 +204,19 @@ impl Tenant {
             }
             Event::Fired => self.fired(life, self.poll == Poll::Lasting),
             Event::PollEnds => self.fired(life, false),
+            Event::HungUp if self.stands => {
+                let armed = self.poll == Poll::Lasting;
+                self.poll_left(armed);
+                life.hang_up(armed);
+                (self.stands, self.kept, self.hung) = (false, false, true);
+                self.told += 1;
+                false
+            }
+            Event::HungUp => self.fired(life, self.poll == Poll::Lasting),
+            Event::Reclaim => {
+                self.hung = false;
+                self.dismantle(life, How::Now)
+            }
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -245,10 +266,14 @@ impl Tenant {
         }
     }
 
-    fn fired(&mut self, life: &mut Life, armed: bool) -> bool {
+    fn poll_left(&mut self, armed: bool) {
         if !armed {
             (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
         }
+    }
+
+    fn fired(&mut self, life: &mut Life, armed: bool) -> bool {
+        self.poll_left(armed);
         let next = life.fired(armed);
         self.follow(life, next)
     }
@@ -390,7 +415,7 @@ impl Tenant {
 
     /// What holds when it was released.
     fn check_released(&self) {
-        let in_kernel = self.opening || self.closing || self.poll != Poll::None || self.data != Data::None;
+        let in_kernel = self.opening || self.hung || self.closing || self.poll != Poll::None || self.data != Data::None;
         assert!(!in_kernel, "released with an operation in the kernel");
         assert!(!self.kept, "released with bytes");
         assert_eq!(self.told, u8::from(self.owed_an_end), "its end was told so often");
@@ -406,7 +431,7 @@ impl Tenant {
         };
         let parked = self.data == Data::ParkedSend && !self.cancelled;
         let ends = self.poll_ends.then_some(Event::PollEnds);
-        [Some(removal), ends, (!parked).then_some(data), Some(Event::Closed)]
+        [Some(removal), ends, (!parked).then_some(data), Some(Event::Reclaim), Some(Event::Closed)]
             .into_iter()
             .flatten()
             .find(|event| self.may(*event))
