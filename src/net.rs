@@ -300,7 +300,7 @@ impl<S: Default> Net<S> {
             return self.ready(conn, armed);
         }
         self.tell(conn, |life| life.hang_up(armed));
-        self.pending.remove(&conn);
+        self.forget_kept(conn);
         self.leave(conn, Why::PeerEnded);
         self.hung.push_back(conn);
         Ok(())
@@ -497,13 +497,17 @@ impl<S: Default> Net<S> {
         Ok(())
     }
 
+    fn forget_kept(&mut self, conn: ConnId) {
+        if !self.pending.is_empty() {
+            self.pending.remove(&conn);
+        }
+    }
+
     /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.
     fn dismantle(&mut self, conn: ConnId, how: How) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
         let polling = row.life.dismantle(how);
-        if !self.pending.is_empty() {
-            self.pending.remove(&conn);
-        }
+        self.forget_kept(conn);
         let ring = &mut self.lanes[conn.ring()].ring;
         let token = conn.token(Operation::Close);
         if polling {

@@ -11,7 +11,7 @@ use super::{Host, Reading};
 pub type NetCounters = BTreeMap<String, u64>;
 
 /// The TcpExt counters (/proc/net/netstat) whose movement a report shows.
-const TCP_COUNTERS: [&str; 10] = [
+const TCP_COUNTERS: [&str; 11] = [
     "ListenOverflows",
     "ListenDrops",
     "TCPSynRetrans",
@@ -19,6 +19,7 @@ const TCP_COUNTERS: [&str; 10] = [
     "TCPReqQFullDrop",
     "TCPTimeWaitOverflow",
     "TCPAbortOnMemory",
+    "TCPAbortFailed",
     "TCPMemoryPressures",
     "TCPBacklogDrop",
     "SyncookiesSent",

@@ -327,17 +327,18 @@ impl Drop for Hog {
 
 /// The limit is met by a server that keeps no reserve, in the midst of a ramp; who is in the group
 /// names it, and who is not does not. Of the 5,000 connections each takes 1 to 6 kB: more than the
-/// 4 MiB that are left, and less than the hog leaves.
+/// 4 MiB that are left, and less than a hog leaves. The others are there for the threads that met the limit
+/// just before: for them too the kernel ends somebody, though there is room again.
 #[test]
 fn a_memory_cgroup_that_is_full_is_named_by_who_is_in_it() {
     let Some(cgroup) = Cgroup::with_limit(256 << 20) else { return };
-    let mut hog = Hog::start(&cgroup);
+    let mut hogs = [(); 3].map(|()| Hog::start(&cgroup));
     let server = Server::start_as(cgroup.command(), 10, "--memory-reserve 0 --stats-interval 50ms --json -");
     cgroup.leave(4 << 20);
     let run = client(&format!("{} --connections 5000 --close rst", server.at()));
     run.held(5_000);
     run_names(&run, &[]);
-    assert!(hog.was_killed());
+    assert!(hogs.iter_mut().any(Hog::was_killed));
     eventually("the server says so", || server.running.err().contains("c1m: cgroup memory: "));
     let finished = server.stop();
     names(&finished.last_document(), &["cgroup memory"]);
