@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use c1m::sys::Resource;
 
-use crate::support::{Client, Server, c1m_after, client, connected, echoes, number};
+use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number};
 
 /// Few descriptors, so that a ring's table is small and 3,000 connections need 16 of them.
 const SMALL_TABLES: &str = "ulimit -n 200";
@@ -36,6 +36,27 @@ fn a_queue_that_filled_while_the_server_stood_still_is_accepted_whole() {
     drop(peers);
     let document = server.stop().last_document();
     assert_eq!(number(&document, "accepted"), PEERS as u64, "{document}");
+}
+
+/// A limit is one of the whole server: shards that get somewhat more and less than their even share fill it,
+/// to the last place and no further.
+#[test]
+fn shards_need_no_even_share_of_the_limit() {
+    let server = Server::start(2, "--cores 2 --max-connections 1000 --json -");
+    let holding = [(server.port, 540), (server.port + 1, 460)].map(|(port, share)| {
+        let mut client = Client::start(&format!("{} --connections {share} --hold 60s", at(port, 1)));
+        client.running.until("it holds", |out| out.contains("hold "));
+        (client, share)
+    });
+    let late = client(&format!("{} --connections 2", server.at()));
+    assert_eq!([late.number("live"), late.number("failed")], [0, 2], "{}", late.json);
+    for (client, share) in holding {
+        client.running.signal(libc::SIGINT);
+        let run = client.finish();
+        assert_eq!([run.number("live"), run.number("failed")], [share, 0], "{}", run.json);
+    }
+    let document = server.stop().last_document();
+    assert_eq!((number(&document, "accepted"), number(&document, "refused")), (1_000, 2), "{document}");
 }
 
 #[test]
