@@ -204,19 +204,8 @@ impl Tenant {
             }
             Event::Fired => self.fired(life, self.poll == Poll::Lasting),
             Event::PollEnds => self.fired(life, false),
-            Event::HungUp if self.stands => {
-                let armed = self.poll == Poll::Lasting;
-                self.poll_left(armed);
-                life.hang_up(armed);
-                (self.stands, self.kept, self.hung) = (false, false, true);
-                self.told += 1;
-                false
-            }
-            Event::HungUp => self.fired(life, self.poll == Poll::Lasting),
-            Event::Reclaim => {
-                self.hung = false;
-                self.dismantle(life, How::Now)
-            }
+            Event::HungUp => self.hung_up(life, self.poll == Poll::Lasting),
+            Event::Reclaim => self.dismantle(life, How::Now),
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -243,13 +232,7 @@ impl Tenant {
                 self.follow(life, next)
             }
             Event::Wish(wish) => self.wish(life, wish),
-            Event::Rearm => {
-                if life.rearm() {
-                    assert_ne!(self.poll, Poll::None, "no poll to arm anew");
-                    (self.removing, self.rearming) = (true, true);
-                }
-                false
-            }
+            Event::Rearm => self.rearm(life),
             Event::Crowd => {
                 self.crowded = true;
                 false
@@ -276,6 +259,25 @@ impl Tenant {
         self.poll_left(armed);
         let next = life.fired(armed);
         self.follow(life, next)
+    }
+
+    fn hung_up(&mut self, life: &mut Life, armed: bool) -> bool {
+        if !self.stands {
+            return self.fired(life, armed);
+        }
+        self.poll_left(armed);
+        life.hang_up(armed);
+        (self.stands, self.kept, self.hung) = (false, false, true);
+        self.told += 1;
+        false
+    }
+
+    fn rearm(&mut self, life: &mut Life) -> bool {
+        if life.rearm() {
+            assert_ne!(self.poll, Poll::None, "no poll to arm anew");
+            (self.removing, self.rearming) = (true, true);
+        }
+        false
     }
 
     fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
@@ -353,7 +355,7 @@ impl Tenant {
     }
 
     fn dismantle(&mut self, life: &mut Life, how: How) -> bool {
-        (self.stands, self.kept) = (false, false);
+        (self.stands, self.kept, self.hung) = (false, false, false);
         if life.dismantle(how) {
             self.removing = true;
         } else if how == How::Reset {
