@@ -19,7 +19,7 @@ for module in $MODULES; do insmod "/lab/$module" || echo "lab: $module not loade
 ip link set lo up
 # The usual fq_codel drops, and counts nowhere, what waits for more than some milliseconds, as packets do
 # on translated links; and a RST that is dropped is never sent again. A client's queue has room for a RST of
-# each of its connections, which takes a third of the memory that the connection gives back.
+# each of its connections, should the server's machine stand still while they are closed.
 echo pfifo_fast >/proc/sys/net/core/default_qdisc
 queue=1000
 [ "$ROLE" = client ] && queue=400000
