@@ -52,6 +52,10 @@ pub const ACCEPTS_IN_FLIGHT: usize = 256;
 /// Accepts in flight on one listener at least, however many listeners a shard has.
 pub const ACCEPTS_PER_LISTENER: usize = 2;
 
+/// How long a connection waits that was accepted while as many stood as may. When a crowd reconnects to a
+/// full server newcomers come before it has heard of the resets that make room for them. Then it is refused.
+pub const DOOR_TIME: Duration = Duration::from_millis(100);
+
 /// Bytes the program keeps for one slow reader before it closes the connection.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024;
 
@@ -80,13 +84,17 @@ pub const REARMS_PER_PASS: usize = 256;
 /// its polls, so that removing one is faster.
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
-/// Connections that peers reset and a shard closes in one pass. Each takes the kernel as long as a message
-/// or two, and the messages that came meanwhile wait for the pass to end.
-pub const HANGUPS_PER_PASS: usize = if cfg!(test) { 1 } else { 64 };
+/// Connections that peers reset and a shard dismantles at once. Each takes the kernel as long as a message or
+/// two, and the messages that came meanwhile wait for it.
+pub const HANGUPS_PER_BATCH: usize = if cfg!(test) { 1 } else { 32 };
 
-/// Of very many that were reset one part in so many is closed in a pass, so that a busy shard is rid of them
-/// in seconds.
-pub const HANGUPS_PARTS: usize = 256;
+/// While others talk such a batch is followed by a rest of so many times what it took: dismantling takes one
+/// part in so many of the time, and goes on at some 8,000 a second and shard. What is not dismantled yet
+/// holds its memory, so newcomers who need that end the rest.
+pub const HANGUPS_REST: u32 = 32;
+
+/// Who was silent for so long is not disturbed by a shard that does not rest.
+pub const HANGUPS_SILENCE: Duration = Duration::from_millis(100);
 
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 16;

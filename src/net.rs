@@ -13,6 +13,7 @@
 
 mod accepting;
 mod closing;
+mod hangups;
 mod idle;
 mod linger;
 mod terms;
@@ -28,7 +29,7 @@ use std::time::Instant;
 
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, HANGUPS_PARTS, HANGUPS_PER_PASS, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
 use crate::pace::Budget;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -38,7 +39,9 @@ use crate::token::{ConnId, Operation, Token};
 
 pub use crate::life::How;
 use accepting::Listener;
+pub(crate) use accepting::Room;
 pub use closing::Closing;
+use hangups::HungUp;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
 pub use terms::{Admission, Gate, Level, NetPlan, Why};
@@ -70,6 +73,10 @@ pub struct Net<S> {
     paused: Option<Instant>,
     /// A listener has fewer accepts in flight than it wants.
     hungry: bool,
+    /// Accepted when there was no room: who waits for it, and until when.
+    door: VecDeque<(ConnId, Instant)>,
+    /// So many wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
+    door_places: usize,
     capacity: u64,
     admission: Option<Admission>,
     /// What accepts may begin; as many as come without it.
@@ -81,8 +88,7 @@ pub struct Net<S> {
     pub(crate) pending: HashMap<ConnId, Vec<u8>>,
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
-    /// Connections that the peer reset, to be dismantled when there is time.
-    hung: VecDeque<ConnId>,
+    hung: HungUp,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
     rearming: VecDeque<usize>,
     started: Instant,
@@ -104,6 +110,7 @@ impl<S: Default> Net<S> {
                 lingering: Lingering::default(),
             })
         };
+        let slots: u64 = plan.rings.iter().copied().map(u64::from).sum();
         Ok(Net {
             lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
             used: 0,
@@ -111,6 +118,8 @@ impl<S: Default> Net<S> {
             listeners: Vec::new(),
             paused: None,
             hungry: false,
+            door: VecDeque::new(),
+            door_places: (slots.saturating_sub(plan.capacity) / 2) as usize,
             capacity: plan.capacity,
             admission: plan.admission.clone(),
             accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
@@ -120,7 +129,7 @@ impl<S: Default> Net<S> {
             buffers: Buffers::default(),
             pending: HashMap::new(),
             waiting: VecDeque::new(),
-            hung: VecDeque::new(),
+            hung: HungUp::default(),
             rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
@@ -162,13 +171,12 @@ impl<S: Default> Net<S> {
     pub fn next_live(&self, place: usize) -> Option<(ConnId, usize)> {
         let mut start = 0;
         for (index, lane) in self.lanes.iter().enumerate() {
-            let end = start + lane.table.slots() as usize;
-            for at in place.max(start)..end {
+            for at in place.max(start)..start + lane.table.used() as usize {
                 if let Some(conn) = lane.live(index, (at - start) as u32) {
                     return Some((conn, at + 1));
                 }
             }
-            start = end;
+            start += lane.table.slots() as usize;
         }
         None
     }
@@ -219,10 +227,23 @@ impl<S: Default> Net<S> {
         self.used
     }
 
-    /// Whether any ring has work, or a connection waits for a receive, for its close or for a new poll.
+    /// Whether any ring has work, or a connection waits for a receive or for a new poll.
     pub(crate) fn has_work(&mut self) -> bool {
-        !(self.waiting.is_empty() && self.hung.is_empty() && self.rearming.is_empty())
+        !(self.waiting.is_empty() && self.rearming.is_empty())
             || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
+    }
+
+    /// Has the kernel do what a ring has for it.
+    pub(crate) fn enter(&mut self, lane: usize) -> Result<()> {
+        self.counters.enters.add(1);
+        let overflowed = self.lanes[lane].ring.enter()?;
+        self.counters.overflows.add(u64::from(overflowed));
+        Ok(())
+    }
+
+    /// When something is due that no completion brings: accepts that were paused, or who waits at the door.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.paused.into_iter().chain(self.door_due()).min()
     }
 
     /// Lets completions ring the doorbell, or not.
@@ -234,21 +255,16 @@ impl<S: Default> Net<S> {
         fence(Ordering::SeqCst);
     }
 
-    /// A connection stands: park it. `false` if there is no room for it and it is being refused.
-    pub(crate) fn opened(&mut self, conn: ConnId) -> Result<bool> {
-        if self.row(conn).is_none() {
-            return Ok(false);
-        }
-        let short = self.gate.level() != Level::Open;
-        let full = self.counters.live.get() >= self.capacity;
-        let room = !short && !full && self.admission.as_ref().is_none_or(Admission::enter);
-        let Some(row) = self.row(conn) else { return Ok(false) };
-        if !room {
+    /// A tenant was accepted, or its dial succeeded: park it. `false` if there is no room for it and it is
+    /// being refused.
+    pub(crate) fn opened(&mut self, conn: ConnId, room: Room) -> Result<bool> {
+        if room != Room::Taken {
             self.counters.refused.add(1);
-            self.counters.refused_for_memory.add(u64::from(short));
+            self.counters.refused_for_memory.add(u64::from(room == Room::Short));
             self.dismantle(conn, How::Reset)?;
             return Ok(false);
         }
+        let row = self.lanes[conn.ring()].table.row_mut(conn.slot());
         row.life.stand();
         row.link = 0;
         self.counters.live.add(1);
@@ -266,14 +282,7 @@ impl<S: Default> Net<S> {
                 self.learn(conn, |life| life.next())?;
             }
         }
-        for _ in 0..HANGUPS_PER_PASS.max(self.hung.len() / HANGUPS_PARTS) {
-            let Some(conn) = self.hung.pop_front() else { break };
-            if self.hung.is_empty() {
-                // After a storm it is megabytes.
-                self.hung = VecDeque::new();
-            }
-            self.dismantle(conn, How::Now)?;
-        }
+        self.dismantle_some(now)?;
         self.rearm_some()
     }
 
@@ -289,21 +298,6 @@ impl<S: Default> Net<S> {
     /// The poll fired or was removed: receive, unless something is in the kernel already.
     pub(crate) fn ready(&mut self, conn: ConnId, armed: bool) -> Result<()> {
         self.learn(conn, |life| life.fired(armed))
-    }
-
-    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
-    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is over
-    /// without a receive, and dismantled after those that still talk have been served: half a million may
-    /// be reset in a second.
-    pub(crate) fn hung_up(&mut self, conn: ConnId, armed: bool) -> Result<()> {
-        if self.last_words || !self.is_live(conn) {
-            return self.ready(conn, armed);
-        }
-        self.tell(conn, |life| life.hang_up(armed));
-        self.forget_kept(conn);
-        self.leave(conn, Why::PeerEnded);
-        self.hung.push_back(conn);
-        Ok(())
     }
 
     /// The data operation of a connection is over: go on with what waits.

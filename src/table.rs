@@ -1,6 +1,9 @@
-//! A ring's connection table: one small row a slot, and the list of free slots.
+//! A ring's connection table: one small row a slot, and the list of free slots. A row takes memory once
+//! its slot has had a tenant.
 //!
 //! A former tenant is known by its generation; see `life.rs` for what a tenant may be.
+
+use std::mem;
 
 use crate::life::Life;
 use crate::limits::KERNEL_SLOTS_PER_RING;
@@ -10,7 +13,7 @@ use crate::limits::KERNEL_SLOTS_PER_RING;
 pub struct Row<S> {
     /// Which tenant this is.
     pub generation: u32,
-    /// While free: the next free slot. While opening: the listener. While live: how often it was
+    /// While free: the slot that was freed before. While opening: the listener. While live: how often it was
     /// parked lately, see `net.rs`.
     pub link: u32,
     /// Where it is in its life.
@@ -27,27 +30,27 @@ const NONE: u32 = u32::MAX;
 /// The rows of one ring.
 #[derive(Debug)]
 pub struct Table<S> {
+    /// Of the slots that ever had a tenant, which are the lowest.
     rows: Vec<Row<S>>,
+    slots: u32,
     free_head: u32,
     free: u32,
 }
 
 impl<S: Default> Table<S> {
-    /// A table of `slots` free rows, lowest slot first. `slots` must not exceed what a token can
-    /// name.
+    /// A table of `slots` free slots, which must not be more than a token can name.
     pub fn new(slots: u32) -> Table<S> {
         assert!(slots <= KERNEL_SLOTS_PER_RING);
-        let row = |slot| Row {
-            generation: 0,
-            link: if slot + 1 < slots { slot + 1 } else { NONE },
-            life: Life::default(),
-            state: S::default(),
-        };
-        Table { rows: (0..slots).map(row).collect(), free_head: if slots == 0 { NONE } else { 0 }, free: slots }
+        Table { rows: Vec::with_capacity(slots as usize), slots, free_head: NONE, free: slots }
     }
 
     /// Slots in all.
     pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Slots that ever had a tenant: those below this one.
+    pub fn used(&self) -> u32 {
         self.rows.len() as u32
     }
 
@@ -56,13 +59,23 @@ impl<S: Default> Table<S> {
         self.free
     }
 
-    /// Takes the most recently freed slot for a new tenant, opening; `None` when all are taken.
+    /// Takes the most recently freed slot for a new tenant, opening, or else the lowest that nobody had
+    /// yet; `None` when all are taken.
     pub fn claim(&mut self, link: u32) -> Option<u32> {
-        let slot = self.free_head;
-        let row = self.rows.get_mut(slot as usize)?;
-        self.free_head = row.link;
+        let slot = match self.rows.get(self.free_head as usize) {
+            Some(freed) => mem::replace(&mut self.free_head, freed.link),
+            None => self.fresh()?,
+        };
         self.free -= 1;
+        let row = &mut self.rows[slot as usize];
         *row = Row { generation: row.generation, link, life: Life::opening(), state: S::default() };
+        Some(slot)
+    }
+
+    /// A slot that nobody had yet, now with a row.
+    fn fresh(&mut self) -> Option<u32> {
+        let slot = self.used();
+        (slot < self.slots).then(|| self.rows.push(Row::default()))?;
         Some(slot)
     }
 
@@ -84,12 +97,12 @@ impl<S: Default> Table<S> {
         (row.generation == generation && !row.life.is_free()).then_some(row)
     }
 
-    /// The row of a slot below `slots()`.
+    /// The row of a slot below `used()`.
     pub fn row_mut(&mut self, slot: u32) -> &mut Row<S> {
         &mut self.rows[slot as usize]
     }
 
-    /// The row of a slot, whoever has it.
+    /// The row of a slot below `used()`, whoever has it.
     pub fn row(&self, slot: u32) -> &Row<S> {
         &self.rows[slot as usize]
     }

@@ -122,7 +122,8 @@ pub struct ServerArguments {
     /// shard listen on every port, for clients that know a single port.
     #[arg(long, value_enum, default_value_t = Sharing::Subset)]
     pub port_sharing: Sharing,
-    /// Connections held at most; more are reset at once and counted as refused.
+    /// Connections held at most; more wait 0.1 s for a place, and are then reset and counted as
+    /// refused.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub max_connections: u64,
     /// Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default.

@@ -1,14 +1,14 @@
-//! Accepting: the listening sockets, and the accepts in flight on each. An accept owns a free slot
-//! before it begins, so a full ring never loses a connection.
+//! Accepting: the listening sockets, the accepts in flight on each, and who waits for a place. An accept
+//! owns a free slot before it begins, so a full ring never loses a connection.
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Level, Net};
+use super::{Admission, Level, Net};
 use crate::error::Result;
-use crate::limits::ACCEPT_PAUSE_MS;
+use crate::limits::{ACCEPT_PAUSE_MS, DOOR_TIME};
 use crate::token::{ConnId, Operation, Token};
 
 /// A listening socket and the accepts in flight on it.
@@ -19,7 +19,51 @@ pub(super) struct Listener {
     wanted: usize,
 }
 
+/// Whether one more connection may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It may, and its place is taken.
+    Taken,
+    /// As many stand as may.
+    Full,
+    /// The host is short of memory.
+    Short,
+}
+
 impl<S: Default> Net<S> {
+    /// Takes a place for one more connection, if there is one.
+    pub(crate) fn room(&self) -> Room {
+        if self.gate.level() != Level::Open {
+            return Room::Short;
+        }
+        let full = self.counters.live.get() >= self.capacity;
+        let taken = !full && self.admission.as_ref().is_none_or(Admission::enter);
+        if taken { Room::Taken } else { Room::Full }
+    }
+
+    /// A connection was accepted: whether it may stand. `None` while it waits at the door, since a place may
+    /// become free: `next_at_door` tells.
+    pub(crate) fn knock(&mut self, conn: ConnId, now: Instant) -> Option<Room> {
+        let room = if self.door.is_empty() { self.room() } else { Room::Full };
+        if room == Room::Full {
+            self.door.push_back((conn, now + DOOR_TIME));
+            return None;
+        }
+        Some(room)
+    }
+
+    /// The first at the door, if there is room for it by now, or it has waited long enough, or too many have
+    /// come after it.
+    pub(crate) fn next_at_door(&mut self, now: Instant) -> Option<(ConnId, Room)> {
+        let &(conn, until) = self.door.front()?;
+        let room = self.room();
+        if room == Room::Full && now < until && self.door.len() <= self.door_places {
+            return None;
+        }
+        self.door.pop_front();
+        Some((conn, room))
+    }
+
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
     pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
@@ -32,7 +76,7 @@ impl<S: Default> Net<S> {
             listener.wanted = 0;
         }
         for lane in &mut self.lanes {
-            for slot in 0..lane.table.slots() {
+            for slot in 0..lane.table.used() {
                 let row = lane.table.row(slot);
                 if row.life.is_opening() {
                     let token = Token { slot, generation: row.generation, operation: Operation::Accept };
@@ -59,9 +103,9 @@ impl<S: Default> Net<S> {
         self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
     }
 
-    /// Until when accepts are paused.
-    pub(crate) fn paused_until(&self) -> Option<Instant> {
-        self.paused
+    /// When the first at the door has waited long enough.
+    pub(super) fn door_due(&self) -> Option<Instant> {
+        self.door.front().map(|&(_, until)| until)
     }
 
     /// Queues accepts wherever one is wanted and a slot is free.

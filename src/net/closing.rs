@@ -76,7 +76,7 @@ impl<S: Default> Net<S> {
         let mut end: usize = self.lanes.iter().map(|lane| lane.table.slots() as usize).sum();
         for (index, lane) in self.lanes.iter().enumerate().rev() {
             let start = end - lane.table.slots() as usize;
-            for at in (start..end.min(place)).rev() {
+            for at in (start..place.min(start + lane.table.used() as usize)).rev() {
                 if let Some(conn) = lane.live(index, (at - start) as u32) {
                     return Some((conn, at));
                 }

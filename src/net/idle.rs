@@ -53,15 +53,16 @@ impl<S: Default> Net<S> {
         self.lanes.iter().map(|lane| lane.table.slots() as usize).sum()
     }
 
-    /// The ring and the slot at a place, counted through all rings from 0.
+    /// The ring and the slot at a place, counted from 0 through the slots of all rings that ever had a
+    /// tenant.
     fn locate(&self, place: usize) -> Option<(usize, u32)> {
         let mut start = 0;
         for (index, lane) in self.lanes.iter().enumerate() {
-            let slots = lane.table.slots() as usize;
-            if place < start + slots {
+            let used = lane.table.used() as usize;
+            if place < start + used {
                 return Some((index, (place - start) as u32));
             }
-            start += slots;
+            start += used;
         }
         None
     }

@@ -34,7 +34,7 @@ impl<S: Default> Net<S> {
         lingering.closed += 1;
         let standing = table.slots() - table.free();
         if lingering.place.is_none() && lingering.closed > LINGERING_ANYWAY + standing / LINGERING {
-            (lingering.closed, lingering.place) = (0, Some(table.slots()));
+            (lingering.closed, lingering.place) = (0, Some(table.used()));
             self.rearming.push_back(index);
         }
     }

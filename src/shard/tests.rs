@@ -384,7 +384,7 @@ impl World {
         let free: u64 = net.lanes.iter().map(|lane| u64::from(lane.table.free())).sum();
         assert_eq!(net.in_use() + free, slots);
         let taken = |lane: &crate::net::Lane<u32>| {
-            (0..lane.table.slots()).filter(|slot| !lane.table.row(*slot).life.is_free()).count() as u64
+            (0..lane.table.used()).filter(|slot| !lane.table.row(*slot).life.is_free()).count() as u64
         };
         assert_eq!(net.lanes.iter().map(taken).sum::<u64>(), net.in_use(), "slots are lost");
         for (conn, held) in &driver.standing {

@@ -2,8 +2,10 @@
 //! dies in the middle.
 
 use std::net::TcpStream;
+use std::time::Duration;
 
 use c1m::sys::Resource;
+use socket2::SockRef;
 
 use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number};
 
@@ -57,6 +59,25 @@ fn shards_need_no_even_share_of_the_limit() {
     }
     let document = server.stop().last_document();
     assert_eq!((number(&document, "accepted"), number(&document, "refused")), (1_000, 2), "{document}");
+}
+
+/// Newcomers to a full server may come before it has heard of the resets that make room for them.
+#[test]
+fn newcomers_wait_for_room_that_is_about_to_be() {
+    let server = Server::start(1, "--core-list 0 --max-connections 500 --json -");
+    let mut peers: Vec<TcpStream> = (0..500).map(|_| connected(server.port)).collect();
+    peers.iter_mut().for_each(echoes);
+    server.running.signal(libc::SIGSTOP);
+    let newcomers: Vec<TcpStream> = (0..100).map(|_| connected(server.port)).collect();
+    for gone in peers.drain(..100) {
+        SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    peers.extend(newcomers);
+    server.running.signal(libc::SIGCONT);
+    peers.iter_mut().for_each(echoes);
+    drop(peers);
+    let document = server.stop().last_document();
+    assert_eq!((number(&document, "accepted"), number(&document, "refused")), (600, 0), "{document}");
 }
 
 #[test]

@@ -13,21 +13,18 @@ pub struct Peer {
     /// Descriptors that it takes per connection from the limit of its process; none if connections do
     /// not count against it.
     descriptors: Option<usize>,
-    /// Bytes of user memory per connection that it lays out before the first one comes, which the
-    /// growth of its memory does not show.
-    pub laid_out: f64,
 }
 
 /// Ours comes first; the others are held against it.
 pub const PEERS: [Peer; 8] = [
-    Peer { name: "c1m", what: "c1m server", descriptors: None, laid_out: 12.0 },
-    Peer { name: "epoll", what: "epoll per core, edge-triggered, SO_REUSEPORT", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "article", what: "one thread, level-triggered epoll", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "tokio", what: "tokio multi-thread, task per connection", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "monoio", what: "monoio (io_uring), task per connection", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "glommio", what: "glommio (io_uring), task per connection", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "go", what: "Go net, goroutine per connection", descriptors: Some(1), laid_out: 0.0 },
-    Peer { name: "nginx", what: "nginx stream proxy before epoll", descriptors: Some(2), laid_out: 0.0 },
+    Peer { name: "c1m", what: "c1m server", descriptors: None },
+    Peer { name: "epoll", what: "epoll per core, edge-triggered, SO_REUSEPORT", descriptors: Some(1) },
+    Peer { name: "article", what: "one thread, level-triggered epoll", descriptors: Some(1) },
+    Peer { name: "tokio", what: "tokio multi-thread, task per connection", descriptors: Some(1) },
+    Peer { name: "monoio", what: "monoio (io_uring), task per connection", descriptors: Some(1) },
+    Peer { name: "glommio", what: "glommio (io_uring), task per connection", descriptors: Some(1) },
+    Peer { name: "go", what: "Go net, goroutine per connection", descriptors: Some(1) },
+    Peer { name: "nginx", what: "nginx stream proxy before epoll", descriptors: Some(2) },
 ];
 
 /// Descriptors of a process that are no connections: listeners, rings, and some to spare.

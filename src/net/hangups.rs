@@ -1,0 +1,80 @@
+//! Connections that their peers reset: half a million may be in a second. Each gives up its place in the
+//! limits at once, as newcomers may be waiting for it. What is left of it is dismantled in batches, with
+//! rests between them as long as others talk: a storm takes its peers' machine as much work as ours, and
+//! where that is the same, or hosts share its processors, both at once would be more than there is.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::{How, Level, Net, Why};
+use crate::error::Result;
+use crate::limits::{HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SILENCE};
+use crate::token::ConnId;
+
+/// Those that are to be dismantled.
+#[derive(Debug, Default)]
+pub(super) struct HungUp {
+    queue: VecDeque<ConnId>,
+    /// Until when the shard rests from it.
+    rest: Option<Instant>,
+    /// Messages that the shard had received when it was last looked, and when there were new ones.
+    messages: u64,
+    heard: Option<Instant>,
+}
+
+impl<S: Default> Net<S> {
+    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
+    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is over
+    /// without a receive.
+    pub(crate) fn hung_up(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        if self.last_words || !self.is_live(conn) {
+            return self.ready(conn, armed);
+        }
+        self.tell(conn, |life| life.hang_up(armed));
+        self.forget_kept(conn);
+        self.leave(conn, Why::PeerEnded);
+        self.hung.queue.push_back(conn);
+        Ok(())
+    }
+
+    /// Whether there are any.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        !self.hung.queue.is_empty()
+    }
+
+    /// Dismantles a batch of them, unless it is time to rest.
+    pub(super) fn dismantle_some(&mut self, now: Instant) -> Result<()> {
+        let Some(ring) = self.hung.queue.front().map(|conn| conn.ring()) else { return Ok(()) };
+        if self.hung.rest.is_some_and(|until| now < until) && self.is_talking(now) && !self.is_pressed() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        for _ in 0..HANGUPS_PER_BATCH {
+            // Of one ring, which is entered once for all of them.
+            let Some(conn) = self.hung.queue.front().copied().filter(|conn| conn.ring() == ring) else { break };
+            self.hung.queue.pop_front();
+            self.dismantle(conn, How::Now)?;
+        }
+        self.enter(ring)?;
+        self.hung.rest = Some(began + began.elapsed() * HANGUPS_REST);
+        if self.hung.queue.is_empty() {
+            // After a storm it is megabytes.
+            self.hung.queue = VecDeque::new();
+        }
+        Ok(())
+    }
+
+    /// Whether anyone said something lately.
+    fn is_talking(&mut self, now: Instant) -> bool {
+        let messages = self.counters.messages.get();
+        if messages != self.hung.messages {
+            (self.hung.messages, self.hung.heard) = (messages, Some(now));
+        }
+        self.hung.heard.is_some_and(|at| now.duration_since(at) < HANGUPS_SILENCE)
+    }
+
+    /// Whether newcomers need what those hold that hung up: slots, or memory.
+    fn is_pressed(&self) -> bool {
+        (self.hungry && self.first_free >= self.lanes.len()) || self.gate.level() != Level::Open
+    }
+}
