@@ -27,7 +27,7 @@ const SERVER: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 23_000
 /// Connects in flight at once.
 const CONCURRENCY: usize = 512;
 
-/// Messages or connects a second that are offered: what every peer can do on one core.
+/// Messages a second that are offered: what every peer can do on one core.
 const OFFERED: u64 = 20_000;
 
 /// Caches of file systems, which other programs move and no connection does.
@@ -124,8 +124,7 @@ impl Bench {
         )
     }
 
-    /// A ramp by c1m's client, which measures each connect, one by the plain epoll client, and one at the
-    /// same rate for all: in the others a faster server has its clients, and so itself, busier.
+    /// A ramp by c1m's client, which measures each connect, and one by the plain epoll client.
     pub fn connect(&self) -> Vec<Table> {
         let wanted = self.effort.ramp_connections;
         let columns = [
@@ -134,26 +133,20 @@ impl Bench {
             ("p99", "p99 ms", 2),
             ("p999", "p99.9 ms", 2),
             ("foreign", "connects/s, epoll client", 0),
-            ("paced50", "at 20,000/s: p50 ms", 2),
-            ("paced99", "p99 ms", 2),
         ];
         let run = |placement: &Placement| {
             let title = format!("Ramp of {} connections, {}", thousands(wanted as f64), placement.name);
             self.table(title, wanted, &columns, placement.server, |_, count| {
                 let ours = self.c1m_client(placement.client, count, &["--hold", "0s"])?;
-                let latency = |result: &Value, name: &str| number(&result["connect_latency_us"][name]) / 1e3;
+                let latency = |name: &str| number(&ours["connect_latency_us"][name]) / 1e3;
                 // The server has seen all of these close: the client's resets leave nothing behind.
                 let seconds = client::ramp(placement.client, SERVER, count, CONCURRENCY);
-                let rate = format!("{OFFERED}/s");
-                let paced = self.c1m_client(placement.client, count, &["--hold", "0s", "--rate", &rate])?;
                 Ok(Figures::from([
                     ("ours", count as f64 / number(&ours["ramp_seconds"])),
-                    ("p50", latency(&ours, "p50")),
-                    ("p99", latency(&ours, "p99")),
-                    ("p999", latency(&ours, "p999")),
+                    ("p50", latency("p50")),
+                    ("p99", latency("p99")),
+                    ("p999", latency("p999")),
                     ("foreign", count as f64 / seconds),
-                    ("paced50", latency(&paced, "p50")),
-                    ("paced99", latency(&paced, "p99")),
                 ]))
             })
         };
