@@ -93,6 +93,13 @@ pub const HANGUPS_PER_BATCH: usize = if cfg!(test) { 1 } else { 32 };
 /// holds its memory, so newcomers who need that end the rest.
 pub const HANGUPS_REST: u32 = 32;
 
+/// How often a shard looks whether there are ever more of them: a storm passes, but where more connections come
+/// and go all the time than it dismantles, their memory would be used up.
+pub const HANGUPS_LOOK: Duration = Duration::from_secs(1);
+
+/// When so many looks in a row found more of them, it dismantles without rests until none is left.
+pub const HANGUPS_PATIENCE: u32 = 4;
+
 /// Who was silent for so long is not disturbed by a shard that does not rest.
 pub const HANGUPS_SILENCE: Duration = Duration::from_millis(100);
 

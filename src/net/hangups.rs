@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{How, Level, Net, Why};
 use crate::error::Result;
-use crate::limits::{HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SILENCE};
+use crate::limits::{HANGUPS_LOOK, HANGUPS_PATIENCE, HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SILENCE};
 use crate::token::ConnId;
 
 /// Those that are to be dismantled.
@@ -20,6 +20,30 @@ pub(super) struct HungUp {
     /// Messages that the shard had received when it was last looked, and when there were new ones.
     messages: u64,
     heard: Option<Instant>,
+    growth: Growth,
+}
+
+/// Whether they become ever more.
+#[derive(Debug, Default)]
+struct Growth {
+    looked: Option<Instant>,
+    /// How many there were then.
+    length: usize,
+    /// Looks in a row that found more of them.
+    times: u32,
+}
+
+impl Growth {
+    /// Looks once a second. When there were more so often in a row that patience is at an end, it
+    /// stays so.
+    fn is_endless(&mut self, length: usize, now: Instant) -> bool {
+        let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= HANGUPS_LOOK);
+        if due && self.times < HANGUPS_PATIENCE {
+            self.times = if length > self.length { self.times + 1 } else { 0 };
+            (self.looked, self.length) = (Some(now), length);
+        }
+        self.times >= HANGUPS_PATIENCE
+    }
 }
 
 impl<S: Default> Net<S> {
@@ -45,7 +69,9 @@ impl<S: Default> Net<S> {
     /// Dismantles a batch of them, unless it is time to rest.
     pub(super) fn dismantle_some(&mut self, now: Instant) -> Result<()> {
         let Some(ring) = self.hung.queue.front().map(|conn| conn.ring()) else { return Ok(()) };
-        if self.hung.rest.is_some_and(|until| now < until) && self.is_talking(now) && !self.is_pressed() {
+        let resting = self.hung.rest.is_some_and(|until| now < until);
+        let endless = self.hung.growth.is_endless(self.hung.queue.len(), now);
+        if resting && !endless && self.is_talking(now) && !self.is_pressed() {
             return Ok(());
         }
         let began = Instant::now();
@@ -59,7 +85,7 @@ impl<S: Default> Net<S> {
         self.hung.rest = Some(began + began.elapsed() * HANGUPS_REST);
         if self.hung.queue.is_empty() {
             // After a storm it is megabytes.
-            self.hung.queue = VecDeque::new();
+            (self.hung.queue, self.hung.growth) = (VecDeque::new(), Growth::default());
         }
         Ok(())
     }
