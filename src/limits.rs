@@ -93,6 +93,13 @@ pub const HANGUPS_PER_BATCH: usize = if cfg!(test) { 1 } else { 32 };
 /// holds its memory, so newcomers who need that end the rest.
 pub const HANGUPS_REST: u32 = 32;
 
+/// Fewer than this are no storm, and the rests between their batches are shorter: connections that come and go
+/// all the time shall not pile up.
+pub const HANGUPS_FEW: usize = 2_000;
+
+/// Such a rest, in the time that a batch took.
+pub const HANGUPS_SHORT_REST: u32 = 4;
+
 /// How often a shard looks whether there are ever more of them: a storm passes, but where more connections come
 /// and go all the time than it dismantles, their memory would be used up.
 pub const HANGUPS_LOOK: Duration = Duration::from_secs(1);

@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use super::{How, Level, Net, Why};
 use crate::error::Result;
-use crate::limits::{HANGUPS_LOOK, HANGUPS_PATIENCE, HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SILENCE};
+use crate::limits::{
+    HANGUPS_FEW, HANGUPS_LOOK, HANGUPS_PATIENCE, HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SHORT_REST, HANGUPS_SILENCE,
+};
 use crate::token::ConnId;
 
 /// Those that are to be dismantled.
@@ -82,7 +84,8 @@ impl<S: Default> Net<S> {
             self.dismantle(conn, How::Now)?;
         }
         self.enter(ring)?;
-        self.hung.rest = Some(began + began.elapsed() * HANGUPS_REST);
+        let few = self.hung.queue.len() < HANGUPS_FEW;
+        self.hung.rest = Some(began + began.elapsed() * if few { HANGUPS_SHORT_REST } else { HANGUPS_REST });
         if self.hung.queue.is_empty() {
             // After a storm it is megabytes.
             (self.hung.queue, self.hung.growth) = (VecDeque::new(), Growth::default());
