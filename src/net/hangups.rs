@@ -107,3 +107,27 @@ impl<S: Default> Net<S> {
         (self.hungry && self.first_free >= self.lanes.len()) || self.gate.level() != Level::Open
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Only as many looks in a row as patience has, each with more than the one before, make an end of it,
+        /// and looks between the seconds do not count.
+        #[test]
+        fn a_storm_passes_and_endless_growth_is_seen(lengths in prop::collection::vec(0usize..8, 1..40)) {
+            let (mut growth, began) = (Growth::default(), Instant::now());
+            let rising = |end: usize| (1..=end).rev().take_while(|at| lengths[*at] > lengths[at - 1]).count();
+            let mut seen = false;
+            for (second, &length) in lengths.iter().enumerate() {
+                let first = lengths[0] > 0 && rising(second) == second;
+                seen |= rising(second) + usize::from(first) >= HANGUPS_PATIENCE as usize;
+                let at = began + HANGUPS_LOOK * second as u32;
+                prop_assert_eq!(growth.is_endless(length, at), seen);
+                prop_assert_eq!(growth.is_endless(usize::MAX, at + HANGUPS_LOOK / 2), seen);
+            }
+        }
+    }
+}
