@@ -42,6 +42,8 @@ pub enum Next {
     Rest,
     /// Receive, as there may be bytes.
     Receive,
+    /// Receive what the last receive left, after others had their turn.
+    Wait,
     /// Wait in a poll.
     Park,
     /// Wait in a new poll: the one before was removed for that.
@@ -103,6 +105,10 @@ impl Flags {
     const FINISHING: Flags = Flags(1 << 8);
     /// The peer reset it, and it waits to be dismantled.
     const HUNG_UP: Flags = Flags(1 << 9);
+    /// The last receive left some bytes in the socket: it has had its turn.
+    const SERVED: Flags = Flags(1 << 10);
+    /// It waits for its turn to receive.
+    const WAITING: Flags = Flags(1 << 11);
 
     const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -205,9 +211,20 @@ impl Life {
         self.flags.set(Flags::BUSY);
     }
 
-    /// There may be more to receive.
-    pub fn readable(&mut self) {
-        self.flags.set(Flags::READABLE);
+    /// The receive left some bytes in the socket.
+    pub fn more(&mut self) {
+        self.flags.set(Flags::READABLE.or(Flags::SERVED));
+    }
+
+    /// It waits for its turn to receive.
+    pub fn wait(&mut self) {
+        self.flags.set(Flags::WAITING);
+    }
+
+    /// It has waited, and may receive.
+    pub fn resume(&mut self) -> Next {
+        self.flags.clear(Flags::SERVED.or(Flags::WAITING));
+        self.next()
     }
 
     /// Nothing is received any more.
@@ -232,7 +249,8 @@ impl Life {
             Phase::Closing if !self.flags.any(unfinished) => Next::Release,
             Phase::Live if self.flags.any(Flags::BUSY) => Next::Rest,
             Phase::Live if self.flags.any(Flags::ENDING) => Next::End,
-            Phase::Live if self.flags.any(Flags::DEAF) => Next::Rest,
+            Phase::Live if self.flags.any(Flags::DEAF.or(Flags::WAITING)) => Next::Rest,
+            Phase::Live if self.flags.any(Flags::SERVED) => Next::Wait,
             Phase::Live if self.flags.any(Flags::READABLE) => Next::Receive,
             Phase::Live if !self.flags.any(Flags::POLLING) => Next::Park,
             _ => Next::Rest,

@@ -42,6 +42,10 @@ pub const REAPS_PER_PASS: usize = 4;
 /// wait for their turn. Behind an overflowing completion queue there could be one for each slot.
 pub const BUFFERS_PER_RING: usize = 512;
 
+/// Connections that receive in one pass what an earlier receive of theirs left in the socket, or for which
+/// there was no buffer: whoever sends without end has a turn of `BUFFER_BYTES` after all who send a little.
+pub const RESUMED_PER_PASS: usize = 8;
+
 /// Receive buffers a shard keeps for reuse. More may be in use for a moment; they are then freed.
 pub const BUFFERS_KEPT: usize = 512;
 
@@ -131,10 +135,18 @@ pub const SLOW_READER_BUFFER: usize = 4_096;
 
 /// Times a slow reader asks for as many echoes as fit into `BUFFER_BYTES`: 256 KiB, more than a server
 /// keeps and the sockets of both ends hold together.
-pub const SLOW_READER_ASKS: u32 = 64;
+pub const SLOW_READER_ASKS: usize = 64;
+
+/// Slow readers of a shard that ask in turn. The next ones ask when these have: were all stuck in the same
+/// moment, the kernel's probes of their windows would go on coming all at once.
+pub const SLOW_READERS_AT_ONCE: usize = 128;
+
+/// Slow readers closed in a second unless told otherwise: with what waits in their sockets each takes the
+/// kernel as long as some ten messages, and their end is not what the storm is about.
+pub const SLOW_READERS_CLOSED_PER_SECOND: f64 = 5_000.0;
 
 /// Slow readers that ask in one pass, so that the others' messages are not late.
-pub const ASKS_PER_PASS: usize = 16;
+pub const ASKS_PER_PASS: usize = 4;
 
 /// Messages in flight of one client shard while it holds; beyond it sends wait, and the wait
 /// counts in the latency.

@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -273,13 +273,12 @@ impl<S: Default> Net<S> {
         Ok(true)
     }
 
-    /// Goes on with readable connections that had to wait, as far as there is room now, and dismantles some
-    /// that were reset.
+    /// Goes on with some readable connections that had to wait, and dismantles some that were reset.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
         self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
-        for _ in 0..self.waiting.len().min(BUFFERS_PER_RING) {
+        for _ in 0..self.waiting.len().min(RESUMED_PER_PASS) {
             if let Some(conn) = self.waiting.pop_front() {
-                self.learn(conn, |life| life.next())?;
+                self.learn(conn, Life::resume)?;
             }
         }
         self.dismantle_some(now)?;
@@ -305,9 +304,9 @@ impl<S: Default> Net<S> {
         self.learn(conn, Life::unbusy)
     }
 
-    /// Marks that there may be more to receive.
-    pub(crate) fn mark_readable(&mut self, conn: ConnId) {
-        self.tell(conn, Life::readable);
+    /// Marks that a receive left something in the socket.
+    pub(crate) fn left_more(&mut self, conn: ConnId) {
+        self.tell(conn, Life::more);
     }
 
     /// Whether bytes that came are for the driver.
@@ -384,6 +383,10 @@ impl<S: Default> Net<S> {
         match self.row(conn).map_or(Next::Rest, |row| what(&mut row.life)) {
             Next::Rest => Ok(()),
             Next::Receive => self.receive(conn),
+            Next::Wait => {
+                self.wait(conn);
+                Ok(())
+            }
             Next::Park => self.arm(conn),
             Next::ParkAnew => self.poll(conn, false),
             Next::SendKept => {
@@ -439,10 +442,16 @@ impl<S: Default> Net<S> {
         self.lanes[conn.ring()].ring.poll(conn.token(Operation::Poll), lasting)
     }
 
+    /// Lets a connection wait for its turn to receive.
+    fn wait(&mut self, conn: ConnId) {
+        self.tell(conn, Life::wait);
+        self.waiting.push_back(conn);
+    }
+
     /// Receives what may be there, or waits until a buffer may be used for that.
     fn receive(&mut self, conn: ConnId) -> Result<()> {
         if self.lanes[conn.ring()].ring.buffers_held() >= BUFFERS_PER_RING {
-            self.waiting.push_back(conn);
+            self.wait(conn);
             return Ok(());
         }
         let window = self.window;

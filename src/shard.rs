@@ -48,6 +48,10 @@ const GLOMMIO_EVERY: Duration = Duration::from_millis(10);
 /// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
 
+/// No sleep is shorter: setting a timer and waking up would take longer, and a timer that has expired by
+/// then lets nobody else run.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+
 /// Short sleeps in a row after which looking is tried (again).
 const SHORT_SLEEPS: u32 = 8;
 
@@ -219,7 +223,13 @@ impl<D: Driver> Shard<D> {
                 thread::sleep(NAP);
                 continue;
             }
-            if spin.until(|| self.net.has_work()) {
+            let due = self.wake_at(turn);
+            if spin.until(due, || self.net.has_work()) {
+                continue;
+            }
+            if due.is_some_and(|due| due <= Instant::now() + SHORTEST_SLEEP) {
+                thread::yield_now();
+                yielded = Instant::now();
                 continue;
             }
             self.net.wake_on_completion(true);
@@ -229,7 +239,7 @@ impl<D: Driver> Shard<D> {
                 if let Some(began) = began.take() {
                     remote.rounds().count(slept.duration_since(began));
                 }
-                bell.wait(self.wake_at(turn)).await;
+                bell.wait(due).await;
                 if bell.broken.get() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
@@ -384,7 +394,7 @@ impl<D: Driver> Shard<D> {
         net.counters().messages.add(1);
         net.counters().bytes_in.add(len as u64);
         if more {
-            net.mark_readable(conn);
+            net.left_more(conn);
         }
         let reply = if net.takes_bytes(conn) {
             self.driver.received(net, conn, &mut buffer.bytes()[..len])?
@@ -450,13 +460,20 @@ struct Spin {
 }
 
 impl Spin {
-    /// Looks for at most as long as seems worth it. Tells whether work came.
-    fn until(&mut self, mut work: impl FnMut() -> bool) -> bool {
+    /// Looks for at most as long as seems worth it, and not after `due`. Tells whether work came.
+    fn until(&mut self, due: Option<Instant>, mut work: impl FnMut() -> bool) -> bool {
         if self.look.is_zero() {
             return false;
         }
-        let start = Instant::now();
-        while start.elapsed() < self.look {
+        let end = Instant::now() + self.look;
+        loop {
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                return false;
+            }
+            if now >= end {
+                break;
+            }
             if work() {
                 self.look = (self.look * 2).min(LONGEST_SPIN);
                 return true;

@@ -352,15 +352,15 @@ impl Dialing {
                 for conn in self.window.late(now, Duration::ZERO, Duration::MAX) {
                     net.cancel_dial(conn)?;
                 }
-                let pace = self.close_pace(now);
+                let pace = self.close_pace(now, None);
                 self.closing.insert(Closing::new(self.is.options.close, pace))
             }
         };
         closing.turn(net, now)
     }
 
-    fn close_pace(&self, now: Instant) -> Pace {
-        Pace::new(now, self.is.options.close_rate.map(|rate| rate / self.is.shards as f64))
+    fn close_pace(&self, now: Instant, otherwise: Option<f64>) -> Pace {
+        Pace::new(now, self.is.options.close_rate.or(otherwise).map(|rate| rate / self.is.shards as f64))
     }
 
     /// Whether it sends messages: all do, and of a storm the survivors.

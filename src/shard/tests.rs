@@ -13,7 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::error::Errno;
-use crate::limits::BUFFER_BYTES;
+use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS};
 use crate::net::{Closing, Gate, Level};
 use crate::pace::Pace;
 use crate::ring::Buffers;
@@ -449,4 +449,78 @@ proptest! {
         }
         world.end().unwrap();
     }
+}
+
+/// Notes how many bytes came at a time, and answers nothing.
+#[derive(Default)]
+struct Counting {
+    standing: usize,
+    came: Vec<usize>,
+}
+
+impl Driver for Counting {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Net<()>, _: ConnId) -> Result<()> {
+        self.standing += 1;
+        Ok(())
+    }
+
+    fn received(&mut self, _: &mut Net<()>, _: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.came.push(data.len());
+        Ok(Reply::Nothing)
+    }
+
+    fn ended(&mut self, _: &mut Net<()>, _: ConnId, _: Why) -> Result<()> {
+        Ok(())
+    }
+
+    fn turn(&mut self, _: &mut Net<()>, _: Instant, _: u32) -> Result<Turn> {
+        Ok(Turn::Idle)
+    }
+}
+
+#[test]
+fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    const GREEDY: usize = 10 * RESUMED_PER_PASS;
+    let doorbell = Doorbell::new()?;
+    let plan = NetPlan {
+        rings: vec![2 * GREEDY as u32],
+        capacity: GREEDY as u64 + 1,
+        admission: None,
+        gate: Gate::default(),
+        max_pending: BUFFER_BYTES,
+        last_words: false,
+        accept_rate: None,
+    };
+    let mut net = Net::new(&plan, &doorbell, Arc::default())?;
+    let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    let door = listener.local_addr()?;
+    net.listen(vec![listener], 2)?;
+    let mut shard = Shard { net, driver: Counting::default(), batch: Vec::new(), sent: Vec::new() };
+    let mut peers = Vec::new();
+    while shard.driver.standing <= GREEDY {
+        if peers.len() <= GREEDY {
+            peers.push(TcpStream::connect(door)?);
+        }
+        shard.pass(Instant::now())?;
+    }
+    let (modest, greedy) = peers.split_first_mut().ok_or("nobody came")?;
+    for peer in greedy {
+        peer.write_all(&[0; 16 * BUFFER_BYTES])?;
+    }
+    // All of them are known to have more.
+    while shard.driver.came.len() < 2 * GREEDY {
+        shard.pass(Instant::now())?;
+    }
+    let before = shard.driver.came.len();
+    modest.write_all(&[0])?;
+    let turns = loop {
+        shard.pass(Instant::now())?;
+        if let Some(at) = shard.driver.came.iter().position(|len| *len == 1) {
+            break at - before;
+        }
+    };
+    assert!(turns < GREEDY / 2, "it waited for {turns} turns of {GREEDY} who have more");
+    Ok(())
 }

@@ -44,6 +44,8 @@ enum Event {
     /// No buffer may be used for a receive from now on, or may be again.
     Crowd,
     Room,
+    /// It waited for its turn to receive.
+    Turn,
     /// From now on it is parked often.
     Often,
 }
@@ -78,12 +80,13 @@ const WISHES: [Wish; 7] = [
 fn all_events() -> Vec<Event> {
     use Event::*;
     let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
-    let more = [Empty, SendDone, SendShort, DataFailed, CancelTooLate, Closed, Rearm, Reclaim, Crowd, Room, Often];
+    let more = [Empty, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
+    let shard = [Rearm, Reclaim, Crowd, Room, Turn, Often];
     let received = WISHES.into_iter().flat_map(|wish| {
         let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
         answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
     });
-    kernel.into_iter().chain(more).chain(WISHES.map(Wish)).chain(received).collect()
+    kernel.into_iter().chain(more).chain(shard).chain(WISHES.map(Wish)).chain(received).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -178,6 +181,7 @@ impl Tenant {
             Event::Reclaim => self.hung,
             Event::Crowd => self.stands && !self.crowded,
             Event::Room => self.crowded,
+            Event::Turn => self.waiting,
             Event::Often => self.opening && !self.often,
         }
     }
@@ -239,7 +243,11 @@ impl Tenant {
             }
             Event::Room => {
                 self.crowded = false;
-                let next = if std::mem::take(&mut self.waiting) { life.next() } else { Next::Rest };
+                false
+            }
+            Event::Turn => {
+                self.waiting = false;
+                let next = life.resume();
                 self.follow(life, next)
             }
             Event::Often => {
@@ -283,7 +291,7 @@ impl Tenant {
     fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
         (self.data, self.driven) = (Data::None, true);
         if more {
-            life.readable();
+            life.more();
         }
         if !self.stands {
             return self.data_over(life, false);
@@ -375,8 +383,10 @@ impl Tenant {
     fn follow(&mut self, life: &mut Life, next: Next) -> bool {
         match next {
             Next::Rest => {}
-            Next::Receive if self.crowded => self.waiting = true,
+            Next::Receive if self.crowded => self.wait(life),
+            Next::Wait => self.wait(life),
             Next::Receive => {
+                assert!(!self.waiting, "a receive before its turn");
                 assert!(self.stands && self.data == Data::None && !self.deaf, "a receive that should not be");
                 life.receive();
                 self.data = Data::Receive;
@@ -395,6 +405,12 @@ impl Tenant {
             Next::Release => return true,
         }
         false
+    }
+
+    fn wait(&mut self, life: &mut Life) {
+        assert!(!self.waiting, "waits twice");
+        life.wait();
+        self.waiting = true;
     }
 
     fn busy(&self) -> bool {

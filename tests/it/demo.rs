@@ -87,7 +87,7 @@ fn a_signal_ends_a_demo_in_order() {
 #[test]
 fn a_signal_from_the_terminal_ends_a_demo_in_order() {
     let (demo, server) = held_demo(free_ports(4));
-    demo.signal(libc::SIGSTOP);
+    demo.pause();
     demo.signal_group(libc::SIGINT);
     // The server's main thread wakes for its statistics, and would then have seen a signal.
     let before = wakes(server);

@@ -29,7 +29,7 @@ fn a_queue_that_filled_while_the_server_stood_still_is_accepted_whole() {
     const PEERS: usize = 1_500;
     Resource::Files.raise().unwrap();
     let server = Server::start_as(c1m_after(SMALL_TABLES), 1, "--core-list 0 --max-connections 1500 --json -");
-    server.running.signal(libc::SIGSTOP);
+    server.running.pause();
     let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| connected(server.port)).collect();
     server.running.signal(libc::SIGCONT);
     for peer in &mut peers {
@@ -67,7 +67,7 @@ fn newcomers_wait_for_room_that_is_about_to_be() {
     let server = Server::start(1, "--core-list 0 --max-connections 500 --json -");
     let mut peers: Vec<TcpStream> = (0..500).map(|_| connected(server.port)).collect();
     peers.iter_mut().for_each(echoes);
-    server.running.signal(libc::SIGSTOP);
+    server.running.pause();
     let newcomers: Vec<TcpStream> = (0..100).map(|_| connected(server.port)).collect();
     for gone in peers.drain(..100) {
         SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();

@@ -186,7 +186,7 @@ fn a_message_that_is_never_answered_is_no_success() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 20 --interval 100ms --reply-timeout 4s");
     holds(&mut client);
-    server.running.signal(libc::SIGSTOP);
+    server.running.pause();
     // A second without an echo: all have sent one that nobody answers.
     client.until("the echoes cease", |out| {
         let lines = lines(out);

@@ -144,6 +144,17 @@ impl Running {
         assert_eq!(unsafe { libc::kill(self.pid() as libc::pid_t, signal) }, 0);
     }
 
+    /// Stops it. None of its threads runs when this returns; SIGCONT lets it go on.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+        };
+        eventually("all its threads are stopped", || std::fs::read_dir(&tasks).unwrap().flatten().all(stopped));
+    }
+
     /// Signals its whole process group, as a terminal does; it must lead one.
     pub fn signal_group(&self, signal: libc::c_int) {
         // SAFETY: as in `signal`.

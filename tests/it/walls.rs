@@ -145,7 +145,7 @@ fn an_accept_queue_that_overflows_is_named_at_both_ends() {
         set("net/core/somaxconn", "4");
         let server = Server::start(1, "--cores 1 --stats-interval 50ms --json -");
         // A server that is stopped accepts as little as one that has too much to do.
-        server.running.signal(libc::SIGSTOP);
+        server.running.pause();
         let run = client(&format!("{} --connections 40 --connect-timeout 2s --reply-timeout 1s", server.at()));
         assert!(run.cause("connect_timeout") >= 10, "{}", run.json);
         run_names(&run, &["accept queue"]);

@@ -48,7 +48,8 @@ pub enum ScenarioName {
     /// Beside those that stand connections are dialed, proved and closed, as fast as --concurrency
     /// or --rate allow.
     Churn,
-    /// They ask for 256 KiB of echoes in messages of --payload, and read none.
+    /// Some after the others they ask for 256 KiB of echoes each, in messages of --payload, and read none.
+    /// Then they are closed, 5,000 a second or at --close-rate.
     SlowReaders,
     /// They say nothing. What the server closes meanwhile is counted, and is no failure.
     Silent,

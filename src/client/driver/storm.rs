@@ -9,7 +9,10 @@ use crate::client::course::{Phase, Scenario, Storm};
 use crate::client::message::{Kind, compose};
 use crate::error::Result;
 use crate::latency::Latency;
-use crate::limits::{ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, STORM_QUIET};
+use crate::limits::{
+    ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, SLOW_READERS_AT_ONCE,
+    SLOW_READERS_CLOSED_PER_SECOND, STORM_QUIET,
+};
 use crate::net::{Closing, Why};
 use crate::pace::Pace;
 use crate::plan::share;
@@ -34,19 +37,26 @@ pub struct Storming {
     absorbed: Duration,
     /// Closes the victims.
     closing: Option<Closing>,
-    /// When the next connection is dialed.
+    /// When the next connection is dialed, or the next slow reader asks.
     pace: Pace,
     redialed: u32,
     stood_anew: u64,
     failed_anew: u64,
-    /// Slow readers: where in the tables the next one asks, how many asked in this round, and the
-    /// rounds done.
-    place: Option<usize>,
-    asked: u64,
-    rounds: u32,
+    asking: Asking,
     closed_by_server: u64,
     lost: u64,
     wrong: u64,
+}
+
+/// How far slow readers have come: a group of them at a time asks in turn, as often as it will.
+#[derive(Default)]
+struct Asking {
+    group: Vec<ConnId>,
+    /// How often the group has asked, and how often all have.
+    asked: usize,
+    total: u64,
+    /// Where in the tables those stand who were in a group.
+    place: Option<usize>,
 }
 
 impl Storming {
@@ -69,9 +79,7 @@ impl Storming {
             redialed: 0,
             stood_anew: 0,
             failed_anew: 0,
-            place: None,
-            asked: 0,
-            rounds: 0,
+            asking: Asking::default(),
             closed_by_server: 0,
             lost: 0,
             wrong: 0,
@@ -100,6 +108,15 @@ impl Storming {
         index < self.survivors
     }
 
+    /// How often slow readers ask in a second: the last ones are done when the storm is over.
+    fn asks(&self, time: Duration) -> Option<f64> {
+        Some(self.victims() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64())
+    }
+
+    fn victims(&self) -> u64 {
+        u64::from(self.own - self.survivors)
+    }
+
     fn is_victim(&self, index: u32) -> bool {
         (self.survivors..self.own).contains(&index)
     }
@@ -112,7 +129,10 @@ impl Storming {
     /// A phase begins.
     pub fn begin(&mut self, phase: Phase, now: Instant, rate: Option<f64>) {
         match phase {
-            Phase::Storm => (self.began, self.pace) = (Some(now), Pace::new(now, rate)),
+            Phase::Storm => {
+                let rate = if let Scenario::SlowReaders(time) = self.is.scenario { self.asks(time) } else { rate };
+                (self.began, self.pace) = (Some(now), Pace::new(now, rate));
+            }
             Phase::After => self.ended = Some(now),
             _ => {}
         }
@@ -173,6 +193,25 @@ impl Storming {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }
 
+    /// The slow reader whose turn it is to ask; `None` when all have asked.
+    fn next_to_ask(&mut self, net: &mut Connections) -> Option<ConnId> {
+        let Asking { group, asked, total, place } = &mut self.asking;
+        if *asked == group.len() * SLOW_READER_ASKS {
+            group.clear();
+            *asked = 0;
+            while group.len() < SLOW_READERS_AT_ONCE {
+                let Some((conn, at)) = net.last_live(place.unwrap_or(usize::MAX)) else { break };
+                *place = Some(at);
+                if net.state(conn).is_some_and(|state| (self.survivors..self.own).contains(&state.index)) {
+                    group.push(conn);
+                }
+            }
+        }
+        let conn = *group.get(*asked % group.len().max(1))?;
+        (*asked, *total) = (*asked + 1, *total + 1);
+        Some(conn)
+    }
+
     /// How many connections may have been dialed by now.
     fn goal(&self, now: Instant) -> u32 {
         match (self.is.scenario, self.began) {
@@ -214,15 +253,16 @@ impl Dialing {
             Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= self.since + time => {
                 self.close_victims(net, now)
             }
-            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(self.since + time), self.demand(net)?)),
+            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(self.since + time), self.demand(net, now)?)),
             Scenario::Silent(time) => Ok(Turn::At(self.since + time)),
         }
     }
 
     fn close_victims(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let pace = self.close_pace(now);
+        let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.is.scenario, Scenario::SlowReaders(_)));
+        let pace = self.close_pace(now, slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
-        let (victims, most) = (storm.survivors..storm.own, u64::from(storm.own - storm.survivors));
+        let (victims, most) = (storm.survivors..storm.own, storm.victims());
         let closing = storm.closing.get_or_insert_with(|| Closing::new(self.is.options.close, pace));
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
@@ -255,30 +295,23 @@ impl Dialing {
         Ok(Turn::Again)
     }
 
-    /// Lets the victims ask for echoes that they will not read, each as soon as its sends before
-    /// are in the kernel.
-    fn demand(&mut self, net: &mut Connections) -> Result<Turn> {
+    /// Lets the victims ask for echoes that they will not read, evenly paced: a flood would show what this
+    /// machine copies in a second. Who cannot send any more leaves out its turn.
+    fn demand(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         let options = self.is.options.clone();
         compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
         while self.scratch.len() + options.payload <= BUFFER_BYTES {
             self.scratch.extend_from_within(..options.payload);
         }
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+        // Each ask alone would be a wake-up.
+        let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64);
+        if let Some(due) = due.filter(|due| *due > now) {
+            return Ok(Turn::At(due));
+        }
         for _ in 0..ASKS_PER_PASS {
-            if storm.rounds >= SLOW_READER_ASKS {
-                return Ok(Turn::Idle);
-            }
-            let found = net.last_live(storm.place.unwrap_or(usize::MAX));
-            let all_asked = storm.asked >= u64::from(storm.own - storm.survivors);
-            let Some((conn, place)) = found.filter(|_| !all_asked) else {
-                (storm.place, storm.asked, storm.rounds) = (None, 0, storm.rounds + 1);
-                continue;
-            };
-            storm.place = Some(place);
-            if net.state(conn).is_some_and(|state| storm.is_victim(state.index)) {
-                storm.asked += 1;
-                ask(net, conn, &self.scratch)?;
-            }
+            let Some(conn) = storm.next_to_ask(net) else { return Ok(Turn::Idle) };
+            ask(net, conn, &self.scratch)?;
         }
         Ok(Turn::Again)
     }
