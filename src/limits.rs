@@ -117,6 +117,10 @@ pub const HANGUPS_SILENCE: Duration = Duration::from_millis(100);
 /// Connections a shard closes in one pass of a drain, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 16;
 
+/// Those closed in one pass while others go on: half of it costs a third more in all, and lets messages pass
+/// sooner.
+pub const CLOSES_AMONG_OTHERS: usize = 8;
+
 /// Connects in flight over all client shards by default. Spread over 100 ports it is a few per
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the
 /// default `netdev_max_backlog`.

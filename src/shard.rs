@@ -150,7 +150,7 @@ where
         .spawn(move || async move {
             let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
-            Shard { net, driver, batch: Vec::new(), sent: Vec::new() }.pump(&remote).await.map(finish)
+            Shard::new(net, driver).pump(&remote).await.map(finish)
         })
         .map_err(|error| executor_refused(core, &error.to_string()))?;
     Ok(Running { handle, core })
@@ -184,17 +184,22 @@ struct Shard<D: Driver> {
     batch: Vec<Completion>,
     /// Sends that are done, kept for its memory.
     sent: Vec<Token>,
+    /// When others last had a chance to run on this core.
+    yielded: Instant,
 }
 
 impl<D: Driver> Shard<D> {
+    fn new(net: Net<D::State>, driver: D) -> Shard<D> {
+        Shard { net, driver, batch: Vec::new(), sent: Vec::new(), yielded: Instant::now() }
+    }
+
     async fn pump(mut self, remote: &Remote) -> Result<D> {
         let bell = Bell::listen(&remote.doorbell)?;
         let mut spin = Spin::default();
-        let mut yielded = Instant::now();
-        let mut glommio_ran = yielded;
+        let mut glommio_ran = self.yielded;
         let mut began: Option<Instant> = None;
         loop {
-            let mut now = Instant::now();
+            let now = Instant::now();
             if let Some(began) = began.replace(now) {
                 remote.rounds().count(now.duration_since(began));
             }
@@ -205,11 +210,7 @@ impl<D: Driver> Shard<D> {
                 future::yield_now().await;
                 glommio_ran = Instant::now();
             }
-            if now.duration_since(yielded) > YIELD_EVERY {
-                thread::yield_now();
-                now = Instant::now();
-                yielded = now;
-            }
+            let now = self.give_way(YIELD_EVERY);
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
             if turn == Turn::Done {
@@ -228,8 +229,7 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if due.is_some_and(|due| due <= Instant::now() + SHORTEST_SLEEP) {
-                thread::yield_now();
-                yielded = Instant::now();
+                self.give_way(Duration::ZERO);
                 continue;
             }
             self.net.wake_on_completion(true);
@@ -243,12 +243,23 @@ impl<D: Driver> Shard<D> {
                 if bell.broken.get() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
-                yielded = Instant::now();
-                glommio_ran = yielded;
-                spin.learn(yielded.duration_since(slept));
+                self.yielded = Instant::now();
+                glommio_ran = self.yielded;
+                spin.learn(self.yielded.duration_since(slept));
             }
             self.net.wake_on_completion(false);
         }
+    }
+
+    /// Lets others run on this core if they had no chance for so long. Returns the time after that.
+    fn give_way(&mut self, every: Duration) -> Instant {
+        let now = Instant::now();
+        if now.duration_since(self.yielded) < every {
+            return now;
+        }
+        thread::yield_now();
+        self.yielded = Instant::now();
+        self.yielded
     }
 
     /// When to wake although nothing happened.
@@ -263,6 +274,8 @@ impl<D: Driver> Shard<D> {
     /// Enters every ring that has work, and hands on what completed. Tells whether any had.
     fn pass(&mut self, now: Instant) -> Result<bool> {
         let mut worked = false;
+        // While nobody talks, shorter turns would only be more of them.
+        let talking = self.net.is_talking(now);
         for lane in 0..self.net.used() {
             if !self.net.lanes[lane].ring.has_work() {
                 continue;
@@ -282,6 +295,9 @@ impl<D: Driver> Shard<D> {
                 if !goes_on {
                     break;
                 }
+            }
+            if talking {
+                self.give_way(YIELD_EVERY);
             }
         }
         while let Some((conn, room)) = self.net.next_at_door(now) {

@@ -94,7 +94,7 @@ impl<S: Default> Net<S> {
     }
 
     /// Whether anyone said something lately.
-    fn is_talking(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_talking(&mut self, now: Instant) -> bool {
         let messages = self.counters.messages.get();
         if messages != self.hung.messages {
             (self.hung.messages, self.hung.heard) = (messages, Some(now));

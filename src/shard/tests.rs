@@ -243,7 +243,7 @@ impl World {
             opened: 0,
             ended: 0,
         };
-        let shard = Shard { net, driver, batch: Vec::new(), sent: Vec::new() };
+        let shard = Shard::new(net, driver);
         World { shard, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
     }
 
@@ -497,7 +497,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
     let door = listener.local_addr()?;
     net.listen(vec![listener], 2)?;
-    let mut shard = Shard { net, driver: Counting::default(), batch: Vec::new(), sent: Vec::new() };
+    let mut shard = Shard::new(net, Counting::default());
     let mut peers = Vec::new();
     while shard.driver.standing <= GREEDY {
         if peers.len() <= GREEDY {
