@@ -37,6 +37,9 @@ mod tests;
 /// each echo would wait for a tick at either end.
 const YIELD_EVERY: Duration = Duration::from_micros(100);
 
+/// The same while nobody talks, and turns may be longer for being fewer.
+const YIELD_EVERY_IN_SILENCE: Duration = Duration::from_micros(300);
+
 /// How long the pump sleeps, whatever comes, while connections that were reset wait to be dismantled. A
 /// wake-up by the doorbell costs as much as closing three of them.
 const NAP: Duration = Duration::from_micros(100);
@@ -210,7 +213,8 @@ impl<D: Driver> Shard<D> {
                 future::yield_now().await;
                 glommio_ran = Instant::now();
             }
-            let now = self.give_way(YIELD_EVERY);
+            let talking = self.net.is_talking(now);
+            let now = self.give_way(if talking { YIELD_EVERY } else { YIELD_EVERY_IN_SILENCE });
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
             if turn == Turn::Done {
