@@ -109,8 +109,8 @@ impl Storming {
     }
 
     /// How often slow readers ask in a second: the last ones are done when the storm is over.
-    fn asks(&self, time: Duration) -> Option<f64> {
-        Some(self.victims() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64())
+    fn asks(&self, time: Duration) -> f64 {
+        self.victims() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64()
     }
 
     fn victims(&self) -> u64 {
@@ -130,7 +130,10 @@ impl Storming {
     pub fn begin(&mut self, phase: Phase, now: Instant, rate: Option<f64>) {
         match phase {
             Phase::Storm => {
-                let rate = if let Scenario::SlowReaders(time) = self.is.scenario { self.asks(time) } else { rate };
+                let rate = match self.is.scenario {
+                    Scenario::SlowReaders(time) => Some(self.asks(time)),
+                    _ => rate,
+                };
                 (self.began, self.pace) = (Some(now), Pace::new(now, rate));
             }
             Phase::After => self.ended = Some(now),
@@ -298,16 +301,16 @@ impl Dialing {
     /// Lets the victims ask for echoes that they will not read, evenly paced: a flood would show what this
     /// machine copies in a second. Who cannot send any more leaves out its turn.
     fn demand(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let options = self.is.options.clone();
-        compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
-        while self.scratch.len() + options.payload <= BUFFER_BYTES {
-            self.scratch.extend_from_within(..options.payload);
-        }
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
         // Each ask alone would be a wake-up.
         let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64);
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Turn::At(due));
+        }
+        let options = &self.is.options;
+        compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
+        while self.scratch.len() + options.payload <= BUFFER_BYTES {
+            self.scratch.extend_from_within(..options.payload);
         }
         for _ in 0..ASKS_PER_PASS {
             let Some(conn) = storm.next_to_ask(net) else { return Ok(Turn::Idle) };
