@@ -40,10 +40,6 @@ const YIELD_EVERY: Duration = Duration::from_micros(100);
 /// The same while nobody talks, and turns may be longer for being fewer.
 const YIELD_EVERY_IN_SILENCE: Duration = Duration::from_micros(300);
 
-/// How long the pump sleeps, whatever comes, while connections that were reset wait to be dismantled. A
-/// wake-up by the doorbell costs as much as closing three of them.
-const NAP: Duration = Duration::from_micros(100);
-
 /// How long the pump runs at most before glommio's other tasks have a turn: the one that hears the
 /// doorbell while the pump sleeps, and nobody's otherwise. Each turn costs system calls of glommio's.
 const GLOMMIO_EVERY: Duration = Duration::from_millis(10);
@@ -206,15 +202,18 @@ impl<D: Driver> Shard<D> {
             if let Some(began) = began.replace(now) {
                 remote.rounds().count(now.duration_since(began));
             }
-            let worked = self.pass(now)?;
+            // Each of those that a storm resets would wake us by itself, and a wake-up by the doorbell costs
+            // as much as closing three of them: while there are any the pump naps as long, whatever comes.
+            let talking = self.net.is_talking(now);
+            let breath = if talking { YIELD_EVERY } else { YIELD_EVERY_IN_SILENCE };
+            let worked = self.pass(now, talking)?;
             // Here, where the kernel has all that the shard wants: what the driver asks for in its
             // turn is not to wait until the others have had theirs.
             if now.duration_since(glommio_ran) > GLOMMIO_EVERY {
                 future::yield_now().await;
                 glommio_ran = Instant::now();
             }
-            let talking = self.net.is_talking(now);
-            let now = self.give_way(if talking { YIELD_EVERY } else { YIELD_EVERY_IN_SILENCE });
+            let now = self.give_way(breath);
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
             if turn == Turn::Done {
@@ -223,9 +222,8 @@ impl<D: Driver> Shard<D> {
             if worked || turn == Turn::Again || bell.take() {
                 continue;
             }
-            if self.net.has_hung_up() {
-                // In a storm each of those that come would wake us by itself.
-                thread::sleep(NAP);
+            if self.net.has_hung_up() || self.net.hung_up_lately() {
+                thread::sleep(breath);
                 continue;
             }
             let due = self.wake_at(turn);
@@ -276,10 +274,9 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Enters every ring that has work, and hands on what completed. Tells whether any had.
-    fn pass(&mut self, now: Instant) -> Result<bool> {
+    /// While nobody talks the rings are one turn: shorter ones would only be more of them.
+    fn pass(&mut self, now: Instant, talking: bool) -> Result<bool> {
         let mut worked = false;
-        // While nobody talks, shorter turns would only be more of them.
-        let talking = self.net.is_talking(now);
         for lane in 0..self.net.used() {
             if !self.net.lanes[lane].ring.has_work() {
                 continue;

@@ -17,6 +17,8 @@ use crate::token::ConnId;
 #[derive(Debug, Default)]
 pub(super) struct HungUp {
     queue: VecDeque<ConnId>,
+    /// Whether any came since the shard last asked.
+    fresh: bool,
     /// Until when the shard rests from it.
     rest: Option<Instant>,
     /// Messages that the shard had received when it was last looked, and when there were new ones.
@@ -60,12 +62,18 @@ impl<S: Default> Net<S> {
         self.forget_kept(conn);
         self.leave(conn, Why::PeerEnded);
         self.hung.queue.push_back(conn);
+        self.hung.fresh = true;
         Ok(())
     }
 
     /// Whether there are any.
     pub(crate) fn has_hung_up(&self) -> bool {
         !self.hung.queue.is_empty()
+    }
+
+    /// Whether any came since this was last asked.
+    pub(crate) fn hung_up_lately(&mut self) -> bool {
+        std::mem::take(&mut self.hung.fresh)
     }
 
     /// Dismantles a batch of them, unless it is time to rest.
