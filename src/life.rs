@@ -8,7 +8,7 @@
 //!                        └───────────────────────────▶─┘        generation + 1
 //! ```
 //!
-//! One that its peer reset is closing too, but is dismantled only when there is time for it.
+//! One that was reset is closing too, but is dismantled only when there is time for it.
 //!
 //! A live connection has one data operation at a time, and a poll beside it:
 //!
@@ -103,7 +103,7 @@ impl Flags {
     const DEAF: Flags = Flags(1 << 7);
     /// A close is in the kernel.
     const FINISHING: Flags = Flags(1 << 8);
-    /// The peer reset it, and it waits to be dismantled.
+    /// It was reset, and waits to be dismantled.
     const HUNG_UP: Flags = Flags(1 << 9);
     /// The last receive left some bytes in the socket: it has had its turn.
     const SERVED: Flags = Flags(1 << 10);
@@ -314,8 +314,8 @@ impl Life {
         self.phase == Phase::Live && !later
     }
 
-    /// The poll of one that stands fired and told that the peer reset it: it is over for everyone, and
-    /// keeps its slot until it has been dismantled.
+    /// One that stands is reset, by us or as its poll told by its peer, `armed` if that still waits: it is
+    /// over for everyone, and keeps its slot until it has been dismantled.
     pub fn hang_up(&mut self, armed: bool) {
         debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
         self.poll_left(armed);
@@ -324,14 +324,12 @@ impl Life {
         self.flags.set(Flags::HUNG_UP);
     }
 
-    /// Its descriptor is being closed. Returns whether its poll must be removed for that: a reset fires
-    /// the poll by itself, which ends one that is not lasting. Finding a poll to remove it is what
-    /// closing would spend most of its time on.
-    pub fn dismantle(&mut self, how: How) -> bool {
+    /// Its descriptor is being closed. Returns whether its poll must be removed for that.
+    pub fn dismantle(&mut self) -> bool {
         self.phase = Phase::Closing;
         self.flags.set(Flags::FINISHING);
         self.flags.clear(Flags::KEPT.or(Flags::HUNG_UP));
-        self.flags.any(Flags::POLLING) && (self.flags.any(Flags::LASTING) || how != How::Reset)
+        self.flags.any(Flags::POLLING)
     }
 
     /// Its descriptor is closed.

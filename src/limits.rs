@@ -88,7 +88,7 @@ pub const REARMS_PER_PASS: usize = 256;
 /// its polls, so that removing one is faster.
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
-/// Connections that peers reset and a shard dismantles at once. Each takes the kernel as long as a message or
+/// Connections that were reset and a shard dismantles at once. Each takes the kernel as long as a message or
 /// two, and the messages that came meanwhile wait for it.
 pub const HANGUPS_PER_BATCH: usize = if cfg!(test) { 1 } else { 32 };
 
@@ -114,12 +114,8 @@ pub const HANGUPS_PATIENCE: u32 = 4;
 /// Who was silent for so long is not disturbed by a shard that does not rest.
 pub const HANGUPS_SILENCE: Duration = Duration::from_millis(100);
 
-/// Connections a shard closes in one pass of a drain, so that closing starves nobody.
+/// Connections a shard closes in one pass, so that closing starves nobody.
 pub const CLOSES_PER_PASS: usize = 16;
-
-/// Those closed in one pass while others go on: half of it costs a third more in all, and lets messages pass
-/// sooner.
-pub const CLOSES_AMONG_OTHERS: usize = 8;
 
 /// Connects in flight over all client shards by default. Spread over 100 ports it is a few per
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the

@@ -217,7 +217,10 @@ impl<S: Default> Net<S> {
             return Ok(());
         }
         self.leave(conn, why);
-        self.dismantle(conn, how)
+        match how {
+            How::Reset => self.reset(conn),
+            How::Fin | How::Now => self.dismantle(conn, false),
+        }
     }
 
     // ---- what the pump calls -------------------------------------------------------------------
@@ -261,7 +264,7 @@ impl<S: Default> Net<S> {
         if room != Room::Taken {
             self.counters.refused.add(1);
             self.counters.refused_for_memory.add(u64::from(room == Room::Short));
-            self.dismantle(conn, How::Reset)?;
+            self.dismantle(conn, true)?;
             return Ok(false);
         }
         let row = self.lanes[conn.ring()].table.row_mut(conn.slot());
@@ -291,7 +294,7 @@ impl<S: Default> Net<S> {
             return Ok(());
         }
         self.ended.push_back((conn, Why::NeverOpened(errno)));
-        self.dismantle(conn, How::Now)
+        self.dismantle(conn, false)
     }
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
@@ -506,10 +509,11 @@ impl<S: Default> Net<S> {
         }
     }
 
-    /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.
-    fn dismantle(&mut self, conn: ConnId, how: How) -> Result<()> {
+    /// Queues all that frees a closing slot: its poll, its parked send, its descriptor. With `reset` its peer
+    /// gets an RST.
+    fn dismantle(&mut self, conn: ConnId, reset: bool) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
-        let polling = row.life.dismantle(how);
+        let polling = row.life.dismantle();
         self.forget_kept(conn);
         let ring = &mut self.lanes[conn.ring()].ring;
         let token = conn.token(Operation::Close);
@@ -519,6 +523,6 @@ impl<S: Default> Net<S> {
         if ring.has_parked_send(token) {
             ring.cancel(token, Operation::ParkedSend)?;
         }
-        ring.close(token, how == How::Reset)
+        ring.close(token, reset)
     }
 }

@@ -300,13 +300,23 @@ impl Ring {
             return self.push(&[close]);
         }
         self.make_room(2)?;
-        let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
-        // Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c).
-        let reset = opcode::Connect::new(Fixed(token.slot), address, len)
-            .build()
-            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
-            .user_data(token.with(Operation::Reset).pack());
+        let reset = self.disconnect(token).flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS);
         self.push(&[reset, close])
+    }
+
+    /// Queues a reset of the slot's connection: the peer gets an RST, and whatever waits for the socket
+    /// ends. Its descriptor stays.
+    pub fn reset(&mut self, token: Token) -> Result<()> {
+        self.make_room(1)?;
+        let reset = self.disconnect(token).flags(Flags::SKIP_SUCCESS);
+        self.push(&[reset])
+    }
+
+    /// Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c). There must be
+    /// room for the entry.
+    fn disconnect(&mut self, token: Token) -> io_uring::squeue::Entry {
+        let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
+        opcode::Connect::new(Fixed(token.slot), address, len).build().user_data(token.with(Operation::Reset).pack())
     }
 
     /// Whether an enter would do anything: something to submit, task work to run, or completions.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{How, Net, Why};
 use crate::error::Result;
-use crate::limits::{CLOSES_AMONG_OTHERS, CLOSES_PER_PASS};
+use crate::limits::CLOSES_PER_PASS;
 use crate::pace::Pace;
 use crate::shard::Turn;
 use crate::token::ConnId;
@@ -32,7 +32,7 @@ impl Closing {
 
     /// Closes all. `Turn::Done` when nothing is left, also of those that opened meanwhile.
     pub fn turn<S: Default>(&mut self, net: &mut Net<S>, now: Instant) -> Result<Turn> {
-        let turn = self.some(net, now, CLOSES_PER_PASS, u64::MAX, |_| true)?;
+        let turn = self.turn_of(net, now, u64::MAX, |_| true)?;
         if turn != Turn::Done {
             return Ok(turn);
         }
@@ -50,18 +50,7 @@ impl Closing {
         most: u64,
         chosen: impl Fn(&S) -> bool,
     ) -> Result<Turn> {
-        self.some(net, now, CLOSES_AMONG_OTHERS, most, chosen)
-    }
-
-    fn some<S: Default>(
-        &mut self,
-        net: &mut Net<S>,
-        now: Instant,
-        at_once: usize,
-        most: u64,
-        chosen: impl Fn(&S) -> bool,
-    ) -> Result<Turn> {
-        for _ in 0..at_once {
+        for _ in 0..CLOSES_PER_PASS {
             if self.closed >= most {
                 return Ok(Turn::Done);
             }

@@ -1,17 +1,18 @@
-//! Connections that their peers reset: half a million may be in a second. Each gives up its place in the
-//! limits at once, as newcomers may be waiting for it. What is left of it is dismantled in batches, with
-//! rests between them as long as others talk: a storm takes its peers' machine as much work as ours, and
-//! where that is the same, or hosts share its processors, both at once would be more than there is.
+//! Connections that were reset, by their peers or by us: half a million may be in a second. Each gives up
+//! its place in the limits at once, as newcomers may be waiting for it. What is left of it is dismantled in
+//! batches, with rests between them as long as others talk: a storm takes its peers' machine as much work
+//! as ours, and where that is the same, or hosts share its processors, both at once would be more than
+//! there is.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{How, Level, Net, Why};
+use super::{Level, Net, Why};
 use crate::error::Result;
 use crate::limits::{
     HANGUPS_FEW, HANGUPS_LOOK, HANGUPS_PATIENCE, HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SHORT_REST, HANGUPS_SILENCE,
 };
-use crate::token::ConnId;
+use crate::token::{ConnId, Operation};
 
 /// Those that are to be dismantled.
 #[derive(Debug, Default)]
@@ -58,12 +59,24 @@ impl<S: Default> Net<S> {
         if self.last_words || !self.is_live(conn) {
             return self.ready(conn, armed);
         }
+        self.leave(conn, Why::PeerEnded);
+        self.hang(conn, armed);
+        Ok(())
+    }
+
+    /// Resets one that stands. That ends whatever it has in the kernel, its poll too: finding a poll to remove
+    /// it is what closing would spend most of its time on.
+    pub(super) fn reset(&mut self, conn: ConnId) -> Result<()> {
+        self.lanes[conn.ring()].ring.reset(conn.token(Operation::Reset))?;
+        self.hang(conn, true);
+        Ok(())
+    }
+
+    fn hang(&mut self, conn: ConnId, armed: bool) {
         self.tell(conn, |life| life.hang_up(armed));
         self.forget_kept(conn);
-        self.leave(conn, Why::PeerEnded);
         self.hung.queue.push_back(conn);
         self.hung.fresh = true;
-        Ok(())
     }
 
     /// Whether there are any.
@@ -89,7 +102,7 @@ impl<S: Default> Net<S> {
             // Of one ring, which is entered once for all of them.
             let Some(conn) = self.hung.queue.front().copied().filter(|conn| conn.ring() == ring) else { break };
             self.hung.queue.pop_front();
-            self.dismantle(conn, How::Now)?;
+            self.dismantle(conn, false)?;
         }
         self.enter(ring)?;
         let few = self.hung.queue.len() < HANGUPS_FEW;
@@ -112,7 +125,7 @@ impl<S: Default> Net<S> {
 
     /// Whether newcomers need what those hold that hung up: slots, or memory.
     fn is_pressed(&self) -> bool {
-        (self.hungry && self.first_free >= self.lanes.len()) || self.gate.level() != Level::Open
+        self.first_free >= self.lanes.len() || self.gate.level() != Level::Open
     }
 }
 

@@ -143,6 +143,21 @@ fn a_reset_ends_the_poll() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
+/// A reset alone ends the connection and its poll, and leaves the descriptor to be closed later.
+#[test]
+fn what_is_reset_can_be_closed_later() {
+    let (mut ring, mut peers) = connected(1, TINY);
+    ring.poll(token(0), false).unwrap();
+    ring.reset(token(0)).unwrap();
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[..], [Completion { outcome: Outcome::Ready { armed: false, .. }, .. }]), "{done:?}");
+    let error = peers[0].read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    ring.close(token(0), false).unwrap();
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[..], [Completion { outcome: Outcome::Closed, .. }]), "{done:?}");
+}
+
 #[test]
 fn a_removed_poll_lets_a_close_send_its_fin() {
     let (mut ring, mut peers) = connected(1, TINY);

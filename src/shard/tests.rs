@@ -275,7 +275,7 @@ impl World {
     }
 
     fn pass(&mut self) -> Result<()> {
-        self.shard.pass(Instant::now())?;
+        self.shard.pass(Instant::now(), true)?;
         self.shard.tell_ended()?;
         self.check();
         Ok(())
@@ -503,7 +503,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
         if peers.len() <= GREEDY {
             peers.push(TcpStream::connect(door)?);
         }
-        shard.pass(Instant::now())?;
+        shard.pass(Instant::now(), true)?;
     }
     let (modest, greedy) = peers.split_first_mut().ok_or("nobody came")?;
     for peer in greedy {
@@ -511,12 +511,12 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     }
     // All of them are known to have more.
     while shard.driver.came.len() < 2 * GREEDY {
-        shard.pass(Instant::now())?;
+        shard.pass(Instant::now(), true)?;
     }
     let before = shard.driver.came.len();
     modest.write_all(&[0])?;
     let turns = loop {
-        shard.pass(Instant::now())?;
+        shard.pass(Instant::now(), true)?;
         if let Some(at) = shard.driver.came.iter().position(|len| *len == 1) {
             break at - before;
         }

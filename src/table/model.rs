@@ -196,7 +196,7 @@ impl Tenant {
             }
             Event::Refused => {
                 self.opening = false;
-                self.dismantle(life, How::Reset)
+                self.dismantle(life)
             }
             Event::AcceptFailed => {
                 self.opening = false;
@@ -204,12 +204,12 @@ impl Tenant {
             }
             Event::DialFailed => {
                 (self.opening, self.owed_an_end, self.told) = (false, true, 1);
-                self.dismantle(life, How::Now)
+                self.dismantle(life)
             }
             Event::Fired => self.fired(life, self.poll == Poll::Lasting),
             Event::PollEnds => self.fired(life, false),
             Event::HungUp => self.hung_up(life, self.poll == Poll::Lasting),
-            Event::Reclaim => self.dismantle(life, How::Now),
+            Event::Reclaim => self.dismantle(life),
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -274,10 +274,7 @@ impl Tenant {
             return self.fired(life, armed);
         }
         self.poll_left(armed);
-        life.hang_up(armed);
-        (self.stands, self.kept, self.hung) = (false, false, true);
-        self.told += 1;
-        false
+        self.hang(life, armed)
     }
 
     fn rearm(&mut self, life: &mut Life) -> bool {
@@ -358,16 +355,25 @@ impl Tenant {
         }
         assert!(how != How::Fin || !self.busy() && !self.kept, "an end before what is on its way");
         assert!(stood, "closed what does not stand");
+        if how == How::Reset {
+            self.poll_ends |= self.poll == Poll::Once;
+            return self.hang(life, true);
+        }
         self.told += 1;
-        self.dismantle(life, how)
+        self.dismantle(life)
     }
 
-    fn dismantle(&mut self, life: &mut Life, how: How) -> bool {
+    fn hang(&mut self, life: &mut Life, armed: bool) -> bool {
+        life.hang_up(armed);
+        (self.stands, self.kept, self.hung) = (false, false, true);
+        self.told += 1;
+        false
+    }
+
+    fn dismantle(&mut self, life: &mut Life) -> bool {
         (self.stands, self.kept, self.hung) = (false, false, false);
-        if life.dismantle(how) {
+        if life.dismantle() {
             self.removing = true;
-        } else if how == How::Reset {
-            self.poll_ends |= self.poll == Poll::Once;
         }
         self.cancelled = self.data == Data::ParkedSend;
         assert!(!self.closing, "closed twice");

@@ -2,6 +2,7 @@
 //! are dialed, and all the while the survivors' messages go on. Each of these does a bounded part of
 //! its work in each pass of the shard.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Connections, Dialing};
@@ -52,6 +53,8 @@ pub struct Storming {
 #[derive(Default)]
 struct Asking {
     group: Vec<ConnId>,
+    /// Whether all of the group were found.
+    complete: bool,
     /// How often the group has asked, and how often all have.
     asked: usize,
     total: u64,
@@ -110,15 +113,16 @@ impl Storming {
 
     /// How often slow readers ask in a second: the last ones are done when the storm is over.
     fn asks(&self, time: Duration) -> f64 {
-        self.victims() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64()
+        self.victims().len() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64()
     }
 
-    fn victims(&self) -> u64 {
-        u64::from(self.own - self.survivors)
+    /// The numbers of those that the storm hits.
+    fn victims(&self) -> Range<u32> {
+        self.survivors..self.own
     }
 
     fn is_victim(&self, index: u32) -> bool {
-        (self.survivors..self.own).contains(&index)
+        self.victims().contains(&index)
     }
 
     /// Whether it will never read, and so gets a small receive buffer from the start.
@@ -196,23 +200,33 @@ impl Storming {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }
 
-    /// The slow reader whose turn it is to ask; `None` when all have asked.
-    fn next_to_ask(&mut self, net: &mut Connections) -> Option<ConnId> {
-        let Asking { group, asked, total, place } = &mut self.asking;
-        if *asked == group.len() * SLOW_READER_ASKS {
-            group.clear();
-            *asked = 0;
-            while group.len() < SLOW_READERS_AT_ONCE {
-                let Some((conn, at)) = net.last_live(place.unwrap_or(usize::MAX)) else { break };
-                *place = Some(at);
-                if net.state(conn).is_some_and(|state| (self.survivors..self.own).contains(&state.index)) {
-                    group.push(conn);
+    /// The slow reader whose turn it is to ask. If there is none yet, the turn in which to look again.
+    fn next_to_ask(&mut self, net: &mut Connections) -> std::result::Result<ConnId, Turn> {
+        if self.asking.asked == self.asking.group.len() * SLOW_READER_ASKS {
+            self.asking.asked = 0;
+            self.asking.group.clear();
+            self.asking.complete = false;
+        }
+        for _ in 0..SLOW_READERS_AT_ONCE {
+            if self.asking.complete {
+                break;
+            }
+            let found = net.last_live(self.asking.place.unwrap_or(usize::MAX));
+            if let Some((conn, place)) = found {
+                self.asking.place = Some(place);
+                if net.state(conn).is_some_and(|state| self.is_victim(state.index)) {
+                    self.asking.group.push(conn);
                 }
             }
+            self.asking.complete = found.is_none() || self.asking.group.len() == SLOW_READERS_AT_ONCE;
         }
-        let conn = *group.get(*asked % group.len().max(1))?;
+        let Asking { group, asked, total, complete, .. } = &mut self.asking;
+        if !*complete {
+            return Err(Turn::Again);
+        }
+        let conn = *group.get(*asked % group.len().max(1)).ok_or(Turn::Idle)?;
         (*asked, *total) = (*asked + 1, *total + 1);
-        Some(conn)
+        Ok(conn)
     }
 
     /// How many connections may have been dialed by now.
@@ -265,7 +279,8 @@ impl Dialing {
         let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.is.scenario, Scenario::SlowReaders(_)));
         let pace = self.close_pace(now, slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
-        let (victims, most) = (storm.survivors..storm.own, storm.victims());
+        let victims = storm.victims();
+        let most = victims.len() as u64;
         let closing = storm.closing.get_or_insert_with(|| Closing::new(self.is.options.close, pace));
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
@@ -313,8 +328,10 @@ impl Dialing {
             self.scratch.extend_from_within(..options.payload);
         }
         for _ in 0..ASKS_PER_PASS {
-            let Some(conn) = storm.next_to_ask(net) else { return Ok(Turn::Idle) };
-            ask(net, conn, &self.scratch)?;
+            match storm.next_to_ask(net) {
+                Ok(conn) => ask(net, conn, &self.scratch)?,
+                Err(turn) => return Ok(turn),
+            }
         }
         Ok(Turn::Again)
     }
