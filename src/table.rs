@@ -75,7 +75,10 @@ impl<S: Default> Table<S> {
     /// A slot that nobody had yet, now with a row.
     fn fresh(&mut self) -> Option<u32> {
         let slot = self.used();
-        (slot < self.slots).then(|| self.rows.push(Row::default()))?;
+        if slot == self.slots {
+            return None;
+        }
+        self.rows.push(Row::default());
         Some(slot)
     }
 

@@ -6,7 +6,6 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use c1m::host::Cores;
 use c1m::plan::Ports;
@@ -17,7 +16,7 @@ use c1m::sys::Resource;
 use c1m::token::ConnId;
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, eventually, free_ports};
+use crate::support::{PATIENCE, eventually, free_ports, reset};
 
 /// A server of one shard in this process; stopped and checked when dropped.
 struct Running {
@@ -63,11 +62,6 @@ impl Running {
         server.stop();
         server.join().unwrap().into_iter().sum()
     }
-}
-
-/// Lets the kernel answer a close with an RST.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// Bytes that no other connection and no other length sends.

@@ -2,12 +2,10 @@
 //! dies in the middle.
 
 use std::net::TcpStream;
-use std::time::Duration;
 
 use c1m::sys::Resource;
-use socket2::SockRef;
 
-use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number};
+use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset};
 
 /// Few descriptors, so that a ring's table is small and 3,000 connections need 16 of them.
 const SMALL_TABLES: &str = "ulimit -n 200";
@@ -69,9 +67,7 @@ fn newcomers_wait_for_room_that_is_about_to_be() {
     peers.iter_mut().for_each(echoes);
     server.running.pause();
     let newcomers: Vec<TcpStream> = (0..100).map(|_| connected(server.port)).collect();
-    for gone in peers.drain(..100) {
-        SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();
-    }
+    peers.drain(..100).for_each(reset);
     peers.extend(newcomers);
     server.running.signal(libc::SIGCONT);
     peers.iter_mut().for_each(echoes);

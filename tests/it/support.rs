@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::SockRef;
 use tempfile::TempDir;
 
 /// How long anything may take before a test fails; generous, because machines are shared.
@@ -527,6 +528,11 @@ pub fn connected(port: u16) -> TcpStream {
     let stream = stream.unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// Ends a connection with an RST.
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// Checks that the other end sends back what it gets.
