@@ -219,7 +219,7 @@ impl<S: Default> Net<S> {
         self.leave(conn, why);
         match how {
             How::Reset => self.reset(conn),
-            How::Fin | How::Now => self.dismantle(conn, false),
+            How::Fin | How::Now => self.dismantle(conn),
         }
     }
 
@@ -264,7 +264,8 @@ impl<S: Default> Net<S> {
         if room != Room::Taken {
             self.counters.refused.add(1);
             self.counters.refused_for_memory.add(u64::from(room == Room::Short));
-            self.dismantle(conn, true)?;
+            self.lanes[conn.ring()].ring.reset(conn.token(Operation::Reset))?;
+            self.dismantle(conn)?;
             return Ok(false);
         }
         let row = self.lanes[conn.ring()].table.row_mut(conn.slot());
@@ -294,7 +295,7 @@ impl<S: Default> Net<S> {
             return Ok(());
         }
         self.ended.push_back((conn, Why::NeverOpened(errno)));
-        self.dismantle(conn, false)
+        self.dismantle(conn)
     }
 
     /// The poll fired or was removed: receive, unless something is in the kernel already.
@@ -509,9 +510,8 @@ impl<S: Default> Net<S> {
         }
     }
 
-    /// Queues all that frees a closing slot: its poll, its parked send, its descriptor. With `reset` its peer
-    /// gets an RST.
-    fn dismantle(&mut self, conn: ConnId, reset: bool) -> Result<()> {
+    /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.
+    fn dismantle(&mut self, conn: ConnId) -> Result<()> {
         let Some(row) = self.row(conn) else { return Ok(()) };
         let polling = row.life.dismantle();
         self.forget_kept(conn);
@@ -523,6 +523,6 @@ impl<S: Default> Net<S> {
         if ring.has_parked_send(token) {
             ring.cancel(token, Operation::ParkedSend)?;
         }
-        ring.close(token, reset)
+        ring.close(token)
     }
 }

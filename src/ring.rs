@@ -284,39 +284,32 @@ impl Ring {
         self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
     }
 
-    /// Queues closing the slot's descriptor; with `reset` the peer gets an RST instead of a FIN,
-    /// and no TIME_WAIT is left.
-    pub fn close(&mut self, token: Token, reset: bool) -> Result<()> {
+    /// Queues closing the slot's descriptor. Unless it was reset the peer gets a FIN.
+    pub fn close(&mut self, token: Token) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
-        if !reset && self.habits.closed_slots_linger {
-            // The close alone would send the FIN when the descriptor is freed, which may be late.
-            let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
-                .build()
-                .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
-                .user_data(token.with(Operation::Reset).pack());
-            return self.push(&[end, close]);
-        }
-        if !reset {
+        if !self.habits.closed_slots_linger {
             return self.push(&[close]);
         }
-        self.make_room(2)?;
-        let reset = self.disconnect(token).flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS);
-        self.push(&[reset, close])
+        // The close alone would send the FIN when the descriptor is freed, which may be late.
+        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
+            .build()
+            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Reset).pack());
+        self.push(&[end, close])
     }
 
-    /// Queues a reset of the slot's connection: the peer gets an RST, and whatever waits for the socket
-    /// ends. Its descriptor stays.
+    /// Queues a reset of the slot's connection: the peer gets an RST, no TIME_WAIT is left, and whatever waits
+    /// for the socket ends. Its descriptor stays until it is closed, in the same submission or later: a
+    /// disconnect never waits, so the kernel is done with it before it looks at the next entry.
     pub fn reset(&mut self, token: Token) -> Result<()> {
         self.make_room(1)?;
-        let reset = self.disconnect(token).flags(Flags::SKIP_SUCCESS);
-        self.push(&[reset])
-    }
-
-    /// Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c). There must be
-    /// room for the entry.
-    fn disconnect(&mut self, token: Token) -> io_uring::squeue::Entry {
         let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
-        opcode::Connect::new(Fixed(token.slot), address, len).build().user_data(token.with(Operation::Reset).pack())
+        // Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c).
+        let reset = opcode::Connect::new(Fixed(token.slot), address, len)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Reset).pack());
+        self.push(&[reset])
     }
 
     /// Whether an enter would do anything: something to submit, task work to run, or completions.

@@ -222,7 +222,7 @@ impl<D: Driver> Shard<D> {
             if worked || turn == Turn::Again || bell.take() {
                 continue;
             }
-            if self.net.has_hung_up() || self.net.hung_up_lately() {
+            if self.net.has_hung_up() {
                 thread::sleep(breath);
                 continue;
             }

@@ -79,14 +79,9 @@ impl<S: Default> Net<S> {
         self.hung.fresh = true;
     }
 
-    /// Whether there are any.
-    pub(crate) fn has_hung_up(&self) -> bool {
-        !self.hung.queue.is_empty()
-    }
-
-    /// Whether any came since this was last asked.
-    pub(crate) fn hung_up_lately(&mut self) -> bool {
-        std::mem::take(&mut self.hung.fresh)
+    /// Whether there are any, or were since the shard last asked.
+    pub(crate) fn has_hung_up(&mut self) -> bool {
+        !self.hung.queue.is_empty() || std::mem::take(&mut self.hung.fresh)
     }
 
     /// Dismantles a batch of them, unless it is time to rest.
@@ -102,7 +97,7 @@ impl<S: Default> Net<S> {
             // Of one ring, which is entered once for all of them.
             let Some(conn) = self.hung.queue.front().copied().filter(|conn| conn.ring() == ring) else { break };
             self.hung.queue.pop_front();
-            self.dismantle(conn, false)?;
+            self.dismantle(conn)?;
         }
         self.enter(ring)?;
         let few = self.hung.queue.len() < HANGUPS_FEW;

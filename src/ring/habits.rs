@@ -97,7 +97,7 @@ fn closed_slots_linger() -> Result<bool> {
     ring.put(1, &closed)?;
     drop(closed);
     ring.poll(token(0), false)?;
-    ring.close(token(1), false)?;
+    ring.close(token(1))?;
     ring.enter()?;
     // A pipe that nobody can read any more breaks; Rust programs ignore SIGPIPE.
     Ok(writer.write_all(b"x").is_ok())

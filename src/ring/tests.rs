@@ -135,7 +135,8 @@ fn a_reset_ends_the_poll() {
     let (mut ring, mut peers) = connected(1, TINY);
     ring.poll(token(0), false).unwrap();
     ring.enter().unwrap();
-    ring.close(token(0), true).unwrap();
+    ring.reset(token(0)).unwrap();
+    ring.close(token(0)).unwrap();
     let done = gather(&mut ring, 2);
     assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Ready { armed: false, .. })), "{done:?}");
     assert!(done.iter().any(|one| matches!(one.outcome, Outcome::Closed)), "{done:?}");
@@ -153,7 +154,7 @@ fn what_is_reset_can_be_closed_later() {
     assert!(matches!(done[..], [Completion { outcome: Outcome::Ready { armed: false, .. }, .. }]), "{done:?}");
     let error = peers[0].read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    ring.close(token(0), false).unwrap();
+    ring.close(token(0)).unwrap();
     let done = gather(&mut ring, 1);
     assert!(matches!(done[..], [Completion { outcome: Outcome::Closed, .. }]), "{done:?}");
 }
@@ -164,7 +165,7 @@ fn a_removed_poll_lets_a_close_send_its_fin() {
     ring.poll(token(0), false).unwrap();
     ring.enter().unwrap();
     ring.remove_poll(token(0)).unwrap();
-    ring.close(token(0), false).unwrap();
+    ring.close(token(0)).unwrap();
     gather(&mut ring, 2);
     assert_eq!(peers[0].read(&mut [0]).unwrap(), 0);
 }
@@ -219,7 +220,7 @@ fn a_removed_poll_lets_closed_descriptors_go() {
     ring.put(1, &closed).unwrap();
     drop(closed);
     ring.poll(token(0), false).unwrap();
-    ring.close(token(1), false).unwrap();
+    ring.close(token(1)).unwrap();
     let mut done = Vec::new();
     while !done.iter().any(|one: &Completion| matches!(one.outcome, Outcome::Closed)) {
         done.extend(gather(&mut ring, 1));

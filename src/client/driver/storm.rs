@@ -62,6 +62,14 @@ struct Asking {
     place: Option<usize>,
 }
 
+impl Asking {
+    /// Who of the group is to ask next; `None` when all have asked as often as they will.
+    fn next(&self) -> Option<ConnId> {
+        let left = self.asked < self.group.len() * SLOW_READER_ASKS;
+        left.then(|| self.group[self.asked % self.group.len()])
+    }
+}
+
 impl Storming {
     /// The part of shard `index` of `shards`, which opens `own` connections.
     pub fn new(is: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
@@ -200,9 +208,10 @@ impl Storming {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }
 
-    /// The slow reader whose turn it is to ask. If there is none yet, the turn in which to look again.
-    fn next_to_ask(&mut self, net: &mut Connections) -> std::result::Result<ConnId, Turn> {
-        if self.asking.asked == self.asking.group.len() * SLOW_READER_ASKS {
+    /// Looks for the next group of slow readers once all of the last have asked. If none is to ask in this pass,
+    /// the turn in which to look again.
+    fn find_group(&mut self, net: &mut Connections) -> Option<Turn> {
+        if self.asking.next().is_none() {
             self.asking.asked = 0;
             self.asking.group.clear();
             self.asking.complete = false;
@@ -220,13 +229,10 @@ impl Storming {
             }
             self.asking.complete = found.is_none() || self.asking.group.len() == SLOW_READERS_AT_ONCE;
         }
-        let Asking { group, asked, total, complete, .. } = &mut self.asking;
-        if !*complete {
-            return Err(Turn::Again);
+        match self.asking.complete {
+            false => Some(Turn::Again),
+            true => self.asking.group.is_empty().then_some(Turn::Idle),
         }
-        let conn = *group.get(*asked % group.len().max(1)).ok_or(Turn::Idle)?;
-        (*asked, *total) = (*asked + 1, *total + 1);
-        Ok(conn)
     }
 
     /// How many connections may have been dialed by now.
@@ -322,16 +328,19 @@ impl Dialing {
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Turn::At(due));
         }
+        if let Some(turn) = storm.find_group(net) {
+            return Ok(turn);
+        }
         let options = &self.is.options;
         compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
         while self.scratch.len() + options.payload <= BUFFER_BYTES {
             self.scratch.extend_from_within(..options.payload);
         }
         for _ in 0..ASKS_PER_PASS {
-            match storm.next_to_ask(net) {
-                Ok(conn) => ask(net, conn, &self.scratch)?,
-                Err(turn) => return Ok(turn),
-            }
+            let Some(conn) = storm.asking.next() else { break };
+            storm.asking.asked += 1;
+            storm.asking.total += 1;
+            ask(net, conn, &self.scratch)?;
         }
         Ok(Turn::Again)
     }
