@@ -2,8 +2,8 @@
 //! completions into calls of a `Driver`. Knows no role and no protocol.
 //!
 //! The pump enters every ring that has work, hands its completions on, asks the driver for its
-//! turn, and sleeps on the doorbell when there is nothing to do. It gives way to glommio's other
-//! tasks as often as they ask for it, and every `YIELD_EVERY` at least.
+//! turn, and sleeps on the doorbell when there is nothing to do: for a moment by itself, and then in
+//! glommio. Glommio's other tasks have a turn every `GLOMMIO_EVERY` while it works.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use crate::net::{How, Net, NetPlan, Room, Why};
 use crate::ring::{Completion, Outcome};
 use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
-use crate::sys::Doorbell;
+use crate::sys::{self, Doorbell};
 use crate::token::{ConnId, Token};
 
 #[cfg(test)]
@@ -41,8 +41,9 @@ const YIELD_EVERY: Duration = Duration::from_micros(100);
 const YIELD_EVERY_IN_SILENCE: Duration = Duration::from_micros(300);
 
 /// How long the pump runs at most before glommio's other tasks have a turn: the one that hears the
-/// doorbell while the pump sleeps, and nobody's otherwise. Each turn costs system calls of glommio's.
-const GLOMMIO_EVERY: Duration = Duration::from_millis(10);
+/// doorbell in a long sleep, and nobody's otherwise. Each turn costs system calls of glommio's, and a message
+/// that comes meanwhile waits for them.
+const GLOMMIO_EVERY: Duration = Duration::from_millis(100);
 
 /// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
@@ -50,6 +51,10 @@ const LONGEST_SPIN: Duration = Duration::from_micros(50);
 /// No sleep is shorter: setting a timer and waking up would take longer, and a timer that has expired by
 /// then lets nobody else run.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
+
+/// The longest sleep on the doorbell itself. Only then does glommio wait for it, whose wait costs calls of two
+/// rings more and a membarrier(2), which interrupts this process's other cores (`heavy` in its sys/uring.rs).
+const LONGEST_DOZE: Duration = Duration::from_millis(1);
 
 /// Short sleeps in a row after which looking is tried (again).
 const SHORT_SLEEPS: u32 = 8;
@@ -147,6 +152,7 @@ where
         .ring_depth(GLOMMIO_RING_DEPTH)
         .preempt_timer(GLOMMIO_PREEMPTION)
         .spawn(move || async move {
+            sys::sleep_precisely();
             let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
             Shard::new(net, driver).pump(&remote).await.map(finish)
@@ -223,7 +229,8 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if self.net.has_hung_up() {
-                thread::sleep(breath);
+                // Half as long again as others wait for it while it works: what mass closes were measured with.
+                thread::sleep(breath + breath / 2);
                 continue;
             }
             let due = self.wake_at(turn);
@@ -241,12 +248,14 @@ impl<D: Driver> Shard<D> {
                 if let Some(began) = began.take() {
                     remote.rounds().count(slept.duration_since(began));
                 }
-                bell.wait(due).await;
+                if !remote.doorbell.rings_within(doze(due, slept)) && due.is_none_or(|due| due > Instant::now()) {
+                    bell.wait(due).await;
+                    glommio_ran = Instant::now();
+                }
                 if bell.broken.get() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
                 self.yielded = Instant::now();
-                glommio_ran = self.yielded;
                 spin.learn(self.yielded.duration_since(slept));
             }
             self.net.wake_on_completion(false);
@@ -465,8 +474,14 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-/// Looking for work a little longer before sleeping, where that pays: a wake-up costs about 14 us,
-/// so pauses shorter than `LONGEST_SPIN` are better looked through. When the peer shares our core
+/// How long to sleep on the doorbell itself.
+fn doze(due: Option<Instant>, now: Instant) -> Duration {
+    due.map_or(LONGEST_DOZE, |due| due.saturating_duration_since(now).min(LONGEST_DOZE))
+}
+
+/// Looking for work a little longer before sleeping, where that pays: a wake-up costs about 18 us
+/// (an echo takes 46 us with one at each end, 10 without), so pauses shorter than `LONGEST_SPIN` are better
+/// looked through. When the peer shares our core
 /// nothing can come while we look; each look in vain halves the next, down to none.
 #[derive(Default)]
 struct Spin {
