@@ -2,20 +2,16 @@
 //! completions into calls of a `Driver`. Knows no role and no protocol.
 //!
 //! The pump enters every ring that has work, hands its completions on, asks the driver for its
-//! turn, and sleeps on the doorbell when there is nothing to do: for a moment by itself, and then in
-//! glommio. Glommio's other tasks have a turn every `GLOMMIO_EVERY` while it works.
+//! turn, and waits when there is nothing to do (`shard/sleep.rs`). Glommio's other tasks have a turn
+//! every `GLOMMIO_EVERY` while it works.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::future;
-use glommio::{LocalExecutorBuilder, Placement, timer::Timer};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{
@@ -27,14 +23,15 @@ use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
 use crate::token::{ConnId, Token};
+use sleep::{Bell, Slept, Spin};
 
+mod sleep;
 #[cfg(test)]
 mod tests;
 
-/// How long the pump runs at most before it lets others run: glommio its other tasks, and the kernel
-/// other threads on this core. A thread that never sleeps keeps its core until a clock tick, 4 ms
-/// where CONFIG_HZ is 250. In a storm a client and a server on one core are two such threads, and
-/// each echo would wait for a tick at either end.
+/// How long the pump runs at most before it lets other threads of this core run. A thread that never
+/// sleeps keeps its core until a clock tick, 4 ms where CONFIG_HZ is 250. In a storm a client and a server
+/// on one core are two such threads, and each echo would wait for a tick at either end.
 const YIELD_EVERY: Duration = Duration::from_micros(100);
 
 /// The same while nobody talks, and turns may be longer for being fewer.
@@ -45,22 +42,9 @@ const YIELD_EVERY_IN_SILENCE: Duration = Duration::from_micros(300);
 /// that comes meanwhile waits for them.
 const GLOMMIO_EVERY: Duration = Duration::from_millis(100);
 
-/// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
-const LONGEST_SPIN: Duration = Duration::from_micros(50);
-
 /// No sleep is shorter: setting a timer and waking up would take longer, and a timer that has expired by
 /// then lets nobody else run.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
-
-/// The longest sleep on the doorbell itself. Only then does glommio wait for it, whose wait costs calls of two
-/// rings more and a membarrier(2), which interrupts this process's other cores (`heavy` in its sys/uring.rs).
-const LONGEST_DOZE: Duration = Duration::from_millis(1);
-
-/// Short sleeps in a row after which looking is tried (again).
-const SHORT_SLEEPS: u32 = 8;
-
-/// A look shorter than this is none.
-const SHORTEST_SPIN: Duration = Duration::from_micros(2);
 
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,8 +192,6 @@ impl<D: Driver> Shard<D> {
             if let Some(began) = began.replace(now) {
                 remote.rounds().count(now.duration_since(began));
             }
-            // Each of those that a storm resets would wake us by itself, and a wake-up by the doorbell costs
-            // as much as closing three of them: while there are any the pump naps as long, whatever comes.
             let talking = self.net.is_talking(now);
             let breath = if talking { YIELD_EVERY } else { YIELD_EVERY_IN_SILENCE };
             let worked = self.pass(now, talking)?;
@@ -229,7 +211,8 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if self.net.has_hung_up() {
-                // Half as long again as others wait for it while it works: what mass closes were measured with.
+                // Each of those that a storm resets would wake us by itself, and a wake-up by the doorbell costs
+                // as much as closing three of them: while there are any the pump naps, whatever comes.
                 thread::sleep(breath + breath / 2);
                 continue;
             }
@@ -248,11 +231,10 @@ impl<D: Driver> Shard<D> {
                 if let Some(began) = began.take() {
                     remote.rounds().count(slept.duration_since(began));
                 }
-                if !remote.doorbell.rings_within(doze(due, slept)) && due.is_none_or(|due| due > Instant::now()) {
-                    bell.wait(due).await;
+                if bell.wait(due).await == Slept::InGlommio {
                     glommio_ran = Instant::now();
                 }
-                if bell.broken.get() {
+                if bell.is_broken() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
                 self.yielded = Instant::now();
@@ -471,117 +453,5 @@ impl<D: Driver> Shard<D> {
             self.driver.ended(&mut self.net, conn, why)?;
         }
         Ok(())
-    }
-}
-
-/// How long to sleep on the doorbell itself.
-fn doze(due: Option<Instant>, now: Instant) -> Duration {
-    due.map_or(LONGEST_DOZE, |due| due.saturating_duration_since(now).min(LONGEST_DOZE))
-}
-
-/// Looking for work a little longer before sleeping, where that pays: a wake-up costs about 18 us
-/// (an echo takes 46 us with one at each end, 10 without), so pauses shorter than `LONGEST_SPIN` are better
-/// looked through. When the peer shares our core
-/// nothing can come while we look; each look in vain halves the next, down to none.
-#[derive(Default)]
-struct Spin {
-    /// How long to look.
-    look: Duration,
-    /// Short sleeps in a row.
-    short: u32,
-}
-
-impl Spin {
-    /// Looks for at most as long as seems worth it, and not after `due`. Tells whether work came.
-    fn until(&mut self, due: Option<Instant>, mut work: impl FnMut() -> bool) -> bool {
-        if self.look.is_zero() {
-            return false;
-        }
-        let end = Instant::now() + self.look;
-        loop {
-            let now = Instant::now();
-            if due.is_some_and(|due| due <= now) {
-                return false;
-            }
-            if now >= end {
-                break;
-            }
-            if work() {
-                self.look = (self.look * 2).min(LONGEST_SPIN);
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        self.look /= 2;
-        if self.look < SHORTEST_SPIN {
-            self.look = Duration::ZERO;
-        }
-        false
-    }
-
-    /// Learns from a sleep: several short ones in a row should have been looks.
-    fn learn(&mut self, slept: Duration) {
-        self.short = if slept < LONGEST_SPIN { self.short + 1 } else { 0 };
-        if self.look.is_zero() && self.short >= SHORT_SLEEPS {
-            (self.look, self.short) = (LONGEST_SPIN, 0);
-        }
-    }
-}
-
-/// The shard's end of a doorbell: a task reads the eventfd and wakes the pump.
-struct Bell {
-    rung: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
-    broken: Cell<bool>,
-}
-
-impl Bell {
-    fn listen(doorbell: &Doorbell) -> Result<Rc<Bell>> {
-        let file = doorbell.listen()?;
-        let bell = Rc::new(Bell { rung: Cell::new(false), waiting: RefCell::new(None), broken: Cell::new(false) });
-        let ours = bell.clone();
-        glommio::spawn_local(async move {
-            while file.read_at(0, 8).await.is_ok() {
-                ours.rung.set(true);
-                ours.wake();
-            }
-            // Whoever cannot be woken any more must not go to sleep.
-            ours.broken.set(true);
-            ours.wake();
-        })
-        .detach();
-        Ok(bell)
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waiting.take() {
-            waker.wake();
-        }
-    }
-
-    /// Whether it rang since it was last asked.
-    fn take(&self) -> bool {
-        self.rung.replace(false)
-    }
-
-    /// Waits until it rings, or until an instant.
-    async fn wait(&self, until: Option<Instant>) {
-        let rung = poll_fn(|context| {
-            if self.take() || self.broken.get() {
-                return Poll::Ready(());
-            }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        });
-        match until {
-            None => rung.await,
-            Some(until) => {
-                let pause = until.saturating_duration_since(Instant::now());
-                future::or(rung, async {
-                    Timer::new(pause).await;
-                })
-                .await;
-            }
-        }
     }
 }
