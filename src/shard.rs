@@ -23,19 +23,17 @@ use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
 use crate::token::{ConnId, Token};
+use share::Share;
 use sleep::{Bell, Slept, Spin};
 
+mod share;
 mod sleep;
 #[cfg(test)]
 mod tests;
 
-/// How long the pump runs at most before it lets other threads of this core run. A thread that never
-/// sleeps keeps its core until a clock tick, 4 ms where CONFIG_HZ is 250. In a storm a client and a server
-/// on one core are two such threads, and each echo would wait for a tick at either end.
-const YIELD_EVERY: Duration = Duration::from_micros(100);
-
-/// The same while nobody talks, and turns may be longer for being fewer.
-const YIELD_EVERY_IN_SILENCE: Duration = Duration::from_micros(300);
+/// How long the pump naps in a storm of resets, whatever comes, while others talk, and while nobody does.
+const NAP: Duration = Duration::from_micros(150);
+const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
 /// How long the pump runs at most before glommio's other tasks have a turn: the one that hears the
 /// doorbell in a long sleep, and nobody's otherwise. Each turn costs system calls of glommio's, and a message
@@ -173,19 +171,18 @@ struct Shard<D: Driver> {
     batch: Vec<Completion>,
     /// Sends that are done, kept for its memory.
     sent: Vec<Token>,
-    /// When others last had a chance to run on this core.
-    yielded: Instant,
+    share: Share,
 }
 
 impl<D: Driver> Shard<D> {
     fn new(net: Net<D::State>, driver: D) -> Shard<D> {
-        Shard { net, driver, batch: Vec::new(), sent: Vec::new(), yielded: Instant::now() }
+        Shard { net, driver, batch: Vec::new(), sent: Vec::new(), share: Share::new() }
     }
 
     async fn pump(mut self, remote: &Remote) -> Result<D> {
         let bell = Bell::listen(&remote.doorbell)?;
         let mut spin = Spin::default();
-        let mut glommio_ran = self.yielded;
+        let mut glommio_ran = Instant::now();
         let mut began: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -193,7 +190,7 @@ impl<D: Driver> Shard<D> {
                 remote.rounds().count(now.duration_since(began));
             }
             let talking = self.net.is_talking(now);
-            let breath = if talking { YIELD_EVERY } else { YIELD_EVERY_IN_SILENCE };
+            self.share.set_turn(talking, self.net.has_hung_up());
             let worked = self.pass(now, talking)?;
             // Here, where the kernel has all that the shard wants: what the driver asks for in its
             // turn is not to wait until the others have had theirs.
@@ -201,7 +198,7 @@ impl<D: Driver> Shard<D> {
                 future::yield_now().await;
                 glommio_ran = Instant::now();
             }
-            let now = self.give_way(breath);
+            let now = self.share.give_way();
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
             if turn == Turn::Done {
@@ -210,10 +207,10 @@ impl<D: Driver> Shard<D> {
             if worked || turn == Turn::Again || bell.take() {
                 continue;
             }
-            if self.net.has_hung_up() {
+            if self.net.take_hung_up() {
                 // Each of those that a storm resets would wake us by itself, and a wake-up by the doorbell costs
                 // as much as closing three of them: while there are any the pump naps, whatever comes.
-                thread::sleep(breath + breath / 2);
+                thread::sleep(if talking { NAP } else { NAP_IN_SILENCE });
                 continue;
             }
             let due = self.wake_at(turn);
@@ -221,7 +218,7 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if due.is_some_and(|due| due <= Instant::now() + SHORTEST_SLEEP) {
-                self.give_way(Duration::ZERO);
+                self.share.give_way_now();
                 continue;
             }
             self.net.wake_on_completion(true);
@@ -237,22 +234,12 @@ impl<D: Driver> Shard<D> {
                 if bell.is_broken() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
-                self.yielded = Instant::now();
-                spin.learn(self.yielded.duration_since(slept));
+                let woke = Instant::now();
+                self.share.slept(woke);
+                spin.learn(woke.duration_since(slept));
             }
             self.net.wake_on_completion(false);
         }
-    }
-
-    /// Lets others run on this core if they had no chance for so long. Returns the time after that.
-    fn give_way(&mut self, every: Duration) -> Instant {
-        let now = Instant::now();
-        if now.duration_since(self.yielded) < every {
-            return now;
-        }
-        thread::yield_now();
-        self.yielded = Instant::now();
-        self.yielded
     }
 
     /// When to wake although nothing happened.
@@ -289,7 +276,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
             if talking {
-                self.give_way(YIELD_EVERY);
+                self.share.give_way();
             }
         }
         while let Some((conn, room)) = self.net.next_at_door(now) {

@@ -79,9 +79,14 @@ impl<S: Default> Net<S> {
         self.hung.fresh = true;
     }
 
-    /// Whether there are any, or were since the shard last asked.
-    pub(crate) fn has_hung_up(&mut self) -> bool {
-        !self.hung.queue.is_empty() || std::mem::take(&mut self.hung.fresh)
+    /// Whether there are any.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        !self.hung.queue.is_empty()
+    }
+
+    /// Whether there are any, or were since this was last asked.
+    pub(crate) fn take_hung_up(&mut self) -> bool {
+        self.has_hung_up() || std::mem::take(&mut self.hung.fresh)
     }
 
     /// Dismantles a batch of them, unless it is time to rest.

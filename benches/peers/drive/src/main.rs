@@ -105,7 +105,7 @@ impl Effort {
             ramp_connections: 18_000,
             active: vec![100, 10_000],
             offered: vec![100, 10_000, 100_000],
-            lasting: Duration::from_secs(4),
+            lasting: Duration::from_secs(2),
             guest: (512, 150_000),
         }
     }
