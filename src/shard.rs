@@ -2,12 +2,11 @@
 //! completions into calls of a `Driver`. Knows no role and no protocol.
 //!
 //! The pump enters every ring that has work, hands its completions on, asks the driver for its
-//! turn, and waits when there is nothing to do (`shard/sleep.rs`). Glommio's other tasks have a turn
-//! every `GLOMMIO_EVERY` while it works.
+//! turn, and waits when there is nothing to do (`shard/sleep.rs`). While it works other threads of its core
+//! have their turns (`shard/share.rs`), and glommio's other tasks one every `GLOMMIO_EVERY`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::future;
@@ -30,10 +29,6 @@ mod share;
 mod sleep;
 #[cfg(test)]
 mod tests;
-
-/// How long the pump naps in a storm of resets, whatever comes, while others talk, and while nobody does.
-const NAP: Duration = Duration::from_micros(150);
-const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
 /// How long the pump runs at most before glommio's other tasks have a turn: the one that hears the
 /// doorbell in a long sleep, and nobody's otherwise. Each turn costs system calls of glommio's, and a message
@@ -171,6 +166,7 @@ struct Shard<D: Driver> {
     batch: Vec<Completion>,
     /// Sends that are done, kept for its memory.
     sent: Vec<Token>,
+    /// When it lets others run on its core.
     share: Share,
 }
 
@@ -208,9 +204,7 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if self.net.take_hung_up() {
-                // Each of those that a storm resets would wake us by itself, and a wake-up by the doorbell costs
-                // as much as closing three of them: while there are any the pump naps, whatever comes.
-                thread::sleep(if talking { NAP } else { NAP_IN_SILENCE });
+                sleep::nap(talking);
                 continue;
             }
             let due = self.wake_at(turn);

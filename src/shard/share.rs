@@ -27,13 +27,13 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub fn new() -> Share {
+    pub(super) fn new() -> Share {
         Share { since: Instant::now(), turn: TURN, wanted: false }
     }
 
     /// Sets how long turns are now. In a storm of resets they are whole ones, wanted or not: whoever resets
     /// keeps the core for as long when it has it, and an echo must fit in between.
-    pub fn set_turn(&mut self, talking: bool, storm: bool) {
+    pub(super) fn set_turn(&mut self, talking: bool, storm: bool) {
         self.turn = match (talking, self.wanted && !storm) {
             (false, _) => TURN_IN_SILENCE,
             (true, false) => TURN,
@@ -42,13 +42,13 @@ impl Share {
     }
 
     /// Lets others run on this core if they had no chance for a turn. Returns the time after that.
-    pub fn give_way(&mut self) -> Instant {
+    pub(super) fn give_way(&mut self) -> Instant {
         let now = Instant::now();
         if now.duration_since(self.since) < self.turn { now } else { self.give_way_at(now) }
     }
 
     /// Lets others run on this core, whenever they had a chance.
-    pub fn give_way_now(&mut self) {
+    pub(super) fn give_way_now(&mut self) {
         self.give_way_at(Instant::now());
     }
 
@@ -60,7 +60,7 @@ impl Share {
     }
 
     /// The shard slept until now.
-    pub fn slept(&mut self, until: Instant) {
+    pub(super) fn slept(&mut self, until: Instant) {
         self.since = until;
     }
 }
