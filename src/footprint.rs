@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{ShardPlan, largest};
+use crate::plan::{Park, ShardPlan, largest};
 
 /// Bytes of a page on the machines we run on.
 const PAGE: f64 = 4096.0;
@@ -116,10 +116,11 @@ const TCP_V6: Part = Part { name: "TCPv6", measured: [cache(2496, 13, 8), cache(
 
 /// What both families have.
 const COMMON: [Part; 7] = [
+    // First, as behind a filter there is none.
+    Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP },
     Part { name: "sock_inode_cache", reclaimable: true, measured: [cache(832, 19, 4), cache(832, 19, 4)], ..TCP },
     Part { name: "filp", measured: [cache(256, 16, 1), cache(192, 21, 1)], ..TCP },
     Part { name: "dentry", reclaimable: true, measured: [cache(192, 21, 1), cache(192, 21, 1)], ..TCP },
-    Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP },
     Part {
         name: "kmalloc-32",
         accounted: false,
@@ -205,13 +206,17 @@ impl PerEnd {
 
 impl Kernel {
     /// What one end of a connection takes.
-    pub fn per_end(&self, end: End, family: Family) -> PerEnd {
+    pub fn per_end(&self, end: End, family: Family, park: Park) -> PerEnd {
         let socket = match family {
             Family::V4 => TCP,
             Family::V6 => TCP_V6,
         };
         let mut all = self.sum(&[socket]);
-        let by_process = self.sum(&COMMON);
+        let parts: &[Part] = match park {
+            Park::Poll => &COMMON,
+            Park::Filter => &COMMON[1..],
+        };
+        let by_process = self.sum(parts);
         // The socket of an accepted connection is made in a softirq, on nobody's account.
         let server = end == End::Server;
         let v1 = if server { 0.0 } else { all.charged_v1 };
@@ -355,6 +360,8 @@ pub struct Load {
     pub family: Family,
     /// The server, if it is here.
     pub server: Option<Process>,
+    /// How its connections wait. A client's wait in polls.
+    pub park: Park,
     /// The client, if it is here.
     pub client: Option<Process>,
     /// Ports that the client's host chooses from (`Host::ephemeral_ports`).
@@ -382,12 +389,12 @@ pub struct Footprint {
 impl Load {
     /// What `connections` take.
     pub fn of(&self, kernel: &Kernel, connections: u64, by: By) -> Footprint {
-        let ends = [(End::Server, self.server), (End::Client, self.client)];
-        let source = kernel.per_end(End::Server, self.family).source;
+        let ends = [(End::Server, self.server, self.park), (End::Client, self.client, Park::Poll)];
+        let source = kernel.per_end(End::Server, self.family, self.park).source;
         let mut sum = Footprint { total: 0.0, hidden: 0.0, fixed: 0.0, per_connection: 0.0, source };
-        for (end, process) in ends {
+        for (end, process, park) in ends {
             let Some(process) = process else { continue };
-            let each = kernel.per_end(end, self.family);
+            let each = kernel.per_end(end, self.family, park);
             sum.per_connection += each.counted(by);
             sum.hidden += each.hidden * connections as f64;
             sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
@@ -424,7 +431,14 @@ mod tests {
     }
 
     fn load(process: Process) -> Load {
-        Load { family: Family::V4, server: Some(process), client: Some(process), ephemeral: 28_232, targets: 100 }
+        Load {
+            family: Family::V4,
+            server: Some(process),
+            park: Park::Poll,
+            client: Some(process),
+            ephemeral: 28_232,
+            targets: 100,
+        }
     }
 
     /// Asserts that a prediction is within a share of what was measured.
@@ -435,7 +449,7 @@ mod tests {
     /// Growth of slab pages in bytes per connection, both ends, as measured; without ports.
     #[test]
     fn slab_growth_is_what_was_measured() {
-        let both = |kernel: &Kernel, family| 2.0 * kernel.per_end(End::Server, family).host;
+        let both = |kernel: &Kernel, family| 2.0 * kernel.per_end(End::Server, family, Park::Poll).host;
         near(both(&kernel((6, 18), true), Family::V4), 8334.8 - 3.6, 0.005);
         near(both(&kernel((6, 1), false), Family::V4), 8043.5 - 26.1 - 52.8, 0.01);
         near(both(&kernel((6, 1), true), Family::V4), 8154.0 - 26.9 - 53.7, 0.01);
@@ -446,7 +460,7 @@ mod tests {
     /// memory.stat), without ports.
     #[test]
     fn charges_are_what_was_measured() {
-        let charged = |version, end, family, by| kernel(version, true).per_end(end, family).counted(by);
+        let charged = |version, end, family, by| kernel(version, true).per_end(end, family, Park::Poll).counted(by);
         let (v1, v2) = (By::Cgroup(Hierarchy::V1), By::Cgroup(Hierarchy::V2));
         near(charged((6, 18), End::Server, Family::V4, v1), 1504.1, 0.001);
         near(charged((6, 18), End::Client, Family::V4, v1), 3923.4 - 38.3, 0.002);
@@ -467,7 +481,7 @@ mod tests {
     fn a_cache_that_does_not_exist_takes_nothing() {
         let mut without = kernel((6, 18), true);
         without.caches.insert("lsm_inode_cache".to_owned(), None);
-        let each = |kernel: &Kernel| kernel.per_end(End::Client, Family::V4);
+        let each = |kernel: &Kernel| kernel.per_end(End::Client, Family::V4, Park::Poll);
         assert_eq!(each(&without).host + 32.0, each(&kernel((6, 18), true)).host);
         assert_eq!(each(&without).source, Source::Table((6, 18)));
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
-use crate::sys::{Limit, Resource};
+use crate::sys::{Filter, Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
@@ -57,6 +57,14 @@ impl Host {
     /// The host this process runs on.
     pub fn here() -> Host {
         Host { root: PathBuf::from("/") }
+    }
+
+    /// Whether this process may filter sockets, on a kernel that can. Of a host elsewhere that is not known.
+    pub fn filters(&self) -> std::result::Result<(), Errno> {
+        if self.root != Path::new("/") {
+            return Err(Errno::ENOSYS);
+        }
+        Filter::probe().map_err(|error| Errno::of(&error))
     }
 
     /// A host whose files lie below `root`.

@@ -19,6 +19,16 @@
 //!                                                        parked send (slow reader)
 //! ```
 //!
+//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter runs before what it
+//! tells of can be received, so two things may go wrong, and each has its remedy:
+//!
+//! ```text
+//!   filter ─ told ─▶ receiving ─ nothing ─▶ polled, as what it told of is still on its way
+//!   filter ─ not armed ─ queued ─ armed     once more a receive, after a pause longer than any segment takes
+//! ```
+//!
+//! So whoever was armed is unsure for a while: it is looked at twice, and the second time it receives.
+//!
 //! A slot is released only when no operation of its tenant is left in the kernel, so a completion of
 //! an earlier tenant cannot exist; should one come all the same, its generation gives it away.
 
@@ -44,10 +54,10 @@ pub enum Next {
     Receive,
     /// Receive what the last receive left, after others had their turn.
     Wait,
-    /// Wait in a poll.
+    /// Wait in a poll, or behind the filter.
     Park,
-    /// Wait in a new poll: the one before was removed for that.
-    ParkAnew,
+    /// Wait in a poll in any case: the one before was removed for that, or the filter does not do.
+    Poll,
     /// Send what was kept for it.
     SendKept,
     /// Close it in order, as was wished while it was busy.
@@ -109,6 +119,14 @@ impl Flags {
     const SERVED: Flags = Flags(1 << 10);
     /// It waits for its turn to receive.
     const WAITING: Flags = Flags(1 << 11);
+    /// A filter watches it, and will tell what comes.
+    const WATCHED: Flags = Flags(1 << 12);
+    /// The filter told of something that has not been received yet.
+    const TOLD: Flags = Flags(1 << 13);
+    /// Something may have come as the filter began to watch, and have been missed.
+    const UNSURE: Flags = Flags(1 << 14);
+    /// It was looked at since then.
+    const LOOKED_AT: Flags = Flags(1 << 15);
 
     const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -211,6 +229,21 @@ impl Life {
         self.flags.set(Flags::BUSY);
     }
 
+    /// The receive brought bytes: what the filter told of, unless it told again since that began.
+    pub fn received(&mut self) {
+        if !self.flags.any(Flags::READABLE) {
+            self.flags.clear(Flags::TOLD);
+        }
+    }
+
+    /// The receive brought nothing. What the filter told of before it began is still on its way.
+    pub fn empty(&mut self) -> Next {
+        if self.flags.any(Flags::TOLD) && !self.flags.any(Flags::READABLE) {
+            self.unwatch();
+        }
+        self.unbusy()
+    }
+
     /// The receive left some bytes in the socket.
     pub fn more(&mut self) {
         self.flags.set(Flags::READABLE.or(Flags::SERVED));
@@ -252,15 +285,18 @@ impl Life {
             Phase::Live if self.flags.any(Flags::DEAF.or(Flags::WAITING)) => Next::Rest,
             Phase::Live if self.flags.any(Flags::SERVED) => Next::Wait,
             Phase::Live if self.flags.any(Flags::READABLE) => Next::Receive,
-            Phase::Live if !self.flags.any(Flags::POLLING) => Next::Park,
+            Phase::Live if self.flags.any(Flags::POLLING.or(Flags::WATCHED)) => Next::Rest,
+            Phase::Live if self.flags.any(Flags::TOLD) => Next::Poll,
+            Phase::Live => Next::Park,
             _ => Next::Rest,
         }
     }
 
     // ---- the poll -----------------------------------------------------------------------------
 
-    /// A poll goes to the kernel.
+    /// A poll goes to the kernel, and finds all that is there.
     pub fn park(&mut self, lasting: bool) {
+        self.flags.clear(Flags::TOLD);
         self.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
     }
 
@@ -273,7 +309,7 @@ impl Life {
         }
         if anew {
             // The next poll tells whether there is something to receive.
-            return Next::ParkAnew;
+            return Next::Poll;
         }
         self.flags.set(Flags::READABLE);
         self.next()
@@ -302,6 +338,57 @@ impl Life {
         unwanted && self.flags.any(Flags::POLLING)
     }
 
+    // ---- the filter ---------------------------------------------------------------------------
+
+    /// The filter watches from now on. What is there already has to be received.
+    pub fn watch(&mut self) -> Next {
+        self.flags.set(Flags::WATCHED.or(Flags::UNSURE).or(Flags::READABLE));
+        self.flags.clear(Flags::LOOKED_AT);
+        self.next()
+    }
+
+    /// Whether a filter watches it.
+    pub fn is_watched(self) -> bool {
+        self.phase == Phase::Live && self.flags.any(Flags::WATCHED)
+    }
+
+    /// The filter tells that something comes, and watches for the next.
+    pub fn told(&mut self) -> Next {
+        self.flags.set(Flags::TOLD);
+        self.watch()
+    }
+
+    /// The filter tells of a RST. Whether TCP takes it tells a poll.
+    pub fn told_of_reset(&mut self) -> Next {
+        self.unwatch();
+        if self.flags.any(Flags::POLLING) { Next::Rest } else { Next::Poll }
+    }
+
+    fn unwatch(&mut self) {
+        self.flags.clear(Flags::WATCHED.or(Flags::UNSURE).or(Flags::LOOKED_AT));
+    }
+
+    /// Whether something may have been missed of it.
+    pub fn is_unsure(self) -> bool {
+        self.is_watched() && self.flags.any(Flags::UNSURE)
+    }
+
+    /// One that is unsure is looked at, a while after the look before.
+    pub fn look(&mut self) -> Next {
+        if !self.flags.any(Flags::LOOKED_AT) {
+            self.flags.set(Flags::LOOKED_AT);
+            return Next::Rest;
+        }
+        self.flags.clear(Flags::UNSURE.or(Flags::LOOKED_AT));
+        self.try_it()
+    }
+
+    /// Has a watched one receive although nothing was told: it may have died without a segment.
+    pub fn try_it(&mut self) -> Next {
+        self.flags.set(Flags::READABLE);
+        self.next()
+    }
+
     // ---- the end ------------------------------------------------------------------------------
 
     /// Whether it is closed at once, if it stands at all. In order that is not possible while
@@ -320,15 +407,17 @@ impl Life {
         debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
         self.poll_left(armed);
         self.phase = Phase::Closing;
-        self.flags.clear(Flags::KEPT);
+        self.unwatch();
+        self.flags.clear(Flags::KEPT.or(Flags::TOLD));
         self.flags.set(Flags::HUNG_UP);
     }
 
     /// Its descriptor is being closed. Returns whether its poll must be removed for that.
     pub fn dismantle(&mut self) -> bool {
         self.phase = Phase::Closing;
+        self.unwatch();
         self.flags.set(Flags::FINISHING);
-        self.flags.clear(Flags::KEPT.or(Flags::HUNG_UP));
+        self.flags.clear(Flags::KEPT.or(Flags::TOLD).or(Flags::HUNG_UP));
         self.flags.any(Flags::POLLING)
     }
 

@@ -74,6 +74,31 @@ pub const BUSY_WINDOW: Duration = Duration::from_secs(4);
 /// Services' own sends (pushes) and closes carried out in one pass of a shard.
 pub const PUSHES_PER_PASS: usize = 256;
 
+/// Calls that a shard hears in one pass. Each may have a message, and with 10,000 of them fewer at a time are faster:
+/// their sockets are still in the core's cache when they are answered. With 64 a hundred are slower.
+pub const CALLS_PER_PASS: usize = 128;
+
+/// How long a segment takes at most from the filter to its socket, both in one softirq: microseconds. A pause of this
+/// length lies between two looks at a connection that may have missed one.
+pub const SEGMENT_TIME: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
+
+/// Rows looked at in one step for connections that may have missed something, the connections that then receive, and
+/// the time from step to step: two million rows a second, 1 % of a core.
+pub const ROWS_PER_STEP: usize = 2_048;
+/// See `ROWS_PER_STEP`.
+pub const LOOKS_PER_STEP: usize = 64;
+/// See `ROWS_PER_STEP`.
+pub const STEP: Duration = Duration::from_millis(1);
+
+/// Within so long each connection behind a filter receives once although nothing was announced: the kernel may have
+/// given it up, without a segment, for silence of its peer. With keepalives it is their time.
+pub const TRIED_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 600 });
+
+/// Steps in which all are tried, and the shortest time from one to the next.
+pub const TRIALS: u32 = 600;
+/// See `TRIALS`.
+pub const SHORTEST_TRIAL: Duration = Duration::from_millis(10);
+
 /// Connects a client shard starts in one pass. Latency counts from the submission, and the ones
 /// queued together wait for each other: a small batch keeps that share below 1 ms.
 pub const DIALS_PER_PASS: usize = 16;

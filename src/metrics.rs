@@ -32,7 +32,7 @@ type Label = (&'static str, &'static str);
 type Read = fn(&Snapshot) -> u64;
 
 /// Everything that is shown of a shard's counters.
-const SHOWN: [Shown; 13] = [
+const SHOWN: [Shown; 14] = [
     Shown {
         name: "c1m_connections",
         help: "Connections that stand.",
@@ -119,6 +119,12 @@ const SHOWN: [Shown; 13] = [
         help: "Times a shard found nothing to do and slept.",
         kind: MetricType::COUNTER,
         series: &[(None, |shard| shard.sleeps)],
+    },
+    Shown {
+        name: "c1m_calls_total",
+        help: "Calls of the filter, where connections wait behind one and not in polls.",
+        kind: MetricType::COUNTER,
+        series: &[(None, |shard| shard.calls)],
     },
 ];
 

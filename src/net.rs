@@ -16,6 +16,7 @@ mod closing;
 mod hangups;
 mod idle;
 mod linger;
+mod sentry;
 mod terms;
 
 use std::borrow::Cow;
@@ -31,6 +32,7 @@ use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
+use crate::plan::Park;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -44,6 +46,7 @@ pub use closing::Closing;
 use hangups::HungUp;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
+use sentry::Sentry;
 pub use terms::{Admission, Gate, Level, NetPlan, Why};
 
 /// One ring and its rows.
@@ -89,6 +92,8 @@ pub struct Net<S> {
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
     hung: HungUp,
+    /// Watches over connections without polls; `None` where they wait in polls.
+    sentry: Option<Sentry>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
     rearming: VecDeque<usize>,
     started: Instant,
@@ -111,7 +116,7 @@ impl<S: Default> Net<S> {
             })
         };
         let slots: u64 = plan.rings.iter().copied().map(u64::from).sum();
-        Ok(Net {
+        let mut net = Net {
             lanes: plan.rings.iter().map(lane).collect::<Result<_>>()?,
             used: 0,
             first_free: 0,
@@ -130,12 +135,18 @@ impl<S: Default> Net<S> {
             pending: HashMap::new(),
             waiting: VecDeque::new(),
             hung: HungUp::default(),
+            sentry: None,
             rearming: VecDeque::new(),
             started: Instant::now(),
             window: 0,
             ended: VecDeque::new(),
             counters,
-        })
+        };
+        if plan.park == Park::Filter {
+            net.sentry = Some(Sentry::new(&plan.rings, plan.tried_within, net.started)?);
+            net.lanes.iter_mut().for_each(|lane| lane.ring.accept_plainly());
+        }
+        Ok(net)
     }
 
     /// The counters of this shard.
@@ -147,6 +158,9 @@ impl<S: Default> Net<S> {
     /// is opened or has failed. `None` if no slot is free.
     pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
         let Some(conn) = self.claim(0) else { return Ok(None) };
+        if let Some(sentry) = &self.sentry {
+            sentry.adopt(conn, &fd)?;
+        }
         self.lanes[conn.ring()].ring.dial(fd, to, conn.token(Operation::Connect))?;
         Ok(Some(conn))
     }
@@ -230,9 +244,10 @@ impl<S: Default> Net<S> {
         self.used
     }
 
-    /// Whether any ring has work, or a connection waits for a receive or for a new poll.
+    /// Whether any ring has work, a connection waits for a receive or for a new poll, or the filter calls.
     pub(crate) fn has_work(&mut self) -> bool {
         !(self.waiting.is_empty() && self.rearming.is_empty())
+            || self.sentry.as_ref().is_some_and(Sentry::has_calls)
             || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
@@ -244,18 +259,27 @@ impl<S: Default> Net<S> {
         Ok(())
     }
 
-    /// When something is due that no completion brings: accepts that were paused, or who waits at the door.
+    /// When something is due that no completion brings: accepts that were paused, who waits at the door, or a
+    /// look at those behind the filter.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.paused.into_iter().chain(self.door_due()).min()
+        let sentry = self.sentry.as_ref().map(Sentry::due);
+        self.paused.into_iter().chain(self.door_due()).chain(sentry).min()
     }
 
-    /// Lets completions ring the doorbell, or not.
-    pub(crate) fn wake_on_completion(&mut self, wake: bool) {
+    /// The poll on the filter's bell has ended.
+    pub(crate) fn bell_rang(&mut self) {
+        self.sentry.iter_mut().for_each(Sentry::bell_rang);
+    }
+
+    /// Lets completions and calls ring the doorbell, or not.
+    pub(crate) fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
         for lane in &mut self.lanes[..self.used] {
             lane.ring.wake_on_completion(wake);
         }
+        self.wake_on_calls(wake)?;
         // Who looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
+        Ok(())
     }
 
     /// A tenant was accepted, or its dial succeeded: park it. `false` if there is no room for it and it is
@@ -286,6 +310,7 @@ impl<S: Default> Net<S> {
             }
         }
         self.dismantle_some(now)?;
+        self.look_after(now)?;
         self.rearm_some()
     }
 
@@ -308,9 +333,22 @@ impl<S: Default> Net<S> {
         self.learn(conn, Life::unbusy)
     }
 
-    /// Marks that a receive left something in the socket.
-    pub(crate) fn left_more(&mut self, conn: ConnId) {
-        self.tell(conn, Life::more);
+    /// A receive brought bytes, and left `more` in the socket.
+    pub(crate) fn received(&mut self, conn: ConnId, more: bool) {
+        let window = self.window;
+        let Some(row) = self.row(conn) else { return };
+        row.life.received();
+        if row.life.is_live() {
+            row.link = idle::heard(row.link, window);
+        }
+        if more {
+            row.life.more();
+        }
+    }
+
+    /// A receive brought nothing.
+    pub(crate) fn came_empty(&mut self, conn: ConnId) -> Result<()> {
+        self.learn(conn, Life::empty)
     }
 
     /// Whether bytes that came are for the driver.
@@ -392,7 +430,7 @@ impl<S: Default> Net<S> {
                 Ok(())
             }
             Next::Park => self.arm(conn),
-            Next::ParkAnew => self.poll(conn, false),
+            Next::Poll => self.poll(conn, false),
             Next::SendKept => {
                 let bytes = self.pending.remove(&conn).unwrap_or_default();
                 self.send_bytes(conn, Cow::Owned(bytes))
@@ -432,9 +470,12 @@ impl<S: Default> Net<S> {
     }
 
     fn arm(&mut self, conn: ConnId) -> Result<()> {
-        let window = self.window;
+        let (window, watched) = (self.window, self.sentry.is_some());
         let Some(row) = self.row(conn) else { return Ok(()) };
         row.link = idle::heard(row.link, window);
+        if watched {
+            return self.watch(conn);
+        }
         // The count stays below what is beyond its half.
         let lasting = row.link & 0xffff >= PARKED_OFTEN - 1;
         row.link += u32::from(!lasting);
@@ -458,10 +499,7 @@ impl<S: Default> Net<S> {
             self.wait(conn);
             return Ok(());
         }
-        let window = self.window;
-        let Some(row) = self.row(conn) else { return Ok(()) };
-        row.link = idle::heard(row.link, window);
-        row.life.receive();
+        self.tell(conn, Life::receive);
         let buffer = self.buffers.take();
         self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer)
     }

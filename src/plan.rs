@@ -317,6 +317,15 @@ impl Goal {
     }
 }
 
+/// How connections wait that have nothing to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Park {
+    /// Each in a poll of its ring: 256 bytes of the kernel.
+    Poll,
+    /// All behind a filter of the shard: nothing.
+    Filter,
+}
+
 /// How much memory a server leaves to the rest of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Reserve {

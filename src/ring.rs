@@ -7,7 +7,7 @@
 //! | `receive` | a `Buffer` | `Held` | with its completion |
 //! | `send` | a `Buffer` | `Held` | with its completion, which only a short or failed send has; else by `finish_sends` |
 //! | `park_send` | a `Vec<u8>` | `Held` | freed with its completion |
-//! | `dial` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
+//! | `dial`, `seat` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
@@ -21,7 +21,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
@@ -69,8 +69,8 @@ impl Buffers {
 /// What came of an operation.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A connection stands in the slot.
-    Accepted,
+    /// A connection stands: in the slot, or in a plain descriptor where accepts bring those.
+    Accepted(Option<OwnedFd>),
     /// No connection.
     AcceptFailed {
         /// What the kernel said.
@@ -120,6 +120,8 @@ pub enum Outcome {
     CancelTooLate,
     /// The slot holds no descriptor any more.
     Closed,
+    /// There are announcements, or the poll on them has failed.
+    BellRang,
     /// Nothing that anyone waits for.
     Settled,
 }
@@ -186,14 +188,31 @@ impl Ring {
         Ok(ring)
     }
 
+    /// Has accepts bring plain descriptors, for something that can be done to those alone; `seat` takes them into
+    /// their slots.
+    pub fn accept_plainly(&mut self) {
+        self.held.plain_accepts = true;
+    }
+
     /// Queues a single-shot accept from `listener` into the token's slot.
     pub fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
         let slot = types::DestinationSlot::try_from_slot_target(token.slot)
             .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
         let entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index(Some(slot))
+            .file_index((!self.held.plain_accepts).then_some(slot))
             .build();
         self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
+    }
+
+    /// Queues putting a plain descriptor into the token's empty slot, and closing it. Should that fail, whatever is
+    /// queued for the slot after it fails with EBADF.
+    pub fn seat(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
+        self.make_room(2)?;
+        let (_, _, fd) = self.arguments.place(RawAddress::unspecified(), socket.as_raw_fd());
+        let data = token.with(Operation::Seat).pack();
+        let install = opcode::FilesUpdate::new(fd, 1).offset(token.slot as i32).build();
+        let close = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
+        self.push(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
     }
 
     /// Queues putting the plain socket `fd` into the token's slot and connecting it to `to`. The
@@ -217,6 +236,13 @@ impl Ring {
     pub fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
         let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).multi(lasting).build();
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
+    }
+
+    /// Queues a poll on the bell of a filter, which ends as soon as there are announcements.
+    pub fn hear(&mut self, bell: RawFd) -> Result<()> {
+        let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
+        let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
+        self.push(&[entry.user_data(token.pack())])
     }
 
     /// Queues a receive into `buffer` that does not wait.

@@ -1,5 +1,6 @@
 //! The server: plan, shards, service, drain.
 
+mod parking;
 mod reserve;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
-use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS};
+use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS, TRIED_WITHIN};
 use crate::listener;
 use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Why};
 use crate::pace::Pace;
@@ -19,7 +20,8 @@ use crate::shard::{self, Driver, Remote, Running, Turn};
 use crate::stats::Snapshot;
 use crate::token::ConnId;
 
-pub use crate::plan::Reserve;
+pub use crate::plan::{Park, Reserve};
+pub use parking::{Parked, Parking};
 pub use reserve::Shortage;
 use reserve::{Doors, Watch};
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub backlog: Option<u32>,
     /// Bytes kept at most for a peer that does not read; beyond it the connection is reset.
     pub max_pending: usize,
+    /// How idle connections wait.
+    pub parking: Parking,
     /// Memory to leave alone; while less is left, new connections are reset at once.
     pub memory_reserve: Reserve,
     /// How long closing every connection takes when the server stops; few are closed sooner.
@@ -65,6 +69,7 @@ impl Default for Options {
             max_connections: 1_000_000,
             backlog: None,
             max_pending: MAX_PENDING_BYTES,
+            parking: Parking::Auto,
             memory_reserve: Reserve::Auto,
             drain_timeout: Duration::from_secs(30),
             idle_timeout: None,
@@ -96,6 +101,7 @@ pub enum Notice {
 pub struct Server {
     shards: Vec<(ShardPlan, Remote, Running<()>)>,
     raised: Raised,
+    parked: Parked,
     backlog: i32,
     gate: Gate,
     ears: Vec<Arc<TcpListener>>,
@@ -126,7 +132,8 @@ impl Server {
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let gate = Gate::default();
-        let mut server = Server { shards: Vec::new(), raised, backlog, gate, ears: Vec::new(), watch: None };
+        let parked = options.parking.choose(&host);
+        let mut server = Server { shards: Vec::new(), raised, parked, backlog, gate, ears: Vec::new(), watch: None };
         match server.launch(options, plans, admission, service, notices) {
             Ok(()) => {
                 let doors = Doors { gate: server.gate.clone(), ears: server.ears.clone(), backlog };
@@ -150,7 +157,7 @@ impl Server {
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
-        let shards = plans.len();
+        let (shards, park) = (plans.len(), self.parked.park);
         for (index, plan) in plans.into_iter().enumerate() {
             let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive)?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
@@ -166,6 +173,8 @@ impl Server {
                 ended: Ended { index, notices: notices.clone() },
             };
             let net = NetPlan {
+                park,
+                tried_within: options.keepalive.unwrap_or(TRIED_WITHIN),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
                 admission: admission.clone(),
@@ -196,6 +205,11 @@ impl Server {
     /// The limits that were found and raised.
     pub fn raised(&self) -> Raised {
         self.raised
+    }
+
+    /// How its idle connections wait.
+    pub fn parked(&self) -> Parked {
+        self.parked
     }
 
     /// The accept queue of each listener, as the kernel caps it.

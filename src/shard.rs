@@ -215,7 +215,7 @@ impl<D: Driver> Shard<D> {
                 self.share.give_way_now();
                 continue;
             }
-            self.net.wake_on_completion(true);
+            self.net.wake_on_completion(true)?;
             if !self.net.has_work() {
                 self.net.counters().sleeps.add(1);
                 let slept = Instant::now();
@@ -232,7 +232,7 @@ impl<D: Driver> Shard<D> {
                 self.share.slept(woke);
                 spin.learn(woke.duration_since(slept));
             }
-            self.net.wake_on_completion(false);
+            self.net.wake_on_completion(false)?;
         }
     }
 
@@ -248,7 +248,7 @@ impl<D: Driver> Shard<D> {
     /// Enters every ring that has work, and hands on what completed. Tells whether any had.
     /// While nobody talks the rings are one turn: shorter ones would only be more of them.
     fn pass(&mut self, now: Instant, talking: bool) -> Result<bool> {
-        let mut worked = false;
+        let mut worked = self.net.hear_calls()?;
         for lane in 0..self.net.used() {
             if !self.net.lanes[lane].ring.has_work() {
                 continue;
@@ -318,16 +318,26 @@ impl<D: Driver> Shard<D> {
     fn dispatch(&mut self, lane: usize, completion: Completion, now: Instant) -> Result<()> {
         let net = &mut self.net;
         // Of a cancel that found nothing to do, perhaps because its tenant was gone already.
-        if matches!(completion.outcome, Outcome::Settled) {
-            return Ok(());
+        match completion.outcome {
+            Outcome::Settled => return Ok(()),
+            Outcome::BellRang => {
+                net.bell_rang();
+                return Ok(());
+            }
+            _ => {}
         }
         let Some(conn) = net.owner(lane, &completion) else {
             return self.stale(completion.outcome);
         };
         match completion.outcome {
-            Outcome::Accepted => {
+            Outcome::Accepted(plain) => {
                 net.accept_ended(conn);
-                if let Some(room) = net.knock(conn, now) {
+                if let Some(socket) = plain
+                    && !net.seat(conn, socket)?
+                {
+                    net.abandon(conn);
+                    net.pause_accepts(now);
+                } else if let Some(room) = net.knock(conn, now) {
                     self.admit(conn, room)?;
                 }
             }
@@ -351,7 +361,7 @@ impl<D: Driver> Shard<D> {
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
             Outcome::Empty(buffer) => {
                 net.buffers.put(buffer);
-                net.unbusy(conn)?;
+                net.came_empty(conn)?;
             }
             Outcome::End(buffer) => self.broken(conn, Some(buffer), Why::PeerEnded)?,
             Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
@@ -364,7 +374,7 @@ impl<D: Driver> Shard<D> {
             Outcome::Closed => net.closed(conn)?,
             // Its connect was cancelled without a completion of its own.
             Outcome::InstallFailed(errno) => net.dial_failed(conn, errno)?,
-            Outcome::Settled => {}
+            Outcome::BellRang | Outcome::Settled => {}
         }
         Ok(())
     }
@@ -382,9 +392,7 @@ impl<D: Driver> Shard<D> {
         let net = &mut self.net;
         net.counters().messages.add(1);
         net.counters().bytes_in.add(len as u64);
-        if more {
-            net.left_more(conn);
-        }
+        net.received(conn, more);
         let reply = if net.takes_bytes(conn) {
             self.driver.received(net, conn, &mut buffer.bytes()[..len])?
         } else {

@@ -137,6 +137,8 @@ counters! {
     sleeps,
     /// System calls that entered a ring.
     enters,
+    /// Calls that the filter announced.
+    calls,
     }
 }
 

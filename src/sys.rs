@@ -1,5 +1,7 @@
 //! What std does not offer of the kernel: limits, timer slack, an eventfd and its bridge to glommio,
-//! TCP_INFO, raw socket addresses.
+//! TCP_INFO, raw socket addresses, and a filter of sockets.
+
+mod filter;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use glommio::io::BufferedFile;
 
 use crate::error::{Errno, Error, Result};
+
+pub use filter::{Call, Filter};
 
 /// A resource limit: what is in force, and what it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

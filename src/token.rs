@@ -28,10 +28,14 @@ pub enum Operation {
     Reset = 9,
     /// Closing the slot's descriptor.
     Close = 10,
+    /// The poll on the bell of a filter; nobody's.
+    Bell = 11,
+    /// Putting an accepted plain socket into the slot.
+    Seat = 12,
 }
 
 impl Operation {
-    const ALL: [Operation; 10] = [
+    const ALL: [Operation; 12] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -42,6 +46,8 @@ impl Operation {
         Operation::Cancel,
         Operation::Reset,
         Operation::Close,
+        Operation::Bell,
+        Operation::Seat,
     ];
 }
 
@@ -122,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..10) {
+        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..12) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -15,7 +15,7 @@ use crate::host::Cores;
 use crate::limits::MAX_PENDING_BYTES;
 use crate::net::LONGEST_IDLE;
 use crate::plan::{PortSharing, Ports};
-use crate::server::{self, Reserve};
+use crate::server::{self, Parking, Reserve};
 
 pub use client::ClientArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments};
@@ -135,6 +135,11 @@ pub struct ServerArguments {
     /// Bytes kept for a peer that does not read; beyond it the connection is reset.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
+    /// How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes CAP_BPF
+    /// and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto` takes the filter where it
+    /// may be had.
+    #[arg(long, value_enum, default_value_t = ParkingName::Auto)]
+    pub park: ParkingName,
     /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the
     /// host's or of a cgroup's, new connections are reset at once and counted as refused; with
     /// half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default.
@@ -188,6 +193,13 @@ pub enum ServiceName {
     Sink,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ParkingName {
+    Auto,
+    Poll,
+    Filter,
+}
+
 /// The kernel's longest keepalive time (`MAX_TCP_KEEPIDLE` in net/tcp.h).
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
@@ -226,6 +238,11 @@ impl ServerArguments {
             max_connections: self.max_connections,
             backlog: self.backlog,
             max_pending: self.max_pending,
+            parking: match self.park {
+                ParkingName::Auto => Parking::Auto,
+                ParkingName::Poll => Parking::Poll,
+                ParkingName::Filter => Parking::Filter,
+            },
             memory_reserve: self.memory_reserve.unwrap_or_default(),
             drain_timeout: self.drain_timeout,
             idle_timeout: self.idle_timeout,

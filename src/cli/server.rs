@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::host::{HOST_MEMORY, Host};
 use crate::knobs::{self, Explained, Watch};
 use crate::metrics::Exporter;
+use crate::plan::Park;
 use crate::report::{ServerShard, ServerSummary, json, text};
-use crate::server::{Notice, Options, Server, Shortage};
+use crate::server::{Notice, Options, Parked, Server, Shortage};
 use crate::service::{Echo, Sink};
 use crate::shard::Remote;
 use crate::stats::{ROUND_BOUNDS, Snapshot};
@@ -116,9 +117,10 @@ impl Reporter {
                 .enumerate()
                 .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
                 .collect();
+            let park = if server.parked().park == Park::Filter { "filter" } else { "poll" };
             event(&json!({
                 "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
-                "backlog": server.backlog(), "shards": shards, "metrics": metrics.map(Exporter::url),
+                "backlog": server.backlog(), "park": park, "shards": shards, "metrics": metrics.map(Exporter::url),
             }));
             return;
         }
@@ -142,6 +144,13 @@ impl Reporter {
             raised(files.0.soft, files.1.soft),
             raised(memory.0.soft, memory.1.soft),
         ));
+        say(match server.parked() {
+            Parked { park: Park::Filter, .. } => "idle connections wait behind a filter, for no memory".to_owned(),
+            Parked { refusal: None, .. } => "idle connections wait in polls, 256 bytes each".to_owned(),
+            Parked { refusal: Some(errno), .. } => {
+                format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
+            }
+        });
         for (shard, plan) in server.plans().enumerate() {
             let span = match (plan.ports.first(), plan.ports.last()) {
                 (Some(first), Some(last)) if first != last => format!("ports {first}-{last}"),

@@ -8,7 +8,7 @@ use crate::error::{Complaint, Errno};
 use crate::footprint::{By, Family, Footprint, Kernel, Load, Process};
 use crate::host::{Host, MemoryLeft};
 use crate::limits::SLOTS_PER_RING;
-use crate::plan::{Goal, Reserve, largest};
+use crate::plan::{Goal, Park, Reserve, largest};
 use crate::sys::Resource;
 use crate::words::{bytes, count};
 
@@ -55,12 +55,14 @@ struct Appetite<'a> {
     kernel: Kernel,
     ephemeral: u64,
     nofile: u64,
+    park: Park,
 }
 
 impl Appetite<'_> {
     fn of<'a>(host: &Host, goal: &'a Goal) -> Appetite<'a> {
         let nofile = Resource::Files.read().map_or(u64::from(SLOTS_PER_RING), |limit| limit.hard);
-        Appetite { goal, kernel: host.memory_kernel(), ephemeral: host.ephemeral_ports(), nofile }
+        let park = if host.filters().is_ok() { Park::Filter } else { Park::Poll };
+        Appetite { goal, kernel: host.memory_kernel(), ephemeral: host.ephemeral_ports(), nofile, park }
     }
 
     fn footprint(&self, connections: u64, by: By) -> Footprint {
@@ -71,6 +73,7 @@ impl Appetite<'_> {
         let load = Load {
             family: if v6 { Family::V6 } else { Family::V4 },
             server: goal.role.serves().then(server),
+            park: self.park,
             client: goal.role.dials().then(client),
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,

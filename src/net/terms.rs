@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::Errno;
+use crate::plan::Park;
 
 /// What a shard's connections are made of.
 pub struct NetPlan {
@@ -12,6 +14,10 @@ pub struct NetPlan {
     pub rings: Vec<u32>,
     /// Live connections beyond which new ones are refused.
     pub capacity: u64,
+    /// How connections wait that have nothing to say.
+    pub park: Park,
+    /// Behind a filter: within so long each is tried, whether the kernel has given it up without a segment.
+    pub tried_within: Duration,
     /// A limit that this shard shares with others; `None` where `capacity` is all there is.
     pub admission: Option<Admission>,
     /// While it is shut, new connections are refused for want of memory.

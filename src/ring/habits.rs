@@ -71,7 +71,7 @@ fn rings_within_wake_ups() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED)?;
     let (mut reader, mut writer) = pipe().map_err(refused)?;
-    ring.put(0, &reader)?;
+    ring.put(0, &reader).map_err(refused)?;
     for _ in 0..2 {
         ring.poll(token(0), false)?;
         ring.enter()?;
@@ -93,8 +93,8 @@ fn closed_slots_linger() -> Result<bool> {
     let mut ring = Ring::new(2, SMALL, doorbell.raw(), TRIED)?;
     let (idle, _its_writer) = pipe().map_err(refused)?;
     let (closed, mut writer) = pipe().map_err(refused)?;
-    ring.put(0, &idle)?;
-    ring.put(1, &closed)?;
+    ring.put(0, &idle).map_err(refused)?;
+    ring.put(1, &closed).map_err(refused)?;
     drop(closed);
     ring.poll(token(0), false)?;
     ring.close(token(1))?;
@@ -109,8 +109,8 @@ fn token(slot: u32) -> Token {
 
 impl Ring {
     /// Puts a plain descriptor into an empty slot, at once.
-    pub(super) fn put(&mut self, slot: u32, file: &impl AsRawFd) -> Result<()> {
-        self.uring.submitter().register_files_update(slot, &[file.as_raw_fd()]).map(drop).map_err(refused)
+    pub(super) fn put(&mut self, slot: u32, file: &impl AsRawFd) -> io::Result<()> {
+        self.uring.submitter().register_files_update(slot, &[file.as_raw_fd()]).map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
@@ -23,6 +24,8 @@ pub(crate) struct Held {
     sending: VecDeque<InFlight>,
     submitted_sends: usize,
     parked: HashMap<u64, Vec<u8>>,
+    /// Accepts bring plain descriptors.
+    pub plain_accepts: bool,
 }
 
 impl Held {
@@ -72,8 +75,11 @@ impl Held {
             Token::unpack(user_data).ok_or_else(|| Error::bug(format!("completion with user data {user_data:#x}")))?;
         let errno = Errno(result.saturating_neg());
         let outcome = match token.operation {
-            Operation::Accept if result >= 0 => Outcome::Accepted,
-            Operation::Accept => accept_failed(errno),
+            Operation::Accept if result < 0 => accept_failed(errno),
+            Operation::Accept => Outcome::Accepted(self.plain_accepts.then(|| {
+                // SAFETY: the kernel made it for this accept, and tells nobody else.
+                unsafe { OwnedFd::from_raw_fd(result) }
+            })),
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),
             Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
             Operation::Connect => Outcome::Connected,
@@ -93,7 +99,8 @@ impl Held {
             }
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
-            Operation::Install | Operation::Cancel | Operation::Reset => Outcome::Settled,
+            Operation::Bell => Outcome::BellRang,
+            Operation::Install | Operation::Seat | Operation::Cancel | Operation::Reset => Outcome::Settled,
         };
         Ok(Completion { token, outcome })
     }

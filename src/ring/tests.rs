@@ -27,7 +27,7 @@ fn connected_to(doorbell: &Doorbell, count: u32, queues: Queues, habits: Habits)
         peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         ring.accept(listener.as_raw_fd(), token(slot)).unwrap();
         let done = gather(&mut ring, 1);
-        assert!(matches!(done[0].outcome, Outcome::Accepted), "{done:?}");
+        assert!(matches!(done[0].outcome, Outcome::Accepted(None)), "{done:?}");
     }
     (ring, peers)
 }

@@ -13,9 +13,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::error::Errno;
-use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS};
+use crate::host::Host;
+use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS, TRIED_WITHIN};
 use crate::net::{Closing, Gate, Level};
 use crate::pace::Pace;
+use crate::plan::Park;
 use crate::ring::Buffers;
 use crate::token::Operation;
 
@@ -211,13 +213,15 @@ const PEERS: usize = 24;
 
 impl World {
     /// Few slots in two rings, so that they are reused all the time, and full now and then.
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, park: Park) -> World {
         let mut chance = Chance(seed);
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
         let gate = Gate::default();
         let plan = NetPlan {
             capacity: u64::from(rings.iter().sum::<u32>()) - 6,
             rings,
+            park,
+            tried_within: TRIED_WITHIN,
             admission: None,
             gate: gate.clone(),
             max_pending: 2 * BUFFER_BYTES,
@@ -418,7 +422,7 @@ impl World {
 fn any_outcome(chance: &mut Chance, buffers: &mut Buffers) -> (Outcome, Operation) {
     let (len, more, errno) = (1 + chance.below(100), chance.one_in(2), Errno::ECONNRESET);
     match chance.below(14) {
-        0 => (Outcome::Accepted, Operation::Accept),
+        0 => (Outcome::Accepted(None), Operation::Accept),
         1 => (Outcome::AcceptFailed { errno, pause: false }, Operation::Accept),
         2 => (Outcome::Connected, Operation::Connect),
         3 => (Outcome::ConnectFailed(errno), Operation::Connect),
@@ -442,8 +446,9 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_peers_do_each_connection_is_its_own(seed: u64) {
-        let mut world = World::new(seed);
+    fn whatever_peers_do_each_connection_is_its_own(seed: u64, filtered: bool) {
+        let park = if filtered && Host::here().filters().is_ok() { Park::Filter } else { Park::Poll };
+        let mut world = World::new(seed, park);
         for _ in 0..1_000 {
             world.step().unwrap();
         }
@@ -486,6 +491,8 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     let doorbell = Doorbell::new()?;
     let plan = NetPlan {
         rings: vec![2 * GREEDY as u32],
+        park: Park::Poll,
+        tried_within: TRIED_WITHIN,
         capacity: GREEDY as u64 + 1,
         admission: None,
         gate: Gate::default(),

@@ -48,6 +48,13 @@ enum Event {
     Turn,
     /// From now on it is parked often.
     Often,
+    /// A filter is to watch it.
+    Filtered,
+    // What the filter does, and who looks after those that it watches.
+    Told,
+    ToldOfReset,
+    Look,
+    Try,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +89,12 @@ fn all_events() -> Vec<Event> {
     let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
     let more = [Empty, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
     let shard = [Rearm, Reclaim, Crowd, Room, Turn, Often];
+    let filter = [Filtered, Told, ToldOfReset, Look, Try];
     let received = WISHES.into_iter().flat_map(|wish| {
         let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
         answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
     });
-    kernel.into_iter().chain(more).chain(shard).chain(WISHES.map(Wish)).chain(received).collect()
+    kernel.into_iter().chain(more).chain(shard).chain(filter).chain(WISHES.map(Wish)).chain(received).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -135,6 +143,14 @@ struct Tenant {
     crowded: bool,
     waiting: bool,
     often: bool,
+    filtered: bool,
+    watched: bool,
+    /// The filter told of something, and no receive that began later has ended.
+    announced: bool,
+    /// A receive is in the kernel that began later.
+    asked: bool,
+    /// Something may have been missed of it; so many looks are left.
+    looks: u8,
 }
 
 impl Tenant {
@@ -159,6 +175,11 @@ impl Tenant {
             crowded: false,
             waiting: false,
             often: false,
+            filtered: false,
+            watched: false,
+            announced: false,
+            asked: false,
+            looks: 0,
         }
     }
 
@@ -183,6 +204,9 @@ impl Tenant {
             Event::Room => self.crowded,
             Event::Turn => self.waiting,
             Event::Often => self.opening && !self.often,
+            Event::Filtered => self.opening && !self.filtered,
+            Event::Told | Event::ToldOfReset | Event::Try => self.watched,
+            Event::Look => self.looks > 0,
         }
     }
 
@@ -223,7 +247,8 @@ impl Tenant {
             }
             Event::CancelTooLate => self.cancel_again(*life),
             Event::Received(more, wish, answer) => self.received(life, more, wish, answer),
-            Event::Empty | Event::SendDone => self.data_over(life, false),
+            Event::Empty => self.empty(life),
+            Event::SendDone => self.data_over(life, false),
             Event::SendShort if self.stands => {
                 self.data = Data::ParkedSend;
                 false
@@ -254,7 +279,53 @@ impl Tenant {
                 self.often = true;
                 false
             }
+            Event::Filtered => {
+                self.filtered = true;
+                false
+            }
+            Event::Told => {
+                (self.announced, self.asked) = (true, false);
+                self.watch(life, Life::told)
+            }
+            Event::ToldOfReset => {
+                self.unwatch();
+                let next = life.told_of_reset();
+                self.follow(life, next);
+                assert_ne!(self.poll, Poll::None, "nobody asks whether it was reset");
+                false
+            }
+            Event::Look => {
+                self.looks -= 1;
+                let next = life.look();
+                let freed = self.follow(life, next);
+                let asks = self.busy() || self.waiting || self.deaf;
+                assert!(self.looks > 0 || asks, "what was missed is not asked for");
+                freed
+            }
+            Event::Try => {
+                let next = life.try_it();
+                self.follow(life, next)
+            }
         }
+    }
+
+    fn watch(&mut self, life: &mut Life, what: impl FnOnce(&mut Life) -> Next) -> bool {
+        (self.watched, self.looks) = (true, 2);
+        let next = what(life);
+        self.follow(life, next)
+    }
+
+    fn unwatch(&mut self) {
+        (self.watched, self.looks) = (false, 0);
+    }
+
+    fn empty(&mut self, life: &mut Life) -> bool {
+        (self.data, self.asked) = (Data::None, false);
+        let next = life.empty();
+        if self.watched && !life.is_watched() {
+            self.unwatch();
+        }
+        self.follow(life, next)
     }
 
     fn poll_left(&mut self, armed: bool) {
@@ -287,6 +358,8 @@ impl Tenant {
 
     fn received(&mut self, life: &mut Life, more: bool, wish: Wish, answer: Answer) -> bool {
         (self.data, self.driven) = (Data::None, true);
+        self.announced &= !std::mem::take(&mut self.asked);
+        life.received();
         if more {
             life.more();
         }
@@ -365,13 +438,15 @@ impl Tenant {
 
     fn hang(&mut self, life: &mut Life, armed: bool) -> bool {
         life.hang_up(armed);
-        (self.stands, self.kept, self.hung) = (false, false, true);
+        self.unwatch();
+        (self.stands, self.kept, self.hung, self.announced) = (false, false, true, false);
         self.told += 1;
         false
     }
 
     fn dismantle(&mut self, life: &mut Life) -> bool {
-        (self.stands, self.kept, self.hung) = (false, false, false);
+        self.unwatch();
+        (self.stands, self.kept, self.hung, self.announced) = (false, false, false, false);
         if life.dismantle() {
             self.removing = true;
         }
@@ -395,13 +470,18 @@ impl Tenant {
                 assert!(!self.waiting, "a receive before its turn");
                 assert!(self.stands && self.data == Data::None && !self.deaf, "a receive that should not be");
                 life.receive();
-                self.data = Data::Receive;
+                (self.data, self.asked) = (Data::Receive, self.announced);
             }
-            Next::Park | Next::ParkAnew => {
+            Next::Park if self.filtered => {
+                assert!(self.stands && !self.watched, "watched twice");
+                return self.watch(life, Life::watch);
+            }
+            Next::Park | Next::Poll => {
                 assert!(self.stands && self.poll == Poll::None, "a second poll");
                 let lasting = next == Next::Park && self.often;
                 life.park(lasting);
                 self.poll = if lasting { Poll::Lasting } else { Poll::Once };
+                (self.announced, self.asked) = (false, false);
             }
             Next::SendKept => {
                 assert!(std::mem::take(&mut self.kept), "nothing was kept");
@@ -434,7 +514,10 @@ impl Tenant {
         assert!(!self.rearming || self.removing || self.poll_ends, "its poll is never armed anew");
         assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
         assert!(busy || !self.ending, "nothing keeps it from ending");
-        assert!(busy || self.deaf || self.waiting || self.poll != Poll::None, "forgotten: nothing will wake it");
+        assert_eq!((life.is_watched(), life.is_unsure()), (self.watched, self.looks > 0));
+        let asks = busy || self.deaf || self.waiting || self.poll != Poll::None;
+        assert!(asks || self.watched, "forgotten: nothing will wake it");
+        assert!(asks || !self.announced, "what the filter told of is forgotten");
     }
 
     /// What holds when it was released.

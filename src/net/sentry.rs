@@ -1,0 +1,249 @@
+//! Connections that wait behind a filter (`sys/filter.rs`) and have no poll in the kernel. A call, as the filter
+//! announces it, makes one receive; `life.rs` tells what else must be asked, so that nothing is missed:
+//!
+//! - Who was called lately is looked at twice, with a pause between: a sweep over all rows, as long as there may be
+//!   any such.
+//! - Who was not is tried now and then.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::{Lane, Net};
+use crate::error::{Errno, Error, Result};
+use crate::life::Life;
+use crate::limits::{CALLS_PER_PASS, LOOKS_PER_STEP, ROWS_PER_STEP, SEGMENT_TIME, SHORTEST_TRIAL, STEP, TRIALS};
+use crate::sys::Filter;
+use crate::token::{ConnId, Operation};
+
+/// The filter of a shard, and how far it has come with those that it watches.
+pub(super) struct Sentry {
+    filter: Filter,
+    /// The first place of each ring.
+    starts: Vec<u32>,
+    /// A poll on the filter's bell is in the kernel.
+    listening: bool,
+    sweep: Sweep,
+    trial: Trial,
+}
+
+/// The look at those that may have missed something.
+#[derive(Default)]
+struct Sweep {
+    /// The next row of the round.
+    cursor: Cursor,
+    /// When the next step is due, if there is any.
+    due: Option<Instant>,
+    /// Whether there was anyone unsure in this round: then there is another.
+    found: bool,
+}
+
+/// The receives of those who did not miss anything, for all that is known.
+struct Trial {
+    cursor: Cursor,
+    due: Instant,
+    /// From step to step.
+    step: Duration,
+    /// Steps in which all are tried.
+    steps: u64,
+}
+
+/// A row among those of all rings.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    ring: usize,
+    slot: u32,
+}
+
+impl Cursor {
+    /// The next row that ever had a tenant, its present or last one, and its life; `None` behind the last, and
+    /// then from the beginning.
+    fn next<S: Default>(&mut self, lanes: &[Lane<S>]) -> Option<(ConnId, Life)> {
+        while let Some(lane) = lanes.get(self.ring) {
+            if self.slot < lane.table.used() {
+                let (slot, row) = (self.slot, lane.table.row(self.slot));
+                self.slot += 1;
+                return Some((ConnId::new(self.ring, slot, row.generation), row.life));
+            }
+            *self = Cursor { ring: self.ring + 1, slot: 0 };
+        }
+        *self = Cursor::default();
+        None
+    }
+}
+
+impl Sentry {
+    /// A filter for the connections in rings of so many slots, of which each is tried `within` that time.
+    pub(super) fn new(rings: &[u32], within: Duration, now: Instant) -> Result<Sentry> {
+        let mut places = 0;
+        let mut starts = Vec::new();
+        for slots in rings {
+            starts.push(places);
+            places += slots;
+        }
+        let filter = Filter::new(places).map_err(|error| refused("load", &error))?;
+        let step = (within / TRIALS).max(SHORTEST_TRIAL);
+        let steps = (within.as_millis() / step.as_millis()).max(1) as u64;
+        let trial = Trial { cursor: Cursor::default(), due: now + step, step, steps };
+        Ok(Sentry { filter, starts, listening: false, sweep: Sweep::default(), trial })
+    }
+
+    /// Watches whatever a listener accepts from now on.
+    pub(super) fn attach(&self, listener: &impl AsRawFd) -> Result<()> {
+        self.filter.attach(listener).map_err(|error| refused("attach", &error))
+    }
+
+    /// Watches a socket that is no child of a listener. What is none the ring will refuse.
+    pub(super) fn adopt(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
+        let adopted = self.filter.attach(socket).and_then(|()| self.filter.name(socket, self.place(conn)));
+        adopted.or_else(|error| if Errno::of(&error) == Errno::EBADF { Ok(()) } else { Err(refused("attach", &error)) })
+    }
+
+    fn place(&self, conn: ConnId) -> u32 {
+        self.starts[conn.ring()] + conn.slot()
+    }
+
+    /// The ring of a place, and the slot in it.
+    fn seat(&self, place: u32) -> (usize, u32) {
+        let ring = self.starts.partition_point(|start| *start <= place).saturating_sub(1);
+        (ring, place - self.starts[ring])
+    }
+
+    /// Whether there are calls to be heard.
+    pub(super) fn has_calls(&self) -> bool {
+        self.filter.has_calls()
+    }
+
+    /// When there is something to do although nothing was announced.
+    pub(super) fn due(&self) -> Instant {
+        let now_unsure = self.sweep.found.then(|| Instant::now() + SEGMENT_TIME);
+        self.sweep.due.or(now_unsure).map_or(self.trial.due, |sweep| sweep.min(self.trial.due))
+    }
+
+    /// The poll on the bell has ended.
+    pub(super) fn bell_rang(&mut self) {
+        self.listening = false;
+    }
+}
+
+fn refused(operation: &str, error: &io::Error) -> Error {
+    Error::host(
+        format!("{operation} a socket filter: {}", Errno::of(error)),
+        "connections cannot wait behind a filter here, which takes Linux 5.12 with CAP_BPF and CAP_CHOWN",
+        "run it as root, or with --park poll",
+    )
+}
+
+impl<S: Default> Net<S> {
+    /// Takes an accepted connection out of its plain descriptor into its slot, known to the filter by its place.
+    /// `false` if the kernel refuses it.
+    pub(crate) fn seat(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
+        let named = |sentry: &Sentry| sentry.filter.name(&socket, sentry.place(conn)).is_ok();
+        if !self.sentry.as_ref().is_some_and(named) {
+            return Ok(false);
+        }
+        self.lanes[conn.ring()].ring.seat(socket, conn.token(Operation::Seat))?;
+        Ok(true)
+    }
+
+    /// Lets a connection wait behind the filter.
+    pub(super) fn watch(&mut self, conn: ConnId) -> Result<()> {
+        self.sentry.iter_mut().for_each(|sentry| sentry.sweep.found = true);
+        self.learn(conn, Life::watch)
+    }
+
+    /// Hears what the filter has announced, a bounded number. Tells whether it was anything.
+    pub(crate) fn hear_calls(&mut self) -> Result<bool> {
+        let mut heard = 0;
+        while heard < CALLS_PER_PASS
+            && let Some(sentry) = &mut self.sentry
+            && let Some(call) = sentry.filter.next_call()
+        {
+            heard += 1;
+            let (ring, slot) = sentry.seat(call.place);
+            let table = &self.lanes[ring].table;
+            // It may be of a former tenant, and the present one is asked in vain.
+            if slot < table.used() && table.row(slot).life.is_watched() {
+                sentry.sweep.found = true;
+                let conn = ConnId::new(ring, slot, table.row(slot).generation);
+                self.learn(conn, if call.reset { Life::told_of_reset } else { Life::told })?;
+            }
+        }
+        self.counters.calls.add(heard as u64);
+        Ok(heard > 0)
+    }
+
+    /// Looks at some of those who may have missed something, and tries some of the others.
+    pub(super) fn look_after(&mut self, now: Instant) -> Result<()> {
+        let Some(sentry) = &mut self.sentry else { return Ok(()) };
+        let try_due = sentry.trial.due <= now;
+        if sentry.sweep.found && sentry.sweep.due.is_none() {
+            sentry.sweep.due = Some(now + SEGMENT_TIME);
+        }
+        if sentry.sweep.due.is_some_and(|due| due <= now) {
+            self.sweep(now)?;
+        }
+        if try_due { self.try_some(now) } else { Ok(()) }
+    }
+
+    /// A step of the sweep.
+    fn sweep(&mut self, now: Instant) -> Result<()> {
+        let Some(mut cursor) = self.sentry.as_ref().map(|sentry| sentry.sweep.cursor) else { return Ok(()) };
+        let (mut looks, mut over) = (0, false);
+        for _ in 0..ROWS_PER_STEP {
+            let Some((conn, life)) = cursor.next(&self.lanes[..self.used]) else {
+                over = true;
+                break;
+            };
+            if life.is_unsure() {
+                self.learn(conn, Life::look)?;
+                looks += 1;
+            }
+            if looks == LOOKS_PER_STEP {
+                break;
+            }
+        }
+        if let Some(Sentry { sweep, .. }) = &mut self.sentry {
+            sweep.found |= looks > 0;
+            sweep.cursor = cursor;
+            sweep.due = match over {
+                false => Some(now + STEP),
+                // A row is not looked at again before the pause is over.
+                true => std::mem::take(&mut sweep.found).then_some(now + SEGMENT_TIME),
+            };
+        }
+        Ok(())
+    }
+
+    /// Has some receive to whom nothing was announced, all in their turn.
+    fn try_some(&mut self, now: Instant) -> Result<()> {
+        let Some(Sentry { trial: Trial { mut cursor, steps, .. }, .. }) = self.sentry else { return Ok(()) };
+        let rows: u64 = self.lanes[..self.used].iter().map(|lane| u64::from(lane.table.used())).sum();
+        for _ in 0..rows.div_ceil(steps) {
+            let Some((conn, life)) = cursor.next(&self.lanes[..self.used]) else { break };
+            if life.is_watched() {
+                self.learn(conn, Life::try_it)?;
+            }
+        }
+        if let Some(Sentry { trial, .. }) = &mut self.sentry {
+            (trial.cursor, trial.due) = (cursor, now + trial.step);
+        }
+        Ok(())
+    }
+
+    /// Lets announcements ring the doorbell, or not.
+    pub(super) fn wake_on_calls(&mut self, wake: bool) -> Result<()> {
+        let Some(sentry) = &mut self.sentry else { return Ok(()) };
+        if wake {
+            sentry.filter.sleep()
+        } else {
+            sentry.filter.wake()
+        }
+        if wake && !sentry.listening && self.used > 0 {
+            sentry.listening = true;
+            self.lanes[0].ring.hear(sentry.filter.bell())?;
+            self.enter(0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! A socket filter that tells when something comes for a connection, so that an idle one has nothing in the
+//! kernel beyond its socket: a poll of io_uring takes 256 bytes (`io_kiocb`), a registration with epoll 200.
+//!
+//! The filter (SO_ATTACH_BPF, socket(7)) is put on the listeners; what they accept inherits it, for no memory
+//! of its own (`sk_clone` in net/core/sock.c). It runs for each segment that comes for a connection, lets all
+//! of them pass, and announces those that a reader would want to hear of: with payload, FIN or RST.
+//!
+//! It knows a connection by the owner of its socket: fchown(2) sets `sk_uid`, and `bpf_get_socket_uid` reads it.
+//! Nothing else of a socket can be set from outside and read in a filter without its type information. The
+//! number is `FIRST_OWNER` and the connection's place in its shard.
+//!
+//! What is announced lies in a map that the shard sees too: a bit for each place, which stays until the shard takes
+//! the call, a bit for each word of those, and a word that says whether there are any. A shard that is about to
+//! sleep says so there, and the next announcement wakes whoever polls `Filter::bell`, a ring buffer for that alone.
+//!
+//! **The filter runs before the segment is queued on its socket.** A receive right after the call may find
+//! nothing, and a segment that was announced with the one before, in one call, may be queued after that was
+//! received. What follows from that is `life.rs`' matter.
+
+mod program;
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::PAGE_BYTES;
+
+/// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
+/// docs/UIDS-GIDS.md); places end below 2^31, where numbers turn negative for some programs.
+const FIRST_OWNER: u32 = 1 << 30;
+
+/// Where the words of the map are: the state, and after its cache line the others. See `Layout`.
+const STATE: usize = 0;
+const SUMMARY: usize = 8;
+
+/// The shard has taken all calls, or there are some, or it sleeps until there are.
+const QUIET: u64 = 0;
+const CALLS: u64 = 1;
+const ASLEEP: u64 = 2;
+
+/// Bits of a word.
+const BITS: usize = u64::BITS as usize;
+
+/// The parts of the map behind the state, for some number of places.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    places: u32,
+    /// The word with the first places' bits.
+    called: usize,
+    /// The same for those of whom a RST was announced.
+    reset: usize,
+    /// All words.
+    words: usize,
+}
+
+impl Layout {
+    fn of(places: u32) -> Layout {
+        let words = (places as usize).div_ceil(BITS);
+        let called = SUMMARY + words.div_ceil(BITS);
+        Layout { places, called, reset: called + words, words: called + 2 * words }
+    }
+}
+
+/// Something came for the connection of a place, or will be there in a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Its place.
+    pub place: u32,
+    /// The segment has a RST; whether TCP takes it is not known yet.
+    pub reset: bool,
+}
+
+/// A filter for the connections of one shard.
+pub struct Filter {
+    program: OwnedFd,
+    bell: OwnedFd,
+    map: Mapping,
+    layout: Layout,
+    /// Up to where we, and the kernel, have come in the ring buffer.
+    consumed: Mapping,
+    produced: Mapping,
+    taken: Taken,
+}
+
+/// Calls that the shard has taken out of the map and not heard yet.
+#[derive(Debug, Default)]
+struct Taken {
+    /// The next word of the summary, while not all of them were looked at in this round.
+    next: Option<usize>,
+    /// Words that have calls: their bits in the summary's word, and the first word of those.
+    words: u64,
+    first_word: usize,
+    /// Places that were called, those of them with a RST, and the first place of the word.
+    places: u64,
+    resets: u64,
+    first_place: usize,
+}
+
+impl Filter {
+    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF, EINVAL on kernels before 5.12, which
+    /// know no atomic operations.
+    pub fn new(places: u32) -> io::Result<Filter> {
+        let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
+        let map_bytes = (layout.words * 8).next_multiple_of(page);
+        let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
+        let bell = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
+        Ok(Filter {
+            program: bpf::load(&program::filter(map.as_raw_fd(), bell.as_raw_fd(), layout))?,
+            map: Mapping::new(&map, 0, map_bytes, libc::PROT_READ | libc::PROT_WRITE)?,
+            layout,
+            consumed: Mapping::new(&bell, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
+            produced: Mapping::new(&bell, page, page, libc::PROT_READ)?,
+            bell,
+            taken: Taken::default(),
+        })
+    }
+
+    /// Whether filters can be had here, and sockets given owners: fails as one or the other would.
+    pub fn probe() -> io::Result<()> {
+        let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        let filter = Filter::new(1)?;
+        filter.attach(&socket)?;
+        filter.name(&socket, 0)
+    }
+
+    /// Puts the filter on a socket, and on those that it accepts.
+    pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
+        let program = self.program.as_raw_fd();
+        // SAFETY: the kernel reads one int from `program`, which outlives the call.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_BPF,
+                (&raw const program).cast(),
+                size_of::<RawFd>() as libc::socklen_t,
+            )
+        };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Tells the kernel that this socket is the connection of a place.
+    pub fn name(&self, socket: &impl AsRawFd, place: u32) -> io::Result<()> {
+        // SAFETY: the kernel takes three numbers; -1 leaves the group as it is.
+        let done = unsafe { libc::fchown(socket.as_raw_fd(), FIRST_OWNER + place, libc::gid_t::MAX) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether there are calls that were not heard.
+    pub fn has_calls(&self) -> bool {
+        let taken = &self.taken;
+        taken.next.is_some() || taken.words | taken.places != 0 || self.state().load(Ordering::SeqCst) == CALLS
+    }
+
+    /// The next call. Whatever comes for its place from now on is another.
+    ///
+    /// They are taken in the order of their places, all in a round: who calls again waits for the next one.
+    pub fn next_call(&mut self) -> Option<Call> {
+        loop {
+            let Taken { next, words, first_word, places, resets, first_place } = &mut self.taken;
+            if *places != 0 {
+                let bit = take_bit(places);
+                return Some(Call { place: (*first_place + bit) as u32, reset: *resets & 1 << bit != 0 });
+            }
+            // The program sets a place's bit, then its word's, then the state, and we clear them the other way
+            // round: what it adds meanwhile is found in this round or makes another.
+            if *words != 0 {
+                let word = *first_word + take_bit(words);
+                *first_place = word * BITS;
+                *places = self.map.word(self.layout.called + word).swap(0, Ordering::SeqCst);
+                let reset = self.map.word(self.layout.reset + word);
+                *resets =
+                    if reset.load(Ordering::SeqCst) == 0 { 0 } else { reset.fetch_and(!*places, Ordering::SeqCst) };
+                continue;
+            }
+            let Some(summary) = *next else {
+                let state = self.map.word(STATE);
+                if state.load(Ordering::Relaxed) != CALLS {
+                    return None;
+                }
+                state.store(QUIET, Ordering::SeqCst);
+                *next = Some(SUMMARY);
+                continue;
+            };
+            *next = (summary + 1 < self.layout.called).then_some(summary + 1);
+            *first_word = (summary - SUMMARY) * BITS;
+            let summary = self.map.word(summary);
+            if summary.load(Ordering::SeqCst) != 0 {
+                *words = summary.swap(0, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// The shard is about to sleep: the next announcement rings the bell. Whether there are calls must be asked
+    /// after this.
+    pub fn sleep(&self) {
+        // The rings of earlier sleeps are over.
+        self.consumed.word(0).store(self.produced.word(0).load(Ordering::Acquire), Ordering::Release);
+        let _ = self.state().compare_exchange(QUIET, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// The shard is awake.
+    pub fn wake(&self) {
+        let _ = self.state().compare_exchange(ASLEEP, QUIET, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// What is readable once the bell was rung.
+    pub fn bell(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    fn state(&self) -> &AtomicU64 {
+        self.map.word(STATE)
+    }
+}
+
+/// Clears the lowest bit that is set, and tells which.
+fn take_bit(bits: &mut u64) -> usize {
+    let lowest = bits.trailing_zeros();
+    *bits &= *bits - 1;
+    lowest as usize
+}
+
+/// Memory shared with the kernel, which writes to it at any time: only atomics may look at it.
+struct Mapping {
+    start: NonNull<AtomicU64>,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn new(map: &OwnedFd, offset: usize, bytes: usize, protection: libc::c_int) -> io::Result<Mapping> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                protection,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        match NonNull::new(start.cast::<AtomicU64>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, bytes }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Its word number `at`. Where it is mapped for reading only, it must not be stored to.
+    fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at < self.bytes / 8, "word {at} of a mapping of {} bytes", self.bytes);
+        // SAFETY: within the mapping, aligned as the mapping is to a page, and valid as any bits are; it is
+        // unmapped when `self` is dropped.
+        unsafe { self.start.add(at).as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, and nobody can have a reference into it any more.
+        let _ = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+// SAFETY: atomics in memory that does not depend on the thread.
+unsafe impl Send for Mapping {}
+
+/// The system call bpf(2), as far as it is needed here (include/uapi/linux/bpf.h).
+mod bpf {
+    use super::*;
+    use program::Instruction;
+
+    pub const ARRAY: u32 = 2;
+    pub const RING_BUFFER: u32 = 27;
+    pub const MMAPABLE: u32 = 1 << 10;
+
+    const MAP_CREATE: libc::c_long = 0;
+    const PROG_LOAD: libc::c_long = 5;
+    const SOCKET_FILTER: u32 = 1;
+
+    /// Times a load is tried again.
+    const LOAD_AGAIN: usize = 10;
+
+    #[repr(C)]
+    struct MapAttributes {
+        kind: u32,
+        key_bytes: u32,
+        value_bytes: u32,
+        entries: u32,
+        flags: u32,
+    }
+
+    #[repr(C)]
+    struct ProgramAttributes {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_bytes: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+
+    pub fn create_map(kind: u32, key_bytes: u32, value_bytes: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
+        call(MAP_CREATE, &MapAttributes { kind, key_bytes, value_bytes, entries, flags })
+    }
+
+    pub fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+        let attributes = ProgramAttributes {
+            kind: SOCKET_FILTER,
+            instruction_count: instructions.len() as u32,
+            instructions: instructions.as_ptr() as u64,
+            // The helpers in use are for everyone, whatever the license.
+            license: c"Dual MIT/GPL".as_ptr() as u64,
+            log_level: 0,
+            log_bytes: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+        };
+        // The verifier gives up with EAGAIN when something else wants the thread's attention, such as a ring.
+        let mut loaded = call(PROG_LOAD, &attributes);
+        for _ in 0..LOAD_AGAIN {
+            match loaded {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => loaded = call(PROG_LOAD, &attributes),
+                other => return other,
+            }
+        }
+        loaded
+    }
+
+    /// Every command in use returns a descriptor, closed on exec.
+    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
+        // SAFETY: the kernel reads the attributes, and the instructions and the license that they point to; all
+        // outlive the call. It writes nothing without a log.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+        match RawFd::try_from(fd) {
+            // SAFETY: `fd` was just made and nobody else has it.
+            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

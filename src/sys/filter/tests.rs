@@ -1,0 +1,171 @@
+//! What the filter announces of real segments, and what it leaves alone. Needs CAP_BPF.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::*;
+
+/// A filter, and connections of the first of its places, both ends each.
+struct Scene {
+    filter: Filter,
+    ends: Vec<(TcpStream, TcpStream)>,
+}
+
+/// `None` where filters cannot be had, as by an ordinary user.
+fn scene(connections: u32, places: u32) -> Option<Scene> {
+    if let Err(error) = Filter::probe() {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "no filter can be had: {error}");
+        eprintln!("not tried: {error}");
+        return None;
+    }
+    let filter = Filter::new(places).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    filter.attach(&listener).unwrap();
+    let connect = |nth| {
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        filter.name(&ours, place(nth, connections, places)).unwrap();
+        (ours, theirs)
+    };
+    let ends = (0..connections).map(connect).collect();
+    Some(Scene { filter, ends })
+}
+
+/// The places of the connections are spread over all, the first and the last among them.
+fn place(nth: u32, connections: u32, places: u32) -> u32 {
+    if connections == 1 {
+        places - 1
+    } else {
+        (u64::from(places - 1) * u64::from(nth) / u64::from(connections - 1)) as u32
+    }
+}
+
+impl Scene {
+    /// A message on a connection, which is there when this returns.
+    fn say(&mut self, nth: usize) {
+        let (ours, theirs) = &mut self.ends[nth];
+        theirs.write_all(b"!").unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+    }
+
+    fn calls(&mut self) -> Vec<Call> {
+        std::iter::from_fn(|| self.filter.next_call()).collect()
+    }
+
+    /// Whether the bell is rung within so many milliseconds.
+    fn rings(&self, within: libc::c_int) -> bool {
+        let mut poll = libc::pollfd { fd: self.filter.bell(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the kernel reads and writes one entry, which outlives the call.
+        unsafe { libc::poll(&raw mut poll, 1, within) == 1 }
+    }
+}
+
+fn calls(places: impl IntoIterator<Item = u32>) -> Vec<Call> {
+    places.into_iter().map(|place| Call { place, reset: false }).collect()
+}
+
+#[test]
+fn what_comes_is_announced_once_until_it_is_heard() {
+    const CONNECTIONS: u32 = 100;
+    for places in [CONNECTIONS, 4_096, 500_000] {
+        let Some(mut scene) = scene(CONNECTIONS, places) else { return };
+        let place = |nth| place(nth, CONNECTIONS, places);
+        assert!(!scene.filter.has_calls());
+        for nth in [99, 0, 0, 63, 1] {
+            scene.say(nth);
+        }
+        assert!(scene.filter.has_calls());
+        assert_eq!(scene.calls(), calls([0, 1, 63, 99].map(place)));
+        assert!(!scene.filter.has_calls());
+        scene.say(63);
+        assert_eq!(scene.filter.next_call(), calls([place(63)]).pop());
+        scene.say(63);
+        assert!(scene.filter.has_calls());
+        assert_eq!(scene.calls(), calls([place(63)]));
+        for nth in 0..CONNECTIONS {
+            scene.say(nth as usize);
+        }
+        assert_eq!(scene.calls(), calls((0..CONNECTIONS).map(place)));
+    }
+}
+
+#[test]
+fn acknowledgements_are_not_announced_and_ends_are() {
+    let Some(mut scene) = scene(3, 3) else { return };
+    let (ours, theirs) = &mut scene.ends[0];
+    ours.write_all(b"?").unwrap();
+    theirs.read_exact(&mut [0]).unwrap();
+    assert_eq!(scene.calls(), [], "an acknowledgement is nothing to read");
+    scene.ends[0].1.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(scene.ends[0].0.read(&mut [0]).unwrap(), 0);
+    assert_eq!(scene.calls(), calls([0]));
+    let (mut ours, theirs) = scene.ends.pop().unwrap();
+    SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(theirs);
+    assert!(ours.read(&mut [0]).is_err());
+    scene.say(1);
+    assert_eq!(scene.calls(), [Call { place: 1, reset: false }, Call { place: 2, reset: true }]);
+}
+
+#[test]
+fn a_sleeper_is_woken_and_nobody_else() {
+    let Some(mut scene) = scene(1, 70_000) else { return };
+    scene.say(0);
+    assert!(!scene.rings(0), "nobody slept");
+    scene.filter.sleep();
+    assert!(scene.filter.has_calls(), "who has calls must not sleep");
+    assert_eq!(scene.calls(), calls([69_999]));
+    for round in 0..1_000 {
+        scene.filter.sleep();
+        assert!(!scene.filter.has_calls() && !scene.rings(0), "woken by nobody in round {round}");
+        let mut theirs = scene.ends[0].1.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || theirs.write_all(b"!").unwrap());
+            assert!(scene.rings(10_000), "sleeps on in round {round}");
+        });
+        scene.filter.wake();
+        scene.ends[0].0.read_exact(&mut [0]).unwrap();
+        assert_eq!(scene.calls(), calls([69_999]));
+    }
+}
+
+/// One thread sends on all connections, another hears: not a message is missed.
+#[test]
+fn who_hears_while_others_call_misses_nothing() {
+    const CONNECTIONS: u32 = 130;
+    const MESSAGES: usize = 20_000;
+    let Some(mut scene) = scene(CONNECTIONS, 9_000) else { return };
+    let mut theirs: Vec<_> = scene.ends.iter().map(|(_, theirs)| theirs.try_clone().unwrap()).collect();
+    let mut heard = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for message in 0..MESSAGES {
+                let at = message * 31 % theirs.len();
+                theirs[at].write_all(b"!").unwrap();
+            }
+        });
+        for (ours, _) in &scene.ends {
+            ours.set_nonblocking(true).unwrap();
+        }
+        let nth = |call: Call| (0..CONNECTIONS).find(|nth| place(*nth, CONNECTIONS, 9_000) == call.place).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut asked = BTreeSet::new();
+        while heard < MESSAGES {
+            assert!(Instant::now() < deadline, "{heard} of {MESSAGES} were called");
+            asked.extend(std::iter::from_fn(|| scene.filter.next_call()).map(nth));
+            // What is not queued yet is asked for again, as by a poll.
+            asked.retain(|nth| match scene.ends[*nth as usize].0.read(&mut [0; 64]) {
+                Ok(bytes) => {
+                    heard += bytes;
+                    false
+                }
+                Err(_) => true,
+            });
+        }
+    });
+    assert_eq!(heard, MESSAGES);
+}
