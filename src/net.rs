@@ -247,7 +247,7 @@ impl<S: Default> Net<S> {
     /// Whether any ring has work, a connection waits for a receive or for a new poll, or the filter calls.
     pub(crate) fn has_work(&mut self) -> bool {
         !(self.waiting.is_empty() && self.rearming.is_empty())
-            || self.sentry.as_ref().is_some_and(Sentry::has_calls)
+            || self.has_calls()
             || self.lanes[..self.used].iter_mut().any(|lane| lane.ring.has_work())
     }
 
@@ -264,6 +264,11 @@ impl<S: Default> Net<S> {
     pub(crate) fn due(&self) -> Option<Instant> {
         let sentry = self.sentry.as_ref().map(Sentry::due);
         self.paused.into_iter().chain(self.door_due()).chain(sentry).min()
+    }
+
+    /// Whether the filter calls.
+    fn has_calls(&self) -> bool {
+        self.sentry.as_ref().is_some_and(Sentry::has_calls)
     }
 
     /// The poll on the filter's bell has ended.

@@ -57,7 +57,9 @@ impl<S: Default> Net<S> {
     pub(crate) fn next_at_door(&mut self, now: Instant) -> Option<(ConnId, Room)> {
         let &(conn, until) = self.door.front()?;
         let room = self.room();
-        if room == Room::Full && now < until && self.door.len() <= self.door_places {
+        // Calls that were not heard may be resets, which make room.
+        let crowded = self.door.len() > self.door_places && !self.has_calls();
+        if room == Room::Full && now < until && !crowded {
             return None;
         }
         self.door.pop_front();
