@@ -1,10 +1,10 @@
 //! Kernel memory per idle connection, from /proc/slabinfo (root reads it), for each end apart:
-//! a bare socket, c1m's server, c1m's client.
+//! a bare socket, c1m's server with its connections behind a filter and in polls, c1m's client.
 //!
 //!     cargo bench --bench memory
 //!
-//! How: the same number of loopback connections is opened three times, between two bare ends in
-//! this process (std sockets, no epoll), between c1m's server and a bare client, and between a bare
+//! How: the same number of loopback connections is opened four times, between two bare ends in
+//! this process (std sockets, no epoll), between c1m's server and a bare client (twice), and between a bare
 //! server and c1m's client. Each time the growth of every slab cache, in bytes of objects in use,
 //! is divided by the connections. What c1m adds to an end is the difference to the first run.
 
@@ -38,33 +38,27 @@ fn main() {
     let count = if smoke { 500 } else { CONNECTIONS.min((files as usize - 500) / 2) };
     println!("growth of slab caches in bytes per connection, {count} idle loopback connections\n");
     let bare = bare_ends(count);
-    let server = against_c1m_server(count);
+    let filter = against_c1m_server(count, "auto");
+    let polls = against_c1m_server(count, "poll");
     let client = against_c1m_client(count);
-    let caches: Vec<&String> = bare.keys().chain(server.keys()).chain(client.keys()).collect();
+    let caches: Vec<&String> = bare.keys().chain(filter.keys()).chain(client.keys()).collect();
     let mut shown: Vec<&String> = caches
         .into_iter()
-        .filter(|name| [&bare, &server, &client].iter().any(|s| per(s, name, count) >= 8.0))
+        .filter(|name| [&bare, &filter, &polls, &client].iter().any(|s| per(s, name, count) >= 8.0))
         .collect();
     shown.sort();
     shown.dedup();
-    println!("{:<28} {:>10} {:>12} {:>12}", "cache", "bare+bare", "c1m server", "c1m client");
+    let columns = [("bare+bare", &bare), ("c1m server", &filter), ("in polls", &polls), ("c1m client", &client)];
+    let row = |name: &str, cells: [String; 4]| {
+        println!("{name:<24} {:>12} {:>12} {:>12} {:>12}", cells[0], cells[1], cells[2], cells[3]);
+    };
+    row("cache", columns.map(|(name, _)| name.to_owned()));
     for name in shown {
-        println!(
-            "{name:<28} {:>10.0} {:>12.0} {:>12.0}",
-            per(&bare, name, count),
-            per(&server, name, count),
-            per(&client, name, count)
-        );
+        row(name, columns.map(|(_, slab)| format!("{:.0}", per(slab, name, count))));
     }
     let total = |slab: &Slab| slab.values().sum::<i64>() as f64 / count as f64;
-    println!("{:<28} {:>10.0} {:>12.0} {:>12.0}", "all caches", total(&bare), total(&server), total(&client));
-    println!(
-        "{:<28} {:>10} {:>12.0} {:>12.0}",
-        "beyond a bare socket",
-        "",
-        total(&server) - total(&bare),
-        total(&client) - total(&bare)
-    );
+    row("all caches", columns.map(|(_, slab)| format!("{:.0}", total(slab))));
+    row("beyond a bare socket", columns.map(|(_, slab)| format!("{:.0}", total(slab) - total(&bare))));
 }
 
 fn per(slab: &Slab, name: &str, count: usize) -> f64 {
@@ -118,9 +112,9 @@ fn bare_ends(count: usize) -> Slab {
     growth(&before)
 }
 
-fn against_c1m_server(count: usize) -> Slab {
+fn against_c1m_server(count: usize, park: &str) -> Slab {
     let mut server = Running::start(&format!(
-        "server --bind 127.0.0.1 --port {PORT} --ports {PORTS} --stats-interval 50ms --json -"
+        "server --bind 127.0.0.1 --port {PORT} --ports {PORTS} --park {park} --stats-interval 50ms --json -"
     ));
     server.until(r#""event":"ready""#);
     let before = slab().expect("it could be read before");

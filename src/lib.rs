@@ -3,8 +3,8 @@
 //!
 //! Each core runs an isolated glommio executor, a *shard*, which owns its listening sockets, its
 //! io_urings and its connection table. A connection is a direct descriptor in a ring's table, not
-//! a file descriptor, and costs 12 bytes of user memory while it is idle. Nothing on the data path
-//! is locked or shared.
+//! a file descriptor, and costs 12 bytes of user memory while it is idle, and nothing of the kernel but
+//! its socket. Nothing on the data path is locked or shared.
 //!
 //! # The house
 //!
@@ -20,7 +20,7 @@
 //!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
 //!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;
-//!                                         rlimits, eventfd, TCP_INFO
+//!                                         rlimits, eventfd, TCP_INFO, a filter of sockets
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
 //!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
 //!     footprint                           why connections fail; what memory they take

@@ -129,7 +129,7 @@ impl Sentry {
 fn refused(operation: &str, error: &io::Error) -> Error {
     Error::host(
         format!("{operation} a socket filter: {}", Errno::of(error)),
-        "connections cannot wait behind a filter here, which takes Linux 5.12 with CAP_BPF and CAP_CHOWN",
+        "connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN",
         "run it as root, or with --park poll",
     )
 }

@@ -98,8 +98,7 @@ struct Taken {
 }
 
 impl Filter {
-    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF, EINVAL on kernels before 5.12, which
-    /// know no atomic operations.
+    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
         let map_bytes = (layout.words * 8).next_multiple_of(page);

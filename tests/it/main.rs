@@ -13,6 +13,7 @@ mod memory;
 mod metrics;
 mod options;
 mod pages;
+mod parking;
 mod report;
 mod steer;
 mod storm;
