@@ -19,7 +19,7 @@ use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
 use crate::limits::{MAX_PAYLOAD_BYTES, TRIED_WITHIN};
 use crate::net::{Gate, How, NetPlan};
-use crate::plan::{self, Park, Routes, share};
+use crate::plan::{self, Routes, share};
 use crate::report::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
@@ -304,7 +304,7 @@ impl Fleet {
             };
             let remote = Remote::new()?;
             let net = NetPlan {
-                park: Park::Poll,
+                filter: None,
                 tried_within: TRIED_WITHIN,
                 rings: plan::client_rings(
                     options.connections,

@@ -19,15 +19,11 @@
 //!                                                        parked send (slow reader)
 //! ```
 //!
-//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter runs before what it
-//! tells of can be received, so two things may go wrong, and each has its remedy:
-//!
-//! ```text
-//!   filter ─ told ─▶ receiving ─ nothing ─▶ polled, as what it told of is still on its way
-//!   filter ─ not armed ─ queued ─ armed     once more a receive, after a pause longer than any segment takes
-//! ```
-//!
-//! So whoever was armed is unsure for a while: it is looked at twice, and the second time it receives.
+//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter tells of a segment
+//! before that can be received, and of two segments perhaps at once. So whoever is told of something and receives
+//! nothing is polled, as it is still on its way. And whoever began to be watched, or was told of something and
+//! received it, may have missed another segment at that moment, and is unsure for a while: it is looked at twice,
+//! with a pause between that is longer than any segment takes, and then receives once more.
 //!
 //! A slot is released only when no operation of its tenant is left in the kernel, so a completion of
 //! an earlier tenant cannot exist; should one come all the same, its generation gives it away.
@@ -352,7 +348,7 @@ impl Life {
         self.phase == Phase::Live && self.flags.any(Flags::WATCHED)
     }
 
-    /// The filter tells that something comes, and watches for the next.
+    /// The filter tells that something comes, and will tell of what comes after it.
     pub fn told(&mut self) -> Next {
         self.flags.set(Flags::TOLD);
         self.watch()

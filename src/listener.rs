@@ -8,11 +8,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::error::{Errno, Error, Result};
 use crate::limits::{AFTERLIFE, LOOK_AGAIN};
 use crate::plan::Ports;
+use crate::sys::Filter;
 
 /// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
-/// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one.
-pub fn listen(bind: IpAddr, ports: &[u16], backlog: i32, keepalive: Option<Duration>) -> Result<Vec<TcpListener>> {
-    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog, keepalive)).collect()
+/// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one. `filter` sees all that is accepted.
+pub fn listen(
+    bind: IpAddr,
+    ports: &[u16],
+    backlog: i32,
+    keepalive: Option<Duration>,
+    filter: Option<&Filter>,
+) -> Result<Vec<TcpListener>> {
+    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog, keepalive, filter)).collect()
 }
 
 /// Probes without an answer after which the kernel gives a connection up.
@@ -46,7 +53,12 @@ pub fn listen_again(socket: &TcpListener, backlog: i32) -> std::io::Result<()> {
     SockRef::from(socket).listen(backlog)
 }
 
-fn listen_one(address: SocketAddr, backlog: i32, keepalive: Option<Duration>) -> Result<TcpListener> {
+fn listen_one(
+    address: SocketAddr,
+    backlog: i32,
+    keepalive: Option<Duration>,
+    filter: Option<&Filter>,
+) -> Result<TcpListener> {
     let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
     let socket = socket(address)?;
     socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
@@ -56,6 +68,10 @@ fn listen_one(address: SocketAddr, backlog: i32, keepalive: Option<Duration>) ->
         // Inherited too; the kernel's timer of each socket is there anyway.
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
         socket.set_tcp_keepalive(&keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
+    }
+    if let Some(filter) = filter {
+        // Before anyone is accepted, who would be without it for ever.
+        filter.attach(&socket).map_err(|e| refused("SO_ATTACH_BPF on", e))?;
     }
     socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
     socket.listen(backlog).map_err(|e| refused("listen on", e))?;

@@ -32,7 +32,6 @@ use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
-use crate::plan::Park;
 use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
@@ -106,7 +105,7 @@ pub struct Net<S> {
 
 impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
-    pub fn new(plan: &NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
+    pub fn new(plan: NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
         let habits = ring::habits()?;
         let lane = |slots: &u32| {
             Ok(Lane {
@@ -126,9 +125,9 @@ impl<S: Default> Net<S> {
             door: VecDeque::new(),
             door_places: (slots.saturating_sub(plan.capacity) / 2) as usize,
             capacity: plan.capacity,
-            admission: plan.admission.clone(),
+            admission: plan.admission,
             accept_budget: plan.accept_rate.map(|rate| Budget::new(Instant::now(), rate)),
-            gate: plan.gate.clone(),
+            gate: plan.gate,
             max_pending: plan.max_pending.max(BUFFER_BYTES),
             last_words: plan.last_words,
             buffers: Buffers::default(),
@@ -142,8 +141,8 @@ impl<S: Default> Net<S> {
             ended: VecDeque::new(),
             counters,
         };
-        if plan.park == Park::Filter {
-            net.sentry = Some(Sentry::new(&plan.rings, plan.tried_within, net.started)?);
+        if let Some(filter) = plan.filter {
+            net.sentry = Some(Sentry::new(filter, &plan.rings, plan.tried_within, net.started));
             net.lanes.iter_mut().for_each(|lane| lane.ring.accept_plainly());
         }
         Ok(net)

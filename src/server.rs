@@ -157,9 +157,11 @@ impl Server {
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
-        let (shards, park) = (plans.len(), self.parked.park);
+        let shards = plans.len();
         for (index, plan) in plans.into_iter().enumerate() {
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive)?;
+            let filter = self.parked.filter(&plan)?;
+            let filtered = filter.as_ref();
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, filtered)?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
             self.ears.extend(sockets.iter().cloned());
             let made = service.clone();
@@ -173,7 +175,7 @@ impl Server {
                 ended: Ended { index, notices: notices.clone() },
             };
             let net = NetPlan {
-                park,
+                filter,
                 tried_within: options.keepalive.unwrap_or(TRIED_WITHIN),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,

@@ -130,7 +130,7 @@ where
         .preempt_timer(GLOMMIO_PREEMPTION)
         .spawn(move || async move {
             sys::sleep_precisely();
-            let mut net = Net::new(&plan, &remote.doorbell, remote.counters.clone())?;
+            let mut net = Net::new(plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
             Shard::new(net, driver).pump(&remote).await.map(finish)
         })

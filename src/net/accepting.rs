@@ -68,9 +68,6 @@ impl<S: Default> Net<S> {
 
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
     pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
-        for socket in &sockets {
-            self.sentry.as_ref().map_or(Ok(()), |sentry| sentry.attach(socket))?;
-        }
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
         self.feed_listeners(Instant::now())
     }

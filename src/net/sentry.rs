@@ -5,7 +5,6 @@
 //!   any such.
 //! - Who was not is tried now and then.
 
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -73,30 +72,27 @@ impl Cursor {
 }
 
 impl Sentry {
-    /// A filter for the connections in rings of so many slots, of which each is tried `within` that time.
-    pub(super) fn new(rings: &[u32], within: Duration, now: Instant) -> Result<Sentry> {
+    /// Hears a filter of the connections in rings of so many slots, of which each is tried `within` that time.
+    pub(super) fn new(filter: Filter, rings: &[u32], within: Duration, now: Instant) -> Sentry {
         let mut places = 0;
         let mut starts = Vec::new();
         for slots in rings {
             starts.push(places);
             places += slots;
         }
-        let filter = Filter::new(places).map_err(|error| refused("load", &error))?;
         let step = (within / TRIALS).max(SHORTEST_TRIAL);
         let steps = (within.as_millis() / step.as_millis()).max(1) as u64;
         let trial = Trial { cursor: Cursor::default(), due: now + step, step, steps };
-        Ok(Sentry { filter, starts, listening: false, sweep: Sweep::default(), trial })
-    }
-
-    /// Watches whatever a listener accepts from now on.
-    pub(super) fn attach(&self, listener: &impl AsRawFd) -> Result<()> {
-        self.filter.attach(listener).map_err(|error| refused("attach", &error))
+        Sentry { filter, starts, listening: false, sweep: Sweep::default(), trial }
     }
 
     /// Watches a socket that is no child of a listener. What is none the ring will refuse.
     pub(super) fn adopt(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
         let adopted = self.filter.attach(socket).and_then(|()| self.filter.name(socket, self.place(conn)));
-        adopted.or_else(|error| if Errno::of(&error) == Errno::EBADF { Ok(()) } else { Err(refused("attach", &error)) })
+        adopted.or_else(|error| match Errno::of(&error) {
+            Errno::EBADF => Ok(()),
+            errno => Err(Error::bug(format!("filter on a socket to be dialed: {errno}"))),
+        })
     }
 
     fn place(&self, conn: ConnId) -> u32 {
@@ -124,14 +120,6 @@ impl Sentry {
     pub(super) fn bell_rang(&mut self) {
         self.listening = false;
     }
-}
-
-fn refused(operation: &str, error: &io::Error) -> Error {
-    Error::host(
-        format!("{operation} a socket filter: {}", Errno::of(error)),
-        "connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN",
-        "run it as root, or with --park poll",
-    )
 }
 
 impl<S: Default> Net<S> {

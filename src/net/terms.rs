@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Errno;
-use crate::plan::Park;
+use crate::sys::Filter;
 
 /// What a shard's connections are made of.
 pub struct NetPlan {
@@ -14,8 +14,9 @@ pub struct NetPlan {
     pub rings: Vec<u32>,
     /// Live connections beyond which new ones are refused.
     pub capacity: u64,
-    /// How connections wait that have nothing to say.
-    pub park: Park,
+    /// The filter behind which connections wait that have nothing to say, on the listeners since before they
+    /// listened; `None` has each wait in a poll.
+    pub filter: Option<Filter>,
     /// Behind a filter: within so long each is tried, whether the kernel has given it up without a segment.
     pub tried_within: Duration,
     /// A limit that this shard shares with others; `None` where `capacity` is all there is.

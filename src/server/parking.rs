@@ -1,8 +1,9 @@
 //! How a server's idle connections wait.
 
-use crate::error::Errno;
+use crate::error::{Errno, Error, Result};
 use crate::host::Host;
-use crate::plan::Park;
+use crate::plan::{Park, ShardPlan};
+use crate::sys::Filter;
 
 /// How idle connections are to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +24,23 @@ pub struct Parked {
     pub park: Park,
     /// Why not behind a filter, if they were to.
     pub refusal: Option<Errno>,
+}
+
+impl Parked {
+    /// The filter of a shard, if it is to have one.
+    pub(super) fn filter(self, plan: &ShardPlan) -> Result<Option<Filter>> {
+        if self.park == Park::Poll {
+            return Ok(None);
+        }
+        let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
+        Filter::new(slots).map(Some).map_err(|error| {
+            Error::host(
+                format!("load a socket filter: {}", Errno::of(&error)),
+                "connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN",
+                "run it as root, or with --park poll",
+            )
+        })
+    }
 }
 
 impl Parking {

@@ -17,8 +17,8 @@ use crate::host::Host;
 use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS, TRIED_WITHIN};
 use crate::net::{Closing, Gate, Level};
 use crate::pace::Pace;
-use crate::plan::Park;
 use crate::ring::Buffers;
+use crate::sys::Filter;
 use crate::token::Operation;
 
 /// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
@@ -213,14 +213,25 @@ const PEERS: usize = 24;
 
 impl World {
     /// Few slots in two rings, so that they are reused all the time, and full now and then.
-    fn new(seed: u64, park: Park) -> World {
+    fn new(seed: u64, filtered: bool) -> World {
         let mut chance = Chance(seed);
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
         let gate = Gate::default();
+        let filter = filtered.then(|| Filter::new(rings.iter().sum()).unwrap());
+        // An address of its own for each world: a port stays taken for a minute after what was there, and in
+        // that time there are more worlds than ports.
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);
+        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind((address, 0)).unwrap())).collect();
+        let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        if let Some(filter) = &filter {
+            listeners.iter().for_each(|listener| filter.attach(listener).unwrap());
+        }
         let plan = NetPlan {
             capacity: u64::from(rings.iter().sum::<u32>()) - 6,
             rings,
-            park,
+            filter,
             tried_within: TRIED_WITHIN,
             admission: None,
             gate: gate.clone(),
@@ -229,14 +240,7 @@ impl World {
             accept_rate: None,
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Net::new(&plan, &doorbell, Arc::default()).unwrap();
-        // An address of its own for each world: a port stays taken for a minute after what was there, and in
-        // that time there are more worlds than ports.
-        static WORLDS: AtomicU32 = AtomicU32::new(0);
-        let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);
-        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind((address, 0)).unwrap())).collect();
-        let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let mut net = Net::new(plan, &doorbell, Arc::default()).unwrap();
         net.listen(listeners, 2).unwrap();
         let driver = Noting {
             chance,
@@ -447,8 +451,7 @@ proptest! {
 
     #[test]
     fn whatever_peers_do_each_connection_is_its_own(seed: u64, filtered: bool) {
-        let park = if filtered && Host::here().filters().is_ok() { Park::Filter } else { Park::Poll };
-        let mut world = World::new(seed, park);
+        let mut world = World::new(seed, filtered && Host::here().filters().is_ok());
         for _ in 0..1_000 {
             world.step().unwrap();
         }
@@ -491,7 +494,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     let doorbell = Doorbell::new()?;
     let plan = NetPlan {
         rings: vec![2 * GREEDY as u32],
-        park: Park::Poll,
+        filter: None,
         tried_within: TRIED_WITHIN,
         capacity: GREEDY as u64 + 1,
         admission: None,
@@ -500,7 +503,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
         last_words: false,
         accept_rate: None,
     };
-    let mut net = Net::new(&plan, &doorbell, Arc::default())?;
+    let mut net = Net::new(plan, &doorbell, Arc::default())?;
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
     let door = listener.local_addr()?;
     net.listen(vec![listener], 2)?;
