@@ -78,6 +78,9 @@ pub const PUSHES_PER_PASS: usize = 256;
 /// their sockets are still in the core's cache when they are answered. With 64 a hundred are slower.
 pub const CALLS_PER_PASS: usize = 128;
 
+/// The same of resets: each is asked for in vain or is the end of one that need not be answered.
+pub const RESETS_PER_PASS: usize = 32;
+
 /// How long a segment takes at most from the filter to its socket, both in one softirq: microseconds. A pause of this
 /// length lies between two looks at a connection that may have missed one.
 pub const SEGMENT_TIME: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });

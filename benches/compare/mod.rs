@@ -212,13 +212,13 @@ impl Quiet {
     }
 }
 
-/// TCP sockets of this network namespace: in use, orphaned, and in TIME_WAIT.
+/// TCP sockets of this network namespace: in use, and orphaned. Those in TIME_WAIT do nothing, for a minute.
 fn tcp_sockets() -> u64 {
     let text = fs::read_to_string("/proc/net/sockstat").expect("/proc/net/sockstat can be read");
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: ")).expect("it has a line for TCP");
     let words: Vec<&str> = line.split(' ').collect();
     let value = |name: &str| words.chunks(2).find(|pair| pair[0] == name).and_then(|pair| pair[1].parse::<u64>().ok());
-    ["inuse", "orphan", "tw"].into_iter().filter_map(value).sum()
+    ["inuse", "orphan"].into_iter().filter_map(value).sum()
 }
 
 /// The fields of a process's stat behind its name, which stands in brackets and may hold blanks; none

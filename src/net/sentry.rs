@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use super::{Lane, Net};
 use crate::error::{Errno, Error, Result};
 use crate::life::Life;
-use crate::limits::{CALLS_PER_PASS, LOOKS_PER_STEP, ROWS_PER_STEP, SEGMENT_TIME, SHORTEST_TRIAL, STEP, TRIALS};
-use crate::sys::Filter;
+use crate::limits::{
+    CALLS_PER_PASS, LOOKS_PER_STEP, RESETS_PER_PASS, ROWS_PER_STEP, SEGMENT_TIME, SHORTEST_TRIAL, STEP, TRIALS,
+};
+use crate::sys::{Call, Filter};
 use crate::token::{ConnId, Operation};
 
 /// The filter of a shard, and how far it has come with those that it watches.
@@ -140,25 +142,32 @@ impl<S: Default> Net<S> {
         self.learn(conn, Life::watch)
     }
 
-    /// Hears what the filter has announced, a bounded number. Tells whether it was anything.
+    /// Hears what the filter has announced, a bounded number: messages first, as resets can wait. Tells whether it
+    /// was anything.
     pub(crate) fn hear_calls(&mut self) -> Result<bool> {
+        let messages = self.hear(Call::Segment, CALLS_PER_PASS)?;
+        let resets = self.hear(Call::Reset, RESETS_PER_PASS)?;
+        self.counters.calls.add((messages + resets) as u64);
+        Ok(messages + resets > 0)
+    }
+
+    fn hear(&mut self, call: Call, most: usize) -> Result<usize> {
         let mut heard = 0;
-        while heard < CALLS_PER_PASS
+        while heard < most
             && let Some(sentry) = &mut self.sentry
-            && let Some(call) = sentry.filter.next_call()
+            && let Some(place) = sentry.filter.next_call(call)
         {
             heard += 1;
-            let (ring, slot) = sentry.seat(call.place);
+            let (ring, slot) = sentry.seat(place);
             let table = &self.lanes[ring].table;
             // It may be of a former tenant, and the present one is asked in vain.
             if slot < table.used() && table.row(slot).life.is_watched() {
                 sentry.sweep.found = true;
                 let conn = ConnId::new(ring, slot, table.row(slot).generation);
-                self.learn(conn, if call.reset { Life::told_of_reset } else { Life::told })?;
+                self.learn(conn, if call == Call::Reset { Life::told_of_reset } else { Life::told })?;
             }
         }
-        self.counters.calls.add(heard as u64);
-        Ok(heard > 0)
+        Ok(heard)
     }
 
     /// Looks at some of those who may have missed something, and tries some of the others.

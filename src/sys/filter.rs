@@ -9,9 +9,10 @@
 //! Nothing else of a socket can be set from outside and read in a filter without its type information. The
 //! number is `FIRST_OWNER` and the connection's place in its shard.
 //!
-//! What is announced lies in a map that the shard sees too: a bit for each place, which stays until the shard takes
-//! the call, a bit for each word of those, and a word that says whether there are any. A shard that is about to
-//! sleep says so there, and the next announcement wakes whoever polls `Filter::bell`, a ring buffer for that alone.
+//! What is announced lies in a map that the shard sees too: two boards, one for resets, each with a bit for each
+//! place, which stays until the shard takes the call, and a bit for each word of those; and a word that says whether
+//! there are any. A shard that is about to sleep says so there, and the next announcement wakes whoever polls
+//! `Filter::bell`, a ring buffer for that alone.
 //!
 //! **The filter runs before the segment is queued on its socket.** A receive right after the call may find
 //! nothing, and a segment that was announced with the one before, in one call, may be queued after that was
@@ -30,9 +31,9 @@ use crate::limits::PAGE_BYTES;
 /// docs/UIDS-GIDS.md); places end below 2^31, where numbers turn negative for some programs.
 const FIRST_OWNER: u32 = 1 << 30;
 
-/// Where the words of the map are: the state, and after its cache line the others. See `Layout`.
+/// Where the words of the map are: the state, and after its cache line the boards.
 const STATE: usize = 0;
-const SUMMARY: usize = 8;
+const BOARDS: usize = 8;
 
 /// The shard has taken all calls, or there are some, or it sleeps until there are.
 const QUIET: u64 = 0;
@@ -42,33 +43,35 @@ const ASLEEP: u64 = 2;
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// The parts of the map behind the state, for some number of places.
+/// Words of a board's two parts, for some number of places.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     places: u32,
-    /// The word with the first places' bits.
-    called: usize,
-    /// The same for those of whom a RST was announced.
-    reset: usize,
-    /// All words.
-    words: usize,
+    /// A bit for each word of the places'.
+    summary: usize,
+    /// A bit for each place.
+    calls: usize,
 }
 
 impl Layout {
     fn of(places: u32) -> Layout {
-        let words = (places as usize).div_ceil(BITS);
-        let called = SUMMARY + words.div_ceil(BITS);
-        Layout { places, called, reset: called + words, words: called + 2 * words }
+        let calls = (places as usize).div_ceil(BITS);
+        Layout { places, summary: calls.div_ceil(BITS), calls }
+    }
+
+    /// Words of a board.
+    fn board(self) -> usize {
+        self.summary + self.calls
     }
 }
 
-/// Something came for the connection of a place, or will be there in a moment.
+/// What was announced of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
-    /// Its place.
-    pub place: u32,
-    /// The segment has a RST; whether TCP takes it is not known yet.
-    pub reset: bool,
+pub enum Call {
+    /// Something came, or will be there in a moment.
+    Segment,
+    /// A segment with a RST. Whether TCP takes it is not known yet.
+    Reset,
 }
 
 /// A filter for the connections of one shard.
@@ -80,28 +83,36 @@ pub struct Filter {
     /// Up to where we, and the kernel, have come in the ring buffer.
     consumed: Mapping,
     produced: Mapping,
-    taken: Taken,
+    /// What was taken from each board.
+    taken: [Taken; 2],
 }
 
-/// Calls that the shard has taken out of the map and not heard yet.
+/// Calls that the shard has taken out of a board and not heard yet.
 #[derive(Debug, Default)]
 struct Taken {
-    /// The next word of the summary, while not all of them were looked at in this round.
-    next: Option<usize>,
+    /// There may be more, beyond those of this round.
+    again: bool,
+    /// Words of the summary that were not looked at in this round.
+    left: usize,
     /// Words that have calls: their bits in the summary's word, and the first word of those.
     words: u64,
     first_word: usize,
-    /// Places that were called, those of them with a RST, and the first place of the word.
+    /// Places that were called, and the first place of the word.
     places: u64,
-    resets: u64,
     first_place: usize,
+}
+
+impl Taken {
+    fn any(&self) -> bool {
+        self.again || self.left > 0 || self.words | self.places != 0
+    }
 }
 
 impl Filter {
     /// Loads a filter for so many places. Fails with EPERM without CAP_BPF.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
-        let map_bytes = (layout.words * 8).next_multiple_of(page);
+        let map_bytes = ((BOARDS + 2 * layout.board()) * 8).next_multiple_of(page);
         let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
         let bell = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
         Ok(Filter {
@@ -111,7 +122,7 @@ impl Filter {
             consumed: Mapping::new(&bell, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
             produced: Mapping::new(&bell, page, page, libc::PROT_READ)?,
             bell,
-            taken: Taken::default(),
+            taken: Default::default(),
         })
     }
 
@@ -148,45 +159,41 @@ impl Filter {
 
     /// Whether there are calls that were not heard.
     pub fn has_calls(&self) -> bool {
-        let taken = &self.taken;
-        taken.next.is_some() || taken.words | taken.places != 0 || self.state().load(Ordering::SeqCst) == CALLS
+        self.taken.iter().any(Taken::any) || self.state().load(Ordering::SeqCst) == CALLS
     }
 
-    /// The next call. Whatever comes for its place from now on is another.
+    /// The place of the next call of a kind. Whatever comes for it from now on is another.
     ///
     /// They are taken in the order of their places, all in a round: who calls again waits for the next one.
-    pub fn next_call(&mut self) -> Option<Call> {
+    pub fn next_call(&mut self, call: Call) -> Option<u32> {
+        let first = BOARDS + call as usize * self.layout.board();
+        // The program sets a place's bit, then its word's, then the state, and we clear them the other way round:
+        // what it adds meanwhile is found in this round or makes another.
+        if self.state().load(Ordering::Relaxed) == CALLS {
+            self.state().store(QUIET, Ordering::SeqCst);
+            self.taken.iter_mut().for_each(|taken| taken.again = true);
+        }
         loop {
-            let Taken { next, words, first_word, places, resets, first_place } = &mut self.taken;
-            if *places != 0 {
-                let bit = take_bit(places);
-                return Some(Call { place: (*first_place + bit) as u32, reset: *resets & 1 << bit != 0 });
+            let taken = &mut self.taken[call as usize];
+            if taken.places != 0 {
+                return Some((taken.first_place + take_bit(&mut taken.places)) as u32);
             }
-            // The program sets a place's bit, then its word's, then the state, and we clear them the other way
-            // round: what it adds meanwhile is found in this round or makes another.
-            if *words != 0 {
-                let word = *first_word + take_bit(words);
-                *first_place = word * BITS;
-                *places = self.map.word(self.layout.called + word).swap(0, Ordering::SeqCst);
-                let reset = self.map.word(self.layout.reset + word);
-                *resets =
-                    if reset.load(Ordering::SeqCst) == 0 { 0 } else { reset.fetch_and(!*places, Ordering::SeqCst) };
-                continue;
-            }
-            let Some(summary) = *next else {
-                let state = self.map.word(STATE);
-                if state.load(Ordering::Relaxed) != CALLS {
-                    return None;
+            if taken.words != 0 {
+                let word = taken.first_word + take_bit(&mut taken.words);
+                taken.first_place = word * BITS;
+                taken.places = self.map.word(first + self.layout.summary + word).swap(0, Ordering::SeqCst);
+            } else if taken.left > 0 {
+                let at = self.layout.summary - taken.left;
+                taken.left -= 1;
+                taken.first_word = at * BITS;
+                let summary = self.map.word(first + at);
+                if summary.load(Ordering::SeqCst) != 0 {
+                    taken.words = summary.swap(0, Ordering::SeqCst);
                 }
-                state.store(QUIET, Ordering::SeqCst);
-                *next = Some(SUMMARY);
-                continue;
-            };
-            *next = (summary + 1 < self.layout.called).then_some(summary + 1);
-            *first_word = (summary - SUMMARY) * BITS;
-            let summary = self.map.word(summary);
-            if summary.load(Ordering::SeqCst) != 0 {
-                *words = summary.swap(0, Ordering::SeqCst);
+            } else if std::mem::take(&mut taken.again) {
+                taken.left = self.layout.summary;
+            } else {
+                return None;
             }
         }
     }

@@ -4,7 +4,7 @@
 //!   if it has no payload, FIN or RST           pass
 //!   place = owner - FIRST_OWNER
 //!   if place is beyond the last                pass       (a listener, or a socket of somebody else)
-//!   if it has a RST                            set the place's bit of those
+//!   board = that of resets if it has a RST, else that of segments
 //!   if the place's bit is set                  pass       (it was announced and not taken yet)
 //!   set it
 //!   if its word's bit is not set               set it
@@ -17,7 +17,7 @@
 
 use std::os::fd::RawFd;
 
-use super::{ASLEEP, CALLS, FIRST_OWNER, Layout, STATE, SUMMARY};
+use super::{ASLEEP, BOARDS, CALLS, FIRST_OWNER, Layout, STATE};
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -184,9 +184,10 @@ impl Program {
         self.instructions
     }
 
-    /// Where a bit is among those that begin at a word of the map: its word in register 8, its value in 9.
-    fn locate(&mut self, bit: Register, map: RawFd, first: usize) -> &mut Program {
-        self.copy(1, bit).shift_right(1, 6).shift_left(1, 3).map_value(8, map, byte(first)).add_register(8, 1);
+    /// Where a bit is among those that begin at a word of the board: its word in register 8, its value in 9.
+    fn locate(&mut self, bit: Register, board: Register, map: RawFd, first: usize) -> &mut Program {
+        self.copy(1, bit).shift_right(1, 6).shift_left(1, 3);
+        self.map_value(8, map, byte(first)).add_register(8, board).add_register(8, 1);
         self.copy(1, bit).and(1, 63).set(9, 1).shift_left_by(9, 1)
     }
 
@@ -204,8 +205,8 @@ const fn byte(word: usize) -> i32 {
     (word * size_of::<u64>()) as i32
 }
 
-/// The filter for places of this layout. In register 6 is the context, then the place and then its word, in 7 are
-/// the flags of the segment.
+/// The filter for places of this layout. In register 6 is the context, then the place and then its word; in 7 are
+/// the flags of the segment, then where its board is.
 pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
     let mut program = Program::default();
     program.copy(6, 1).load_segment(LENGTH_AND_FLAGS).copy(7, 0);
@@ -215,10 +216,10 @@ pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
     program.copy(1, 6).call(GET_SOCKET_UID);
     program.copy(6, 0).subtract_32(6, FIRST_OWNER).pass_if_above(6, layout.places as i32 - 1);
     program.and(7, RST).when(7, false, |program| {
-        program.locate(6, map, layout.reset).set_bit();
+        program.set(7, byte(layout.board()));
     });
-    program.locate(6, map, layout.called).look().pass_unless(1, 0).set_bit();
-    program.shift_right(6, 6).locate(6, map, SUMMARY).look().when(1, true, |program| {
+    program.locate(6, 7, map, BOARDS + layout.summary).look().pass_unless(1, 0).set_bit();
+    program.shift_right(6, 6).locate(6, 7, map, BOARDS).look().when(1, true, |program| {
         program.set_bit();
     });
     program.map_value(8, map, byte(STATE)).load_64(1, 8, 0).pass_if(1, CALLS as i32);
