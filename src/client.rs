@@ -17,7 +17,7 @@ use crate::causes::Causes;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
-use crate::limits::{MAX_PAYLOAD_BYTES, TRIED_WITHIN};
+use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
 use crate::report::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
@@ -304,8 +304,7 @@ impl Fleet {
             };
             let remote = Remote::new()?;
             let net = NetPlan {
-                filter: None,
-                tried_within: TRIED_WITHIN,
+                watched: None,
                 rings: plan::client_rings(
                     options.connections,
                     shards,

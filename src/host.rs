@@ -6,6 +6,7 @@ mod memory;
 mod net;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::GLOMMIO_MEMLOCK;
@@ -61,10 +62,15 @@ impl Host {
 
     /// Whether this process may filter sockets, on a kernel that can. Of a host elsewhere that is not known.
     pub fn filters(&self) -> std::result::Result<(), Errno> {
+        static FOUND: OnceLock<std::result::Result<(), Errno>> = OnceLock::new();
         if self.root != Path::new("/") {
             return Err(Errno::ENOSYS);
         }
-        Filter::probe().map_err(|error| Errno::of(&error))
+        // With it the kernel moves connections from listeners that are shut down to those of other shards.
+        if self.sysctl("net.ipv4.tcp_migrate_req") == Some(1) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        *FOUND.get_or_init(|| Filter::probe().map_err(|error| Errno::of(&error)))
     }
 
     /// A host whose files lie below `root`.

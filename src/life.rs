@@ -52,7 +52,9 @@ pub enum Next {
     Wait,
     /// Wait in a poll, or behind the filter.
     Park,
-    /// Wait in a poll in any case: the one before was removed for that, or the filter does not do.
+    /// Wait anew: the poll before was removed for that.
+    ParkAnew,
+    /// Wait in a poll in any case: something is on its way that the filter has told of.
     Poll,
     /// Send what was kept for it.
     SendKept,
@@ -119,7 +121,7 @@ impl Flags {
     const WATCHED: Flags = Flags(1 << 12);
     /// The filter told of something that has not been received yet.
     const TOLD: Flags = Flags(1 << 13);
-    /// Something may have come as the filter began to watch, and have been missed.
+    /// Something may have come as the filter began to watch or told of something else, and have been missed.
     const UNSURE: Flags = Flags(1 << 14);
     /// It was looked at since then.
     const LOOKED_AT: Flags = Flags(1 << 15);
@@ -305,7 +307,7 @@ impl Life {
         }
         if anew {
             // The next poll tells whether there is something to receive.
-            return Next::Poll;
+            return Next::ParkAnew;
         }
         self.flags.set(Flags::READABLE);
         self.next()
@@ -357,7 +359,7 @@ impl Life {
     /// The filter tells of a RST. Whether TCP takes it tells a poll.
     pub fn told_of_reset(&mut self) -> Next {
         self.unwatch();
-        if self.flags.any(Flags::POLLING) { Next::Rest } else { Next::Poll }
+        Next::Poll
     }
 
     fn unwatch(&mut self) {
@@ -367,6 +369,11 @@ impl Life {
     /// Whether something may have been missed of it.
     pub fn is_unsure(self) -> bool {
         self.is_watched() && self.flags.any(Flags::UNSURE)
+    }
+
+    /// Whether the next look at one that is unsure is the second.
+    pub fn was_looked_at(self) -> bool {
+        self.flags.any(Flags::LOOKED_AT)
     }
 
     /// One that is unsure is looked at, a while after the look before.
@@ -379,7 +386,7 @@ impl Life {
         self.try_it()
     }
 
-    /// Has a watched one receive although nothing was told: it may have died without a segment.
+    /// Has a watched one receive although nothing was told: something was missed, or it died without a segment.
     pub fn try_it(&mut self) -> Next {
         self.flags.set(Flags::READABLE);
         self.next()

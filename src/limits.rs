@@ -81,12 +81,12 @@ pub const CALLS_PER_PASS: usize = 128;
 /// The same of resets: each is asked for in vain or is the end of one that need not be answered.
 pub const RESETS_PER_PASS: usize = 32;
 
-/// How long a segment takes at most from the filter to its socket, both in one softirq: microseconds. A pause of this
-/// length lies between two looks at a connection that may have missed one.
+/// How long a segment takes at most from the filter to its socket, or to the backlog of one that its owner is using:
+/// microseconds of one softirq. A pause of this length lies between two looks at a connection that may have missed one.
 pub const SEGMENT_TIME: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
 
-/// Rows looked at in one step for connections that may have missed something, the connections that then receive, and
-/// the time from step to step: two million rows a second, 1 % of a core.
+/// Rows looked at in one step for connections that may have missed something, the connections that then receive at
+/// most, and the time from step to step: two million rows a second, 1 % of a core.
 pub const ROWS_PER_STEP: usize = 2_048;
 /// See `ROWS_PER_STEP`.
 pub const LOOKS_PER_STEP: usize = 64;
@@ -97,10 +97,11 @@ pub const STEP: Duration = Duration::from_millis(1);
 /// given it up, without a segment, for silence of its peer. With keepalives it is their time.
 pub const TRIED_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 600 });
 
-/// Steps in which all are tried, and the shortest time from one to the next.
-pub const TRIALS: u32 = 600;
-/// See `TRIALS`.
-pub const SHORTEST_TRIAL: Duration = Duration::from_millis(10);
+/// The shortest time and the longest from one step of that to the next. In each at most `LOOKS_PER_STEP` are tried,
+/// however many there are: messages come first.
+pub const SHORTEST_TRIAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 10 });
+/// See `SHORTEST_TRIAL`.
+pub const LONGEST_TRIAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1_000 });
 
 /// Connects a client shard starts in one pass. Latency counts from the submission, and the ones
 /// queued together wait for each other: a small batch keeps that share below 1 ms.

@@ -32,7 +32,7 @@ use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
-use crate::ring::{self, Buffer, Buffers, Completion, Queues, Ring};
+use crate::ring::{self, Accepts, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Row, Table};
@@ -46,7 +46,7 @@ use hangups::HungUp;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
 use sentry::Sentry;
-pub use terms::{Admission, Gate, Level, NetPlan, Why};
+pub use terms::{Admission, Gate, Level, NetPlan, Watched, Why};
 
 /// One ring and its rows.
 pub(crate) struct Lane<S> {
@@ -107,9 +107,10 @@ impl<S: Default> Net<S> {
     /// Opens the rings, on the thread that will use them.
     pub fn new(plan: NetPlan, doorbell: &Doorbell, counters: Arc<Counters>) -> Result<Net<S>> {
         let habits = ring::habits()?;
+        let accepts = if plan.watched.is_some() { Accepts::Plain } else { Accepts::Direct };
         let lane = |slots: &u32| {
             Ok(Lane {
-                ring: Ring::new(*slots, Queues::of_shard(habits), doorbell.raw(), habits)?,
+                ring: Ring::new(*slots, Queues::of_shard(habits), doorbell.raw(), habits, accepts)?,
                 table: Table::new(*slots),
                 lingering: Lingering::default(),
             })
@@ -141,10 +142,7 @@ impl<S: Default> Net<S> {
             ended: VecDeque::new(),
             counters,
         };
-        if let Some(filter) = plan.filter {
-            net.sentry = Some(Sentry::new(filter, &plan.rings, plan.tried_within, net.started));
-            net.lanes.iter_mut().for_each(|lane| lane.ring.accept_plainly());
-        }
+        net.sentry = plan.watched.map(|watched| Sentry::new(watched, &plan.rings, net.started));
         Ok(net)
     }
 
@@ -268,6 +266,11 @@ impl<S: Default> Net<S> {
     /// Whether the filter calls.
     fn has_calls(&self) -> bool {
         self.sentry.as_ref().is_some_and(Sentry::has_calls)
+    }
+
+    /// Whether it calls for resets.
+    fn has_resets(&self) -> bool {
+        self.sentry.as_ref().is_some_and(Sentry::has_resets)
     }
 
     /// The poll on the filter's bell has ended.
@@ -434,7 +437,8 @@ impl<S: Default> Net<S> {
                 Ok(())
             }
             Next::Park => self.arm(conn),
-            Next::Poll => self.poll(conn, false),
+            Next::ParkAnew if self.sentry.is_some() => self.watch(conn),
+            Next::ParkAnew | Next::Poll => self.poll(conn, false),
             Next::SendKept => {
                 let bytes = self.pending.remove(&conn).unwrap_or_default();
                 self.send_bytes(conn, Cow::Owned(bytes))

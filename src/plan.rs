@@ -157,7 +157,8 @@ fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
     goal.cores.iter().enumerate().map(plan).collect()
 }
 
-fn needs(plans: &[ShardPlan]) -> Needs {
+/// The file descriptors of a server of these shards.
+pub fn needs(plans: &[ShardPlan]) -> Needs {
     Needs {
         rings: plans.iter().map(|plan| plan.rings.len()).collect(),
         sockets: plans.iter().map(|plan| plan.ports.len() as u64).sum(),

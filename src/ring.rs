@@ -141,6 +141,16 @@ struct Arguments {
     used: usize,
 }
 
+/// What the accepts of a ring bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accepts {
+    /// Connections in their slots.
+    #[default]
+    Direct,
+    /// Plain descriptors, for something that can be done to those alone; `seat` takes them into their slots.
+    Plain,
+}
+
 /// Entries of a ring's two queues.
 #[derive(Debug, Clone, Copy)]
 pub struct Queues {
@@ -171,7 +181,7 @@ impl Ring {
     /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel of these
     /// habits. Must be called on the thread that will use it. Completions do not ring it until
     /// `wake_on_completion`.
-    pub fn new(slots: u32, queues: Queues, eventfd: RawFd, habits: Habits) -> Result<Ring> {
+    pub fn new(slots: u32, queues: Queues, eventfd: RawFd, habits: Habits, accepts: Accepts) -> Result<Ring> {
         let uring = setup::open(queues, habits.work)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(slots).map_err(|e| {
@@ -182,16 +192,10 @@ impl Ring {
             )
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
-        let mut ring =
-            Ring { uring, queued: 0, held: Held::default(), arguments: Arguments::new(queues.submissions), habits };
+        let arguments = Arguments::new(queues.submissions);
+        let mut ring = Ring { uring, queued: 0, held: Held::new(accepts), arguments, habits };
         ring.wake_on_completion(false);
         Ok(ring)
-    }
-
-    /// Has accepts bring plain descriptors, for something that can be done to those alone; `seat` takes them into
-    /// their slots.
-    pub fn accept_plainly(&mut self) {
-        self.held.plain_accepts = true;
     }
 
     /// Queues a single-shot accept from `listener` into the token's slot.
@@ -199,7 +203,8 @@ impl Ring {
         let slot = types::DestinationSlot::try_from_slot_target(token.slot)
             .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
         let entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index((!self.held.plain_accepts).then_some(slot))
+            .file_index((self.held.accepts == Accepts::Direct).then_some(slot))
+            .flags(if self.held.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
             .build();
         self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, raise_limits};
 use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS, TRIED_WITHIN};
 use crate::listener;
-use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Why};
+use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Watched, Why};
 use crate::pace::Pace;
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
@@ -132,7 +132,7 @@ impl Server {
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
         let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
         let gate = Gate::default();
-        let parked = options.parking.choose(&host);
+        let parked = options.parking.choose(&host, &plans, raised.files.1.soft)?;
         let mut server = Server { shards: Vec::new(), raised, parked, backlog, gate, ears: Vec::new(), watch: None };
         match server.launch(options, plans, admission, service, notices) {
             Ok(()) => {
@@ -158,6 +158,7 @@ impl Server {
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
         let shards = plans.len();
+        let tried_within = options.keepalive.unwrap_or(TRIED_WITHIN);
         for (index, plan) in plans.into_iter().enumerate() {
             let filter = self.parked.filter(&plan)?;
             let filtered = filter.as_ref();
@@ -175,8 +176,7 @@ impl Server {
                 ended: Ended { index, notices: notices.clone() },
             };
             let net = NetPlan {
-                filter,
-                tried_within: options.keepalive.unwrap_or(TRIED_WITHIN),
+                watched: filter.map(|filter| Watched { filter, tried_within }),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
                 admission: admission.clone(),

@@ -53,13 +53,11 @@ impl<S: Default> Net<S> {
     }
 
     /// The first at the door, if there is room for it by now, or it has waited long enough, or too many have
-    /// come after it.
+    /// come after it and nothing is known that will make room.
     pub(crate) fn next_at_door(&mut self, now: Instant) -> Option<(ConnId, Room)> {
         let &(conn, until) = self.door.front()?;
         let room = self.room();
-        // Calls that were not heard may be resets, which make room.
-        let crowded = self.door.len() > self.door_places && !self.has_calls();
-        if room == Room::Full && now < until && !crowded {
+        if room == Room::Full && now < until && (self.door.len() <= self.door_places || self.has_resets()) {
             return None;
         }
         self.door.pop_front();

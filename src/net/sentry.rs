@@ -8,11 +8,11 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::{Lane, Net};
+use super::{Lane, Net, Watched};
 use crate::error::{Errno, Error, Result};
 use crate::life::Life;
 use crate::limits::{
-    CALLS_PER_PASS, LOOKS_PER_STEP, RESETS_PER_PASS, ROWS_PER_STEP, SEGMENT_TIME, SHORTEST_TRIAL, STEP, TRIALS,
+    CALLS_PER_PASS, LONGEST_TRIAL, LOOKS_PER_STEP, RESETS_PER_PASS, ROWS_PER_STEP, SEGMENT_TIME, SHORTEST_TRIAL, STEP,
 };
 use crate::sys::{Call, Filter};
 use crate::token::{ConnId, Operation};
@@ -43,10 +43,8 @@ struct Sweep {
 struct Trial {
     cursor: Cursor,
     due: Instant,
-    /// From step to step.
-    step: Duration,
-    /// Steps in which all are tried.
-    steps: u64,
+    /// All are tried within this time.
+    within: Duration,
 }
 
 /// A row among those of all rings.
@@ -74,18 +72,16 @@ impl Cursor {
 }
 
 impl Sentry {
-    /// Hears a filter of the connections in rings of so many slots, of which each is tried `within` that time.
-    pub(super) fn new(filter: Filter, rings: &[u32], within: Duration, now: Instant) -> Sentry {
+    /// Watches over the connections in rings of so many slots.
+    pub(super) fn new(watched: Watched, rings: &[u32], now: Instant) -> Sentry {
         let mut places = 0;
         let mut starts = Vec::new();
         for slots in rings {
             starts.push(places);
             places += slots;
         }
-        let step = (within / TRIALS).max(SHORTEST_TRIAL);
-        let steps = (within.as_millis() / step.as_millis()).max(1) as u64;
-        let trial = Trial { cursor: Cursor::default(), due: now + step, step, steps };
-        Sentry { filter, starts, listening: false, sweep: Sweep::default(), trial }
+        let trial = Trial { cursor: Cursor::default(), due: now + LONGEST_TRIAL, within: watched.tried_within };
+        Sentry { filter: watched.filter, starts, listening: false, sweep: Sweep::default(), trial }
     }
 
     /// Watches a socket that is no child of a listener. What is none the ring will refuse.
@@ -102,7 +98,7 @@ impl Sentry {
     }
 
     /// The ring of a place, and the slot in it.
-    fn seat(&self, place: u32) -> (usize, u32) {
+    fn slot(&self, place: u32) -> (usize, u32) {
         let ring = self.starts.partition_point(|start| *start <= place).saturating_sub(1);
         (ring, place - self.starts[ring])
     }
@@ -112,10 +108,15 @@ impl Sentry {
         self.filter.has_calls()
     }
 
+    /// Whether there are resets among them.
+    pub(super) fn has_resets(&self) -> bool {
+        self.filter.has_resets()
+    }
+
     /// When there is something to do although nothing was announced.
     pub(super) fn due(&self) -> Instant {
-        let now_unsure = self.sweep.found.then(|| Instant::now() + SEGMENT_TIME);
-        self.sweep.due.or(now_unsure).map_or(self.trial.due, |sweep| sweep.min(self.trial.due))
+        let first_look = self.sweep.found.then(|| Instant::now() + SEGMENT_TIME);
+        self.sweep.due.or(first_look).map_or(self.trial.due, |sweep| sweep.min(self.trial.due))
     }
 
     /// The poll on the bell has ended.
@@ -158,7 +159,7 @@ impl<S: Default> Net<S> {
             && let Some(place) = sentry.filter.next_call(call)
         {
             heard += 1;
-            let (ring, slot) = sentry.seat(place);
+            let (ring, slot) = sentry.slot(place);
             let table = &self.lanes[ring].table;
             // It may be of a former tenant, and the present one is asked in vain.
             if slot < table.used() && table.row(slot).life.is_watched() {
@@ -186,22 +187,23 @@ impl<S: Default> Net<S> {
     /// A step of the sweep.
     fn sweep(&mut self, now: Instant) -> Result<()> {
         let Some(mut cursor) = self.sentry.as_ref().map(|sentry| sentry.sweep.cursor) else { return Ok(()) };
-        let (mut looks, mut over) = (0, false);
+        let (mut found, mut looks, mut over) = (false, 0, false);
         for _ in 0..ROWS_PER_STEP {
             let Some((conn, life)) = cursor.next(&self.lanes[..self.used]) else {
                 over = true;
                 break;
             };
             if life.is_unsure() {
+                found = true;
+                looks += usize::from(life.was_looked_at());
                 self.learn(conn, Life::look)?;
-                looks += 1;
             }
             if looks == LOOKS_PER_STEP {
                 break;
             }
         }
         if let Some(Sentry { sweep, .. }) = &mut self.sentry {
-            sweep.found |= looks > 0;
+            sweep.found |= found;
             sweep.cursor = cursor;
             sweep.due = match over {
                 false => Some(now + STEP),
@@ -212,18 +214,23 @@ impl<S: Default> Net<S> {
         Ok(())
     }
 
-    /// Has some receive to whom nothing was announced, all in their turn.
+    /// Has some receive to whom nothing was announced, all in their turn. Those that wait in a poll, as something
+    /// was announced that never came, wait behind the filter again.
     fn try_some(&mut self, now: Instant) -> Result<()> {
-        let Some(Sentry { trial: Trial { mut cursor, steps, .. }, .. }) = self.sentry else { return Ok(()) };
-        let rows: u64 = self.lanes[..self.used].iter().map(|lane| u64::from(lane.table.used())).sum();
-        for _ in 0..rows.div_ceil(steps) {
+        let Some(Sentry { trial: Trial { mut cursor, within, .. }, .. }) = self.sentry else { return Ok(()) };
+        let rows: u32 = self.lanes[..self.used].iter().map(|lane| lane.table.used()).sum();
+        let step = within.mul_f64(LOOKS_PER_STEP as f64 / f64::from(rows.max(1))).clamp(SHORTEST_TRIAL, LONGEST_TRIAL);
+        let share = f64::from(rows) * step.as_secs_f64() / within.as_secs_f64();
+        for _ in 0..(share.ceil() as usize).min(LOOKS_PER_STEP) {
             let Some((conn, life)) = cursor.next(&self.lanes[..self.used]) else { break };
             if life.is_watched() {
                 self.learn(conn, Life::try_it)?;
+            } else if self.row(conn).is_some_and(|row| row.life.rearm()) {
+                self.lanes[conn.ring()].ring.remove_poll(conn.token(Operation::Poll))?;
             }
         }
         if let Some(Sentry { trial, .. }) = &mut self.sentry {
-            (trial.cursor, trial.due) = (cursor, now + trial.step);
+            (trial.cursor, trial.due) = (cursor, now + step);
         }
         Ok(())
     }

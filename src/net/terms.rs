@@ -14,11 +14,8 @@ pub struct NetPlan {
     pub rings: Vec<u32>,
     /// Live connections beyond which new ones are refused.
     pub capacity: u64,
-    /// The filter behind which connections wait that have nothing to say, on the listeners since before they
-    /// listened; `None` has each wait in a poll.
-    pub filter: Option<Filter>,
-    /// Behind a filter: within so long each is tried, whether the kernel has given it up without a segment.
-    pub tried_within: Duration,
+    /// How connections wait that have nothing to say; `None` has each wait in a poll.
+    pub watched: Option<Watched>,
     /// A limit that this shard shares with others; `None` where `capacity` is all there is.
     pub admission: Option<Admission>,
     /// While it is shut, new connections are refused for want of memory.
@@ -29,6 +26,15 @@ pub struct NetPlan {
     pub last_words: bool,
     /// Accepts begun per second; `None` is as many as come.
     pub accept_rate: Option<f64>,
+}
+
+/// Connections wait behind a filter.
+pub struct Watched {
+    /// The filter, which was on the listeners before they listened.
+    pub filter: Filter,
+    /// Within so long each is tried, whether the kernel has given it up without a segment; longer where there are
+    /// more than some 6,000 a second.
+    pub tried_within: Duration,
 }
 
 /// A limit on the connections of several shards. The one thing that they share: nobody can tell

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Queues, Ring};
+use super::{Accepts, Queues, Ring};
 use crate::error::{Errno, Error, Result};
 use crate::sys::Doorbell;
 use crate::token::{Operation, Token};
@@ -69,7 +69,7 @@ pub fn habits() -> Result<Habits> {
 /// but once has then done so.
 fn rings_within_wake_ups() -> Result<bool> {
     let doorbell = Doorbell::new()?;
-    let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED)?;
+    let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
     let (mut reader, mut writer) = pipe().map_err(refused)?;
     ring.put(0, &reader).map_err(refused)?;
     for _ in 0..2 {
@@ -90,7 +90,7 @@ fn rings_within_wake_ups() -> Result<bool> {
 /// Whether a closed descriptor outlives its close while an older poll waits.
 fn closed_slots_linger() -> Result<bool> {
     let doorbell = Doorbell::new()?;
-    let mut ring = Ring::new(2, SMALL, doorbell.raw(), TRIED)?;
+    let mut ring = Ring::new(2, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
     let (idle, _its_writer) = pipe().map_err(refused)?;
     let (closed, mut writer) = pipe().map_err(refused)?;
     ring.put(0, &idle).map_err(refused)?;

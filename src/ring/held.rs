@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
-use super::{Buffer, Buffers, Completion, Outcome};
+use super::{Accepts, Buffer, Buffers, Completion, Outcome};
 use crate::error::{Errno, Error, Result};
 use crate::token::{Operation, Token};
 
@@ -24,11 +24,17 @@ pub(crate) struct Held {
     sending: VecDeque<InFlight>,
     submitted_sends: usize,
     parked: HashMap<u64, Vec<u8>>,
-    /// Accepts bring plain descriptors.
-    pub plain_accepts: bool,
+    /// What accepts bring.
+    pub accepts: Accepts,
 }
 
 impl Held {
+    /// Holds nothing.
+    pub fn new(accepts: Accepts) -> Held {
+        let (receiving, sending) = Default::default();
+        Held { receiving, sending, submitted_sends: 0, parked: HashMap::new(), accepts }
+    }
+
     /// Keeps the buffer of a receive, until its completion.
     pub fn receive(&mut self, token: Token, buffer: Buffer) {
         self.receiving.push_back(InFlight { token, buffer, range: 0..0 });
@@ -76,8 +82,9 @@ impl Held {
         let errno = Errno(result.saturating_neg());
         let outcome = match token.operation {
             Operation::Accept if result < 0 => accept_failed(errno),
-            Operation::Accept => Outcome::Accepted(self.plain_accepts.then(|| {
-                // SAFETY: the kernel made it for this accept, and tells nobody else.
+            Operation::Accept => Outcome::Accepted((self.accepts == Accepts::Plain).then(|| {
+                // SAFETY: every accept of this ring asked for a plain descriptor; the kernel made it for this one,
+                // and tells nobody else.
                 unsafe { OwnedFd::from_raw_fd(result) }
             })),
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),

@@ -20,7 +20,7 @@ fn connected(count: u32, queues: Queues) -> (Ring, Vec<TcpStream>) {
 
 /// The same, with a doorbell to listen to, and for a kernel of certain habits.
 fn connected_to(doorbell: &Doorbell, count: u32, queues: Queues, habits: Habits) -> (Ring, Vec<TcpStream>) {
-    let mut ring = Ring::new(count, queues, doorbell.raw(), habits).unwrap();
+    let mut ring = Ring::new(count, queues, doorbell.raw(), habits, Accepts::Direct).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peers = Vec::new();
     for slot in 0..count {
@@ -213,7 +213,7 @@ fn every_wake_up_rings() {
 #[test]
 fn a_removed_poll_lets_closed_descriptors_go() {
     let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(2, TINY, doorbell.raw(), habits().unwrap()).unwrap();
+    let mut ring = Ring::new(2, TINY, doorbell.raw(), habits().unwrap(), Accepts::Direct).unwrap();
     let (idle, _its_writer) = std::io::pipe().unwrap();
     let (closed, writer) = std::io::pipe().unwrap();
     ring.put(0, &idle).unwrap();
@@ -238,7 +238,7 @@ fn a_removed_poll_lets_closed_descriptors_go() {
 #[test]
 fn a_failed_install_is_all_that_comes_of_a_dial() {
     let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(4, TINY, doorbell.raw(), habits().unwrap()).unwrap();
+    let mut ring = Ring::new(4, TINY, doorbell.raw(), habits().unwrap(), Accepts::Direct).unwrap();
     ring.dial(1_000_000, "127.0.0.1:9".parse().unwrap(), token(0)).unwrap();
     ring.poll(token(1), false).unwrap();
     // The poll of an empty slot fails behind it: whatever came of the dial is there by then.

@@ -2,7 +2,7 @@
 
 use crate::error::{Errno, Error, Result};
 use crate::host::Host;
-use crate::plan::{Park, ShardPlan};
+use crate::plan::{Park, ShardPlan, needs};
 use crate::sys::Filter;
 
 /// How idle connections are to wait.
@@ -33,23 +33,34 @@ impl Parked {
             return Ok(None);
         }
         let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
-        Filter::new(slots).map(Some).map_err(|error| {
-            Error::host(
-                format!("load a socket filter: {}", Errno::of(&error)),
-                "connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN",
-                "run it as root, or with --park poll",
-            )
-        })
+        Filter::new(slots).map(Some).map_err(|error| refused(Errno::of(&error)))
     }
 }
 
 impl Parking {
-    /// Chooses for this host.
-    pub(super) fn choose(self, host: &Host) -> Parked {
-        match (self, host.filters()) {
-            (Parking::Poll, _) => Parked { park: Park::Poll, refusal: None },
-            (Parking::Auto, Err(refusal)) => Parked { park: Park::Poll, refusal: Some(refusal) },
-            _ => Parked { park: Park::Filter, refusal: None },
+    /// Chooses for this host, where so many files may be open.
+    pub(super) fn choose(self, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<Parked> {
+        // Each accept brings a plain descriptor, which is closed when it is named.
+        let accepts: u64 = plans.iter().map(|plan| (plan.accepts * plan.ports.len()) as u64).sum();
+        let enough = needs(plans).descriptors() + accepts <= nofile;
+        let possible = if enough { host.filters() } else { Err(Errno::EMFILE) };
+        match (self, possible) {
+            (Parking::Poll, _) => Ok(Parked { park: Park::Poll, refusal: None }),
+            (Parking::Auto, Err(refusal)) => Ok(Parked { park: Park::Poll, refusal: Some(refusal) }),
+            (Parking::Filter, Err(refusal)) => Err(refused(refusal)),
+            (_, Ok(())) => Ok(Parked { park: Park::Filter, refusal: None }),
         }
     }
+}
+
+fn refused(errno: Errno) -> Error {
+    let (means, cure) = match errno {
+        Errno::EMFILE => ("each accept under way takes a file descriptor", "raise the limit (ulimit -Hn)"),
+        Errno::EOPNOTSUPP => (
+            "net.ipv4.tcp_migrate_req is 1, or this network belongs to another user namespace",
+            "set it to 0, or leave that namespace",
+        ),
+        _ => ("connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN", "run it as root"),
+    };
+    Error::host(format!("socket filter: {errno}"), means, format!("{cure}, or choose --park poll"))
 }

@@ -15,7 +15,7 @@ use super::*;
 use crate::error::Errno;
 use crate::host::Host;
 use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS, TRIED_WITHIN};
-use crate::net::{Closing, Gate, Level};
+use crate::net::{Closing, Gate, Level, Watched};
 use crate::pace::Pace;
 use crate::ring::Buffers;
 use crate::sys::Filter;
@@ -231,8 +231,7 @@ impl World {
         let plan = NetPlan {
             capacity: u64::from(rings.iter().sum::<u32>()) - 6,
             rings,
-            filter,
-            tried_within: TRIED_WITHIN,
+            watched: filter.map(|filter| Watched { filter, tried_within: TRIED_WITHIN }),
             admission: None,
             gate: gate.clone(),
             max_pending: 2 * BUFFER_BYTES,
@@ -494,8 +493,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     let doorbell = Doorbell::new()?;
     let plan = NetPlan {
         rings: vec![2 * GREEDY as u32],
-        filter: None,
-        tried_within: TRIED_WITHIN,
+        watched: None,
         capacity: GREEDY as u64 + 1,
         admission: None,
         gate: Gate::default(),

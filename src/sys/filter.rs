@@ -22,10 +22,11 @@ mod program;
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::limits::PAGE_BYTES;
+use crate::limits::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
 /// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
 /// docs/UIDS-GIDS.md); places end below 2^31, where numbers turn negative for some programs.
@@ -126,12 +127,18 @@ impl Filter {
         })
     }
 
-    /// Whether filters can be had here, and sockets given owners: fails as one or the other would.
+    /// Whether filters can be had here: loads a large one, and has it hear a message. Fails with EOPNOTSUPP where
+    /// it hears none, as in a network whose user namespace does not know our owners.
     pub fn probe() -> io::Result<()> {
-        let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-        let filter = Filter::new(1)?;
-        filter.attach(&socket)?;
-        filter.name(&socket, 0)
+        let place = KERNEL_SLOTS_PER_RING - 1;
+        let mut filter = Filter::new(KERNEL_SLOTS_PER_RING)?;
+        // No connection, which would take a port and be counted: what is no header at all seems to have payload.
+        let (ours, theirs) = UnixDatagram::pair()?;
+        filter.attach(&ours)?;
+        filter.name(&ours, place)?;
+        theirs.send(&[0; 20])?;
+        let heard = filter.next_call(Call::Segment) == Some(place);
+        if heard { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) }
     }
 
     /// Puts the filter on a socket, and on those that it accepts.
@@ -160,6 +167,13 @@ impl Filter {
     /// Whether there are calls that were not heard.
     pub fn has_calls(&self) -> bool {
         self.taken.iter().any(Taken::any) || self.state().load(Ordering::SeqCst) == CALLS
+    }
+
+    /// Whether there are calls for resets.
+    pub fn has_resets(&self) -> bool {
+        let first = BOARDS + Call::Reset as usize * self.layout.board();
+        let called = |at| self.map.word(at).load(Ordering::Relaxed) != 0;
+        self.taken[Call::Reset as usize].any() || (first..first + self.layout.summary).any(called)
     }
 
     /// The place of the next call of a kind. Whatever comes for it from now on is another.
@@ -202,7 +216,10 @@ impl Filter {
     /// after this.
     pub fn sleep(&self) {
         // The rings of earlier sleeps are over.
-        self.consumed.word(0).store(self.produced.word(0).load(Ordering::Acquire), Ordering::Release);
+        // Read-only memory may be loaded from with Relaxed alone.
+        let rung = self.produced.word(0).load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        self.consumed.word(0).store(rung, Ordering::Release);
         let _ = self.state().compare_exchange(QUIET, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
     }
 
@@ -253,7 +270,7 @@ impl Mapping {
         }
     }
 
-    /// Its word number `at`. Where it is mapped for reading only, it must not be stored to.
+    /// Its word number `at`. Where it is mapped for reading only, it may be loaded from with `Relaxed` and no more.
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at < self.bytes / 8, "word {at} of a mapping of {} bytes", self.bytes);
         // SAFETY: within the mapping, aligned as the mapping is to a page, and valid as any bits are; it is

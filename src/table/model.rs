@@ -474,11 +474,11 @@ impl Tenant {
                 life.receive();
                 (self.data, self.asked) = (Data::Receive, self.announced);
             }
-            Next::Park if self.filtered => {
+            Next::Park | Next::ParkAnew if self.filtered => {
                 assert!(self.stands && !self.watched, "watched twice");
                 return self.watch(life, Life::watch);
             }
-            Next::Park | Next::Poll => {
+            Next::Park | Next::ParkAnew | Next::Poll => {
                 assert!(self.stands && self.poll == Poll::None, "a second poll");
                 let lasting = next == Next::Park && self.often;
                 life.park(lasting);

@@ -12,8 +12,10 @@
 //!   pass
 //! ```
 //!
-//! What looks at a bit or the state before it sets them does so after an atomic operation, which is a full barrier
-//! (BPF_FETCH): if the shard clears it later, the shard looks later still at what was set before.
+//! What looks at a word's bit or the state before it sets them does so after an atomic operation, which is a full
+//! barrier (BPF_FETCH): if the shard clears it later, the shard looks later still at what was set before. A place's
+//! bit that is set already is of a call that the shard has not heard; what it makes of this segment is `life.rs`'
+//! matter.
 
 use std::os::fd::RawFd;
 
