@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, PARKED_OFTEN, RESUMED_PER_PASS};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
 use crate::ring::{self, Accepts, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -142,6 +142,10 @@ impl<S: Default> Net<S> {
             ended: VecDeque::new(),
             counters,
         };
+        if plan.watched.is_some() {
+            // Each accept makes a receive.
+            net.buffers.prepare(CALLS_PER_PASS);
+        }
         net.sentry = plan.watched.map(|watched| Sentry::new(watched, &plan.rings, net.started));
         Ok(net)
     }

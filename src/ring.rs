@@ -53,6 +53,11 @@ impl Buffer {
 pub struct Buffers(Vec<Buffer>);
 
 impl Buffers {
+    /// Makes some beforehand, their pages touched: a burst shall not have to.
+    pub fn prepare(&mut self, count: usize) {
+        self.0.extend((0..count).map(|_| Buffer(vec![u8::MAX; BUFFER_BYTES].into_boxed_slice())));
+    }
+
     /// A buffer, the most recently used first because it is still in the core's cache.
     pub fn take(&mut self) -> Buffer {
         self.0.pop().unwrap_or_else(|| Buffer(vec![0; BUFFER_BYTES].into_boxed_slice()))

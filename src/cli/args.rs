@@ -135,10 +135,10 @@ pub struct ServerArguments {
     /// Bytes kept for a peer that does not read; beyond it the connection is reset.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
-    /// How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes CAP_BPF
-    /// and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto` takes the filter where it
-    /// may be had. Behind a filter sockets have owners from 1073741824 on (ss -e), and one that dies without a
-    /// segment, as of --keepalive, is seen up to 10 minutes later, or that time.
+    /// How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes
+    /// CAP_BPF, CAP_PERFMON and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto`
+    /// takes the filter where it may be had. Its sockets have owners from 1073741824 on (ss -e), and one that
+    /// ends without a segment, as by --keepalive, is seen up to 10 minutes later, or that time.
     #[arg(long, value_enum, default_value_t = ParkingName::Auto)]
     pub park: ParkingName,
     /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the

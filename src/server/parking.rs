@@ -60,7 +60,7 @@ fn refused(errno: Errno) -> Error {
             "net.ipv4.tcp_migrate_req is 1, or this network belongs to another user namespace",
             "set it to 0, or leave that namespace",
         ),
-        _ => ("connections cannot wait behind a filter without CAP_BPF and CAP_CHOWN", "run it as root"),
+        _ => ("connections cannot wait behind a filter without CAP_BPF, CAP_PERFMON and CAP_CHOWN", "run it as root"),
     };
     Error::host(format!("socket filter: {errno}"), means, format!("{cure}, or choose --park poll"))
 }

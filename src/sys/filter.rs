@@ -110,7 +110,8 @@ impl Taken {
 }
 
 impl Filter {
-    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF.
+    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, as then
+    /// the boards may not be chosen by a register.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
         let map_bytes = ((BOARDS + 2 * layout.board()) * 8).next_multiple_of(page);
