@@ -3,10 +3,11 @@
 //!
 //! What a tenant of a slot may be, and what comes next for it, is `life.rs`; here it is done.
 //!
-//! A connection waits behind a filter, see `net/sentry.rs`, or it is parked: it waits in one poll, armed when
-//! there was nothing left to receive and gone when it fires. A lasting (multishot) poll saves arming it for each message, but each close must
-//! find it among the ring's polls and remove it, which cost more than half of a mass disconnect: so
-//! only connections that were parked often get one.
+//! A connection waits behind a filter, see `net/sentry.rs`, or it is parked: it waits in one poll,
+//! armed when there was nothing left to receive and gone when it fires. A lasting (multishot) poll
+//! saves arming it for each message, but each close must find it among the ring's polls and remove
+//! it, which cost more than half of a mass disconnect: so only connections that were parked often
+//! get one.
 //!
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read
 //! from either, and what we keep for it is bounded by `max_pending`.
