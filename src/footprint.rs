@@ -114,10 +114,11 @@ const TCP: Part = Part {
 
 const TCP_V6: Part = Part { name: "TCPv6", measured: [cache(2496, 13, 8), cache(2496, 13, 8)], ..TCP };
 
-/// What both families have.
-const COMMON: [Part; 7] = [
-    // First, as behind a filter there is none.
-    Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP },
+/// The poll of a connection that waits in one.
+const POLL: Part = Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP };
+
+/// What both families have, however they wait.
+const COMMON: [Part; 6] = [
     Part { name: "sock_inode_cache", reclaimable: true, measured: [cache(832, 19, 4), cache(832, 19, 4)], ..TCP },
     Part { name: "filp", measured: [cache(256, 16, 1), cache(192, 21, 1)], ..TCP },
     Part { name: "dentry", reclaimable: true, measured: [cache(192, 21, 1), cache(192, 21, 1)], ..TCP },
@@ -143,7 +144,7 @@ const APPARMOR_SOCKET: f64 = 16.0;
 
 /// Names of every cache that matters here; what a host is asked for.
 pub fn cache_names() -> impl Iterator<Item = &'static str> {
-    [TCP, TCP_V6].into_iter().chain(COMMON).chain(BIND_BUCKETS).map(|part| part.name)
+    [TCP, TCP_V6, POLL].into_iter().chain(COMMON).chain(BIND_BUCKETS).map(|part| part.name)
 }
 
 /// What is known of the kernel that shall hold the connections.
@@ -212,11 +213,10 @@ impl Kernel {
             Family::V6 => TCP_V6,
         };
         let mut all = self.sum(&[socket]);
-        let parts: &[Part] = match park {
-            Park::Poll => &COMMON,
-            Park::Filter => &COMMON[1..],
-        };
-        let by_process = self.sum(parts);
+        let mut by_process = self.sum(&COMMON);
+        if park == Park::Poll {
+            by_process = by_process.and(&self.one(&POLL));
+        }
         // The socket of an accepted connection is made in a softirq, on nobody's account.
         let server = end == End::Server;
         let v1 = if server { 0.0 } else { all.charged_v1 };

@@ -61,7 +61,7 @@ struct Appetite<'a> {
 impl Appetite<'_> {
     fn of<'a>(host: &Host, goal: &'a Goal) -> Appetite<'a> {
         let nofile = Resource::Files.read().map_or(u64::from(SLOTS_PER_RING), |limit| limit.hard);
-        let park = if host.filters().is_ok() { Park::Filter } else { Park::Poll };
+        let park = if goal.role.serves() && host.filters().is_ok() { Park::Filter } else { Park::Poll };
         Appetite { goal, kernel: host.memory_kernel(), ephemeral: host.ephemeral_ports(), nofile, park }
     }
 

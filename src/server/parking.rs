@@ -40,15 +40,17 @@ impl Parked {
 impl Parking {
     /// Chooses for this host, where so many files may be open.
     pub(super) fn choose(self, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<Parked> {
+        if self == Parking::Poll {
+            return Ok(Parked { park: Park::Poll, refusal: None });
+        }
         // Each accept brings a plain descriptor, which is closed when it is named.
         let accepts: u64 = plans.iter().map(|plan| (plan.accepts * plan.ports.len()) as u64).sum();
         let enough = needs(plans).descriptors() + accepts <= nofile;
         let possible = if enough { host.filters() } else { Err(Errno::EMFILE) };
-        match (self, possible) {
-            (Parking::Poll, _) => Ok(Parked { park: Park::Poll, refusal: None }),
-            (Parking::Auto, Err(refusal)) => Ok(Parked { park: Park::Poll, refusal: Some(refusal) }),
-            (Parking::Filter, Err(refusal)) => Err(refused(refusal)),
-            (_, Ok(())) => Ok(Parked { park: Park::Filter, refusal: None }),
+        match possible {
+            Ok(()) => Ok(Parked { park: Park::Filter, refusal: None }),
+            Err(refusal) if self == Parking::Auto => Ok(Parked { park: Park::Poll, refusal: Some(refusal) }),
+            Err(refusal) => Err(refused(refusal)),
         }
     }
 }

@@ -26,6 +26,7 @@ use std::os::unix::net::UnixDatagram;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::set_option;
 use crate::limits::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
 /// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
@@ -63,6 +64,11 @@ impl Layout {
     /// Words of a board.
     fn board(self) -> usize {
         self.summary + self.calls
+    }
+
+    /// The first word of the board for calls of a kind.
+    fn first(self, call: Call) -> usize {
+        BOARDS + call as usize * self.board()
     }
 }
 
@@ -144,18 +150,7 @@ impl Filter {
 
     /// Puts the filter on a socket, and on those that it accepts.
     pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
-        let program = self.program.as_raw_fd();
-        // SAFETY: the kernel reads one int from `program`, which outlives the call.
-        let done = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_BPF,
-                (&raw const program).cast(),
-                size_of::<RawFd>() as libc::socklen_t,
-            )
-        };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, self.program.as_raw_fd())
     }
 
     /// Tells the kernel that this socket is the connection of a place.
@@ -172,7 +167,7 @@ impl Filter {
 
     /// Whether there are calls for resets.
     pub fn has_resets(&self) -> bool {
-        let first = BOARDS + Call::Reset as usize * self.layout.board();
+        let first = self.layout.first(Call::Reset);
         let called = |at| self.map.word(at).load(Ordering::Relaxed) != 0;
         self.taken[Call::Reset as usize].any() || (first..first + self.layout.summary).any(called)
     }
@@ -181,7 +176,7 @@ impl Filter {
     ///
     /// They are taken in the order of their places, all in a round: who calls again waits for the next one.
     pub fn next_call(&mut self, call: Call) -> Option<u32> {
-        let first = BOARDS + call as usize * self.layout.board();
+        let first = self.layout.first(call);
         // The program sets a place's bit, then its word's, then the state, and we clear them the other way round:
         // what it adds meanwhile is found in this round or makes another.
         if self.state().load(Ordering::Relaxed) == CALLS {
@@ -216,8 +211,7 @@ impl Filter {
     /// The shard is about to sleep: the next announcement rings the bell. Whether there are calls must be asked
     /// after this.
     pub fn sleep(&self) {
-        // The rings of earlier sleeps are over.
-        // Read-only memory may be loaded from with Relaxed alone.
+        // The rings of earlier sleeps are over. Read-only memory may be loaded from with Relaxed alone.
         let rung = self.produced.word(0).load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         self.consumed.word(0).store(rung, Ordering::Release);
@@ -346,14 +340,13 @@ mod bpf {
             flags: 0,
         };
         // The verifier gives up with EAGAIN when something else wants the thread's attention, such as a ring.
-        let mut loaded = call(PROG_LOAD, &attributes);
         for _ in 0..LOAD_AGAIN {
-            match loaded {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => loaded = call(PROG_LOAD, &attributes),
-                other => return other,
+            match call(PROG_LOAD, &attributes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                loaded => return loaded,
             }
         }
-        loaded
+        call(PROG_LOAD, &attributes)
     }
 
     /// Every command in use returns a descriptor, closed on exec.
