@@ -162,11 +162,6 @@ impl Life {
         self.phase == Phase::Free
     }
 
-    /// Whether an accept or a connect is in the kernel.
-    pub fn is_opening(self) -> bool {
-        self.phase == Phase::Opening
-    }
-
     /// Whether a connection stands.
     pub fn is_live(self) -> bool {
         self.phase == Phase::Live

@@ -45,7 +45,11 @@ pub fn check_free(bind: IpAddr, ports: Ports) -> Result<()> {
 /// Stops listening: the kernel drops whoever waits in the accept queue, and refuses whoever comes,
 /// without memory for either. The port stays ours.
 pub fn deafen(socket: &TcpListener) -> std::io::Result<()> {
-    SockRef::from(socket).shutdown(Shutdown::Read)
+    match SockRef::from(socket).shutdown(Shutdown::Read) {
+        // It did not listen before.
+        Err(error) if Errno::of(&error) == Errno::ENOTCONN => Ok(()),
+        done => done,
+    }
 }
 
 /// Listens again after `deafen`.

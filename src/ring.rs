@@ -203,14 +203,17 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Queues a single-shot accept from `listener` into the token's slot.
+    /// Queues a single-shot accept from `listener` into the token's slot, or into a plain descriptor.
     pub fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
         let slot = types::DestinationSlot::try_from_slot_target(token.slot)
             .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
-        let entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
+        let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
             .file_index((self.held.accepts == Accepts::Direct).then_some(slot))
             .flags(if self.held.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
             .build();
+        if self.habits.accepts_wait_first {
+            wait_first(&mut entry);
+        }
         self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
     }
 
@@ -446,6 +449,18 @@ impl Ring {
         Ok(())
     }
 }
+
+/// Has an accept wait for a connection before it tries to take one, for which io-uring has no setter.
+fn wait_first(accept: &mut Entry) {
+    /// `IORING_ACCEPT_POLL_FIRST`, in `ioprio` of an accept (include/uapi/linux/io_uring.h).
+    const POLL_FIRST: u16 = 1 << 2;
+    const IOPRIO: usize = 2;
+    // SAFETY: an `Entry` is the kernel's `struct io_uring_sqe` (`repr(C)`, of 64 bytes), whose bytes 2 and 3 are
+    // `ioprio`, a u16 that may be any number.
+    unsafe { std::ptr::from_mut(accept).byte_add(IOPRIO).cast::<u16>().write(POLL_FIRST) }
+}
+
+const _: () = assert!(size_of::<Entry>() == 64, "an entry of a submission queue is the kernel's");
 
 impl Arguments {
     fn new(submissions: u32) -> Arguments {

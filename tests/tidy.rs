@@ -40,8 +40,14 @@ const LAYERS: [(&str, u8); 29] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 5] =
-    [("ring", "sys"), ("shard", "net"), ("token", "limits"), ("footprint", "plan"), ("knobs", "host")];
+const NEIGHBOURS: [(&str, &str); 6] = [
+    ("ring", "sys"),
+    ("shard", "net"),
+    ("net", "listener"),
+    ("token", "limits"),
+    ("footprint", "plan"),
+    ("knobs", "host"),
+];
 
 /// The rooms in which a crate may be named.
 const CRATES: [(&str, &[&str]); 16] = [

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Admission, Level, Net};
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
 use crate::limits::{ACCEPT_PAUSE_MS, DOOR_TIME};
-use crate::token::{ConnId, Operation, Token};
+use crate::listener;
+use crate::token::{ConnId, Operation};
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
@@ -70,19 +71,12 @@ impl<S: Default> Net<S> {
         self.feed_listeners(Instant::now())
     }
 
-    /// Accepts nothing more: cancels the accepts in flight; the sockets close with `self`.
+    /// Accepts nothing more: the sockets listen no more, which fails the accepts in flight; they close with `self`.
+    /// Cancelling those instead would miss one that the kernel was just trying again and that would wait anew.
     pub fn stop_listening(&mut self) -> Result<()> {
-        for listener in &mut self.listeners {
-            listener.wanted = 0;
-        }
-        for lane in &mut self.lanes {
-            for slot in 0..lane.table.used() {
-                let row = lane.table.row(slot);
-                if row.life.is_opening() {
-                    let token = Token { slot, generation: row.generation, operation: Operation::Accept };
-                    lane.ring.cancel(token, Operation::Accept)?;
-                }
-            }
+        for Listener { socket, wanted, .. } in &mut self.listeners {
+            *wanted = 0;
+            listener::deafen(socket).map_err(|error| Error::bug(format!("stop listening: {}", Errno::of(&error))))?;
         }
         Ok(())
     }
@@ -99,7 +93,8 @@ impl<S: Default> Net<S> {
     /// The kernel has no memory or files for accepts: wait a little.
     pub(crate) fn pause_accepts(&mut self, now: Instant) {
         // Listeners that were shut down fail what was in flight, as they should.
-        self.counters.accept_errors.add(u64::from(self.gate.level() != Level::Deaf));
+        let listening = self.gate.level() != Level::Deaf && self.listeners.iter().any(|listener| listener.wanted > 0);
+        self.counters.accept_errors.add(u64::from(listening));
         self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
     }
 

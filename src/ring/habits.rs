@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read, Write, pipe};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub struct Habits {
     /// The descriptor of a closed slot stays open until every operation of its ring that began
     /// before has ended. So it is before 6.13 (the queue of `io_rsrc_node`s in io_uring/rsrc.c).
     pub closed_slots_linger: bool,
+    /// An accept can be told to wait for a connection before it tries to take one (`IORING_ACCEPT_POLL_FIRST`, 6.10).
+    /// The kernel makes a socket and a file before it looks whether there is any (`do_accept` in net/socket.c), so
+    /// that an accept in vain costs about as much as one that succeeds.
+    pub accepts_wait_first: bool,
 }
 
 /// When a ring does the work that wake-ups leave for it, such as completing a poll that fired.
@@ -51,7 +56,7 @@ impl fmt::Display for TaskWork {
 const SMALL: Queues = Queues { submissions: 8, completions: 16 };
 
 /// What to take for granted of a ring that is to be tried out.
-const TRIED: Habits = Habits { work: TaskWork::Deferred, closed_slots_linger: false };
+const TRIED: Habits = Habits { work: TaskWork::Deferred, closed_slots_linger: false, accepts_wait_first: true };
 
 /// The habits of this kernel, tried out by whoever asks first.
 pub fn habits() -> Result<Habits> {
@@ -60,7 +65,7 @@ pub fn habits() -> Result<Habits> {
         return Ok(*found);
     }
     let work = if rings_within_wake_ups()? { TaskWork::Deferred } else { TaskWork::Cooperative };
-    let found = Habits { work, closed_slots_linger: closed_slots_linger()? };
+    let found = Habits { work, closed_slots_linger: closed_slots_linger()?, accepts_wait_first: accepts_wait_first()? };
     Ok(*FOUND.get_or_init(|| found))
 }
 
@@ -101,6 +106,19 @@ fn closed_slots_linger() -> Result<bool> {
     ring.enter()?;
     // A pipe that nobody can read any more breaks; Rust programs ignore SIGPIPE.
     Ok(writer.write_all(b"x").is_ok())
+}
+
+/// Whether an accept that is to wait first does so, on a socket that can be waited for, if never accepted from.
+fn accepts_wait_first() -> Result<bool> {
+    let doorbell = Doorbell::new()?;
+    let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
+    let (silent, _its_peer) = UnixStream::pair().map_err(refused)?;
+    ring.accept(silent.as_raw_fd(), token(0))?;
+    ring.enter()?;
+    // Whoever does not know the flag refuses it.
+    let mut ended = Vec::new();
+    ring.reap(&mut ended)?;
+    Ok(ended.is_empty())
 }
 
 fn token(slot: u32) -> Token {

@@ -208,6 +208,34 @@ fn every_wake_up_rings() {
     }
 }
 
+/// Whoever came before the accepts, and whoever comes after, is accepted, whether or not they wait first.
+#[test]
+fn accepts_bring_whoever_comes() {
+    let found = habits().unwrap();
+    for accepts_wait_first in [found.accepts_wait_first, false] {
+        let doorbell = Doorbell::new().unwrap();
+        let habits = Habits { accepts_wait_first, ..found };
+        let mut ring = Ring::new(6, TINY, doorbell.raw(), habits, Accepts::Direct).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dial = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peers = vec![dial(), dial()];
+        for slot in 0..4 {
+            ring.accept(listener.as_raw_fd(), token(slot)).unwrap();
+        }
+        let mut done = gather(&mut ring, 2);
+        peers.extend([dial(), dial(), dial(), dial()]);
+        done.extend(gather(&mut ring, 2));
+        assert!(!ring.has_work(), "{accepts_wait_first}: {done:?}");
+        ring.accept(listener.as_raw_fd(), token(4)).unwrap();
+        ring.accept(listener.as_raw_fd(), token(5)).unwrap();
+        done.extend(gather(&mut ring, 2));
+        let mut slots: Vec<_> = done.iter().map(|completion| completion.token.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4, 5], "{accepts_wait_first}: {done:?}");
+        assert!(done.iter().all(|completion| matches!(completion.outcome, Outcome::Accepted(None))), "{done:?}");
+    }
+}
+
 /// Whether or not the kernel keeps the descriptor of a closed slot while a poll waits, it lets go
 /// once that is removed.
 #[test]

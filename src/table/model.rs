@@ -507,7 +507,7 @@ impl Tenant {
 
     /// What holds between events, for a tenant that was not released.
     fn check(&self, life: Life) {
-        assert_eq!((life.is_opening(), life.is_live(), life.is_free()), (self.opening, self.stands, false));
+        assert_eq!((life.is_live(), life.is_free()), (self.stands, false));
         let busy = self.busy();
         assert_eq!(life.is_sending(), busy || self.kept);
         if !self.stands {
