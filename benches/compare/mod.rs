@@ -31,6 +31,9 @@ const QUIET_LIMIT: Duration = Duration::from_secs(30);
 /// Sockets that others may have opened meanwhile.
 const QUIET_SLACK: u64 = 16;
 
+/// Memory that is touched before each run, in bytes: more than the sockets of most take.
+const WARM_BYTES: usize = 1 << 30;
+
 /// Share of one core that other processes may take during a round.
 pub const OTHERS_LIMIT: f64 = 0.08;
 /// Rounds run again at most, for each round wanted; then disturbed ones count too.
@@ -118,6 +121,7 @@ impl ServerProcess {
             let status = server.0.try_wait();
             panic!("{command:?} did not say that it is ready; its exit status is {status:?}");
         }
+        warm_memory();
         server
     }
 
@@ -169,6 +173,16 @@ impl Drop for ServerProcess {
         sys::kill_group(self.0.id());
         let _ = self.0.wait();
     }
+}
+
+/// Touches memory and gives it back, so that the run finds it there. A virtual machine lets its host have pages
+/// that were free for some seconds (free page reporting), and waits for the host when it uses one again: a ramp
+/// would be slower by a third, or not, by what ran before it.
+fn warm_memory() {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or_default();
+    let available = line.trim().trim_end_matches(" kB").parse::<usize>().unwrap_or_default() * 1024;
+    std::hint::black_box(vec![1_u8; WARM_BYTES.min(available / 4)]);
 }
 
 /// Waits until nobody listens on the target's ports: two servers on one port would share its
