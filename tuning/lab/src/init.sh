@@ -19,13 +19,17 @@ for module in $MODULES; do insmod "/lab/$module" || echo "lab: $module not loade
 ip link set lo up
 # The usual fq_codel drops, and counts nowhere, what waits for more than some milliseconds, as packets do
 # on translated links; and a RST that is dropped is never sent again. A client's queue has room for a RST of
-# each of its connections, should the server's machine stand still while they are closed.
+# each of its connections, should the server's machine stand still while they are closed; or for as many as the
+# kernel allows.
 echo pfifo_fast >/proc/sys/net/core/default_qdisc
 queue=1000
 [ "$ROLE" = client ] && queue=400000
 place=0
 for address in $ADDRESSES; do
-    ip address add "$address" dev eth$place && echo $queue >/sys/class/net/eth$place/tx_queue_len && ip link set eth$place up || event '"failed","why":"no eth'$place'"'
+    length=$queue
+    # Newer kernels refuse (ERANGE) what others take.
+    while [ $length -gt 1000 ] && ! echo $length >/sys/class/net/eth$place/tx_queue_len; do length=$((length / 2)); done
+    ip address add "$address" dev eth$place && ip link set eth$place up || event '"failed","why":"no eth'$place'"'
     place=$((place + 1))
 done
 ulimit -n 1048576
