@@ -14,6 +14,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use c1m::host::Host;
+
 use crate::reference::client::Target;
 use crate::reference::sys;
 
@@ -32,7 +34,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(30);
 const QUIET_SLACK: u64 = 16;
 
 /// Memory that is touched before each run, in bytes: more than the sockets of most take.
-const WARM_BYTES: usize = 1 << 30;
+const WARM_BYTES: u64 = 1 << 30;
 
 /// Share of one core that other processes may take during a round.
 pub const OTHERS_LIMIT: f64 = 0.08;
@@ -177,12 +179,10 @@ impl Drop for ServerProcess {
 
 /// Touches memory and gives it back, so that the run finds it there. A virtual machine lets its host have pages
 /// that were free for some seconds (free page reporting), and waits for the host when it uses one again: a ramp
-/// would be slower by a third, or not, by what ran before it.
+/// would be slower by a sixth, or not, by what ran before it.
 fn warm_memory() {
-    let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or_default();
-    let available = line.trim().trim_end_matches(" kB").parse::<usize>().unwrap_or_default() * 1024;
-    std::hint::black_box(vec![1_u8; WARM_BYTES.min(available / 4)]);
+    let memory = Host::here().memory().expect("/proc/meminfo can be read");
+    std::hint::black_box(vec![1_u8; WARM_BYTES.min(memory.available / 4) as usize]);
 }
 
 /// Waits until nobody listens on the target's ports: two servers on one port would share its

@@ -160,13 +160,12 @@ fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
 }
 
 /// The errors of accept, each by what to do next. Those that the new connection brought along
-/// (accept(2), "Error handling") and our own cancel are no reason to wait; anything else would come
-/// again at once: no memory, no files, or something we do not know.
+/// (accept(2), "Error handling") are no reason to wait; anything else would come again at once: no memory,
+/// no files, or something we do not know.
 fn accept_failed(errno: Errno) -> Outcome {
     let pause = !matches!(
         errno.0,
-        libc::ECANCELED
-            | libc::EINTR
+        libc::EINTR
             | libc::EAGAIN
             | libc::ECONNABORTED
             | libc::EPROTO

@@ -22,7 +22,7 @@ ip link set lo up
 # each of its connections, should the server's machine stand still while they are closed; or for as many as the
 # kernel allows.
 echo pfifo_fast >/proc/sys/net/core/default_qdisc
-queue=1000
+queue=1000 # what a card comes with
 [ "$ROLE" = client ] && queue=400000
 place=0
 for address in $ADDRESSES; do
