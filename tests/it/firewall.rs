@@ -1,31 +1,73 @@
 //! Packet filters and connection tracking in a network of one's own.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
 
+use netlink_bindings::nftables::{
+    self, CmpOps, CtKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, PushRuleAttrs, Registers, VerdictCode,
+};
+use netlink_socket2::NetlinkSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Loads rules of nft(8) into the network of the calling thread.
-pub fn filter(rules: &str) {
-    let mut command = Command::new("nft");
-    let mut nft = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap_or_else(|e| {
-        panic!("nft cannot be started ({e}); walls of packet filters need it: apt install nftables");
+/// Bytes of a packet that a rule compares: what `mask` leaves of those from `at` on must be `are`.
+pub struct Bytes {
+    pub of: PayloadBase,
+    pub at: u32,
+    pub mask: &'static [u8],
+    pub are: Vec<u8>,
+}
+
+/// Drops what comes in over IPv4 to this network and has all of these bytes.
+pub fn drop_incoming(packets: &[Bytes]) {
+    add_rule(|mut list| {
+        let register = Registers::Reg1 as u32;
+        for Bytes { of, at, mask, are } in packets {
+            let len = are.len() as u32;
+            let load = list.nested_elem().nested_data_payload().push_dreg(register).push_base(*of as u32);
+            list = load.push_offset(*at).push_len(len).end_nested().end_nested();
+            let and = list.nested_elem().nested_data_bitwise().push_sreg(register).push_dreg(register).push_len(len);
+            let and = and.nested_mask().push_value(mask).end_nested();
+            list = and.nested_xor().push_value(&vec![0; are.len()]).end_nested().end_nested().end_nested();
+            let equal = list.nested_elem().nested_data_cmp().push_sreg(register).push_op(CmpOps::Eq as u32);
+            list = equal.nested_data().push_value(are).end_nested().end_nested().end_nested();
+        }
+        let verdict = list.nested_elem().nested_data_immediate().push_dreg(Registers::RegVerdict as u32);
+        verdict.nested_data().nested_verdict().push_code(VerdictCode::Drop as u32);
     });
-    nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft refuses: {rules}");
 }
 
 /// Makes the kernel track the connections of this network, those that come and those that go: a rule
 /// that asks for a packet's state does.
 pub fn track() {
-    filter(
-        "table ip track {
-            chain in {
-                type filter hook input priority 0
-                ct state invalid drop
-            }
-        }",
-    );
+    add_rule(|list| {
+        let state = list.nested_elem().nested_data_ct();
+        state.push_dreg(Registers::Reg1 as u32).push_key(CtKeys::State as u32);
+    });
+}
+
+/// The expressions of a rule.
+type Expressions<'rule> = PushExprListAttrs<PushRuleAttrs<&'rule mut Vec<u8>>>;
+
+/// Adds a rule for what comes in over IPv4 to the network of the calling thread, over netlink: the
+/// tests need no `nft`.
+fn add_rule(write: impl FnOnce(Expressions<'_>)) {
+    /// Of linux/netfilter.h and linux/netfilter/nfnetlink.h.
+    const LOCAL_IN: u32 = 1;
+    const SUBSYSTEM_NFTABLES: u16 = 10;
+    let mut batch = Nfgenmsg::new();
+    batch.set_res_id(SUBSYSTEM_NFTABLES);
+    let ip = Nfgenmsg { nfgen_family: libc::AF_INET as u8, ..Default::default() };
+    let (table, chain) = (c"tests", c"incoming");
+    let mut socket = NetlinkSocket::new();
+    let mut requests = nftables::Chained::new(socket.reserve_seq(256));
+    requests.request().op_batch_begin_do(&batch);
+    requests.request().set_create().op_newtable_do(&ip).encode().push_name(table);
+    let mut new_chain = requests.request().set_create().op_newchain_do(&ip);
+    let named = new_chain.encode().push_table(table).push_name(chain).push_type(c"filter");
+    named.nested_hook().push_num(LOCAL_IN).push_priority(0);
+    let mut new_rule = requests.request().set_create().set_append().op_newrule_do(&ip);
+    write(new_rule.encode().push_table(table).push_chain(chain).nested_expressions());
+    requests.request().op_batch_end_do(&batch);
+    socket.request_chained(&requests.finalize()).unwrap().recv_all().unwrap();
 }
 
 /// Entries of connection tracking in this network, and how many it takes.

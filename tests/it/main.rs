@@ -11,6 +11,7 @@ mod limits;
 mod lossy;
 mod memory;
 mod metrics;
+mod network;
 mod options;
 mod pages;
 mod parking;

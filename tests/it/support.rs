@@ -17,6 +17,8 @@ use serde_json::Value;
 use socket2::SockRef;
 use tempfile::TempDir;
 
+use crate::network;
+
 /// How long anything may take before a test fails; generous, because machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -556,7 +558,7 @@ pub fn in_own_network(body: impl FnOnce() + Send) {
                 let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace without CAP_SYS_ADMIN ({why})");
                 return;
             }
-            ip("link set lo up");
+            network::up(c"lo");
             body();
         };
         scope.spawn(own).join()
@@ -564,12 +566,6 @@ pub fn in_own_network(body: impl FnOnce() + Send) {
     if let Err(panic) = ended {
         std::panic::resume_unwind(panic);
     }
-}
-
-/// Runs ip(8) with the words of `arguments`.
-pub fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
 }
 
 /// The parent's child processes.

@@ -5,17 +5,20 @@
 //! would break the tests beside this one and whatever else runs on the host. The first was met in a
 //! guest, by hand: `tuning/WALLS.md` has what the run said.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
 use c1m::host::Host;
+use netlink_bindings::nftables::PayloadBase;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::doctor::{doctor_as, set};
-use crate::firewall::{fill_tracking, filter, track, tracked};
+use crate::firewall::{Bytes, drop_incoming, fill_tracking, track, tracked};
 use crate::memory::Cgroup;
+use crate::network;
 use crate::support::*;
 
 /// What a run says when it can blame no wall.
@@ -78,15 +81,14 @@ fn connection_tracking_that_has_room_is_no_wall() {
 #[test]
 fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     in_own_network(|| {
-        // SAFETY: no arguments, no memory.
-        let host = format!("/proc/{}/task/{}/ns/net", std::process::id(), unsafe { libc::gettid() });
+        let host = File::open("/proc/thread-self/ns/net").unwrap();
         let ((linked, link), (readied, ready)) = (channel(), channel());
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 in_own_network(move || {
-                    ip(&format!("link add near type veth peer name far netns {host}"));
-                    ip("address add 10.9.0.2/24 dev near");
-                    ip("link set near up");
+                    network::cable(c"near", c"far", &host);
+                    network::address(c"near", Ipv4Addr::new(10, 9, 0, 2), 24);
+                    network::up(c"near");
                     linked.send(()).unwrap();
                     let Ok(at) = ready.recv() else { return };
                     let run = client(&format!("--target-ip 10.9.0.1 {at} --connections 5 --connect-timeout 1s"));
@@ -99,8 +101,8 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
             if link.recv().is_err() {
                 return;
             }
-            ip("address add 10.9.0.1/24 dev far");
-            ip("link set far up");
+            network::address(c"far", Ipv4Addr::new(10, 9, 0, 1), 24);
+            network::up(c"far");
             track();
             let server = Server::start(1, "--stats-interval 50ms --json -");
             if !fill_tracking() {
@@ -113,9 +115,24 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     });
 }
 
-/// Loads a rule for what comes in.
-fn incoming(rule: &str) {
-    filter(&format!("table ip lost {{\n chain in {{\n type filter hook input priority 0\n {rule}\n }}\n}}\n"));
+/// Bytes of a header: the protocol and the target of an IPv4 packet, the target port and the flags of a TCP segment.
+fn protocol(is: libc::c_int) -> Bytes {
+    Bytes { of: PayloadBase::NetworkHeader, at: 9, mask: &[0xff], are: vec![is as u8] }
+}
+
+fn to_address(is: Ipv4Addr) -> Bytes {
+    Bytes { of: PayloadBase::NetworkHeader, at: 16, mask: &[0xff; 4], are: is.octets().to_vec() }
+}
+
+fn to_port(is: u16) -> Bytes {
+    Bytes { of: PayloadBase::TransportHeader, at: 2, mask: &[0xff; 2], are: is.to_be_bytes().to_vec() }
+}
+
+/// A SYN, and no ACK with it.
+fn only_syn() -> Bytes {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    Bytes { of: PayloadBase::TransportHeader, at: 13, mask: &[SYN | ACK], are: vec![SYN] }
 }
 
 #[test]
@@ -126,7 +143,7 @@ fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
             if tracking {
                 track();
             }
-            incoming(&format!("tcp dport {} tcp flags & (syn | ack) == syn drop", server.port));
+            drop_incoming(&[protocol(libc::IPPROTO_TCP), to_port(server.port), only_syn()]);
             let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
             run.failed("connect_timeout", 20, "a firewall drops it");
             run_names(&run, &[NONE]);
@@ -164,7 +181,7 @@ fn a_syn_queue_that_is_full_is_named_at_both_ends() {
         set("net/ipv4/tcp_syncookies", "0");
         set("net/ipv4/tcp_max_syn_backlog", "8");
         let server = Server::start(1, "--cores 1 --json -");
-        incoming("ip daddr 127.0.0.9 drop");
+        drop_incoming(&[to_address(Ipv4Addr::new(127, 0, 0, 9))]);
         let _begun: Vec<Socket> = (0..20).map(|_| begin(Ipv4Addr::new(127, 0, 0, 9), server.port)).collect();
         let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
         run.failed("connect_timeout", 20, "no answer to the SYN");
