@@ -113,7 +113,7 @@ fn nothing_listening_stops_the_ramp_early() {
     assert_eq!(run.json["stopped"], false);
 }
 
-#[test]
+#[test(Network)]
 fn a_network_without_a_way_is_told() {
     in_own_network(|| {
         let run = client("--target-ip 203.0.113.1 --connections 20000 --cores 1");
@@ -123,7 +123,7 @@ fn a_network_without_a_way_is_told() {
     });
 }
 
-#[test]
+#[test(Network)]
 fn a_network_that_swallows_everything_is_told() {
     in_own_network(|| {
         swallow_documentation();
@@ -214,7 +214,7 @@ fn a_server_holds_no_more_than_it_was_allowed() {
     }
 }
 
-#[test]
+#[test(Network)]
 fn source_ports_that_run_out_are_counted() {
     in_own_network(|| {
         // /proc/sys/net is that of the thread's own network.
@@ -494,7 +494,7 @@ fn a_signal_stops_a_client_amid_the_ramp() {
 }
 
 /// Connects that nobody answers are given up, and count as neither live nor failed.
-#[test]
+#[test(Network)]
 fn a_signal_gives_up_connects_in_flight() {
     in_own_network(|| {
         swallow_documentation();
