@@ -361,6 +361,3 @@ mod bpf {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -113,7 +113,7 @@ fn nothing_listening_stops_the_ramp_early() {
     assert_eq!(run.json["stopped"], false);
 }
 
-#[test]
+#[test(Network)]
 fn a_network_without_a_way_is_told() {
     in_own_network(|| {
         let run = client("--target-ip 203.0.113.1 --connections 20000 --cores 1");
@@ -123,18 +123,18 @@ fn a_network_without_a_way_is_told() {
     });
 }
 
-#[test]
+#[test(Network)]
 fn a_network_that_swallows_everything_is_told() {
     in_own_network(|| {
-        swallow("203.0.113.0/24");
+        swallow_documentation();
         let run = client("--target-ip 203.0.113.1 --connections 50 --connect-timeout 1s");
         run.failed("connect_timeout", 50, "a firewall drops it");
     });
 }
 
-/// Drops what is sent to `block` without a word: it comes back in on loopback and is for nobody here.
-fn swallow(block: &str) {
-    ip(&format!("route add {block} dev lo"));
+/// Drops what is sent to 203.0.113.0/24 without a word: it comes back in on loopback and is for nobody here.
+fn swallow_documentation() {
+    crate::network::route(c"lo", std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_server_holds_no_more_than_it_was_allowed() {
     }
 }
 
-#[test]
+#[test(Network)]
 fn source_ports_that_run_out_are_counted() {
     in_own_network(|| {
         // /proc/sys/net is that of the thread's own network.
@@ -494,10 +494,10 @@ fn a_signal_stops_a_client_amid_the_ramp() {
 }
 
 /// Connects that nobody answers are given up, and count as neither live nor failed.
-#[test]
+#[test(Network)]
 fn a_signal_gives_up_connects_in_flight() {
     in_own_network(|| {
-        swallow("203.0.113.0/24");
+        swallow_documentation();
         let arguments = "--target-ip 203.0.113.1 --connections 50 --connect-timeout 60s";
         let mut client = Client::start(arguments);
         client.running.until("the ramp is under way", |out| out.lines().any(|line| line.starts_with("ramp")));

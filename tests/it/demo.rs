@@ -140,7 +140,7 @@ fn a_demo_on_a_small_host_opens_what_fits_and_says_why() {
 }
 
 /// 100 source ports to each of two ports are the wall here.
-#[test]
+#[test(Network)]
 fn a_demo_with_few_source_ports_opens_what_fits_and_says_why() {
     in_own_network(|| {
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();

@@ -123,7 +123,7 @@ fn the_text_has_every_wall_and_ends_with_one_sentence() {
 }
 
 /// What stands in the way is shown with the command that removes it.
-#[test]
+#[test(Network)]
 fn the_text_of_a_wall_that_blocks_says_what_to_type() {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
@@ -148,7 +148,7 @@ fn the_text_of_a_wall_that_blocks_says_what_to_type() {
 
 // ---- verdicts follow what is set ----------------------------------------------------------------
 
-#[test]
+#[test(Network)]
 fn source_ports_are_counted_for_each_route() {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
@@ -178,7 +178,7 @@ fn source_ports_are_counted_for_each_route() {
     });
 }
 
-#[test]
+#[test(Network)]
 fn a_setting_that_is_too_small_is_tight_until_its_fix_is_applied() {
     const GOAL: &str = "--role server --connections 100000 --ports 10";
     in_own_network(|| {
@@ -205,7 +205,7 @@ fn a_setting_that_is_too_small_is_tight_until_its_fix_is_applied() {
 
 /// A module that is merely loaded drops nothing; one rule that looks at a connection's state makes
 /// it track them all.
-#[test]
+#[test(Network, Tracking)]
 fn connection_tracking_counts_when_a_rule_makes_it_active() {
     in_own_network(|| {
         let idle = doctor("--connections 1000");
@@ -225,7 +225,7 @@ fn connection_tracking_counts_when_a_rule_makes_it_active() {
 
 // ---- what this process may not do ---------------------------------------------------------------
 
-#[test]
+#[test(Network)]
 fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
     in_own_network(|| {
         set("net/core/somaxconn", "16");
@@ -248,25 +248,18 @@ fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
     });
 }
 
-/// The same command, after `preparation` in a mount namespace of its own.
-fn in_own_mounts(preparation: &str, command: &Command) -> Command {
-    let mut own = Command::new("unshare");
-    own.args(["--mount", "sh", "-c", &format!("{preparation} && exec \"$@\""), "sh"]);
-    own.arg(command.get_program()).args(command.get_args());
-    own
-}
-
-/// A shell's words that put a file which only root may read in the place of each of `files`.
-fn hide(dir: &TempDir, files: &[&str]) -> String {
+/// Puts a file that only root may read in the place of each of `files`, in the calling thread's mount namespace.
+fn hide(dir: &TempDir, files: &[&str]) {
     use std::os::unix::fs::PermissionsExt;
     let secret = dir.path().join("secret");
     fs::write(&secret, "1\n").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    let mounts = files.iter().filter(|file| Path::new(file).exists());
-    mounts.map(|file| format!("mount --bind {} {file}", secret.display())).collect::<Vec<_>>().join(" && ")
+    for file in files.iter().filter(|file| Path::new(file).exists()) {
+        mount(secret.to_str().unwrap(), file, "", libc::MS_BIND, "");
+    }
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn what_may_not_be_read_is_unknown_and_never_ok() {
     const FILES: [&str; 13] = [
         "/proc/meminfo",
@@ -296,32 +289,49 @@ fn what_may_not_be_read_is_unknown_and_never_ok() {
     ];
     let server = ["served ports", "orphans", "accept queue", "SYN queue"];
     let client = ["source ports", "TIME_WAIT"];
-    in_own_network(|| {
+    in_own_host(|| {
         let dir = tempfile::tempdir().unwrap();
-        let user = c1m_unprivileged(&dir);
-        let hidden = hide(&dir, &FILES) + " && mount -t tmpfs -o mode=700 none /sys/class/net";
+        c1m_unprivileged(&dir);
+        hide(&dir, &FILES);
+        mount("none", "/sys/class/net", "tmpfs", 0, "mode=700");
         for (role, own) in [("server", &server[..]), ("client", &client[..])] {
-            let page = doctor_as(in_own_mounts(&hidden, &user), &format!("--role {role} --connections 1000"));
+            let user = c1m_unprivileged(&dir);
+            let page = doctor_as(user, &format!("--role {role} --connections 1000"));
             assert_eq!(page.unread(), ends.iter().chain(own).copied().collect(), "{role}: {}", page.document);
             assert_eq!(page.code, 0, "what is not known blocks nothing: {}", page.document);
         }
     });
 }
 
+/// Runs `body` in a network and a mount namespace of its own.
+fn in_own_host(body: impl FnOnce() + Send) {
+    in_own_network(|| in_own_mounts(body));
+}
+
 // ---- hosts that show little ---------------------------------------------------------------------
 
-#[test]
-fn a_container_without_sysctls_or_without_proc_gets_a_whole_page() {
-    in_own_network(|| {
-        for (place, walls) in [("/proc/sys", 11), ("/proc/sys/net/netfilter", 0), ("/proc", 13)] {
-            if !Path::new(place).exists() {
-                continue;
-            }
-            let command = in_own_mounts(&format!("mount -t tmpfs none {place}"), &c1m());
-            let page = doctor_as(command, "--connections 1000");
-            assert_eq!(page.code, 0, "{place}: {}", page.document);
-            assert!(page.unread().len() >= walls, "{place}: {}", page.document);
-            assert!(page.holds("descriptors") >= 1_000, "limits are no files: {}", page.document);
-        }
+/// A container in which an empty folder lies over `place` gets a whole page, with so many walls unread.
+fn gets_a_whole_page_without(place: &str, walls: usize) {
+    in_own_host(|| {
+        mount("none", place, "tmpfs", 0, "");
+        let page = doctor("--connections 1000");
+        assert_eq!(page.code, 0, "{place}: {}", page.document);
+        assert!(page.unread().len() >= walls, "{place}: {}", page.document);
+        assert!(page.holds("descriptors") >= 1_000, "limits are no files: {}", page.document);
     });
+}
+
+#[test(Network, Mounts)]
+fn a_container_without_sysctls_gets_a_whole_page() {
+    gets_a_whole_page_without("/proc/sys", 11);
+}
+
+#[test(Network, Mounts, Tracking)]
+fn a_container_without_sysctls_of_connection_tracking_gets_a_whole_page() {
+    gets_a_whole_page_without("/proc/sys/net/netfilter", 0);
+}
+
+#[test(Network, Mounts)]
+fn a_container_without_proc_gets_a_whole_page() {
+    gets_a_whole_page_without("/proc", 13);
 }

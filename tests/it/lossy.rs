@@ -34,7 +34,7 @@ fn filtered(filter: &[SockFilter]) -> (TcpListener, String) {
 
 /// The last ACK of each handshake is dropped: the client believes in its connections, the server
 /// never has them.
-#[test]
+#[test(ClassicFilter)]
 fn connections_that_the_server_never_accepted_are_ghosts() {
     let only_syns = [
         op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
@@ -51,7 +51,7 @@ fn connections_that_the_server_never_accepted_are_ghosts() {
 }
 
 /// One SYN in eight is dropped: the connects that had to send it again are shown apart.
-#[test]
+#[test(ClassicFilter)]
 fn retransmitted_connects_are_told_from_clean_ones() {
     const CONNECTIONS: u64 = 160;
     let some_syns = [

@@ -1,9 +1,17 @@
 //! Behaviour through the real thing: real sockets, real processes, real kernel limits.
+//!
+//! `#[test]` is that of tests/needs: `#[test(Network)]` also says what a test needs, and needs.rs skips it,
+//! with the reason, where that is not to be had.
+
+// Its `test` takes the place of the standard one in all modules.
+#[macro_use]
+extern crate test_needs;
 
 mod bad_input;
 mod connections;
 mod demo;
 mod doctor;
+mod filter;
 mod firewall;
 mod hosts;
 mod idle;
@@ -11,10 +19,13 @@ mod limits;
 mod lossy;
 mod memory;
 mod metrics;
+mod needs;
+mod network;
 mod options;
 mod pages;
 mod parking;
 mod report;
+mod skips;
 mod steer;
 mod storm;
 mod support;
@@ -22,3 +33,14 @@ mod terminal;
 mod tune;
 mod tuning;
 mod walls;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A program that a test of walls runs.
+    if let Some(port) = std::env::var_os("C1M_TEST_PLAIN_PROGRAM") {
+        walls::plain_program(port.to_str().unwrap().parse().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    needs::run_all()
+}

@@ -1,6 +1,7 @@
 //! What the flags are for, and the names in the results.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 
 use crate::support::*;
 
@@ -73,7 +74,7 @@ fn one_unspecified_ipv6_address_serves_both_families() {
     assert_eq!(number(&server.stop().last_document(), "accepted"), 150);
 }
 
-#[test]
+#[test(Network)]
 fn a_block_of_source_addresses_is_used_in_turn() {
     in_own_network(|| {
         // With 20 source ports, 100 connections need every one of the block's six addresses but one.
@@ -157,7 +158,19 @@ fn messages_while_holding_are_measured() {
 #[test]
 fn only_cores_that_the_process_may_use_are_used() {
     let last = core_affinity::get_core_ids().unwrap().into_iter().map(|core| core.id).max().unwrap();
-    let pinned = || c1m_after(&format!("taskset -cp {last} $$ >/dev/null"));
+    let pinned = || {
+        let mut command = c1m();
+        // SAFETY: sched_setaffinity is async-signal-safe and reads the set, which is part of the closure.
+        unsafe {
+            let mut cores: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(last, &mut cores);
+            command.pre_exec(move || match libc::sched_setaffinity(0, size_of_val(&cores), &raw const cores) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        command
+    };
     let server = Server::start_as(pinned(), 2, "");
     let cores: Vec<String> = lines_with(&server.running.out(), ": core ");
     assert!(cores.len() == 1 && cores[0].contains(&format!(": core {last},")), "{cores:?}");
@@ -177,7 +190,7 @@ fn a_backlog_beyond_the_hosts_is_capped_and_told() {
 }
 
 /// A client that resets leaves no source port in TIME_WAIT: the same few can be used at once again.
-#[test]
+#[test(Network)]
 fn closing_with_a_reset_frees_the_source_ports() {
     in_own_network(|| {
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();

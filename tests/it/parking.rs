@@ -4,16 +4,10 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use c1m::host::Host;
 use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::support::*;
-
-/// The ways that this user may try.
-fn ways() -> &'static [&'static str] {
-    if Host::here().filters().is_ok() { &["filter", "poll"] } else { &["poll"] }
-}
 
 /// What the server said when it was ready.
 fn ready(out: &str) -> Value {
@@ -21,22 +15,29 @@ fn ready(out: &str) -> Value {
     events.into_iter().find(|event: &Value| event["event"] == "ready").expect("it was ready")
 }
 
+#[test(SocketFilter)]
+fn a_server_says_that_its_connections_wait_behind_a_filter_and_they_are_heard() {
+    are_heard("filter");
+}
+
 #[test]
-fn a_server_says_how_its_connections_wait_and_they_are_heard() {
-    for way in ways() {
-        let server = Server::start(4, &format!("--park {way} --json -"));
-        // Pauses are longer, and shorter, than those between two looks at a connection.
-        for interval in ["20ms", "350ms"] {
-            let arguments = format!("{} --connections 300 --interval {interval} --hold 1500ms", server.at());
-            let run = client(&arguments);
-            run.held(300);
-            assert!(run.json["echo_latency_us"]["count"].as_u64() >= Some(1_200), "{way}: {interval}");
-        }
-        let finished = server.stop();
-        assert_eq!(ready(&finished.out)["park"], *way);
-        let totals = finished.last_document();
-        assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (600, 600), "{way}: {totals}");
+fn a_server_says_that_its_connections_wait_in_polls_and_they_are_heard() {
+    are_heard("poll");
+}
+
+fn are_heard(way: &str) {
+    let server = Server::start(4, &format!("--park {way} --json -"));
+    // Pauses are longer, and shorter, than those between two looks at a connection.
+    for interval in ["20ms", "350ms"] {
+        let arguments = format!("{} --connections 300 --interval {interval} --hold 1500ms", server.at());
+        let run = client(&arguments);
+        run.held(300);
+        assert!(run.json["echo_latency_us"]["count"].as_u64() >= Some(1_200), "{way}: {interval}");
     }
+    let finished = server.stop();
+    assert_eq!(ready(&finished.out)["park"], way);
+    let totals = finished.last_document();
+    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (600, 600), "{way}: {totals}");
 }
 
 #[test]
@@ -57,44 +58,51 @@ fn an_ordinary_user_gets_polls_and_is_told_why() {
     assert!(out.contains("idle connections wait in polls, 256 bytes each: no filter may be had here"), "{out}");
 }
 
-/// Every kind of end, after a silence or within a message, is seen and counted.
+#[test(SocketFilter)]
+fn whoever_ends_behind_a_filter_is_seen() {
+    ends_are_seen("filter");
+}
+
 #[test]
-fn whoever_ends_is_seen() {
-    for way in ways() {
-        let server = Server::start(1, &format!("--park {way} --stats-interval 50ms --json -"));
-        let mut peers: Vec<_> = (0..60).map(|_| connected(server.port)).collect();
-        peers.iter_mut().for_each(echoes);
-        let silent = Instant::now() + Duration::from_millis(400);
-        let mut talking = connected(server.port);
-        eventually("the others were silent for a while", || {
-            echoes(&mut talking);
-            Instant::now() > silent
-        });
-        for (nth, mut peer) in peers.into_iter().enumerate() {
-            match nth % 4 {
-                0 => drop(peer),
-                1 => reset(peer),
-                2 => {
-                    peer.write_all(b"bye").unwrap();
-                    peer.shutdown(Shutdown::Write).unwrap();
-                    let mut last = Vec::new();
-                    peer.read_to_end(&mut last).unwrap();
-                    assert_eq!(last, b"bye");
-                }
-                _ => {
-                    peer.write_all(b"unheard").unwrap();
-                    reset(peer);
-                }
+fn whoever_ends_in_a_poll_is_seen() {
+    ends_are_seen("poll");
+}
+
+/// Every kind of end, after a silence or within a message, is seen and counted.
+fn ends_are_seen(way: &str) {
+    let server = Server::start(1, &format!("--park {way} --stats-interval 50ms --json -"));
+    let mut peers: Vec<_> = (0..60).map(|_| connected(server.port)).collect();
+    peers.iter_mut().for_each(echoes);
+    let silent = Instant::now() + Duration::from_millis(400);
+    let mut talking = connected(server.port);
+    eventually("the others were silent for a while", || {
+        echoes(&mut talking);
+        Instant::now() > silent
+    });
+    for (nth, mut peer) in peers.into_iter().enumerate() {
+        match nth % 4 {
+            0 => drop(peer),
+            1 => reset(peer),
+            2 => {
+                peer.write_all(b"bye").unwrap();
+                peer.shutdown(Shutdown::Write).unwrap();
+                let mut last = Vec::new();
+                peer.read_to_end(&mut last).unwrap();
+                assert_eq!(last, b"bye");
+            }
+            _ => {
+                peer.write_all(b"unheard").unwrap();
+                reset(peer);
             }
         }
-        eventually("all but one are gone", || {
-            let out = server.running.out();
-            let last = out.lines().last().unwrap_or_default().to_owned();
-            last.contains(r#""live":1,"#)
-        });
-        echoes(&mut talking);
-        drop(talking);
-        let totals = server.stop().last_document();
-        assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (61, 61), "{way}: {totals}");
     }
+    eventually("all but one are gone", || {
+        let out = server.running.out();
+        let last = out.lines().last().unwrap_or_default().to_owned();
+        last.contains(r#""live":1,"#)
+    });
+    echoes(&mut talking);
+    drop(talking);
+    let totals = server.stop().last_document();
+    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (61, 61), "{way}: {totals}");
 }

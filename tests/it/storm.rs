@@ -335,7 +335,7 @@ fn a_client_closes_at_its_rate() {
 
 /// A peer that drops every packet, as one that lost its power: the server asks and closes it, and
 /// keeps the silent one that answers.
-#[test]
+#[test(ClassicFilter)]
 fn keepalive_finds_who_vanished() {
     let server = Server::start(1, "--keepalive 1s --json - --stats-interval 50ms");
     let (mut here, mut gone) = (connected(server.port), connected(server.port));

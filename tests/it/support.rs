@@ -2,11 +2,12 @@
 //! network of one's own, waiting for a condition.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::SockRef;
 use tempfile::TempDir;
+
+use crate::network;
 
 /// How long anything may take before a test fails; generous, because machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,17 +41,23 @@ pub fn c1m_after(preparation: &str) -> Command {
 /// The program under test as a user without any privilege. The copy in `dir` is for a user who may
 /// not read where cargo builds.
 pub fn c1m_unprivileged(dir: &TempDir) -> Command {
+    unprivileged(Path::new(PROGRAM), dir)
+}
+
+/// The same of any program.
+pub fn unprivileged(program: &Path, dir: &TempDir) -> Command {
     use std::os::unix::fs::PermissionsExt;
     // SAFETY: no arguments, no memory.
     if unsafe { libc::geteuid() } != 0 {
-        return c1m();
+        return Command::new(program);
     }
-    let copy = dir.path().join("c1m");
+    let copy = dir.path().join(program.file_name().unwrap());
     // By another process: a child that some test forks while we write would keep the file busy.
-    assert!(Command::new("install").args(["-m", "755", PROGRAM]).arg(&copy).status().unwrap().success());
+    assert!(Command::new("install").args(["-m", "755"]).arg(program).arg(&copy).status().unwrap().success());
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(copy);
+    let mut command = Command::new(copy);
+    // No groups and no capabilities are left either.
+    command.uid(65_534).gid(65_534);
     command
 }
 
@@ -544,32 +553,50 @@ pub fn echoes(stream: &mut TcpStream) {
 }
 
 /// Runs `body` in a network namespace of its own, in which only loopback is up; it is gone when
-/// `body` returns. Skipped, with a line that says so, where making one is not allowed.
-pub fn in_own_network(body: impl FnOnce() + Send) {
-    // A namespace belongs to a thread, so the thread must not be one that runs other tests too.
-    let ended = std::thread::scope(|scope| {
-        let own = || {
-            // SAFETY: no memory.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                let why = std::io::Error::last_os_error();
-                // Past the capture of a test's output: who runs the tests must see it.
-                let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace without CAP_SYS_ADMIN ({why})");
-                return;
-            }
-            ip("link set lo up");
-            body();
-        };
-        scope.spawn(own).join()
-    });
-    if let Err(panic) = ended {
-        std::panic::resume_unwind(panic);
-    }
+/// `body` returns. Its test says `#[test(Network)]`.
+pub fn in_own_network<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    in_own(libc::CLONE_NEWNET, || {
+        network::up(c"lo");
+        body()
+    })
 }
 
-/// Runs ip(8) with the words of `arguments`.
-pub fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
+/// Runs `body` in a mount namespace of its own: what it mounts is seen there alone, and is gone when `body`
+/// returns. Its test says `#[test(Mounts)]`.
+pub fn in_own_mounts<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    in_own(libc::CLONE_NEWNS, || {
+        mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+        body()
+    })
+}
+
+/// Runs `body` in a namespace of its own.
+fn in_own<R: Send>(namespace: libc::c_int, body: impl FnOnce() -> R + Send) -> R {
+    // A namespace belongs to a thread, so the thread must not be one that runs other tests too.
+    let own = || {
+        // SAFETY: no memory.
+        assert_eq!(unsafe { libc::unshare(namespace) }, 0, "{}", std::io::Error::last_os_error());
+        body()
+    };
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let ended =
+        std::thread::scope(|scope| std::thread::Builder::new().name(name).spawn_scoped(scope, own).unwrap().join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Mounts something in the calling thread's mount namespace, as mount(2) does.
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, options: &str) {
+    let [from, to, kind, options] = [source, target, kind, options].map(|text| CString::new(text).unwrap());
+    // SAFETY: the kernel reads four strings, which outlive the call.
+    let done = unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    assert_eq!(done, 0, "mount {source} on {target}: {}", std::io::Error::last_os_error());
+}
+
+/// Takes the last mount on `target` away again.
+pub fn unmount(target: &str) {
+    let path = CString::new(target).unwrap();
+    // SAFETY: the kernel reads a string, which outlives the call.
+    assert_eq!(unsafe { libc::umount2(path.as_ptr(), 0) }, 0, "{target}: {}", std::io::Error::last_os_error());
 }
 
 /// The parent's child processes.

@@ -36,21 +36,20 @@ const GOAL: &str = "tune --role both --connections 60000 --ports 4 --port 40100 
 
 /// Runs `body` in a network and a mount namespace of its own, its settings low.
 fn on_a_low_host(body: impl FnOnce() + Send) {
-    in_own_network(|| {
-        // SAFETY: no memory.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
-        shell("mount --make-rprivate /");
+    let in_own_folders = || {
         for folder in FOLDERS {
-            shell(&format!("mount -t tmpfs tmpfs {folder}"));
+            mount("tmpfs", folder, "tmpfs", 0, "");
         }
         LOW.iter().for_each(|(name, value)| set(name, value));
         body();
-    });
+    };
+    in_own_network(|| in_own_mounts(in_own_folders));
 }
 
-fn shell(line: &str) {
-    let done = Command::new("sh").args(["-c", line]).output().unwrap();
-    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+/// Lays a file over itself, so that nobody can write it.
+fn make_read_only(file: &str) {
+    mount(file, file, "", libc::MS_BIND, "");
+    mount("none", file, "", libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY, "");
 }
 
 fn sysctl_file(name: &str) -> PathBuf {
@@ -65,30 +64,71 @@ fn get(name: &str) -> String {
     fs::read_to_string(sysctl_file(name)).unwrap_or_else(|e| panic!("{name}: {e}")).trim().to_owned()
 }
 
-/// What `tune` may change: `sysctl -a`, and every file with its text and permissions.
+/// What `tune` may change: every sysctl, and every file with its text and permissions.
 #[derive(PartialEq, Eq)]
 struct Everything {
-    sysctls: Vec<u8>,
+    sysctls: BTreeMap<String, Vec<u8>>,
     files: BTreeMap<PathBuf, (u32, Vec<u8>)>,
 }
 
-/// Sysctls that move by themselves: counters and random numbers.
-const RESTLESS: &str = r"^(fs\.(dentry-state|file-nr|inode-nr|inode-state|aio-nr)|kernel\.(random\.|ns_last_pid|pty\.nr|tainted)|net\.netfilter\.nf_conntrack_count|vm\.stat)";
+/// Sysctls that move by themselves, by how their names begin: counters and random numbers.
+const RESTLESS: [&str; 12] = [
+    "fs.dentry-state",
+    "fs.file-nr",
+    "fs.inode-nr",
+    "fs.inode-state",
+    "fs.aio-nr",
+    "kernel.random.",
+    "kernel.ns_last_pid",
+    "kernel.pty.nr",
+    "kernel.tainted",
+    "net.netfilter.nf_conntrack_count",
+    "vm.stat",
+    "fs.binfmt_misc.",
+];
+
+/// Every sysctl that can be read, by name.
+fn sysctls() -> BTreeMap<String, Vec<u8>> {
+    fn walk(folder: &Path, into: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, into);
+                continue;
+            }
+            let name = path.strip_prefix("/proc/sys").unwrap().to_str().unwrap().replace('/', ".");
+            // Some can only be written.
+            if let Ok(value) = fs::read(&path)
+                && !RESTLESS.iter().any(|restless| name.starts_with(restless))
+            {
+                into.insert(name, value);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(Path::new("/proc/sys"), &mut all);
+    all
+}
+
+/// Sets what a file of sysctl.d says, as sysctl(8) does at boot.
+fn load(file: &str) {
+    for line in fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("{file}: {line}"));
+        set(name.trim(), value.trim());
+    }
+}
 
 impl Everything {
     fn now() -> Everything {
-        let line = format!("sysctl -a 2>/dev/null | grep -vE '{RESTLESS}'");
-        let sysctls = Command::new("sh").args(["-c", &line]).output().unwrap().stdout;
-        assert!(sysctls.split(|byte| *byte == b'\n').count() > 500, "sysctl -a shows too little");
+        let sysctls = sysctls();
+        assert!(sysctls.len() > 500, "/proc/sys shows too little");
         Everything { sysctls, files: files() }
     }
 
     fn is_back(&self, after: &str) {
         let now = Everything::now();
-        let lines =
-            |all: &Everything| String::from_utf8_lossy(&all.sysctls).lines().map(str::to_owned).collect::<Vec<_>>();
-        let (then, lines) = (lines(self), lines(&now));
-        let changed: Vec<_> = lines.iter().filter(|line| !then.contains(line)).collect();
+        let changed: Vec<_> =
+            now.sysctls.iter().filter(|(name, value)| self.sysctls.get(*name) != Some(value)).collect();
         assert!(self.sysctls == now.sysctls, "{after}: {changed:?}");
         assert!(self.files == now.files, "{after}: {:?} became {:?}", self.files.keys(), now.files.keys());
     }
@@ -138,7 +178,7 @@ fn is_raised() {
     assert_eq!(get("net.ipv4.ip_local_reserved_ports"), "40100-40103");
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn applied_and_reverted_leaves_every_sysctl_as_it_was() {
     on_a_low_host(|| {
         let before = Everything::now();
@@ -162,7 +202,7 @@ fn applied_and_reverted_leaves_every_sysctl_as_it_was() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
     on_a_low_host(|| {
         // A file of that name that somebody else wrote, with permissions of its own.
@@ -189,7 +229,7 @@ fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
         // The next boot: the host's own values, then the file.
         LOW.iter().for_each(|(name, value)| set(name, value));
         set("net.ipv4.ip_local_reserved_ports", "\n");
-        shell(&format!("sysctl -q -p {SYSCTL_FILE}"));
+        load(SYSCTL_FILE);
         assert_eq!(LOW.map(|(name, _)| get(name)), raised);
         is_raised();
         revert();
@@ -197,7 +237,7 @@ fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn limits_are_persisted_where_they_are_too_low() {
     on_a_low_host(|| {
         let before = Everything::now();
@@ -226,7 +266,7 @@ fn with_few_descriptors(command: &mut Command) {
     }
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn after_a_boot_revert_restores_the_values_before_the_first_apply() {
     on_a_low_host(|| {
         let before = Everything::now();
@@ -240,7 +280,7 @@ fn after_a_boot_revert_restores_the_values_before_the_first_apply() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn what_is_generous_already_is_left_alone() {
     on_a_low_host(|| {
         for (name, value) in [
@@ -258,38 +298,38 @@ fn what_is_generous_already_is_left_alone() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn one_setting_that_cannot_be_written_leaves_all_as_they_were() {
     on_a_low_host(|| {
         let before = Everything::now();
         for name in ["net.core.somaxconn", "net.ipv4.tcp_wmem"] {
             let file = sysctl_file(name).display().to_string();
-            shell(&format!("mount --bind {file} {file} && mount -o remount,bind,ro {file}"));
+            make_read_only(&file);
             for how in ["--apply", "--persist"] {
                 run(&format!("{GOAL} {how}")).complains(3, &[name, "nothing was changed"]);
                 before.is_back(&format!("{name} is read-only, {how}"));
             }
-            shell(&format!("umount {file}"));
+            unmount(&file);
         }
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn a_folder_that_cannot_be_written_leaves_all_as_they_were() {
     on_a_low_host(|| {
         for folder in FOLDERS {
             let before = Everything::now();
-            shell(&format!("mount -o remount,ro {folder}"));
+            mount("none", folder, "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
             let mut command = c1m();
             with_few_descriptors(&mut command);
             run_as(command, &format!("{GOAL} --persist")).complains(3, &[folder, "EROFS"]);
-            shell(&format!("mount -o remount,rw {folder}"));
+            mount("none", folder, "", libc::MS_REMOUNT, "");
             before.is_back(&format!("{folder} is read-only"));
         }
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn a_value_that_the_kernel_refuses_undoes_those_before_it() {
     on_a_low_host(|| {
         let host = Host::here();
@@ -312,23 +352,23 @@ fn a_value_that_the_kernel_refuses_undoes_those_before_it() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn a_revert_that_cannot_restore_all_keeps_the_state_and_is_finished_later() {
     on_a_low_host(|| {
         let before = Everything::now();
         tune("--persist");
         let file = sysctl_file("net.ipv4.tcp_wmem").display().to_string();
-        shell(&format!("mount --bind {file} {file} && mount -o remount,bind,ro {file}"));
+        make_read_only(&file);
         run("tune --revert").complains(3, &["net.ipv4.tcp_wmem"]);
         assert_eq!(get("net.core.somaxconn"), "16", "the others are restored");
         assert!(!Path::new(SYSCTL_FILE).exists());
-        shell(&format!("umount {file}"));
+        unmount(&file);
         revert();
         before.is_back("the second revert");
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn a_state_that_is_not_ours_is_not_touched() {
     on_a_low_host(|| {
         fs::create_dir_all("/var/lib/c1m").unwrap();
@@ -349,7 +389,7 @@ fn a_state_that_is_not_ours_is_not_touched() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn settings_of_another_network_namespace_are_not_mixed_up() {
     on_a_low_host(|| {
         tune("--apply");
@@ -361,13 +401,13 @@ fn settings_of_another_network_namespace_are_not_mixed_up() {
         // After a boot that name means nothing.
         let id = tempfile::NamedTempFile::new().unwrap();
         fs::write(id.path(), "00000000-0000-0000-0000-000000000000\n").unwrap();
-        shell(&format!("mount --bind {} /proc/sys/kernel/random/boot_id", id.path().display()));
+        mount(id.path().to_str().unwrap(), "/proc/sys/kernel/random/boot_id", "", libc::MS_BIND, "");
         revert();
         assert_eq!(get("net.core.somaxconn"), "16");
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn without_privilege_the_first_setting_is_named() {
     on_a_low_host(|| {
         let before = Everything::now();
@@ -450,7 +490,7 @@ fn is_about_to_change_something(pid: libc::pid_t) -> bool {
     opens_to_write || CHANGES.contains(&call)
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn killed_before_any_of_its_writes_a_persist_can_be_reverted() {
     on_a_low_host(|| {
         let before = Everything::now();
@@ -467,7 +507,7 @@ fn killed_before_any_of_its_writes_a_persist_can_be_reverted() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn killed_before_any_of_its_writes_a_revert_can_be_repeated() {
     on_a_low_host(|| {
         fs::write(SYSCTL_FILE, "# mine\n").unwrap();
@@ -484,7 +524,7 @@ fn killed_before_any_of_its_writes_a_revert_can_be_repeated() {
     });
 }
 
-#[test]
+#[test(Network, Mounts)]
 fn killed_on_top_of_an_earlier_apply_it_reverts_to_the_first_values() {
     on_a_low_host(|| {
         let before = Everything::now();

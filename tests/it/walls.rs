@@ -5,17 +5,20 @@
 //! would break the tests beside this one and whatever else runs on the host. The first was met in a
 //! guest, by hand: `tuning/WALLS.md` has what the run said.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
 use c1m::host::Host;
+use netlink_bindings::nftables::PayloadBase;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::doctor::{doctor_as, set};
-use crate::firewall::{fill_tracking, filter, track, tracked};
+use crate::firewall::{Bytes, drop_incoming, fill_tracking, track, tracked};
 use crate::memory::Cgroup;
+use crate::network;
 use crate::support::*;
 
 /// What a run says when it can blame no wall.
@@ -45,14 +48,12 @@ fn run_names(run: &ClientRun, walls: &[&str]) {
 
 // ---- conntrack, and what is not conntrack -------------------------------------------------------
 
-#[test]
+#[test(Network, Tracking)]
 fn a_full_table_of_connection_tracking_is_named_at_both_ends() {
     in_own_network(|| {
         track();
         let server = Server::start(1, "--json -");
-        if !fill_tracking() {
-            return;
-        }
+        fill_tracking();
         let run = client(&format!("{} --connections 5 --connect-timeout 1s", server.at()));
         run.failed("connect_timeout", 5, "no answer to the SYN");
         run_names(&run, &["conntrack"]);
@@ -60,7 +61,7 @@ fn a_full_table_of_connection_tracking_is_named_at_both_ends() {
     });
 }
 
-#[test]
+#[test(Network, Tracking)]
 fn connection_tracking_that_has_room_is_no_wall() {
     in_own_network(|| {
         track();
@@ -75,18 +76,17 @@ fn connection_tracking_that_has_room_is_no_wall() {
 
 /// With the ends on different hosts each speaks of its own: the server's names the table, and the
 /// client's, which drops nothing, says that it is not to blame.
-#[test]
+#[test(Network, Tracking)]
 fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     in_own_network(|| {
-        // SAFETY: no arguments, no memory.
-        let host = format!("/proc/{}/task/{}/ns/net", std::process::id(), unsafe { libc::gettid() });
+        let host = File::open("/proc/thread-self/ns/net").unwrap();
         let ((linked, link), (readied, ready)) = (channel(), channel());
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 in_own_network(move || {
-                    ip(&format!("link add near type veth peer name far netns {host}"));
-                    ip("address add 10.9.0.2/24 dev near");
-                    ip("link set near up");
+                    network::cable(c"near", c"far", &host);
+                    network::address(c"near", Ipv4Addr::new(10, 9, 0, 2), 24);
+                    network::up(c"near");
                     linked.send(()).unwrap();
                     let Ok(at) = ready.recv() else { return };
                     let run = client(&format!("--target-ip 10.9.0.1 {at} --connections 5 --connect-timeout 1s"));
@@ -99,13 +99,11 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
             if link.recv().is_err() {
                 return;
             }
-            ip("address add 10.9.0.1/24 dev far");
-            ip("link set far up");
+            network::address(c"far", Ipv4Addr::new(10, 9, 0, 1), 24);
+            network::up(c"far");
             track();
             let server = Server::start(1, "--stats-interval 50ms --json -");
-            if !fill_tracking() {
-                return;
-            }
+            fill_tracking();
             readied.send(server.at()).unwrap();
             eventually("the server says so", || server.running.err().contains("c1m: conntrack: "));
             names(&server.stop().last_document(), &["conntrack"]);
@@ -113,12 +111,27 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     });
 }
 
-/// Loads a rule for what comes in.
-fn incoming(rule: &str) {
-    filter(&format!("table ip lost {{\n chain in {{\n type filter hook input priority 0\n {rule}\n }}\n}}\n"));
+/// Bytes of a header: the protocol and the target of an IPv4 packet, the target port and the flags of a TCP segment.
+fn protocol(is: libc::c_int) -> Bytes {
+    Bytes { of: PayloadBase::NetworkHeader, at: 9, mask: &[0xff], are: vec![is as u8] }
 }
 
-#[test]
+fn to_address(is: Ipv4Addr) -> Bytes {
+    Bytes { of: PayloadBase::NetworkHeader, at: 16, mask: &[0xff; 4], are: is.octets().to_vec() }
+}
+
+fn to_port(is: u16) -> Bytes {
+    Bytes { of: PayloadBase::TransportHeader, at: 2, mask: &[0xff; 2], are: is.to_be_bytes().to_vec() }
+}
+
+/// A SYN, and no ACK with it.
+fn only_syn() -> Bytes {
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    Bytes { of: PayloadBase::TransportHeader, at: 13, mask: &[SYN | ACK], are: vec![SYN] }
+}
+
+#[test(Network, Rules, Tracking)]
 fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
     for tracking in [false, true] {
         in_own_network(|| {
@@ -126,7 +139,7 @@ fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
             if tracking {
                 track();
             }
-            incoming(&format!("tcp dport {} tcp flags & (syn | ack) == syn drop", server.port));
+            drop_incoming(&[protocol(libc::IPPROTO_TCP), to_port(server.port), only_syn()]);
             let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
             run.failed("connect_timeout", 20, "a firewall drops it");
             run_names(&run, &[NONE]);
@@ -139,7 +152,7 @@ fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
 
 // ---- the two queues of a listener ---------------------------------------------------------------
 
-#[test]
+#[test(Network)]
 fn an_accept_queue_that_overflows_is_named_at_both_ends() {
     in_own_network(|| {
         set("net/core/somaxconn", "4");
@@ -158,13 +171,13 @@ fn an_accept_queue_that_overflows_is_named_at_both_ends() {
 }
 
 /// Peers whose handshakes never end fill the queue: the answers to them are lost.
-#[test]
+#[test(Network, Rules)]
 fn a_syn_queue_that_is_full_is_named_at_both_ends() {
     in_own_network(|| {
         set("net/ipv4/tcp_syncookies", "0");
         set("net/ipv4/tcp_max_syn_backlog", "8");
         let server = Server::start(1, "--cores 1 --json -");
-        incoming("ip daddr 127.0.0.9 drop");
+        drop_incoming(&[to_address(Ipv4Addr::new(127, 0, 0, 9))]);
         let _begun: Vec<Socket> = (0..20).map(|_| begin(Ipv4Addr::new(127, 0, 0, 9), server.port)).collect();
         let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
         run.failed("connect_timeout", 20, "no answer to the SYN");
@@ -185,7 +198,7 @@ fn begin(from: Ipv4Addr, port: u16) -> Socket {
 
 // ---- source ports -------------------------------------------------------------------------------
 
-#[test]
+#[test(Network)]
 fn source_ports_that_others_have_are_named() {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
@@ -203,7 +216,7 @@ fn source_ports_that_others_have_are_named() {
 
 /// 203.0.113.0/24 is for documentation, no host has it. Ports in TIME_WAIT, however many, have
 /// nothing to do with it while others are free.
-#[test]
+#[test(Network)]
 fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
     in_own_network(|| {
         let server = Server::start(1, "");
@@ -215,7 +228,7 @@ fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
 }
 
 /// The second run meets what the first one left, is told so, and the doctor's fix removes it.
-#[test]
+#[test(Network)]
 fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
@@ -251,8 +264,7 @@ fn a_plain_program_ends_where_the_doctor_says() {
     let limited = format!("ulimit -n {LIMIT}");
     let mut plain = Command::new("sh");
     plain.args(["-c", &format!("{limited} && exec \"$0\" \"$@\"")]).arg(std::env::current_exe().unwrap());
-    plain.args(["--ignored", "--exact", "--nocapture", "walls::plain_program"]);
-    let output = plain.env("C1M_TEST_PORT", server.port.to_string()).output().unwrap();
+    let output = plain.env("C1M_TEST_PLAIN_PROGRAM", server.port.to_string()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let ended = text.split_once("opened ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
     let ended: u64 = ended.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
@@ -262,10 +274,8 @@ fn a_plain_program_ends_where_the_doctor_says() {
     assert!(said <= ended && ended - said <= LIMIT / 20, "the doctor said {said}, it ended at {ended} of {LIMIT}");
 }
 
-#[test]
-#[ignore = "a program that another test runs"]
-fn plain_program() {
-    let port: u16 = std::env::var("C1M_TEST_PORT").unwrap().parse().unwrap();
+/// A program with a descriptor for each connection, in a process of its own.
+pub fn plain_program(port: u16) {
     let mut open = Vec::new();
     let end = loop {
         match std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {
@@ -329,9 +339,9 @@ impl Drop for Hog {
 /// names it, and who is not does not. Of the 5,000 connections each takes 1 to 6 kB: more than the
 /// 4 MiB that are left, and less than a hog leaves. The others are there for the threads that met the limit
 /// just before: for them too the kernel ends somebody, though there is room again.
-#[test]
+#[test(MemoryCgroup)]
 fn a_memory_cgroup_that_is_full_is_named_by_who_is_in_it() {
-    let Some(cgroup) = Cgroup::with_limit(256 << 20) else { return };
+    let cgroup = Cgroup::with_limit(256 << 20).unwrap();
     let mut hogs = [(); 3].map(|()| Hog::start(&cgroup));
     let server = Server::start_as(cgroup.command(), 10, "--memory-reserve 0 --stats-interval 50ms --json -");
     cgroup.leave(4 << 20);

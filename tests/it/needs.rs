@@ -1,0 +1,176 @@
+//! What tests need beyond an ordinary user on any Linux: each need is probed once, before the tests, and
+//! a test that lacks one is skipped, counted and listed with the reason.
+//!
+//! With `C1M_NO_SKIPS=1` a skipped test is a failure, unless this kernel was built without what it needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use c1m::host::Host;
+use c1m::sys::Filter;
+use libtest_mimic::{Arguments, Completion, Trial};
+use socket2::{SockFilter, SockRef};
+
+use crate::firewall;
+use crate::memory::Cgroup;
+use crate::support::in_own_network;
+
+/// A test, as `#[test]` registers it.
+pub struct Test {
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    pub run: fn(),
+}
+
+inventory::collect!(Test);
+
+/// What a test may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A network namespace of its own.
+    Network,
+    /// A mount namespace of its own.
+    Mounts,
+    /// Packet filter rules in its network namespace.
+    Rules,
+    /// Connection tracking in its network namespace, with a table that a test may fill.
+    Tracking,
+    /// A memory cgroup of its own, with a limit.
+    MemoryCgroup,
+    /// The BPF filter behind which a server's idle connections wait.
+    SocketFilter,
+    /// A classic BPF filter on a socket of the test's own, which drops packets.
+    ClassicFilter,
+}
+
+/// Why a need is not met.
+#[derive(Clone, Debug)]
+pub struct Lack {
+    reason: String,
+    /// The kernel has no such thing, whoever asks.
+    kernel: bool,
+}
+
+impl Lack {
+    fn new(what: &str, why: &io::Error) -> Lack {
+        let kernel = matches!(why.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOENT));
+        Lack { reason: format!("{what} ({why})"), kernel }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Need {
+    /// Whether this machine and user have it; found out once.
+    fn met(self) -> Result<(), Lack> {
+        static PROBED: Mutex<BTreeMap<Need, Result<(), Lack>>> = Mutex::new(BTreeMap::new());
+        PROBED.lock().unwrap().entry(self).or_insert_with(|| self.probe()).clone()
+    }
+
+    fn probe(self) -> Result<(), Lack> {
+        match self {
+            Need::Network => unshared(libc::CLONE_NEWNET, "no network namespace of its own"),
+            Need::Mounts => unshared(libc::CLONE_NEWNS, "no mount namespace of its own"),
+            Need::Rules => {
+                Need::Network.probe()?;
+                let made = in_own_network(|| firewall::add_rule(|_| ()));
+                made.map_err(|why| Lack::new("no packet filter rules", &why))
+            }
+            Need::Tracking => {
+                Need::Rules.probe()?;
+                in_own_network(tracking)
+            }
+            Need::MemoryCgroup => {
+                let made = Cgroup::with_limit(40 << 20);
+                // A group without the file of the limit may be one for which nobody switched the controller on.
+                let kernel = !Cgroup::can_limit_memory();
+                made.map(drop).map_err(|why| Lack { kernel, ..Lack::new("no memory cgroup of its own", &why) })
+            }
+            Need::ClassicFilter => {
+                let pass_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX);
+                let attached = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .and_then(|listener| SockRef::from(&listener).attach_filter(&[pass_all]));
+                attached.map_err(|why| Lack::new("no filter on a socket of the test's own", &why))
+            }
+            Need::SocketFilter => Filter::probe().map_err(|why| Lack::new("no filter of sockets", &why)),
+        }
+    }
+}
+
+/// Whether a thread may have a namespace of its own.
+fn unshared(namespace: libc::c_int, otherwise: &str) -> Result<(), Lack> {
+    // SAFETY: no memory.
+    let probe = || if unsafe { libc::unshare(namespace) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let made = std::thread::scope(|scope| scope.spawn(probe).join().unwrap());
+    made.map_err(|why| Lack::new(otherwise, &why))
+}
+
+/// Whether connections are tracked where a rule asks for it, and a test may fill the table: its size is the
+/// whole host's, and an entry takes up to 320 bytes.
+fn tracking() -> Result<(), Lack> {
+    firewall::try_to_track().map_err(|why| Lack::new("no connection tracking", &why))?;
+    let (_, most) = firewall::tracked();
+    let left = Host::here().memory().map_or(0, |memory| memory.usable);
+    if most * 320 <= left / 4 {
+        return Ok(());
+    }
+    let reason = format!("nf_conntrack_max is {most}: to fill the table would take a quarter of the memory and more");
+    Err(Lack { reason, kernel: false })
+}
+
+/// Runs the tests that the command line names, as the standard harness does, and lists those that were skipped.
+pub fn run_all() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !may_lock_memory() {
+        // The rings of all of this user's processes count against one limit, 8 MiB as a rule.
+        arguments.test_threads.get_or_insert(1);
+    }
+    let strict = std::env::var_os("C1M_NO_SKIPS").is_some_and(|value| value == "1");
+    let skipped = Arc::new(Mutex::new(BTreeMap::new()));
+    let mut tests: Vec<&Test> = inventory::iter::<Test>.into_iter().collect();
+    tests.sort_by_key(|test| test.name);
+    let trials = tests.into_iter().map(|test| trial(test, strict, skipped.clone())).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let skipped = skipped.lock().unwrap();
+    if !skipped.is_empty() {
+        println!("skipped: {} tests, for want of what they need", skipped.len());
+        skipped.iter().for_each(|(name, lack)| println!("skipped: {name}: {lack}"));
+        println!();
+    }
+    conclusion.exit_code()
+}
+
+/// Whether this process has CAP_IPC_LOCK, with which no limit counts its locked memory.
+fn may_lock_memory() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap() >> CAP_IPC_LOCK & 1 == 1
+}
+
+/// The tests that were skipped, and why.
+type Skipped = Arc<Mutex<BTreeMap<&'static str, Lack>>>;
+
+fn trial(test: &'static Test, strict: bool, skipped: Skipped) -> Trial {
+    let name = test.name.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(test.name);
+    Trial::ignorable_test(name, move || {
+        if let Some(lack) = test.needs.iter().find_map(|need| need.met().err()) {
+            if strict && !lack.kernel {
+                return Err(format!("skipped, and C1M_NO_SKIPS=1 forbids that: {lack}").into());
+            }
+            skipped.lock().unwrap().insert(name, lack.clone());
+            return Ok(Completion::ignored_with(lack));
+        }
+        // On a thread of its own, which has the test's name in its panics and ends with its processes.
+        let ended = std::thread::Builder::new().name(name.to_owned()).spawn(test.run).unwrap().join();
+        ended.map_or_else(|panic| std::panic::resume_unwind(panic), |()| Ok(Completion::Completed))
+    })
+}

@@ -1,0 +1,79 @@
+//! Interfaces, addresses and routes of the calling thread's network namespace, set over netlink: the
+//! tests need no `ip`.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+
+use netlink_bindings::rt_addr::{self, Ifaddrmsg};
+use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
+use netlink_bindings::rt_route::{self, RtmType, Rtmsg};
+use netlink_socket2::NetlinkSocket;
+
+/// Of linux/rtnetlink.h: the table of ordinary routes, the scope of a link, and a route set by an administrator.
+const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_LINK: u8 = 253;
+const RTPROT_STATIC: u8 = 4;
+
+/// Switches an interface on: `ip link set NAME up`.
+pub fn up(name: &CStr) {
+    let up = IfinfoFlags::Up as u32;
+    let header = Ifinfomsg { ifi_index: index(name) as i32, ifi_flags: up, ifi_change: up, ..Default::default() };
+    let request = rt_link::Request::new().op_setlink_do(&header);
+    NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
+}
+
+/// Gives an interface an IPv4 address: `ip address add ADDRESS/PREFIX dev NAME`.
+pub fn address(name: &CStr, address: Ipv4Addr, prefix: u8) {
+    let header = Ifaddrmsg {
+        ifa_family: libc::AF_INET as u8,
+        ifa_prefixlen: prefix,
+        ifa_index: index(name),
+        ..Default::default()
+    };
+    let mut request = rt_addr::Request::new().set_create().set_excl().op_newaddr_do(&header);
+    request.encode().push_local(IpAddr::V4(address));
+    NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
+}
+
+/// Sends what is for an IPv4 block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
+pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
+    let header = Rtmsg {
+        rtm_family: libc::AF_INET as u8,
+        rtm_dst_len: prefix,
+        rtm_table: RT_TABLE_MAIN,
+        rtm_protocol: RTPROT_STATIC,
+        rtm_scope: RT_SCOPE_LINK,
+        rtm_type: RtmType::Unicast as u8,
+        ..Default::default()
+    };
+    let mut request = rt_route::Request::new().set_create().set_excl().op_newroute_do(&header);
+    request.encode().push_dst(IpAddr::V4(block)).push_oif(index(name));
+    NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
+}
+
+/// Makes a pair of interfaces joined by a cable, `near` here and `far` in the network namespace of
+/// the file `there`.
+pub fn cable(near: &CStr, far: &CStr, there: &File) {
+    let mut socket = NetlinkSocket::new();
+    let mut request = rt_link::Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
+    request.encode().push_ifname(near).nested_linkinfo().push_kind(c"veth");
+    socket.request(&request).unwrap().recv_ack().unwrap();
+    // The kernel named the other end itself; it is the interface whose number `near` tells as its link's.
+    let header = Ifinfomsg { ifi_index: index(near) as i32, ..Default::default() };
+    let request = rt_link::Request::new().op_getlink_do(&header);
+    let other = socket.request(&request).unwrap().recv_one().unwrap().1.get_link().unwrap();
+    let header = Ifinfomsg { ifi_index: other as i32, ..Default::default() };
+    let mut request = rt_link::Request::new().op_setlink_do(&header);
+    request.encode().push_net_ns_fd(there.as_raw_fd() as u32).push_ifname(far);
+    socket.request(&request).unwrap().recv_ack().unwrap();
+}
+
+/// The number of an interface.
+fn index(name: &CStr) -> u32 {
+    // SAFETY: the kernel reads the name, which ends with a zero byte.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(index, 0, "no interface {name:?}: {}", std::io::Error::last_os_error());
+    index
+}
