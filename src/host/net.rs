@@ -2,10 +2,12 @@
 //! ports and connection tracking.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::{Host, Reading};
+use crate::error::Errno;
 
 /// Counters of the network stack that tell why connects are slow or fail.
 pub type NetCounters = BTreeMap<String, u64>;
@@ -268,6 +270,25 @@ impl Host {
             .collect();
         cards.sort_by(|a, b| a.name.cmp(&b.name));
         Some(cards)
+    }
+
+    /// Whether this network namespace reaches its own loopback addresses, of IPv6 or IPv4: connecting a
+    /// datagram socket asks for the way and sends nothing. `None` for a host elsewhere, and where no socket
+    /// can be had.
+    pub fn reaches_loopback(&self, v6: bool) -> Option<bool> {
+        if self.root != Path::new("/") {
+            return None;
+        }
+        let (any, loopback) = match v6 {
+            true => (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::LOCALHOST)),
+            false => (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::LOCALHOST)),
+        };
+        let way = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((loopback, LAST_PORT as u16)));
+        match way.map_err(|error| Errno::of(&error)) {
+            Ok(()) => Some(true),
+            Err(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Whether a datagram to ourselves is tracked; `None` when none can be sent, as in a network

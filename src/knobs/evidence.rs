@@ -98,7 +98,8 @@ impl Watch {
     /// What there is to see now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
-        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes }
+        let loopback = self.host.reaches_loopback(false);
+        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes, loopback }
     }
 }
 
@@ -111,6 +112,8 @@ pub struct Evidence {
     pub peak: Gauges,
     /// Why connections failed; a server has none.
     pub causes: Causes,
+    /// Whether loopback addresses can be reached, where that is known.
+    pub loopback: Option<bool>,
 }
 
 /// A wall that a run met, from evidence.

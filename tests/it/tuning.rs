@@ -2,7 +2,7 @@
 //! test tuning::` writes them anew where they do not; what people wrote in them stays.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use c1m::host::Host;
@@ -19,7 +19,7 @@ fn tuning(file: &str) -> PathBuf {
 }
 
 fn goal(role: Role, connections: u64) -> Goal {
-    let targets = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))];
+    let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
     Goal { role, connections, routes, cores: vec![0, 1] }
 }

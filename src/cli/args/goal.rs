@@ -1,11 +1,12 @@
 //! What `doctor` and `tune` are asked: a goal for this host.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, address_block};
+use super::{AddressBlock, PortArguments, address_block, addresses};
+use crate::addresses::Address;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host};
 use crate::plan::{Goal, Role, Routes};
@@ -23,7 +24,7 @@ pub struct GoalArguments {
     pub ports: PortArguments,
     /// Addresses of the server, separated by commas: each gives a client all its source ports anew.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
-    pub target_ip: Vec<IpAddr>,
+    pub target_ip: Vec<Address>,
     /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
     pub source_ip: Vec<AddressBlock>,
@@ -46,7 +47,7 @@ impl GoalArguments {
             return Err(Error::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
         }
         let targets = match self.target_ip.as_slice() {
-            [] => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            [] => vec![Ipv4Addr::LOCALHOST.into()],
             given => given.to_vec(),
         };
         let role = match self.role {
@@ -59,11 +60,7 @@ impl GoalArguments {
         Ok(Goal {
             role,
             connections: self.connections,
-            routes: Routes {
-                targets,
-                ports: self.ports.ports()?,
-                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
-            },
+            routes: Routes::new(&targets, self.ports.ports()?, &addresses(&self.source_ip))?,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
         })
     }
