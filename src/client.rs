@@ -136,7 +136,7 @@ pub fn run(
     ring::probe()?;
     check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
     observer.planned(&planned, options);
-    let watch = Watch::begin(&host);
+    let watch = Watch::begin_to(&host, &options.routes.targets);
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
     let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);

@@ -252,6 +252,19 @@ pub fn process_runs(pid: u32) -> bool {
     done == 0 || Errno::of(&io::Error::last_os_error()) == Errno::EPERM
 }
 
+/// Whether the loopback device of this network namespace is up; `None` if it cannot be asked.
+pub fn loopback_is_up() -> Option<bool> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // SAFETY: ifreq is plain integers, for which zero is valid.
+    let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    // SAFETY: the kernel reads the name in the request and writes the flags into it; it outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    // SAFETY: the call succeeded, and has filled this member of the union.
+    (done == 0).then(|| unsafe { libc::c_int::from(request.ifr_ifru.ifru_flags) } & libc::IFF_UP != 0)
+}
+
 /// The number of a network interface of this namespace, from its name or its number; `None` if there is none.
 pub fn interface(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse::<u32>() {

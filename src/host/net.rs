@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{Host, Reading};
+use crate::addresses::Address;
 use crate::error::Errno;
+use crate::sys;
 
 /// Counters of the network stack that tell why connects are slow or fail.
 pub type NetCounters = BTreeMap<String, u64>;
@@ -272,20 +274,27 @@ impl Host {
         Some(cards)
     }
 
-    /// Whether this network namespace reaches its own loopback addresses, of IPv6 or IPv4: connecting a
-    /// datagram socket asks for the way and sends nothing. `None` for a host elsewhere, and where no socket
-    /// can be had.
-    pub fn reaches_loopback(&self, v6: bool) -> Option<bool> {
+    /// Whether connections to an address go over loopback: it is a loopback address, or one of this host's
+    /// own, which a socket can be bound to.
+    pub fn goes_over_loopback(&self, to: Address) -> bool {
+        let own = || self.root == Path::new("/") && UdpSocket::bind(to.at(0)).is_ok();
+        to.ip().is_loopback() || own()
+    }
+
+    /// Whether loopback carries packets to an address for which `goes_over_loopback`: its device is up and
+    /// the kernel knows a way there, for which a datagram socket is connected and sends nothing. `None` for a
+    /// host elsewhere, and where no socket can be had.
+    pub fn loopback_reaches(&self, to: Address) -> Option<bool> {
         if self.root != Path::new("/") {
             return None;
         }
-        let (any, loopback) = match v6 {
-            true => (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::LOCALHOST)),
-            false => (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::LOCALHOST)),
+        let any = match to.ip() {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        let way = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((loopback, LAST_PORT as u16)));
+        let way = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to.at(LAST_PORT as u16)));
         match way.map_err(|error| Errno::of(&error)) {
-            Ok(()) => Some(true),
+            Ok(()) => sys::loopback_is_up(),
             Err(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Some(false),
             Err(_) => None,
         }

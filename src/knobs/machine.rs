@@ -30,19 +30,16 @@ pub const PACKET_BACKLOG: Wall = Wall {
 /// The wall of a network namespace whose loopback device is down.
 pub const LOOPBACK: Wall = Wall {
     name: "loopback",
-    symptom: "connects to 127.0.0.1 or ::1 fail with ENETUNREACH, as in a new network namespace",
-    evidence: "ip link show lo; connecting a datagram socket to 127.0.0.1 or ::1 finds no way",
+    symptom: "connects to an address of this host itself, such as 127.0.0.1, get no answer or fail with ENETUNREACH, as in a new network namespace",
+    evidence: "ip link show lo: its device is down, or there is no way to the address",
     cure: "ip link set lo up; for ::1 also sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
     judge: loopback,
     blame: |evidence| {
-        let failed = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
-        let failed: u64 = failed.into_iter().flatten().sum();
+        let no_way = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
+        let failed = evidence.timeouts() + no_way.into_iter().flatten().sum::<u64>();
         (failed > 0 && evidence.loopback == Some(false)).then(|| Complaint {
-            saw: format!(
-                "{} connects found no way, and the loopback device of this network namespace is down",
-                count(failed)
-            ),
-            means: "its own addresses cannot be reached either".to_owned(),
+            saw: format!("{} connects to this host itself failed, and its loopback device is down", count(failed)),
+            means: "in this network namespace no address of its own can be reached".to_owned(),
             cure: "ip link set lo up".to_owned(),
         })
     },
@@ -114,12 +111,12 @@ const _: () = assert!(WAITING_PACKETS >= DEFAULT_CONCURRENCY as u64);
 const ROOMY_BACKLOG: u64 = 16_384;
 
 fn loopback(host: &Host, goal: &Goal) -> Finding {
-    let mine = |target: &&Address| target.ip().is_loopback();
+    let mine = |target: &&Address| host.goes_over_loopback(**target);
     let Some(target) = goal.routes.targets.iter().find(mine).filter(|_| goal.role.dials()) else {
         return super::not_here();
     };
     let need = format!("a way to {target}");
-    match host.reaches_loopback(target.ip().is_ipv6()) {
+    match host.loopback_reaches(*target) {
         None => Finding::unknown("whether loopback is up", need),
         Some(true) => Finding::fine("up", need),
         Some(false) => {

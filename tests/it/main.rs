@@ -1,10 +1,12 @@
 //! Behaviour through the real thing: real sockets, real processes, real kernel limits.
 
+mod addresses;
 mod bad_input;
 mod connections;
 mod demo;
 mod doctor;
 mod firewall;
+mod hostile;
 mod hosts;
 mod idle;
 mod limits;
@@ -14,6 +16,7 @@ mod metrics;
 mod options;
 mod pages;
 mod parking;
+mod persist;
 mod report;
 mod steer;
 mod storm;

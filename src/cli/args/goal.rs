@@ -85,8 +85,9 @@ pub struct TuneArguments {
     /// Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json.
     #[arg(long)]
     pub apply: bool,
-    /// Set them now, and write them to /etc/sysctl.d/99-c1m.conf and, where a limit is too low,
-    /// /etc/security/limits.d/99-c1m.conf, for the next boot.
+    /// Set them now, and write them to /etc/sysctl.d/zz-c1m.conf and, where a limit is too low,
+    /// /etc/security/limits.d/zz-c1m.conf, for the next boot. A warning names every other file that would
+    /// then lower one of them.
     #[arg(long)]
     pub persist: bool,
     /// Restore exactly what was there before the first --apply or --persist, files included.
