@@ -49,7 +49,7 @@ pub const OPEN_FILES: Wall = Wall {
 /// The wall of a kernel or a container without io_uring.
 pub const IO_URING: Wall = Wall {
     name: "io_uring",
-    symptom: "io_uring_setup fails with EPERM (sysctl, seccomp), ENOSYS (no io_uring) or EINVAL (kernel before 6.1)",
+    symptom: "io_uring_setup fails with EPERM (sysctl, seccomp), ENOSYS (no io_uring, or podman's seccomp profile) or EINVAL (kernel before 6.1)",
     evidence: "a ring set up and probed; kernel.io_uring_disabled; \"Seccomp: 2\" in /proc/self/status",
     cure: "sysctl -w kernel.io_uring_disabled=0; a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register; Linux 6.1 or newer",
     judge: io_uring,

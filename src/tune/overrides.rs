@@ -36,12 +36,12 @@ fn later(host: &Host, folders: &[&str], file: &str) -> Vec<PathBuf> {
 /// The value that a file of sysctls leaves in force, if it sets that one.
 fn value_in(text: &str, name: &str) -> Option<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
-    let set = lines.filter_map(|line| {
+    let mut set = lines.filter_map(|line| {
         let (key, value) = line.trim_start_matches('-').split_once('=')?;
         // Either separator may be used, also for the whole path.
         (key.trim().replace('/', ".") == name).then(|| value.split_whitespace().collect::<Vec<_>>().join(" "))
     });
-    set.last()
+    set.next_back()
 }
 
 /// One line for each of these sysctls (name and value) that something sets to less after `file`.

@@ -125,8 +125,8 @@ impl State {
 
     /// Puts back what was there in place of these files.
     pub fn restore_files(&self, host: &Host, paths: &[&str]) -> Result<()> {
-        let mine = self.files.iter().filter(|written| paths.contains(&written.path.as_str()));
-        mine.map(|written| written.restore(host).map(drop)).collect()
+        let mut mine = self.files.iter().filter(|written| paths.contains(&written.path.as_str()));
+        mine.try_for_each(|written| written.restore(host).map(drop))
     }
 
     /// Names, values and reasons of what was wanted.
