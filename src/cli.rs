@@ -16,7 +16,8 @@ mod tune;
 
 use clap::Parser;
 
-use crate::error::Result;
+use crate::error::{Errno, Error, Result};
+use crate::host::start_thread;
 use args::{Arguments, Command, ReportCommand};
 
 /// How a command that did not fail ended.
@@ -56,9 +57,14 @@ pub fn run() -> Result<Ended> {
 /// Watches SIGINT and SIGTERM: the first calls `first`, the second ends the process at once.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| crate::error::Error::bug(format!("watching signals: {e}")))?;
-    std::thread::spawn(move || {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(|e| {
+        Error::host(
+            format!("watch signals: {}", Errno::of(&e)),
+            "no file descriptor is left",
+            "raise the limit (ulimit -n)",
+        )
+    })?;
+    let wait = move || {
         let mut coming = signals.forever();
         if coming.next().is_some() {
             first();
@@ -66,6 +72,6 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
         if let Some(second) = coming.next() {
             std::process::exit(128 + second);
         }
-    });
-    Ok(())
+    };
+    start_thread("c1m-signals", wait).map(drop)
 }

@@ -8,16 +8,15 @@ mod sampler;
 mod window;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
+use crate::host::{Cores, Host, NetCounters, Raised, check_threads, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
-use crate::limits::MAX_PAYLOAD_BYTES;
+use crate::limits::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
 use crate::report::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
@@ -135,8 +134,9 @@ pub fn run(
     let host = Host::here();
     let planned = plan(options, &host)?;
     ring::probe()?;
+    check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
     observer.planned(&planned, options);
-    let watch = Watch::begin(&host);
+    let watch = Watch::begin_to(&host, &options.routes.targets);
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
     let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
@@ -159,8 +159,6 @@ fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evid
 }
 
 fn check(options: &Options) -> Result<()> {
-    let families = |ips: &[IpAddr], v6: bool| ips.iter().any(|ip| ip.is_ipv6() == v6);
-    let routes = &options.routes;
     if options.connections == 0 || options.connections > u64::from(u32::MAX) {
         let saw = format!("--connections {}", options.connections);
         return Err(Error::usage(saw, "a run opens between 1 and 4294967295 connections", "try --connections 340000"));
@@ -180,15 +178,7 @@ fn check(options: &Options) -> Result<()> {
         ));
     }
     check_storm(options)?;
-    let mixed = [true, false].iter().any(|v6| families(&routes.sources, *v6) && families(&routes.targets, !*v6));
-    if mixed {
-        return Err(Error::usage(
-            "--source-ip and --target-ip of different address families",
-            "an IPv4 address cannot connect to an IPv6 one",
-            "give both as IPv4 or both as IPv6",
-        ));
-    }
-    Ok(())
+    options.routes.check()
 }
 
 fn check_storm(options: &Options) -> Result<()> {
@@ -222,6 +212,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
         let possible = plan::largest(options.connections, |n| needs(n).fit(nofile));
         return Err(need.refusal(options.connections, possible, nofile, "use fewer --cores"));
     }
+    host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;
     let room = nofile - need.descriptors() + shards;
     let concurrency = u64::from(options.concurrency).min(room) as u32;
     Ok(Planned { cores, raised, concurrency, ephemeral })

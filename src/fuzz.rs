@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::Path;
 
@@ -289,7 +289,7 @@ fn can_be(command: &Command) -> crate::error::Result<()> {
         assert!(is_rate(options.rate) && options.interval.is_none_or(|every| !every.is_zero()));
         let routes = options.routes;
         assert!(routes.tuples() > 0);
-        assert!(routes.targets.contains(&routes.of(u64::MAX).1.ip()));
+        assert!(routes.targets.iter().any(|target| target.ip() == routes.of(u64::MAX).1.ip()));
     };
     match command {
         Command::Server(arguments) => {
@@ -426,7 +426,7 @@ pub fn host(bytes: &[u8]) {
 }
 
 fn judge(host: &Host) {
-    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
     let goal = Goal { role: Role::Both, connections: 1_000_000, routes, cores: vec![0, 1] };
     // That of io_uring asks the kernel, not a file.

@@ -4,16 +4,19 @@
 mod cgroup;
 mod memory;
 mod net;
+mod threads;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::error::{Errno, Error, Result};
-use crate::limits::GLOMMIO_MEMLOCK;
-use crate::sys::{Filter, Limit, Resource};
+use crate::limits::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
+use crate::plan::{Needs, largest};
+use crate::sys::{self, Filter, Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
+pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]
@@ -41,6 +44,17 @@ pub enum Capability {
     SysAdmin = 21,
     /// May raise hard limits.
     SysResource = 24,
+}
+
+/// What this process sees of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It stands in /proc.
+    Shown,
+    /// It runs, and /proc hides it.
+    Hidden,
+    /// There is none.
+    Gone,
 }
 
 /// How cores are chosen.
@@ -138,6 +152,14 @@ impl Host {
         std::fs::OpenOptions::new().write(true).open(self.root.join(path.trim_start_matches('/'))).is_ok()
     }
 
+    /// Whether a process can be looked at: /proc may hide those of others (hidepid).
+    pub fn process(&self, pid: u32) -> Seen {
+        if self.path(&format!("proc/{pid}/stat")).exists() {
+            return Seen::Shown;
+        }
+        if sys::process_runs(pid) { Seen::Hidden } else { Seen::Gone }
+    }
+
     /// Resident memory of a process now and at its highest, in bytes (VmRSS, VmHWM of
     /// /proc/PID/status); zeros when it cannot be read.
     pub fn resident(&self, pid: u32) -> (u64, u64) {
@@ -175,12 +197,55 @@ impl Host {
         Some(self.sysctl("fs.file-max")?.saturating_sub(open))
     }
 
-    /// Whether this process has a capability.
+    /// Whether this process has a capability where the kernel asks for it. All of `Capability` it asks for
+    /// in the initial user namespace (`capable`), so root of another user namespace has none of them.
     pub fn may(&self, capability: Capability) -> bool {
+        if !self.in_initial_user_namespace() {
+            return false;
+        }
         let number = capability as u32;
         let status = self.read("proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
+    }
+
+    /// Whether the kernel charges this process's rings to its limit on locked memory; one of unknown
+    /// version is taken for a new one.
+    pub fn charges_rings(&self) -> bool {
+        let version = self.kernel_version();
+        !self.may(Capability::IpcLock) && (version >= RINGS_CHARGED_SINCE || version == (0, 0))
+    }
+
+    /// Checks that this process may lock what its rings need; `needs` is that of so many connections, and
+    /// `nofile` what bounds a ring.
+    ///
+    /// Fails with a host error that shows the arithmetic.
+    pub fn check_locked_memory(&self, limit: u64, connections: u64, needs: impl Fn(u64) -> Needs) -> Result<()> {
+        let need = needs(connections);
+        if !self.charges_rings() || need.locked_bytes() <= limit {
+            return Ok(());
+        }
+        let possible = largest(connections, |n| needs(n).locked_bytes() <= limit);
+        let raise = "raise the hard limit (ulimit -Hl, LimitMEMLOCK=)";
+        Err(Error::host(
+            format!("memlock limit {limit} bytes, {} needed", need.locked_bytes()),
+            format!(
+                "{connections} connections need {} rings of {RING_LOCKED_BYTES} bytes and {} executors of {EXECUTOR_LOCKED_BYTES}",
+                need.rings.iter().sum::<usize>(),
+                need.rings.len()
+            ),
+            match possible {
+                0 => format!("{raise} or use fewer --cores"),
+                _ => format!("{raise} or ask for at most {possible} connections"),
+            },
+        ))
+    }
+
+    /// Whether this process is in the initial user namespace: it alone has this number
+    /// (`PROC_USER_INIT_INO`). A host that shows no namespaces has no other.
+    pub fn in_initial_user_namespace(&self) -> bool {
+        let namespace = std::fs::read_link(self.root.join("proc/self/ns/user"));
+        namespace.map_or(true, |namespace| namespace == Path::new("user:[4026531837]"))
     }
 
     /// Cores this process may run on, lowest first: cpusets and taskset are respected.
@@ -232,6 +297,7 @@ pub struct Raised {
 
 /// Raises what may be raised without privilege, and checks what cannot be done without.
 pub fn raise_limits() -> Result<Raised> {
+    Resource::Processes.raise()?;
     let raised = Raised { files: Resource::Files.raise()?, memory: Resource::LockedMemory.raise()? };
     if raised.memory.1.soft < GLOMMIO_MEMLOCK {
         return Err(Error::host(

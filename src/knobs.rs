@@ -40,11 +40,13 @@ pub struct Wall {
 }
 
 /// Every wall, in the order in which the article's reader meets them.
-pub const WALLS: [Wall; 20] = [
+pub const WALLS: [Wall; 22] = [
     files::DESCRIPTORS,
     files::OPEN_FILES,
     files::IO_URING,
     files::LOCKED_MEMORY,
+    machine::THREADS,
+    machine::LOOPBACK,
     ports::SOURCE_PORTS,
     ports::SERVED_PORTS,
     ports::TIME_WAIT,
@@ -270,7 +272,7 @@ pub fn limits(goal: &Goal) -> Option<Limits> {
 pub fn limits_wanted(goal: &Goal) -> Limits {
     let slots = u64::from(SLOTS_PER_RING);
     let files = slots + goal.needs(goal.connections, slots).descriptors();
-    let memory = files::locked_bytes(goal, goal.connections, files);
+    let memory = goal.locked_bytes(goal.connections, files);
     Limits { files: Some(files.next_power_of_two()), memory: Some(memory) }
 }
 

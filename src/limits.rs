@@ -227,6 +227,13 @@ pub const PAGE_BYTES: u64 = 4_096;
 /// whole pages, measured with kernel 6.18.
 pub const RING_LOCKED_BYTES: u64 = 36 * 1024;
 
+/// The first kernel that charges the queues of a ring to an ordinary user (`io_create_region`).
+pub const RINGS_CHARGED_SINCE: (u32, u32) = (6, 14);
+
+/// Bytes of locked memory that such a kernel charges an ordinary user for one executor of glommio's: two
+/// pages of queues for each of its three rings, and `GLOMMIO_IO_MEMORY`, which it registers with each.
+pub const EXECUTOR_LOCKED_BYTES: u64 = 3 * (2 * PAGE_BYTES + GLOMMIO_IO_MEMORY as u64);
+
 /// Smallest `memlock` limit in bytes that glommio starts with (its `MIN_MEMLOCK_LIMIT`).
 pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
 
@@ -236,6 +243,13 @@ pub const DESCRIPTORS_PER_SHARD: u64 = 24;
 
 /// File descriptors of the process beside its shards: stdio, signal pipe, report files, /proc.
 pub const DESCRIPTORS_PER_PROCESS: u64 = 32;
+
+/// Threads of one shard: its executor, and the one that glommio starts beside it for calls that block.
+pub const THREADS_PER_SHARD: u64 = 2;
+
+/// Threads of a process beside its shards: the main one, that for signals, that for standard input or a
+/// server's output, and a server's for memory. Those of the metrics are started last.
+pub const THREADS_PER_PROCESS: u64 = 4;
 
 /// Bytes of a message at most (`--payload`); the latency of a longer one is not a message's.
 pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;

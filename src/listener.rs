@@ -1,10 +1,11 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::addresses::Address;
 use crate::error::{Errno, Error, Result};
 use crate::limits::{AFTERLIFE, LOOK_AGAIN};
 use crate::plan::Ports;
@@ -13,13 +14,13 @@ use crate::sys::Filter;
 /// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
 /// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one. `filter` sees all that is accepted.
 pub fn listen(
-    bind: IpAddr,
+    bind: Address,
     ports: &[u16],
     backlog: i32,
     keepalive: Option<Duration>,
     filter: Option<&Filter>,
 ) -> Result<Vec<TcpListener>> {
-    ports.iter().map(|port| listen_one(SocketAddr::new(bind, *port), backlog, keepalive, filter)).collect()
+    ports.iter().map(|port| listen_one(bind.at(*port), backlog, keepalive, filter)).collect()
 }
 
 /// Probes without an answer after which the kernel gives a connection up.
@@ -28,10 +29,10 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Fails if anyone listens on one of the ports already. SO_REUSEPORT would let a second server of
 /// the same user share them silently, so this asks without it. A server that was just killed may
 /// hold them a moment longer than it lived.
-pub fn check_free(bind: IpAddr, ports: Ports) -> Result<()> {
+pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
     let deadline = Instant::now() + AFTERLIFE;
     for index in 0..ports.count() as u64 {
-        let address = SocketAddr::new(bind, ports.nth(index));
+        let address = bind.at(ports.nth(index));
         while let Err(error) = socket(address)?.bind(&address.into()) {
             if Errno::of(&error) != Errno::EADDRINUSE || Instant::now() > deadline {
                 return Err(refused("bind", address, &error));

@@ -1,8 +1,9 @@
 //! Pure arithmetic from a goal to cores, ports, rings, slots and tuples.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::addresses::{self, Address};
 use crate::error::{Error, Result};
 use crate::limits::*;
 
@@ -128,6 +129,11 @@ pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
     Err(needs.refusal(goal.connections, possible, goal.nofile, "serve fewer --ports"))
 }
 
+/// What the server of a goal would need for so many connections.
+pub fn server_needs(goal: &ServerGoal, connections: u64) -> Needs {
+    needs(&layout(goal, connections))
+}
+
 /// The shards that hold `connections`, whether descriptors suffice or not.
 fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
     let shards = goal.cores.len() as u64;
@@ -199,6 +205,11 @@ impl Needs {
     /// Descriptors in all.
     pub fn descriptors(&self) -> u64 {
         self.fixed() + self.sockets + self.all_rings()
+    }
+
+    /// Bytes of locked memory that a kernel which charges rings takes from an ordinary user.
+    pub fn locked_bytes(&self) -> u64 {
+        self.all_rings() * RING_LOCKED_BYTES + self.rings.len() as u64 * EXECUTOR_LOCKED_BYTES
     }
 
     /// Whether they are below the limit, and no shard has more rings than it can name.
@@ -305,16 +316,27 @@ impl Goal {
         (0..shards).map(|index| client_rings(connections, shards, index, DEFAULT_CONCURRENCY, nofile)).collect()
     }
 
-    /// The file descriptors that `connections` need at one end, one process each; the ends of
-    /// `Both` have a limit each, so the larger need counts.
-    pub fn needs(&self, connections: u64, nofile: u64) -> Needs {
+    /// What `connections` need in each process: one at each end that is here.
+    pub fn processes(&self, connections: u64, nofile: u64) -> Vec<Needs> {
         let server = || needs(&self.server_shards(connections, nofile));
         let client = || client_needs(connections, self.cores.len() as u64, DEFAULT_CONCURRENCY, nofile);
-        match self.role {
-            Role::Server => server(),
-            Role::Client => client(),
-            Role::Both => [server(), client()].into_iter().max_by_key(Needs::descriptors).unwrap_or_else(client),
-        }
+        let ends = [self.role.serves().then(server), self.role.dials().then(client)];
+        ends.into_iter().flatten().collect()
+    }
+
+    /// The file descriptors that `connections` need at one end; the ends of `Both` have a limit each, so
+    /// the larger need counts.
+    pub fn needs(&self, connections: u64, nofile: u64) -> Needs {
+        let processes = self.processes(connections, nofile).into_iter();
+        // A role has one end at least.
+        processes.max_by_key(Needs::descriptors).unwrap_or(Needs { rings: Vec::new(), sockets: 0 })
+    }
+
+    /// Bytes of locked memory that `connections` need where rings are charged: a user's processes are
+    /// charged together, and glommio starts with no less than `GLOMMIO_MEMLOCK`.
+    pub fn locked_bytes(&self, connections: u64, nofile: u64) -> u64 {
+        let all: u64 = self.processes(connections, nofile).iter().map(Needs::locked_bytes).sum();
+        all.max(GLOMMIO_MEMLOCK)
     }
 }
 
@@ -360,23 +382,38 @@ impl Reserve {
 #[derive(Clone, Debug)]
 pub struct Routes {
     /// Addresses to connect to; not empty.
-    pub targets: Vec<IpAddr>,
+    pub targets: Vec<Address>,
     /// Ports of each target.
     pub ports: Ports,
     /// Addresses to connect from; empty lets the kernel choose one.
-    pub sources: Vec<IpAddr>,
+    pub sources: Vec<Address>,
 }
 
 impl Routes {
+    /// Routes to and from these addresses.
+    ///
+    /// Fails with a usage error when one of them is no host's address, is named twice, or is of another
+    /// family than its counterparts.
+    pub fn new(targets: &[Address], ports: Ports, sources: &[Address]) -> Result<Routes> {
+        let targets = targets.iter().map(|target| target.reached()).collect();
+        let routes = Routes { targets, ports, sources: sources.to_vec() };
+        routes.check().map(|()| routes)
+    }
+
+    /// What `new` checks.
+    pub fn check(&self) -> Result<()> {
+        addresses::check(&self.targets, &self.sources)
+    }
+
     /// Connection number `index`: one per (target, port) in turn, then the next source.
-    pub fn of(&self, index: u64) -> (Option<IpAddr>, SocketAddr) {
+    pub fn of(&self, index: u64) -> (Option<Address>, SocketAddr) {
         let port = self.ports.nth(index);
         let round = index / self.ports.count() as u64;
         let targets = self.targets.len() as u64;
         let target = self.targets[(round % targets) as usize];
         let sources = self.sources.len() as u64;
         let source = (sources > 0).then(|| self.sources[(round / targets % sources) as usize]);
-        (source, SocketAddr::new(target, port))
+        (source, target.at(port))
     }
 
     /// Distinct (source, target, port) combinations; more than a u64 counts are as many as it does.
@@ -414,6 +451,8 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -479,7 +518,7 @@ mod tests {
         /// No (source, target, port) gets two more connections than another.
         #[test]
         fn routes_are_even(targets in 1usize..4, ports in 1u16..20, sources in 0usize..4, n in 1u64..2_000) {
-            let ip = |i: usize| IpAddr::from([127, 0, 0, 1 + i as u8]);
+            let ip = |i: usize| Address::from(IpAddr::from([127, 0, 0, 1 + i as u8]));
             let routes = Routes { targets: (0..targets).map(ip).collect(), ports: Ports::new(1, ports).unwrap(), sources: (0..sources).map(ip).collect() };
             let mut seen = std::collections::HashMap::new();
             (0..n).for_each(|i| *seen.entry(routes.of(i)).or_insert(0u64) += 1);
@@ -518,7 +557,7 @@ mod tests {
     #[test]
     fn the_arithmetic_of_source_ports_is_shown() {
         let routes = Routes {
-            targets: vec![IpAddr::from([127, 0, 0, 1])],
+            targets: vec![IpAddr::from([127, 0, 0, 1]).into()],
             ports: Ports::new(8888, 10).unwrap(),
             sources: vec![],
         };

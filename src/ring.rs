@@ -28,7 +28,7 @@ use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use habits::{Habits, TaskWork, habits};
-pub use setup::{REQUIRED, probe};
+pub use setup::{REQUIRED, probe, refused};
 
 use crate::error::{Errno, Error, Result};
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES};

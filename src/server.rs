@@ -3,13 +3,14 @@
 mod parking;
 mod reserve;
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::addresses::{Address, Use};
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, Raised, raise_limits};
-use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS, TRIED_WITHIN};
+use crate::host::{Cores, Host, Raised, check_threads, raise_limits};
+use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS, THREADS_PER_SHARD, TRIED_WITHIN};
 use crate::listener;
 use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Watched, Why};
 use crate::pace::Pace;
@@ -31,7 +32,7 @@ pub struct Options {
     /// Cores to use, one shard each.
     pub cores: Cores,
     /// Address to listen on; `::` takes IPv4 too, at a larger kernel socket per connection.
-    pub bind: IpAddr,
+    pub bind: Address,
     /// Ports to listen on.
     pub ports: Ports,
     /// Which shard listens on which port.
@@ -63,7 +64,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             cores: Cores::All,
-            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            bind: Ipv4Addr::UNSPECIFIED.into(),
             ports: Ports::ARTICLE,
             sharing: PortSharing::Subset,
             max_connections: 1_000_000,
@@ -116,17 +117,22 @@ impl Server {
         service: impl Fn(usize) -> S + Clone + Send + 'static,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<Server> {
+        options.bind.check(Use::Listener)?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
         let raised = raise_limits()?;
         ring::probe()?;
-        let plans = plan::server(&ServerGoal {
+        let goal = ServerGoal {
             cores,
             ports: options.ports,
             sharing: options.sharing,
             connections: options.max_connections,
             nofile: raised.files.1.soft,
-        })?;
+        };
+        let plans = plan::server(&goal)?;
+        host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
+        // One more looks at memory.
+        check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();

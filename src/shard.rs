@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_lite::future;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::error::{Errno, Error, Result};
+use crate::host::not_started;
 use crate::limits::{
     BACKLOG_TIME, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
 };
 use crate::net::{How, Net, NetPlan, Room, Why};
-use crate::ring::{Completion, Outcome};
+use crate::ring::{self, Completion, Outcome};
 use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
@@ -134,7 +135,7 @@ where
             let driver = build(&mut net)?;
             Shard::new(net, driver).pump(&remote).await.map(finish)
         })
-        .map_err(|error| executor_refused(core, &error.to_string()))?;
+        .map_err(|error| executor_refused(core, error))?;
     Ok(Running { handle, core })
 }
 
@@ -147,16 +148,24 @@ pub struct Running<T: Send + 'static> {
 impl<T: Send + 'static> Running<T> {
     /// Waits for the shard's end.
     pub fn join(self) -> Result<T> {
-        self.handle.join().map_err(|error| Error::bug(format!("shard on core {} died: {error}", self.core)))?
+        self.handle.join().map_err(|error| executor_refused(self.core, error))?
     }
 }
 
-fn executor_refused(core: usize, saw: &str) -> Error {
-    Error::host(
-        format!("glommio executor on core {core}: {saw}"),
-        "the executor could not start",
-        "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)",
-    )
+/// Why an executor did not start, or ended.
+fn executor_refused(core: usize, error: GlommioError<()>) -> Error {
+    let what = format!("executor on core {core}");
+    match error {
+        GlommioError::IoError(error) | GlommioError::EnhancedIoError { source: error, .. } => match Errno::of(&error) {
+            Errno::EAGAIN => not_started(&format!("start an {what}"), &error),
+            _ => ring::refused(&what, &error),
+        },
+        error => Error::host(
+            format!("{what}: {error}"),
+            "the executor could not start",
+            "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)",
+        ),
+    }
 }
 
 struct Shard<D: Driver> {

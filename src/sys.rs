@@ -31,13 +31,30 @@ pub enum Resource {
     Files,
     /// Bytes of locked memory (`RLIMIT_MEMLOCK`).
     LockedMemory,
+    /// Processes and threads of the user (`RLIMIT_NPROC`).
+    Processes,
+    /// Bytes of address space (`RLIMIT_AS`).
+    AddressSpace,
+    /// Bytes of data (`RLIMIT_DATA`).
+    Data,
 }
 
 impl Resource {
+    /// The limits on this process's own memory that are in force, in bytes, each with the command that
+    /// raises it.
+    pub fn memory_limits() -> Vec<(&'static str, u64)> {
+        let limit = |(name, resource): (&'static str, Resource)| Some((name, resource.read().ok()?.soft));
+        let all = [("ulimit -v", Resource::AddressSpace), ("ulimit -d", Resource::Data)];
+        all.into_iter().filter_map(limit).filter(|(_, most)| *most != u64::MAX).collect()
+    }
+
     fn number(self) -> libc::__rlimit_resource_t {
         match self {
             Resource::Files => libc::RLIMIT_NOFILE,
             Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+            Resource::Processes => libc::RLIMIT_NPROC,
+            Resource::AddressSpace => libc::RLIMIT_AS,
+            Resource::Data => libc::RLIMIT_DATA,
         }
     }
 
@@ -227,6 +244,49 @@ fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, valu
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a process runs, whoever's it is. Signal 0 is delivered to nobody.
+pub fn process_runs(pid: u32) -> bool {
+    let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
+    // SAFETY: no memory; signal 0 asks and does nothing.
+    let done = unsafe { libc::kill(pid, 0) };
+    done == 0 || Errno::of(&io::Error::last_os_error()) == Errno::EPERM
+}
+
+/// Whether the loopback device of this network namespace is up; `None` if it cannot be asked.
+pub fn loopback_is_up() -> Option<bool> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // SAFETY: ifreq is plain integers, for which zero is valid.
+    let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    // SAFETY: the kernel reads the name in the request and writes the flags into it; it outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    // SAFETY: the call succeeded, and has filled this member of the union.
+    (done == 0).then(|| unsafe { libc::c_int::from(request.ifr_ifru.ifru_flags) } & libc::IFF_UP != 0)
+}
+
+/// The number of a network interface of this namespace, from its name or its number; `None` if there is none.
+pub fn interface(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse::<u32>() {
+        let mut buffer = [0; libc::IF_NAMESIZE];
+        // SAFETY: the kernel's name of an interface, its end included, fits into the buffer of that size.
+        let known = unsafe { libc::if_indextoname(number, buffer.as_mut_ptr()) };
+        return (!known.is_null()).then_some(number);
+    }
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: the name is read up to its end, and outlives the call.
+    let number = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (number > 0).then_some(number)
+}
+
+/// Whether an address is a broadcast address of some network of this host. Connecting a datagram socket asks
+/// the kernel, which refuses that unless SO_BROADCAST is set, and sends nothing.
+pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    let connected = socket.and_then(|socket| socket.connect((ip, 9)));
+    connected.is_err_and(|error| Errno::of(&error) == Errno::EACCES)
+}
+
 /// A /proc file's trimmed content, or `otherwise` when it cannot be read.
 pub fn read_or(path: &str, otherwise: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| otherwise.to_owned(), |text| text.trim().to_owned())
@@ -244,6 +304,11 @@ pub fn kernel_version(release: &str) -> (u32, u32) {
         (Some(major), Some(minor)) => (major, minor),
         _ => (0, 0),
     }
+}
+
+/// The file by which podman or docker mark a container; `None` outside of one.
+pub fn container() -> Option<&'static str> {
+    ["/run/.containerenv", "/.dockerenv"].into_iter().find(|file| std::path::Path::new(file).exists())
 }
 
 /// Whether a seccomp filter is on this process.

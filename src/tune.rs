@@ -2,19 +2,48 @@
 //! made, so that `revert` restores exactly what was there, whatever happened in between.
 
 mod durable;
+mod overrides;
 pub(crate) mod state;
 
 use crate::error::{Complaint, Error, Result};
 use crate::host::Host;
 use crate::knobs::{Limits, Setting};
-use durable::replace;
+use durable::{remove, replace};
 use state::State;
 
 pub use state::Reverted;
 
-/// The files of `--persist`, below the host's root.
-const SYSCTL_FILE: &str = "etc/sysctl.d/99-c1m.conf";
-const LIMITS_FILE: &str = "etc/security/limits.d/99-c1m.conf";
+/// The files of `--persist`, below the host's root. Both are read in the order of their names, and what is
+/// read last counts: Debian's 99-sysctl.conf comes before them.
+pub const SYSCTL_FILE: &str = "etc/sysctl.d/zz-c1m.conf";
+/// See `SYSCTL_FILE`.
+pub const LIMITS_FILE: &str = "etc/security/limits.d/zz-c1m.conf";
+
+/// What they were called before; such a file of ours gives way to the new one.
+const EARLIER: [&str; 2] = ["etc/sysctl.d/99-c1m.conf", "etc/security/limits.d/99-c1m.conf"];
+
+/// How a file of ours begins.
+const HEADER: &str = "# Written by `c1m tune --persist`; `c1m tune --revert` removes it.\n";
+
+/// The files of ours with an earlier name that are there.
+fn earlier(host: &Host) -> Vec<&'static str> {
+    EARLIER.into_iter().filter(|path| is_ours(host, path)).collect()
+}
+
+/// Whether `--persist` wrote a file.
+fn is_ours(host: &Host, path: &str) -> bool {
+    std::fs::read_to_string(host.path(path)).is_ok_and(|text| text.starts_with(HEADER))
+}
+
+/// One line for each setting that somebody else sets to less after the files of `--persist` are read, at the
+/// next boot or login, with the file that does.
+pub fn overridden(host: &Host, limits: Limits) -> Result<Vec<String>> {
+    let kept = State::read(host)?;
+    let wanted = kept.iter().flat_map(State::wanted).map(|(name, then, _)| (name, then));
+    let mut lines = overrides::of_sysctls(host, SYSCTL_FILE, wanted);
+    lines.extend(overrides::of_limits(host, LIMITS_FILE, limits));
+    Ok(lines)
+}
 
 /// Sets all of these or none, and writes them to /etc for the next boot if `persist` says so,
 /// together with those that an earlier `apply` set. Returns whether there was anything to do.
@@ -30,8 +59,11 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
         ));
     }
     let before = State::read(host)?;
-    let paths: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
-    let step = State::now(host, settings, paths)?;
+    // Those of an earlier name are taken over from the state that knows what was there before them.
+    let known = |path: &&str| before.as_ref().is_some_and(|before| before.knows(path));
+    let replaced: Vec<&str> = earlier(host).into_iter().filter(|path| persist.is_some() && known(path)).collect();
+    let own: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
+    let step = State::now(host, settings, &[own, &replaced].concat())?;
     let kept = State::merged(before.clone(), &step);
     let files = persist.map(|limits| files(&kept, limits)).unwrap_or_default();
     if settings.is_empty() && files.is_empty() {
@@ -41,7 +73,10 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
         State::clear_away(host);
         return Err(error);
     }
-    let written = || files.iter().try_for_each(|(path, text)| replace(&host.path(path), text, None));
+    let written = || {
+        files.iter().try_for_each(|(path, text)| replace(&host.path(path), text, None))?;
+        kept.restore_files(host, &replaced)
+    };
     turn(host, settings).and_then(|()| written()).map_err(|error| {
         let undone = step.restore(host).and_then(|_| match before {
             Some(before) => before.write(host),
@@ -95,7 +130,12 @@ pub fn revert(host: &Host) -> Result<Option<Reverted>> {
     let Some(state) = State::read(host)? else {
         // Killed before its first state was complete, an `apply` leaves a scrap and nothing else.
         State::clear_away(host);
-        return Ok(None);
+        // A file of ours whose state was lost has nothing to go back to.
+        let lost: Vec<_> =
+            [SYSCTL_FILE, LIMITS_FILE].into_iter().filter(|path| is_ours(host, path)).chain(earlier(host)).collect();
+        let removed =
+            lost.iter().map(|path| remove(&host.path(path)).map(|()| host.path(path))).collect::<Result<Vec<_>>>()?;
+        return Ok((!removed.is_empty()).then(|| Reverted { files: removed, ..Reverted::default() }));
     };
     let reverted = state.restore(host)?;
     State::forget(host)?;
@@ -113,11 +153,10 @@ pub fn sysctl_conf<'a>(settings: impl Iterator<Item = (&'a str, &'a str, &'a str
 }
 
 fn files(kept: &State, limits: Limits) -> Vec<(&'static str, String)> {
-    let header = "# Written by `c1m tune --persist`; `c1m tune --revert` removes it.\n";
     let (settings, limits) = (sysctl_conf(kept.wanted()), limits.lines());
     [(SYSCTL_FILE, settings), (LIMITS_FILE, limits)]
         .into_iter()
         .filter(|(_, text)| !text.is_empty())
-        .map(|(path, text)| (path, format!("{header}{text}")))
+        .map(|(path, text)| (path, format!("{HEADER}{text}")))
         .collect()
 }

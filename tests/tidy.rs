@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 29] = [
+const LAYERS: [(&str, u8); 30] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u8); 29] = [
     ("service", 1),
     ("stats", 1),
     ("causes", 1),
+    ("addresses", 1),
     ("footprint", 1),
     ("shard", 2),
     ("net", 2),
@@ -40,9 +41,12 @@ const LAYERS: [(&str, u8); 29] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 6] = [
+const NEIGHBOURS: [(&str, &str); 9] = [
     ("ring", "sys"),
     ("shard", "net"),
+    ("shard", "host"),
+    ("addresses", "sys"),
+    ("plan", "addresses"),
     ("net", "listener"),
     ("token", "limits"),
     ("footprint", "plan"),

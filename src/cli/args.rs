@@ -6,10 +6,12 @@ mod storm;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::addresses::{Address, Use};
 use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::limits::MAX_PENDING_BYTES;
@@ -113,9 +115,9 @@ pub struct ServerArguments {
     #[arg(long, value_name = "LIST", conflicts_with = "cores", value_parser = core_list)]
     pub core_list: Option<CoreList>,
     /// Address to listen on. `::` takes IPv4 and IPv6, at about 200 bytes more of kernel memory
-    /// per connection.
+    /// per connection. A link-local one has its interface, such as fe80::1%eth0.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
-    pub bind: IpAddr,
+    pub bind: Address,
     #[command(flatten)]
     pub ports: PortArguments,
     /// Which shard listens on which port: `subset` gives each port to one shard; `all` makes every
@@ -224,6 +226,18 @@ impl ServerArguments {
             let saw = format!("--max-connections {}", self.max_connections);
             return Err(Error::usage(saw, "a server holds between 1 and 4294967295 connections", "try 1000000"));
         }
+        let ports = self.ports.ports()?;
+        if let Some(metrics) = self.metrics
+            && (ports.first()..=ports.last()).contains(&metrics.port())
+            && self.bind.covers(metrics.ip().into())
+        {
+            return Err(Error::usage(
+                format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
+                format!("port {} is one of those that the server serves itself", metrics.port()),
+                format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),
+            ));
+        }
+        self.bind.check(Use::Listener)?;
         Ok(server::Options {
             cores: match (&self.cores, &self.core_list) {
                 (_, Some(CoreList(list))) => Cores::List(list.clone()),
@@ -231,7 +245,7 @@ impl ServerArguments {
                 (None, None) => Cores::All,
             },
             bind: self.bind,
-            ports: self.ports.ports()?,
+            ports,
             sharing: match self.port_sharing {
                 Sharing::Subset => PortSharing::Subset,
                 Sharing::All => PortSharing::All,
@@ -371,7 +385,12 @@ fn core_list(text: &str) -> std::result::Result<CoreList, String> {
 
 /// Addresses as typed: one, or a block of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressBlock(Vec<IpAddr>);
+pub struct AddressBlock(Vec<Address>);
+
+/// The addresses of all blocks.
+fn addresses(blocks: &[AddressBlock]) -> Vec<Address> {
+    blocks.iter().flat_map(|block| block.0.iter().copied()).collect()
+}
 
 /// Addresses a block may hold at most.
 const LARGEST_BLOCK: u128 = 65_536;
@@ -379,29 +398,30 @@ const LARGEST_BLOCK: u128 = 65_536;
 /// One address, or all usable addresses of a block: without the first and the last of an IPv4
 /// block of more than two, which are the network's own.
 fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
+    let wrong = || format!("'{text}' is no IP address or block");
     let Some((address, length)) = text.split_once('/') else {
-        return text
-            .parse()
-            .map(|ip| AddressBlock(vec![ip]))
-            .map_err(|_| format!("'{text}' is no IP address or block"));
+        return Address::from_str(text).map(|address| AddressBlock(vec![address]));
     };
-    let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address"))?;
-    let bits: u32 = if address.is_ipv4() { 32 } else { 128 };
-    let length: u32 =
-        length.parse().ok().filter(|length| *length <= bits).ok_or(format!("/{length} is no prefix length"))?;
+    let mapped = address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6() && ip.to_canonical().is_ipv4());
+    let address = Address::from_str(address)?;
+    let bits: u32 = if address.ip().is_ipv4() { 32 } else { 128 };
+    // The prefix of an IPv4 block in the form of IPv6 counts the 96 bits before it.
+    let before = if mapped { 96 } else { 0 };
+    let length: u32 = length.parse::<u32>().ok().ok_or_else(wrong)?;
+    let length = length.checked_sub(before).filter(|length| *length <= bits).ok_or_else(wrong)?;
     let size = 1u128
         .checked_shl(bits - length)
         .filter(|size| *size <= LARGEST_BLOCK)
         .ok_or(format!("a block of at most {LARGEST_BLOCK} addresses, please"))?;
-    let number = match address {
+    let number = match address.ip() {
         IpAddr::V4(v4) => u128::from(u32::from(v4)),
         IpAddr::V6(v6) => u128::from(v6),
     };
     let first = number - number % size;
-    let edge = u128::from(address.is_ipv4() && size > 2);
-    let nth = |n: u128| match address {
-        IpAddr::V4(_) => IpAddr::from((n as u32).to_be_bytes()),
-        IpAddr::V6(_) => IpAddr::from(n.to_be_bytes()),
+    let edge = u128::from(address.ip().is_ipv4() && size > 2);
+    let nth = |n: u128| match address.ip() {
+        IpAddr::V4(_) => address.with_ip(IpAddr::from((n as u32).to_be_bytes())),
+        IpAddr::V6(_) => address.with_ip(IpAddr::from(n.to_be_bytes())),
     };
     Ok(AddressBlock((first + edge..=first + (size - 1 - edge)).map(nth).collect()))
 }
@@ -434,6 +454,7 @@ mod tests {
         assert_eq!(address_block("fd00::/126").unwrap().0.len(), 4);
         assert_eq!(address_block("ffff:ffff:ffff:ffff:ffff:ffff:ffff:0/112").unwrap().0.len(), 65_536);
         assert_eq!(address_block("10.0.0.7").unwrap().0.len(), 1);
+        assert_eq!(address_block("::ffff:10.0.0.0/125").unwrap(), address_block("10.0.0.0/29").unwrap());
     }
 
     #[test]

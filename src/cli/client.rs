@@ -61,7 +61,7 @@ pub fn lead(options: &Options, observer: &mut dyn Observer) -> Result<Summary> {
         let _ = from_signal.send(Notice::Stop);
     })?;
     if options.course == Course::Steered {
-        steer::follow(sender.clone());
+        steer::follow(sender.clone())?;
     }
     client::run(options, observer, (sender, notices))
 }

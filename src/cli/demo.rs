@@ -1,7 +1,7 @@
 //! `c1m demo`: a server process and this process as its client, over loopback.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
 use crate::doctor;
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host};
+use crate::host::{self, Cores, Host, start_thread};
 use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
 use crate::plan::{Goal, Role, Routes};
@@ -108,11 +108,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
 
 fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {
     Ok(Options {
-        routes: Routes {
-            targets: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-            ports: arguments.ports.ports()?,
-            sources: Vec::new(),
-        },
+        routes: Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?,
         connections,
         cores: arguments.cores.map_or(Cores::All, Cores::Count),
         rate: None,
@@ -191,9 +187,7 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start(arguments: &DemoArguments, connections: u64) -> Result<ServerProcess> {
-        let not_started = |e: std::io::Error| {
-            Error::host(format!("start the server process: {e}"), "it could not run", "see the limits (ulimit -a)")
-        };
+        let not_started = |e: std::io::Error| host::not_started("start the server process", &e);
         let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
         command.args([
             "server",
@@ -217,7 +211,8 @@ impl ServerProcess {
         let seen = Arc::new(Shared::default());
         let follower = seen.clone();
         if let Some(stdout) = stdout {
-            std::thread::spawn(move || follower.follow(stdout));
+            start_thread("c1m-server-output", move || follower.follow(stdout))
+                .inspect_err(|_| drop(child.kill().and_then(|()| child.wait())))?;
         }
         let mut server = ServerProcess { child, stdin, seen };
         if !server.seen.wait(|seen| seen.ready).ready {

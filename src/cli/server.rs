@@ -12,7 +12,7 @@ use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::{HOST_MEMORY, Host};
+use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::knobs::{self, Explained, Watch};
 use crate::metrics::Exporter;
 use crate::plan::Park;
@@ -35,7 +35,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         let _ = from_signal.send(Notice::Signal);
     })?;
     if arguments.until_stdin_closes {
-        stop_with_stdin(sender.clone());
+        stop_with_stdin(sender.clone())?;
     }
     let server = match arguments.service {
         ServiceName::Echo => Server::start(&options, |_| Echo, &sender)?,
@@ -61,12 +61,13 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn stop_with_stdin(notices: mpsc::Sender<Notice>) {
-    std::thread::spawn(move || {
+fn stop_with_stdin(notices: mpsc::Sender<Notice>) -> Result<()> {
+    let wait = move || {
         // Whatever ends the input, an error included, means that the parent has gone.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = notices.send(Notice::Signal);
-    });
+    };
+    start_thread("c1m-stdin", wait).map(drop)
 }
 
 /// Prints what a server does, as lines for people or as JSON events.

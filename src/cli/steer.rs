@@ -5,6 +5,8 @@ use std::sync::mpsc;
 
 use super::out::warn;
 use crate::client::Notice;
+use crate::error::Result;
+use crate::host::start_thread;
 
 /// Bytes of a line at most; what is longer is no word of ours, and is answered piece by piece.
 pub(crate) const LONGEST_LINE: u64 = 256;
@@ -37,8 +39,8 @@ impl Word {
 
 /// Hands the words of standard input to a steered client, on a thread of its own, until one closes
 /// it.
-pub fn follow(notices: mpsc::Sender<Notice>) {
-    std::thread::spawn(move || {
+pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
+    let obey = move || {
         let mut input = std::io::stdin().lock();
         loop {
             match Word::read(&mut input) {
@@ -52,5 +54,6 @@ pub fn follow(notices: mpsc::Sender<Notice>) {
         }
         // A run that has ended needs to be told nothing.
         let _ = notices.send(Notice::Close);
-    });
+    };
+    start_thread("c1m-steer", obey).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use super::Ended;
 use super::args::{Profile, TuneArguments};
-use super::out::say;
+use super::out::{say, warn};
 use crate::error::Result;
 use crate::host::Host;
 use crate::knobs::{self, Limits, Setting, boot};
@@ -37,6 +37,9 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
             (true, true) => "applied, and written to /etc for the next boot; `c1m tune --revert` undoes both",
             (true, false) => "applied until the next boot; `c1m tune --revert` undoes it",
         });
+        if arguments.persist {
+            tune::overridden(&host, limits.unwrap_or_default())?.iter().for_each(warn);
+        }
     } else if !settings.is_empty() {
         say("nothing was changed: --apply sets these now, --persist also for the next boot");
     }
@@ -53,7 +56,7 @@ fn show(settings: &[Setting], limits: Option<Limits>, goal: &Goal) {
         say(format!("    {}", setting.reason));
     }
     for line in limits.iter().flat_map(|limits| limits.lines().lines().map(str::to_owned).collect::<Vec<_>>()) {
-        say(format!("/etc/security/limits.d/99-c1m.conf\n  + {line}"));
+        say(format!("/{}\n  + {line}", tune::LIMITS_FILE));
     }
 }
 

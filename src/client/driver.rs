@@ -4,7 +4,7 @@ mod measures;
 mod opening;
 mod storm;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::message::{Heard, Kind, compose, hear};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
+use crate::addresses::Address;
 use crate::causes::{Cause, Causes};
 use crate::error::{Errno, Result};
 use crate::limits::{
@@ -525,7 +526,7 @@ impl Dialing {
 
 /// A socket for one dial, bound to its source address if it has one.
 fn plain_socket(
-    source: Option<IpAddr>,
+    source: Option<Address>,
     to: SocketAddr,
     payload: usize,
     receive_buffer: Option<usize>,
@@ -539,7 +540,7 @@ fn plain_socket(
     }
     if let Some(source) = source {
         sys::bind_without_port(&socket)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&source.at(0).into())?;
     }
     Ok(socket)
 }

@@ -2,10 +2,14 @@
 //! ports and connection tracking.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::{Host, Reading};
+use crate::addresses::Address;
+use crate::error::Errno;
+use crate::sys;
 
 /// Counters of the network stack that tell why connects are slow or fail.
 pub type NetCounters = BTreeMap<String, u64>;
@@ -268,6 +272,32 @@ impl Host {
             .collect();
         cards.sort_by(|a, b| a.name.cmp(&b.name));
         Some(cards)
+    }
+
+    /// Whether connections to an address go over loopback: it is a loopback address, or one of this host's
+    /// own, which a socket can be bound to.
+    pub fn goes_over_loopback(&self, to: Address) -> bool {
+        let own = || self.root == Path::new("/") && UdpSocket::bind(to.at(0)).is_ok();
+        to.ip().is_loopback() || own()
+    }
+
+    /// Whether loopback carries packets to an address for which `goes_over_loopback`: its device is up and
+    /// the kernel knows a way there, for which a datagram socket is connected and sends nothing. `None` for a
+    /// host elsewhere, and where no socket can be had.
+    pub fn loopback_reaches(&self, to: Address) -> Option<bool> {
+        if self.root != Path::new("/") {
+            return None;
+        }
+        let any = match to.ip() {
+            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        let way = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to.at(LAST_PORT as u16)));
+        match way.map_err(|error| Errno::of(&error)) {
+            Ok(()) => sys::loopback_is_up(),
+            Err(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Whether a datagram to ourselves is tracked; `None` when none can be sent, as in a network

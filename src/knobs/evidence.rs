@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::WALLS;
+use crate::addresses::Address;
 use crate::causes::{Cause, Causes};
 use crate::error::{Complaint, Errno};
 use crate::host::{Host, NetCounters, Sockets, moved};
@@ -69,6 +70,8 @@ pub struct Watch {
     before: NetCounters,
     peak: Gauges,
     looked: Instant,
+    /// An address of this host itself to which the run connects.
+    over_loopback: Option<Address>,
 }
 
 /// How often the gauges are read at most.
@@ -78,7 +81,13 @@ impl Watch {
     /// Begins to watch.
     pub fn begin(host: &Host) -> Watch {
         let (before, peak) = (host.net_counters(), Gauges::read(host));
-        Watch { host: host.clone(), before, peak, looked: Instant::now() }
+        Watch { host: host.clone(), before, peak, looked: Instant::now(), over_loopback: None }
+    }
+
+    /// Begins to watch a run that connects to these.
+    pub fn begin_to(host: &Host, targets: &[Address]) -> Watch {
+        let own = targets.iter().copied().find(|target| host.goes_over_loopback(*target));
+        Watch { over_loopback: own, ..Watch::begin(host) }
     }
 
     /// Looks at the gauges if the last look is a second ago. Returns whether it did.
@@ -98,7 +107,8 @@ impl Watch {
     /// What there is to see now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
-        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes }
+        let loopback = self.over_loopback.and_then(|to| self.host.loopback_reaches(to));
+        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes, loopback }
     }
 }
 
@@ -111,6 +121,8 @@ pub struct Evidence {
     pub peak: Gauges,
     /// Why connections failed; a server has none.
     pub causes: Causes,
+    /// Whether this host reaches its own addresses, where the run connects to one and that is known.
+    pub loopback: Option<bool>,
 }
 
 /// A wall that a run met, from evidence.

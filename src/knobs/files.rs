@@ -4,7 +4,9 @@ use super::{Finding, Setting, Wall};
 use crate::causes::Cause;
 use crate::error::{Complaint, Errno, Error};
 use crate::host::{Capability, Host};
-use crate::limits::{DESCRIPTORS_PER_PROCESS, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
+use crate::limits::{
+    DESCRIPTORS_PER_PROCESS, EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES,
+};
 use crate::plan::{Goal, largest};
 use crate::ring;
 use crate::sys::{self, Resource};
@@ -47,7 +49,7 @@ pub const OPEN_FILES: Wall = Wall {
 /// The wall of a kernel or a container without io_uring.
 pub const IO_URING: Wall = Wall {
     name: "io_uring",
-    symptom: "io_uring_setup fails with EPERM (sysctl, seccomp), ENOSYS (no io_uring) or EINVAL (kernel before 6.1)",
+    symptom: "io_uring_setup fails with EPERM (sysctl, seccomp), ENOSYS (no io_uring, or podman's seccomp profile) or EINVAL (kernel before 6.1)",
     evidence: "a ring set up and probed; kernel.io_uring_disabled; \"Seccomp: 2\" in /proc/self/status",
     cure: "sysctl -w kernel.io_uring_disabled=0; a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register; Linux 6.1 or newer",
     judge: io_uring,
@@ -140,22 +142,29 @@ fn locked_memory(host: &Host, goal: &Goal) -> Finding {
     let (Ok(memory), Ok(files)) = (Resource::LockedMemory.read(), Resource::Files.read()) else {
         return Finding::unknown("the limit on locked memory", "");
     };
-    let charged = !host.may(Capability::IpcLock);
-    let locked = |connections| if charged { locked_bytes(goal, connections, files.hard) } else { GLOMMIO_MEMLOCK };
+    let exempt = host.may(Capability::IpcLock);
+    let charged = host.charges_rings();
+    let locked = |connections| if charged { goal.locked_bytes(connections, files.hard) } else { GLOMMIO_MEMLOCK };
     let have = match memory.hard {
         u64::MAX => "memlock unlimited".to_owned(),
         hard => format!("memlock {} hard", bytes(hard)),
     };
-    let have = if charged { have } else { format!("{have}; CAP_IPC_LOCK is charged nothing for rings") };
+    let have = match (exempt, charged) {
+        (true, _) => format!("{have}; CAP_IPC_LOCK is charged nothing for rings"),
+        (false, true) => have,
+        (false, false) => format!("{have}; this kernel charges nothing for rings"),
+    };
     let holds = largest(u32::MAX.into(), |connections| locked(connections) <= memory.hard);
     let need = locked(goal.connections);
-    Finding::counted(have, bytes(need), holds, goal.connections)
+    let processes = goal.processes(goal.connections, files.hard);
+    let rings: usize = processes.iter().flat_map(|process| &process.rings).sum();
+    let executors: usize = processes.iter().map(|process| process.rings.len()).sum();
+    let parts = format!(
+        ": {rings} rings of {} and {executors} executors of {}, the user's processes together",
+        bytes(RING_LOCKED_BYTES),
+        bytes(EXECUTOR_LOCKED_BYTES)
+    );
+    let text = format!("{}{}", bytes(need), if charged { parts.as_str() } else { "" });
+    Finding::counted(have, text, holds, goal.connections)
         .advise(host.may(Capability::SysResource), format!("ulimit -Hl {} (LimitMEMLOCK=)", need.div_ceil(1024)))
-}
-
-/// Bytes of locked memory that newer kernels charge an ordinary user for the rings of a goal; a
-/// user's processes are charged together.
-pub fn locked_bytes(goal: &Goal, connections: u64, nofile: u64) -> u64 {
-    let rings = goal.needs(connections, nofile).rings.iter().sum::<usize>() as u64;
-    (rings * RING_LOCKED_BYTES).max(GLOMMIO_MEMLOCK) * goal.role.ends()
 }

@@ -2,9 +2,11 @@
 //! neighbours on the link.
 
 use super::{Finding, Setting, Wall};
-use crate::error::Complaint;
+use crate::addresses::Address;
+use crate::causes::Cause;
+use crate::error::{Complaint, Errno};
 use crate::host::{Host, NetworkCard};
-use crate::limits::DEFAULT_CONCURRENCY;
+use crate::limits::{DEFAULT_CONCURRENCY, THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::plan::{Goal, Role};
 use crate::words::count;
 
@@ -23,6 +25,34 @@ pub const PACKET_BACKLOG: Wall = Wall {
             cure: "raise net.core.netdev_max_backlog, or lower --concurrency".to_owned(),
         })
     },
+};
+
+/// The wall of a network namespace whose loopback device is down.
+pub const LOOPBACK: Wall = Wall {
+    name: "loopback",
+    symptom: "connects to an address of this host itself, such as 127.0.0.1, get no answer or fail with ENETUNREACH, as in a new network namespace",
+    evidence: "ip link show lo: its device is down, or there is no way to the address",
+    cure: "ip link set lo up; for ::1 also sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
+    judge: loopback,
+    blame: |evidence| {
+        let no_way = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
+        let failed = evidence.timeouts() + no_way.into_iter().flatten().sum::<u64>();
+        (failed > 0 && evidence.loopback == Some(false)).then(|| Complaint {
+            saw: format!("{} connects to this host itself failed, and its loopback device is down", count(failed)),
+            means: "in this network namespace no address of its own can be reached".to_owned(),
+            cure: "ip link set lo up".to_owned(),
+        })
+    },
+};
+
+/// The wall of threads and processes.
+pub const THREADS: Wall = Wall {
+    name: "threads",
+    symptom: "a thread or a process cannot be started: EAGAIN (\"Resource temporarily unavailable\")",
+    evidence: "\"Max processes\" in /proc/self/limits, which binds an ordinary user and counts threads; pids.current against pids.max of the cgroup; kernel.threads-max, kernel.pid_max",
+    cure: "ulimit -u, LimitNPROC= and TasksMax= in a systemd unit, --pids-limit of a container; or fewer --cores",
+    judge: threads,
+    blame: super::never,
 };
 
 /// The wall of processor time.
@@ -80,6 +110,42 @@ const _: () = assert!(WAITING_PACKETS >= DEFAULT_CONCURRENCY as u64);
 /// Packets that may wait where the usual room did not suffice.
 const ROOMY_BACKLOG: u64 = 16_384;
 
+fn loopback(host: &Host, goal: &Goal) -> Finding {
+    let mine = |target: &&Address| host.goes_over_loopback(**target);
+    let Some(target) = goal.routes.targets.iter().find(mine).filter(|_| goal.role.dials()) else {
+        return super::not_here();
+    };
+    let need = format!("a way to {target}");
+    match host.loopback_reaches(*target) {
+        None => Finding::unknown("whether loopback is up", need),
+        Some(true) => Finding::fine("up", need),
+        Some(false) => {
+            let fix = match target.ip().is_ipv6() {
+                true => "ip link set lo up && sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
+                false => "ip link set lo up",
+            };
+            // Who may turn the knobs of this network namespace may do that too.
+            let may = host.may_write_sysctl("net.ipv4.ip_local_port_range");
+            Finding::fine("down, as in a new network namespace", need).blocking_if(true).advise(may, fix)
+        }
+    }
+}
+
+fn threads(host: &Host, goal: &Goal) -> Finding {
+    let processes = goal.role.ends();
+    let wanted = processes * (THREADS_PER_PROCESS + THREADS_PER_SHARD * goal.cores.len() as u64);
+    let need = format!("{} threads, {} of them for each core", count(wanted), processes * THREADS_PER_SHARD);
+    let limits = host.thread_limits();
+    let Some(nearest) = limits.iter().min_by_key(|limit| limit.left()) else {
+        return Finding::unknown("kernel.threads-max", need);
+    };
+    let now = nearest.now.map_or_else(|| "not readable how many run".to_owned(), |now| format!("{} run", count(now)));
+    let have = format!("{} {}, {now}", nearest.name, count(nearest.most));
+    let blocked = nearest.left() < wanted;
+    let enough = nearest.now.unwrap_or(0).saturating_add(wanted);
+    Finding::fine(have, need).blocking_if(blocked).advise(false, format!("raise {} to {enough} or more", nearest.name))
+}
+
 fn cores(host: &Host, goal: &Goal) -> Finding {
     let shards = goal.cores.len();
     let allowed = host.cores_allowed().len();
@@ -118,12 +184,25 @@ fn nic_queues(host: &Host, goal: &Goal) -> Finding {
     let finding = Finding::fine(have, format!("packets spread over {shards} cores")).tight_if(narrow.is_some());
     match narrow {
         Some(card) => {
-            let mask: u128 = goal.cores.iter().filter(|core| **core < 128).map(|core| 1u128 << core).sum();
+            let mask = core_mask(&goal.cores);
             let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", card.name);
-            finding.advise(host.may_write(&file), format!("echo {mask:x} > {file}"))
+            finding.advise(host.may_write(&file), format!("echo {mask} > {file}"))
         }
         None => finding,
     }
+}
+
+/// Cores as the kernel takes them in a mask: hexadecimal, in groups of 32 bits with commas between them
+/// (`bitmap_parse`).
+fn core_mask(cores: &[usize]) -> String {
+    let mut groups = vec![0u32; cores.iter().max().map_or(1, |last| last / 32 + 1)];
+    for core in cores {
+        groups[core / 32] |= 1 << (core % 32);
+    }
+    let mut groups = groups.into_iter().rev();
+    let first = groups.next().map(|group| format!("{group:x}"));
+    let rest = groups.map(|group| format!("{group:08x}"));
+    first.into_iter().chain(rest).collect::<Vec<_>>().join(",")
 }
 
 fn neighbours(host: &Host, goal: &Goal) -> Finding {
@@ -150,4 +229,23 @@ fn neighbours(host: &Host, goal: &Goal) -> Finding {
             })
             .flatten(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::core_mask;
+
+    #[test]
+    fn a_mask_of_cores_is_as_the_kernel_writes_it() {
+        for (cores, mask) in [
+            (&[0][..], "1"),
+            (&[0, 1], "3"),
+            (&[31], "80000000"),
+            (&[32], "1,00000000"),
+            (&[0, 33, 63], "80000002,00000001"),
+            (&[3, 128], "1,00000000,00000000,00000000,00000008"),
+        ] {
+            assert_eq!(core_mask(cores), mask, "{cores:?}");
+        }
+    }
 }

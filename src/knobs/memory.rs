@@ -1,7 +1,5 @@
 //! Walls of memory: what sockets take of the host, and what a cgroup counts of it.
 
-use std::net::IpAddr;
-
 use super::{Finding, Wall};
 use crate::causes::Cause;
 use crate::error::{Complaint, Errno};
@@ -69,7 +67,7 @@ impl Appetite<'_> {
         let (goal, nofile) = (self.goal, self.nofile);
         let server = || Process::server(&goal.server_shards(connections, nofile));
         let client = || Process::client(&goal.client_shards(connections, nofile));
-        let v6 = goal.routes.targets.iter().any(IpAddr::is_ipv6);
+        let v6 = goal.routes.targets.iter().any(|target| target.ip().is_ipv6());
         let load = Load {
             family: if v6 { Family::V6 } else { Family::V4 },
             server: goal.role.serves().then(server),

@@ -41,7 +41,7 @@ pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
             Err(error) if Errno::of(&error) == Errno::ENOMEM && Instant::now() < deadline => {
                 std::thread::sleep(LOOK_AGAIN);
             }
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(refused("io_uring_setup", &error)),
         }
     };
     let params = uring.params();
@@ -57,7 +57,7 @@ pub fn probe() -> Result<Habits> {
     let habits = habits()?;
     let uring = open(Queues { submissions: 8, completions: 16 }, habits.work)?;
     let mut probe = Probe::new();
-    uring.submitter().register_probe(&mut probe).map_err(refused)?;
+    uring.submitter().register_probe(&mut probe).map_err(|error| refused("io_uring_register", &error))?;
     let missing: Vec<&str> =
         REQUIRED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
     if missing.is_empty() { Ok(habits) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
@@ -71,26 +71,65 @@ fn too_old(what: &str) -> Error {
     )
 }
 
-fn refused(error: io::Error) -> Error {
-    let saw = format!("io_uring_setup: {}", Errno::of(&error));
+/// Why the kernel refuses a ring; `what` was tried.
+pub fn refused(what: &str, error: &io::Error) -> Error {
+    let saw = format!("{what}: {}", Errno::of(error));
     match error.raw_os_error() {
         Some(libc::EINVAL) => too_old("it knows no IORING_SETUP_DEFER_TASKRUN"),
         Some(libc::ENOMEM) => Error::host(
             saw,
-            "the kernel has no memory for the ring, or the memlock limit is used up",
-            "free memory or raise the limit (ulimit -l)",
+            "the kernel has no memory for the ring, or the memlock limit is used up, by this user's other processes too",
+            "raise the limit (ulimit -Hl, LimitMEMLOCK=), ask for fewer connections, or free memory",
         ),
         Some(libc::EMFILE | libc::ENFILE) => {
             Error::host(saw, "each ring is one file descriptor, and none is left", "raise the limit (ulimit -n)")
         }
-        _ => Error::host(
+        Some(libc::EAGAIN) => Error::host(
             saw,
-            format!(
-                "this process may not use io_uring: kernel.io_uring_disabled is {}, seccomp is {}",
-                sys::read_or("/proc/sys/kernel/io_uring_disabled", "not there"),
-                if sys::seccomp_filters() { "on, as in most containers" } else { "off" }
-            ),
-            "set kernel.io_uring_disabled=0, or allow the io_uring system calls in the container's seccomp profile",
+            "the kernel is short of memory or of threads for the ring",
+            "try again, or raise the limit of processes (ulimit -u, TasksMax=)",
         ),
+        _ => forbidden(saw, error),
     }
+}
+
+/// The kernel that brought io_uring: a newer one has no other reason than a filter to deny that it knows the
+/// system call, or was built without.
+const FIRST_WITH_IO_URING: (u32, u32) = (5, 1);
+
+/// This process may not use io_uring at all: by whose will.
+fn forbidden(saw: String, error: &io::Error) -> Error {
+    let release = sys::kernel_release();
+    let (filtered, disabled) =
+        (sys::seccomp_filters(), sys::read_or("/proc/sys/kernel/io_uring_disabled", "not there"));
+    let unknown = Errno::of(error) == Errno::ENOSYS;
+    if unknown && sys::kernel_version(&release) < FIRST_WITH_IO_URING {
+        return too_old("it has no io_uring");
+    }
+    if filtered && (unknown || disabled == "0") {
+        let whose = match sys::container() {
+            Some(file) => format!("a container's ({file} is there)"),
+            None => "of a container or a systemd unit".to_owned(),
+        };
+        return Error::host(
+            saw,
+            format!("a seccomp filter {whose} does not allow io_uring; the kernel, {release}, has it"),
+            "run with a profile that allows io_uring_setup, io_uring_enter and io_uring_register (podman and docker: --security-opt seccomp=FILE or seccomp=unconfined; systemd: SystemCallFilter=)",
+        );
+    }
+    if unknown {
+        return Error::host(
+            saw,
+            format!("this kernel, {release}, was built without io_uring (CONFIG_IO_URING)"),
+            "run it on a kernel with io_uring",
+        );
+    }
+    Error::host(
+        saw,
+        format!(
+            "this process may not use io_uring: kernel.io_uring_disabled is {disabled}, seccomp is {}",
+            if filtered { "on, as in most containers" } else { "off" }
+        ),
+        "set kernel.io_uring_disabled=0, or allow the io_uring system calls in the container's seccomp profile",
+    )
 }

@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Notice;
-use crate::error::{Error, Result};
-use crate::host::{Host, MemoryLeft};
+use crate::error::Result;
+use crate::host::{Host, MemoryLeft, start_thread};
 use crate::listener;
 use crate::net::{Gate, Level};
 use crate::plan::Reserve;
@@ -120,10 +120,7 @@ impl Watch {
             let near = || Shortage::nearest(&host, reserve);
             watch(first, &stopped, near, |near| settle(near, &doors, &theirs, &notices));
         };
-        let thread = std::thread::Builder::new().name("c1m-memory".to_owned()).spawn(look).map_err(|error| {
-            let saw = format!("thread c1m-memory: {error}");
-            Error::host(saw, "no thread can be started", "raise pids.max or ulimit -u")
-        })?;
+        let thread = start_thread("c1m-memory", look)?;
         Ok(Some(Watch { state, thread: Some((stop, thread)) }))
     }
 

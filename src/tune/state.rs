@@ -118,6 +118,17 @@ impl State {
         all
     }
 
+    /// Whether it tells what was there in place of a file.
+    pub fn knows(&self, path: &str) -> bool {
+        self.files.iter().any(|written| written.path == path)
+    }
+
+    /// Puts back what was there in place of these files.
+    pub fn restore_files(&self, host: &Host, paths: &[&str]) -> Result<()> {
+        let mut mine = self.files.iter().filter(|written| paths.contains(&written.path.as_str()));
+        mine.try_for_each(|written| written.restore(host).map(drop))
+    }
+
     /// Names, values and reasons of what was wanted.
     pub fn wanted(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.settings.iter().map(|turned| (&*turned.name, &*turned.then, &*turned.reason))

@@ -60,7 +60,7 @@ impl Page {
     }
 
     /// The commands that move a wall, and whether this process may run them.
-    fn fixes(&self, wall: &str) -> Vec<(&str, bool)> {
+    pub fn fixes(&self, wall: &str) -> Vec<(&str, bool)> {
         let fixes = self.row(wall)["fixes"].as_array().unwrap();
         fixes.iter().map(|fix| (fix["command"].as_str().unwrap(), fix["may_apply"] == true)).collect()
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use c1m::causes::{Cause, Causes};
@@ -16,11 +16,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn goal(role: Role, connections: u64, ports: u16) -> Goal {
-    let routes = Routes {
-        targets: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-        ports: Ports::new(8_888, ports).unwrap(),
-        sources: vec![],
-    };
+    let routes =
+        Routes { targets: vec![Ipv4Addr::LOCALHOST.into()], ports: Ports::new(8_888, ports).unwrap(), sources: vec![] };
     Goal { role, connections, routes, cores: vec![0, 1] }
 }
 

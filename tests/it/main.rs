@@ -7,12 +7,14 @@
 #[macro_use]
 extern crate test_needs;
 
+mod addresses;
 mod bad_input;
 mod connections;
 mod demo;
 mod doctor;
 mod filter;
 mod firewall;
+mod hostile;
 mod hosts;
 mod idle;
 mod limits;
@@ -24,6 +26,7 @@ mod network;
 mod options;
 mod pages;
 mod parking;
+mod persist;
 mod report;
 mod skips;
 mod steer;

@@ -43,6 +43,8 @@ pub enum Need {
     MemoryCgroup,
     /// The BPF filter behind which a server's idle connections wait.
     SocketFilter,
+    /// The `sysctl` of procps, which loads all files of settings.
+    SysctlLoader,
     /// A classic BPF filter on a socket of the test's own, which drops packets.
     ClassicFilter,
 }
@@ -51,7 +53,7 @@ pub enum Need {
 #[derive(Clone, Debug)]
 pub struct Lack {
     reason: String,
-    /// The kernel has no such thing, whoever asks.
+    /// The machine has no such thing, whoever asks.
     kernel: bool,
 }
 
@@ -93,6 +95,12 @@ impl Need {
                 // A group without the file of the limit may be one for which nobody switched the controller on.
                 let kernel = !Cgroup::can_limit_memory();
                 made.map(drop).map_err(|why| Lack { kernel, ..Lack::new("no memory cgroup of its own", &why) })
+            }
+            Need::SysctlLoader => {
+                let found = std::process::Command::new("sysctl").arg("--version").output();
+                // A machine without it loads its settings by another program.
+                let lacks = |why| Lack { kernel: true, ..Lack::new("no sysctl of procps", &why) };
+                found.map(drop).map_err(lacks)
             }
             Need::ClassicFilter => {
                 let pass_all = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX);

@@ -18,22 +18,36 @@ const RTPROT_STATIC: u8 = 4;
 
 /// Switches an interface on: `ip link set NAME up`.
 pub fn up(name: &CStr) {
-    let up = IfinfoFlags::Up as u32;
-    let header = Ifinfomsg { ifi_index: index(name) as i32, ifi_flags: up, ifi_change: up, ..Default::default() };
+    switch(name, IfinfoFlags::Up as u32);
+}
+
+/// Switches an interface off: `ip link set NAME down`.
+pub fn down(name: &CStr) {
+    switch(name, 0);
+}
+
+fn switch(name: &CStr, flags: u32) {
+    let change = IfinfoFlags::Up as u32;
+    let header =
+        Ifinfomsg { ifi_index: index(name) as i32, ifi_flags: flags, ifi_change: change, ..Default::default() };
     let request = rt_link::Request::new().op_setlink_do(&header);
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Gives an interface an IPv4 address: `ip address add ADDRESS/PREFIX dev NAME`.
-pub fn address(name: &CStr, address: Ipv4Addr, prefix: u8) {
+/// Gives an interface an address that may be used at once: `ip address add ADDRESS/PREFIX dev NAME nodad`.
+pub fn address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
+    let address = address.into();
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let flags = if address.is_ipv4() { 0 } else { libc::IFA_F_NODAD as u8 };
     let header = Ifaddrmsg {
-        ifa_family: libc::AF_INET as u8,
+        ifa_family: family as u8,
         ifa_prefixlen: prefix,
+        ifa_flags: flags,
         ifa_index: index(name),
         ..Default::default()
     };
     let mut request = rt_addr::Request::new().set_create().set_excl().op_newaddr_do(&header);
-    request.encode().push_local(IpAddr::V4(address));
+    request.encode().push_local(address);
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
@@ -54,8 +68,8 @@ pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
 }
 
 /// Makes a pair of interfaces joined by a cable, `near` here and `far` in the network namespace of
-/// the file `there`.
-pub fn cable(near: &CStr, far: &CStr, there: &File) {
+/// the file `there`, or here too.
+pub fn cable(near: &CStr, far: &CStr, there: Option<&File>) {
     let mut socket = NetlinkSocket::new();
     let mut request = rt_link::Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
     request.encode().push_ifname(near).nested_linkinfo().push_kind(c"veth");
@@ -66,12 +80,15 @@ pub fn cable(near: &CStr, far: &CStr, there: &File) {
     let other = socket.request(&request).unwrap().recv_one().unwrap().1.get_link().unwrap();
     let header = Ifinfomsg { ifi_index: other as i32, ..Default::default() };
     let mut request = rt_link::Request::new().op_setlink_do(&header);
-    request.encode().push_net_ns_fd(there.as_raw_fd() as u32).push_ifname(far);
+    request.encode().push_ifname(far);
+    if let Some(there) = there {
+        request.encode().push_net_ns_fd(there.as_raw_fd() as u32);
+    }
     socket.request(&request).unwrap().recv_ack().unwrap();
 }
 
 /// The number of an interface.
-fn index(name: &CStr) -> u32 {
+pub fn index(name: &CStr) -> u32 {
     // SAFETY: the kernel reads the name, which ends with a zero byte.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     assert_ne!(index, 0, "no interface {name:?}: {}", std::io::Error::last_os_error());

@@ -14,9 +14,9 @@ use c1m::tune as library;
 
 use crate::support::*;
 
-const STATE: &str = "/var/lib/c1m/tune.json";
-const SYSCTL_FILE: &str = "/etc/sysctl.d/99-c1m.conf";
-const LIMITS_FILE: &str = "/etc/security/limits.d/99-c1m.conf";
+pub const STATE: &str = "/var/lib/c1m/tune.json";
+pub const SYSCTL_FILE: &str = "/etc/sysctl.d/zz-c1m.conf";
+pub const LIMITS_FILE: &str = "/etc/security/limits.d/zz-c1m.conf";
 
 /// Folders in which `tune` may leave something.
 const FOLDERS: [&str; 3] = ["/var/lib", "/etc/sysctl.d", "/etc/security/limits.d"];
@@ -32,10 +32,10 @@ const LOW: [(&str, &str); 6] = [
 ];
 
 /// A goal that wants all of them higher, and nothing of the whole machine's settings.
-const GOAL: &str = "tune --role both --connections 60000 --ports 4 --port 40100 --cores 1";
+pub const GOAL: &str = "tune --role both --connections 60000 --ports 4 --port 40100 --cores 1";
 
 /// Runs `body` in a network and a mount namespace of its own, its settings low.
-fn on_a_low_host(body: impl FnOnce() + Send) {
+pub fn on_a_low_host(body: impl FnOnce() + Send) {
     let in_own_folders = || {
         for folder in FOLDERS {
             mount("tmpfs", folder, "tmpfs", 0, "");
@@ -60,7 +60,7 @@ fn set(name: &str, value: &str) {
     fs::write(sysctl_file(name), value).unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
-fn get(name: &str) -> String {
+pub fn get(name: &str) -> String {
     fs::read_to_string(sysctl_file(name)).unwrap_or_else(|e| panic!("{name}: {e}")).trim().to_owned()
 }
 
@@ -152,13 +152,13 @@ fn files() -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 }
 
 /// Runs `c1m tune` for the goal, which must succeed.
-fn tune(options: &str) -> Finished {
+pub fn tune(options: &str) -> Finished {
     let finished = run(&format!("{GOAL} {options}"));
     assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
     finished
 }
 
-fn revert() -> Finished {
+pub fn revert() -> Finished {
     let finished = run("tune --revert");
     assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
     finished
@@ -255,7 +255,7 @@ fn limits_are_persisted_where_they_are_too_low() {
     });
 }
 
-fn with_few_descriptors(command: &mut Command) {
+pub fn with_few_descriptors(command: &mut Command) {
     let few = libc::rlimit { rlim_cur: 2_000, rlim_max: 2_000 };
     // SAFETY: setrlimit is async-signal-safe and reads the struct it is given.
     unsafe {

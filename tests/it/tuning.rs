@@ -2,7 +2,7 @@
 //! test tuning::` writes them anew where they do not; what people wrote in them stays.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use c1m::host::Host;
@@ -19,7 +19,7 @@ fn tuning(file: &str) -> PathBuf {
 }
 
 fn goal(role: Role, connections: u64) -> Goal {
-    let targets = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))];
+    let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
     Goal { role, connections, routes, cores: vec![0, 1] }
 }
@@ -53,7 +53,7 @@ const SYSCTL_HEADER: &str = "\
 # For hosts that hold a million connections with c1m: a server with 1,020,000, and each of its
 # clients with 340,000. To load it:
 #
-#   sudo cp 99-c1m.conf /etc/sysctl.d/ && sudo sysctl --system
+#   sudo cp zz-c1m.conf /etc/sysctl.d/ && sudo sysctl --system
 #
 # The values were computed for one host as it comes: Debian 12 (kernel 6.1), 4 GiB, 2 cores, a
 # firewall that tracks connections. `c1m tune` computes them for yours, `c1m tune --persist` writes
@@ -78,7 +78,7 @@ fn the_sysctl_file_is_what_the_reference_host_needs() {
     };
     let lines: Vec<(String, &Setting)> = server.iter().map(|setting| (reason(setting), setting)).collect();
     let settings = lines.iter().map(|(reason, setting)| (setting.name, setting.then.as_str(), reason.as_str()));
-    is("sysctl.d/99-c1m.conf", &format!("{SYSCTL_HEADER}{}", sysctl_conf(settings)));
+    is("sysctl.d/zz-c1m.conf", &format!("{SYSCTL_HEADER}{}", sysctl_conf(settings)));
     for setting in &client {
         let more = server.iter().find(|other| other.name == setting.name);
         let number = |text: &str| text.parse::<u64>().unwrap();

@@ -84,7 +84,7 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 in_own_network(move || {
-                    network::cable(c"near", c"far", &host);
+                    network::cable(c"near", c"far", Some(&host));
                     network::address(c"near", Ipv4Addr::new(10, 9, 0, 2), 24);
                     network::up(c"near");
                     linked.send(()).unwrap();

@@ -1,15 +1,15 @@
 //! What leads a client to its connections, and what `c1m client` does with them.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, FileArguments, PortArguments, address_block, duration, rate};
+use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
+use crate::addresses::Address;
 use crate::client::{Audit, Course, Options};
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host};
+use crate::host::{Cores, Host, Seen};
 use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
 use crate::plan::Routes;
@@ -17,9 +17,10 @@ use crate::plan::Routes;
 /// What every client is told, whatever it does.
 #[derive(Debug, Args)]
 pub struct ConnectionArguments {
-    /// Addresses of the server, separated by commas.
+    /// Addresses of the server, separated by commas, each once; a link-local one with its interface, such as
+    /// fe80::1%eth0.
     #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
-    pub target_ip: Vec<IpAddr>,
+    pub target_ip: Vec<Address>,
     #[command(flatten)]
     pub ports: PortArguments,
     /// Connections to open: one per (target, port) in turn.
@@ -83,16 +84,11 @@ impl ConnectionArguments {
             let saw = format!("--hello of {} bytes", self.hello.len());
             return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
         }
-        if let Some(pid) = self.server_pid.filter(|pid| !Host::here().path(&format!("proc/{pid}/stat")).exists()) {
-            let means = "there is no such process on this host";
-            return Err(Error::usage(format!("--server-pid {pid}"), means, "give that of the server, or leave it out"));
+        if let Some(pid) = self.server_pid {
+            check_process(&Host::here(), pid)?;
         }
         Ok(Options {
-            routes: Routes {
-                targets: self.target_ip.clone(),
-                ports: self.ports.ports()?,
-                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
-            },
+            routes: Routes::new(&self.target_ip, self.ports.ports()?, &addresses(&self.source_ip))?,
             connections: self.connections,
             cores: self.cores.map_or(Cores::All, Cores::Count),
             rate: self.rate,
@@ -108,6 +104,22 @@ impl ConnectionArguments {
             hello: self.hello.clone(),
             server_pid: self.server_pid,
         })
+    }
+}
+
+/// Checks that a process can be looked at.
+fn check_process(host: &Host, pid: u32) -> Result<()> {
+    let saw = format!("--server-pid {pid}");
+    match host.process(pid) {
+        Seen::Shown => Ok(()),
+        Seen::Hidden => Err(Error::usage(
+            saw,
+            "it runs, but this user cannot see it, as /proc is mounted with hidepid",
+            "run the client as the server's user or as root, or leave it out",
+        )),
+        Seen::Gone => {
+            Err(Error::usage(saw, "there is no such process on this host", "give that of the server, or leave it out"))
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What `doctor` and `tune` are asked: a goal for this host.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, address_block};
+use super::{AddressBlock, PortArguments, address_block, addresses};
+use crate::addresses::Address;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host};
 use crate::plan::{Goal, Role, Routes};
@@ -23,7 +24,7 @@ pub struct GoalArguments {
     pub ports: PortArguments,
     /// Addresses of the server, separated by commas: each gives a client all its source ports anew.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
-    pub target_ip: Vec<IpAddr>,
+    pub target_ip: Vec<Address>,
     /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
     pub source_ip: Vec<AddressBlock>,
@@ -46,7 +47,7 @@ impl GoalArguments {
             return Err(Error::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
         }
         let targets = match self.target_ip.as_slice() {
-            [] => vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            [] => vec![Ipv4Addr::LOCALHOST.into()],
             given => given.to_vec(),
         };
         let role = match self.role {
@@ -59,11 +60,7 @@ impl GoalArguments {
         Ok(Goal {
             role,
             connections: self.connections,
-            routes: Routes {
-                targets,
-                ports: self.ports.ports()?,
-                sources: self.source_ip.iter().flat_map(|block| block.0.clone()).collect(),
-            },
+            routes: Routes::new(&targets, self.ports.ports()?, &addresses(&self.source_ip))?,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
         })
     }
@@ -88,8 +85,9 @@ pub struct TuneArguments {
     /// Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json.
     #[arg(long)]
     pub apply: bool,
-    /// Set them now, and write them to /etc/sysctl.d/99-c1m.conf and, where a limit is too low,
-    /// /etc/security/limits.d/99-c1m.conf, for the next boot.
+    /// Set them now, and write them to /etc/sysctl.d/zz-c1m.conf and, where a limit is too low,
+    /// /etc/security/limits.d/zz-c1m.conf, for the next boot. A warning names every other file that would
+    /// then lower one of them.
     #[arg(long)]
     pub persist: bool,
     /// Restore exactly what was there before the first --apply or --persist, files included.

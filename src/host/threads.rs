@@ -1,0 +1,176 @@
+//! Threads and processes: what limits their number, and starting them so that a refusal is an error
+//! that names the limit.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Capability, Host};
+use crate::error::{Errno, Error, Result};
+use crate::limits::AFTERLIFE;
+use crate::sys::Resource;
+use crate::words::count;
+
+/// A limit on the number of threads and processes, which the kernel counts alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadLimit {
+    /// Its name: `ulimit -u`, `kernel.threads-max`, or the file that sets a cgroup's limit.
+    pub name: String,
+    /// How many there may be.
+    pub most: u64,
+    /// How many there are; `None` when that cannot be read.
+    pub now: Option<u64>,
+    /// How to raise it.
+    pub cure: &'static str,
+}
+
+impl ThreadLimit {
+    /// How many more there may be; all of them where it cannot be read how many there are.
+    pub fn left(&self) -> u64 {
+        self.most.saturating_sub(self.now.unwrap_or(0))
+    }
+}
+
+/// Starts a thread.
+///
+/// Fails with a host error that names the limit which does not allow another thread.
+pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    let started = Builder::new().name(name.to_owned()).spawn(body);
+    started.map_err(|error| not_started(&format!("start the thread {name}"), &error))
+}
+
+/// Checks that so many threads can be started, by starting them. glommio starts one of its threads in a
+/// way that ends the process where it is not possible, so this must be known beforehand.
+///
+/// Fails with a host error that names the limit.
+pub fn check_threads(number: u64) -> Result<()> {
+    let before = threads_now();
+    let gate = Arc::new(Mutex::new(()));
+    let shut = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut threads = Vec::new();
+    let mut refused = None;
+    for _ in 0..number {
+        let gate = gate.clone();
+        let wait = move || drop(gate.lock());
+        match Builder::new().spawn(wait) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                // While the others still run: what they use up of the limit is what it is about.
+                let what = format!("start {number} threads, {} of which could be started", threads.len());
+                refused = Some(not_started(&what, &error));
+                break;
+            }
+        }
+    }
+    drop(shut);
+    for thread in threads {
+        // It cannot have panicked.
+        let _ = thread.join();
+    }
+    // A thread that was joined still counts for a moment.
+    let deadline = Instant::now() + AFTERLIFE;
+    while threads_now() > before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Threads of this process, as the kernel counts them.
+fn threads_now() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Why a thread or a process could not be started: `what` was tried.
+pub fn not_started(what: &str, error: &io::Error) -> Error {
+    let errno = Errno::of(error);
+    let saw = format!("{what}: {errno}");
+    if errno != Errno::EAGAIN && errno != Errno::ENOMEM {
+        return Error::host(saw, "the kernel refuses it", "see the limits of this process (ulimit -a)");
+    }
+    let host = Host::here();
+    let limits = host.thread_limits();
+    if let Some(met) = limits.iter().find(|limit| limit.now.is_some_and(|now| now >= limit.most)) {
+        let (most, now) = (count(met.most), count(met.now.unwrap_or(0)));
+        return Error::host(
+            saw,
+            format!("{} allows {most} processes and threads, and {now} run already", met.name),
+            format!("{}, end some of them, or use fewer --cores", met.cure),
+        );
+    }
+    if let Some((name, most)) = Resource::memory_limits().first() {
+        return Error::host(
+            saw,
+            format!("{name} allows {most} bytes, and each thread needs 2 MiB for its stack"),
+            format!("raise it ({name} unlimited), or use fewer --cores"),
+        );
+    }
+    let all: Vec<String> = limits.iter().map(|limit| format!("{} {}", limit.name, count(limit.most))).collect();
+    Error::host(
+        saw,
+        format!("a limit on processes and threads is met, or memory is short ({})", all.join(", ")),
+        "raise ulimit -u, pids.max of the cgroup (TasksMax=, --pids-limit) or kernel.threads-max, or free memory",
+    )
+}
+
+impl Host {
+    /// The limits on the number of threads and processes that hold for this process, as far as they
+    /// can be read.
+    pub fn thread_limits(&self) -> Vec<ThreadLimit> {
+        let exempt = self.may(Capability::SysResource) || self.may(Capability::SysAdmin) || self.is_initial_root();
+        // Whose processes are counted must be known.
+        let bound = self.user().filter(|_| !exempt).and_then(|_| Resource::Processes.read().ok());
+        let user = bound.filter(|limit| limit.soft != u64::MAX).map(|limit| ThreadLimit {
+            name: "ulimit -u (RLIMIT_NPROC)".to_owned(),
+            most: limit.soft,
+            now: self.threads_of_user(),
+            cure: "raise it (ulimit -u, LimitNPROC=)",
+        });
+        let groups = self.cgroup_folders("pids").into_iter().filter_map(|(_, folder)| {
+            let file = folder.join("pids.max");
+            Some(ThreadLimit {
+                // "max" is no number, and no limit.
+                most: self.read_at(&file)?.trim().parse().ok()?,
+                now: self.read_at(&folder.join("pids.current")).and_then(|text| text.trim().parse().ok()),
+                name: file.display().to_string(),
+                cure: "raise it (TasksMax=, --pids-limit of a container)",
+            })
+        });
+        // Tasks of the whole host: "running/all" in the fourth field.
+        let load = self.read("proc/loadavg").unwrap_or_default();
+        let all = load.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
+        let whole = ["kernel.threads-max", "kernel.pid_max"].into_iter().filter_map(|name| {
+            let cure = "raise it (sysctl -w)";
+            Some(ThreadLimit { name: name.to_owned(), most: self.sysctl(name)?, now: all, cure })
+        });
+        user.into_iter().chain(groups).chain(whole).collect()
+    }
+
+    /// Whether this process runs as the host's own root, whose processes the kernel does not limit.
+    fn is_initial_root(&self) -> bool {
+        self.in_initial_user_namespace() && self.user() == Some(0)
+    }
+
+    /// The real user id of this process.
+    fn user(&self) -> Option<u64> {
+        real_user(&self.read("proc/self/status")?)
+    }
+
+    /// Threads of all processes of this process's user, as far as they can be seen.
+    fn threads_of_user(&self) -> Option<u64> {
+        let user = self.user()?;
+        let entries = std::fs::read_dir(self.path("proc")).ok()?.flatten();
+        let threads = entries.filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let status = self.read(&format!("proc/{pid}/status"))?;
+            let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
+            (real_user(&status) == Some(user)).then(|| threads.trim().parse::<u64>().ok()).flatten()
+        });
+        Some(threads.fold(0, u64::saturating_add))
+    }
+}
+
+/// The real user id in a /proc/PID/status.
+fn real_user(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+}

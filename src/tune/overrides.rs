@@ -1,0 +1,165 @@
+//! Who sets at boot or login, after the files of `--persist`, what they set. A line that sets the same or
+//! something more generous does no harm.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::host::Host;
+use crate::knobs::Limits;
+
+/// The folders of sysctl.d(5), the first of them first: a file there hides one of the same name in the others.
+const SYSCTL_FOLDERS: [&str; 5] =
+    ["etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"];
+
+/// The file that `sysctl --system` of procps reads last, whatever the names of the others.
+const SYSCTL_CONF: &str = "etc/sysctl.conf";
+
+/// The files of pam_limits: the first, and the folder of those read after it.
+const LIMITS_CONF: &str = "etc/security/limits.conf";
+const LIMITS_FOLDER: &str = "etc/security/limits.d";
+
+/// The files that `file` is followed by, of all folders, in the order in which they are read.
+fn later(host: &Host, folders: &[&str], file: &str) -> Vec<PathBuf> {
+    let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for folder in folders {
+        for entry in fs::read_dir(host.path(folder)).into_iter().flatten().flatten() {
+            files.entry(entry.file_name()).or_insert_with(|| entry.path());
+        }
+    }
+    let own = PathBuf::from(file).file_name().map(ToOwned::to_owned).unwrap_or_default();
+    let read = |name: &OsString| name.to_string_lossy().ends_with(".conf");
+    files.into_iter().filter(|(name, _)| read(name) && *name > own).map(|(_, path)| path).collect()
+}
+
+/// The value that a file of sysctls leaves in force, if it sets that one.
+fn value_in(text: &str, name: &str) -> Option<String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    let mut set = lines.filter_map(|line| {
+        let (key, value) = line.trim_start_matches('-').split_once('=')?;
+        // Either separator may be used, also for the whole path.
+        (key.trim().replace('/', ".") == name).then(|| value.split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    set.next_back()
+}
+
+/// One line for each of these sysctls (name and value) that something sets to less after `file`.
+pub fn of_sysctls<'a>(host: &Host, file: &str, wanted: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let by_name = later(host, &SYSCTL_FOLDERS, file);
+    let last = host.path(SYSCTL_CONF);
+    let mut lines = Vec::new();
+    for (name, then) in wanted {
+        let in_file = |path: &PathBuf| Some((path.clone(), value_in(&fs::read_to_string(path).ok()?, name)?));
+        // systemd-sysctl goes by name alone; procps reads one file more.
+        let systemd = by_name.iter().filter_map(in_file).next_back();
+        let procps = in_file(&last).or_else(|| systemd.clone());
+        let mut said = None;
+        for (path, value) in [systemd, procps].into_iter().flatten() {
+            if is_less(name, &value, then) && said.as_ref() != Some(&path) {
+                lines.push(format!(
+                    "{} sets {name} = {value} after {file}: the next boot has that, and not {}; remove the line there, or raise it",
+                    path.display(),
+                    then.replace('\t', " ")
+                ));
+                said = Some(path);
+            }
+        }
+    }
+    lines
+}
+
+/// Whether a value of a sysctl gives less than another one.
+fn is_less(name: &str, value: &str, wanted: &str) -> bool {
+    let numbers = |text: &str| -> Option<Vec<u64>> { text.split_whitespace().map(|word| word.parse().ok()).collect() };
+    match name {
+        "net.ipv4.ip_local_reserved_ports" => {
+            let ports = |text: &str| -> Vec<(u64, u64)> {
+                let range = |range: &str| {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+                };
+                text.split(',').filter_map(range).collect()
+            };
+            let theirs = ports(value);
+            let kept = |(first, last): &(u64, u64)| theirs.iter().any(|(a, b)| a <= first && last <= b);
+            !ports(wanted).iter().all(kept)
+        }
+        "net.ipv4.ip_local_port_range" => match (numbers(value).as_deref(), numbers(wanted).as_deref()) {
+            (Some([low, high]), Some([first, last])) => low > first || high < last,
+            _ => true,
+        },
+        // 2 is for loopback alone, 1 for all.
+        "net.ipv4.tcp_tw_reuse" => value != wanted,
+        _ => match (numbers(value), numbers(wanted)) {
+            (Some(theirs), Some(ours)) => {
+                theirs.len() != ours.len() || theirs.iter().zip(&ours).any(|(theirs, ours)| theirs < ours)
+            }
+            _ => true,
+        },
+    }
+}
+
+/// One line for each entry of pam_limits that gives somebody less than `file` does: one for a user or a group
+/// comes before `*` wherever it stands, and of two for `*` or for root the later one counts.
+pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
+    let before = later(host, &[LIMITS_FOLDER], "").into_iter();
+    let after = later(host, &[LIMITS_FOLDER], file);
+    let own = host.path(file);
+    let all = std::iter::once(host.path(LIMITS_CONF)).chain(before).filter(|path| *path != own);
+    let mut lines = Vec::new();
+    for path in all {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        for line in text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [who, kind, item, value] = words[..] else { continue };
+            let wanted = match item {
+                "nofile" => limits.files,
+                "memlock" => limits.memory.map(|bytes| bytes.div_ceil(1024)),
+                _ => None,
+            };
+            let counts = after.contains(&path) || !matches!(who, "*" | "root");
+            // What is no number is "unlimited".
+            let less = wanted.zip(value.parse::<u64>().ok()).is_some_and(|(wanted, value)| value < wanted);
+            if less && counts && matches!(kind, "-" | "hard" | "soft") {
+                lines.push(format!(
+                    "{} sets {who} {kind} {item} {value}, which counts before what {file} sets; remove the line there, or raise it",
+                    path.display()
+                ));
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_told_from_more() {
+        for (name, value, wanted, less) in [
+            ("net.core.somaxconn", "128", "4096", true),
+            ("net.core.somaxconn", "4096", "4096", false),
+            ("net.core.somaxconn", "65535", "4096", false),
+            ("net.ipv4.tcp_rmem", "4096 8192 99999999", "4096\t131072\t6291456", true),
+            ("net.ipv4.tcp_rmem", "4096 131072 99999999", "4096\t131072\t6291456", false),
+            ("net.ipv4.ip_local_port_range", "1024 65535", "15536\t65535", false),
+            ("net.ipv4.ip_local_port_range", "32768 60999", "15536\t65535", true),
+            ("net.ipv4.ip_local_reserved_ports", "80,8000-9000", "8888-8987", false),
+            ("net.ipv4.ip_local_reserved_ports", "", "8888-8987", true),
+            ("net.ipv4.tcp_tw_reuse", "2", "1", true),
+        ] {
+            assert_eq!(is_less(name, value, wanted), less, "{name} = {value} after {wanted}");
+        }
+    }
+
+    #[test]
+    fn lines_are_read_as_sysctl_reads_them() {
+        let text =
+            "# net.core.somaxconn = 1\n; net.core.somaxconn=2\n-net/core/somaxconn = 3\n net.core.somaxconn=4 \n";
+        assert_eq!(value_in(text, "net.core.somaxconn").as_deref(), Some("4"));
+        assert_eq!(value_in("net/ipv4/tcp_rmem = 1\t2 3\n", "net.ipv4.tcp_rmem").as_deref(), Some("1 2 3"));
+        assert_eq!(value_in(text, "net.core.somaxconn2"), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is
+//! down, a /proc that hides. Each is met with a sentence that names it, and the doctor knew.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::doctor::doctor_as;
+use crate::network;
+use crate::support::*;
+
+/// The program as a user of its own, whose processes nobody else's are counted with, under these limits.
+fn limited(dir: &TempDir, user: u32, limits: &str) -> Command {
+    let unprivileged = c1m_unprivileged(dir);
+    let mut command = Command::new("prlimit");
+    command.args(limits.split_whitespace());
+    if unprivileged.get_program() == "setpriv" {
+        command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}")]);
+        command.args(["--clear-groups", "--inh-caps=-all"]).arg(dir.path().join("c1m"));
+    } else {
+        command.arg(unprivileged.get_program());
+    }
+    command
+}
+
+// ---- threads ------------------------------------------------------------------------------------
+
+/// However few threads there may be: the run holds, or ends with a sentence that names the limit.
+#[test]
+fn too_few_threads_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut refused, mut held) = (0, 0);
+    let server = Server::start(2, "");
+    for most in [1, 2, 3, 4, 5, 6, 8, 12, 30] {
+        let command = || limited(&dir, 64_001, &format!("--nproc={most}:{most}"));
+        let port = free_ports(2);
+        for arguments in [
+            format!("server --until-stdin-closes {}", at(port, 2)),
+            format!("client --target-ip 127.0.0.1 {} --connections 4 --hold 0s", server.at()),
+            format!("client --target-ip 127.0.0.1 {} --connections 4 --steer", server.at()),
+            format!("storm disconnect --target-ip 127.0.0.1 {} --connections 4 --calm 0s --after 0s", server.at()),
+            format!("demo {} --connections 4 --hold 0s", at(port, 2)),
+        ] {
+            let finished = run_as(command(), &arguments);
+            if finished.code() == 3 {
+                assert!(finished.err.contains("RLIMIT_NPROC"), "{most}, {arguments}: {}", finished.err);
+                refused += 1;
+            } else {
+                assert_eq!(finished.code(), 0, "{most}, {arguments}: {}{}", finished.out, finished.err);
+                held += 1;
+            }
+        }
+        let page = doctor_as(command(), &format!("{} --connections 4", at(port, 2)));
+        if page.says("threads", "verdict") == "ok" {
+            assert_eq!(run_as(command(), &format!("demo {} --connections 4 --hold 0s", at(port, 2))).code(), 0);
+        }
+    }
+    assert!(refused >= 15 && held >= 5, "{refused} refused, {held} held");
+}
+
+// ---- locked memory ------------------------------------------------------------------------------
+
+/// A demo is given the locked memory that the doctor says it needs, and a page less: with the one it holds
+/// all, with the other fewer, and never does it break.
+#[test]
+fn locked_memory_is_what_the_doctor_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let goal = |connections: u64| format!("{} --connections {connections} --cores 1", at(free_ports(4), 4));
+    let least: u64 = 512 << 10;
+    for (user, nofile, connections) in [(64_002, 400, 4_000), (64_003, 1_000, 12_000)] {
+        let command =
+            |memlock: u64| limited(&dir, user, &format!("--nofile={nofile}:{nofile} --memlock={memlock}:{memlock}"));
+        let page = doctor_as(command(least), &goal(connections));
+        assert_eq!(page.says("locked memory", "verdict"), "blocks", "{}", page.says("locked memory", "need"));
+        let fewer = page.holds("locked memory");
+        let fix = page.fixes("locked memory")[0].0.to_owned();
+        let kibibytes: u64 = fix.split_whitespace().nth(2).unwrap().parse().unwrap_or_else(|e| panic!("{e}: {fix}"));
+        let demo = |memlock: u64| {
+            let finished = run_as(command(memlock), &format!("demo {} --hold 0s", goal(connections)));
+            assert_eq!(finished.code(), 0, "{memlock}: {}{}", finished.out, finished.err);
+            let line = finished.out.lines().find(|line| line.contains(" requested = ")).unwrap().to_owned();
+            let live = line.split(" = ").nth(1).unwrap().split(' ').next().unwrap().replace(',', "");
+            live.parse::<u64>().unwrap()
+        };
+        assert_eq!(demo(kibibytes << 10), connections);
+        let page_less = demo((kibibytes << 10) - 4_096);
+        assert!(page_less < connections, "{page_less}");
+        if fewer > 0 {
+            assert_eq!(demo(least), fewer);
+        }
+    }
+}
+
+/// One process that needs more than it may lock says so before it starts, with a number that fits.
+#[test]
+fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = || limited(&dir, 64_004, "--nofile=1000:1000 --memlock=1048576:1048576");
+    let server = Server::start(10, "");
+    let port = free_ports(4);
+    let number = |finished: &Finished| {
+        let rest = finished.err.split("at most ").nth(1).unwrap_or_else(|| panic!("{}", finished.err));
+        rest.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let client = |n| format!("client --target-ip 127.0.0.1 {} --connections {n} --cores 1 --hold 0s", server.at());
+    let finished = run_as(command(), &client(200_000));
+    finished.complains(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes", "1 executors of 221184"]);
+    assert_eq!(run_as(command(), &client(number(&finished))).code(), 0);
+    let serving = |n| format!("server --until-stdin-closes {} --max-connections {n} --cores 1", at(port, 4));
+    let finished = run_as(command(), &serving(200_000));
+    finished.complains(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes"]);
+    assert_eq!(run_as(command(), &serving(number(&finished))).code(), 0);
+}
+
+// ---- user namespaces ----------------------------------------------------------------------------
+
+/// Root of another user namespace is charged as the user it is, and may raise no limit.
+#[test]
+fn root_of_another_user_namespace_is_an_ordinary_user() {
+    let mut root = Command::new("unshare");
+    root.args(["-Ur", PROGRAM]);
+    let goal = "--connections 100000";
+    let page = doctor_as(root, goal);
+    let dir = tempfile::tempdir().unwrap();
+    let ordinary = doctor_as(c1m_unprivileged(&dir), goal);
+    for wall in ["locked memory", "open files"] {
+        assert_eq!(page.says(wall, "need"), ordinary.says(wall, "need"));
+        assert!(!page.says(wall, "have").contains("CAP_"), "{}", page.says(wall, "have"));
+    }
+    let mut few = Command::new("prlimit");
+    few.args(["--nofile=1000:1000", "--memlock=1048576:1048576", "unshare", "-Ur", PROGRAM]);
+    let page = doctor_as(few, goal);
+    assert_eq!(page.says("locked memory", "verdict"), "blocks", "{}", page.says("locked memory", "have"));
+    for wall in ["locked memory", "descriptors"] {
+        assert!(page.fixes(wall).iter().all(|(_, may)| !may), "{wall}: {:?}", page.fixes(wall));
+    }
+}
+
+// ---- io_uring behind a filter -------------------------------------------------------------------
+
+/// The program behind a seccomp filter that answers every io_uring system call so, as a container's
+/// profile does.
+fn filtered(answer: libc::c_int) -> Command {
+    let mut command = c1m();
+    let one = |code: u32, jump: (u8, u8), k: u32| libc::sock_filter { code: code as u16, jt: jump.0, jf: jump.1, k };
+    // struct seccomp_data begins with the number of the call; 425 to 427 are io_uring's everywhere.
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    let ret = libc::BPF_RET | libc::BPF_K;
+    let program = [
+        one(load, (0, 0), 0),
+        one(at_least, (0, 2), libc::SYS_io_uring_setup as u32),
+        one(at_least, (1, 0), libc::SYS_io_uring_register as u32 + 1),
+        one(ret, (0, 0), libc::SECCOMP_RET_ERRNO | answer as u32),
+        one(ret, (0, 0), libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: prctl is async-signal-safe, and reads the program, which is moved into the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+            let done = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0;
+            if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    command
+}
+
+#[test]
+fn a_filter_that_hides_io_uring_is_named_whatever_it_answers() {
+    for (answer, name) in [(libc::ENOSYS, "ENOSYS"), (libc::EPERM, "EPERM"), (libc::EACCES, "EACCES")] {
+        let port = free_ports(1);
+        for command in ["server", "client --target-ip 127.0.0.1", "storm disconnect --target-ip 127.0.0.1"] {
+            let arguments =
+                format!("{command} --{}connections 10 {}", if command == "server" { "max-" } else { "" }, at(port, 1));
+            run_as(filtered(answer), &arguments).complains(3, &[name, "seccomp filter", "io_uring_setup"]);
+        }
+        run_as(filtered(answer), &format!("demo --connections 10 {}", at(port, 1)))
+            .complains(3, &["io_uring", name, "seccomp"]);
+        let page = doctor_as(filtered(answer), "--connections 10");
+        assert_eq!(page.says("io_uring", "verdict"), "blocks");
+        let have = page.says("io_uring", "have");
+        assert!(have.contains("seccomp on") && have.contains("seccomp filter") && !have.contains("newer"), "{have}");
+    }
+}
+
+// ---- loopback, and a /proc that hides -----------------------------------------------------------
+
+#[test(Network)]
+fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
+    in_own_network(|| {
+        network::down(c"lo");
+        let page = doctor_as(c1m(), "--connections 10");
+        assert_eq!(page.says("loopback", "verdict"), "blocks");
+        assert_eq!(page.fixes("loopback"), [("ip link set lo up", true)]);
+        run("demo --connections 10").complains(3, &["loopback", "ip link set lo up"]);
+        let run = client("--connections 10 --connect-timeout 1s");
+        assert_eq!(run.number("failed"), 10, "{}", run.json);
+        assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
+        // It is nothing to who connects elsewhere.
+        let page = doctor_as(c1m(), "--connections 10 --target-ip 10.0.0.1");
+        assert_eq!(page.says("loopback", "verdict"), "ok");
+        network::up(c"lo");
+        assert_eq!(doctor_as(c1m(), "--connections 10").says("loopback", "verdict"), "ok");
+    });
+}
+
+#[test(Mounts)]
+fn a_process_that_is_hidden_is_not_said_to_be_gone() {
+    in_own_mounts(|| {
+        mount("proc", "/proc", "proc", 0, "hidepid=2");
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = |pid: u32| format!("client --target-ip 127.0.0.1 --connections 1 --server-pid {pid}");
+        let own = std::process::id();
+        run_as(c1m_unprivileged(&dir), &arguments(own)).complains(2, &["hidepid", "it runs"]);
+        run_as(c1m_unprivileged(&dir), &arguments(4_194_305)).complains(2, &["no such process"]);
+    });
+}
