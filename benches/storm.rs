@@ -182,7 +182,8 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
     }
     let status = client.wait().expect("it can be waited for");
     let spent = spent.expect("it tells when its second audit has ended");
-    let (cpu, user) = (server.cpu_time_at_rest() - spent.0, server.user_time() - spent.1);
+    let cpu = server.cpu_time_at_rest().saturating_sub(spent.0);
+    let user = server.user_time().saturating_sub(spent.1);
     let storm = &result["storm"];
     assert!(status.success() && storm["lost"] == 0 && storm["wrong"] == 0, "{status}: {result}");
     let closed = figure(&result["live"]);
@@ -194,7 +195,7 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
         during / before,
         milliseconds("during", "p999"),
         figure(&storm["during"]["seconds"]),
-        (stolen[1] - stolen[0]).as_secs_f64() * 1e3,
+        stolen[1].saturating_sub(stolen[0]).as_secs_f64() * 1e3,
         figure(&storm["absorbed_seconds"]),
         cpu.as_secs_f64() * 1e6 / closed,
         user.as_secs_f64() / cpu.as_secs_f64() * 100.0,

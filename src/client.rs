@@ -391,8 +391,10 @@ impl Fleet {
             let spent = server_cpu(options);
             let (elapsed, progress) = self.phase(phase, options, observer)?;
             if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
+                // Less than before is another process under the same number.
+                let since = |(before, now): ((f64, f64), (f64, f64))| (now.0 - before.0, now.1 - before.1);
                 let server_cpu =
-                    spent.zip(server_cpu(options)).map(|(before, now)| (now.0 - before.0, now.1 - before.1));
+                    spent.zip(server_cpu(options)).map(since).filter(|(user, system)| *user >= 0.0 && *system >= 0.0);
                 storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
             }
             match phase {

@@ -24,6 +24,7 @@ use crate::host::Host;
 use crate::knobs::{WALLS, Watch, explain};
 use crate::latency::{Latency, PERCENTILES};
 use crate::limits::BUFFER_BYTES;
+use crate::metrics::http;
 use crate::net::LONGEST_IDLE;
 use crate::plan::{Goal, Ports, Reserve, Role, Routes};
 use crate::report::json::{MachineDocument, read_client, write};
@@ -451,6 +452,21 @@ fn below_a_root(act: impl FnOnce(&Path, &Host)) {
     ROOT.with_borrow(|root| act(root.path(), &Host::below(root.path())));
 }
 
+/// What a client sends where the metrics are: it is answered or needs more bytes, the same however it is cut
+/// into pieces, and what is not answered stays short.
+pub fn request(bytes: &[u8]) {
+    let whole = http::read(bytes);
+    assert!(whole.is_some() || bytes.len() < http::LONGEST_HEAD);
+    let cut = (0..bytes.len()).find_map(|length| http::read(&bytes[..length])).or(whole);
+    assert_eq!(cut.map(|(_, reply)| reply), whole.map(|(_, reply)| reply));
+    let Some((length, reply)) = whole else { return };
+    assert!((1..=bytes.len()).contains(&length));
+    let response = String::from_utf8(reply.response("metrics")).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 ") && (reply.closes || head.contains("Content-Length: ")));
+    assert_eq!(reply.head_only, body.is_empty());
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -492,5 +508,5 @@ mod tests {
         )*};
     }
 
-    properties!(token completions echo words typed histogram results kept host);
+    properties!(token completions echo words typed histogram results kept host request);
 }

@@ -241,8 +241,15 @@ pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
 /// our doorbell, and the sysfs files it opens at start.
 pub const DESCRIPTORS_PER_SHARD: u64 = 24;
 
-/// File descriptors of the process beside its shards: stdio, signal pipe, report files, /proc.
-pub const DESCRIPTORS_PER_PROCESS: u64 = 32;
+/// Connections at most that read a server's metrics at once; a further one takes the place of one that is idle.
+pub const METRICS_CONNECTIONS: usize = 8;
+
+/// File descriptors of the metrics: these connections, one that is just accepted, the listener, a spare descriptor
+/// and the doorbell.
+const DESCRIPTORS_OF_METRICS: u64 = METRICS_CONNECTIONS as u64 + 4;
+
+/// File descriptors of the process beside its shards: stdio, signal pipe, report files, /proc, metrics.
+pub const DESCRIPTORS_PER_PROCESS: u64 = 32 + DESCRIPTORS_OF_METRICS;
 
 /// Threads of one shard: its executor, and the one that glommio starts beside it for calls that block.
 pub const THREADS_PER_SHARD: u64 = 2;

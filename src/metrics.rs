@@ -1,168 +1,96 @@
 //! What a server shows to Prometheus: the counters of its shards, read from a thread of its own
 //! whenever somebody asks. The shards do nothing for it but count.
+//!
+//! Whatever clients do, this is one thread, at most `METRICS_CONNECTIONS` sockets, and a bounded number of bytes
+//! and seconds for each. A panic in any thread ends the whole process (`panic = "abort"`), as a shard's must: an
+//! unwinding shard would free memory that the kernel still writes to. So this room may not panic at all; the lints
+//! below forbid whatever could.
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
-use std::io::Cursor;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+mod connection;
+pub mod http;
+mod shown;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
-use tiny_http::{Header, Method, Response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::nice;
 
 use crate::error::{Errno, Error, Result};
-use crate::host::Host;
+use crate::limits::METRICS_CONNECTIONS;
 use crate::shard::Remote;
-use crate::stats::{ROUND_BOUNDS, Snapshot};
-use crate::sys;
+use crate::sys::Doorbell;
+use connection::{Connection, Fate};
+use http::{PATH, Reply, Status};
+use shown::Metrics;
 
-/// Where the metrics are; anything else is not found.
-const PATH: &str = "/metrics";
+/// Connections accepted between two looks at those that stand, so that a flood of new ones does not push one
+/// out before its request was read.
+const ACCEPTS_PER_TURN: usize = METRICS_CONNECTIONS / 2;
 
-/// What one line of the counters is called.
-struct Shown {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    /// The values of a further label, if there are several, and where each is read.
-    series: &'static [(Option<Label>, Read)],
-}
+/// How long nothing is accepted after the kernel refused to, for want of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Label = (&'static str, &'static str);
-type Read = fn(&Snapshot) -> u64;
-
-/// Everything that is shown of a shard's counters.
-const SHOWN: [Shown; 14] = [
-    Shown {
-        name: "c1m_connections",
-        help: "Connections that stand.",
-        kind: MetricType::GAUGE,
-        series: &[(None, |shard| shard.live)],
-    },
-    Shown {
-        name: "c1m_connections_opened_total",
-        help: "Connections accepted.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.opened)],
-    },
-    Shown {
-        name: "c1m_connections_closed_total",
-        help: "Connections that stood and are closed, for whatever reason.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.closed)],
-    },
-    Shown {
-        name: "c1m_connections_refused_total",
-        help: "Connections reset at once, because the server was full or the host's memory short.",
-        kind: MetricType::COUNTER,
-        series: &[
-            (Some(("reason", "full")), |shard| shard.refused.saturating_sub(shard.refused_for_memory)),
-            (Some(("reason", "memory")), |shard| shard.refused_for_memory),
-        ],
-    },
-    Shown {
-        name: "c1m_connections_dropped_total",
-        help: "Connections closed by the server: peers that said nothing, or did not read.",
-        kind: MetricType::COUNTER,
-        series: &[
-            (Some(("reason", "silent")), |shard| shard.silent),
-            (Some(("reason", "slow_reader")), |shard| shard.slow_readers),
-        ],
-    },
-    Shown {
-        name: "c1m_receives_total",
-        help: "Receives that brought bytes.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.messages)],
-    },
-    Shown {
-        name: "c1m_received_bytes_total",
-        help: "Bytes received.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.bytes_in)],
-    },
-    Shown {
-        name: "c1m_sent_bytes_total",
-        help: "Bytes handed to the kernel for sending.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.bytes_out)],
-    },
-    Shown {
-        name: "c1m_parked_sends_total",
-        help: "Sends that waited in the kernel for a slow reader.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.parked)],
-    },
-    Shown {
-        name: "c1m_accept_errors_total",
-        help: "Accepts that the kernel refused for want of memory or files.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.accept_errors)],
-    },
-    Shown {
-        name: "c1m_completions_total",
-        help: "Completions out of the ordinary: of a former tenant, or kept back behind a full queue.",
-        kind: MetricType::COUNTER,
-        series: &[
-            (Some(("kind", "stale")), |shard| shard.stale),
-            (Some(("kind", "overflow")), |shard| shard.overflows),
-        ],
-    },
-    Shown {
-        name: "c1m_ring_enters_total",
-        help: "System calls that entered a ring.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.enters)],
-    },
-    Shown {
-        name: "c1m_sleeps_total",
-        help: "Times a shard found nothing to do and slept.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.sleeps)],
-    },
-    Shown {
-        name: "c1m_calls_total",
-        help: "Calls of the filter, where connections wait behind one and not in polls.",
-        kind: MetricType::COUNTER,
-        series: &[(None, |shard| shard.calls)],
-    },
-];
+/// How much less than a shard this thread is worth where both want a core: a scrape waits, and no echo.
+const NICE: i32 = 10;
 
 /// The endpoint of the metrics, until it is dropped.
 pub struct Exporter {
-    http: Arc<tiny_http::Server>,
     address: SocketAddr,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the owner tells the thread.
+struct Shared {
+    /// Rung when one of the following changed.
+    bell: Doorbell,
+    stop: AtomicBool,
+    metrics: OnceLock<Metrics>,
+}
+
 impl Exporter {
-    /// Listens on `address`, a free port if it names port 0. Whoever asks waits until `serve`.
+    /// Listens on `address`, a free port if it names port 0, on a thread of its own. Whoever asks waits until
+    /// `serve`.
     pub fn listen(address: SocketAddr) -> Result<Exporter> {
-        let refused = |saw: &dyn std::fmt::Display| {
+        let refused = |error: std::io::Error| {
             Error::usage(
-                format!("listen for --metrics on {address}: {saw}"),
+                format!("listen for --metrics on {address}: {}", Errno::of(&error)),
                 "nobody could read the metrics",
                 "choose a free port on an address of this host, such as 127.0.0.1:9187",
             )
         };
-        let listener = TcpListener::bind(address).map_err(|e| refused(&Errno::of(&e)))?;
-        let address = listener.local_addr().map_err(|e| refused(&Errno::of(&e)))?;
-        let http = tiny_http::Server::from_listener(listener, None).map_err(|e| refused(&e))?;
-        Ok(Exporter { http: Arc::new(http), address, thread: None })
+        let listener = TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let shared =
+            Arc::new(Shared { bell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
+        let theirs = shared.clone();
+        let answer = move || Desk::new(listener).answer(&theirs);
+        let thread = thread::Builder::new().name("c1m-metrics".to_owned()).spawn(answer).map_err(|error| {
+            let saw = format!("thread c1m-metrics: {}", Errno::of(&error));
+            Error::host(saw, "no thread can be started", "raise pids.max or ulimit -u")
+        })?;
+        Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers, on a thread of its own, with what these shards have counted.
-    pub fn serve(&mut self, shards: Vec<Remote>) -> Result<()> {
-        let http = self.http.clone();
-        let thread = thread::Builder::new().name("c1m-metrics".to_owned()).spawn(move || {
-            for request in http.incoming_requests() {
-                let response = answer(request.method(), request.url(), &shards);
-                // Whoever asked has gone.
-                let _ = request.respond(response);
-            }
-        });
-        self.thread = Some(thread.map_err(|e| Error::bug(format!("start the metrics' thread: {}", Errno::of(&e))))?);
-        Ok(())
+    /// Answers from now on, with what these shards have counted.
+    pub fn serve(&self, shards: Vec<Remote>) {
+        // Set once: a second set of shards would be another server's.
+        let _ = self.shared.metrics.set(Metrics::new(shards));
+        self.shared.bell.ring();
     }
 
     /// Where the metrics are.
@@ -173,140 +101,161 @@ impl Exporter {
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        self.http.unblock();
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.bell.ring();
         if let Some(thread) = self.thread.take() {
-            // It only reads counters; should it have panicked, the process is gone.
+            // It waits for nobody but the bell, and has no panic to tell of.
             let _ = thread.join();
         }
     }
 }
 
-fn answer(method: &Method, url: &str, shards: &[Remote]) -> Response<Cursor<Vec<u8>>> {
-    let path = url.split('?').next().unwrap_or_default();
-    let plain = |code: u16, text: &str| Response::from_string(text).with_status_code(code);
-    if path != PATH {
-        return plain(404, "the metrics are at /metrics\n");
-    }
-    if !matches!(method, Method::Get | Method::Head) {
-        return plain(405, "the metrics can only be read\n");
-    }
-    let mut text = Vec::new();
-    if let Err(error) = TextEncoder::new().encode(&families(shards), &mut text) {
-        return plain(500, &format!("{error}\n"));
-    }
-    let response = Response::from_data(text);
-    match Header::from_bytes("Content-Type", TEXT_FORMAT) {
-        Ok(header) => response.with_header(header),
-        Err(()) => response,
-    }
+/// The listener and those that it has accepted, on the thread that answers them.
+struct Desk {
+    listener: TcpListener,
+    connections: Vec<(Connection, Fate)>,
+    /// A descriptor kept for the moment when the process has no other.
+    spare: Option<TcpListener>,
+    /// Until when nothing is accepted.
+    accepts_at: Option<Instant>,
 }
 
-fn families(shards: &[Remote]) -> Vec<MetricFamily> {
-    let counted: Vec<Snapshot> = shards.iter().map(|shard| shard.counters().snapshot()).collect();
-    let mut families: Vec<MetricFamily> = SHOWN.iter().map(|shown| shown.family(&counted)).collect();
-    families.push(rounds(shards));
-    families.extend(process());
-    families
-}
+impl Desk {
+    fn new(listener: TcpListener) -> Desk {
+        Desk { spare: listener.try_clone().ok(), listener, connections: Vec::new(), accepts_at: None }
+    }
 
-impl Shown {
-    fn family(&self, shards: &[Snapshot]) -> MetricFamily {
-        let mut metrics = Vec::new();
-        for (shard, counted) in shards.iter().enumerate() {
-            for (further, read) in self.series {
-                let number = shard.to_string();
-                let labels = std::iter::once(("shard", number.as_str())).chain(*further);
-                metrics.push(value(self.kind, labels, read(counted) as f64));
+    /// Answers until it is told to stop.
+    fn answer(&mut self, shared: &Shared) {
+        // Refused to nobody; without it a scrape would only be less patient.
+        let _ = nice(NICE);
+        while !shared.stop.load(Ordering::Acquire) {
+            let metrics = shared.metrics.get();
+            let before = Instant::now();
+            let Some(ready) = self.wait(shared, metrics.is_some(), before) else {
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
+            if ready.bell {
+                shared.bell.rings_within(Duration::ZERO);
+            }
+            let Some(metrics) = metrics else { continue };
+            let render = |reply: &mut Reply| {
+                metrics.render(reply.format).unwrap_or_else(|_| {
+                    reply.status = Status::Internal;
+                    String::new()
+                })
+            };
+            self.serve(&ready, before, &render);
+            if ready.listener {
+                self.accept();
             }
         }
-        family(self.name, self.help, self.kind, metrics)
+    }
+
+    /// Waits until a socket is ready or a time is up. `None` if the kernel refuses to.
+    fn wait(&self, shared: &Shared, listens: bool, now: Instant) -> Option<Ready> {
+        let accepts = listens && self.accepts_at.is_none_or(|at| at <= now);
+        let mut polls = vec![PollFd::new(&shared.bell, PollFlags::IN)];
+        polls.extend(self.connections.iter().map(|(connection, _)| {
+            let (stream, flags) = connection.interest();
+            PollFd::new(stream, flags)
+        }));
+        if accepts {
+            polls.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
+        let goes_on = self.connections.iter().any(|(_, fate)| *fate == Fate::GoesOn);
+        let deadlines = self.connections.iter().map(|(connection, _)| connection.deadline());
+        let due = deadlines.chain(self.accepts_at.filter(|_| listens && !accepts)).min();
+        let timeout = match (goes_on, due) {
+            (true, _) => Some(Duration::ZERO),
+            // Rounded up, so that it is due when the wait is over.
+            (false, Some(due)) => Some(due.saturating_duration_since(now).saturating_add(Duration::from_millis(1))),
+            (false, None) => None,
+        };
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut polls, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+        let mut is_ready = polls.iter().map(|poll| !poll.revents().is_empty());
+        let bell = is_ready.next().unwrap_or(false);
+        let connections = is_ready.by_ref().take(self.connections.len()).collect();
+        Some(Ready { bell, connections, listener: is_ready.next().unwrap_or(false) })
+    }
+
+    /// Gives each connection its turn that is ready or has more to do. One whose time was up `before` its
+    /// socket was looked at, and found silent, ends: after a pause of the process what came meanwhile is read
+    /// first.
+    fn serve(&mut self, ready: &Ready, before: Instant, render: &dyn Fn(&mut Reply) -> String) {
+        let now = Instant::now();
+        for ((connection, fate), ready) in self.connections.iter_mut().zip(&ready.connections) {
+            if *ready || *fate == Fate::GoesOn {
+                *fate = connection.turn(now, render);
+            } else if connection.deadline() <= before {
+                *fate = connection.expire(now);
+            }
+            // One that keeps sending stays ready, and its time is up all the same.
+            if *ready && *fate == Fate::Waits && connection.deadline() <= before {
+                *fate = connection.expire(now);
+            }
+        }
+        self.connections.retain(|(_, fate)| *fate != Fate::Ends);
+        if self.connections.is_empty() && self.spare.is_none() {
+            self.spare = self.listener.try_clone().ok();
+        }
+    }
+
+    /// Accepts a few of those who wait.
+    fn accept(&mut self) {
+        self.accepts_at = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.seat(stream),
+                Err(error) => match Errno::of(&error) {
+                    Errno::EAGAIN => return,
+                    // The client has gone again, or a signal came.
+                    Errno::ECONNABORTED | Errno::EINTR => {}
+                    Errno::EMFILE | Errno::ENFILE if self.free_a_descriptor() => {}
+                    _ => {
+                        self.accepts_at = Instant::now().checked_add(ACCEPT_PAUSE);
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn seat(&mut self, stream: TcpStream) {
+        if self.connections.len() >= METRICS_CONNECTIONS {
+            self.end_one();
+        }
+        let now = Instant::now();
+        if let Ok(connection) = Connection::new(stream, now) {
+            self.connections.push((connection, Fate::GoesOn));
+        }
+    }
+
+    /// Ends the connection that has the least to lose. Tells whether there was one.
+    fn end_one(&mut self) -> bool {
+        let least = self.connections.iter().enumerate().min_by_key(|(_, (connection, _))| connection.standing());
+        let place = least.map(|(place, _)| place);
+        place.is_some_and(|place| {
+            self.connections.swap_remove(place);
+            true
+        })
+    }
+
+    /// The process may open no further file: an idle connection makes room for a new one, or the spare
+    /// descriptor does.
+    fn free_a_descriptor(&mut self) -> bool {
+        self.end_one() || self.spare.take().is_some()
     }
 }
 
-/// How long a shard's connections wait for it while it works.
-fn rounds(shards: &[Remote]) -> MetricFamily {
-    let of_shard = |(shard, remote): (usize, &Remote)| {
-        let (counts, seconds) = remote.rounds().read();
-        let mut histogram = Histogram::default();
-        let mut so_far = 0;
-        // The encoder adds the last bucket, which has no bound.
-        let buckets = ROUND_BOUNDS.iter().zip(counts).map(|(bound, count)| {
-            so_far += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound.as_secs_f64());
-            bucket.set_cumulative_count(so_far);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(counts.iter().sum());
-        histogram.set_sample_sum(seconds);
-        let mut metric = Metric::from_label(labels([("shard", shard.to_string().as_str())]));
-        metric.set_histogram(histogram);
-        metric
-    };
-    let help = "Time from one look of a working shard at its rings to the next.";
-    family("c1m_round_seconds", help, MetricType::HISTOGRAM, shards.iter().enumerate().map(of_shard).collect())
-}
-
-/// What every process shows, under the names that Prometheus' client libraries agreed on.
-fn process() -> [MetricFamily; 3] {
-    let (host, pid) = (Host::here(), std::process::id());
-    let (user, system) = host.cpu_seconds(pid);
-    let (resident, _) = host.resident(pid);
-    let one = |name, help, kind, labels: &[Label], is| {
-        family(name, help, kind, vec![value(kind, labels.iter().copied(), is)])
-    };
-    [
-        one(
-            "process_cpu_seconds_total",
-            "Total user and system CPU time spent in seconds.",
-            MetricType::COUNTER,
-            &[],
-            user + system,
-        ),
-        one("process_resident_memory_bytes", "Resident memory size in bytes.", MetricType::GAUGE, &[], resident as f64),
-        family(
-            "c1m_info",
-            "The program and the kernel it runs on; always 1.",
-            MetricType::GAUGE,
-            vec![value(
-                MetricType::GAUGE,
-                [("version", env!("CARGO_PKG_VERSION")), ("kernel", sys::kernel_release().as_str())],
-                1.0,
-            )],
-        ),
-    ]
-}
-
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn value<'a>(kind: MetricType, named: impl IntoIterator<Item = (&'a str, &'a str)>, is: f64) -> Metric {
-    let mut metric = Metric::from_label(labels(named));
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(is);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(is);
-        metric.set_gauge(gauge);
-    }
-    metric
-}
-
-fn labels<'a>(named: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<LabelPair> {
-    let pair = |(name, value): (&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value.to_owned());
-        pair
-    };
-    named.into_iter().map(pair).collect()
+/// What the kernel says is ready, the connections in their order.
+struct Ready {
+    bell: bool,
+    connections: Vec<bool>,
+    listener: bool,
 }

@@ -298,8 +298,9 @@ impl<S: Default> Net<S> {
     /// being refused.
     pub(crate) fn opened(&mut self, conn: ConnId, room: Room) -> Result<bool> {
         if room != Room::Taken {
-            self.counters.refused.add(1);
-            self.counters.refused_for_memory.add(u64::from(room == Room::Short));
+            let cause =
+                if room == Room::Short { &self.counters.refused_for_memory } else { &self.counters.refused_when_full };
+            cause.add(1);
             self.lanes[conn.ring()].ring.reset(conn.token(Operation::Reset))?;
             self.dismantle(conn)?;
             return Ok(false);

@@ -30,28 +30,37 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }) => {
+    (
+        $(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }
+        $($(#[$sum_doc:meta])* $sum:ident = $first:ident + $second:ident;)*
+    ) => {
         $(#[$what])*
         /// On cache lines of their own.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }
 
-        /// A copy of the counters at one moment.
+        /// The counters and their sums, each read at some moment of the same short time. They are not of one
+        /// moment: between two reads the shard counts on, so one counter less another need not be what it seems,
+        /// nor even positive. What is a part of something else has a counter of its own.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-        pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* }
+        pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* $($(#[$sum_doc])* pub $sum: u64,)* }
 
         impl $counters {
             /// Reads them all.
             pub fn snapshot(&self) -> $snapshot {
-                $snapshot { $($name: self.$name.get(),)* }
+                $(let $name = self.$name.get();)*
+                $snapshot { $($name,)* $($sum: $first.wrapping_add($second),)* }
             }
         }
 
         impl std::ops::Add for $snapshot {
             type Output = $snapshot;
             fn add(self, other: $snapshot) -> $snapshot {
-                $snapshot { $($name: self.$name + other.$name,)* }
+                $snapshot {
+                    $($name: self.$name.wrapping_add(other.$name),)*
+                    $($sum: self.$sum.wrapping_add(other.$sum),)*
+                }
             }
         }
 
@@ -113,9 +122,9 @@ counters! {
     opened,
     /// Connections that stood and are closed.
     closed,
-    /// Connections refused because the shard was full or memory was short.
-    refused,
-    /// Of these, refused because memory was short.
+    /// Connections refused because the shard was full.
+    refused_when_full,
+    /// Connections refused because memory was short.
     refused_for_memory,
     /// Connections closed because their reader was too slow.
     slow_readers,
@@ -140,6 +149,8 @@ counters! {
     /// Calls that the filter announced.
     calls,
     }
+    /// Connections refused, for whatever reason.
+    refused = refused_when_full + refused_for_memory;
 }
 
 counters! {
@@ -168,5 +179,32 @@ counters! {
     closed,
     /// Connections that a storm dialed beside those asked for.
     redialed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+
+    /// However often a shard counts while another thread reads: nobody was refused because it was full.
+    #[test]
+    fn refusals_for_one_cause_are_never_those_for_another() {
+        const REFUSALS: u64 = 200_000;
+        let (counters, done) = (Counters::default(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..REFUSALS).for_each(|_| counters.refused_for_memory.add(1));
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                let both: Snapshot = [counters.snapshot(), counters.snapshot()].into_iter().sum();
+                assert_eq!((both.refused_when_full, both.refused), (0, both.refused_for_memory));
+            }
+        });
+        let end = counters.snapshot();
+        assert_eq!((end.refused, end.refused_for_memory), (REFUSALS, REFUSALS));
     }
 }

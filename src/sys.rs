@@ -5,7 +5,7 @@ mod filter;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +149,12 @@ impl Doorbell {
         })?;
         // SAFETY: `copy` gives up its descriptor, so the file is its only owner.
         Ok(unsafe { BufferedFile::from_raw_fd(copy.into_raw_fd()) })
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -54,7 +54,7 @@ const NEIGHBOURS: [(&str, &str); 9] = [
 ];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 16] = [
+const CRATES: [(&str, &[&str]); 17] = [
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),
@@ -68,8 +68,9 @@ const CRATES: [(&str, &[&str]); 16] = [
     ("signal_hook", &["cli"]),
     ("serde_json", &["report", "cli", "tune"]),
     ("maud", &["report"]),
-    ("prometheus", &["metrics"]),
-    ("tiny_http", &["metrics"]),
+    ("prometheus_client", &["metrics"]),
+    ("httparse", &["metrics"]),
+    ("rustix", &["metrics"]),
     ("plotters", &["report"]),
 ];
 

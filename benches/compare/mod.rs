@@ -161,7 +161,7 @@ impl ServerProcess {
             pause(Duration::from_millis(200));
             let now = self.cpu_time();
             // A server that prints figures is never quite at rest.
-            if now - before < Duration::from_millis(2) || Instant::now() > give_up {
+            if now.saturating_sub(before) < Duration::from_millis(2) || Instant::now() > give_up {
                 return now;
             }
             before = now;

@@ -97,7 +97,7 @@ impl Display {
             }
             Phase::Audit(_) => format!("{} proved", words::count(p.audited)),
             Phase::Close => format!("{} closed", words::count(p.closed)),
-            _ => format!("{} echoes", words::count(p.echoes - self.echoes_before)),
+            _ => format!("{} echoes", words::count(p.echoes.saturating_sub(self.echoes_before))),
         };
         format!(
             "{:<8} {:>5.1}s  {} = {} live + {} failed{dropped} + {} to go  {detail}",

@@ -28,7 +28,7 @@ use crate::words;
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
-    let mut metrics = arguments.metrics.map(Exporter::listen).transpose()?;
+    let metrics = arguments.metrics.map(Exporter::listen).transpose()?;
     let (sender, notices) = mpsc::channel();
     let from_signal = sender.clone();
     on_signal(move || {
@@ -41,8 +41,8 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         ServiceName::Echo => Server::start(&options, |_| Echo, &sender)?,
         ServiceName::Sink => Server::start(&options, |_| Sink, &sender)?,
     };
-    if let Some(metrics) = &mut metrics {
-        metrics.serve(server.remotes())?;
+    if let Some(metrics) = &metrics {
+        metrics.serve(server.remotes());
     }
     let mut reporter =
         Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
@@ -295,12 +295,11 @@ impl Reporter {
             }
         }
         // One line an interval at most, however many were refused.
-        let full = |counters: &Snapshot| counters.refused - counters.refused_for_memory;
-        if full(&total) > full(&before) {
+        let full = total.refused_when_full.saturating_sub(before.refused_when_full);
+        if full > 0 {
             self.warn(&format!(
-                "full: {} connections refused, {} in all; raise --max-connections, or use --port-sharing all if only some ports are used",
-                full(&total) - full(&before),
-                full(&total)
+                "full: {full} connections refused, {} in all; raise --max-connections, or use --port-sharing all if only some ports are used",
+                total.refused_when_full
             ));
         }
         if total.accept_errors > before.accept_errors {
@@ -319,7 +318,7 @@ impl RoundCounts {
     fn p99(&mut self, remote: &Remote) -> String {
         let (counts, _) = remote.rounds().read();
         let before = std::mem::replace(&mut self.0, counts);
-        let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now - then).collect();
+        let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now.saturating_sub(then)).collect();
         let all: u64 = since.iter().sum();
         let mut so_far = 0;
         let bucket = since.iter().position(|count| {

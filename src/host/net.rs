@@ -312,13 +312,11 @@ impl Host {
     }
 }
 
-/// What moved between two readings.
+/// What moved between two readings, of the counters that both have: one that could not be read at first would seem
+/// to have moved since the host's start.
 pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
-    let delta = |(name, now): (&String, &u64)| {
-        let then = before.get(name).copied().unwrap_or(0);
-        (name.clone(), now.saturating_sub(then))
-    };
-    after.iter().map(delta).collect()
+    let delta = |(name, now): (&String, &u64)| Some((name.clone(), now.saturating_sub(*before.get(name)?)));
+    after.iter().filter_map(delta).collect()
 }
 
 fn parse_range(text: &str) -> Option<RangeInclusive<u64>> {
@@ -391,6 +389,10 @@ mod tests {
         let mut after = before.clone();
         after.insert("ListenOverflows".into(), 25);
         assert_eq!(moved(&before, &after)["ListenOverflows"], 3);
+        // A namespace that was made anew counts anew.
+        after.insert("ListenOverflows".into(), 20);
+        assert_eq!(moved(&before, &after)["ListenOverflows"], 0);
+        assert!(moved(&NetCounters::new(), &after).is_empty());
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl Summary {
     /// Whether all that were asked for were live after the ramp, in every audit, and to the end; of
     /// a storm those that it left, and those that it dialed and did not close.
     pub fn complete(&self) -> bool {
-        let left = self.requested + self.sum(|progress| progress.redialed) - self.sum(|progress| progress.dropped);
+        let asked_for = self.requested.saturating_add(self.sum(|progress| progress.redialed));
+        let left = asked_for.saturating_sub(self.sum(|progress| progress.dropped));
         let should_be = |audit: &AuditResult| match self.storm {
             Some(_) if audit.round > 1 => left,
             _ => self.requested,

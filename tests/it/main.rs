@@ -28,6 +28,7 @@ mod pages;
 mod parking;
 mod persist;
 mod report;
+mod scrapes;
 mod skips;
 mod steer;
 mod storm;

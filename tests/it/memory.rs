@@ -154,3 +154,21 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
         }
     }
 }
+
+/// Refusals are counted by cause while the figures are printed: none for want of memory is ever told as one of a
+/// full server.
+#[test]
+fn refusals_for_want_of_memory_are_never_told_as_a_full_server() {
+    let reserve = c1m::host::Host::here().memory().unwrap().usable / 4 * 5;
+    let server = Server::start(1, &format!("--cores 1 --memory-reserve {reserve} --stats-interval 1ms"));
+    let dial = || {
+        for _ in 0..2_000 {
+            // It may be reset before this returns.
+            let _ = std::net::TcpStream::connect(("127.0.0.1", server.port));
+        }
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(dial))));
+    let finished = server.stop();
+    assert!(finished.out.contains("accepted 0, ") && !finished.out.contains("refused 0, "), "{}", finished.out);
+    assert!(!finished.err.contains("full: "), "{}", finished.err);
+}

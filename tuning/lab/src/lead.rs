@@ -114,7 +114,8 @@ impl Lab {
         self.tell(&kept, "close");
         self.wait("close", STILL, &kept, |client| client.exit.is_some())?;
         // A machine that is gone can close nothing; the server still counts its connections.
-        let rest = story.proved() - story.survivors.as_ref().map_or(story.proved(), |proof| proof.live);
+        let survived = story.survivors.as_ref().map_or(story.proved(), |proof| proof.live);
+        let rest = story.proved().saturating_sub(survived);
         self.wait("close", STILL, &[SERVER], |server| server.live <= rest)?;
         story.close_seconds = close.elapsed().as_secs_f64();
         self.tell(&[SERVER], "stop");

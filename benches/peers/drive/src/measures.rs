@@ -111,14 +111,14 @@ impl Bench {
                 }
                 let cpu = server.cpu_time();
                 pause(self.effort.idle_time);
-                let idle = server.cpu_time() - cpu;
+                let idle = server.cpu_time().saturating_sub(cpu);
                 figures.insert("idle", idle.as_secs_f64() * 1e3 / self.effort.idle_time.as_secs_f64());
                 let cpu = server.cpu_time();
                 for end in &ends {
                     SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
                 }
                 drop(ends);
-                figures.insert("close", (server.cpu_time_at_rest() - cpu).as_secs_f64() * 1e6 / count as f64);
+                figures.insert("close", server.cpu_time_at_rest().saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64);
                 Ok(figures)
             },
         )

@@ -1,0 +1,283 @@
+//! As much of HTTP/1 as reading the metrics takes: bytes of a client go in, what to answer comes out. It has
+//! no socket and no clock, so that any input can be tried on it.
+
+use httparse::Header;
+
+/// Bytes of a request's head at most.
+pub const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Header fields of a request at most.
+const MOST_FIELDS: usize = 64;
+
+/// Where the metrics are; anything else is not found.
+pub const PATH: &str = "/metrics";
+
+/// What a response says of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The metrics follow.
+    Ok,
+    /// This is no request.
+    BadRequest,
+    /// There is nothing at this path.
+    NotFound,
+    /// The metrics can only be read.
+    MethodNotAllowed,
+    /// The request did not come in time.
+    Timeout,
+    /// The request announces a body.
+    BodyTooLarge,
+    /// The first line is too long.
+    TargetTooLong,
+    /// The header fields are too long, or too many.
+    HeadTooLarge,
+    /// The metrics could not be written.
+    Internal,
+    /// There is no such method, or no such transfer coding.
+    NotImplemented,
+    /// It is not HTTP/1.0 or HTTP/1.1.
+    UnknownVersion,
+}
+
+impl Status {
+    /// The number and the reason of the status line, and a line for people.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Status::Ok => ("200 OK", ""),
+            Status::BadRequest => ("400 Bad Request", "this is no HTTP request\n"),
+            Status::NotFound => ("404 Not Found", "the metrics are at /metrics\n"),
+            Status::MethodNotAllowed => ("405 Method Not Allowed", "the metrics can only be read\n"),
+            Status::Timeout => ("408 Request Timeout", "the request did not come in time\n"),
+            Status::BodyTooLarge => ("413 Content Too Large", "a request for the metrics has no body\n"),
+            Status::TargetTooLong => ("414 URI Too Long", "the first line of the request is too long\n"),
+            Status::HeadTooLarge => ("431 Request Header Fields Too Large", "the header fields are too long\n"),
+            Status::Internal => ("500 Internal Server Error", "the metrics could not be written\n"),
+            Status::NotImplemented => ("501 Not Implemented", "no such method or transfer coding\n"),
+            Status::UnknownVersion => ("505 HTTP Version Not Supported", "only HTTP/1.1 and HTTP/1.0\n"),
+        }
+    }
+}
+
+/// How the metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' own text format, which every scraper reads.
+    Prometheus,
+    /// OpenMetrics as text, for a scraper that asks for it.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What `Content-Type` says of it.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// What a request is to be answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply {
+    /// What to say.
+    pub status: Status,
+    /// How to write the metrics.
+    pub format: Format,
+    /// Whether the head alone is sent, as `HEAD` asks for.
+    pub head_only: bool,
+    /// Whether the connection is closed behind it.
+    pub closes: bool,
+}
+
+impl Reply {
+    /// A refusal, behind which the connection is closed: what follows cannot be understood.
+    pub fn refusal(status: Status) -> Reply {
+        Reply { status, format: Format::Prometheus, head_only: false, closes: true }
+    }
+
+    /// The response as it is sent; `metrics` is the body if the metrics are what was asked for.
+    pub fn response(&self, metrics: &str) -> Vec<u8> {
+        let (status, line) = self.status.words();
+        let (kind, body) = match self.status {
+            Status::Ok => (self.format.content_type(), metrics),
+            _ => ("text/plain; charset=utf-8", line),
+        };
+        let mut response = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        if self.status == Status::MethodNotAllowed {
+            response.push_str("Allow: GET, HEAD\r\n");
+        }
+        if self.closes {
+            response.push_str("Connection: close\r\n");
+        }
+        response.push_str("\r\n");
+        if !self.head_only {
+            response.push_str(body);
+        }
+        response.into_bytes()
+    }
+}
+
+/// Reads the first request in `input`: how many bytes it takes, and what to answer. `None` while more bytes
+/// are needed, which is never the case from `LONGEST_HEAD` bytes on.
+pub fn read(input: &[u8]) -> Option<(usize, Reply)> {
+    let within = input.get(..LONGEST_HEAD).unwrap_or(input);
+    // A method begins with a letter. What does not is no HTTP, and may never have an end of line.
+    let first = within.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    if first.is_some_and(|byte| !byte.is_ascii_graphic()) {
+        return Some((input.len(), Reply::refusal(Status::BadRequest)));
+    }
+    let Some(head) = head(within) else {
+        let first_line = within.iter().skip_while(|byte| matches!(byte, b'\r' | b'\n')).any(|byte| *byte == b'\n');
+        let too_long = if first_line { Status::HeadTooLarge } else { Status::TargetTooLong };
+        return (input.len() >= LONGEST_HEAD).then(|| (input.len(), Reply::refusal(too_long)));
+    };
+    Some((head.len(), judge(head)))
+}
+
+/// The head of a request up to and with its empty line; lines end with CRLF or with a bare LF. Empty lines
+/// before the first one are skipped (RFC 9112, 2.2).
+fn head(input: &[u8]) -> Option<&[u8]> {
+    let mut begun = false;
+    let mut length = 0_usize;
+    for line in input.split_inclusive(|byte| *byte == b'\n') {
+        length = length.saturating_add(line.len());
+        let empty = matches!(line, b"\n" | b"\r\n");
+        if empty && begun {
+            return input.get(..length);
+        }
+        begun |= !empty;
+    }
+    None
+}
+
+/// What a whole head is to be answered with.
+fn judge(head: &[u8]) -> Reply {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Reply::refusal(Status::BadRequest),
+        Err(httparse::Error::TooManyHeaders) => return Reply::refusal(Status::HeadTooLarge),
+        Err(httparse::Error::Version) if names_a_version(head) => return Reply::refusal(Status::UnknownVersion),
+        Err(_) => return Reply::refusal(Status::BadRequest),
+    }
+    let method = request.method.unwrap_or_default();
+    let body = Body::of(request.headers, request.version == Some(1));
+    let status = match (body, method, path(request.path.unwrap_or_default())) {
+        (Body::Nonsense, ..) => Status::BadRequest,
+        (Body::UnknownCoding, ..) => Status::NotImplemented,
+        (_, "CONNECT", _) | (_, "OPTIONS", "*") => Status::MethodNotAllowed,
+        (_, "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" | "TRACE", path) if path != PATH => {
+            Status::NotFound
+        }
+        (Body::None, "GET" | "HEAD", _) => Status::Ok,
+        (_, "GET" | "HEAD", _) => Status::BodyTooLarge,
+        (_, "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" | "TRACE", _) => Status::MethodNotAllowed,
+        _ => Status::NotImplemented,
+    };
+    // A body is not waited for, so nothing behind it can be understood.
+    let closes = body != Body::None || request.version != Some(1) || says_close(request.headers);
+    Reply { status, format: format(request.headers), head_only: method == "HEAD", closes }
+}
+
+/// Whether the last word of the first line is a version of HTTP.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
+}
+
+/// The path in a request's target, which may be a whole address (RFC 9112, 3.2.2).
+fn path(target: &str) -> &str {
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
+            rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
+        }
+        _ => target,
+    }
+}
+
+/// What a request announces behind its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    None,
+    Some,
+    /// Encoded in a way that is not known here.
+    UnknownCoding,
+    /// What is announced contradicts itself, or is no length.
+    Nonsense,
+}
+
+impl Body {
+    fn of(fields: &[Header], is_1_1: bool) -> Body {
+        let mut lengths = values(fields, "content-length");
+        let mut codings = values(fields, "transfer-encoding").peekable();
+        if codings.peek().is_some() {
+            // Both at once, or a coding in HTTP/1.0, is how requests are smuggled (RFC 9112, 6.1).
+            return match lengths.next().is_some() || !is_1_1 {
+                true => Body::Nonsense,
+                false if codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")) => Body::Some,
+                false => Body::UnknownCoding,
+            };
+        }
+        match (lengths.next(), lengths.next()) {
+            (None, _) => Body::None,
+            (Some(length), None) => match number(length) {
+                Some(0) => Body::None,
+                Some(_) => Body::Some,
+                None => Body::Nonsense,
+            },
+            _ => Body::Nonsense,
+        }
+    }
+}
+
+/// A number of decimal digits alone.
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// The values of all fields of this name.
+fn values<'a>(fields: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// The items of the lists in all fields of this name.
+fn items<'a>(fields: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    values(fields, name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+fn says_close(fields: &[Header]) -> bool {
+    items(fields, "connection").any(|item| item.eq_ignore_ascii_case(b"close"))
+}
+
+/// The format that `Accept` prefers: OpenMetrics where it is named with a weight above that of plain text.
+fn format(fields: &[Header]) -> Format {
+    let weight = |kind: &str| {
+        let of_kind = items(fields, "accept").filter_map(|item| {
+            let mut parts = std::str::from_utf8(item).ok()?.split(';').map(str::trim);
+            parts.next().filter(|name| name.eq_ignore_ascii_case(kind))?;
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            quality.map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok())
+        });
+        of_kind.fold(0.0, f32::max)
+    };
+    let open_metrics = weight("application/openmetrics-text");
+    match open_metrics > 0.0 && open_metrics >= weight("text/plain") {
+        true => Format::OpenMetrics,
+        false => Format::Prometheus,
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that fails may panic"
+)]
+mod tests;
