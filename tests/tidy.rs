@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 29] = [
+const LAYERS: [(&str, u8); 30] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
     ("life", 0),
     ("words", 0),
+    ("clock", 0),
     ("ring", 1),
     ("sys", 1),
     ("table", 1),
@@ -40,11 +41,12 @@ const LAYERS: [(&str, u8); 29] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 6] = [
+const NEIGHBOURS: [(&str, &str); 7] = [
     ("ring", "sys"),
     ("shard", "net"),
     ("net", "listener"),
     ("token", "limits"),
+    ("clock", "limits"),
     ("footprint", "plan"),
     ("knobs", "host"),
 ];
