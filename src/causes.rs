@@ -26,6 +26,8 @@ pub enum Cause {
     WrongEcho,
     /// The server closed it.
     ClosedByServer,
+    /// Its other end is no server, but this client's own socket, or another that dials: nobody listened.
+    ConnectedToItself,
 }
 
 /// Failures by cause.
@@ -48,7 +50,7 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel.
-    const OURS: [Cause; 7] = [
+    const OURS: [Cause; 8] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -56,6 +58,7 @@ impl Cause {
         Cause::Unread,
         Cause::WrongEcho,
         Cause::ClosedByServer,
+        Cause::ConnectedToItself,
     ];
 
     /// The name under which it is counted in every report.
@@ -69,6 +72,7 @@ impl Cause {
             Cause::Unread => "unread".to_owned(),
             Cause::WrongEcho => "wrong_echo".to_owned(),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
+            Cause::ConnectedToItself => "connected_to_itself".to_owned(),
         }
     }
 
@@ -124,6 +128,9 @@ impl Cause {
                 "bytes came back that are not ours; the target is no echo server, or it mixes up connections"
             }
             Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
+            Cause::ConnectedToItself => {
+                "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod course;
 mod driver;
+mod itself;
 pub(crate) mod message;
 mod sampler;
 mod window;
@@ -413,6 +414,7 @@ impl Fleet {
             }
         }
         summary.stopped = self.stopping;
+        self.watch.dialed();
         summary.close = self.phase(Phase::Close, options, observer)?.0;
         failed.map(|()| summary)
     }

@@ -24,8 +24,8 @@
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
 //!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
 //!     footprint                           why connections fail; what memory they take
-//!  0  limits  error  token  words         every constant; errors by whose fault; `user_data`;
-//!                                         how numbers are written
+//!  0  limits  error  token  words  clock  every constant; errors by whose fault; `user_data`;
+//!                                         how numbers are written; time in which one looked
 //! ```
 //!
 //! Server and client are two [`shard::Driver`]s of the same [`net::Net`].
@@ -68,6 +68,7 @@ pub mod addresses;
 pub mod causes;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod doctor;
 pub mod error;
 pub mod footprint;

@@ -57,8 +57,17 @@ pub const ACCEPTS_IN_FLIGHT: usize = 256;
 pub const ACCEPTS_PER_LISTENER: usize = 2;
 
 /// How long a connection waits that was accepted while as many stood as may. When a crowd reconnects to a
-/// full server newcomers come before it has heard of the resets that make room for them. Then it is refused.
+/// full server newcomers come before it has heard of the resets that make room for them. Then it is refused, unless
+/// something is still to be heard: that may be the reset. It counts on the shard's own clock (`clock.rs`).
 pub const DOOR_TIME: Duration = Duration::from_millis(100);
+
+/// How much longer it waits at most while there is something to be heard.
+pub const DOOR_TIME_HEARING: Duration = Duration::from_secs(2);
+
+/// Time that counts at most between two looks of a shard at its rings (`clock.rs`): what is longer is a gap, in which
+/// the process was stopped or others had its core, and no deadline comes nearer in it. It is a fifth of the shortest
+/// deadline, `DOOR_TIME`, which then needs five looks at least.
+pub const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
 /// Bytes the program keeps for one slow reader before it closes the connection.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024;
@@ -285,5 +294,6 @@ const _: () = {
     assert!(ACCEPTS_IN_FLIGHT <= COMPLETION_ENTRIES as usize);
     assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
     assert!(MAX_PENDING_BYTES >= BUFFER_BYTES, "one unsent buffer is always kept");
+    assert!(DOOR_TIME.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no newcomer is refused for one gap");
     assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");
 };

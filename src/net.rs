@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
+use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
@@ -77,7 +78,7 @@ pub struct Net<S> {
     /// A listener has fewer accepts in flight than it wants.
     hungry: bool,
     /// Accepted when there was no room: who waits for it, and until when.
-    door: VecDeque<(ConnId, Instant)>,
+    door: VecDeque<(ConnId, Mark)>,
     /// So many wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
     door_places: usize,
     capacity: u64,
@@ -96,8 +97,8 @@ pub struct Net<S> {
     sentry: Option<Sentry>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
     rearming: VecDeque<usize>,
-    started: Instant,
-    /// The current `BUSY_WINDOW` since `started`.
+    clock: Clock,
+    /// The current `BUSY_WINDOW` of `clock`.
     window: u64,
     /// Connections that ended and whose driver was not told yet.
     pub(crate) ended: VecDeque<(ConnId, Why)>,
@@ -138,7 +139,7 @@ impl<S: Default> Net<S> {
             hung: HungUp::default(),
             sentry: None,
             rearming: VecDeque::new(),
-            started: Instant::now(),
+            clock: Clock::begin(Instant::now()),
             window: 0,
             ended: VecDeque::new(),
             counters,
@@ -147,13 +148,18 @@ impl<S: Default> Net<S> {
             // Each accept makes a receive.
             net.buffers.prepare(CALLS_PER_PASS);
         }
-        net.sentry = plan.watched.map(|watched| Sentry::new(watched, &plan.rings, net.started));
+        net.sentry = plan.watched.map(|watched| Sentry::new(watched, &plan.rings, net.clock.now()));
         Ok(net)
     }
 
     /// The counters of this shard.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The shard's own clock, by which deadlines are judged: it counts the time in which the shard looked at its rings.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
@@ -241,6 +247,17 @@ impl<S: Default> Net<S> {
 
     // ---- what the pump calls -------------------------------------------------------------------
 
+    /// The shard begins a look at its rings.
+    pub(crate) fn look(&mut self, now: Instant) {
+        self.clock.look(now);
+        self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
+    }
+
+    /// The shard sleeps until an instant, or until something happens.
+    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
+        self.clock.sleep(until);
+    }
+
     /// How many rings may have work: those before this index.
     pub(crate) fn used(&self) -> usize {
         self.used
@@ -264,7 +281,7 @@ impl<S: Default> Net<S> {
     /// When something is due that no completion brings: accepts that were paused, who waits at the door, or a
     /// look at those behind the filter.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let sentry = self.sentry.as_ref().map(Sentry::due);
+        let sentry = self.sentry.as_ref().map(|sentry| self.clock.due(sentry.due(self.clock.now())));
         self.paused.into_iter().chain(self.door_due()).chain(sentry).min()
     }
 
@@ -316,14 +333,13 @@ impl<S: Default> Net<S> {
 
     /// Goes on with some readable connections that had to wait, and dismantles some that were reset.
     pub(crate) fn resume(&mut self, now: Instant) -> Result<()> {
-        self.window = now.duration_since(self.started).as_secs() / BUSY_WINDOW.as_secs();
         for _ in 0..self.waiting.len().min(RESUMED_PER_PASS) {
             if let Some(conn) = self.waiting.pop_front() {
                 self.learn(conn, Life::resume)?;
             }
         }
         self.dismantle_some(now)?;
-        self.look_after(now)?;
+        self.look_after()?;
         self.rearm_some()
     }
 

@@ -64,6 +64,11 @@ impl Ports {
         usize::from(self.count)
     }
 
+    /// Whether a port is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last()).contains(&port)
+    }
+
     /// Port number `index`, wrapping around.
     pub fn nth(self, index: u64) -> u16 {
         self.first + (index % u64::from(self.count)) as u16

@@ -194,6 +194,7 @@ impl<D: Driver> Shard<D> {
             if let Some(began) = began.replace(now) {
                 remote.rounds().count(now.duration_since(began));
             }
+            self.net.look(now);
             let talking = self.net.is_talking(now);
             self.share.set_turn(talking, self.net.has_hung_up());
             let worked = self.pass(now, talking)?;
@@ -231,6 +232,7 @@ impl<D: Driver> Shard<D> {
                 if let Some(began) = began.take() {
                     remote.rounds().count(slept.duration_since(began));
                 }
+                self.net.sleep(due);
                 if bell.wait(due).await == Slept::InGlommio {
                     glommio_ran = Instant::now();
                 }
@@ -282,7 +284,7 @@ impl<D: Driver> Shard<D> {
                 self.share.give_way();
             }
         }
-        while let Some((conn, room)) = self.net.next_at_door(now) {
+        while let Some((conn, room)) = self.net.next_at_door() {
             self.admit(conn, room)?;
         }
         self.net.replenish(now)?;
@@ -346,7 +348,7 @@ impl<D: Driver> Shard<D> {
                 {
                     net.abandon(conn);
                     net.pause_accepts(now);
-                } else if let Some(room) = net.knock(conn, now) {
+                } else if let Some(room) = net.knock(conn) {
                     self.admit(conn, room)?;
                 }
             }

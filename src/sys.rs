@@ -222,6 +222,9 @@ pub struct TcpInfo {
     pub retransmissions: u32,
     /// Segments sent that the peer has not acknowledged (`tcpi_unacked`).
     pub unacknowledged: u32,
+    /// Segments received without data (`tcpi_segs_in` less `tcpi_data_segs_in`): of a connection that its client just
+    /// opened it is one, and two where both ends were opened by clients.
+    pub received_empty: u32,
 }
 
 /// Asks TCP about a socket; `None` if it does not answer.
@@ -233,7 +236,11 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
     let done = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
     };
-    (done == 0).then_some(TcpInfo { retransmissions: info.tcpi_total_retrans, unacknowledged: info.tcpi_unacked })
+    (done == 0).then_some(TcpInfo {
+        retransmissions: info.tcpi_total_retrans,
+        unacknowledged: info.tcpi_unacked,
+        received_empty: info.tcpi_segs_in.saturating_sub(info.tcpi_data_segs_in),
+    })
 }
 
 /// Lets many connections of one source address share a source port as long as their destinations

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 30] = [
+const LAYERS: [(&str, u8); 31] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
     ("life", 0),
     ("words", 0),
+    ("clock", 0),
     ("ring", 1),
     ("sys", 1),
     ("table", 1),
@@ -41,7 +42,7 @@ const LAYERS: [(&str, u8); 30] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 9] = [
+const NEIGHBOURS: [(&str, &str); 10] = [
     ("ring", "sys"),
     ("shard", "net"),
     ("shard", "host"),
@@ -49,6 +50,7 @@ const NEIGHBOURS: [(&str, &str); 9] = [
     ("plan", "addresses"),
     ("net", "listener"),
     ("token", "limits"),
+    ("clock", "limits"),
     ("footprint", "plan"),
     ("knobs", "host"),
 ];

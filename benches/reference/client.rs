@@ -218,6 +218,7 @@ impl Peers {
         let mut text = [0; MESSAGE_BYTES];
         match self.all[place].stage {
             Stage::Connecting if flags & libc::EPOLLOUT as u32 != 0 => {
+                self.check_not_itself(place);
                 self.all[place].stage = Stage::Greeting;
                 self.send(place, greeting(number, &mut text));
                 false
@@ -298,6 +299,15 @@ impl Peers {
             let why = why.map_or("closed by the server".to_owned(), |why| why.to_string());
             panic!("connection {place} ended: {why}");
         }
+    }
+
+    /// A socket whose source port is its target port may be connected to itself, and would echo without a server.
+    fn check_not_itself(&self, place: usize) {
+        let socket = &self.all[place].socket;
+        let address = |end: io::Result<SockAddr>| end.ok().and_then(|address| address.as_socket());
+        let local = address(socket.local_addr());
+        let itself = local.is_some_and(|local| Some(local) == address(socket.peer_addr()));
+        assert!(!itself, "connection {place} is connected to itself: nothing listens at its target");
     }
 
     fn send(&self, place: usize, bytes: &[u8]) {

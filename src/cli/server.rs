@@ -200,7 +200,8 @@ impl Reporter {
                     self.interval(&server.snapshots());
                     self.walls();
                     self.memory(&server);
-                    next += interval;
+                    // After a pause one line tells of it all.
+                    next = (next + interval).max(Instant::now());
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::itself::is_connected_to_itself;
 use super::message::{Heard, Kind, compose, hear};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
@@ -99,6 +100,11 @@ impl Driver for Dialing {
             Awaited::Connect { socket, .. } => Some(socket),
             Awaited::Echo { socket, .. } => socket,
         };
+        let routes = &self.is.options.routes;
+        let (_, to) = routes.of(self.is.number(state.index));
+        if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
+            return self.give_up(net, conn, Cause::ConnectedToItself);
+        }
         let service = now.duration_since(probe.started);
         let latency = now.duration_since(probe.intended);
         let slow = service >= Duration::from_micros(SLOW_CONNECT_US);
@@ -109,7 +115,7 @@ impl Driver for Dialing {
         compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
         if options.audit == Audit::Echo && !self.scratch.is_empty() {
             probe.awaited = Awaited::Echo { kind: Kind::Hello, socket };
-            probe.started = now;
+            (probe.started, probe.since) = (now, net.clock().now());
         } else {
             self.window.remove(state.key);
             state.key = 0;
@@ -173,7 +179,7 @@ impl Driver for Dialing {
         }
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
-            self.sweep(net, now)?;
+            self.sweep(net)?;
             self.measures.look(now)?;
         }
         if phase == Phase::Quit {
@@ -350,7 +356,7 @@ impl Dialing {
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
-                for conn in self.window.late(now, Duration::ZERO, Duration::MAX) {
+                for conn in self.window.late(net.clock().now(), Duration::ZERO, Duration::MAX) {
                     net.cancel_dial(conn)?;
                 }
                 let pace = self.close_pace(now, None);
@@ -391,7 +397,8 @@ impl Dialing {
         self.is.progress.tried.add(1);
         let awaited = Awaited::Connect { socket, given_up: false };
         let intended = intended.unwrap_or(started);
-        let key = self.window.add(Probe { conn, awaited, intended, started, got: 0, round: 0 });
+        let key =
+            self.window.add(Probe { conn, awaited, intended, started, since: net.clock().now(), got: 0, round: 0 });
         if let Some(state) = net.state(conn) {
             *state = ConnState { index, key, proved: false };
         }
@@ -399,6 +406,7 @@ impl Dialing {
     }
 
     fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
+        let since = net.clock().now();
         let Some(state) = net.state(conn) else { return Ok(()) };
         let options = self.is.options.clone();
         let number = self.is.number(state.index);
@@ -406,7 +414,7 @@ impl Dialing {
         compose(&mut self.scratch, kind, number, round, &options.hello, options.payload);
         if options.audit == Audit::Echo {
             let awaited = Awaited::Echo { kind, socket: None };
-            state.key = self.window.add(Probe { conn, awaited, intended, started: now, got: 0, round });
+            state.key = self.window.add(Probe { conn, awaited, intended, started: now, since, got: 0, round });
         }
         net.send(conn, &self.scratch)
     }
@@ -500,9 +508,9 @@ impl Dialing {
     }
 
     /// Gives up on what is late.
-    fn sweep(&mut self, net: &mut Connections, now: Instant) -> Result<()> {
+    fn sweep(&mut self, net: &mut Connections) -> Result<()> {
         let options = self.is.options.clone();
-        for conn in self.window.late(now, options.connect_timeout, options.reply_timeout) {
+        for conn in self.window.late(net.clock().now(), options.connect_timeout, options.reply_timeout) {
             let Some(probe) = self.probe_of(net, conn) else { continue };
             let cause = match &mut probe.awaited {
                 Awaited::Connect { given_up, .. } => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::message::Kind;
+use crate::clock::Mark;
 use crate::token::ConnId;
 
 /// What a probe waits for.
@@ -28,6 +29,8 @@ pub struct Probe {
     pub intended: Instant,
     /// When it started.
     pub started: Instant,
+    /// The same on the shard's own clock, by which it becomes late.
+    pub since: Mark,
     /// Bytes of the echo that came.
     pub got: usize,
     /// The round of the message.
@@ -78,14 +81,14 @@ impl Window {
 
     /// The connections whose connect is older than `connect`, or whose echo is older than `reply`.
     /// A connect that was given up is not named again.
-    pub fn late(&mut self, now: Instant, connect: Duration, reply: Duration) -> Vec<ConnId> {
+    pub fn late(&mut self, now: Mark, connect: Duration, reply: Duration) -> Vec<ConnId> {
         let late = self.places.iter_mut().flatten().filter(|probe| {
             let limit = match &probe.awaited {
                 Awaited::Connect { given_up: true, .. } => return false,
                 Awaited::Connect { .. } => connect,
                 Awaited::Echo { .. } => reply,
             };
-            now.saturating_duration_since(probe.started) >= limit
+            now.since(probe.since) >= limit
         });
         late.map(|probe| probe.conn).collect()
     }

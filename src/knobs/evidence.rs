@@ -63,12 +63,33 @@ impl Gauges {
     }
 }
 
+/// Sockets in TIME_WAIT at the moment when there were most while connections were dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// All of them.
+    pub all: u64,
+    /// Those that may have been there before the run began.
+    pub earlier: u64,
+}
+
+impl Waiting {
+    /// What is to be seen now, so long after `before` of them were there.
+    fn seen(all: u64, before: u64, later: Duration) -> Waiting {
+        Waiting { all, earlier: if later < TIME_WAIT { before.min(all) } else { 0 } }
+    }
+}
+
 /// Watches the evidence of a run: counters from its beginning, gauges at their highest.
 #[derive(Debug, Clone)]
 pub struct Watch {
     host: Host,
     before: NetCounters,
     peak: Gauges,
+    began: Instant,
+    waiting_before: u64,
+    waiting: Waiting,
+    /// No connection is dialed any more: what is in TIME_WAIT from now on took no source port from the run.
+    dialed: bool,
     looked: Instant,
     /// An address of this host itself to which the run connects.
     over_loopback: Option<Address>,
@@ -77,11 +98,26 @@ pub struct Watch {
 /// How often the gauges are read at most.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a socket is in TIME_WAIT (`TCP_TIMEWAIT_LEN` of include/net/tcp.h).
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
 impl Watch {
     /// Begins to watch.
     pub fn begin(host: &Host) -> Watch {
         let (before, peak) = (host.net_counters(), Gauges::read(host));
-        Watch { host: host.clone(), before, peak, looked: Instant::now(), over_loopback: None }
+        let waiting_before = peak.sockets.unwrap_or_default().time_wait;
+        let (began, waiting) = (Instant::now(), Waiting::seen(waiting_before, waiting_before, Duration::ZERO));
+        Watch {
+            host: host.clone(),
+            before,
+            peak,
+            began,
+            waiting_before,
+            waiting,
+            dialed: false,
+            looked: began,
+            over_loopback: None,
+        }
     }
 
     /// Begins to watch a run that connects to these.
@@ -101,14 +137,26 @@ impl Watch {
 
     fn look_now(&mut self) {
         self.looked = Instant::now();
-        self.peak = self.peak.highest(Gauges::read(&self.host));
+        let gauges = Gauges::read(&self.host);
+        let all = gauges.sockets.unwrap_or_default().time_wait;
+        if !self.dialed && all > self.waiting.all {
+            self.waiting = Waiting::seen(all, self.waiting_before, self.looked.duration_since(self.began));
+        }
+        self.peak = self.peak.highest(gauges);
+    }
+
+    /// The last connection was dialed: looks a last time at what takes source ports.
+    pub fn dialed(&mut self) {
+        self.look_now();
+        self.dialed = true;
     }
 
     /// What there is to see now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
         let loopback = self.over_loopback.and_then(|to| self.host.loopback_reaches(to));
-        Evidence { moved: moved(&self.before, &self.host.net_counters()), peak: self.peak, causes, loopback }
+        let moved = moved(&self.before, &self.host.net_counters());
+        Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback }
     }
 }
 
@@ -119,6 +167,8 @@ pub struct Evidence {
     pub moved: NetCounters,
     /// The gauges at their highest.
     pub peak: Gauges,
+    /// Sockets in TIME_WAIT while connections were dialed.
+    pub waiting: Waiting,
     /// Why connections failed; a server has none.
     pub causes: Causes,
     /// Whether this host reaches its own addresses, where the run connects to one and that is known.

@@ -159,19 +159,18 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
         .advise(true, "wait 60 s, and close with RST (--close rst) next time")
 }
 
-/// Connects that found no source port, sockets in TIME_WAIT, and whether these took the ports: there
-/// are as many, and with the sockets in use they fill the range. While ports are free it is the
-/// source address that is not available.
-fn without_port(evidence: &Evidence) -> Option<(u64, u64, bool)> {
+/// Connects that found no source port, and whether sockets in TIME_WAIT took the ports: there were as many while
+/// the run dialed, and with the sockets in use they fill the range. While ports are free it is the source address
+/// that is not available.
+fn without_port(evidence: &Evidence) -> Option<(u64, bool)> {
     let failed = evidence.failures(Cause::Errno(Errno::EADDRNOTAVAIL))?;
-    let sockets = evidence.peak.sockets.unwrap_or_default();
-    let full =
-        evidence.peak.source_ports.is_some_and(|ports| sockets.in_use.saturating_add(sockets.time_wait) >= ports);
-    Some((failed, sockets.time_wait, full && sockets.time_wait >= failed))
+    let (sockets, waiting) = (evidence.peak.sockets.unwrap_or_default(), evidence.waiting.all);
+    let full = evidence.peak.source_ports.is_some_and(|ports| sockets.in_use.saturating_add(waiting) >= ports);
+    Some((failed, full && waiting >= failed))
 }
 
 fn no_source_port(evidence: &Evidence) -> Option<Complaint> {
-    let (failed, _, waiting_took_them) = without_port(evidence)?;
+    let (failed, waiting_took_them) = without_port(evidence)?;
     (!waiting_took_them).then(|| Complaint {
         saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
         means: "every source port for that target and port is in use, or a --source-ip is not on this host".to_owned(),
@@ -180,11 +179,24 @@ fn no_source_port(evidence: &Evidence) -> Option<Complaint> {
 }
 
 fn ports_in_time_wait(evidence: &Evidence) -> Option<Complaint> {
-    let (failed, waiting, waiting_took_them) = without_port(evidence)?;
+    let (failed, waiting_took_them) = without_port(evidence)?;
+    let waiting = evidence.waiting;
+    let whose = if waiting.earlier >= waiting.all - waiting.earlier { "an earlier run" } else { "this run itself" };
     waiting_took_them.then(|| Complaint {
-        saw: format!("{} connects met EADDRNOTAVAIL, and {} sockets are in TIME_WAIT", count(failed), count(waiting)),
-        means: "an earlier run closed with FIN, and its source ports are taken for 60 s".to_owned(),
-        cure: "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1".to_owned(),
+        saw: format!(
+            "{} connects met EADDRNOTAVAIL, and {} sockets are in TIME_WAIT, {} of them from before the run",
+            count(failed),
+            count(waiting.all),
+            count(waiting.earlier)
+        ),
+        means: format!("{whose} closed with FIN, and its source ports are taken for 60 s"),
+        cure: match whose {
+            "this run itself" => {
+                "close with RST (leave out --fin, or --close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1"
+            }
+            _ => "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1",
+        }
+        .to_owned(),
     })
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Admission, Level, Net};
+use crate::clock::Mark;
 use crate::error::{Errno, Error, Result};
-use crate::limits::{ACCEPT_PAUSE_MS, DOOR_TIME};
+use crate::limits::{ACCEPT_PAUSE_MS, DOOR_TIME, DOOR_TIME_HEARING};
 use crate::listener;
 use crate::token::{ConnId, Operation};
 
@@ -44,25 +45,33 @@ impl<S: Default> Net<S> {
 
     /// A connection was accepted: whether it may stand. `None` while it waits at the door, since a place may
     /// become free: `next_at_door` tells.
-    pub(crate) fn knock(&mut self, conn: ConnId, now: Instant) -> Option<Room> {
+    pub(crate) fn knock(&mut self, conn: ConnId) -> Option<Room> {
         let room = if self.door.is_empty() { self.room() } else { Room::Full };
         if room == Room::Full {
-            self.door.push_back((conn, now + DOOR_TIME));
+            self.door.push_back((conn, self.clock.now().after(DOOR_TIME)));
             return None;
         }
         Some(room)
     }
 
-    /// The first at the door, if there is room for it by now, or it has waited long enough, or too many have
-    /// come after it and nothing is known that will make room.
-    pub(crate) fn next_at_door(&mut self, now: Instant) -> Option<(ConnId, Room)> {
+    /// The first at the door, if there is room for it by now, or it has waited long enough and all that came is
+    /// heard, or too many have come after it and nothing is known that will make room.
+    pub(crate) fn next_at_door(&mut self) -> Option<(ConnId, Room)> {
         let &(conn, until) = self.door.front()?;
         let room = self.room();
-        if room == Room::Full && now < until && (self.door.len() <= self.door_places || self.has_resets()) {
+        if room == Room::Full && self.has_patience(until) {
             return None;
         }
         self.door.pop_front();
         Some((conn, room))
+    }
+
+    /// Whether the first at the door, who is to wait until then, waits on. Where there is always something to be heard
+    /// that ends too.
+    fn has_patience(&mut self, until: Mark) -> bool {
+        let now = self.clock.now();
+        let in_time = now < until || now < until.after(DOOR_TIME_HEARING) && self.has_work();
+        in_time && (self.door.len() <= self.door_places || self.has_resets())
     }
 
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.
@@ -100,7 +109,7 @@ impl<S: Default> Net<S> {
 
     /// When the first at the door has waited long enough.
     pub(super) fn door_due(&self) -> Option<Instant> {
-        self.door.front().map(|&(_, until)| until)
+        self.door.front().map(|&(_, until)| self.clock.due(until))
     }
 
     /// Queues accepts wherever one is wanted and a slot is free.

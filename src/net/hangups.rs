@@ -11,6 +11,7 @@ use super::{Level, Net, Why};
 use crate::error::Result;
 use crate::limits::{
     HANGUPS_FEW, HANGUPS_LOOK, HANGUPS_PATIENCE, HANGUPS_PER_BATCH, HANGUPS_REST, HANGUPS_SHORT_REST, HANGUPS_SILENCE,
+    LONGEST_LOOK,
 };
 use crate::token::{ConnId, Operation};
 
@@ -105,8 +106,10 @@ impl<S: Default> Net<S> {
             self.dismantle(conn)?;
         }
         self.enter(ring)?;
+        // What took longer was a gap, and no reason for a long rest.
         let few = self.hung.queue.len() < HANGUPS_FEW;
-        self.hung.rest = Some(began + began.elapsed() * if few { HANGUPS_SHORT_REST } else { HANGUPS_REST });
+        let took = began.elapsed().min(LONGEST_LOOK);
+        self.hung.rest = Some(began + took * if few { HANGUPS_SHORT_REST } else { HANGUPS_REST });
         if self.hung.queue.is_empty() {
             // After a storm it is megabytes.
             (self.hung.queue, self.hung.growth) = (VecDeque::new(), Growth::default());

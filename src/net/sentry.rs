@@ -6,9 +6,10 @@
 //! - Who was not is tried now and then.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Lane, Net, Watched};
+use crate::clock::Mark;
 use crate::error::{Errno, Error, Result};
 use crate::life::Life;
 use crate::limits::{
@@ -34,7 +35,7 @@ struct Sweep {
     /// The next row of the round.
     cursor: Cursor,
     /// When the next step is due, if there is any.
-    due: Option<Instant>,
+    due: Option<Mark>,
     /// Whether there was anyone unsure in this round: then there is another.
     found: bool,
 }
@@ -42,7 +43,7 @@ struct Sweep {
 /// The receives of those who did not miss anything, for all that is known.
 struct Trial {
     cursor: Cursor,
-    due: Instant,
+    due: Mark,
     /// All are tried within this time.
     within: Duration,
 }
@@ -73,14 +74,14 @@ impl Cursor {
 
 impl Sentry {
     /// Watches over the connections in rings of so many slots.
-    pub(super) fn new(watched: Watched, rings: &[u32], now: Instant) -> Sentry {
+    pub(super) fn new(watched: Watched, rings: &[u32], now: Mark) -> Sentry {
         let mut places = 0;
         let mut starts = Vec::new();
         for slots in rings {
             starts.push(places);
             places += slots;
         }
-        let trial = Trial { cursor: Cursor::default(), due: now + LONGEST_TRIAL, within: watched.tried_within };
+        let trial = Trial { cursor: Cursor::default(), due: now.after(LONGEST_TRIAL), within: watched.tried_within };
         Sentry { filter: watched.filter, starts, listening: false, sweep: Sweep::default(), trial }
     }
 
@@ -114,8 +115,8 @@ impl Sentry {
     }
 
     /// When there is something to do although nothing was announced.
-    pub(super) fn due(&self) -> Instant {
-        let first_look = self.sweep.found.then(|| Instant::now() + SEGMENT_TIME);
+    pub(super) fn due(&self, now: Mark) -> Mark {
+        let first_look = self.sweep.found.then(|| now.after(SEGMENT_TIME));
         self.sweep.due.or(first_look).map_or(self.trial.due, |sweep| sweep.min(self.trial.due))
     }
 
@@ -172,11 +173,12 @@ impl<S: Default> Net<S> {
     }
 
     /// Looks at some of those who may have missed something, and tries some of the others.
-    pub(super) fn look_after(&mut self, now: Instant) -> Result<()> {
+    pub(super) fn look_after(&mut self) -> Result<()> {
+        let now = self.clock.now();
         let Some(sentry) = &mut self.sentry else { return Ok(()) };
         let try_due = sentry.trial.due <= now;
         if sentry.sweep.found && sentry.sweep.due.is_none() {
-            sentry.sweep.due = Some(now + SEGMENT_TIME);
+            sentry.sweep.due = Some(now.after(SEGMENT_TIME));
         }
         if sentry.sweep.due.is_some_and(|due| due <= now) {
             self.sweep(now)?;
@@ -185,7 +187,7 @@ impl<S: Default> Net<S> {
     }
 
     /// A step of the sweep.
-    fn sweep(&mut self, now: Instant) -> Result<()> {
+    fn sweep(&mut self, now: Mark) -> Result<()> {
         let Some(mut cursor) = self.sentry.as_ref().map(|sentry| sentry.sweep.cursor) else { return Ok(()) };
         let (mut found, mut looks, mut over) = (false, 0, false);
         for _ in 0..ROWS_PER_STEP {
@@ -206,9 +208,9 @@ impl<S: Default> Net<S> {
             sweep.found |= found;
             sweep.cursor = cursor;
             sweep.due = match over {
-                false => Some(now + STEP),
+                false => Some(now.after(STEP)),
                 // A row is not looked at again before the pause is over.
-                true => std::mem::take(&mut sweep.found).then_some(now + SEGMENT_TIME),
+                true => std::mem::take(&mut sweep.found).then_some(now.after(SEGMENT_TIME)),
             };
         }
         Ok(())
@@ -216,7 +218,7 @@ impl<S: Default> Net<S> {
 
     /// Has some receive to whom nothing was announced, all in their turn. Those that wait in a poll, as something
     /// was announced that never came, wait behind the filter again.
-    fn try_some(&mut self, now: Instant) -> Result<()> {
+    fn try_some(&mut self, now: Mark) -> Result<()> {
         let Some(Sentry { trial: Trial { mut cursor, within, .. }, .. }) = self.sentry else { return Ok(()) };
         let rows: u32 = self.lanes[..self.used].iter().map(|lane| lane.table.used()).sum();
         let step = within.mul_f64(LOOKS_PER_STEP as f64 / f64::from(rows.max(1))).clamp(SHORTEST_TRIAL, LONGEST_TRIAL);
@@ -230,7 +232,7 @@ impl<S: Default> Net<S> {
             }
         }
         if let Some(Sentry { trial, .. }) = &mut self.sentry {
-            (trial.cursor, trial.due) = (cursor, now + step);
+            (trial.cursor, trial.due) = (cursor, now.after(step));
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 //! their ends at any moment bear it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use c1m::sys::Resource;
 use serde_json::Value;
@@ -192,21 +192,35 @@ fn who_is_silent_stays_unless_the_server_closes_him() {
     run.held([1_000, 900]);
     assert_eq!([run.of_storm("closed"), run.of_storm("closed_by_server")], [100, 0], "{}", run.json);
 
-    // A server that closes whoever says nothing for a while.
-    let peer = Peer::start(|stream| {
-        let mut stream = stream.try_clone().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    // A server that closes whoever has said nothing after the token of the first audit, once a survivor has sent
+    // several messages: by then the storm has begun, and lasts until all victims are closed.
+    let heard: Arc<Mutex<Vec<(TcpStream, usize)>>> = Arc::default();
+    let peers = heard.clone();
+    let peer = Peer::start(move |stream| {
+        let nth = {
+            let mut peers = peers.lock().unwrap();
+            peers.push((stream.try_clone().unwrap(), 0));
+            peers.len() - 1
+        };
+        let (mut stream, peers) = (stream.try_clone().unwrap(), peers.clone());
         thread::spawn(move || {
             let mut buffer = [0; 1_024];
             while let Ok(len @ 1..) = stream.read(&mut buffer) {
                 if stream.write_all(&buffer[..len]).is_err() {
                     return;
                 }
+                peers.lock().unwrap()[nth].1 += 1;
             }
         });
         false
     });
-    let run = Storm::start(&peer.at(), "silent --connections 60 --share 20 --for 6s").finish();
+    let mut silent = Storm::start(&peer.at(), "silent --connections 60 --share 20 --for 10s");
+    silent.rages();
+    eventually("the survivors have talked", || heard.lock().unwrap().iter().filter(|(_, n)| *n > 2).count() == 40);
+    for (stream, _) in heard.lock().unwrap().iter().filter(|(_, messages)| *messages <= 2) {
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+    let run = silent.finish();
     run.held([60, 40]);
     assert_eq!([run.of_storm("closed"), run.of_storm("closed_by_server")], [20, 20], "{}", run.json);
     assert!(run.finished.out.contains("closed by the storm 20, 20 of them by the server"), "{}", run.finished.out);

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::network;
 
 /// How long anything may take before a test fails; generous, because machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_c1m");

@@ -244,11 +244,57 @@ fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
         let second = run(80);
         second.failed("EADDRNOTAVAIL", 40, "TIME_WAIT counts too");
         run_names(&second, &["TIME_WAIT"]);
+        blames(&second.json, "an earlier run");
         set("net/ipv4/tcp_tw_reuse", "1");
         // The kernel reuses a port only when its last packet is a second old.
         eventually("the ports come back", || {
             client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
         });
+    });
+}
+
+/// Checks that the wall of TIME_WAIT says who closed the connections.
+fn blames(document: &Value, whose: &str) {
+    let means = document["walls"][0]["means"].as_str().unwrap();
+    assert!(means.starts_with(&format!("{whose} closed with FIN")), "{means}");
+}
+
+/// Another client holds ports that a run lacks. The run closes those that stood with FIN: their ports are in
+/// TIME_WAIT when it has ended, and were in use when the others failed.
+#[test(Network)]
+fn ports_that_the_run_leaves_in_time_wait_at_its_end_are_not_blamed() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40099");
+        set("net/ipv4/tcp_tw_reuse", "0");
+        let server = Server::start(1, "");
+        let mut first = Client::start(&format!("{} --connections 60 --hold 10m --close rst", server.at()));
+        first.running.until("all are held", |out| out.contains("audit 1: 60 live"));
+        let run = client(&format!("{} --connections 80 --close fin", server.at()));
+        run.failed("EADDRNOTAVAIL", 40, "no source port is free");
+        run_names(&run, &["source ports"]);
+        first.running.signal(libc::SIGINT);
+        first.finish();
+    });
+}
+
+/// A storm closes with FIN, and dials as many anew: the ports that it lacks are its own.
+#[test(Network)]
+fn ports_that_a_run_itself_left_in_time_wait_are_named_as_its_own() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40099");
+        set("net/ipv4/tcp_tw_reuse", "0");
+        let server = Server::start(1, "");
+        let dir = tempfile::tempdir().unwrap();
+        let json = dir.path().join("json");
+        let short = "--calm 100ms --after 100ms --interval 100ms";
+        let arguments =
+            format!("storm reconnect --fin --target-ip 127.0.0.1 {} --connections 80 --share 60 {short}", server.at());
+        let finished = run_as(c1m(), &format!("{arguments} --json {}", json.display()));
+        let document: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        assert_eq!(finished.code(), 1, "{}", finished.out);
+        assert_eq!(document["errors"]["EADDRNOTAVAIL"], 40, "{}", document["errors"]);
+        names(&document, &["TIME_WAIT"]);
+        blames(&document, "this run itself");
     });
 }
 

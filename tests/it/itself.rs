@@ -1,0 +1,92 @@
+//! Connections whose two ends are one socket: TCP makes them where nobody listens and the kernel takes the target
+//! port as the source port. They prove nothing.
+
+use serde_json::Value;
+
+use crate::doctor::set;
+use crate::support::*;
+
+/// Every target port is a source port too, and nobody listens.
+const PORTS: &str = "--port 40000 --ports 20";
+
+/// A network in which the kernel chooses source ports among the target ports alone.
+fn in_crowded_network(body: impl FnOnce() + Send) {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40019");
+        body();
+    });
+}
+
+/// Runs a client again and again, as the source ports are nobody's to foresee: no connection of any run may stand.
+fn connected_to_itself(arguments: &str) {
+    for _ in 0..8 {
+        let run = client(&format!("{PORTS} --connections 200 {arguments}"));
+        assert_eq!((run.number("live"), run.number("failed")), (0, 200), "{arguments}: {}", run.json["errors"]);
+        assert_eq!(run.json["ramped"], 0, "{arguments}: {}", run.json["errors"]);
+        assert_eq!(number(&run.json["connect_latency_us"], "count"), 0, "{arguments}: {}", run.json["errors"]);
+        let itself = run.cause("connected_to_itself");
+        let line = run.finished.out.lines().find(|line| line.contains("connected_to_itself: "));
+        assert_eq!(line.is_some_and(|line| line.contains("nothing listens")), itself > 0, "{}", run.finished.out);
+    }
+}
+
+#[test(Network)]
+fn a_connection_to_itself_is_a_failure_of_its_own_kind() {
+    in_crowded_network(|| {
+        for audit in ["echo", "state", "off"] {
+            connected_to_itself(&format!("--audit {audit}"));
+        }
+    });
+}
+
+/// The same with several targets, one of which is a name for this host, and with source addresses.
+#[test(Network)]
+fn every_address_of_this_host_can_be_connected_to_itself() {
+    in_crowded_network(|| {
+        for addresses in [
+            "--target-ip 127.0.0.1,127.0.0.2",
+            "--target-ip 0.0.0.0",
+            "--target-ip ::1",
+            "--target-ip 127.0.0.3 --source-ip 127.0.0.3",
+        ] {
+            connected_to_itself(addresses);
+        }
+    });
+}
+
+/// The kernel is left no choice: the only source port is the target port.
+#[test(Network)]
+fn the_only_source_port_is_the_target_port() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "40000 40000");
+        let run = client("--port 40000 --ports 1 --connections 1 --audit off");
+        assert_eq!((run.number("live"), run.number("failed"), &run.json["ramped"]), (0, 1, &0.into()), "{}", run.json);
+    });
+}
+
+/// A storm dials too: while the server is there its ports are nobody's source ports, and when it is gone no dial
+/// counts as a connection that stands anew.
+#[test(Network)]
+fn a_dial_in_a_storm_that_is_connected_to_itself_does_not_stand() {
+    in_crowded_network(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let result = dir.path().join("json");
+        let mut command = c1m();
+        command.args(server_arguments(40_000, 1, "--quiet").split_whitespace());
+        let mut server = Running::start(command);
+        server.until("the server is ready", |out| out.contains("ready"));
+        let mut command = c1m();
+        let arguments = "storm churn --target-ip 127.0.0.1 --port 40000 --connections 3 --concurrency 3 --for 1h";
+        command.args(arguments.split_whitespace()).arg("--json").arg(&result);
+        let mut storm = Running::start(command);
+        storm.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
+        drop(server);
+        // It tries no more when so many dials in a row have failed.
+        let finished = storm.wait();
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(&result).unwrap()).unwrap();
+        assert_eq!(finished.code(), 1, "{json}");
+        assert_eq!(number(&json, "live"), 0, "{json}");
+        let failed: u64 = json["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+        assert_eq!(number(&json, "failed"), failed, "{json}");
+    });
+}
