@@ -320,4 +320,24 @@ mod tests {
         }
         assert!(plan(&format!("{words} --reference")).is_err());
     }
+
+    /// What a thread starts after it, as QEMU is started, is a batch job with the nice value of before.
+    #[test]
+    fn guests_inherit_long_turns() {
+        let stat = || {
+            let said = std::process::Command::new("cat").arg("/proc/self/stat").output().unwrap().stdout;
+            let said = String::from_utf8(said).unwrap();
+            // Behind the name in brackets, from the third field on: the 19th is the nice value, the 41st the policy.
+            let fields: Vec<String> = said.rsplit(')').next().unwrap().split_whitespace().map(str::to_owned).collect();
+            (fields[19 - 3].clone(), fields[41 - 3].clone())
+        };
+        let (before, after) = std::thread::spawn(move || {
+            let before = stat();
+            c1m::sys::take_long_turns(TURN).unwrap();
+            (before, stat())
+        })
+        .join()
+        .unwrap();
+        assert_eq!(after, (before.0, "3".to_owned()), "nice value, and SCHED_BATCH");
+    }
 }
