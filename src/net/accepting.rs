@@ -58,7 +58,7 @@ impl<S: Default> Net<S> {
     pub(crate) fn next_at_door(&mut self, now: Instant) -> Option<(ConnId, Room)> {
         let &(conn, until) = self.door.front()?;
         let room = self.room();
-        if room == Room::Full && now < until && (self.door.len() <= self.door_places || self.has_resets()) {
+        if room == Room::Full && now < until && (self.door.len() <= self.door_places || self.has_ends()) {
             return None;
         }
         self.door.pop_front();
