@@ -6,6 +6,8 @@ mod filter;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +73,23 @@ impl Resource {
 pub fn sleep_precisely() {
     // SAFETY: the kernel takes a number. It cannot refuse one of the calling thread.
     let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+}
+
+/// Has the kernel kill what the command starts when the thread that starts it ends, however that is.
+pub fn dying_with_parent(command: &mut Command) -> &mut Command {
+    let ask = || {
+        // SAFETY: the kernel takes two numbers and no pointer.
+        let done = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// Asks a process to end in order, by SIGINT. Tells whether there is such a process.
+pub fn interrupt(pid: u32) -> bool {
+    // SAFETY: the kernel takes two numbers and no pointer.
+    libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, libc::SIGINT) } == 0)
 }
 
 /// An eventfd that wakes a shard: rung by the kernel when a ring has work, or by any thread.
