@@ -155,6 +155,11 @@ impl<S: Default> Net<S> {
         Ok(net)
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+
     /// The counters of this shard.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -279,7 +284,7 @@ impl<S: Default> Net<S> {
 
     /// Whether connections are known to end whose places are still taken.
     fn has_ends(&self) -> bool {
-        self.has_fins() || self.sentry.as_ref().is_some_and(Sentry::has_ends)
+        !self.fins.waiting.is_empty() || self.sentry.as_ref().is_some_and(Sentry::has_ends)
     }
 
     /// The poll on the filter's bell has ended.

@@ -203,9 +203,9 @@ impl Victims {
         let _ = self.child.kill();
     }
 
-    /// It has ended. That is an error unless we killed it or it told what it came to.
+    /// It has ended. That is an error unless we killed it, or asked it to close, or it told what it came to.
     pub(super) fn ended(&mut self, phase: Phase) -> Result<()> {
-        let told = self.killed || self.shared.lock().document.is_some();
+        let told = self.killed || phase == Phase::Close || self.shared.lock().document.is_some();
         if told { Ok(()) } else { Err(self.died(phase)) }
     }
 

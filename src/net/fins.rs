@@ -30,7 +30,7 @@ pub(super) struct Fins {
     /// Descriptors that may be closed at once.
     closed: Budget,
     /// Their polls told of a FIN that is to be heard later.
-    waiting: VecDeque<ConnId>,
+    pub(super) waiting: VecDeque<ConnId>,
 }
 
 impl Fins {
@@ -51,13 +51,14 @@ impl<S: Default> Net<S> {
 
     /// Whether newcomers wait for a place that a FIN may free, or would have to.
     fn is_place_wanted(&self) -> bool {
-        let full = || self.counters.live.get() >= self.capacity || self.admission.as_ref().is_some_and(Admission::is_full);
+        let full =
+            || self.counters.live.get() >= self.capacity || self.admission.as_ref().is_some_and(Admission::is_full);
         self.is_pressed() || !self.door.is_empty() || full()
     }
 
     /// Whether FINs wait to be heard.
-    pub(super) fn has_fins(&self) -> bool {
-        !self.fins.waiting.is_empty() || self.sentry.as_ref().is_some_and(Sentry::has_fins)
+    pub(super) fn has_fins(&mut self) -> bool {
+        !self.fins.waiting.is_empty() || self.sentry.as_mut().is_some_and(Sentry::has_fins)
     }
 
     /// The poll fired, and tells of a FIN: receive what is there, unless that is to wait.

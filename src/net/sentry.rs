@@ -109,7 +109,7 @@ impl Sentry {
     }
 
     /// Whether FINs are among them that wait.
-    pub(super) fn has_fins(&self) -> bool {
+    pub(super) fn has_fins(&mut self) -> bool {
         self.filter.has_fins()
     }
 

@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn lines_are_told_apart() {
         let progress = r#"{"event":"progress","phase":"ramp","round":null,"ended":true,"seconds":0.1,"live":5,"failed":1,"dropped":0,"redialed":0,"to_go":0,"audited":0,"echoes":5,"closed":0}"#;
-        assert!(matches!(ClientEvent::read(progress), ClientEvent::Progress(ClientProgress { live: 5, ended: true, .. })));
+        assert!(matches!(
+            ClientEvent::read(progress),
+            ClientEvent::Progress(ClientProgress { live: 5, ended: true, .. })
+        ));
         let audit = r#"{"event":"audit","round":1,"live":5,"lost":1,"wrong":2}"#;
         assert!(matches!(ClientEvent::read(audit), ClientEvent::Audit { live: 5, lost: 1, wrong: 2 }));
         for other in ["", "{}", "5", r#"{"event":"planned"}"#, r#"{"event":"report"}"#] {

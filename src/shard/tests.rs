@@ -2,6 +2,8 @@
 //!
 //! `PROPTEST_CASES=160000 cargo test --release --lib shard::tests` takes ten million steps.
 
+mod fins;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -173,17 +173,25 @@ impl Filter {
     }
 
     /// Whether calls for FINs wait to be heard, beyond those that nobody has looked at yet.
-    pub fn has_fins(&self) -> bool {
+    pub fn has_fins(&mut self) -> bool {
+        let fins = &self.taken[Call::Fin as usize];
+        // Every call has all boards looked at again, and mostly it was none for a FIN. What the program adds after
+        // this look makes another.
+        if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Call::Fin) {
+            self.taken[Call::Fin as usize].again = false;
+        }
         self.taken[Call::Fin as usize].any()
     }
 
     /// Whether there are calls of connections that end, by a RST or a FIN.
     pub fn has_ends(&self) -> bool {
-        let called = |at| self.map.word(at).load(Ordering::Relaxed) != 0;
-        [Call::Reset, Call::Fin].iter().any(|call| {
-            let first = self.layout.first(*call);
-            self.taken[*call as usize].any() || (first..first + self.layout.summary).any(called)
-        })
+        [Call::Reset, Call::Fin].iter().any(|call| self.taken[*call as usize].any() || self.has_announced(*call))
+    }
+
+    /// Whether any bit is set on the board of a kind.
+    fn has_announced(&self, call: Call) -> bool {
+        let first = self.layout.first(call);
+        (first..first + self.layout.summary).any(|at| self.map.word(at).load(Ordering::SeqCst) != 0)
     }
 
     /// The place of the next call of a kind. Whatever comes for it from now on is another.

@@ -250,12 +250,11 @@ impl Tenant {
             Event::Received(more, wish, answer) => self.received(life, more, wish, answer),
             Event::Empty => self.empty(life),
             Event::PeerEnded => self.peer_ended(life),
-            Event::SendDone => self.data_over(life, false),
             Event::SendShort if self.stands => {
                 self.data = Data::ParkedSend;
                 false
             }
-            Event::SendShort => self.data_over(life, false),
+            Event::SendDone | Event::SendShort => self.data_over(life, false),
             Event::DataFailed => self.data_over(life, true),
             Event::Closed => {
                 self.closing = false;

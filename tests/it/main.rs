@@ -7,6 +7,7 @@ mod doctor;
 mod firewall;
 mod hosts;
 mod idle;
+mod killed;
 mod limits;
 mod lossy;
 mod memory;

@@ -113,7 +113,13 @@ impl ConnectionArguments {
 
     /// The words of a steered client that goes the same ways with other connections, so many of them, and tells
     /// events.
-    pub fn steered_words(&self, connections: u64, concurrency: u32, rate: Option<f64>, close: CloseName) -> Vec<String> {
+    pub fn steered_words(
+        &self,
+        connections: u64,
+        concurrency: u32,
+        rate: Option<f64>,
+        close: CloseName,
+    ) -> Vec<String> {
         let listed = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let time = |time: Duration| humantime::format_duration(time).to_string();
         let close = if close == CloseName::Fin { "fin" } else { "rst" };

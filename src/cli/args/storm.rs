@@ -122,7 +122,11 @@ impl StormArguments {
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
         let words = self.connection.steered_words(victims, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
-            Error::host(format!("this program's file: {e}"), "it is needed for the victims' process", "see /proc/self/exe")
+            Error::host(
+                format!("this program's file: {e}"),
+                "it is needed for the victims' process",
+                "see /proc/self/exe",
+            )
         })?;
         options.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
         options.concurrency = options.concurrency.saturating_sub(theirs).max(u32::from(options.concurrency > 0));
