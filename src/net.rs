@@ -14,6 +14,7 @@
 
 mod accepting;
 mod closing;
+mod fins;
 mod hangups;
 mod idle;
 mod linger;
@@ -44,6 +45,7 @@ pub use crate::life::How;
 use accepting::Listener;
 pub(crate) use accepting::Room;
 pub use closing::Closing;
+use fins::Fins;
 use hangups::HungUp;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
@@ -93,6 +95,7 @@ pub struct Net<S> {
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
     hung: HungUp,
+    fins: Fins,
     /// Watches over connections without polls; `None` where they wait in polls.
     sentry: Option<Sentry>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
@@ -137,6 +140,7 @@ impl<S: Default> Net<S> {
             pending: HashMap::new(),
             waiting: VecDeque::new(),
             hung: HungUp::default(),
+            fins: Fins::new(Instant::now()),
             sentry: None,
             rearming: VecDeque::new(),
             clock: Clock::begin(Instant::now()),
@@ -150,6 +154,11 @@ impl<S: Default> Net<S> {
         }
         net.sentry = plan.watched.map(|watched| Sentry::new(watched, &plan.rings, net.clock.now()));
         Ok(net)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
     }
 
     /// The counters of this shard.
@@ -290,9 +299,9 @@ impl<S: Default> Net<S> {
         self.sentry.as_ref().is_some_and(Sentry::has_calls)
     }
 
-    /// Whether it calls for resets.
-    fn has_resets(&self) -> bool {
-        self.sentry.as_ref().is_some_and(Sentry::has_resets)
+    /// Whether connections are known to end whose places are still taken.
+    fn has_ends(&self) -> bool {
+        !self.fins.waiting.is_empty() || self.sentry.as_ref().is_some_and(Sentry::has_ends)
     }
 
     /// The poll on the filter's bell has ended.
@@ -451,7 +460,13 @@ impl<S: Default> Net<S> {
 
     /// Tells a tenant what happened, and does what comes next for it.
     fn learn(&mut self, conn: ConnId, what: impl FnOnce(&mut Life) -> Next) -> Result<()> {
-        match self.row(conn).map_or(Next::Rest, |row| what(&mut row.life)) {
+        let next = self.row(conn).map_or(Next::Rest, |row| what(&mut row.life));
+        self.follow(conn, next)
+    }
+
+    /// Does for a tenant what comes next.
+    fn follow(&mut self, conn: ConnId, next: Next) -> Result<()> {
+        match next {
             Next::Rest => Ok(()),
             Next::Receive => self.receive(conn),
             Next::Wait => {

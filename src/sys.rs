@@ -6,6 +6,8 @@ mod filter;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +111,23 @@ pub fn take_long_turns(turn: Duration) -> io::Result<()> {
     // SAFETY: the kernel reads `size` bytes of `how`, which outlives the call.
     let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const how, 0) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel kill what the command starts when the thread that starts it ends, however that is.
+pub fn dying_with_parent(command: &mut Command) -> &mut Command {
+    let ask = || {
+        // SAFETY: the kernel takes two numbers and no pointer.
+        let done = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// Asks a process to end in order, by SIGINT. Tells whether there is such a process.
+pub fn interrupt(pid: u32) -> bool {
+    // SAFETY: the kernel takes two numbers and no pointer.
+    libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, libc::SIGINT) } == 0)
 }
 
 /// An eventfd that wakes a shard: rung by the kernel when a ring has work, or by any thread.

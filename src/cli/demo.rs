@@ -124,6 +124,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
         server_pid: None,
+        victims: None,
     })
 }
 
