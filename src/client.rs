@@ -4,6 +4,7 @@
 mod course;
 mod driver;
 pub(crate) mod message;
+mod ports;
 mod sampler;
 mod window;
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::causes::Causes;
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, NetCounters, Raised, raise_limits};
+use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::net::{Gate, How, NetPlan};
@@ -26,6 +27,7 @@ use crate::shard::{self, Remote, Running};
 use crate::stats::{Progress, ProgressSnapshot};
 
 use driver::Opening;
+use ports::{Ports, Way};
 use sampler::{INTERVAL, Sampler};
 
 pub use course::{Audit, Course, Phase, Scenario, Storm};
@@ -117,8 +119,8 @@ pub struct Planned {
     pub raised: Raised,
     /// Connects in flight in all, as far as the descriptor limit allows.
     pub concurrency: u32,
-    /// Source ports per (source, target, port).
-    pub ephemeral: u64,
+    /// Source ports of each (source, target, port).
+    pub source_ports: SourcePorts,
 }
 
 /// How often the observer sees progress.
@@ -212,8 +214,8 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     check(options)?;
     let cores = host.choose_cores(&options.cores)?;
     let raised = raise_limits()?;
-    let ephemeral = host.ephemeral_ports();
-    options.routes.fit(options.connections, ephemeral)?;
+    let source_ports = host.source_ports().unwrap_or(SourcePorts::DEFAULT);
+    options.routes.fit(options.connections, source_ports.count())?;
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
     let needs = |connections: u64| plan::client_needs(connections, shards, options.concurrency, nofile);
@@ -224,7 +226,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     }
     let room = nofile - need.descriptors() + shards;
     let concurrency = u64::from(options.concurrency).min(room) as u32;
-    Ok(Planned { cores, raised, concurrency, ephemeral })
+    Ok(Planned { cores, raised, concurrency, source_ports })
 }
 
 /// What a shard measured so far, and the shard's number.
@@ -286,6 +288,7 @@ impl Fleet {
     fn start(&mut self, options: &Options, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
         let options = Arc::new(options.clone());
         let shards = planned.cores.len() as u64;
+        let ports = Arc::new(Ports::new(&planned.source_ports, &options.routes, options.connections, Way::here()));
         for (index, core) in planned.cores.iter().enumerate() {
             let numbers = share(options.connections, shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -297,6 +300,7 @@ impl Fleet {
                 numbers,
                 concurrency: (window.end - window.start).max(1) as usize,
                 options: options.clone(),
+                ports: ports.clone(),
                 progress: progress.clone(),
                 notices: sender.clone(),
                 measured: self.measured.0.clone(),

@@ -4,13 +4,15 @@ mod measures;
 mod opening;
 mod storm;
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::message::{Heard, Kind, compose, hear};
+use super::ports::{Way, lacks_address};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
 use crate::causes::{Cause, Causes};
@@ -44,8 +46,23 @@ pub struct ConnState {
     index: u32,
     /// Its probe in the window; 0 when nothing is in flight.
     key: u32,
+    /// Its source port.
+    port: u16,
     /// It was proved live.
     proved: bool,
+}
+
+const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes 24 bytes, its row's own 12 with it");
+
+/// A connection that is to be dialed, perhaps not for the first time.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// Its number within the shard.
+    index: u32,
+    /// When it should have started.
+    intended: Instant,
+    /// When its first attempt started.
+    started: Instant,
 }
 
 /// The client's driver.
@@ -78,6 +95,8 @@ pub struct Dialing {
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     storm: Option<Storming>,
+    /// Those whose source port somebody else had.
+    again: VecDeque<Attempt>,
     window: Window,
     scratch: Vec<u8>,
     before_close: Option<ProgressSnapshot>,
@@ -139,6 +158,9 @@ impl Driver for Dialing {
     fn ended(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> Result<()> {
         let given_up =
             self.probe_of(net, conn).is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
+        if self.phase != Phase::Close && self.port_is_free_again(net, conn, why) {
+            return Ok(());
+        }
         let cause = match why {
             Why::NeverOpened(_) if given_up => Cause::ConnectTimeout,
             Why::NeverOpened(errno) | Why::Broken(errno) => Cause::Errno(errno),
@@ -262,11 +284,17 @@ impl Dialing {
 
     fn ramp(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         for _ in 0..DIALS_PER_PASS {
-            if self.next == self.is.numbers.end || self.hopeless() {
-                return Ok(self.settle());
-            }
             if self.window.len() >= self.is.concurrency {
                 return Ok(Turn::Idle);
+            }
+            if let Some(attempt) = self.again.pop_front() {
+                if !self.dial_again(net, attempt)? {
+                    return Ok(Turn::Idle);
+                }
+                continue;
+            }
+            if self.next == self.is.numbers.end || self.hopeless() {
+                return Ok(self.settle());
             }
             let nth = self.next - self.is.numbers.start;
             let intended = self.pace.intended(nth);
@@ -342,7 +370,7 @@ impl Dialing {
 
     /// Sends nothing more, and waits for the answers to what was sent.
     fn settle(&self) -> Turn {
-        if self.window.len() == 0 { Turn::Done } else { Turn::Idle }
+        if self.window.len() == 0 && self.again.is_empty() { Turn::Done } else { Turn::Idle }
     }
 
     fn close(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
@@ -373,28 +401,83 @@ impl Dialing {
 
     /// Dials a connection. `false` if there is no slot for it yet.
     fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
-        let (source, to) = self.is.options.routes.of(self.is.number(index));
+        let number = self.is.number(index);
         let started = Instant::now();
+        let port = self.is.ports.first(number, self.is.options.routes.of(number).1);
+        let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
+        self.is.progress.tried.add(u64::from(dialed));
+        if let Some(port) = port.filter(|_| !dialed) {
+            self.is.ports.not_tried(number, port);
+        }
+        Ok(dialed)
+    }
+
+    /// Dials a connection from another source port. `false` if there is no slot for it yet.
+    fn dial_again(&mut self, net: &mut Connections, attempt: Attempt) -> Result<bool> {
+        let number = self.is.number(attempt.index);
+        let port = self.is.ports.another(number, self.is.options.routes.of(number).1, Instant::now());
+        let dialed = self.dial_from(net, attempt, port)?;
+        if let Some(port) = port.filter(|_| !dialed) {
+            self.is.ports.give_back(number, port);
+            self.again.push_front(attempt);
+        }
+        Ok(dialed)
+    }
+
+    /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
+    /// for it yet.
+    fn dial_from(&mut self, net: &mut Connections, attempt: Attempt, port: Option<u16>) -> Result<bool> {
+        let Attempt { index, intended, started } = attempt;
+        let number = self.is.number(index);
+        let (source, to) = self.is.options.routes.of(number);
+        let Some(port) = port else { return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)) };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
-        let socket = match plain_socket(source, to, self.is.options.payload, receive_buffer) {
+        let from = (source, port, self.is.ports.way);
+        let socket = match plain_socket(from, to, self.is.options.payload, receive_buffer) {
             Ok(socket) => socket,
-            Err(error) => {
-                self.is.progress.tried.add(1);
-                self.is.progress.failed.add(1);
-                self.never_stood(index);
-                *self.causes.entry(Cause::Errno(Errno::of(&error))).or_default() += 1;
+            Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
+                self.pass_over(attempt, port);
                 return Ok(true);
             }
+            Err(error) => return Ok(self.not_dialed(index, Errno::of(&error))),
         };
         let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
-        self.is.progress.tried.add(1);
         let awaited = Awaited::Connect { socket, given_up: false };
-        let intended = intended.unwrap_or(started);
         let key = self.window.add(Probe { conn, awaited, intended, started, got: 0, round: 0 });
         if let Some(state) = net.state(conn) {
-            *state = ConnState { index, key, proved: false };
+            *state = ConnState { index, key, port, proved: false };
         }
         Ok(true)
+    }
+
+    /// Counts a connection that could not be dialed at all.
+    fn not_dialed(&mut self, index: u32, errno: Errno) -> bool {
+        self.is.progress.failed.add(1);
+        self.never_stood(index);
+        *self.causes.entry(Cause::Errno(errno)).or_default() += 1;
+        true
+    }
+
+    /// Somebody else has the source port that a connection was to have: it is dialed from another.
+    fn pass_over(&mut self, attempt: Attempt, port: u16) {
+        self.is.progress.passed_over.add(1);
+        self.is.ports.rest(self.is.number(attempt.index), port, Instant::now());
+        self.again.push_back(attempt);
+    }
+
+    /// A connection is over, and its source port may serve another. Tells whether it was one that never opened,
+    /// as somebody else has the port, and is dialed again.
+    fn port_is_free_again(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> bool {
+        let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
+        let number = self.is.number(index);
+        let (source, to) = self.is.options.routes.of(number);
+        if !matches!(why, Why::NeverOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
+            self.is.ports.give_back(number, port);
+            return false;
+        }
+        let Some(Probe { intended, started, .. }) = self.window.remove(key) else { return false };
+        self.pass_over(Attempt { index, intended, started }, port);
+        true
     }
 
     fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
@@ -523,9 +606,14 @@ impl Dialing {
     }
 }
 
-/// A socket for one dial, bound to its source address if it has one.
+/// Whether the kernel says so of a source port that somebody else has.
+fn is_taken(errno: Errno) -> bool {
+    matches!(errno, Errno::EADDRNOTAVAIL | Errno::EADDRINUSE)
+}
+
+/// A socket for one dial, with its source port, and bound to its source address if it has one.
 fn plain_socket(
-    source: Option<IpAddr>,
+    (source, port, way): (Option<IpAddr>, u16, Way),
     to: SocketAddr,
     payload: usize,
     receive_buffer: Option<usize>,
@@ -537,9 +625,19 @@ fn plain_socket(
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
-    if let Some(source) = source {
-        sys::bind_without_port(&socket)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+    match (way, source) {
+        (Way::Range, None) => sys::set_source_ports(&socket, port)?,
+        (Way::Range, Some(source)) => {
+            sys::set_source_ports(&socket, port)?;
+            sys::bind_without_port(&socket)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        (Way::Bind, source) => {
+            // Else a port could be bound only once, whatever the targets.
+            socket.set_reuse_address(true)?;
+            let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            socket.bind(&SocketAddr::new(source.unwrap_or(any), port).into())?;
+        }
     }
     Ok(socket)
 }

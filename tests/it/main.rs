@@ -15,6 +15,7 @@ mod options;
 mod pages;
 mod parking;
 mod report;
+mod source_ports;
 mod steer;
 mod storm;
 mod support;
