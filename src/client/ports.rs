@@ -23,6 +23,9 @@ use crate::sys;
 /// where it does that at all (`tcp_twsk_unique`).
 const REST: Duration = Duration::from_secs(1);
 
+/// A port that was given back is free when the kernel has closed its socket, for which this is long.
+const CLOSING: Duration = Duration::from_millis(10);
+
 /// Routes are spread over so many locks.
 const LOCKS: usize = 64;
 
@@ -61,13 +64,24 @@ pub struct Ports {
     spares: Vec<Mutex<HashMap<u64, Spares>>>,
 }
 
+/// What a route has for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// This port.
+    Port(u16),
+    /// One in a moment: its socket is being closed.
+    Soon,
+    /// None.
+    Exhausted,
+}
+
 /// The spares of a route.
 #[derive(Debug)]
 struct Spares {
     /// The first position that nobody had yet.
     next: usize,
-    /// Given back, the longest unused first.
-    free: VecDeque<u16>,
+    /// Given back at that time, the longest unused first.
+    free: VecDeque<(u16, Instant)>,
     /// Somebody else had them at that time.
     resting: VecDeque<(u16, Instant)>,
 }
@@ -95,10 +109,12 @@ impl Ports {
         Ports { list, routes: routes.tuples(), connections, local, way, spares }
     }
 
-    /// The port that a connection tries first; `None` if its route has none.
-    pub fn first(&self, number: u64, to: SocketAddr) -> Option<u16> {
-        let own = self.own(number).filter(|port| self.may_reach(*port, to));
-        own.or_else(|| self.another(number, to, Instant::now()))
+    /// The port that a connection tries first.
+    pub fn first(&self, number: u64, to: SocketAddr, now: Instant) -> Choice {
+        match self.own(number).filter(|port| self.may_reach(*port, to)) {
+            Some(own) => Choice::Port(own),
+            None => self.another(number, to, now),
+        }
     }
 
     /// The port at the position of a connection's own.
@@ -107,32 +123,33 @@ impl Ports {
     }
 
     /// A connection was not dialed after all from the port that it was to try first.
-    pub fn not_tried(&self, number: u64, port: u16) {
+    pub fn not_tried(&self, number: u64, port: u16, now: Instant) {
         if self.own(number) != Some(port) {
-            self.give_back(number, port);
+            self.give_back(number, port, now);
         }
     }
 
     /// Another port for a connection: one that nobody had yet, else the longest unused, else one that has rested.
-    pub fn another(&self, number: u64, to: SocketAddr, now: Instant) -> Option<u16> {
+    pub fn another(&self, number: u64, to: SocketAddr, now: Instant) -> Choice {
         self.of_route(number, |spares| {
             while let Some(port) = self.list.get(spares.next) {
                 spares.next += 1;
                 if self.may_reach(*port, to) {
-                    return Some(*port);
+                    return Choice::Port(*port);
                 }
             }
-            let rested = |(_, since): &(u16, Instant)| now.duration_since(*since) >= REST;
-            spares.free.pop_front().or_else(|| {
-                let rested = spares.resting.front().is_some_and(rested);
-                rested.then(|| spares.resting.pop_front()).flatten().map(|(port, _)| port)
-            })
+            let after = |queue: &mut VecDeque<(u16, Instant)>, time| {
+                let over = queue.front().is_some_and(|(_, since)| now.duration_since(*since) >= time);
+                over.then(|| queue.pop_front()).flatten().map(|(port, _)| Choice::Port(port))
+            };
+            let found = after(&mut spares.free, CLOSING).or_else(|| after(&mut spares.resting, REST));
+            found.unwrap_or(if spares.free.is_empty() { Choice::Exhausted } else { Choice::Soon })
         })
     }
 
     /// A connection is over, and its port may serve another.
-    pub fn give_back(&self, number: u64, port: u16) {
-        self.of_route(number, |spares| spares.free.push_back(port));
+    pub fn give_back(&self, number: u64, port: u16, now: Instant) {
+        self.of_route(number, |spares| spares.free.push_back((port, now)));
     }
 
     /// Somebody else has the port of a connection.
@@ -206,20 +223,22 @@ mod tests {
             let others: HashSet<_> = others.into_iter().map(|(route, port)| (route % routes.tuples(), 40_000 + port as u16)).collect();
             let (mut used, mut standing, mut redialed) = (HashSet::new(), Vec::new(), connections);
             let now = Instant::now();
+            let later = now + CLOSING;
             let open = |number: u64, used: &mut HashSet<(u64, u16)>| {
                 let (_, to) = routes.of(number);
                 let route = number % routes.tuples();
-                let mut port = ports.first(number, to);
-                while let Some(taken) = port {
+                let mut port = ports.first(number, to, later);
+                while let Choice::Port(taken) = port {
                     assert!(host.ports().any(|port| port == taken), "{taken} is none of the host's");
                     assert_ne!(taken, to.port());
                     if !others.contains(&(route, taken)) {
                         assert!(used.insert((route, taken)), "{taken} twice");
                         return Some((number, taken));
                     }
-                    ports.rest(number, taken, now);
-                    port = ports.another(number, to, now);
+                    ports.rest(number, taken, later);
+                    port = ports.another(number, to, later);
                 }
+                assert_eq!(port, Choice::Exhausted);
                 None
             };
             for number in 0..connections {
@@ -235,7 +254,7 @@ mod tests {
                 if close && !standing.is_empty() {
                     let (number, port) = standing.swap_remove(pick % standing.len());
                     used.remove(&(number % routes.tuples(), port));
-                    ports.give_back(number, port);
+                    ports.give_back(number, port, now);
                 } else {
                     redialed += pick as u64 % routes.tuples() + 1;
                     let route = redialed % routes.tuples();
@@ -254,14 +273,17 @@ mod tests {
         let to = routes.of(0).1;
         let ports = Ports::starting_at(1, &host, &routes, 2, Way::Range);
         let now = Instant::now();
-        assert_eq!([0, 1].map(|number| ports.first(number, to)), [Some(40_001), Some(40_002)]);
-        ports.give_back(1, 40_002);
-        assert_eq!(ports.first(2, to), Some(40_000), "nobody had it yet");
-        ports.give_back(0, 40_001);
-        assert_eq!([3, 4, 5].map(|number| ports.first(number, to)), [Some(40_002), Some(40_001), None]);
+        let first = |number, after| ports.first(number, to, now + after);
+        assert_eq!([0, 1].map(|number| first(number, CLOSING)), [40_001, 40_002].map(Choice::Port));
+        ports.give_back(1, 40_002, now);
+        assert_eq!(first(2, CLOSING), Choice::Port(40_000), "nobody had it yet");
+        ports.give_back(0, 40_001, now);
+        assert_eq!(first(3, Duration::ZERO), Choice::Soon, "they are being closed");
+        assert_eq!([3, 4].map(|number| first(number, CLOSING)), [40_002, 40_001].map(Choice::Port));
+        assert_eq!(first(5, CLOSING), Choice::Exhausted);
         ports.rest(3, 40_002, now);
-        assert_eq!(ports.another(3, to, now), None, "it was in use a moment ago");
-        assert_eq!(ports.another(3, to, now + REST), Some(40_002));
+        assert_eq!(ports.another(3, to, now), Choice::Exhausted, "it was in use a moment ago");
+        assert_eq!(ports.another(3, to, now + REST), Choice::Port(40_002));
     }
 
     /// A port of the served range is only taken when no other is left, and never for the same target port.
@@ -269,8 +291,9 @@ mod tests {
     fn served_ports_of_this_host_come_last() {
         let (routes, host) = (routes(&[HERE], 40_001, 2, 0), host(40_000, 4, 1..=1));
         let ports = Ports::starting_at(0, &host, &routes, 8, Way::Range);
-        let of_first: Vec<_> = [0, 2, 4, 6].iter().map(|number| ports.first(*number, routes.of(*number).1)).collect();
-        assert_eq!(of_first, [Some(40_000), Some(40_003), None, Some(40_002)]);
+        let first = |number| ports.first(number, routes.of(number).1, Instant::now());
+        let own = [40_000, 40_003].map(Choice::Port);
+        assert_eq!([0, 2, 4, 6].map(first), [own[0], own[1], Choice::Exhausted, Choice::Port(40_002)]);
     }
 
     #[test]

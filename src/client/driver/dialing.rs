@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{ConnState, Connections, Dialing};
 use crate::causes::Cause;
-use crate::client::ports::{Way, lacks_address};
+use crate::client::ports::{Choice, Way, lacks_address};
 use crate::client::window::{Awaited, Probe};
 use crate::error::{Errno, Result};
 use crate::limits::SLOW_READER_BUFFER;
@@ -32,38 +32,45 @@ pub(super) struct Attempt {
 }
 
 impl Dialing {
-    /// Dials a connection. `false` if there is no slot for it yet.
+    /// Dials a connection. `false` if there is no slot or no port for it yet.
     pub(super) fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
         let number = self.is.number(index);
         let started = Instant::now();
-        let port = self.is.ports.first(number, self.is.options.routes.of(number).1);
+        let port = self.is.ports.first(number, self.is.options.routes.of(number).1, started);
         let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
         self.is.progress.tried.add(u64::from(dialed));
-        if let Some(port) = port.filter(|_| !dialed) {
-            self.is.ports.not_tried(number, port);
+        if let (Choice::Port(port), false) = (port, dialed) {
+            self.is.ports.not_tried(number, port, started);
         }
         Ok(dialed)
     }
 
-    /// Dials a connection from another source port. `false` if there is no slot for it yet.
+    /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
     pub(super) fn dial_again(&mut self, net: &mut Connections, attempt: Attempt) -> Result<bool> {
         let number = self.is.number(attempt.index);
-        let port = self.is.ports.another(number, self.is.options.routes.of(number).1, Instant::now());
+        let now = Instant::now();
+        let port = self.is.ports.another(number, self.is.options.routes.of(number).1, now);
         let dialed = self.dial_from(net, attempt, port)?;
-        if let Some(port) = port.filter(|_| !dialed) {
-            self.is.ports.give_back(number, port);
+        if let (Choice::Port(port), false) = (port, dialed) {
+            self.is.ports.give_back(number, port, now);
+        }
+        if !dialed {
             self.again.push_front(attempt);
         }
         Ok(dialed)
     }
 
     /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
-    /// for it yet.
-    fn dial_from(&mut self, net: &mut Connections, attempt: Attempt, port: Option<u16>) -> Result<bool> {
+    /// or no port for it yet.
+    fn dial_from(&mut self, net: &mut Connections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
         let number = self.is.number(index);
         let (source, to) = self.is.options.routes.of(number);
-        let Some(port) = port else { return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)) };
+        let port = match port {
+            Choice::Port(port) => port,
+            Choice::Soon => return Ok(false),
+            Choice::Exhausted => return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)),
+        };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
         let from = (source, port, self.is.ports.way);
         let socket = match plain_socket(from, to, self.is.options.payload, receive_buffer) {
@@ -105,7 +112,7 @@ impl Dialing {
         let number = self.is.number(index);
         let (source, to) = self.is.options.routes.of(number);
         if !matches!(why, Why::NeverOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
-            self.is.ports.give_back(number, port);
+            self.is.ports.give_back(number, port, Instant::now());
             return false;
         }
         let Some(Probe { intended, started, .. }) = self.window.remove(key) else { return false };
