@@ -39,7 +39,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
-    let mut files = Files::open(&arguments.files)?;
+    let mut files = Files::open(&arguments.files, &[])?;
     let quiet = files.is_for_programs();
     let goal = fit(arguments, &host)?;
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
@@ -73,10 +73,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let server =
         serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
-    files.write_page(&result, Some(&server))?;
-    if let Some(mut target) = files.json {
-        target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;
-    }
+    // One file that cannot be written keeps no other from being written.
+    let whole = json!({ "server": document, "client": result, "wall": goal.wall });
+    let written = files.json.as_ref().map_or(Ok(()), |target| target.write_json(&whole));
+    written.and(files.finish(&result, Some(&server)))?;
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
 
