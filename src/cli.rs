@@ -14,10 +14,13 @@ mod server;
 pub(crate) mod steer;
 mod tune;
 
+use std::sync::Arc;
+
 use clap::Parser;
 
 use crate::error::{Errno, Error, Result};
 use crate::host::start_thread;
+use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
 
 /// How a command that did not fail ended.
@@ -41,7 +44,9 @@ impl Ended {
 
 /// Runs the command that was typed. Wrong words end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
-    match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    survive_file_limit()?;
+    match command {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Storm(arguments) => client::storm(&arguments),
@@ -54,10 +59,11 @@ pub fn run() -> Result<Ended> {
     }
 }
 
-/// Watches SIGINT and SIGTERM: the first calls `first`, the second ends the process at once.
+/// Watches SIGINT, SIGTERM and SIGHUP. The first of them calls `first`; a SIGINT or SIGTERM after it ends
+/// the process at once. A second SIGHUP does not: a terminal that goes away sends it more than once, from
+/// the kernel and from the shell.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(|e| {
+    let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
         Error::host(
             format!("watch signals: {}", Errno::of(&e)),
             "no file descriptor is left",
@@ -69,9 +75,17 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
         if coming.next().is_some() {
             first();
         }
-        if let Some(second) = coming.next() {
+        if let Some(second) = coming.find(|signal| *signal != signal_hook::consts::SIGHUP) {
+            output::abandon();
             std::process::exit(128 + second);
         }
     };
     start_thread("c1m-signals", wait).map(drop)
+}
+
+/// Makes a write beyond the limit on file sizes (ulimit -f) an error, where SIGXFSZ would end the
+/// process. A handler, unlike SIG_IGN, is not inherited by processes that are started.
+pub fn survive_file_limit() -> Result<()> {
+    let caught = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+    caught.map(drop).map_err(|e| Error::bug(format!("watch SIGXFSZ: {e}")))
 }

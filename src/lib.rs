@@ -23,7 +23,8 @@
 //!                                         rlimits, eventfd, TCP_INFO, a filter of sockets
 //!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
 //!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
-//!     footprint                           why connections fail; what memory they take
+//!     footprint  output                   why connections fail; what memory they take; files that
+//!                                         are whole or not there
 //!  0  limits  error  token  words  clock  every constant; errors by whose fault; `user_data`;
 //!                                         how numbers are written; time in which one looked
 //! ```
@@ -83,6 +84,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod net;
+pub mod output;
 pub mod pace;
 pub mod plan;
 pub mod report;

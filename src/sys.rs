@@ -87,6 +87,20 @@ impl Resource {
     }
 }
 
+/// The signals that end a run in order. SIGHUP is one unless this process was started with it ignored, as
+/// by nohup(1).
+pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: no new action is given; the kernel writes the present one, which outlives the call. Zeroes
+    // are a valid sigaction too, if it writes nothing.
+    let action = unsafe {
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    let hangup = (action.sa_sigaction != libc::SIG_IGN).then_some(libc::SIGHUP);
+    [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangup)
+}
+
 /// Lets this thread's sleeps end when they are due: unless told, the kernel adds up to 50 us
 /// (`PR_SET_TIMERSLACK`), to wake several sleepers at once.
 pub fn sleep_precisely() {

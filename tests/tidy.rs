@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 31] = [
+const LAYERS: [(&str, u8); 32] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, u8); 31] = [
     ("causes", 1),
     ("addresses", 1),
     ("footprint", 1),
+    ("output", 1),
     ("shard", 2),
     ("net", 2),
     ("listener", 2),
@@ -56,7 +57,7 @@ const NEIGHBOURS: [(&str, &str); 10] = [
 ];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 17] = [
+const CRATES: [(&str, &[&str]); 20] = [
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),
@@ -74,6 +75,9 @@ const CRATES: [(&str, &[&str]); 17] = [
     ("httparse", &["metrics"]),
     ("rustix", &["metrics"]),
     ("plotters", &["report"]),
+    ("tempfile", &["output"]),
+    ("getrandom", &["report"]),
+    ("terminal_size", &["cli"]),
 ];
 
 /// Rooms that may hold unsafe code.

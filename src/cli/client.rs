@@ -1,12 +1,11 @@
 //! `c1m client` and `c1m storm`: the run, the report, the files.
 
-use std::path::Path;
 use std::sync::mpsc;
 
 use super::args::{ClientArguments, StormArguments};
 use super::display::{Display, Events};
 use super::files::Files;
-use super::out::{Target, event, say};
+use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{self, Course, Notice, Observer, Options};
 use crate::error::{Error, Result};
@@ -15,42 +14,39 @@ use crate::report::{Summary, hgrm, json, text};
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let options = arguments.options()?;
-    let files = Files::open(&arguments.connection.files)?;
+    let files = Files::open(&arguments.connection.files, &[("--histogram", arguments.histogram.as_deref())])?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
-    let summary = report(&options, files, arguments.connection.files.quiet)?;
-    if let Some(mut target) = histogram {
-        write_histogram(&summary, &mut target, arguments.histogram.as_deref())?;
-    }
-    Ok(ended(&summary))
+    let (summary, written) = report(&options, files, arguments.connection.files.quiet)?;
+    // One file that cannot be written keeps no other from being written.
+    let drawn = histogram.map_or(Ok(()), |target| write_histogram(&summary, &target));
+    written.and(drawn).map(|()| ended(&summary))
 }
 
 /// Runs a storm to its end.
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
     let options = arguments.options()?;
-    let files = Files::open(&arguments.connection.files)?;
-    report(&options, files, arguments.connection.files.quiet).map(|summary| ended(&summary))
+    let files = Files::open(&arguments.connection.files, &[])?;
+    let (summary, written) = report(&options, files, arguments.connection.files.quiet)?;
+    written.map(|()| ended(&summary))
 }
 
 fn ended(summary: &Summary) -> Ended {
     if summary.complete() { Ended::Well } else { Ended::Short }
 }
 
-/// Runs a client, and writes its result as text, and into the files that are wanted.
-fn report(options: &Options, mut files: Files, quiet: bool) -> Result<Summary> {
+/// Runs a client, and writes its result as text, and into the files that are wanted. Tells too whether
+/// all of them were written.
+fn report(options: &Options, mut files: Files, quiet: bool) -> Result<(Summary, Result<()>)> {
     let mut observer: Box<dyn Observer> =
         if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(quiet)) };
     let summary = lead(options, &mut files.logging(observer.as_mut()))?;
     let document = json::client(&summary)?;
-    files.write_page(&document, None)?;
-    match files.json {
-        // Behind events on lines of their own, the document is one line too.
-        Some(Target::Stdout) => event(&document),
-        other => {
-            say(text::client(&document)?.trim_end());
-            other.map(|mut file| file.write_json(&document)).transpose()?;
-        }
+    if !files.is_for_programs() {
+        say(text::client(&document)?.trim_end());
     }
-    Ok(summary)
+    let written = files.json.as_ref().map_or(Ok(()), |target| target.write_last(&document));
+    let written = written.and(files.finish(&document, None));
+    Ok((summary, written))
 }
 
 /// Runs a client that a signal stops early, and that standard input steers if its course says so.
@@ -66,16 +62,9 @@ pub fn lead(options: &Options, observer: &mut dyn Observer) -> Result<Summary> {
     client::run(options, observer, (sender, notices))
 }
 
-fn write_histogram(summary: &Summary, target: &mut Target, path: Option<&Path>) -> Result<()> {
+fn write_histogram(summary: &Summary, target: &Target) -> Result<()> {
     let connect = summary.merged(|shard| &shard.connect)?;
-    target.write_with(|into| {
-        hgrm::write(&connect, into).map_err(|e| {
-            let name = path.map(|path| path.display().to_string()).unwrap_or_default();
-            Error::host(
-                format!("write {name}: {e}"),
-                "the histogram is incomplete",
-                "free disk space or choose another file",
-            )
-        })
-    })
+    let mut text = Vec::new();
+    hgrm::write(&connect, &mut text).map_err(|e| Error::bug(format!("write a histogram into memory: {e}")))?;
+    target.write(&text)
 }

@@ -41,7 +41,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
-    let mut files = Files::open(&arguments.files)?;
+    let mut files = Files::open(&arguments.files, &[])?;
     let quiet = files.is_for_programs();
     let network = network::choose(arguments, &host, || fit(arguments, &host))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
@@ -79,14 +79,13 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let server =
         serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
-    files.write_page(&result, Some(&server))?;
-    if let Some(mut target) = files.json {
-        let mut result = json!({ "server": document, "client": result, "wall": goal.wall });
-        if let Some(own) = network.document() {
-            result["network"] = own;
-        }
-        target.write_json(&result)?;
+    // One file that cannot be written keeps no other from being written.
+    let mut whole = json!({ "server": document, "client": result, "wall": goal.wall });
+    if let Some(own) = network.document() {
+        whole["network"] = own;
     }
+    let written = files.json.as_ref().map_or(Ok(()), |target| target.write_json(&whole));
+    written.and(files.finish(&result, Some(&server)))?;
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
 

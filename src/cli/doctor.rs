@@ -16,7 +16,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
     if !target.as_ref().is_some_and(Target::is_stdout) {
         say(page.text().trim_end());
     }
-    if let Some(mut target) = target {
+    if let Some(target) = target {
         target.write_json(&page)?;
     }
     Ok(if page.fits() { Ended::Well } else { Ended::Short })

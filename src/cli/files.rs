@@ -1,17 +1,18 @@
-//! The files that a run writes beside what it prints: opened before it begins, so that a wrong path is
-//! told before a long run and not after.
+//! The files that a run writes beside what it prints: looked at before it begins, so that a wrong path
+//! is told before a long run and not after.
 
-use std::io::{LineWriter, Write};
+use std::io::{self, LineWriter};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::args::FileArguments;
-use super::out::Target;
+use super::out::{Target, TargetStream};
 use crate::client::{Interval, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::latency::log::{Log, Series};
+use crate::output;
 use crate::report::json::{ClientDocument, ServerDocument};
-use crate::report::{AuditResult, Summary, html};
+use crate::report::{AuditResult, Summary, html, run_id};
 use crate::stats::ProgressSnapshot;
 
 /// The files of a run.
@@ -23,14 +24,14 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens those that were asked for.
-    pub fn open(arguments: &FileArguments) -> Result<Files> {
+    /// Looks at those that were asked for, all in different places; `more` has others of the same run.
+    pub fn open(arguments: &FileArguments, more: &[(&str, Option<&Path>)]) -> Result<Files> {
+        let FileArguments { json, report, hlog, .. } = arguments;
+        let ours = [("--json", json), ("--report", report), ("--hlog", hlog)];
+        let ours = ours.map(|(flag, path)| (flag, path.as_deref()));
+        output::differ(&[&ours, more].concat())?;
         let open = |path: &Option<PathBuf>| path.as_deref().map(Target::open).transpose();
-        Ok(Files {
-            json: open(&arguments.json)?,
-            log: arguments.hlog.as_deref().map(IntervalLog::open).transpose()?,
-            page: open(&arguments.report)?,
-        })
+        Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)? })
     }
 
     /// Whether the result goes to standard output, which then is not for people.
@@ -43,53 +44,72 @@ impl Files {
         Logging { shown, log: self.log.as_mut() }
     }
 
-    /// Writes the page of a run, and what its server came to where that is known.
-    pub fn write_page(&mut self, client: &ClientDocument, server: Option<&ServerDocument>) -> Result<()> {
-        let Some(target) = &mut self.page else { return Ok(()) };
-        write_text(target, &html::page(&html::Run { client, server, notes: &[] })?)
+    /// Ends the interval log, and writes the page of a run, with what its server came to where that is
+    /// known. One that fails does not keep the others from being written.
+    pub fn finish(&mut self, client: &ClientDocument, server: Option<&ServerDocument>) -> Result<()> {
+        let logged = self.log.take().map_or(Ok(()), IntervalLog::finish);
+        let draw = |target: &Target| target.write(html::page(&html::Run { client, server, notes: &[] })?.as_bytes());
+        self.page.as_ref().map_or(Ok(()), draw).and(logged)
     }
-}
-
-/// Writes a page or another text.
-pub fn write_text(target: &mut Target, text: &str) -> Result<()> {
-    target.write_with(|into| into.write_all(text.as_bytes()).and_then(|()| into.flush()).map_err(|e| incomplete(&e)))
-}
-
-fn incomplete(error: &std::io::Error) -> Error {
-    let cure = "free disk space or choose another file";
-    Error::host(format!("write a report: {error}"), "it is incomplete", cure)
 }
 
 /// The interval log of a run, written as it goes.
 struct IntervalLog {
-    log: Log<LineWriter<Box<dyn Write>>>,
+    target: Target,
+    started: SystemTime,
     began: Instant,
-    name: String,
+    /// From the first interval on.
+    log: Option<Log<LineWriter<TargetStream>>>,
+    /// Why it is given up. The run goes on.
+    failed: Option<Error>,
 }
 
 impl IntervalLog {
-    fn open(path: &Path) -> Result<IntervalLog> {
-        let (name, into) = (path.display().to_string(), Target::open(path)?.into_writer());
-        let made_by = format!("c1m {}", env!("CARGO_PKG_VERSION"));
-        let log =
-            Log::begin(LineWriter::new(into), SystemTime::now(), &made_by).map_err(|e| incomplete_log(&name, &e))?;
-        Ok(IntervalLog { log, began: Instant::now(), name })
+    fn of(target: Target) -> IntervalLog {
+        IntervalLog { target, started: SystemTime::now(), began: Instant::now(), log: None, failed: None }
     }
 
-    fn write(&mut self, interval: &Interval) -> Result<()> {
+    fn write(&mut self, interval: &Interval) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.try_write(interval) {
+            (self.failed, self.log) = (Some(self.target.failed(&error)), None);
+        }
+    }
+
+    fn try_write(&mut self, interval: &Interval) -> io::Result<()> {
         let since = |from: Instant, to: Instant| to.saturating_duration_since(from);
         let (from, length): (Duration, _) = (since(self.began, interval.from), since(interval.from, interval.to));
+        let log = self.begun()?;
         for (measure, latency) in &interval.pieces {
-            let series = Series { measure: *measure, shard: interval.shard };
-            self.log.write(series, latency, from, length).map_err(|e| incomplete_log(&self.name, &e))?;
+            log.write(Series { measure: *measure, shard: interval.shard }, latency, from, length)?;
         }
         Ok(())
     }
-}
 
-fn incomplete_log(name: &str, error: &std::io::Error) -> Error {
-    let cure = "free disk space or choose another --hlog file";
-    Error::host(format!("write {name}: {error}"), "the interval log is incomplete", cure)
+    fn begun(&mut self) -> io::Result<&mut Log<LineWriter<TargetStream>>> {
+        let log = match self.log.take() {
+            Some(log) => log,
+            None => {
+                let made_by = format!("c1m {}", env!("CARGO_PKG_VERSION"));
+                Log::begin(LineWriter::new(self.target.stream()?), self.started, &made_by, run_id())?
+            }
+        };
+        Ok(self.log.insert(log))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let ended = self.begun().map(drop).and_then(|()| {
+            let lines = self.log.take().map(Log::end).transpose()?;
+            let stream = lines.map(|lines| lines.into_inner().map_err(|e| e.into_error())).transpose()?;
+            stream.map_or(Ok(()), TargetStream::finish)
+        });
+        ended.map_err(|error| self.target.failed(&error))
+    }
 }
 
 /// Shows a run to an observer, and keeps its interval log.
@@ -117,7 +137,10 @@ impl Observer for Logging<'_> {
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {
         self.shown.measured(interval)?;
-        self.log.as_mut().map_or(Ok(()), |log| log.write(interval))
+        if let Some(log) = &mut self.log {
+            log.write(interval);
+        }
+        Ok(())
     }
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {

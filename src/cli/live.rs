@@ -2,11 +2,15 @@
 //! change where they stand.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use terminal_size::{Height, Width, terminal_size_of};
+
 use super::out;
+
+/// Columns below which the lines that stand would lose their figures.
+const LEAST_COLUMNS: u16 = 60;
 
 /// Rates that a shard's trend shows.
 const TREND: usize = 20;
@@ -25,7 +29,7 @@ impl Live {
     /// Lines for `shards`, if standard output is a terminal; the first one has a bar if there is a
     /// `goal` to reach.
     pub fn open(goal: Option<u64>, shards: usize) -> Option<Live> {
-        if !std::io::stdout().is_terminal() {
+        if !moves(shards) {
             return None;
         }
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
@@ -72,7 +76,10 @@ impl Live {
 
     /// Prints a warning above them.
     pub fn warn(&self, line: &str) {
-        self.lines.suspend(|| out::warn(line));
+        // They appear again with their next change. The library's own `suspend` panics where the
+        // terminal is gone.
+        let _ = self.lines.clear();
+        out::warn(line);
     }
 }
 
@@ -81,6 +88,16 @@ impl Drop for Live {
         // A terminal that cannot be written to shows nothing anyway.
         let _ = self.lines.clear();
     }
+}
+
+/// Whether standard output is a terminal whose lines can change where they stand, with room for those
+/// of all `shards`. Elsewhere lines are printed, as into a pipe.
+fn moves(shards: usize) -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
+    // `None` too for a terminal that does not know its size.
+    let size = terminal_size_of(std::io::stdout());
+    let fits = |(Width(columns), Height(rows))| columns >= LEAST_COLUMNS && usize::from(rows) > shards + 1;
+    !is_dumb && size.is_some_and(fits)
 }
 
 /// A trend as a row of blocks.

@@ -1,25 +1,37 @@
 //! Standard output that may be closed at any time, and files opened before a long run.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
+use std::sync::Once;
 
 use serde::Serialize;
 
 use crate::error::{Errno, Error, Result};
+use crate::output::{self, Output, Stream};
 use crate::report::json;
 
-/// Prints a line. Once nobody reads standard output any more, silence is success.
+/// Prints a line. Once nobody reads standard output any more, silence is success. A full disk behind a
+/// redirection is told once, where it can still be read.
 pub fn say(line: impl AsRef<str>) {
-    match writeln!(std::io::stdout().lock(), "{}", line.as_ref()) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
-        // A full disk behind a redirection is told where it can still be read.
-        Err(e) => warn(format!("standard output: {e}")),
+    static TOLD: Once = Once::new();
+    if let Err(error) = print(line.as_ref()) {
+        TOLD.call_once(|| {
+            let errno = Errno::of(&error);
+            warn(format!("standard output: {errno}: what is printed is incomplete; {}", output::cure(errno)));
+        });
     }
 }
 
-/// Prints an event, or the document that ends a run's events, as one line of JSON.
+/// Prints a line. That nobody reads it is no error: a pipe was closed, or a terminal is gone (EIO).
+fn print(line: &str) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(e) if e.raw_os_error() == Some(Errno::EIO.0) && !output::prints_to_file() => Ok(()),
+        done => done,
+    }
+}
+
+/// Prints an event as one line of JSON.
 pub fn event(event: &impl Serialize) {
     // A value made of plain fields always serializes.
     say(serde_json::to_string(event).unwrap_or_default());
@@ -31,58 +43,99 @@ pub fn warn(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "c1m: {}", line.as_ref());
 }
 
-/// Where a document goes: a file that was opened before the run, or standard output.
+/// Where a document goes: a file that was looked at before the run, or standard output.
 #[derive(Debug)]
 pub enum Target {
-    File(File),
+    File(Output),
     Stdout,
 }
 
 impl Target {
-    /// Opens the file, so that a wrong path is told before a long run and not after; `-` is
-    /// standard output.
+    /// Looks at the file, so that a wrong path is told before a long run and not after; `-` and
+    /// /dev/stdout are standard output.
     pub fn open(path: &Path) -> Result<Target> {
-        if path.as_os_str() == "-" {
-            return Ok(Target::Stdout);
-        }
-        File::create(path).map(Target::File).map_err(|e| {
-            let name = path.display();
-            Error::usage(
-                format!("open {name}: {}", Errno::of(&e)),
-                "the result could not be written there",
-                "choose another file",
-            )
-        })
+        if output::is_stdout(path) { Ok(Target::Stdout) } else { Output::open(path).map(Target::File) }
     }
 
     /// Writes a JSON document.
-    pub fn write_json(&mut self, document: &impl Serialize) -> Result<()> {
-        self.write_with(|into| json::write(document, into))
+    pub fn write_json(&self, document: &impl Serialize) -> Result<()> {
+        let mut text = Vec::new();
+        json::write(document, &mut text)?;
+        self.write(&text)
     }
 
-    /// Writes with a writer.
-    pub fn write_with(&mut self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    /// Writes a JSON document that ends a run's events: on standard output it is one line, as they are.
+    pub fn write_last(&self, document: &impl Serialize) -> Result<()> {
         match self {
-            Target::File(file) => write(file),
-            Target::Stdout => {
-                let mut text = Vec::new();
-                write(&mut text)?;
-                say(String::from_utf8_lossy(&text).trim_end());
-                Ok(())
-            }
+            Target::File(_) => self.write_json(document),
+            // A value made of plain fields always serializes.
+            Target::Stdout => self.write(serde_json::to_string(document).unwrap_or_default().as_bytes()),
         }
     }
 
-    /// What writes there, piece by piece.
-    pub fn into_writer(self) -> Box<dyn Write> {
+    /// Writes a whole document.
+    pub fn write(&self, document: &[u8]) -> Result<()> {
         match self {
-            Target::File(file) => Box::new(file),
-            Target::Stdout => Box::new(std::io::stdout()),
+            Target::File(output) => output.write(document),
+            Target::Stdout => print(String::from_utf8_lossy(document).trim_end()).map_err(|e| self.failed(&e)),
+        }
+    }
+
+    /// Begins a document that is written piece by piece.
+    pub fn stream(&self) -> io::Result<TargetStream> {
+        match self {
+            Target::File(output) => output.stream().map(TargetStream::File),
+            Target::Stdout => Ok(TargetStream::Stdout(io::stdout())),
+        }
+    }
+
+    /// A document that could not be written there.
+    pub fn failed(&self, error: &io::Error) -> Error {
+        match self {
+            Target::File(output) => output.failed(error),
+            Target::Stdout => Error::host(
+                format!("write standard output: {}", Errno::of(error)),
+                "what came there is incomplete",
+                output::cure(Errno::of(error)),
+            ),
         }
     }
 
     /// Whether it is standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(self, Target::Stdout)
+    }
+}
+
+/// A document that is written piece by piece.
+#[derive(Debug)]
+pub enum TargetStream {
+    File(Stream),
+    Stdout(io::Stdout),
+}
+
+impl Write for TargetStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            TargetStream::File(stream) => stream.write(bytes),
+            TargetStream::Stdout(stdout) => stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            TargetStream::File(stream) => stream.flush(),
+            TargetStream::Stdout(stdout) => stdout.flush(),
+        }
+    }
+}
+
+impl TargetStream {
+    /// Ends it; only now a file stands under its name.
+    pub fn finish(self) -> io::Result<()> {
+        match self {
+            TargetStream::File(stream) => stream.finish(),
+            TargetStream::Stdout(mut stdout) => stdout.flush(),
+        }
     }
 }

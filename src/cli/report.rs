@@ -9,28 +9,33 @@ use serde_json::json;
 
 use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
-use super::files::write_text;
 use super::out::{Target, say};
 use crate::error::{Errno, Error, Result};
 use crate::latency::log;
 use crate::limits::MAX_DOCUMENT_BYTES;
+use crate::output;
 use crate::report::json::{MachineDocument, Results};
-use crate::report::{compare as changes, html as page, json, logs, merge, text};
+use crate::report::{compare as changes, html as page, identity, json, logs, merge, text};
 use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
 pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     let files = &arguments.results;
-    if let Some(twice) = files.iter().enumerate().find_map(|(at, file)| files[..at].contains(file).then_some(file)) {
-        let saw = format!("{} is given twice", twice.display());
-        return Err(Error::usage(saw, "its connections would count twice", "give each machine's result once"));
-    }
+    let (json, html) = (("--json", arguments.json.as_deref()), ("--html", arguments.html.as_deref()));
+    output::differ(&[json, html])?;
+    let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    // The merged result may take the place of one of its parts.
+    output::keep_inputs(&inputs, &[html])?;
     let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
     let parts = || files.iter().zip(names(files)).zip(&texts);
     if texts.iter().all(|text| log::is_log(text)) {
+        // What logs come to is no log.
+        output::keep_inputs(&inputs, &[json])?;
         let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
             Ok((machine, logs::read(text, &file.display().to_string())?))
         };
+        let whose = parts().map(|((file, _), text)| (file.display().to_string(), logs::identities(text)));
+        identity::check(whose)?;
         let merged = logs::merge(&parts().map(read).collect::<Result<Vec<_>>>()?)?;
         return show(arguments, &merged, || Ok(logs::text(&merged)), || page::logs(&merged));
     }
@@ -45,7 +50,10 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
         Ok(MachineDocument { machine, result: json::read_client(text, &file.display().to_string())? })
     };
-    let merged = merge::merge(parts().map(read).collect::<Result<_>>()?)?;
+    let results = parts().map(read).collect::<Result<Vec<_>>>()?;
+    let whose = files.iter().zip(&results);
+    identity::check(whose.map(|(file, part)| (file.display().to_string(), identity::of(&part.result))))?;
+    let merged = merge::merge(results)?;
     let draw = || page::page(&page::Run { client: &merged, server: None, notes: &[] });
     show(arguments, &merged, || text::client(&merged), draw)
 }
@@ -57,38 +65,44 @@ fn show(
     text: impl FnOnce() -> Result<String>,
     draw: impl FnOnce() -> Result<String>,
 ) -> Result<Ended> {
-    // Only now: it may be one of the files that were read.
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
     if ![&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
         say(text()?.trim_end());
     }
-    if let Some(mut target) = target {
-        target.write_json(merged)?;
-    }
-    if let Some(mut target) = drawn {
-        write_text(&mut target, &draw()?)?;
-    }
-    Ok(Ended::Well)
+    // One file that cannot be written keeps no other from being written.
+    let written = target.map_or(Ok(()), |target| target.write_json(merged));
+    let drawn = drawn.map_or(Ok(()), |target| target.write(draw()?.as_bytes()));
+    written.and(drawn).map(|()| Ended::Well)
 }
 
 /// Draws a result that was written before.
 pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
+    output::keep_inputs(&[&arguments.result], &[("--output", Some(&arguments.output))])?;
     let Results { client, server } = results(&arguments.result)?;
     let drawn = page::page(&page::Run { client: &client, server: server.as_ref(), notes: &[] })?;
-    write_text(&mut Target::open(&arguments.output)?, &drawn)?;
+    Target::open(&arguments.output)?.write(drawn.as_bytes())?;
     Ok(Ended::Well)
 }
 
 /// Compares two results. What changed does not change how this ends.
 pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let CompareArguments { before, after, json } = arguments;
-    let changed = changes::compare(&results(before)?, &results(after)?);
+    output::keep_inputs(&[before, after], &[("--json", json.as_deref())])?;
+    let both = (results(before)?, results(after)?);
+    if identity::of(&both.0.client) == identity::of(&both.1.client) {
+        return Err(Error::usage(
+            format!("{} and {} are given to compare: they hold the same run", before.display(), after.display()),
+            "nothing can have changed",
+            "give the results of two runs",
+        ));
+    }
+    let changed = changes::compare(&both.0, &both.1);
     let target = json.as_deref().map(Target::open).transpose()?;
     if !target.as_ref().is_some_and(Target::is_stdout) {
         say(changes::text(&changed).trim_end());
     }
-    if let Some(mut target) = target {
+    if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
         target.write_json(&json!({ "before": before, "after": after, "changes": changed }))?;
     }

@@ -51,11 +51,11 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let document = json::server(&summary);
     match json {
         None => say(text::server(&summary).trim_end()),
-        // Behind events on lines of their own, the document is one line too.
-        Some(Target::Stdout) => event(&document),
-        Some(mut file) => {
-            event(&json!({ "event": "stopped" }));
-            file.write_json(&document)?;
+        Some(target) => {
+            if !target.is_stdout() {
+                event(&json!({ "event": "stopped" }));
+            }
+            target.write_last(&document)?;
         }
     }
     Ok(Ended::Well)

@@ -77,6 +77,17 @@ impl Series {
     }
 }
 
+/// How the comment begins that holds the identity of the run.
+const RUN: &str = "[Run ";
+
+/// The identities of the runs of which a file holds the log; a log of an earlier version has none.
+pub fn runs(text: &[u8]) -> Vec<String> {
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"#"));
+    let words =
+        lines.filter_map(|line| std::str::from_utf8(line).ok()?.trim_end().strip_prefix('#')?.strip_prefix(RUN));
+    words.filter_map(|word| Some(word.strip_suffix(']')?.to_owned())).collect()
+}
+
 /// A log that is being written.
 #[derive(Debug)]
 pub struct Log<W: Write> {
@@ -85,10 +96,13 @@ pub struct Log<W: Write> {
 
 impl<W: Write> Log<W> {
     /// Begins a log of a run that began at `started`; the intervals' times count from then.
-    pub fn begin(mut into: W, started: SystemTime, made_by: &str) -> io::Result<Log<W>> {
+    pub fn begin(mut into: W, started: SystemTime, made_by: &str, run: &str) -> io::Result<Log<W>> {
         let mut head = IntervalLogWriterBuilder::new();
         head.add_comment("[Histogram log format version 1.3]").add_comment(&format!("[Logged with {made_by}]"));
         head.add_comment("Latencies in microseconds; a tag is what was measured, and the number of the shard");
+        if !run.is_empty() {
+            head.add_comment(&format!("{RUN}{run}]"));
+        }
         head.with_start_time(started).with_base_time(started);
         head.begin_log_with(&mut into, &mut V2DeflateSerializer::new())?;
         Ok(Log { into })
@@ -107,9 +121,10 @@ impl<W: Write> Log<W> {
         })
     }
 
-    /// Writes out what is buffered.
-    pub fn end(mut self) -> io::Result<()> {
-        self.into.flush()
+    /// Writes out what is buffered, and gives back what it was written to.
+    pub fn end(mut self) -> io::Result<W> {
+        self.into.flush()?;
+        Ok(self.into)
     }
 }
 
@@ -147,11 +162,12 @@ mod tests {
 
     fn log(intervals: &[(Series, Latency)]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut log = Log::begin(&mut bytes, SystemTime::now(), "a test").unwrap();
+        let mut log = Log::begin(&mut bytes, SystemTime::now(), "a test", "4f").unwrap();
         for (second, (series, latency)) in intervals.iter().enumerate() {
             log.write(*series, latency, Duration::from_secs(second as u64), Duration::from_secs(1)).unwrap();
         }
         log.end().unwrap();
+        assert_eq!(runs(&bytes), ["4f"]);
         bytes
     }
 

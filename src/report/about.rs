@@ -1,5 +1,7 @@
 //! Where and how a run was made: what a reader needs to repeat it.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -7,6 +9,10 @@ use crate::host::Host;
 /// The machine, its kernel, and what was typed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
+    /// The identity of the run: 128 random bits in hexadecimal, in all that it writes. Empty in results of
+    /// an earlier version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run_id: String,
     /// Of this program.
     pub version: String,
     /// What was typed, word by word.
@@ -29,6 +35,7 @@ impl About {
         let host = Host::here();
         let text = |name: &str| host.sysctl_text(name).unwrap_or_default();
         About {
+            run_id: run_id().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command_line: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
             host: text("kernel.hostname"),
@@ -43,6 +50,15 @@ impl About {
     pub fn typed(&self) -> String {
         self.command_line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// The identity of this process's run; empty where the kernel has no random numbers.
+pub fn run_id() -> &'static str {
+    static RUN: OnceLock<String> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map(|()| format!("{:032x}", u128::from_be_bytes(bytes))).unwrap_or_default()
+    })
 }
 
 /// A word as a POSIX shell takes it.

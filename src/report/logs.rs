@@ -36,6 +36,12 @@ pub fn read(text: &[u8], name: &str) -> Result<Logged> {
     log::read(text).map_err(|why| Error::usage(name, why.to_string(), "give what `c1m client --hlog` wrote"))
 }
 
+/// Identities of the runs that a log holds. A log of an earlier version counts as what it says.
+pub fn identities(text: &[u8]) -> Vec<String> {
+    let runs = log::runs(text);
+    if runs.is_empty() { vec![String::from_utf8_lossy(text).into_owned()] } else { runs }
+}
+
 /// Merges the logs of machines that have names.
 pub fn merge(logs: &[(String, Logged)]) -> Result<LogsDocument> {
     let machine = |(machine, log): &(String, Logged)| {

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod events;
 pub mod hgrm;
 pub mod html;
+pub mod identity;
 pub mod json;
 pub mod logs;
 pub mod merge;
@@ -25,7 +26,7 @@ use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
 
-pub use about::About;
+pub use about::{About, run_id};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 

@@ -19,13 +19,16 @@ pub fn replace(path: &Path, text: &str, mode: Option<u32>) -> Result<()> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         make_folder(folder)?;
         let new = scrap(path);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
-        if let Some(mode) = mode {
-            file.set_permissions(Permissions::from_mode(mode))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
+        let fill = || -> IoResult<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
+            if let Some(mode) = mode {
+                file.set_permissions(Permissions::from_mode(mode))?;
+            }
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        };
+        fill().inspect_err(|_| drop(fs::remove_file(&new)))?;
         sync(folder)
     };
     write().map_err(|error| failed("write", path, &error))

@@ -444,7 +444,8 @@ fn a_full_disk_is_told_after_the_run() {
         Client::start_as(c1m_after("exec >/dev/full"), Outlet::File, &format!("{} --connections 10", server.at()))
             .finish();
     run.held(10);
-    assert!(run.finished.err.contains("c1m: standard output: No space left on device"), "{}", run.finished.err);
+    assert!(run.finished.err.starts_with("c1m: standard output: No space left on device"), "{}", run.finished.err);
+    assert_eq!(run.finished.err.lines().count(), 1, "{}", run.finished.err);
 }
 
 // ---- signals ------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ mod metrics;
 mod needs;
 mod network;
 mod options;
+mod outputs;
 mod pages;
 mod parking;
 mod persist;

@@ -419,6 +419,9 @@ pub fn has_names(document: &Value, names: &[&str]) {
     assert_eq!(found, names.iter().copied().collect());
 }
 
+const ABOUT_NAMES: &[&str] =
+    &["run_id", "version", "command_line", "host", "kernel", "processor", "cores", "memory_bytes"];
+
 const LATENCY_NAMES: &[&str] = &["count", "min", "p50", "p90", "p99", "p999", "p9999", "max", "histogram"];
 
 /// What a client measures, and each of its shards.
@@ -433,6 +436,7 @@ const LATENCIES: [&str; 5] = [
 /// Checks the names of a client's result.
 pub fn has_client_names(document: &Value) {
     has_client_names_and(document, &["timeline", "about"]);
+    has_names(&document["about"], ABOUT_NAMES);
     for shard in shards(document) {
         has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
         LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));

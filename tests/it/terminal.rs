@@ -8,6 +8,17 @@ use std::thread::{self, JoinHandle};
 
 use crate::support::*;
 
+/// Both ends of a terminal: what a person sees, and what a program writes to.
+fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
+    let (mut near, mut far) = (0, 0);
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptors and the size outlive the call; the name and the modes are not asked for.
+    let made = unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null(), &size) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: openpty just made them, and nobody else has them.
+    unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) }
+}
+
 /// A process with a terminal of its own.
 struct OnTerminal {
     child: Child,
@@ -15,15 +26,16 @@ struct OnTerminal {
 }
 
 impl OnTerminal {
-    fn start(mut command: Command) -> OnTerminal {
-        let (mut near, mut far) = (0, 0);
-        let size = libc::winsize { ws_row: 40, ws_col: 150, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the descriptors and the size outlive the call; the name and the modes are not asked for.
-        let made = unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null(), &size) };
-        assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: openpty just made them, and nobody else has them.
-        let (near, far) = unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) };
-        command.env("TERM", "xterm-256color").stdin(Stdio::null());
+    fn start(command: Command) -> OnTerminal {
+        OnTerminal::sized(command, 40, 150)
+    }
+
+    fn sized(mut command: Command, rows: u16, columns: u16) -> OnTerminal {
+        let (near, far) = terminal(rows, columns);
+        if !command.get_envs().any(|(name, _)| name == "TERM") {
+            command.env("TERM", "xterm-256color");
+        }
+        command.stdin(Stdio::null());
         command.stdout(far.try_clone().unwrap()).stderr(far);
         let child = command.spawn().unwrap();
         // It holds our copies of the far end, without which the near end tells when the process is gone.
@@ -74,6 +86,34 @@ fn without_colours_nothing_is_coloured() {
     assert!(!seen.contains("\x1b[3") && seen.contains("shard 1 "), "{seen:?}");
 }
 
+/// Where lines cannot change in place they are printed, as into a pipe.
+#[test]
+fn a_terminal_that_cannot_show_lines_in_place_gets_lines() {
+    let shown = |term: Option<&str>, rows, columns| {
+        let mut command = c1m();
+        let arguments = format!("demo --connections 200 --hold 1s --port {} --ports 2", free_ports(2));
+        command.args(arguments.split_whitespace());
+        match term {
+            Some(term) => command.env("TERM", term),
+            None => command.env_remove("TERM").env("NO_COLOR", "1"),
+        };
+        OnTerminal::sized(command, rows, columns).end()
+    };
+    for (term, rows, columns) in [
+        (Some("dumb"), 40, 150),
+        (Some(""), 40, 150),
+        (None, 40, 150),
+        (Some("xterm"), 0, 0),
+        (Some("xterm"), 40, 10),
+        (Some("xterm"), 1, 150),
+    ] {
+        let seen = shown(term, rows, columns);
+        // At least the line that a phase begins with, and the one that ends it.
+        let held = seen.lines().filter(|line| line.starts_with("hold ")).count();
+        assert!(held >= 2 && !seen.contains('\x1b'), "{term:?} {rows} {columns}: {seen:?}");
+    }
+}
+
 #[test]
 fn quiet_shows_the_result_alone() {
     let seen = demo("--quiet", &[]);
@@ -101,4 +141,47 @@ fn a_quiet_server_prints_its_result() {
     client(&format!("{} --connections 20 --hold 1s", server.at())).held(20);
     let finished = server.stop();
     assert!(!finished.out.contains("accepts/s") && finished.out.contains("accepted 20, closed 20"), "{}", finished.out);
+}
+
+/// Its session loses the terminal, as when a window is closed: SIGHUP comes, and nothing can be printed any more.
+#[test]
+fn a_terminal_that_goes_away_leaves_a_whole_result() {
+    for term in ["xterm-256color", "dumb"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut near, far) = terminal(40, 150);
+        // Only the process itself may hold the near end, which is closed on exec.
+        let cloexec = std::os::fd::AsRawFd::as_raw_fd(&near);
+        // SAFETY: no memory.
+        assert_eq!(unsafe { libc::fcntl(cloexec, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
+        let mut command = c1m();
+        let arguments = format!("demo --connections 200 --hold 1h --port {} --ports 2", free_ports(2));
+        command.args(arguments.split_whitespace()).arg("--json").arg(dir.path().join("json")).env("TERM", term);
+        command.stdin(Stdio::null()).stdout(far.try_clone().unwrap()).stderr(far);
+        let lead_session = || {
+            // SAFETY: no memory; both calls may be made between fork and exec.
+            let led = unsafe { libc::setsid() != -1 && libc::ioctl(1, libc::TIOCSCTTY, 0) == 0 };
+            led.then_some(()).ok_or_else(std::io::Error::last_os_error)
+        };
+        // SAFETY: the function makes two system calls and allocates nothing.
+        let mut child =
+            unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, lead_session) }.spawn().unwrap();
+        drop(command);
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("hold ") {
+            let mut piece = [0; 4096];
+            let len = near.read(&mut piece).unwrap();
+            seen.extend_from_slice(&piece[..len]);
+        }
+        drop(near);
+        let mut code = None;
+        eventually("it ends", || {
+            code = child.try_wait().unwrap();
+            code.is_some()
+        });
+        assert_eq!(code.unwrap().code(), Some(1), "{term}");
+        let result: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(dir.path().join("json")).unwrap()).unwrap();
+        assert_eq!(result["client"]["stopped"], true);
+        assert_eq!(number(&result["client"], "live"), 200);
+    }
 }

@@ -26,7 +26,6 @@ mod profile;
 mod report;
 mod walls;
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +33,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use c1m::error::{Error, Result};
+use c1m::output::{self, Output};
 use c1m::plan::Ports;
 use c1m::words::count;
 use clap::Parser;
@@ -80,10 +80,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
+    c1m::cli::survive_file_limit()?;
 
     // A wrong path is told before a long run, and not after.
-    let drawn = arguments.report.as_ref().map(|path| File::create(path).map_err(|e| incomplete(path, &e)));
-    let drawn = drawn.transpose()?;
+    let drawn = arguments.report.as_deref().map(Output::open).transpose()?;
+    let inputs: Vec<&Path> =
+        [&arguments.kernel, &arguments.server_program].into_iter().flatten().map(|path| &**path).collect();
+    output::keep_inputs(&inputs, &[("--report", arguments.report.as_deref())])?;
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let folder = folder(&arguments.out, &stamp)?;
     let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &tools, &folder)?;
@@ -131,8 +134,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&text);
     let page = page::page(&report)?;
     keep(&folder, &report, &text, page.as_deref())?;
-    if let (Some(mut file), Some(path), Some(page)) = (drawn, &arguments.report, page) {
-        file.write_all(page.as_bytes()).map_err(|e| incomplete(path, &e))?;
+    if let (Some(output), Some(page)) = (drawn, page) {
+        output.write(page.as_bytes())?;
     }
     Ok(report.held)
 }
@@ -160,8 +163,7 @@ fn busybox() -> Result<PathBuf> {
 }
 
 fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+    let mut signals = signal_hook::iterator::Signals::new(c1m::sys::ending_signals())
         .map_err(|e| Error::bug(format!("watching signals: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -265,11 +267,10 @@ fn spec(
 fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Result<()> {
     let failed = |e: std::io::Error| incomplete(folder, &e);
     let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
-    std::fs::write(folder.join("report.txt"), text).map_err(failed)?;
-    std::fs::write(folder.join("report.json"), json).map_err(failed)?;
-    if let Some(page) = page {
-        std::fs::write(folder.join("report.html"), page).map_err(failed)?;
-    }
+    let write = |name: &str, text: &str| Output::open(&folder.join(name))?.write(text.as_bytes());
+    write("report.txt", text)?;
+    write("report.json", &json)?;
+    page.map_or(Ok(()), |page| write("report.html", page))?;
     for entry in std::fs::read_dir(folder).map_err(failed)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".cpio") || name.starts_with("link-") {

@@ -1,0 +1,280 @@
+//! The files that this program writes. A regular file is written beside its place and renamed when it
+//! is whole, so that its name always leads to a whole document: the earlier one or the new one.
+//!
+//! `Output::open` looks at the place before a run begins, and changes nothing there. A pipe, a device
+//! or a terminal is written as the bytes come. A file that cannot be replaced, because its folder takes
+//! no new file or because it is a mount point, is rewritten in place at the end.
+
+mod place;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Errno, Error, Result};
+
+pub use place::{differ, is_stdout, keep_inputs, prints_to_file};
+
+/// A place for one document.
+#[derive(Debug)]
+pub struct Output {
+    /// The path as it was given.
+    name: String,
+    way: Way,
+}
+
+/// How the bytes get to their place.
+#[derive(Debug)]
+enum Way {
+    /// To a new file in the same folder, which then takes the name.
+    Beside(PathBuf),
+    /// Into the file itself, because its folder takes no new file.
+    InPlace(PathBuf),
+    /// As they come, into what is no regular file.
+    Special(File),
+}
+
+impl Output {
+    /// Looks at a place, and changes nothing there. A usage error if it cannot be written.
+    pub fn open(path: &Path) -> Result<Output> {
+        let name = path.display().to_string();
+        let way = Way::to(path).map_err(|error| {
+            Error::usage(
+                format!("open {name}: {}", Errno::of(&error)),
+                "the result could not be written there",
+                "choose another file",
+            )
+        })?;
+        Ok(Output { name, way })
+    }
+
+    /// Writes a whole document.
+    pub fn write(&self, document: &[u8]) -> Result<()> {
+        let written = || {
+            let mut stream = self.stream()?;
+            stream.write_all(document)?;
+            stream.finish()
+        };
+        written().map_err(|error| self.failed(&error))
+    }
+
+    /// Begins a document that is written piece by piece, and stands in its place after `finish`.
+    pub fn stream(&self) -> io::Result<Stream> {
+        Ok(Stream(match &self.way {
+            Way::Beside(path) => Into::Beside(begin(path)?, path.clone()),
+            Way::InPlace(path) => Into::Held(Vec::new(), path.clone()),
+            Way::Special(file) => Into::Special(file.try_clone()?),
+        }))
+    }
+
+    /// A document that could not be written there.
+    pub fn failed(&self, error: &io::Error) -> Error {
+        let errno = Errno::of(error);
+        let means = match self.way {
+            Way::Special(_) => "what came there is incomplete",
+            _ => "the new document is incomplete, and what was there before stays",
+        };
+        Error::host(format!("write {}: {errno}", self.name), means, cure(errno))
+    }
+}
+
+/// What to do where a document could not be written.
+pub fn cure(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EPIPE => "keep its reader until the end",
+        Errno::EFBIG => "raise the limit on file sizes (ulimit -f), or choose another file",
+        Errno::EDQUOT => "free disk space of this user's quota, or choose another file",
+        _ => "free disk space or choose another file",
+    }
+}
+
+impl Way {
+    fn to(path: &Path) -> io::Result<Way> {
+        let found = match fs::metadata(path) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if found.is_none() && path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(io::Error::from_raw_os_error(Errno::EISDIR.0));
+        }
+        if let Some(found) = &found {
+            if found.is_file() && place::is_descriptor(path) {
+                // Another process opened it and may go on writing, so the file keeps its name.
+                return OpenOptions::new().append(true).open(path).map(Way::Special);
+            }
+            let file = OpenOptions::new().write(true).open(path)?;
+            if !found.is_file() {
+                return Ok(Way::Special(file));
+            }
+        }
+        // A symbolic link stays, and the file that it leads to is replaced.
+        let path = place::end_of_links(path);
+        match begin(&path) {
+            Ok(_) => Ok(Way::Beside(path)),
+            // It is read too, to be put back if the new document does not fit.
+            Err(_) if found.is_some() => File::open(&path).map(|_| Way::InPlace(path)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A document on its way to its place. Dropped before `finish`, it leaves no trace, unless its place is
+/// a pipe or a device.
+#[derive(Debug)]
+pub struct Stream(Into);
+
+#[derive(Debug)]
+enum Into {
+    /// The new file, and its place.
+    Beside(NamedTempFile, PathBuf),
+    Held(Vec<u8>, PathBuf),
+    Special(File),
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            // The file itself: the library's own errors have no number.
+            Into::Beside(new, _) => new.as_file_mut().write(bytes),
+            Into::Held(held, _) => held.write(bytes),
+            Into::Special(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream {
+    /// Puts the document in its place.
+    pub fn finish(self) -> io::Result<()> {
+        match self.0 {
+            Into::Beside(new, path) => {
+                synchronise(new.as_file())?;
+                match new.persist(&path) {
+                    Ok(_) => Ok(()),
+                    // A folder may let a file be written and not replaced: /tmp where the file is another
+                    // user's, or a mount point that is a file.
+                    Err(refused) if path.is_file() => overwrite(&path, &fs::read(refused.file.path())?),
+                    Err(refused) => Err(refused.error),
+                }
+            }
+            Into::Held(held, path) => overwrite(&path, &held),
+            Into::Special(_) => Ok(()),
+        }
+    }
+}
+
+/// Rewrites a file in place. If that fails, what was there before comes back: it is cut off only after the
+/// new document is written, so its space is still its own.
+fn overwrite(path: &Path, document: &[u8]) -> io::Result<()> {
+    let before = fs::read(path)?;
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let fill = |file: &mut File, bytes: &[u8], length: usize| {
+        file.rewind()?;
+        file.write_all(bytes)?;
+        file.set_len(length as u64)?;
+        synchronise(file)
+    };
+    fill(&mut file, document, document.len()).inspect_err(|_| {
+        let overwritten = document.len().min(before.len());
+        let _ = fill(&mut file, &before[..overwritten], before.len());
+    })
+}
+
+/// Waits until a file is on its disk, where a full disk or quota is told at last.
+fn synchronise(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        // Some file systems cannot do that.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        done => done,
+    }
+}
+
+/// The new files that this process began. Their names are random, so those that are gone stay listed.
+static BEGUN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn begun() -> MutexGuard<'static, Vec<PathBuf>> {
+    BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the new files that are not whole yet, for a process that ends at once. No file can be begun
+/// any more.
+pub fn abandon() {
+    let begun = begun();
+    for path in begun.iter() {
+        let _ = fs::remove_file(path);
+    }
+    std::mem::forget(begun);
+}
+
+/// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
+fn begin(path: &Path) -> io::Result<NamedTempFile> {
+    let mut begun = begun();
+    // Opened here, with the mode of any new file: the library's own errors have no number.
+    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+    let new = tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(place::folder(path), open)?;
+    begun.push(new.path().to_owned());
+    if let Ok(earlier) = fs::metadata(path) {
+        let file = new.as_file();
+        let ours = file.metadata()?;
+        if (ours.uid(), ours.gid()) != (earlier.uid(), earlier.gid()) {
+            fchown(file, Some(earlier.uid()), Some(earlier.gid()))?;
+        }
+        file.set_permissions(Permissions::from_mode(earlier.mode() & 0o7777))?;
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_document_stands_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, link] = ["x", "link"].map(|name| dir.path().join(name));
+        let output = Output::open(&path).unwrap();
+        assert!(names(dir.path()).is_empty());
+        output.write(b"one").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("x", &link).unwrap();
+
+        let output = Output::open(&link).unwrap();
+        let mut stream = output.stream().unwrap();
+        stream.write_all(b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        drop(stream);
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"one".to_vec(), vec!["link".into(), "x".into()]));
+
+        output.write(b"three").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"three".to_vec(), vec!["link".into(), "x".into()]));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn a_file_that_is_rewritten_in_place_is_whole_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(&path, "a long one").unwrap();
+        for document in ["new", "a much longer one", "", "new"] {
+            overwrite(&path, document.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), document);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Which file a path leads to, so that two paths to one file are known for one.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::iter;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Links that a path may lead through, as in the kernel (`MAXSYMLINKS`).
+const MOST_LINKS: usize = 40;
+
+/// Linux's number of /dev/null, a place that is never full: major 1, minor 3.
+const NULL_DEVICE: u64 = 1 << 8 | 3;
+
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// To what is there: file system and inode.
+    There(u64, u64),
+    /// To a name in a folder, for a file that is to be made.
+    New(u64, u64, OsString),
+}
+
+/// The place of a path; `-` is standard output. `None` for /dev/null, and where nothing can be written.
+fn place(path: &Path) -> Option<Place> {
+    let found = if path.as_os_str() == "-" { stdout_metadata() } else { fs::metadata(path) };
+    if let Ok(found) = found {
+        let is_null = found.file_type().is_char_device() && found.rdev() == NULL_DEVICE;
+        return (!is_null).then(|| Place::There(found.dev(), found.ino()));
+    }
+    let path = end_of_links(path);
+    let folder = fs::metadata(folder(&path)).ok()?;
+    Some(Place::New(folder.dev(), folder.ino(), path.file_name()?.to_owned()))
+}
+
+fn stdout_metadata() -> io::Result<Metadata> {
+    io::stdout().as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata())
+}
+
+/// The folder that holds a path's last name.
+pub(super) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A path, and where each symbolic link of that name leads to.
+fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let next = |at: &PathBuf| Some(folder(at).join(fs::read_link(at).ok()?));
+    iter::successors(Some(path.to_owned()), next).take(MOST_LINKS)
+}
+
+/// The path at the end of a path's symbolic links.
+pub(super) fn end_of_links(path: &Path) -> PathBuf {
+    links(path).last().unwrap_or_else(|| path.to_owned())
+}
+
+/// Whether a path leads through a process's descriptors, such as /dev/stderr, /dev/fd/3.
+pub(super) fn is_descriptor(path: &Path) -> bool {
+    let is_one = |at: PathBuf| {
+        folder(&at).canonicalize().is_ok_and(|folder| folder.starts_with("/proc") && folder.ends_with("fd"))
+    };
+    links(path).any(is_one)
+}
+
+/// Whether a path is standard output: `-`, or one like /dev/stdout that leads to this process's own.
+pub fn is_stdout(path: &Path) -> bool {
+    let ours = fs::canonicalize("/proc/self/fd").ok();
+    let is_it = |at: PathBuf| {
+        at.file_name().is_some_and(|name| name == "1") && ours.is_some() && folder(&at).canonicalize().ok() == ours
+    };
+    path.as_os_str() == "-" || links(path).any(is_it)
+}
+
+/// Whether standard output leads to a regular file.
+pub fn prints_to_file() -> bool {
+    stdout_metadata().is_ok_and(|found| found.is_file())
+}
+
+/// Checks that outputs, each with its flag, are different places. /dev/null takes any number. A file to
+/// which standard output leads is the place of what is printed.
+pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    let mut given: Vec<(&str, &Path)> = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?))).collect();
+    if prints_to_file() && !given.iter().any(|(_, path)| is_stdout(path)) {
+        given.push(("standard output", Path::new("-")));
+    }
+    for (at, (flag, path)) in given.iter().enumerate() {
+        let is_same = |other: &Path| {
+            (is_stdout(path) && is_stdout(other)) || place(path).is_some_and(|one| Some(one) == place(other))
+        };
+        if let Some((other_flag, other)) = given[..at].iter().find(|(_, other)| is_same(other)) {
+            return Err(Error::usage(
+                format!("{other_flag} {} and {flag} {} are one place", other.display(), path.display()),
+                "one would overwrite the other",
+                "give each a file of its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an output does not replace a file that is read, by a document of another kind.
+pub fn keep_inputs(inputs: &[&Path], outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    let is_file = |path: &&&Path| fs::metadata(path).is_ok_and(|found: Metadata| found.is_file());
+    for input in inputs.iter().filter(is_file) {
+        let is_same = |path: &Path| place(path).is_some_and(|one| Some(one) == place(input));
+        let given = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?)));
+        if let Some((flag, path)) = given.into_iter().find(|(_, path)| is_same(path)) {
+            return Err(Error::usage(
+                format!("{flag} {} is the file {} that is read", path.display(), input.display()),
+                "a document of another kind would replace it",
+                "write to a file of its own",
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! Where results go: whole files or none, each in a place of its own, whatever ends the run.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn document(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A folder with the result and the interval log of a run of 50 connections: r.json, r.hlog.
+fn results() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(2, "");
+    let path = dir.path().display();
+    let files = format!("--json {path}/r.json --hlog {path}/r.hlog");
+    let finished = run(&format!("client --target-ip 127.0.0.1 {} --connections 50 --hold 0s {files}", server.at()));
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    server.stop();
+    assert_eq!(names(dir.path()), ["r.hlog", "r.json"]);
+    dir
+}
+
+/// The program in a folder.
+fn within(dir: &TempDir) -> Command {
+    let mut command = c1m();
+    command.current_dir(dir.path());
+    command
+}
+
+// ---- the same run twice ------------------------------------------------------------------------------
+
+#[test]
+fn a_run_counts_once_by_whatever_path_it_comes() {
+    let dir = results();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::copy(at("r.json"), at("copy.json")).unwrap();
+    std::fs::copy(at("r.hlog"), at("copy.hlog")).unwrap();
+    std::fs::hard_link(at("r.json"), at("hard.json")).unwrap();
+    symlink("r.json", at("link.json")).unwrap();
+    // The same document, written otherwise.
+    std::fs::write(at("line.json"), document(&at("r.json")).to_string()).unwrap();
+    for twice in [
+        "r.json r.json",
+        "r.json ./r.json",
+        "r.json copy.json",
+        "r.json hard.json",
+        "r.json link.json",
+        "r.json line.json",
+        "r.hlog copy.hlog",
+        "r.hlog ./r.hlog",
+    ] {
+        run_as(within(&dir), &format!("report merge {twice}")).complains(2, &["given twice"]);
+    }
+    for descriptors in ["exec 3<r.json 4<copy.json", "exec 3<r.json 4<hard.json", "exec 3<r.hlog 4<copy.hlog"] {
+        let mut command = c1m_after(descriptors);
+        command.current_dir(dir.path());
+        run_as(command, "report merge /dev/fd/3 /dev/fd/4").complains(2, &["/dev/fd/3", "/dev/fd/4", "given twice"]);
+    }
+    run_as(within(&dir), "report compare r.json copy.json").complains(2, &["the same run"]);
+}
+
+#[test]
+fn what_was_merged_counts_with_all_its_parts() {
+    let (one, other) = (results(), results());
+    let dir = tempfile::tempdir().unwrap();
+    for (name, from) in [("a.json", &one), ("b.json", &other)] {
+        std::fs::copy(from.path().join("r.json"), dir.path().join(name)).unwrap();
+    }
+    assert_eq!(run_as(within(&dir), "report merge a.json b.json --json m.json").code(), 0);
+    run_as(within(&dir), "report merge m.json b.json").complains(2, &["m.json", "b.json", "given twice"]);
+    run_as(within(&dir), "report merge m.json m.json").complains(2, &["m.json", "given twice"]);
+    // Results of an earlier version have no identity, and are known by what they say.
+    for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
+        let mut result = document(&dir.path().join(from));
+        assert_eq!(result["about"]["run_id"].as_str().unwrap().len(), 32);
+        result["about"].as_object_mut().unwrap().remove("run_id");
+        std::fs::write(dir.path().join(name), result.to_string()).unwrap();
+    }
+    std::fs::copy(dir.path().join("old-a.json"), dir.path().join("old-copy.json")).unwrap();
+    assert_eq!(run_as(within(&dir), "report merge old-a.json old-b.json --json old.json").code(), 0);
+    assert_eq!(number(&document(&dir.path().join("old.json")), "live"), 100);
+    run_as(within(&dir), "report merge old-a.json old-copy.json").complains(2, &["given twice"]);
+    run_as(within(&dir), "report merge old.json old-b.json").complains(2, &["given twice"]);
+    // A merged result may take the place of one of its parts.
+    assert_eq!(run_as(within(&dir), "report merge a.json b.json --json a.json").code(), 0);
+    assert_eq!(number(&document(&dir.path().join("a.json")), "live"), 100);
+}
+
+// ---- whole files or none -----------------------------------------------------------------------------
+
+#[test]
+fn a_run_that_never_begins_leaves_the_earlier_result() {
+    let dir = results();
+    let before = std::fs::read(dir.path().join("r.json")).unwrap();
+    let port = free_ports(1);
+    let _taken = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    for (arguments, code) in [
+        (format!("client --target-ip 127.0.0.1 {} --connections 0", at(port, 1)), 2),
+        (format!("client --target-ip 127.0.0.1 {} --connections 10 --payload 0 --interval 1s", at(port, 1)), 2),
+        (format!("demo {} --connections 10", at(port, 1)), 3),
+        (server_arguments(port, 1, ""), 3),
+    ] {
+        let finished = run_as(within(&dir), &format!("{arguments} --json r.json"));
+        assert_eq!(finished.code(), code, "{arguments}: {}{}", finished.out, finished.err);
+        assert_eq!(std::fs::read(dir.path().join("r.json")).unwrap(), before, "{arguments}");
+        assert_eq!(names(dir.path()), ["r.hlog", "r.json"], "{arguments}");
+    }
+}
+
+#[test]
+fn a_file_that_grows_too_large_is_told_and_the_earlier_one_stays() {
+    let dir = results();
+    let before = std::fs::read(dir.path().join("r.json")).unwrap();
+    std::fs::copy(dir.path().join("r.json"), dir.path().join("page.html")).unwrap();
+    // In units of 512 bytes; less than any of these documents.
+    let mut command = c1m_after("ulimit -f 1");
+    command.current_dir(dir.path()).args(["report", "html", "r.json", "-o", "page.html"]);
+    let finished = Running::start(command).wait();
+    finished.complains(3, &["page.html", "EFBIG", "ulimit -f"]);
+    assert_eq!(std::fs::read(dir.path().join("page.html")).unwrap(), before);
+    assert_eq!(names(dir.path()), ["page.html", "r.hlog", "r.json"]);
+}
+
+#[test]
+fn an_earlier_file_keeps_its_mode_and_the_links_to_it() {
+    let dir = results();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("page.html"), "earlier").unwrap();
+    std::fs::set_permissions(at("page.html"), std::fs::Permissions::from_mode(0o604)).unwrap();
+    symlink("page.html", at("link.html")).unwrap();
+    assert_eq!(run_as(within(&dir), "report html r.json -o link.html").code(), 0);
+    assert!(std::fs::symlink_metadata(at("link.html")).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(at("page.html")).unwrap().starts_with("<!DOCTYPE html>"));
+    assert_eq!(std::fs::metadata(at("page.html")).unwrap().mode() & 0o7777, 0o604);
+    assert_eq!(run_as(within(&dir), "report html r.json -o /dev/null").code(), 0);
+    run_as(within(&dir), "report html r.json -o /dev/full").complains(3, &["/dev/full", "ENOSPC"]);
+}
+
+/// Disk space that is used up: a file system in memory of 256 KiB.
+#[test(Mounts)]
+fn a_full_disk_is_told_and_the_earlier_files_stay() {
+    let dir = results();
+    let server = Server::start(1, "");
+    in_own_mounts(|| {
+        let disk = dir.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        mount("none", disk.to_str().unwrap(), "tmpfs", 0, "size=256k");
+        for name in ["page", "json", "hlog"] {
+            std::fs::write(disk.join(name), "earlier").unwrap();
+        }
+        let _ = std::fs::write(disk.join("filler"), vec![0; 1 << 20]);
+        run_as(within(&dir), "report html r.json -o disk/page").complains(3, &["disk/page", "ENOSPC"]);
+        run_as(within(&dir), "report html r.json -o disk/new").complains(3, &["disk/new", "ENOSPC"]);
+        let client = format!("client --target-ip 127.0.0.1 {} --connections 5 --hold 0s", server.at());
+        for (flag, name) in [("--json", "json"), ("--report", "page"), ("--hlog", "hlog"), ("--histogram", "new")] {
+            let finished = run_as(within(&dir), &format!("{client} {flag} disk/{name}"));
+            finished.complains(3, &[&format!("disk/{name}"), "ENOSPC"]);
+            assert!(finished.out.contains("5 requested = 5 live"), "the result is printed: {}", finished.out);
+        }
+        assert_eq!(names(&disk), ["filler", "hlog", "json", "page"]);
+        for name in ["page", "json", "hlog"] {
+            assert_eq!(std::fs::read_to_string(disk.join(name)).unwrap(), "earlier", "{name}");
+        }
+    });
+}
+
+/// A file that is a mount point, as in a container, cannot be replaced by another one.
+#[test(Mounts)]
+fn a_file_that_is_a_mount_point_is_rewritten() {
+    let dir = results();
+    in_own_mounts(|| {
+        let [source, place] = ["source", "place"].map(|name| dir.path().join(name));
+        std::fs::write(&source, "earlier").unwrap();
+        std::fs::write(&place, "").unwrap();
+        mount(source.to_str().unwrap(), place.to_str().unwrap(), "", libc::MS_BIND, "");
+        assert_eq!(run_as(within(&dir), "report html r.json -o place").code(), 0);
+        assert!(std::fs::read_to_string(&source).unwrap().ends_with("</html>"));
+        assert_eq!(names(dir.path()), ["place", "r.hlog", "r.json", "source"]);
+    });
+}
+
+/// A user who may write a file and nothing else in its folder.
+#[test]
+fn a_file_in_a_folder_that_takes_no_new_one_is_rewritten_or_stays() {
+    let dir = results();
+    let page = dir.path().join("page");
+    let earlier = "earlier".repeat(1_000);
+    std::fs::write(&page, &earlier).unwrap();
+    std::fs::set_permissions(&page, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let inode = std::fs::metadata(&page).unwrap().ino();
+    let program = tempfile::tempdir().unwrap();
+    let user = |limit: &str| {
+        let user = c1m_unprivileged(&program);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+        let mut command = unprivileged(Path::new("/bin/sh"), &program, NOBODY);
+        command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(user.get_program());
+        command.current_dir(dir.path());
+        command
+    };
+    let cut = run_as(user("ulimit -f 8"), "report html r.json -o page");
+    cut.complains(3, &["page", "EFBIG"]);
+    assert_eq!(std::fs::read_to_string(&page).unwrap(), earlier);
+    run_as(user(":"), "report html r.json -o new").complains(2, &["new", "EACCES"]);
+    assert_eq!(run_as(user(":"), "report html r.json -o page").code(), 0);
+    assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
+    assert_eq!(std::fs::metadata(&page).unwrap().ino(), inode);
+    assert_eq!(names(dir.path()), ["page", "r.hlog", "r.json"]);
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(1, "");
+    for flag in ["--json", "--report", "--hlog", "--histogram"] {
+        let pipe = dir.path().join(flag);
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        let mut command = within(&dir);
+        command.args(format!("client --target-ip 127.0.0.1 {} --connections 5", server.at()).split_whitespace());
+        // Messages all the while, so that an interval log has something to tell to the end.
+        command.args(["--hold", "1h", "--interval", "10ms", flag]).arg(&pipe);
+        let mut client = Running::start(command);
+        client.until("it holds", |out| out.contains("\nhold "));
+        drop(reader);
+        client.signal(libc::SIGTERM);
+        client.wait().complains(3, &[flag, "EPIPE"]);
+    }
+}
+
+// ---- a place for each output -------------------------------------------------------------------------
+
+#[test]
+fn two_outputs_in_one_place_are_refused() {
+    let dir = results();
+    symlink("new", dir.path().join("link")).unwrap();
+    std::fs::hard_link(dir.path().join("r.json"), dir.path().join("hard")).unwrap();
+    let before = std::fs::read(dir.path().join("r.json")).unwrap();
+    let port = at(free_ports(1), 1);
+    let client = format!("client --target-ip 127.0.0.1 {port} --connections 5");
+    let storm = format!("storm disconnect --target-ip 127.0.0.1 {port} --connections 5");
+    for (arguments, flags) in [
+        (format!("{client} --json x --report x"), ["--json", "--report"]),
+        (format!("{client} --json x --report ./x"), ["--json", "--report"]),
+        (format!("{client} --json new --histogram link"), ["--json", "--histogram"]),
+        (format!("{client} --json r.json --hlog hard"), ["--json", "--hlog"]),
+        (format!("{client} --json - --histogram -"), ["--json", "--histogram"]),
+        (format!("{storm} --report - --hlog -"), ["--report", "--hlog"]),
+        (format!("{storm} --json - --hlog /dev/stdout"), ["--json", "--hlog"]),
+        (format!("demo {port} --connections 5 --json x --hlog x"), ["--json", "--hlog"]),
+        ("report merge r.json --json x --html x".to_owned(), ["--json", "--html"]),
+        ("report html r.json -o ./r.json".to_owned(), ["--output", "r.json"]),
+        ("report html r.json -o hard".to_owned(), ["--output", "r.json"]),
+        ("report merge r.json --html hard".to_owned(), ["--html", "r.json"]),
+        ("report merge r.hlog --json r.hlog".to_owned(), ["--json", "r.hlog"]),
+        ("report compare r.json r.hlog --json r.json".to_owned(), ["--json", "r.json"]),
+    ] {
+        let finished = run_as(within(&dir), &arguments);
+        finished.complains(2, &flags);
+        assert_eq!(finished.out, "", "{arguments}");
+        assert_eq!(names(dir.path()), ["hard", "link", "r.hlog", "r.json"], "{arguments}");
+    }
+    assert_eq!(std::fs::read(dir.path().join("r.json")).unwrap(), before);
+    assert_eq!(run_as(within(&dir), "report merge r.json --json /dev/null --html /dev/null").code(), 0);
+}
+
+#[test]
+fn what_is_printed_and_a_file_are_two_places() {
+    let dir = results();
+    let into = |file: &str| {
+        let mut command = c1m_after(&format!("exec >>{file}"));
+        command.current_dir(dir.path());
+        command
+    };
+    let client = format!("client --target-ip 127.0.0.1 {} --connections 5", at(free_ports(1), 1));
+    run_as(into("x"), &format!("{client} --json ./x")).complains(2, &["standard output", "--json ./x"]);
+    run_as(into("x"), "report merge r.json --html x").complains(2, &["standard output", "--html x"]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("x")).unwrap(), "");
+    // Another name of standard output is standard output: nothing else is printed there.
+    for (file, output) in [("dash", "-"), ("stdout", "/dev/stdout"), ("number", "/proc/self/fd/1")] {
+        assert_eq!(run_as(into(file), &format!("report merge r.json --json {output}")).code(), 0);
+        assert_eq!(number(&document(&dir.path().join(file)), "live"), 50);
+    }
+}
+
+// ---- signals -----------------------------------------------------------------------------------------
+
+/// A terminal that goes away sends SIGHUP more than once, from the kernel and from the shell.
+#[test]
+fn hangups_end_every_command_in_order() {
+    let server = Server::start(2, "--json -");
+    let dir = tempfile::tempdir().unwrap();
+    let to_server = format!("--target-ip 127.0.0.1 {} --connections 50", server.at());
+    for (arguments, phase) in [
+        (format!("client {to_server} --hold 1h"), "hold"),
+        (format!("storm slow-readers {to_server} --calm 1h"), "calm"),
+        (format!("demo {} --connections 50 --hold 1h", at(free_ports(2), 2)), "hold"),
+    ] {
+        let mut command = within(&dir);
+        command.args(arguments.split_whitespace()).args(["--json", "r.json", "--hlog", "r.hlog"]);
+        let mut running = Running::start(command);
+        running.until(phase, |out| out.lines().any(|line| line.starts_with(phase)));
+        running.signal(libc::SIGHUP);
+        running.signal(libc::SIGHUP);
+        let finished = running.wait();
+        assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{arguments}: {}", finished.out);
+        let result = document(&dir.path().join("r.json"));
+        assert_eq!(result.get("client").unwrap_or(&result)["stopped"], true, "{arguments}");
+        assert_eq!(names(dir.path()), ["r.hlog", "r.json"], "{arguments}");
+        for name in names(dir.path()) {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+    }
+    server.running.signal(libc::SIGHUP);
+    let finished = server.running.wait();
+    assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    assert_eq!(number(&finished.last_document(), "accepted"), 100);
+}
+
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let server = Server::start_as(c1m_after("trap '' HUP"), 1, "");
+    server.running.signal(libc::SIGHUP);
+    // It still serves after the signal was delivered, and ends by another one.
+    client(&format!("{} --connections 5", server.at())).held(5);
+    server.stop();
+}
+
+#[test]
+fn two_signals_leave_no_file_that_is_not_whole() {
+    // It closes too slowly to end between the two signals.
+    let server = Server::start(1, "");
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = within(&dir);
+    let arguments =
+        format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 1h --close-rate 0.01", server.at());
+    command.args(arguments.split_whitespace()).args(["--hlog", "r.hlog"]);
+    let mut client = Running::start(command);
+    client.until("it holds", |out| out.contains("\nhold "));
+    eventually("the log is begun", || names(dir.path()).iter().any(|name| name.ends_with(".part")));
+    client.signal(libc::SIGTERM);
+    eventually("the client closes", || client.out().lines().any(|line| line.starts_with("close ")));
+    client.signal(libc::SIGTERM);
+    let finished = client.wait();
+    assert_eq!(finished.code(), 128 + libc::SIGTERM, "{}{}", finished.out, finished.err);
+    assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
+    server.stop();
+}
