@@ -244,7 +244,8 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     let own = options.own_connections();
     let need = needs(own);
     if !need.fit(nofile) {
-        let possible = plan::largest(own, |n| needs(n).fit(nofile));
+        let lockable = host.lockable(raised.memory.1.soft);
+        let possible = plan::largest(own, |n| needs(n).fit(nofile) && needs(n).locked_bytes() <= lockable);
         return Err(need.refusal(own, possible, nofile, "use fewer --cores"));
     }
     host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;

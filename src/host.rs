@@ -216,13 +216,19 @@ impl Host {
         !self.may(Capability::IpcLock) && (version >= RINGS_CHARGED_SINCE || version == (0, 0))
     }
 
+    /// Bytes of locked memory that the rings of this process may take under this limit: no bound where they are
+    /// not charged.
+    pub fn lockable(&self, limit: u64) -> u64 {
+        if self.charges_rings() { limit } else { u64::MAX }
+    }
+
     /// Checks that this process may lock what its rings need; `needs` is that of so many connections, and
     /// `nofile` what bounds a ring.
     ///
     /// Fails with a host error that shows the arithmetic.
     pub fn check_locked_memory(&self, limit: u64, connections: u64, needs: impl Fn(u64) -> Needs) -> Result<()> {
         let need = needs(connections);
-        if !self.charges_rings() || need.locked_bytes() <= limit {
+        if need.locked_bytes() <= self.lockable(limit) {
             return Ok(());
         }
         let possible = largest(connections, |n| needs(n).locked_bytes() <= limit);

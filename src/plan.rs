@@ -122,15 +122,18 @@ pub struct ServerGoal {
 
 /// Plans the shards of a server: what each listens on and how many rings it needs.
 ///
-/// Fails with a host error, which says how many connections are possible, when file descriptors do
-/// not suffice for the rings.
-pub fn server(goal: &ServerGoal) -> Result<Vec<ShardPlan>> {
+/// Fails with a host error when file descriptors do not suffice for the rings. It says how many connections are
+/// possible: so many that `lockable` has their locked memory too.
+pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
     let plans = layout(goal, goal.connections);
     let needs = needs(&plans);
     if needs.fit(goal.nofile) {
         return Ok(plans);
     }
-    let possible = largest(goal.connections, |n| self::needs(&layout(goal, n)).fit(goal.nofile));
+    let possible = largest(goal.connections, |n| {
+        let needs = self::needs(&layout(goal, n));
+        needs.fit(goal.nofile) && needs.locked_bytes() <= lockable
+    });
     Err(needs.refusal(goal.connections, possible, goal.nofile, "serve fewer --ports"))
 }
 
@@ -486,7 +489,7 @@ mod tests {
         /// Every port is served; without sharing by one shard only; and there is room for the goal.
         #[test]
         fn every_port_has_a_shard(cores in 1usize..40, ports in 1u16..200, connections in 1u64..2_000_000) {
-            let plans = server(&goal(cores, ports, PortSharing::Subset, connections, 1_000_000)).unwrap();
+            let plans = server(&goal(cores, ports, PortSharing::Subset, connections, 1_000_000), u64::MAX).unwrap();
             let mut served: Vec<u16> = plans.iter().flat_map(|p| p.ports.clone()).collect();
             served.sort_unstable();
             if cores <= ports as usize {
@@ -534,7 +537,7 @@ mod tests {
 
     #[test]
     fn a_million_on_two_cores_below_twenty_thousand_descriptors() {
-        let plans = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 20_000)).unwrap();
+        let plans = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 20_000), u64::MAX).unwrap();
         assert_eq!(plans.iter().map(|p| p.rings.len()).collect::<Vec<_>>(), [26, 26]);
         assert_eq!(plans[1].ports.first(), Some(&8938));
         // A half, and four standard deviations.
@@ -543,12 +546,23 @@ mod tests {
 
     #[test]
     fn too_few_descriptors_are_explained() {
-        let error = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 256)).unwrap_err();
+        let error = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 256), u64::MAX).unwrap_err();
         assert!(matches!(error, Error::Host(_)), "{error}");
         let possible: u64 =
             error.to_string().split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256)).is_ok(), "{error}");
-        assert!(server(&goal(2, 100, PortSharing::Subset, possible + 1, 256)).is_err(), "{error}");
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256), u64::MAX).is_ok(), "{error}");
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible + 1, 256), u64::MAX).is_err(), "{error}");
+    }
+
+    /// What a refusal says is possible is not refused by the next limit.
+    #[test]
+    fn what_descriptors_allow_can_be_locked_too() {
+        let goal = goal(2, 10, PortSharing::All, 1_000_000, 600);
+        let lockable = 8 << 20;
+        let error = server(&goal, lockable).unwrap_err().to_string();
+        let possible = error.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(server_needs(&goal, possible).locked_bytes() <= lockable, "{error}");
+        assert!(server_needs(&goal, possible + 1).locked_bytes() > lockable, "{error}");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Server {
             connections: options.max_connections,
             nofile: raised.files.1.soft,
         };
-        let plans = plan::server(&goal)?;
+        let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
         host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
         // One more looks at memory.
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
