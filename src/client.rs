@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::causes::Causes;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, NetCounters, Raised, check_threads, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
@@ -97,6 +98,8 @@ pub trait Observer {
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
         Ok(())
     }
+    /// The process was suspended for so long, and goes on.
+    fn suspended(&mut self, _time: Duration) {}
     /// A shard measured something, about a second long. An error ends the run.
     fn measured(&mut self, _interval: &Interval) -> Result<()> {
         Ok(())
@@ -234,6 +237,8 @@ struct Fleet {
     shards: Vec<Runner>,
     watch: Watch,
     sampler: Sampler,
+    /// The leader's own, which tells when the process was suspended.
+    clock: Clock,
     notices: mpsc::Receiver<Notice>,
     course: Course,
     /// The phases to come after this one.
@@ -258,6 +263,7 @@ impl Fleet {
             shards: Vec::new(),
             watch,
             sampler: Sampler::begin(options.server_pid),
+            clock: Clock::begin(Instant::now()),
             notices,
             course,
             ahead,
@@ -317,7 +323,7 @@ impl Fleet {
                 *core,
                 remote.clone(),
                 net,
-                move |_| opening.begin(),
+                move |net| opening.begin(net),
                 |dialing| dialing.measured(),
             )?;
             self.shards.push((remote, progress, running));
@@ -348,6 +354,7 @@ impl Fleet {
         parts.sort_by_key(|(shard, _)| *shard);
         let shards = parts.into_iter().map(|(_, measured)| measured).collect();
         self.sampler.take_in(observer)?;
+        summary.suspended = self.clock.suspended();
         summary.timeline = self.sampler.timeline.clone();
         conclude(summary, shards, self.watch.evidence(Causes::new()));
         observer.reported(summary)
@@ -373,6 +380,7 @@ impl Fleet {
             close: Duration::ZERO,
             paced: options.rate.is_some(),
             stopped: false,
+            suspended: self.clock.suspended(),
             storm: options.course.storm().map(storm_summary),
             timeline: self.sampler.timeline.clone(),
             about: About::here(),
@@ -416,6 +424,7 @@ impl Fleet {
         summary.stopped = self.stopping;
         self.watch.dialed();
         summary.close = self.phase(Phase::Close, options, observer)?.0;
+        summary.suspended = self.clock.suspended();
         failed.map(|()| summary)
     }
 
@@ -440,6 +449,26 @@ impl Fleet {
         }
     }
 
+    /// Waits for a notice, and tells the observer if the process was suspended meanwhile.
+    fn hear(
+        &mut self,
+        patience: Duration,
+        observer: &mut dyn Observer,
+    ) -> std::result::Result<Notice, RecvTimeoutError> {
+        let (before, now) = (self.clock.suspended().time, Instant::now());
+        self.clock.look(now);
+        self.clock.sleep(Some(now + patience));
+        let heard = self.notices.recv_timeout(patience);
+        self.clock.look(Instant::now());
+        // Whoever reads what the observer writes may keep it waiting.
+        self.clock.sleep(None);
+        let time = self.clock.suspended().time.saturating_sub(before);
+        if !time.is_zero() {
+            observer.suspended(time);
+        }
+        heard
+    }
+
     /// One phase on every shard. Returns how long it took and the counts at its end.
     fn phase(
         &mut self,
@@ -448,6 +477,7 @@ impl Fleet {
         observer: &mut dyn Observer,
     ) -> Result<(Duration, ProgressSnapshot)> {
         let start = Instant::now();
+        let begun = self.clock.start(start);
         observer.began(phase, options);
         self.command(phase);
         // What the shards do now; a hold ends with another command.
@@ -455,13 +485,13 @@ impl Fleet {
         while waiting > 0 {
             let mut patience = TICK;
             if asked == Phase::Hold {
-                patience = self.hold_left(start.elapsed()).min(TICK);
+                patience = self.hold_left(self.clock.begun(begun).elapsed()).min(TICK);
                 if patience.is_zero() {
                     asked = Phase::Settle;
                     self.command(asked);
                 }
             }
-            match self.notices.recv_timeout(patience) {
+            match self.hear(patience, observer) {
                 Ok(Notice::Done(_, done)) if done == asked => waiting -= 1,
                 Ok(Notice::Done(..)) => {}
                 Ok(Notice::ShardEnded(index)) => {

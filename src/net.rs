@@ -253,6 +253,11 @@ impl<S: Default> Net<S> {
         self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
     }
 
+    /// The shard looks whether its process was suspended: what it does next may be by a schedule.
+    pub(crate) fn note(&mut self, now: Instant) {
+        self.clock.note(now);
+    }
+
     /// The shard sleeps until an instant, or until something happens.
     pub(crate) fn sleep(&mut self, until: Option<Instant>) {
         self.clock.sleep(until);

@@ -16,6 +16,7 @@ use super::display::Display;
 use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
+use crate::clock::Clock;
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, start_thread};
@@ -28,6 +29,9 @@ use crate::words;
 
 /// How long the server may take to start, to show a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a wait for the server lasts at most before its patience is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How often the server reports to us.
 const STATS_INTERVAL: &str = "200ms";
@@ -151,11 +155,18 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does.
+    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does. That is the time in which we could
+    /// hear the server: while both are suspended it cannot tell anything.
     fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        let waiting = |seen: &mut Seen| !enough(seen) && !seen.ended;
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, waiting);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut clock = Clock::begin(Instant::now());
+        let mut seen = self.lock();
+        while !enough(&seen) && !seen.ended && clock.now().counted() < PATIENCE {
+            clock.sleep(Some(Instant::now() + LOOK));
+            let waited = self.changed.wait_timeout(seen, LOOK);
+            seen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            clock.look(Instant::now());
+        }
+        seen
     }
 
     fn follow(&self, output: impl std::io::Read) {
@@ -268,6 +279,10 @@ impl Observer for Watcher {
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
         self.display.progress(phase, elapsed, shards, ended);
+    }
+
+    fn suspended(&mut self, time: Duration) {
+        self.display.suspended(time);
     }
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {

@@ -111,6 +111,10 @@ impl Observer for Logging<'_> {
         self.shown.progress(phase, elapsed, shards, ended);
     }
 
+    fn suspended(&mut self, time: Duration) {
+        self.shown.suspended(time);
+    }
+
     fn measured(&mut self, interval: &Interval) -> Result<()> {
         self.shown.measured(interval)?;
         self.log.as_mut().map_or(Ok(()), |log| log.write(interval))

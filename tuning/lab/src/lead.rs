@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use c1m::clock::{Clock, Mark};
 use c1m::words::{bytes, count};
 
 use crate::args::Plan;
@@ -54,7 +55,9 @@ pub struct Lab {
     started: Instant,
     looked: Instant,
     shown: (Instant, Vec<u64>),
-    moved: (Instant, u64),
+    /// When something moved last on our own clock: while we do not run we hear of nothing.
+    moved: (Mark, u64),
+    clock: Clock,
     killed: Option<usize>,
 }
 
@@ -73,7 +76,8 @@ impl Lab {
             heard,
             started,
             looked: now,
-            moved: (now, 0),
+            moved: (Mark::default(), 0),
+            clock: Clock::begin(now),
             killed: None,
         }
     }
@@ -136,8 +140,8 @@ impl Lab {
         self.tell(clients, "audit");
         self.wait("audit", STILL, clients, |client| client.audits.len() == 1)?;
         let proof = self.proof(clients);
-        let until = Instant::now() + AGREE;
-        while self.machines[SERVER].live != proof.live && Instant::now() < until {
+        let until = self.clock.now().after(AGREE);
+        while self.machines[SERVER].live != proof.live && self.clock.now() < until {
             self.listen("the server's count")?;
         }
         Ok(Proof { server: Some(self.machines[SERVER].live), ..proof })
@@ -164,13 +168,13 @@ impl Lab {
     /// Waits until each of these guests is `done`; a wall, the deadline, a signal or `patience`
     /// without any motion end it.
     fn wait(&mut self, what: &'static str, patience: Duration, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
-        self.moved = (Instant::now(), 0);
+        self.moved = (self.clock.now(), 0);
         while let Some(late) = of.iter().copied().find(|place| !done(&self.machines[*place])) {
             self.listen(what)?;
             let motion = self.machines.iter().fold(0u64, |sum, machine| sum.rotate_left(7) ^ machine.motion());
             if motion != self.moved.1 {
-                self.moved = (Instant::now(), motion);
-            } else if self.moved.0.elapsed() > patience {
+                self.moved = (self.clock.now(), motion);
+            } else if self.clock.now().since(self.moved.0) > patience {
                 let booted = self.machines[late].booted;
                 let wall = if booted { Wall::Stalled(what, patience) } else { Wall::NoBoot(patience) };
                 return Err(Failure { guest: Some(late), wall });
@@ -181,7 +185,10 @@ impl Lab {
 
     /// Takes in what the guests say for a moment, and looks for walls.
     fn listen(&mut self, what: &'static str) -> Step {
-        if let Ok(heard) = self.heard.recv_timeout(LOOK) {
+        self.clock.sleep(Some(Instant::now() + LOOK));
+        let heard = self.heard.recv_timeout(LOOK);
+        self.clock.look(Instant::now());
+        if let Ok(heard) = heard {
             self.hear(heard)?;
         }
         // Bounded, so that talkative guests cannot keep us from looking.
@@ -196,7 +203,7 @@ impl Lab {
         if self.shown.0.elapsed() >= SHOW {
             self.show();
         }
-        if self.started.elapsed() > self.plan.deadline {
+        if self.started.elapsed().saturating_sub(self.clock.suspended().time) > self.plan.deadline {
             return Err(Failure { guest: None, wall: Wall::Deadline(what, self.plan.deadline) });
         }
         Ok(())
