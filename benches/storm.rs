@@ -1,11 +1,22 @@
-//! A mass disconnect under `c1m storm`: 34 % of the connections of c1m's server, or of the epoll
-//! reference, are closed by RST at once, while the others go on talking. The others are then closed,
-//! when nobody talks any more, so that what the server spends is for closing alone.
+//! A mass disconnect under `c1m storm`: a third of the connections of c1m's server, or of the epoll
+//! reference, are closed at once, while the others go on talking. `--how` says how:
+//!
+//! - `rst` (the default) and `fin`: `storm disconnect`. The others are then closed the same way, when nobody talks
+//!   any more, so that what the server spends is for closing alone.
+//! - `killed`: `storm killed`. Afterwards a client with as many connections is killed when nobody talks, so that what
+//!   the server spends is for closing alone.
+//!
+//! `--victims-core N` confines the threads of the killed process to a core, and `--victims-weight N` gives it that
+//! weight in a cgroup of its own (cpu.weight, or cpu.shares where cgroups are of version 1): what these two change
+//! is not the server's.
 //!
 //!     cargo bench --bench storm -- --rounds 5 --connections 1000000
+//!     cargo bench --bench storm -- --rounds 5 --connections 300000 --how killed
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -57,14 +68,14 @@ fn main() {
         _ => {}
     }
     let effort = Effort::from_arguments(&arguments);
-    let asked = words.windows(2).find(|pair| pair[0] == "--connections").map(|pair| pair[1].parse());
-    let asked = asked.map(|count| count.expect("--connections takes a number"));
-    let connections: usize = asked.unwrap_or(if effort.smoke { 400 } else { 1_000_000 });
+    let asked = asked(&words);
+    let connections: usize = asked.connections.unwrap_or(if effort.smoke { 400 } else { 1_000_000 });
     let _turn = compare::our_turn();
     let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
     println!(
-        "{} connections, 34 % closed by RST at once; rounds: {}; epoll in {} process(es), for nofile is {open_files}\n{}\n",
+        "{} connections, {}; rounds: {}; epoll in {} process(es), for nofile is {open_files}\n{}\n",
         thousands(connections as f64),
+        asked.how.sentence(),
         effort.rounds,
         processes(connections, open_files).len(),
         compare::host()
@@ -74,7 +85,7 @@ fn main() {
     for round in 0..effort.rounds {
         let pair = [0, 1].map(|side| {
             let server = ServerProcess::start(command(side, connections), TARGET);
-            let seen = storm(&server, connections, effort.smoke);
+            let seen = storm(&server, connections, effort.smoke, &asked);
             drop(server);
             quiet.wait();
             println!("  round {} {:<6} {}", round + 1, SIDES[side], line(&seen));
@@ -83,6 +94,84 @@ fn main() {
         rounds.push(pair);
     }
     report(&rounds);
+}
+
+/// How a third of the connections end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Rst,
+    Fin,
+    Killed,
+}
+
+impl How {
+    fn sentence(self) -> &'static str {
+        match self {
+            How::Rst => "34 % closed by RST at once",
+            How::Fin => "34 % closed by FIN at once",
+            How::Killed => "a third in a process that is killed",
+        }
+    }
+
+    /// The words of the storm.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            How::Rst => &["disconnect"],
+            How::Fin => &["disconnect", "--fin"],
+            // What was put off is done by the storm's end.
+            How::Killed => &["killed", "--share", "33.3333%", "--for", "8s", "--calm", "5s", "--after", "1s"],
+        }
+    }
+}
+
+/// What the arguments ask for.
+struct Asked {
+    connections: Option<usize>,
+    how: How,
+    victims_core: Option<usize>,
+    victims_weight: Option<u64>,
+}
+
+fn asked(words: &[&str]) -> Asked {
+    let value = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+    let number = |name: &str| value(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} takes a number")));
+    let how = match value("--how") {
+        None | Some("rst") => How::Rst,
+        Some("fin") => How::Fin,
+        Some("killed") => How::Killed,
+        Some(other) => panic!("--how takes rst, fin or killed, not {other}"),
+    };
+    Asked {
+        connections: number("--connections"),
+        how,
+        victims_core: number("--victims-core"),
+        victims_weight: number("--victims-weight").map(|weight: usize| weight as u64),
+    }
+}
+
+/// A cgroup for the victims' process, removed when dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn of(pid: u64, weight: u64) -> Cgroup {
+        let (root, file) = match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            true => ("/sys/fs/cgroup", "cpu.weight"),
+            false => ("/sys/fs/cgroup/cpu", "cpu.shares"),
+        };
+        let folder = Path::new(root).join(format!("c1m-victims-{pid}"));
+        fs::create_dir(&folder).expect("a cgroup can be made");
+        let write = |file: &str, number: u64| fs::write(folder.join(file), number.to_string());
+        write(file, weight).expect("the cgroup takes the weight");
+        write("cgroup.procs", pid).expect("the cgroup takes the process");
+        Cgroup(folder)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // It is empty as soon as its process was reaped; one that is left harms nobody.
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 /// What one run showed, in the order of `FIGURES`.
@@ -160,33 +249,49 @@ fn list(cores: &[usize]) -> String {
 }
 
 /// A storm, in which no connection of the others may be lost, and the close of the others.
-fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
+fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked) -> Seen {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
-    command.args(["storm", "disconnect", "--json", "-", "--target-ip", &TARGET.address.to_string()]);
+    command.arg("storm").args(asked.how.words());
+    command.args(["--json", "-", "--target-ip", &TARGET.address.to_string()]);
     command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
     command.args(["--connections", &connections.to_string()]);
     if smoke {
-        command.args(["--calm", "300ms", "--after", "300ms", "--interval", "100ms"]);
+        let short: &[&str] = match asked.how {
+            How::Killed => &["--interval", "100ms"],
+            _ => &["--calm", "300ms", "--after", "300ms", "--interval", "100ms"],
+        };
+        command.args(short);
     }
     let mut client = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
-    let (mut spent, mut stolen) = (None, [Duration::ZERO; 2]);
-    let mut result = Value::Null;
+    let (mut closing, mut stolen) = (None, [Duration::ZERO; 2]);
+    let (mut result, mut victims, mut cgroup) = (Value::Null, None, None);
     for line in BufReader::new(client.stdout.take().expect("it was piped")).lines() {
         result = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");
+        victims = if result["event"] == "victims" { result["pid"].as_u64() } else { victims };
         match (result["ended"] == true).then(|| result["phase"].as_str().unwrap_or_default()) {
+            // The process has all of its threads by now.
+            Some("audit") if result["round"] == 1 => cgroup = victims.and_then(|pid| confine(pid, asked)),
             Some("calm") => stolen[0] = compare::stolen(),
             Some("storm") => stolen[1] = compare::stolen(),
-            Some("audit") if result["round"] == 2 => spent = Some((server.cpu_time(), server.user_time())),
+            Some("audit") if result["round"] == 2 => closing = Some((server.cpu_time(), server.user_time())),
             _ => {}
         }
     }
     let status = client.wait().expect("it can be waited for");
-    let spent = spent.expect("it tells when its second audit has ended");
-    let cpu = server.cpu_time_at_rest().saturating_sub(spent.0);
-    let user = server.user_time().saturating_sub(spent.1);
+    drop(cgroup);
+    let closing = closing.expect("it tells when its second audit has ended");
+    let cpu = server.cpu_time_at_rest().saturating_sub(closing.0);
+    let user = server.user_time().saturating_sub(closing.1);
     let storm = &result["storm"];
     assert!(status.success() && storm["lost"] == 0 && storm["wrong"] == 0, "{status}: {result}");
-    let closed = figure(&result["live"]);
+    let (cpu, user, closed) = match asked.how {
+        How::Rst | How::Fin => (cpu, user, connections - storm["closed"].as_u64().expect("it counts them") as usize),
+        How::Killed => {
+            let (cpu, user) = killed_in_silence(server, connections / 3);
+            (cpu, user, connections / 3)
+        }
+    };
+    let each = cpu.as_secs_f64() / closed as f64;
     let milliseconds = |stage: &str, which: &str| figure(&storm[stage]["echo_latency_us"][which]) / 1e3;
     let (before, during) = (milliseconds("before", "p99"), milliseconds("during", "p99"));
     [
@@ -197,9 +302,40 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool) -> Seen {
         figure(&storm["during"]["seconds"]),
         stolen[1].saturating_sub(stolen[0]).as_secs_f64() * 1e3,
         figure(&storm["absorbed_seconds"]),
-        cpu.as_secs_f64() * 1e6 / closed,
+        each * 1e6,
         user.as_secs_f64() / cpu.as_secs_f64() * 100.0,
     ]
+}
+
+/// Confines the victims' process, as far as that is asked for.
+fn confine(pid: u64, asked: &Asked) -> Option<Cgroup> {
+    if let Some(core) = asked.victims_core {
+        let mut command = Command::new("taskset");
+        command.args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).stdout(Stdio::null());
+        let status = command.status().expect("taskset (util-linux) can be run");
+        assert!(status.success(), "taskset -a -c -p {core} {pid}: {status}");
+    }
+    asked.victims_weight.map(|weight| Cgroup::of(pid, weight))
+}
+
+/// Processor time that the server spends, in all and not in the kernel, when a process with so many connections is
+/// killed and nobody talks.
+fn killed_in_silence(server: &ServerProcess, connections: usize) -> (Duration, Duration) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
+    command.args(["client", "--steer", "--json", "-", "--target-ip", &TARGET.address.to_string()]);
+    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
+    command.args(["--connections", &connections.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = compare::dying_with_us(&mut command).spawn().expect("c1m can be started");
+    let mut lines = BufReader::new(client.stdout.take().expect("it was piped")).lines();
+    let ramped = lines.any(|line| {
+        let event: Value = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");
+        event["phase"] == "ramp" && event["ended"] == true && event["live"] == connections
+    });
+    assert!(ramped, "the client opened fewer than {connections} connections");
+    let before = (server.cpu_time_at_rest(), server.user_time());
+    client.kill().expect("it still runs");
+    client.wait().expect("it can be waited for");
+    (server.cpu_time_at_rest() - before.0, server.user_time() - before.1)
 }
 
 fn figure(value: &Value) -> f64 {

@@ -6,6 +6,7 @@ mod driver;
 mod itself;
 pub(crate) mod message;
 mod sampler;
+mod victims;
 mod window;
 
 use std::collections::VecDeque;
@@ -28,9 +29,11 @@ use crate::stats::{Progress, ProgressSnapshot};
 
 use driver::Opening;
 use sampler::{INTERVAL, Sampler};
+use victims::Victims;
 
 pub use course::{Audit, Course, Phase, Scenario, Storm};
 pub use sampler::Interval;
+pub use victims::VictimsCommand;
 
 /// What a client shall do.
 #[derive(Debug, Clone)]
@@ -65,14 +68,29 @@ pub struct Options {
     pub hello: String,
     /// The server's process, if it is on this host: its memory and processor time are reported.
     pub server_pid: Option<u32>,
+    /// How to start the process of a killed storm's victims; no other course has one.
+    pub victims: Option<VictimsCommand>,
+}
+
+impl Options {
+    /// Connections that another process opens, to be killed in the storm.
+    fn elsewhere(&self) -> u64 {
+        self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
+    }
+
+    /// Connections that the shards of this process open.
+    fn own_connections(&self) -> u64 {
+        self.connections.saturating_sub(self.elsewhere())
+    }
 }
 
 /// Something a running client tells its owner, or the owner the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// A shard has done its part of a phase.
+    /// A shard has done its part of a phase; the process of a killed storm's victims counts as the shard after the
+    /// last.
     Done(usize, Phase),
-    /// A shard's thread ended.
+    /// A shard's thread ended, or that process.
     ShardEnded(usize),
     /// Sent by the owner of a steered client: an audit, after what was sent for before.
     Audit,
@@ -90,6 +108,8 @@ pub enum Notice {
 pub trait Observer {
     /// The client is about to start, with this on its host.
     fn planned(&mut self, _plan: &Planned, _options: &Options) {}
+    /// Another process opens the victims of a storm that will kill it.
+    fn victims_started(&mut self, _pid: u32) {}
     /// A phase begins.
     fn began(&mut self, _phase: Phase, _options: &Options) {}
     /// About ten times a second, and at the end of each phase: how far each shard is.
@@ -142,14 +162,18 @@ pub fn run(
     observer.planned(&planned, options);
     let watch = Watch::begin_to(&host, &options.routes.targets);
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
+    fleet.victims.iter().for_each(|victims| observer.victims_started(victims.pid()));
     let summary = fleet.lead(options, observer);
     fleet.command(Phase::Quit);
     let evidence = fleet.watch.evidence(Causes::new());
     // A shard's own error says more than what its end looked like from here.
-    let shards = fleet.join()?;
+    let mut shards = fleet.join()?;
     let mut summary = summary?;
     fleet.sampler.take_in(observer)?;
     summary.timeline = fleet.sampler.timeline;
+    if let Some(victims) = &fleet.victims {
+        shards.extend(victims.summary()?);
+    }
     conclude(&mut summary, shards, evidence);
     Ok(summary)
 }
@@ -198,6 +222,13 @@ fn check_storm(options: &Options) -> Result<()> {
         let saw = format!("{} victims of {} connections", storm.victims, options.connections);
         return Err(Error::usage(saw, "there would be no survivor to measure", "try --share 34%"));
     }
+    if storm.scenario.is_killed() && storm.victims == 0 {
+        let saw = format!("no victim of {} connections", options.connections);
+        return Err(Error::usage(saw, "there would be no process to kill", "try --share 34%"));
+    }
+    if storm.scenario.is_killed() != options.victims.is_some() {
+        return Err(Error::bug("a storm that kills a process and no command for that, or the other way round"));
+    }
     Ok(())
 }
 
@@ -211,10 +242,11 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
     let needs = |connections: u64| plan::client_needs(connections, shards, options.concurrency, nofile);
-    let need = needs(options.connections);
+    let own = options.own_connections();
+    let need = needs(own);
     if !need.fit(nofile) {
-        let possible = plan::largest(options.connections, |n| needs(n).fit(nofile));
-        return Err(need.refusal(options.connections, possible, nofile, "use fewer --cores"));
+        let possible = plan::largest(own, |n| needs(n).fit(nofile));
+        return Err(need.refusal(own, possible, nofile, "use fewer --cores"));
     }
     host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;
     let room = nofile - need.descriptors() + shards;
@@ -235,6 +267,8 @@ fn snapshots(shards: &[Runner]) -> impl Iterator<Item = ProgressSnapshot> + '_ {
 /// The shards of a running client, and where they are led.
 struct Fleet {
     shards: Vec<Runner>,
+    /// The process of the victims, if the storm kills one.
+    victims: Option<Victims>,
     watch: Watch,
     sampler: Sampler,
     /// The leader's own, which tells when the process was suspended.
@@ -261,6 +295,7 @@ impl Fleet {
         let (course, ahead) = (options.course, options.course.phases(options.audit));
         let mut fleet = Fleet {
             shards: Vec::new(),
+            victims: None,
             watch,
             sampler: Sampler::begin(options.server_pid),
             clock: Clock::begin(Instant::now()),
@@ -285,7 +320,7 @@ impl Fleet {
         let options = Arc::new(options.clone());
         let shards = planned.cores.len() as u64;
         for (index, core) in planned.cores.iter().enumerate() {
-            let numbers = share(options.connections, shards, index as u64);
+            let numbers = share(options.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
             let progress = Arc::new(Progress::default());
             let opening = Opening {
@@ -304,7 +339,7 @@ impl Fleet {
             let net = NetPlan {
                 watched: None,
                 rings: plan::client_rings(
-                    options.connections,
+                    options.own_connections(),
                     shards,
                     index as u64,
                     options.concurrency,
@@ -328,6 +363,9 @@ impl Fleet {
             )?;
             self.shards.push((remote, progress, running));
         }
+        if let Some(command) = &options.victims {
+            self.victims = Some(Victims::start(command, options.elsewhere(), self.shards.len(), sender.clone())?);
+        }
         Ok(())
     }
 
@@ -338,13 +376,13 @@ impl Fleet {
     }
 
     fn progress(&self) -> Vec<ProgressSnapshot> {
-        snapshots(&self.shards).collect()
+        snapshots(&self.shards).chain(self.victims.as_ref().map(Victims::progress)).collect()
     }
 
     /// Looks at what happens while a phase goes on.
     fn look(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.watch.look();
-        self.sampler.look(snapshots(&self.shards));
+        self.sampler.look(self.progress().into_iter());
         self.sampler.take_in(observer)
     }
 
@@ -396,6 +434,9 @@ impl Fleet {
             let phase = self.ahead.pop_front().unwrap_or(Phase::Hold);
             if phase == Phase::Close {
                 break;
+            }
+            if let (Phase::Storm, Some(victims)) = (phase, &mut self.victims) {
+                victims.report()?;
             }
             let spent = server_cpu(options);
             let (elapsed, progress) = self.phase(phase, options, observer)?;
@@ -482,7 +523,8 @@ impl Fleet {
         self.command(phase);
         // What the shards do now; a hold ends with another command.
         let (mut asked, mut waiting) = (phase, self.shards.len());
-        while waiting > 0 {
+        let mut victims_due = self.victims.as_mut().is_some_and(|victims| victims.begin(phase));
+        while waiting > 0 || victims_due {
             let mut patience = TICK;
             if asked == Phase::Hold {
                 patience = self.hold_left(self.clock.begun(begun).elapsed()).min(TICK);
@@ -492,6 +534,11 @@ impl Fleet {
                 }
             }
             match self.hear(patience, observer) {
+                Ok(Notice::Done(index, done)) if index == self.shards.len() => victims_due &= done != phase,
+                Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
+                    self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;
+                    victims_due = false;
+                }
                 Ok(Notice::Done(_, done)) if done == asked => waiting -= 1,
                 Ok(Notice::Done(..)) => {}
                 Ok(Notice::ShardEnded(index)) => {
@@ -520,15 +567,20 @@ impl Fleet {
             }
         }
         let (elapsed, shards) = (start.elapsed(), self.progress());
-        self.sampler.ended(phase, start, snapshots(&self.shards));
+        self.sampler.ended(phase, start, shards.iter().copied());
         observer.progress(phase, elapsed, &shards, true);
         Ok((elapsed, shards.into_iter().sum()))
     }
 }
 
 fn storm_summary(storm: &Storm) -> StormSummary {
-    let is_closing = matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect);
-    StormSummary { scenario: storm.scenario.name(), victims: storm.victims, is_closing, costs: Default::default() }
+    StormSummary {
+        scenario: storm.scenario.name(),
+        victims: storm.victims,
+        is_closing: matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect | Scenario::Killed(_)),
+        is_timed: storm.scenario.is_killed(),
+        costs: Default::default(),
+    }
 }
 
 /// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`

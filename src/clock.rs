@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{LONGEST_LOOK, SHORTEST_SUSPENSION};
@@ -202,6 +202,27 @@ fn waited(account: &File) -> Option<Duration> {
     let length = account.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
     text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+/// How long a wait on a condition lasts at most before its patience is looked at.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Waits until `enough` says so or `patience` ends, which is time in which the caller could hear of a change: while it
+/// is suspended nobody tells it anything.
+pub fn wait<'a, T>(
+    changed: &Condvar,
+    mut seen: MutexGuard<'a, T>,
+    patience: Duration,
+    enough: impl Fn(&T) -> bool,
+) -> MutexGuard<'a, T> {
+    let mut clock = Clock::begin(Instant::now());
+    while !enough(&seen) && clock.now().counted() < patience {
+        clock.sleep(Some(Instant::now() + WAIT));
+        // Whoever panicked has left plain values behind.
+        seen = changed.wait_timeout(seen, WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        clock.look(Instant::now());
+    }
+    seen
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //!                        └───────────────────────────▶─┘        generation + 1
 //! ```
 //!
-//! One that was reset is closing too, but is dismantled only when there is time for it.
+//! One that was reset is closing too, but is dismantled only when there is time for it. So is one whose peer sent a FIN
+//! together with many others.
 //!
 //! A live connection has one data operation at a time, and a poll beside it:
 //!
@@ -111,7 +112,7 @@ impl Flags {
     const DEAF: Flags = Flags(1 << 7);
     /// A close is in the kernel.
     const FINISHING: Flags = Flags(1 << 8);
-    /// It was reset, and waits to be dismantled.
+    /// It was reset, or its peer has sent a FIN, and it waits to be dismantled.
     const HUNG_UP: Flags = Flags(1 << 9);
     /// The last receive left some bytes in the socket: it has had its turn.
     const SERVED: Flags = Flags(1 << 10);
@@ -399,8 +400,8 @@ impl Life {
         self.phase == Phase::Live && !later
     }
 
-    /// One that stands is reset, by us or as its poll told by its peer, `armed` if that still waits: it is
-    /// over for everyone, and keeps its slot until it has been dismantled.
+    /// One that stands is reset, by us or as its poll told by its peer, or its peer has sent a FIN; `armed` if its poll
+    /// still waits. It is over for everyone, and keeps its slot until it has been dismantled.
     pub fn hang_up(&mut self, armed: bool) {
         debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
         self.poll_left(armed);

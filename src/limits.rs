@@ -130,6 +130,17 @@ pub const REARMS_PER_PASS: usize = 256;
 /// its polls, so that removing one is faster.
 pub const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
 
+/// FINs that a shard hears in one pass at most.
+pub const FINS_PER_PASS: usize = 32;
+
+/// FINs that a shard hears in a second while others talk. Each is a receive that brings nothing, about 3 us, so they
+/// take a tenth of the shard's time. The others wait.
+pub const FINS_HEARD: f64 = 32_000.0;
+
+/// Connections that a shard closes in a second as soon as it has heard their FIN. More are a storm, and are closed in
+/// batches with rests between them, as those that were reset.
+pub const FINS_CLOSED_AT_ONCE: f64 = 3_000.0;
+
 /// Connections that were reset and a shard dismantles at once. Each takes the kernel as long as a message or
 /// two, and the messages that came meanwhile wait for it.
 pub const HANGUPS_PER_BATCH: usize = if cfg!(test) { 1 } else { 32 };

@@ -14,6 +14,7 @@
 
 mod accepting;
 mod closing;
+mod fins;
 mod hangups;
 mod idle;
 mod linger;
@@ -32,7 +33,7 @@ use std::time::Instant;
 use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next, Sending};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
 use crate::ring::{self, Accepts, Buffer, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -44,6 +45,7 @@ pub use crate::life::How;
 use accepting::Listener;
 pub(crate) use accepting::Room;
 pub use closing::Closing;
+use fins::Fins;
 use hangups::HungUp;
 pub use idle::LONGEST_IDLE;
 use linger::Lingering;
@@ -93,6 +95,7 @@ pub struct Net<S> {
     /// Readable connections that wait for a receive.
     waiting: VecDeque<ConnId>,
     hung: HungUp,
+    fins: Fins,
     /// Watches over connections without polls; `None` where they wait in polls.
     sentry: Option<Sentry>,
     /// Rings whose polls are being armed anew, see `net/linger.rs`.
@@ -137,6 +140,7 @@ impl<S: Default> Net<S> {
             pending: HashMap::new(),
             waiting: VecDeque::new(),
             hung: HungUp::default(),
+            fins: Fins::new(Instant::now()),
             sentry: None,
             rearming: VecDeque::new(),
             clock: Clock::begin(Instant::now()),
@@ -152,14 +156,14 @@ impl<S: Default> Net<S> {
         Ok(net)
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+
     /// The counters of this shard.
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// The shard's own clock, by which deadlines are judged: it counts the time in which the shard looked at its rings.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
     }
 
     /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
@@ -247,22 +251,6 @@ impl<S: Default> Net<S> {
 
     // ---- what the pump calls -------------------------------------------------------------------
 
-    /// The shard begins a look at its rings.
-    pub(crate) fn look(&mut self, now: Instant) {
-        self.clock.look(now);
-        self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
-    }
-
-    /// The shard looks whether its process was suspended: what it does next may be by a schedule.
-    pub(crate) fn note(&mut self, now: Instant) {
-        self.clock.note(now);
-    }
-
-    /// The shard sleeps until an instant, or until something happens.
-    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
-        self.clock.sleep(until);
-    }
-
     /// How many rings may have work: those before this index.
     pub(crate) fn used(&self) -> usize {
         self.used
@@ -295,9 +283,9 @@ impl<S: Default> Net<S> {
         self.sentry.as_ref().is_some_and(Sentry::has_calls)
     }
 
-    /// Whether it calls for resets.
-    fn has_resets(&self) -> bool {
-        self.sentry.as_ref().is_some_and(Sentry::has_resets)
+    /// Whether connections are known to end whose places are still taken.
+    fn has_ends(&self) -> bool {
+        !self.fins.waiting.is_empty() || self.sentry.as_ref().is_some_and(Sentry::has_ends)
     }
 
     /// The poll on the filter's bell has ended.
@@ -456,7 +444,13 @@ impl<S: Default> Net<S> {
 
     /// Tells a tenant what happened, and does what comes next for it.
     fn learn(&mut self, conn: ConnId, what: impl FnOnce(&mut Life) -> Next) -> Result<()> {
-        match self.row(conn).map_or(Next::Rest, |row| what(&mut row.life)) {
+        let next = self.row(conn).map_or(Next::Rest, |row| what(&mut row.life));
+        self.follow(conn, next)
+    }
+
+    /// Does for a tenant what comes next.
+    fn follow(&mut self, conn: ConnId, next: Next) -> Result<()> {
+        match next {
             Next::Rest => Ok(()),
             Next::Receive => self.receive(conn),
             Next::Wait => {

@@ -96,6 +96,8 @@ pub enum Outcome {
         armed: bool,
         /// Both directions of the connection are over, as after a RST.
         over: bool,
+        /// The peer has sent a FIN; there may be bytes before it.
+        fin: bool,
     },
     /// Bytes came.
     Received {
@@ -247,7 +249,8 @@ impl Ring {
     /// Parks the slot on a poll that fires when there is something to receive: once, or, if it is
     /// `lasting`, whenever more comes, until it is removed (multishot, edge-triggered).
     pub fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
-        let entry = opcode::PollAdd::new(Fixed(token.slot), libc::POLLIN as u32).multi(lasting).build();
+        let entry =
+            opcode::PollAdd::new(Fixed(token.slot), (libc::POLLIN | libc::POLLRDHUP) as u32).multi(lasting).build();
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
     }
 

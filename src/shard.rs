@@ -260,7 +260,7 @@ impl<D: Driver> Shard<D> {
     /// Enters every ring that has work, and hands on what completed. Tells whether any had.
     /// While nobody talks the rings are one turn: shorter ones would only be more of them.
     fn pass(&mut self, now: Instant, talking: bool) -> Result<bool> {
-        let mut worked = self.net.hear_calls()?;
+        let mut worked = self.net.hear_calls(now)?;
         for lane in 0..self.net.used() {
             if !self.net.lanes[lane].ring.has_work() {
                 continue;
@@ -368,14 +368,19 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
-            Outcome::Ready { armed, over: false } => net.ready(conn, armed)?,
-            Outcome::Ready { armed, over: true } => net.hung_up(conn, armed)?,
+            Outcome::Ready { armed, over: true, .. } => net.hung_up(conn, armed)?,
+            Outcome::Ready { armed, fin: true, .. } => net.fin_came(conn, armed, now)?,
+            Outcome::Ready { armed, .. } => net.ready(conn, armed)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
             Outcome::Empty(buffer) => {
                 net.buffers.put(buffer);
                 net.came_empty(conn)?;
             }
-            Outcome::End(buffer) => self.broken(conn, Some(buffer), Why::PeerEnded)?,
+            Outcome::End(buffer) => {
+                net.buffers.put(buffer);
+                net.peer_ended(conn, now)?;
+                net.unbusy(conn)?;
+            }
             Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
                 self.broken(conn, Some(buffer), Why::Broken(errno))?;
             }

@@ -6,6 +6,8 @@ mod filter;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +90,44 @@ impl Resource {
 pub fn sleep_precisely() {
     // SAFETY: the kernel takes a number. It cannot refuse one of the calling thread.
     let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
+}
+
+/// Has this thread, and all that it starts from now on, work in long turns where several share a core
+/// (`SCHED_BATCH`): it interrupts nobody when it wakes up, and stays on its core for up to `turn` (0.1 to 100 ms,
+/// from Linux 6.12 on; older kernels keep their own time).
+pub fn take_long_turns(turn: Duration) -> io::Result<()> {
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: all its fields are numbers, for which 0 is a value.
+    let mut how: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most `size` bytes to `how`, which outlives the call.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut how, size, 0) };
+    if read != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Its nice value stays: lowering it needs a right.
+    how.size = size;
+    how.sched_policy = libc::SCHED_BATCH as u32;
+    how.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: the kernel reads `size` bytes of `how`, which outlives the call.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const how, 0) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel kill what the command starts when the thread that starts it ends, however that is.
+pub fn dying_with_parent(command: &mut Command) -> &mut Command {
+    let ask = || {
+        // SAFETY: the kernel takes two numbers and no pointer.
+        let done = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(ask) }
+}
+
+/// Asks a process to end in order, by SIGINT. Tells whether there is such a process.
+pub fn interrupt(pid: u32) -> bool {
+    // SAFETY: the kernel takes two numbers and no pointer.
+    libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, libc::SIGINT) } == 0)
 }
 
 /// An eventfd that wakes a shard: rung by the kernel when a ring has work, or by any thread.

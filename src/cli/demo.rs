@@ -16,7 +16,7 @@ use super::display::Display;
 use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
-use crate::clock::Clock;
+use crate::clock;
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, start_thread};
@@ -29,9 +29,6 @@ use crate::words;
 
 /// How long the server may take to start, to show a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a wait for the server lasts at most before its patience is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How often the server reports to us.
 const STATS_INTERVAL: &str = "200ms";
@@ -128,6 +125,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
         server_pid: None,
+        victims: None,
     })
 }
 
@@ -155,18 +153,9 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does. That is the time in which we could
-    /// hear the server: while both are suspended it cannot tell anything.
+    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does.
     fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        let mut clock = Clock::begin(Instant::now());
-        let mut seen = self.lock();
-        while !enough(&seen) && !seen.ended && clock.now().counted() < PATIENCE {
-            clock.sleep(Some(Instant::now() + LOOK));
-            let waited = self.changed.wait_timeout(seen, LOOK);
-            seen = waited.unwrap_or_else(PoisonError::into_inner).0;
-            clock.look(Instant::now());
-        }
-        seen
+        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
     }
 
     fn follow(&self, output: impl std::io::Read) {

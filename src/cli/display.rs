@@ -53,6 +53,8 @@ pub struct Display {
     goal: u64,
     /// Connections may be closed by a storm.
     storm: bool,
+    /// Its victims are in another process, whose line comes after the shards'.
+    victims: bool,
     /// Echoes that came before the current phase.
     echoes_before: u64,
     echoes: u64,
@@ -68,6 +70,7 @@ impl Display {
             seconds: Seconds::default(),
             goal: 0,
             storm: false,
+            victims: false,
             echoes_before: 0,
             echoes: 0,
         }
@@ -144,7 +147,8 @@ fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
 impl Observer for Display {
     fn planned(&mut self, plan: &Planned, options: &Options) {
         (self.goal, self.storm) = (options.connections, options.course.storm().is_some());
-        self.shown.p99 = vec![None; plan.cores.len()];
+        self.victims = options.victims.is_some();
+        self.shown.p99 = vec![None; plan.cores.len() + usize::from(self.victims)];
         warn_of(plan, options);
         if self.quiet {
             return;
@@ -161,6 +165,12 @@ impl Observer for Display {
             words::count(plan.ephemeral),
             words::count(options.routes.tuples()),
         ));
+    }
+
+    fn victims_started(&mut self, pid: u32) {
+        if !self.quiet {
+            say(format!("the victims are in process {pid}, which the storm kills"));
+        }
     }
 
     fn began(&mut self, phase: Phase, options: &Options) {
@@ -180,6 +190,9 @@ impl Observer for Display {
             _ => Some(options.connections),
         };
         self.live = Live::open(goal, self.shown.p99.len());
+        if let Some(live) = self.live.as_ref().filter(|_| self.victims) {
+            live.name_last("victims");
+        }
         self.shown.done.clear();
         self.shown.p99.fill(None);
     }
@@ -264,6 +277,10 @@ impl Observer for Events {
             "port": options.routes.ports.first(), "ports": options.routes.ports.count(), "cores": plan.cores,
             "concurrency": plan.concurrency, "ephemeral": plan.ephemeral,
         }));
+    }
+
+    fn victims_started(&mut self, pid: u32) {
+        event(&json!({ "event": "victims", "pid": pid }));
     }
 
     fn began(&mut self, _phase: Phase, _options: &Options) {

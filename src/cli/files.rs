@@ -103,6 +103,10 @@ impl Observer for Logging<'_> {
         self.shown.planned(plan, options);
     }
 
+    fn victims_started(&mut self, pid: u32) {
+        self.shown.victims_started(pid);
+    }
+
     fn began(&mut self, phase: Phase, options: &Options) {
         self.shown.began(phase, options);
     }

@@ -49,6 +49,11 @@ impl Live {
         Some(Live { lines, head, shards })
     }
 
+    /// Gives the last shard's line another name.
+    pub fn name_last(&self, name: &'static str) {
+        self.shards.iter().last().into_iter().for_each(|(line, _)| line.set_prefix(name));
+    }
+
     /// Changes the first line.
     pub fn head(&self, position: u64, text: String) {
         self.head.set_position(position);

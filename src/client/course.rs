@@ -54,6 +54,9 @@ pub enum Scenario {
     SlowReaders(Duration),
     /// For so long the victims say nothing; then they are closed.
     Silent(Duration),
+    /// The process that holds the victims is killed, and its kernel closes them. The storm lasts for so long: nothing
+    /// tells when the last of them is closed.
+    Killed(Duration),
 }
 
 impl Scenario {
@@ -65,7 +68,13 @@ impl Scenario {
             Scenario::Churn(_) => "churn",
             Scenario::SlowReaders(_) => "slow-readers",
             Scenario::Silent(_) => "silent",
+            Scenario::Killed(_) => "killed",
         }
+    }
+
+    /// Whether the victims are in a process of their own, to be killed.
+    pub fn is_killed(self) -> bool {
+        matches!(self, Scenario::Killed(_))
     }
 
     /// Whether the server may close victims, without that being a failure.

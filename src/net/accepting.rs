@@ -71,7 +71,7 @@ impl<S: Default> Net<S> {
     fn has_patience(&mut self, until: Mark) -> bool {
         let now = self.clock.now();
         let in_time = now < until || now < until.after(DOOR_TIME_HEARING) && self.has_work();
-        in_time && (self.door.len() <= self.door_places || self.has_resets())
+        in_time && (self.door.len() <= self.door_places || self.has_ends())
     }
 
     /// Accepts on these sockets from now on, `each` accepts in flight on every one.

@@ -1,4 +1,5 @@
-//! Connections that were reset, by their peers or by us: half a million may be in a second. Each gives up
+//! Connections that were reset, by their peers or by us, or whose peers sent a FIN together with many others: half a
+//! million may be in a second. Each gives up
 //! its place in the limits at once, as newcomers may be waiting for it. What is left of it is dismantled in
 //! batches, with rests between them as long as others talk: a storm takes its peers' machine as much work
 //! as ours, and where that is the same, or hosts share its processors, both at once would be more than
@@ -73,7 +74,7 @@ impl<S: Default> Net<S> {
         Ok(())
     }
 
-    fn hang(&mut self, conn: ConnId, armed: bool) {
+    pub(super) fn hang(&mut self, conn: ConnId, armed: bool) {
         self.tell(conn, |life| life.hang_up(armed));
         self.forget_kept(conn);
         self.hung.queue.push_back(conn);
@@ -85,9 +86,9 @@ impl<S: Default> Net<S> {
         !self.hung.queue.is_empty()
     }
 
-    /// Whether there are any, or were since this was last asked.
+    /// Whether there are any, or FINs that wait to be heard, or were any since this was last asked.
     pub(crate) fn take_hung_up(&mut self) -> bool {
-        self.has_hung_up() || std::mem::take(&mut self.hung.fresh)
+        self.has_hung_up() || self.has_fins() || std::mem::take(&mut self.hung.fresh)
     }
 
     /// Dismantles a batch of them, unless it is time to rest.
@@ -127,7 +128,7 @@ impl<S: Default> Net<S> {
     }
 
     /// Whether newcomers need what those hold that hung up: slots, or memory.
-    fn is_pressed(&self) -> bool {
+    pub(super) fn is_pressed(&self) -> bool {
         self.first_free >= self.lanes.len() || self.gate.level() != Level::Open
     }
 }

@@ -6,7 +6,7 @@
 //! - Who was not is tried now and then.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Lane, Net, Watched};
 use crate::clock::Mark;
@@ -109,9 +109,14 @@ impl Sentry {
         self.filter.has_calls()
     }
 
-    /// Whether there are resets among them.
-    pub(super) fn has_resets(&self) -> bool {
-        self.filter.has_resets()
+    /// Whether FINs are among them that wait.
+    pub(super) fn has_fins(&mut self) -> bool {
+        self.filter.has_fins()
+    }
+
+    /// Whether resets or FINs are among them.
+    pub(super) fn has_ends(&self) -> bool {
+        self.filter.has_ends()
     }
 
     /// When there is something to do although nothing was announced.
@@ -144,16 +149,17 @@ impl<S: Default> Net<S> {
         self.learn(conn, Life::watch)
     }
 
-    /// Hears what the filter has announced, a bounded number: messages first, as resets can wait. Tells whether it
-    /// was anything.
-    pub(crate) fn hear_calls(&mut self) -> Result<bool> {
+    /// Hears what the filter has announced, a bounded number: messages first, as resets and FINs can wait. Tells
+    /// whether it was anything.
+    pub(crate) fn hear_calls(&mut self, now: Instant) -> Result<bool> {
         let messages = self.hear(Call::Segment, CALLS_PER_PASS)?;
         let resets = self.hear(Call::Reset, RESETS_PER_PASS)?;
-        self.counters.calls.add((messages + resets) as u64);
-        Ok(messages + resets > 0)
+        let heard = messages + resets + self.hear_fins(now)?;
+        self.counters.calls.add(heard as u64);
+        Ok(heard > 0)
     }
 
-    fn hear(&mut self, call: Call, most: usize) -> Result<usize> {
+    pub(super) fn hear(&mut self, call: Call, most: usize) -> Result<usize> {
         let mut heard = 0;
         while heard < most
             && let Some(sentry) = &mut self.sentry

@@ -56,6 +56,10 @@ impl Admission {
         self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed) >= self.most
+    }
+
     pub(super) fn leave(&self) {
         self.admitted.fetch_sub(1, Ordering::Relaxed);
     }

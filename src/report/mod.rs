@@ -3,6 +3,7 @@
 mod about;
 pub mod compare;
 pub mod doctor;
+pub mod events;
 pub mod hgrm;
 pub mod html;
 pub mod json;

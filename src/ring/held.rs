@@ -91,8 +91,8 @@ impl Held {
             Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
             Operation::Connect => Outcome::Connected,
             Operation::Poll => {
-                let over = result > 0 && result & i32::from(libc::POLLHUP) != 0;
-                Outcome::Ready { armed: cqueue::more(flags), over }
+                let seen = |event: libc::c_short| result > 0 && result & i32::from(event) != 0;
+                Outcome::Ready { armed: cqueue::more(flags), over: seen(libc::POLLHUP), fin: seen(libc::POLLRDHUP) }
             }
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,

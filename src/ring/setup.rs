@@ -108,13 +108,13 @@ fn forbidden(saw: String, error: &io::Error) -> Error {
     }
     if filtered && (unknown || disabled == "0") {
         let whose = match sys::container() {
-            Some(file) => format!("a container's ({file} is there)"),
+            Some(file) => format!("of a container ({file} is there)"),
             None => "of a container or a systemd unit".to_owned(),
         };
         return Error::host(
             saw,
-            format!("a seccomp filter {whose} does not allow io_uring; the kernel, {release}, has it"),
-            "run with a profile that allows io_uring_setup, io_uring_enter and io_uring_register (podman and docker: --security-opt seccomp=FILE or seccomp=unconfined; systemd: SystemCallFilter=)",
+            format!("seccomp is on, and a seccomp filter {whose} forbids io_uring, which kernel {release} has"),
+            "run with a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register (podman and docker: --security-opt seccomp=FILE or seccomp=unconfined; systemd: SystemCallFilter=)",
         );
     }
     if unknown {

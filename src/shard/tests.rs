@@ -2,6 +2,8 @@
 //!
 //! `PROPTEST_CASES=160000 cargo test --release --lib shard::tests` takes ten million steps.
 
+mod fins;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -429,7 +431,7 @@ fn any_outcome(chance: &mut Chance, buffers: &mut Buffers) -> (Outcome, Operatio
         1 => (Outcome::AcceptFailed { errno, pause: false }, Operation::Accept),
         2 => (Outcome::Connected, Operation::Connect),
         3 => (Outcome::ConnectFailed(errno), Operation::Connect),
-        4 => (Outcome::Ready { armed: more, over: chance.one_in(2) }, Operation::Poll),
+        4 => (Outcome::Ready { armed: more, over: chance.one_in(2), fin: chance.one_in(2) }, Operation::Poll),
         5 => (Outcome::Received { buffer: buffers.take(), len, more }, Operation::Receive),
         6 => (Outcome::Empty(buffers.take()), Operation::Receive),
         7 => (Outcome::End(buffers.take()), Operation::Receive),

@@ -9,9 +9,9 @@
 //! Nothing else of a socket can be set from outside and read in a filter without its type information. The
 //! number is `FIRST_OWNER` and the connection's place in its shard.
 //!
-//! What is announced lies in a map that the shard sees too: two boards, one for resets, each with a bit for each
-//! place, which stays until the shard takes the call, and a bit for each word of those; and a word that says whether
-//! there are any. A shard that is about to sleep says so there, and the next announcement wakes whoever polls
+//! What is announced lies in a map that the shard sees too: three boards, one for each kind of `Call`, each with a bit
+//! for each place, which stays until the shard takes the call, and a bit for each word of those; and a word that says
+//! whether there are any. A shard that is about to sleep says so there, and the next announcement wakes whoever polls
 //! `Filter::bell`, a ring buffer for that alone.
 //!
 //! **The filter runs before the segment is queued on its socket.** A receive right after the call may find
@@ -79,7 +79,12 @@ pub enum Call {
     Segment,
     /// A segment with a RST. Whether TCP takes it is not known yet.
     Reset,
+    /// A segment with a FIN and no payload: the peer sends nothing more.
+    Fin,
 }
+
+/// Kinds of calls, each with a board of its own.
+const BOARD_COUNT: usize = 3;
 
 /// A filter for the connections of one shard.
 pub struct Filter {
@@ -91,7 +96,7 @@ pub struct Filter {
     consumed: Mapping,
     produced: Mapping,
     /// What was taken from each board.
-    taken: [Taken; 2],
+    taken: [Taken; BOARD_COUNT],
 }
 
 /// Calls that the shard has taken out of a board and not heard yet.
@@ -120,7 +125,7 @@ impl Filter {
     /// the boards may not be chosen by a register.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
-        let map_bytes = ((BOARDS + 2 * layout.board()) * 8).next_multiple_of(page);
+        let map_bytes = ((BOARDS + BOARD_COUNT * layout.board()) * 8).next_multiple_of(page);
         let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
         let bell = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
         Ok(Filter {
@@ -160,16 +165,33 @@ impl Filter {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether there are calls that were not heard.
+    /// Whether there are calls to be heard at once: calls that nobody has looked at yet, or calls for segments and
+    /// resets. Calls for FINs may wait once they were looked at: `has_fins` tells of them.
     pub fn has_calls(&self) -> bool {
-        self.taken.iter().any(Taken::any) || self.state().load(Ordering::SeqCst) == CALLS
+        let at_once = [Call::Segment, Call::Reset].iter().any(|call| self.taken[*call as usize].any());
+        at_once || self.state().load(Ordering::SeqCst) == CALLS
     }
 
-    /// Whether there are calls for resets.
-    pub fn has_resets(&self) -> bool {
-        let first = self.layout.first(Call::Reset);
-        let called = |at| self.map.word(at).load(Ordering::Relaxed) != 0;
-        self.taken[Call::Reset as usize].any() || (first..first + self.layout.summary).any(called)
+    /// Whether calls for FINs wait to be heard, beyond those that nobody has looked at yet.
+    pub fn has_fins(&mut self) -> bool {
+        let fins = &self.taken[Call::Fin as usize];
+        // Every call has all boards looked at again, and mostly it was none for a FIN. What the program adds after
+        // this look makes another.
+        if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Call::Fin) {
+            self.taken[Call::Fin as usize].again = false;
+        }
+        self.taken[Call::Fin as usize].any()
+    }
+
+    /// Whether there are calls of connections that end, by a RST or a FIN.
+    pub fn has_ends(&self) -> bool {
+        [Call::Reset, Call::Fin].iter().any(|call| self.taken[*call as usize].any() || self.has_announced(*call))
+    }
+
+    /// Whether any bit is set on the board of a kind.
+    fn has_announced(&self, call: Call) -> bool {
+        let first = self.layout.first(call);
+        (first..first + self.layout.summary).any(|at| self.map.word(at).load(Ordering::SeqCst) != 0)
     }
 
     /// The place of the next call of a kind. Whatever comes for it from now on is another.

@@ -30,6 +30,8 @@ enum Event {
     /// then a reply.
     Received(bool, Wish, Answer),
     Empty,
+    /// A receive finds the peer's FIN, and there is no time to close.
+    PeerEnded,
     SendDone,
     SendShort,
     DataFailed,
@@ -86,7 +88,7 @@ const WISHES: [Wish; 7] = [
 fn all_events() -> Vec<Event> {
     use Event::*;
     let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
-    let more = [Empty, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
+    let more = [Empty, PeerEnded, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
     let shard = [Rearm, Reclaim, Crowd, Room, Turn, Often];
     let filter = [Filtered, Told, ToldOfReset, Look, Try];
     let received = WISHES.into_iter().flat_map(|wish| {
@@ -133,7 +135,7 @@ struct Tenant {
     driven: bool,
     /// A parked send's end is certain.
     cancelled: bool,
-    /// It was reset, and its descriptor is still open.
+    /// It was reset, or its peer has sent a FIN, and its descriptor is still open.
     hung: bool,
     closing: bool,
     kept: bool,
@@ -189,7 +191,7 @@ impl Tenant {
             Event::Fired | Event::HungUp => self.poll != Poll::None,
             Event::PollEnds => self.poll == Poll::Lasting || self.poll != Poll::None && self.poll_ends,
             Event::RemovalWorks | Event::RemovalTooLate => self.removing,
-            Event::Received(..) | Event::Empty => self.data == Data::Receive,
+            Event::Received(..) | Event::Empty | Event::PeerEnded => self.data == Data::Receive,
             Event::SendDone => matches!(self.data, Data::Send | Data::ParkedSend),
             Event::SendShort => self.data == Data::Send,
             Event::DataFailed => self.data != Data::None,
@@ -247,12 +249,12 @@ impl Tenant {
             Event::CancelTooLate => self.cancel_again(*life),
             Event::Received(more, wish, answer) => self.received(life, more, wish, answer),
             Event::Empty => self.empty(life),
-            Event::SendDone => self.data_over(life, false),
+            Event::PeerEnded => self.peer_ended(life),
             Event::SendShort if self.stands => {
                 self.data = Data::ParkedSend;
                 false
             }
-            Event::SendShort => self.data_over(life, false),
+            Event::SendDone | Event::SendShort => self.data_over(life, false),
             Event::DataFailed => self.data_over(life, true),
             Event::Closed => {
                 self.closing = false;
@@ -327,6 +329,16 @@ impl Tenant {
         if self.watched && !life.is_watched() {
             self.unwatch();
         }
+        self.follow(life, next)
+    }
+
+    /// A FIN that came with many others: it is dismantled later, as after a reset.
+    fn peer_ended(&mut self, life: &mut Life) -> bool {
+        (self.data, self.asked) = (Data::None, false);
+        if self.stands {
+            self.hang(life, true);
+        }
+        let next = life.unbusy();
         self.follow(life, next)
     }
 

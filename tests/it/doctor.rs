@@ -235,7 +235,8 @@ fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
         assert_eq!((may(&root), may(&user)), (vec![true], vec![false]));
         assert_eq!(user.unread(), root.unread());
         // These differ with privilege, or from one moment to the next.
-        let moving = ["open files", "locked memory", "memory", "cgroup memory", "packet backlog", "TCP memory"];
+        let moving =
+            ["open files", "locked memory", "threads", "memory", "cgroup memory", "packet backlog", "TCP memory"];
         for wall in WALLS.iter().map(|wall| wall.name).filter(|wall| !moving.contains(wall)) {
             let texts = |page: &Page| ["verdict", "have", "need"].map(|field| page.says(wall, field).to_owned());
             assert_eq!(texts(&user), texts(&root));

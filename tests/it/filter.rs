@@ -45,9 +45,10 @@ impl Scene {
         ours.read_exact(&mut [0]).unwrap();
     }
 
-    /// The places for which something came; a RST came for none.
+    /// The places for which something came; neither a RST nor a FIN came for any.
     fn calls(&mut self) -> Vec<u32> {
         assert_eq!(self.filter.next_call(Call::Reset), None);
+        assert_eq!(self.filter.next_call(Call::Fin), None);
         std::iter::from_fn(|| self.filter.next_call(Call::Segment)).collect()
     }
 
@@ -93,7 +94,13 @@ fn acknowledgements_are_not_announced_and_ends_are() {
     assert!(scene.calls().is_empty(), "an acknowledgement is nothing to read");
     scene.ends[0].1.shutdown(Shutdown::Write).unwrap();
     assert_eq!(scene.ends[0].0.read(&mut [0]).unwrap(), 0);
-    assert_eq!(scene.calls(), [0]);
+    // A FIN without payload may wait: once it was looked at, it is no reason to stay awake.
+    assert!(scene.filter.has_calls() && scene.filter.has_ends());
+    assert_eq!([Call::Segment, Call::Reset].map(|call| scene.filter.next_call(call)), [None, None]);
+    assert!(!scene.filter.has_calls() && scene.filter.has_fins() && scene.filter.has_ends());
+    assert_eq!(scene.filter.next_call(Call::Fin), Some(0));
+    assert!(scene.calls().is_empty());
+    assert!(!scene.filter.has_fins() && !scene.filter.has_ends());
     let (mut ours, theirs) = scene.ends.pop().unwrap();
     SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
     drop(theirs);
@@ -161,4 +168,18 @@ fn who_hears_while_others_call_misses_nothing() {
         }
     });
     assert_eq!(heard, MESSAGES);
+}
+
+/// What a peer says in the segment that ends its side is a message.
+#[test(SocketFilter)]
+fn a_fin_with_payload_is_announced_as_a_message() {
+    let mut scene = scene(1, 1);
+    let (ours, theirs) = &mut scene.ends[0];
+    // With TCP_CORK the message waits for the FIN, and both go in one segment.
+    SockRef::from(&*theirs).set_tcp_cork(true).unwrap();
+    theirs.write_all(b"!").unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(ours.read(&mut [0; 2]).unwrap(), 1);
+    assert_eq!(ours.read(&mut [0; 2]).unwrap(), 0);
+    assert_eq!(scene.calls(), [0]);
 }

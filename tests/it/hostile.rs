@@ -4,36 +4,20 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use tempfile::TempDir;
-
 use crate::doctor::doctor_as;
 use crate::network;
 use crate::support::*;
 
-/// The program as a user of its own, whose processes nobody else's are counted with, under these limits.
-fn limited(dir: &TempDir, user: u32, limits: &str) -> Command {
-    let unprivileged = c1m_unprivileged(dir);
-    let mut command = Command::new("prlimit");
-    command.args(limits.split_whitespace());
-    if unprivileged.get_program() == "setpriv" {
-        command.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}")]);
-        command.args(["--clear-groups", "--inh-caps=-all"]).arg(dir.path().join("c1m"));
-    } else {
-        command.arg(unprivileged.get_program());
-    }
-    command
-}
-
 // ---- threads ------------------------------------------------------------------------------------
 
 /// However few threads there may be: the run holds, or ends with a sentence that names the limit.
-#[test]
+#[test(Users)]
 fn too_few_threads_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let (mut refused, mut held) = (0, 0);
     let server = Server::start(2, "");
     for most in [1, 2, 3, 4, 5, 6, 8, 12, 30] {
-        let command = || limited(&dir, 64_001, &format!("--nproc={most}:{most}"));
+        let command = || c1m_limited(&dir, 64_001, &[(libc::RLIMIT_NPROC, most)]);
         let port = free_ports(2);
         for arguments in [
             format!("server --until-stdin-closes {}", at(port, 2)),
@@ -63,14 +47,14 @@ fn too_few_threads_are_named() {
 
 /// A demo is given the locked memory that the doctor says it needs, and a page less: with the one it holds
 /// all, with the other fewer, and never does it break.
-#[test]
+#[test(Users)]
 fn locked_memory_is_what_the_doctor_says() {
     let dir = tempfile::tempdir().unwrap();
     let goal = |connections: u64| format!("{} --connections {connections} --cores 1", at(free_ports(4), 4));
     let least: u64 = 512 << 10;
     for (user, nofile, connections) in [(64_002, 400, 4_000), (64_003, 1_000, 12_000)] {
         let command =
-            |memlock: u64| limited(&dir, user, &format!("--nofile={nofile}:{nofile} --memlock={memlock}:{memlock}"));
+            |memlock: u64| c1m_limited(&dir, user, &[(libc::RLIMIT_NOFILE, nofile), (libc::RLIMIT_MEMLOCK, memlock)]);
         let page = doctor_as(command(least), &goal(connections));
         assert_eq!(page.says("locked memory", "verdict"), "blocks", "{}", page.says("locked memory", "need"));
         let fewer = page.holds("locked memory");
@@ -93,10 +77,10 @@ fn locked_memory_is_what_the_doctor_says() {
 }
 
 /// One process that needs more than it may lock says so before it starts, with a number that fits.
-#[test]
+#[test(Users)]
 fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
     let dir = tempfile::tempdir().unwrap();
-    let command = || limited(&dir, 64_004, "--nofile=1000:1000 --memlock=1048576:1048576");
+    let command = || c1m_limited(&dir, 64_004, &[(libc::RLIMIT_NOFILE, 1_000), (libc::RLIMIT_MEMLOCK, 1 << 20)]);
     let server = Server::start(10, "");
     let port = free_ports(4);
     let number = |finished: &Finished| {
@@ -116,7 +100,7 @@ fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
 // ---- user namespaces ----------------------------------------------------------------------------
 
 /// Root of another user namespace is charged as the user it is, and may raise no limit.
-#[test]
+#[test(Users)]
 fn root_of_another_user_namespace_is_an_ordinary_user() {
     let mut root = Command::new("unshare");
     root.args(["-Ur", PROGRAM]);

@@ -18,6 +18,7 @@ mod hostile;
 mod hosts;
 mod idle;
 mod itself;
+mod killed;
 mod limits;
 mod lossy;
 mod memory;

@@ -43,6 +43,8 @@ pub enum Need {
     MemoryCgroup,
     /// The BPF filter behind which a server's idle connections wait.
     SocketFilter,
+    /// The right to run programs as other users.
+    Users,
     /// The `sysctl` of procps, which loads all files of settings.
     SysctlLoader,
     /// A classic BPF filter on a socket of the test's own, which drops packets.
@@ -95,6 +97,11 @@ impl Need {
                 // A group without the file of the limit may be one for which nobody switched the controller on.
                 let kernel = !Cgroup::can_limit_memory();
                 made.map(drop).map_err(|why| Lack { kernel, ..Lack::new("no memory cgroup of its own", &why) })
+            }
+            // SAFETY: no arguments, no memory.
+            Need::Users if unsafe { libc::geteuid() } == 0 => Ok(()),
+            Need::Users => {
+                Err(Lack { reason: "no right to run programs as other users (not root)".to_owned(), kernel: false })
             }
             Need::SysctlLoader => {
                 let found = std::process::Command::new("sysctl").arg("--version").output();

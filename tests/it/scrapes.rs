@@ -180,14 +180,16 @@ fn two_thousand_idle_clients_are_no_threads_and_no_memory() {
 }
 
 /// Threads that may not be made: the metrics have their only one before the server is ready.
-#[test]
+#[test(Users)]
 fn idle_clients_need_no_thread() {
     let dir = tempfile::tempdir().unwrap();
-    // Root's threads are not counted.
+    // The server has all its threads by then; root's are not counted.
     let held = Held::start_as(c1m_unprivileged(&dir));
-    let pid = held.server.running.pid().to_string();
-    let prlimit = std::process::Command::new("prlimit").args(["--pid", &pid, "--nproc=1:1"]).status().unwrap();
-    assert!(prlimit.success());
+    let pid = held.server.running.pid() as libc::pid_t;
+    let one = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    // SAFETY: the kernel reads `one`, and writes nothing.
+    let done = unsafe { libc::prlimit(pid, libc::RLIMIT_NPROC, &raw const one, std::ptr::null_mut()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
     let idle: Vec<TcpStream> = (0..60).map(|_| held.ask()).collect();
     held.scrape();
     drop(idle);
@@ -195,16 +197,11 @@ fn idle_clients_need_no_thread() {
 }
 
 /// As a user who may have no second process or thread, the server says which limit that is.
-#[test]
+#[test(Users)]
 fn a_thread_that_cannot_be_made_is_told_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_ports(1);
-    let mut command = c1m_unprivileged(&dir);
-    // A user of its own in a namespace of its own would count anew, so the limit is set on the process.
-    let program = command.get_args().map(ToOwned::to_owned).collect::<Vec<_>>();
-    let first = command.get_program().to_owned();
-    command = std::process::Command::new("prlimit");
-    command.arg("--nproc=1:1").arg(first).args(program);
+    let command = c1m_limited(&dir, 64_005, &[(libc::RLIMIT_NPROC, 1)]);
     let finished = run_as(command, &format!("server --port {port} --ports 1 --metrics 127.0.0.1:0"));
     finished.complains(3, &["thread", "pids.max", "ulimit -u"]);
 }

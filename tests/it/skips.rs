@@ -2,12 +2,12 @@
 
 use std::process::Output;
 
-use crate::support::unprivileged;
+use crate::support::{NOBODY, unprivileged};
 
 /// Runs the tests of `filter`, which need a right, as a user who has none.
 fn filter_tests(no_skips: &str) -> (Output, String) {
     let dir = tempfile::tempdir().unwrap();
-    let mut tests = unprivileged(&std::env::current_exe().unwrap(), &dir);
+    let mut tests = unprivileged(&std::env::current_exe().unwrap(), &dir, NOBODY);
     tests.env("C1M_NO_SKIPS", no_skips).env_remove("RUST_TEST_THREADS").arg("filter::").current_dir("/");
     let output = tests.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -268,6 +268,7 @@ fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
         close_rate: None,
         hello: "{}".to_owned(),
         server_pid: None,
+        victims: None,
     };
     let (sender, notices) = mpsc::channel();
     let (plan, phases, rounds) = (plan.to_vec(), Vec::new(), Vec::new());

@@ -13,20 +13,20 @@ use socket2::{SockFilter, SockRef};
 use crate::support::*;
 
 /// A storm that runs, and where its result goes.
-struct Storm {
-    running: Running,
+pub struct Storm {
+    pub running: Running,
     dir: tempfile::TempDir,
 }
 
 /// What a storm came to.
-struct StormRun {
-    finished: Finished,
-    json: Value,
+pub struct StormRun {
+    pub finished: Finished,
+    pub json: Value,
 }
 
 impl Storm {
     /// Starts one with the words of `arguments`, short before and after unless they say otherwise.
-    fn start(at: &str, arguments: &str) -> Storm {
+    pub fn start(at: &str, arguments: &str) -> Storm {
         let dir = tempfile::tempdir().unwrap();
         let mut command = c1m();
         command.arg("storm").args(arguments.split_whitespace()).args(at.split_whitespace());
@@ -40,12 +40,12 @@ impl Storm {
     }
 
     /// Waits until it rages.
-    fn rages(&mut self) {
+    pub fn rages(&mut self) {
         self.running.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
     }
 
     /// Waits for its end and its result, whose numbers must add up, as on every line before.
-    fn finish(self) -> StormRun {
+    pub fn finish(self) -> StormRun {
         let finished = self.running.wait();
         let text = std::fs::read_to_string(self.dir.path().join("json")).unwrap();
         let json: Value =
@@ -71,17 +71,17 @@ fn adds_up(line: &str) {
 }
 
 impl StormRun {
-    fn number(&self, name: &str) -> u64 {
+    pub fn number(&self, name: &str) -> u64 {
         number(&self.json, name)
     }
 
-    fn of_storm(&self, name: &str) -> u64 {
+    pub fn of_storm(&self, name: &str) -> u64 {
         number(&self.json["storm"], name)
     }
 
     /// Checks that it ended well, with so many connections in each audit, and that the survivors
     /// sent messages in every stage.
-    fn held(&self, audits: [u64; 2]) {
+    pub fn held(&self, audits: [u64; 2]) {
         assert_eq!(self.finished.code(), 0, "{}{}", self.finished.out, self.finished.err);
         let found = self.json["audits"].as_array().unwrap().iter();
         let found: Vec<[u64; 3]> =
@@ -94,7 +94,7 @@ impl StormRun {
     }
 }
 
-fn storm(server: &Server, arguments: &str) -> StormRun {
+pub fn storm(server: &Server, arguments: &str) -> StormRun {
     Storm::start(&server.at(), arguments).finish()
 }
 
@@ -118,7 +118,7 @@ fn survivors_of_a_mass_disconnect_go_on() {
 }
 
 /// Live and opened connections of a server that tells its events.
-fn last_stats(server: &Server) -> Option<[u64; 2]> {
+pub fn last_stats(server: &Server) -> Option<[u64; 2]> {
     let out = server.running.out();
     let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let stats = events.rfind(|event| event["event"] == "stats")?;

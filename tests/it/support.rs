@@ -41,11 +41,37 @@ pub fn c1m_after(preparation: &str) -> Command {
 /// The program under test as a user without any privilege. The copy in `dir` is for a user who may
 /// not read where cargo builds.
 pub fn c1m_unprivileged(dir: &TempDir) -> Command {
-    unprivileged(Path::new(PROGRAM), dir)
+    unprivileged(Path::new(PROGRAM), dir, NOBODY)
 }
 
-/// The same of any program.
-pub fn unprivileged(program: &Path, dir: &TempDir) -> Command {
+/// The program under test as a user of its own, so that the kernel counts no other test's processes with it, under
+/// these limits. Its test says `#[test(Users)]`.
+pub fn c1m_limited(dir: &TempDir, user: u32, limits: &[(Limit, u64)]) -> Command {
+    let mut command = unprivileged(Path::new(PROGRAM), dir, user);
+    let limits = limits.to_vec();
+    // SAFETY: setrlimit is async-signal-safe, and reads what was moved into the closure.
+    unsafe {
+        command.pre_exec(move || {
+            for (limit, most) in &limits {
+                let both = libc::rlimit { rlim_cur: *most, rlim_max: *most };
+                if libc::setrlimit(*limit, &raw const both) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// A limit of setrlimit(2).
+pub type Limit = libc::__rlimit_resource_t;
+
+/// A user without any privilege.
+pub const NOBODY: u32 = 65_534;
+
+/// Any program as a user without any privilege.
+pub fn unprivileged(program: &Path, dir: &TempDir, user: u32) -> Command {
     use std::os::unix::fs::PermissionsExt;
     // SAFETY: no arguments, no memory.
     if unsafe { libc::geteuid() } != 0 {
@@ -57,7 +83,7 @@ pub fn unprivileged(program: &Path, dir: &TempDir) -> Command {
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(copy);
     // No groups and no capabilities are left either.
-    command.uid(65_534).gid(65_534);
+    command.uid(user).gid(user);
     command
 }
 

@@ -103,7 +103,43 @@ impl ConnectionArguments {
             close_rate: self.close_rate,
             hello: self.hello.clone(),
             server_pid: self.server_pid,
+            victims: None,
         })
+    }
+
+    /// The words of a steered client that goes the same ways with other connections, so many of them, and tells
+    /// events.
+    pub fn steered_words(
+        &self,
+        connections: u64,
+        concurrency: u32,
+        rate: Option<f64>,
+        close: CloseName,
+    ) -> Vec<String> {
+        let listed = |ips: &[Address]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        let close = if close == CloseName::Fin { "fin" } else { "rst" };
+        let mut words = vec!["client".to_owned(), "--steer".to_owned()];
+        words.extend([
+            "--json=-".to_owned(),
+            format!("--target-ip={}", listed(&self.target_ip)),
+            format!("--port={}", self.ports.port),
+            format!("--ports={}", self.ports.ports),
+            format!("--connections={connections}"),
+            format!("--concurrency={concurrency}"),
+            format!("--connect-timeout={}", time(self.connect_timeout)),
+            format!("--reply-timeout={}", time(self.reply_timeout)),
+            format!("--payload={}", self.payload),
+            format!("--hello={}", self.hello),
+            format!("--close={close}"),
+        ]);
+        let sources = addresses(&self.source_ip);
+        // One argument has 128 KiB at most.
+        words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));
+        words.extend(self.cores.map(|cores| format!("--cores={cores}")));
+        words.extend(rate.map(|rate| format!("--rate={rate}")));
+        words.extend(self.close_rate.map(|rate| format!("--close-rate={rate}")));
+        words
     }
 }
 

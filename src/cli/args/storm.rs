@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::client::{ConnectionArguments, SHORTEST_INTERVAL};
+use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
-use crate::client::{Audit, Course, Options, Scenario, Storm};
+use crate::client::{Audit, Course, Options, Scenario, Storm, VictimsCommand};
 use crate::error::{Error, Result};
 use crate::limits::STORM_MESSAGES_PER_SECOND;
 use crate::net::How;
@@ -22,8 +22,8 @@ pub struct StormArguments {
     /// spared.
     #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
     pub share: Share,
-    /// How long `churn`, `slow-readers` and `silent` last; 10 s by default. The others last until they
-    /// are done.
+    /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The others last until
+    /// they are done.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub lasting: Option<Duration>,
     /// How long to send messages before the storm.
@@ -53,6 +53,8 @@ pub enum ScenarioName {
     SlowReaders,
     /// They say nothing. What the server closes meanwhile is counted, and is no failure.
     Silent,
+    /// They are in a process of their own, which is killed (SIGKILL): its kernel closes all of them by FIN.
+    Killed,
 }
 
 /// Some of all connections, as typed.
@@ -92,6 +94,7 @@ impl StormArguments {
             ScenarioName::Churn => Scenario::Churn(lasting),
             ScenarioName::SlowReaders => Scenario::SlowReaders(lasting),
             ScenarioName::Silent => Scenario::Silent(lasting),
+            ScenarioName::Killed => Scenario::Killed(lasting),
         };
         if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
             let saw = format!("--for with {}", scenario.name());
@@ -105,7 +108,30 @@ impl StormArguments {
         let talkers = connections.saturating_sub(victims);
         let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);
         options.interval = options.interval.or(Some(each.max(SHORTEST_INTERVAL)));
+        if scenario.is_killed() {
+            self.share_with_victims(&mut options, victims)?;
+        }
         Ok(options)
+    }
+
+    /// Has another process open the victims, with their part of what may be in flight and started at a time.
+    fn share_with_victims(&self, options: &mut Options, victims: u64) -> Result<()> {
+        let part = victims as f64 / options.connections.max(1) as f64;
+        let theirs = ((f64::from(options.concurrency) * part).round() as u32).max(1);
+        let rate = options.rate.map(|rate| rate * part);
+        let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
+        let words = self.connection.steered_words(victims, theirs, rate, close);
+        let program = std::env::current_exe().map_err(|e| {
+            Error::host(
+                format!("this program's file: {e}"),
+                "it is needed for the victims' process",
+                "see /proc/self/exe",
+            )
+        })?;
+        options.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
+        options.concurrency = options.concurrency.saturating_sub(theirs).max(u32::from(options.concurrency > 0));
+        options.rate = options.rate.map(|rate| rate * (1.0 - part));
+        Ok(())
     }
 }
 

@@ -74,7 +74,8 @@ impl Asking {
 impl Storming {
     /// The part of shard `index` of `shards`, which opens `own` connections.
     pub fn new(is: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
-        let part = share(is.victims, shards, index);
+        // Those that are killed are in another process.
+        let part = share(if is.scenario.is_killed() { 0 } else { is.victims }, shards, index);
         let victims = (part.end - part.start).min(own);
         Ok(Storming {
             is,
@@ -277,7 +278,8 @@ impl Dialing {
             Scenario::Churn(_) => self.redial(net, now),
             Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= since + time => self.close_victims(net, now),
             Scenario::SlowReaders(time) => Ok(sooner(Turn::At(since + time), self.demand(net, now)?)),
-            Scenario::Silent(time) => Ok(Turn::At(since + time)),
+            Scenario::Killed(time) if now >= since + time => Ok(Turn::Done),
+            Scenario::Silent(time) | Scenario::Killed(time) => Ok(Turn::At(since + time)),
         }
     }
 

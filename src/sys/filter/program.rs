@@ -4,7 +4,7 @@
 //!   if it has no payload, FIN or RST           pass
 //!   place = owner - FIRST_OWNER
 //!   if place is beyond the last                pass       (a listener, or a socket of somebody else)
-//!   board = that of resets if it has a RST, else that of segments
+//!   board = that of resets if it has a RST, that of FINs if it has a FIN and no payload, else that of segments
 //!   if the place's bit is set                  pass       (it was announced and not taken yet)
 //!   set it
 //!   if its word's bit is not set               set it
@@ -19,7 +19,7 @@
 
 use std::os::fd::RawFd;
 
-use super::{ASLEEP, BOARDS, CALLS, FIRST_OWNER, Layout, STATE};
+use super::{ASLEEP, BOARDS, CALLS, Call, FIRST_OWNER, Layout, STATE};
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -147,8 +147,8 @@ impl Program {
         self.push(0x85, 0, 0, 0, helper)
     }
 
-    fn skip_unless_equal(&mut self, left: Register, right: Register, skipped: i16) -> &mut Program {
-        self.push(0x5d, left, right, skipped, 0)
+    fn subtract_register(&mut self, from: Register, subtracted: Register) -> &mut Program {
+        self.push(0x1f, from, subtracted, 0, 0)
     }
 
     /// What follows of `block`, if the register is 0, or is not.
@@ -212,13 +212,21 @@ const fn byte(word: usize) -> i32 {
 pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
     let mut program = Program::default();
     program.copy(6, 1).load_segment(LENGTH_AND_FLAGS).copy(7, 0);
-    // The segment begins with its header: longer than that, it has payload.
-    program.copy(8, 0).shift_right(8, 12).shift_left(8, 2).load_32(9, 6, LENGTH);
-    program.skip_unless_equal(9, 8, 3).copy(1, 7).and(1, FIN | RST).pass_if(1, 0);
+    // The segment begins with its header: longer than that, it has payload, whose FIN is heard with it.
+    program.copy(8, 0).shift_right(8, 12).shift_left(8, 2).load_32(9, 6, LENGTH).subtract_register(9, 8);
+    program.when(9, false, |program| {
+        program.and(7, !FIN);
+    });
+    program.when(9, true, |program| {
+        program.copy(1, 7).and(1, FIN | RST).pass_if(1, 0);
+    });
     program.copy(1, 6).call(GET_SOCKET_UID);
     program.copy(6, 0).subtract_32(6, FIRST_OWNER).pass_if_above(6, layout.places as i32 - 1);
-    program.and(7, RST).when(7, false, |program| {
-        program.set(7, byte(layout.board()));
+    program.copy(1, 7).and(1, RST).and(7, FIN | RST).when(7, false, |program| {
+        program.set(7, byte(Call::Fin as usize * layout.board()));
+    });
+    program.when(1, false, |program| {
+        program.set(7, byte(Call::Reset as usize * layout.board()));
     });
     program.locate(6, 7, map, BOARDS + layout.summary).look().pass_unless(1, 0).set_bit();
     program.shift_right(6, 6).locate(6, 7, map, BOARDS).look().when(1, true, |program| {

@@ -56,9 +56,10 @@ pub struct Arguments {
     /// tuning/lab/setup unpacked by default.
     #[arg(long, value_name = "DIR")]
     pub kernel: Option<PathBuf>,
-    /// How long the whole run may take.
-    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
-    pub deadline: Duration,
+    /// How long the whole run may take. Without it a run lasts as long as it gets on: a step fails when less
+    /// than a hundredth of it is done in 90 s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub deadline: Option<Duration>,
     /// Where the folder of this run goes: serial logs, report.txt, report.json, report.html.
     #[arg(long, value_name = "DIR", default_value = "target/lab")]
     pub out: PathBuf,
@@ -110,8 +111,8 @@ pub struct Plan {
     pub kill: bool,
     /// What serves and dials.
     pub programs: Programs,
-    /// How long all of it may take.
-    pub deadline: Duration,
+    /// How long all of it may take, if that was limited.
+    pub deadline: Option<Duration>,
 }
 
 /// The size of a machine.

@@ -6,25 +6,26 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::clock::{Clock, Mark};
+use c1m::clock::Clock;
 use c1m::words::{bytes, count};
 
 use crate::args::Plan;
 use crate::guest::{Guest, Heard};
 use crate::machine::Machine;
+use crate::patience::Patience;
 use crate::report::{Proof, Story};
 use crate::walls::{self, Wall};
 
 /// The server's place among the guests; client k stands at place k.
 pub const SERVER: usize = 0;
 
-/// How long a guest may take to boot.
+/// How long a boot may stand still.
 const BOOT: Duration = Duration::from_secs(120);
 
-/// How long nothing at all may move; a TCP connect gives up after 10 s.
+/// How long any other step may stand still; a client gives up on a connect or a reply after 60 s.
 const STILL: Duration = Duration::from_secs(90);
 
-/// How long the server's count may take to show what the clients know.
+/// How long the server's count may stand still before it shows what the clients know.
 const AGREE: Duration = Duration::from_secs(30);
 
 /// How often walls are looked for.
@@ -42,6 +43,12 @@ pub struct Failure {
     pub wall: Wall,
 }
 
+/// A step as people call it, and the parts it consists of.
+type Work = (&'static str, u64);
+
+/// The parts of a step whose every part is progress.
+const FEW: u64 = 1;
+
 type Step = std::result::Result<(), Failure>;
 
 /// The guests of a run and what is known of them.
@@ -55,8 +62,7 @@ pub struct Lab {
     started: Instant,
     looked: Instant,
     shown: (Instant, Vec<u64>),
-    /// When something moved last on our own clock: while we do not run we hear of nothing.
-    moved: (Mark, u64),
+    /// While we do not run we hear of nothing.
     clock: Clock,
     killed: Option<usize>,
 }
@@ -76,7 +82,6 @@ impl Lab {
             heard,
             started,
             looked: now,
-            moved: (Mark::default(), 0),
             clock: Clock::begin(now),
             killed: None,
         }
@@ -84,14 +89,15 @@ impl Lab {
 
     /// The whole run. What was proved is in `story`, also when a wall ends it.
     pub fn run(&mut self, story: &mut Story) -> Step {
+        let connections = self.plan.connections();
         let all: Vec<usize> = (0..self.guests.len()).collect();
-        self.wait("boot", BOOT, &all, |guest| guest.ready)?;
+        self.wait(("boot", FEW), &all, |guest| guest.ready)?;
         story.boot_seconds = self.started.elapsed().as_secs_f64();
 
         let clients = all[1..].to_vec();
         let ramp = Instant::now();
         self.tell(&clients, "go");
-        self.wait("ramp", STILL, &clients, |client| client.phase == "hold")?;
+        self.wait(("ramp", connections), &clients, |client| client.phase == "hold")?;
         story.ramp_seconds = ramp.elapsed().as_secs_f64();
 
         let audit = Instant::now();
@@ -99,7 +105,7 @@ impl Lab {
         story.audit_seconds = audit.elapsed().as_secs_f64();
         let dumps = self.machines[SERVER].caches.len();
         self.tell(&[SERVER], "caches");
-        self.wait("slab figures", STILL, &[SERVER], |server| server.caches.len() > dumps)?;
+        self.wait(("slab figures", FEW), &[SERVER], |server| server.caches.len() > dumps)?;
         story.peak = Some(self.machines[SERVER].vitals);
 
         let mut kept = clients;
@@ -109,24 +115,24 @@ impl Lab {
             if self.plan.programs.dials_with_c1m() {
                 // What it measured would be gone with it.
                 self.tell(&[victim], "report");
-                self.wait("report", STILL, &[victim], |client| client.document.is_some())?;
+                self.wait(("report", FEW), &[victim], |client| client.document.is_some())?;
             }
             story.survivors = Some(self.audit_with_a_kill(&kept, victim)?);
             story.killed = Some(self.guests[victim].spec.name.clone());
         }
         let close = Instant::now();
         self.tell(&kept, "close");
-        self.wait("close", STILL, &kept, |client| client.exit.is_some())?;
+        self.wait(("close", connections), &kept, |client| client.exit.is_some())?;
         // A machine that is gone can close nothing; the server still counts its connections.
         let survived = story.survivors.as_ref().map_or(story.proved(), |proof| proof.live);
         let rest = story.proved().saturating_sub(survived);
-        self.wait("close", STILL, &[SERVER], |server| server.live <= rest)?;
+        self.wait(("close", connections), &[SERVER], |server| server.live <= rest)?;
         story.close_seconds = close.elapsed().as_secs_f64();
         self.tell(&[SERVER], "stop");
-        self.wait("stop", STILL, &[SERVER], |server| server.exit.is_some())?;
+        self.wait(("stop", FEW), &[SERVER], |server| server.exit.is_some())?;
         kept.push(SERVER);
         self.tell(&kept, "off");
-        self.wait("power off", STILL, &kept, |guest| guest.ended)
+        self.wait(("power off", FEW), &kept, |guest| guest.ended)
     }
 
     fn tell(&mut self, places: &[usize], word: &str) {
@@ -137,11 +143,12 @@ impl Lab {
 
     /// The first audit of these clients, all at once. The server must count what they prove.
     fn audit(&mut self, clients: &[usize]) -> std::result::Result<Proof, Failure> {
+        let connections = self.plan.connections();
         self.tell(clients, "audit");
-        self.wait("audit", STILL, clients, |client| client.audits.len() == 1)?;
+        self.wait(("audit", connections), clients, |client| client.audits.len() == 1)?;
         let proof = self.proof(clients);
-        let until = self.clock.now().after(AGREE);
-        while self.machines[SERVER].live != proof.live && self.clock.now() < until {
+        let mut patience = Patience::new(AGREE, FEW, self.now());
+        while self.machines[SERVER].live != proof.live && patience.lasts(self.progress(), self.now()) {
             self.listen("the server's count")?;
         }
         Ok(Proof { server: Some(self.machines[SERVER].live), ..proof })
@@ -149,12 +156,13 @@ impl Lab {
 
     /// The second audit of these clients, during which another is killed outright.
     fn audit_with_a_kill(&mut self, clients: &[usize], victim: usize) -> std::result::Result<Proof, Failure> {
+        let connections = self.plan.connections();
         self.tell(clients, "audit");
-        self.wait("audit", STILL, clients, |client| client.phase == "audit" || client.audits.len() == 2)?;
+        self.wait(("audit", connections), clients, |client| client.phase == "audit" || client.audits.len() == 2)?;
         self.killed = Some(victim);
         self.guests[victim].kill();
         self.say(&format!("killed {}", self.guests[victim].spec.name));
-        self.wait("audit", STILL, clients, |client| client.audits.len() == 2)?;
+        self.wait(("audit", connections), clients, |client| client.audits.len() == 2)?;
         Ok(self.proof(clients))
     }
 
@@ -165,22 +173,31 @@ impl Lab {
         Proof { live: audits.iter().map(|audit| audit.live).fold(0, u64::saturating_add), audits, server: None }
     }
 
-    /// Waits until each of these guests is `done`; a wall, the deadline, a signal or `patience`
-    /// without any motion end it.
-    fn wait(&mut self, what: &'static str, patience: Duration, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
-        self.moved = (self.clock.now(), 0);
+    /// Waits until each of these guests is `done`; a wall, the deadline, a signal, or standing still for `limit`
+    /// end it.
+    fn wait(&mut self, (what, work): Work, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
+        let limit = if what == "boot" { BOOT } else { STILL };
+        let mut patience = Patience::new(limit, work, self.now());
         while let Some(late) = of.iter().copied().find(|place| !done(&self.machines[*place])) {
             self.listen(what)?;
-            let motion = self.machines.iter().fold(0u64, |sum, machine| sum.rotate_left(7) ^ machine.motion());
-            if motion != self.moved.1 {
-                self.moved = (self.clock.now(), motion);
-            } else if self.clock.now().since(self.moved.0) > patience {
+            if !patience.lasts(self.progress(), self.now()) {
                 let booted = self.machines[late].booted;
-                let wall = if booted { Wall::Stalled(what, patience) } else { Wall::NoBoot(patience) };
+                let wall = if booted { Wall::Stalled(what, limit) } else { Wall::NoBoot(limit) };
                 return Err(Failure { guest: Some(late), wall });
             }
         }
         Ok(())
+    }
+
+    /// The time without that in which this process was suspended: limits do not come nearer in it.
+    fn now(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.clock.suspended().time).unwrap_or(now)
+    }
+
+    /// How far all guests have come.
+    fn progress(&self) -> u64 {
+        self.machines.iter().map(Machine::progress).fold(0, u64::saturating_add)
     }
 
     /// Takes in what the guests say for a moment, and looks for walls.
@@ -203,10 +220,12 @@ impl Lab {
         if self.shown.0.elapsed() >= SHOW {
             self.show();
         }
-        if self.started.elapsed().saturating_sub(self.clock.suspended().time) > self.plan.deadline {
-            return Err(Failure { guest: None, wall: Wall::Deadline(what, self.plan.deadline) });
+        match self.plan.deadline {
+            Some(limit) if self.now().saturating_duration_since(self.started) > limit => {
+                Err(Failure { guest: None, wall: Wall::Deadline(what, limit) })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn hear(&mut self, heard: Heard) -> Step {
@@ -228,6 +247,7 @@ impl Lab {
                 continue;
             }
             let console = walls::read(&self.guests[place].spec.file("console.log"));
+            self.machines[place].console_lines = console.lines().count() as u64;
             // Each client is behind a card of the server's, in their order.
             let dead_card = self.killed.filter(|_| place == SERVER).map(|client| format!("eth{}", client - 1));
             let wall = walls::fatal(&console, dead_card.as_deref()).or_else(|| self.gone(place));

@@ -32,6 +32,9 @@ pub struct Cache {
 /// Bytes of a page of the guests.
 const PAGE: u64 = 4096;
 
+/// Console lines that count as progress: those of a boot. A guest that complains without end does not get on.
+const MOST_LINES: u64 = 400;
+
 /// What a guest told so far.
 #[derive(Debug, Default)]
 pub struct Machine {
@@ -43,8 +46,14 @@ pub struct Machine {
     pub doctor: Option<(u64, String)>,
     /// What its client does: `ramp`, `hold`, `audit`, `close`.
     pub phase: String,
+    /// Lines on its console.
+    pub console_lines: u64,
     /// Connections that stand; of a client, those that stood when its close phase began.
     pub live: u64,
+    /// Connections proved in all audits.
+    proved: u64,
+    /// The most that `live` ever was.
+    most_live: u64,
     /// Sockets of its system, less the listeners, at most.
     pub most_held: u64,
     /// What its server holds is known from its sockets alone.
@@ -94,9 +103,11 @@ impl Machine {
                 if self.counts_not {
                     self.live = held;
                 }
+                self.most_live = self.most_live.max(self.live);
             }
             "doctor" => self.doctor = doctor(&said["page"]),
             "stats" | "progress" => {
+                let proved = self.audited;
                 if let Some(phase) = said.get("phase").and_then(Value::as_str) {
                     self.phase = phase.to_owned();
                 }
@@ -110,6 +121,9 @@ impl Machine {
                 ] {
                     *figure = number(name).unwrap_or(*figure);
                 }
+                self.most_live = self.most_live.max(self.live);
+                // A new audit begins at 0.
+                self.proved = self.proved.saturating_add(self.audited.saturating_sub(proved));
             }
             "report" => self.document = said.get("result").cloned(),
             "audit" => self.audits.extend(serde_json::from_value::<AuditResult>(said)),
@@ -153,11 +167,16 @@ impl Machine {
         }
     }
 
-    /// Everything that moves while a run goes well; standing still for long is a wall.
-    pub fn motion(&self) -> u64 {
-        let parts = [self.live, self.failed, self.audited, self.closed, self.refused, self.audits.len() as u64];
-        let steps = [self.booted, self.ready, self.exit.is_some(), self.ended].iter().filter(|step| **step).count();
-        parts.iter().fold(steps as u64, |sum, part| sum.wrapping_mul(1_000_003).wrapping_add(*part))
+    /// How far it has come: steps of its boot and its end, and connections opened, failed, proved, closed and
+    /// gone. It grows while a run goes well. What may repeat without end (refusals, which a client answers by
+    /// another connect) is no part of it.
+    pub fn progress(&self) -> u64 {
+        let steps = [self.booted, self.ready, self.document.is_some(), self.exit.is_some(), self.ended];
+        let steps = steps.iter().filter(|step| **step).count() + self.caches.len() + self.audits.len();
+        let gone = self.most_live.saturating_sub(self.live);
+        [steps as u64, self.console_lines.min(MOST_LINES), self.most_live, gone, self.failed, self.proved, self.closed]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -188,12 +207,15 @@ mod tests {
         let mut client = Machine::default();
         let mut phases = Vec::new();
         for line in CLIENT.lines() {
-            let before = client.motion();
+            let before = client.progress();
             client.hear(line);
             phases.push(client.phase.clone());
-            assert!(!line.contains("\"audit\",\"live\"") || client.motion() != before, "{line}");
+            // It gets on with all it says, and never goes back.
+            assert!(client.progress() >= before, "{line}");
         }
         phases.dedup();
+        // 100 opened, proved twice, and closed; its boot and its end.
+        assert!(client.progress() >= 400, "{}", client.progress());
         assert!(client.booted && client.ready && !client.ended);
         // What its close phase closes was live, and stays counted so.
         assert_eq!((client.live, client.failed, client.closed, client.exit), (100, 0, 100, Some(0)));
@@ -209,6 +231,26 @@ mod tests {
         assert!(server.booted && server.ready);
         assert_eq!((server.exit, server.refused_for_memory), (Some(0), 0));
         assert_eq!(server.document.unwrap()["peak_live"], 300);
+    }
+
+    #[test]
+    fn only_what_comes_to_an_end_is_progress() {
+        let mut server = Machine::default();
+        server.hear(r#"{"event":"stats","live":500,"refused":3}"#);
+        let before = server.progress();
+        server.hear(r#"{"event":"stats","live":500,"refused":300000}"#);
+        assert_eq!(server.progress(), before);
+        // Connections that go are progress of a close; they count once.
+        server.hear(r#"{"event":"stats","live":100}"#);
+        assert_eq!(server.progress(), before + 400);
+        server.hear(r#"{"event":"stats","live":500}"#);
+        assert_eq!(server.progress(), before);
+
+        // A boot gets on with its console, a guest that complains for ever does not.
+        server.console_lines = MOST_LINES;
+        let booted = server.progress();
+        server.console_lines = 100 * MOST_LINES;
+        assert!(booted > before && server.progress() == booted);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!  kernel  archive      a distribution's kernel; the initramfs of one guest
 //!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
 //!  lead ── machine      the run, step by step; what each guest told
+//!  patience             how long a step may take
 //!  walls  report ── page   why a guest died; what it all came to, for people and as a page
 //! ```
 #![deny(unsafe_code)]
@@ -20,6 +21,7 @@ mod kernel;
 mod lead;
 mod machine;
 mod page;
+mod patience;
 mod profile;
 mod report;
 mod walls;
@@ -29,7 +31,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use c1m::error::{Error, Result};
 use c1m::plan::Ports;
@@ -44,6 +46,11 @@ use report::{Report, Setting, Story};
 
 /// Memory that the host needs beside the guests, in MiB.
 const HOST_MEMORY_MIB: u64 = 1024;
+
+/// How long a guest's processor stays on a core when others want it. They are more than the host has cores, and
+/// each that is translated works on megabytes of translations and tables: with turns of 3 ms, as usual, much of a
+/// turn is spent fetching those from memory, and a ramp takes 1.6 times as long.
+const TURN: Duration = Duration::from_millis(100);
 
 /// How a client is led. On a busy host, translated guests may stand still for seconds. It closes by
 /// RST, because each FIN is a packet in the server's memory until the server closes too, which a full
@@ -103,6 +110,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&format!("boot line: {}", setting.server_command_line));
     lead::say(&format!("logs: {}", folder.display()));
 
+    // All guests are children of this thread, and inherit it.
+    if let Err(error) = c1m::sys::take_long_turns(TURN) {
+        lead::say(&format!("guests take turns as short as usual, which costs time: {error}"));
+    }
     let started = Instant::now();
     let mut guests = Vec::new();
     for (number, (role, links)) in roles(&plan, &arguments.programs).into_iter().enumerate() {
@@ -308,5 +319,25 @@ mod tests {
             assert!(plan(&format!("--server-program {refused}")).is_err_and(|error| error.exit_code() == 2));
         }
         assert!(plan(&format!("{words} --reference")).is_err());
+    }
+
+    /// What a thread starts after it, as QEMU is started, is a batch job with the nice value of before.
+    #[test]
+    fn guests_inherit_long_turns() {
+        let stat = || {
+            let said = std::process::Command::new("cat").arg("/proc/self/stat").output().unwrap().stdout;
+            let said = String::from_utf8(said).unwrap();
+            // Behind the name in brackets, from the third field on: the 19th is the nice value, the 41st the policy.
+            let fields: Vec<String> = said.rsplit(')').next().unwrap().split_whitespace().map(str::to_owned).collect();
+            (fields[19 - 3].clone(), fields[41 - 3].clone())
+        };
+        let (before, after) = std::thread::spawn(move || {
+            let before = stat();
+            c1m::sys::take_long_turns(TURN).unwrap();
+            (before, stat())
+        })
+        .join()
+        .unwrap();
+        assert_eq!(after, (before.0, "3".to_owned()), "nice value, and SCHED_BATCH");
     }
 }

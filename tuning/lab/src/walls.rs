@@ -15,13 +15,13 @@ pub enum Wall {
     Link(String),
     /// Nothing came of its boot.
     NoBoot(Duration),
-    /// Nothing moved any more.
+    /// Next to nothing moved any more.
     Stalled(&'static str, Duration),
     /// Its program ended, with this code.
     Exited(i64),
     /// QEMU ended.
     Ended(String),
-    /// The whole run took too long.
+    /// The whole run took longer than was asked for.
     Deadline(&'static str, Duration),
     /// A signal came.
     Interrupted,
@@ -33,8 +33,8 @@ impl fmt::Display for Wall {
             Wall::OutOfMemory(line) => write!(f, "out of memory: the kernel killed a process ({line})"),
             Wall::Panic(line) => write!(f, "the kernel panicked ({line})"),
             Wall::Link(line) => write!(f, "a network card stopped sending ({line})"),
-            Wall::NoBoot(limit) => write!(f, "it did not boot within {} s", limit.as_secs()),
-            Wall::Stalled(what, limit) => write!(f, "{what}: nothing moved for {} s", limit.as_secs()),
+            Wall::NoBoot(limit) => write!(f, "it did not boot: nothing moved for {} s", limit.as_secs()),
+            Wall::Stalled(what, limit) => write!(f, "{what}: next to nothing moved for {} s", limit.as_secs()),
             Wall::Exited(code) => write!(f, "its program ended with code {code}"),
             Wall::Ended(how) => write!(f, "QEMU ended ({how})"),
             Wall::Deadline(what, limit) => write!(f, "{what}: not done within --deadline {} s", limit.as_secs()),

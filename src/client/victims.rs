@@ -1,0 +1,287 @@
+//! The victims of a storm that kills their process: another client, steered by lines on its standard input, whose
+//! events tell how far it is. It is a member of the fleet behind the shards.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use super::{Notice, Phase};
+use crate::causes::Cause;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::latency::Latency;
+use crate::report::events::ClientEvent;
+use crate::report::json::ClientDocument;
+use crate::report::{ShardStorm, ShardSummary};
+use crate::stats::ProgressSnapshot;
+use crate::sys;
+
+/// How long the process may take to tell what it came to.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How to start the process that holds the victims: a steered client that tells events on its standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VictimsCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// What its events told so far.
+#[derive(Debug, Default)]
+struct Seen {
+    progress: ProgressSnapshot,
+    /// Connections that stood after the ramp.
+    stood: u64,
+    /// What it came to: as it was asked, or at its end.
+    document: Option<Box<ClientDocument>>,
+    /// Its output has ended.
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // A reader that panicked has left plain values behind.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `enough` says so, the output ends, or `PATIENCE` does.
+    fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
+        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Reads its events to their end. `done` is told of each phase that ended.
+    fn follow(&self, output: impl Read, done: impl Fn(Phase)) {
+        for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
+            match ClientEvent::read(&line) {
+                ClientEvent::Progress(told) => {
+                    let ramp_ended = told.ended && told.phase == Phase::Ramp.kind();
+                    self.change(|seen| {
+                        let ProgressSnapshot { audited, lost, wrong, .. } = seen.progress;
+                        seen.stood = if ramp_ended { told.live } else { seen.stood };
+                        seen.progress = ProgressSnapshot {
+                            tried: told.live + told.failed,
+                            live: told.live,
+                            failed: told.failed,
+                            stood: seen.stood.max(told.live),
+                            echoes: told.echoes,
+                            closed: told.closed,
+                            audited: audited.max(told.audited),
+                            lost,
+                            wrong,
+                            ..ProgressSnapshot::default()
+                        };
+                    });
+                    if ramp_ended {
+                        done(Phase::Ramp);
+                    } else if let Some(round) = told.round.filter(|_| told.ended) {
+                        self.change(|seen| seen.progress.audited = told.audited);
+                        done(Phase::Audit(round));
+                    }
+                }
+                ClientEvent::Audit { live, lost, wrong } => self.change(|seen| {
+                    (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
+                }),
+                ClientEvent::Report(document) => self.change(|seen| seen.document = Some(document)),
+                ClientEvent::Result(document) => {
+                    self.change(|seen| seen.document = Some(document));
+                    done(Phase::Close);
+                }
+                ClientEvent::Other => {}
+            }
+        }
+        self.change(|seen| seen.ended = true);
+    }
+}
+
+/// The process of the victims. It is killed when this is dropped, and by the kernel when this process ends.
+pub(super) struct Victims {
+    child: Child,
+    input: Option<ChildStdin>,
+    shared: Arc<Shared>,
+    /// Connections that it is to open.
+    requested: u64,
+    killed: bool,
+}
+
+impl Victims {
+    /// Starts the process; its ramp begins at once. `notices` are told as by a shard of number `index`.
+    pub(super) fn start(
+        command: &VictimsCommand,
+        requested: u64,
+        index: usize,
+        notices: mpsc::Sender<Notice>,
+    ) -> Result<Victims> {
+        let not_started = |e: std::io::Error| {
+            let saw = format!("start the victims' process {}: {e}", command.program.display());
+            Error::host(saw, "it could not run", "see the limits (ulimit -a)")
+        };
+        let mut process = Command::new(&command.program);
+        // A group of its own: Ctrl-C is for us, and we then end it in order.
+        process.args(&command.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = sys::dying_with_parent(&mut process).spawn().map_err(not_started)?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let shared = Arc::new(Shared::default());
+        let follower = shared.clone();
+        if let Some(output) = output {
+            std::thread::spawn(move || {
+                // Nobody listens any more when the run has failed elsewhere.
+                follower.follow(output, |phase| _ = notices.send(Notice::Done(index, phase)));
+                let _ = notices.send(Notice::ShardEnded(index));
+            });
+        }
+        Ok(Victims { child, input, shared, requested, killed: false })
+    }
+
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Begins its part of a phase. Tells whether it has any, whose end it will then tell.
+    pub(super) fn begin(&mut self, phase: Phase) -> bool {
+        self.shared.change(|seen| {
+            (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (0, 0, 0);
+        });
+        if self.killed || self.shared.lock().ended {
+            return false;
+        }
+        match phase {
+            Phase::Ramp => true,
+            Phase::Audit(_) => self.say("audit"),
+            Phase::Storm => {
+                self.kill();
+                false
+            }
+            // It may still be in its ramp, in which it obeys no lines.
+            Phase::Close => sys::interrupt(self.pid()),
+            _ => false,
+        }
+    }
+
+    /// Gives it a word. Tells whether it could be given: one that has ended says so itself.
+    fn say(&mut self, word: &str) -> bool {
+        self.input.as_mut().is_some_and(|input| writeln!(input, "{word}").and_then(|()| input.flush()).is_ok())
+    }
+
+    /// Has it tell what it came to so far.
+    pub(super) fn report(&mut self) -> Result<()> {
+        if self.killed || self.shared.lock().ended {
+            return self.ended(Phase::Report);
+        }
+        self.say("report");
+        let told = self.shared.wait(|seen| seen.document.is_some()).document.is_some();
+        if told { Ok(()) } else { Err(self.died(Phase::Report)) }
+    }
+
+    /// Kills it: every connection that it said to be live is closed by its kernel.
+    fn kill(&mut self) {
+        self.killed = true;
+        self.shared.change(|seen| {
+            let SeenCounts { live, failed } = SeenCounts::of(seen);
+            seen.progress.failed = failed;
+            (seen.progress.live, seen.progress.dropped) = (0, live);
+        });
+        // It fails only when it has ended already.
+        let _ = self.child.kill();
+    }
+
+    /// It has ended. That is an error unless we killed it, or asked it to close, or it told what it came to.
+    pub(super) fn ended(&mut self, phase: Phase) -> Result<()> {
+        let told = self.killed || phase == Phase::Close || self.shared.lock().document.is_some();
+        if told { Ok(()) } else { Err(self.died(phase)) }
+    }
+
+    fn died(&mut self, phase: Phase) -> Error {
+        let ended = self.shared.lock().ended;
+        // Its output ends a moment before it does.
+        let status = if ended { self.child.wait().map(Some) } else { self.child.try_wait() };
+        let status = status.ok().flatten();
+        let how = status.map_or("does not answer".to_owned(), |status: ExitStatus| format!("ended ({status})"));
+        Error::host(
+            format!("victims' process {}: it {how} in the {} phase", self.pid(), phase.name()),
+            "nobody is left to be killed by the storm",
+            "read its message above, if there is one",
+        )
+    }
+
+    /// How far it is, as one shard.
+    pub(super) fn progress(&self) -> ProgressSnapshot {
+        let seen = self.shared.lock();
+        if self.killed {
+            return seen.progress;
+        }
+        let SeenCounts { live, failed } = SeenCounts::of(&seen);
+        ProgressSnapshot { live, failed, ..seen.progress }
+    }
+
+    /// What it measured, as one shard; its core is the first of those that it used.
+    pub(super) fn summary(&self) -> Result<Option<ShardSummary>> {
+        let progress = self.progress();
+        let seen = self.shared.lock();
+        let Some(document) = &seen.document else { return Ok(None) };
+        let measured = &document.latencies;
+        let wrong = document.errors.get(&Cause::WrongEcho).copied().unwrap_or(0);
+        let core = document.shards.first().map_or(0, |shard| shard.core);
+        Ok(Some(ShardSummary {
+            core,
+            requested: self.requested,
+            progress,
+            connect: measured.connect.latency()?,
+            connect_service: measured.connect_service.latency()?,
+            retransmitted: measured.retransmitted.latency()?,
+            echo: Latency::new()?,
+            echo_service: Latency::new()?,
+            audit: Latency::new()?,
+            causes: document.errors.clone(),
+            storm: Some(ShardStorm {
+                echo: [Latency::new()?, Latency::new()?, Latency::new()?],
+                absorbed: Duration::ZERO,
+                closed_by_server: 0,
+                stood_anew: 0,
+                lost: seen.stood.saturating_sub(document.live + wrong),
+                wrong,
+            }),
+        }))
+    }
+}
+
+impl Drop for Victims {
+    fn drop(&mut self) {
+        self.input = None;
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Connections that stand and that failed: as told last, or better as of its document.
+struct SeenCounts {
+    live: u64,
+    failed: u64,
+}
+
+impl SeenCounts {
+    fn of(seen: &Seen) -> SeenCounts {
+        match &seen.document {
+            Some(document) => SeenCounts { live: document.live, failed: document.failed },
+            None => SeenCounts { live: seen.progress.live, failed: seen.progress.failed },
+        }
+    }
+}

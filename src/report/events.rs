@@ -1,0 +1,87 @@
+//! What a client tells a program with `--json -`, one line each, read back.
+
+use serde::Deserialize;
+
+use super::json::ClientDocument;
+
+/// A line of a client's output.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// How far it is.
+    Progress(ClientProgress),
+    /// An audit is complete.
+    Audit {
+        /// Connections proved live in it.
+        live: u64,
+        /// Connections lost in it.
+        lost: u64,
+        /// Connections that echoed something else.
+        wrong: u64,
+    },
+    /// What the run came to so far.
+    Report(Box<ClientDocument>),
+    /// What the run came to.
+    Result(Box<ClientDocument>),
+    /// Anything else.
+    Other,
+}
+
+/// How far a client is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ClientProgress {
+    /// The kind of its phase.
+    pub phase: String,
+    /// The number of an audit.
+    pub round: Option<u32>,
+    /// Whether the phase has ended.
+    pub ended: bool,
+    /// Connections that are proved and stand.
+    pub live: u64,
+    /// Connections that failed.
+    pub failed: u64,
+    /// Connections that passed the current audit.
+    pub audited: u64,
+    /// Messages whose echo came.
+    pub echoes: u64,
+    /// Connections closed in its last phase.
+    pub closed: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line {
+    Progress(ClientProgress),
+    Audit { live: u64, lost: u64, wrong: u64 },
+    Report { result: Box<ClientDocument> },
+}
+
+impl ClientEvent {
+    /// Reads a line.
+    pub fn read(line: &str) -> ClientEvent {
+        match serde_json::from_str(line) {
+            Ok(Line::Progress(progress)) => ClientEvent::Progress(progress),
+            Ok(Line::Audit { live, lost, wrong }) => ClientEvent::Audit { live, lost, wrong },
+            Ok(Line::Report { result }) => ClientEvent::Report(result),
+            Err(_) => serde_json::from_str(line).map_or(ClientEvent::Other, ClientEvent::Result),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        let progress = r#"{"event":"progress","phase":"ramp","round":null,"ended":true,"seconds":0.1,"live":5,"failed":1,"dropped":0,"redialed":0,"to_go":0,"audited":0,"echoes":5,"closed":0}"#;
+        assert!(matches!(
+            ClientEvent::read(progress),
+            ClientEvent::Progress(ClientProgress { live: 5, ended: true, .. })
+        ));
+        let audit = r#"{"event":"audit","round":1,"live":5,"lost":1,"wrong":2}"#;
+        assert!(matches!(ClientEvent::read(audit), ClientEvent::Audit { live: 5, lost: 1, wrong: 2 }));
+        for other in ["", "{}", "5", r#"{"event":"planned"}"#, r#"{"event":"report"}"#] {
+            assert!(matches!(ClientEvent::read(other), ClientEvent::Other), "{other}");
+        }
+    }
+}
