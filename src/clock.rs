@@ -227,6 +227,8 @@ pub fn wait<'a, T>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -267,19 +269,38 @@ mod tests {
         assert_eq!(clock.suspended(), Suspended::default());
     }
 
+    #[test]
+    fn a_wait_ends_with_what_it_waits_for_or_with_its_patience() {
+        let (seen, changed) = (std::sync::Mutex::new(0), Condvar::new());
+        let in_vain = wait(&changed, seen.lock().unwrap(), Duration::from_millis(50), |seen| *seen == 1);
+        assert_eq!(*in_vain, 0);
+        drop(in_vain);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                *seen.lock().unwrap() = 1;
+                changed.notify_all();
+            });
+            let came = wait(&changed, seen.lock().unwrap(), Duration::from_secs(1_000), |seen| *seen == 1);
+            assert_eq!(*came, 1);
+        });
+    }
+
     /// The account that is read is that of the thread, and grows while it waits for a processor.
     #[test]
     fn the_kernel_accounts_for_waits() {
         let account = File::open("/proc/thread-self/schedstat").unwrap();
         let before = waited(&account).unwrap();
-        let (done, processors) =
-            (std::sync::atomic::AtomicBool::new(false), std::thread::available_parallelism().unwrap());
+        let (done, processors) = (AtomicBool::new(false), std::thread::available_parallelism().unwrap());
         std::thread::scope(|scope| {
             for _ in 0..2 * processors.get() {
-                scope.spawn(|| while !done.load(std::sync::atomic::Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
             }
             while waited(&account).unwrap() < before + Duration::from_millis(1) {}
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            done.store(true, Ordering::Relaxed);
         });
     }
 
