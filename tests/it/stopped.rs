@@ -151,8 +151,8 @@ fn a_server_that_is_stopped_closes_no_talking_connection_as_silent() {
     // One line told of the time in which it was stopped.
     let out = server.stop().out;
     let seconds: Vec<f64> = stats(&out).into_iter().map(|(seconds, _)| seconds).collect();
-    assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] > 0.001), "lines at once: {seconds:?}");
-    assert!(seconds.windows(2).filter(|pair| pair[1] - pair[0] < 0.5).count() <= 1, "lines at once: {seconds:?}");
+    // However late a line is, the next one comes half an interval later or more.
+    assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] >= 0.5), "lines at once: {seconds:?}");
 }
 
 /// The seconds and the connections closed as silent of each line of a server's counters.

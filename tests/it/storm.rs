@@ -31,7 +31,7 @@ impl Storm {
         let mut command = c1m();
         command.arg("storm").args(arguments.split_whitespace()).args(at.split_whitespace());
         command.args(["--target-ip", "127.0.0.1", "--json"]).arg(dir.path().join("json"));
-        for (flag, value) in [("--calm", "300ms"), ("--after", "300ms"), ("--interval", "200ms")] {
+        for (flag, value) in [("--calm", "300ms"), ("--after", "1s"), ("--interval", "1s")] {
             if !arguments.contains(flag) {
                 command.args([flag, value]);
             }
