@@ -52,6 +52,12 @@ impl Address {
         Address { scope: self.scope, ..Address::from(ip) }
     }
 
+    /// Any address of this host of the family of `to`.
+    pub fn any(to: SocketAddr) -> Address {
+        let ip: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        ip.into()
+    }
+
     /// A port at this address.
     pub fn at(self, port: u16) -> SocketAddr {
         match self.ip {

@@ -5,6 +5,7 @@ mod course;
 mod driver;
 mod itself;
 pub(crate) mod message;
+mod ports;
 mod sampler;
 mod victims;
 mod window;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::host::{Cores, Host, NetCounters, Raised, check_threads, raise_limits};
+use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, check_threads, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
 use crate::limits::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
 use crate::net::{Gate, How, NetPlan};
@@ -28,6 +29,7 @@ use crate::shard::{self, Remote, Running};
 use crate::stats::{Progress, ProgressSnapshot};
 
 use driver::Opening;
+use ports::{Ports, Way};
 use sampler::{INTERVAL, Sampler};
 use victims::Victims;
 
@@ -140,8 +142,8 @@ pub struct Planned {
     pub raised: Raised,
     /// Connects in flight in all, as far as the descriptor limit allows.
     pub concurrency: u32,
-    /// Source ports per (source, target, port).
-    pub ephemeral: u64,
+    /// Source ports of each (source, target, port).
+    pub source_ports: SourcePorts,
 }
 
 /// How often the observer sees progress.
@@ -237,8 +239,8 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     check(options)?;
     let cores = host.choose_cores(&options.cores)?;
     let raised = raise_limits()?;
-    let ephemeral = host.ephemeral_ports();
-    options.routes.fit(options.connections, ephemeral)?;
+    let source_ports = host.source_ports().unwrap_or(SourcePorts::DEFAULT);
+    options.routes.fit(options.connections, source_ports.count())?;
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
     let needs = |connections: u64| plan::client_needs(connections, shards, options.concurrency, nofile);
@@ -251,7 +253,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;
     let room = nofile - need.descriptors() + shards;
     let concurrency = u64::from(options.concurrency).min(room) as u32;
-    Ok(Planned { cores, raised, concurrency, ephemeral })
+    Ok(Planned { cores, raised, concurrency, source_ports })
 }
 
 /// What a shard measured so far, and the shard's number.
@@ -319,6 +321,7 @@ impl Fleet {
     fn start(&mut self, options: &Options, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
         let options = Arc::new(options.clone());
         let shards = planned.cores.len() as u64;
+        let ports = Arc::new(Ports::new(&planned.source_ports, &options.routes, options.connections, Way::here()));
         for (index, core) in planned.cores.iter().enumerate() {
             let numbers = share(options.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -330,6 +333,7 @@ impl Fleet {
                 numbers,
                 concurrency: (window.end - window.start).max(1) as usize,
                 options: options.clone(),
+                ports: ports.clone(),
                 progress: progress.clone(),
                 notices: sender.clone(),
                 measured: self.measured.0.clone(),

@@ -411,13 +411,9 @@ impl Load {
         largest(u64::from(u32::MAX), |connections| self.of(kernel, connections, by).total <= bytes as f64)
     }
 
-    /// Distinct local ports that connections sit on. connect(2) starts at a random place for each
-    /// target and takes ports of one parity first, so connections share ports early.
+    /// Distinct local ports that connections sit on: all routes use the same.
     fn local_ports(&self, connections: u64) -> f64 {
-        let half = self.ephemeral as f64 / 2.0;
-        let per_target = connections as f64 / self.targets.max(1) as f64;
-        let choice = if per_target > half { 2.0 * half } else { half };
-        if choice < 1.0 { 0.0 } else { choice * (1.0 - (-(connections as f64) / choice).exp()) }
+        connections.div_ceil(self.targets.max(1)).min(self.ephemeral) as f64
     }
 }
 

@@ -18,13 +18,13 @@ mod fins;
 mod hangups;
 mod idle;
 mod linger;
+mod sending;
 mod sentry;
 mod terms;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -32,10 +32,10 @@ use std::time::Instant;
 
 use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Result};
-use crate::life::{Life, Next, Sending};
+use crate::life::{Life, Next};
 use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
-use crate::ring::{self, Accepts, Buffer, Buffers, Completion, Queues, Ring};
+use crate::ring::{self, Accepts, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
 use crate::sys::Doorbell;
 use crate::table::{Row, Table};
@@ -212,20 +212,6 @@ impl<S: Default> Net<S> {
         self.lanes.iter().map(|lane| u64::from(lane.table.slots() - lane.table.free())).sum()
     }
 
-    /// Sends bytes after those already on their way. A connection that is gone is passed over; one
-    /// whose unsent bytes would exceed the limit is closed as a slow reader.
-    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        match self.row(conn).map_or(Sending::Never, |row| row.life.sending()) {
-            Sending::Never => Ok(()),
-            Sending::Later => self.keep_for_later(conn, bytes),
-            Sending::Now if bytes.len() > self.max_pending => {
-                self.counters.slow_readers.add(1);
-                self.close(conn, How::Reset, Why::SlowReader)
-            }
-            Sending::Now => self.send_bytes(conn, Cow::Borrowed(bytes)),
-        }
-    }
-
     /// Receives nothing more on a connection. An end of it is then only seen when sending.
     pub fn deafen(&mut self, conn: ConnId) {
         self.tell(conn, Life::deafen);
@@ -378,28 +364,6 @@ impl<S: Default> Net<S> {
         self.row(conn).is_some_and(|row| row.life.takes_bytes())
     }
 
-    /// Ends a receive with a reply from its buffer: sent at once, or, if the driver queued other
-    /// bytes for the connection meanwhile, after those.
-    pub(crate) fn reply_to_receive(&mut self, conn: ConnId, mut buffer: Buffer, range: Range<usize>) -> Result<()> {
-        match self.row(conn).map_or(Sending::Never, |row| row.life.replying()) {
-            Sending::Now => return self.send_buffer(conn, buffer, range),
-            Sending::Later => self.keep_for_later(conn, &buffer.bytes()[range])?,
-            Sending::Never => {}
-        }
-        self.buffers.put(buffer);
-        self.unbusy(conn)
-    }
-
-    /// The kernel took only part of a send: let the rest wait there.
-    pub(crate) fn sent_short(&mut self, conn: ConnId, mut buffer: Buffer, rest: Range<usize>) -> Result<()> {
-        let bytes = buffer.bytes()[rest].to_vec();
-        self.buffers.put(buffer);
-        if self.is_live(conn) {
-            return self.park(conn, bytes);
-        }
-        self.unbusy(conn)
-    }
-
     /// A cancel or a poll removal came while its target was running: once more, the slower way.
     pub(crate) fn cancel_again(&mut self, conn: ConnId) -> Result<()> {
         if self.row(conn).is_some_and(|row| row.life.must_lose_poll()) {
@@ -531,50 +495,6 @@ impl<S: Default> Net<S> {
         self.tell(conn, Life::receive);
         let buffer = self.buffers.take();
         self.lanes[conn.ring()].ring.receive(conn.token(Operation::Receive), buffer)
-    }
-
-    /// Sends bytes of any length on a connection with nothing in the kernel.
-    fn send_bytes(&mut self, conn: ConnId, bytes: Cow<'_, [u8]>) -> Result<()> {
-        if bytes.len() <= BUFFER_BYTES {
-            let mut buffer = self.buffers.take();
-            buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
-            return self.send_buffer(conn, buffer, 0..bytes.len());
-        }
-        self.tell(conn, Life::send);
-        self.counters.bytes_out.add(bytes.len() as u64);
-        self.park(conn, bytes.into_owned())
-    }
-
-    fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
-        if range.is_empty() {
-            self.buffers.put(buffer);
-            return self.unbusy(conn);
-        }
-        self.tell(conn, Life::send);
-        self.counters.bytes_out.add(range.len() as u64);
-        self.lanes[conn.ring()].ring.send(conn.token(Operation::Send), buffer, range)
-    }
-
-    fn park(&mut self, conn: ConnId, bytes: Vec<u8>) -> Result<()> {
-        self.counters.parked.add(1);
-        self.lanes[conn.ring()].ring.park_send(conn.token(Operation::ParkedSend), bytes)
-    }
-
-    fn keep_for_later(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        let pending = self.pending.entry(conn).or_default();
-        if pending.len() + bytes.len() > self.max_pending {
-            self.counters.slow_readers.add(1);
-            return self.close(conn, How::Reset, Why::SlowReader);
-        }
-        pending.extend_from_slice(bytes);
-        self.tell(conn, Life::keep);
-        Ok(())
-    }
-
-    fn forget_kept(&mut self, conn: ConnId) {
-        if !self.pending.is_empty() {
-            self.pending.remove(&conn);
-        }
     }
 
     /// Queues all that frees a closing slot: its poll, its parked send, its descriptor.

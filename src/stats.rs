@@ -179,6 +179,8 @@ counters! {
     closed,
     /// Connections that a storm dialed beside those asked for.
     redialed,
+    /// Source ports that were passed over, because somebody else had them.
+    passed_over,
     }
 }
 

@@ -2,6 +2,7 @@
 //! TCP_INFO, raw socket addresses, and a filter of sockets.
 
 mod filter;
+mod network;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use glommio::io::BufferedFile;
 use crate::error::{Errno, Error, Result};
 
 pub use filter::{Call, Filter};
+pub use network::OwnNetwork;
 
 /// A resource limit: what is in force, and what it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,6 +289,16 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
 /// differ: the port is chosen at connect, not at bind (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
 pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Has connect(2) take one source port, and search no other (`IP_LOCAL_PORT_RANGE`, ip(7), of one port; kernel
+/// 6.3). IPv6 sockets have the same option.
+pub fn set_source_ports(socket: &impl AsRawFd, port: u16) -> io::Result<()> {
+    /// Not in libc (include/uapi/linux/in.h).
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    // The lowest port in the lower half, the highest in the upper one; the kernel reads 32 bits.
+    let range = u32::from(port) << 16 | u32::from(port);
+    set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
 }
 
 /// Sets an option of a socket that is an int.

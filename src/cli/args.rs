@@ -280,8 +280,20 @@ pub struct DemoArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
+    /// Where server and client meet: on this `host`'s network, or on their `own`, a network namespace whose table
+    /// of established connections has two buckets for each connection or more. `auto` takes their own where the
+    /// host's table has fewer buckets than there will be sockets, and a namespace is allowed.
+    #[arg(long, value_enum, default_value_t = NetworkName::Auto)]
+    pub network: NetworkName,
     #[command(flatten)]
     pub files: FileArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetworkName {
+    Auto,
+    Host,
+    Own,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! `c1m demo`: a server process and this process as its client, over loopback.
 
+mod network;
+
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
@@ -42,6 +44,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     let host = Host::here();
     let mut files = Files::open(&arguments.files)?;
     let quiet = files.is_for_programs();
+    let network = network::choose(arguments, &host, || fit(arguments, &host))?;
+    if let Some(line) = network.line().filter(|_| !quiet) {
+        say(line);
+    }
     let goal = fit(arguments, &host)?;
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
         say(format!(
@@ -76,7 +82,11 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
     files.write_page(&result, Some(&server))?;
     if let Some(mut target) = files.json {
-        target.write_json(&json!({ "server": document, "client": result, "wall": goal.wall }))?;
+        let mut result = json!({ "server": document, "client": result, "wall": goal.wall });
+        if let Some(own) = network.document() {
+            result["network"] = own;
+        }
+        target.write_json(&result)?;
     }
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }

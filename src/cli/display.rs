@@ -162,7 +162,7 @@ impl Observer for Display {
             options.routes.ports.last(),
             plan.cores.len(),
             words::count(plan.concurrency.into()),
-            words::count(plan.ephemeral),
+            words::count(plan.source_ports.count()),
             words::count(options.routes.tuples()),
         ));
     }
@@ -275,7 +275,7 @@ impl Observer for Events {
             "event": "planned", "pid": std::process::id(), "kernel": sys::kernel_release(),
             "nofile": plan.raised.files.1.soft, "connections": options.connections, "targets": options.routes.targets,
             "port": options.routes.ports.first(), "ports": options.routes.ports.count(), "cores": plan.cores,
-            "concurrency": plan.concurrency, "ephemeral": plan.ephemeral,
+            "concurrency": plan.concurrency, "ephemeral": plan.source_ports.count(),
         }));
     }
 

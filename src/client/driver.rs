@@ -1,26 +1,21 @@
 //! What one client shard does in each phase.
 
+mod dialing;
 mod measures;
 mod opening;
 mod storm;
 
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::itself::is_connected_to_itself;
 use super::message::{Heard, Kind, compose, hear};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
-use crate::addresses::Address;
 use crate::causes::{Cause, Causes};
 use crate::clock::{Clock, Start};
-use crate::error::{Errno, Result};
-use crate::limits::{
-    DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US, SLOW_READER_BUFFER,
-};
+use crate::error::Result;
+use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
 use crate::net::{Closing, How, Net, Why};
 use crate::pace::Pace;
 use crate::report::ShardSummary;
@@ -29,6 +24,7 @@ use crate::shard::{Driver, Turn};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
+use dialing::Attempt;
 use measures::Measures;
 use storm::Storming;
 
@@ -37,9 +33,6 @@ pub use opening::Opening;
 /// How often late connects and echoes are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// Payloads above this are several segments, whose last one must not wait for an acknowledgement.
-const ONE_SEGMENT: usize = 1_000;
-
 /// What a client knows of a connection, in its row.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ConnState {
@@ -47,9 +40,13 @@ pub struct ConnState {
     index: u32,
     /// Its probe in the window; 0 when nothing is in flight.
     key: u32,
+    /// Its source port.
+    port: u16,
     /// It was proved live.
     proved: bool,
 }
+
+const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes 24 bytes, its row's own 12 with it");
 
 /// The client's driver.
 pub struct Dialing {
@@ -81,6 +78,8 @@ pub struct Dialing {
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     storm: Option<Storming>,
+    /// Those whose source port somebody else had.
+    again: VecDeque<Attempt>,
     window: Window,
     scratch: Vec<u8>,
     before_close: Option<ProgressSnapshot>,
@@ -147,6 +146,9 @@ impl Driver for Dialing {
     fn ended(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> Result<()> {
         let given_up =
             self.probe_of(net, conn).is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
+        if self.phase != Phase::Close && self.port_is_free_again(net, conn, why) {
+            return Ok(());
+        }
         let cause = match why {
             Why::NeverOpened(_) if given_up => Cause::ConnectTimeout,
             Why::NeverOpened(errno) | Why::Broken(errno) => Cause::Errno(errno),
@@ -270,11 +272,17 @@ impl Dialing {
 
     fn ramp(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         for _ in 0..DIALS_PER_PASS {
-            if self.next == self.is.numbers.end || self.hopeless() {
-                return Ok(self.settle());
-            }
             if self.window.len() >= self.is.concurrency {
                 return Ok(Turn::Idle);
+            }
+            if let Some(attempt) = self.again.pop_front() {
+                if !self.dial_again(net, attempt)? {
+                    return Ok(Turn::Idle);
+                }
+                continue;
+            }
+            if self.next == self.is.numbers.end || self.hopeless() {
+                return Ok(self.settle());
             }
             let nth = self.next - self.is.numbers.start;
             let intended = self.pace.intended(nth, net.clock());
@@ -350,7 +358,7 @@ impl Dialing {
 
     /// Sends nothing more, and waits for the answers to what was sent.
     fn settle(&self) -> Turn {
-        if self.window.len() == 0 { Turn::Done } else { Turn::Idle }
+        if self.window.len() == 0 && self.again.is_empty() { Turn::Done } else { Turn::Idle }
     }
 
     fn close(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
@@ -378,33 +386,6 @@ impl Dialing {
     }
 
     // ---- one connection -------------------------------------------------------------------------
-
-    /// Dials a connection. `false` if there is no slot for it yet.
-    fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
-        let (source, to) = self.is.options.routes.of(self.is.number(index));
-        let started = Instant::now();
-        let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
-        let socket = match plain_socket(source, to, self.is.options.payload, receive_buffer) {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.is.progress.tried.add(1);
-                self.is.progress.failed.add(1);
-                self.never_stood(index);
-                *self.causes.entry(Cause::Errno(Errno::of(&error))).or_default() += 1;
-                return Ok(true);
-            }
-        };
-        let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
-        self.is.progress.tried.add(1);
-        let awaited = Awaited::Connect { socket, given_up: false };
-        let intended = intended.unwrap_or(started);
-        let key =
-            self.window.add(Probe { conn, awaited, intended, started, since: net.clock().now(), got: 0, round: 0 });
-        if let Some(state) = net.state(conn) {
-            *state = ConnState { index, key, proved: false };
-        }
-        Ok(true)
-    }
 
     fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
         let since = net.clock().now();
@@ -536,25 +517,4 @@ impl Dialing {
         }
         Ok(())
     }
-}
-
-/// A socket for one dial, bound to its source address if it has one.
-fn plain_socket(
-    source: Option<Address>,
-    to: SocketAddr,
-    payload: usize,
-    receive_buffer: Option<usize>,
-) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    if payload > ONE_SEGMENT {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if let Some(bytes) = receive_buffer {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    if let Some(source) = source {
-        sys::bind_without_port(&socket)?;
-        socket.bind(&source.at(0).into())?;
-    }
-    Ok(socket)
 }

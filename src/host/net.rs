@@ -104,6 +104,12 @@ impl SourcePorts {
         length(&self.range).saturating_sub(taken)
     }
 
+    /// Each of them, in order.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let is_reserved = |port: &u64| self.reserved.iter().any(|reserved| reserved.contains(port));
+        self.range.clone().filter(move |port| !is_reserved(port)).filter_map(|port| u16::try_from(port).ok())
+    }
+
     /// How many of `ports` connect(2) may choose.
     pub fn covers(&self, ports: &RangeInclusive<u64>) -> u64 {
         let reserved: u64 = self
@@ -146,6 +152,13 @@ impl Host {
     pub fn somaxconn(&self) -> i32 {
         let value = self.sysctl("net.core.somaxconn").unwrap_or(4096);
         i32::try_from(value).unwrap_or(i32::MAX)
+    }
+
+    /// Buckets of the table of established connections (`net.ipv4.tcp_ehash_entries`), the host's if this network
+    /// namespace has none of its own; `None` when it cannot be read.
+    pub fn established_buckets(&self) -> Option<u64> {
+        // Negative where a network namespace shares the host's table (proc_tcp_ehash_entries).
+        self.sysctl_text("net.ipv4.tcp_ehash_entries")?.trim_start_matches('-').parse().ok()
     }
 
     /// Source ports that connect(2) may choose per (source, target, port): the size of

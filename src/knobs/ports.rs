@@ -43,6 +43,11 @@ pub const TIME_WAIT: Wall = Wall {
 /// The lowest port an ordinary user may bind; no source port lies below it.
 const FIRST_SOURCE_PORT: u64 = 1_024;
 
+/// So many of a route's ports may be asked for while some are left for others: 19 of 20.
+fn few_left(ports: u64) -> u64 {
+    ports - ports.div_ceil(20)
+}
+
 fn served(goal: &Goal) -> RangeInclusive<u64> {
     goal.routes.ports.first().into()..=goal.routes.ports.last().into()
 }
@@ -70,18 +75,18 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         goal.routes.targets.len(),
         goal.routes.ports.count()
     );
-    // Beyond half of a range connect(2) searches long for a free port.
-    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > ports.count() / 2);
+    // The client takes each port by itself, so all can be used; but others may have some.
+    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(ports.count()));
     // What the server's end needs reserved is lost to the client's.
     let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
-    let wider = widened(&kept, 2 * each);
+    let wider = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
     let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..ports.clone() }.count());
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
         then: format!("{}\t{}", wider.start(), wider.end()),
         reason: format!(
-            "{} source ports for each route, twice as many: half of them in use are found fast",
+            "{} source ports for each route, and as many again for other programs and for what is in TIME_WAIT",
             count(each)
         ),
     }));

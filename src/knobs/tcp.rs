@@ -341,10 +341,7 @@ fn syn_queue(host: &Host, goal: &Goal) -> Finding {
 fn lookup(host: &Host, goal: &Goal) -> Finding {
     let sockets = goal.connections * goal.role.ends();
     let need = format!("{} sockets in chains of {LONGEST_CHAIN} at most", count(sockets));
-    // Negative where a network namespace shares the host's table (proc_tcp_ehash_entries).
-    let text = host.sysctl_text("net.ipv4.tcp_ehash_entries");
-    let Some(entries) = text.and_then(|text| text.trim_start_matches('-').parse::<u64>().ok()).filter(|n| *n > 0)
-    else {
+    let Some(entries) = host.established_buckets().filter(|buckets| *buckets > 0) else {
         return Finding::unknown("net.ipv4.tcp_ehash_entries", need);
     };
     let chain = sockets as f64 / entries as f64;

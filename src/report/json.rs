@@ -142,6 +142,9 @@ pub struct ClientDocument {
     pub ghosts: u64,
     /// Connects that needed a retransmission.
     pub retransmitted: u64,
+    /// Source ports that were passed over, because somebody else had them; no such name if there were none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub source_ports_passed_over: u64,
     /// How far counters of the network stack moved.
     pub counters: NetCounters,
     /// The walls of its host that the run met, from evidence.
@@ -178,6 +181,10 @@ pub struct ClientDocument {
     /// The results that were merged into this one; a single client's has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// One shard's part of a client's result.
@@ -234,6 +241,7 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         errors: summary.causes(),
         ghosts: summary.ghosts(),
         retransmitted: latencies.retransmitted.count,
+        source_ports_passed_over: summary.passed_over(),
         counters: summary.counters.clone(),
         walls: summary.walls.clone(),
         ramp_seconds: summary.ramp.as_secs_f64(),

@@ -135,6 +135,11 @@ impl Summary {
         causes
     }
 
+    /// Source ports that were passed over, because somebody else had them.
+    pub fn passed_over(&self) -> u64 {
+        self.sum(|progress| progress.passed_over)
+    }
+
     /// Connections that only the client believed in.
     pub fn ghosts(&self) -> u64 {
         self.causes().get(&Cause::Ghost).copied().unwrap_or(0)

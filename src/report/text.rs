@@ -187,6 +187,10 @@ fn failures(out: &mut String, document: &ClientDocument) {
     for (cause, number) in &document.errors {
         let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), cause.sentence());
     }
+    if document.source_ports_passed_over > 0 {
+        let passed_over = count(document.source_ports_passed_over);
+        let _ = writeln!(out, "\n{passed_over} source ports were passed over: in use by others, or in TIME_WAIT");
+    }
     let moved: Vec<String> = document
         .counters
         .iter()

@@ -153,3 +153,42 @@ fn a_demo_with_few_source_ports_opens_what_fits_and_says_why() {
         assert!(document["wall"].as_str().unwrap().contains("source ports: 100 ("), "{document}");
     });
 }
+
+/// Runs a demo in a network of its own, and gives its result; `None` where this host allows it none, which the demo
+/// must then say.
+fn in_its_own(command: std::process::Command, port: u16) -> Option<Value> {
+    let finished =
+        run_as(command, &format!("demo --connections 3000 --network own --hold 0s {} --json -", at(port, 4)));
+    if finished.code() == 3 {
+        finished.complains(3, &["a network namespace", "--network host"]);
+        return None;
+    }
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    Some(serde_json::from_str(&finished.out).unwrap())
+}
+
+/// What happens on the host's network is nothing to it: another has its ports here, and there is one source port.
+#[test(Network)]
+fn a_demo_in_a_network_of_its_own_leaves_the_hosts_alone() {
+    in_own_network(|| {
+        let port = free_ports(4);
+        let _taken: Vec<_> = (port..port + 4).map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap()).collect();
+        let range = "/proc/sys/net/ipv4/ip_local_port_range";
+        std::fs::write(range, "40000 40000").unwrap();
+        let document = in_its_own(c1m(), port).expect("root may have one");
+        has_names(&document, &["server", "client", "wall", "network"]);
+        holds(&document, 3_000);
+        assert_eq!((&document["network"]["own"], &document["wall"]), (&Value::Bool(true), &Value::Null));
+        assert!(number(&document["network"], "buckets") >= 2 * 3_000, "{document}");
+        assert_eq!(std::fs::read_to_string(range).unwrap().trim(), "40000\t40000");
+    });
+}
+
+#[test]
+fn an_ordinary_user_has_a_network_of_his_own_where_the_kernel_allows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(document) = in_its_own(c1m_unprivileged(&dir), free_ports(4)) {
+        holds(&document, 3_000);
+        assert!(number(&document["network"], "buckets") >= 2 * 3_000, "{document}");
+    }
+}

@@ -32,6 +32,7 @@ mod persist;
 mod report;
 mod scrapes;
 mod skips;
+mod source_ports;
 mod steer;
 mod stopped;
 mod storm;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use c1m::host::Host;
 use c1m::sys::Filter;
 use libtest_mimic::{Arguments, Completion, Trial};
-use socket2::{SockFilter, SockRef};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::firewall;
 use crate::memory::Cgroup;
@@ -43,6 +43,8 @@ pub enum Need {
     MemoryCgroup,
     /// The BPF filter behind which a server's idle connections wait.
     SocketFilter,
+    /// Sockets that take a source port of a range of their own (IP_LOCAL_PORT_RANGE, Linux 6.3).
+    SourcePortRange,
     /// The right to run programs as other users.
     Users,
     /// The `sysctl` of procps, which loads all files of settings.
@@ -97,6 +99,12 @@ impl Need {
                 // A group without the file of the limit may be one for which nobody switched the controller on.
                 let kernel = !Cgroup::can_limit_memory();
                 made.map(drop).map_err(|why| Lack { kernel, ..Lack::new("no memory cgroup of its own", &why) })
+            }
+            Need::SourcePortRange => {
+                let taken = Socket::new(Domain::IPV4, Type::STREAM, None)
+                    .and_then(|socket| c1m::sys::set_source_ports(&socket, 40_000));
+                // A kernel that lacks it does not know the option.
+                taken.map_err(|why| Lack { kernel: true, ..Lack::new("no range of source ports per socket", &why) })
             }
             // SAFETY: no arguments, no memory.
             Need::Users if unsafe { libc::geteuid() } == 0 => Ok(()),

@@ -1,5 +1,6 @@
 //! How a client shard begins.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -9,6 +10,7 @@ use super::measures::Measures;
 use super::storm::Storming;
 use super::{Connections, Dialing};
 use crate::causes::Causes;
+use crate::client::ports::Ports;
 use crate::client::window::Window;
 use crate::client::{Interval, Notice, Options, Phase};
 use crate::error::Result;
@@ -30,6 +32,8 @@ pub struct Opening {
     pub concurrency: usize,
     /// What all shards do.
     pub options: Arc<Options>,
+    /// The source ports of all shards.
+    pub ports: Arc<Ports>,
     /// How far it is.
     pub progress: Arc<Progress>,
     /// Told when a phase is done, and when the shard ends.
@@ -61,6 +65,7 @@ impl Opening {
             failures_in_a_row: 0,
             sent: 0,
             round: 0,
+            again: VecDeque::new(),
             window: Window::default(),
             scratch: Vec::new(),
             before_close: None,

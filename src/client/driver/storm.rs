@@ -296,6 +296,12 @@ impl Dialing {
     /// Dials those that come anew, as many at a time as the ramp did.
     fn redial(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         for _ in 0..DIALS_PER_PASS {
+            if let Some(attempt) = self.again.pop_front() {
+                if !self.dial_again(net, attempt)? {
+                    return Ok(Turn::Idle);
+                }
+                continue;
+            }
             let hopeless = self.hopeless();
             let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
             if storm.redialed >= storm.goal(net.clock(), now) || hopeless {

@@ -1,0 +1,159 @@
+//! How a client shard dials: each connection from a source port of its own, and from another where somebody else
+//! has that one.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{ConnState, Connections, Dialing};
+use crate::addresses::Address;
+use crate::causes::Cause;
+use crate::client::ports::{Choice, Way, lacks_address};
+use crate::client::window::{Awaited, Probe};
+use crate::error::{Errno, Result};
+use crate::limits::SLOW_READER_BUFFER;
+use crate::net::Why;
+use crate::sys;
+use crate::token::ConnId;
+
+/// Payloads above this are several segments, whose last one must not wait for an acknowledgement.
+const ONE_SEGMENT: usize = 1_000;
+
+/// A connection that is to be dialed, perhaps not for the first time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    /// Its number within the shard.
+    index: u32,
+    /// When it should have started.
+    intended: Instant,
+    /// When its first attempt started.
+    started: Instant,
+}
+
+impl Dialing {
+    /// Dials a connection. `false` if there is no slot or no port for it yet.
+    pub(super) fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
+        let number = self.is.number(index);
+        let started = Instant::now();
+        let port = self.is.ports.first(number, self.is.options.routes.of(number).1, started);
+        let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
+        self.is.progress.tried.add(u64::from(dialed));
+        if let (Choice::Port(port), false) = (port, dialed) {
+            self.is.ports.not_tried(number, port, started);
+        }
+        Ok(dialed)
+    }
+
+    /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
+    pub(super) fn dial_again(&mut self, net: &mut Connections, attempt: Attempt) -> Result<bool> {
+        let number = self.is.number(attempt.index);
+        let now = Instant::now();
+        let port = self.is.ports.another(number, self.is.options.routes.of(number).1, now);
+        let dialed = self.dial_from(net, attempt, port)?;
+        if let (Choice::Port(port), false) = (port, dialed) {
+            self.is.ports.give_back(number, port, now);
+        }
+        if !dialed {
+            self.again.push_front(attempt);
+        }
+        Ok(dialed)
+    }
+
+    /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
+    /// or no port for it yet.
+    fn dial_from(&mut self, net: &mut Connections, attempt: Attempt, port: Choice) -> Result<bool> {
+        let Attempt { index, intended, started } = attempt;
+        let number = self.is.number(index);
+        let (source, to) = self.is.options.routes.of(number);
+        let port = match port {
+            Choice::Port(port) => port,
+            Choice::Soon => return Ok(false),
+            Choice::Exhausted => return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)),
+        };
+        let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
+        let from = (source, port, self.is.ports.way);
+        let socket = match plain_socket(from, to, self.is.options.payload, receive_buffer) {
+            Ok(socket) => socket,
+            Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
+                self.pass_over(attempt, port);
+                return Ok(true);
+            }
+            Err(error) => return Ok(self.not_dialed(index, Errno::of(&error))),
+        };
+        let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
+        let awaited = Awaited::Connect { socket, given_up: false };
+        let key =
+            self.window.add(Probe { conn, awaited, intended, started, since: net.clock().now(), got: 0, round: 0 });
+        if let Some(state) = net.state(conn) {
+            *state = ConnState { index, key, port, proved: false };
+        }
+        Ok(true)
+    }
+
+    /// Counts a connection that could not be dialed at all.
+    fn not_dialed(&mut self, index: u32, errno: Errno) -> bool {
+        self.is.progress.failed.add(1);
+        self.never_stood(index);
+        *self.causes.entry(Cause::Errno(errno)).or_default() += 1;
+        true
+    }
+
+    /// Somebody else has the source port that a connection was to have: it is dialed from another.
+    fn pass_over(&mut self, attempt: Attempt, port: u16) {
+        self.is.progress.passed_over.add(1);
+        self.is.ports.rest(self.is.number(attempt.index), port, Instant::now());
+        self.again.push_back(attempt);
+    }
+
+    /// A connection is over, and its source port may serve another. Tells whether it was one that never opened,
+    /// as somebody else has the port, and is dialed again.
+    pub(super) fn port_is_free_again(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> bool {
+        let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
+        let number = self.is.number(index);
+        let (source, to) = self.is.options.routes.of(number);
+        if !matches!(why, Why::NeverOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
+            self.is.ports.give_back(number, port, Instant::now());
+            return false;
+        }
+        let Some(Probe { intended, started, .. }) = self.window.remove(key) else { return false };
+        self.pass_over(Attempt { index, intended, started }, port);
+        true
+    }
+}
+
+/// Whether the kernel says so of a source port that somebody else has.
+fn is_taken(errno: Errno) -> bool {
+    matches!(errno, Errno::EADDRNOTAVAIL | Errno::EADDRINUSE)
+}
+
+/// A socket for one dial, with its source port, and bound to its source address if it has one.
+fn plain_socket(
+    (source, port, way): (Option<Address>, u16, Way),
+    to: SocketAddr,
+    payload: usize,
+    receive_buffer: Option<usize>,
+) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    if payload > ONE_SEGMENT {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    match (way, source) {
+        (Way::Range, None) => sys::set_source_ports(&socket, port)?,
+        (Way::Range, Some(source)) => {
+            sys::set_source_ports(&socket, port)?;
+            sys::bind_without_port(&socket)?;
+            socket.bind(&source.at(0).into())?;
+        }
+        (Way::Bind, source) => {
+            // Else a port could be bound only once, whatever the targets.
+            socket.set_reuse_address(true)?;
+            socket.bind(&source.unwrap_or_else(|| Address::any(to)).at(port).into())?;
+        }
+    }
+    Ok(socket)
+}

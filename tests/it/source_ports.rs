@@ -1,0 +1,170 @@
+//! A client's source ports: every port of every route can be used, whoever has others.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::doctor::set;
+use crate::support::*;
+
+/// Source ports of a network namespace here.
+const RANGE: &str = "40000 40039";
+
+/// A network namespace of 40 source ports.
+fn with_few_ports(body: impl FnOnce() + Send) {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", RANGE);
+        body();
+    });
+}
+
+/// Ports that the run passed over.
+fn passed_over(run: &ClientRun) -> u64 {
+    run.json["source_ports_passed_over"].as_u64().unwrap_or(0)
+}
+
+/// Someone else's connection from a port of the range to the server's first port.
+fn foreign(source: Ipv4Addr, from: u16, to: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, from)).into()).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, to)).into()).unwrap();
+    socket
+}
+
+#[test(Network)]
+fn every_port_of_every_route_is_live_at_once() {
+    with_few_ports(|| {
+        let server = Server::start(5, "--bind ::");
+        for (routes, arguments) in [
+            (5, ""),
+            (10, "--source-ip 127.1.0.1,127.1.0.2"),
+            (15, "--target-ip 127.0.0.1,127.0.0.2,127.0.0.3"),
+            (5, "--target-ip ::1"),
+        ] {
+            let connections = 40 * routes;
+            let run = client(&format!("{} {arguments} --connections {connections} --close rst", server.at()));
+            run.held(connections);
+            assert_eq!(passed_over(&run), 0, "{arguments}");
+        }
+    });
+}
+
+/// 33 of the 40 ports may be used, and are; the doctor counts the same.
+#[test(Network)]
+fn reserved_ports_are_left_alone() {
+    with_few_ports(|| {
+        set("net/ipv4/ip_local_reserved_ports", "40003-40008,40039,50000");
+        let server = Server::start(3, "");
+        let run = client(&format!("{} --connections 99", server.at()));
+        run.held(99);
+        assert_eq!(passed_over(&run), 0);
+        run_with(&format!("doctor --role client {} --connections 99", server.at()), 0);
+        run_with(&format!("doctor --role client {} --connections 100", server.at()), 1);
+        run_with(&format!("client --target-ip 127.0.0.1 {} --connections 100", server.at()), 3);
+    });
+}
+
+/// Runs the program, which must end with that code.
+fn run_with(arguments: &str, code: i32) {
+    let finished = run(arguments);
+    assert_eq!(finished.code(), code, "{arguments}: {}{}", finished.out, finished.err);
+}
+
+/// Bound ports are of no use for any route, connected ones for none but their own.
+#[test(Network)]
+fn ports_that_others_have_are_passed_over() {
+    with_few_ports(|| {
+        let server = Server::start(4, "");
+        let bound: Vec<_> = (40_000..40_004).map(|port| foreign(Ipv4Addr::LOCALHOST, port, server.port)).collect();
+        let run = client(&format!("{} --connections {} --close rst", server.at(), 36 * 4));
+        run.held(36 * 4);
+        assert!(passed_over(&run) <= 16, "{}", run.json);
+        // Of all that are asked for, those fail that the ports are missing for, and no other.
+        let run = client(&format!("{} --connections 160 --close rst", server.at()));
+        assert_eq!((run.number("live"), run.cause("EADDRNOTAVAIL")), (36 * 4, 16), "{}", run.json);
+        assert!(passed_over(&run) >= 16, "{}", run.json);
+        drop(bound);
+    });
+}
+
+/// Two clients at once share what there is.
+#[test(Network)]
+fn clients_beside_each_other_find_each_the_ports_that_the_other_leaves() {
+    with_few_ports(|| {
+        let server = Server::start(2, "");
+        let mut first = Client::start(&format!("{} --connections 40 --hold 60s", server.at()));
+        first.running.until("it holds its connections", |out| out.contains("audit 1: 40 live"));
+        client(&format!("{} --connections 40", server.at())).held(40);
+        first.running.signal(libc::SIGINT);
+        assert_eq!(first.finish().number("live"), 40);
+    });
+}
+
+/// What an earlier run left in TIME_WAIT is lent out by the kernel a second later on loopback, and passed over
+/// before; where it lends out none, those connections fail, and no other.
+#[test(Network)]
+fn ports_in_time_wait_are_passed_over() {
+    with_few_ports(|| {
+        set("net/ipv4/tcp_tw_reuse", "0");
+        let server = Server::start(2, "");
+        client(&format!("{} --connections 30 --close fin", server.at())).held(30);
+        eventually("30 are in TIME_WAIT", || {
+            // Not of the process's first thread, as in /proc/net.
+            std::fs::read_to_string("/proc/thread-self/net/sockstat").unwrap().contains(" tw 30 ")
+        });
+        let run = client(&format!("{} --connections 50 --close rst", server.at()));
+        run.held(50);
+        let run = client(&format!("{} --connections 80 --close rst", server.at()));
+        assert_eq!((run.number("live"), run.cause("EADDRNOTAVAIL")), (50, 30), "{}", run.json);
+        assert!(passed_over(&run) >= 30, "{}", run.json);
+        // Now it lends them out.
+        set("net/ipv4/tcp_tw_reuse", "1");
+        eventually("every port serves again", || {
+            client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
+        });
+    });
+}
+
+/// In a storm ports that were given back serve again: there are not enough others.
+#[test(Network)]
+fn ports_given_back_in_a_storm_serve_again() {
+    with_few_ports(|| {
+        let server = Server::start(5, "");
+        let arguments = format!(
+            "storm churn --target-ip 127.0.0.1 {} --connections 180 --share 10% --calm 100ms --after 100ms --interval 200ms --concurrency 8 --rate 400/s --for 3s --quiet --json -",
+            server.at()
+        );
+        let finished = run(&arguments);
+        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+        let document = finished.last_document();
+        assert!(number(&document["storm"], "redialed") > 200 - 180, "{document}");
+        assert_eq!(number(&document, "failed"), 0, "{document}");
+    });
+}
+
+/// No connection is one to itself, though the ranges are the same and nobody listens.
+#[test(Network)]
+fn no_connection_is_to_itself() {
+    with_few_ports(|| {
+        for target in ["127.0.0.1", "::1", "0.0.0.0"] {
+            let run = client(&format!("--target-ip {target} --port 40000 --ports 40 --connections 1000"));
+            assert_eq!((run.number("live"), run.cause("ECONNREFUSED")), (0, run.number("failed")), "{}", run.json);
+        }
+    });
+}
+
+/// Others still get ports from connect(2) while a client holds all of some routes, where the kernel can give a
+/// socket a range of its own.
+#[test(Network, SourcePortRange)]
+fn other_programs_still_find_source_ports() {
+    with_few_ports(|| {
+        let (held, other) = (Server::start(2, ""), Server::start(1, ""));
+        let mut client = Client::start(&format!("{} --connections 80 --hold 60s", held.at()));
+        client.running.until("it holds its connections", |out| out.contains("audit 1: 80 live"));
+        let mut stream = connected(other.port);
+        echoes(&mut stream);
+        let local = SockRef::from(&stream).local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(local.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert!((40_000..40_040).contains(&local.port()), "{local}");
+    });
+}
