@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::causes::Causes;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, check_threads, raise_limits};
 use crate::knobs::{self, Evidence, Watch};
@@ -119,6 +120,8 @@ pub trait Observer {
     fn audited(&mut self, _result: &AuditResult) -> Result<()> {
         Ok(())
     }
+    /// The process was suspended for so long, and goes on.
+    fn suspended(&mut self, _time: Duration) {}
     /// A shard measured something, about a second long. An error ends the run.
     fn measured(&mut self, _interval: &Interval) -> Result<()> {
         Ok(())
@@ -271,6 +274,8 @@ struct Fleet {
     victims: Option<Victims>,
     watch: Watch,
     sampler: Sampler,
+    /// The leader's own, which tells when the process was suspended.
+    clock: Clock,
     notices: mpsc::Receiver<Notice>,
     course: Course,
     /// The phases to come after this one.
@@ -296,6 +301,7 @@ impl Fleet {
             victims: None,
             watch,
             sampler: Sampler::begin(options.server_pid),
+            clock: Clock::begin(Instant::now()),
             notices,
             course,
             ahead,
@@ -357,7 +363,7 @@ impl Fleet {
                 *core,
                 remote.clone(),
                 net,
-                move |_| opening.begin(),
+                move |net| opening.begin(net),
                 |dialing| dialing.measured(),
             )?;
             self.shards.push((remote, progress, running));
@@ -391,6 +397,7 @@ impl Fleet {
         parts.sort_by_key(|(shard, _)| *shard);
         let shards = parts.into_iter().map(|(_, measured)| measured).collect();
         self.sampler.take_in(observer)?;
+        summary.suspended = self.clock.suspended();
         summary.timeline = self.sampler.timeline.clone();
         conclude(summary, shards, self.watch.evidence(Causes::new()));
         observer.reported(summary)
@@ -416,6 +423,7 @@ impl Fleet {
             close: Duration::ZERO,
             paced: options.rate.is_some(),
             stopped: false,
+            suspended: self.clock.suspended(),
             storm: options.course.storm().map(storm_summary),
             timeline: self.sampler.timeline.clone(),
             about: About::here(),
@@ -462,6 +470,7 @@ impl Fleet {
         summary.stopped = self.stopping;
         self.watch.dialed();
         summary.close = self.phase(Phase::Close, options, observer)?.0;
+        summary.suspended = self.clock.suspended();
         failed.map(|()| summary)
     }
 
@@ -486,6 +495,26 @@ impl Fleet {
         }
     }
 
+    /// Waits for a notice, and tells the observer if the process was suspended meanwhile.
+    fn hear(
+        &mut self,
+        patience: Duration,
+        observer: &mut dyn Observer,
+    ) -> std::result::Result<Notice, RecvTimeoutError> {
+        let (before, now) = (self.clock.suspended().time, Instant::now());
+        self.clock.look(now);
+        self.clock.sleep(Some(now + patience));
+        let heard = self.notices.recv_timeout(patience);
+        self.clock.look(Instant::now());
+        // Whoever reads what the observer writes may keep it waiting.
+        self.clock.sleep(None);
+        let time = self.clock.suspended().time.saturating_sub(before);
+        if !time.is_zero() {
+            observer.suspended(time);
+        }
+        heard
+    }
+
     /// One phase on every shard. Returns how long it took and the counts at its end.
     fn phase(
         &mut self,
@@ -494,6 +523,7 @@ impl Fleet {
         observer: &mut dyn Observer,
     ) -> Result<(Duration, ProgressSnapshot)> {
         let start = Instant::now();
+        let begun = self.clock.start(start);
         observer.began(phase, options);
         self.command(phase);
         // What the shards do now; a hold ends with another command.
@@ -502,13 +532,13 @@ impl Fleet {
         while waiting > 0 || victims_due {
             let mut patience = TICK;
             if asked == Phase::Hold {
-                patience = self.hold_left(start.elapsed()).min(TICK);
+                patience = self.hold_left(self.clock.begun(begun).elapsed()).min(TICK);
                 if patience.is_zero() {
                     asked = Phase::Settle;
                     self.command(asked);
                 }
             }
-            match self.notices.recv_timeout(patience) {
+            match self.hear(patience, observer) {
                 Ok(Notice::Done(index, done)) if index == self.shards.len() => victims_due &= done != phase,
                 Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
                     self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;

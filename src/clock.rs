@@ -6,10 +6,18 @@
 //! `LONGEST_LOOK` at most beyond a sleep that was meant: after a gap what has come is read first, and then judged.
 //!
 //! Latencies are measured on the clock of the host: a stall is charged to all that it delayed.
+//!
+//! Schedules and lengths of phases (`Start`) are on the clock of the host too, and a thread that waits for a processor
+//! catches up with them: otherwise the latencies would leave out what its lateness delayed. A process that was suspended
+//! must not catch up, as all that was due meanwhile would be done at once: its schedules go on where they were. The two
+//! are told apart by the kernel's account of the time in which the thread waited for a processor.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::LONGEST_LOOK;
+use crate::limits::{LONGEST_LOOK, SHORTEST_SUSPENSION};
 
 /// An instant on a `Clock`: the time that it had counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -32,6 +40,24 @@ impl Mark {
     }
 }
 
+/// When something began that lasts a given time, or from which a schedule counts. `Clock::begun` tells when that is
+/// without the time in which the process was suspended.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    at: Instant,
+    /// How long the process had been suspended before.
+    suspended: Duration,
+}
+
+/// How often a process was suspended, and how long in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Suspended {
+    /// How often.
+    pub times: u64,
+    /// How long in all.
+    pub time: Duration,
+}
+
 /// A clock that counts the time in which its owner looked.
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -39,22 +65,84 @@ pub struct Clock {
     counted: Mark,
     /// Until when the owner meant to sleep after its last look; `None` is as long as nobody wakes it.
     asleep: Option<Instant>,
+    /// When it last looked for a suspension.
+    noted: Instant,
+    /// When it last found one.
+    resumed: Option<Instant>,
+    suspended: Suspended,
+    waits: Waits,
 }
 
 impl Clock {
     /// A clock that begins with a look.
     pub fn begin(now: Instant) -> Clock {
-        Clock { looked: now, counted: Mark::default(), asleep: Some(now) }
+        Clock {
+            looked: now,
+            counted: Mark::default(),
+            asleep: Some(now),
+            noted: now,
+            resumed: None,
+            suspended: Suspended::default(),
+            waits: Waits::begin(now),
+        }
     }
 
     /// The owner looks: counts the time since its last look, or what may count of it.
     pub fn look(&mut self, now: Instant) {
+        self.note(now);
         let passed = now.saturating_duration_since(self.looked);
         let counts = match self.asleep {
             Some(until) => passed.min(until.saturating_duration_since(self.looked).saturating_add(LONGEST_LOOK)),
             None => passed,
         };
         (self.counted, self.looked, self.asleep) = (self.counted.after(counts), now, Some(now));
+    }
+
+    /// Looks for a suspension since it last did; a schedule is then right. Nothing counts for that.
+    pub fn note(&mut self, now: Instant) {
+        let gap = self.gap(now);
+        if gap >= SHORTEST_SUSPENSION {
+            // Where the kernel keeps no account it may all have been waiting, which schedules catch up with.
+            let waited = self.waits.since(now).unwrap_or(gap);
+            self.resume(now, gap.saturating_sub(waited));
+        } else {
+            self.waits.refresh(now);
+        }
+    }
+
+    /// The time since it last looked for a suspension, without the sleep that was meant.
+    fn gap(&mut self, now: Instant) -> Duration {
+        let from = std::mem::replace(&mut self.noted, now);
+        let until = self.asleep.map_or(now, |until| until.max(from));
+        now.saturating_duration_since(until)
+    }
+
+    /// Nothing happened for so long, in which the thread did not wait for a processor either.
+    fn resume(&mut self, now: Instant, after: Duration) {
+        if after >= SHORTEST_SUSPENSION {
+            self.resumed = Some(now);
+            self.suspended = Suspended { times: self.suspended.times + 1, time: self.suspended.time + after };
+        }
+    }
+
+    /// How often the process was suspended since the clock began, and how long.
+    pub fn suspended(&self) -> Suspended {
+        self.suspended
+    }
+
+    /// Whether the process was suspended since an instant.
+    pub fn was_suspended_since(&self, instant: Instant) -> bool {
+        self.resumed.is_some_and(|resumed| resumed > instant)
+    }
+
+    /// Something begins.
+    pub fn start(&self, now: Instant) -> Start {
+        Start { at: now, suspended: self.suspended.time }
+    }
+
+    /// When something would have begun that lasted as long as it does, had the process not been suspended meanwhile.
+    pub fn begun(&self, start: Start) -> Instant {
+        start.at + self.suspended.time.saturating_sub(start.suspended)
     }
 
     /// The owner will sleep until an instant, or until something happens: all that time counts. Whoever waits
@@ -74,10 +162,147 @@ impl Clock {
     }
 }
 
+/// The kernel's account of the time in which the thread that began the clock waited for a processor.
+#[derive(Debug, Clone)]
+struct Waits {
+    /// `None` where the kernel keeps none.
+    account: Option<Arc<File>>,
+    waited: Option<Duration>,
+    at: Instant,
+}
+
+/// How often it is read at most. What the thread waited in so long before a suspension is taken for a part of it.
+const READ_AGAIN: Duration = Duration::from_millis(100);
+
+impl Waits {
+    fn begin(now: Instant) -> Waits {
+        let account = File::open("/proc/thread-self/schedstat").ok().map(Arc::new);
+        let waited = account.as_deref().and_then(waited);
+        Waits { account, waited, at: now }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.at) >= READ_AGAIN {
+            self.since(now);
+        }
+    }
+
+    /// What was waited since it was last read.
+    fn since(&mut self, now: Instant) -> Option<Duration> {
+        let read = self.account.as_deref().and_then(waited);
+        let before = std::mem::replace(&mut self.waited, read);
+        self.at = now;
+        Some(read?.saturating_sub(before?))
+    }
+}
+
+/// The second of the three numbers of a schedstat, in nanoseconds.
+fn waited(account: &File) -> Option<Duration> {
+    let mut text = [0; 80];
+    let length = account.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
+    text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
+/// How long a wait on a condition lasts at most before its patience is looked at.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Waits until `enough` says so or `patience` ends, which is time in which the caller could hear of a change: while it
+/// is suspended nobody tells it anything.
+pub fn wait<'a, T>(
+    changed: &Condvar,
+    mut seen: MutexGuard<'a, T>,
+    patience: Duration,
+    enough: impl Fn(&T) -> bool,
+) -> MutexGuard<'a, T> {
+    let mut clock = Clock::begin(Instant::now());
+    while !enough(&seen) && clock.now().counted() < patience {
+        clock.sleep(Some(Instant::now() + WAIT));
+        // Whoever panicked has left plain values behind.
+        seen = changed.wait_timeout(seen, WAIT).unwrap_or_else(PoisonError::into_inner).0;
+        clock.look(Instant::now());
+    }
+    seen
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use proptest::prelude::*;
+
+    /// Far more than the tests' thread can have waited for a processor.
+    const HOURS: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn schedules_go_on_after_a_suspension_where_they_were() {
+        let start = Instant::now();
+        let mut clock = Clock::begin(start);
+        let begun = clock.start(start);
+        let asleep = start + Duration::from_secs(5);
+        clock.sleep(Some(asleep));
+        clock.look(asleep + HOURS);
+        let Suspended { times, time } = clock.suspended();
+        assert!(times == 1 && time <= HOURS && time > HOURS / 2, "{time:?}");
+        assert_eq!(clock.begun(begun), start + time);
+        assert!(clock.was_suspended_since(asleep) && !clock.was_suspended_since(asleep + HOURS));
+        // What begins now has nothing to do with it.
+        let now = asleep + HOURS;
+        assert_eq!(clock.begun(clock.start(now)), now);
+    }
+
+    #[test]
+    fn sleep_that_was_meant_and_waits_for_a_processor_are_no_suspension() {
+        let start = Instant::now();
+        let mut clock = Clock::begin(start);
+        clock.sleep(Some(start + HOURS));
+        clock.look(start + HOURS + SHORTEST_SUSPENSION / 2);
+        clock.sleep(None);
+        clock.look(start + 3 * HOURS);
+        assert_eq!(clock.suspended(), Suspended::default());
+        // The account that is not kept might have had all of it.
+        clock.waits.account = None;
+        clock.look(start + 4 * HOURS);
+        assert_eq!(clock.suspended(), Suspended::default());
+        clock.resume(start + 4 * HOURS, SHORTEST_SUSPENSION / 2);
+        assert_eq!(clock.suspended(), Suspended::default());
+    }
+
+    #[test]
+    fn a_wait_ends_with_what_it_waits_for_or_with_its_patience() {
+        let (seen, changed) = (std::sync::Mutex::new(0), Condvar::new());
+        let in_vain = wait(&changed, seen.lock().unwrap(), Duration::from_millis(50), |seen| *seen == 1);
+        assert_eq!(*in_vain, 0);
+        drop(in_vain);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                *seen.lock().unwrap() = 1;
+                changed.notify_all();
+            });
+            let came = wait(&changed, seen.lock().unwrap(), Duration::from_secs(1_000), |seen| *seen == 1);
+            assert_eq!(*came, 1);
+        });
+    }
+
+    /// The account that is read is that of the thread, and grows while it waits for a processor.
+    #[test]
+    fn the_kernel_accounts_for_waits() {
+        let account = File::open("/proc/thread-self/schedstat").unwrap();
+        let before = waited(&account).unwrap();
+        let (done, processors) = (AtomicBool::new(false), std::thread::available_parallelism().unwrap());
+        std::thread::scope(|scope| {
+            for _ in 0..2 * processors.get() {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            while waited(&account).unwrap() < before + Duration::from_millis(1) {}
+            done.store(true, Ordering::Relaxed);
+        });
+    }
 
     /// What happens between two looks.
     #[derive(Debug, Clone, Copy)]

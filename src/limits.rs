@@ -69,6 +69,10 @@ pub const DOOR_TIME_HEARING: Duration = Duration::from_secs(2);
 /// deadline, `DOOR_TIME`, which then needs five looks at least.
 pub const LONGEST_LOOK: Duration = Duration::from_millis(20);
 
+/// A thread that does nothing for so long, and neither sleeps as it meant nor waits for a processor, was suspended
+/// with its process (`clock.rs`). No pass of a shard takes a tenth of that.
+pub const SHORTEST_SUSPENSION: Duration = Duration::from_secs(1);
+
 /// Bytes the program keeps for one slow reader before it closes the connection.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024;
 

@@ -33,7 +33,7 @@ use std::time::Instant;
 use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Result};
 use crate::life::{Life, Next};
-use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, BUSY_WINDOW, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
+use crate::limits::{BUFFER_BYTES, BUFFERS_PER_RING, CALLS_PER_PASS, PARKED_OFTEN, RESUMED_PER_PASS};
 use crate::pace::Budget;
 use crate::ring::{self, Accepts, Buffers, Completion, Queues, Ring};
 use crate::stats::Counters;
@@ -166,11 +166,6 @@ impl<S: Default> Net<S> {
         &self.counters
     }
 
-    /// The shard's own clock, by which deadlines are judged: it counts the time in which the shard looked at its rings.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// Starts a connection of the plain socket `fd` to `to`; the caller keeps `fd` open until it
     /// is opened or has failed. `None` if no slot is free.
     pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
@@ -241,17 +236,6 @@ impl<S: Default> Net<S> {
     }
 
     // ---- what the pump calls -------------------------------------------------------------------
-
-    /// The shard begins a look at its rings.
-    pub(crate) fn look(&mut self, now: Instant) {
-        self.clock.look(now);
-        self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
-    }
-
-    /// The shard sleeps until an instant, or until something happens.
-    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
-        self.clock.sleep(until);
-    }
 
     /// How many rings may have work: those before this index.
     pub(crate) fn used(&self) -> usize {

@@ -417,7 +417,8 @@ impl<S: Service> Accepting<S> {
             None => {
                 net.stop_listening()?;
                 let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
-                self.closing.insert(Closing::new(How::Now, Pace::new(now, Some(rate))))
+                let pace = Pace::new(net.clock().start(now), Some(rate));
+                self.closing.insert(Closing::new(How::Now, pace))
             }
         };
         closing.turn(net, now)

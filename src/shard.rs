@@ -205,6 +205,7 @@ impl<D: Driver> Shard<D> {
                 glommio_ran = Instant::now();
             }
             let now = self.share.give_way();
+            self.net.note(now);
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
             if turn == Turn::Done {

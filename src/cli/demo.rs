@@ -18,6 +18,7 @@ use super::display::Display;
 use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
+use crate::clock;
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, start_thread};
@@ -163,9 +164,7 @@ impl Shared {
 
     /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does.
     fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        let waiting = |seen: &mut Seen| !enough(seen) && !seen.ended;
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, waiting);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
     }
 
     fn follow(&self, output: impl std::io::Read) {
@@ -278,6 +277,10 @@ impl Observer for Watcher {
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
         self.display.progress(phase, elapsed, shards, ended);
+    }
+
+    fn suspended(&mut self, time: Duration) {
+        self.display.suspended(time);
     }
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {

@@ -34,6 +34,14 @@ fn warn_of(plan: &Planned, options: &Options) {
     }
 }
 
+/// What is said when the process goes on after it was suspended.
+fn suspension(time: Duration) -> String {
+    format!(
+        "the client did not run for {:.1} s: it was stopped, or its machine was; schedules and holds are put off by as much, and latencies of what was in flight contain it",
+        time.as_secs_f64()
+    )
+}
+
 /// Shows the phases to a person: on a terminal a bar and a line for each shard, a line a second
 /// elsewhere.
 pub struct Display {
@@ -215,6 +223,13 @@ impl Observer for Display {
         }
     }
 
+    fn suspended(&mut self, time: Duration) {
+        match &self.live {
+            Some(live) => live.warn(&suspension(time)),
+            None => warn(suspension(time)),
+        }
+    }
+
     fn measured(&mut self, interval: &Interval) -> Result<()> {
         let told = interval.pieces.iter().rfind(|(measure, _)| *measure != Measure::Retransmitted);
         if let (Some((_, latency)), Some(p99)) = (told, self.shown.p99.get_mut(interval.shard)) {
@@ -285,6 +300,11 @@ impl Observer for Events {
             "dropped": progress.dropped, "redialed": progress.redialed, "to_go": to_go, "audited": progress.audited,
             "echoes": progress.echoes, "closed": progress.closed,
         }));
+    }
+
+    fn suspended(&mut self, time: Duration) {
+        warn(suspension(time));
+        event(&json!({ "event": "suspended", "seconds": time.as_secs_f64() }));
     }
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {

@@ -135,6 +135,10 @@ impl Observer for Logging<'_> {
         self.shown.progress(phase, elapsed, shards, ended);
     }
 
+    fn suspended(&mut self, time: Duration) {
+        self.shown.suspended(time);
+    }
+
     fn measured(&mut self, interval: &Interval) -> Result<()> {
         self.shown.measured(interval)?;
         if let Some(log) = &mut self.log {

@@ -200,8 +200,8 @@ impl Reporter {
                     self.interval(&server.snapshots());
                     self.walls();
                     self.memory(&server);
-                    // After a pause one line tells of it all.
-                    next = (next + interval).max(Instant::now());
+                    // After a pause one line tells of it all, and the next one does not follow at once.
+                    next = (next + interval).max(Instant::now() + interval / 2);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
             }

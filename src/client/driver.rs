@@ -13,6 +13,7 @@ use super::message::{Heard, Kind, compose, hear};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
 use crate::causes::{Cause, Causes};
+use crate::clock::{Clock, Start};
 use crate::error::Result;
 use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
 use crate::net::{Closing, How, Net, Why};
@@ -54,7 +55,7 @@ pub struct Dialing {
     /// The phase's end was told.
     done: bool,
     /// When the phase began.
-    since: Instant,
+    since: Start,
     /// When the window was last swept.
     swept: Instant,
     /// Ramp: the next connection to dial.
@@ -177,7 +178,7 @@ impl Driver for Dialing {
     fn turn(&mut self, net: &mut Connections, now: Instant, command: u32) -> Result<Turn> {
         let phase = Phase::of_command(command);
         if phase != self.phase {
-            self.begin(phase, now)?;
+            self.begin(phase, net.clock(), now)?;
         }
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
@@ -244,26 +245,26 @@ impl Dialing {
         Ok(Turn::Done)
     }
 
-    fn begin(&mut self, phase: Phase, now: Instant) -> Result<()> {
+    fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) -> Result<()> {
         self.measures.cut(now)?;
         let progress = &self.is.progress;
-        (self.phase, self.done, self.since, self.place) = (phase, false, now, 0);
+        (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), 0);
         self.round += 1;
+        let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);
         for counter in [&progress.audited, &progress.lost, &progress.wrong] {
             counter.set(0);
         }
         match phase {
-            Phase::Ramp => self.pace = Pace::new(now, self.is.options.rate.map(|rate| rate / self.is.shards as f64)),
+            Phase::Ramp => self.pace = Pace::new(self.since, rate),
             Phase::Hold | Phase::Calm => {
                 let talkers = self.storm.as_ref().map_or(progress.live.get(), Storming::talkers);
                 let every = self.is.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
-                (self.pace, self.sent) = (Pace::new(now, every), 0);
+                (self.pace, self.sent) = (Pace::new(self.since, every), 0);
             }
             Phase::Close => self.before_close = Some(progress.snapshot()),
             _ => {}
         }
-        let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);
-        self.storm.iter_mut().for_each(|storm| storm.begin(phase, now, rate));
+        self.storm.iter_mut().for_each(|storm| storm.begin(phase, (self.since, now), rate));
         Ok(())
     }
 
@@ -284,7 +285,7 @@ impl Dialing {
                 return Ok(self.settle());
             }
             let nth = self.next - self.is.numbers.start;
-            let intended = self.pace.intended(nth);
+            let intended = self.pace.intended(nth, net.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Turn::At(at));
             }
@@ -330,7 +331,7 @@ impl Dialing {
     /// Sends messages as they are due; the end is a command.
     fn hold(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         for _ in 0..PROBES_PER_PASS {
-            let Some(intended) = self.pace.intended(self.sent) else { return Ok(Turn::Idle) };
+            let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Turn::Idle) };
             if intended > now {
                 return Ok(Turn::At(intended));
             }
@@ -367,15 +368,15 @@ impl Dialing {
                 for conn in self.window.late(net.clock().now(), Duration::ZERO, Duration::MAX) {
                     net.cancel_dial(conn)?;
                 }
-                let pace = self.close_pace(now, None);
+                let pace = self.close_pace(net.clock().start(now), None);
                 self.closing.insert(Closing::new(self.is.options.close, pace))
             }
         };
         closing.turn(net, now)
     }
 
-    fn close_pace(&self, now: Instant, otherwise: Option<f64>) -> Pace {
-        Pace::new(now, self.is.options.close_rate.or(otherwise).map(|rate| rate / self.is.shards as f64))
+    fn close_pace(&self, start: Start, otherwise: Option<f64>) -> Pace {
+        Pace::new(start, self.is.options.close_rate.or(otherwise).map(|rate| rate / self.is.shards as f64))
     }
 
     /// Whether it sends messages: all do, and of a storm the survivors.
@@ -415,10 +416,15 @@ impl Dialing {
                 self.measures.audit.record(now.duration_since(probe.started));
             }
             Kind::Message => {
-                let interval = self.is.options.interval.unwrap_or_default();
+                net.note(now);
+                // No message was left out while nothing was due.
+                let suspended = net.clock().was_suspended_since(probe.started);
+                let interval = self.is.options.interval.filter(|_| !suspended).unwrap_or_default();
                 let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
                 self.measures.echoed(late, service, interval);
-                self.storm.iter_mut().for_each(|storm| storm.heard(probe.intended, now, service, interval));
+                self.storm
+                    .iter_mut()
+                    .for_each(|storm| storm.heard(net.clock(), probe.intended, now, service, interval));
             }
         }
         Ok(())

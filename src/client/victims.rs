@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::{Notice, Phase};
 use crate::causes::Cause;
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::latency::Latency;
 use crate::report::events::ClientEvent;
@@ -57,9 +58,7 @@ impl Shared {
 
     /// Waits until `enough` says so, the output ends, or `PATIENCE` does.
     fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        let waiting = |seen: &mut Seen| !enough(seen) && !seen.ended;
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, waiting);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen)) {

@@ -57,7 +57,7 @@ impl Closing {
             let found = net.last_live(self.place.unwrap_or(usize::MAX));
             let Some((conn, place)) = found else { return Ok(Turn::Done) };
             if net.state(conn).is_some_and(|state| chosen(state)) {
-                if let Some(at) = self.pace.intended(self.closed).filter(|at| *at > now) {
+                if let Some(at) = self.pace.intended(self.closed, net.clock()).filter(|at| *at > now) {
                     return Ok(Turn::At(at));
                 }
                 net.close(conn, self.how, Why::Ours)?;

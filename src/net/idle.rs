@@ -1,10 +1,11 @@
 //! Closing connections that have been silent for long, without a timer for any of them: each row
 //! remembers the window of time in which it was last heard of, and a sweep looks at a bounded
-//! number of rows a pass.
+//! number of rows a pass. The clock by which all that is judged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{How, Net, Why};
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::limits::{BUSY_WINDOW, CLOSES_PER_PASS};
 use crate::table::Row;
@@ -26,6 +27,27 @@ fn age(link: u32, window: u64) -> u16 {
 }
 
 impl<S: Default> Net<S> {
+    /// The shard's own clock, by which deadlines are judged: it counts the time in which the shard looked at its rings.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The shard begins a look at its rings.
+    pub(crate) fn look(&mut self, now: Instant) {
+        self.clock.look(now);
+        self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
+    }
+
+    /// The shard looks whether its process was suspended: what it does next may be by a schedule.
+    pub(crate) fn note(&mut self, now: Instant) {
+        self.clock.note(now);
+    }
+
+    /// The shard sleeps until an instant, or until something happens.
+    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
+        self.clock.sleep(until);
+    }
+
     /// Looks at `rows` rows from a place on, and closes those that have been silent for `timeout`
     /// at least; all are found within two windows more. Returns the place to go on from.
     pub fn close_silent(&mut self, place: usize, rows: usize, timeout: Duration) -> Result<usize> {

@@ -130,6 +130,12 @@ pub struct ClientDocument {
     pub complete: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
+    /// How often the client's process was suspended: stopped, frozen, or its machine paused.
+    #[serde(default)]
+    pub suspensions: u64,
+    /// How long in all. What was due by a schedule was put off by as much.
+    #[serde(default)]
+    pub suspended_seconds: f64,
     /// Failures by cause.
     pub errors: Causes,
     /// Connections that only the client believed in; they are among the failed.
@@ -230,6 +236,8 @@ pub fn client(summary: &Summary) -> Result<ClientDocument> {
         not_tried: summary.not_tried(),
         complete: summary.complete(),
         stopped: summary.stopped,
+        suspensions: summary.suspended.times,
+        suspended_seconds: summary.suspended.time.as_secs_f64(),
         errors: summary.causes(),
         ghosts: summary.ghosts(),
         retransmitted: latencies.retransmitted.count,

@@ -2,7 +2,7 @@
 //!
 //! Summed: connections (requested, live, failed, not tried, ghosts, retransmitted, and those that
 //! stood after the ramp), failures by cause, counters, and each round's audits over the machines
-//! that did it. Merged, never averaged: the histograms. The longest: ramp and close. The rate is
+//! that did it. Merged, never averaged: the histograms. The longest: ramp, close, and the time of suspension. The rate is
 //! what all ramps together brought to stand over the longest of them, so it is the rate of all as
 //! far as the ramps began together. Complete is what was complete on every machine.
 
@@ -32,6 +32,8 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         not_tried: sum(|part| part.not_tried),
         complete: parts.iter().all(|part| part.complete),
         stopped: parts.iter().any(|part| part.stopped),
+        suspensions: sum(|part| part.suspensions),
+        suspended_seconds: longest(|part| part.suspended_seconds),
         errors: errors(&parts),
         ghosts: sum(|part| part.ghosts),
         retransmitted: sum(|part| part.retransmitted),
@@ -158,6 +160,8 @@ mod tests {
                 not_tried,
                 complete,
                 stopped: !complete,
+                suspensions: u64::from(!complete),
+                suspended_seconds: 1.5,
                 errors: errors.into_iter().filter(|(_, count)| *count > 0).collect(),
                 ghosts: live % 3,
                 retransmitted: 1,

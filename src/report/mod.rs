@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::causes::{Cause, Causes};
+use crate::clock::Suspended;
 use crate::error::Result;
 use crate::host::NetCounters;
 use crate::knobs::Explained;
@@ -93,6 +94,8 @@ pub struct Summary {
     pub paced: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
+    /// How often its process was suspended, and how long. What was due by a schedule was put off by as much.
+    pub suspended: Suspended,
     /// Its storm, if it had one.
     pub storm: Option<StormSummary>,
     /// How it went over time.

@@ -21,6 +21,9 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     let mut out = String::new();
     let _ = writeln!(out, "\n{}", sum(document));
     let _ = writeln!(out, "{}; close {:.1} s", ramp(document), document.close_seconds);
+    if let Some(line) = suspended(document) {
+        let _ = writeln!(out, "{line}");
+    }
     for machine in &document.machines {
         let _ = writeln!(out, "  {}: {}; {}", machine.machine, sum(&machine.result), ramp(&machine.result));
     }
@@ -67,6 +70,17 @@ fn ramp(document: &ClientDocument) -> String {
     let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
     let rate = count(document.connects_per_second as u64);
     format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
+}
+
+/// That the client was suspended, if it was.
+fn suspended(document: &ClientDocument) -> Option<String> {
+    let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
+    (document.suspensions > 0).then(|| {
+        let (times, seconds) = (count(document.suspensions), document.suspended_seconds);
+        format!(
+            "suspended {times} times, {seconds:.1} s{longest}: schedules and holds were put off by as much, and latencies of what was in flight contain it"
+        )
+    })
 }
 
 /// Who took part in an audit, if not everyone did.

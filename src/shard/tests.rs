@@ -406,7 +406,7 @@ impl World {
     fn end(mut self) -> Result<()> {
         self.peers.clear();
         self.shard.net.stop_listening()?;
-        let mut closing = Closing::new(How::Now, Pace::new(Instant::now(), None));
+        let mut closing = Closing::new(How::Now, Pace::UNPACED);
         let mut passes = 0;
         while closing.turn(&mut self.shard.net, Instant::now())? != Turn::Done {
             self.shard.tell_ended()?;

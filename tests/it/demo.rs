@@ -106,7 +106,9 @@ fn wakes(pid: u32) -> u64 {
 /// Checks that a demo told to stop reports all its connections, and leaves no server.
 fn ended_in_order(demo: Running, server: u32) {
     let finished = demo.wait();
-    assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{}", finished.out);
+    // It may have stood still for long enough to be told.
+    let complaints = finished.err.lines().filter(|line| !line.starts_with("c1m: the client did not run for "));
+    assert_eq!((finished.code(), complaints.count()), (1, 0), "{}{}", finished.err, finished.out);
     assert!(finished.out.contains("1,000 requested = 1,000 live + 0 failed + 0 not tried"), "{}", finished.out);
     assert!(finished.out.contains("server: most live at once 1,000"), "{}", finished.out);
     assert!(!runs(server));

@@ -194,6 +194,8 @@ fn a_backlog_beyond_the_hosts_is_capped_and_told() {
 fn closing_with_a_reset_frees_the_source_ports() {
     in_own_network(|| {
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
+        // On loopback the kernel would otherwise give away a port after a second of its TIME_WAIT.
+        std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0").unwrap();
         let server = Server::start(1, "");
         for _ in 0..3 {
             client(&format!("{} --connections 100 --close rst", server.at())).held(100);

@@ -25,14 +25,23 @@ fn a_server_says_that_its_connections_wait_in_polls_and_they_are_heard() {
     are_heard("poll");
 }
 
+/// The echoes that the last line of a hold tells.
+fn echoes_of(out: &str) -> u64 {
+    let line = out.lines().rfind(|line| line.starts_with("hold ") && line.ends_with(" echoes"));
+    let count = line.and_then(|line| line.split_whitespace().rev().nth(1));
+    count.map_or(0, |count| count.replace(',', "").parse().unwrap())
+}
+
 fn are_heard(way: &str) {
     let server = Server::start(4, &format!("--park {way} --json -"));
     // Pauses are longer, and shorter, than those between two looks at a connection.
     for interval in ["20ms", "350ms"] {
-        let arguments = format!("{} --connections 300 --interval {interval} --hold 1500ms", server.at());
-        let run = client(&arguments);
-        run.held(300);
-        assert!(run.json["echo_latency_us"]["count"].as_u64() >= Some(1_200), "{way}: {interval}");
+        let arguments = format!("{} --connections 300 --interval {interval} --hold 10m", server.at());
+        let mut client = Client::start(&arguments);
+        client.running.until("each was heard several times", |out| echoes_of(out) >= 1_200);
+        client.running.signal(libc::SIGINT);
+        let run = client.finish();
+        assert_eq!((run.number("live"), run.number("failed")), (300, 0), "{way}: {interval}: {}", run.json["errors"]);
     }
     let finished = server.stop();
     assert_eq!(ready(&finished.out)["park"], way);

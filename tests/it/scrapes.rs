@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use c1m::limits::METRICS_CONNECTIONS;
@@ -186,10 +187,19 @@ fn idle_clients_need_no_thread() {
     // The server has all its threads by then; root's are not counted.
     let held = Held::start_as(c1m_unprivileged(&dir));
     let pid = held.server.running.pid() as libc::pid_t;
-    let one = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
-    // SAFETY: the kernel reads `one`, and writes nothing.
-    let done = unsafe { libc::prlimit(pid, libc::RLIMIT_NPROC, &raw const one, std::ptr::null_mut()) };
-    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    // Who may not exceed limits himself sets those of his own user's processes alone: so a process of that user does.
+    let mut limiting = unprivileged(std::path::Path::new("/bin/true"), &dir, NOBODY);
+    // SAFETY: prlimit is async-signal-safe; the kernel reads `one`, and writes nothing.
+    unsafe {
+        limiting.pre_exec(move || {
+            let one = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+            match libc::prlimit(pid, libc::RLIMIT_NPROC, &raw const one, std::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    assert!(limiting.status().unwrap().success());
     let idle: Vec<TcpStream> = (0..60).map(|_| held.ask()).collect();
     held.scrape();
     drop(idle);

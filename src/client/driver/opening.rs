@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use super::Dialing;
 use super::measures::Measures;
 use super::storm::Storming;
+use super::{Connections, Dialing};
 use crate::causes::Causes;
 use crate::client::ports::Ports;
 use crate::client::window::Window;
@@ -46,14 +46,14 @@ pub struct Opening {
 
 impl Opening {
     /// The driver, on its thread.
-    pub fn begin(self) -> Result<Dialing> {
+    pub fn begin(self, net: &Connections) -> Result<Dialing> {
         let now = Instant::now();
         let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
         let storm = self.options.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
         Ok(Dialing {
             phase: Phase::Ready,
             done: false,
-            since: now,
+            since: net.clock().start(now),
             swept: now,
             next: self.numbers.start,
             place: 0,
@@ -61,7 +61,7 @@ impl Opening {
             talkers: if storm.is_some() { 0 } else { usize::MAX },
             storm,
             closing: None,
-            pace: Pace::new(now, None),
+            pace: Pace::UNPACED,
             failures_in_a_row: 0,
             sent: 0,
             round: 0,

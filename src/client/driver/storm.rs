@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Connections, Dialing};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::client::message::{Kind, compose};
+use crate::clock::{Clock, Start};
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::limits::{
@@ -29,7 +30,7 @@ pub struct Storming {
     /// Numbers from here on are dialed in the storm.
     own: u32,
     /// When it began and ended.
-    began: Option<Instant>,
+    began: Option<Start>,
     ended: Option<Instant>,
     /// Echoes by stage.
     echo: [Latency; 3],
@@ -76,7 +77,6 @@ impl Storming {
         // Those that are killed are in another process.
         let part = share(if is.scenario.is_killed() { 0 } else { is.victims }, shards, index);
         let victims = (part.end - part.start).min(own);
-        let now = Instant::now();
         Ok(Storming {
             is,
             survivors: (own - victims) as u32,
@@ -87,7 +87,7 @@ impl Storming {
             slowest: Duration::ZERO,
             absorbed: Duration::ZERO,
             closing: None,
-            pace: Pace::new(now, None),
+            pace: Pace::UNPACED,
             redialed: 0,
             stood_anew: 0,
             failed_anew: 0,
@@ -140,14 +140,14 @@ impl Storming {
     }
 
     /// A phase begins.
-    pub fn begin(&mut self, phase: Phase, now: Instant, rate: Option<f64>) {
+    pub fn begin(&mut self, phase: Phase, (start, now): (Start, Instant), rate: Option<f64>) {
         match phase {
             Phase::Storm => {
                 let rate = match self.is.scenario {
                     Scenario::SlowReaders(time) => Some(self.asks(time)),
                     _ => rate,
                 };
-                (self.began, self.pace) = (Some(now), Pace::new(now, rate));
+                (self.began, self.pace) = (Some(start), Pace::new(start, rate));
             }
             Phase::After => self.ended = Some(now),
             _ => {}
@@ -156,7 +156,7 @@ impl Storming {
 
     /// The echo of a survivor's message came: `late` counts from its intended start, `service` from
     /// its actual one. A message belongs to the storm if any of its time did.
-    pub fn heard(&mut self, intended: Instant, now: Instant, service: Duration, interval: Duration) {
+    pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
         let late = now.duration_since(intended);
         let stage = match (self.began, self.ended) {
             (None, _) => Stage::Before,
@@ -164,7 +164,7 @@ impl Storming {
             _ => Stage::During,
         };
         self.echo[stage as usize].record_with_omitted(late, service, interval);
-        match self.began {
+        match self.began.map(|start| clock.begun(start)) {
             None => self.slowest = self.slowest.max(late),
             Some(began) if late > self.slowest => {
                 let last = (began + self.absorbed).max(self.ended.unwrap_or(now));
@@ -237,8 +237,8 @@ impl Storming {
     }
 
     /// How many connections may have been dialed by now.
-    fn goal(&self, now: Instant) -> u32 {
-        match (self.is.scenario, self.began) {
+    fn goal(&self, clock: &Clock, now: Instant) -> u32 {
+        match (self.is.scenario, self.began.map(|start| clock.begun(start))) {
             (Scenario::Reconnect, _) => self.closing.as_ref().map_or(0, |closing| closing.closed() as u32),
             (Scenario::Churn(time), Some(began)) if now < began + time => u32::MAX - self.own,
             _ => self.redialed,
@@ -250,7 +250,8 @@ impl Dialing {
     /// One of the three stages of a storm's course, messages included.
     pub(super) fn stage(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         let Some(is) = self.storm.as_ref().map(|storm| storm.is) else { return Ok(Turn::Done) };
-        let (calm, after) = (self.since + is.calm, self.since + is.after);
+        let since = net.clock().begun(self.since);
+        let (calm, after) = (since + is.calm, since + is.after);
         if self.phase == Phase::After && now >= after {
             return Ok(self.settle());
         }
@@ -267,6 +268,7 @@ impl Dialing {
     }
 
     fn rage(&mut self, net: &mut Connections, now: Instant, scenario: Scenario) -> Result<Turn> {
+        let since = net.clock().begun(self.since);
         match scenario {
             Scenario::Disconnect => self.close_victims(net, now),
             Scenario::Reconnect => {
@@ -274,18 +276,16 @@ impl Dialing {
                 Ok(sooner(closing, self.redial(net, now)?))
             }
             Scenario::Churn(_) => self.redial(net, now),
-            Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= self.since + time => {
-                self.close_victims(net, now)
-            }
-            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(self.since + time), self.demand(net, now)?)),
-            Scenario::Killed(time) if now >= self.since + time => Ok(Turn::Done),
-            Scenario::Silent(time) | Scenario::Killed(time) => Ok(Turn::At(self.since + time)),
+            Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= since + time => self.close_victims(net, now),
+            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(since + time), self.demand(net, now)?)),
+            Scenario::Killed(time) if now >= since + time => Ok(Turn::Done),
+            Scenario::Silent(time) | Scenario::Killed(time) => Ok(Turn::At(since + time)),
         }
     }
 
     fn close_victims(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.is.scenario, Scenario::SlowReaders(_)));
-        let pace = self.close_pace(now, slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
+        let pace = self.close_pace(net.clock().start(now), slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
         let victims = storm.victims();
         let most = victims.len() as u64;
@@ -304,13 +304,13 @@ impl Dialing {
             }
             let hopeless = self.hopeless();
             let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
-            if storm.redialed >= storm.goal(now) || hopeless {
+            if storm.redialed >= storm.goal(net.clock(), now) || hopeless {
                 return Ok(if storm.in_flight() == 0 { Turn::Done } else { Turn::Idle });
             }
             if storm.in_flight() >= self.is.concurrency as u64 {
                 return Ok(Turn::Idle);
             }
-            let intended = storm.pace.intended(storm.redialed.into());
+            let intended = storm.pace.intended(storm.redialed.into(), net.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Turn::At(at));
             }
@@ -332,7 +332,7 @@ impl Dialing {
     fn demand(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
         let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
         // Each ask alone would be a wake-up.
-        let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64);
+        let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, net.clock());
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Turn::At(due));
         }

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use c1m::clock::Clock;
 use c1m::words::{bytes, count};
 
 use crate::args::Plan;
@@ -61,6 +62,8 @@ pub struct Lab {
     started: Instant,
     looked: Instant,
     shown: (Instant, Vec<u64>),
+    /// While we do not run we hear of nothing.
+    clock: Clock,
     killed: Option<usize>,
 }
 
@@ -79,6 +82,7 @@ impl Lab {
             heard,
             started,
             looked: now,
+            clock: Clock::begin(now),
             killed: None,
         }
     }
@@ -143,8 +147,8 @@ impl Lab {
         self.tell(clients, "audit");
         self.wait(("audit", connections), clients, |client| client.audits.len() == 1)?;
         let proof = self.proof(clients);
-        let mut patience = Patience::new(AGREE, FEW, Instant::now());
-        while self.machines[SERVER].live != proof.live && patience.lasts(self.progress(), Instant::now()) {
+        let mut patience = Patience::new(AGREE, FEW, self.now());
+        while self.machines[SERVER].live != proof.live && patience.lasts(self.progress(), self.now()) {
             self.listen("the server's count")?;
         }
         Ok(Proof { server: Some(self.machines[SERVER].live), ..proof })
@@ -173,16 +177,22 @@ impl Lab {
     /// end it.
     fn wait(&mut self, (what, work): Work, of: &[usize], done: impl Fn(&Machine) -> bool) -> Step {
         let limit = if what == "boot" { BOOT } else { STILL };
-        let mut patience = Patience::new(limit, work, Instant::now());
+        let mut patience = Patience::new(limit, work, self.now());
         while let Some(late) = of.iter().copied().find(|place| !done(&self.machines[*place])) {
             self.listen(what)?;
-            if !patience.lasts(self.progress(), Instant::now()) {
+            if !patience.lasts(self.progress(), self.now()) {
                 let booted = self.machines[late].booted;
                 let wall = if booted { Wall::Stalled(what, limit) } else { Wall::NoBoot(limit) };
                 return Err(Failure { guest: Some(late), wall });
             }
         }
         Ok(())
+    }
+
+    /// The time without that in which this process was suspended: limits do not come nearer in it.
+    fn now(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.clock.suspended().time).unwrap_or(now)
     }
 
     /// How far all guests have come.
@@ -192,7 +202,10 @@ impl Lab {
 
     /// Takes in what the guests say for a moment, and looks for walls.
     fn listen(&mut self, what: &'static str) -> Step {
-        if let Ok(heard) = self.heard.recv_timeout(LOOK) {
+        self.clock.sleep(Some(Instant::now() + LOOK));
+        let heard = self.heard.recv_timeout(LOOK);
+        self.clock.look(Instant::now());
+        if let Ok(heard) = heard {
             self.hear(heard)?;
         }
         // Bounded, so that talkative guests cannot keep us from looking.
@@ -208,7 +221,7 @@ impl Lab {
             self.show();
         }
         match self.plan.deadline {
-            Some(limit) if self.started.elapsed() > limit => {
+            Some(limit) if self.now().saturating_duration_since(self.started) > limit => {
                 Err(Failure { guest: None, wall: Wall::Deadline(what, limit) })
             }
             _ => Ok(()),
