@@ -56,8 +56,6 @@ pub struct Ports {
     routes: u64,
     /// Connections that have a position of their own.
     connections: u64,
-    /// Some target is this host, so that a connection to a port from the same port could be one to itself.
-    local: bool,
     /// How sockets take them.
     pub way: Way,
     /// What routes have beside the positions of their connections. No shard asks for it while every connection
@@ -101,20 +99,20 @@ impl Ports {
             let start = start % list.len() as u64;
             list.rotate_left(start as usize);
         }
-        let local = routes.targets.iter().any(is_here);
-        if local {
-            // A server may listen there, or want to: they come last.
-            list.sort_by_key(|port| (routes.ports.first()..=routes.ports.last()).contains(port));
+        if routes.targets.iter().any(is_here) {
+            // Two sockets that dial each other's ports are connected to each other, and one that dials its own port to
+            // itself, although nothing listens. Where a server listens, the kernel lends the port to nobody anyway.
+            list.retain(|port| !(routes.ports.first()..=routes.ports.last()).contains(port));
         }
         let spares = (0..LOCKS).map(|_| Mutex::default()).collect();
-        Ports { list, routes: routes.tuples(), connections, local, way, spares }
+        Ports { list, routes: routes.tuples(), connections, way, spares }
     }
 
     /// The port that a connection tries first.
-    pub fn first(&self, number: u64, to: SocketAddr, now: Instant) -> Choice {
-        match self.own(number).filter(|port| self.may_reach(*port, to)) {
+    pub fn first(&self, number: u64, now: Instant) -> Choice {
+        match self.own(number) {
             Some(own) => Choice::Port(own),
-            None => self.another(number, to, now),
+            None => self.another(number, now),
         }
     }
 
@@ -131,13 +129,11 @@ impl Ports {
     }
 
     /// Another port for a connection: one that nobody had yet, else the longest unused, else one that has rested.
-    pub fn another(&self, number: u64, to: SocketAddr, now: Instant) -> Choice {
+    pub fn another(&self, number: u64, now: Instant) -> Choice {
         self.of_route(number, |spares| {
-            while let Some(port) = self.list.get(spares.next) {
+            if let Some(port) = self.list.get(spares.next) {
                 spares.next += 1;
-                if self.may_reach(*port, to) {
-                    return Choice::Port(*port);
-                }
+                return Choice::Port(*port);
             }
             let after = |queue: &mut VecDeque<(u16, Instant)>, time| {
                 let over = queue.front().is_some_and(|(_, since)| now.duration_since(*since) >= time);
@@ -166,11 +162,6 @@ impl Ports {
         let planned = self.connections / self.routes + u64::from(route < self.connections % self.routes);
         let next = usize::try_from(planned).unwrap_or(usize::MAX);
         then(routes.entry(route).or_insert_with(|| Spares { next, free: VecDeque::new(), resting: VecDeque::new() }))
-    }
-
-    /// Whether a connection from that port is none to itself.
-    fn may_reach(&self, port: u16, to: SocketAddr) -> bool {
-        !(self.local && port == to.port())
     }
 }
 
@@ -222,6 +213,7 @@ mod tests {
         ) {
             let routes = routes(&[HERE], if overlap { 40_000 } else { 9_000 }, targets, sources);
             let host = host(40_000, count, 40_000 + reserved..=40_000 + reserved + 3);
+            let served = routes.ports.first()..=routes.ports.last();
             let usable = host.count();
             let connections = routes.tuples() * usable;
             let ports = Ports::starting_at(start, &host, &routes, connections, Way::Range);
@@ -230,18 +222,17 @@ mod tests {
             let now = Instant::now();
             let later = now + CLOSING;
             let open = |number: u64, used: &mut HashSet<(u64, u16)>| {
-                let (_, to) = routes.of(number);
                 let route = number % routes.tuples();
-                let mut port = ports.first(number, to, later);
+                let mut port = ports.first(number, later);
                 while let Choice::Port(taken) = port {
                     assert!(host.ports().any(|port| port == taken), "{taken} is none of the host's");
-                    assert_ne!(taken, to.port());
+                    assert!(!served.contains(&taken), "{taken} is served");
                     if !others.contains(&(route, taken)) {
                         assert!(used.insert((route, taken)), "{taken} twice");
                         return Some((number, taken));
                     }
                     ports.rest(number, taken, later);
-                    port = ports.another(number, to, later);
+                    port = ports.another(number, later);
                 }
                 assert_eq!(port, Choice::Exhausted);
                 None
@@ -249,10 +240,9 @@ mod tests {
             for number in 0..connections {
                 standing.extend(open(number, &mut used));
             }
-            // Every port of every route but those of others and the one to itself.
+            // Every port of every route but those of others and those that are served.
             let free = |route: u64| {
-                let to = routes.of(route).1.port();
-                host.ports().filter(|port| *port != to && !others.contains(&(route, *port))).count()
+                host.ports().filter(|port| !served.contains(port) && !others.contains(&(route, *port))).count()
             };
             prop_assert_eq!(standing.len(), (0..routes.tuples()).map(free).sum::<usize>());
             for (close, pick) in steps {
@@ -275,10 +265,9 @@ mod tests {
     #[test]
     fn ports_given_back_are_reused_the_longest_unused_first() {
         let (routes, host) = (routes(&[ELSEWHERE], 80, 1, 0), host(40_000, 3, 1..=1));
-        let to = routes.of(0).1;
         let ports = Ports::starting_at(1, &host, &routes, 2, Way::Range);
         let now = Instant::now();
-        let first = |number, after| ports.first(number, to, now + after);
+        let first = |number, after| ports.first(number, now + after);
         assert_eq!([0, 1].map(|number| first(number, CLOSING)), [40_001, 40_002].map(Choice::Port));
         ports.give_back(1, 40_002, now);
         assert_eq!(first(2, CLOSING), Choice::Port(40_000), "nobody had it yet");
@@ -287,18 +276,18 @@ mod tests {
         assert_eq!([3, 4].map(|number| first(number, CLOSING)), [40_002, 40_001].map(Choice::Port));
         assert_eq!(first(5, CLOSING), Choice::Exhausted);
         ports.rest(3, 40_002, now);
-        assert_eq!(ports.another(3, to, now), Choice::Exhausted, "it was in use a moment ago");
-        assert_eq!(ports.another(3, to, now + REST), Choice::Port(40_002));
+        assert_eq!(ports.another(3, now), Choice::Exhausted, "it was in use a moment ago");
+        assert_eq!(ports.another(3, now + REST), Choice::Port(40_002));
     }
 
-    /// A port of the served range is only taken when no other is left, and never for the same target port.
+    /// Neither for its own target port nor for another of them.
     #[test]
-    fn served_ports_of_this_host_come_last() {
+    fn served_ports_of_this_host_are_no_source_ports() {
         let (routes, host) = (routes(&[HERE], 40_001, 2, 0), host(40_000, 4, 1..=1));
         let ports = Ports::starting_at(0, &host, &routes, 8, Way::Range);
-        let first = |number| ports.first(number, routes.of(number).1, Instant::now());
+        let first = |number| ports.first(number, Instant::now());
         let own = [40_000, 40_003].map(Choice::Port);
-        assert_eq!([0, 2, 4, 6].map(first), [own[0], own[1], Choice::Exhausted, Choice::Port(40_002)]);
+        assert_eq!([0, 2, 4, 6].map(first), [own[0], own[1], Choice::Exhausted, Choice::Exhausted]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Dialing {
     pub(super) fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
         let number = self.is.number(index);
         let started = Instant::now();
-        let port = self.is.ports.first(number, self.is.options.routes.of(number).1, started);
+        let port = self.is.ports.first(number, started);
         let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
         self.is.progress.tried.add(u64::from(dialed));
         if let (Choice::Port(port), false) = (port, dialed) {
@@ -50,7 +50,7 @@ impl Dialing {
     pub(super) fn dial_again(&mut self, net: &mut Connections, attempt: Attempt) -> Result<bool> {
         let number = self.is.number(attempt.index);
         let now = Instant::now();
-        let port = self.is.ports.another(number, self.is.options.routes.of(number).1, now);
+        let port = self.is.ports.another(number, now);
         let dialed = self.dial_from(net, attempt, port)?;
         if let (Choice::Port(port), false) = (port, dialed) {
             self.is.ports.give_back(number, port, now);
