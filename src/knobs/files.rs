@@ -4,9 +4,7 @@ use super::{Finding, Setting, Wall};
 use crate::causes::Cause;
 use crate::error::{Complaint, Errno, Error};
 use crate::host::{Capability, Host};
-use crate::limits::{
-    DESCRIPTORS_PER_PROCESS, EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES,
-};
+use crate::limits::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
 use crate::plan::{Goal, largest};
 use crate::ring;
 use crate::sys::{self, Resource};
@@ -56,6 +54,10 @@ pub const IO_URING: Wall = Wall {
     blame: super::never,
 };
 
+/// File descriptors of a program beside its connections, if it has a plain one for each: stdio, an epoll instance,
+/// listeners and the like. Such a program has none of c1m's own, such as those of its metrics.
+const DESCRIPTORS_OF_PLAIN_PROGRAMS: u64 = 16;
+
 /// The wall of `RLIMIT_MEMLOCK`.
 pub const LOCKED_MEMORY: Wall = Wall {
     name: "locked memory",
@@ -76,7 +78,7 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
     let needs = goal.needs(goal.connections, limit.hard);
     let have = format!("nofile {} soft, {} hard{ceiling}", count(limit.soft), count(limit.hard));
     let rings: usize = needs.rings.iter().sum();
-    let plain = limit.hard.saturating_sub(DESCRIPTORS_PER_PROCESS);
+    let plain = limit.hard.saturating_sub(DESCRIPTORS_OF_PLAIN_PROGRAMS);
     let need = format!(
         "{} for {rings} rings of direct descriptors; with plain ones a program would end at about {}",
         count(needs.descriptors()),
