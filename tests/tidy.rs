@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 29] = [
+const LAYERS: [(&str, u8); 30] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -28,12 +28,13 @@ const LAYERS: [(&str, u8); 29] = [
     ("listener", 2),
     ("host", 2),
     ("knobs", 2),
-    ("report", 3),
+    ("results", 3),
     ("metrics", 3),
     ("server", 4),
     ("client", 4),
     ("doctor", 4),
     ("tune", 4),
+    ("render", 4),
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
@@ -62,11 +63,11 @@ const CRATES: [(&str, &[&str]); 16] = [
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),
-    ("serde_json", &["report", "cli", "tune"]),
-    ("maud", &["report"]),
+    ("serde_json", &["results", "render", "cli", "tune"]),
+    ("maud", &["render"]),
     ("prometheus", &["metrics"]),
     ("tiny_http", &["metrics"]),
-    ("plotters", &["report"]),
+    ("plotters", &["render"]),
 ];
 
 /// Rooms that may hold unsafe code.

@@ -10,8 +10,9 @@ use super::out::Target;
 use crate::client::{Interval, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::latency::log::{Log, Series};
-use crate::report::json::{ClientDocument, ServerDocument};
-use crate::report::{AuditResult, Summary, html};
+use crate::render::html;
+use crate::results::document::{ClientDocument, ServerDocument};
+use crate::results::{AuditResult, Summary};
 use crate::stats::ProgressSnapshot;
 
 /// The files of a run.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Errno, Error, Result};
-use crate::report::json;
+use crate::render::json;
 
 /// Prints a line. Once nobody reads standard output any more, silence is success.
 pub fn say(line: impl AsRef<str>) {

@@ -14,8 +14,9 @@ use super::out::{Target, say};
 use crate::error::{Errno, Error, Result};
 use crate::latency::log;
 use crate::limits::MAX_DOCUMENT_BYTES;
-use crate::report::json::{MachineDocument, Results};
-use crate::report::{compare as changes, html as page, json, logs, merge, text};
+use crate::render::{self, html as page, text};
+use crate::results::document::{self, MachineDocument, Results};
+use crate::results::{compare as changes, logs, merge};
 use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
@@ -32,7 +33,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
             Ok((machine, logs::read(text, &file.display().to_string())?))
         };
         let merged = logs::merge(&parts().map(read).collect::<Result<Vec<_>>>()?)?;
-        return show(arguments, &merged, || Ok(logs::text(&merged)), || page::logs(&merged));
+        return show(arguments, &merged, || Ok(render::logs::text(&merged)), || page::logs(&merged));
     }
     if let Some(((file, _), _)) = parts().find(|(_, text)| log::is_log(text)) {
         let means = "interval logs have latencies and no connections, so that the sum would be wrong";
@@ -43,7 +44,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
         ));
     }
     let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
-        Ok(MachineDocument { machine, result: json::read_client(text, &file.display().to_string())? })
+        Ok(MachineDocument { machine, result: document::read_client(text, &file.display().to_string())? })
     };
     let merged = merge::merge(parts().map(read).collect::<Result<_>>()?)?;
     let draw = || page::page(&page::Run { client: &merged, server: None, notes: &[] });
@@ -86,7 +87,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let changed = changes::compare(&results(before)?, &results(after)?);
     let target = json.as_deref().map(Target::open).transpose()?;
     if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(changes::text(&changed).trim_end());
+        say(render::compare::text(&changed).trim_end());
     }
     if let Some(mut target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
@@ -96,7 +97,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
 }
 
 fn results(file: &Path) -> Result<Results> {
-    json::read(&read(file)?, &file.display().to_string())
+    document::read(&read(file)?, &file.display().to_string())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::net::{Closing, How, Net, Why};
 use crate::pace::Pace;
-use crate::report::ShardSummary;
+use crate::results::ShardSummary;
 use crate::service::Reply;
 use crate::shard::{Driver, Turn};
 use crate::stats::ProgressSnapshot;

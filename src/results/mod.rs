@@ -1,15 +1,12 @@
-//! What a run came to, as plain data, and its renderings: data in, writer out.
+//! What a run came to, as plain data that can be read back. `render` shows it.
 
 mod about;
 pub mod compare;
 pub mod doctor;
-pub mod hgrm;
-pub mod html;
-pub mod json;
+pub mod document;
 pub mod logs;
 pub mod merge;
 mod storm;
-pub mod text;
 mod timeline;
 
 use std::time::Duration;
