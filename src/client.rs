@@ -23,7 +23,7 @@ use crate::knobs::{self, Evidence, Watch};
 use crate::limits::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
 use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
-use crate::report::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
+use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
 use crate::shard::{self, Remote, Running};
 use crate::stats::{Progress, ProgressSnapshot};

@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::knobs::WALLS;
 use crate::plan::Goal;
-use crate::report::doctor::{Advice, Page, Row};
+use crate::results::doctor::{Advice, Page, Row};
 
 /// Holds a host against a goal.
 pub fn examine(host: &Host, goal: &Goal) -> Page {

@@ -15,7 +15,8 @@
 //!  5  main  cli                           what was typed; the only place that prints
 //!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
 //!     doctor  tune                        host × goal, judged wall by wall; knobs turned, and back
-//!  3  report                              a summary as text, JSON, .hgrm; JSON read back and merged
+//!     render                              results as text, JSON, HTML, .hgrm
+//!  3  results                             what a run came to, as data; read back, merged, compared
 //!     metrics                             counters for Prometheus, on a thread of their own
 //!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
 //!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
@@ -87,7 +88,8 @@ pub mod net;
 pub mod output;
 pub mod pace;
 pub mod plan;
-pub mod report;
+pub mod render;
+pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
 pub mod ring;
 pub mod server;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 32] = [
+const LAYERS: [(&str, u8); 33] = [
     ("limits", 0),
     ("error", 0),
     ("token", 0),
@@ -31,12 +31,13 @@ const LAYERS: [(&str, u8); 32] = [
     ("listener", 2),
     ("host", 2),
     ("knobs", 2),
-    ("report", 3),
+    ("results", 3),
     ("metrics", 3),
     ("server", 4),
     ("client", 4),
     ("doctor", 4),
     ("tune", 4),
+    ("render", 4),
     ("cli", 5),
     ("main", 5),
     ("lib", 5),
@@ -69,14 +70,14 @@ const CRATES: [(&str, &[&str]); 20] = [
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),
-    ("serde_json", &["report", "cli", "tune"]),
-    ("maud", &["report"]),
+    ("serde_json", &["results", "render", "cli", "tune"]),
+    ("maud", &["render"]),
     ("prometheus_client", &["metrics"]),
     ("httparse", &["metrics"]),
     ("rustix", &["metrics"]),
-    ("plotters", &["report"]),
+    ("plotters", &["render"]),
     ("tempfile", &["output"]),
-    ("getrandom", &["report"]),
+    ("getrandom", &["results"]),
     ("terminal_size", &["cli"]),
 ];
 

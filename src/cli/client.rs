@@ -9,7 +9,9 @@ use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{self, Course, Notice, Observer, Options};
 use crate::error::{Error, Result};
-use crate::report::{Summary, hgrm, json, text};
+use crate::render::{hgrm, text};
+use crate::results::Summary;
+use crate::results::document::ClientDocument;
 
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
@@ -40,7 +42,7 @@ fn report(options: &Options, mut files: Files, quiet: bool) -> Result<(Summary, 
     let mut observer: Box<dyn Observer> =
         if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(quiet)) };
     let summary = lead(options, &mut files.logging(observer.as_mut()))?;
-    let document = json::client(&summary)?;
+    let document = ClientDocument::of(&summary)?;
     if !files.is_for_programs() {
         say(text::client(&document)?.trim_end());
     }

@@ -25,7 +25,9 @@ use crate::host::{self, Cores, Host, start_thread};
 use crate::limits::DEFAULT_CONCURRENCY;
 use crate::net::How;
 use crate::plan::{Goal, Role, Routes};
-use crate::report::{AuditResult, json, text};
+use crate::render::text;
+use crate::results::AuditResult;
+use crate::results::document::ClientDocument;
 use crate::stats::ProgressSnapshot;
 use crate::words;
 
@@ -67,7 +69,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         (Ok(summary), Ok(document)) => (summary, document),
         (_, Err(error)) | (Err(error), _) => return Err(error),
     };
-    let result = json::client(&summary)?;
+    let result = ClientDocument::of(&summary)?;
     if !quiet {
         say(text::client(&result)?.trim_end());
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);

@@ -9,7 +9,9 @@ use super::out::{event, say, warn};
 use crate::client::{Course, Interval, Observer, Options, Phase, Planned};
 use crate::error::Result;
 use crate::latency::log::Measure;
-use crate::report::{AuditResult, Summary, json, text};
+use crate::render::text;
+use crate::results::document::ClientDocument;
+use crate::results::{AuditResult, Summary};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::words;
@@ -247,7 +249,7 @@ impl Observer for Display {
 
     fn reported(&mut self, summary: &Summary) -> Result<()> {
         if !self.quiet {
-            say(text::client(&json::client(summary)?)?.trim_end());
+            say(text::client(&ClientDocument::of(summary)?)?.trim_end());
         }
         Ok(())
     }
@@ -314,7 +316,7 @@ impl Observer for Events {
     }
 
     fn reported(&mut self, summary: &Summary) -> Result<()> {
-        event(&json!({ "event": "report", "result": json::client(summary)? }));
+        event(&json!({ "event": "report", "result": ClientDocument::of(summary)? }));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::out::{Target, say};
 use crate::doctor;
 use crate::error::Result;
 use crate::host::Host;
+use crate::render;
 
 /// Judges this host.
 pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
@@ -14,7 +15,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let page = doctor::examine(&host, &goal);
     if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(page.text().trim_end());
+        say(render::doctor::text(&page).trim_end());
     }
     if let Some(target) = target {
         target.write_json(&page)?;

@@ -11,8 +11,9 @@ use crate::client::{Interval, Observer, Options, Phase, Planned};
 use crate::error::{Error, Result};
 use crate::latency::log::{Log, Series};
 use crate::output;
-use crate::report::json::{ClientDocument, ServerDocument};
-use crate::report::{AuditResult, Summary, html, run_id};
+use crate::render::html;
+use crate::results::document::{ClientDocument, ServerDocument};
+use crate::results::{AuditResult, Summary, run_id};
 use crate::stats::ProgressSnapshot;
 
 /// The files of a run.

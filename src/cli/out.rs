@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{Errno, Error, Result};
 use crate::output::{self, Output, Stream};
-use crate::report::json;
+use crate::render::json;
 
 /// Prints a line. Once nobody reads standard output any more, silence is success. A full disk behind a
 /// redirection is told once, where it can still be read.

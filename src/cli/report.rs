@@ -14,8 +14,9 @@ use crate::error::{Errno, Error, Result};
 use crate::latency::log;
 use crate::limits::MAX_DOCUMENT_BYTES;
 use crate::output;
-use crate::report::json::{MachineDocument, Results};
-use crate::report::{compare as changes, html as page, identity, json, logs, merge, text};
+use crate::render::{self, html as page, text};
+use crate::results::document::{self, MachineDocument, Results};
+use crate::results::{compare as changes, identity, logs, merge};
 use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
@@ -37,7 +38,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
         let whose = parts().map(|((file, _), text)| (file.display().to_string(), logs::identities(text)));
         identity::check(whose)?;
         let merged = logs::merge(&parts().map(read).collect::<Result<Vec<_>>>()?)?;
-        return show(arguments, &merged, || Ok(logs::text(&merged)), || page::logs(&merged));
+        return show(arguments, &merged, || Ok(render::logs::text(&merged)), || page::logs(&merged));
     }
     if let Some(((file, _), _)) = parts().find(|(_, text)| log::is_log(text)) {
         let means = "interval logs have latencies and no connections, so that the sum would be wrong";
@@ -48,7 +49,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
         ));
     }
     let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
-        Ok(MachineDocument { machine, result: json::read_client(text, &file.display().to_string())? })
+        Ok(MachineDocument { machine, result: document::read_client(text, &file.display().to_string())? })
     };
     let results = parts().map(read).collect::<Result<Vec<_>>>()?;
     let whose = files.iter().zip(&results);
@@ -100,7 +101,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let changed = changes::compare(&both.0, &both.1);
     let target = json.as_deref().map(Target::open).transpose()?;
     if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(changes::text(&changed).trim_end());
+        say(render::compare::text(&changed).trim_end());
     }
     if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
@@ -110,7 +111,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
 }
 
 fn results(file: &Path) -> Result<Results> {
-    json::read(&read(file)?, &file.display().to_string())
+    document::read(&read(file)?, &file.display().to_string())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

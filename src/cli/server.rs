@@ -16,7 +16,9 @@ use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::knobs::{self, Explained, Watch};
 use crate::metrics::Exporter;
 use crate::plan::Park;
-use crate::report::{ServerShard, ServerSummary, json, text};
+use crate::render::text;
+use crate::results::document::ServerDocument;
+use crate::results::{ServerShard, ServerSummary};
 use crate::server::{Notice, Options, Parked, Server, Shortage};
 use crate::service::{Echo, Sink};
 use crate::shard::Remote;
@@ -48,7 +50,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
     reporter.ready(&server, &options, metrics.as_ref());
     let summary = reporter.serve(server, &notices, arguments.stats_interval)?;
-    let document = json::server(&summary);
+    let document = ServerDocument::of(&summary);
     match json {
         None => say(text::server(&summary).trim_end()),
         Some(target) => {

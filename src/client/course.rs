@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::report::Stage;
+use crate::results::Stage;
 
 /// What proves that a connection is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
 use crate::net::{Closing, How, Net, Why};
 use crate::pace::Pace;
-use crate::report::ShardSummary;
+use crate::results::ShardSummary;
 use crate::service::Reply;
 use crate::shard::{Driver, Turn};
 use crate::stats::ProgressSnapshot;

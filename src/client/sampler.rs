@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::latency::Latency;
 use crate::latency::log::Measure;
-use crate::report::{HostSample, ProcessSample, Sample, ShardSample, Timeline};
+use crate::results::{HostSample, ProcessSample, Sample, ShardSample, Timeline};
 use crate::stats::ProgressSnapshot;
 
 /// How long a shard measures before it hands over.

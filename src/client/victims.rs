@@ -14,9 +14,9 @@ use crate::causes::Cause;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::latency::Latency;
-use crate::report::events::ClientEvent;
-use crate::report::json::ClientDocument;
-use crate::report::{ShardStorm, ShardSummary};
+use crate::results::document::ClientDocument;
+use crate::results::events::ClientEvent;
+use crate::results::{ShardStorm, ShardSummary};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 

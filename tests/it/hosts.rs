@@ -12,6 +12,7 @@ use c1m::error::Errno;
 use c1m::host::{Host, SourcePorts};
 use c1m::knobs::{self, Setting, Verdict, WALLS, Watch};
 use c1m::plan::{Goal, Ports, Role, Routes};
+use c1m::render::doctor::text;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -54,7 +55,7 @@ fn a_host_without_files_gets_a_whole_page() {
     for role in ROLES {
         let page = examine(&host, &goal(role, 1_000_000, 100));
         assert_eq!(page.rows().len(), WALLS.len());
-        let text = page.text();
+        let text = text(&page);
         assert!(WALLS.iter().all(|wall| text.contains(&format!("\n{:<16}", wall.name))), "{text}");
         // Limits of this process and its kernel are asked for, not read; a role has no part in some.
         for row in page.rows().iter().filter(|row| row.verdict != Verdict::Unknown) {
@@ -216,7 +217,7 @@ proptest! {
         let mut watch = Watch::begin(&host);
         let page = examine(&host, &goal(role, connections, 100));
         prop_assert_eq!(page.rows().len(), WALLS.len());
-        prop_assert!(page.text().ends_with('\n'));
+        prop_assert!(text(&page).ends_with('\n'));
         let failures = [Cause::ConnectTimeout, Cause::Errno(Errno::EADDRNOTAVAIL), Cause::Errno(Errno::ENOMEM)];
         let evidence = watch.evidence(Causes::from(failures.map(|cause| (cause, 3))));
         prop_assert!(!knobs::explain(&evidence).is_empty());

@@ -8,7 +8,7 @@ use c1m::error::Result;
 use c1m::host::Cores;
 use c1m::net::How;
 use c1m::plan::{Ports, Routes};
-use c1m::report::AuditResult;
+use c1m::results::AuditResult;
 use serde_json::Value;
 
 use crate::support::*;

@@ -15,7 +15,7 @@ use crate::client::window::Window;
 use crate::client::{Interval, Notice, Options, Phase};
 use crate::error::Result;
 use crate::pace::Pace;
-use crate::report::ShardSummary;
+use crate::results::ShardSummary;
 use crate::stats::Progress;
 
 /// What a shard begins with, carried to its thread.

@@ -18,7 +18,7 @@ use crate::limits::{
 use crate::net::{Closing, Why};
 use crate::pace::Pace;
 use crate::plan::share;
-use crate::report::{ShardStorm, Stage};
+use crate::results::{ShardStorm, Stage};
 use crate::shard::Turn;
 use crate::token::ConnId;
 

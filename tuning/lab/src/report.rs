@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use c1m::error::Result;
-use c1m::report::json::{ClientDocument, LatencyDocument, MachineDocument, read_client};
-use c1m::report::{AuditResult, merge};
+use c1m::results::document::{ClientDocument, LatencyDocument, MachineDocument, read_client};
+use c1m::results::{AuditResult, merge};
 use c1m::words::{bytes, count, time};
 use serde::Serialize;
 use serde_json::Value;

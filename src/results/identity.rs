@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::json::ClientDocument;
+use super::document::ClientDocument;
 use crate::error::{Error, Result};
 
 /// Identities of the runs that a result holds: its own, or those of the machines merged into it.

@@ -1,14 +1,11 @@
 //! What a storm came to.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
-use super::json::LatencyDocument;
+use super::document::LatencyDocument;
 use super::{ShardSummary, Summary};
 use crate::error::Result;
 use crate::latency::Latency;
-use crate::words::{count, time};
 
 /// A part of a storm's course.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +166,8 @@ impl StormDocument {
         }))
     }
 
-    fn stages(&self) -> [(&'static str, &StageDocument); 3] {
+    /// The stages in their order, each with its name.
+    pub fn stages(&self) -> [(&'static str, &StageDocument); 3] {
         [("before", &self.before), ("during", &self.during), ("after", &self.after)]
     }
 
@@ -178,54 +176,5 @@ impl StormDocument {
         self.stages().into_iter().try_for_each(|(name, stage)| {
             stage.echo.check().map_err(|why| format!("echo_latency_us {name} the storm: {why}"))
         })
-    }
-}
-
-/// What a person reads of a storm. Writing to a String cannot fail, so the results of `writeln!`
-/// are dropped.
-pub(super) fn text(out: &mut String, storm: &StormDocument) {
-    let [survivors, closed, by_server, redialed, stood, lost, wrong] = [
-        storm.survivors,
-        storm.closed,
-        storm.closed_by_server,
-        storm.redialed,
-        storm.stood_anew,
-        storm.lost,
-        storm.wrong,
-    ]
-    .map(count);
-    let _ = writeln!(out, "\nstorm {}: {survivors} survivors' echo latency", storm.scenario);
-    let _ = writeln!(out, " stage   seconds        count       p50       p99     p99.9       max");
-    for (name, stage) in storm.stages() {
-        let echo = &stage.echo;
-        let [p50, p99, p999, max] = [echo.p50, echo.p99, echo.p999, echo.max].map(time);
-        let (seconds, number) = (stage.seconds, count(echo.count));
-        let _ = writeln!(out, "{name:>6}  {seconds:>8.1}  {number:>11}  {p50:>8}  {p99:>8}  {p999:>8}  {max:>8}");
-    }
-    let _ = writeln!(out, "closed by the storm {closed}, {by_server} of them by the server");
-    if storm.redialed > 0 {
-        let _ = writeln!(out, "dialed in the storm {redialed}, {stood} of them proved live");
-    }
-    let _ = writeln!(out, "lost {lost}, wrong {wrong}");
-    match storm.absorbed_seconds {
-        0.0 => _ = writeln!(out, "absorbed at once: no echo was slower than the slowest before the storm"),
-        seconds => {
-            _ = writeln!(
-                out,
-                "absorbed after {seconds:.2} s: no echo was slower than the slowest before the storm for a second then"
-            )
-        }
-    }
-    costs(out, storm);
-}
-
-fn costs(out: &mut String, storm: &StormDocument) {
-    let spent = storm.stages().map(|(name, stage)| {
-        let (user, system) = (stage.server_cpu_user_seconds?, stage.server_cpu_system_seconds?);
-        Some(format!("{user:.2} s user + {system:.2} s system {name}"))
-    });
-    if let [Some(before), Some(during), Some(after)] = spent {
-        let each = storm.server_cpu_us_per_closed.map(|us| format!("; {us:.1} us per closed connection during it"));
-        let _ = writeln!(out, "server cpu: {before}, {during}, {after}{}", each.unwrap_or_default());
     }
 }

@@ -16,9 +16,9 @@ mod page;
 mod series;
 mod tables;
 
-use super::json::{ClientDocument, ServerDocument};
-use super::logs::LogsDocument;
 use crate::error::Result;
+use crate::results::document::{ClientDocument, ServerDocument};
+use crate::results::logs::LogsDocument;
 
 /// What a page tells of.
 #[derive(Debug, Clone, Copy)]

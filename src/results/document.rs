@@ -1,6 +1,4 @@
-//! The JSON documents. Their names are an interface: keep them.
-
-use std::io::Write;
+//! What `--json` writes, and what can be read back. The names are an interface: keep them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -215,49 +213,51 @@ pub struct MachineDocument {
     pub result: ClientDocument,
 }
 
-/// The document of a client run.
-pub fn client(summary: &Summary) -> Result<ClientDocument> {
-    let echo_source = summary.echo_source();
-    let shard = |(index, shard): (usize, &ShardSummary)| {
-        Ok(ClientShardDocument {
-            shard: index,
-            core: shard.core,
-            requested: shard.requested,
-            live: shard.progress.live,
-            failed: shard.progress.failed,
-            latencies: Latencies::of(echo_source, |which| Ok(which(shard).clone()))?,
+impl ClientDocument {
+    /// The document of a client run.
+    pub fn of(summary: &Summary) -> Result<ClientDocument> {
+        let echo_source = summary.echo_source();
+        let shard = |(index, shard): (usize, &ShardSummary)| {
+            Ok(ClientShardDocument {
+                shard: index,
+                core: shard.core,
+                requested: shard.requested,
+                live: shard.progress.live,
+                failed: shard.progress.failed,
+                latencies: Latencies::of(echo_source, |which| Ok(which(shard).clone()))?,
+            })
+        };
+        let latencies = Latencies::of(echo_source, |which| summary.merged(which))?;
+        Ok(ClientDocument {
+            requested: summary.requested,
+            live: summary.live(),
+            failed: summary.failed(),
+            not_tried: summary.not_tried(),
+            complete: summary.complete(),
+            stopped: summary.stopped,
+            suspensions: summary.suspended.times,
+            suspended_seconds: summary.suspended.time.as_secs_f64(),
+            errors: summary.causes(),
+            ghosts: summary.ghosts(),
+            retransmitted: latencies.retransmitted.count,
+            source_ports_passed_over: summary.passed_over(),
+            counters: summary.counters.clone(),
+            walls: summary.walls.clone(),
+            ramp_seconds: summary.ramp.as_secs_f64(),
+            ramped: summary.ramped,
+            connects_per_second: summary.connects_per_second(),
+            paced: summary.paced,
+            audits: summary.audits.clone(),
+            latencies,
+            echo_source,
+            shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
+            close_seconds: summary.close.as_secs_f64(),
+            storm: StormDocument::of(summary)?,
+            timeline: Some(summary.timeline.clone()),
+            about: Some(summary.about.clone()),
+            machines: Vec::new(),
         })
-    };
-    let latencies = Latencies::of(echo_source, |which| summary.merged(which))?;
-    Ok(ClientDocument {
-        requested: summary.requested,
-        live: summary.live(),
-        failed: summary.failed(),
-        not_tried: summary.not_tried(),
-        complete: summary.complete(),
-        stopped: summary.stopped,
-        suspensions: summary.suspended.times,
-        suspended_seconds: summary.suspended.time.as_secs_f64(),
-        errors: summary.causes(),
-        ghosts: summary.ghosts(),
-        retransmitted: latencies.retransmitted.count,
-        source_ports_passed_over: summary.passed_over(),
-        counters: summary.counters.clone(),
-        walls: summary.walls.clone(),
-        ramp_seconds: summary.ramp.as_secs_f64(),
-        ramped: summary.ramped,
-        connects_per_second: summary.connects_per_second(),
-        paced: summary.paced,
-        audits: summary.audits.clone(),
-        latencies,
-        echo_source,
-        shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
-        close_seconds: summary.close.as_secs_f64(),
-        storm: StormDocument::of(summary)?,
-        timeline: Some(summary.timeline.clone()),
-        about: Some(summary.about.clone()),
-        machines: Vec::new(),
-    })
+    }
 }
 
 /// What a file holds that is no use to us.
@@ -352,11 +352,11 @@ pub struct ServerDocument {
     /// The same in the kernel.
     pub cpu_system_seconds: f64,
     /// Each shard's part.
-    pub(super) shards: Vec<ServerShardDocument>,
+    shards: Vec<ServerShardDocument>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct ServerShardDocument {
+struct ServerShardDocument {
     shard: usize,
     core: usize,
     ports: Vec<u16>,
@@ -366,47 +366,37 @@ pub(super) struct ServerShardDocument {
     accepted: u64,
 }
 
-/// The document of a server run.
-pub fn server(summary: &ServerSummary) -> ServerDocument {
-    let total = summary.total();
-    let shards = summary.shards.iter().enumerate().map(|(index, shard)| ServerShardDocument {
-        shard: index,
-        core: shard.plan.core,
-        ports: shard.plan.ports.clone(),
-        rings: shard.plan.rings.len(),
-        slots: shard.plan.slots(),
-        live: shard.counters.live,
-        accepted: shard.counters.opened,
-    });
-    ServerDocument {
-        live: total.live,
-        live_at_stop: summary.live_at_stop,
-        peak_live: summary.peak_live,
-        accepted: total.opened,
-        closed: total.closed,
-        refused: total.refused,
-        refused_for_memory: total.refused_for_memory,
-        memory_wall: summary.memory_wall.clone(),
-        walls: summary.walls.clone(),
-        slow_readers: total.slow_readers,
-        silent: total.silent,
-        messages: total.messages,
-        bytes: total.bytes_in,
-        resident_bytes: summary.resident_bytes,
-        cpu_user_seconds: summary.cpu_seconds.0,
-        cpu_system_seconds: summary.cpu_seconds.1,
-        shards: shards.collect(),
+impl ServerDocument {
+    /// The document of a server run.
+    pub fn of(summary: &ServerSummary) -> ServerDocument {
+        let total = summary.total();
+        let shards = summary.shards.iter().enumerate().map(|(index, shard)| ServerShardDocument {
+            shard: index,
+            core: shard.plan.core,
+            ports: shard.plan.ports.clone(),
+            rings: shard.plan.rings.len(),
+            slots: shard.plan.slots(),
+            live: shard.counters.live,
+            accepted: shard.counters.opened,
+        });
+        ServerDocument {
+            live: total.live,
+            live_at_stop: summary.live_at_stop,
+            peak_live: summary.peak_live,
+            accepted: total.opened,
+            closed: total.closed,
+            refused: total.refused,
+            refused_for_memory: total.refused_for_memory,
+            memory_wall: summary.memory_wall.clone(),
+            walls: summary.walls.clone(),
+            slow_readers: total.slow_readers,
+            silent: total.silent,
+            messages: total.messages,
+            bytes: total.bytes_in,
+            resident_bytes: summary.resident_bytes,
+            cpu_user_seconds: summary.cpu_seconds.0,
+            cpu_system_seconds: summary.cpu_seconds.1,
+            shards: shards.collect(),
+        }
     }
-}
-
-/// Writes any document on lines of its own.
-pub fn write(document: &impl Serialize, into: &mut dyn Write) -> Result<()> {
-    let text = serde_json::to_string_pretty(document).map_err(|e| Error::bug(format!("JSON: {e}")))?;
-    writeln!(into, "{text}").map_err(|e| {
-        Error::host(
-            format!("write JSON: {e}"),
-            "the document is incomplete",
-            "free disk space or choose another --json file",
-        )
-    })
 }

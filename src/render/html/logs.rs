@@ -6,7 +6,7 @@ use super::page::whole;
 use super::{figures, tables};
 use crate::error::Result;
 use crate::latency::log::Measure;
-use crate::report::logs::LogsDocument;
+use crate::results::logs::LogsDocument;
 
 /// A section for each measure.
 pub fn page(document: &LogsDocument) -> Result<String> {

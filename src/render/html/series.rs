@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::chart::Band;
-use crate::report::json::{ClientDocument, Latencies};
-use crate::report::{ShardSample, Timeline};
+use crate::results::document::{ClientDocument, Latencies};
+use crate::results::{ShardSample, Timeline};
 
 /// Machines whose clocks are further apart than this, in seconds, are drawn each from its own begin.
 const CLOCKS_APART: f64 = 86_400.0;

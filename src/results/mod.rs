@@ -1,17 +1,14 @@
-//! What a run came to, as plain data, and its renderings: data in, writer out.
+//! What a run came to, as plain data that can be read back. `render` shows it.
 
 mod about;
 pub mod compare;
 pub mod doctor;
+pub mod document;
 pub mod events;
-pub mod hgrm;
-pub mod html;
 pub mod identity;
-pub mod json;
 pub mod logs;
 pub mod merge;
 mod storm;
-pub mod text;
 mod timeline;
 
 use std::time::Duration;

@@ -1,11 +1,8 @@
 //! What changed from one result to another: ratios, with the range that the shards leave open.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 
-use super::json::{ClientDocument, Latencies, LatencyDocument, Results, Which};
-use crate::words::{bytes, count, time};
+use super::document::{ClientDocument, Latencies, LatencyDocument, Results, Which};
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,17 +16,6 @@ pub enum Unit {
     Microseconds,
     /// Bytes.
     Bytes,
-}
-
-impl Unit {
-    fn words(self, value: f64) -> String {
-        match self {
-            Unit::Count => count(value as u64),
-            Unit::Seconds => format!("{value:.2} s"),
-            Unit::Microseconds => time(value as u64),
-            Unit::Bytes => bytes(value as u64),
-        }
-    }
 }
 
 /// A figure of one result.
@@ -155,32 +141,6 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     (values.len() > 1).then_some(ends)
 }
 
-/// What a person reads. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-pub fn text(changes: &[Change]) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "{:>20}  {:>26}  {:>26}  {:>6}", "", "before", "after", "ratio");
-    for change in changes {
-        let ratio = change.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-        let [before, after] = [&change.before, &change.after].map(|figure| words(figure, change.unit));
-        let _ = write!(out, "{:>20}  {before:>26}  {after:>26}  {ratio:>6}", change.figure);
-        if let (Some((least, most)), Some(beyond)) = (change.ratio_range, change.is_beyond_range()) {
-            let verdict = if beyond { "beyond the range" } else { "within the range" };
-            let _ = write!(out, "  ({least:.2} to {most:.2}, {verdict})");
-        }
-        let _ = writeln!(out);
-    }
-    let _ = writeln!(out, "ranges are over the shards of each result, or over its machines");
-    out
-}
-
-fn words(figure: &Figure, unit: Unit) -> String {
-    let value = unit.words(figure.value);
-    match figure.range {
-        Some((least, most)) => format!("{value} ({} to {})", unit.words(least), unit.words(most)),
-        None => value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +174,5 @@ mod tests {
         let nothing = Figure { value: 0.0, range: Some((0.0, 0.0)) };
         let change = Change::of("it", Unit::Count, nothing, Figure { value: 5.0, range: Some((5.0, 5.0)) });
         assert_eq!((change.ratio, change.ratio_range, change.is_beyond_range()), (None, None, None));
-        assert!(text(&[change]).contains("  -\n"));
     }
 }

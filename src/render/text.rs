@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::json::{ClientDocument, Latencies, LatencyDocument, Which};
-use super::{AuditResult, EchoSource, ServerSummary, storm};
+use super::storm;
 use crate::error::Result;
 use crate::knobs::Explained;
 use crate::latency::{Latency, PERCENTILES};
+use crate::results::document::{ClientDocument, Latencies, LatencyDocument, Which};
+use crate::results::{AuditResult, EchoSource, ServerSummary};
 use crate::words::{bytes, count, time};
 
 /// Width of the longest bar of a histogram, in characters.

@@ -6,8 +6,8 @@ use super::chart::Ink;
 use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
-use crate::report::json::{ClientDocument, Which};
-use crate::report::{About, EchoSource};
+use crate::results::document::{ClientDocument, Which};
+use crate::results::{About, EchoSource};
 use crate::words::{bytes, count};
 
 /// How the page looks; the colours of the drawings follow.

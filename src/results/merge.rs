@@ -6,7 +6,7 @@
 //! what all ramps together brought to stand over the longest of them, so it is the rate of all as
 //! far as the ramps began together. Complete is what was complete on every machine.
 
-use super::json::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
+use super::document::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
 use super::{AuditResult, EchoSource};
 use crate::causes::Causes;
 use crate::error::{Error, Result};
@@ -129,11 +129,12 @@ fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
 mod tests {
     use std::time::Duration;
 
-    use super::super::json::{read_client, write};
-    use super::super::text;
     use super::*;
     use crate::causes::Cause;
     use crate::error::Errno;
+    use crate::render::json::write;
+    use crate::render::text;
+    use crate::results::document::read_client;
     use proptest::prelude::*;
 
     fn latency(values: &[u64]) -> LatencyDocument {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::json::ClientDocument;
+use super::document::ClientDocument;
 
 /// A line of a client's output.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 use super::series;
 use crate::knobs::Explained;
 use crate::latency::PERCENTILES;
-use crate::report::json::{ClientDocument, LatencyDocument, ServerDocument, Which};
-use crate::report::{About, AuditResult, StormDocument};
+use crate::results::document::{ClientDocument, LatencyDocument, ServerDocument, Which};
+use crate::results::{About, AuditResult, StormDocument};
 use crate::words::{bytes, count};
 
 /// Connections from which on what a process takes without any is little for each.

@@ -9,8 +9,8 @@ use super::chart::{Band, Cell, Chart, Ink, Line, SERIES};
 use super::series::{self, Source, Track};
 use crate::error::Result;
 use crate::latency::Latency;
-use crate::report::json::{ClientDocument, LatencyDocument, Which};
-use crate::report::{ProcessSample, Sample, ShardSample, StormDocument};
+use crate::results::document::{ClientDocument, LatencyDocument, Which};
+use crate::results::{ProcessSample, Sample, ShardSample, StormDocument};
 use crate::words::count;
 
 /// Columns that a heat map has at most.

@@ -1,7 +1,5 @@
 //! The doctor's page: one row for each wall, and how many connections the host can hold.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 
 use crate::knobs::Verdict;
@@ -11,9 +9,12 @@ use crate::words::count;
 /// A host held against a goal.
 #[derive(Debug, Clone, Serialize)]
 pub struct Page {
-    role: &'static str,
-    connections: u64,
-    ports: usize,
+    /// `server`, `client` or `both`.
+    pub role: &'static str,
+    /// Connections that the goal asks for.
+    pub connections: u64,
+    /// Ports that the goal serves or connects to.
+    pub ports: usize,
     rows: Vec<Row>,
     /// Connections that fit past every wall that could be read.
     holds: u64,
@@ -103,34 +104,5 @@ impl Page {
             walls => format!("; not readable here, and so not counted: {}", walls.join(", ")),
         };
         format!("this host can hold {} connections {role}{decides}{unread}", count(self.holds))
-    }
-
-    /// The page as text. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-    pub fn text(&self) -> String {
-        let mut out = format!(
-            "c1m doctor: {} connections, role {}, {} ports\n\n",
-            count(self.connections),
-            self.role,
-            self.ports
-        );
-        let margin = " ".repeat(26);
-        for row in &self.rows {
-            let verdict = match row.verdict {
-                Verdict::Ok => "ok",
-                Verdict::Tight => "tight",
-                Verdict::Blocks => "BLOCKS",
-                Verdict::Unknown => "unknown",
-            };
-            let _ = writeln!(out, "{:<16}{verdict:<10}have  {}", row.wall, row.have);
-            if !row.need.is_empty() {
-                let _ = writeln!(out, "{margin}need  {}", row.need);
-            }
-            for fix in row.fixes.iter().filter(|_| row.verdict != Verdict::Ok) {
-                let who = if fix.may_apply { "this process may" } else { "not by this process" };
-                let _ = writeln!(out, "{margin}fix   {}   ({who})", fix.command);
-            }
-        }
-        let _ = writeln!(out, "\n{}", self.sentence());
-        out
     }
 }

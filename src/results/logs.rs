@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::json::LatencyDocument;
-use super::text;
+use super::document::LatencyDocument;
 use crate::error::{Error, Result};
 use crate::latency::Latency;
 use crate::latency::log::{self, Measure, Series};
@@ -64,18 +63,9 @@ fn measures<'a>(series: impl Iterator<Item = (&'a Series, &'a Latency)>) -> Resu
 
 impl LogsDocument {
     /// A row for each machine that has measured this, and one for all.
-    pub(super) fn rows(&self, measure: Measure) -> Vec<(String, &LatencyDocument)> {
+    pub fn rows(&self, measure: Measure) -> Vec<(String, &LatencyDocument)> {
         let machines = self.machines.iter().map(|one| (one.machine.clone(), one.measures.get(&measure)));
         let rows = machines.chain([("all".to_owned(), self.measures.get(&measure))]);
         rows.filter_map(|(name, latency)| Some((name, latency?))).collect()
     }
-}
-
-/// What a person reads.
-pub fn text(document: &LogsDocument) -> String {
-    let mut out = String::new();
-    for measure in Measure::ALL {
-        text::table(&mut out, measure.title(), "machine", document.rows(measure));
-    }
-    out
 }
