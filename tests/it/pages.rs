@@ -90,7 +90,7 @@ fn a_demo_is_shown_and_logged_as_it_was() {
     let [json, page, log] = ["a.json", "<i>a&b.html", "a.hlog"].map(|name| dir.path().join(name));
     let files = format!("--json {} --report {} --hlog {}", json.display(), page.display(), log.display());
     let finished = run(&format!("demo --connections 2000 --hold 2s {} {files}", at(free_ports(4), 4)));
-    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
     let whole = document(&json);
     let (result, server) = (&whole["client"], &whole["server"]);
     spans(result, &["ramp", "audit 1", "hold", "audit 2", "close"]);
@@ -152,7 +152,7 @@ fn several_logs_and_results_are_shown_as_one() {
         let paths = ["a", "b"].map(|name| format!("{}.{ending}", file(name).display())).join(" ");
         let to = ["m.json", "m.html"].map(|name| file(name).display().to_string());
         let finished = run(&format!("report merge {paths} --json {} --html {}", to[0], to[1]));
-        assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+        assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
         (document(&file("m.json")), text(&file("m.html")))
     };
     let (result, page) = merge("json");
@@ -178,7 +178,7 @@ fn what_changed_is_told_as_ratios() {
     }
     server.stop();
     let finished = run(&format!("report compare {before} {after} --json {to}"));
-    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
     let live = finished.out.lines().find(|line| line.trim_start().starts_with("live ")).unwrap();
     assert_eq!(live.split_whitespace().collect::<Vec<_>>(), ["live", "100", "300", "3.00"], "{}", finished.out);
     let told = document(Path::new(&to));

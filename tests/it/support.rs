@@ -249,6 +249,14 @@ impl Finished {
         self.status.code().unwrap_or(-1)
     }
 
+    /// What it complained of, without what other tests do to the host that all share: its counters of accept queues
+    /// move for everyone, and a busy host may have let the process stand still.
+    pub fn complaints(&self) -> String {
+        const OF_THE_HOST: [&str; 2] = ["c1m: accept queue: ", "c1m: the client did not run for "];
+        let own = |line: &&str| !OF_THE_HOST.iter().any(|start| line.starts_with(start));
+        self.err.lines().filter(own).collect::<Vec<_>>().join("\n")
+    }
+
     /// The last line of its output as JSON.
     pub fn last_document(&self) -> Value {
         let line = self.out.lines().last().unwrap_or_default();
