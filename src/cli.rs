@@ -14,7 +14,7 @@ mod server;
 pub(crate) mod steer;
 mod tune;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::Result;
 use args::{Arguments, Command, ReportCommand};
@@ -36,6 +36,12 @@ impl Ended {
             Ended::Short => 1,
         }
     }
+}
+
+/// The definition of the command line, from which manual pages and shell completions are made.
+#[doc(hidden)]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that was typed. Wrong words end the process with code 2, as clap does.
