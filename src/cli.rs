@@ -16,7 +16,7 @@ mod tune;
 
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::{Errno, Error, Result};
 use crate::host::start_thread;
@@ -40,6 +40,12 @@ impl Ended {
             Ended::Short => 1,
         }
     }
+}
+
+/// The definition of the command line, from which manual pages and shell completions are made.
+#[doc(hidden)]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that was typed. Wrong words end the process with code 2, as clap does.

@@ -1,0 +1,183 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_c1m_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_c1m_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_c1m_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_c1m_using_subcommand
+    set -l cmd (__fish_c1m_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c c1m -n "__fish_c1m_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c c1m -n "__fish_c1m_needs_command" -s V -l version -d 'Print version'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "server" -d 'Hold connections and serve them'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "client" -d 'Open, prove and measure connections'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "storm" -d 'Do something violent to a server that holds connections, and tell how those that it spares fare'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "doctor" -d 'Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if something blocks'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "tune" -d 'Show what to set on this host for a goal, set it, and set it back'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "report" -d 'Reports from results that were written before'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l core-list -d 'Use exactly these cores, such as 0,2-3' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l bind -d 'Address to listen on. `::` takes IPv4 and IPv6, at about 200 bytes more of kernel memory per connection. A link-local one has its interface, such as fe80::1%eth0' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l port-sharing -d 'Which shard listens on which port: `subset` gives each port to one shard; `all` makes every shard listen on every port, for clients that know a single port' -r -f -a "subset\t''
+all\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-connections -d 'Connections held at most; more wait 0.1 s for a place, and are then reset and counted as refused' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l backlog -d 'Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l service -d 'What to do with bytes: `echo` sends them back, `sink` counts and discards them' -r -f -a "echo\t''
+sink\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read; beyond it the connection is reset' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes CAP_BPF, CAP_PERFMON and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto` takes the filter where it may be had. Its sockets have owners from 1073741824 on (ss -e), and one that ends without a segment, as by --keepalive, is seen up to 10 minutes later, or that time' -r -f -a "auto\t''
+poll\t''
+filter\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the host\'s or of a cgroup\'s, new connections are reset at once and counted as refused; with half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM, evenly, so that no core is pinned here or at the peers; few are closed sooner' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and no connection has a timer)' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept N connections per second at most; the others wait in the accept queue' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one is then closed. In whole seconds; the kernel asks, so it costs nothing here' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'How often to print a line of figures' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Show Prometheus what the shards count, at http://ADDR/metrics; port 0 takes a free one. Whoever reaches it may read it: 127.0.0.1:9187, say, or an address inside' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l until-stdin-closes -d 'Stop when standard input ends, for a parent process that must not leave us behind'
+complete -c c1m -n "__fish_c1m_using_subcommand server" -s v -l verbose -d 'Print a line per shard too'
+complete -c c1m -n "__fish_c1m_using_subcommand server" -s q -l quiet -d 'Print no lines of figures: only warnings and the result'
+complete -c c1m -n "__fish_c1m_using_subcommand server" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l connections -d 'Connections to open: one per (target, port) in turn' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an echo may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'Bytes of such a message' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hold -d 'How long to hold the connections between the two audits' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit -d 'What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing' -r -f -a "echo\t''
+state\t''
+off\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l close -d 'How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which leaves nothing' -r -f -a "fin\t''
+rst\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l histogram -d 'Write the connect latencies as a percentile file for HdrHistogram\'s plotter' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -s q -l quiet -d 'Show no progress: only warnings and the result'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l steer -d 'Hold, and obey lines on standard input: `audit` audits, `report` tells what was measured so far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connections -d 'Connections to open: one per (target, port) in turn' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an echo may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'Bytes of such a message' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'To how many of the connections it happens, in percent or as a number; all in `churn` are spared' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The others last until they are done' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open; as many as this host holds, if that is less' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hold -d 'How long to hold the connections between the two audits' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'Where server and client meet: on this `host`\'s network, or on their `own`, a network namespace whose table of established connections has two buckets for each connection or more. `auto` takes their own where the host\'s table has fewer buckets than there will be sockets, and a namespace is allowed' -r -f -a "auto\t''
+host\t''
+own\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -s q -l quiet -d 'Show no progress: only warnings and the result'
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
+client\t''
+both\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l connections -d 'Connections in all' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l json -d 'Write the page as JSON to FILE; without FILE, or as -, to standard output' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
+client\t''
+both\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l connections -d 'Connections in all' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l profile -d '`extreme` also prints the kernel command line with which a small server holds most' -r -f -a "standard\t''
+extreme\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l apply -d 'Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l persist -d 'Set them now, and write them to /etc/sysctl.d/zz-c1m.conf and, where a limit is too low, /etc/security/limits.d/zz-c1m.conf, for the next boot. A warning names every other file that would then lower one of them'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l revert -d 'Restore exactly what was there before the first --apply or --persist, files included'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l for-article -d 'Print the settings of the article\'s kind, with what is wrong with each, and change nothing'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -l json -d 'Write the merged result to FILE (- is standard output)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -l html -d 'Write one HTML file that shows the merged result' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from html" -s o -l output -d 'Where the page goes (- is standard output)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from html" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from compare" -l json -d 'Write the comparison to FILE (- is standard output)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "server" -d 'Hold connections and serve them'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "client" -d 'Open, prove and measure connections'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "storm" -d 'Do something violent to a server that holds connections, and tell how those that it spares fare'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "doctor" -d 'Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if something blocks'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "tune" -d 'Show what to set on this host for a goal, set it, and set it back'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "report" -d 'Reports from results that were written before'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
