@@ -140,8 +140,8 @@ pub struct ClientDocument {
     pub ghosts: u64,
     /// Connects that needed a retransmission.
     pub retransmitted: u64,
-    /// Source ports that were passed over, because somebody else had them; no such name if there were none.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Source ports that were passed over, because somebody else had them.
+    #[serde(default)]
     pub source_ports_passed_over: u64,
     /// How far counters of the network stack moved.
     pub counters: NetCounters,
@@ -179,10 +179,6 @@ pub struct ClientDocument {
     /// The results that were merged into this one; a single client's has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
-}
-
-fn is_zero(count: &u64) -> bool {
-    *count == 0
 }
 
 /// One shard's part of a client's result.

@@ -20,7 +20,7 @@ fn with_few_ports(body: impl FnOnce() + Send) {
 
 /// Ports that the run passed over.
 fn passed_over(run: &ClientRun) -> u64 {
-    run.json["source_ports_passed_over"].as_u64().unwrap_or(0)
+    run.number("source_ports_passed_over")
 }
 
 /// Someone else's connection from a port of the range to the server's first port.

@@ -461,7 +461,7 @@ pub fn has_merged_names(document: &Value) {
 
 /// Checks the names of a client's result that has some more.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 21] = [
+    const OTHERS: [&str; 22] = [
         "requested",
         "live",
         "failed",
@@ -473,6 +473,7 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
         "errors",
         "ghosts",
         "retransmitted",
+        "source_ports_passed_over",
         "counters",
         "walls",
         "ramp_seconds",
