@@ -195,8 +195,7 @@ impl Host {
             counters.insert("softnet_dropped".to_owned(), dropped.fold(0, u64::saturating_add));
         }
         counters.extend(self.conntrack_counters());
-        let hits = Some(self.memory_cgroup_hits()).filter(|hits| *hits > 0);
-        counters.extend(hits.map(|hits| ("cgroup_memory_hits".to_owned(), hits)));
+        counters.insert("cgroup_memory_hits".to_owned(), self.memory_cgroup_hits());
         counters
     }
 
