@@ -195,7 +195,9 @@ impl Host {
             counters.insert("softnet_dropped".to_owned(), dropped.fold(0, u64::saturating_add));
         }
         counters.extend(self.conntrack_counters());
-        counters.insert("cgroup_memory_hits".to_owned(), self.memory_cgroup_hits());
+        if !self.cgroup_folders("memory").is_empty() {
+            counters.insert("cgroup_memory_hits".to_owned(), self.memory_cgroup_hits());
+        }
         counters
     }
 
