@@ -582,8 +582,7 @@ fn storm_summary(storm: &Storm) -> StormSummary {
     StormSummary {
         scenario: storm.scenario.name(),
         victims: storm.victims,
-        is_closing: matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect | Scenario::Killed(_)),
-        is_timed: storm.scenario.is_killed(),
+        is_closing: matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect),
         costs: Default::default(),
     }
 }

@@ -56,24 +56,8 @@ pub struct StormSummary {
     pub victims: u64,
     /// Whether it does little but close, so that what the server spends in it is for that.
     pub is_closing: bool,
-    /// Whether it lasts for a given time, in which echoes cost the server too: what the calm's cost it is taken off.
-    pub is_timed: bool,
     /// By stage.
     pub costs: [StageCost; 3],
-}
-
-impl StormSummary {
-    /// Processor time in seconds that the server spent for closing, where that is known.
-    fn closing_cpu(&self) -> Option<f64> {
-        let spent = |stage: Stage| self.costs[stage as usize].server_cpu.map(|(user, system)| user + system);
-        let all = spent(Stage::During).filter(|_| self.is_closing)?;
-        if !self.is_timed {
-            return Some(all);
-        }
-        let [calm, during] = [Stage::Before, Stage::During].map(|stage| self.costs[stage as usize].seconds);
-        let echoes = if calm > 0.0 { spent(Stage::Before)? * during / calm } else { 0.0 };
-        Some((all - echoes).max(0.0))
-    }
 }
 
 /// The storm of a client's result.
@@ -107,8 +91,8 @@ pub struct StormDocument {
     /// What came after it.
     pub after: StageDocument,
     /// Processor time of the server during the storm for each closed connection, in microseconds,
-    /// echoes and accepts included; in `killed`, which lasts for a given time, without what the server spent in
-    /// as much time of the calm. `None` where it is not known, or closing is not what it did most.
+    /// echoes and accepts included; `None` where it is not known, or closing is not what it did most. `killed` has
+    /// none: it lasts for a given time, in which echoes cost more than closing.
     pub server_cpu_us_per_closed: Option<f64>,
 }
 
@@ -147,7 +131,7 @@ impl StormDocument {
                 server_cpu_system_seconds: cost.server_cpu.map(|cpu| cpu.1),
             })
         };
-        let spent = storm.closing_cpu().filter(|_| closed > 0);
+        let spent = storm.costs[Stage::During as usize].server_cpu.filter(|_| storm.is_closing && closed > 0);
         Ok(Some(StormDocument {
             scenario: storm.scenario.to_owned(),
             survivors: summary.requested.saturating_sub(storm.victims),
@@ -162,7 +146,7 @@ impl StormDocument {
             before: stage(Stage::Before)?,
             during: stage(Stage::During)?,
             after: stage(Stage::After)?,
-            server_cpu_us_per_closed: spent.map(|seconds| seconds * 1e6 / closed as f64),
+            server_cpu_us_per_closed: spent.map(|(user, system)| (user + system) * 1e6 / closed as f64),
         }))
     }
 

@@ -39,7 +39,7 @@ fn survivors_go_on(way: &str) {
     let counts = ["victims", "closed", "survivors", "closed_by_server", "redialed"].map(|name| run.of_storm(name));
     assert_eq!(counts, [1_000, 1_000, 2_000, 0, 0], "{way}: {}", run.json);
     assert_eq!(run.json["storm"]["scenario"], "killed");
-    assert!(run.json["storm"]["server_cpu_us_per_closed"].is_f64(), "{}", run.json);
+    assert!(run.json["storm"]["during"]["server_cpu_system_seconds"].is_f64(), "{}", run.json);
     assert!(number(&run.json["storm"]["during"]["echo_latency_us"], "count") > 0, "{}", run.json);
     // Its shards are those of this process, and the other process.
     let shards = run.json["shards"].as_array().unwrap();
