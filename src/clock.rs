@@ -14,7 +14,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::{LONGEST_LOOK, SHORTEST_SUSPENSION};
@@ -207,22 +207,37 @@ fn waited(account: &File) -> Option<Duration> {
 /// How long a wait on a condition lasts at most before its patience is looked at.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Waits until `enough` says so or `patience` ends, which is time in which the caller could hear of a change: while it
-/// is suspended nobody tells it anything.
-pub fn wait<'a, T>(
-    changed: &Condvar,
-    mut seen: MutexGuard<'a, T>,
-    patience: Duration,
-    enough: impl Fn(&T) -> bool,
-) -> MutexGuard<'a, T> {
-    let mut clock = Clock::begin(Instant::now());
-    while !enough(&seen) && clock.now().counted() < patience {
-        clock.sleep(Some(Instant::now() + WAIT));
-        // Whoever panicked has left plain values behind.
-        seen = changed.wait_timeout(seen, WAIT).unwrap_or_else(PoisonError::into_inner).0;
-        clock.look(Instant::now());
+/// A value that one thread changes and another waits for.
+#[derive(Debug, Default)]
+pub struct Told<T> {
+    value: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Told<T> {
+    /// The value as it is.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        // A thread that panicked has left plain values behind.
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    seen
+
+    /// Changes the value, and wakes the thread that waits for it.
+    pub fn change(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `enough` says so or `patience` ends. Only the time counts in which the caller could hear of a
+    /// change: while it is suspended nobody tells it anything.
+    pub fn wait(&self, patience: Duration, enough: impl Fn(&T) -> bool) -> MutexGuard<'_, T> {
+        let (mut clock, mut value) = (Clock::begin(Instant::now()), self.lock());
+        while !enough(&value) && clock.now().counted() < patience {
+            clock.sleep(Some(Instant::now() + WAIT));
+            value = self.changed.wait_timeout(value, WAIT).unwrap_or_else(PoisonError::into_inner).0;
+            clock.look(Instant::now());
+        }
+        value
+    }
 }
 
 #[cfg(test)]
@@ -271,16 +286,13 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_what_it_waits_for_or_with_its_patience() {
-        let (seen, changed) = (std::sync::Mutex::new(0), Condvar::new());
-        let in_vain = wait(&changed, seen.lock().unwrap(), Duration::from_millis(50), |seen| *seen == 1);
+        let told = Told::<u32>::default();
+        let in_vain = told.wait(Duration::from_millis(50), |seen| *seen == 1);
         assert_eq!(*in_vain, 0);
         drop(in_vain);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                *seen.lock().unwrap() = 1;
-                changed.notify_all();
-            });
-            let came = wait(&changed, seen.lock().unwrap(), Duration::from_secs(1_000), |seen| *seen == 1);
+            scope.spawn(|| told.change(|seen| *seen = 1));
+            let came = told.wait(Duration::from_secs(1_000), |seen| *seen == 1);
             assert_eq!(*came, 1);
         });
     }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::display::Display;
 use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
-use crate::clock;
+use crate::clock::Told;
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::host::{self, Cores, Host, start_thread};
@@ -152,40 +152,18 @@ struct Seen {
     ended: bool,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    seen: Mutex<Seen>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        // A reader that panicked has left plain values behind.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+/// Reads the server's events to their end.
+fn follow(told: &Told<Seen>, output: impl std::io::Read) {
+    for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
+        let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+        told.change(|seen| match event.get("event").and_then(Value::as_str) {
+            Some("ready") => seen.ready = true,
+            Some("stats") => seen.live = event.get("live").and_then(Value::as_u64).map(|live| (Instant::now(), live)),
+            Some(_) => {}
+            None => seen.document = Some(event),
+        });
     }
-
-    /// Waits until `enough` says so, the server's output ends, or `PATIENCE` does.
-    fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
-    }
-
-    fn follow(&self, output: impl std::io::Read) {
-        for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
-            let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-            let mut seen = self.lock();
-            match event.get("event").and_then(Value::as_str) {
-                Some("ready") => seen.ready = true,
-                Some("stats") => {
-                    seen.live = event.get("live").and_then(Value::as_u64).map(|live| (Instant::now(), live))
-                }
-                Some(_) => {}
-                None => seen.document = Some(event),
-            }
-            self.changed.notify_all();
-        }
-        self.lock().ended = true;
-        self.changed.notify_all();
-    }
+    told.change(|seen| seen.ended = true);
 }
 
 /// The server, another process of this program. It ends when its standard input does, so it never
@@ -193,7 +171,7 @@ impl Shared {
 struct ServerProcess {
     child: Child,
     stdin: Option<ChildStdin>,
-    seen: Arc<Shared>,
+    seen: Arc<Told<Seen>>,
 }
 
 impl ServerProcess {
@@ -219,14 +197,14 @@ impl ServerProcess {
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let seen = Arc::new(Shared::default());
+        let seen = Arc::<Told<Seen>>::default();
         let follower = seen.clone();
         if let Some(stdout) = stdout {
-            start_thread("c1m-server-output", move || follower.follow(stdout))
+            start_thread("c1m-server-output", move || follow(&follower, stdout))
                 .inspect_err(|_| drop(child.kill().and_then(|()| child.wait())))?;
         }
         let mut server = ServerProcess { child, stdin, seen };
-        if !server.seen.wait(|seen| seen.ready).ready {
+        if !server.seen.wait(PATIENCE, |seen| seen.ready || seen.ended).ready {
             return Err(server.died("it did not start"));
         }
         Ok(server)
@@ -235,13 +213,13 @@ impl ServerProcess {
     /// Closes its input, and waits for its document and its end.
     fn stop(&mut self) -> Result<Value> {
         self.stdin = None;
-        let document = self.seen.wait(|seen| seen.document.is_some()).document.take();
+        let document = self.seen.wait(PATIENCE, |seen| seen.document.is_some() || seen.ended).document.take();
         document.ok_or_else(|| self.died("it ended without a result"))
     }
 
     fn died(&mut self, how: &str) -> Error {
         self.stdin = None;
-        let ended = self.seen.wait(|_| false).ended;
+        let ended = self.seen.wait(PATIENCE, |seen| seen.ended).ended;
         let status = match if ended { self.child.wait().map(Some) } else { self.child.try_wait() } {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
@@ -254,7 +232,7 @@ impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.stdin = None;
         // It drains by itself; a server that hangs must not outlive us.
-        if !self.seen.wait(|_| false).ended {
+        if !self.seen.wait(PATIENCE, |seen| seen.ended).ended {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
@@ -264,7 +242,7 @@ impl Drop for ServerProcess {
 /// Shows the client's progress, and holds its counts against the server's at every audit.
 struct Watcher {
     display: Display,
-    server: Arc<Shared>,
+    server: Arc<Told<Seen>>,
     quiet: bool,
 }
 
@@ -292,7 +270,9 @@ impl Observer for Watcher {
     fn audited(&mut self, result: &AuditResult) -> Result<()> {
         self.display.audited(result)?;
         let now = Instant::now();
-        let seen = self.server.wait(|seen| seen.live.is_some_and(|(at, live)| at > now && live == result.live));
+        let seen = self
+            .server
+            .wait(PATIENCE, |seen| seen.live.is_some_and(|(at, live)| at > now && live == result.live) || seen.ended);
         let server = seen.live.map_or(0, |(_, live)| live);
         if server != result.live {
             return Err(Error::peer(

@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::{Notice, Phase};
 use crate::causes::Cause;
-use crate::clock;
+use crate::clock::Told;
 use crate::error::{Error, Result};
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
@@ -44,77 +44,54 @@ struct Seen {
     ended: bool,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    seen: Mutex<Seen>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        // A reader that panicked has left plain values behind.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until `enough` says so, the output ends, or `PATIENCE` does.
-    fn wait(&self, enough: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
-        clock::wait(&self.changed, self.lock(), PATIENCE, |seen| enough(seen) || seen.ended)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
-    }
-
-    /// Reads its events to their end. `done` is told of each phase that ended.
-    fn follow(&self, output: impl Read, done: impl Fn(Phase)) {
-        for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
-            match ClientEvent::read(&line) {
-                ClientEvent::Progress(told) => {
-                    let ramp_ended = told.ended && told.phase == Phase::Ramp.kind();
-                    self.change(|seen| {
-                        let ProgressSnapshot { audited, lost, wrong, .. } = seen.progress;
-                        seen.stood = if ramp_ended { told.live } else { seen.stood };
-                        seen.progress = ProgressSnapshot {
-                            tried: told.live + told.failed,
-                            live: told.live,
-                            failed: told.failed,
-                            stood: seen.stood.max(told.live),
-                            echoes: told.echoes,
-                            closed: told.closed,
-                            audited: audited.max(told.audited),
-                            lost,
-                            wrong,
-                            ..ProgressSnapshot::default()
-                        };
-                    });
-                    if ramp_ended {
-                        done(Phase::Ramp);
-                    } else if let Some(round) = told.round.filter(|_| told.ended) {
-                        self.change(|seen| seen.progress.audited = told.audited);
-                        done(Phase::Audit(round));
-                    }
+/// Reads its events to their end. `done` is told of each phase that ended.
+fn follow(shared: &Told<Seen>, output: impl Read, done: impl Fn(Phase)) {
+    for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
+        match ClientEvent::read(&line) {
+            ClientEvent::Progress(told) => {
+                let ramp_ended = told.ended && told.phase == Phase::Ramp.kind();
+                shared.change(|seen| {
+                    let ProgressSnapshot { audited, lost, wrong, .. } = seen.progress;
+                    seen.stood = if ramp_ended { told.live } else { seen.stood };
+                    seen.progress = ProgressSnapshot {
+                        tried: told.live + told.failed,
+                        live: told.live,
+                        failed: told.failed,
+                        stood: seen.stood.max(told.live),
+                        echoes: told.echoes,
+                        closed: told.closed,
+                        audited: audited.max(told.audited),
+                        lost,
+                        wrong,
+                        ..ProgressSnapshot::default()
+                    };
+                });
+                if ramp_ended {
+                    done(Phase::Ramp);
+                } else if let Some(round) = told.round.filter(|_| told.ended) {
+                    shared.change(|seen| seen.progress.audited = told.audited);
+                    done(Phase::Audit(round));
                 }
-                ClientEvent::Audit { live, lost, wrong } => self.change(|seen| {
-                    (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
-                }),
-                ClientEvent::Report(document) => self.change(|seen| seen.document = Some(document)),
-                ClientEvent::Result(document) => {
-                    self.change(|seen| seen.document = Some(document));
-                    done(Phase::Close);
-                }
-                ClientEvent::Other => {}
             }
+            ClientEvent::Audit { live, lost, wrong } => shared.change(|seen| {
+                (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
+            }),
+            ClientEvent::Report(document) => shared.change(|seen| seen.document = Some(document)),
+            ClientEvent::Result(document) => {
+                shared.change(|seen| seen.document = Some(document));
+                done(Phase::Close);
+            }
+            ClientEvent::Other => {}
         }
-        self.change(|seen| seen.ended = true);
     }
+    shared.change(|seen| seen.ended = true);
 }
 
 /// The process of the victims. It is killed when this is dropped, and by the kernel when this process ends.
 pub(super) struct Victims {
     child: Child,
     input: Option<ChildStdin>,
-    shared: Arc<Shared>,
+    shared: Arc<Told<Seen>>,
     /// Connections that it is to open.
     requested: u64,
     killed: bool,
@@ -137,12 +114,12 @@ impl Victims {
         process.args(&command.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = sys::dying_with_parent(&mut process).spawn().map_err(not_started)?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::<Told<Seen>>::default();
         let follower = shared.clone();
         if let Some(output) = output {
             std::thread::spawn(move || {
                 // Nobody listens any more when the run has failed elsewhere.
-                follower.follow(output, |phase| _ = notices.send(Notice::Done(index, phase)));
+                follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase)));
                 let _ = notices.send(Notice::ShardEnded(index));
             });
         }
@@ -186,7 +163,7 @@ impl Victims {
             return self.ended(Phase::Report);
         }
         self.say("report");
-        let told = self.shared.wait(|seen| seen.document.is_some()).document.is_some();
+        let told = self.shared.wait(PATIENCE, |seen| seen.document.is_some() || seen.ended).document.is_some();
         if told { Ok(()) } else { Err(self.died(Phase::Report)) }
     }
 
