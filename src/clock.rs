@@ -1,4 +1,4 @@
-//! The clock of whoever looks again and again: it counts the time in which it looked.
+//! A clock that counts only the time in which its owner, such as a shard, looked for events.
 //!
 //! A process may stand still: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is, or others have
 //! the processor. What came meanwhile waits unread, so the time says nothing about who sent it. Whoever judges by time,

@@ -66,8 +66,8 @@ impl<S: Default> Net<S> {
         Some((conn, room))
     }
 
-    /// Whether the first at the door, who is to wait until then, waits on. Where there is always something to be heard
-    /// that ends too.
+    /// Whether the connection that waits first goes on waiting: `until` its time is over, and while the shard has unread
+    /// work, which may tell of a free place, for `DOOR_TIME_HEARING` more at most.
     fn has_patience(&mut self, until: Mark) -> bool {
         let now = self.clock.now();
         let in_time = now < until || now < until.after(DOOR_TIME_HEARING) && self.has_work();
