@@ -216,6 +216,8 @@ impl Desk {
                     Errno::EAGAIN => return,
                     // The client has gone again, or a signal came.
                     Errno::ECONNABORTED | Errno::EINTR => {}
+                    // The kernel looks for a descriptor before it looks for a client: there need not be one.
+                    Errno::EMFILE | Errno::ENFILE if !self.is_awaited() => return,
                     Errno::EMFILE | Errno::ENFILE if self.free_a_descriptor() => {}
                     _ => {
                         self.accepts_at = Instant::now().checked_add(ACCEPT_PAUSE);
@@ -224,6 +226,12 @@ impl Desk {
                 },
             }
         }
+    }
+
+    /// Whether a client waits to be accepted.
+    fn is_awaited(&self) -> bool {
+        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        poll(&mut listener, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn seat(&mut self, stream: TcpStream) {

@@ -1,6 +1,7 @@
 //! Nothing that a client does at the metrics' address harms the server: not its connections, not its memory,
 //! not its threads, not the next scrape, not its end.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -142,10 +143,11 @@ fn idle_clients_take_no_descriptor_from_the_next_scrape() {
 #[test]
 fn a_process_without_a_descriptor_left_still_answers() {
     let held = Held::start("true");
-    // No descriptor beyond those that it has open: every further one is refused with EMFILE.
+    // A limit of the lowest number that is free: every further descriptor is refused with EMFILE.
     let open = std::fs::read_dir(format!("/proc/{}/fd", held.server.running.pid())).unwrap();
-    let highest = open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max().unwrap();
-    let limit = format!("--nofile={}", highest + 1);
+    let open: HashSet<u64> = open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let free = (0..).find(|number| !open.contains(number)).unwrap();
+    let limit = format!("--nofile={free}:{free}");
     let pid = held.server.running.pid().to_string();
     assert!(std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
     let idle: Vec<TcpStream> = (0..20).map(|_| held.ask()).collect();
