@@ -8,8 +8,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use c1m::connections::slot_map::SlotMap;
 use c1m::latency::Latency;
-use c1m::table::Table;
 use c1m::token::{ConnId, Operation, Token};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -41,23 +41,23 @@ fn tokens(criterion: &mut Criterion) {
 }
 
 fn table(criterion: &mut Criterion) {
-    let mut table: Table<()> = Table::new(SLOTS);
+    let mut table: SlotMap<()> = SlotMap::new(SLOTS);
     criterion.bench_function("table: claim and release", |bencher| {
         bencher.iter(|| {
             let slot = table.claim(black_box(0));
             slot.inspect(|slot| table.release(*slot))
         });
     });
-    let mut full: Table<()> = Table::new(SLOTS);
+    let mut full: SlotMap<()> = SlotMap::new(SLOTS);
     while let Some(slot) = full.claim(0) {
-        full.row_mut(slot).life.stand();
+        full.row_mut(slot).lifecycle.establish();
     }
     let mut slots = scattered();
     criterion.bench_function("table: find a tenant, mark it busy and idle, 20,000 rows", |bencher| {
         bencher.iter(|| {
-            let row = full.tenant(black_box(slots.next().unwrap_or(0)), 0)?;
-            black_box(&mut row.life).receive();
-            Some(black_box(&mut row.life).unbusy())
+            let row = full.occupant(black_box(slots.next().unwrap_or(0)), 0)?;
+            black_box(&mut row.lifecycle).receive();
+            Some(black_box(&mut row.lifecycle).operation_ended())
         });
     });
 }

@@ -98,28 +98,28 @@ fn main() {
 
 /// How a third of the connections end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
+enum Ending {
     Rst,
     Fin,
     Killed,
 }
 
-impl How {
+impl Ending {
     fn sentence(self) -> &'static str {
         match self {
-            How::Rst => "34 % closed by RST at once",
-            How::Fin => "34 % closed by FIN at once",
-            How::Killed => "a third in a process that is killed",
+            Ending::Rst => "34 % closed by RST at once",
+            Ending::Fin => "34 % closed by FIN at once",
+            Ending::Killed => "a third in a process that is killed",
         }
     }
 
     /// The words of the storm.
     fn words(self) -> &'static [&'static str] {
         match self {
-            How::Rst => &["disconnect"],
-            How::Fin => &["disconnect", "--fin"],
+            Ending::Rst => &["disconnect"],
+            Ending::Fin => &["disconnect", "--fin"],
             // What was put off is done by the storm's end.
-            How::Killed => &["killed", "--share", "33.3333%", "--for", "8s", "--calm", "5s", "--after", "1s"],
+            Ending::Killed => &["killed", "--share", "33.3333%", "--for", "8s", "--calm", "5s", "--after", "1s"],
         }
     }
 }
@@ -127,7 +127,7 @@ impl How {
 /// What the arguments ask for.
 struct Asked {
     connections: Option<usize>,
-    how: How,
+    how: Ending,
     victims_core: Option<usize>,
     victims_weight: Option<u64>,
 }
@@ -136,9 +136,9 @@ fn asked(words: &[&str]) -> Asked {
     let value = |name: &str| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
     let number = |name: &str| value(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} takes a number")));
     let how = match value("--how") {
-        None | Some("rst") => How::Rst,
-        Some("fin") => How::Fin,
-        Some("killed") => How::Killed,
+        None | Some("rst") => Ending::Rst,
+        Some("fin") => Ending::Fin,
+        Some("killed") => Ending::Killed,
         Some(other) => panic!("--how takes rst, fin or killed, not {other}"),
     };
     Asked {
@@ -257,7 +257,7 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked)
     command.args(["--connections", &connections.to_string()]);
     if smoke {
         let short: &[&str] = match asked.how {
-            How::Killed => &["--interval", "100ms"],
+            Ending::Killed => &["--interval", "100ms"],
             _ => &["--calm", "300ms", "--after", "300ms", "--interval", "100ms"],
         };
         command.args(short);
@@ -285,8 +285,10 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked)
     let storm = &result["storm"];
     assert!(status.success() && storm["lost"] == 0 && storm["wrong"] == 0, "{status}: {result}");
     let (cpu, user, closed) = match asked.how {
-        How::Rst | How::Fin => (cpu, user, connections - storm["closed"].as_u64().expect("it counts them") as usize),
-        How::Killed => {
+        Ending::Rst | Ending::Fin => {
+            (cpu, user, connections - storm["closed"].as_u64().expect("it counts them") as usize)
+        }
+        Ending::Killed => {
             let (cpu, user) = killed_in_silence(server, connections / 3);
             (cpu, user, connections / 3)
         }

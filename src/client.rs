@@ -3,10 +3,10 @@
 
 mod course;
 mod driver;
-mod itself;
 pub(crate) mod message;
 mod ports;
 mod sampler;
+mod self_connect;
 mod victims;
 mod window;
 
@@ -15,20 +15,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::causes::Causes;
 use crate::clock::Clock;
+use crate::connections::{AdmissionGate, CloseMode, ConnectionsConfig};
+use crate::constants::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
+use crate::failure::Causes;
 use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, check_threads, raise_limits};
-use crate::knobs::{self, Evidence, Watch};
-use crate::limits::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
-use crate::net::{Gate, How, NetPlan};
 use crate::plan::{self, Routes, share};
 use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
-use crate::shard::{self, Remote, Running};
+use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
+use crate::walls::{self, Evidence, EvidenceRecorder};
 
-use driver::Opening;
+use driver::ShardConfig;
 use ports::{Ports, Way};
 use sampler::{INTERVAL, Sampler};
 use victims::Victims;
@@ -63,7 +63,7 @@ pub struct Options {
     /// What proves a connection.
     pub audit: Audit,
     /// How to close in the end.
-    pub close: How,
+    pub close: CloseMode,
     /// Connections closed per second, in all; `None` is as fast as it goes.
     pub close_rate: Option<f64>,
     /// Sent on each new connection, `{}` replaced by its number; empty sends nothing.
@@ -162,7 +162,7 @@ pub fn run(
     ring::probe()?;
     check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
     observer.planned(&planned, options);
-    let watch = Watch::begin_to(&host, &options.routes.targets);
+    let watch = EvidenceRecorder::begin_to(&host, &options.routes.targets);
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
     fleet.victims.iter().for_each(|victims| observer.victims_started(victims.pid()));
     let summary = fleet.lead(options, observer);
@@ -184,7 +184,7 @@ pub fn run(
 fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evidence) {
     summary.shards = shards;
     evidence.causes = summary.causes();
-    summary.walls = knobs::explain(&evidence);
+    summary.walls = walls::explain(&evidence);
     summary.counters = evidence.moved;
 }
 
@@ -261,7 +261,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
 type Measured = (usize, ShardSummary);
 
 /// A shard that runs: how to command it, how far it is, and its end.
-type Runner = (Remote, Arc<Progress>, Running<Result<ShardSummary>>);
+type Runner = (ShardHandle, Arc<Progress>, ShardThread<Result<ShardSummary>>);
 
 fn snapshots(shards: &[Runner]) -> impl Iterator<Item = ProgressSnapshot> + '_ {
     shards.iter().map(|(_, progress, _)| progress.snapshot())
@@ -272,7 +272,7 @@ struct Fleet {
     shards: Vec<Runner>,
     /// The process of the victims, if the storm kills one.
     victims: Option<Victims>,
-    watch: Watch,
+    watch: EvidenceRecorder,
     sampler: Sampler,
     /// The leader's own, which tells when the process was suspended.
     clock: Clock,
@@ -291,7 +291,7 @@ impl Fleet {
     fn launch(
         options: &Options,
         planned: &Planned,
-        watch: Watch,
+        watch: EvidenceRecorder,
         sender: &mpsc::Sender<Notice>,
         notices: mpsc::Receiver<Notice>,
     ) -> Result<Fleet> {
@@ -327,7 +327,7 @@ impl Fleet {
             let numbers = share(options.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
             let progress = Arc::new(Progress::default());
-            let opening = Opening {
+            let shard_config = ShardConfig {
                 index,
                 core: *core,
                 shards,
@@ -340,9 +340,9 @@ impl Fleet {
                 measured: self.measured.0.clone(),
                 intervals: self.sampler.sender(),
             };
-            let remote = Remote::new()?;
-            let net = NetPlan {
-                watched: None,
+            let remote = ShardHandle::new()?;
+            let net = ConnectionsConfig {
+                filter: None,
                 rings: plan::client_rings(
                     options.own_connections(),
                     shards,
@@ -351,9 +351,9 @@ impl Fleet {
                     planned.raised.files.1.soft,
                 ),
                 capacity: u64::MAX,
-                admission: None,
-                gate: Gate::default(),
-                last_words: true,
+                shared_limit: None,
+                gate: AdmissionGate::default(),
+                drain_after_reset: true,
                 max_pending: MAX_PAYLOAD_BYTES,
                 accept_rate: None,
             };
@@ -363,7 +363,7 @@ impl Fleet {
                 *core,
                 remote.clone(),
                 net,
-                move |net| opening.begin(net),
+                move |net| shard_config.begin(net),
                 |dialing| dialing.measured(),
             )?;
             self.shards.push((remote, progress, running));

@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{LONGEST_LOOK, SHORTEST_SUSPENSION};
+use crate::constants::{LONGEST_LOOK, SHORTEST_SUSPENSION};
 
 /// An instant on a `Clock`: the time that it had counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -1,15 +1,15 @@
 //! The doctor: a host and a goal, judged wall by wall. Reads, and writes nothing.
 
 use crate::host::Host;
-use crate::knobs::WALLS;
 use crate::plan::Goal;
 use crate::results::doctor::{Advice, Page, Row};
+use crate::walls::WALLS;
 
 /// Holds a host against a goal.
 pub fn examine(host: &Host, goal: &Goal) -> Page {
-    let row = |wall: &crate::knobs::Wall| {
+    let row = |wall: &crate::walls::Wall| {
         let finding = wall.judge(host, goal);
-        let advice = |fix: &crate::knobs::Fix| Advice { command: fix.command(), may_apply: fix.may(host) };
+        let advice = |fix: &crate::walls::Fix| Advice { command: fix.command(), may_apply: fix.may(host) };
         Row {
             wall: wall.name,
             verdict: finding.verdict,

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// What a user needs to know of a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
+pub struct Diagnostic {
     /// What was tried and what was seen ("bind 0.0.0.0:80: Permission denied (EACCES)").
     pub saw: String,
     /// What that means.
@@ -14,7 +14,7 @@ pub struct Complaint {
     pub cure: String,
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.saw, self.means, self.cure)
     }
@@ -25,44 +25,44 @@ impl fmt::Display for Complaint {
 pub enum Error {
     /// The command line asks for something that cannot be.
     #[error("{0}")]
-    Usage(Complaint),
+    Usage(Diagnostic),
     /// The host refuses or lacks something.
     #[error("{0}")]
-    Host(Complaint),
+    Host(Diagnostic),
     /// The other end does not do what it should.
     #[error("{0}")]
-    Peer(Complaint),
+    Peer(Diagnostic),
     /// We are wrong.
     #[error("{0}")]
-    Bug(Complaint),
+    Bug(Diagnostic),
 }
 
 /// The result of everything that can fail in this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-fn complaint(saw: impl Into<String>, means: impl Into<String>, cure: impl Into<String>) -> Complaint {
-    Complaint { saw: saw.into(), means: means.into(), cure: cure.into() }
+fn diagnostic(saw: impl Into<String>, means: impl Into<String>, cure: impl Into<String>) -> Diagnostic {
+    Diagnostic { saw: saw.into(), means: means.into(), cure: cure.into() }
 }
 
 impl Error {
     /// The command line asks for something that cannot be.
     pub fn usage(saw: impl Into<String>, means: impl Into<String>, cure: impl Into<String>) -> Error {
-        Error::Usage(complaint(saw, means, cure))
+        Error::Usage(diagnostic(saw, means, cure))
     }
 
     /// The host refuses or lacks something.
     pub fn host(saw: impl Into<String>, means: impl Into<String>, cure: impl Into<String>) -> Error {
-        Error::Host(complaint(saw, means, cure))
+        Error::Host(diagnostic(saw, means, cure))
     }
 
     /// The other end does not do what it should.
     pub fn peer(saw: impl Into<String>, means: impl Into<String>, cure: impl Into<String>) -> Error {
-        Error::Peer(complaint(saw, means, cure))
+        Error::Peer(diagnostic(saw, means, cure))
     }
 
     /// We are wrong.
     pub fn bug(saw: impl Into<String>) -> Error {
-        Error::Bug(complaint(saw, "c1m is wrong here", "please report this line"))
+        Error::Bug(diagnostic(saw, "c1m is wrong here", "please report this line"))
     }
 
     /// The process's exit code: 1 not everything that was asked for held, 2 bad usage, 3 the host

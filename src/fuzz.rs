@@ -15,26 +15,26 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Parser;
 
-use crate::causes::{Cause, Causes};
 use crate::cli::args::{Arguments, Command};
 use crate::cli::steer::{LONGEST_LINE, Word};
-use crate::client::message::{Heard, Kind, compose, hear};
+use crate::client::message::{EchoMatch, Kind, compose, verify_echo};
+use crate::connections::LONGEST_IDLE;
+use crate::constants::BUFFER_BYTES;
 use crate::error::Error;
+use crate::failure::{Cause, Causes};
 use crate::host::Host;
-use crate::knobs::{WALLS, Watch, explain};
 use crate::latency::{Latency, PERCENTILES};
-use crate::limits::BUFFER_BYTES;
 use crate::metrics::http;
-use crate::net::LONGEST_IDLE;
 use crate::plan::{Goal, Ports, Reserve, Role, Routes};
 use crate::render::json::write;
 use crate::render::{hgrm, text};
 use crate::results::document::{MachineDocument, read_client};
 use crate::results::merge::merge;
-use crate::ring::held::Held;
+use crate::ring::in_flight::InFlightOps;
 use crate::ring::{Buffers, Outcome};
 use crate::token::{ConnId, Operation, Token};
 use crate::tune::state::State;
+use crate::walls::{EvidenceRecorder, WALLS, explain};
 
 /// An input read as numbers; behind its end are zeros.
 struct Input<'a>(&'a [u8]);
@@ -98,10 +98,10 @@ pub fn completions(bytes: &[u8]) {
     }
 }
 
-/// Operations as the kernel has them, beside those that `Held` believes it has.
+/// Operations as the kernel has them, beside those that `InFlightOps` believes it has.
 #[derive(Default)]
 struct Kernel {
-    held: Held,
+    held: InFlightOps,
     buffers: Buffers,
     receives: Vec<Token>,
     /// With what was to be sent, and whether it was submitted.
@@ -211,15 +211,15 @@ pub fn echo(bytes: &[u8]) {
     compose(&mut message, kind, number, round, &String::from_utf8_lossy(input.0), payload);
     let mut got = 0;
     for piece in message.chunks(each) {
-        let heard = hear(&message, &mut got, piece);
-        assert_eq!(heard, if got == message.len() { Heard::Whole } else { Heard::Part });
+        let heard = verify_echo(&message, &mut got, piece);
+        assert_eq!(heard, if got == message.len() { EchoMatch::Whole } else { EchoMatch::Part });
     }
-    assert_eq!((got, hear(&message, &mut got, b"x")), (message.len(), Heard::Wrong));
+    assert_eq!((got, verify_echo(&message, &mut got, b"x")), (message.len(), EchoMatch::Wrong));
     let mut answer = message.clone();
     let Some(spoiled) = at.checked_rem(answer.len()).filter(|_| change != 0) else { return };
     answer[spoiled] ^= change;
     got = 0;
-    let wrong = answer.chunks(each).position(|piece| hear(&message, &mut got, piece) == Heard::Wrong);
+    let wrong = answer.chunks(each).position(|piece| verify_echo(&message, &mut got, piece) == EchoMatch::Wrong);
     assert_eq!((wrong, got), (Some(spoiled / each), spoiled / each * each));
 }
 
@@ -437,7 +437,7 @@ fn judge(host: &Host) {
         assert!(!finding.have.contains('\n'), "{}: a finding is one line", wall.name);
     }
     let causes = Causes::from([(Cause::ConnectTimeout, 1)]);
-    let met = explain(&Watch::begin(host).evidence(causes));
+    let met = explain(&EvidenceRecorder::begin(host).evidence(causes));
     assert!(!met.is_empty() && met.iter().all(|wall| !wall.to_string().contains('\n')));
     let _ = (host.memory(), host.net_counters(), host.resident(1), host.cpu_seconds(1), host.cpu_quota());
     if let Some(ports) = host.source_ports() {

@@ -9,8 +9,8 @@ mod threads;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
 use crate::plan::{Needs, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 

@@ -13,8 +13,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::iterators::HistogramIterator;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer, V2Serializer};
 
+use crate::constants::{LATENCY_DIGITS, MAX_LATENCY_US};
 use crate::error::{Error, Result};
-use crate::limits::{LATENCY_DIGITS, MAX_LATENCY_US};
 
 pub use recorder::Recorder;
 
@@ -30,7 +30,7 @@ pub const PERCENTILES: [(f64, &str); 5] =
 /// Why a text is no histogram of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Garbled(&'static str);
+pub struct DecodeError(&'static str);
 
 /// Bytes of the header of the compressed form: what it is, and the length of what follows.
 const OUTER_HEADER: usize = 8;
@@ -92,51 +92,52 @@ impl Latency {
 
     /// The histogram that `encode` gave the text of. The text may come from anywhere: whatever it
     /// holds, this takes no more memory than a histogram of ours and its packed form.
-    pub fn decode(text: &str) -> std::result::Result<Latency, Garbled> {
-        let empty = Latency::new().map_err(|_| Garbled("no histogram can be made"))?;
+    pub fn decode(text: &str) -> std::result::Result<Latency, DecodeError> {
+        let empty = Latency::new().map_err(|_| DecodeError("no histogram can be made"))?;
         let most = INNER_HEADER + COUNT_BYTES * empty.0.distinct_values();
-        let bytes = BASE64.decode(text).map_err(|_| Garbled("it is not base64"))?;
+        let bytes = BASE64.decode(text).map_err(|_| DecodeError("it is not base64"))?;
         let packed = match bytes.split_at_checked(OUTER_HEADER) {
             Some((header, packed)) if header.starts_with(&COMPRESSED_COOKIE) => {
                 let told = (packed.len() as u64).to_be_bytes();
-                if header[4..] == told[4..] { packed } else { return Err(Garbled("it is cut off")) }
+                if header[4..] == told[4..] { packed } else { return Err(DecodeError("it is cut off")) }
             }
-            _ => return Err(Garbled("it is not in HdrHistogram's V2 compressed form")),
+            _ => return Err(DecodeError("it is not in HdrHistogram's V2 compressed form")),
         };
         let mut plain = Vec::new();
         let read = ZlibDecoder::new(packed).take(most as u64 + 1).read_to_end(&mut plain);
-        read.map_err(|_| Garbled("it cannot be decompressed"))?;
+        read.map_err(|_| DecodeError("it cannot be decompressed"))?;
         if plain.len() > most {
-            return Err(Garbled("it is too large"));
+            return Err(DecodeError("it is too large"));
         }
         empty.fits(&plain)?;
-        let histogram: Histogram<u64> =
-            Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|_| Garbled("its counts cannot be read"))?;
+        let histogram: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut plain.as_slice())
+            .map_err(|_| DecodeError("its counts cannot be read"))?;
         let mut counts = histogram.iter_recorded().map(|step| step.count_at_value());
         match counts.try_fold(0, |sum: u64, count| sum.checked_add(count).filter(|sum| *sum <= MOST_COUNTED)) {
             Some(_) => Ok(Latency(histogram)),
-            None => Err(Garbled("it counts more than anyone can have measured")),
+            None => Err(DecodeError("it counts more than anyone can have measured")),
         }
     }
 
     /// Whether an unpacked histogram has our digits and bounds, and lengths and counts that the
     /// library may be shown: it would allocate whatever a header demands.
-    fn fits(&self, plain: &[u8]) -> std::result::Result<(), Garbled> {
+    fn fits(&self, plain: &[u8]) -> std::result::Result<(), DecodeError> {
         let mut ours = Vec::new();
-        V2Serializer::new().serialize(&self.0, &mut ours).map_err(|_| Garbled("no histogram can be made"))?;
+        V2Serializer::new().serialize(&self.0, &mut ours).map_err(|_| DecodeError("no histogram can be made"))?;
         let (Some((header, counts)), Some((ours, _))) =
             (plain.split_at_checked(INNER_HEADER), ours.split_at_checked(INNER_HEADER))
         else {
-            return Err(Garbled("it is cut off"));
+            return Err(DecodeError("it is cut off"));
         };
         let told = (counts.len() as u64).to_be_bytes();
         if header[..4] != ours[..4] || header[8..] != ours[8..] {
-            return Err(Garbled("its digits or bounds are not those of this program"));
+            return Err(DecodeError("its digits or bounds are not those of this program"));
         }
         // The number of which the library takes the negative, which does not exist.
         let smallest = counts.windows(COUNT_BYTES).any(|bytes| bytes == [0xff; COUNT_BYTES]);
         if header[4..8] != told[4..] || smallest {
-            return Err(Garbled("its counts cannot be read"));
+            return Err(DecodeError("its counts cannot be read"));
         }
         Ok(())
     }

@@ -30,7 +30,7 @@
 //!                                         how numbers are written; time in which one looked
 //! ```
 //!
-//! Server and client are two [`shard::Driver`]s of the same [`net::Net`].
+//! Server and client are two [`shard::Driver`]s of the same [`connections::Connections`].
 //!
 //! # Writing a service
 //!
@@ -67,24 +67,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod addresses;
-pub mod causes;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod connections;
+pub mod constants;
 pub mod doctor;
 pub mod error;
-pub mod footprint;
+pub mod failure;
+pub mod format;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
 pub mod fuzz;
 pub mod host;
-pub mod knobs;
 pub mod latency;
-pub mod life;
-pub mod limits;
 pub mod listener;
+pub mod memory_model;
 pub mod metrics;
-pub mod net;
 pub mod output;
 pub mod pace;
 pub mod plan;
@@ -98,7 +97,6 @@ pub mod shard;
 pub mod stats;
 #[allow(unsafe_code, reason = "system calls that std does not offer")]
 pub mod sys;
-pub mod table;
 pub mod token;
 pub mod tune;
-pub mod words;
+pub mod walls;

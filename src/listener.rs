@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::addresses::Address;
+use crate::constants::{AFTERLIFE, LOOK_AGAIN};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{AFTERLIFE, LOOK_AGAIN};
 use crate::plan::Ports;
 use crate::sys::Filter;
 
@@ -45,7 +45,7 @@ pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
 
 /// Stops listening: the kernel drops whoever waits in the accept queue, and refuses whoever comes,
 /// without memory for either. The port stays ours.
-pub fn deafen(socket: &TcpListener) -> std::io::Result<()> {
+pub fn stop_listening(socket: &TcpListener) -> std::io::Result<()> {
     match SockRef::from(socket).shutdown(Shutdown::Read) {
         // It did not listen before.
         Err(error) if Errno::of(&error) == Errno::ENOTCONN => Ok(()),
@@ -53,7 +53,7 @@ pub fn deafen(socket: &TcpListener) -> std::io::Result<()> {
     }
 }
 
-/// Listens again after `deafen`.
+/// Listens again after `stop_listening`.
 pub fn listen_again(socket: &TcpListener, backlog: i32) -> std::io::Result<()> {
     SockRef::from(socket).listen(backlog)
 }

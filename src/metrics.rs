@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
+use crate::constants::METRICS_CONNECTIONS;
 use crate::error::{Errno, Error, Result};
-use crate::limits::METRICS_CONNECTIONS;
-use crate::shard::Remote;
+use crate::shard::ShardHandle;
 use crate::sys::Doorbell;
 use connection::{Connection, Fate};
 use http::{PATH, Reply, Status};
@@ -87,7 +87,7 @@ impl Exporter {
     }
 
     /// Answers from now on, with what these shards have counted.
-    pub fn serve(&self, shards: Vec<Remote>) {
+    pub fn serve(&self, shards: Vec<ShardHandle>) {
         // Set once: a second set of shards would be another server's.
         let _ = self.shared.metrics.set(Metrics::new(shards));
         self.shared.bell.ring();

@@ -38,16 +38,16 @@ impl Pace {
 /// What may happen so often in a second, with a tenth of a second's worth saved up at most, and
 /// one at least.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub struct TokenBucket {
     rate: f64,
     saved: f64,
     at: Instant,
 }
 
-impl Budget {
+impl TokenBucket {
     /// `rate` events per second, a positive number; the first is due at once.
-    pub fn new(now: Instant, rate: f64) -> Budget {
-        Budget { rate, saved: 1.0, at: now }
+    pub fn new(now: Instant, rate: f64) -> TokenBucket {
+        TokenBucket { rate, saved: 1.0, at: now }
     }
 
     /// Takes one event out of the budget, or says when there will be one.
@@ -86,7 +86,7 @@ mod tests {
         #[test]
         fn a_budget_is_kept(rate in 0.01f64..1e5, steps in prop::collection::vec(0u64..100_000, 1..200)) {
             let start = Instant::now();
-            let (mut budget, mut now, mut spent) = (Budget::new(start, rate), start, 0u32);
+            let (mut budget, mut now, mut spent) = (TokenBucket::new(start, rate), start, 0u32);
             for step in steps {
                 now += Duration::from_micros(step);
                 match budget.spend(now) {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::addresses::{self, Address};
+use crate::constants::*;
 use crate::error::{Error, Result};
-use crate::limits::*;
 
 /// Which ports a shard listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -350,7 +350,7 @@ impl Goal {
 
 /// How connections wait that have nothing to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Park {
+pub enum IdleBackend {
     /// Each in a poll of its ring: 256 bytes of the kernel.
     Poll,
     /// All behind a filter of the shard: nothing.

@@ -4,17 +4,17 @@
 //!
 //! | operation | memory | owner while in the kernel | given back |
 //! |---|---|---|---|
-//! | `receive` | a `Buffer` | `Held` | with its completion |
-//! | `send` | a `Buffer` | `Held` | with its completion, which only a short or failed send has; else by `finish_sends` |
-//! | `park_send` | a `Vec<u8>` | `Held` | freed with its completion |
-//! | `dial`, `seat` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
+//! | `receive` | a `Buffer` | `InFlightOps` | with its completion |
+//! | `send` | a `Buffer` | `InFlightOps` | with its completion, which only a short or failed send has; else by `finish_sends` |
+//! | `park_send` | a `Vec<u8>` | `InFlightOps` | freed with its completion |
+//! | `dial`, `install_accepted` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
-mod habits;
-pub(crate) mod held;
+pub(crate) mod in_flight;
+mod quirks;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -27,14 +27,16 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
-pub use habits::{Habits, TaskWork, habits};
+pub use quirks::{Quirks, TaskWork, quirks};
 pub use setup::{REQUIRED, probe, refused};
 
+use crate::constants::{
+    BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES,
+};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
-use held::Held;
+use in_flight::InFlightOps;
 
 /// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.
 #[derive(Debug)]
@@ -154,7 +156,7 @@ pub enum Accepts {
     /// Connections in their slots.
     #[default]
     Direct,
-    /// Plain descriptors, for something that can be done to those alone; `seat` takes them into their slots.
+    /// Plain descriptors, for something that can be done to those alone; `install_accepted` takes them into their slots.
     Plain,
 }
 
@@ -169,8 +171,8 @@ pub struct Queues {
 
 impl Queues {
     /// Those of a shard's ring.
-    pub fn of_shard(habits: Habits) -> Queues {
-        let completions = if habits.closed_slots_linger { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
+    pub fn of_shard(quirks: Quirks) -> Queues {
+        let completions = if quirks.closed_slots_linger { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
         Queues { submissions: SUBMISSION_ENTRIES, completions }
     }
 }
@@ -179,17 +181,17 @@ impl Queues {
 pub struct Ring {
     uring: IoUring,
     queued: u32,
-    held: Held,
+    in_flight: InFlightOps,
     arguments: Arguments,
-    habits: Habits,
+    quirks: Quirks,
 }
 
 impl Ring {
     /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel of these
     /// habits. Must be called on the thread that will use it. Completions do not ring it until
     /// `wake_on_completion`.
-    pub fn new(slots: u32, queues: Queues, eventfd: RawFd, habits: Habits, accepts: Accepts) -> Result<Ring> {
-        let uring = setup::open(queues, habits.work)?;
+    pub fn new(slots: u32, queues: Queues, eventfd: RawFd, quirks: Quirks, accepts: Accepts) -> Result<Ring> {
+        let uring = setup::open(queues, quirks.work)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(slots).map_err(|e| {
             Error::host(
@@ -200,7 +202,7 @@ impl Ring {
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
         let arguments = Arguments::new(queues.submissions);
-        let mut ring = Ring { uring, queued: 0, held: Held::new(accepts), arguments, habits };
+        let mut ring = Ring { uring, queued: 0, in_flight: InFlightOps::new(accepts), arguments, quirks };
         ring.wake_on_completion(false);
         Ok(ring)
     }
@@ -210,10 +212,10 @@ impl Ring {
         let slot = types::DestinationSlot::try_from_slot_target(token.slot)
             .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
         let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index((self.held.accepts == Accepts::Direct).then_some(slot))
-            .flags(if self.held.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
+            .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
+            .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
             .build();
-        if self.habits.accepts_wait_first {
+        if self.quirks.accepts_wait_first {
             wait_first(&mut entry);
         }
         self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
@@ -221,10 +223,10 @@ impl Ring {
 
     /// Queues putting a plain descriptor into the token's empty slot, and closing it. Should that fail, whatever is
     /// queued for the slot after it fails with EBADF.
-    pub fn seat(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
+    pub fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
         self.make_room(2)?;
         let (_, _, fd) = self.arguments.place(RawAddress::unspecified(), socket.as_raw_fd());
-        let data = token.with(Operation::Seat).pack();
+        let data = token.with(Operation::InstallAccepted).pack();
         let install = opcode::FilesUpdate::new(fd, 1).offset(token.slot as i32).build();
         let close = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
         self.push(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
@@ -255,7 +257,7 @@ impl Ring {
     }
 
     /// Queues a poll on the bell of a filter, which ends as soon as there are announcements.
-    pub fn hear(&mut self, bell: RawFd) -> Result<()> {
+    pub fn poll_filter(&mut self, bell: RawFd) -> Result<()> {
         let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
         let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
         self.push(&[entry.user_data(token.pack())])
@@ -267,7 +269,7 @@ impl Ring {
         let entry = opcode::Recv::new(Fixed(token.slot), buffer.0.as_mut_ptr(), buffer.0.len() as u32)
             .flags(libc::MSG_DONTWAIT)
             .build();
-        self.held.receive(token, buffer);
+        self.in_flight.receive(token, buffer);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -282,7 +284,7 @@ impl Ring {
             .build()
             .flags(Flags::SKIP_SUCCESS);
         self.make_room(1)?;
-        self.held.send(token, buffer, range);
+        self.in_flight.send(token, buffer, range);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -293,23 +295,23 @@ impl Ring {
         let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        self.held.park(token, bytes);
+        self.in_flight.park(token, bytes);
         self.push(&[entry.user_data(token.pack())])
     }
 
     /// What it was opened for.
-    pub fn habits(&self) -> Habits {
-        self.habits
+    pub fn quirks(&self) -> Quirks {
+        self.quirks
     }
 
     /// Buffers that receives and sends in flight hold.
     pub fn buffers_held(&self) -> usize {
-        self.held.buffers()
+        self.in_flight.buffers()
     }
 
     /// Whether the tenant has a parked send in the kernel.
     pub fn has_parked_send(&self, token: Token) -> bool {
-        self.held.has_parked(token.with(Operation::ParkedSend))
+        self.in_flight.has_parked(token.with(Operation::ParkedSend))
     }
 
     /// Queues the removal of the tenant's poll, which then completes as not armed.
@@ -329,7 +331,7 @@ impl Ring {
     /// Queues closing the slot's descriptor. Unless it was reset the peer gets a FIN.
     pub fn close(&mut self, token: Token) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
-        if !self.habits.closed_slots_linger {
+        if !self.quirks.closed_slots_linger {
             return self.push(&[close]);
         }
         // The close alone would send the FIN when the descriptor is freed, which may be late.
@@ -398,7 +400,7 @@ impl Ring {
         self.queued = self.uring.submission().len() as u32;
         if self.queued == 0 {
             self.arguments.used = 0;
-            self.held.submitted();
+            self.in_flight.submitted();
         }
         Ok(())
     }
@@ -413,7 +415,7 @@ impl Ring {
                 return Ok(());
             }
             for entry in filled.iter() {
-                let completion = self.held.decode(entry.user_data(), entry.result(), entry.flags())?;
+                let completion = self.in_flight.decode(entry.user_data(), entry.result(), entry.flags())?;
                 into.push(completion);
             }
         }
@@ -424,7 +426,7 @@ impl Ring {
         if self.uring.submission().cq_overflow() {
             return; // the completion of a short send may be behind the overflow
         }
-        self.held.finish_sends(buffers, into);
+        self.in_flight.finish_sends(buffers, into);
     }
 
     fn make_room(&mut self, entries: usize) -> Result<()> {

@@ -1,30 +1,32 @@
 //! The server: plan, shards, service, drain.
 
-mod parking;
-mod reserve;
+mod idle_policy;
+mod memory_monitor;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::addresses::{Address, Use};
+use crate::connections::{
+    AdmissionGate, CloseMode, CloseReason, Closing, Connections, ConnectionsConfig, FilterConfig, SharedLimit,
+};
+use crate::constants::{MAX_PENDING_BYTES, PUSHES_PER_PASS, SPECULATIVE_RECEIVE_PERIOD, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, check_threads, raise_limits};
-use crate::limits::{MAX_PENDING_BYTES, PUSHES_PER_PASS, THREADS_PER_SHARD, TRIED_WITHIN};
 use crate::listener;
-use crate::net::{Admission, Closing, Gate, How, Net, NetPlan, Watched, Why};
 use crate::pace::Pace;
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
-use crate::shard::{self, Driver, Remote, Running, Turn};
+use crate::shard::{self, Driver, Schedule, ShardHandle, ShardThread};
 use crate::stats::Snapshot;
 use crate::token::ConnId;
 
-pub use crate::plan::{Park, Reserve};
-pub use parking::{Parked, Parking};
-pub use reserve::Shortage;
-use reserve::{Doors, Watch};
+pub use crate::plan::{IdleBackend, Reserve};
+pub use idle_policy::{IdleChoice, IdlePolicy};
+pub use memory_monitor::Shortage;
+use memory_monitor::{ListenerControl, MemoryMonitor};
 
 /// What a server shall be.
 #[derive(Debug, Clone)]
@@ -44,7 +46,7 @@ pub struct Options {
     /// Bytes kept at most for a peer that does not read; beyond it the connection is reset.
     pub max_pending: usize,
     /// How idle connections wait.
-    pub parking: Parking,
+    pub idle: IdlePolicy,
     /// Memory to leave alone; while less is left, new connections are reset at once.
     pub memory_reserve: Reserve,
     /// How long closing every connection takes when the server stops; few are closed sooner.
@@ -70,7 +72,7 @@ impl Default for Options {
             max_connections: 1_000_000,
             backlog: None,
             max_pending: MAX_PENDING_BYTES,
-            parking: Parking::Auto,
+            idle: IdlePolicy::Auto,
             memory_reserve: Reserve::Auto,
             drain_timeout: Duration::from_secs(30),
             idle_timeout: None,
@@ -100,13 +102,13 @@ pub enum Notice {
 
 /// A running server.
 pub struct Server {
-    shards: Vec<(ShardPlan, Remote, Running<()>)>,
+    shards: Vec<(ShardPlan, ShardHandle, ShardThread<()>)>,
     raised: Raised,
-    parked: Parked,
+    idle_choice: IdleChoice,
     backlog: i32,
-    gate: Gate,
-    ears: Vec<Arc<TcpListener>>,
-    watch: Option<Watch>,
+    gate: AdmissionGate,
+    listeners: Vec<Arc<TcpListener>>,
+    monitor: Option<MemoryMonitor>,
 }
 
 impl Server {
@@ -136,14 +138,16 @@ impl Server {
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
         let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
-        let admission = (room > options.max_connections).then(|| Admission::new(options.max_connections));
-        let gate = Gate::default();
-        let parked = options.parking.choose(&host, &plans, raised.files.1.soft)?;
-        let mut server = Server { shards: Vec::new(), raised, parked, backlog, gate, ears: Vec::new(), watch: None };
-        match server.launch(options, plans, admission, service, notices) {
+        let shared_limit = (room > options.max_connections).then(|| SharedLimit::new(options.max_connections));
+        let gate = AdmissionGate::default();
+        let idle_choice = options.idle.choose(&host, &plans, raised.files.1.soft)?;
+        let mut server =
+            Server { shards: Vec::new(), raised, idle_choice, backlog, gate, listeners: Vec::new(), monitor: None };
+        match server.launch(options, plans, shared_limit, service, notices) {
             Ok(()) => {
-                let doors = Doors { gate: server.gate.clone(), ears: server.ears.clone(), backlog };
-                server.watch = Watch::start(host, options.memory_reserve, doors, notices.clone())?;
+                let control =
+                    ListenerControl { gate: server.gate.clone(), listeners: server.listeners.clone(), backlog };
+                server.monitor = MemoryMonitor::start(host, options.memory_reserve, control, notices.clone())?;
                 Ok(server)
             }
             Err(error) => {
@@ -158,19 +162,19 @@ impl Server {
         &mut self,
         options: &Options,
         plans: Vec<ShardPlan>,
-        admission: Option<Admission>,
+        shared_limit: Option<SharedLimit>,
         service: impl Fn(usize) -> S + Clone + Send + 'static,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
         let shards = plans.len();
-        let tried_within = options.keepalive.unwrap_or(TRIED_WITHIN);
+        let speculative_period = options.keepalive.unwrap_or(SPECULATIVE_RECEIVE_PERIOD);
         for (index, plan) in plans.into_iter().enumerate() {
-            let filter = self.parked.filter(&plan)?;
+            let filter = self.idle_choice.filter(&plan)?;
             let filtered = filter.as_ref();
             let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, filtered)?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
-            self.ears.extend(sockets.iter().cloned());
+            self.listeners.extend(sockets.iter().cloned());
             let made = service.clone();
             let start = ShardStart {
                 index,
@@ -181,19 +185,19 @@ impl Server {
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
-            let net = NetPlan {
-                watched: filter.map(|filter| Watched { filter, tried_within }),
+            let net = ConnectionsConfig {
+                filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
-                admission: admission.clone(),
+                shared_limit: shared_limit.clone(),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
-                last_words: false,
+                drain_after_reset: false,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
             };
-            let remote = Remote::new()?;
+            let remote = ShardHandle::new()?;
             let name = format!("c1m-server-{index}");
-            let build = move |net: &mut Net<S::State>| start.build(net, made(index));
+            let build = move |net: &mut Connections<S::State>| start.build(net, made(index));
             let running = shard::spawn(&name, plan.core, remote.clone(), net, build, drop)?;
             self.shards.push((plan, remote, running));
         }
@@ -216,8 +220,8 @@ impl Server {
     }
 
     /// How its idle connections wait.
-    pub fn parked(&self) -> Parked {
-        self.parked
+    pub fn idle_choice(&self) -> IdleChoice {
+        self.idle_choice
     }
 
     /// The accept queue of each listener, as the kernel caps it.
@@ -227,12 +231,12 @@ impl Server {
 
     /// The limit on memory for which new connections are refused now.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.watch.as_ref().and_then(Watch::shortage)
+        self.monitor.as_ref().and_then(MemoryMonitor::shortage)
     }
 
     /// The limit on memory for which connections were last refused.
     pub fn last_shortage(&self) -> Option<Shortage> {
-        self.watch.as_ref().and_then(Watch::last_shortage)
+        self.monitor.as_ref().and_then(MemoryMonitor::last_shortage)
     }
 
     /// The counters of each shard, now.
@@ -241,7 +245,7 @@ impl Server {
     }
 
     /// The remotes of its shards, for whoever wants to read their counters from another thread.
-    pub fn remotes(&self) -> Vec<Remote> {
+    pub fn handles(&self) -> Vec<ShardHandle> {
         self.shards.iter().map(|(_, remote, _)| remote.clone()).collect()
     }
 
@@ -295,17 +299,17 @@ struct ShardStart {
 }
 
 impl ShardStart {
-    fn build<S: Service>(self, net: &mut Net<S::State>, service: S) -> Result<Accepting<S>> {
+    fn build<S: Service>(self, net: &mut Connections<S::State>, service: S) -> Result<ServerDriver<S>> {
         net.listen(self.sockets, self.accepts)?;
         let next_tick = service.interval().map(|every| Instant::now() + every);
         // The owner is waiting for this.
         let _ = self.ready.send(self.index);
-        Ok(Accepting {
+        Ok(ServerDriver {
             service,
             outbox: Outbox::default(),
             next_tick,
             drain_timeout: self.drain_timeout,
-            sweep: self.idle_timeout.map(Sweep::new),
+            sweep: self.idle_timeout.map(IdleSweep::new),
             closing: None,
             _ended: self.ended,
         })
@@ -313,29 +317,29 @@ impl ShardStart {
 }
 
 /// The server's driver: hands bytes to the service and carries out what it wants.
-struct Accepting<S: Service> {
+struct ServerDriver<S: Service> {
     service: S,
     outbox: Outbox,
     next_tick: Option<Instant>,
     drain_timeout: Duration,
     /// Looks for silent connections.
-    sweep: Option<Sweep>,
+    sweep: Option<IdleSweep>,
     /// While stopping.
     closing: Option<Closing>,
     _ended: Ended,
 }
 
-impl<S: Service> Driver for Accepting<S> {
+impl<S: Service> Driver for ServerDriver<S> {
     type State = S::State;
 
-    fn opened(&mut self, net: &mut Net<S::State>, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
         if let Some(state) = net.state(conn) {
             self.service.opened(conn, state, &mut self.outbox);
         }
         self.deliver(net)
     }
 
-    fn received(&mut self, net: &mut Net<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, net: &mut Connections<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         let Some(state) = net.state(conn) else { return Ok(Reply::Nothing) };
         let reply = self.service.received(conn, state, data, &mut self.outbox);
         // Before anything more is received: an answer must not come after the peer's end.
@@ -343,14 +347,14 @@ impl<S: Service> Driver for Accepting<S> {
         Ok(reply)
     }
 
-    fn ended(&mut self, net: &mut Net<S::State>, conn: ConnId, _: Why) -> Result<()> {
+    fn ended(&mut self, net: &mut Connections<S::State>, conn: ConnId, _: CloseReason) -> Result<()> {
         if let Some(state) = net.state(conn) {
             self.service.closed(conn, state, &mut self.outbox);
         }
         Ok(())
     }
 
-    fn turn(&mut self, net: &mut Net<S::State>, now: Instant, command: u32) -> Result<Turn> {
+    fn turn(&mut self, net: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
         if command == STOP {
             return self.drain(net, now);
         }
@@ -361,15 +365,15 @@ impl<S: Service> Driver for Accepting<S> {
         self.deliver(net)?;
         let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
         Ok(match self.next_tick.into_iter().chain(next_sweep).min() {
-            _ if !self.outbox.items.is_empty() => Turn::Again,
-            Some(at) => Turn::At(at),
-            None => Turn::Idle,
+            _ if !self.outbox.items.is_empty() => Schedule::Now,
+            Some(at) => Schedule::At(at),
+            None => Schedule::OnEvent,
         })
     }
 }
 
 /// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
-struct Sweep {
+struct IdleSweep {
     timeout: Duration,
     place: usize,
     next: Instant,
@@ -379,13 +383,13 @@ struct Sweep {
 const SWEEP: Duration = Duration::from_secs(4);
 const SWEEP_PARTS: u32 = 64;
 
-impl Sweep {
-    fn new(timeout: Duration) -> Sweep {
-        Sweep { timeout, place: 0, next: Instant::now() }
+impl IdleSweep {
+    fn new(timeout: Duration) -> IdleSweep {
+        IdleSweep { timeout, place: 0, next: Instant::now() }
     }
 
     /// Does its part if that is due. Returns when the next one is.
-    fn turn<S: Default>(&mut self, net: &mut Net<S>, now: Instant) -> Result<Instant> {
+    fn turn<S: Default>(&mut self, net: &mut Connections<S>, now: Instant) -> Result<Instant> {
         if now >= self.next {
             let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
             let end = self.place + rows;
@@ -398,27 +402,27 @@ impl Sweep {
     }
 }
 
-impl<S: Service> Accepting<S> {
+impl<S: Service> ServerDriver<S> {
     /// Carries out what the service wants, a bounded number of sends and closes at a time.
-    fn deliver(&mut self, net: &mut Net<S::State>) -> Result<()> {
+    fn deliver(&mut self, net: &mut Connections<S::State>) -> Result<()> {
         for item in (0..PUSHES_PER_PASS).map_while(|_| self.outbox.items.pop_front()) {
             match item {
                 Item::Send(to, bytes) => net.send(to, &bytes)?,
-                Item::Close(conn) => net.close(conn, How::Fin, Why::Ours)?,
+                Item::Close(conn) => net.close(conn, CloseMode::Graceful, CloseReason::Local)?,
             }
         }
         Ok(())
     }
 
     /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
-    fn drain(&mut self, net: &mut Net<S::State>, now: Instant) -> Result<Turn> {
+    fn drain(&mut self, net: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
                 net.stop_listening()?;
                 let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
                 let pace = Pace::new(net.clock().start(now), Some(rate));
-                self.closing.insert(Closing::new(How::Now, pace))
+                self.closing.insert(Closing::new(CloseMode::Immediate, pace))
             }
         };
         closing.turn(net, now)

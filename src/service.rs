@@ -18,7 +18,7 @@ pub enum Reply {
 
 /// What a service wants done beside replying: bytes for any connection of its shard, and closes.
 /// The shard carries them out in order, before it replies and before it receives more, unless they
-/// are so many (`limits::PUSHES_PER_PASS`) that they take several passes.
+/// are so many (`constants::PUSHES_PER_PASS`) that they take several passes.
 #[derive(Debug, Default)]
 pub struct Outbox {
     pub(crate) items: std::collections::VecDeque<Item>,
@@ -59,7 +59,7 @@ pub trait Service: 'static {
     /// A connection was accepted.
     fn opened(&mut self, _conn: ConnId, _state: &mut Self::State, _out: &mut Outbox) {}
 
-    /// Bytes came, at most `limits::BUFFER_BYTES` at a time and wherever the network cut them.
+    /// Bytes came, at most `constants::BUFFER_BYTES` at a time and wherever the network cut them.
     /// No more are received on this connection until the reply is sent.
     fn received(&mut self, conn: ConnId, state: &mut Self::State, data: &mut [u8], out: &mut Outbox) -> Reply;
 

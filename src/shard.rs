@@ -1,9 +1,9 @@
-//! One core: a glommio executor, the connections it owns (`net.rs`), and the pump that turns
+//! One core: a glommio executor, the connections it owns (`connections.rs`), and the pump that turns
 //! completions into calls of a `Driver`. Knows no role and no protocol.
 //!
 //! The pump enters every ring that has work, hands its completions on, asks the driver for its
 //! turn, and waits when there is nothing to do (`shard/sleep.rs`). While it works other threads of its core
-//! have their turns (`shard/share.rs`), and glommio's other tasks one every `GLOMMIO_EVERY`.
+//! have their turns (`shard/time_slice.rs`), and glommio's other tasks one every `GLOMMIO_EVERY`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,24 +12,24 @@ use std::time::{Duration, Instant};
 use futures_lite::future;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
-use crate::error::{Errno, Error, Result};
-use crate::host::not_started;
-use crate::limits::{
+use crate::connections::{Admission, CloseMode, CloseReason, Connections, ConnectionsConfig};
+use crate::constants::{
     BACKLOG_TIME, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
 };
-use crate::net::{How, Net, NetPlan, Room, Why};
+use crate::error::{Errno, Error, Result};
+use crate::host::not_started;
 use crate::ring::{self, Completion, Outcome};
 use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
 use crate::token::{ConnId, Token};
-use share::Share;
-use sleep::{Bell, Slept, Spin};
+use sleep::{Slept, Spin, Waker};
+use time_slice::TimeSlice;
 
-mod share;
 mod sleep;
 #[cfg(test)]
 mod tests;
+mod time_slice;
 
 /// How long the pump runs at most before glommio's other tasks have a turn: the one that hears the
 /// doorbell in a long sleep, and nobody's otherwise. Each turn costs system calls of glommio's, and a message
@@ -42,15 +42,15 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Schedule {
     /// Another turn at once: there is more to do.
-    Again,
+    Now,
     /// A turn at this instant, or when something happens.
     At(Instant),
     /// A turn when something happens.
-    Idle,
+    OnEvent,
     /// The shard is finished.
-    Done,
+    Finished,
 }
 
 /// A role: what to do when something happens to a connection. Lives on one shard, shares nothing.
@@ -59,33 +59,33 @@ pub trait Driver: 'static {
     type State: Default + 'static;
 
     /// A connection stands.
-    fn opened(&mut self, net: &mut Net<Self::State>, conn: ConnId) -> Result<()>;
+    fn opened(&mut self, net: &mut Connections<Self::State>, conn: ConnId) -> Result<()>;
 
     /// Bytes came.
-    fn received(&mut self, net: &mut Net<Self::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply>;
+    fn received(&mut self, net: &mut Connections<Self::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply>;
 
     /// A connection is gone, or never came to be. Its state can still be read in this call.
-    fn ended(&mut self, net: &mut Net<Self::State>, conn: ConnId, why: Why) -> Result<()>;
+    fn ended(&mut self, net: &mut Connections<Self::State>, conn: ConnId, why: CloseReason) -> Result<()>;
 
     /// Once a pass of the pump: whatever no completion calls for. `command` is the last one given
-    /// to the shard's `Remote`.
-    fn turn(&mut self, net: &mut Net<Self::State>, now: Instant, command: u32) -> Result<Turn>;
+    /// to the shard's `ShardHandle`.
+    fn turn(&mut self, net: &mut Connections<Self::State>, now: Instant, command: u32) -> Result<Schedule>;
 }
 
 /// How other threads reach a shard: a command word, a doorbell, and counters to read.
 #[derive(Debug, Clone)]
-pub struct Remote {
+pub struct ShardHandle {
     command: Arc<AtomicU32>,
     doorbell: Doorbell,
     counters: Arc<Counters>,
     rounds: Arc<Rounds>,
 }
 
-impl Remote {
+impl ShardHandle {
     /// A remote for a shard that does not run yet; its first command is 0.
-    pub fn new() -> Result<Remote> {
+    pub fn new() -> Result<ShardHandle> {
         let doorbell = Doorbell::new()?;
-        Ok(Remote { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
+        Ok(ShardHandle { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
     }
 
     /// Gives a command, and wakes the shard. What it means is the driver's.
@@ -115,11 +115,11 @@ impl Remote {
 pub fn spawn<D, T>(
     name: &str,
     core: usize,
-    remote: Remote,
-    plan: NetPlan,
-    build: impl FnOnce(&mut Net<D::State>) -> Result<D> + Send + 'static,
+    remote: ShardHandle,
+    plan: ConnectionsConfig,
+    build: impl FnOnce(&mut Connections<D::State>) -> Result<D> + Send + 'static,
     finish: impl FnOnce(D) -> T + Send + 'static,
-) -> Result<Running<T>>
+) -> Result<ShardThread<T>>
 where
     D: Driver,
     T: Send + 'static,
@@ -131,21 +131,21 @@ where
         .preempt_timer(GLOMMIO_PREEMPTION)
         .spawn(move || async move {
             sys::sleep_precisely();
-            let mut net = Net::new(plan, &remote.doorbell, remote.counters.clone())?;
+            let mut net = Connections::new(plan, &remote.doorbell, remote.counters.clone())?;
             let driver = build(&mut net)?;
             Shard::new(net, driver).pump(&remote).await.map(finish)
         })
         .map_err(|error| executor_refused(core, error))?;
-    Ok(Running { handle, core })
+    Ok(ShardThread { handle, core })
 }
 
 /// A shard's thread.
-pub struct Running<T: Send + 'static> {
+pub struct ShardThread<T: Send + 'static> {
     handle: glommio::ExecutorJoinHandle<Result<T>>,
     core: usize,
 }
 
-impl<T: Send + 'static> Running<T> {
+impl<T: Send + 'static> ShardThread<T> {
     /// Waits for the shard's end.
     pub fn join(self) -> Result<T> {
         self.handle.join().map_err(|error| executor_refused(self.core, error))?
@@ -169,23 +169,23 @@ fn executor_refused(core: usize, error: GlommioError<()>) -> Error {
 }
 
 struct Shard<D: Driver> {
-    net: Net<D::State>,
+    net: Connections<D::State>,
     driver: D,
     /// Completions being handed on, kept for its memory.
     batch: Vec<Completion>,
     /// Sends that are done, kept for its memory.
     sent: Vec<Token>,
     /// When it lets others run on its core.
-    share: Share,
+    time_slice: TimeSlice,
 }
 
 impl<D: Driver> Shard<D> {
-    fn new(net: Net<D::State>, driver: D) -> Shard<D> {
-        Shard { net, driver, batch: Vec::new(), sent: Vec::new(), share: Share::new() }
+    fn new(net: Connections<D::State>, driver: D) -> Shard<D> {
+        Shard { net, driver, batch: Vec::new(), sent: Vec::new(), time_slice: TimeSlice::new() }
     }
 
-    async fn pump(mut self, remote: &Remote) -> Result<D> {
-        let bell = Bell::listen(&remote.doorbell)?;
+    async fn pump(mut self, remote: &ShardHandle) -> Result<D> {
+        let waker = Waker::listen(&remote.doorbell)?;
         let mut spin = Spin::default();
         let mut glommio_ran = Instant::now();
         let mut began: Option<Instant> = None;
@@ -196,7 +196,7 @@ impl<D: Driver> Shard<D> {
             }
             self.net.look(now);
             let talking = self.net.is_talking(now);
-            self.share.set_turn(talking, self.net.has_hung_up());
+            self.time_slice.set_length(talking, self.net.has_resets());
             let worked = self.pass(now, talking)?;
             // Here, where the kernel has all that the shard wants: what the driver asks for in its
             // turn is not to wait until the others have had theirs.
@@ -204,17 +204,17 @@ impl<D: Driver> Shard<D> {
                 future::yield_now().await;
                 glommio_ran = Instant::now();
             }
-            let now = self.share.give_way();
+            let now = self.time_slice.yield_if_over();
             self.net.note(now);
             let turn = self.driver.turn(&mut self.net, now, remote.command.load(Ordering::Acquire))?;
             self.tell_ended()?;
-            if turn == Turn::Done {
+            if turn == Schedule::Finished {
                 return Ok(self.driver);
             }
-            if worked || turn == Turn::Again || bell.take() {
+            if worked || turn == Schedule::Now || waker.take() {
                 continue;
             }
-            if self.net.take_hung_up() {
+            if self.net.take_resets() {
                 sleep::nap(talking);
                 continue;
             }
@@ -223,7 +223,7 @@ impl<D: Driver> Shard<D> {
                 continue;
             }
             if due.is_some_and(|due| due <= Instant::now() + SHORTEST_SLEEP) {
-                self.share.give_way_now();
+                self.time_slice.yield_now();
                 continue;
             }
             self.net.wake_on_completion(true)?;
@@ -234,14 +234,14 @@ impl<D: Driver> Shard<D> {
                     remote.rounds().count(slept.duration_since(began));
                 }
                 self.net.sleep(due);
-                if bell.wait(due).await == Slept::InGlommio {
+                if waker.wait(due).await == Slept::InGlommio {
                     glommio_ran = Instant::now();
                 }
-                if bell.is_broken() {
+                if waker.is_broken() {
                     return Err(Error::bug("the doorbell of a shard cannot be read any more"));
                 }
                 let woke = Instant::now();
-                self.share.slept(woke);
+                self.time_slice.slept(woke);
                 spin.learn(woke.duration_since(slept));
             }
             self.net.wake_on_completion(false)?;
@@ -249,9 +249,9 @@ impl<D: Driver> Shard<D> {
     }
 
     /// When to wake although nothing happened.
-    fn wake_at(&self, turn: Turn) -> Option<Instant> {
+    fn wake_at(&self, turn: Schedule) -> Option<Instant> {
         let turn = match turn {
-            Turn::At(at) => Some(at),
+            Schedule::At(at) => Some(at),
             _ => None,
         };
         turn.into_iter().chain(self.net.due()).min()
@@ -260,9 +260,9 @@ impl<D: Driver> Shard<D> {
     /// Enters every ring that has work, and hands on what completed. Tells whether any had.
     /// While nobody talks the rings are one turn: shorter ones would only be more of them.
     fn pass(&mut self, now: Instant, talking: bool) -> Result<bool> {
-        let mut worked = self.net.hear_calls(now)?;
+        let mut worked = self.net.take_notifications(now)?;
         for lane in 0..self.net.used() {
-            if !self.net.lanes[lane].ring.has_work() {
+            if !self.net.rings[lane].ring.has_work() {
                 continue;
             }
             worked = true;
@@ -272,7 +272,7 @@ impl<D: Driver> Shard<D> {
             for entered in 1.. {
                 self.net.enter(lane)?;
                 self.drain(lane, now)?;
-                let ring = &mut self.net.lanes[lane].ring;
+                let ring = &mut self.net.rings[lane].ring;
                 let goes_on = match entered < ENTERS_PER_PASS {
                     true => ring.has_work(),
                     false => ring.has_backlog() && since.get_or_insert_with(Instant::now).elapsed() < BACKLOG_TIME,
@@ -282,11 +282,11 @@ impl<D: Driver> Shard<D> {
                 }
             }
             if talking {
-                self.share.give_way();
+                self.time_slice.yield_if_over();
             }
         }
-        while let Some((conn, room)) = self.net.next_at_door() {
-            self.admit(conn, room)?;
+        while let Some((conn, admission)) = self.net.next_admission() {
+            self.admit(conn, admission)?;
         }
         self.net.replenish(now)?;
         self.net.resume(now)?;
@@ -299,7 +299,7 @@ impl<D: Driver> Shard<D> {
         // What is handed on may fill the submission queue, whose early submission completes more:
         // peers that never stop sending could keep us here, and the rest of the shard deaf.
         for _ in 0..REAPS_PER_PASS {
-            self.net.lanes[lane].ring.reap(&mut batch)?;
+            self.net.rings[lane].ring.reap(&mut batch)?;
             if batch.is_empty() {
                 emptied = true;
                 break;
@@ -320,9 +320,9 @@ impl<D: Driver> Shard<D> {
 
     fn finish_sends(&mut self, lane: usize) -> Result<()> {
         let net = &mut self.net;
-        net.lanes[lane].ring.finish_sends(&mut net.buffers, &mut self.sent);
+        net.rings[lane].ring.finish_sends(&mut net.buffers, &mut self.sent);
         for token in self.sent.drain(..) {
-            net.unbusy(ConnId::new(lane, token.slot, token.generation))?;
+            net.operation_ended(ConnId::new(lane, token.slot, token.generation))?;
         }
         Ok(())
     }
@@ -345,12 +345,12 @@ impl<D: Driver> Shard<D> {
             Outcome::Accepted(plain) => {
                 net.accept_ended(conn);
                 if let Some(socket) = plain
-                    && !net.seat(conn, socket)?
+                    && !net.install_accepted(conn, socket)?
                 {
                     net.abandon(conn);
                     net.pause_accepts(now);
-                } else if let Some(room) = net.knock(conn) {
-                    self.admit(conn, room)?;
+                } else if let Some(admission) = net.try_admit(conn) {
+                    self.admit(conn, admission)?;
                 }
             }
             Outcome::AcceptFailed { pause, .. } => {
@@ -361,14 +361,14 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Outcome::Connected => {
-                let room = net.room();
-                if !self.admit(conn, room)? {
+                let admission = net.admission();
+                if !self.admit(conn, admission)? {
                     // Whoever dialed is owed an end. A table without room is short of memory too.
-                    self.net.ended.push_back((conn, Why::NeverOpened(Errno::ENOMEM)));
+                    self.net.ended.push_back((conn, CloseReason::NotOpened(Errno::ENOMEM)));
                 }
             }
             Outcome::ConnectFailed(errno) => net.dial_failed(conn, errno)?,
-            Outcome::Ready { armed, over: true, .. } => net.hung_up(conn, armed)?,
+            Outcome::Ready { armed, over: true, .. } => net.reset_seen(conn, armed)?,
             Outcome::Ready { armed, fin: true, .. } => net.fin_came(conn, armed, now)?,
             Outcome::Ready { armed, .. } => net.ready(conn, armed)?,
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more)?,
@@ -379,14 +379,14 @@ impl<D: Driver> Shard<D> {
             Outcome::End(buffer) => {
                 net.buffers.put(buffer);
                 net.peer_ended(conn, now)?;
-                net.unbusy(conn)?;
+                net.operation_ended(conn)?;
             }
             Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
-                self.broken(conn, Some(buffer), Why::Broken(errno))?;
+                self.broken(conn, Some(buffer), CloseReason::Failed(errno))?;
             }
             Outcome::SentShort(buffer, rest) => net.sent_short(conn, buffer, rest)?,
-            Outcome::ParkedSent => net.unbusy(conn)?,
-            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, Why::Broken(errno))?,
+            Outcome::ParkedSent => net.operation_ended(conn)?,
+            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, CloseReason::Failed(errno))?,
             Outcome::CancelTooLate => net.cancel_again(conn)?,
             Outcome::Closed => net.closed(conn)?,
             // Its connect was cancelled without a completion of its own.
@@ -397,8 +397,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A connection stands, if there is room for it.
-    fn admit(&mut self, conn: ConnId, room: Room) -> Result<bool> {
-        let stands = self.net.opened(conn, room)?;
+    fn admit(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
+        let stands = self.net.opened(conn, admission)?;
         if stands {
             self.driver.opened(&mut self.net, conn)?;
         }
@@ -410,7 +410,7 @@ impl<D: Driver> Shard<D> {
         net.counters().messages.add(1);
         net.counters().bytes_in.add(len as u64);
         net.received(conn, more);
-        let reply = if net.takes_bytes(conn) {
+        let reply = if net.accepts_bytes(conn) {
             self.driver.received(net, conn, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing
@@ -421,22 +421,22 @@ impl<D: Driver> Shard<D> {
             Reply::Back(range) => Err(Error::bug(format!("service replies with bytes {range:?} of {len}"))),
             Reply::Nothing => {
                 net.buffers.put(buffer);
-                net.unbusy(conn)
+                net.operation_ended(conn)
             }
             Reply::Close => {
                 net.buffers.put(buffer);
-                net.close(conn, How::Fin, Why::Ours)?;
-                net.unbusy(conn)
+                net.close(conn, CloseMode::Graceful, CloseReason::Local)?;
+                net.operation_ended(conn)
             }
         }
     }
 
-    fn broken(&mut self, conn: ConnId, buffer: Option<crate::ring::Buffer>, why: Why) -> Result<()> {
+    fn broken(&mut self, conn: ConnId, buffer: Option<crate::ring::Buffer>, why: CloseReason) -> Result<()> {
         if let Some(buffer) = buffer {
             self.net.buffers.put(buffer);
         }
-        self.net.close(conn, How::Now, why)?;
-        self.net.unbusy(conn)
+        self.net.close(conn, CloseMode::Immediate, why)?;
+        self.net.operation_ended(conn)
     }
 
     /// A completion of a former tenant: only its memory matters.

@@ -16,7 +16,7 @@ use glommio::io::BufferedFile;
 
 use crate::error::{Errno, Error, Result};
 
-pub use filter::{Call, Filter};
+pub use filter::{Filter, Notification};
 pub use network::OwnNetwork;
 
 /// A resource limit: what is in force, and what it may be raised to.

@@ -1,7 +1,7 @@
 //! What travels through the kernel as `user_data`: slot, generation and operation in one u64,
 //! and the name of a connection outside its ring.
 
-use crate::limits::{RINGS_PER_SHARD, SLOT_BITS};
+use crate::constants::{RINGS_PER_SHARD, SLOT_BITS};
 
 /// The operation a completion belongs to. The numbers travel through the kernel; 0 is no operation,
 /// so that a zeroed completion is recognised.
@@ -31,7 +31,7 @@ pub enum Operation {
     /// The poll on the bell of a filter; nobody's.
     Bell = 11,
     /// Putting an accepted plain socket into the slot.
-    Seat = 12,
+    InstallAccepted = 12,
 }
 
 impl Operation {
@@ -47,7 +47,7 @@ impl Operation {
         Operation::Reset,
         Operation::Close,
         Operation::Bell,
-        Operation::Seat,
+        Operation::InstallAccepted,
     ];
 }
 

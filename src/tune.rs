@@ -5,9 +5,9 @@ mod durable;
 mod overrides;
 pub(crate) mod state;
 
-use crate::error::{Complaint, Error, Result};
+use crate::error::{Diagnostic, Error, Result};
 use crate::host::Host;
-use crate::knobs::{Limits, Setting};
+use crate::walls::{Limits, Setting};
 use durable::{remove, replace};
 use state::State;
 
@@ -114,7 +114,7 @@ fn with_aftermath(error: Error, undone: Result<()>) -> Error {
     match undone {
         Ok(()) => why.means += "; everything was set back",
         Err(Error::Host(second) | Error::Bug(second) | Error::Usage(second) | Error::Peer(second)) => {
-            let Complaint { saw, .. } = second;
+            let Diagnostic { saw, .. } = second;
             why.means += &format!("; not everything could be set back ({saw})");
             why.cure += ", and run c1m tune --revert";
         }

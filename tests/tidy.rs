@@ -7,30 +7,28 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 33] = [
-    ("limits", 0),
+const LAYERS: [(&str, u8); 31] = [
+    ("constants", 0),
     ("error", 0),
     ("token", 0),
-    ("life", 0),
-    ("words", 0),
+    ("format", 0),
     ("clock", 0),
     ("ring", 1),
     ("sys", 1),
-    ("table", 1),
     ("latency", 1),
     ("pace", 1),
     ("plan", 1),
     ("service", 1),
     ("stats", 1),
-    ("causes", 1),
+    ("failure", 1),
     ("addresses", 1),
-    ("footprint", 1),
+    ("memory_model", 1),
     ("output", 1),
     ("shard", 2),
-    ("net", 2),
+    ("connections", 2),
     ("listener", 2),
     ("host", 2),
-    ("knobs", 2),
+    ("walls", 2),
     ("results", 3),
     ("metrics", 3),
     ("server", 4),
@@ -46,15 +44,15 @@ const LAYERS: [(&str, u8); 33] = [
 /// Rooms of one layer that may know each other.
 const NEIGHBOURS: [(&str, &str); 10] = [
     ("ring", "sys"),
-    ("shard", "net"),
+    ("shard", "connections"),
     ("shard", "host"),
     ("addresses", "sys"),
     ("plan", "addresses"),
-    ("net", "listener"),
-    ("token", "limits"),
-    ("clock", "limits"),
-    ("footprint", "plan"),
-    ("knobs", "host"),
+    ("connections", "listener"),
+    ("token", "constants"),
+    ("clock", "constants"),
+    ("memory_model", "plan"),
+    ("walls", "host"),
 ];
 
 /// The rooms in which a crate may be named.

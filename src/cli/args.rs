@@ -12,12 +12,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::addresses::{Address, Use};
+use crate::connections::LONGEST_IDLE;
+use crate::constants::MAX_PENDING_BYTES;
 use crate::error::{Error, Result};
 use crate::host::Cores;
-use crate::limits::MAX_PENDING_BYTES;
-use crate::net::LONGEST_IDLE;
 use crate::plan::{PortSharing, Ports};
-use crate::server::{self, Parking, Reserve};
+use crate::server::{self, IdlePolicy, Reserve};
 
 pub use client::ClientArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments};
@@ -141,8 +141,8 @@ pub struct ServerArguments {
     /// CAP_BPF, CAP_PERFMON and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto`
     /// takes the filter where it may be had. Its sockets have owners from 1073741824 on (ss -e), and one that
     /// ends without a segment, as by --keepalive, is seen up to 10 minutes later, or that time.
-    #[arg(long, value_enum, default_value_t = ParkingName::Auto)]
-    pub park: ParkingName,
+    #[arg(long, value_enum, default_value_t = IdlePolicyName::Auto)]
+    pub park: IdlePolicyName,
     /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the
     /// host's or of a cgroup's, new connections are reset at once and counted as refused; with
     /// half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default.
@@ -197,7 +197,7 @@ pub enum ServiceName {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ParkingName {
+pub enum IdlePolicyName {
     Auto,
     Poll,
     Filter,
@@ -253,10 +253,10 @@ impl ServerArguments {
             max_connections: self.max_connections,
             backlog: self.backlog,
             max_pending: self.max_pending,
-            parking: match self.park {
-                ParkingName::Auto => Parking::Auto,
-                ParkingName::Poll => Parking::Poll,
-                ParkingName::Filter => Parking::Filter,
+            idle: match self.park {
+                IdlePolicyName::Auto => IdlePolicy::Auto,
+                IdlePolicyName::Poll => IdlePolicy::Poll,
+                IdlePolicyName::Filter => IdlePolicy::Filter,
             },
             memory_reserve: self.memory_reserve.unwrap_or_default(),
             drain_timeout: self.drain_timeout,

@@ -19,17 +19,17 @@ use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
 use crate::clock::Told;
+use crate::connections::CloseMode;
+use crate::constants::DEFAULT_CONCURRENCY;
 use crate::doctor;
 use crate::error::{Error, Result};
+use crate::format;
 use crate::host::{self, Cores, Host, start_thread};
-use crate::limits::DEFAULT_CONCURRENCY;
-use crate::net::How;
 use crate::plan::{Goal, Role, Routes};
 use crate::render::text;
 use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
 use crate::stats::ProgressSnapshot;
-use crate::words;
 
 /// How long the server may take to start, to show a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,14 +54,14 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
         say(format!(
             "this host holds {} of {} connections: {wall}",
-            words::count(goal.connections),
-            words::count(arguments.connections)
+            format::count(goal.connections),
+            format::count(arguments.connections)
         ));
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
     let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
     let mut watcher =
-        Watcher { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
+        DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(&options, &mut files.logging(&mut watcher));
     let document = server.stop();
     // When the server failed, that explains what the client saw.
@@ -75,9 +75,9 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
         say(format!(
             "\nserver: most live at once {}, refused {}, resident at most {}",
-            words::count(figure("peak_live")),
-            words::count(figure("refused")),
-            words::bytes(figure("resident_bytes"))
+            format::count(figure("peak_live")),
+            format::count(figure("refused")),
+            format::bytes(figure("resident_bytes"))
         ));
     }
     let server =
@@ -132,7 +132,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         payload: 64,
         audit: Audit::Echo,
         // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
-        close: How::Reset,
+        close: CloseMode::Abort,
         close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
         server_pid: None,
@@ -240,13 +240,13 @@ impl Drop for ServerProcess {
 }
 
 /// Shows the client's progress, and holds its counts against the server's at every audit.
-struct Watcher {
+struct DemoObserver {
     display: Display,
     server: Arc<Told<Seen>>,
     quiet: bool,
 }
 
-impl Observer for Watcher {
+impl Observer for DemoObserver {
     fn planned(&mut self, plan: &Planned, options: &Options) {
         self.display.planned(plan, options);
     }
@@ -285,7 +285,7 @@ impl Observer for Watcher {
             ));
         }
         if !self.quiet {
-            say(format!("the server counts {} live too", words::count(server)));
+            say(format!("the server counts {} live too", format::count(server)));
         }
         Ok(())
     }

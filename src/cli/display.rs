@@ -8,13 +8,13 @@ use super::live::Live;
 use super::out::{event, say, warn};
 use crate::client::{Course, Interval, Observer, Options, Phase, Planned};
 use crate::error::Result;
+use crate::format;
 use crate::latency::log::Measure;
 use crate::render::text;
 use crate::results::document::ClientDocument;
 use crate::results::{AuditResult, Summary};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
-use crate::words;
 
 /// Tells when another second of a phase has begun.
 #[derive(Debug, Default)]
@@ -93,8 +93,8 @@ impl Display {
             let done = done(phase, progress);
             let since = done.saturating_sub(std::mem::replace(before, done));
             let rate = if first { 0 } else { (since as f64 / seconds.as_secs_f64()) as u64 };
-            let p99 = self.shown.p99.get(shard).copied().flatten().map_or_else(|| "-".to_owned(), words::time);
-            let (held, per_second) = (words::count(progress.live), words::count(rate));
+            let p99 = self.shown.p99.get(shard).copied().flatten().map_or_else(|| "-".to_owned(), format::time);
+            let (held, per_second) = (format::count(progress.live), format::count(rate));
             live.shard(shard, &format!("{held:>9} live  {per_second:>9}/s  p99 {p99:>6}"), rate);
         }
     }
@@ -103,23 +103,23 @@ impl Display {
         let goal = self.goal + p.redialed;
         let left = goal.saturating_sub(p.live + p.failed + p.dropped);
         let dropped =
-            if self.storm { format!(" + {} closed by the storm", words::count(p.dropped)) } else { String::new() };
+            if self.storm { format!(" + {} closed by the storm", format::count(p.dropped)) } else { String::new() };
         let detail = match phase {
             Phase::Ramp => {
-                format!("{} connects/s", words::count((p.live as f64 / elapsed.as_secs_f64().max(1e-3)) as u64))
+                format!("{} connects/s", format::count((p.live as f64 / elapsed.as_secs_f64().max(1e-3)) as u64))
             }
-            Phase::Audit(_) => format!("{} proved", words::count(p.audited)),
-            Phase::Close => format!("{} closed", words::count(p.closed)),
-            _ => format!("{} echoes", words::count(p.echoes.saturating_sub(self.echoes_before))),
+            Phase::Audit(_) => format!("{} proved", format::count(p.audited)),
+            Phase::Close => format!("{} closed", format::count(p.closed)),
+            _ => format!("{} echoes", format::count(p.echoes.saturating_sub(self.echoes_before))),
         };
         format!(
             "{:<8} {:>5.1}s  {} = {} live + {} failed{dropped} + {} to go  {detail}",
             phase.name(),
             elapsed.as_secs_f64(),
-            words::count(goal),
-            words::count(p.live),
-            words::count(p.failed),
-            words::count(left),
+            format::count(goal),
+            format::count(p.live),
+            format::count(p.failed),
+            format::count(left),
         )
     }
 }
@@ -158,14 +158,14 @@ impl Observer for Display {
         let targets: Vec<String> = options.routes.targets.iter().map(ToString::to_string).collect();
         say(format!(
             "c1m client: {} connections to {} ports {}-{}, {} cores, {} at once, {} source ports for each of {} routes",
-            words::count(options.connections),
+            format::count(options.connections),
             targets.join(","),
             options.routes.ports.first(),
             options.routes.ports.last(),
             plan.cores.len(),
-            words::count(plan.concurrency.into()),
-            words::count(plan.source_ports.count()),
-            words::count(options.routes.tuples()),
+            format::count(plan.concurrency.into()),
+            format::count(plan.source_ports.count()),
+            format::count(options.routes.tuples()),
         ));
     }
 

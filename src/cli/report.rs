@@ -10,14 +10,14 @@ use serde_json::json;
 use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
 use super::out::{Target, say};
+use crate::constants::MAX_DOCUMENT_BYTES;
 use crate::error::{Errno, Error, Result};
+use crate::format;
 use crate::latency::log;
-use crate::limits::MAX_DOCUMENT_BYTES;
 use crate::output;
 use crate::render::{self, html as page, text};
 use crate::results::document::{self, MachineDocument, Results};
 use crate::results::{compare as changes, identity, logs, merge};
-use crate::words;
 
 /// Merges the results of several machines. What they came to does not change how this ends.
 pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
@@ -121,7 +121,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to read", "give another file")
     })?;
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
-        let means = format!("a result has less than {}", words::bytes(MAX_DOCUMENT_BYTES));
+        let means = format!("a result has less than {}", format::bytes(MAX_DOCUMENT_BYTES));
         return Err(Error::usage(format!("{name} is too large"), means, "give another file"));
     }
     Ok(text)

@@ -10,21 +10,21 @@ use super::args::{ServerArguments, ServiceName};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
-use crate::causes::Causes;
 use crate::error::{Error, Result};
+use crate::failure::Causes;
+use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
-use crate::knobs::{self, Explained, Watch};
 use crate::metrics::Exporter;
-use crate::plan::Park;
+use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
 use crate::results::{ServerShard, ServerSummary};
-use crate::server::{Notice, Options, Parked, Server, Shortage};
+use crate::server::{IdleChoice, Notice, Options, Server, Shortage};
 use crate::service::{Echo, Sink};
-use crate::shard::Remote;
+use crate::shard::ShardHandle;
 use crate::stats::{ROUND_BOUNDS, Snapshot};
 use crate::sys;
-use crate::words;
+use crate::walls::{self, EvidenceRecorder, Explained};
 
 /// Runs the server until a signal.
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
@@ -44,7 +44,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         ServiceName::Sink => Server::start(&options, |_| Sink, &sender)?,
     };
     if let Some(metrics) = &metrics {
-        metrics.serve(server.remotes());
+        metrics.serve(server.handles());
     }
     let mut reporter =
         Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
@@ -80,14 +80,14 @@ struct Reporter {
     /// On a terminal the figures stand still, and change.
     live: Option<Live>,
     /// The shards, and the rounds of each when they were last looked at.
-    rounds: Vec<(Remote, RoundCounts)>,
+    rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
     peak_live: u64,
     /// Whether the last line on memory told of a shortage, and how many it said were refused.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
-    watch: Watch,
+    watch: EvidenceRecorder,
     /// Walls that were named already.
     walls_said: BTreeSet<String>,
 }
@@ -106,7 +106,7 @@ impl Reporter {
             peak_live: 0,
             memory_said: (false, 0),
             memory_said_at: None,
-            watch: Watch::begin(&Host::here()),
+            watch: EvidenceRecorder::begin(&Host::here()),
             walls_said: BTreeSet::new(),
         }
     }
@@ -120,7 +120,7 @@ impl Reporter {
                 .enumerate()
                 .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
                 .collect();
-            let park = if server.parked().park == Park::Filter { "filter" } else { "poll" };
+            let park = if server.idle_choice().park == IdleBackend::Filter { "filter" } else { "poll" };
             event(&json!({
                 "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
                 "backlog": server.backlog(), "park": park, "shards": shards, "metrics": metrics.map(Exporter::url),
@@ -133,8 +133,8 @@ impl Reporter {
             options.ports.first(),
             options.ports.last(),
             options.bind,
-            words::count(options.max_connections),
-            words::count(server.backlog() as u64),
+            format::count(options.max_connections),
+            format::count(server.backlog() as u64),
         ));
         if options.backlog.is_some_and(|wanted| i64::from(wanted) > i64::from(server.backlog())) {
             warn(format!("--backlog is capped at {} by net.core.somaxconn; raise it with sysctl", server.backlog()));
@@ -147,10 +147,12 @@ impl Reporter {
             raised(files.0.soft, files.1.soft),
             raised(memory.0.soft, memory.1.soft),
         ));
-        say(match server.parked() {
-            Parked { park: Park::Filter, .. } => "idle connections wait behind a filter, for no memory".to_owned(),
-            Parked { refusal: None, .. } => "idle connections wait in polls, 256 bytes each".to_owned(),
-            Parked { refusal: Some(errno), .. } => {
+        say(match server.idle_choice() {
+            IdleChoice { park: IdleBackend::Filter, .. } => {
+                "idle connections wait behind a filter, for no memory".to_owned()
+            }
+            IdleChoice { refusal: None, .. } => "idle connections wait in polls, 256 bytes each".to_owned(),
+            IdleChoice { refusal: Some(errno), .. } => {
                 format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
             }
         });
@@ -164,7 +166,7 @@ impl Reporter {
                 "shard {shard}: core {}, {span}, {} rings, {} slots",
                 plan.core,
                 plan.rings.len(),
-                words::count(plan.slots())
+                format::count(plan.slots())
             ));
         }
         if let Some(metrics) = metrics {
@@ -173,7 +175,7 @@ impl Reporter {
         say("ready");
         if !self.quiet {
             self.live = Live::open(None, server.plans().count());
-            self.rounds = server.remotes().into_iter().map(|remote| (remote, RoundCounts::default())).collect();
+            self.rounds = server.handles().into_iter().map(|remote| (remote, RoundCounts::default())).collect();
         }
     }
 
@@ -214,7 +216,7 @@ impl Reporter {
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
         self.peak_live = self.peak_live.max(live_at_stop);
         let shortage = server.last_shortage();
-        let mut walls = knobs::explain(&self.watch.evidence(Causes::new()));
+        let mut walls = walls::explain(&self.watch.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
         server.stop();
@@ -245,7 +247,7 @@ impl Reporter {
             return;
         }
         (self.memory_said_at, self.memory_said) = (Some(now), (shortage.is_some(), total.refused_for_memory));
-        let (held, refused) = (words::count(total.live), words::count(total.refused_for_memory));
+        let (held, refused) = (format::count(total.live), format::count(total.refused_for_memory));
         match shortage {
             Some(shortage) => self.warn(&format!(
                 "{}: new connections are refused, {refused} so far, and {held} held; free memory, or lower --memory-reserve",
@@ -260,7 +262,7 @@ impl Reporter {
         if !self.watch.look() {
             return;
         }
-        for met in knobs::explain(&self.watch.evidence(Causes::new())) {
+        for met in walls::explain(&self.watch.evidence(Causes::new())) {
             if self.walls_said.insert(met.wall.clone()) {
                 self.warn(&met.to_string());
             }
@@ -318,7 +320,7 @@ struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
 
 impl RoundCounts {
     /// What 99 % of the rounds since the last look took at most, as far as the buckets tell.
-    fn p99(&mut self, remote: &Remote) -> String {
+    fn p99(&mut self, remote: &ShardHandle) -> String {
         let (counts, _) = remote.rounds().read();
         let before = std::mem::replace(&mut self.0, counts);
         let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now.saturating_sub(then)).collect();
@@ -330,7 +332,7 @@ impl RoundCounts {
         });
         match bucket.map(|bucket| ROUND_BOUNDS.get(bucket)) {
             _ if all == 0 => "-".to_owned(),
-            Some(Some(bound)) => format!("<{}", words::time(bound.as_micros() as u64)),
+            Some(Some(bound)) => format!("<{}", format::time(bound.as_micros() as u64)),
             _ => "longer".to_owned(),
         }
     }
@@ -338,7 +340,7 @@ impl RoundCounts {
 
 /// What is short, in words.
 fn wall(shortage: &Shortage) -> String {
-    let (have, reserve) = (words::bytes(shortage.have), words::bytes(shortage.reserve));
+    let (have, reserve) = (format::bytes(shortage.have), format::bytes(shortage.reserve));
     format!("{}: {have} left, {reserve} reserved", shortage.wall)
 }
 
@@ -353,14 +355,14 @@ fn explained(shortage: &Shortage) -> Explained {
 }
 
 fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {
-    let rate = |before: u64, now: u64| words::count((now.saturating_sub(before) as f64 / seconds) as u64);
+    let rate = |before: u64, now: u64| format::count((now.saturating_sub(before) as f64 / seconds) as u64);
     format!(
         "live {:>9}  opened {:>9}  closed {:>9}  {:>7} accepts/s  {:>7} messages/s  {:>9}/s",
-        words::count(now.live),
-        words::count(now.opened),
-        words::count(now.closed),
+        format::count(now.live),
+        format::count(now.opened),
+        format::count(now.closed),
         rate(before.opened, now.opened),
         rate(before.messages, now.messages),
-        words::bytes((now.bytes_in.saturating_sub(before.bytes_in) as f64 / seconds) as u64),
+        format::bytes((now.bytes_in.saturating_sub(before.bytes_in) as f64 / seconds) as u64),
     )
 }

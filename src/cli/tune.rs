@@ -4,11 +4,11 @@ use super::Ended;
 use super::args::{Profile, TuneArguments};
 use super::out::{say, warn};
 use crate::error::Result;
+use crate::format::count;
 use crate::host::Host;
-use crate::knobs::{self, Limits, Setting, boot};
 use crate::plan::Goal;
 use crate::tune;
-use crate::words::count;
+use crate::walls::{self, Limits, Setting, boot};
 
 /// The settings of the article's kind, each commented out.
 const FOR_ARTICLE: &str = include_str!("../../tuning/article.conf");
@@ -24,8 +24,8 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
         return revert(&host);
     }
     let goal = arguments.goal.goal(&host)?;
-    let settings = knobs::settings(&host, &goal);
-    let limits = knobs::limits(&goal);
+    let settings = walls::settings(&host, &goal);
+    let limits = walls::limits(&goal);
     show(&settings, limits.filter(|_| arguments.persist), &goal);
     if arguments.profile == Profile::Extreme {
         show_boot(&goal);

@@ -2,25 +2,25 @@
 
 mod dialing;
 mod measures;
-mod opening;
+mod shard_config;
 mod storm;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::itself::is_connected_to_itself;
-use super::message::{Heard, Kind, compose, hear};
+use super::message::{EchoMatch, Kind, compose, verify_echo};
+use super::self_connect::is_connected_to_itself;
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
-use crate::causes::{Cause, Causes};
 use crate::clock::{Clock, Start};
+use crate::connections::{CloseMode, CloseReason, Closing, Connections};
+use crate::constants::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
 use crate::error::Result;
-use crate::limits::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
-use crate::net::{Closing, How, Net, Why};
+use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
 use crate::results::ShardSummary;
 use crate::service::Reply;
-use crate::shard::{Driver, Turn};
+use crate::shard::{Driver, Schedule};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
@@ -28,7 +28,7 @@ use dialing::Attempt;
 use measures::Measures;
 use storm::Storming;
 
-pub use opening::Opening;
+pub use shard_config::ShardConfig;
 
 /// How often late connects and echoes are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -49,8 +49,8 @@ pub struct ConnState {
 const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes 24 bytes, its row's own 12 with it");
 
 /// The client's driver.
-pub struct Dialing {
-    is: Opening,
+pub struct ClientDriver {
+    config: ShardConfig,
     phase: Phase,
     /// The phase's end was told.
     done: bool,
@@ -87,12 +87,12 @@ pub struct Dialing {
     causes: Causes,
 }
 
-type Connections = Net<ConnState>;
+type ClientConnections = Connections<ConnState>;
 
-impl Driver for Dialing {
+impl Driver for ClientDriver {
     type State = ConnState;
 
-    fn opened(&mut self, net: &mut Connections, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some(state) = net.state(conn) else { return Ok(()) };
         let now = Instant::now();
         let Some(probe) = self.window.get(state.key) else { return Ok(()) };
@@ -100,8 +100,8 @@ impl Driver for Dialing {
             Awaited::Connect { socket, .. } => Some(socket),
             Awaited::Echo { socket, .. } => socket,
         };
-        let routes = &self.is.options.routes;
-        let (_, to) = routes.of(self.is.number(state.index));
+        let routes = &self.config.options.routes;
+        let (_, to) = routes.of(self.config.number(state.index));
         if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
             return self.give_up(net, conn, Cause::ConnectedToItself);
         }
@@ -110,8 +110,8 @@ impl Driver for Dialing {
         let slow = service >= Duration::from_micros(SLOW_CONNECT_US);
         let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
         self.measures.connected(latency, service, again);
-        let options = self.is.options.clone();
-        let number = self.is.number(state.index);
+        let options = self.config.options.clone();
+        let number = self.config.number(state.index);
         compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
         if options.audit == Audit::Echo && !self.scratch.is_empty() {
             probe.awaited = Awaited::Echo { kind: Kind::Hello, socket };
@@ -124,40 +124,40 @@ impl Driver for Dialing {
         net.send(conn, &self.scratch)
     }
 
-    fn received(&mut self, net: &mut Connections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        if self.is.options.audit != Audit::Echo {
+    fn received(&mut self, net: &mut ClientConnections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        if self.config.options.audit != Audit::Echo {
             return Ok(Reply::Nothing);
         }
         let Some(state) = net.state(conn) else { return Ok(Reply::Nothing) };
         let (index, key) = (state.index, state.key);
         let Some(probe) = self.window.get(key) else { return self.wrong(net, conn) };
         let Awaited::Echo { kind, .. } = probe.awaited else { return self.wrong(net, conn) };
-        let number = self.is.number(index);
-        let options = &self.is.options;
+        let number = self.config.number(index);
+        let options = &self.config.options;
         compose(&mut self.scratch, kind, number, probe.round, &options.hello, options.payload);
-        match hear(&self.scratch, &mut probe.got, data) {
-            Heard::Part => {}
-            Heard::Whole => self.answered(net, conn, kind, key)?,
-            Heard::Wrong => return self.wrong(net, conn),
+        match verify_echo(&self.scratch, &mut probe.got, data) {
+            EchoMatch::Part => {}
+            EchoMatch::Whole => self.answered(net, conn, kind, key)?,
+            EchoMatch::Wrong => return self.wrong(net, conn),
         }
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> Result<()> {
+    fn ended(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> Result<()> {
         let given_up =
             self.probe_of(net, conn).is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
         if self.phase != Phase::Close && self.port_is_free_again(net, conn, why) {
             return Ok(());
         }
         let cause = match why {
-            Why::NeverOpened(_) if given_up => Cause::ConnectTimeout,
-            Why::NeverOpened(errno) | Why::Broken(errno) => Cause::Errno(errno),
-            Why::PeerEnded => Cause::ClosedByServer,
-            Why::SlowReader => Cause::Unread,
-            Why::Ours => {
+            CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
+            CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
+            CloseReason::PeerClosed => Cause::ClosedByServer,
+            CloseReason::SlowReader => Cause::Unread,
+            CloseReason::Local => {
                 self.forget(net, conn);
                 if self.phase == Phase::Close {
-                    self.is.progress.closed.add(1);
+                    self.config.progress.closed.add(1);
                 } else if net.state(conn).is_some_and(|state| state.proved) {
                     self.dropped(net, conn);
                 }
@@ -169,13 +169,13 @@ impl Driver for Dialing {
             return Ok(());
         }
         if self.phase == Phase::Close {
-            self.is.progress.closed.add(1);
+            self.config.progress.closed.add(1);
         }
         self.failed(net, conn, cause);
         Ok(())
     }
 
-    fn turn(&mut self, net: &mut Connections, now: Instant, command: u32) -> Result<Turn> {
+    fn turn(&mut self, net: &mut ClientConnections, now: Instant, command: u32) -> Result<Schedule> {
         let phase = Phase::of_command(command);
         if phase != self.phase {
             self.begin(phase, net.clock(), now)?;
@@ -186,15 +186,15 @@ impl Driver for Dialing {
             self.measures.look(now)?;
         }
         if phase == Phase::Quit {
-            return Ok(Turn::Done);
+            return Ok(Schedule::Finished);
         }
         if self.done && phase.stage().is_none() {
-            return Ok(Turn::Idle);
+            return Ok(Schedule::OnEvent);
         }
         let turn = match phase {
-            Phase::Ready | Phase::Quit => return Ok(Turn::Idle),
+            Phase::Ready | Phase::Quit => return Ok(Schedule::OnEvent),
             Phase::Ramp => self.ramp(net, now)?,
-            Phase::Audit(_) if self.is.options.audit == Audit::State => self.count(net),
+            Phase::Audit(_) if self.config.options.audit == Audit::State => self.count(net),
             Phase::Audit(_) => self.ask(net, now)?,
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
@@ -202,32 +202,32 @@ impl Driver for Dialing {
             Phase::Report => self.report()?,
             Phase::Close => self.close(net, now)?,
         };
-        if turn == Turn::Done {
+        if turn == Schedule::Finished {
             if !std::mem::replace(&mut self.done, true) {
                 // Nobody may wake us for long.
                 self.measures.cut(now)?;
                 // Nobody listens any more when the run has failed elsewhere.
-                let _ = self.is.notices.send(Notice::Done(self.is.index, phase));
+                let _ = self.config.notices.send(Notice::Done(self.config.index, phase));
             }
             // The messages of a storm's stage go on until the other shards are done too.
-            return Ok(if phase.stage().is_some() { Turn::Again } else { Turn::Idle });
+            return Ok(if phase.stage().is_some() { Schedule::Now } else { Schedule::OnEvent });
         }
         Ok(match turn {
-            Turn::Idle => Turn::At(self.swept + SWEEP),
-            Turn::At(at) => Turn::At(at.min(self.swept + SWEEP)),
+            Schedule::OnEvent => Schedule::At(self.swept + SWEEP),
+            Schedule::At(at) => Schedule::At(at.min(self.swept + SWEEP)),
             other => other,
         })
     }
 }
 
-impl Dialing {
+impl ClientDriver {
     /// What the shard measured; its counts are those of before closing.
     pub fn measured(&self) -> Result<ShardSummary> {
         let measures = &self.measures;
         Ok(ShardSummary {
-            core: self.is.core,
-            requested: self.is.numbers.end - self.is.numbers.start,
-            progress: self.before_close.unwrap_or_else(|| self.is.progress.snapshot()),
+            core: self.config.core,
+            requested: self.config.numbers.end - self.config.numbers.start,
+            progress: self.before_close.unwrap_or_else(|| self.config.progress.snapshot()),
             connect: measures.connect.all()?,
             connect_service: measures.connect_service.clone(),
             retransmitted: measures.retransmitted.all()?,
@@ -239,18 +239,18 @@ impl Dialing {
         })
     }
 
-    fn report(&self) -> Result<Turn> {
+    fn report(&self) -> Result<Schedule> {
         // Nobody listens any more when the run has failed elsewhere.
-        let _ = self.is.measured.send((self.is.index, self.measured()?));
-        Ok(Turn::Done)
+        let _ = self.config.measured.send((self.config.index, self.measured()?));
+        Ok(Schedule::Finished)
     }
 
     fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) -> Result<()> {
         self.measures.cut(now)?;
-        let progress = &self.is.progress;
+        let progress = &self.config.progress;
         (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), 0);
         self.round += 1;
-        let rate = self.is.options.rate.map(|rate| rate / self.is.shards as f64);
+        let rate = self.config.options.rate.map(|rate| rate / self.config.shards as f64);
         for counter in [&progress.audited, &progress.lost, &progress.wrong] {
             counter.set(0);
         }
@@ -258,7 +258,7 @@ impl Dialing {
             Phase::Ramp => self.pace = Pace::new(self.since, rate),
             Phase::Hold | Phase::Calm => {
                 let talkers = self.storm.as_ref().map_or(progress.live.get(), Storming::talkers);
-                let every = self.is.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
+                let every = self.config.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
                 (self.pace, self.sent) = (Pace::new(self.since, every), 0);
             }
             Phase::Close => self.before_close = Some(progress.snapshot()),
@@ -268,33 +268,33 @@ impl Dialing {
         Ok(())
     }
 
-    // ---- the phases: each returns `Turn::Done` when its shard has nothing left to do ------------
+    // ---- the phases: each returns `Schedule::Finished` when its shard has nothing left to do ------------
 
-    fn ramp(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+    fn ramp(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
-            if self.window.len() >= self.is.concurrency {
-                return Ok(Turn::Idle);
+            if self.window.len() >= self.config.concurrency {
+                return Ok(Schedule::OnEvent);
             }
             if let Some(attempt) = self.again.pop_front() {
                 if !self.dial_again(net, attempt)? {
-                    return Ok(Turn::Idle);
+                    return Ok(Schedule::OnEvent);
                 }
                 continue;
             }
-            if self.next == self.is.numbers.end || self.hopeless() {
+            if self.next == self.config.numbers.end || self.hopeless() {
                 return Ok(self.settle());
             }
-            let nth = self.next - self.is.numbers.start;
+            let nth = self.next - self.config.numbers.start;
             let intended = self.pace.intended(nth, net.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
-                return Ok(Turn::At(at));
+                return Ok(Schedule::At(at));
             }
             if !self.dial(net, nth as u32, intended)? {
-                return Ok(Turn::Idle);
+                return Ok(Schedule::OnEvent);
             }
             self.next += 1;
         }
-        Ok(Turn::Again)
+        Ok(Schedule::Now)
     }
 
     /// Whether trying on is in vain: many failures, and not one success between them.
@@ -303,10 +303,10 @@ impl Dialing {
     }
 
     /// Sends every connection its token, as many at a time as the ramp had connects.
-    fn ask(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+    fn ask(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
-            if self.window.len() >= self.is.concurrency {
-                return Ok(Turn::Idle);
+            if self.window.len() >= self.config.concurrency {
+                return Ok(Schedule::OnEvent);
             }
             let Some((conn, next)) = net.next_live(self.place) else { return Ok(self.settle()) };
             self.place = next;
@@ -315,32 +315,32 @@ impl Dialing {
             }
             self.send(net, conn, Kind::Token, now, now)?;
         }
-        Ok(Turn::Again)
+        Ok(Schedule::Now)
     }
 
     /// The audit that asks nothing: what got no FIN and no RST counts.
-    fn count(&mut self, net: &mut Connections) -> Turn {
+    fn count(&mut self, net: &mut ClientConnections) -> Schedule {
         for _ in 0..PROBES_PER_PASS {
-            let Some((_, next)) = net.next_live(self.place) else { return Turn::Done };
+            let Some((_, next)) = net.next_live(self.place) else { return Schedule::Finished };
             self.place = next;
-            self.is.progress.audited.add(1);
+            self.config.progress.audited.add(1);
         }
-        Turn::Again
+        Schedule::Now
     }
 
     /// Sends messages as they are due; the end is a command.
-    fn hold(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+    fn hold(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
-            let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Turn::Idle) };
+            let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Schedule::OnEvent) };
             if intended > now {
-                return Ok(Turn::At(intended));
+                return Ok(Schedule::At(intended));
             }
             if self.window.len() >= PROBES_IN_FLIGHT {
-                return Ok(Turn::Idle);
+                return Ok(Schedule::OnEvent);
             }
             let from = if self.talked < self.talkers { self.talked } else { 0 };
             let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(0)) else {
-                return Ok(Turn::Idle);
+                return Ok(Schedule::OnEvent);
             };
             self.talked = next;
             if !self.is_talker(net, conn) {
@@ -353,15 +353,15 @@ impl Dialing {
                 self.send(net, conn, Kind::Message, intended, now)?;
             }
         }
-        Ok(Turn::Again)
+        Ok(Schedule::Now)
     }
 
     /// Sends nothing more, and waits for the answers to what was sent.
-    fn settle(&self) -> Turn {
-        if self.window.len() == 0 && self.again.is_empty() { Turn::Done } else { Turn::Idle }
+    fn settle(&self) -> Schedule {
+        if self.window.len() == 0 && self.again.is_empty() { Schedule::Finished } else { Schedule::OnEvent }
     }
 
-    fn close(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+    fn close(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
@@ -369,29 +369,36 @@ impl Dialing {
                     net.cancel_dial(conn)?;
                 }
                 let pace = self.close_pace(net.clock().start(now), None);
-                self.closing.insert(Closing::new(self.is.options.close, pace))
+                self.closing.insert(Closing::new(self.config.options.close, pace))
             }
         };
         closing.turn(net, now)
     }
 
     fn close_pace(&self, start: Start, otherwise: Option<f64>) -> Pace {
-        Pace::new(start, self.is.options.close_rate.or(otherwise).map(|rate| rate / self.is.shards as f64))
+        Pace::new(start, self.config.options.close_rate.or(otherwise).map(|rate| rate / self.config.shards as f64))
     }
 
     /// Whether it sends messages: all do, and of a storm the survivors.
-    fn is_talker(&self, net: &mut Connections, conn: ConnId) -> bool {
+    fn is_talker(&self, net: &mut ClientConnections, conn: ConnId) -> bool {
         let index = net.state(conn).map(|state| state.index);
         self.storm.as_ref().is_none_or(|storm| index.is_some_and(|index| storm.spares(index)))
     }
 
     // ---- one connection -------------------------------------------------------------------------
 
-    fn send(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, intended: Instant, now: Instant) -> Result<()> {
+    fn send(
+        &mut self,
+        net: &mut ClientConnections,
+        conn: ConnId,
+        kind: Kind,
+        intended: Instant,
+        now: Instant,
+    ) -> Result<()> {
         let since = net.clock().now();
         let Some(state) = net.state(conn) else { return Ok(()) };
-        let options = self.is.options.clone();
-        let number = self.is.number(state.index);
+        let options = self.config.options.clone();
+        let number = self.config.number(state.index);
         let round = if kind == Kind::Message { self.sent as u32 } else { self.round };
         compose(&mut self.scratch, kind, number, round, &options.hello, options.payload);
         if options.audit == Audit::Echo {
@@ -402,24 +409,24 @@ impl Dialing {
     }
 
     /// The whole echo came.
-    fn answered(&mut self, net: &mut Connections, conn: ConnId, kind: Kind, key: u32) -> Result<()> {
+    fn answered(&mut self, net: &mut ClientConnections, conn: ConnId, kind: Kind, key: u32) -> Result<()> {
         let Some(probe) = self.window.remove(key) else { return Ok(()) };
         if let Some(state) = net.state(conn) {
             state.key = 0;
         }
         let now = Instant::now();
-        self.is.progress.echoes.add(1);
+        self.config.progress.echoes.add(1);
         match kind {
             Kind::Hello => self.proved(net, conn)?,
             Kind::Token => {
-                self.is.progress.audited.add(1);
+                self.config.progress.audited.add(1);
                 self.measures.audit.record(now.duration_since(probe.started));
             }
             Kind::Message => {
                 net.note(now);
                 // No message was left out while nothing was due.
                 let suspended = net.clock().was_suspended_since(probe.started);
-                let interval = self.is.options.interval.filter(|_| !suspended).unwrap_or_default();
+                let interval = self.config.options.interval.filter(|_| !suspended).unwrap_or_default();
                 let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
                 self.measures.echoed(late, service, interval);
                 self.storm
@@ -430,15 +437,15 @@ impl Dialing {
         Ok(())
     }
 
-    fn proved(&mut self, net: &mut Connections, conn: ConnId) -> Result<()> {
+    fn proved(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some(state) = net.state(conn) else { return Ok(()) };
         state.proved = true;
         self.failures_in_a_row = 0;
-        self.is.progress.live.add(1);
-        self.is.progress.stood.add(1);
+        self.config.progress.live.add(1);
+        self.config.progress.stood.add(1);
         let (index, phase) = (state.index, self.phase);
         if self.storm.as_mut().is_some_and(|storm| storm.proved(index, phase)) {
-            return net.close(conn, self.is.options.close, Why::Ours);
+            return net.close(conn, self.config.options.close, CloseReason::Local);
         }
         Ok(())
     }
@@ -448,19 +455,19 @@ impl Dialing {
         self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
     }
 
-    fn wrong(&mut self, net: &mut Connections, conn: ConnId) -> Result<Reply> {
+    fn wrong(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<Reply> {
         self.give_up(net, conn, Cause::WrongEcho)?;
         Ok(Reply::Nothing)
     }
 
     /// Counts a connection that stands as failed, and resets it.
-    fn give_up(&mut self, net: &mut Connections, conn: ConnId, cause: Cause) -> Result<()> {
+    fn give_up(&mut self, net: &mut ClientConnections, conn: ConnId, cause: Cause) -> Result<()> {
         self.failed(net, conn, cause);
-        net.close(conn, How::Reset, Why::Ours)
+        net.close(conn, CloseMode::Abort, CloseReason::Local)
     }
 
     /// Counts a failure. While closing, nothing counts any more.
-    fn failed(&mut self, net: &mut Connections, conn: ConnId, cause: Cause) {
+    fn failed(&mut self, net: &mut ClientConnections, conn: ConnId, cause: Cause) {
         let Some(state) = net.state(conn) else { return };
         let (proved, index) = (std::mem::take(&mut state.proved), state.index);
         self.forget(net, conn);
@@ -468,12 +475,12 @@ impl Dialing {
             return;
         }
         if proved {
-            self.is.progress.live.sub(1);
+            self.config.progress.live.sub(1);
             self.storm.iter_mut().for_each(|storm| storm.lost(cause == Cause::WrongEcho));
         } else {
             self.never_stood(index);
         }
-        let progress = &self.is.progress;
+        let progress = &self.config.progress;
         match cause {
             Cause::WrongEcho => progress.wrong.add(1),
             _ if proved => progress.lost.add(1),
@@ -483,20 +490,20 @@ impl Dialing {
         *self.causes.entry(cause).or_default() += 1;
     }
 
-    fn forget(&mut self, net: &mut Connections, conn: ConnId) {
+    fn forget(&mut self, net: &mut ClientConnections, conn: ConnId) {
         if let Some(state) = net.state(conn) {
             self.window.remove(std::mem::take(&mut state.key));
         }
     }
 
-    fn probe_of(&mut self, net: &mut Connections, conn: ConnId) -> Option<&mut Probe> {
+    fn probe_of(&mut self, net: &mut ClientConnections, conn: ConnId) -> Option<&mut Probe> {
         let key = net.state(conn)?.key;
         self.window.get(key)
     }
 
     /// Gives up on what is late.
-    fn sweep(&mut self, net: &mut Connections) -> Result<()> {
-        let options = self.is.options.clone();
+    fn sweep(&mut self, net: &mut ClientConnections) -> Result<()> {
+        let options = self.config.options.clone();
         for conn in self.window.late(net.clock().now(), options.connect_timeout, options.reply_timeout) {
             let Some(probe) = self.probe_of(net, conn) else { continue };
             let cause = match &mut probe.awaited {

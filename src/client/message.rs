@@ -38,7 +38,7 @@ pub fn compose(into: &mut Vec<u8>, kind: Kind, number: u64, round: u32, hello: &
 
 /// What the bytes that came make of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum EchoMatch {
     /// It is right so far, and more must come.
     Part,
     /// It is right, and at its end.
@@ -48,13 +48,13 @@ pub enum Heard {
 }
 
 /// Compares the next bytes of an answer with the message it must be; `got` counts those that were right.
-pub fn hear(message: &[u8], got: &mut usize, bytes: &[u8]) -> Heard {
+pub fn verify_echo(message: &[u8], got: &mut usize, bytes: &[u8]) -> EchoMatch {
     let end = got.saturating_add(bytes.len());
     if message.get(*got..end) != Some(bytes) {
-        return Heard::Wrong;
+        return EchoMatch::Wrong;
     }
     *got = end;
-    if end == message.len() { Heard::Whole } else { Heard::Part }
+    if end == message.len() { EchoMatch::Whole } else { EchoMatch::Part }
 }
 
 /// A number that looks random and differs for each input (the finalizer of SplitMix64, Steele,

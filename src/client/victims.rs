@@ -10,9 +10,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::{Notice, Phase};
-use crate::causes::Cause;
 use crate::clock::Told;
 use crate::error::{Error, Result};
+use crate::failure::Cause;
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;

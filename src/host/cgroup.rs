@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Host, Reading};
-use crate::footprint::Hierarchy;
+use crate::memory_model::Hierarchy;
 
 impl Host {
     /// The folders of the groups that this process is in and of all above them, as far as they can

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Host, kilobytes};
-use crate::footprint::{By, Cache, Hierarchy, Kernel, Version, cache_names};
-use crate::limits::PAGE_BYTES;
+use crate::constants::PAGE_BYTES;
+use crate::memory_model::{By, Cache, Hierarchy, Kernel, Version, cache_names};
 use crate::sys::kernel_version;
 
 /// A limit this large is none: the kernel's "unlimited" is 2^63 rounded down to a page.

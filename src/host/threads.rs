@@ -7,10 +7,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Capability, Host};
+use crate::constants::AFTERLIFE;
 use crate::error::{Errno, Error, Result};
-use crate::limits::AFTERLIFE;
+use crate::format::count;
 use crate::sys::Resource;
-use crate::words::count;
 
 /// A limit on the number of threads and processes, which the kernel counts alike.
 #[derive(Debug, Clone, PartialEq, Eq)]

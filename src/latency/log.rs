@@ -12,7 +12,7 @@ use hdrhistogram::serialization::interval_log::{
     IntervalLogIterator, IntervalLogWriterBuilder, IntervalLogWriterError, LogEntry, Tag,
 };
 
-use super::{Garbled, Latency};
+use super::{DecodeError, Latency};
 
 /// What a client measures over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -134,15 +134,15 @@ pub fn is_log(text: &[u8]) -> bool {
 }
 
 /// Reads a log of ours: each series with its intervals merged.
-pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, Garbled> {
+pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, DecodeError> {
     let mut all: BTreeMap<Series, Latency> = BTreeMap::new();
     for entry in IntervalLogIterator::new(text) {
-        let LogEntry::Interval(line) = entry.map_err(|_| Garbled("it is no interval log"))? else { continue };
+        let LogEntry::Interval(line) = entry.map_err(|_| DecodeError("it is no interval log"))? else { continue };
         let series = line.tag().and_then(|tag| Series::of_tag(tag.as_str()));
-        let series = series.ok_or(Garbled("a tag is not one of this program's, such as connect-0"))?;
+        let series = series.ok_or(DecodeError("a tag is not one of this program's, such as connect-0"))?;
         let piece = Latency::decode(line.encoded_histogram())?;
         match all.get_mut(&series) {
-            Some(whole) => whole.merge(&piece).map_err(|_| Garbled("its histograms cannot be merged"))?,
+            Some(whole) => whole.merge(&piece).map_err(|_| DecodeError("its histograms cannot be merged"))?,
             None => _ = all.insert(series, piece),
         }
     }

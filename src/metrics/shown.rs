@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::http::Format;
 use crate::host::Host;
-use crate::shard::Remote;
+use crate::shard::ShardHandle;
 use crate::stats::{ROUND_BOUNDS, Snapshot};
 use crate::sys;
 
@@ -127,7 +127,7 @@ const SHOWN: [Shown; 14] = [
 
 /// The shards of a server, to be written whenever somebody asks.
 #[derive(Debug)]
-struct Shards(Vec<Remote>);
+struct Shards(Vec<ShardHandle>);
 
 /// The metrics of a server.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ pub struct Metrics(Registry);
 
 impl Metrics {
     /// What these shards have counted, and what their process takes.
-    pub fn new(shards: Vec<Remote>) -> Metrics {
+    pub fn new(shards: Vec<ShardHandle>) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Shards(shards)));
         Metrics(registry)

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::format::{bytes, count, time};
 use crate::results::compare::{Change, Figure, Unit};
-use crate::words::{bytes, count, time};
 
 /// What a person reads. Writing to a String cannot fail, so the results of `writeln!` are dropped.
 pub fn text(changes: &[Change]) -> String {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::knobs::Verdict;
+use crate::format::count;
 use crate::results::doctor::Page;
-use crate::words::count;
+use crate::walls::Verdict;
 
 /// The page as text. Writing to a String cannot fail, so the results of `writeln!` are dropped.
 pub fn text(page: &Page) -> String {

@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
+use crate::constants::LATENCY_DIGITS;
 use crate::latency::Latency;
-use crate::limits::LATENCY_DIGITS;
 
 /// Rows per halving of the distance to 100 %, as in the original.
 const TICKS: u32 = 5;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::format::{count, time};
 use crate::results::StormDocument;
-use crate::words::{count, time};
 
 /// What a person reads of a storm. Writing to a String cannot fail, so the results of `writeln!`
 /// are dropped.

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::storm;
 use crate::error::Result;
-use crate::knobs::Explained;
+use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, Which};
 use crate::results::{AuditResult, EchoSource, ServerSummary};
-use crate::words::{bytes, count, time};
+use crate::walls::Explained;
 
 /// Width of the longest bar of a histogram, in characters.
 const BAR: usize = 40;

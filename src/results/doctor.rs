@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::knobs::Verdict;
+use crate::format::count;
 use crate::plan::{Goal, Role};
-use crate::words::count;
+use crate::walls::Verdict;
 
 /// A host held against a goal.
 #[derive(Debug, Clone, Serialize)]

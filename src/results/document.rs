@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
-use crate::causes::Causes;
 use crate::error::{Error, Result};
+use crate::failure::Causes;
 use crate::host::NetCounters;
-use crate::knobs::Explained;
 use crate::latency::{Latency, PERCENTILES};
+use crate::walls::Explained;
 
 /// A histogram: its figures in microseconds, and all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

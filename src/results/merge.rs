@@ -8,8 +8,8 @@
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
 use super::{AuditResult, EchoSource};
-use crate::causes::Causes;
 use crate::error::{Error, Result};
+use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::Latency;
 
@@ -130,8 +130,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::causes::Cause;
     use crate::error::Errno;
+    use crate::failure::Cause;
     use crate::render::json::write;
     use crate::render::text;
     use crate::results::document::read_client;

@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::causes::{Cause, Causes};
 use crate::clock::Suspended;
 use crate::error::Result;
+use crate::failure::{Cause, Causes};
 use crate::host::NetCounters;
-use crate::knobs::Explained;
 use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
+use crate::walls::Explained;
 
 pub use about::{About, run_id};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};

@@ -26,7 +26,7 @@ pub struct ShardStorm {
     /// those answered before the storm began, `After` those to be sent after its end.
     pub echo: [Latency; 3],
     /// When the last echo came that was slower than the slowest of the calm, before
-    /// `limits::STORM_QUIET` without one, from the storm's start on; zero if there was none.
+    /// `constants::STORM_QUIET` without one, from the storm's start on; zero if there was none.
     pub absorbed: std::time::Duration,
     /// Victims that the server closed.
     pub closed_by_server: u64,

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::constants::{PHASES_KEPT, TIMELINE_SAMPLES};
 use crate::host::{Host, Memory};
 use crate::latency::Latency;
-use crate::limits::{PHASES_KEPT, TIMELINE_SAMPLES};
 use crate::stats::ProgressSnapshot;
 
 /// Classes of connect latency for each power of ten.

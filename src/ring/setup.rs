@@ -6,9 +6,9 @@ use std::time::Instant;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::Queues;
-use super::habits::{Habits, TaskWork, habits};
+use super::quirks::{Quirks, TaskWork, quirks};
+use crate::constants::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::error::{Errno, Error, Result};
-use crate::limits::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::sys;
 
 /// Every kernel operation in use, probed at start-up.
@@ -53,14 +53,14 @@ pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
 
 /// Checks that this host lets this process use io_uring with every operation in `REQUIRED`,
 /// and tells what rings do here.
-pub fn probe() -> Result<Habits> {
-    let habits = habits()?;
-    let uring = open(Queues { submissions: 8, completions: 16 }, habits.work)?;
+pub fn probe() -> Result<Quirks> {
+    let quirks = quirks()?;
+    let uring = open(Queues { submissions: 8, completions: 16 }, quirks.work)?;
     let mut probe = Probe::new();
     uring.submitter().register_probe(&mut probe).map_err(|error| refused("io_uring_register", &error))?;
     let missing: Vec<&str> =
         REQUIRED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
-    if missing.is_empty() { Ok(habits) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
+    if missing.is_empty() { Ok(quirks) } else { Err(too_old(&format!("it lacks {}", missing.join(", ")))) }
 }
 
 fn too_old(what: &str) -> Error {

@@ -15,12 +15,12 @@ fn token(slot: u32) -> Token {
 
 /// A ring with `count` accepted connections in its first slots, and their peers.
 fn connected(count: u32, queues: Queues) -> (Ring, Vec<TcpStream>) {
-    connected_to(&Doorbell::new().unwrap(), count, queues, habits().unwrap())
+    connected_to(&Doorbell::new().unwrap(), count, queues, quirks().unwrap())
 }
 
 /// The same, with a doorbell to listen to, and for a kernel of certain habits.
-fn connected_to(doorbell: &Doorbell, count: u32, queues: Queues, habits: Habits) -> (Ring, Vec<TcpStream>) {
-    let mut ring = Ring::new(count, queues, doorbell.raw(), habits, Accepts::Direct).unwrap();
+fn connected_to(doorbell: &Doorbell, count: u32, queues: Queues, quirks: Quirks) -> (Ring, Vec<TcpStream>) {
+    let mut ring = Ring::new(count, queues, doorbell.raw(), quirks, Accepts::Direct).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peers = Vec::new();
     for slot in 0..count {
@@ -189,10 +189,10 @@ fn a_lasting_poll_stays_until_it_is_removed() {
 /// others do.
 #[test]
 fn every_wake_up_rings() {
-    let found = habits().unwrap();
+    let found = quirks().unwrap();
     for work in [found.work, TaskWork::Cooperative] {
         let doorbell = Doorbell::new().unwrap();
-        let (mut ring, mut peers) = connected_to(&doorbell, 1, TINY, Habits { work, ..found });
+        let (mut ring, mut peers) = connected_to(&doorbell, 1, TINY, Quirks { work, ..found });
         for round in 0..3 {
             ring.poll(token(0), false).unwrap();
             ring.enter().unwrap();
@@ -211,11 +211,11 @@ fn every_wake_up_rings() {
 /// Whoever came before the accepts, and whoever comes after, is accepted, whether or not they wait first.
 #[test]
 fn accepts_bring_whoever_comes() {
-    let found = habits().unwrap();
+    let found = quirks().unwrap();
     for accepts_wait_first in [found.accepts_wait_first, false] {
         let doorbell = Doorbell::new().unwrap();
-        let habits = Habits { accepts_wait_first, ..found };
-        let mut ring = Ring::new(6, TINY, doorbell.raw(), habits, Accepts::Direct).unwrap();
+        let quirks = Quirks { accepts_wait_first, ..found };
+        let mut ring = Ring::new(6, TINY, doorbell.raw(), quirks, Accepts::Direct).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let dial = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut peers = vec![dial(), dial()];
@@ -241,7 +241,7 @@ fn accepts_bring_whoever_comes() {
 #[test]
 fn a_removed_poll_lets_closed_descriptors_go() {
     let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(2, TINY, doorbell.raw(), habits().unwrap(), Accepts::Direct).unwrap();
+    let mut ring = Ring::new(2, TINY, doorbell.raw(), quirks().unwrap(), Accepts::Direct).unwrap();
     let (idle, _its_writer) = std::io::pipe().unwrap();
     let (closed, writer) = std::io::pipe().unwrap();
     ring.put(0, &idle).unwrap();
@@ -266,7 +266,7 @@ fn a_removed_poll_lets_closed_descriptors_go() {
 #[test]
 fn a_failed_install_is_all_that_comes_of_a_dial() {
     let doorbell = Doorbell::new().unwrap();
-    let mut ring = Ring::new(4, TINY, doorbell.raw(), habits().unwrap(), Accepts::Direct).unwrap();
+    let mut ring = Ring::new(4, TINY, doorbell.raw(), quirks().unwrap(), Accepts::Direct).unwrap();
     ring.dial(1_000_000, "127.0.0.1:9".parse().unwrap(), token(0)).unwrap();
     ring.poll(token(1), false).unwrap();
     // The poll of an empty slot fails behind it: whatever came of the dial is there by then.

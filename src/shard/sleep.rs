@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Poll, Waker as TaskWaker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,23 +96,23 @@ pub(super) enum Slept {
 }
 
 /// The shard's end of a doorbell: a task reads the eventfd and wakes the pump.
-pub(super) struct Bell {
+pub(super) struct Waker {
     doorbell: Doorbell,
     rung: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
+    waiting: RefCell<Option<TaskWaker>>,
     broken: Cell<bool>,
 }
 
-impl Bell {
-    pub(super) fn listen(doorbell: &Doorbell) -> Result<Rc<Bell>> {
+impl Waker {
+    pub(super) fn listen(doorbell: &Doorbell) -> Result<Rc<Waker>> {
         let file = doorbell.listen()?;
-        let bell = Rc::new(Bell {
+        let waker = Rc::new(Waker {
             doorbell: doorbell.clone(),
             rung: Cell::new(false),
             waiting: RefCell::new(None),
             broken: Cell::new(false),
         });
-        let ours = bell.clone();
+        let ours = waker.clone();
         glommio::spawn_local(async move {
             while file.read_at(0, 8).await.is_ok() {
                 ours.rung.set(true);
@@ -123,7 +123,7 @@ impl Bell {
             ours.wake();
         })
         .detach();
-        Ok(bell)
+        Ok(waker)
     }
 
     fn wake(&self) {

@@ -14,10 +14,10 @@ use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
+use crate::connections::{AdmissionGate, AdmissionState, Closing, FilterConfig};
+use crate::constants::{BUFFER_BYTES, RESUMED_PER_PASS, SPECULATIVE_RECEIVE_PERIOD};
 use crate::error::Errno;
 use crate::host::Host;
-use crate::limits::{BUFFER_BYTES, RESUMED_PER_PASS, TRIED_WITHIN};
-use crate::net::{Closing, Gate, Level, Watched};
 use crate::pace::Pace;
 use crate::ring::Buffers;
 use crate::sys::Filter;
@@ -40,8 +40,8 @@ impl Chance {
         self.below(many) == 0
     }
 
-    fn how(&mut self) -> How {
-        [How::Fin, How::Now, How::Reset][self.below(3)]
+    fn how(&mut self) -> CloseMode {
+        [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][self.below(3)]
     }
 }
 
@@ -79,7 +79,7 @@ impl Noting {
     }
 
     /// Sends what a connection's collected.
-    fn flush(&mut self, net: &mut Net<u32>, conn: ConnId) -> Result<()> {
+    fn flush(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
         match self.standing.get_mut(&conn).and_then(|held| held.collects.as_mut()) {
             Some(collected) => net.send(conn, &std::mem::take(collected)),
             None => Ok(()),
@@ -90,7 +90,7 @@ impl Noting {
 impl Driver for Noting {
     type State = u32;
 
-    fn opened(&mut self, net: &mut Net<u32>, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
         self.calls += 1;
         self.opened += 1;
         self.dialing.remove(&conn);
@@ -101,12 +101,12 @@ impl Driver for Noting {
         let former = self.standing.insert(conn, Held { number: self.opened, collects });
         assert!(former.is_none(), "opened twice");
         if self.chance.one_in(16) {
-            net.close(conn, self.chance.how(), Why::Ours)?;
+            net.close(conn, self.chance.how(), CloseReason::Local)?;
         }
         Ok(())
     }
 
-    fn received(&mut self, net: &mut Net<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, net: &mut Connections<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.calls += 1;
         let held = self.standing.get_mut(&conn).expect("bytes of a connection that stands");
         assert_eq!(net.state(conn), Some(&mut held.number), "another's state");
@@ -121,7 +121,7 @@ impl Driver for Noting {
         Ok(match self.chance.below(64) {
             0 => Reply::Close,
             1..=3 => {
-                net.close(conn, self.chance.how(), Why::Ours)?;
+                net.close(conn, self.chance.how(), CloseReason::Local)?;
                 Reply::Back(0..len)
             }
             4..=20 => {
@@ -136,13 +136,13 @@ impl Driver for Noting {
         })
     }
 
-    fn ended(&mut self, net: &mut Net<u32>, conn: ConnId, why: Why) -> Result<()> {
+    fn ended(&mut self, net: &mut Connections<u32>, conn: ConnId, why: CloseReason) -> Result<()> {
         self.calls += 1;
         self.former.push_back(conn);
         if self.former.len() > FORMER {
             self.former.pop_front();
         }
-        if matches!(why, Why::NeverOpened(_)) {
+        if matches!(why, CloseReason::NotOpened(_)) {
             assert!(self.dialing.remove(&conn).is_some(), "never dialed, or ended twice");
             return Ok(());
         }
@@ -152,8 +152,8 @@ impl Driver for Noting {
         Ok(())
     }
 
-    fn turn(&mut self, _: &mut Net<u32>, _: Instant, _: u32) -> Result<Turn> {
-        Ok(Turn::Idle)
+    fn turn(&mut self, _: &mut Connections<u32>, _: Instant, _: u32) -> Result<Schedule> {
+        Ok(Schedule::OnEvent)
     }
 }
 
@@ -202,7 +202,7 @@ impl Peer {
 
 struct World {
     shard: Shard<Noting>,
-    gate: Gate,
+    gate: AdmissionGate,
     doors: Vec<SocketAddr>,
     peers: Vec<Peer>,
     numbers: u64,
@@ -218,7 +218,7 @@ impl World {
     fn new(seed: u64, filtered: bool) -> World {
         let mut chance = Chance(seed);
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
-        let gate = Gate::default();
+        let gate = AdmissionGate::default();
         let filter = filtered.then(|| Filter::new(rings.iter().sum()).unwrap());
         // An address of its own for each world: a port stays taken for a minute after what was there, and in
         // that time there are more worlds than ports.
@@ -230,18 +230,18 @@ impl World {
         if let Some(filter) = &filter {
             listeners.iter().for_each(|listener| filter.attach(listener).unwrap());
         }
-        let plan = NetPlan {
+        let plan = ConnectionsConfig {
             capacity: u64::from(rings.iter().sum::<u32>()) - 6,
             rings,
-            watched: filter.map(|filter| Watched { filter, tried_within: TRIED_WITHIN }),
-            admission: None,
+            filter: filter.map(|filter| FilterConfig { filter, speculative_period: SPECULATIVE_RECEIVE_PERIOD }),
+            shared_limit: None,
             gate: gate.clone(),
             max_pending: 2 * BUFFER_BYTES,
-            last_words: false,
+            drain_after_reset: false,
             accept_rate: None,
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Net::new(plan, &doorbell, Arc::default()).unwrap();
+        let mut net = Connections::new(plan, &doorbell, Arc::default()).unwrap();
         net.listen(listeners, 2).unwrap();
         let driver = Noting {
             chance,
@@ -275,7 +275,7 @@ impl World {
             21 => self.collected()?,
             22 => self.stale()?,
             23 => {
-                let level = if self.chance().one_in(4) { Level::Refusing } else { Level::Open };
+                let level = if self.chance().one_in(4) { AdmissionState::Refusing } else { AdmissionState::Open };
                 self.gate.set(level);
             }
             _ => self.pass()?,
@@ -353,9 +353,9 @@ impl World {
         let gone = driver.chance.one_in(4);
         let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
         if driver.chance.one_in(4) {
-            net.deafen(conn);
+            net.pause_reads(conn);
         } else {
-            net.close(conn, driver.chance.how(), Why::Ours)?;
+            net.close(conn, driver.chance.how(), CloseReason::Local)?;
         }
         self.shard.tell_ended()
     }
@@ -390,12 +390,12 @@ impl World {
         assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
         assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
         let slots = net.slots() as u64;
-        let free: u64 = net.lanes.iter().map(|lane| u64::from(lane.table.free())).sum();
+        let free: u64 = net.rings.iter().map(|lane| u64::from(lane.table.free())).sum();
         assert_eq!(net.in_use() + free, slots);
-        let taken = |lane: &crate::net::Lane<u32>| {
-            (0..lane.table.used()).filter(|slot| !lane.table.row(*slot).life.is_free()).count() as u64
+        let taken = |lane: &crate::connections::RingSlots<u32>| {
+            (0..lane.table.used()).filter(|slot| !lane.table.row(*slot).lifecycle.is_free()).count() as u64
         };
-        assert_eq!(net.lanes.iter().map(taken).sum::<u64>(), net.in_use(), "slots are lost");
+        assert_eq!(net.rings.iter().map(taken).sum::<u64>(), net.in_use(), "slots are lost");
         for (conn, held) in &driver.standing {
             assert_eq!(net.state(*conn), Some(&mut { held.number }), "another's row");
         }
@@ -406,9 +406,9 @@ impl World {
     fn end(mut self) -> Result<()> {
         self.peers.clear();
         self.shard.net.stop_listening()?;
-        let mut closing = Closing::new(How::Now, Pace::UNPACED);
+        let mut closing = Closing::new(CloseMode::Immediate, Pace::UNPACED);
         let mut passes = 0;
-        while closing.turn(&mut self.shard.net, Instant::now())? != Turn::Done {
+        while closing.turn(&mut self.shard.net, Instant::now())? != Schedule::Finished {
             self.shard.tell_ended()?;
             self.pass()?;
             passes += 1;
@@ -417,7 +417,7 @@ impl World {
         let Shard { net, driver, .. } = &self.shard;
         assert!(driver.standing.is_empty() && driver.dialing.is_empty());
         assert!(net.pending.is_empty() && net.ended.is_empty());
-        assert!(net.lanes.iter().all(|lane| lane.ring.buffers_held() == 0), "buffers are not given back");
+        assert!(net.rings.iter().all(|lane| lane.ring.buffers_held() == 0), "buffers are not given back");
         assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of former tenants");
         Ok(())
     }
@@ -470,22 +470,22 @@ struct Counting {
 impl Driver for Counting {
     type State = ();
 
-    fn opened(&mut self, _: &mut Net<()>, _: ConnId) -> Result<()> {
+    fn opened(&mut self, _: &mut Connections<()>, _: ConnId) -> Result<()> {
         self.standing += 1;
         Ok(())
     }
 
-    fn received(&mut self, _: &mut Net<()>, _: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, _: &mut Connections<()>, _: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.came.push(data.len());
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, _: &mut Net<()>, _: ConnId, _: Why) -> Result<()> {
+    fn ended(&mut self, _: &mut Connections<()>, _: ConnId, _: CloseReason) -> Result<()> {
         Ok(())
     }
 
-    fn turn(&mut self, _: &mut Net<()>, _: Instant, _: u32) -> Result<Turn> {
-        Ok(Turn::Idle)
+    fn turn(&mut self, _: &mut Connections<()>, _: Instant, _: u32) -> Result<Schedule> {
+        Ok(Schedule::OnEvent)
     }
 }
 
@@ -493,17 +493,17 @@ impl Driver for Counting {
 fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Result<(), Box<dyn std::error::Error>> {
     const GREEDY: usize = 10 * RESUMED_PER_PASS;
     let doorbell = Doorbell::new()?;
-    let plan = NetPlan {
+    let plan = ConnectionsConfig {
         rings: vec![2 * GREEDY as u32],
-        watched: None,
+        filter: None,
         capacity: GREEDY as u64 + 1,
-        admission: None,
-        gate: Gate::default(),
+        shared_limit: None,
+        gate: AdmissionGate::default(),
         max_pending: BUFFER_BYTES,
-        last_words: false,
+        drain_after_reset: false,
         accept_rate: None,
     };
-    let mut net = Net::new(plan, &doorbell, Arc::default())?;
+    let mut net = Connections::new(plan, &doorbell, Arc::default())?;
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
     let door = listener.local_addr()?;
     net.listen(vec![listener], 2)?;

@@ -9,14 +9,14 @@
 //! Nothing else of a socket can be set from outside and read in a filter without its type information. The
 //! number is `FIRST_OWNER` and the connection's place in its shard.
 //!
-//! What is announced lies in a map that the shard sees too: three boards, one for each kind of `Call`, each with a bit
+//! What is announced lies in a map that the shard sees too: three boards, one for each kind of `Notification`, each with a bit
 //! for each place, which stays until the shard takes the call, and a bit for each word of those; and a word that says
 //! whether there are any. A shard that is about to sleep says so there, and the next announcement wakes whoever polls
 //! `Filter::bell`, a ring buffer for that alone.
 //!
 //! **The filter runs before the segment is queued on its socket.** A receive right after the call may find
 //! nothing, and a segment that was announced with the one before, in one call, may be queued after that was
-//! received. What follows from that is `life.rs`' matter.
+//! received. What follows from that is `lifecycle.rs`' matter.
 
 mod program;
 
@@ -27,7 +27,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::set_option;
-use crate::limits::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
+use crate::constants::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
 /// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
 /// docs/UIDS-GIDS.md); places end below 2^31, where numbers turn negative for some programs.
@@ -35,7 +35,7 @@ const FIRST_OWNER: u32 = 1 << 30;
 
 /// Where the words of the map are: the state, and after its cache line the boards.
 const STATE: usize = 0;
-const BOARDS: usize = 8;
+const BITMAPS: usize = 8;
 
 /// The shard has taken all calls, or there are some, or it sleeps until there are.
 const QUIET: u64 = 0;
@@ -62,19 +62,19 @@ impl Layout {
     }
 
     /// Words of a board.
-    fn board(self) -> usize {
+    fn bitmap(self) -> usize {
         self.summary + self.calls
     }
 
     /// The first word of the board for calls of a kind.
-    fn first(self, call: Call) -> usize {
-        BOARDS + call as usize * self.board()
+    fn first(self, call: Notification) -> usize {
+        BITMAPS + call as usize * self.bitmap()
     }
 }
 
 /// What was announced of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum Notification {
     /// Something came, or will be there in a moment.
     Segment,
     /// A segment with a RST. Whether TCP takes it is not known yet.
@@ -84,7 +84,7 @@ pub enum Call {
 }
 
 /// Kinds of calls, each with a board of its own.
-const BOARD_COUNT: usize = 3;
+const BITMAP_COUNT: usize = 3;
 
 /// A filter for the connections of one shard.
 pub struct Filter {
@@ -96,7 +96,7 @@ pub struct Filter {
     consumed: Mapping,
     produced: Mapping,
     /// What was taken from each board.
-    taken: [Taken; BOARD_COUNT],
+    taken: [Taken; BITMAP_COUNT],
 }
 
 /// Calls that the shard has taken out of a board and not heard yet.
@@ -125,7 +125,7 @@ impl Filter {
     /// the boards may not be chosen by a register.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
-        let map_bytes = ((BOARDS + BOARD_COUNT * layout.board()) * 8).next_multiple_of(page);
+        let map_bytes = ((BITMAPS + BITMAP_COUNT * layout.bitmap()) * 8).next_multiple_of(page);
         let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
         let bell = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
         Ok(Filter {
@@ -149,7 +149,7 @@ impl Filter {
         filter.attach(&ours)?;
         filter.name(&ours, place)?;
         theirs.send(&[0; 20])?;
-        let heard = filter.next_call(Call::Segment) == Some(place);
+        let heard = filter.next_notification(Notification::Segment) == Some(place);
         if heard { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) }
     }
 
@@ -167,29 +167,31 @@ impl Filter {
 
     /// Whether there are calls to be heard at once: calls that nobody has looked at yet, or calls for segments and
     /// resets. Calls for FINs may wait once they were looked at: `has_fins` tells of them.
-    pub fn has_calls(&self) -> bool {
-        let at_once = [Call::Segment, Call::Reset].iter().any(|call| self.taken[*call as usize].any());
+    pub fn has_notifications(&self) -> bool {
+        let at_once = [Notification::Segment, Notification::Reset].iter().any(|call| self.taken[*call as usize].any());
         at_once || self.state().load(Ordering::SeqCst) == CALLS
     }
 
     /// Whether calls for FINs wait to be heard, beyond those that nobody has looked at yet.
     pub fn has_fins(&mut self) -> bool {
-        let fins = &self.taken[Call::Fin as usize];
+        let fins = &self.taken[Notification::Fin as usize];
         // Every call has all boards looked at again, and mostly it was none for a FIN. What the program adds after
         // this look makes another.
-        if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Call::Fin) {
-            self.taken[Call::Fin as usize].again = false;
+        if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Notification::Fin) {
+            self.taken[Notification::Fin as usize].again = false;
         }
-        self.taken[Call::Fin as usize].any()
+        self.taken[Notification::Fin as usize].any()
     }
 
     /// Whether there are calls of connections that end, by a RST or a FIN.
     pub fn has_ends(&self) -> bool {
-        [Call::Reset, Call::Fin].iter().any(|call| self.taken[*call as usize].any() || self.has_announced(*call))
+        [Notification::Reset, Notification::Fin]
+            .iter()
+            .any(|call| self.taken[*call as usize].any() || self.has_announced(*call))
     }
 
     /// Whether any bit is set on the board of a kind.
-    fn has_announced(&self, call: Call) -> bool {
+    fn has_announced(&self, call: Notification) -> bool {
         let first = self.layout.first(call);
         (first..first + self.layout.summary).any(|at| self.map.word(at).load(Ordering::SeqCst) != 0)
     }
@@ -197,7 +199,7 @@ impl Filter {
     /// The place of the next call of a kind. Whatever comes for it from now on is another.
     ///
     /// They are taken in the order of their places, all in a round: who calls again waits for the next one.
-    pub fn next_call(&mut self, call: Call) -> Option<u32> {
+    pub fn next_notification(&mut self, call: Notification) -> Option<u32> {
         let first = self.layout.first(call);
         // The program sets a place's bit, then its word's, then the state, and we clear them the other way round:
         // what it adds meanwhile is found in this round or makes another.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::host::Host;
-use crate::knobs::Limits;
+use crate::walls::Limits;
 
 /// The folders of sysctl.d(5), the first of them first: a file there hides one of the same name in the others.
 const SYSCTL_FOLDERS: [&str; 5] =

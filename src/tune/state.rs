@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::durable::{failed, remove, replace, scrap};
 use crate::error::{Error, Result};
 use crate::host::{Host, Reading};
-use crate::knobs::Setting;
+use crate::walls::Setting;
 
 /// Where the state stands, below the host's root.
 const FILE: &str = "var/lib/c1m/tune.json";

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use c1m::sys::{Call, Filter};
+use c1m::sys::{Filter, Notification};
 use socket2::SockRef;
 
 /// A filter, and connections of the first of its places, both ends each.
@@ -47,9 +47,9 @@ impl Scene {
 
     /// The places for which something came; neither a RST nor a FIN came for any.
     fn calls(&mut self) -> Vec<u32> {
-        assert_eq!(self.filter.next_call(Call::Reset), None);
-        assert_eq!(self.filter.next_call(Call::Fin), None);
-        std::iter::from_fn(|| self.filter.next_call(Call::Segment)).collect()
+        assert_eq!(self.filter.next_notification(Notification::Reset), None);
+        assert_eq!(self.filter.next_notification(Notification::Fin), None);
+        std::iter::from_fn(|| self.filter.next_notification(Notification::Segment)).collect()
     }
 
     /// Whether the bell is rung within so many milliseconds.
@@ -66,17 +66,17 @@ fn what_comes_is_announced_once_until_it_is_heard() {
     for places in [CONNECTIONS, 4_096, 500_000] {
         let mut scene = scene(CONNECTIONS, places);
         let place = |nth| place(nth, CONNECTIONS, places);
-        assert!(!scene.filter.has_calls());
+        assert!(!scene.filter.has_notifications());
         for nth in [99, 0, 0, 63, 1] {
             scene.say(nth);
         }
-        assert!(scene.filter.has_calls());
+        assert!(scene.filter.has_notifications());
         assert_eq!(scene.calls(), [0, 1, 63, 99].map(place));
-        assert!(!scene.filter.has_calls());
+        assert!(!scene.filter.has_notifications());
         scene.say(63);
-        assert_eq!(scene.filter.next_call(Call::Segment), Some(place(63)));
+        assert_eq!(scene.filter.next_notification(Notification::Segment), Some(place(63)));
         scene.say(63);
-        assert!(scene.filter.has_calls());
+        assert!(scene.filter.has_notifications());
         assert_eq!(scene.calls(), [place(63)]);
         for nth in 0..CONNECTIONS {
             scene.say(nth as usize);
@@ -95,10 +95,13 @@ fn acknowledgements_are_not_announced_and_ends_are() {
     scene.ends[0].1.shutdown(Shutdown::Write).unwrap();
     assert_eq!(scene.ends[0].0.read(&mut [0]).unwrap(), 0);
     // A FIN without payload may wait: once it was looked at, it is no reason to stay awake.
-    assert!(scene.filter.has_calls() && scene.filter.has_ends());
-    assert_eq!([Call::Segment, Call::Reset].map(|call| scene.filter.next_call(call)), [None, None]);
-    assert!(!scene.filter.has_calls() && scene.filter.has_fins() && scene.filter.has_ends());
-    assert_eq!(scene.filter.next_call(Call::Fin), Some(0));
+    assert!(scene.filter.has_notifications() && scene.filter.has_ends());
+    assert_eq!(
+        [Notification::Segment, Notification::Reset].map(|call| scene.filter.next_notification(call)),
+        [None, None]
+    );
+    assert!(!scene.filter.has_notifications() && scene.filter.has_fins() && scene.filter.has_ends());
+    assert_eq!(scene.filter.next_notification(Notification::Fin), Some(0));
     assert!(scene.calls().is_empty());
     assert!(!scene.filter.has_fins() && !scene.filter.has_ends());
     let (mut ours, theirs) = scene.ends.pop().unwrap();
@@ -106,9 +109,9 @@ fn acknowledgements_are_not_announced_and_ends_are() {
     drop(theirs);
     assert!(ours.read(&mut [0]).is_err());
     scene.say(1);
-    assert_eq!(scene.filter.next_call(Call::Reset), Some(2));
+    assert_eq!(scene.filter.next_notification(Notification::Reset), Some(2));
     assert_eq!(scene.calls(), [1]);
-    assert!(!scene.filter.has_calls());
+    assert!(!scene.filter.has_notifications());
 }
 
 #[test(SocketFilter)]
@@ -117,11 +120,11 @@ fn a_sleeper_is_woken_and_nobody_else() {
     scene.say(0);
     assert!(!scene.rings(0), "nobody slept");
     scene.filter.sleep();
-    assert!(scene.filter.has_calls(), "who has calls must not sleep");
+    assert!(scene.filter.has_notifications(), "who has calls must not sleep");
     assert_eq!(scene.calls(), [69_999]);
     for round in 0..1_000 {
         scene.filter.sleep();
-        assert!(!scene.filter.has_calls() && !scene.rings(0), "woken by nobody in round {round}");
+        assert!(!scene.filter.has_notifications() && !scene.rings(0), "woken by nobody in round {round}");
         let mut theirs = scene.ends[0].1.try_clone().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || theirs.write_all(b"!").unwrap());
@@ -156,7 +159,7 @@ fn who_hears_while_others_call_misses_nothing() {
         let mut asked = BTreeSet::new();
         while heard < MESSAGES {
             assert!(Instant::now() < deadline, "{heard} of {MESSAGES} were called");
-            asked.extend(std::iter::from_fn(|| scene.filter.next_call(Call::Segment)).map(nth));
+            asked.extend(std::iter::from_fn(|| scene.filter.next_notification(Notification::Segment)).map(nth));
             // What is not queued yet is asked for again, as by a poll.
             asked.retain(|nth| match scene.ends[*nth as usize].0.read(&mut [0; 64]) {
                 Ok(bytes) => {

@@ -6,13 +6,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use c1m::causes::{Cause, Causes};
 use c1m::doctor::examine;
 use c1m::error::Errno;
+use c1m::failure::{Cause, Causes};
 use c1m::host::{Host, SourcePorts};
-use c1m::knobs::{self, Setting, Verdict, WALLS, Watch};
 use c1m::plan::{Goal, Ports, Role, Routes};
 use c1m::render::doctor::text;
+use c1m::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -214,13 +214,13 @@ proptest! {
         connections in prop_oneof![1u64..2_000_000, Just(u64::from(u32::MAX))],
     ) {
         let (_dir, host) = host_of(&contents);
-        let mut watch = Watch::begin(&host);
+        let mut watch = EvidenceRecorder::begin(&host);
         let page = examine(&host, &goal(role, connections, 100));
         prop_assert_eq!(page.rows().len(), WALLS.len());
         prop_assert!(text(&page).ends_with('\n'));
         let failures = [Cause::ConnectTimeout, Cause::Errno(Errno::EADDRNOTAVAIL), Cause::Errno(Errno::ENOMEM)];
         let evidence = watch.evidence(Causes::from(failures.map(|cause| (cause, 3))));
-        prop_assert!(!knobs::explain(&evidence).is_empty());
+        prop_assert!(!walls::explain(&evidence).is_empty());
     }
 
     /// With all settings set nothing asks for another one, and no number became smaller.
@@ -247,7 +247,7 @@ proptest! {
         files.insert("proc/sys/net/ipv4/ip_local_reserved_ports", reserved.reserved_text() + "\n");
         let (dir, host) = host(&files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect::<Vec<_>>());
         let goal = goal(role, connections, ports);
-        let settings = knobs::settings(&host, &goal);
+        let settings = walls::settings(&host, &goal);
         for setting in &settings {
             prop_assert!(is_more(setting), "{setting:?}");
             prop_assert_eq!(host.sysctl_text(setting.name), Some(setting.now.clone()));
@@ -256,7 +256,7 @@ proptest! {
         for setting in &settings {
             host.write_sysctl(setting.name, &setting.then).unwrap();
         }
-        prop_assert_eq!(knobs::settings(&host, &goal), vec![], "after {:?}", settings);
+        prop_assert_eq!(walls::settings(&host, &goal), vec![], "after {:?}", settings);
     }
 }
 

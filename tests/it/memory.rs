@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use c1m::footprint::{End, Family};
 use c1m::host::Host;
-use c1m::plan::Park;
+use c1m::memory_model::{End, Family};
+use c1m::plan::IdleBackend;
 
 use crate::support::*;
 
@@ -147,7 +147,7 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
     let kernel = host.memory_kernel();
     for (end, family) in [(End::Server, Family::V4), (End::Client, Family::V6)] {
         // No kernel that runs us makes a connection of less or of more.
-        for park in [Park::Poll, Park::Filter] {
+        for park in [IdleBackend::Poll, IdleBackend::Filter] {
             let each = kernel.per_end(end, family, park);
             assert!((3_000.0..8_000.0).contains(&each.host), "{kernel:?} {each:?}");
             assert!(each.hidden > 0.0 && each.hidden < each.host, "{each:?}");

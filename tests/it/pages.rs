@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use c1m::format;
 use c1m::latency::Latency;
 use c1m::latency::log::{self, Measure, Series};
-use c1m::words;
 use serde_json::Value;
 
 use crate::support::*;
@@ -19,7 +19,7 @@ fn document(path: &Path) -> Value {
 
 /// A time as a page writes it.
 fn time(us: u64) -> String {
-    let text = words::time(us);
+    let text = format::time(us);
     let unit = text.find(char::is_alphabetic).unwrap();
     format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
 }
@@ -36,7 +36,7 @@ fn tells(page: &str, result: &Value, charts: &[&str]) {
     }
     assert_eq!(page.matches("<svg ").count(), charts.len());
     for name in ["requested", "live", "failed"] {
-        let value = words::count(number(result, name));
+        let value = format::count(number(result, name));
         assert!(page.contains(&format!("<dd>{value}</dd>")), "{name} is {value}, which is not in the page");
     }
     let shards = result["shards"].as_array().unwrap().iter();
@@ -47,7 +47,7 @@ fn tells(page: &str, result: &Value, charts: &[&str]) {
             }
             let figures =
                 ["min", "p50", "p90", "p99", "p999", "p9999", "max"].map(|name_of| time(number(name, name_of)));
-            let cells = [vec![words::count(number(name, "count"))], figures.to_vec()].concat().join("</td><td>");
+            let cells = [vec![format::count(number(name, "count"))], figures.to_vec()].concat().join("</td><td>");
             assert!(page.contains(&format!("<td>{cells}</td>")), "{cells} is not in the page");
         }
     }
@@ -102,7 +102,7 @@ fn a_demo_is_shown_and_logged_as_it_was() {
     tells(&page, result, &[&rates[..], &rest].concat());
     assert!(page.contains("2,000 of 2,000 connections live") && page.contains("No connection failed."), "{page}");
     assert!(
-        page.contains("server process") && page.contains(&words::bytes(number(server, "resident_bytes"))),
+        page.contains("server process") && page.contains(&format::bytes(number(server, "resident_bytes"))),
         "{page}"
     );
     assert!(page.contains("&lt;i&gt;a&amp;b.html") && !page.contains("<i>"), "{page}");

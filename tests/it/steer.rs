@@ -4,9 +4,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use c1m::client::{self, Audit, Course, Notice, Observer, Options, Phase};
+use c1m::connections::CloseMode;
 use c1m::error::Result;
 use c1m::host::Cores;
-use c1m::net::How;
 use c1m::plan::{Ports, Routes};
 use c1m::results::AuditResult;
 use serde_json::Value;
@@ -264,7 +264,7 @@ fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
         interval: None,
         payload: 64,
         audit: Audit::Echo,
-        close: How::Reset,
+        close: CloseMode::Abort,
         close_rate: None,
         hello: "{}".to_owned(),
         server_pid: None,

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use c1m::host::Host;
-use c1m::knobs::Setting;
 use c1m::tune as library;
+use c1m::walls::Setting;
 
 use crate::support::*;
 

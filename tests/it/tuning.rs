@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use c1m::host::Host;
-use c1m::knobs::{self, Limits, Setting, WALLS, Wall, boot};
 use c1m::plan::{Goal, Ports, Role, Routes};
 use c1m::tune::sysctl_conf;
+use c1m::walls::{self, Limits, Setting, WALLS, Wall, boot};
 
 /// What one server of the article holds, and each of its clients.
 const SERVER: u64 = 1_020_000;
@@ -45,7 +45,7 @@ fn is(file: &str, rendered: &str) {
 /// The settings of both roles on a Debian 12 guest with 4 GiB (tests/hosts/README.md).
 fn reference_settings() -> (Vec<Setting>, Vec<Setting>) {
     let host = Host::below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts/debian12-4g"));
-    let of = |role, connections| knobs::settings(&host, &goal(role, connections));
+    let of = |role, connections| walls::settings(&host, &goal(role, connections));
     (of(Role::Server, SERVER), of(Role::Client, CLIENT))
 }
 
@@ -106,13 +106,13 @@ const LIMITS_HEADER: &str = "\
 
 /// Both ends on one host need the most.
 fn limits() -> Limits {
-    knobs::limits_wanted(&goal(Role::Both, SERVER))
+    walls::limits_wanted(&goal(Role::Both, SERVER))
 }
 
 #[test]
 fn the_limits_file_and_the_unit_have_what_a_million_wants() {
     is("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits().lines()));
-    let server = knobs::limits_wanted(&goal(Role::Server, SERVER));
+    let server = walls::limits_wanted(&goal(Role::Server, SERVER));
     let unit = fs::read_to_string(tuning("systemd/c1m-server.service")).unwrap_or_default();
     let computed = |name: &str| match name {
         "LimitNOFILE" => server.files,

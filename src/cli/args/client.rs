@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
 use crate::client::{Audit, Course, Options};
+use crate::connections::CloseMode;
+use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Seen};
-use crate::limits::DEFAULT_CONCURRENCY;
-use crate::net::How;
 use crate::plan::Routes;
 
 /// What every client is told, whatever it does.
@@ -70,7 +70,7 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 impl ConnectionArguments {
     /// A client on this course.
-    pub fn options(&self, course: Course, audit: Audit, close: How) -> Result<Options> {
+    pub fn options(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Options> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
                 return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
@@ -80,9 +80,13 @@ impl ConnectionArguments {
             let means = "messages of one connection are at least 1 ms apart";
             return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
         }
-        if self.hello.len() > crate::limits::BUFFER_BYTES {
+        if self.hello.len() > crate::constants::BUFFER_BYTES {
             let saw = format!("--hello of {} bytes", self.hello.len());
-            return Err(Error::usage(saw, format!("at most {} are sent", crate::limits::BUFFER_BYTES), "shorten it"));
+            return Err(Error::usage(
+                saw,
+                format!("at most {} are sent", crate::constants::BUFFER_BYTES),
+                "shorten it",
+            ));
         }
         if let Some(pid) = self.server_pid {
             check_process(&Host::here(), pid)?;
@@ -206,8 +210,8 @@ impl ClientArguments {
             AuditName::Off => Audit::Off,
         };
         let close = match self.close {
-            CloseName::Fin => How::Now,
-            CloseName::Rst => How::Reset,
+            CloseName::Fin => CloseMode::Immediate,
+            CloseName::Rst => CloseMode::Abort,
         };
         self.connection.options(course, audit, close)
     }

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
 use crate::client::{Audit, Course, Options, Scenario, Storm, VictimsCommand};
+use crate::connections::CloseMode;
+use crate::constants::STORM_MESSAGES_PER_SECOND;
 use crate::error::{Error, Result};
-use crate::limits::STORM_MESSAGES_PER_SECOND;
-use crate::net::How;
 
 #[derive(Debug, Args)]
 pub struct StormArguments {
@@ -103,7 +103,7 @@ impl StormArguments {
         let connections = self.connection.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
-        let close = if self.fin { How::Now } else { How::Reset };
+        let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
         let mut options = self.connection.options(Course::Storm(storm), Audit::Echo, close)?;
         let talkers = connections.saturating_sub(victims);
         let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);

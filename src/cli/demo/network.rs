@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::Fit;
 use crate::cli::args::{DemoArguments, NetworkName};
 use crate::error::{Errno, Error, Result};
+use crate::format::count;
 use crate::host::Host;
 use crate::sys::OwnNetwork;
-use crate::words::count;
 
 /// Where the demo runs.
 pub enum Network {

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{ConnState, Connections, Dialing};
+use super::{ClientConnections, ClientDriver, ConnState};
 use crate::addresses::Address;
-use crate::causes::Cause;
 use crate::client::ports::{Choice, Way, lacks_address};
 use crate::client::window::{Awaited, Probe};
+use crate::connections::CloseReason;
+use crate::constants::SLOW_READER_BUFFER;
 use crate::error::{Errno, Result};
-use crate::limits::SLOW_READER_BUFFER;
-use crate::net::Why;
+use crate::failure::Cause;
 use crate::sys;
 use crate::token::ConnId;
 
@@ -32,28 +32,28 @@ pub(super) struct Attempt {
     started: Instant,
 }
 
-impl Dialing {
+impl ClientDriver {
     /// Dials a connection. `false` if there is no slot or no port for it yet.
-    pub(super) fn dial(&mut self, net: &mut Connections, index: u32, intended: Option<Instant>) -> Result<bool> {
-        let number = self.is.number(index);
+    pub(super) fn dial(&mut self, net: &mut ClientConnections, index: u32, intended: Option<Instant>) -> Result<bool> {
+        let number = self.config.number(index);
         let started = Instant::now();
-        let port = self.is.ports.first(number, started);
+        let port = self.config.ports.first(number, started);
         let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
-        self.is.progress.tried.add(u64::from(dialed));
+        self.config.progress.tried.add(u64::from(dialed));
         if let (Choice::Port(port), false) = (port, dialed) {
-            self.is.ports.not_tried(number, port, started);
+            self.config.ports.not_tried(number, port, started);
         }
         Ok(dialed)
     }
 
     /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
-    pub(super) fn dial_again(&mut self, net: &mut Connections, attempt: Attempt) -> Result<bool> {
-        let number = self.is.number(attempt.index);
+    pub(super) fn dial_again(&mut self, net: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
+        let number = self.config.number(attempt.index);
         let now = Instant::now();
-        let port = self.is.ports.another(number, now);
+        let port = self.config.ports.another(number, now);
         let dialed = self.dial_from(net, attempt, port)?;
         if let (Choice::Port(port), false) = (port, dialed) {
-            self.is.ports.give_back(number, port, now);
+            self.config.ports.give_back(number, port, now);
         }
         if !dialed {
             self.again.push_front(attempt);
@@ -63,18 +63,18 @@ impl Dialing {
 
     /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
     /// or no port for it yet.
-    fn dial_from(&mut self, net: &mut Connections, attempt: Attempt, port: Choice) -> Result<bool> {
+    fn dial_from(&mut self, net: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
-        let number = self.is.number(index);
-        let (source, to) = self.is.options.routes.of(number);
+        let number = self.config.number(index);
+        let (source, to) = self.config.options.routes.of(number);
         let port = match port {
             Choice::Port(port) => port,
             Choice::Soon => return Ok(false),
             Choice::Exhausted => return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)),
         };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
-        let from = (source, port, self.is.ports.way);
-        let socket = match plain_socket(from, to, self.is.options.payload, receive_buffer) {
+        let from = (source, port, self.config.ports.way);
+        let socket = match plain_socket(from, to, self.config.options.payload, receive_buffer) {
             Ok(socket) => socket,
             Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
                 self.pass_over(attempt, port);
@@ -94,7 +94,7 @@ impl Dialing {
 
     /// Counts a connection that could not be dialed at all.
     fn not_dialed(&mut self, index: u32, errno: Errno) -> bool {
-        self.is.progress.failed.add(1);
+        self.config.progress.failed.add(1);
         self.never_stood(index);
         *self.causes.entry(Cause::Errno(errno)).or_default() += 1;
         true
@@ -102,19 +102,19 @@ impl Dialing {
 
     /// Somebody else has the source port that a connection was to have: it is dialed from another.
     fn pass_over(&mut self, attempt: Attempt, port: u16) {
-        self.is.progress.passed_over.add(1);
-        self.is.ports.rest(self.is.number(attempt.index), port, Instant::now());
+        self.config.progress.passed_over.add(1);
+        self.config.ports.rest(self.config.number(attempt.index), port, Instant::now());
         self.again.push_back(attempt);
     }
 
     /// A connection is over, and its source port may serve another. Tells whether it was one that never opened,
     /// as somebody else has the port, and is dialed again.
-    pub(super) fn port_is_free_again(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> bool {
+    pub(super) fn port_is_free_again(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
         let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
-        let number = self.is.number(index);
-        let (source, to) = self.is.options.routes.of(number);
-        if !matches!(why, Why::NeverOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
-            self.is.ports.give_back(number, port, Instant::now());
+        let number = self.config.number(index);
+        let (source, to) = self.config.options.routes.of(number);
+        if !matches!(why, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
+            self.config.ports.give_back(number, port, Instant::now());
             return false;
         }
         let Some(Probe { intended, started, .. }) = self.window.remove(key) else { return false };

@@ -5,26 +5,26 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Connections, Dialing};
+use super::{ClientConnections, ClientDriver};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::client::message::{Kind, compose};
 use crate::clock::{Clock, Start};
-use crate::error::Result;
-use crate::latency::Latency;
-use crate::limits::{
+use crate::connections::{CloseReason, Closing};
+use crate::constants::{
     ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, SLOW_READERS_AT_ONCE,
     SLOW_READERS_CLOSED_PER_SECOND, STORM_QUIET,
 };
-use crate::net::{Closing, Why};
+use crate::error::Result;
+use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::plan::share;
 use crate::results::{ShardStorm, Stage};
-use crate::shard::Turn;
+use crate::shard::Schedule;
 use crate::token::ConnId;
 
 /// A shard's part of a storm.
 pub struct Storming {
-    is: Storm,
+    config: Storm,
     /// Numbers within the shard from here on are victims.
     survivors: u32,
     /// Numbers from here on are dialed in the storm.
@@ -73,12 +73,12 @@ impl Asking {
 
 impl Storming {
     /// The part of shard `index` of `shards`, which opens `own` connections.
-    pub fn new(is: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
+    pub fn new(config: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
         // Those that are killed are in another process.
-        let part = share(if is.scenario.is_killed() { 0 } else { is.victims }, shards, index);
+        let part = share(if config.scenario.is_killed() { 0 } else { config.victims }, shards, index);
         let victims = (part.end - part.start).min(own);
         Ok(Storming {
-            is,
+            config,
             survivors: (own - victims) as u32,
             own: own as u32,
             began: None,
@@ -136,14 +136,14 @@ impl Storming {
 
     /// Whether it will never read, and so gets a small receive buffer from the start.
     pub fn reads_slowly(&self, index: u32) -> bool {
-        matches!(self.is.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
+        matches!(self.config.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
     }
 
     /// A phase begins.
     pub fn begin(&mut self, phase: Phase, (start, now): (Start, Instant), rate: Option<f64>) {
         match phase {
             Phase::Storm => {
-                let rate = match self.is.scenario {
+                let rate = match self.config.scenario {
                     Scenario::SlowReaders(time) => Some(self.asks(time)),
                     _ => rate,
                 };
@@ -182,7 +182,7 @@ impl Storming {
             return false;
         }
         self.stood_anew += 1;
-        phase == Phase::Storm && matches!(self.is.scenario, Scenario::Churn(_))
+        phase == Phase::Storm && matches!(self.config.scenario, Scenario::Churn(_))
     }
 
     /// A connection failed that was never proved.
@@ -198,8 +198,9 @@ impl Storming {
     /// Whether the server may have closed a proved connection of this number: then that is counted,
     /// and no failure.
     pub fn server_may_close(&mut self, index: u32, phase: Phase) -> bool {
-        let may =
-            self.is.scenario.server_may_close() && self.is_victim(index) && matches!(phase, Phase::Calm | Phase::Storm);
+        let may = self.config.scenario.server_may_close()
+            && self.is_victim(index)
+            && matches!(phase, Phase::Calm | Phase::Storm);
         self.closed_by_server += u64::from(may);
         may
     }
@@ -211,7 +212,7 @@ impl Storming {
 
     /// Looks for the next group of slow readers once all of the last have asked. If none is to ask in this pass,
     /// the turn in which to look again.
-    fn find_group(&mut self, net: &mut Connections) -> Option<Turn> {
+    fn find_group(&mut self, net: &mut ClientConnections) -> Option<Schedule> {
         if self.asking.next().is_none() {
             self.asking.asked = 0;
             self.asking.group.clear();
@@ -231,14 +232,14 @@ impl Storming {
             self.asking.complete = found.is_none() || self.asking.group.len() == SLOW_READERS_AT_ONCE;
         }
         match self.asking.complete {
-            false => Some(Turn::Again),
-            true => self.asking.group.is_empty().then_some(Turn::Idle),
+            false => Some(Schedule::Now),
+            true => self.asking.group.is_empty().then_some(Schedule::OnEvent),
         }
     }
 
     /// How many connections may have been dialed by now.
     fn goal(&self, clock: &Clock, now: Instant) -> u32 {
-        match (self.is.scenario, self.began.map(|start| clock.begun(start))) {
+        match (self.config.scenario, self.began.map(|start| clock.begun(start))) {
             (Scenario::Reconnect, _) => self.closing.as_ref().map_or(0, |closing| closing.closed() as u32),
             (Scenario::Churn(time), Some(began)) if now < began + time => u32::MAX - self.own,
             _ => self.redialed,
@@ -246,28 +247,28 @@ impl Storming {
     }
 }
 
-impl Dialing {
+impl ClientDriver {
     /// One of the three stages of a storm's course, messages included.
-    pub(super) fn stage(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let Some(is) = self.storm.as_ref().map(|storm| storm.is) else { return Ok(Turn::Done) };
+    pub(super) fn stage(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        let Some(config) = self.storm.as_ref().map(|storm| storm.config) else { return Ok(Schedule::Finished) };
         let since = net.clock().begun(self.since);
-        let (calm, after) = (since + is.calm, since + is.after);
+        let (calm, after) = (since + config.calm, since + config.after);
         if self.phase == Phase::After && now >= after {
             return Ok(self.settle());
         }
         let talk = self.hold(net, now)?;
         let work = match self.phase {
             // The others may not be done yet.
-            _ if self.done => Turn::Idle,
-            Phase::Calm if now >= calm => Turn::Done,
-            Phase::Calm => Turn::At(calm),
-            Phase::After => Turn::At(after),
-            _ => self.rage(net, now, is.scenario)?,
+            _ if self.done => Schedule::OnEvent,
+            Phase::Calm if now >= calm => Schedule::Finished,
+            Phase::Calm => Schedule::At(calm),
+            Phase::After => Schedule::At(after),
+            _ => self.rage(net, now, config.scenario)?,
         };
-        Ok(if work == Turn::Done { work } else { sooner(talk, work) })
+        Ok(if work == Schedule::Finished { work } else { sooner(talk, work) })
     }
 
-    fn rage(&mut self, net: &mut Connections, now: Instant, scenario: Scenario) -> Result<Turn> {
+    fn rage(&mut self, net: &mut ClientConnections, now: Instant, scenario: Scenario) -> Result<Schedule> {
         let since = net.clock().begun(self.since);
         match scenario {
             Scenario::Disconnect => self.close_victims(net, now),
@@ -277,70 +278,70 @@ impl Dialing {
             }
             Scenario::Churn(_) => self.redial(net, now),
             Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= since + time => self.close_victims(net, now),
-            Scenario::SlowReaders(time) => Ok(sooner(Turn::At(since + time), self.demand(net, now)?)),
-            Scenario::Killed(time) if now >= since + time => Ok(Turn::Done),
-            Scenario::Silent(time) | Scenario::Killed(time) => Ok(Turn::At(since + time)),
+            Scenario::SlowReaders(time) => Ok(sooner(Schedule::At(since + time), self.demand(net, now)?)),
+            Scenario::Killed(time) if now >= since + time => Ok(Schedule::Finished),
+            Scenario::Silent(time) | Scenario::Killed(time) => Ok(Schedule::At(since + time)),
         }
     }
 
-    fn close_victims(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.is.scenario, Scenario::SlowReaders(_)));
+    fn close_victims(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.config.scenario, Scenario::SlowReaders(_)));
         let pace = self.close_pace(net.clock().start(now), slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
-        let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+        let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         let victims = storm.victims();
         let most = victims.len() as u64;
-        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.is.options.close, pace));
+        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.options.close, pace));
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
 
     /// Dials those that come anew, as many at a time as the ramp did.
-    fn redial(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
+    fn redial(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
             if let Some(attempt) = self.again.pop_front() {
                 if !self.dial_again(net, attempt)? {
-                    return Ok(Turn::Idle);
+                    return Ok(Schedule::OnEvent);
                 }
                 continue;
             }
             let hopeless = self.hopeless();
-            let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+            let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
             if storm.redialed >= storm.goal(net.clock(), now) || hopeless {
-                return Ok(if storm.in_flight() == 0 { Turn::Done } else { Turn::Idle });
+                return Ok(if storm.in_flight() == 0 { Schedule::Finished } else { Schedule::OnEvent });
             }
-            if storm.in_flight() >= self.is.concurrency as u64 {
-                return Ok(Turn::Idle);
+            if storm.in_flight() >= self.config.concurrency as u64 {
+                return Ok(Schedule::OnEvent);
             }
             let intended = storm.pace.intended(storm.redialed.into(), net.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
-                return Ok(Turn::At(at));
+                return Ok(Schedule::At(at));
             }
             let index = storm.own + storm.redialed;
             storm.redialed += 1;
-            self.is.progress.redialed.add(1);
+            self.config.progress.redialed.add(1);
             if !self.dial(net, index, intended)? {
                 // There is no slot yet: it is not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
-                self.is.progress.redialed.sub(1);
-                return Ok(Turn::Idle);
+                self.config.progress.redialed.sub(1);
+                return Ok(Schedule::OnEvent);
             }
         }
-        Ok(Turn::Again)
+        Ok(Schedule::Now)
     }
 
     /// Lets the victims ask for echoes that they will not read, evenly paced: a flood would show what this
     /// machine copies in a second. Who cannot send any more leaves out its turn.
-    fn demand(&mut self, net: &mut Connections, now: Instant) -> Result<Turn> {
-        let Some(storm) = &mut self.storm else { return Ok(Turn::Done) };
+    fn demand(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         // Each ask alone would be a wake-up.
         let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, net.clock());
         if let Some(due) = due.filter(|due| *due > now) {
-            return Ok(Turn::At(due));
+            return Ok(Schedule::At(due));
         }
         if let Some(turn) = storm.find_group(net) {
             return Ok(turn);
         }
-        let options = &self.is.options;
-        compose(&mut self.scratch, Kind::Message, self.is.index as u64, 0, &options.hello, options.payload);
+        let options = &self.config.options;
+        compose(&mut self.scratch, Kind::Message, self.config.index as u64, 0, &options.hello, options.payload);
         while self.scratch.len() + options.payload <= BUFFER_BYTES {
             self.scratch.extend_from_within(..options.payload);
         }
@@ -350,39 +351,39 @@ impl Dialing {
             storm.asking.total += 1;
             ask(net, conn, &self.scratch)?;
         }
-        Ok(Turn::Again)
+        Ok(Schedule::Now)
     }
 
     /// A proved connection was closed by the storm, or by the server in it, as it may.
-    pub(super) fn dropped(&mut self, net: &mut Connections, conn: ConnId) {
+    pub(super) fn dropped(&mut self, net: &mut ClientConnections, conn: ConnId) {
         if let Some(state) = net.state(conn) {
             state.proved = false;
         }
         self.forget(net, conn);
-        self.is.progress.live.sub(1);
-        self.is.progress.dropped.add(1);
+        self.config.progress.live.sub(1);
+        self.config.progress.dropped.add(1);
     }
 
     /// Whether the server closed a victim that it may close.
-    pub(super) fn is_shed(&mut self, net: &mut Connections, conn: ConnId, why: Why) -> bool {
+    pub(super) fn is_shed(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
         let proved = net.state(conn).filter(|state| state.proved).map(|state| state.index);
         let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
-        matches!(why, Why::PeerEnded | Why::Broken(_)) && storm.server_may_close(index, self.phase)
+        matches!(why, CloseReason::PeerClosed | CloseReason::Failed(_)) && storm.server_may_close(index, self.phase)
     }
 }
 
-fn ask(net: &mut Connections, conn: ConnId, bytes: &[u8]) -> Result<()> {
-    net.deafen(conn);
+fn ask(net: &mut ClientConnections, conn: ConnId, bytes: &[u8]) -> Result<()> {
+    net.pause_reads(conn);
     if net.is_sending(conn) { Ok(()) } else { net.send(conn, bytes) }
 }
 
 /// A turn for both: done when both are.
-fn sooner(one: Turn, other: Turn) -> Turn {
+fn sooner(one: Schedule, other: Schedule) -> Schedule {
     match (one, other) {
-        (Turn::Done, turn) | (turn, Turn::Done) => turn,
-        (Turn::Again, _) | (_, Turn::Again) => Turn::Again,
-        (Turn::At(a), Turn::At(b)) => Turn::At(a.min(b)),
-        (Turn::At(at), Turn::Idle) | (Turn::Idle, Turn::At(at)) => Turn::At(at),
-        (Turn::Idle, Turn::Idle) => Turn::Idle,
+        (Schedule::Finished, turn) | (turn, Schedule::Finished) => turn,
+        (Schedule::Now, _) | (_, Schedule::Now) => Schedule::Now,
+        (Schedule::At(a), Schedule::At(b)) => Schedule::At(a.min(b)),
+        (Schedule::At(at), Schedule::OnEvent) | (Schedule::OnEvent, Schedule::At(at)) => Schedule::At(at),
+        (Schedule::OnEvent, Schedule::OnEvent) => Schedule::OnEvent,
     }
 }

@@ -1,6 +1,6 @@
 //! Axes: where they begin and end, and which values are written beside them.
 
-use crate::words;
+use crate::format;
 
 /// Marks that an axis has at most, about.
 const MARKS: f64 = 6.0;
@@ -44,7 +44,7 @@ impl Axis {
 
     /// Whole numbers from 0 to at least `most`.
     pub fn counts(most: f64) -> Axis {
-        Axis::from_zero(most, 1.0, |at| words::count(at as u64))
+        Axis::from_zero(most, 1.0, |at| format::count(at as u64))
     }
 
     /// Processors in use, from 0 to at least `most`.
@@ -61,7 +61,7 @@ impl Axis {
         let (unit, least) = unit.map_or((1.0, 1.0), |unit| (unit, 0.01 * unit));
         // Round in the unit that is written.
         let axis = Axis::from_zero(most / unit, least / unit, |_| String::new());
-        let mark = |at: f64| (at * unit, words::bytes((at * unit) as u64).replace(".0 ", " "));
+        let mark = |at: f64| (at * unit, format::bytes((at * unit) as u64).replace(".0 ", " "));
         Axis { low: 0.0, high: axis.high * unit, marks: axis.marks.into_iter().map(|(at, _)| mark(at)).collect() }
     }
 

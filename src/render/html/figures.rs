@@ -8,10 +8,10 @@ use super::axis::Axis;
 use super::chart::{Band, Cell, Chart, Ink, Line, SERIES};
 use super::series::{self, Source, Track};
 use crate::error::Result;
+use crate::format::count;
 use crate::latency::Latency;
 use crate::results::document::{ClientDocument, LatencyDocument, Which};
 use crate::results::{ProcessSample, Sample, ShardSample, StormDocument};
-use crate::words::count;
 
 /// Columns that a heat map has at most.
 const COLUMNS: f64 = 120.0;

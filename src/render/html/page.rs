@@ -6,9 +6,9 @@ use super::chart::Ink;
 use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
+use crate::format::{bytes, count};
 use crate::results::document::{ClientDocument, Which};
 use crate::results::{About, EchoSource};
-use crate::words::{bytes, count};
 
 /// How the page looks; the colours of the drawings follow.
 const STYLE: &str = include_str!("style.css");

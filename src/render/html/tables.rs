@@ -3,18 +3,18 @@
 use maud::{Markup, html};
 
 use super::series;
-use crate::knobs::Explained;
+use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
 use crate::results::document::{ClientDocument, LatencyDocument, ServerDocument, Which};
 use crate::results::{About, AuditResult, StormDocument};
-use crate::words::{bytes, count};
+use crate::walls::Explained;
 
 /// Connections from which on what a process takes without any is little for each.
 const LARGE: u64 = 100_000;
 
 /// A time in microseconds, in the unit that reads best.
 pub fn time(us: u64) -> String {
-    let text = crate::words::time(us);
+    let text = crate::format::time(us);
     let unit = text.find(char::is_alphabetic).unwrap_or(text.len());
     format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
 }

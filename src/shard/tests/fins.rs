@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::connections::{AdmissionGate, CloseReason, Connections, ConnectionsConfig, FilterConfig};
 use crate::error::Result;
-use crate::net::{Gate, Net, NetPlan, Watched, Why};
 use crate::service::Reply;
-use crate::shard::{Driver, Shard, Turn};
+use crate::shard::{Driver, Schedule, Shard};
 use crate::sys::{Doorbell, Filter};
 use crate::token::ConnId;
 
@@ -23,24 +23,24 @@ struct Noting {
 impl Driver for Noting {
     type State = ();
 
-    fn opened(&mut self, _net: &mut Net<()>, _conn: ConnId) -> Result<()> {
+    fn opened(&mut self, _net: &mut Connections<()>, _conn: ConnId) -> Result<()> {
         self.opened += 1;
         Ok(())
     }
 
-    fn received(&mut self, _net: &mut Net<()>, _conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, _net: &mut Connections<()>, _conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.messages += 1;
         Ok(Reply::Back(0..data.len()))
     }
 
-    fn ended(&mut self, _net: &mut Net<()>, _conn: ConnId, why: Why) -> Result<()> {
-        assert_eq!(why, Why::PeerEnded);
+    fn ended(&mut self, _net: &mut Connections<()>, _conn: ConnId, why: CloseReason) -> Result<()> {
+        assert_eq!(why, CloseReason::PeerClosed);
         self.ended += 1;
         Ok(())
     }
 
-    fn turn(&mut self, _net: &mut Net<()>, _now: Instant, _command: u32) -> Result<Turn> {
-        Ok(Turn::Idle)
+    fn turn(&mut self, _net: &mut Connections<()>, _now: Instant, _command: u32) -> Result<Schedule> {
+        Ok(Schedule::OnEvent)
     }
 }
 
@@ -69,18 +69,18 @@ impl Scene {
         let filter = filtered.then(|| Filter::new(slots).unwrap());
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         filter.iter().for_each(|filter| filter.attach(&listener).unwrap());
-        let plan = NetPlan {
+        let plan = ConnectionsConfig {
             rings: vec![slots],
             capacity: slots.into(),
-            watched: filter.map(|filter| Watched { filter, tried_within: Duration::from_secs(60) }),
-            admission: None,
-            gate: Gate::default(),
+            filter: filter.map(|filter| FilterConfig { filter, speculative_period: Duration::from_secs(60) }),
+            shared_limit: None,
+            gate: AdmissionGate::default(),
             max_pending: 1 << 16,
-            last_words: false,
+            drain_after_reset: false,
             accept_rate: None,
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Net::new(plan, &doorbell, Arc::default()).unwrap();
+        let mut net = Connections::new(plan, &doorbell, Arc::default()).unwrap();
         net.listen(vec![listener.clone()], ACCEPTS as usize).unwrap();
         let shard = Shard::new(net, Noting::default());
         let mut scene = Scene { shard, peers: Vec::new(), now, _doorbell: doorbell };
@@ -91,7 +91,7 @@ impl Scene {
         scene
     }
 
-    fn until(&mut self, what: &str, enough: impl Fn(&Noting, &Net<()>) -> bool) {
+    fn until(&mut self, what: &str, enough: impl Fn(&Noting, &Connections<()>) -> bool) {
         for _ in 0..PASSES {
             if enough(&self.shard.driver, &self.shard.net) {
                 return;
@@ -136,7 +136,7 @@ fn survivors_are_served_before_fins_and_every_fin_is_answered() {
         // In a second so many may be heard, and not all of them closed at once.
         scene.now += Duration::from_secs(1);
         scene.until("all have ended", |noting, _| noting.ended == PEERS - 1);
-        assert!(scene.shard.net.has_hung_up(), "{filtered}: all are dismantled already");
+        assert!(scene.shard.net.has_resets(), "{filtered}: all are dismantled already");
         scene.survivor_talks();
         for _ in 0..PEERS {
             scene.now += Duration::from_secs(1);

@@ -14,12 +14,12 @@
 //!
 //! What looks at a word's bit or the state before it sets them does so after an atomic operation, which is a full
 //! barrier (BPF_FETCH): if the shard clears it later, the shard looks later still at what was set before. A place's
-//! bit that is set already is of a call that the shard has not heard; what it makes of this segment is `life.rs`'
+//! bit that is set already is of a call that the shard has not heard; what it makes of this segment is `lifecycle.rs`'
 //! matter.
 
 use std::os::fd::RawFd;
 
-use super::{ASLEEP, BOARDS, CALLS, Call, FIRST_OWNER, Layout, STATE};
+use super::{ASLEEP, BITMAPS, CALLS, FIRST_OWNER, Layout, Notification, STATE};
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -187,9 +187,9 @@ impl Program {
     }
 
     /// Where a bit is among those that begin at a word of the board: its word in register 8, its value in 9.
-    fn locate(&mut self, bit: Register, board: Register, map: RawFd, first: usize) -> &mut Program {
+    fn locate(&mut self, bit: Register, bitmap: Register, map: RawFd, first: usize) -> &mut Program {
         self.copy(1, bit).shift_right(1, 6).shift_left(1, 3);
-        self.map_value(8, map, byte(first)).add_register(8, board).add_register(8, 1);
+        self.map_value(8, map, byte(first)).add_register(8, bitmap).add_register(8, 1);
         self.copy(1, bit).and(1, 63).set(9, 1).shift_left_by(9, 1)
     }
 
@@ -223,13 +223,13 @@ pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
     program.copy(1, 6).call(GET_SOCKET_UID);
     program.copy(6, 0).subtract_32(6, FIRST_OWNER).pass_if_above(6, layout.places as i32 - 1);
     program.copy(1, 7).and(1, RST).and(7, FIN | RST).when(7, false, |program| {
-        program.set(7, byte(Call::Fin as usize * layout.board()));
+        program.set(7, byte(Notification::Fin as usize * layout.bitmap()));
     });
     program.when(1, false, |program| {
-        program.set(7, byte(Call::Reset as usize * layout.board()));
+        program.set(7, byte(Notification::Reset as usize * layout.bitmap()));
     });
-    program.locate(6, 7, map, BOARDS + layout.summary).look().pass_unless(1, 0).set_bit();
-    program.shift_right(6, 6).locate(6, 7, map, BOARDS).look().when(1, true, |program| {
+    program.locate(6, 7, map, BITMAPS + layout.summary).look().pass_unless(1, 0).set_bit();
+    program.shift_right(6, 6).locate(6, 7, map, BITMAPS).look().when(1, true, |program| {
         program.set_bit();
     });
     program.map_value(8, map, byte(STATE)).load_64(1, 8, 0).pass_if(1, CALLS as i32);

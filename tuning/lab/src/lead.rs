@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use c1m::clock::Clock;
-use c1m::words::{bytes, count};
+use c1m::format::{bytes, count};
 
 use crate::args::Plan;
 use crate::guest::{Guest, Heard};

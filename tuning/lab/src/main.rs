@@ -33,9 +33,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use c1m::error::{Error, Result};
+use c1m::format::count;
 use c1m::output::{self, Output};
 use c1m::plan::Ports;
-use c1m::words::count;
 use clap::Parser;
 
 use archive::Role;

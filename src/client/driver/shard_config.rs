@@ -1,0 +1,94 @@
+//! How a client shard begins.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use super::measures::Measures;
+use super::storm::Storming;
+use super::{ClientConnections, ClientDriver};
+use crate::client::ports::Ports;
+use crate::client::window::Window;
+use crate::client::{Interval, Notice, Options, Phase};
+use crate::error::Result;
+use crate::failure::Causes;
+use crate::pace::Pace;
+use crate::results::ShardSummary;
+use crate::stats::Progress;
+
+/// What a shard begins with, carried to its thread.
+pub struct ShardConfig {
+    /// Number of the shard.
+    pub index: usize,
+    /// Its core.
+    pub core: usize,
+    /// Shards in all.
+    pub shards: u64,
+    /// Its connections.
+    pub numbers: Range<u64>,
+    /// Its part of the connects in flight.
+    pub concurrency: usize,
+    /// What all shards do.
+    pub options: Arc<Options>,
+    /// The source ports of all shards.
+    pub ports: Arc<Ports>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Told when a phase is done, and when the shard ends.
+    pub notices: mpsc::Sender<Notice>,
+    /// Takes what was measured so far, with the shard's number, when that is asked for.
+    pub measured: mpsc::Sender<(usize, ShardSummary)>,
+    /// Takes what was measured in each interval.
+    pub intervals: mpsc::Sender<Interval>,
+}
+
+impl ShardConfig {
+    /// The driver, on its thread.
+    pub fn begin(self, net: &ClientConnections) -> Result<ClientDriver> {
+        let now = Instant::now();
+        let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
+        let storm = self.options.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
+        Ok(ClientDriver {
+            phase: Phase::Ready,
+            done: false,
+            since: net.clock().start(now),
+            swept: now,
+            next: self.numbers.start,
+            place: 0,
+            talked: 0,
+            talkers: if storm.is_some() { 0 } else { usize::MAX },
+            storm,
+            closing: None,
+            pace: Pace::UNPACED,
+            failures_in_a_row: 0,
+            sent: 0,
+            round: 0,
+            again: VecDeque::new(),
+            window: Window::default(),
+            scratch: Vec::new(),
+            before_close: None,
+            measures: Measures::new(self.index, self.intervals.clone())?,
+            causes: Causes::new(),
+            config: self,
+        })
+    }
+
+    /// The number of a connection over all shards, from that within this one. Those that a storm
+    /// dials come after all that were asked for, the shards' in turn.
+    pub fn number(&self, index: u32) -> u64 {
+        let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
+        match index.checked_sub(own) {
+            None => self.numbers.start + index,
+            Some(anew) => self.options.connections + anew * self.shards + self.index as u64,
+        }
+    }
+}
+
+impl Drop for ShardConfig {
+    fn drop(&mut self) {
+        // Nobody listens any more when the run has failed elsewhere.
+        let _ = self.notices.send(Notice::ShardEnded(self.index));
+    }
+}

@@ -1,0 +1,115 @@
+//! The terms on which connections come and go: what a shard has room for, and why a connection
+//! ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::Errno;
+use crate::sys::Filter;
+
+/// What a shard's connections are made of.
+pub struct ConnectionsConfig {
+    /// Slots of each ring.
+    pub rings: Vec<u32>,
+    /// Live connections beyond which new ones are refused.
+    pub capacity: u64,
+    /// How connections wait that have nothing to say; `None` has each wait in a poll.
+    pub filter: Option<FilterConfig>,
+    /// A limit that this shard shares with others; `None` where `capacity` is all there is.
+    pub shared_limit: Option<SharedLimit>,
+    /// While it is shut, new connections are refused for want of memory.
+    pub gate: AdmissionGate,
+    /// Bytes kept at most for a peer that does not read.
+    pub max_pending: usize,
+    /// Whether a connection that was reset is asked for its last bytes and for the error.
+    pub drain_after_reset: bool,
+    /// Accepts begun per second; `None` is as many as come.
+    pub accept_rate: Option<f64>,
+}
+
+/// Connections wait behind a filter.
+pub struct FilterConfig {
+    /// The filter, which was on the listeners before they listened.
+    pub filter: Filter,
+    /// Within so long each is tried, whether the kernel has given it up without a segment; longer where there are
+    /// more than some 6,000 a second.
+    pub speculative_period: Duration,
+}
+
+/// A limit on the connections of several shards. The one thing that they share: nobody can tell
+/// beforehand how many connections each will get.
+#[derive(Debug, Clone)]
+pub struct SharedLimit {
+    admitted: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl SharedLimit {
+    /// Admits `most` connections at a time.
+    pub fn new(most: u64) -> SharedLimit {
+        SharedLimit { admitted: Arc::default(), most }
+    }
+
+    pub(super) fn enter(&self) -> bool {
+        let below = |admitted| (admitted < self.most).then_some(admitted + 1);
+        self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.admitted.load(Ordering::Relaxed) >= self.most
+    }
+
+    pub(super) fn leave(&self) {
+        self.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether new connections are let in. Set from outside the shards, which only read it.
+#[derive(Debug, Clone, Default)]
+pub struct AdmissionGate {
+    level: Arc<AtomicU8>,
+}
+
+/// How far a gate is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum AdmissionState {
+    /// New connections are let in.
+    Open = 0,
+    /// They are accepted and reset.
+    Refusing = 1,
+    /// The listeners are shut down: nothing is accepted, and the kernel itself refuses.
+    NotListening = 2,
+}
+
+impl AdmissionGate {
+    /// Opens or shuts it.
+    pub fn set(&self, level: AdmissionState) {
+        self.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    /// How far it is open.
+    pub fn level(&self) -> AdmissionState {
+        match self.level.load(Ordering::Relaxed) {
+            0 => AdmissionState::Open,
+            1 => AdmissionState::Refusing,
+            _ => AdmissionState::NotListening,
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The driver wanted it.
+    Local,
+    /// The peer closed its side (FIN).
+    PeerClosed,
+    /// The connection broke (RST, time-out).
+    Failed(Errno),
+    /// The peer did not read what we kept for it.
+    SlowReader,
+    /// A dial did not succeed.
+    NotOpened(Errno),
+}

@@ -1,0 +1,428 @@
+//! The life of a slot's tenant: what a completion or a wish makes of it, and what is to be done next.
+//! It knows no ring and no socket: `connections.rs` tells it what happened and does what it says, so that its
+//! rules can be tried in every order that a kernel might think of.
+//!
+//! ```text
+//!            claim            stand             dismantle           release
+//!   FREE ───────────▶ OPENING ─────▶ LIVE ────────────▶ CLOSING ─────────▶ FREE
+//!                        └───────────────────────────▶─┘        generation + 1
+//! ```
+//!
+//! One that was reset is closing too, but is dismantled only when there is time for it. So is one whose peer sent a FIN
+//! together with many others.
+//!
+//! A live connection has one data operation at a time, and a poll beside it:
+//!
+//! ```text
+//!   parked ──fired──▶ receiving ──bytes──▶ driver ──reply──▶ sending ──▶ parked
+//!     ▲                   │ nothing           │ nothing         │ short
+//!     └───────────────────┴───────────────────┘                 ▼
+//!                                                        parked send (slow reader)
+//! ```
+//!
+//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter tells of a segment
+//! before that can be received, and of two segments perhaps at once. So whoever is told of something and receives
+//! nothing is polled, as it is still on its way. And whoever began to be watched, or was told of something and
+//! received it, may have missed another segment at that moment, and is unsure for a while: it is looked at twice,
+//! with a pause between that is longer than any segment takes, and then receives once more.
+//!
+//! A slot is released only when no operation of its tenant is left in the kernel, so a completion of
+//! an earlier tenant cannot exist; should one come all the same, its generation gives it away.
+
+/// How to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseMode {
+    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
+    /// the side that closes first.
+    Graceful,
+    /// FIN at once; what has not been sent is dropped.
+    Immediate,
+    /// At once: RST, nothing left behind.
+    Abort,
+}
+
+/// What is to be done next for a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// Nothing: it waits, or something of it is in the kernel.
+    Rest,
+    /// Receive, as there may be bytes.
+    Receive,
+    /// Receive what the last receive left, after others had their turn.
+    Wait,
+    /// Wait in a poll, or behind the filter.
+    Park,
+    /// Wait anew: the poll before was removed for that.
+    ParkAnew,
+    /// Wait in a poll in any case: something is on its way that the filter has told of.
+    Poll,
+    /// Send what was kept for it.
+    SendKept,
+    /// Close it in order, as was wished while it was busy.
+    End,
+    /// Free its slot: nothing of it is left in the kernel.
+    Release,
+}
+
+/// What becomes of bytes for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendDecision {
+    /// They can go to the kernel.
+    Now,
+    /// They are kept until the data operation before is over.
+    Later,
+    /// They are dropped: nothing is sent any more.
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+enum Phase {
+    /// Nobody's.
+    #[default]
+    Free,
+    /// An accept or a connect is in the kernel.
+    Opening,
+    /// A connection stands.
+    Live,
+    /// Its descriptor is being closed.
+    Closing,
+}
+
+/// What is known beside the phase, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Flags(u16);
+
+impl Flags {
+    /// A poll is in the kernel.
+    const POLLING: Flags = Flags(1);
+    /// The poll is a lasting one.
+    const LASTING: Flags = Flags(1 << 1);
+    /// The poll is being removed, to be armed anew.
+    const REARMING: Flags = Flags(1 << 2);
+    /// A receive or a send is in the kernel, or what was received is with the driver.
+    const BUSY: Flags = Flags(1 << 3);
+    /// There may be bytes to receive.
+    const READABLE: Flags = Flags(1 << 4);
+    /// Bytes are kept in the shard, to be sent after the data operation in the kernel.
+    const KEPT: Flags = Flags(1 << 5);
+    /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
+    const CLOSE_WHEN_SENT: Flags = Flags(1 << 6);
+    /// Nothing is received any more: a slow reader on purpose.
+    const READS_PAUSED: Flags = Flags(1 << 7);
+    /// A close is in the kernel.
+    const CLOSE_IN_FLIGHT: Flags = Flags(1 << 8);
+    /// It was reset, or its peer has sent a FIN, and it waits to be dismantled.
+    const AWAITS_REAPING: Flags = Flags(1 << 9);
+    /// The last receive left some bytes in the socket: it has had its turn.
+    const SERVED: Flags = Flags(1 << 10);
+    /// It waits for its turn to receive.
+    const WAITING: Flags = Flags(1 << 11);
+    /// A filter watches it, and will tell what comes.
+    const FILTERED: Flags = Flags(1 << 12);
+    /// The filter told of something that has not been received yet.
+    const NOTIFIED: Flags = Flags(1 << 13);
+    /// Something may have come as the filter began to watch or told of something else, and have been missed.
+    const MAY_HAVE_MISSED: Flags = Flags(1 << 14);
+    /// It was looked at since then.
+    const RECHECKED: Flags = Flags(1 << 15);
+
+    const fn or(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether any bit of `other` is set.
+    fn any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn set(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    fn clear(&mut self, other: Flags) {
+        self.0 &= !other.0;
+    }
+}
+
+/// Where a slot is in its life. 4 bytes; the default is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SlotState {
+    phase: Phase,
+    flags: Flags,
+}
+
+impl SlotState {
+    /// A new tenant's life.
+    pub fn opening() -> SlotState {
+        SlotState { phase: Phase::Opening, flags: Flags::default() }
+    }
+
+    /// Whether the slot is nobody's.
+    pub fn is_free(self) -> bool {
+        self.phase == Phase::Free
+    }
+
+    /// Whether a connection stands.
+    pub fn is_live(self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// Whether a receive or a send is under way, or bytes are kept.
+    pub fn is_sending(self) -> bool {
+        self.flags.any(Flags::BUSY.or(Flags::KEPT))
+    }
+
+    /// The accept or connect succeeded.
+    pub fn establish(&mut self) {
+        debug_assert_eq!(self.phase, Phase::Opening, "a connection stands twice");
+        self.phase = Phase::Live;
+    }
+
+    // ---- data ---------------------------------------------------------------------------------
+
+    /// What becomes of bytes that are to be sent now.
+    pub fn sending(self) -> SendDecision {
+        match self.phase {
+            Phase::Live if self.flags.any(Flags::CLOSE_WHEN_SENT) => SendDecision::Never,
+            Phase::Live if self.flags.any(Flags::BUSY) => SendDecision::Later,
+            Phase::Live => SendDecision::Now,
+            _ => SendDecision::Never,
+        }
+    }
+
+    /// What becomes of the reply to a receive, which keeps the connection busy. Bytes that were kept
+    /// meanwhile go first.
+    pub fn replying(self) -> SendDecision {
+        match self.phase {
+            Phase::Live if self.flags.any(Flags::KEPT) => SendDecision::Later,
+            Phase::Live => SendDecision::Now,
+            _ => SendDecision::Never,
+        }
+    }
+
+    /// Whether bytes that came are for the driver: not once its end was wished, as a reply could
+    /// not be sent whole.
+    pub fn accepts_bytes(self) -> bool {
+        self.phase == Phase::Live && !self.flags.any(Flags::CLOSE_WHEN_SENT)
+    }
+
+    /// Bytes for it are kept.
+    pub fn keep(&mut self) {
+        self.flags.set(Flags::KEPT);
+    }
+
+    /// A send goes to the kernel.
+    pub fn send(&mut self) {
+        self.flags.set(Flags::BUSY);
+    }
+
+    /// A receive goes to the kernel, for all that is there by now.
+    pub fn receive(&mut self) {
+        self.flags.clear(Flags::READABLE);
+        self.flags.set(Flags::BUSY);
+    }
+
+    /// The receive brought bytes: what the filter told of, unless it told again since that began.
+    pub fn received(&mut self) {
+        if !self.flags.any(Flags::READABLE) {
+            self.flags.clear(Flags::NOTIFIED);
+        }
+    }
+
+    /// The receive brought nothing. What the filter told of before it began is still on its way.
+    pub fn received_nothing(&mut self) -> Action {
+        if self.flags.any(Flags::NOTIFIED) && !self.flags.any(Flags::READABLE) {
+            self.leave_filter();
+        }
+        self.operation_ended()
+    }
+
+    /// The receive left some bytes in the socket.
+    pub fn left_bytes(&mut self) {
+        self.flags.set(Flags::READABLE.or(Flags::SERVED));
+    }
+
+    /// It waits for its turn to receive.
+    pub fn wait(&mut self) {
+        self.flags.set(Flags::WAITING);
+    }
+
+    /// It has waited, and may receive.
+    pub fn resume(&mut self) -> Action {
+        self.flags.clear(Flags::SERVED.or(Flags::WAITING));
+        self.next()
+    }
+
+    /// Nothing is received any more.
+    pub fn pause_reads(&mut self) {
+        self.flags.set(Flags::READS_PAUSED);
+    }
+
+    /// The data operation is over.
+    pub fn operation_ended(&mut self) -> Action {
+        self.flags.clear(Flags::BUSY);
+        if self.phase == Phase::Live && self.flags.any(Flags::KEPT) {
+            self.flags.clear(Flags::KEPT);
+            return Action::SendKept;
+        }
+        self.next()
+    }
+
+    /// What a tenant does that is told nothing new.
+    pub fn next(self) -> Action {
+        let unfinished = Flags::POLLING.or(Flags::BUSY).or(Flags::CLOSE_IN_FLIGHT).or(Flags::AWAITS_REAPING);
+        match self.phase {
+            Phase::Closing if !self.flags.any(unfinished) => Action::Release,
+            Phase::Live if self.flags.any(Flags::BUSY) => Action::Rest,
+            Phase::Live if self.flags.any(Flags::CLOSE_WHEN_SENT) => Action::End,
+            Phase::Live if self.flags.any(Flags::READS_PAUSED.or(Flags::WAITING)) => Action::Rest,
+            Phase::Live if self.flags.any(Flags::SERVED) => Action::Wait,
+            Phase::Live if self.flags.any(Flags::READABLE) => Action::Receive,
+            Phase::Live if self.flags.any(Flags::POLLING.or(Flags::FILTERED)) => Action::Rest,
+            Phase::Live if self.flags.any(Flags::NOTIFIED) => Action::Poll,
+            Phase::Live => Action::Park,
+            _ => Action::Rest,
+        }
+    }
+
+    // ---- the poll -----------------------------------------------------------------------------
+
+    /// A poll goes to the kernel, and finds all that is there.
+    pub fn park(&mut self, lasting: bool) {
+        self.flags.clear(Flags::NOTIFIED);
+        self.flags.set(if lasting { Flags::POLLING.or(Flags::LASTING) } else { Flags::POLLING });
+    }
+
+    /// The poll fired, or was removed; `armed` if it still waits.
+    pub fn poll_fired(&mut self, armed: bool) -> Action {
+        let anew = !armed && self.flags.any(Flags::REARMING);
+        self.poll_left(armed);
+        if self.phase != Phase::Live {
+            return self.next();
+        }
+        if anew {
+            // The next poll tells whether there is something to receive.
+            return Action::ParkAnew;
+        }
+        self.flags.set(Flags::READABLE);
+        self.next()
+    }
+
+    fn poll_left(&mut self, armed: bool) {
+        if !armed {
+            self.flags.clear(Flags::POLLING.or(Flags::LASTING).or(Flags::REARMING));
+        }
+    }
+
+    /// Whether its poll is to be removed, to be armed anew. `false` where there is none, or that is
+    /// under way.
+    pub fn rearm(&mut self) -> bool {
+        let parked = self.phase == Phase::Live && self.flags.any(Flags::POLLING) && !self.flags.any(Flags::REARMING);
+        if parked {
+            self.flags.set(Flags::REARMING);
+        }
+        parked
+    }
+
+    /// Whether a poll that could not be removed must be removed still. One that fired just then may
+    /// have been its tenant's last, but a lasting one stays.
+    pub fn poll_must_go(self) -> bool {
+        let unwanted = self.phase == Phase::Closing || self.flags.any(Flags::REARMING);
+        unwanted && self.flags.any(Flags::POLLING)
+    }
+
+    // ---- the filter ---------------------------------------------------------------------------
+
+    /// The filter watches from now on. What is there already has to be received.
+    pub fn await_filter(&mut self) -> Action {
+        self.flags.set(Flags::FILTERED.or(Flags::MAY_HAVE_MISSED).or(Flags::READABLE));
+        self.flags.clear(Flags::RECHECKED);
+        self.next()
+    }
+
+    /// Whether a filter watches it.
+    pub fn awaits_filter(self) -> bool {
+        self.phase == Phase::Live && self.flags.any(Flags::FILTERED)
+    }
+
+    /// The filter tells that something comes, and will tell of what comes after it.
+    pub fn notified(&mut self) -> Action {
+        self.flags.set(Flags::NOTIFIED);
+        self.await_filter()
+    }
+
+    /// The filter tells of a RST. Whether TCP takes it tells a poll.
+    pub fn notified_of_reset(&mut self) -> Action {
+        self.leave_filter();
+        Action::Poll
+    }
+
+    fn leave_filter(&mut self) {
+        self.flags.clear(Flags::FILTERED.or(Flags::MAY_HAVE_MISSED).or(Flags::RECHECKED));
+    }
+
+    /// Whether something may have been missed of it.
+    pub fn may_have_missed(self) -> bool {
+        self.awaits_filter() && self.flags.any(Flags::MAY_HAVE_MISSED)
+    }
+
+    /// Whether the next look at one that is unsure is the second.
+    pub fn was_rechecked(self) -> bool {
+        self.flags.any(Flags::RECHECKED)
+    }
+
+    /// One that is unsure is looked at, a while after the look before.
+    pub fn recheck(&mut self) -> Action {
+        if !self.flags.any(Flags::RECHECKED) {
+            self.flags.set(Flags::RECHECKED);
+            return Action::Rest;
+        }
+        self.flags.clear(Flags::MAY_HAVE_MISSED.or(Flags::RECHECKED));
+        self.receive_speculatively()
+    }
+
+    /// Has a watched one receive although nothing was told: something was missed, or it died without a segment.
+    pub fn receive_speculatively(&mut self) -> Action {
+        self.flags.set(Flags::READABLE);
+        self.next()
+    }
+
+    // ---- the end ------------------------------------------------------------------------------
+
+    /// Whether it is closed at once, if it stands at all. In order that is not possible while
+    /// something is on its way; it is then remembered.
+    pub fn close(&mut self, how: CloseMode) -> bool {
+        let later = how == CloseMode::Graceful && self.is_sending();
+        if self.phase == Phase::Live && later {
+            self.flags.set(Flags::CLOSE_WHEN_SENT);
+        }
+        self.phase == Phase::Live && !later
+    }
+
+    /// One that stands is reset, by us or as its poll told by its peer, or its peer has sent a FIN; `armed` if its poll
+    /// still waits. It is over for everyone, and keeps its slot until it has been dismantled.
+    pub fn await_reaping(&mut self, armed: bool) {
+        debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
+        self.poll_left(armed);
+        self.phase = Phase::Closing;
+        self.leave_filter();
+        self.flags.clear(Flags::KEPT.or(Flags::NOTIFIED));
+        self.flags.set(Flags::AWAITS_REAPING);
+    }
+
+    /// Its descriptor is being closed. Returns whether its poll must be removed for that.
+    pub fn tear_down(&mut self) -> bool {
+        self.phase = Phase::Closing;
+        self.leave_filter();
+        self.flags.set(Flags::CLOSE_IN_FLIGHT);
+        self.flags.clear(Flags::KEPT.or(Flags::NOTIFIED).or(Flags::AWAITS_REAPING));
+        self.flags.any(Flags::POLLING)
+    }
+
+    /// Its descriptor is closed.
+    pub fn closed(&mut self) -> Action {
+        self.flags.clear(Flags::CLOSE_IN_FLIGHT);
+        self.next()
+    }
+}

@@ -1,0 +1,600 @@
+//! Tenants, rows and tokens against a simple model of what a kernel may do, in any order: all orders
+//! for one slot, random ones for many slots of several rings.
+//!
+//! `PROPTEST_CASES=20000 cargo test --release --lib table::model` tries more than ten million steps.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::connections::lifecycle::{Action, CloseMode, SendDecision};
+
+mod world;
+
+/// What may happen to a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    // What a kernel does.
+    Opened,
+    Refused,
+    AcceptFailed,
+    DialFailed,
+    /// The poll fires; a lasting one stays.
+    Fired,
+    /// The poll fires and tells of a reset; a lasting one stays.
+    HungUp,
+    /// The poll ends: it was removed, or the connection was reset, or the kernel gave up a lasting one.
+    PollEnds,
+    RemovalWorks,
+    RemovalTooLate,
+    /// A receive brings bytes, and perhaps there are more. The driver, told so, first has a wish and
+    /// then a reply.
+    Received(bool, Wish, Answer),
+    Empty,
+    /// A receive finds the peer's FIN, and there is no time to close.
+    PeerEnded,
+    SendDone,
+    SendShort,
+    DataFailed,
+    CancelTooLate,
+    Closed,
+    // What the shard does.
+    Wish(Wish),
+    Rearm,
+    /// There is time for one that was reset.
+    Reclaim,
+    /// No buffer may be used for a receive from now on, or may be again.
+    Crowd,
+    Room,
+    /// It waited for its turn to receive.
+    Turn,
+    /// From now on it is parked often.
+    Often,
+    /// A filter is to watch it.
+    Filtered,
+    // What the filter does, and who looks after those that it watches.
+    Told,
+    ToldOfReset,
+    Look,
+    Try,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    Send,
+    SendLarge,
+    Deafen,
+    Close(CloseMode),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    Back,
+    Close,
+}
+
+const WISHES: [Wish; 7] = [
+    Wish::Nothing,
+    Wish::Send,
+    Wish::SendLarge,
+    Wish::Deafen,
+    Wish::Close(CloseMode::Graceful),
+    Wish::Close(CloseMode::Immediate),
+    Wish::Close(CloseMode::Abort),
+];
+
+/// Every event there is.
+fn all_events() -> Vec<Event> {
+    use Event::*;
+    let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
+    let more = [Empty, PeerEnded, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
+    let shard = [Rearm, Reclaim, Crowd, Room, Turn, Often];
+    let filter = [Filtered, Told, ToldOfReset, Look, Try];
+    let received = WISHES.into_iter().flat_map(|wish| {
+        let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
+        answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
+    });
+    kernel.into_iter().chain(more).chain(shard).chain(filter).chain(WISHES.map(Wish)).chain(received).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Poll {
+    #[default]
+    None,
+    Once,
+    Lasting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+enum Data {
+    #[default]
+    None,
+    Receive,
+    Send,
+    ParkedSend,
+}
+
+/// A tenant as it should be: what of it is in the kernel, and what it may expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tenant {
+    opening: bool,
+    stands: bool,
+    /// It stood, or was dialed: its end is to be told.
+    owed_an_end: bool,
+    notified: u8,
+    poll: Poll,
+    /// The poll's end is certain.
+    poll_ends: bool,
+    /// A removal of the poll is in the kernel.
+    removing: bool,
+    /// It is to be armed anew.
+    rearming: bool,
+    data: Data,
+    /// What was received is with the driver.
+    driven: bool,
+    /// A parked send's end is certain.
+    cancelled: bool,
+    /// It was reset, or its peer has sent a FIN, and its descriptor is still open.
+    hung: bool,
+    closing: bool,
+    kept: bool,
+    ending: bool,
+    deaf: bool,
+    crowded: bool,
+    waiting: bool,
+    often: bool,
+    filtered: bool,
+    watched: bool,
+    /// The filter told of something, and no receive that began later has ended.
+    announced: bool,
+    /// A receive is in the kernel that began later.
+    asked: bool,
+    /// Something may have been missed of it; so many looks are left.
+    looks: u8,
+}
+
+impl Tenant {
+    fn new() -> Tenant {
+        Tenant {
+            opening: true,
+            stands: false,
+            owed_an_end: false,
+            notified: 0,
+            poll: Poll::None,
+            poll_ends: false,
+            removing: false,
+            rearming: false,
+            data: Data::None,
+            driven: false,
+            cancelled: false,
+            hung: false,
+            closing: false,
+            kept: false,
+            ending: false,
+            deaf: false,
+            crowded: false,
+            waiting: false,
+            often: false,
+            filtered: false,
+            watched: false,
+            announced: false,
+            asked: false,
+            looks: 0,
+        }
+    }
+
+    /// Whether the kernel, or the shard, could do this now.
+    fn may(&self, event: Event) -> bool {
+        match event {
+            Event::Opened | Event::Refused | Event::AcceptFailed | Event::DialFailed => self.opening,
+            Event::Fired | Event::HungUp => self.poll != Poll::None,
+            Event::PollEnds => self.poll == Poll::Lasting || self.poll != Poll::None && self.poll_ends,
+            Event::RemovalWorks | Event::RemovalTooLate => self.removing,
+            Event::Received(..) | Event::Empty | Event::PeerEnded => self.data == Data::Receive,
+            Event::SendDone => matches!(self.data, Data::Send | Data::ParkedSend),
+            Event::SendShort => self.data == Data::Send,
+            Event::DataFailed => self.data != Data::None,
+            Event::CancelTooLate => self.data == Data::ParkedSend && self.cancelled,
+            Event::Closed => self.closing,
+            // Wishes come at any time: whoever has the name of a connection may have kept it.
+            Event::Wish(_) => true,
+            Event::Rearm => self.stands,
+            Event::Reclaim => self.hung,
+            Event::Crowd => self.stands && !self.crowded,
+            Event::Room => self.crowded,
+            Event::Turn => self.waiting,
+            Event::Often => self.opening && !self.often,
+            Event::Filtered => self.opening && !self.filtered,
+            Event::Told | Event::ToldOfReset | Event::Try => self.watched,
+            Event::Look => self.looks > 0,
+        }
+    }
+
+    /// Does what the shard does then. Returns whether the slot is free again.
+    fn happen(&mut self, lifecycle: &mut SlotState, event: Event) -> bool {
+        match event {
+            Event::Opened => {
+                (self.opening, self.stands, self.owed_an_end) = (false, true, true);
+                lifecycle.establish();
+                self.follow(lifecycle, Action::Park)
+            }
+            Event::Refused => {
+                self.opening = false;
+                self.tear_down(lifecycle)
+            }
+            Event::AcceptFailed => {
+                self.opening = false;
+                self.follow(lifecycle, Action::Release)
+            }
+            Event::DialFailed => {
+                (self.opening, self.owed_an_end, self.notified) = (false, true, 1);
+                self.tear_down(lifecycle)
+            }
+            Event::Fired => self.poll_fired(lifecycle, self.poll == Poll::Lasting),
+            Event::PollEnds => self.poll_fired(lifecycle, false),
+            Event::HungUp => self.hung_up(lifecycle, self.poll == Poll::Lasting),
+            Event::Reclaim => self.tear_down(lifecycle),
+            Event::RemovalWorks => {
+                self.removing = false;
+                self.poll_ends |= self.poll != Poll::None;
+                false
+            }
+            Event::RemovalTooLate => {
+                self.removing = false;
+                // It is firing: once is its end.
+                self.poll_ends |= self.poll == Poll::Once;
+                self.cancel_again(*lifecycle)
+            }
+            Event::CancelTooLate => self.cancel_again(*lifecycle),
+            Event::Received(more, wish, answer) => self.received(lifecycle, more, wish, answer),
+            Event::Empty => self.received_nothing(lifecycle),
+            Event::PeerEnded => self.peer_ended(lifecycle),
+            Event::SendShort if self.stands => {
+                self.data = Data::ParkedSend;
+                false
+            }
+            Event::SendDone | Event::SendShort => self.data_over(lifecycle, false),
+            Event::DataFailed => self.data_over(lifecycle, true),
+            Event::Closed => {
+                self.closing = false;
+                let next = lifecycle.closed();
+                self.follow(lifecycle, next)
+            }
+            Event::Wish(wish) => self.wish(lifecycle, wish),
+            Event::Rearm => self.rearm(lifecycle),
+            Event::Crowd | Event::Room => {
+                self.crowded = event == Event::Crowd;
+                false
+            }
+            Event::Turn => {
+                self.waiting = false;
+                let next = lifecycle.resume();
+                self.follow(lifecycle, next)
+            }
+            Event::Often => {
+                self.often = true;
+                false
+            }
+            Event::Filtered => {
+                self.filtered = true;
+                false
+            }
+            Event::Told | Event::ToldOfReset | Event::Look | Event::Try => self.behind_the_filter(lifecycle, event),
+        }
+    }
+
+    /// What happens to one that a filter watches.
+    fn behind_the_filter(&mut self, lifecycle: &mut SlotState, event: Event) -> bool {
+        match event {
+            Event::Told => {
+                (self.announced, self.asked) = (true, false);
+                self.await_filter(lifecycle, SlotState::notified)
+            }
+            Event::ToldOfReset => {
+                self.leave_filter();
+                let next = lifecycle.notified_of_reset();
+                self.follow(lifecycle, next);
+                assert_ne!(self.poll, Poll::None, "nobody asks whether it was reset");
+                false
+            }
+            Event::Look => {
+                self.looks -= 1;
+                let next = lifecycle.recheck();
+                let freed = self.follow(lifecycle, next);
+                let asks = self.busy() || self.waiting || self.deaf;
+                assert!(self.looks > 0 || asks, "what was missed is not asked for");
+                freed
+            }
+            _ => {
+                let next = lifecycle.receive_speculatively();
+                self.follow(lifecycle, next)
+            }
+        }
+    }
+
+    fn await_filter(&mut self, lifecycle: &mut SlotState, what: impl FnOnce(&mut SlotState) -> Action) -> bool {
+        (self.watched, self.looks) = (true, 2);
+        let next = what(lifecycle);
+        self.follow(lifecycle, next)
+    }
+
+    fn leave_filter(&mut self) {
+        (self.watched, self.looks) = (false, 0);
+    }
+
+    fn received_nothing(&mut self, lifecycle: &mut SlotState) -> bool {
+        (self.data, self.asked) = (Data::None, false);
+        let next = lifecycle.received_nothing();
+        if self.watched && !lifecycle.awaits_filter() {
+            self.leave_filter();
+        }
+        self.follow(lifecycle, next)
+    }
+
+    /// A FIN that came with many others: it is dismantled later, as after a reset.
+    fn peer_ended(&mut self, lifecycle: &mut SlotState) -> bool {
+        (self.data, self.asked) = (Data::None, false);
+        if self.stands {
+            self.hang(lifecycle, true);
+        }
+        let next = lifecycle.operation_ended();
+        self.follow(lifecycle, next)
+    }
+
+    fn poll_left(&mut self, armed: bool) {
+        if !armed {
+            (self.poll, self.poll_ends, self.rearming) = (Poll::None, false, false);
+        }
+    }
+
+    fn poll_fired(&mut self, lifecycle: &mut SlotState, armed: bool) -> bool {
+        self.poll_left(armed);
+        let next = lifecycle.poll_fired(armed);
+        self.follow(lifecycle, next)
+    }
+
+    fn hung_up(&mut self, lifecycle: &mut SlotState, armed: bool) -> bool {
+        if !self.stands {
+            return self.poll_fired(lifecycle, armed);
+        }
+        self.poll_left(armed);
+        self.hang(lifecycle, armed)
+    }
+
+    fn rearm(&mut self, lifecycle: &mut SlotState) -> bool {
+        if lifecycle.rearm() {
+            assert_ne!(self.poll, Poll::None, "no poll to arm anew");
+            (self.removing, self.rearming) = (true, true);
+        }
+        false
+    }
+
+    fn received(&mut self, lifecycle: &mut SlotState, more: bool, wish: Wish, answer: Answer) -> bool {
+        (self.data, self.driven) = (Data::None, true);
+        self.announced &= !std::mem::take(&mut self.asked);
+        lifecycle.received();
+        if more {
+            lifecycle.left_bytes();
+        }
+        if !self.stands {
+            return self.data_over(lifecycle, false);
+        }
+        assert!(!self.wish(lifecycle, wish), "released while its bytes are with the driver");
+        match (answer, lifecycle.replying()) {
+            (Answer::Back, SendDecision::Now) => {
+                assert!(!self.kept, "a reply before what came before it");
+                self.driven = false;
+                self.send(lifecycle, Data::Send);
+                return false;
+            }
+            (Answer::Back, SendDecision::Later) => self.kept = true,
+            (Answer::Close, _) => {
+                self.close(lifecycle, CloseMode::Graceful);
+            }
+            _ => assert!(!self.stands || answer == Answer::Nothing, "a reply was dropped"),
+        }
+        self.data_over(lifecycle, false)
+    }
+
+    fn data_over(&mut self, lifecycle: &mut SlotState, broken: bool) -> bool {
+        (self.data, self.cancelled) = (Data::None, false);
+        if broken {
+            self.close(lifecycle, CloseMode::Immediate);
+        }
+        self.driven = false;
+        let next = lifecycle.operation_ended();
+        self.follow(lifecycle, next)
+    }
+
+    fn wish(&mut self, lifecycle: &mut SlotState, wish: Wish) -> bool {
+        match wish {
+            Wish::Nothing => {}
+            Wish::Send | Wish::SendLarge => match lifecycle.sending() {
+                SendDecision::Never => assert!(!self.stands || self.ending, "bytes of one that stands were dropped"),
+                SendDecision::Later => {
+                    assert!(!self.ending, "bytes behind the end");
+                    lifecycle.keep();
+                    self.kept = true;
+                }
+                SendDecision::Now => {
+                    self.send(lifecycle, if wish == Wish::Send { Data::Send } else { Data::ParkedSend })
+                }
+            },
+            Wish::Deafen => {
+                lifecycle.pause_reads();
+                self.deaf = true;
+            }
+            Wish::Close(how) => return self.close(lifecycle, how),
+        }
+        false
+    }
+
+    fn send(&mut self, lifecycle: &mut SlotState, data: Data) {
+        assert!(self.stands && self.data == Data::None, "a second data operation");
+        lifecycle.send();
+        self.data = data;
+    }
+
+    fn close(&mut self, lifecycle: &mut SlotState, how: CloseMode) -> bool {
+        let stood = self.stands;
+        if !lifecycle.close(how) {
+            self.ending |= stood;
+            return false;
+        }
+        assert!(how != CloseMode::Graceful || !self.busy() && !self.kept, "an end before what is on its way");
+        assert!(stood, "closed what does not stand");
+        if how == CloseMode::Abort {
+            self.poll_ends |= self.poll == Poll::Once;
+            return self.hang(lifecycle, true);
+        }
+        self.notified += 1;
+        self.tear_down(lifecycle)
+    }
+
+    fn hang(&mut self, lifecycle: &mut SlotState, armed: bool) -> bool {
+        lifecycle.await_reaping(armed);
+        self.leave_filter();
+        (self.stands, self.kept, self.hung, self.announced) = (false, false, true, false);
+        self.notified += 1;
+        false
+    }
+
+    fn tear_down(&mut self, lifecycle: &mut SlotState) -> bool {
+        self.leave_filter();
+        (self.stands, self.kept, self.hung, self.announced) = (false, false, false, false);
+        if lifecycle.tear_down() {
+            self.removing = true;
+        }
+        self.cancelled = self.data == Data::ParkedSend;
+        assert!(!self.closing, "closed twice");
+        self.closing = true;
+        false
+    }
+
+    fn cancel_again(&mut self, lifecycle: SlotState) -> bool {
+        self.poll_ends |= lifecycle.poll_must_go() && self.poll != Poll::None;
+        false
+    }
+
+    fn follow(&mut self, lifecycle: &mut SlotState, next: Action) -> bool {
+        match next {
+            Action::Rest => {}
+            Action::Receive if self.crowded => self.wait(lifecycle),
+            Action::Wait => self.wait(lifecycle),
+            Action::Receive => {
+                assert!(!self.waiting, "a receive before its turn");
+                assert!(self.stands && self.data == Data::None && !self.deaf, "a receive that should not be");
+                lifecycle.receive();
+                (self.data, self.asked) = (Data::Receive, self.announced);
+            }
+            Action::Park | Action::ParkAnew if self.filtered => {
+                assert!(self.stands && !self.watched, "watched twice");
+                return self.await_filter(lifecycle, SlotState::await_filter);
+            }
+            Action::Park | Action::ParkAnew | Action::Poll => {
+                assert!(self.stands && self.poll == Poll::None, "a second poll");
+                let lasting = next == Action::Park && self.often;
+                lifecycle.park(lasting);
+                self.poll = if lasting { Poll::Lasting } else { Poll::Once };
+                (self.announced, self.asked) = (false, false);
+            }
+            Action::SendKept => {
+                assert!(std::mem::take(&mut self.kept), "nothing was kept");
+                self.send(lifecycle, Data::Send);
+            }
+            Action::End => return self.close(lifecycle, CloseMode::Graceful),
+            Action::Release => return true,
+        }
+        false
+    }
+
+    fn wait(&mut self, lifecycle: &mut SlotState) {
+        assert!(!self.waiting, "waits twice");
+        lifecycle.wait();
+        self.waiting = true;
+    }
+
+    fn busy(&self) -> bool {
+        self.driven || self.data != Data::None
+    }
+
+    /// What holds between events, for a tenant that was not released.
+    fn check(&self, lifecycle: SlotState) {
+        assert_eq!((lifecycle.is_live(), lifecycle.is_free()), (self.stands, false));
+        let busy = self.busy();
+        assert_eq!(lifecycle.is_sending(), busy || self.kept);
+        if !self.stands {
+            return;
+        }
+        assert!(!self.rearming || self.removing || self.poll_ends, "its poll is never armed anew");
+        assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
+        assert!(busy || !self.ending, "nothing keeps it from ending");
+        assert_eq!((lifecycle.awaits_filter(), lifecycle.may_have_missed()), (self.watched, self.looks > 0));
+        let asks = busy || self.deaf || self.waiting || self.poll != Poll::None;
+        assert!(asks || self.watched, "forgotten: nothing will wake it");
+        assert!(asks || !self.announced, "what the filter told of is forgotten");
+    }
+
+    /// What holds when it was released.
+    fn check_released(&self) {
+        let in_kernel = self.opening || self.hung || self.closing || self.poll != Poll::None || self.data != Data::None;
+        assert!(!in_kernel, "released with an operation in the kernel");
+        assert!(!self.kept, "released with bytes");
+        assert_eq!(self.notified, u8::from(self.owed_an_end), "its end was told so often");
+    }
+
+    /// What a kernel cannot but do, sooner or later.
+    fn certain(&self, too_late: bool) -> Option<Event> {
+        let removal = if too_late { Event::RemovalTooLate } else { Event::RemovalWorks };
+        let data = match self.data {
+            Data::Receive => Event::Empty,
+            Data::ParkedSend if self.cancelled => Event::DataFailed,
+            _ => Event::SendDone,
+        };
+        let parked = self.data == Data::ParkedSend && !self.cancelled;
+        let ends = self.poll_ends.then_some(Event::PollEnds);
+        [Some(removal), ends, (!parked).then_some(data), Some(Event::Reclaim), Some(Event::Closed)]
+            .into_iter()
+            .flatten()
+            .find(|event| self.may(*event))
+    }
+}
+
+/// Every state that one tenant can come to, by whatever events in whatever order.
+#[test]
+#[cfg_attr(miri, ignore = "takes it more than ten minutes, and random orders reach the same code")]
+fn no_order_of_events_breaks_a_life() {
+    let events = all_events();
+    let start = (SlotState::opening(), Tenant::new());
+    let (mut seen, mut open) = (HashSet::from([start]), vec![start]);
+    while let Some((lifecycle, occupant)) = open.pop() {
+        for event in events.iter().filter(|event| occupant.may(**event)) {
+            let (mut lifecycle, mut occupant) = (lifecycle, occupant);
+            if occupant.happen(&mut lifecycle, *event) {
+                occupant.check_released();
+                continue;
+            }
+            occupant.check(lifecycle);
+            if seen.insert((lifecycle, occupant)) {
+                open.push((lifecycle, occupant));
+            }
+        }
+    }
+    assert!(seen.len() > 1_000, "{} states are too few to be all", seen.len());
+    for (lifecycle, occupant) in seen.iter().filter(|(_, occupant)| !occupant.opening && !occupant.stands) {
+        for too_late in [false, true] {
+            assert!(is_released(*lifecycle, *occupant, too_late), "never released: {lifecycle:?} {occupant:?}");
+        }
+    }
+}
+
+/// Whether what must happen frees the slot.
+fn is_released(mut lifecycle: SlotState, mut occupant: Tenant, too_late: bool) -> bool {
+    while let Some(event) = occupant.certain(too_late) {
+        if occupant.happen(&mut lifecycle, event) {
+            return true;
+        }
+    }
+    false
+}

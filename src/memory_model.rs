@@ -1,0 +1,496 @@
+//! How much memory a connection takes: arithmetic from the sizes of the kernel's objects.
+//!
+//! What the kernel allocates for one end of an idle connection, found by counting slab objects
+//! before and after 10,000 to 1,000,000 connections with kernels 6.1 and 6.18:
+//!
+//! ```text
+//!   TCP or TCPv6       the socket                      accounted
+//!   sock_inode_cache   its inode                       accounted   reclaimable by name only
+//!   filp               its file                        accounted
+//!   dentry             its directory entry             accounted   reclaimable by name only
+//!   io_kiocb           the poll it is parked on        accounted
+//!   kmalloc-32         its node in the ring's table                (since 6.13)
+//!   lsm_*_cache        the security module's share
+//! ```
+//!
+//! The host does not lose objects but pages: what an object costs is its slab's pages, divided by
+//! the objects in a slab. Where memory cgroups are in use, every slab of an accounted cache has a
+//! pointer beside each object, in a vector that is itself rounded up to a kmalloc size.
+//!
+//! Sockets hold their inode and dentry as long as they stand, but the caches of both are marked
+//! reclaimable, so MemAvailable goes on counting them as available. That share is `hidden`.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{IdleBackend, ShardPlan, largest};
+
+/// Bytes of a page on the machines we run on.
+const PAGE: f64 = 4096.0;
+
+/// Which end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The accepting one.
+    Server,
+    /// The connecting one.
+    Client,
+}
+
+/// The family of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6; also a socket that listens on `::`, and what it accepts.
+    V6,
+}
+
+/// Which rules a memory cgroup counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// cgroup v1.
+    V1,
+    /// cgroup v2, the unified one.
+    V2,
+}
+
+/// Who counts memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The host: whole pages, whoever they are for.
+    Host,
+    /// A memory cgroup: objects charged to its processes.
+    Cgroup(Hierarchy),
+}
+
+/// How a slab cache packs its objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// Bytes from one object to the next.
+    pub size: u64,
+    /// Objects in one slab.
+    pub per_slab: u64,
+    /// Pages of one slab.
+    pub pages: u64,
+}
+
+/// A kernel version as far as it matters here.
+pub type Version = (u32, u32);
+
+/// What an end of a connection has in one slab cache.
+struct Part {
+    name: &'static str,
+    /// Charged to the memory cgroup of whoever allocates it (`SLAB_ACCOUNT`).
+    accounted: bool,
+    /// In a cache that counts as reclaimable (`SLAB_RECLAIM_ACCOUNT`).
+    reclaimable: bool,
+    /// The first kernel that allocates it.
+    since: Version,
+    /// How 6.1 (Debian's cloud kernel) and 6.18 pack it.
+    measured: [Cache; 2],
+}
+
+/// The kernels of `Part::measured`.
+const MEASURED: [Version; 2] = [(6, 1), (6, 18)];
+
+/// The kernel that gave each registered file a node of its own (io_uring/rsrc.c).
+const NODES: Version = (6, 13);
+
+/// The kernel since which accept charges the socket itself, which the softirq that made it could
+/// not (`kmem_cache_charge` in `inet_csk_accept`); with cgroup v2 only.
+const CHARGED_AT_ACCEPT: Version = (6, 13);
+
+const fn cache(size: u64, per_slab: u64, pages: u64) -> Cache {
+    Cache { size, per_slab, pages }
+}
+
+const TCP: Part = Part {
+    name: "TCP",
+    accounted: true,
+    reclaimable: false,
+    since: (0, 0),
+    measured: [cache(2304, 14, 8), cache(2368, 13, 8)],
+};
+
+const TCP_V6: Part = Part { name: "TCPv6", measured: [cache(2496, 13, 8), cache(2496, 13, 8)], ..TCP };
+
+/// The poll of a connection that waits in one.
+const POLL: Part = Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP };
+
+/// What both families have, however they wait.
+const COMMON: [Part; 6] = [
+    Part { name: "sock_inode_cache", reclaimable: true, measured: [cache(832, 19, 4), cache(832, 19, 4)], ..TCP },
+    Part { name: "filp", measured: [cache(256, 16, 1), cache(192, 21, 1)], ..TCP },
+    Part { name: "dentry", reclaimable: true, measured: [cache(192, 21, 1), cache(192, 21, 1)], ..TCP },
+    Part {
+        name: "kmalloc-32",
+        accounted: false,
+        since: NODES,
+        measured: [cache(32, 128, 1), cache(32, 128, 1)],
+        ..TCP
+    },
+    Part { name: "lsm_inode_cache", accounted: false, measured: [cache(32, 128, 1), cache(32, 128, 1)], ..TCP },
+    Part { name: "lsm_file_cache", accounted: false, measured: [cache(24, 170, 1), cache(24, 170, 1)], ..TCP },
+];
+
+/// One local port of a client: its bucket, and its bucket for one address. They are accounted.
+const BIND_BUCKETS: [Part; 2] = [
+    Part { name: "tcp_bind_bucket", measured: [cache(64, 64, 1), cache(128, 32, 1)], ..TCP },
+    Part { name: "tcp_bind2_bucket", measured: [cache(128, 32, 1), cache(128, 32, 1)], ..TCP },
+];
+
+/// Bytes of AppArmor's label of a socket, a kmalloc of its own.
+const APPARMOR_SOCKET: f64 = 16.0;
+
+/// Names of every cache that matters here; what a host is asked for.
+pub fn cache_names() -> impl Iterator<Item = &'static str> {
+    [TCP, TCP_V6, POLL].into_iter().chain(COMMON).chain(BIND_BUCKETS).map(|part| part.name)
+}
+
+/// What is known of the kernel that shall hold the connections.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel {
+    /// Its version; (0, 0) when unknown.
+    pub version: Version,
+    /// How it packs the caches, by name, as far as this process may read it; `None` for a cache
+    /// that is known not to exist.
+    pub caches: BTreeMap<String, Option<Cache>>,
+    /// Memory cgroups are in use, and count kernel memory.
+    pub accounting: bool,
+    /// AppArmor is active.
+    pub apparmor: bool,
+}
+
+/// Where a prediction's sizes are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// All from this kernel.
+    ThisKernel,
+    /// All or some of them from the table measured with this version.
+    SlotMap(Version),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::ThisKernel => write!(f, "this kernel's slab caches"),
+            Source::SlotMap((major, minor)) => write!(f, "sizes measured with kernel {major}.{minor}"),
+        }
+    }
+}
+
+/// What one end of one connection takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PerEnd {
+    /// Host memory: kernel objects with their share of slab waste.
+    pub host: f64,
+    /// Of these, what MemAvailable goes on counting as available.
+    pub hidden: f64,
+    /// What a memory cgroup v1 of the process counts.
+    pub charged_v1: f64,
+    /// What a memory cgroup v2 of the process counts.
+    pub charged_v2: f64,
+    /// Where the sizes are from.
+    pub source: Source,
+}
+
+impl PerEnd {
+    /// What one that keeps count of memory sees of it.
+    pub fn counted(&self, by: By) -> f64 {
+        match by {
+            By::Host => self.host,
+            By::Cgroup(Hierarchy::V1) => self.charged_v1,
+            By::Cgroup(Hierarchy::V2) => self.charged_v2,
+        }
+    }
+}
+
+impl Kernel {
+    /// What one end of a connection takes.
+    pub fn per_end(&self, end: End, family: Family, park: IdleBackend) -> PerEnd {
+        let socket = match family {
+            Family::V4 => TCP,
+            Family::V6 => TCP_V6,
+        };
+        let mut all = self.sum(&[socket]);
+        let mut by_process = self.sum(&COMMON);
+        if park == IdleBackend::Poll {
+            by_process = by_process.and(&self.one(&POLL));
+        }
+        // The socket of an accepted connection is made in a softirq, on nobody's account.
+        let server = end == End::Server;
+        let v1 = if server { 0.0 } else { all.charged_v1 };
+        let v2 = if server && self.version < CHARGED_AT_ACCEPT { 0.0 } else { all.charged_v2 };
+        all = PerEnd { charged_v1: v1, charged_v2: v2, ..all }.and(&by_process);
+        if self.apparmor {
+            all.host += APPARMOR_SOCKET;
+        }
+        all
+    }
+
+    /// What one local port that a client's connections sit on takes, however many they are.
+    pub fn per_local_port(&self) -> PerEnd {
+        self.sum(&BIND_BUCKETS)
+    }
+
+    /// The measured kernel nearest below this one.
+    fn nearest(&self) -> usize {
+        MEASURED.iter().rposition(|measured| *measured <= self.version).unwrap_or(0)
+    }
+
+    fn sum(&self, parts: &[Part]) -> PerEnd {
+        let nothing = PerEnd { host: 0.0, hidden: 0.0, charged_v1: 0.0, charged_v2: 0.0, source: Source::ThisKernel };
+        parts.iter().filter(|part| part.since <= self.version).fold(nothing, |sum, part| sum.and(&self.one(part)))
+    }
+
+    fn one(&self, part: &Part) -> PerEnd {
+        let (found, source) = match self.caches.get(part.name) {
+            Some(found) => (*found, Source::ThisKernel),
+            None => (Some(part.measured[self.nearest()]), Source::SlotMap(MEASURED[self.nearest()])),
+        };
+        let Some(cache) = found else {
+            return PerEnd { host: 0.0, hidden: 0.0, charged_v1: 0.0, charged_v2: 0.0, source };
+        };
+        let accounted = part.accounted && self.accounting;
+        let packed = cache.pages as f64 * PAGE / cache.per_slab as f64;
+        let vector = if accounted { kmalloc(cache.per_slab.saturating_mul(8)) / cache.per_slab as f64 } else { 0.0 };
+        // A charge is the object and its pointer (`obj_full_size` in mm/memcontrol.c).
+        let charged = if accounted { cache.size as f64 + 8.0 } else { 0.0 };
+        PerEnd {
+            host: packed + vector,
+            hidden: if part.reclaimable { packed } else { 0.0 },
+            charged_v1: charged,
+            charged_v2: charged,
+            source,
+        }
+    }
+}
+
+impl PerEnd {
+    fn and(&self, other: &PerEnd) -> PerEnd {
+        PerEnd {
+            host: self.host + other.host,
+            hidden: self.hidden + other.hidden,
+            charged_v1: self.charged_v1 + other.charged_v1,
+            charged_v2: self.charged_v2 + other.charged_v2,
+            source: if self.source == Source::ThisKernel { other.source } else { self.source },
+        }
+    }
+}
+
+/// What an allocation of `bytes` takes of its kmalloc slab's pages; the sizes that occur here
+/// have slabs of one page, and more than a page counts as one.
+fn kmalloc(bytes: u64) -> f64 {
+    let classes = [8, 16, 32, 64, 96, 128, 192, 256];
+    let larger = || bytes.min(4096).next_power_of_two();
+    PAGE / (4096 / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
+}
+
+/// What a c1m process is made of, beside its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Shards.
+    pub shards: u64,
+    /// Rings over all shards.
+    pub rings: u64,
+    /// Slots over all rings.
+    pub slots: u64,
+    /// Listening sockets.
+    pub listeners: u64,
+}
+
+/// Bytes of a process: stacks, the allocator, what its threads share.
+const PROCESS_BYTES: f64 = 512.0 * 1024.0;
+
+/// Bytes of a shard with its receive buffers, as many as a ramp leaves behind (1 to 4 MiB seen;
+/// `constants::BUFFERS_KEPT` bounds them), or its histograms.
+const SERVER_SHARD_BYTES: f64 = 2.5 * 1024.0 * 1024.0;
+const CLIENT_SHARD_BYTES: f64 = 3.0 * 1024.0 * 1024.0;
+
+/// Bytes of a ring without its table: its queues, its hash of polls and its context.
+const RING_BYTES: f64 = 80.0 * 1024.0;
+
+/// Bytes of a slot in our own table, and of what a client keeps beside it.
+const ROW_BYTES: f64 = 12.0;
+const CLIENT_STATE_BYTES: f64 = 28.0;
+
+impl Process {
+    /// A server of these shards.
+    pub fn server(plans: &[ShardPlan]) -> Process {
+        Process {
+            shards: plans.len() as u64,
+            rings: plans.iter().map(|plan| plan.rings.len() as u64).sum(),
+            slots: plans.iter().map(ShardPlan::slots).sum(),
+            listeners: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
+        }
+    }
+
+    /// A client of these shards, each with its rings.
+    pub fn client(shards: &[Vec<u32>]) -> Process {
+        Process {
+            shards: shards.len() as u64,
+            rings: shards.iter().map(|rings| rings.len() as u64).sum(),
+            slots: shards.iter().flatten().map(|slots| u64::from(*slots)).sum(),
+            listeners: 0,
+        }
+    }
+
+    /// Bytes that it takes beside its connections' sockets, its receive buffers at work included.
+    pub fn bytes(&self, end: End, version: Version) -> f64 {
+        let (shard, row) = match end {
+            End::Server => (SERVER_SHARD_BYTES, ROW_BYTES),
+            End::Client => (CLIENT_SHARD_BYTES, ROW_BYTES + CLIENT_STATE_BYTES),
+        };
+        // A pointer a slot in one piece, which the page allocator rounds up; older kernels have a
+        // tag a slot too (`io_rsrc_data_alloc` in io_uring/rsrc.c).
+        let table = (8 * self.slots.div_ceil(self.rings.max(1))).next_power_of_two();
+        let tags = if version < NODES { 8 * self.slots } else { 0 };
+        PROCESS_BYTES
+            + self.shards as f64 * shard
+            + self.rings as f64 * (RING_BYTES + table as f64)
+            + tags as f64
+            + self.slots as f64 * row
+    }
+}
+
+/// Connections, and the ends of them that are on this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Family of the sockets.
+    pub family: Family,
+    /// The server, if it is here.
+    pub server: Option<Process>,
+    /// How its connections wait. A client's wait in polls.
+    pub park: IdleBackend,
+    /// The client, if it is here.
+    pub client: Option<Process>,
+    /// Ports that the client's host chooses from (`Host::ephemeral_ports`).
+    pub ephemeral: u64,
+    /// Ports of the server times its addresses, as the client sees them.
+    pub targets: u64,
+}
+
+/// What a load takes, in bytes, as someone counts it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Footprint {
+    /// All of it. For the host: what MemFree loses when no cache gives way.
+    pub total: f64,
+    /// Of these, what MemAvailable goes on counting as available; it counts half of it while
+    /// reclaimable slab is below twice the low watermark.
+    pub hidden: f64,
+    /// Of these, what each process takes, and the local ports.
+    pub fixed: f64,
+    /// Of each connection: its one end, or both if both are here.
+    pub per_connection: f64,
+    /// Where the sizes are from.
+    pub source: Source,
+}
+
+impl Load {
+    /// What `connections` take.
+    pub fn of(&self, kernel: &Kernel, connections: u64, by: By) -> Footprint {
+        let ends = [(End::Server, self.server, self.park), (End::Client, self.client, IdleBackend::Poll)];
+        let source = kernel.per_end(End::Server, self.family, self.park).source;
+        let mut sum = Footprint { total: 0.0, hidden: 0.0, fixed: 0.0, per_connection: 0.0, source };
+        for (end, process, park) in ends {
+            let Some(process) = process else { continue };
+            let each = kernel.per_end(end, self.family, park);
+            sum.per_connection += each.counted(by);
+            sum.hidden += each.hidden * connections as f64;
+            sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
+        }
+        if self.client.is_some() {
+            sum.fixed += self.local_ports(connections) * kernel.per_local_port().counted(by);
+        }
+        sum.total = sum.fixed + sum.per_connection * connections as f64;
+        sum
+    }
+
+    /// The most connections that take at most `bytes`.
+    pub fn most(&self, kernel: &Kernel, bytes: u64, by: By) -> u64 {
+        largest(u64::from(u32::MAX), |connections| self.of(kernel, connections, by).total <= bytes as f64)
+    }
+
+    /// Distinct local ports that connections sit on: all routes use the same.
+    fn local_ports(&self, connections: u64) -> f64 {
+        connections.div_ceil(self.targets.max(1)).min(self.ephemeral) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kernel(version: Version, accounting: bool) -> Kernel {
+        Kernel { version, accounting, apparmor: version == (6, 1), ..Kernel::default() }
+    }
+
+    fn load(process: Process) -> Load {
+        Load {
+            family: Family::V4,
+            server: Some(process),
+            park: IdleBackend::Poll,
+            client: Some(process),
+            ephemeral: 28_232,
+            targets: 100,
+        }
+    }
+
+    /// Asserts that a prediction is within a share of what was measured.
+    fn near(predicted: f64, measured: f64, share: f64) {
+        assert!((predicted / measured - 1.0).abs() < share, "predicted {predicted}, measured {measured}");
+    }
+
+    /// Growth of slab pages in bytes per connection, both ends, as measured; without ports.
+    #[test]
+    fn slab_growth_is_what_was_measured() {
+        let both = |kernel: &Kernel, family| 2.0 * kernel.per_end(End::Server, family, IdleBackend::Poll).host;
+        near(both(&kernel((6, 18), true), Family::V4), 8334.8 - 3.6, 0.005);
+        near(both(&kernel((6, 1), false), Family::V4), 8043.5 - 26.1 - 52.8, 0.01);
+        near(both(&kernel((6, 1), true), Family::V4), 8154.0 - 26.9 - 53.7, 0.01);
+        near(both(&kernel((6, 1), true), Family::V6), 8517.1 - 26.8 - 53.1, 0.01);
+    }
+
+    /// What cgroups counted of each end, as measured (memory.kmem.usage_in_bytes, `kernel` of
+    /// memory.stat), without ports.
+    #[test]
+    fn charges_are_what_was_measured() {
+        let charged =
+            |version, end, family, by| kernel(version, true).per_end(end, family, IdleBackend::Poll).counted(by);
+        let (v1, v2) = (By::Cgroup(Hierarchy::V1), By::Cgroup(Hierarchy::V2));
+        near(charged((6, 18), End::Server, Family::V4, v1), 1504.1, 0.001);
+        near(charged((6, 18), End::Client, Family::V4, v1), 3923.4 - 38.3, 0.002);
+        near(charged((6, 18), End::Server, Family::V6, v1), 1504.2, 0.001);
+        near(charged((6, 1), End::Server, Family::V4, v2), 1569.5, 0.002);
+        near(charged((6, 1), End::Client, Family::V4, v2), 3955.2 - 87.0, 0.005);
+        near(charged((6, 13), End::Server, Family::V4, v2), 1504.0 + 2376.0, 0.05);
+    }
+
+    /// What free memory lost with both processes and their connections, 6.18 at 10,000.
+    #[test]
+    fn the_processes_count_too() {
+        let rings = Process { shards: 2, rings: 2, slots: 10_500, listeners: 50 };
+        near(load(rings).of(&kernel((6, 18), true), 10_000, By::Host).total, 96.75e6, 0.05);
+    }
+
+    #[test]
+    fn a_cache_that_does_not_exist_takes_nothing() {
+        let mut without = kernel((6, 18), true);
+        without.caches.insert("lsm_inode_cache".to_owned(), None);
+        let each = |kernel: &Kernel| kernel.per_end(End::Client, Family::V4, IdleBackend::Poll);
+        assert_eq!(each(&without).host + 32.0, each(&kernel((6, 18), true)).host);
+        assert_eq!(each(&without).source, Source::SlotMap((6, 18)));
+    }
+
+    proptest! {
+        /// What is said to fit fits, and one more does not.
+        #[test]
+        fn the_most_that_fits_is_found(bytes in 30_000_000u64..40_000_000_000, version in 1u32..20) {
+            let (kernel, load) = (kernel((6, version), true), load(Process { shards: 2, rings: 2, slots: 9_000, listeners: 50 }));
+            let most = load.most(&kernel, bytes, By::Host);
+            prop_assert!(load.of(&kernel, most, By::Host).total <= bytes as f64);
+            prop_assert!(load.of(&kernel, most + 1, By::Host).total > bytes as f64);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the kernel holds of a ring, memory of operations on their way, and what their completions say.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::{Accepts, Buffer, Buffers, Completion, Outcome};
+use crate::error::{Errno, Error, Result};
+use crate::token::{Operation, Token};
+
+#[derive(Debug)]
+struct InFlight {
+    token: Token,
+    buffer: Buffer,
+    range: Range<usize>,
+}
+
+/// The memory of operations in the kernel; each piece is given back once.
+#[derive(Debug, Default)]
+pub(crate) struct InFlightOps {
+    receiving: VecDeque<InFlight>,
+    sending: VecDeque<InFlight>,
+    submitted_sends: usize,
+    parked: HashMap<u64, Vec<u8>>,
+    /// What accepts bring.
+    pub accepts: Accepts,
+}
+
+impl InFlightOps {
+    /// Holds nothing.
+    pub fn new(accepts: Accepts) -> InFlightOps {
+        let (receiving, sending) = Default::default();
+        InFlightOps { receiving, sending, submitted_sends: 0, parked: HashMap::new(), accepts }
+    }
+
+    /// Keeps the buffer of a receive, until its completion.
+    pub fn receive(&mut self, token: Token, buffer: Buffer) {
+        self.receiving.push_back(InFlight { token, buffer, range: 0..0 });
+    }
+
+    /// Keeps the buffer of a send, until its completion or `finish_sends`.
+    pub fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) {
+        self.sending.push_back(InFlight { token, buffer, range });
+    }
+
+    /// Keeps the bytes of a parked send, until its completion.
+    pub fn park(&mut self, token: Token, bytes: Vec<u8>) {
+        let former = self.parked.insert(token.pack(), bytes);
+        debug_assert!(former.is_none(), "two parked sends of one tenant");
+    }
+
+    /// Every send so far is with the kernel.
+    pub fn submitted(&mut self) {
+        self.submitted_sends = self.sending.len();
+    }
+
+    /// Buffers that receives and sends hold.
+    pub fn buffers(&self) -> usize {
+        self.receiving.len() + self.sending.len()
+    }
+
+    /// Whether a parked send of that token is in the kernel.
+    pub fn has_parked(&self, token: Token) -> bool {
+        !self.parked.is_empty() && self.parked.contains_key(&token.pack())
+    }
+
+    /// Gives back the buffers of all sends that were submitted.
+    pub fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>) {
+        for sent in self.sending.drain(..self.submitted_sends) {
+            buffers.put(sent.buffer);
+            into.push(sent.token);
+        }
+        self.submitted_sends = 0;
+    }
+
+    /// What a completion says. A bug if it is none of what was asked.
+    pub fn decode(&mut self, user_data: u64, result: i32, flags: u32) -> Result<Completion> {
+        let token =
+            Token::unpack(user_data).ok_or_else(|| Error::bug(format!("completion with user data {user_data:#x}")))?;
+        let errno = Errno(result.saturating_neg());
+        let outcome = match token.operation {
+            Operation::Accept if result < 0 => accept_failed(errno),
+            Operation::Accept => Outcome::Accepted((self.accepts == Accepts::Plain).then(|| {
+                // SAFETY: every accept of this ring asked for a plain descriptor; the kernel made it for this one,
+                // and tells nobody else.
+                unsafe { OwnedFd::from_raw_fd(result) }
+            })),
+            Operation::Install if result < 0 => Outcome::InstallFailed(errno),
+            Operation::Connect if result < 0 => Outcome::ConnectFailed(errno),
+            Operation::Connect => Outcome::Connected,
+            Operation::Poll => {
+                let seen = |event: libc::c_short| result > 0 && result & i32::from(event) != 0;
+                Outcome::Ready { armed: cqueue::more(flags), over: seen(libc::POLLHUP), fin: seen(libc::POLLRDHUP) }
+            }
+            Operation::Receive => self.received(token, result, flags)?,
+            Operation::Send => self.sent(token, result)?,
+            Operation::ParkedSend => {
+                let bytes = self.parked.remove(&user_data).map_or(0, |bytes| bytes.len());
+                match usize::try_from(result) {
+                    Ok(sent) if sent == bytes => Outcome::ParkedSent,
+                    Ok(_) => Outcome::ParkedSendFailed(Errno(libc::EPIPE)),
+                    Err(_) => Outcome::ParkedSendFailed(errno),
+                }
+            }
+            Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
+            Operation::Close => Outcome::Closed,
+            Operation::Bell => Outcome::BellRang,
+            Operation::Install | Operation::InstallAccepted | Operation::Cancel | Operation::Reset => Outcome::Settled,
+        };
+        Ok(Completion { token, outcome })
+    }
+
+    fn received(&mut self, token: Token, result: i32, flags: u32) -> Result<Outcome> {
+        let buffer = take(&mut self.receiving, token)?.buffer;
+        let room = buffer.0.len();
+        Ok(match usize::try_from(result) {
+            Ok(0) => Outcome::End(buffer),
+            Ok(len) if len < room => Outcome::Received { more: cqueue::sock_nonempty(flags), buffer, len },
+            Ok(len) if len == room => Outcome::Received { more: true, buffer, len },
+            Ok(len) => return Err(Error::bug(format!("{len} bytes received into {room}"))),
+            Err(_) if is_nothing_yet(result) => Outcome::Empty(buffer),
+            Err(_) => Outcome::ReceiveFailed(buffer, Errno(result.saturating_neg())),
+        })
+    }
+
+    fn sent(&mut self, token: Token, result: i32) -> Result<Outcome> {
+        let before = self.sending.len();
+        let InFlight { buffer, range, .. } = take(&mut self.sending, token)?;
+        self.submitted_sends = self.submitted_sends.saturating_sub(before - self.sending.len());
+        Ok(match usize::try_from(result) {
+            Ok(sent) => Outcome::SentShort(buffer, range.start + sent.min(range.len())..range.end),
+            Err(_) if is_nothing_yet(result) => Outcome::SentShort(buffer, range),
+            Err(_) => Outcome::SendFailed(buffer, Errno(result.saturating_neg())),
+        })
+    }
+}
+
+impl Drop for InFlightOps {
+    fn drop(&mut self) {
+        // Parked sends outlive the ring for a moment while the kernel tears it down: their bytes
+        // must not be freed under it.
+        for (_, bytes) in self.parked.drain() {
+            std::mem::forget(bytes);
+        }
+    }
+}
+
+fn is_nothing_yet(result: i32) -> bool {
+    result == -libc::EAGAIN || result == -libc::EINTR
+}
+
+/// Takes the operation of `token` out of those in flight. The kernel completes them in order, so
+/// it is nearly always the first.
+fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
+    let at = in_flight.iter().position(|one| one.token == token);
+    at.and_then(|at| in_flight.remove(at))
+        .ok_or_else(|| Error::bug(format!("completion of {token:?}, which is not in flight")))
+}
+
+/// The errors of accept, each by what to do next. Those that the new connection brought along
+/// (accept(2), "Error handling") are no reason to wait; anything else would come again at once: no memory,
+/// no files, or something we do not know.
+fn accept_failed(errno: Errno) -> Outcome {
+    let pause = !matches!(
+        errno.0,
+        libc::EINTR
+            | libc::EAGAIN
+            | libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ETIMEDOUT
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+    );
+    Outcome::AcceptFailed { errno, pause }
+}

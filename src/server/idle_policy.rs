@@ -1,0 +1,70 @@
+//! How a server's idle connections wait.
+
+use crate::error::{Errno, Error, Result};
+use crate::host::Host;
+use crate::plan::{IdleBackend, ShardPlan, needs};
+use crate::sys::Filter;
+
+/// How idle connections are to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdlePolicy {
+    /// Behind a filter where it may be had, in polls otherwise.
+    #[default]
+    Auto,
+    /// In polls.
+    Poll,
+    /// Behind a filter, or not at all.
+    Filter,
+}
+
+/// How they wait, and why not otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleChoice {
+    /// How.
+    pub park: IdleBackend,
+    /// Why not behind a filter, if they were to.
+    pub refusal: Option<Errno>,
+}
+
+impl IdleChoice {
+    /// The filter of a shard, if it is to have one.
+    pub(super) fn filter(self, plan: &ShardPlan) -> Result<Option<Filter>> {
+        if self.park == IdleBackend::Poll {
+            return Ok(None);
+        }
+        let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
+        Filter::new(slots).map(Some).map_err(|error| refused(Errno::of(&error)))
+    }
+}
+
+impl IdlePolicy {
+    /// Chooses for this host, where so many files may be open.
+    pub(super) fn choose(self, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<IdleChoice> {
+        if self == IdlePolicy::Poll {
+            return Ok(IdleChoice { park: IdleBackend::Poll, refusal: None });
+        }
+        // Each accept brings a plain descriptor, which is closed when it is named.
+        let accepts: u64 = plans.iter().map(|plan| (plan.accepts * plan.ports.len()) as u64).sum();
+        let enough = needs(plans).descriptors() + accepts <= nofile;
+        let possible = if enough { host.filters() } else { Err(Errno::EMFILE) };
+        match possible {
+            Ok(()) => Ok(IdleChoice { park: IdleBackend::Filter, refusal: None }),
+            Err(refusal) if self == IdlePolicy::Auto => {
+                Ok(IdleChoice { park: IdleBackend::Poll, refusal: Some(refusal) })
+            }
+            Err(refusal) => Err(refused(refusal)),
+        }
+    }
+}
+
+fn refused(errno: Errno) -> Error {
+    let (means, cure) = match errno {
+        Errno::EMFILE => ("each accept under way takes a file descriptor", "raise the limit (ulimit -Hn)"),
+        Errno::EOPNOTSUPP => (
+            "net.ipv4.tcp_migrate_req is 1, or this network belongs to another user namespace",
+            "set it to 0, or leave that namespace",
+        ),
+        _ => ("connections cannot wait behind a filter without CAP_BPF, CAP_PERFMON and CAP_CHOWN", "run it as root"),
+    };
+    Error::host(format!("socket filter: {errno}"), means, format!("{cure}, or choose --park poll"))
+}

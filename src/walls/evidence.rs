@@ -1,0 +1,244 @@
+//! What was seen before, during and after a run, and which wall it points to.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::WALLS;
+use crate::addresses::Address;
+use crate::error::{Diagnostic, Errno};
+use crate::failure::{Cause, Causes};
+use crate::format::count;
+use crate::host::{Host, NetCounters, Sockets, moved};
+
+/// What a host shows of its walls at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gauges {
+    /// Entries of connection tracking, and how many it takes.
+    pub conntrack: Option<(u64, u64)>,
+    /// TCP's sockets.
+    pub sockets: Option<Sockets>,
+    /// Pages that TCP may queue (the third number of `net.ipv4.tcp_mem`).
+    pub tcp_pages_allowed: Option<u64>,
+    /// `net.ipv4.tcp_max_orphans`.
+    pub orphans_allowed: Option<u64>,
+    /// `net.ipv4.tcp_syncookies`; 0 is off.
+    pub syn_cookies: Option<u64>,
+    /// Source ports for each route.
+    pub source_ports: Option<u64>,
+}
+
+impl Gauges {
+    fn read(host: &Host) -> Gauges {
+        Gauges {
+            conntrack: host.conntrack_fill(),
+            sockets: host.sockets(),
+            tcp_pages_allowed: host.sysctl_numbers("net.ipv4.tcp_mem").and_then(|numbers| numbers.get(2).copied()),
+            orphans_allowed: host.sysctl("net.ipv4.tcp_max_orphans"),
+            syn_cookies: host.sysctl("net.ipv4.tcp_syncookies"),
+            source_ports: host.source_ports().map(|ports| ports.count()),
+        }
+    }
+
+    /// The higher of each.
+    fn highest(self, other: Gauges) -> Gauges {
+        let sockets = |a: Sockets, b: Sockets| Sockets {
+            in_use: a.in_use.max(b.in_use),
+            orphans: a.orphans.max(b.orphans),
+            time_wait: a.time_wait.max(b.time_wait),
+            pages: a.pages.max(b.pages),
+        };
+        Gauges {
+            conntrack: self.conntrack.max(other.conntrack),
+            sockets: match (self.sockets, other.sockets) {
+                (Some(a), Some(b)) => Some(sockets(a, b)),
+                (a, b) => a.or(b),
+            },
+            tcp_pages_allowed: other.tcp_pages_allowed.or(self.tcp_pages_allowed),
+            orphans_allowed: other.orphans_allowed.or(self.orphans_allowed),
+            syn_cookies: other.syn_cookies.or(self.syn_cookies),
+            source_ports: other.source_ports.or(self.source_ports),
+        }
+    }
+}
+
+/// Sockets in TIME_WAIT at the moment when there were most while connections were dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// All of them.
+    pub all: u64,
+    /// Those that may have been there before the run began.
+    pub earlier: u64,
+}
+
+impl Waiting {
+    /// What is to be seen now, so long after `before` of them were there.
+    fn seen(all: u64, before: u64, later: Duration) -> Waiting {
+        Waiting { all, earlier: if later < TIME_WAIT { before.min(all) } else { 0 } }
+    }
+}
+
+/// Watches the evidence of a run: counters from its beginning, gauges at their highest.
+#[derive(Debug, Clone)]
+pub struct EvidenceRecorder {
+    host: Host,
+    before: NetCounters,
+    peak: Gauges,
+    began: Instant,
+    waiting_before: u64,
+    waiting: Waiting,
+    /// No connection is dialed any more: what is in TIME_WAIT from now on took no source port from the run.
+    dialed: bool,
+    looked: Instant,
+    /// An address of this host itself to which the run connects.
+    over_loopback: Option<Address>,
+}
+
+/// How often the gauges are read at most.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a socket is in TIME_WAIT (`TCP_TIMEWAIT_LEN` of include/net/tcp.h).
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+impl EvidenceRecorder {
+    /// Begins to watch.
+    pub fn begin(host: &Host) -> EvidenceRecorder {
+        let (before, peak) = (host.net_counters(), Gauges::read(host));
+        let waiting_before = peak.sockets.unwrap_or_default().time_wait;
+        let (began, waiting) = (Instant::now(), Waiting::seen(waiting_before, waiting_before, Duration::ZERO));
+        EvidenceRecorder {
+            host: host.clone(),
+            before,
+            peak,
+            began,
+            waiting_before,
+            waiting,
+            dialed: false,
+            looked: began,
+            over_loopback: None,
+        }
+    }
+
+    /// Begins to watch a run that connects to these.
+    pub fn begin_to(host: &Host, targets: &[Address]) -> EvidenceRecorder {
+        let own = targets.iter().copied().find(|target| host.goes_over_loopback(*target));
+        EvidenceRecorder { over_loopback: own, ..EvidenceRecorder::begin(host) }
+    }
+
+    /// Looks at the gauges if the last look is a second ago. Returns whether it did.
+    pub fn look(&mut self) -> bool {
+        let due = self.looked.elapsed() >= LOOK;
+        if due {
+            self.look_now();
+        }
+        due
+    }
+
+    fn look_now(&mut self) {
+        self.looked = Instant::now();
+        let gauges = Gauges::read(&self.host);
+        let all = gauges.sockets.unwrap_or_default().time_wait;
+        if !self.dialed && all > self.waiting.all {
+            self.waiting = Waiting::seen(all, self.waiting_before, self.looked.duration_since(self.began));
+        }
+        self.peak = self.peak.highest(gauges);
+    }
+
+    /// The last connection was dialed: looks a last time at what takes source ports.
+    pub fn dialed(&mut self) {
+        self.look_now();
+        self.dialed = true;
+    }
+
+    /// What there is to see now.
+    pub fn evidence(&mut self, causes: Causes) -> Evidence {
+        self.look_now();
+        let loopback = self.over_loopback.and_then(|to| self.host.loopback_reaches(to));
+        let moved = moved(&self.before, &self.host.net_counters());
+        Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback }
+    }
+}
+
+/// What a run left to judge it by.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// How far the host's counters moved.
+    pub moved: NetCounters,
+    /// The gauges at their highest.
+    pub peak: Gauges,
+    /// Sockets in TIME_WAIT while connections were dialed.
+    pub waiting: Waiting,
+    /// Why connections failed; a server has none.
+    pub causes: Causes,
+    /// Whether this host reaches its own addresses, where the run connects to one and that is known.
+    pub loopback: Option<bool>,
+}
+
+/// A wall that a run met, from evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The wall's name in the table, or `none of this host`.
+    pub wall: String,
+    /// What was seen.
+    pub saw: String,
+    /// What it means.
+    pub means: String,
+    /// What to do.
+    pub cure: String,
+}
+
+impl Evidence {
+    /// How far a counter moved.
+    pub fn moved(&self, name: &str) -> u64 {
+        self.moved.get(name).copied().unwrap_or(0)
+    }
+
+    /// How many connections failed of a cause, if any did.
+    pub fn failures(&self, cause: Cause) -> Option<u64> {
+        self.causes.get(&cause).copied().filter(|number| *number > 0)
+    }
+
+    /// Connects that got no answer.
+    pub fn timeouts(&self) -> u64 {
+        let of = |cause| self.failures(cause).unwrap_or(0);
+        of(Cause::ConnectTimeout) + of(Cause::Errno(Errno::ETIMEDOUT))
+    }
+
+    /// Whether any connection failed.
+    pub fn any_failure(&self) -> bool {
+        self.causes.values().any(|number| *number > 0)
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}; {}", self.wall, self.saw, self.means, self.cure)
+    }
+}
+
+/// The walls that a run met. Connects that nobody answered, with no wall of this host to blame,
+/// are said to be just that.
+pub fn explain(evidence: &Evidence) -> Vec<Explained> {
+    let met = |name: &str, why: Diagnostic| Explained {
+        wall: name.to_owned(),
+        saw: why.saw,
+        means: why.means,
+        cure: why.cure,
+    };
+    let mut walls: Vec<Explained> =
+        WALLS.iter().filter_map(|wall| wall.blame(evidence).map(|why| met(wall.name, why))).collect();
+    if walls.is_empty() && evidence.timeouts() > 0 {
+        walls.push(met(
+            "none of this host",
+            Diagnostic {
+                saw: format!("{} connects got no answer", count(evidence.timeouts())),
+                means: "nothing that this host counts dropped them: the server's host, or a firewall, is silent"
+                    .to_owned(),
+                cure: "run c1m doctor on the server's host, and look for rules that drop (nft list ruleset) on both"
+                    .to_owned(),
+            },
+        ));
+    }
+    walls
+}

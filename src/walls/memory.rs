@@ -1,0 +1,140 @@
+//! Walls of memory: what sockets take of the host, and what a cgroup counts of it.
+
+use super::{Finding, Wall};
+use crate::constants::SLOTS_PER_RING;
+use crate::error::{Diagnostic, Errno};
+use crate::failure::Cause;
+use crate::format::{bytes, count};
+use crate::host::{Host, MemoryLeft};
+use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process};
+use crate::plan::{Goal, IdleBackend, Reserve, largest};
+use crate::sys::Resource;
+
+/// The wall of the host's memory.
+pub const MEMORY: Wall = Wall {
+    name: "memory",
+    symptom: "ENOMEM or ENOBUFS; a process, often the server, is killed (\"Out of memory: Killed process\"); the kernel may panic when nothing is left to kill",
+    evidence: "/proc/slabinfo: TCP, sock_inode_cache, filp, dentry; MemFree of /proc/meminfo (MemAvailable counts the sockets' dentries as if they could be freed)",
+    cure: "more memory, fewer connections, or the kernel command line of tuning/cmdline.md, which makes each connection smaller",
+    judge: memory,
+    blame: |evidence| {
+        let failed: u64 = [Errno::ENOMEM, Errno::ENOBUFS]
+            .map(|errno| evidence.failures(Cause::Errno(errno)).unwrap_or(0))
+            .iter()
+            .sum();
+        (failed > 0 && evidence.moved("cgroup_memory_hits") == 0).then(|| Diagnostic {
+            saw: format!("{} sockets met ENOMEM or ENOBUFS", count(failed)),
+            means: "this host has no memory for another socket".to_owned(),
+            cure: "free memory, or open fewer connections".to_owned(),
+        })
+    },
+};
+
+/// The wall of a memory cgroup.
+pub const CGROUP_MEMORY: Wall = Wall {
+    name: "cgroup memory",
+    symptom: "the process is killed, or sockets fail with ENOMEM, while the host has memory left (containers, systemd's MemoryMax=)",
+    evidence: "cgroup v2: memory.max, memory.events; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
+    cure: "raise the limit (MemoryMax=, --memory of a container)",
+    judge: cgroup_memory,
+    blame: |evidence| {
+        let hits = evidence.moved("cgroup_memory_hits");
+        (hits > 0).then(|| Diagnostic {
+            saw: format!("a memory cgroup of this process met its limit {} times", count(hits)),
+            means: "it counts the kernel memory of sockets, and refuses more".to_owned(),
+            cure: "raise the limit (MemoryMax=, --memory of a container), or open fewer connections".to_owned(),
+        })
+    },
+};
+
+/// What a goal takes of memory on this host.
+struct Appetite<'a> {
+    goal: &'a Goal,
+    kernel: Kernel,
+    ephemeral: u64,
+    nofile: u64,
+    park: IdleBackend,
+}
+
+impl Appetite<'_> {
+    fn of<'a>(host: &Host, goal: &'a Goal) -> Appetite<'a> {
+        let nofile = Resource::Files.read().map_or(u64::from(SLOTS_PER_RING), |limit| limit.hard);
+        let park = if goal.role.serves() && host.filters().is_ok() { IdleBackend::Filter } else { IdleBackend::Poll };
+        Appetite { goal, kernel: host.memory_kernel(), ephemeral: host.ephemeral_ports(), nofile, park }
+    }
+
+    fn footprint(&self, connections: u64, by: By) -> Footprint {
+        let (goal, nofile) = (self.goal, self.nofile);
+        let server = || Process::server(&goal.server_shards(connections, nofile));
+        let client = || Process::client(&goal.client_shards(connections, nofile));
+        let v6 = goal.routes.targets.iter().any(|target| target.ip().is_ipv6());
+        let load = Load {
+            family: if v6 { Family::V6 } else { Family::V4 },
+            server: goal.role.serves().then(server),
+            park: self.park,
+            client: goal.role.dials().then(client),
+            ephemeral: self.ephemeral,
+            targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,
+        };
+        load.of(&self.kernel, connections, by)
+    }
+
+    /// The most connections that leave the server's default reserve alone.
+    fn holds(&self, limit: &MemoryLeft) -> u64 {
+        let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total)) as f64;
+        // Far more connections than fit need not be planned to know that they do not.
+        let most = (room as u64 / SMALLEST_CONNECTION).min(u32::MAX.into());
+        largest(most, |connections| self.footprint(connections, limit.by).total <= room)
+    }
+
+    fn finding(&self, limit: &MemoryLeft, name: &str) -> Finding {
+        let wanted = self.goal.connections;
+        let need = self.footprint(wanted, limit.by);
+        let have = format!(
+            "{name}{} left of {}, {} of it in reserve",
+            bytes(limit.left),
+            bytes(limit.total),
+            bytes(Reserve::Auto.of(limit.total))
+        );
+        let ends = if self.goal.role.ends() == 2 { "for both ends of" } else { "for" };
+        let need = format!(
+            "{}: {:.0} bytes {ends} each connection, {} for the rest ({})",
+            bytes(need.total as u64),
+            need.per_connection,
+            bytes(need.fixed as u64),
+            need.source
+        );
+        Finding::counted(have, need, self.holds(limit), wanted)
+    }
+}
+
+/// No kernel holds a connection in fewer bytes: a TCP socket alone has more. A cgroup that counts
+/// next to nothing holds as many as can be.
+const SMALLEST_CONNECTION: u64 = 256;
+
+fn memory(host: &Host, goal: &Goal) -> Finding {
+    let left = host.memory_left().into_iter().find(|limit| limit.by == By::Host);
+    let Some(limit) = left else { return Finding::unknown("/proc/meminfo", "") };
+    let finding = Appetite::of(host, goal).finding(&limit, "");
+    let most = count(finding.holds.unwrap_or(0));
+    finding.advise(false, format!("add memory, ask for at most {most}, or boot with tuning/cmdline.md's parameters"))
+}
+
+fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
+    let appetite = Appetite::of(host, goal);
+    let groups = host.memory_left().into_iter().filter(|limit| limit.by != By::Host);
+    let found = groups.map(|limit| (appetite.finding(&limit, &format!("{}: ", limit.name)), limit.name));
+    match found.min_by_key(|(finding, _)| finding.holds) {
+        Some((finding, file)) => {
+            let may = host.may_write(&file);
+            finding.advise(may, format!("raise {file} (MemoryMax=, --memory of a container)"))
+        }
+        None if host.shows_cgroups("memory") => Finding::fine("no limit", "a part of what the host needs"),
+        None => Finding::unknown("the memory limit of this process's cgroup", "a part of what the host needs"),
+    }
+}
+
+/// Bytes of this host's memory for each connection of a goal, both ends if both are here.
+pub fn connection_bytes(host: &Host, goal: &Goal) -> u64 {
+    Appetite::of(host, goal).footprint(goal.connections, By::Host).per_connection as u64
+}

@@ -1,0 +1,227 @@
+//! Walls of ports at the client's end, and where they meet the server's.
+
+use std::ops::RangeInclusive;
+
+use super::evidence::Evidence;
+use super::{Finding, Setting, Wall, not_here};
+use crate::error::{Diagnostic, Errno};
+use crate::failure::Cause;
+use crate::format::count;
+use crate::host::{Host, LAST_PORT, SourcePorts};
+use crate::plan::Goal;
+
+/// The wall of ephemeral ports.
+pub const SOURCE_PORTS: Wall = Wall {
+    name: "source ports",
+    symptom: "connect fails with EADDRNOTAVAIL (\"Cannot assign requested address\"): one source address has so many ports for each target and port",
+    evidence: "net.ipv4.ip_local_port_range less ip_local_reserved_ports, times source addresses, targets and ports",
+    cure: "more target ports or addresses, more source addresses (--source-ip), a wider net.ipv4.ip_local_port_range",
+    judge: source_ports,
+    blame: no_source_port,
+};
+
+/// The wall that outgoing connections make for a server's start.
+pub const SERVED_PORTS: Wall = Wall {
+    name: "served ports",
+    symptom: "the server's bind fails with EADDRINUSE though nothing serves there: an outgoing connection, or one in TIME_WAIT, sits on the port",
+    evidence: "net.ipv4.ip_local_port_range covers the served ports, and ip_local_reserved_ports does not name them",
+    cure: "sysctl -w net.ipv4.ip_local_reserved_ports=FIRST-LAST: connect no longer takes them, bind still may",
+    judge: served_ports,
+    blame: super::never,
+};
+
+/// The wall of ports that closed connections still hold.
+pub const TIME_WAIT: Wall = Wall {
+    name: "TIME_WAIT",
+    symptom: "connect fails with EADDRNOTAVAIL on the next run: each connection that this end closed first (FIN) keeps its source port for 60 s",
+    evidence: "/proc/net/sockstat, \"tw\"; beyond net.ipv4.tcp_max_tw_buckets they are dropped at once (TCPTimeWaitOverflow), which does no harm here",
+    cure: "close with RST (--close rst), wait a minute, or sysctl -w net.ipv4.tcp_tw_reuse=1",
+    judge: time_wait,
+    blame: ports_in_time_wait,
+};
+
+/// The lowest port an ordinary user may bind; no source port lies below it.
+const FIRST_SOURCE_PORT: u64 = 1_024;
+
+/// So many of a route's ports may be asked for while some are left for others: 19 of 20.
+fn few_left(ports: u64) -> u64 {
+    ports - ports.div_ceil(20)
+}
+
+fn served(goal: &Goal) -> RangeInclusive<u64> {
+    goal.routes.ports.first().into()..=goal.routes.ports.last().into()
+}
+
+fn span(range: &RangeInclusive<u64>) -> String {
+    format!("{}-{}", range.start(), range.end())
+}
+
+fn source_ports(host: &Host, goal: &Goal) -> Finding {
+    if !goal.role.dials() {
+        return not_here();
+    }
+    let Some(ports) = host.source_ports() else {
+        return Finding::unknown("net.ipv4.ip_local_port_range", "");
+    };
+    let routes = goal.routes.tuples();
+    let room = routes.saturating_mul(ports.count());
+    let have =
+        format!("{} ({}) x {} routes = {}", count(ports.count()), span(&ports.range), count(routes), count(room));
+    let each = goal.connections.div_ceil(routes);
+    let need = format!(
+        "{} for each of {} source x {} target x {} ports",
+        count(each),
+        goal.routes.sources.len().max(1),
+        goal.routes.targets.len(),
+        goal.routes.ports.count()
+    );
+    // The client takes each port by itself, so all can be used; but others may have some.
+    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(ports.count()));
+    // What the server's end needs reserved is lost to the client's.
+    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
+    let wider = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
+    let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..ports.clone() }.count());
+    let finding = finding.set((wider != ports.range).then(|| Setting {
+        name: "net.ipv4.ip_local_port_range",
+        now: format!("{}\t{}", ports.range.start(), ports.range.end()),
+        then: format!("{}\t{}", wider.start(), wider.end()),
+        reason: format!(
+            "{} source ports for each route, and as many again for other programs and for what is in TIME_WAIT",
+            count(each)
+        ),
+    }));
+    let exposed = SourcePorts { range: wider, ..ports.clone() }.covers(&served(goal)) > 0;
+    let finding = finding.set((exposed && goal.role.serves()).then(|| reserve(&ports, goal)));
+    if all < goal.connections {
+        let sources = goal.connections.div_ceil((all / goal.routes.sources.len().max(1) as u64).max(1));
+        return finding.advise(true, format!("connect from {sources} addresses (--source-ip), or to more --ports"));
+    }
+    finding
+}
+
+/// The range with room for `wanted` ports, as far as there are so many; never a smaller one.
+fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
+    let (mut low, lowest) = (*ports.range.start(), FIRST_SOURCE_PORT.min(*ports.range.start()));
+    let missing = |range: &RangeInclusive<u64>| {
+        wanted.saturating_sub(SourcePorts { range: range.clone(), ..ports.clone() }.count())
+    };
+    if missing(&ports.range) == 0 {
+        return ports.range.clone();
+    }
+    // What is added may be reserved; then there is still something missing.
+    while low > lowest && missing(&(low..=LAST_PORT)) > 0 {
+        // The kernel looks for odd and even ports apart, and wants both ends of different parity.
+        low = low.saturating_sub(missing(&(low..=LAST_PORT))).max(lowest) & !1;
+    }
+    low..=LAST_PORT
+}
+
+fn reserve(ports: &SourcePorts, goal: &Goal) -> Setting {
+    Setting {
+        name: "net.ipv4.ip_local_reserved_ports",
+        now: ports.reserved_text(),
+        then: ports.reserving(served(goal)).reserved_text(),
+        reason: "no outgoing connection may sit on a served port when the server starts".to_owned(),
+    }
+}
+
+fn served_ports(host: &Host, goal: &Goal) -> Finding {
+    if !goal.role.serves() {
+        return not_here();
+    }
+    let Some(ports) = host.source_ports() else {
+        return Finding::unknown("net.ipv4.ip_local_port_range", "");
+    };
+    let reserved = if ports.reserved.is_empty() { "none".to_owned() } else { ports.reserved_text() };
+    let exposed = ports.covers(&served(goal));
+    let have = format!("source ports {}, reserved {reserved}", span(&ports.range));
+    let need = format!("{} outside of them, or reserved", span(&served(goal)));
+    Finding::fine(have, need).tight_if(exposed > 0).set((exposed > 0).then(|| reserve(&ports, goal)))
+}
+
+fn time_wait(host: &Host, goal: &Goal) -> Finding {
+    if !goal.role.dials() {
+        return not_here();
+    }
+    let (Some(sockets), Some(ports)) = (host.sockets(), host.source_ports()) else {
+        return Finding::unknown("/proc/net/sockstat", "");
+    };
+    let room = goal.routes.tuples().saturating_mul(ports.count());
+    let crowded = room >= goal.connections && room - goal.connections < sockets.time_wait;
+    let most =
+        host.sysctl("net.ipv4.tcp_max_tw_buckets").map_or_else(String::new, |n| format!(" of {} at most", count(n)));
+    let have = format!("{} in TIME_WAIT{most}, {} in use", count(sockets.time_wait), count(sockets.in_use));
+    let need = format!("{} free of {}", count(goal.connections), count(room));
+    let reuse = (crowded && host.sysctl("net.ipv4.tcp_tw_reuse") != Some(1)).then(|| Setting {
+        name: "net.ipv4.tcp_tw_reuse",
+        now: host.sysctl_text("net.ipv4.tcp_tw_reuse").unwrap_or_default(),
+        then: "1".to_owned(),
+        reason: "an outgoing connection may take a port in TIME_WAIT; timestamps keep old packets out".to_owned(),
+    });
+    Finding::fine(have, need)
+        .tight_if(crowded)
+        .set(reuse)
+        .advise(true, "wait 60 s, and close with RST (--close rst) next time")
+}
+
+/// Connects that found no source port, and whether sockets in TIME_WAIT took the ports: there were as many while
+/// the run dialed, and with the sockets in use they fill the range. While ports are free it is the source address
+/// that is not available.
+fn without_port(evidence: &Evidence) -> Option<(u64, bool)> {
+    let failed = evidence.failures(Cause::Errno(Errno::EADDRNOTAVAIL))?;
+    let (sockets, waiting) = (evidence.peak.sockets.unwrap_or_default(), evidence.waiting.all);
+    let full = evidence.peak.source_ports.is_some_and(|ports| sockets.in_use.saturating_add(waiting) >= ports);
+    Some((failed, full && waiting >= failed))
+}
+
+fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
+    let (failed, waiting_took_them) = without_port(evidence)?;
+    (!waiting_took_them).then(|| Diagnostic {
+        saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
+        means: "every source port for that target and port is in use, or a --source-ip is not on this host".to_owned(),
+        cure: "give more --source-ip, --ports or --target-ip, or widen net.ipv4.ip_local_port_range".to_owned(),
+    })
+}
+
+fn ports_in_time_wait(evidence: &Evidence) -> Option<Diagnostic> {
+    let (failed, waiting_took_them) = without_port(evidence)?;
+    let waiting = evidence.waiting;
+    let whose = if waiting.earlier >= waiting.all - waiting.earlier { "an earlier run" } else { "this run itself" };
+    waiting_took_them.then(|| Diagnostic {
+        saw: format!(
+            "{} connects met EADDRNOTAVAIL, and {} sockets are in TIME_WAIT, {} of them from before the run",
+            count(failed),
+            count(waiting.all),
+            count(waiting.earlier)
+        ),
+        means: format!("{whose} closed with FIN, and its source ports are taken for 60 s"),
+        cure: match whose {
+            "this run itself" => {
+                "close with RST (leave out --fin, or --close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1"
+            }
+            _ => "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1",
+        }
+        .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A wider range contains the old one, has room if there is any, and keeps within bounds.
+        #[test]
+        fn a_range_only_grows(low in 1_024u64..60_000, size in 1u64..5_000, reserved in 1u64..60_000, many in 0u64..5_000, wanted in 1u64..70_000) {
+            let none = SourcePorts { range: low..=(low + size).min(LAST_PORT), reserved: vec![] };
+            let ports = none.reserving(reserved..=reserved + many);
+            let wider = widened(&ports, wanted);
+            prop_assert!(wider.start() <= ports.range.start() && wider.end() >= ports.range.end());
+            prop_assert!(*wider.end() <= LAST_PORT && *wider.start() >= FIRST_SOURCE_PORT);
+            let wide = SourcePorts { range: wider.clone(), ..ports };
+            prop_assert!(wide.count() >= wanted || *wider.start() == FIRST_SOURCE_PORT);
+            prop_assert_eq!(widened(&wide, wanted), wider, "once is enough");
+        }
+    }
+}
