@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -29,6 +29,8 @@ pub enum Use {
     Source,
     /// To listen on it (`--bind`).
     Listener,
+    /// To show the metrics on it (`--metrics`).
+    Metrics,
 }
 
 impl Use {
@@ -37,6 +39,7 @@ impl Use {
             Use::Target => "--target-ip",
             Use::Source => "--source-ip",
             Use::Listener => "--bind",
+            Use::Metrics => "--metrics",
         }
     }
 }
@@ -73,6 +76,11 @@ impl Address {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             _ => self,
         }
+    }
+
+    /// Whether it is an address of this host: only those can be bound to.
+    pub fn is_here(self) -> bool {
+        self.ip.is_loopback() || UdpSocket::bind(self.at(0)).is_ok()
     }
 
     /// Whether a listener on this address takes what comes to `other`.
@@ -154,6 +162,47 @@ impl fmt::Display for Address {
         match self.scope {
             0 => write!(f, "{}", self.ip),
             scope => write!(f, "{}%{scope}", self.ip),
+        }
+    }
+}
+
+/// A port at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Address,
+    /// The port; 0 for any that is free.
+    pub port: u16,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    /// Reads `10.0.0.1:80`, `[fd00::1]:80` and `[fe80::1%eth0]:80`.
+    fn from_str(text: &str) -> std::result::Result<Endpoint, String> {
+        let wrong = || format!("'{text}' is no address with a port; try 127.0.0.1:9187 or [::1]:9187");
+        let (address, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        // Without its brackets, where an IPv6 address ends cannot be told.
+        if bracketed.is_none() && address.contains(':') {
+            return Err(wrong());
+        }
+        let address = bracketed.unwrap_or(address);
+        let is_address = address.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+        if !is_address {
+            return Err(wrong());
+        }
+        Ok(Endpoint { address: address.parse()?, port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.address.ip.is_ipv6() {
+            write!(f, "[{}]:{}", self.address, self.port)
+        } else {
+            write!(f, "{}:{}", self.address, self.port)
         }
     }
 }

@@ -232,7 +232,7 @@ impl<T> Told<T> {
     pub fn wait(&self, patience: Duration, enough: impl Fn(&T) -> bool) -> MutexGuard<'_, T> {
         let (mut clock, mut value) = (Clock::begin(Instant::now()), self.lock());
         while !enough(&value) && clock.now().counted() < patience {
-            clock.sleep(Some(Instant::now() + WAIT));
+            clock.sleep(Some(clock.due(clock.now().after(WAIT))));
             value = self.changed.wait_timeout(value, WAIT).unwrap_or_else(PoisonError::into_inner).0;
             clock.look(Instant::now());
         }

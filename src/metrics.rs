@@ -28,8 +28,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
+use crate::addresses::Endpoint;
+use crate::clock::{Clock, Mark};
 use crate::constants::METRICS_CONNECTIONS;
 use crate::error::{Errno, Error, Result};
+use crate::plan::Ports;
 use crate::shard::ShardHandle;
 use crate::sys::Doorbell;
 use connection::{Connection, Fate};
@@ -42,6 +45,13 @@ const ACCEPTS_PER_TURN: usize = METRICS_CONNECTIONS / 2;
 
 /// How long nothing is accepted after the kernel refused to, for want of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest sleep while a client is connected. Its deadlines are on a clock that counts little more than was meant
+/// to be slept, so that a pause of the process ends no request.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// The first port that needs no privilege.
+const FIRST_ORDINARY_PORT: u16 = 1024;
 
 /// How much less than a shard this thread is worth where both want a core: a scrape waits, and no echo.
 const NICE: i32 = 10;
@@ -62,17 +72,17 @@ struct Shared {
 }
 
 impl Exporter {
-    /// Listens on `address`, a free port if it names port 0, on a thread of its own. Whoever asks waits until
-    /// `serve`.
-    pub fn listen(address: SocketAddr) -> Result<Exporter> {
+    /// Listens at `endpoint`, on a free port that is none of the `served` ones if it names port 0, on a thread of
+    /// its own. Whoever asks waits until `serve`.
+    pub fn listen(endpoint: Endpoint, served: Ports) -> Result<Exporter> {
         let refused = |error: std::io::Error| {
             Error::usage(
-                format!("listen for --metrics on {address}: {}", Errno::of(&error)),
+                format!("listen for --metrics on {endpoint}: {}", Errno::of(&error)),
                 "nobody could read the metrics",
                 "choose a free port on an address of this host, such as 127.0.0.1:9187",
             )
         };
-        let listener = TcpListener::bind(address).map_err(refused)?;
+        let listener = bind(endpoint, served).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let shared =
@@ -110,6 +120,18 @@ impl Drop for Exporter {
     }
 }
 
+/// Binds to an endpoint. The kernel may take one of the served ports for port 0, as the server has not bound them yet:
+/// then the first free port beside them is taken.
+fn bind(endpoint: Endpoint, served: Ports) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(endpoint.address.at(endpoint.port))?;
+    if endpoint.port != 0 || !served.contains(listener.local_addr()?.port()) {
+        return Ok(listener);
+    }
+    let mut beside = (served.last()..=u16::MAX).skip(1).chain(FIRST_ORDINARY_PORT..served.first());
+    let found = beside.find_map(|port| TcpListener::bind(endpoint.address.at(port)).ok());
+    found.ok_or_else(|| std::io::Error::from_raw_os_error(Errno::EADDRINUSE.0))
+}
+
 /// The listener and those that it has accepted, on the thread that answers them.
 struct Desk {
     listener: TcpListener,
@@ -117,12 +139,15 @@ struct Desk {
     /// A descriptor kept for the moment when the process has no other.
     spare: Option<TcpListener>,
     /// Until when nothing is accepted.
-    accepts_at: Option<Instant>,
+    accepts_at: Option<Mark>,
+    /// Time in which this thread looked at its sockets.
+    clock: Clock,
 }
 
 impl Desk {
     fn new(listener: TcpListener) -> Desk {
-        Desk { spare: listener.try_clone().ok(), listener, connections: Vec::new(), accepts_at: None }
+        let clock = Clock::begin(Instant::now());
+        Desk { spare: listener.try_clone().ok(), listener, connections: Vec::new(), accepts_at: None, clock }
     }
 
     /// Answers until it is told to stop.
@@ -131,8 +156,8 @@ impl Desk {
         let _ = nice(NICE);
         while !shared.stop.load(Ordering::Acquire) {
             let metrics = shared.metrics.get();
-            let before = Instant::now();
-            let Some(ready) = self.wait(shared, metrics.is_some(), before) else {
+            let before = self.clock.now();
+            let Some(ready) = self.wait(shared, metrics.is_some()) else {
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
@@ -154,7 +179,8 @@ impl Desk {
     }
 
     /// Waits until a socket is ready or a time is up. `None` if the kernel refuses to.
-    fn wait(&self, shared: &Shared, listens: bool, now: Instant) -> Option<Ready> {
+    fn wait(&mut self, shared: &Shared, listens: bool) -> Option<Ready> {
+        let now = self.clock.now();
         let accepts = listens && self.accepts_at.is_none_or(|at| at <= now);
         let mut polls = vec![PollFd::new(&shared.bell, PollFlags::IN)];
         polls.extend(self.connections.iter().map(|(connection, _)| {
@@ -170,14 +196,16 @@ impl Desk {
         let timeout = match (goes_on, due) {
             (true, _) => Some(Duration::ZERO),
             // Rounded up, so that it is due when the wait is over.
-            (false, Some(due)) => Some(due.saturating_duration_since(now).saturating_add(Duration::from_millis(1))),
+            (false, Some(due)) => Some(due.since(now).saturating_add(Duration::from_millis(1)).min(LONGEST_SLEEP)),
             (false, None) => None,
         };
+        self.clock.sleep(Some(self.clock.due(now.after(timeout.unwrap_or_default()))));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut polls, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }
+        self.clock.look(Instant::now());
         let mut is_ready = polls.iter().map(|poll| !poll.revents().is_empty());
         let bell = is_ready.next().unwrap_or(false);
         let connections = is_ready.by_ref().take(self.connections.len()).collect();
@@ -187,8 +215,8 @@ impl Desk {
     /// Gives each connection its turn that is ready or has more to do. One whose time was up `before` its
     /// socket was looked at, and found silent, ends: after a pause of the process what came meanwhile is read
     /// first.
-    fn serve(&mut self, ready: &Ready, before: Instant, render: &dyn Fn(&mut Reply) -> String) {
-        let now = Instant::now();
+    fn serve(&mut self, ready: &Ready, before: Mark, render: &dyn Fn(&mut Reply) -> String) {
+        let now = self.clock.now();
         for ((connection, fate), ready) in self.connections.iter_mut().zip(&ready.connections) {
             if *ready || *fate == Fate::GoesOn {
                 *fate = connection.turn(now, render);
@@ -220,7 +248,7 @@ impl Desk {
                     Errno::EMFILE | Errno::ENFILE if !self.is_awaited() => return,
                     Errno::EMFILE | Errno::ENFILE if self.free_a_descriptor() => {}
                     _ => {
-                        self.accepts_at = Instant::now().checked_add(ACCEPT_PAUSE);
+                        self.accepts_at = Some(self.clock.now().after(ACCEPT_PAUSE));
                         return;
                     }
                 },
@@ -238,8 +266,7 @@ impl Desk {
         if self.connections.len() >= METRICS_CONNECTIONS {
             self.end_one();
         }
-        let now = Instant::now();
-        if let Ok(connection) = Connection::new(stream, now) {
+        if let Ok(connection) = Connection::new(stream, self.clock.now()) {
             self.connections.push((connection, Fate::GoesOn));
         }
     }

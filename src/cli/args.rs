@@ -4,14 +4,14 @@ mod client;
 mod goal;
 mod storm;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::addresses::{Address, Use};
+use crate::addresses::{Address, Endpoint, Use};
 use crate::connections::LONGEST_IDLE;
 use crate::constants::MAX_PENDING_BYTES;
 use crate::error::{Error, Result};
@@ -172,7 +172,7 @@ pub struct ServerArguments {
     /// Show Prometheus what the shards count, at http://ADDR/metrics; port 0 takes a free one. Whoever
     /// reaches it may read it: 127.0.0.1:9187, say, or an address inside.
     #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Endpoint>,
     /// Stop when standard input ends, for a parent process that must not leave us behind.
     #[arg(long)]
     pub until_stdin_closes: bool,
@@ -227,17 +227,17 @@ impl ServerArguments {
             return Err(Error::usage(saw, "a server holds between 1 and 4294967295 connections", "try 1000000"));
         }
         let ports = self.ports.ports()?;
-        if let Some(metrics) = self.metrics
-            && (ports.first()..=ports.last()).contains(&metrics.port())
-            && self.bind.covers(metrics.ip().into())
-        {
-            return Err(Error::usage(
-                format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
-                format!("port {} is one of those that the server serves itself", metrics.port()),
-                format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),
-            ));
-        }
         self.bind.check(Use::Listener)?;
+        if let Some(metrics) = self.metrics {
+            metrics.address.check(Use::Metrics)?;
+            if ports.contains(metrics.port) && self.bind.covers(metrics.address) {
+                return Err(Error::usage(
+                    format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
+                    format!("port {} is one of those that the server serves itself", metrics.port),
+                    format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),
+                ));
+            }
+        }
         Ok(server::Options {
             cores: match (&self.cores, &self.core_list) {
                 (_, Some(CoreList(list))) => Cores::List(list.clone()),

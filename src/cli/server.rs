@@ -30,7 +30,7 @@ use crate::walls::{self, EvidenceRecorder, Explained};
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
-    let metrics = arguments.metrics.map(Exporter::listen).transpose()?;
+    let metrics = arguments.metrics.map(|metrics| Exporter::listen(metrics, options.ports)).transpose()?;
     let (sender, notices) = mpsc::channel();
     let from_signal = sender.clone();
     on_signal(move || {

@@ -4,11 +4,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 
 use super::http::{self, LONGEST_HEAD, Reply, Status};
+use crate::clock::Mark;
 
 /// How long a request may take from its first byte to its last, and an answer to be read: Prometheus itself
 /// gives a scrape up after 10 s.
@@ -58,8 +59,8 @@ pub struct Connection {
     stream: TcpStream,
     state: State,
     /// When it came into this state, and until when it may stay there.
-    since: Instant,
-    deadline: Instant,
+    since: Mark,
+    deadline: Mark,
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
@@ -73,13 +74,13 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(stream: TcpStream, now: Instant) -> io::Result<Connection> {
+    pub fn new(stream: TcpStream, now: Mark) -> io::Result<Connection> {
         stream.set_nonblocking(true)?;
         Ok(Connection {
             stream,
             state: State::Idle,
             since: now,
-            deadline: later(now, IDLE_TIME),
+            deadline: now.after(IDLE_TIME),
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
@@ -97,7 +98,7 @@ impl Connection {
     }
 
     /// Until when it may stay as it is.
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Mark {
         self.deadline
     }
 
@@ -106,9 +107,9 @@ impl Connection {
         (self.state, self.since)
     }
 
-    /// Does what its socket is ready for: at most one read, one answer and one write. `render` writes the
+    /// Does what its socket is ready for: reads one head at most, and does one answer and one write. `render` writes the
     /// metrics in the format that a reply names.
-    pub fn turn(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> Fate {
+    pub fn turn(&mut self, now: Mark, render: &dyn Fn(&mut Reply) -> String) -> Fate {
         let done = match self.state {
             State::Idle | State::Reading => self.read(now, render),
             State::Writing => self.write(now),
@@ -122,7 +123,7 @@ impl Connection {
     }
 
     /// Its time is up. A client in the middle of a request is told so.
-    pub fn expire(&mut self, now: Instant) -> Fate {
+    pub fn expire(&mut self, now: Mark) -> Fate {
         if self.state != State::Reading {
             return Fate::Ends;
         }
@@ -133,28 +134,26 @@ impl Connection {
         }
     }
 
-    fn read(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> io::Result<Fate> {
-        // What follows an answered request may be a whole one already.
-        if !self.take_request(now, render) {
+    fn read(&mut self, now: Mark, render: &dyn Fn(&mut Reply) -> String) -> io::Result<Fate> {
+        // What follows an answered request may be a whole one already. All that has come is read before anything is
+        // judged by its time; a head has `LONGEST_HEAD` bytes at most.
+        while !self.take_request(now, render) {
+            if self.ended {
+                return Ok(Fate::Ends);
+            }
             let mut piece = [0; PIECE];
-            let read = if self.ended { 0 } else { self.stream.read(&mut piece)? };
-            self.ended |= read == 0;
+            let read = self.stream.read(&mut piece)?;
+            self.ended = read == 0;
             self.input.extend_from_slice(piece.get(..read).unwrap_or_default());
-            if !self.take_request(now, render) {
-                if self.ended {
-                    return Ok(Fate::Ends);
-                }
-                if self.state == State::Idle && !self.input.is_empty() {
-                    self.enter(State::Reading, now, REQUEST_TIME);
-                }
-                return Ok(Fate::Waits);
+            if self.state == State::Idle && !self.input.is_empty() {
+                self.enter(State::Reading, now, REQUEST_TIME);
             }
         }
         self.write(now)
     }
 
     /// Begins to answer the first request of the input, if it is whole.
-    fn take_request(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> bool {
+    fn take_request(&mut self, now: Mark, render: &dyn Fn(&mut Reply) -> String) -> bool {
         let Some((length, mut reply)) = http::read(&self.input) else { return false };
         self.input.drain(..length.min(self.input.len()));
         self.answers = self.answers.saturating_add(1);
@@ -165,12 +164,12 @@ impl Connection {
         true
     }
 
-    fn answer(&mut self, reply: &Reply, metrics: &str, now: Instant) {
+    fn answer(&mut self, reply: &Reply, metrics: &str, now: Mark) {
         (self.output, self.sent, self.closes) = (reply.response(metrics), 0, reply.closes);
         self.enter(State::Writing, now, ANSWER_TIME);
     }
 
-    fn write(&mut self, now: Instant) -> io::Result<Fate> {
+    fn write(&mut self, now: Mark) -> io::Result<Fate> {
         let rest = self.output.get(self.sent..).unwrap_or_default();
         if !rest.is_empty() {
             self.sent = self.sent.saturating_add(self.stream.write(rest)?);
@@ -203,12 +202,7 @@ impl Connection {
         Ok(if read == 0 || self.thrown_away > LINGER_BYTES { Fate::Ends } else { Fate::Waits })
     }
 
-    fn enter(&mut self, state: State, now: Instant, time: Duration) {
-        (self.state, self.since, self.deadline) = (state, now, later(now, time));
+    fn enter(&mut self, state: State, now: Mark, time: Duration) {
+        (self.state, self.since, self.deadline) = (state, now, now.after(time));
     }
-}
-
-/// The instant after so long; `now` itself if the clock has no such instant.
-fn later(now: Instant, time: Duration) -> Instant {
-    now.checked_add(time).unwrap_or(now)
 }

@@ -68,6 +68,8 @@ fn what_is_no_host_is_no_target_no_source_and_no_listener() {
         let other = if address.contains(":") && !address.contains("ffff") { "::1" } else { "127.0.0.1" };
         refused_everywhere(&format!("--target-ip {other} --source-ip {address}"), &["--source-ip", word]);
         run(&format!("server --bind {address}")).complains(2, &["--bind", word]);
+        let endpoint = if address.contains(':') { format!("[{address}]:0") } else { format!("{address}:0") };
+        run(&format!("server --metrics {endpoint}")).complains(2, &["--metrics", word]);
     }
     refused_everywhere("--target-ip 127.0.0.1 --source-ip 0.0.0.0", &["--source-ip 0.0.0.0", "no address of a host"]);
     for address in ["fe80::1%", "fe80::1%nowhere", "fe80::1%0", "fe80::1%4000000", "::1%1", "127.0.0.1%lo", "%lo"] {
@@ -77,6 +79,15 @@ fn what_is_no_host_is_no_target_no_source_and_no_listener() {
             let finished = run(&format!("{command} {address}"));
             assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{command} {address}: {}", finished.err);
         }
+        let finished = run(&format!("server --metrics [{address}]:0"));
+        assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{address}: {}", finished.err);
+    }
+    for endpoint in
+        ["9187", "127.0.0.1", "::1:9187", "[::1]", "[::1]:", "[::1:9187", "localhost:1", "[127.0.0.1]:x", ":1"]
+    {
+        let finished = run(&format!("server --metrics {endpoint}"));
+        assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{endpoint}: {}", finished.err);
+        assert!(finished.err.contains("try 127.0.0.1:9187 or [::1]:9187"), "{endpoint}: {}", finished.err);
     }
 }
 
@@ -124,6 +135,39 @@ fn the_metrics_are_not_among_the_served_ports() {
     let port = free_ports(2);
     let arguments = format!("--until-stdin-closes --bind 127.0.0.2 {} --metrics 127.0.0.1:{port}", at(port, 2));
     assert_eq!(run(&format!("server {arguments}")).code(), 0);
+}
+
+/// Port 0 is any free port beside them, even where the kernel has no other to give.
+#[test(Network)]
+fn a_free_port_for_the_metrics_is_none_that_is_served() {
+    in_own_network(|| {
+        crate::doctor::set("net/ipv4/ip_local_port_range", "40000 40003");
+        let server = Server::start_as_at(c1m(), 40_000, 4, "--metrics 127.0.0.1:0");
+        let out = server.running.out();
+        let url = out.lines().find_map(|line| line.strip_prefix("metrics: http://127.0.0.1:")).unwrap();
+        let port: u16 = url.strip_suffix("/metrics").unwrap().parse().unwrap();
+        assert!(!(40_000..40_004).contains(&port), "{out}");
+        // For the scrape itself.
+        crate::doctor::set("net/ipv4/ip_local_port_range", "32768 60999");
+        assert_eq!(crate::scrapes::scrape(([127, 0, 0, 1], port).into()).lines().next(), Some("HTTP/1.1 200 OK"));
+        server.stop();
+    });
+}
+
+#[test(Network)]
+fn the_metrics_are_read_at_a_link_local_address() {
+    in_own_network(|| {
+        network::cable(c"near", c"far", None);
+        network::address(c"near", "fe80::a1".parse::<IpAddr>().unwrap(), 64);
+        network::up(c"near");
+        network::up(c"far");
+        let server = Server::start(1, "--metrics [fe80::a1%near]:0");
+        let out = server.running.out();
+        let url = out.lines().find_map(|line| line.strip_prefix("metrics: http://")).unwrap();
+        let address: std::net::SocketAddr = url.strip_suffix("/metrics").unwrap().parse().unwrap();
+        assert_eq!(crate::scrapes::scrape(address).lines().next(), Some("HTTP/1.1 200 OK"));
+        server.stop();
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use c1m::constants::METRICS_CONNECTIONS;
@@ -17,6 +17,14 @@ struct Held {
     server: Server,
     address: String,
     peers: Vec<TcpStream>,
+}
+
+/// All that is answered to a scrape at this address.
+pub fn scrape(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    all(&mut stream)
 }
 
 impl Held {
@@ -331,5 +339,25 @@ fn who_begins_and_does_not_go_on_is_told_and_sent_away() {
         }
         text.starts_with("HTTP/1.1 408 ")
     });
+    held.survives();
+}
+
+/// While the process stands still no request is late: what comes afterwards is still read, in whatever pieces.
+#[test]
+fn a_request_that_a_pause_interrupts_is_answered() {
+    let held = Held::start("true");
+    let mut stream = held.ask();
+    let half = "y".repeat(9_000);
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nConnection: close\r\nX: {half}").as_bytes()).unwrap();
+    // It has read the first half when it answers another client.
+    held.scrape();
+    held.server.running.pause();
+    // Longer than a request may take.
+    std::thread::sleep(Duration::from_secs(11));
+    held.server.running.signal(libc::SIGCONT);
+    held.scrape();
+    stream.write_all(b"and the rest\r\n\r\n").unwrap();
+    let answer = all(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     held.survives();
 }

@@ -302,8 +302,12 @@ impl Server {
     }
 
     /// The same with a prepared command.
-    pub fn start_as(mut command: Command, ports: u16, arguments: &str) -> Server {
-        let port = free_ports(ports);
+    pub fn start_as(command: Command, ports: u16, arguments: &str) -> Server {
+        Server::start_as_at(command, free_ports(ports), ports, arguments)
+    }
+
+    /// The same from a port of choice on, for a network of the test's own.
+    pub fn start_as_at(mut command: Command, port: u16, ports: u16, arguments: &str) -> Server {
         command.args(server_arguments(port, ports, arguments).split_whitespace());
         let mut running = Running::start(command);
         running.until("the server is ready", |out| {
