@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::connections::{AdmissionGate, CloseMode, ConnectionsConfig};
-use crate::constants::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
+use crate::constants::{MAX_PAYLOAD_BYTES, THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::failure::Causes;
 use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, check_threads, raise_limits};
-use crate::plan::{self, Routes, share};
+use crate::plan::{self, Needs, Routes, share};
 use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::ring;
 use crate::shard::{self, ShardHandle, ShardThread};
@@ -34,6 +34,7 @@ use sampler::{INTERVAL, Sampler};
 use victims::Victims;
 
 pub use course::{Audit, Course, Phase, Scenario, Storm};
+pub use ports::{Part, anywhere};
 pub use sampler::Interval;
 pub use victims::VictimsCommand;
 
@@ -72,12 +73,21 @@ pub struct Options {
     pub server_pid: Option<u32>,
     /// How to start the process of a killed storm's victims; no other course has one.
     pub victims: Option<VictimsCommand>,
+    /// Which part of a run this is, where several clients share one.
+    pub part: Part,
 }
 
 impl Options {
     /// Connections that another process opens, to be killed in the storm.
     fn elsewhere(&self) -> u64 {
         self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
+    }
+
+    /// How many connections each process of the run opens when there are so many in all.
+    fn processes(&self, connections: u64) -> impl Iterator<Item = u64> {
+        let part = u128::from(connections) * u128::from(self.elsewhere()) / u128::from(self.connections.max(1));
+        let theirs = u64::try_from(part).unwrap_or(u64::MAX);
+        [Some(connections.saturating_sub(theirs)), (self.elsewhere() > 0).then_some(theirs)].into_iter().flatten()
     }
 
     /// Connections that the shards of this process open.
@@ -159,8 +169,11 @@ pub fn run(
 ) -> Result<Summary> {
     let host = Host::here();
     let planned = plan(options, &host)?;
+    let shards_need = THREADS_PER_SHARD * planned.cores.len() as u64;
     ring::probe()?;
-    check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
+    // The victims' process has a thread that follows it, and as many shards as this one.
+    let elsewhere = options.victims.as_ref().map_or(0, |_| 1 + THREADS_PER_PROCESS + shards_need);
+    check_threads(shards_need + elsewhere)?;
     observer.planned(&planned, options);
     let watch = EvidenceRecorder::begin_to(&host, &options.routes.targets);
     let mut fleet = Fleet::launch(options, &planned, watch, &sender, notices)?;
@@ -239,20 +252,24 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     check(options)?;
     let cores = host.choose_cores(&options.cores)?;
     let raised = raise_limits()?;
-    let source_ports = host.source_ports().unwrap_or(SourcePorts::DEFAULT);
-    options.routes.fit(options.connections, source_ports.count())?;
+    let source_ports = host.source_ports_to(&options.routes).unwrap_or(SourcePorts::DEFAULT);
+    // Where all are served ports, the run itself tells: each connect fails for want of a source port.
+    if source_ports.count() > 0 || host.ephemeral_ports() == 0 {
+        options.routes.fit(options.connections, source_ports.count())?;
+    }
     let nofile = raised.files.1.soft;
     let shards = cores.len() as u64;
     let needs = |connections: u64| plan::client_needs(connections, shards, options.concurrency, nofile);
-    let own = options.own_connections();
-    let need = needs(own);
-    if !need.fit(nofile) {
+    // Each process has descriptors of its own; locked memory is charged to the user of all.
+    let fit = |connections: u64| options.processes(connections).all(|n| needs(n).fit(nofile));
+    let together = |connections: u64| Needs::together(options.processes(connections).map(needs));
+    if let Some(own) = options.processes(options.connections).find(|n| !needs(*n).fit(nofile)) {
         let lockable = host.lockable(raised.memory.1.soft);
-        let possible = plan::largest(own, |n| needs(n).fit(nofile) && needs(n).locked_bytes() <= lockable);
-        return Err(need.refusal(own, possible, nofile, "use fewer --cores"));
+        let possible = plan::largest(options.connections, |n| fit(n) && together(n).locked_bytes() <= lockable);
+        return Err(needs(own).refusal(own, possible, nofile, "use fewer --cores"));
     }
-    host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;
-    let room = nofile - need.descriptors() + shards;
+    host.check_locked_memory(raised.memory.1.soft, options.connections, together)?;
+    let room = nofile - needs(options.own_connections()).descriptors() + shards;
     let concurrency = u64::from(options.concurrency).min(room) as u32;
     Ok(Planned { cores, raised, concurrency, source_ports })
 }
@@ -322,9 +339,15 @@ impl Fleet {
     fn start(&mut self, options: &Options, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
         let options = Arc::new(options.clone());
         let shards = planned.cores.len() as u64;
-        let ports = Arc::new(Ports::new(&planned.source_ports, &options.routes, options.connections, Way::here()));
+        let ports = Arc::new(Ports::new(
+            &planned.source_ports,
+            &options.routes,
+            (options.part, options.connections),
+            Way::here(),
+        ));
         for (index, core) in planned.cores.iter().enumerate() {
             let numbers = share(options.own_connections(), shards, index as u64);
+            let numbers = options.part.first + numbers.start..options.part.first + numbers.end;
             let window = share(u64::from(planned.concurrency), shards, index as u64);
             let progress = Arc::new(Progress::default());
             let shard_config = ShardConfig {

@@ -15,7 +15,7 @@ use crate::plan::{Needs, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
-pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
+pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
 
 /// A host whose /proc stands below a root.

@@ -205,6 +205,14 @@ impl Needs {
         self.rings.iter().sum::<usize>() as u64
     }
 
+    /// What several processes need together.
+    pub fn together(each: impl Iterator<Item = Needs>) -> Needs {
+        each.fold(Needs { rings: Vec::new(), sockets: 0 }, |all, one| Needs {
+            rings: [all.rings, one.rings].concat(),
+            sockets: all.sockets + one.sockets,
+        })
+    }
+
     /// Descriptors beside rings and sockets.
     pub fn fixed(&self) -> u64 {
         DESCRIPTORS_PER_PROCESS + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD

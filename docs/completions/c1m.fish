@@ -76,6 +76,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'Bytes of 
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l part -d 'Which part of a run these connections are: the number of the first, and where source ports begin. For the victims\' process of `storm killed`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
@@ -104,6 +105,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'Bytes of s
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l part -d 'Which part of a run these connections are: the number of the first, and where source ports begin. For the victims\' process of `storm killed`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F

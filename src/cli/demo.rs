@@ -17,7 +17,7 @@ use super::client::lead;
 use super::display::Display;
 use super::files::Files;
 use super::out::say;
-use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
+use crate::client::{Audit, Course, Interval, Observer, Options, Part, Phase, Planned};
 use crate::clock::Told;
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
@@ -45,7 +45,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let host = Host::here();
     let mut files = Files::open(&arguments.files, &[])?;
-    let quiet = files.is_for_programs();
+    let quiet = files.are_printed();
     let network = network::choose(arguments, &host, || fit(arguments, &host))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
         say(line);
@@ -137,6 +137,7 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         hello: "Hello Server: client --> {}".to_owned(),
         server_pid: None,
         victims: None,
+        part: Part::default(),
     })
 }
 

@@ -85,12 +85,27 @@ struct Spares {
     resting: VecDeque<(u16, Instant)>,
 }
 
+/// A place in the range that is another in each process.
+pub fn anywhere() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// Which part of a run is this client's, where several clients share one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The number of its first connection over all of them.
+    pub first: u64,
+    /// Where the list of source ports begins: at the same place for all of them. `None` is anywhere.
+    pub seed: Option<u64>,
+}
+
 impl Ports {
-    /// The ports of `host` for that many connections. Ports of the list come from anywhere in the range on, so
-    /// that clients beside or after each other rarely meet.
-    pub fn new(host: &SourcePorts, routes: &Routes, connections: u64, way: Way) -> Ports {
-        let anywhere = RandomState::new().hash_one(connections);
-        Ports::starting_at(anywhere, host, routes, connections, way)
+    /// The ports of `host` for the connections of a run, whichever `part` of them is this client's. Ports of the
+    /// list come from anywhere in the range on, so that clients beside or after each other rarely meet; those of
+    /// one run begin at the same place, and never meet.
+    pub fn new(host: &SourcePorts, routes: &Routes, (part, connections): (Part, u64), way: Way) -> Ports {
+        let start = part.seed.unwrap_or_else(anywhere);
+        Ports::starting_at(start, host, routes, part.first.saturating_add(connections), way)
     }
 
     fn starting_at(start: u64, host: &SourcePorts, routes: &Routes, connections: u64, way: Way) -> Ports {
@@ -98,11 +113,6 @@ impl Ports {
         if !list.is_empty() {
             let start = start % list.len() as u64;
             list.rotate_left(start as usize);
-        }
-        if routes.targets.iter().any(is_here) {
-            // Two sockets that dial each other's ports are connected to each other, and one that dials its own port to
-            // itself, although nothing listens. Where a server listens, the kernel lends the port to nobody anyway.
-            list.retain(|port| !(routes.ports.first()..=routes.ports.last()).contains(port));
         }
         let spares = (0..LOCKS).map(|_| Mutex::default()).collect();
         Ports { list, routes: routes.tuples(), connections, way, spares }
@@ -165,11 +175,6 @@ impl Ports {
     }
 }
 
-/// Whether an address is one of this host.
-fn is_here(address: &Address) -> bool {
-    UdpSocket::bind(address.at(0)).is_ok()
-}
-
 /// Whether it is no port that is missing, but an address to connect from.
 pub fn lacks_address(source: Option<Address>, to: SocketAddr) -> bool {
     let tried = UdpSocket::bind(source.unwrap_or_else(|| Address::any(to)).at(0)).and_then(|socket| socket.connect(to));
@@ -216,7 +221,8 @@ mod tests {
             let served = routes.ports.first()..=routes.ports.last();
             let usable = host.count();
             let connections = routes.tuples() * usable;
-            let ports = Ports::starting_at(start, &host, &routes, connections, Way::Range);
+            let own = host.reserving(u64::from(*served.start())..=u64::from(*served.end()));
+            let ports = Ports::starting_at(start, &own, &routes, connections, Way::Range);
             let others: HashSet<_> = others.into_iter().map(|(route, port)| (route % routes.tuples(), 40_000 + port as u16)).collect();
             let (mut used, mut standing, mut redialed) = (HashSet::new(), Vec::new(), connections);
             let now = Instant::now();
@@ -278,16 +284,6 @@ mod tests {
         ports.rest(3, 40_002, now);
         assert_eq!(ports.another(3, now), Choice::Exhausted, "it was in use a moment ago");
         assert_eq!(ports.another(3, now + REST), Choice::Port(40_002));
-    }
-
-    /// Neither for its own target port nor for another of them.
-    #[test]
-    fn served_ports_of_this_host_are_no_source_ports() {
-        let (routes, host) = (routes(&[HERE], 40_001, 2, 0), host(40_000, 4, 1..=1));
-        let ports = Ports::starting_at(0, &host, &routes, 8, Way::Range);
-        let first = |number| ports.first(number, Instant::now());
-        let own = [40_000, 40_003].map(Choice::Port);
-        assert_eq!([0, 2, 4, 6].map(first), [own[0], own[1], Choice::Exhausted, Choice::Exhausted]);
     }
 
     #[test]

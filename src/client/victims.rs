@@ -13,6 +13,7 @@ use super::{Notice, Phase};
 use crate::clock::Told;
 use crate::error::{Error, Result};
 use crate::failure::Cause;
+use crate::host::{self, start_thread};
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
@@ -106,8 +107,7 @@ impl Victims {
         notices: mpsc::Sender<Notice>,
     ) -> Result<Victims> {
         let not_started = |e: std::io::Error| {
-            let saw = format!("start the victims' process {}: {e}", command.program.display());
-            Error::host(saw, "it could not run", "see the limits (ulimit -a)")
+            host::not_started(&format!("start the victims' process {}", command.program.display()), &e)
         };
         let mut process = Command::new(&command.program);
         // A group of its own: Ctrl-C is for us, and we then end it in order.
@@ -116,14 +116,16 @@ impl Victims {
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let shared = Arc::<Told<Seen>>::default();
         let follower = shared.clone();
+        // Made first: it ends the process if the thread cannot be had.
+        let victims = Victims { child, input, shared, requested, killed: false };
         if let Some(output) = output {
-            std::thread::spawn(move || {
+            start_thread("c1m-victims", move || {
                 // Nobody listens any more when the run has failed elsewhere.
                 follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase)));
                 let _ = notices.send(Notice::ShardEnded(index));
-            });
+            })?;
         }
-        Ok(Victims { child, input, shared, requested, killed: false })
+        Ok(victims)
     }
 
     /// The process.
@@ -210,9 +212,10 @@ impl Victims {
 
     /// What it measured, as one shard; its core is the first of those that it used.
     pub(super) fn summary(&self) -> Result<Option<ShardSummary>> {
-        let progress = self.progress();
+        let mut progress = self.progress();
         let seen = self.shared.lock();
         let Some(document) = &seen.document else { return Ok(None) };
+        progress.passed_over = document.source_ports_passed_over;
         let measured = &document.latencies;
         let wrong = document.errors.get(&Cause::WrongEcho).copied().unwrap_or(0);
         let core = document.shards.first().map_or(0, |shard| shard.core);

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::{Host, Reading};
 use crate::addresses::Address;
 use crate::error::Errno;
+use crate::plan::Routes;
 use crate::sys;
 
 /// Counters of the network stack that tell why connects are slow or fail.
@@ -138,6 +139,17 @@ impl SourcePorts {
     }
 }
 
+/// How the loopback device stands to one of this host's own addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    /// It carries packets there.
+    Reaches,
+    /// It is down.
+    Down,
+    /// It is up, and has no way there: its address was taken off, or IPv6 is disabled.
+    NoWay,
+}
+
 impl Host {
     /// The network namespace of this process, such as `net:[4026531840]`; `None` when it cannot be
     /// read.
@@ -176,6 +188,17 @@ impl Host {
         };
         let reserved = self.sysctl_text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
         Some(SourcePorts { range, reserved: joined(reserved.split(',').filter_map(parse_range).collect()) })
+    }
+
+    /// The source ports for these routes; `None` when the range cannot be read or is none.
+    ///
+    /// Where a target is an address of this host, the served ports are none of them. Two sockets that dial each
+    /// other's ports are connected to each other, and one that dials its own port to itself, although nothing
+    /// listens. Where a server listens, the kernel lends the port to nobody anyway.
+    pub fn source_ports_to(&self, routes: &Routes) -> Option<SourcePorts> {
+        let ports = self.source_ports()?;
+        let is_local = routes.targets.iter().any(|target| target.is_here());
+        Some(if is_local { ports.reserving(routes.ports.first().into()..=routes.ports.last().into()) } else { ports })
     }
 
     /// The counters worth showing: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
@@ -298,7 +321,7 @@ impl Host {
     /// Whether loopback carries packets to an address for which `goes_over_loopback`: its device is up and
     /// the kernel knows a way there, for which a datagram socket is connected and sends nothing. `None` for a
     /// host elsewhere, and where no socket can be had.
-    pub fn loopback_reaches(&self, to: Address) -> Option<bool> {
+    pub fn loopback_to(&self, to: Address) -> Option<Loopback> {
         if self.root != Path::new("/") {
             return None;
         }
@@ -308,8 +331,10 @@ impl Host {
         };
         let way = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to.at(LAST_PORT as u16)));
         match way.map_err(|error| Errno::of(&error)) {
-            Ok(()) => sys::loopback_is_up(),
-            Err(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => Some(false),
+            Ok(()) => Some(if sys::loopback_is_up()? { Loopback::Reaches } else { Loopback::Down }),
+            Err(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT) => {
+                Some(if sys::loopback_is_up() == Some(true) { Loopback::NoWay } else { Loopback::Down })
+            }
             Err(_) => None,
         }
     }
@@ -407,6 +432,24 @@ mod tests {
         after.insert("ListenOverflows".into(), 20);
         assert_eq!(moved(&before, &after)["ListenOverflows"], 0);
         assert!(moved(&NetCounters::new(), &after).is_empty());
+    }
+
+    /// Neither for its own target port nor for another of them; at another host they are.
+    #[test]
+    fn served_ports_of_this_host_are_no_source_ports() {
+        let (_dir, host) = host(&[
+            ("proc/sys/net/ipv4/ip_local_port_range", "40000\t40003\n"),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", "\n"),
+        ]);
+        let usable = |target: &str| {
+            let served = crate::plan::Ports::new(40_001, 2).unwrap();
+            let routes = Routes::new(&[target.parse().unwrap()], served, &[]).unwrap();
+            host.source_ports_to(&routes).unwrap().ports().collect::<Vec<_>>()
+        };
+        assert_eq!(usable("127.0.0.1"), [40_000, 40_003]);
+        assert_eq!(usable("::"), [40_000, 40_003]);
+        // For documentation (RFC 5737): no host has it.
+        assert_eq!(usable("192.0.2.1"), [40_000, 40_001, 40_002, 40_003]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::addresses::Address;
 use crate::error::{Diagnostic, Errno};
 use crate::failure::{Cause, Causes};
 use crate::format::count;
-use crate::host::{Host, NetCounters, Sockets, moved};
+use crate::host::{Host, Loopback, NetCounters, Sockets, moved};
 
 /// What a host shows of its walls at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,7 +154,7 @@ impl EvidenceRecorder {
     /// What there is to see now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
-        let loopback = self.over_loopback.and_then(|to| self.host.loopback_reaches(to));
+        let loopback = self.over_loopback.and_then(|to| Some((to, self.host.loopback_to(to)?)));
         let moved = moved(&self.before, &self.host.net_counters());
         Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback }
     }
@@ -171,8 +171,8 @@ pub struct Evidence {
     pub waiting: Waiting,
     /// Why connections failed; a server has none.
     pub causes: Causes,
-    /// Whether this host reaches its own addresses, where the run connects to one and that is known.
-    pub loopback: Option<bool>,
+    /// An address of this host that the run connects to, and how loopback stands to it, where that is known.
+    pub loopback: Option<(Address, Loopback)>,
 }
 
 /// A wall that a run met, from evidence.

@@ -7,7 +7,7 @@ use crate::constants::{DEFAULT_CONCURRENCY, THREADS_PER_PROCESS, THREADS_PER_SHA
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::count;
-use crate::host::{Host, NetworkCard};
+use crate::host::{Host, Loopback, NetworkCard};
 use crate::plan::{Goal, Role};
 
 /// The wall of packets that wait for a core.
@@ -37,10 +37,16 @@ pub const LOOPBACK: Wall = Wall {
     blame: |evidence| {
         let no_way = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
         let failed = evidence.timeouts() + no_way.into_iter().flatten().sum::<u64>();
-        (failed > 0 && evidence.loopback == Some(false)).then(|| Diagnostic {
-            saw: format!("{} connects to this host itself failed, and its loopback device is down", count(failed)),
-            means: "in this network namespace no address of its own can be reached".to_owned(),
-            cure: "ip link set lo up".to_owned(),
+        let (to, loopback) = evidence.loopback?;
+        let (seen, means) = match loopback {
+            Loopback::Reaches => return None,
+            Loopback::Down => ("is down", "no address of its own can be reached"),
+            Loopback::NoWay => ("has no way there", "that address cannot be reached"),
+        };
+        (failed > 0).then(|| Diagnostic {
+            saw: format!("{} connects to this host itself failed, and its loopback device {seen}", count(failed)),
+            means: format!("in this network namespace {means}"),
+            cure: raising(to, loopback).to_owned(),
         })
     },
 };
@@ -116,18 +122,26 @@ fn loopback(host: &Host, goal: &Goal) -> Finding {
         return super::not_here();
     };
     let need = format!("a way to {target}");
-    match host.loopback_reaches(*target) {
-        None => Finding::unknown("whether loopback is up", need),
-        Some(true) => Finding::fine("up", need),
-        Some(false) => {
-            let fix = match target.ip().is_ipv6() {
-                true => "ip link set lo up && sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
-                false => "ip link set lo up",
-            };
-            // Who may turn the knobs of this network namespace may do that too.
-            let may = host.may_write_sysctl("net.ipv4.ip_local_port_range");
-            Finding::fine("down, as in a new network namespace", need).blocking_if(true).advise(may, fix)
-        }
+    let Some(loopback) = host.loopback_to(*target) else {
+        return Finding::unknown("whether loopback is up", need);
+    };
+    let have = match loopback {
+        Loopback::Reaches => return Finding::fine("up", need),
+        Loopback::Down => "down, as in a new network namespace",
+        Loopback::NoWay => "up, without that address",
+    };
+    // Who may turn the knobs of this network namespace may do that too.
+    let may = host.may_write_sysctl("net.ipv4.ip_local_port_range");
+    Finding::fine(have, need).blocking_if(true).advise(may, raising(*target, loopback))
+}
+
+/// What has loopback carry packets to an address of this host.
+fn raising(to: Address, loopback: Loopback) -> &'static str {
+    match (loopback, to.ip().is_ipv6()) {
+        (Loopback::NoWay, true) => "sysctl -w net.ipv6.conf.lo.disable_ipv6=0, and ip addr add ::1/128 dev lo",
+        (Loopback::NoWay, false) => "ip addr add 127.0.0.1/8 dev lo",
+        (_, true) => "ip link set lo up && sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
+        (_, false) => "ip link set lo up",
     }
 }
 

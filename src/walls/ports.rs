@@ -60,13 +60,19 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     if !goal.role.dials() {
         return not_here();
     }
-    let Some(ports) = host.source_ports() else {
+    let (Some(ports), Some(usable)) = (host.source_ports(), host.source_ports_to(&goal.routes)) else {
         return Finding::unknown("net.ipv4.ip_local_port_range", "");
     };
     let routes = goal.routes.tuples();
-    let room = routes.saturating_mul(ports.count());
-    let have =
-        format!("{} ({}) x {} routes = {}", count(ports.count()), span(&ports.range), count(routes), count(room));
+    let room = routes.saturating_mul(usable.count());
+    let without = if usable.count() < ports.count() { ", none that is served" } else { "" };
+    let have = format!(
+        "{} ({}{without}) x {} routes = {}",
+        count(usable.count()),
+        span(&ports.range),
+        count(routes),
+        count(room)
+    );
     let each = goal.connections.div_ceil(routes);
     let need = format!(
         "{} for each of {} source x {} target x {} ports",
@@ -76,11 +82,11 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         goal.routes.ports.count()
     );
     // The client takes each port by itself, so all can be used; but others may have some.
-    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(ports.count()));
+    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(usable.count()));
     // What the server's end needs reserved is lost to the client's.
-    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
+    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { usable };
     let wider = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
-    let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..ports.clone() }.count());
+    let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..kept }.count());
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
@@ -143,7 +149,7 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
     if !goal.role.dials() {
         return not_here();
     }
-    let (Some(sockets), Some(ports)) = (host.sockets(), host.source_ports()) else {
+    let (Some(sockets), Some(ports)) = (host.sockets(), host.source_ports_to(&goal.routes)) else {
         return Finding::unknown("/proc/net/sockstat", "");
     };
     let room = goal.routes.tuples().saturating_mul(ports.count());
@@ -178,7 +184,7 @@ fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
     let (failed, waiting_took_them) = without_port(evidence)?;
     (!waiting_took_them).then(|| Diagnostic {
         saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
-        means: "every source port for that target and port is in use, or a --source-ip is not on this host".to_owned(),
+        means: "every source port for that target and port is in use or served on this host, or a --source-ip is not on this host".to_owned(),
         cure: "give more --source-ip, --ports or --target-ip, or widen net.ipv4.ip_local_port_range".to_owned(),
     })
 }

@@ -43,6 +43,55 @@ fn too_few_threads_are_named() {
     assert!(refused >= 15 && held >= 5, "{refused} refused, {held} held");
 }
 
+/// A storm that kills has a second process, whose threads count with its own.
+#[test(Users)]
+fn too_few_threads_for_two_processes_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(2, "");
+    let (mut refused, mut held) = (0, 0);
+    for most in 1..=24 {
+        let command = c1m_limited(&dir, 64_007, &[(libc::RLIMIT_NPROC, most)]);
+        let arguments = format!(
+            "storm killed --target-ip 127.0.0.1 {} --connections 20 --cores 1 --calm 50ms --after 50ms --for 50ms",
+            server.at()
+        );
+        let finished = run_as(command, &arguments);
+        if finished.code() == 3 {
+            finished.complains(3, &["RLIMIT_NPROC"]);
+            refused += 1;
+        } else {
+            assert_eq!(finished.code(), 0, "{most}: {}{}", finished.out, finished.err);
+            held += 1;
+        }
+    }
+    assert!(refused >= 6 && held >= 6, "{refused} refused, {held} held");
+}
+
+/// Its locked memory too: one line says that both do not fit, before either begins.
+#[test(Users)]
+fn locked_memory_of_two_processes_is_counted_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(2, "");
+    let (mut refused, mut held) = (0, 0);
+    for kib in (512..2_048).step_by(128) {
+        let limits = [(libc::RLIMIT_NOFILE, 400), (libc::RLIMIT_MEMLOCK, kib << 10)];
+        let command = c1m_limited(&dir, 64_008, &limits);
+        let arguments = format!(
+            "storm killed --target-ip 127.0.0.1 {} --connections 2000 --share 50% --cores 1 --calm 50ms --after 50ms --for 50ms",
+            server.at()
+        );
+        let finished = run_as(command, &arguments);
+        if finished.code() == 3 {
+            finished.complains(3, &["memlock limit", "needed"]);
+            refused += 1;
+        } else {
+            assert_eq!(finished.code(), 0, "{kib} KiB: {}{}", finished.out, finished.err);
+            held += 1;
+        }
+    }
+    assert!(refused >= 1 && held >= 4, "{refused} refused, {held} held");
+}
+
 // ---- locked memory ------------------------------------------------------------------------------
 
 /// A demo is given the locked memory that the doctor says it needs, and a page less: with the one it holds
@@ -187,6 +236,26 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
         assert_eq!(page.says("loopback", "verdict"), "ok");
         network::up(c"lo");
         assert_eq!(doctor_as(c1m(), "--connections 10").says("loopback", "verdict"), "ok");
+    });
+}
+
+/// The device is up, and the address was taken off it, or its family is disabled.
+#[test(Network)]
+fn a_loopback_device_without_the_address_is_not_said_to_be_down() {
+    in_own_network(|| {
+        network::take_off(c"lo", std::net::Ipv4Addr::LOCALHOST, 8);
+        crate::doctor::set("net/ipv6/conf/lo/disable_ipv6", "1");
+        for (target, fix) in [("127.0.0.1", "ip addr add 127.0.0.1/8 dev lo"), ("::1", "disable_ipv6=0")] {
+            let page = doctor_as(c1m(), &format!("--connections 10 --target-ip {target}"));
+            assert_eq!(page.says("loopback", "verdict"), "blocks");
+            assert!(page.says("loopback", "have").starts_with("up, without"), "{}", page.says("loopback", "have"));
+            assert!(page.fixes("loopback")[0].0.contains(fix), "{:?}", page.fixes("loopback"));
+            let run = client(&format!("--connections 10 --connect-timeout 1s --target-ip {target}"));
+            assert_eq!(run.number("failed"), 10, "{}", run.json);
+            assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
+            assert!(run.finished.out.contains(fix) && !run.finished.out.contains("is down"), "{}", run.finished.out);
+        }
+        run("demo --network host --connections 10").complains(3, &["loopback", "ip addr add 127.0.0.1/8 dev lo"]);
     });
 }
 

@@ -51,6 +51,19 @@ pub fn address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
+/// Takes an IPv4 address off an interface: `ip address del ADDRESS/PREFIX dev NAME`.
+pub fn take_off(name: &CStr, address: Ipv4Addr, prefix: u8) {
+    let header = Ifaddrmsg {
+        ifa_family: libc::AF_INET as u8,
+        ifa_prefixlen: prefix,
+        ifa_index: index(name),
+        ..Default::default()
+    };
+    let mut request = rt_addr::Request::new().op_deladdr_do(&header);
+    request.encode().push_local(address.into());
+    NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
+}
+
 /// Sends what is for an IPv4 block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
 pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
     let header = Rtmsg {

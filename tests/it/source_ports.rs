@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::doctor::set;
+use crate::doctor::{doctor_as, set};
 use crate::support::*;
 
 /// Source ports of a network namespace here.
@@ -150,6 +150,49 @@ fn no_connection_is_to_itself() {
             let run = client(&format!("--target-ip {target} --port 40000 --ports 40 --connections 1000"));
             assert_eq!((run.number("live"), run.cause("EADDRNOTAVAIL")), (0, run.number("failed")), "{}", run.json);
         }
+    });
+}
+
+/// On a host that dials itself no served port is a source port: client and doctor count without them, and that many
+/// connections hold.
+#[test(Network)]
+fn served_ports_are_not_counted_as_source_ports() {
+    with_few_ports(|| {
+        // 10 of the 40 ports are served.
+        let server = Server::start_as_at(c1m(), 40_030, 20, "");
+        for target in ["127.0.0.1", "0.0.0.0", "127.0.0.9"] {
+            let goal = |connections: u64| format!("--target-ip {target} {} --connections {connections}", server.at());
+            let page = doctor_as(c1m(), &goal(601));
+            assert_eq!((page.holds("source ports"), page.says("source ports", "verdict")), (600, "blocks"), "{target}");
+            assert!(page.says("source ports", "have").starts_with("30 (40000-40039, none that is served) x 20 routes"));
+            run(&format!("client {}", goal(601))).complains(3, &["30 ephemeral ports", "= 600 connections"]);
+            let all = client(&format!("{} --close rst", goal(600)));
+            all.held(600);
+            assert_eq!(passed_over(&all), 0, "{}", all.json);
+        }
+        let page = doctor_as(c1m(), &format!("{} --connections 601", server.at()));
+        assert_eq!(page.holds("source ports"), 600);
+        // At another host they are.
+        let page = doctor_as(c1m(), &format!("--target-ip 203.0.113.1 {} --connections 800", server.at()));
+        assert_eq!(page.holds("source ports"), 800);
+        server.stop();
+    });
+}
+
+/// The victims' process is another client of the same run: it has numbers and source ports of its own.
+#[test(Network)]
+fn victims_have_no_source_port_of_the_survivors() {
+    with_few_ports(|| {
+        let server = Server::start(5, "");
+        let arguments = format!(
+            "storm killed --target-ip 127.0.0.1 {} --connections 200 --share 50% --calm 100ms --after 100ms --for 100ms --json -",
+            server.at()
+        );
+        let finished = run(&arguments);
+        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+        let document = finished.last_document();
+        assert_eq!((number(&document, "live"), number(&document["storm"], "closed")), (100, 100), "{document}");
+        assert_eq!(number(&document, "source_ports_passed_over"), 0, "{document}");
     });
 }
 

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use c1m::client::{self, Audit, Course, Notice, Observer, Options, Phase};
+use c1m::client::{self, Audit, Course, Notice, Observer, Options, Part, Phase};
 use c1m::connections::CloseMode;
 use c1m::error::Result;
 use c1m::host::Cores;
@@ -269,6 +269,7 @@ fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
         hello: "{}".to_owned(),
         server_pid: None,
         victims: None,
+        part: Part::default(),
     };
     let (sender, notices) = mpsc::channel();
     let (plan, phases, rounds) = (plan.to_vec(), Vec::new(), Vec::new());

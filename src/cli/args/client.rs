@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
-use crate::client::{Audit, Course, Options};
+use crate::client::{Audit, Course, Options, Part};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{Error, Result};
@@ -61,8 +61,20 @@ pub struct ConnectionArguments {
     /// The server's process, if it is on this host: its memory and processor time are reported.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Which part of a run these connections are: the number of the first, and where source ports begin. For the
+    /// victims' process of `storm killed`.
+    #[arg(long, value_name = "FIRST:SEED", value_parser = part, hide = true)]
+    pub part: Option<Part>,
     #[command(flatten)]
     pub files: FileArguments,
+}
+
+/// A part of a run, such as 660:12345.
+fn part(text: &str) -> std::result::Result<Part, String> {
+    let read = |(first, seed): (&str, &str)| {
+        Some(Part { first: first.parse::<u32>().ok()?.into(), seed: Some(seed.parse().ok()?) })
+    };
+    text.split_once(':').and_then(read).ok_or(format!("'{text}' is no part of a run; try 660:12345"))
 }
 
 /// The shortest time between two messages of a connection.
@@ -108,14 +120,15 @@ impl ConnectionArguments {
             hello: self.hello.clone(),
             server_pid: self.server_pid,
             victims: None,
+            part: self.part.unwrap_or_default(),
         })
     }
 
-    /// The words of a steered client that goes the same ways with other connections, so many of them, and tells
-    /// events.
+    /// The words of a steered client that goes the same ways with another part of the connections, so many of them,
+    /// and tells events.
     pub fn steered_words(
         &self,
-        connections: u64,
+        (part, connections): (Part, u64),
         concurrency: u32,
         rate: Option<f64>,
         close: CloseName,
@@ -130,6 +143,7 @@ impl ConnectionArguments {
             format!("--port={}", self.ports.port),
             format!("--ports={}", self.ports.ports),
             format!("--connections={connections}"),
+            format!("--part={}:{}", part.first, part.seed.unwrap_or_default()),
             format!("--concurrency={concurrency}"),
             format!("--connect-timeout={}", time(self.connect_timeout)),
             format!("--reply-timeout={}", time(self.reply_timeout)),

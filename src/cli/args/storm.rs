@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
-use crate::client::{Audit, Course, Options, Scenario, Storm, VictimsCommand};
+use crate::client::{Audit, Course, Options, Part, Scenario, Storm, VictimsCommand, anywhere};
 use crate::connections::CloseMode;
 use crate::constants::STORM_MESSAGES_PER_SECOND;
 use crate::error::{Error, Result};
@@ -120,7 +120,10 @@ impl StormArguments {
         let theirs = ((f64::from(options.concurrency) * part).round() as u32).max(1);
         let rate = options.rate.map(|rate| rate * part);
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
-        let words = self.connection.steered_words(victims, theirs, rate, close);
+        // Their connections come after ours: no two have one number, and none the source port of another.
+        options.part.seed = Some(options.part.seed.unwrap_or_else(anywhere));
+        let first = options.part.first + options.connections.saturating_sub(victims);
+        let words = self.connection.steered_words((Part { first, ..options.part }, victims), theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
             Error::host(
                 format!("this program's file: {e}"),

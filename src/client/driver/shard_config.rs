@@ -81,7 +81,7 @@ impl ShardConfig {
         let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
         match index.checked_sub(own) {
             None => self.numbers.start + index,
-            Some(anew) => self.options.connections + anew * self.shards + self.index as u64,
+            Some(anew) => self.options.part.first + self.options.connections + anew * self.shards + self.index as u64,
         }
     }
 }
