@@ -65,9 +65,9 @@ pub fn run() -> Result<Ended> {
     }
 }
 
-/// Watches SIGINT, SIGTERM and SIGHUP. The first of them calls `first`; a SIGINT or SIGTERM after it ends
-/// the process at once. A second SIGHUP does not: a terminal that goes away sends it more than once, from
-/// the kernel and from the shell.
+/// Watches the signals that end a run. The first of them calls `first`; one after it ends the process at once,
+/// except SIGHUP and SIGXCPU: a terminal that goes away sends SIGHUP more than once, from the kernel and from the
+/// shell, and SIGXCPU comes every second from the limit on.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
         Error::host(
@@ -81,7 +81,8 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
         if coming.next().is_some() {
             first();
         }
-        if let Some(second) = coming.find(|signal| *signal != signal_hook::consts::SIGHUP) {
+        let repeats = [signal_hook::consts::SIGHUP, signal_hook::consts::SIGXCPU];
+        if let Some(second) = coming.find(|signal| !repeats.contains(signal)) {
             output::abandon();
             std::process::exit(128 + second);
         }

@@ -75,8 +75,10 @@ impl Output {
     /// A document that could not be written there.
     pub fn failed(&self, error: &io::Error) -> Error {
         let errno = Errno::of(error);
-        let means = match self.way {
-            Way::Special(_) => "what came there is incomplete",
+        let means = match (&self.way, errno) {
+            (Way::Special(_), _) => "what came there is incomplete",
+            (_, Errno::ENOENT | Errno::ENOTDIR) => "its folder has gone since the run began, and nothing was written",
+            (_, Errno::EISDIR) => "a folder has taken its name since the run began, and nothing was written",
             _ => "the new document is incomplete, and what was there before stays",
         };
         Error::host(format!("write {}: {errno}", self.name), means, cure(errno))
@@ -88,6 +90,9 @@ pub fn cure(errno: Errno) -> &'static str {
     match errno {
         Errno::EPIPE => "keep its reader until the end",
         Errno::EFBIG => "raise the limit on file sizes (ulimit -f), or choose another file",
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => "choose a folder that nobody removes or renames meanwhile",
+        Errno::EIO => "see the kernel's log (dmesg), or choose another file",
+        Errno::EROFS | Errno::EACCES | Errno::EPERM => "choose a file that this user may write to the end",
         Errno::EDQUOT => "free disk space of this user's quota, or choose another file",
         _ => "free disk space or choose another file",
     }

@@ -87,18 +87,22 @@ impl Resource {
     }
 }
 
-/// The signals that end a run in order. SIGHUP is one unless this process was started with it ignored, as
-/// by nohup(1).
+/// The signals that end a run in order: SIGINT and SIGTERM, and SIGHUP (a terminal that goes away), SIGQUIT
+/// (Ctrl-\) and SIGXCPU (`ulimit -t`) unless this process was started with them ignored, as by nohup(1), or by a
+/// shell in the background.
 pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action is given; the kernel writes the present one, which outlives the call. Zeroes
-    // are a valid sigaction too, if it writes nothing.
-    let action = unsafe {
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr());
-        action.assume_init()
+    let is_heard = |signal: &libc::c_int| {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: no new action is given; the kernel writes the present one, which outlives the call. Zeroes
+        // are a valid sigaction too, if it writes nothing.
+        let action = unsafe {
+            libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr());
+            action.assume_init()
+        };
+        action.sa_sigaction != libc::SIG_IGN
     };
-    let hangup = (action.sa_sigaction != libc::SIG_IGN).then_some(libc::SIGHUP);
-    [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangup)
+    let unless_ignored = [libc::SIGHUP, libc::SIGQUIT, libc::SIGXCPU].into_iter().filter(is_heard);
+    [libc::SIGINT, libc::SIGTERM].into_iter().chain(unless_ignored)
 }
 
 /// Lets this thread's sleeps end when they are due: unless told, the kernel adds up to 50 us

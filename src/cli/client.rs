@@ -39,11 +39,14 @@ fn ended(summary: &Summary) -> Ended {
 /// Runs a client, and writes its result as text, and into the files that are wanted. Tells too whether
 /// all of them were written.
 fn report(options: &Options, mut files: Files, quiet: bool) -> Result<(Summary, Result<()>)> {
-    let mut observer: Box<dyn Observer> =
-        if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(quiet)) };
+    let mut observer: Box<dyn Observer> = if files.is_for_programs() {
+        Box::new(Events::new())
+    } else {
+        Box::new(Display::new(quiet || files.are_printed()))
+    };
     let summary = lead(options, &mut files.logging(observer.as_mut()))?;
     let document = ClientDocument::of(&summary)?;
-    if !files.is_for_programs() {
+    if !files.are_printed() {
         say(text::client(&document)?.trim_end());
     }
     let written = files.json.as_ref().map_or(Ok(()), |target| target.write_last(&document));

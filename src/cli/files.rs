@@ -22,6 +22,8 @@ pub struct Files {
     pub json: Option<Target>,
     log: Option<IntervalLog>,
     page: Option<Target>,
+    /// Whether one of them is standard output.
+    printed: bool,
 }
 
 impl Files {
@@ -30,12 +32,19 @@ impl Files {
         let FileArguments { json, report, hlog, .. } = arguments;
         let ours = [("--json", json), ("--report", report), ("--hlog", hlog)];
         let ours = ours.map(|(flag, path)| (flag, path.as_deref()));
-        output::differ(&[&ours, more].concat())?;
+        let all = [&ours, more].concat();
+        output::differ(&all)?;
+        let printed = all.iter().any(|(_, path)| path.is_some_and(output::is_stdout));
         let open = |path: &Option<PathBuf>| path.as_deref().map(Target::open).transpose();
-        Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)? })
+        Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)?, printed })
     }
 
-    /// Whether the result goes to standard output, which then is not for people.
+    /// Whether one of them is standard output, so that what is for people would make it no whole document.
+    pub fn are_printed(&self) -> bool {
+        self.printed
+    }
+
+    /// Whether the result goes to standard output, and events with it.
     pub fn is_for_programs(&self) -> bool {
         self.json.as_ref().is_some_and(Target::is_stdout)
     }

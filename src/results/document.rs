@@ -308,7 +308,18 @@ impl ClientDocument {
         self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
         self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
-        self.machines.iter().try_for_each(|machine| machine.result.check())
+        self.machines.iter().try_for_each(|machine| machine.result.check())?;
+        let counts: [fn(&ClientDocument) -> u64; 4] =
+            [|one| one.requested, |one| one.live, |one| one.failed, |one| one.not_tried];
+        let is_sum = |count: &fn(&ClientDocument) -> u64| {
+            self.machines.iter().map(|machine| count(&machine.result)).fold(0, u64::saturating_add) == count(self)
+        };
+        // A machine that was taken out of it could count again beside it.
+        if self.machines.is_empty() || counts.iter().all(is_sum) {
+            Ok(())
+        } else {
+            Err("it does not add up to the sum of its machines".to_owned())
+        }
     }
 }
 

@@ -84,6 +84,11 @@ fn what_was_merged_counts_with_all_its_parts() {
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json m.json").code(), 0);
     run_as(within(&dir), "report merge m.json b.json").complains(2, &["m.json", "b.json", "given twice"]);
     run_as(within(&dir), "report merge m.json m.json").complains(2, &["m.json", "given twice"]);
+    // One from which a machine was taken out would let that count again.
+    let mut cut = document(&dir.path().join("m.json"));
+    cut["machines"].as_array_mut().unwrap().pop();
+    std::fs::write(dir.path().join("cut.json"), cut.to_string()).unwrap();
+    run_as(within(&dir), "report merge cut.json b.json").complains(2, &["cut.json", "sum of its machines"]);
     // Results of an earlier version have no identity, and are known by what they say.
     for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
         let mut result = document(&dir.path().join(from));
@@ -298,6 +303,55 @@ fn what_is_printed_and_a_file_are_two_places() {
     }
 }
 
+/// A document on standard output is whole: nothing that is for people stands beside it.
+#[test]
+fn a_document_that_is_printed_stands_alone() {
+    let server = Server::start(2, "");
+    let to_server = format!("--target-ip 127.0.0.1 {} --connections 50", server.at());
+    let client = format!("client {to_server} --hold 0s");
+    let storm = format!("storm disconnect {to_server} --calm 100ms --after 100ms");
+    let demo = format!("demo {} --connections 50 --hold 0s", at(free_ports(2), 2));
+    for command in [&client, &storm, &demo] {
+        let finished = run(&format!("{command} --report -"));
+        let page = finished.out.trim();
+        assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"), "{command}: {page}");
+        assert_eq!((finished.code(), page.matches("<!DOCTYPE").count()), (0, 1), "{command}");
+        let dir = tempfile::tempdir().unwrap();
+        let finished = run(&format!("{command} --hlog /dev/stdout"));
+        assert!(finished.out.starts_with("#[Histogram log format version"), "{command}: {}", finished.out);
+        std::fs::write(dir.path().join("r.hlog"), &finished.out).unwrap();
+        assert_eq!(run_as(within(&dir), "report merge r.hlog").code(), 0, "{command}: {}", finished.out);
+    }
+    let finished = run(&format!("{client} --histogram -"));
+    assert!(finished.out.trim_start().starts_with("Value "), "{}", finished.out);
+    assert!(!finished.out.contains("requested"), "{}", finished.out);
+    server.stop();
+}
+
+/// A folder that goes away while the run lasts, and one that takes the file's name.
+#[test]
+fn a_place_that_is_gone_is_told_for_what_it_is() {
+    let server = Server::start(2, "");
+    for (file, change) in [("gone/r.json", "rm -r gone"), ("gone/r.json", "mv gone away"), ("r.json", "mkdir r.json")] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("gone")).unwrap();
+        let mut command = within(&dir);
+        let arguments =
+            format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 1h --json {file}", server.at());
+        command.args(arguments.split_whitespace());
+        let mut client = Running::start(command);
+        client.until("it holds", |out| out.contains("\nhold "));
+        let changed = Command::new("sh").args(["-c", change]).current_dir(dir.path()).status().unwrap();
+        assert!(changed.success(), "{change}");
+        client.signal(libc::SIGTERM);
+        let finished = client.wait();
+        finished.complains(3, &[file, "since the run began", "nothing was written", "choose a folder"]);
+        // What it came to can still be read.
+        assert!(finished.out.contains("20 requested = 20 live"), "{}", finished.out);
+    }
+    server.stop();
+}
+
 // ---- signals -----------------------------------------------------------------------------------------
 
 /// A terminal that goes away sends SIGHUP more than once, from the kernel and from the shell.
@@ -330,6 +384,30 @@ fn hangups_end_every_command_in_order() {
     let finished = server.running.wait();
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
     assert_eq!(number(&finished.last_document(), "accepted"), 100);
+}
+
+/// Ctrl-\\ on a terminal, and the limit on processor time, which signals every second from then on.
+#[test]
+fn other_signals_that_end_a_process_end_it_in_order() {
+    let server = Server::start(2, "");
+    let dir = tempfile::tempdir().unwrap();
+    for (signal, times) in [(libc::SIGQUIT, 1), (libc::SIGXCPU, 2)] {
+        let mut command = within(&dir);
+        let arguments = format!("client --target-ip 127.0.0.1 {} --connections 50 --hold 1h", server.at());
+        command.args(arguments.split_whitespace()).args(["--json", "r.json", "--hlog", "r.hlog"]);
+        let mut running = Running::start(command);
+        running.until("it holds", |out| out.lines().any(|line| line.starts_with("hold")));
+        (0..times).for_each(|_| running.signal(signal));
+        let finished = running.wait();
+        assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{signal}: {}", finished.out);
+        assert_eq!(document(&dir.path().join("r.json"))["stopped"], true);
+        assert_eq!(names(dir.path()), ["r.hlog", "r.json"], "{signal}");
+        let own = Server::start(1, "--json -");
+        own.running.signal(signal);
+        let finished = own.running.wait();
+        assert_eq!((finished.code(), number(&finished.last_document(), "live")), (0, 0), "{}", finished.err);
+    }
+    server.stop();
 }
 
 #[test]
