@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use crate::host::Host;
 use crate::walls::Limits;
@@ -33,6 +34,18 @@ fn later(host: &Host, folders: &[&str], file: &str) -> Vec<PathBuf> {
     files.into_iter().filter(|(name, _)| read(name) && *name > own).map(|(_, path)| path).collect()
 }
 
+/// Bytes of a file that are looked at: far more than any file of settings has.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// What a file says. A pipe or a device, which may never end, says nothing, and a comment need not be UTF-8.
+fn text_of(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    // Looked at before it is opened: opening a pipe waits for whoever writes to it.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    File::open(path).ok()?.take(LONGEST_FILE).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The value that a file of sysctls leaves in force, if it sets that one.
 fn value_in(text: &str, name: &str) -> Option<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
@@ -50,7 +63,7 @@ pub fn of_sysctls<'a>(host: &Host, file: &str, wanted: impl Iterator<Item = (&'a
     let last = host.path(SYSCTL_CONF);
     let mut lines = Vec::new();
     for (name, then) in wanted {
-        let in_file = |path: &PathBuf| Some((path.clone(), value_in(&fs::read_to_string(path).ok()?, name)?));
+        let in_file = |path: &PathBuf| Some((path.clone(), value_in(&text_of(path)?, name)?));
         // systemd-sysctl goes by name alone; procps reads one file more.
         let systemd = by_name.iter().filter_map(in_file).next_back();
         let procps = in_file(&last).or_else(|| systemd.clone());
@@ -58,7 +71,7 @@ pub fn of_sysctls<'a>(host: &Host, file: &str, wanted: impl Iterator<Item = (&'a
         for (path, value) in [systemd, procps].into_iter().flatten() {
             if is_less(name, &value, then) && said.as_ref() != Some(&path) {
                 lines.push(format!(
-                    "{} sets {name} = {value} after {file}: the next boot has that, and not {}; remove the line there, or raise it",
+                    "{} sets {name} = {value} after /{file}: the next boot has that, and not {}; remove the line there, or raise it",
                     path.display(),
                     then.replace('\t', " ")
                 ));
@@ -109,7 +122,7 @@ pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
     let all = std::iter::once(host.path(LIMITS_CONF)).chain(before).filter(|path| *path != own);
     let mut lines = Vec::new();
     for path in all {
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = text_of(&path).unwrap_or_default();
         for line in text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [who, kind, item, value] = words[..] else { continue };
@@ -123,7 +136,7 @@ pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
             let less = wanted.zip(value.parse::<u64>().ok()).is_some_and(|(wanted, value)| value < wanted);
             if less && counts && matches!(kind, "-" | "hard" | "soft") {
                 lines.push(format!(
-                    "{} sets {who} {kind} {item} {value}, which counts before what {file} sets; remove the line there, or raise it",
+                    "{} sets {who} {kind} {item} {value}, which counts before what /{file} sets; remove the line there, or raise it",
                     path.display()
                 ));
             }

@@ -80,6 +80,26 @@ fn who_is_read_later_and_sets_less_is_named() {
     }
 }
 
+/// What lies among the files and never ends is passed over, and one with a comment in another encoding is read.
+#[test(Network, Mounts)]
+fn whatever_lies_among_the_files_is_survived() {
+    on_a_host_with("", || {
+        let folder = Path::new("/etc/sysctl.d");
+        let made = std::process::Command::new("mkfifo").arg(folder.join("zzzf.conf")).status().unwrap();
+        assert!(made.success());
+        fs::create_dir(folder.join("zzzd.conf")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.join("zzzv.conf")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.join("zzzw.conf")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", "/etc/security/limits.d/zzzv.conf").unwrap();
+        fs::write(folder.join("zzzc.conf"), b"# f\xfcr alle\nnet.core.somaxconn = 17\n").unwrap();
+        let warnings = persist();
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        let said = "zzzc.conf sets net.core.somaxconn = 17 after /etc/sysctl.d/zz-c1m.conf";
+        assert!(warning.contains(said), "{warning}");
+        revert();
+    });
+}
+
 #[test(Network, Mounts)]
 fn who_gives_fewer_descriptors_at_login_is_named() {
     on_a_host_with("", || {
