@@ -72,15 +72,18 @@ fn a_dial_in_a_storm_that_is_connected_to_itself_does_not_stand() {
         let dir = tempfile::tempdir().unwrap();
         let result = dir.path().join("json");
         let mut command = c1m();
-        command.args(server_arguments(40_000, 1, "--quiet").split_whitespace());
+        // Half of the source ports are served ports, so that one dial of 20 or so could be to itself.
+        command.args(server_arguments(40_000, 10, "--json -").split_whitespace());
         let mut server = Running::start(command);
-        server.until("the server is ready", |out| out.contains("ready"));
+        server.until("the server is ready", |out| out.contains(r#""event":"ready""#));
         let mut command = c1m();
-        let arguments = "storm churn --target-ip 127.0.0.1 --port 40000 --connections 3 --concurrency 3 --for 1h";
+        let arguments =
+            "storm churn --target-ip 127.0.0.1 --port 40000 --ports 10 --connections 3 --concurrency 3 --for 1h";
         command.args(arguments.split_whitespace()).arg("--json").arg(&result);
         let mut storm = Running::start(command);
         storm.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
-        drop(server);
+        server.signal(libc::SIGTERM);
+        let accepted = number(&server.wait().last_document(), "accepted");
         // It tries no more when so many dials in a row have failed.
         let finished = storm.wait();
         let json: Value = serde_json::from_str(&std::fs::read_to_string(&result).unwrap()).unwrap();
@@ -88,5 +91,7 @@ fn a_dial_in_a_storm_that_is_connected_to_itself_does_not_stand() {
         assert_eq!(number(&json, "live"), 0, "{json}");
         let failed: u64 = json["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
         assert_eq!(number(&json, "failed"), failed, "{json}");
+        // Whoever stood was accepted by the server.
+        assert!(number(&json["storm"], "stood_anew") + 3 <= accepted, "{accepted}: {json}");
     });
 }
