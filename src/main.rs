@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: c1m::sys::Allocator = c1m::sys::Allocator;
+
 fn main() -> ExitCode {
     match c1m::cli::run() {
         Ok(ended) => ended.exit_code().into(),

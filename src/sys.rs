@@ -1,6 +1,7 @@
 //! What std does not offer of the kernel: limits, timer slack, an eventfd and its bridge to glommio,
 //! TCP_INFO, raw socket addresses, and a filter of sockets.
 
+mod allocator;
 mod filter;
 mod network;
 
@@ -16,6 +17,7 @@ use glommio::io::BufferedFile;
 
 use crate::error::{Errno, Error, Result};
 
+pub use allocator::Allocator;
 pub use filter::{Filter, Notification};
 pub use network::OwnNetwork;
 

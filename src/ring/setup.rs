@@ -9,7 +9,7 @@ use super::Queues;
 use super::quirks::{Quirks, TaskWork, quirks};
 use crate::constants::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
 use crate::error::{Errno, Error, Result};
-use crate::sys;
+use crate::sys::{self, Resource};
 
 /// Every kernel operation in use, probed at start-up.
 pub const REQUIRED: [(u8, &str); 10] = [
@@ -76,11 +76,17 @@ pub fn refused(what: &str, error: &io::Error) -> Error {
     let saw = format!("{what}: {}", Errno::of(error));
     match error.raw_os_error() {
         Some(libc::EINVAL) => too_old("it knows no IORING_SETUP_DEFER_TASKRUN"),
-        Some(libc::ENOMEM) => Error::host(
-            saw,
-            "the kernel has no memory for the ring, or the memlock limit is used up, by this user's other processes too",
-            "raise the limit (ulimit -Hl, LimitMEMLOCK=), ask for fewer connections, or free memory",
-        ),
+        Some(libc::ENOMEM) => {
+            let limits = Resource::memory_limits();
+            let also = limits.first().map_or(String::new(), |(name, most)| format!(", or {name} ({most} bytes) is"));
+            Error::host(
+                saw,
+                format!(
+                    "the kernel has no memory for the ring, or the memlock limit is used up, by this user's other processes too{also}"
+                ),
+                "raise the limit (ulimit -Hl, LimitMEMLOCK=), ask for fewer connections, or free memory",
+            )
+        }
         Some(libc::EMFILE | libc::ENFILE) => {
             Error::host(saw, "each ring is one file descriptor, and none is left", "raise the limit (ulimit -n)")
         }

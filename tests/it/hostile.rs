@@ -43,6 +43,34 @@ fn too_few_threads_are_named() {
     assert!(refused >= 15 && held >= 5, "{refused} refused, {held} held");
 }
 
+/// However little address space there may be: the run holds, or ends with a sentence that names the limit.
+#[test]
+fn too_little_address_space_is_named() {
+    let server = Server::start(2, "");
+    let (mut refused, mut held) = (0, 0);
+    for megabytes in [25, 30, 32, 35, 40, 50, 70, 100, 300, 1_000] {
+        let port = free_ports(2);
+        for arguments in [
+            format!("server --until-stdin-closes --max-connections 1000 --cores 1 {}", at(port, 2)),
+            format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 0s --cores 1", server.at()),
+            format!(
+                "storm churn --target-ip 127.0.0.1 {} --connections 20 --calm 0s --after 0s --for 50ms --cores 1",
+                server.at()
+            ),
+        ] {
+            let finished = run_as(c1m_after(&format!("ulimit -v {megabytes}000")), &arguments);
+            if finished.code() == 3 {
+                finished.complains(3, &["ulimit -v"]);
+                refused += 1;
+            } else {
+                assert_eq!(finished.code(), 0, "{megabytes}, {arguments}: {}{}", finished.out, finished.err);
+                held += 1;
+            }
+        }
+    }
+    assert!(refused >= 3 && held >= 6, "{refused} refused, {held} held");
+}
+
 /// A storm that kills has a second process, whose threads count with its own.
 #[test(Users)]
 fn too_few_threads_for_two_processes_are_named() {

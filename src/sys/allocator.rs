@@ -1,0 +1,78 @@
+//! The system's allocator, with an end of the process that says why it has no memory. The standard library's own ends
+//! it with SIGABRT, and names no limit.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Cursor, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The system's allocator. Where it has no memory, the process ends with exit code 3 and one line.
+#[derive(Debug, Clone, Copy)]
+pub struct Allocator;
+
+// SAFETY: all is left to the system's allocator, whose answers are passed on unless they are refusals.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are those that `System` asks for.
+        given(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        given(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as in `alloc`; the memory came from `System`.
+        given(unsafe { System.realloc(memory, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as in `realloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+fn given(memory: *mut u8, size: usize) -> *mut u8 {
+    if memory.is_null() {
+        refused(size)
+    }
+    memory
+}
+
+/// Ends the process, without any memory.
+#[cold]
+fn refused(size: usize) -> ! {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    // Another thread that was refused too tells it, and ends the process.
+    while TOLD.swap(true, Ordering::Relaxed) {
+        // SAFETY: no memory; it waits for a signal.
+        unsafe { libc::pause() };
+    }
+    let mut text = [0; 256];
+    let mut line = Cursor::new(&mut text[..]);
+    let soft = |limit| {
+        let mut found = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel writes one rlimit, which outlives the call.
+        unsafe { libc::getrlimit(limit, &raw mut found) };
+        (found.rlim_cur != libc::RLIM_INFINITY).then_some(found.rlim_cur)
+    };
+    let limits = [(libc::RLIMIT_AS, "ulimit -v"), (libc::RLIMIT_DATA, "ulimit -d")];
+    let met = limits.into_iter().find_map(|(limit, name)| Some((name, soft(limit)?)));
+    let saw = format_args!("c1m: allocate {size} bytes: Cannot allocate memory (ENOMEM)");
+    // What does not fit is cut off.
+    let _ = match met {
+        Some((name, most)) => {
+            writeln!(line, "{saw}: {name} allows {most} bytes; raise it ({name} unlimited), or use fewer --cores")
+        }
+        None => writeln!(line, "{saw}: the host has none left; free some, or ask for fewer connections"),
+    };
+    let length = line.position() as usize;
+    // SAFETY: the kernel reads so many bytes of `text`, which outlives the call. Standard error may be closed.
+    unsafe {
+        libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), length);
+        libc::_exit(HOST_REFUSES)
+    }
+}
+
+/// The exit code of a host that lacks something.
+const HOST_REFUSES: libc::c_int = 3;
