@@ -77,25 +77,6 @@ pub struct Options {
     pub part: Part,
 }
 
-impl Options {
-    /// Connections that another process opens, to be killed in the storm.
-    fn elsewhere(&self) -> u64 {
-        self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
-    }
-
-    /// How many connections each process of the run opens when there are so many in all.
-    fn processes(&self, connections: u64) -> impl Iterator<Item = u64> {
-        let part = u128::from(connections) * u128::from(self.elsewhere()) / u128::from(self.connections.max(1));
-        let theirs = u64::try_from(part).unwrap_or(u64::MAX);
-        [Some(connections.saturating_sub(theirs)), (self.elsewhere() > 0).then_some(theirs)].into_iter().flatten()
-    }
-
-    /// Connections that the shards of this process open.
-    fn own_connections(&self) -> u64 {
-        self.connections.saturating_sub(self.elsewhere())
-    }
-}
-
 /// Something a running client tells its owner, or the owner the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::{Notice, Phase};
+use super::{Notice, Options, Phase};
 use crate::clock::Told;
 use crate::error::{Error, Result};
 use crate::failure::Cause;
@@ -23,6 +23,25 @@ use crate::sys;
 
 /// How long the process may take to tell what it came to.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Options {
+    /// Connections that another process opens, to be killed in the storm.
+    pub(super) fn elsewhere(&self) -> u64 {
+        self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
+    }
+
+    /// How many connections each process of the run opens when there are so many in all.
+    pub(super) fn processes(&self, connections: u64) -> impl Iterator<Item = u64> {
+        let part = u128::from(connections) * u128::from(self.elsewhere()) / u128::from(self.connections.max(1));
+        let theirs = u64::try_from(part).unwrap_or(u64::MAX);
+        [Some(connections.saturating_sub(theirs)), (self.elsewhere() > 0).then_some(theirs)].into_iter().flatten()
+    }
+
+    /// Connections that the shards of this process open.
+    pub(super) fn own_connections(&self) -> u64 {
+        self.connections.saturating_sub(self.elsewhere())
+    }
+}
 
 /// How to start the process that holds the victims: a steered client that tells events on its standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
