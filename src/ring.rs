@@ -258,7 +258,7 @@ impl Ring {
 
     /// Queues a poll on the bell of a filter, which ends as soon as there are announcements.
     pub fn poll_filter(&mut self, bell: RawFd) -> Result<()> {
-        let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
+        let token = Token { slot: 0, generation: 0, operation: Operation::FilterWake };
         let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
         self.push(&[entry.user_data(token.pack())])
     }

@@ -92,7 +92,7 @@ impl FilterReadiness {
 
     /// Watches a socket that is no child of a listener. What is none the ring will refuse.
     pub(super) fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
-        let adopted = self.filter.attach(socket).and_then(|()| self.filter.name(socket, self.place(conn)));
+        let adopted = self.filter.attach(socket).and_then(|()| self.filter.set_place(socket, self.place(conn)));
         adopted.or_else(|error| match Errno::of(&error) {
             Errno::EBADF => Ok(()),
             errno => Err(Error::bug(format!("filter on a socket to be dialed: {errno}"))),
@@ -141,7 +141,7 @@ impl<S: Default> Connections<S> {
     /// `false` if the kernel refuses it.
     pub(crate) fn install_accepted(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
         let named = |filter_readiness: &FilterReadiness| {
-            filter_readiness.filter.name(&socket, filter_readiness.place(conn)).is_ok()
+            filter_readiness.filter.set_place(&socket, filter_readiness.place(conn)).is_ok()
         };
         if !self.filter_readiness.as_ref().is_some_and(named) {
             return Ok(false);
@@ -162,7 +162,7 @@ impl<S: Default> Connections<S> {
         let messages = self.take(Notification::Segment, NOTIFICATIONS_PER_PASS)?;
         let resets = self.take(Notification::Reset, RESETS_PER_PASS)?;
         let heard = messages + resets + self.take_fins(now)?;
-        self.counters.calls.add(heard as u64);
+        self.counters.notifications.add(heard as u64);
         Ok(heard > 0)
     }
 
@@ -272,7 +272,7 @@ impl<S: Default> Connections<S> {
         }
         if wake && !filter_readiness.listening && self.used > 0 {
             filter_readiness.listening = true;
-            self.rings[0].ring.poll_filter(filter_readiness.filter.bell())?;
+            self.rings[0].ring.poll_filter(filter_readiness.filter.wake_fd())?;
             self.enter(0)?;
         }
         Ok(())

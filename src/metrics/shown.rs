@@ -121,7 +121,7 @@ const SHOWN: [Shown; 14] = [
         name: "c1m_calls",
         help: "Calls of the filter, where connections wait behind one and not in polls.",
         kind: MetricType::Counter,
-        series: &[(None, |shard| shard.calls)],
+        series: &[(None, |shard| shard.notifications)],
     },
 ];
 

@@ -21,7 +21,7 @@ fn scene(connections: u32, places: u32) -> Scene {
     let connect = |nth| {
         let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, _) = listener.accept().unwrap();
-        filter.name(&ours, place(nth, connections, places)).unwrap();
+        filter.set_place(&ours, place(nth, connections, places)).unwrap();
         (ours, theirs)
     };
     let ends = (0..connections).map(connect).collect();
@@ -54,7 +54,7 @@ impl Scene {
 
     /// Whether the bell is rung within so many milliseconds.
     fn rings(&self, within: libc::c_int) -> bool {
-        let mut poll = libc::pollfd { fd: self.filter.bell(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd { fd: self.filter.wake_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the kernel reads and writes one entry, which outlives the call.
         unsafe { libc::poll(&raw mut poll, 1, within) == 1 }
     }
