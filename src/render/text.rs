@@ -6,7 +6,7 @@ use super::storm;
 use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
-use crate::results::document::{ClientDocument, Latencies, LatencyDocument, Which};
+use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, ServerSummary};
 use crate::walls::Explained;
 
@@ -125,7 +125,7 @@ pub fn server(summary: &ServerSummary) -> String {
 }
 
 /// A table with a row for each machine, or each shard of a single one.
-fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Which) {
+fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: LatencyOf) {
     let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
         ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
     } else {

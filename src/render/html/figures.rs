@@ -10,7 +10,7 @@ use super::series::{self, Source, Track};
 use crate::error::Result;
 use crate::format::count;
 use crate::latency::Latency;
-use crate::results::document::{ClientDocument, LatencyDocument, Which};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf};
 use crate::results::{ProcessSample, Sample, ShardSample, StormDocument};
 
 /// Columns that a heat map has at most.
@@ -263,7 +263,7 @@ fn highest<'a>(lines: impl Iterator<Item = &'a Vec<(f64, f64)>>) -> f64 {
 
 /// Percentile curves of a latency, a line a shard or machine and one for all; `None` where nothing
 /// was measured.
-pub fn curves(document: &ClientDocument, title: &'static str, says: &str, which: Which) -> Result<Option<Markup>> {
+pub fn curves(document: &ClientDocument, title: &'static str, says: &str, which: LatencyOf) -> Result<Option<Markup>> {
     let all = which(&document.latencies);
     let each = series::latencies(document);
     let each = each.iter().filter(|_| each.len() > 1).map(|(name, latencies)| (name.clone(), which(latencies)));

@@ -7,7 +7,7 @@ use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
 use crate::format::{bytes, count};
-use crate::results::document::{ClientDocument, Which};
+use crate::results::document::{ClientDocument, LatencyOf};
 use crate::results::{About, EchoSource};
 
 /// How the page looks; the colours of the drawings follow.
@@ -113,7 +113,7 @@ fn tiles(run: &Run) -> Markup {
 }
 
 /// A latency's curves and its table, unless nothing was measured.
-fn latency(client: &ClientDocument, title: &'static str, says: &str, which: Which) -> Result<Markup> {
+fn latency(client: &ClientDocument, title: &'static str, says: &str, which: LatencyOf) -> Result<Markup> {
     let drawn = figures::curves(client, title, says, which)?;
     Ok(html! { @if let Some(drawn) = drawn { section { (drawn) (tables::latencies(client, which)) } } })
 }

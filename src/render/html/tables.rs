@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::series;
 use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
-use crate::results::document::{ClientDocument, LatencyDocument, ServerDocument, Which};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf, ServerDocument};
 use crate::results::{About, AuditResult, StormDocument};
 use crate::walls::Explained;
 
@@ -42,7 +42,7 @@ pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Markup {
 }
 
 /// The percentiles of a latency, a row a shard or machine and one for all.
-pub fn latencies(document: &ClientDocument, which: Which) -> Markup {
+pub fn latencies(document: &ClientDocument, which: LatencyOf) -> Markup {
     let of = if document.machines.is_empty() { "shard" } else { "machine" };
     let rows = series::latencies(document).into_iter().map(|(name, one)| (name, which(one)));
     percentiles(of, rows.chain([("all".to_owned(), which(&document.latencies))]))
@@ -205,6 +205,6 @@ pub fn about(about: &About) -> Markup {
             ("memory", bytes(about.memory_bytes)),
             ("c1m", about.version.clone()),
         ]))
-        pre { code { (about.typed()) } }
+        pre { code { (about.shell_command()) } }
     }
 }
