@@ -107,7 +107,7 @@ fn a_victims_process_that_dies_early_is_an_error() {
     // SAFETY: no memory; the process is that of a storm which has not reaped it.
     assert_eq!(unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) }, 0);
     let finished = running.wait();
-    finished.complains(3, &["victims' process", "signal: 9"]);
+    finished.fails_with(3, &["victims' process", "signal: 9"]);
     is_gone(pid);
     eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
 }
@@ -141,8 +141,8 @@ fn start_storm(server: &Server, more: &str) -> Running {
 
 #[test]
 fn a_storm_that_kills_nobody_is_refused() {
-    run("storm killed --target-ip 127.0.0.1 --share 0").complains(2, &["no victim"]);
-    run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").complains(2, &["no survivor"]);
+    run("storm killed --target-ip 127.0.0.1 --share 0").fails_with(2, &["no victim"]);
+    run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").fails_with(2, &["no survivor"]);
 }
 
 /// Newcomers to a full server may come before it has heard of the FINs that make room for them.

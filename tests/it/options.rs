@@ -174,7 +174,7 @@ fn only_cores_that_the_process_may_use_are_used() {
     let server = Server::start_as(pinned(), 2, "");
     let cores: Vec<String> = lines_with(&server.running.out(), ": core ");
     assert!(cores.len() == 1 && cores[0].contains(&format!(": core {last},")), "{cores:?}");
-    run_as(pinned(), &server_arguments(free_ports(2), 2, "--cores 2")).complains(2, &["1 core(s)", "taskset"]);
+    run_as(pinned(), &server_arguments(free_ports(2), 2, "--cores 2")).fails_with(2, &["1 core(s)", "taskset"]);
 }
 
 fn lines_with(text: &str, words: &str) -> Vec<String> {

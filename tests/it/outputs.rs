@@ -64,14 +64,14 @@ fn a_run_counts_once_by_whatever_path_it_comes() {
         "r.hlog copy.hlog",
         "r.hlog ./r.hlog",
     ] {
-        run_as(within(&dir), &format!("report merge {twice}")).complains(2, &["given twice"]);
+        run_as(within(&dir), &format!("report merge {twice}")).fails_with(2, &["given twice"]);
     }
     for descriptors in ["exec 3<r.json 4<copy.json", "exec 3<r.json 4<hard.json", "exec 3<r.hlog 4<copy.hlog"] {
         let mut command = c1m_after(descriptors);
         command.current_dir(dir.path());
-        run_as(command, "report merge /dev/fd/3 /dev/fd/4").complains(2, &["/dev/fd/3", "/dev/fd/4", "given twice"]);
+        run_as(command, "report merge /dev/fd/3 /dev/fd/4").fails_with(2, &["/dev/fd/3", "/dev/fd/4", "given twice"]);
     }
-    run_as(within(&dir), "report compare r.json copy.json").complains(2, &["the same run"]);
+    run_as(within(&dir), "report compare r.json copy.json").fails_with(2, &["the same run"]);
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn what_was_merged_counts_with_all_its_parts() {
         std::fs::copy(from.path().join("r.json"), dir.path().join(name)).unwrap();
     }
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json m.json").code(), 0);
-    run_as(within(&dir), "report merge m.json b.json").complains(2, &["m.json", "b.json", "given twice"]);
-    run_as(within(&dir), "report merge m.json m.json").complains(2, &["m.json", "given twice"]);
+    run_as(within(&dir), "report merge m.json b.json").fails_with(2, &["m.json", "b.json", "given twice"]);
+    run_as(within(&dir), "report merge m.json m.json").fails_with(2, &["m.json", "given twice"]);
     // Results of an earlier version have no identity, and are known by what they say.
     for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
         let mut result = document(&dir.path().join(from));
@@ -94,8 +94,8 @@ fn what_was_merged_counts_with_all_its_parts() {
     std::fs::copy(dir.path().join("old-a.json"), dir.path().join("old-copy.json")).unwrap();
     assert_eq!(run_as(within(&dir), "report merge old-a.json old-b.json --json old.json").code(), 0);
     assert_eq!(number(&document(&dir.path().join("old.json")), "live"), 100);
-    run_as(within(&dir), "report merge old-a.json old-copy.json").complains(2, &["given twice"]);
-    run_as(within(&dir), "report merge old.json old-b.json").complains(2, &["given twice"]);
+    run_as(within(&dir), "report merge old-a.json old-copy.json").fails_with(2, &["given twice"]);
+    run_as(within(&dir), "report merge old.json old-b.json").fails_with(2, &["given twice"]);
     // A merged result may take the place of one of its parts.
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json a.json").code(), 0);
     assert_eq!(number(&document(&dir.path().join("a.json")), "live"), 100);
@@ -131,7 +131,7 @@ fn a_file_that_grows_too_large_is_told_and_the_earlier_one_stays() {
     let mut command = c1m_after("ulimit -f 1");
     command.current_dir(dir.path()).args(["report", "html", "r.json", "-o", "page.html"]);
     let finished = Running::start(command).wait();
-    finished.complains(3, &["page.html", "EFBIG", "ulimit -f"]);
+    finished.fails_with(3, &["page.html", "EFBIG", "ulimit -f"]);
     assert_eq!(std::fs::read(dir.path().join("page.html")).unwrap(), before);
     assert_eq!(names(dir.path()), ["page.html", "r.hlog", "r.json"]);
 }
@@ -148,7 +148,7 @@ fn an_earlier_file_keeps_its_mode_and_the_links_to_it() {
     assert!(std::fs::read_to_string(at("page.html")).unwrap().starts_with("<!DOCTYPE html>"));
     assert_eq!(std::fs::metadata(at("page.html")).unwrap().mode() & 0o7777, 0o604);
     assert_eq!(run_as(within(&dir), "report html r.json -o /dev/null").code(), 0);
-    run_as(within(&dir), "report html r.json -o /dev/full").complains(3, &["/dev/full", "ENOSPC"]);
+    run_as(within(&dir), "report html r.json -o /dev/full").fails_with(3, &["/dev/full", "ENOSPC"]);
 }
 
 /// Disk space that is used up: a file system in memory of 256 KiB.
@@ -164,12 +164,12 @@ fn a_full_disk_is_told_and_the_earlier_files_stay() {
             std::fs::write(disk.join(name), "earlier").unwrap();
         }
         let _ = std::fs::write(disk.join("filler"), vec![0; 1 << 20]);
-        run_as(within(&dir), "report html r.json -o disk/page").complains(3, &["disk/page", "ENOSPC"]);
-        run_as(within(&dir), "report html r.json -o disk/new").complains(3, &["disk/new", "ENOSPC"]);
+        run_as(within(&dir), "report html r.json -o disk/page").fails_with(3, &["disk/page", "ENOSPC"]);
+        run_as(within(&dir), "report html r.json -o disk/new").fails_with(3, &["disk/new", "ENOSPC"]);
         let client = format!("client --target-ip 127.0.0.1 {} --connections 5 --hold 0s", server.at());
         for (flag, name) in [("--json", "json"), ("--report", "page"), ("--hlog", "hlog"), ("--histogram", "new")] {
             let finished = run_as(within(&dir), &format!("{client} {flag} disk/{name}"));
-            finished.complains(3, &[&format!("disk/{name}"), "ENOSPC"]);
+            finished.fails_with(3, &[&format!("disk/{name}"), "ENOSPC"]);
             assert!(finished.out.contains("5 requested = 5 live"), "the result is printed: {}", finished.out);
         }
         assert_eq!(names(&disk), ["filler", "hlog", "json", "page"]);
@@ -213,9 +213,9 @@ fn a_file_in_a_folder_that_takes_no_new_one_is_rewritten_or_stays() {
         command
     };
     let cut = run_as(user("ulimit -f 8"), "report html r.json -o page");
-    cut.complains(3, &["page", "EFBIG"]);
+    cut.fails_with(3, &["page", "EFBIG"]);
     assert_eq!(std::fs::read_to_string(&page).unwrap(), earlier);
-    run_as(user(":"), "report html r.json -o new").complains(2, &["new", "EACCES"]);
+    run_as(user(":"), "report html r.json -o new").fails_with(2, &["new", "EACCES"]);
     assert_eq!(run_as(user(":"), "report html r.json -o page").code(), 0);
     assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
     assert_eq!(std::fs::metadata(&page).unwrap().ino(), inode);
@@ -239,7 +239,7 @@ fn a_reader_that_goes_away_is_told() {
         client.until("it holds", |out| out.contains("\nhold "));
         drop(reader);
         client.signal(libc::SIGTERM);
-        client.wait().complains(3, &[flag, "EPIPE"]);
+        client.wait().fails_with(3, &[flag, "EPIPE"]);
     }
 }
 
@@ -271,7 +271,7 @@ fn two_outputs_in_one_place_are_refused() {
         ("report compare r.json r.hlog --json r.json".to_owned(), ["--json", "r.json"]),
     ] {
         let finished = run_as(within(&dir), &arguments);
-        finished.complains(2, &flags);
+        finished.fails_with(2, &flags);
         assert_eq!(finished.out, "", "{arguments}");
         assert_eq!(names(dir.path()), ["hard", "link", "r.hlog", "r.json"], "{arguments}");
     }
@@ -288,8 +288,8 @@ fn what_is_printed_and_a_file_are_two_places() {
         command
     };
     let client = format!("client --target-ip 127.0.0.1 {} --connections 5", at(free_ports(1), 1));
-    run_as(into("x"), &format!("{client} --json ./x")).complains(2, &["standard output", "--json ./x"]);
-    run_as(into("x"), "report merge r.json --html x").complains(2, &["standard output", "--html x"]);
+    run_as(into("x"), &format!("{client} --json ./x")).fails_with(2, &["standard output", "--json ./x"]);
+    run_as(into("x"), "report merge r.json --html x").fails_with(2, &["standard output", "--html x"]);
     assert_eq!(std::fs::read_to_string(dir.path().join("x")).unwrap(), "");
     // Another name of standard output is standard output: nothing else is printed there.
     for (file, output) in [("dash", "-"), ("stdout", "/dev/stdout"), ("number", "/proc/self/fd/1")] {

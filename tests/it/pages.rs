@@ -90,7 +90,7 @@ fn a_demo_is_shown_and_logged_as_it_was() {
     let [json, page, log] = ["a.json", "<i>a&b.html", "a.hlog"].map(|name| dir.path().join(name));
     let files = format!("--json {} --report {} --hlog {}", json.display(), page.display(), log.display());
     let finished = run(&format!("demo --connections 2000 --hold 2s {} {files}", at(free_ports(4), 4)));
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let whole = document(&json);
     let (result, server) = (&whole["client"], &whole["server"]);
     spans(result, &["ramp", "audit 1", "hold", "audit 2", "close"]);
@@ -152,7 +152,7 @@ fn several_logs_and_results_are_shown_as_one() {
         let paths = ["a", "b"].map(|name| format!("{}.{ending}", file(name).display())).join(" ");
         let to = ["m.json", "m.html"].map(|name| file(name).display().to_string());
         let finished = run(&format!("report merge {paths} --json {} --html {}", to[0], to[1]));
-        assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+        assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
         (document(&file("m.json")), text(&file("m.html")))
     };
     let (result, page) = merge("json");
@@ -164,7 +164,7 @@ fn several_logs_and_results_are_shown_as_one() {
     assert_eq!(result["measures"]["connect"]["histogram"].as_str().unwrap(), connects.encode().unwrap());
     assert!(page.contains("latencies of 2 interval logs") && page.contains(&time(connects.max())), "{page}");
     let [a, b] = ["a.hlog", "b.json"].map(|name| file(name).display().to_string());
-    run(&format!("report merge {a} {b}")).complains(2, &[&a, "beside results"]);
+    run(&format!("report merge {a} {b}")).fails_with(2, &[&a, "beside results"]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_changed_is_told_as_ratios() {
     }
     server.stop();
     let finished = run(&format!("report compare {before} {after} --json {to}"));
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let live = finished.out.lines().find(|line| line.trim_start().starts_with("live ")).unwrap();
     assert_eq!(live.split_whitespace().collect::<Vec<_>>(), ["live", "100", "300", "3.00"], "{}", finished.out);
     let told = document(Path::new(&to));
@@ -189,13 +189,13 @@ fn what_changed_is_told_as_ratios() {
     let results = [&before, &after].map(|path| document(Path::new(path)));
     let p50 = |result: &Value| number(&result["connect_latency_us"], "p50") as f64;
     assert_eq!(change("connect p50")["ratio"].as_f64(), Some(p50(&results[1]) / p50(&results[0])), "{told}");
-    run(&format!("report compare {before} /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
+    run(&format!("report compare {before} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }
 
 #[test]
 fn a_file_that_cannot_be_written_is_told_before_the_run() {
     for option in ["--report", "--hlog"] {
         let finished = run(&format!("demo --connections 10 --hold 60s {option} /nonexistent/x"));
-        finished.complains(2, &["/nonexistent/x", "ENOENT"]);
+        finished.fails_with(2, &["/nonexistent/x", "ENOENT"]);
     }
 }

@@ -54,7 +54,7 @@ fn an_ordinary_user_gets_polls_and_is_told_why() {
     let dir = tempdir().unwrap();
     let port = free_ports(1);
     let refused = run_as(c1m_unprivileged(&dir), &server_arguments(port, 1, "--park filter"));
-    refused.complains(3, &["socket filter: ", "(EPERM)", "--park poll"]);
+    refused.fails_with(3, &["socket filter: ", "(EPERM)", "--park poll"]);
     let mut server = Running::start({
         let mut command = c1m_unprivileged(&dir);
         command.args(server_arguments(port, 1, "--quiet").split_whitespace());

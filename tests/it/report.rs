@@ -110,12 +110,12 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
         let file = dir.path().join("wrong.json");
         std::fs::write(&file, text).unwrap();
         let finished = run(&format!("report merge {}/sound.json {}", dir.path().display(), file.display()));
-        finished.complains(2, &[&format!("{}: ", file.display()), words]);
+        finished.fails_with(2, &[&format!("{}: ", file.display()), words]);
         assert_eq!(finished.out, "");
     }
     let sound = dir.path().join("sound.json").display().to_string();
-    run(&format!("report merge {sound} {sound}")).complains(2, &[&sound, "given twice"]);
-    run(&format!("report merge {sound} /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
-    run("report merge /dev/zero").complains(2, &["/dev/zero", "too large"]);
-    run(&format!("report merge {sound} --json /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
+    run(&format!("report merge {sound} {sound}")).fails_with(2, &[&sound, "given twice"]);
+    run(&format!("report merge {sound} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
+    run("report merge /dev/zero").fails_with(2, &["/dev/zero", "too large"]);
+    run(&format!("report merge {sound} --json /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }

@@ -55,7 +55,7 @@ fn a_client_does_what_its_input_says() {
     }
     client.say("  close ");
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
 
     let document = finished.last_document();
     has_client_names(&document);
@@ -88,7 +88,7 @@ fn a_report_on_the_way_is_what_the_end_would_tell() {
         client.say(word);
     }
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let lines = lines(&finished.out);
     let reports: Vec<&Value> = events(&lines, "report").iter().map(|event| &event["result"]).collect();
     let last = finished.last_document();

@@ -284,9 +284,9 @@ fn a_signal_ends_a_storm_in_order() {
 #[test]
 fn storms_that_make_no_sense_are_refused() {
     let at = "--target-ip 127.0.0.1";
-    run(&format!("storm disconnect {at} --for 3s")).complains(2, &["--for with disconnect"]);
-    run(&format!("storm disconnect {at} --connections 10 --share 10")).complains(2, &["no survivor"]);
-    run(&format!("storm silent {at} --server-pid 4194305")).complains(2, &["no such process"]);
+    run(&format!("storm disconnect {at} --for 3s")).fails_with(2, &["--for with disconnect"]);
+    run(&format!("storm disconnect {at} --connections 10 --share 10")).fails_with(2, &["no survivor"]);
+    run(&format!("storm silent {at} --server-pid 4194305")).fails_with(2, &["no such process"]);
     for arguments in ["storm", "storm hail", "storm silent --share 100%"] {
         assert_eq!(run(&format!("{arguments} {at}")).code(), 2, "{arguments}");
     }
@@ -300,7 +300,7 @@ fn a_storms_result_is_not_merged() {
     let (at, name) = (server.at(), file.display());
     let short = "--connections 50 --calm 100ms --after 100ms --interval 50ms";
     assert_eq!(run(&format!("storm disconnect {at} --target-ip 127.0.0.1 {short} --json {name}")).code(), 0);
-    run(&format!("report merge {name}")).complains(2, &["is the result of a storm"]);
+    run(&format!("report merge {name}")).fails_with(2, &["is the result of a storm"]);
 }
 
 /// A drain closes 10,000 a second at least, a few at a time: who is not closed yet is served.

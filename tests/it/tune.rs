@@ -306,7 +306,7 @@ fn one_setting_that_cannot_be_written_leaves_all_as_they_were() {
             let file = sysctl_file(name).display().to_string();
             make_read_only(&file);
             for how in ["--apply", "--persist"] {
-                run(&format!("{GOAL} {how}")).complains(3, &[name, "nothing was changed"]);
+                run(&format!("{GOAL} {how}")).fails_with(3, &[name, "nothing was changed"]);
                 before.is_back(&format!("{name} is read-only, {how}"));
             }
             unmount(&file);
@@ -322,7 +322,7 @@ fn a_folder_that_cannot_be_written_leaves_all_as_they_were() {
             mount("none", folder, "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
             let mut command = c1m();
             with_few_descriptors(&mut command);
-            run_as(command, &format!("{GOAL} --persist")).complains(3, &[folder, "EROFS"]);
+            run_as(command, &format!("{GOAL} --persist")).fails_with(3, &[folder, "EROFS"]);
             mount("none", folder, "", libc::MS_REMOUNT, "");
             before.is_back(&format!("{folder} is read-only"));
         }
@@ -359,7 +359,7 @@ fn a_revert_that_cannot_restore_all_keeps_the_state_and_is_finished_later() {
         tune("--persist");
         let file = sysctl_file("net.ipv4.tcp_wmem").display().to_string();
         make_read_only(&file);
-        run("tune --revert").complains(3, &["net.ipv4.tcp_wmem"]);
+        run("tune --revert").fails_with(3, &["net.ipv4.tcp_wmem"]);
         assert_eq!(get("net.core.somaxconn"), "16", "the others are restored");
         assert!(!Path::new(SYSCTL_FILE).exists());
         unmount(&file);
@@ -382,7 +382,7 @@ fn a_state_that_is_not_ours_is_not_touched() {
             fs::write(STATE, text).unwrap();
             let before = Everything::now();
             for how in ["--revert".to_owned(), format!("{} --apply", GOAL.strip_prefix("tune ").unwrap())] {
-                run(&format!("tune {how}")).complains(3, &["/var/lib/c1m/tune.json", word]);
+                run(&format!("tune {how}")).fails_with(3, &["/var/lib/c1m/tune.json", word]);
                 before.is_back(&format!("{text} as state, {how}"));
             }
         }
@@ -396,7 +396,7 @@ fn settings_of_another_network_namespace_are_not_mixed_up() {
         // SAFETY: no memory.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
         let before = Everything::now();
-        run("tune --revert").complains(3, &["another network namespace", "net:["]);
+        run("tune --revert").fails_with(3, &["another network namespace", "net:["]);
         before.is_back("revert elsewhere");
         // After a boot that name means nothing.
         let id = tempfile::NamedTempFile::new().unwrap();
@@ -413,7 +413,7 @@ fn without_privilege_the_first_setting_is_named() {
         let before = Everything::now();
         let first = tune("").out.lines().next().unwrap().to_owned();
         let dir = tempfile::tempdir().unwrap();
-        run_as(c1m_unprivileged(&dir), &format!("{GOAL} --apply")).complains(3, &[&first, "as root"]);
+        run_as(c1m_unprivileged(&dir), &format!("{GOAL} --apply")).fails_with(3, &[&first, "as root"]);
         before.is_back("without privilege");
     });
 }

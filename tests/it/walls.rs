@@ -343,7 +343,7 @@ fn too_few_descriptors_are_named_before_the_run() {
     assert_eq!(page.says("descriptors", "verdict"), "blocks", "{}", page.says("descriptors", "have"));
     let holds = page.holds("descriptors");
     let arguments = format!("client --target-ip 127.0.0.1 --source-ip 127.0.0.0/26 {goal}");
-    run_as(c1m_after(limited), &arguments).complains(3, &["file descriptor limit 100", &format!("at most {holds} ")]);
+    run_as(c1m_after(limited), &arguments).fails_with(3, &["file descriptor limit 100", &format!("at most {holds} ")]);
 }
 
 // ---- memory -------------------------------------------------------------------------------------
