@@ -313,7 +313,7 @@ fn in_own_host(body: impl FnOnce() + Send) {
 
 /// Checks that a container in which an empty folder lies over `place` gets a whole page, with at least `walls`
 /// unread walls.
-fn gets_a_whole_page_without(place: &str, walls: usize) {
+fn check_whole_page_without(place: &str, walls: usize) {
     in_own_host(|| {
         mount("none", place, "tmpfs", 0, "");
         let page = doctor("--connections 1000");
@@ -325,15 +325,15 @@ fn gets_a_whole_page_without(place: &str, walls: usize) {
 
 #[test(Network, Mounts)]
 fn a_container_without_sysctls_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc/sys", 11);
+    check_whole_page_without("/proc/sys", 11);
 }
 
 #[test(Network, Mounts, Tracking)]
 fn a_container_without_sysctls_of_connection_tracking_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc/sys/net/netfilter", 0);
+    check_whole_page_without("/proc/sys/net/netfilter", 0);
 }
 
 #[test(Network, Mounts)]
 fn a_container_without_proc_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc", 13);
+    check_whole_page_without("/proc", 13);
 }
