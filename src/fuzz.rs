@@ -446,7 +446,7 @@ fn judge(host: &Host) {
     }
 }
 
-/// Calls `act` with a root folder of this thread's own, and the host whose files stand there.
+/// Calls `act` with a root folder of this thread's own, and the host whose files lie there.
 fn below_a_root(act: impl FnOnce(&Path, &Host)) {
     thread_local! {
         static ROOT: RefCell<tempfile::TempDir> = RefCell::new(tempfile::tempdir().unwrap());

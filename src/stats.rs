@@ -36,7 +36,7 @@ macro_rules! counters {
         $($(#[$sum_doc:meta])* $sum:ident = $first:ident + $second:ident;)*
     ) => {
         $(#[$what])*
-        /// They stand on cache lines of their own.
+        /// They lie on cache lines of their own.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }

@@ -65,7 +65,8 @@ fn unshare(what: c_int) -> io::Result<()> {
     if unsafe { libc::unshare(what) } == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
-/// A user namespace in which this user and group are who they are, and a network namespace of it.
+/// Enters a new user namespace, in which this user and group keep their numbers, and a network namespace that belongs
+/// to it.
 fn enter_user_namespace() -> io::Result<()> {
     // SAFETY: no arguments, no memory; they cannot fail.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };

@@ -131,7 +131,7 @@ fn the_file_of_an_earlier_version_gives_way() {
             assert!(!Path::new(SYSCTL_FILE).exists());
         });
     }
-    // If the state is lost, a file that c1m wrote is removed, and a file of somebody else stays.
+    // If the state is lost, a file that c1m wrote is removed, and a file of an administrator stays.
     on_a_host_with("", || {
         persist();
         fs::rename(SYSCTL_FILE, EARLIER).unwrap();

@@ -99,7 +99,7 @@ fn sysctls() -> BTreeMap<String, Vec<u8>> {
             let name = path.strip_prefix("/proc/sys").unwrap().to_str().unwrap().replace('/', ".");
             // Some sysctls can only be written.
             if let Ok(value) = fs::read(&path)
-                && !CHANGE_BY_THEMSELVES.iter().any(|restless| name.starts_with(restless))
+                && !CHANGE_BY_THEMSELVES.iter().any(|prefix| name.starts_with(prefix))
             {
                 into.insert(name, value);
             }
@@ -205,7 +205,7 @@ fn apply_and_revert_leave_every_sysctl_unchanged() {
 #[test(Network, Mounts)]
 fn sysctl_loads_persisted_settings_and_a_revert_restores_all() {
     on_a_low_host(|| {
-        // A file of that name that somebody else wrote, with its own permissions.
+        // The file exists before, written by an administrator, with permissions of its own.
         fs::write(SYSCTL_FILE, "# mine\nnet.core.somaxconn = 16\n").unwrap();
         fs::set_permissions(SYSCTL_FILE, fs::Permissions::from_mode(0o640)).unwrap();
         let before = HostState::now();
