@@ -1,7 +1,8 @@
 //! Real limits: descriptor tables that fill ring after ring, queues that fill while the server is stopped, a client
 //! that dies in the middle.
 
-use std::net::TcpStream;
+use std::io::Read;
+use std::net::{Shutdown, TcpStream};
 
 use c1m::sys::Resource;
 
@@ -57,6 +58,22 @@ fn shards_fill_the_limit_without_an_even_share() {
     }
     let document = server.stop().last_document();
     assert_eq!((number(&document, "accepted"), number(&document, "refused")), (1_000, 2), "{document}");
+}
+
+/// The result does not depend on how often the server prints a line.
+#[test]
+fn peak_live_is_the_same_however_seldom_the_server_reports() {
+    for interval in ["20ms", "1h"] {
+        let server = Server::start(4, &format!("--cores 2 --stats-interval {interval} --json -"));
+        let mut peers: Vec<TcpStream> = (0..300).map(|peer| connected(server.port + peer % 4)).collect();
+        peers.iter_mut().for_each(echoes);
+        for peer in &mut peers {
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the server answers a FIN with its own");
+        }
+        let document = server.stop().last_document();
+        assert_eq!(number(&document, "peak_live"), 300, "--stats-interval {interval}: {document}");
+    }
 }
 
 /// New connections may reach a full server before the resets that make room for them.
