@@ -70,6 +70,7 @@ pub mod addresses;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod command_error;
 pub mod connections;
 pub mod constants;
 pub mod doctor;
