@@ -123,7 +123,8 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 
 /// The lines of a file that are neither comments nor tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+    let tests = ["#[cfg(test)]", "#[cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
+    let tests = tests.unwrap_or(text.len());
     text[..tests].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 

@@ -125,7 +125,7 @@ fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     if sources.all(|source| source == first) { first } else { EchoSource::Mixed }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use std::time::Duration;
 
