@@ -12,8 +12,11 @@ pub use threads::{RaiseThreads, ThreadReason};
 
 /// This host refuses or lacks something: what was tried, on what, what the kernel said, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HostError {
+pub struct HostError(Box<Refusal>);
+
+/// What an error of the host has: in a box, so that results stay small where nothing fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
     operation: &'static str,
     subject: String,
     errno: Option<Errno>,
@@ -159,38 +162,38 @@ impl HostError {
         errno: impl Into<Option<Errno>>,
         reason: impl Into<HostReason>,
     ) -> HostError {
-        HostError { operation, subject: subject.into(), errno: errno.into(), reason: reason.into() }
+        HostError(Box::new(Refusal { operation, subject: subject.into(), errno: errno.into(), reason: reason.into() }))
     }
 
     /// What was tried, such as `bind` or `start`.
     pub fn operation(&self) -> &str {
-        self.operation
+        self.0.operation
     }
 
     /// What it was tried on, such as an address or the name of a thread; empty where there is nothing to name.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.0.subject
     }
 
     /// What the kernel said; `None` where c1m looked before it tried.
     pub fn errno(&self) -> Option<Errno> {
-        self.errno
+        self.0.errno
     }
 
     /// Why.
     pub fn reason(&self) -> &HostReason {
-        &self.reason
+        &self.0.reason
     }
 
     /// The line in its three parts.
     pub(crate) fn parts(&self) -> Diagnostic {
-        Diagnostic { saw: self.saw(), means: self.reason.means(), cure: self.reason.cure() }
+        Diagnostic { saw: self.saw(), means: self.0.reason.means(), cure: self.0.reason.cure() }
     }
 
     fn saw(&self) -> String {
-        let tried = format!("{} {}", self.operation, self.subject);
+        let tried = format!("{} {}", self.0.operation, self.0.subject);
         let tried = tried.trim_end();
-        match (&self.reason, self.errno) {
+        match (&self.0.reason, self.0.errno) {
             (HostReason::DescriptorLimit { limit, needed, rings, sockets, others, .. }, _) => format!(
                 "file descriptor limit {limit}, {needed} needed ({rings} rings, {sockets} sockets, {others} for the rest)"
             ),
@@ -336,6 +339,6 @@ impl fmt::Display for HostError {
 
 impl std::error::Error for HostError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.errno.as_ref().map(|errno| errno as _)
+        self.0.errno.as_ref().map(|errno| errno as _)
     }
 }
