@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::out::warn;
 use crate::client::Notice;
-use crate::error::Result;
+use crate::command_error::Result;
 use crate::host::start_thread;
 
 /// The most bytes of a line. A longer line is no known word, and is answered in pieces of this length.
@@ -55,5 +55,6 @@ pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
         // If the run has already ended, there is no receiver; that is fine.
         let _ = notices.send(Notice::Close);
     };
-    start_thread("c1m-steer", obey).map(drop)
+    start_thread("c1m-steer", obey)?;
+    Ok(())
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::{Latency, PERCENTILES};
@@ -41,10 +41,12 @@ impl LatencyDocument {
         Ok(LatencyDocument { count, min, p50, p90, p99, p999, p9999, max, histogram: latency.encode()? })
     }
 
-    /// The histogram itself. Returns a usage error if the text is not a histogram.
+    /// The histogram itself. Returns a `ConfigError` if the text is not a histogram.
     pub fn latency(&self) -> Result<Latency> {
-        Latency::decode(&self.histogram)
-            .map_err(|why| Error::usage(format!("a histogram of {} latencies", self.count), why.to_string(), REDO))
+        Latency::decode(&self.histogram).map_err(|why| {
+            let name = format!("a histogram of {} latencies", self.count);
+            ConfigError::Document { name, problem: DocumentProblem::Histogram(why.to_string()) }.into()
+        })
     }
 
     /// The percentiles, in the order of `PERCENTILES`.
@@ -258,9 +260,6 @@ impl ClientDocument {
     }
 }
 
-/// The advice for a file that does not hold a result.
-const REDO: &str = "give what `c1m client --json` or `c1m demo --json` wrote";
-
 /// The results in a file: a client's, and its server's if the file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
@@ -271,7 +270,7 @@ pub struct Results {
 }
 
 /// Reads a document of `--json`: a client's document, that of a demo or of the lab, or the end of a run's events.
-/// `name` is the name of the text's source, for errors. Returns a usage error if the text is no such document.
+/// `name` is the name of the text's source, for errors. Returns a `ConfigError` if the text is no such document.
 pub fn read(text: &[u8], name: &str) -> Result<Results> {
     let read = || {
         let mut found = None;
@@ -289,7 +288,10 @@ pub fn read(text: &[u8], name: &str) -> Result<Results> {
         Ok(Results { client, server })
     };
     // The error may quote the file, and must stay one line.
-    read().map_err(|why: String| Error::usage(name, why.replace(char::is_control, " "), REDO))
+    read().map_err(|why: String| {
+        let problem = DocumentProblem::NoResult(why.replace(char::is_control, " "));
+        ConfigError::Document { name: name.to_owned(), problem }.into()
+    })
 }
 
 /// Reads the client's document from a text that `read` accepts.

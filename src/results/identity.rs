@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::document::ClientDocument;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 
 /// Identities of the runs that a result holds: its own, or those of the machines merged into it.
 pub fn of(result: &ClientDocument) -> Vec<String> {
@@ -17,18 +17,13 @@ pub fn of(result: &ClientDocument) -> Vec<String> {
     vec![own.unwrap_or_else(|| serde_json::to_string(result).unwrap_or_default())]
 }
 
-/// Checks that no run occurs twice in these parts, each with its name. Returns a usage error if one does.
+/// Checks that no run occurs twice in these parts, each with its name. Returns a `ConfigError` if one does.
 pub fn check(parts: impl Iterator<Item = (String, Vec<String>)>) -> Result<()> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for (name, runs) in parts {
         for run in runs {
             if let Some(other) = known.insert(run, name.clone()) {
-                let saw = if other == name {
-                    format!("{name}: a run is given twice")
-                } else {
-                    format!("{other} and {name}: the same run is given twice")
-                };
-                return Err(Error::usage(saw, "its connections would count twice", "give each machine's result once"));
+                return Err(ConfigError::Document { name, problem: DocumentProblem::SameRun(other) }.into());
             }
         }
     }

@@ -8,18 +8,18 @@
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, MachineDocument};
 use super::{AuditResult, EchoSource};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::Latency;
 
 /// Merges results, each with the name of its machine. A result that was merged before contributes its machines.
-/// Without any result the merged result is empty. A storm's result is refused with a usage error, as the stages of
+/// Without any result the merged result is empty. A storm's result is refused with a `ConfigError`, as the stages of
 /// several storms do not coincide.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
     if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
-        let saw = format!("{} is the result of a storm", storm.machine);
-        return Err(Error::usage(saw, "its stages are not those of another machine", "give results of c1m client"));
+        let name = storm.machine.clone();
+        return Err(ConfigError::Document { name, problem: DocumentProblem::Storm }.into());
     }
     let parts: Vec<&ClientDocument> = results.iter().map(|machine| &machine.result).collect();
     let sum = |which: fn(&ClientDocument) -> u64| sum(parts.iter().map(|part| which(part)));
@@ -125,14 +125,14 @@ fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     if sources.all(|source| source == first) { first } else { EchoSource::Mixed }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::error::Errno;
     use crate::failure::Cause;
-    use crate::render::json::write;
+    use crate::render::json;
     use crate::render::text;
     use crate::results::document::read_client;
     use proptest::prelude::*;
@@ -230,9 +230,8 @@ mod tests {
         fn a_written_result_is_read_back(a in result(), b in result()) {
             let merged = merge(vec![named("a", &a), named("b", &b)]).unwrap();
             for document in [&a, &merged] {
-                let mut text = Vec::new();
-                write(document, &mut text).unwrap();
-                prop_assert_eq!(&read_client(&text, "a file").unwrap(), document);
+                let text = json::text(document).unwrap();
+                prop_assert_eq!(&read_client(text.as_bytes(), "a file").unwrap(), document);
             }
             prop_assert_eq!(merged.live, a.live + b.live);
             let connects = [&a, &b].map(|part| part.latencies.connect.latency().unwrap());
@@ -252,8 +251,7 @@ mod tests {
         #[test]
         fn reading_survives_any_file(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
             prop_assert!(read_client(&bytes, "a file").is_err());
-            let mut text = Vec::new();
-            write(&a, &mut text).unwrap();
+            let mut text = json::text(&a).unwrap().into_bytes();
             // A document without its last newline is still valid.
             prop_assert!(read_client(&text[..at.index(text.len() - 1)], "a file").is_err());
             let at = at.index(text.len());
