@@ -30,7 +30,7 @@
 //!                                         how numbers are written; time in which one looked
 //! ```
 //!
-//! Server and client are two [`shard::Driver`]s of the same [`connections::Connections`].
+//! Server and client are two [`reactor::Driver`]s of the same [`connections::Connections`].
 //!
 //! # Writing a service
 //!
@@ -87,6 +87,7 @@ pub mod metrics;
 pub mod output;
 pub mod pace;
 pub mod plan;
+pub mod reactor;
 pub mod render;
 pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
