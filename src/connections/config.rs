@@ -14,7 +14,7 @@ pub struct ConnectionsConfig {
     pub capacity: u64,
     /// How idle connections wait; with `None` each waits in a poll.
     pub filter: Option<FilterConfig>,
-    /// A limit that this shard shares with others; with `None` `capacity` is the only one.
+    /// A limit that this shard shares with others; with `None` `capacity` is the only one, as in a client.
     pub shared_limit: Option<SharedLimit>,
     /// While it is shut, new connections are refused for want of memory.
     pub gate: AdmissionGate,
