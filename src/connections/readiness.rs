@@ -24,7 +24,7 @@ pub(super) enum Readiness {
     /// Each in a poll.
     Poll,
     /// Behind a filter, without anything in the kernel but their sockets.
-    Filter(FilterReadiness),
+    Filter(Box<FilterReadiness>),
 }
 
 impl Readiness {
@@ -32,7 +32,7 @@ impl Readiness {
     pub fn new(filter: Option<FilterConfig>, rings: &[u32], timing: &Timing, now: Mark) -> Readiness {
         match filter {
             None => Readiness::Poll,
-            Some(filter) => Readiness::Filter(FilterReadiness::new(filter, rings, timing, now)),
+            Some(filter) => Readiness::Filter(Box::new(FilterReadiness::new(filter, rings, timing, now))),
         }
     }
 
