@@ -303,7 +303,7 @@ pub struct Process {
 const PROCESS_BYTES: f64 = 512.0 * 1024.0;
 
 /// Bytes of a shard: a server's with the receive buffers that a ramp leaves behind (1 to 4 MiB seen;
-/// `constants::BUFFERS_KEPT` bounds them), a client's with its histograms.
+/// `ring::BUFFERS_KEPT` bounds them), a client's with its histograms.
 const SERVER_SHARD_BYTES: f64 = 2.5 * 1024.0 * 1024.0;
 const CLIENT_SHARD_BYTES: f64 = 3.0 * 1024.0 * 1024.0;
 
