@@ -10,14 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
 use crate::error::{ConfigError, Errno, HostError, HostReason, Result};
-use crate::plan::{Needs, largest};
+use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
+
+/// The first kernel that charges the queues of a ring to an ordinary user (`io_create_region`).
+const RINGS_CHARGED_SINCE: (u32, u32) = (6, 14);
 
 /// A host whose /proc stands below a root.
 #[derive(Debug, Clone)]

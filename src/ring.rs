@@ -28,7 +28,7 @@ use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use quirks::{Quirks, TaskWork, quirks};
-pub use setup::{REQUIRED, probe, refused};
+pub use setup::{OLDEST_KERNEL, REQUIRED, probe, refused};
 
 use crate::constants::{
     BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES,

@@ -13,10 +13,9 @@ mod tcp;
 
 use serde::Serialize;
 
-use crate::constants::SLOTS_PER_RING;
 use crate::error::Diagnostic;
 use crate::host::Host;
-use crate::plan::Goal;
+use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
 pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};

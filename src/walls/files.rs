@@ -1,13 +1,12 @@
 //! Walls of files and rings: descriptors, open files, io_uring, locked memory.
 
 use super::{Finding, Setting, Wall};
-use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
 use crate::error::{Diagnostic, Errno, Error};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Capability, Host};
-use crate::plan::{Goal, largest};
-use crate::ring;
+use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Goal, RING_LOCKED_BYTES, largest};
+use crate::ring::{self, OLDEST_KERNEL};
 use crate::sys::{self, Resource};
 
 /// The wall of `RLIMIT_NOFILE`.

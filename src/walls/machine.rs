@@ -3,7 +3,7 @@
 
 use super::{Finding, Setting, Wall};
 use crate::addresses::Address;
-use crate::constants::{DEFAULT_CONCURRENCY, THREADS_PER_PROCESS, THREADS_PER_SHARD};
+use crate::constants::{DEFAULT_CONCURRENCY, THREADS_PER_SHARD};
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::count;
@@ -130,6 +130,10 @@ fn loopback(host: &Host, goal: &Goal) -> Finding {
         }
     }
 }
+
+/// Threads of a process beside its shards: the main one, that for signals, that for standard input or a server's
+/// output, and a server's for memory. Those of the metrics are started last.
+const THREADS_PER_PROCESS: u64 = 4;
 
 fn threads(host: &Host, goal: &Goal) -> Finding {
     let processes = goal.role.ends();

@@ -1,13 +1,12 @@
 //! Walls of memory: what sockets take of the host, and what a cgroup counts of it.
 
 use super::{Finding, Wall};
-use crate::constants::SLOTS_PER_RING;
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Host, MemoryLeft};
 use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process};
-use crate::plan::{Goal, IdleBackend, Reserve, largest};
+use crate::plan::{Goal, IdleBackend, Reserve, SLOTS_PER_RING, largest};
 use crate::sys::Resource;
 
 /// The wall of the host's memory.

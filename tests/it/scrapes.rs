@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use c1m::constants::METRICS_CONNECTIONS;
+use c1m::metrics::METRICS_CONNECTIONS;
 use c1m::sys::Resource;
 use socket2::SockRef;
 
