@@ -98,6 +98,7 @@ pub mod internal {
     pub mod output;
     pub mod pace;
     pub mod plan;
+    pub mod reactor;
     #[cfg(feature = "cli")]
     pub mod render;
     pub mod results;
@@ -120,7 +121,7 @@ pub mod internal {
 use internal::metrics;
 use internal::{
     addresses, clock, connections, constants, failure, format, host, latency, listener, memory_model, pace, plan,
-    results, ring, server, service, shard, stats, sys, token, walls,
+    reactor, results, ring, server, service, shard, stats, sys, token, walls,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};
