@@ -28,8 +28,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
-use crate::error::{ConfigError, Errno, Result};
-use crate::host::start_thread;
+use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
 use crate::plan::DESCRIPTORS_OF_METRICS;
 use crate::shard::ShardHandle;
 use crate::sys::Doorbell;
@@ -79,7 +78,10 @@ impl Exporter {
             Arc::new(Shared { bell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
         let theirs = shared.clone();
         let answer = move || Desk::new(listener).answer(&theirs);
-        let thread = start_thread("c1m-metrics", answer)?;
+        let thread = std::thread::Builder::new()
+            .name("c1m-metrics".to_owned())
+            .spawn(answer)
+            .map_err(|error| HostError::new("thread", "c1m-metrics", Errno::of(&error), ThreadReason::Unexplained))?;
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
