@@ -116,13 +116,6 @@ pub const SHORTEST_SPECULATIVE_STEP: Duration = Duration::from_millis(if cfg!(te
 /// See `SHORTEST_SPECULATIVE_STEP`.
 pub const LONGEST_SPECULATIVE_STEP: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1_000 });
 
-/// Connects a client shard starts in one pass. Latency counts from the submission, and the ones
-/// queued together wait for each other: a small batch keeps that share below 1 ms.
-pub const DIALS_PER_PASS: usize = 16;
-
-/// Messages a client shard starts in one pass.
-pub const PROBES_PER_PASS: usize = 128;
-
 /// Polls a shard arms anew in one pass, on kernels where that must be (`connections/slot_release.rs`).
 pub const REARMS_PER_PASS: usize = 256;
 
@@ -174,44 +167,6 @@ pub const CLOSES_PER_PASS: usize = 16;
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the
 /// default `netdev_max_backlog`.
 pub const DEFAULT_CONCURRENCY: u32 = 512;
-
-/// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each
-/// second, and a small part of what one core echoes.
-pub const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
-
-/// A storm is absorbed when for so long no echo was slower than the slowest before it: what is slow
-/// later is not the storm's doing.
-pub const STORM_QUIET: Duration = Duration::from_secs(1);
-
-/// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
-pub const SLOW_READER_BUFFER: usize = 4_096;
-
-/// Times a slow reader asks for as many echoes as fit into `BUFFER_BYTES`: 256 KiB, more than a server
-/// keeps and the sockets of both ends hold together.
-pub const SLOW_READER_ASKS: usize = 64;
-
-/// Slow readers of a shard that ask in turn. The next ones ask when these have: were all stuck in the same
-/// moment, the kernel's probes of their windows would go on coming all at once.
-pub const SLOW_READERS_AT_ONCE: usize = 128;
-
-/// Slow readers closed in a second unless told otherwise: with what waits in their sockets each takes the
-/// kernel as long as some ten messages, and their end is not what the storm is about.
-pub const SLOW_READERS_CLOSED_PER_SECOND: f64 = 5_000.0;
-
-/// Slow readers that ask in one pass, so that the others' messages are not late.
-pub const ASKS_PER_PASS: usize = 4;
-
-/// Messages in flight of one client shard while it holds; beyond it sends wait, and the wait
-/// counts in the latency.
-pub const PROBES_IN_FLIGHT: usize = 65_536;
-
-/// Connects of one client shard that fail in a row, without a success between them, before it
-/// tries no more.
-pub const HOPELESS_ATTEMPTS: u64 = 256;
-
-/// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission
-/// comes after 1 s (`TCP_TIMEOUT_INIT`), its smallest RTO is 200 ms (`TCP_RTO_MIN`).
-pub const SLOW_CONNECT_US: u64 = 200_000;
 
 /// Largest latency that is recorded as itself, in microseconds (1 hour); more is recorded as this.
 pub const MAX_LATENCY_US: u64 = 3_600_000_000;
@@ -282,9 +237,6 @@ pub const THREADS_PER_SHARD: u64 = 2;
 /// server's output, and a server's for memory. Those of the metrics are started last.
 pub const THREADS_PER_PROCESS: u64 = 4;
 
-/// Bytes of a message at most (`--payload`); the latency of a longer one is not a message's.
-pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
-
 /// Longest pause after the kernel refused an accept for want of memory or files, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 
@@ -307,7 +259,6 @@ const _: () = {
     assert!(SLOTS_PER_RING <= KERNEL_SLOTS_PER_RING);
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission fits its completions");
     assert!(ACCEPTS_IN_FLIGHT <= COMPLETION_ENTRIES as usize);
-    assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
     assert!(MAX_PENDING_BYTES >= BUFFER_BYTES, "one unsent buffer is always kept");
     assert!(ADMISSION_WAIT.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no newcomer is refused for one gap");
     assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");

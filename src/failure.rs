@@ -24,6 +24,12 @@ pub enum Cause {
     Unread,
     /// Something other than our own bytes came back.
     WrongEcho,
+    /// The answer is not the one that was expected, or is that of another connection or round.
+    WrongAnswer,
+    /// The answer did not end within the bound on its length.
+    AnswerTooLong,
+    /// Bytes came while nothing was asked.
+    Unasked,
     /// The server closed it.
     ClosedByServer,
     /// Its other end is no server, but this client's own socket, or another that dials: nobody listened.
@@ -50,13 +56,16 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel.
-    const OURS: [Cause; 8] = [
+    const OURS: [Cause; 11] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
         Cause::Unanswered,
         Cause::Unread,
         Cause::WrongEcho,
+        Cause::WrongAnswer,
+        Cause::AnswerTooLong,
+        Cause::Unasked,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
     ];
@@ -71,9 +80,18 @@ impl Cause {
             Cause::Unanswered => "unanswered".to_owned(),
             Cause::Unread => "unread".to_owned(),
             Cause::WrongEcho => "wrong_echo".to_owned(),
+            Cause::WrongAnswer => "wrong_answer".to_owned(),
+            Cause::AnswerTooLong => "answer_too_long".to_owned(),
+            Cause::Unasked => "unasked".to_owned(),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),
         }
+    }
+
+    /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
+    /// lost.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, Cause::WrongEcho | Cause::WrongAnswer | Cause::AnswerTooLong | Cause::Unasked)
     }
 
     /// What it usually means, and what to do.
@@ -113,7 +131,7 @@ impl Cause {
                 "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
             }
             Cause::Silent => {
-                "the target accepts and acknowledges but answers nothing; it is no echo server: use --audit state, or --service echo on a c1m server"
+                "the target accepts and acknowledges but does not answer, or not to the end; it is no echo server or speaks another --protocol: use --audit state, or --service echo on a c1m server"
             }
             Cause::Ghost => {
                 "connect succeeded, but the server never accepted it (our last ACK was dropped by a full accept queue); raise its --backlog and net.core.somaxconn, or lower --concurrency"
@@ -125,7 +143,16 @@ impl Cause {
                 "the server reads nothing while we send, and our bytes for it pile up; it stalls, or lower --payload or raise --interval"
             }
             Cause::WrongEcho => {
-                "bytes came back that are not ours; the target is no echo server, or it mixes up connections"
+                "bytes came back that are not ours; the target is no echo server, or it mixes up connections; for other servers there is --protocol send-expect"
+            }
+            Cause::WrongAnswer => {
+                "the answer is not what --expect says; the server speaks differently, or it mixes up connections: look at one answer, and use * for what varies"
+            }
+            Cause::AnswerTooLong => {
+                "64 KiB came without the end of what --expect says; the server talks on, or its answer is another: look at one, and end --expect with what ends it"
+            }
+            Cause::Unasked => {
+                "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
             }
             Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
             Cause::ConnectedToItself => {

@@ -87,6 +87,7 @@ pub mod metrics;
 pub mod output;
 pub mod pace;
 pub mod plan;
+pub mod protocol;
 pub mod render;
 pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]

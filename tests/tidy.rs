@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 31] = [
+const LAYERS: [(&str, u8); 32] = [
     ("constants", 0),
     ("error", 0),
     ("token", 0),
@@ -29,6 +29,7 @@ const LAYERS: [(&str, u8); 31] = [
     ("listener", 2),
     ("host", 2),
     ("walls", 2),
+    ("protocol", 3),
     ("results", 3),
     ("metrics", 3),
     ("server", 4),
@@ -54,6 +55,10 @@ const NEIGHBOURS: [(&str, &str); 10] = [
     ("memory_model", "plan"),
     ("walls", "host"),
 ];
+
+/// Rooms that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though it stands above
+/// them.
+const PURE: [(&str, &[&str]); 1] = [("protocol", &["constants", "error", "failure"])];
 
 /// The rooms in which a crate may be named.
 const CRATES: [(&str, &[&str]); 20] = [
@@ -137,6 +142,28 @@ fn a_room_imports_only_lower_layers() {
                     && !may_know(&room, &name)
                 {
                     wrong.push(format!("{}:{}: {room} ({layer}) imports {name} ({other})", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_without_io_know_only_their_own() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources() {
+        let Some((_, may)) = PURE.iter().find(|(pure, _)| *pure == room) else { continue };
+        for (number, line) in code(&text) {
+            for (at, _) in line.match_indices("crate::") {
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if name != room && !may.contains(&name.as_str()) {
+                    wrong.push(format!("{}:{}: {room} knows {name}", path.display(), number + 1));
+                }
+            }
+            for io in ["std::net", "std::fs", "std::time", "std::thread"] {
+                if line.contains(io) {
+                    wrong.push(format!("{}:{}: {room} uses {io}", path.display(), number + 1));
                 }
             }
         }

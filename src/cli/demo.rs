@@ -16,11 +16,11 @@ use super::args::DemoArguments;
 use super::client::lead;
 use super::display::Display;
 use super::files::Files;
+use super::observer::Observer;
 use super::out::say;
-use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
+use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::clock::Told;
 use crate::connections::CloseMode;
-use crate::constants::DEFAULT_CONCURRENCY;
 use crate::doctor;
 use crate::error::{Error, Result};
 use crate::format;
@@ -59,10 +59,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
-    let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
+    let workload = Workload { server_pid: Some(server.child.id()), ..workload(arguments, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
-    let summary = lead(&options, &mut files.logging(&mut watcher));
+    let summary = lead(workload, &mut files.logging(&mut watcher));
     let document = server.stop();
     // When the server failed, that explains what the client saw.
     let (summary, document) = match (summary, document) {
@@ -102,7 +102,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     let goal = Goal {
         role: Role::Both,
         connections: arguments.connections,
-        routes: client_options(arguments, arguments.connections)?.routes,
+        routes: workload(arguments, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
     };
     let page = doctor::examine(host, &goal);
@@ -118,25 +118,17 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     }
 }
 
-fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {
-    Ok(Options {
+fn workload(arguments: &DemoArguments, connections: u64) -> Result<Workload> {
+    Ok(Workload {
         routes: Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?,
         connections,
         cores: arguments.cores.map_or(Cores::All, Cores::Count),
-        rate: None,
-        concurrency: DEFAULT_CONCURRENCY,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
         course: Course::Fixed(arguments.hold),
-        interval: None,
-        payload: 64,
-        audit: Audit::Echo,
         // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
         close: CloseMode::Abort,
-        close_rate: None,
-        hello: "Hello Server: client --> {}".to_owned(),
-        server_pid: None,
-        victims: None,
+        ..Workload::default()
     })
 }
 
@@ -247,12 +239,12 @@ struct DemoObserver {
 }
 
 impl Observer for DemoObserver {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.display.planned(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.display.planned(plan, workload);
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
-        self.display.began(phase, options);
+    fn began(&mut self, phase: Phase, workload: &Workload) {
+        self.display.began(phase, workload);
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {

@@ -1,10 +1,9 @@
 //! Steering a client by lines on standard input.
 
 use std::io::{BufRead, Read};
-use std::sync::mpsc;
 
 use super::out::warn;
-use crate::client::Notice;
+use crate::client::Steering;
 use crate::error::Result;
 use crate::host::start_thread;
 
@@ -39,21 +38,20 @@ impl Word {
 
 /// Hands the words of standard input to a steered client, on a thread of its own, until one closes
 /// it.
-pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
+pub fn follow(steering: Steering) -> Result<()> {
     let obey = move || {
         let mut input = std::io::stdin().lock();
         loop {
             match Word::read(&mut input) {
-                Word::Audit => drop(notices.send(Notice::Audit)),
-                Word::Report => drop(notices.send(Notice::Report)),
+                Word::Audit => steering.audit(),
+                Word::Report => steering.report(),
                 Word::Close => break,
                 Word::Other(other) => warn(format!(
                     "standard input: {other:?} is no word that a steered client knows; the words are audit, report and close"
                 )),
             }
         }
-        // A run that has ended needs to be told nothing.
-        let _ = notices.send(Notice::Close);
+        steering.close();
     };
     start_thread("c1m-steer", obey).map(drop)
 }

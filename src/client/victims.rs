@@ -1,5 +1,5 @@
-//! The victims of a storm that kills their process: another client, steered by lines on its standard input, whose
-//! events tell how far it is. It is a member of the fleet behind the shards.
+//! The victims of a storm that kills their process. The process is another client, steered by lines on its standard
+//! input; its events tell how far it is. The leader treats it as one more shard, after its own.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,10 +9,10 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::{Notice, Phase};
+use super::Phase;
+use super::run::Notice;
 use crate::clock::Told;
 use crate::error::{Error, Result};
-use crate::failure::Cause;
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
@@ -214,7 +214,7 @@ impl Victims {
         let seen = self.shared.lock();
         let Some(document) = &seen.document else { return Ok(None) };
         let measured = &document.latencies;
-        let wrong = document.errors.get(&Cause::WrongEcho).copied().unwrap_or(0);
+        let wrong = document.errors.iter().filter(|(cause, _)| cause.is_wrong()).map(|(_, count)| *count).sum();
         let core = document.shards.first().map_or(0, |shard| shard.core);
         Ok(Some(ShardSummary {
             core,

@@ -37,12 +37,12 @@ pub struct AuditResult {
     pub live: u64,
     /// Connections lost in it: closed, reset or unanswered.
     pub lost: u64,
-    /// Connections that echoed something else; they are not among the lost.
+    /// Connections whose answer was wrong; they are not among the lost.
     pub wrong: u64,
 }
 
 /// What one client shard measured.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ShardSummary {
     /// Its core.
     pub core: usize,
@@ -69,10 +69,15 @@ pub struct ShardSummary {
 }
 
 /// What a client run came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Summary {
     /// Connections asked for.
     pub requested: u64,
+    /// The protocol that was spoken.
+    pub protocol: &'static str,
+    /// What proved a connection: `end-to-end`, `gateway` or `liveness`, how much the protocol's answers prove;
+    /// `state` if only FIN and RST were looked for; `none`.
+    pub proof: &'static str,
     /// Each shard's part.
     pub shards: Vec<ShardSummary>,
     /// The audits that were completed.

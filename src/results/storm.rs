@@ -20,13 +20,13 @@ pub enum Stage {
 }
 
 /// What one shard saw of a storm.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ShardStorm {
     /// Echo latencies of the survivors' messages from the intended start, by stage: `Before` are
     /// those answered before the storm began, `After` those to be sent after its end.
     pub echo: [Latency; 3],
     /// When the last echo came that was slower than the slowest of the calm, before
-    /// `constants::STORM_QUIET` without one, from the storm's start on; zero if there was none.
+    /// a second without one, from the storm's start on; zero if there was none.
     pub absorbed: std::time::Duration,
     /// Victims that the server closed.
     pub closed_by_server: u64,

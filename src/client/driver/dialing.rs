@@ -1,5 +1,5 @@
-//! How a client shard dials: each connection from a source port of its own, and from another where somebody else
-//! has that one.
+//! How a client shard dials: each connection from a source port of its own, or from another one if a socket of
+//! somebody else has that port.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -12,14 +12,18 @@ use crate::addresses::Address;
 use crate::client::ports::{Choice, Way, lacks_address};
 use crate::client::window::{Awaited, Probe};
 use crate::connections::CloseReason;
-use crate::constants::SLOW_READER_BUFFER;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
+use crate::protocol::Position;
 use crate::sys;
 use crate::token::ConnId;
 
-/// Payloads above this are several segments, whose last one must not wait for an acknowledgement.
+/// Messages above this many bytes are several segments. The last one must not wait for an acknowledgement of the
+/// others.
 const ONE_SEGMENT: usize = 1_000;
+
+/// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
+const SLOW_READER_BUFFER: usize = 4_096;
 
 /// A connection that is to be dialed, perhaps not for the first time.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +70,7 @@ impl ClientDriver {
     fn dial_from(&mut self, net: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
         let number = self.config.number(index);
-        let (source, to) = self.config.options.routes.of(number);
+        let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
             Choice::Port(port) => port,
             Choice::Soon => return Ok(false),
@@ -74,7 +78,7 @@ impl ClientDriver {
         };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
         let from = (source, port, self.config.ports.way);
-        let socket = match plain_socket(from, to, self.config.options.payload, receive_buffer) {
+        let socket = match plain_socket(from, to, self.config.workload.protocol.longest_message(), receive_buffer) {
             Ok(socket) => socket,
             Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
                 self.pass_over(attempt, port);
@@ -84,8 +88,15 @@ impl ClientDriver {
         };
         let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
         let awaited = Awaited::Connect { socket, given_up: false };
-        let key =
-            self.window.add(Probe { conn, awaited, intended, started, since: net.clock().now(), got: 0, round: 0 });
+        let key = self.window.add(Probe {
+            conn,
+            awaited,
+            intended,
+            started,
+            since: net.clock().now(),
+            position: Position::default(),
+            round: 0,
+        });
         if let Some(state) = net.state(conn) {
             *state = ConnState { index, key, port, proved: false };
         }
@@ -112,7 +123,7 @@ impl ClientDriver {
     pub(super) fn port_is_free_again(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
         let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
         let number = self.config.number(index);
-        let (source, to) = self.config.options.routes.of(number);
+        let (source, to) = self.config.workload.routes.of(number);
         if !matches!(why, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
@@ -132,11 +143,11 @@ fn is_taken(errno: Errno) -> bool {
 fn plain_socket(
     (source, port, way): (Option<Address>, u16, Way),
     to: SocketAddr,
-    payload: usize,
+    longest_message: usize,
     receive_buffer: Option<usize>,
 ) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    if payload > ONE_SEGMENT {
+    if longest_message > ONE_SEGMENT {
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(bytes) = receive_buffer {

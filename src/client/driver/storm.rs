@@ -1,26 +1,41 @@
-//! What one client shard does in a storm: its victims are closed, grow deaf or fall silent, others
-//! are dialed, and all the while the survivors' messages go on. Each of these does a bounded part of
-//! its work in each pass of the shard.
+//! What one client shard does in a storm: its victims are closed, stop reading or fall silent, others are dialed, and
+//! the survivors' messages go on meanwhile. Each of these does a bounded part of its work in each pass of the shard.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{ClientConnections, ClientDriver};
+use super::{ClientConnections, ClientDriver, DIALS_PER_PASS};
 use crate::client::course::{Phase, Scenario, Storm};
-use crate::client::message::{Kind, compose};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Closing};
-use crate::constants::{
-    ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, SLOW_READERS_AT_ONCE,
-    SLOW_READERS_CLOSED_PER_SECOND, STORM_QUIET,
-};
+use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::plan::share;
+use crate::protocol::{Exchange, Purpose};
 use crate::results::{ShardStorm, Stage};
 use crate::shard::Schedule;
 use crate::token::ConnId;
+
+/// A storm is absorbed when for this long no answer was slower than the slowest one before it: what is slow later is
+/// not the storm's doing.
+const STORM_QUIET: Duration = Duration::from_secs(1);
+
+/// Times a slow reader sends as many messages as fit into `BUFFER_BYTES`. An echo server answers 256 KiB, which is
+/// more than a server keeps and the sockets of both ends hold together.
+const SLOW_READER_ASKS: usize = 64;
+
+/// Slow readers of a shard that send in turn. The next ones send when these have. Were all stuck in the same moment,
+/// the kernel's probes of their windows would go on coming all at once.
+const SLOW_READERS_AT_ONCE: usize = 128;
+
+/// Slow readers closed in a second by default. With what waits in its sockets, each takes the kernel as long as some
+/// ten messages, and their end is not what the storm is about.
+const SLOW_READERS_CLOSED_PER_SECOND: f64 = 5_000.0;
+
+/// Slow readers that send in one pass, so that the others' messages are not late.
+const ASKS_PER_PASS: usize = 4;
 
 /// A shard's part of a storm.
 pub struct Storming {
@@ -32,9 +47,9 @@ pub struct Storming {
     /// When it began and ended.
     began: Option<Start>,
     ended: Option<Instant>,
-    /// Echoes by stage.
+    /// Latencies of answers by stage.
     echo: [Latency; 3],
-    /// The slowest echo of the calm.
+    /// The slowest answer of the calm.
     slowest: Duration,
     absorbed: Duration,
     /// Closes the victims.
@@ -59,12 +74,12 @@ struct Asking {
     /// How often the group has asked, and how often all have.
     asked: usize,
     total: u64,
-    /// Where in the tables those stand who were in a group.
+    /// The place in the tables of the last one that was in a group.
     place: Option<usize>,
 }
 
 impl Asking {
-    /// Who of the group is to ask next; `None` when all have asked as often as they will.
+    /// The one of the group that asks next; `None` when all have asked as often as they will.
     fn next(&self) -> Option<ConnId> {
         let left = self.asked < self.group.len() * SLOW_READER_ASKS;
         left.then(|| self.group[self.asked % self.group.len()])
@@ -74,7 +89,7 @@ impl Asking {
 impl Storming {
     /// The part of shard `index` of `shards`, which opens `own` connections.
     pub fn new(config: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
-        // Those that are killed are in another process.
+        // Victims that are to be killed are in another process.
         let part = share(if config.scenario.is_killed() { 0 } else { config.victims }, shards, index);
         let victims = (part.end - part.start).min(own);
         Ok(Storming {
@@ -154,7 +169,7 @@ impl Storming {
         }
     }
 
-    /// The echo of a survivor's message came: `late` counts from its intended start, `service` from
+    /// The answer to a survivor's message came: `late` counts from its intended start, `service` from
     /// its actual one. A message belongs to the storm if any of its time did.
     pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
         let late = now.duration_since(intended);
@@ -290,7 +305,7 @@ impl ClientDriver {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         let victims = storm.victims();
         let most = victims.len() as u64;
-        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.options.close, pace));
+        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.workload.close, pace));
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
 
@@ -328,8 +343,8 @@ impl ClientDriver {
         Ok(Schedule::Now)
     }
 
-    /// Lets the victims ask for echoes that they will not read, evenly paced: a flood would show what this
-    /// machine copies in a second. Who cannot send any more leaves out its turn.
+    /// Lets the victims send messages whose answers they will not read, evenly paced: a flood would show what this
+    /// machine copies in a second. A victim that cannot send any more leaves out its turn.
     fn demand(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         // Each ask alone would be a wake-up.
@@ -340,16 +355,26 @@ impl ClientDriver {
         if let Some(turn) = storm.find_group(net) {
             return Ok(turn);
         }
-        let options = &self.config.options;
-        compose(&mut self.scratch, Kind::Message, self.config.index as u64, 0, &options.hello, options.payload);
-        while self.scratch.len() + options.payload <= BUFFER_BYTES {
-            self.scratch.extend_from_within(..options.payload);
-        }
         for _ in 0..ASKS_PER_PASS {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            ask(net, conn, &self.scratch)?;
+            net.pause_reads(conn);
+            let Some(state) = net.state(conn).map(|state| *state) else { continue };
+            if net.is_sending(conn) {
+                continue;
+            }
+            let number = self.config.known_as(state.index);
+            self.scratch.clear();
+            self.config
+                .workload
+                .protocol
+                .ask(Exchange { number, round: 0, purpose: Purpose::Message }, &mut self.scratch);
+            let message = self.scratch.len();
+            while message > 0 && self.scratch.len() + message <= BUFFER_BYTES {
+                self.scratch.extend_from_within(..message);
+            }
+            net.send(conn, &self.scratch)?;
         }
         Ok(Schedule::Now)
     }
@@ -370,11 +395,6 @@ impl ClientDriver {
         let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
         matches!(why, CloseReason::PeerClosed | CloseReason::Failed(_)) && storm.server_may_close(index, self.phase)
     }
-}
-
-fn ask(net: &mut ClientConnections, conn: ConnId, bytes: &[u8]) -> Result<()> {
-    net.pause_reads(conn);
-    if net.is_sending(conn) { Ok(()) } else { net.send(conn, bytes) }
 }
 
 /// A turn for both: done when both are.
