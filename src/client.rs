@@ -40,7 +40,7 @@ pub use course::{Audit, Course, Phase, Scenario, Storm};
 pub use run::{Event, Run, Steering};
 pub use sampler::Interval;
 pub use victims::VictimsCommand;
-pub use workload::{DEFAULT_CONNECTIONS, Planned, Workload};
+pub use workload::{DEFAULT_CONNECTIONS, HIGHEST_FIRST_NUMBER, Planned, Workload};
 
 use sampler::INTERVAL;
 

@@ -126,7 +126,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `chur
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and in the end. The end that closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them. Many connections closed in this way leave few ports to dial from'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open; as many as this host holds, if that is less' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r

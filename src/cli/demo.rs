@@ -185,7 +185,7 @@ impl ServerProcess {
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
         }
-        // A group of its own: Ctrl-C is for us, who then end it in order.
+        // A process group of its own: Ctrl-C reaches this process alone, which then ends the server in order.
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());

@@ -57,13 +57,13 @@ const SLOW_CONNECT: Duration = Duration::from_millis(200);
 /// What a client knows of a connection, in its row.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ConnState {
-    /// Its number within the shard.
+    /// The connection's number within the shard.
     index: u32,
-    /// Its probe in the window; 0 when nothing is in flight.
+    /// The connection's probe in the window; 0 when nothing is in flight.
     key: u32,
-    /// Its source port.
+    /// The source port.
     port: u16,
-    /// It was proved live.
+    /// The connection was proved live.
     proved: bool,
 }
 
@@ -73,7 +73,7 @@ const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes
 pub struct ClientDriver {
     config: ShardConfig,
     phase: Phase,
-    /// The phase's end was told.
+    /// The leader was told that this shard has done its part of the phase.
     done: bool,
     /// When the phase began.
     since: Start,
@@ -81,14 +81,14 @@ pub struct ClientDriver {
     swept: Instant,
     /// Ramp: the next connection to dial.
     next: u64,
-    /// Audits: where in the tables we are.
+    /// Audits: the place in the tables that comes next.
     place: usize,
-    /// Hold: where in the tables the next message is due. Audits between do not move it, so that each connection
-    /// gets its turn.
+    /// Hold: the place in the tables of the connection whose message is due next. Audits do not move it, so that
+    /// each connection gets its turn.
     talked: usize,
     /// No connection from this place on sends messages: a storm's survivors come first.
     talkers: usize,
-    /// Close: how far it is.
+    /// Close: how far closing has come.
     closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
     pace: Pace,
@@ -99,13 +99,13 @@ pub struct ClientDriver {
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     storm: Option<Storming>,
-    /// Connections whose source port a socket of somebody else had.
+    /// Connections to dial again, because another socket of this host had their source port.
     again: VecDeque<Attempt>,
     window: Window,
     /// Bytes to send.
     scratch: Vec<u8>,
     hearing: Scratch,
-    /// Close: the protocol has a goodbye. What comes after it is not looked at.
+    /// Close: the protocol has a goodbye. Bytes that come after it are not judged.
     says_goodbye: bool,
     before_close: Option<ProgressSnapshot>,
     measures: Measures,
@@ -218,10 +218,10 @@ impl Driver for ClientDriver {
             if !std::mem::replace(&mut self.done, true) {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;
-                // Nobody listens any more when the run has failed elsewhere.
+                // The leader is gone if the run has failed elsewhere.
                 let _ = self.config.notices.send(Notice::Done(self.config.index, phase));
             }
-            // The messages of a storm's stage go on until the other shards are done too.
+            // The messages of a storm's stage go on until the other shards have done their part too.
             return Ok(if phase.stage().is_some() { Schedule::Now } else { Schedule::OnEvent });
         }
         Ok(match turn {
@@ -252,7 +252,7 @@ impl ClientDriver {
     }
 
     fn report(&self) -> Result<Schedule> {
-        // Nobody listens any more when the run has failed elsewhere.
+        // The leader is gone if the run has failed elsewhere.
         let _ = self.config.measured.send((self.config.index, self.measured()?));
         Ok(Schedule::Finished)
     }
@@ -314,7 +314,7 @@ impl ClientDriver {
         Ok(Schedule::Now)
     }
 
-    /// Whether trying on is in vain: many failures, and not one success between them.
+    /// Whether more attempts would be in vain: many failed in a row, and none succeeded between them.
     fn hopeless(&self) -> bool {
         self.failures_in_a_row >= HOPELESS_ATTEMPTS
     }
@@ -345,7 +345,7 @@ impl ClientDriver {
         Schedule::Now
     }
 
-    /// Sends messages as they are due; the end is a command.
+    /// Sends messages as they are due, until another command comes.
     fn hold(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
             let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Schedule::OnEvent) };
@@ -364,8 +364,8 @@ impl ClientDriver {
                 continue;
             }
             self.sent += 1;
-            // A connection whose last message is unanswered sends no second one; when the answer
-            // comes, the histogram is corrected for those left out.
+            // A connection whose last message is unanswered sends no second one. When the answer comes, the
+            // histogram is corrected for the messages that were left out.
             if net.state(conn).is_some_and(|state| state.key == 0) {
                 self.send(net, conn, Purpose::Message, intended, now)?;
             }
@@ -399,7 +399,7 @@ impl ClientDriver {
         Pace::new(start, self.config.workload.close_rate.or(otherwise).map(|rate| rate / self.config.shards as f64))
     }
 
-    /// Whether it sends messages: all do, and of a storm the survivors.
+    /// Whether a connection sends messages: in a storm only the survivors do, otherwise all.
     fn is_talker(&self, net: &mut ClientConnections, conn: ConnId) -> bool {
         let index = net.state(conn).map(|state| state.index);
         self.storm.as_ref().is_none_or(|storm| index.is_some_and(|index| storm.spares(index)))

@@ -321,7 +321,7 @@ impl Fleet {
         }
     }
 
-    /// How much longer to hold after having held for so long.
+    /// How much longer to hold after a hold of `elapsed`.
     fn hold_left(&self, elapsed: Duration) -> Duration {
         match self.course {
             Course::Fixed(hold) => hold.saturating_sub(elapsed),

@@ -34,7 +34,7 @@ pub enum Event {
         /// Whether the phase has ended.
         ended: bool,
     },
-    /// The process was suspended for so long, and goes on.
+    /// The process was suspended for this time, and goes on.
     Suspended(Duration),
     /// A shard's measurements of about a second.
     Measured(Interval),
@@ -93,7 +93,7 @@ impl Steering {
     }
 
     fn say(&self, word: Steer) {
-        // Nobody listens any more when the run has ended.
+        // The leader is gone when the run has ended.
         let _ = self.0.send(Notice::Steer(word));
     }
 }
@@ -144,9 +144,9 @@ impl Run {
         self.end().unwrap_or_else(|| Err(Error::bug("a run was waited for twice")))
     }
 
-    /// Waits for the leader, if nobody has yet.
+    /// Waits for the leader's thread, if it was not joined before.
     fn end(&mut self) -> Option<Result<Summary>> {
-        // The leader is not to wait for an owner who takes no more events.
+        // Without a receiver the leader does not wait for its events to be taken.
         drop(std::mem::replace(&mut self.events, mpsc::channel().1));
         let joined = self.leader.take()?.join();
         Some(joined.unwrap_or_else(|_| Err(Error::bug("the thread that leads a client's shards panicked"))))
@@ -156,7 +156,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.steering.stop();
-        // Nobody asks any more what it came to.
+        // The owner has no interest in the result.
         let _ = self.end();
     }
 }

@@ -61,7 +61,7 @@ impl Window {
         }
     }
 
-    /// The probe of a key; `None` for 0 and for one that is gone.
+    /// The probe of a key; `None` for key 0 and for a probe that was removed.
     pub fn get(&mut self, key: u32) -> Option<&mut Probe> {
         self.places.get_mut((key as usize).checked_sub(1)?)?.as_mut()
     }

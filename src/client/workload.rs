@@ -14,6 +14,10 @@ use crate::protocol::Protocol;
 /// Connections that a client opens by default: as many as each of the article's clients.
 pub const DEFAULT_CONNECTIONS: u64 = 340_000;
 
+/// Number of the first connection at most. The tokens of `raw` have 48 bits for numbers, and a storm dials further
+/// connections behind those asked for.
+pub const HIGHEST_FIRST_NUMBER: u64 = 1 << 40;
+
 /// How long a connect and an answer may take by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,8 +30,8 @@ pub struct Workload {
     pub routes: Routes,
     /// Connections to open, 1 to 4,294,967,295.
     pub connections: u64,
-    /// Number of the first connection. Several clients of one server whose protocol uses the numbers take numbers
-    /// apart from each other.
+    /// Number of the first connection, at most 2^40. Several clients of one server whose protocol uses the numbers
+    /// take numbers apart from each other.
     pub first_number: u64,
     /// Cores to use, one shard each.
     pub cores: Cores,
@@ -148,6 +152,10 @@ impl Workload {
                 "a run opens between 1 and 4294967295 connections",
                 "try --connections 340000",
             ));
+        }
+        if self.first_number > HIGHEST_FIRST_NUMBER {
+            let saw = format!("--first-number {}", self.first_number);
+            return Err(Error::usage(saw, format!("it is {HIGHEST_FIRST_NUMBER} at most"), "try 1000000"));
         }
         if self.concurrency == 0 {
             return Err(Error::usage("--concurrency 0", "nothing could be in flight", "try --concurrency 512"));

@@ -4,7 +4,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Frames of a kind, a length and so many bytes.
+/// A frame is a kind, a length, and as many bytes.
 struct Framed;
 
 const TEXT: u8 = b't';
@@ -124,7 +124,7 @@ fn follow<D: Dialect>(
 }
 
 proptest! {
-    /// Steps, answers and pings that nobody asked for, in one stream cut anywhere.
+    /// Steps, answers and unasked pings, in one stream cut anywhere.
     #[test]
     fn frames_may_be_cut_anywhere(number: u64, cuts in prop::collection::vec(1usize..7, 0..60)) {
         let exchange = |purpose| Some(Exchange { number, round: 5, purpose });

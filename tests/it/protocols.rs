@@ -119,6 +119,38 @@ fn a_redis_like_server_proves_itself_by_tokens() {
     }
 }
 
+/// A server with the commands of memcached, whose values come on lines of their own.
+#[test]
+fn a_memcached_like_server_proves_itself_by_tokens() {
+    let store = Store::default();
+    let peer = Peer::start(move |stream| {
+        let (store, set) = (store.clone(), Mutex::new(None));
+        let answer = move |line: &str| {
+            let (mut set, mut store) = (set.lock().unwrap(), store.lock().unwrap());
+            if let Some(key) = set.take() {
+                store.insert(key, line.to_owned());
+                return Some(b"STORED\r\n".to_vec());
+            }
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["set", key, "0", "60", "16"] => {
+                    *set = Some(key.to_owned());
+                    Some(Vec::new())
+                }
+                ["get", key] => Some(format!("VALUE {key} 0 16\r\n{}\r\nEND\r\n", store[key]).into_bytes()),
+                _ => None,
+            }
+        };
+        serve(stream, b"", 5, Arc::new(answer));
+        false
+    });
+    let send = r"--send set\x20k{n}\x200\x2060\x2016\r\n{token}\r\nget\x20k{n}\r\n";
+    let expect = r"--expect STORED\r\nVALUE\x20k{n}\x200\x2016\r\n{token}\r\nEND\r\n";
+    let run = client(&format!("{} --connections 30 --protocol send-expect {send} {expect}", peer.at()));
+    run.held(30);
+    assert_eq!(run.json["proof"], "end-to-end");
+}
+
 /// A server that mixes up its connections is found out, and so is one that answers with old bytes.
 #[test]
 fn an_answer_for_another_connection_or_round_is_wrong() {
@@ -155,7 +187,7 @@ fn mail_server(quits: Arc<AtomicU64>) -> Peer {
         let early = stream.peek(&mut [0]);
         stream.set_read_timeout(None).unwrap();
         let is_polite = early.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
-        let greeting: &[u8] = if is_polite { b"220 mail.test ESMTP ready\r\n" } else { b"554 go away\r\n" };
+        let greeting: &[u8] = if is_polite { b"220-mail.test\r\n220 ESMTP ready\r\n" } else { b"554 go away\r\n" };
         let quits = quits.clone();
         let answer = move |line: &str| match line.trim_end() {
             "QUIT" => {
@@ -175,7 +207,7 @@ fn a_server_that_greets_is_heard_out() {
     let peer = mail_server(quits.clone());
     let words = r"--protocol send-expect --send NOOP\x20{token}\r\n --expect 250*\n250\x20*{token}*\n";
     let at = format!("{} --connections 10", peer.at());
-    let run = client(&format!(r"{at} {words} --greeting 220*\n --goodbye QUIT\r\n"));
+    let run = client(&format!(r"{at} {words} --greeting *220\x20*\n --goodbye QUIT\r\n"));
     run.held(10);
     assert_eq!(run.json["proof"], "end-to-end");
     eventually("every connection said goodbye", || quits.load(Ordering::Acquire) == 10);
@@ -211,7 +243,7 @@ fn servers_that_are_silent_or_do_not_end_are_told_apart() {
     let run = client(&format!("{} --connections 20 --audit state {PING}", sink.at()));
     run.held(20);
     assert_eq!(run.json["proof"], "state");
-    const ENDLESS: [u8; 70_000] = [b'x'; 70_000];
+    static ENDLESS: [u8; 70_000] = [b'x'; 70_000];
     let peer = always(&ENDLESS);
     let words = r"--protocol send-expect --send a\n --expect *\n";
     client(&format!("{} --connections 5 {words}", peer.at())).failed("answer_too_long", 5, "64 KiB");
@@ -262,7 +294,7 @@ fn victims_in_another_process_speak_the_same_protocol() {
 #[test]
 fn a_template_that_is_none_is_refused_with_its_place() {
     let at = at(free_ports(1), 1);
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 15] = [
         (r"--send a{m} --expect b", &["--send, character 2, \"{m}\"", "no placeholder", "{n}, {round} or {token}"]),
         (r"--send a --expect b{token", &["--expect, character 2, \"{token\"", "no } closes"]),
         (r"--send a}b --expect b", &["--send, character 2", "no { opens", "write }}"]),
@@ -276,6 +308,7 @@ fn a_template_that_is_none_is_refused_with_its_place() {
         (r"--send a --expect=", &["without --expect"]),
         (r"--expect a", &["without --send"]),
         (r"--send a --expect b --hello c", &["--hello with --protocol send-expect", "--send", "--protocol raw"]),
+        (r"--send a --expect b --first-number 1099511627777", &["--first-number", "at most"]),
         (r"--send a --expect b --payload 5", &["--payload with --protocol send-expect", "--send", "--protocol raw"]),
     ];
     for (words, named) in cases {

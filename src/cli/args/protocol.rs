@@ -1,13 +1,10 @@
 //! What a client is told of the protocol that it speaks.
 
+use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, value_parser};
 
 use crate::error::Result;
 use crate::protocol::{Protocol, Settings};
-
-/// The first connection's number at most. Numbers and what is derived from them fit into 48 bits.
-const HIGHEST_FIRST_NUMBER: u64 = 1 << 40;
 
 #[derive(Debug, Args)]
 pub struct ProtocolArguments {
@@ -39,7 +36,7 @@ pub struct ProtocolArguments {
     goodbye: Option<String>,
     /// Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client
     /// machine numbers of its own.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u64).range(..=HIGHEST_FIRST_NUMBER))]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub first_number: u64,
 }
 

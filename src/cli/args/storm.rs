@@ -35,9 +35,9 @@ pub struct StormArguments {
     /// How long to send messages after it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub after: Duration,
-    /// Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps
-    /// the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to
-    /// net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from.
+    /// Close by FIN rather than RST, in the storm and in the end. The end that closes first by FIN keeps the source
+    /// port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them.
+    /// Many connections closed in this way leave few ports to dial from.
     #[arg(long)]
     pub fin: bool,
 }

@@ -1,5 +1,5 @@
-//! How a client shard dials: each connection from a source port of its own, or from another one if a socket of
-//! somebody else has that port.
+//! How a client shard dials: each connection from a source port of its own, or from another one if another socket of
+//! this host has that port.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -25,14 +25,14 @@ const ONE_SEGMENT: usize = 1_000;
 /// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
 const SLOW_READER_BUFFER: usize = 4_096;
 
-/// A connection that is to be dialed, perhaps not for the first time.
+/// An attempt to dial a connection, perhaps not the first one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    /// Its number within the shard.
+    /// The connection's number within the shard.
     index: u32,
-    /// When it should have started.
+    /// When the connect should have started.
     intended: Instant,
-    /// When its first attempt started.
+    /// When the first attempt started.
     started: Instant,
 }
 
@@ -111,15 +111,15 @@ impl ClientDriver {
         true
     }
 
-    /// Somebody else has the source port that a connection was to have: it is dialed from another.
+    /// Another socket of this host has the source port that a connection was to have: dial from another port later.
     fn pass_over(&mut self, attempt: Attempt, port: u16) {
         self.config.progress.passed_over.add(1);
         self.config.ports.rest(self.config.number(attempt.index), port, Instant::now());
         self.again.push_back(attempt);
     }
 
-    /// A connection is over, and its source port may serve another. Tells whether it was one that never opened,
-    /// as somebody else has the port, and is dialed again.
+    /// A connection is over, and its source port may serve another one. Returns whether the connection never opened
+    /// because another socket has the port; it is then dialed again.
     pub(super) fn port_is_free_again(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
         let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
         let number = self.config.number(index);
@@ -134,7 +134,7 @@ impl ClientDriver {
     }
 }
 
-/// Whether the kernel says so of a source port that somebody else has.
+/// Whether this is the kernel's error for a source port that another socket has.
 fn is_taken(errno: Errno) -> bool {
     matches!(errno, Errno::EADDRNOTAVAIL | Errno::EADDRINUSE)
 }
@@ -161,7 +161,7 @@ fn plain_socket(
             socket.bind(&source.at(0).into())?;
         }
         (Way::Bind, source) => {
-            // Else a port could be bound only once, whatever the targets.
+            // Without this a port could be bound only once, however many targets there are.
             socket.set_reuse_address(true)?;
             socket.bind(&source.unwrap_or_else(|| Address::any(to)).at(port).into())?;
         }

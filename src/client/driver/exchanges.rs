@@ -212,8 +212,8 @@ impl ClientDriver {
                     net.cancel_dial(conn)?;
                     continue;
                 }
-                // TCP tells a server that never had the connection, and so acknowledges nothing,
-                // from one that took our bytes and is silent.
+                // A server that never accepted the connection acknowledges nothing; a server that took our bytes
+                // and is silent has acknowledged them.
                 Awaited::Answer { socket: Some(socket), .. } => match sys::tcp_info(socket) {
                     Some(info) if info.unacknowledged > 0 => Cause::Ghost,
                     _ => Cause::Silent,

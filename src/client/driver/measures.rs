@@ -79,7 +79,7 @@ impl Measures {
             pieces.extend(recorder.cut()?.map(|latency| (measure, latency)));
         }
         if !pieces.is_empty() {
-            // Nobody listens any more when the run has failed elsewhere.
+            // The leader is gone if the run has failed elsewhere.
             let _ = self.intervals.send(Interval { shard: self.shard, from, to: now, pieces });
         }
         Ok(())

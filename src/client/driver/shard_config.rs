@@ -99,7 +99,7 @@ impl ShardConfig {
 
 impl Drop for ShardConfig {
     fn drop(&mut self) {
-        // Nobody listens any more when the run has failed elsewhere.
+        // The leader is gone if the run has failed elsewhere.
         let _ = self.notices.send(Notice::ShardEnded(self.index));
     }
 }

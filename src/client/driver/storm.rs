@@ -44,7 +44,7 @@ pub struct Storming {
     survivors: u32,
     /// Numbers from here on are dialed in the storm.
     own: u32,
-    /// When it began and ended.
+    /// When the storm began and ended.
     began: Option<Start>,
     ended: Option<Instant>,
     /// Latencies of answers by stage.
@@ -65,21 +65,21 @@ pub struct Storming {
     wrong: u64,
 }
 
-/// How far slow readers have come: a group of them at a time asks in turn, as often as it will.
+/// How far the slow readers have come. One group of them at a time sends, its members in turn.
 #[derive(Default)]
 struct Asking {
     group: Vec<ConnId>,
-    /// Whether all of the group were found.
+    /// Whether all members of the group were found.
     complete: bool,
-    /// How often the group has asked, and how often all have.
+    /// Messages of the group so far, and of all slow readers.
     asked: usize,
     total: u64,
-    /// The place in the tables of the last one that was in a group.
+    /// The place in the tables of the last connection that was put into a group.
     place: Option<usize>,
 }
 
 impl Asking {
-    /// The one of the group that asks next; `None` when all have asked as often as they will.
+    /// The member of the group that sends next; `None` when all have sent as often as they should.
     fn next(&self) -> Option<ConnId> {
         let left = self.asked < self.group.len() * SLOW_READER_ASKS;
         left.then(|| self.group[self.asked % self.group.len()])
@@ -125,7 +125,7 @@ impl Storming {
         }
     }
 
-    /// How many send messages.
+    /// How many connections send messages.
     pub fn talkers(&self) -> u64 {
         self.survivors.into()
     }
@@ -135,12 +135,12 @@ impl Storming {
         index < self.survivors
     }
 
-    /// How often slow readers ask in a second: the last ones are done when the storm is over.
+    /// Messages of slow readers per second, such that the last ones are sent when the storm ends.
     fn asks(&self, time: Duration) -> f64 {
         self.victims().len() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64()
     }
 
-    /// The numbers of those that the storm hits.
+    /// The numbers of the connections that the storm hits.
     fn victims(&self) -> Range<u32> {
         self.survivors..self.own
     }
@@ -149,7 +149,7 @@ impl Storming {
         self.victims().contains(&index)
     }
 
-    /// Whether it will never read, and so gets a small receive buffer from the start.
+    /// Whether a connection will stop reading. It gets a small receive buffer from the start.
     pub fn reads_slowly(&self, index: u32) -> bool {
         matches!(self.config.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
     }
@@ -191,7 +191,7 @@ impl Storming {
         }
     }
 
-    /// A connection was proved. Tells whether it is to be closed for that.
+    /// A connection was proved. Returns whether the storm now closes it, as churn does.
     pub fn proved(&mut self, index: u32, phase: Phase) -> bool {
         if index < self.own {
             return false;
@@ -200,7 +200,7 @@ impl Storming {
         phase == Phase::Storm && matches!(self.config.scenario, Scenario::Churn(_))
     }
 
-    /// A connection failed that was never proved.
+    /// A connection failed before it was proved.
     pub fn never_stood(&mut self, index: u32) {
         self.failed_anew += u64::from(index >= self.own);
     }
@@ -225,8 +225,8 @@ impl Storming {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }
 
-    /// Looks for the next group of slow readers once all of the last have asked. If none is to ask in this pass,
-    /// the turn in which to look again.
+    /// Looks for the next group of slow readers once the last group has sent all its messages. If none is to send in
+    /// this pass, returns when to look again.
     fn find_group(&mut self, net: &mut ClientConnections) -> Option<Schedule> {
         if self.asking.next().is_none() {
             self.asking.asked = 0;
@@ -273,7 +273,7 @@ impl ClientDriver {
         }
         let talk = self.hold(net, now)?;
         let work = match self.phase {
-            // The others may not be done yet.
+            // Other shards may not have done their part yet.
             _ if self.done => Schedule::OnEvent,
             Phase::Calm if now >= calm => Schedule::Finished,
             Phase::Calm => Schedule::At(calm),
@@ -309,7 +309,7 @@ impl ClientDriver {
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
 
-    /// Dials those that come anew, as many at a time as the ramp did.
+    /// Dials new connections, as many at a time as the ramp did.
     fn redial(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
             if let Some(attempt) = self.again.pop_front() {
@@ -334,7 +334,7 @@ impl ClientDriver {
             storm.redialed += 1;
             self.config.progress.redialed.add(1);
             if !self.dial(net, index, intended)? {
-                // There is no slot yet: it is not dialed.
+                // There is no slot yet, so the connection was not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
                 self.config.progress.redialed.sub(1);
                 return Ok(Schedule::OnEvent);
@@ -347,7 +347,7 @@ impl ClientDriver {
     /// machine copies in a second. A victim that cannot send any more leaves out its turn.
     fn demand(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
-        // Each ask alone would be a wake-up.
+        // Several together: otherwise each message would wake the shard.
         let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, net.clock());
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Schedule::At(due));
@@ -379,7 +379,7 @@ impl ClientDriver {
         Ok(Schedule::Now)
     }
 
-    /// A proved connection was closed by the storm, or by the server in it, as it may.
+    /// A proved connection was closed by the storm, or by the server in a storm that allows this.
     pub(super) fn dropped(&mut self, net: &mut ClientConnections, conn: ConnId) {
         if let Some(state) = net.state(conn) {
             state.proved = false;
@@ -397,7 +397,7 @@ impl ClientDriver {
     }
 }
 
-/// A turn for both: done when both are.
+/// The schedule of two pieces of work: the earlier one of both, and finished when both are.
 fn sooner(one: Schedule, other: Schedule) -> Schedule {
     match (one, other) {
         (Schedule::Finished, turn) | (turn, Schedule::Finished) => turn,

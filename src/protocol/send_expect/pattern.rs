@@ -163,7 +163,7 @@ mod tests {
                 pattern.hear(EXCHANGE, &mut position, &stream[from..from + length], &mut scratch);
             match verdict {
                 Verdict::Part => assert_eq!(used, length),
-                // Where a fault lies within a piece is nobody's business.
+                // `used` of a fault says nothing about its place.
                 Verdict::Wrong(_) => return (verdict, 0),
                 _ => return (verdict, from + used),
             }
