@@ -13,9 +13,10 @@ use super::victims::Victims;
 use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
 use crate::clock::Clock;
 use crate::connections::{AdmissionGate, ConnectionsConfig};
+use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Error, Result};
 use crate::failure::Causes;
-use crate::host::{Host, NetCounters};
+use crate::host::{Host, NetCounters, check_threads};
 use crate::plan::{self, share};
 use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
@@ -37,6 +38,8 @@ pub(super) fn lead(
     notices: Notices,
 ) -> Result<Summary> {
     teller.tell(Event::Planned(planned.clone()));
+    // Only now has the owner started the threads that it needs itself.
+    check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
     let evidence = EvidenceRecorder::begin_to(host, &workload.routes.targets);
     let mut fleet = Fleet::launch(workload, &planned, evidence, teller, notices)?;
     if let Some(victims) = &fleet.victims {

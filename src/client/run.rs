@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::fleet;
 use super::{Interval, Phase, Planned, Workload};
-use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Error, Result};
-use crate::host::{Host, check_threads, start_thread};
+use crate::host::{Host, start_thread};
 use crate::results::{AuditResult, Summary};
 use crate::ring;
 use crate::stats::ProgressSnapshot;
@@ -17,7 +16,7 @@ use crate::stats::ProgressSnapshot;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// What was decided for this host. Nothing is opened before the next event.
+    /// What was decided for this host. Nothing is started before this event is taken.
     Planned(Planned),
     /// Another process, of this id, opens the victims of a storm that will kill it.
     VictimsStarted(u32),
@@ -113,12 +112,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Plans a workload and starts it. Fails if the workload cannot be, or this host lacks what it needs.
+    /// Plans a workload and starts it: nothing is opened before the first event is taken. Fails if the workload
+    /// cannot be, or this host lacks what it needs.
     pub fn start(workload: Workload) -> Result<Run> {
         let host = Host::here();
         let planned = workload.plan(&host)?;
         ring::probe()?;
-        check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
         let (sender, notices) = mpsc::channel();
         let (teller, events) = mpsc::sync_channel(0);
         let steering = Steering(sender.clone());
