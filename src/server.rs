@@ -107,6 +107,7 @@ pub struct Server {
     idle_choice: IdleChoice,
     backlog: i32,
     gate: AdmissionGate,
+    limit: SharedLimit,
     listeners: Vec<Arc<TcpListener>>,
     monitor: Option<MemoryMonitor>,
 }
@@ -137,13 +138,20 @@ impl Server {
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
-        let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
-        let shared_limit = (room > options.max_connections).then(|| SharedLimit::new(options.max_connections));
+        let limit = SharedLimit::new(options.max_connections);
         let gate = AdmissionGate::default();
         let idle_choice = options.idle.choose(&host, &plans, raised.files.1.soft)?;
-        let mut server =
-            Server { shards: Vec::new(), raised, idle_choice, backlog, gate, listeners: Vec::new(), monitor: None };
-        match server.launch(options, plans, shared_limit, service, notices) {
+        let mut server = Server {
+            shards: Vec::new(),
+            raised,
+            idle_choice,
+            backlog,
+            gate,
+            limit,
+            listeners: Vec::new(),
+            monitor: None,
+        };
+        match server.launch(options, plans, service, notices) {
             Ok(()) => {
                 let control =
                     ListenerControl { gate: server.gate.clone(), listeners: server.listeners.clone(), backlog };
@@ -162,7 +170,6 @@ impl Server {
         &mut self,
         options: &Options,
         plans: Vec<ShardPlan>,
-        shared_limit: Option<SharedLimit>,
         service: impl Fn(usize) -> S + Clone + Send + 'static,
         notices: &mpsc::Sender<Notice>,
     ) -> Result<()> {
@@ -189,7 +196,7 @@ impl Server {
                 filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
-                shared_limit: shared_limit.clone(),
+                shared_limit: Some(self.limit.clone()),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
                 drain_after_reset: false,
@@ -242,6 +249,11 @@ impl Server {
     /// The counters of each shard, now.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.shards.iter().map(|(_, remote, _)| remote.counters().snapshot()).collect()
+    }
+
+    /// The most connections that were live at one moment, over all shards.
+    pub fn peak_live(&self) -> u64 {
+        self.limit.peak()
     }
 
     /// The remotes of its shards, for whoever wants to read their counters from another thread.

@@ -83,7 +83,6 @@ struct Reporter {
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
-    peak_live: u64,
     /// Whether the last line on memory told of a shortage, and how many it said were refused.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
@@ -103,7 +102,6 @@ impl Reporter {
             rounds: Vec::new(),
             started: now,
             last: (now, Vec::new()),
-            peak_live: 0,
             memory_said: (false, 0),
             memory_said_at: None,
             watch: EvidenceRecorder::begin(&Host::here()),
@@ -214,7 +212,8 @@ impl Reporter {
         let host = Host::here();
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
-        self.peak_live = self.peak_live.max(live_at_stop);
+        // After the live ones, so that it is not less than they are.
+        let peak_live = server.peak_live();
         let shortage = server.last_shortage();
         let mut walls = walls::explain(&self.watch.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
@@ -227,7 +226,7 @@ impl Reporter {
         Ok(ServerSummary {
             shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
             live_at_stop,
-            peak_live: self.peak_live,
+            peak_live,
             memory_wall: shortage.as_ref().map(wall),
             walls,
             resident_bytes: host.resident(pid).1,
@@ -274,7 +273,6 @@ impl Reporter {
         let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
-        self.peak_live = self.peak_live.max(total.live);
         if self.events {
             event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,

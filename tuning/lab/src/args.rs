@@ -66,7 +66,7 @@ pub struct Arguments {
     /// Write the page of the run to this file too.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// Run the plain epoll server and client of the benches (benches/reference) in the place of c1m,
+    /// Run the plain epoll server and client of the benches (benches/support) in the place of c1m,
     /// to compare.
     #[arg(long)]
     pub reference: bool,

@@ -6,7 +6,7 @@
 //!  kernel  archive      a distribution's kernel; the initramfs of one guest
 //!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
 //!  lead ── machine      the run, step by step; what each guest told
-//!  patience             how long a step may take
+//!  story  patience      what was proved so far; how long a step may take
 //!  walls  report ── page   why a guest died; what it all came to, for people and as a page
 //! ```
 #![deny(unsafe_code)]
@@ -24,6 +24,7 @@ mod page;
 mod patience;
 mod profile;
 mod report;
+mod story;
 mod walls;
 
 use std::io::Write;
@@ -42,7 +43,8 @@ use archive::Role;
 use args::{Arguments, Plan, Programs};
 use guest::{Guest, Heard, Link, Spec};
 use kernel::Kernel;
-use report::{Report, Setting, Story};
+use report::{Report, Setting};
+use story::Story;
 
 /// Memory that the host needs beside the guests, in MiB.
 const HOST_MEMORY_MIB: u64 = 1024;
