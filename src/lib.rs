@@ -18,6 +18,7 @@
 //!     render                              results as text, JSON, HTML, .hgrm
 //!  3  results                             what a run came to, as data; read back, merged, compared
 //!     metrics                             counters for Prometheus, on a thread of their own
+//!     protocol                            what a client says and which answers are proofs, without I/O
 //!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
 //!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
 //!  1  ring  sys                           the only unsafe: typed operations and completions;

@@ -26,15 +26,16 @@
 
 mod raw;
 mod send_expect;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 use crate::constants::BUFFER_BYTES;
-use crate::error::{Error, Result};
 use crate::failure::Cause;
 
 pub use raw::{LONGEST_PAYLOAD, Raw};
-pub use send_expect::{Pattern, SendExpect, Template};
+pub use send_expect::{Pattern, SendExpect, Template, TemplateError};
+pub use settings::{SettingError, Settings};
 
 /// What an exchange is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,67 +128,17 @@ impl Strength {
     }
 }
 
-/// What a protocol can be told, by the names of the options on the command line. A dialect refuses what it does not
-/// take.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// The first message of `raw`, with `{}` for the connection's number. Empty sends nothing.
-    pub hello: Option<String>,
-    /// Bytes of a message of `raw`.
-    pub payload: Option<usize>,
-    /// The message of `send-expect`, a template.
-    pub send: Option<String>,
-    /// The answer to it, a pattern.
-    pub expect: Option<String>,
-    /// What the server of `send-expect` says before anything is sent, a pattern.
-    pub greeting: Option<String>,
-    /// What `send-expect` says before it closes, a template. No answer is awaited.
-    pub goodbye: Option<String>,
-}
-
-impl Settings {
-    /// The names of those that are given.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
-        let Settings { hello, payload, send, expect, greeting, goodbye } = self;
-        let all = [
-            ("hello", hello.is_some()),
-            ("payload", payload.is_some()),
-            ("send", send.is_some()),
-            ("expect", expect.is_some()),
-            ("greeting", greeting.is_some()),
-            ("goodbye", goodbye.is_some()),
-        ];
-        all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name)
-    }
-
-    /// Fails if one is given that the dialect does not take.
-    fn suit<D: Dialect>(&self) -> Result<()> {
-        match self.given().find(|name| !D::SETTINGS.contains(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let others = Protocol::NAMES.iter().zip(Protocol::SETTINGS).filter(|(_, takes)| takes.contains(&name));
-                let others: Vec<&str> = others.map(|(other, _)| *other).collect();
-                Err(Error::usage(
-                    format!("--{name} with --protocol {}", D::NAME),
-                    format!("{} {}", D::NAME, D::SAYS),
-                    format!("leave it out, or choose --protocol {}", others.join(" or ")),
-                ))
-            }
-        }
-    }
-}
-
 /// One protocol as a client speaks it: pure functions over its settings. See the module for the rules.
 pub trait Dialect: Sized {
     /// Its name on the command line and in reports.
     const NAME: &'static str;
     /// The settings that it takes.
     const SETTINGS: &'static [&'static str];
-    /// What it says, as the end of a sentence that begins with its name. It names the settings that decide it.
+    /// What it says, as the end of a sentence that begins with its name.
     const SAYS: &'static str;
 
     /// The dialect with these settings, which are all its own. Fails if one cannot be.
-    fn new(settings: &Settings) -> Result<Self>;
+    fn new(settings: &Settings) -> Result<Self, SettingError>;
 
     /// What the answer of an audit proves.
     fn strength(&self) -> Strength;
@@ -245,17 +196,22 @@ macro_rules! registry {
         impl Protocol {
             /// The names of all protocols.
             pub const NAMES: &'static [&'static str] = &[$($variant::NAME,)*];
-            const SETTINGS: &'static [&'static [&'static str]] = &[$($variant::SETTINGS,)*];
+
+            /// The names of the protocols that take a setting.
+            fn taking(setting: &str) -> Vec<&'static str> {
+                let all = [$(($variant::NAME, $variant::SETTINGS),)*];
+                all.into_iter().filter(|(_, takes)| takes.contains(&setting)).map(|(name, _)| name).collect()
+            }
+
 
             /// The protocol of this name with these settings. Fails if there is none of this name, if it does not
             /// take one of the settings, or if one of them cannot be.
-            pub fn new(name: &str, settings: &Settings) -> Result<Protocol> {
+            pub fn new(name: &str, settings: &Settings) -> Result<Protocol, SettingError> {
                 $(if name == $variant::NAME {
                     settings.suit::<$variant>()?;
                     return $variant::new(settings).map(Protocol::$variant);
                 })*
-                let names = Protocol::NAMES.join(", ");
-                Err(Error::usage(format!("--protocol {name:?}"), "there is no such protocol", format!("choose of {names}")))
+                Err(SettingError::Unknown(name.to_owned()))
             }
 
             /// Its name.

@@ -3,8 +3,9 @@
 
 use std::io::Write;
 
-use super::{Dialect, Exchange, Heard, LONGEST_TYPED, Position, Purpose, Scratch, Settings, Strength, Verdict, mix};
-use crate::error::{Error, Result};
+use super::{
+    Dialect, Exchange, Heard, LONGEST_TYPED, Position, Purpose, Scratch, SettingError, Settings, Strength, Verdict, mix,
+};
 use crate::failure::Cause;
 
 /// Bytes of a message at most: the latency of a longer one would be that of a transfer.
@@ -58,18 +59,16 @@ impl Raw {
 impl Dialect for Raw {
     const NAME: &'static str = "raw";
     const SETTINGS: &'static [&'static str] = &["hello", "payload"];
-    const SAYS: &'static str = "sends --hello, tokens and messages of --payload bytes, and wants them back as they are";
+    const SAYS: &'static str = "sends a hello, tokens and bytes that look random, and wants all of them back";
 
-    fn new(settings: &Settings) -> Result<Raw> {
+    fn new(settings: &Settings) -> Result<Raw, SettingError> {
         let payload = settings.payload.unwrap_or(PAYLOAD);
         if payload == 0 || payload > LONGEST_PAYLOAD {
-            let means = format!("a message has between 1 and {LONGEST_PAYLOAD} bytes");
-            return Err(Error::usage(format!("--payload {payload}"), means, "try --payload 64"));
+            return Err(SettingError::Payload { asked: payload, most: LONGEST_PAYLOAD });
         }
         let hello = settings.hello.clone().unwrap_or_else(|| HELLO.to_owned());
         if hello.len() > LONGEST_TYPED {
-            let saw = format!("--hello of {} bytes", hello.len());
-            return Err(Error::usage(saw, format!("at most {LONGEST_TYPED} are sent"), "shorten it"));
+            return Err(SettingError::Hello { asked: hello.len(), most: LONGEST_TYPED });
         }
         Ok(Raw { hello, payload })
     }

@@ -4,13 +4,11 @@
 mod pattern;
 mod template;
 
-use super::{Dialect, Exchange, Heard, Position, Purpose, Scratch, Settings, Strength, Verdict};
-use crate::error::{Error, Result};
+use super::{Dialect, Exchange, Heard, Position, Purpose, Scratch, SettingError, Settings, Strength, Verdict};
 use crate::failure::Cause;
 
 pub use pattern::Pattern;
-pub use template::Template;
-use template::TemplateError;
+pub use template::{Template, TemplateError};
 
 /// A message, its answer, and what stands around them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +21,6 @@ pub struct SendExpect {
     expect: Pattern,
     /// What is said before the connection is closed.
     goodbye: Option<Template>,
-}
-
-/// What one option says; a template error shows where it is wrong.
-fn typed<T>(option: &str, parsed: std::result::Result<T, TemplateError>) -> Result<T> {
-    parsed.map_err(|error| Error::usage(format!("{option}, {}", error.place()), error.means(), error.cure()))
 }
 
 impl SendExpect {
@@ -43,33 +36,24 @@ impl SendExpect {
 impl Dialect for SendExpect {
     const NAME: &'static str = "send-expect";
     const SETTINGS: &'static [&'static str] = &["send", "expect", "greeting", "goodbye"];
-    const SAYS: &'static str = "sends what --send says, on a new connection, in audits and as traffic";
+    const SAYS: &'static str = "sends one message, on a new connection, in audits and as traffic";
 
-    fn new(settings: &Settings) -> Result<SendExpect> {
-        let needed = |option: &'static str, text: &Option<String>| {
-            let text = text.as_deref().filter(|text| !text.is_empty());
-            text.map(str::to_owned).ok_or_else(|| {
-                let saw = format!("--protocol send-expect without {option}");
-                Error::usage(
-                    saw,
-                    "a connection is proved by a message and its answer",
-                    r"try --send 'PING\r\n' --expect '+PONG\r\n'",
-                )
-            })
+    fn new(settings: &Settings) -> Result<SendExpect, SettingError> {
+        let needed = |setting, text: &Option<String>| {
+            let text = text.clone().filter(|text| !text.is_empty());
+            text.ok_or(SettingError::Missing { protocol: SendExpect::NAME, setting })
         };
-        let send = typed("--send", Template::parse(&needed("--send", &settings.send)?))?;
-        let expect = typed("--expect", Pattern::parse(&needed("--expect", &settings.expect)?))?;
+        let wrong = |setting| move |error| SettingError::Template { setting, error };
+        let send = Template::parse(&needed("send", &settings.send)?).map_err(wrong("send"))?;
+        let expect = Pattern::parse(&needed("expect", &settings.expect)?).map_err(wrong("expect"))?;
         let greeting = settings.greeting.as_deref().filter(|text| !text.is_empty());
-        let greeting = greeting.map(|text| typed("--greeting", Pattern::parse(text))).transpose()?;
-        let goodbye = settings.goodbye.as_deref().map(|text| typed("--goodbye", Template::parse(text))).transpose()?;
-        let unknown = |option: &str, means: &str| {
-            Error::usage(format!("{option} with {{token}}"), means, "put {token} into --send, or use * for what varies")
-        };
+        let greeting = greeting.map(Pattern::parse).transpose().map_err(wrong("greeting"))?;
+        let goodbye = settings.goodbye.as_deref().map(Template::parse).transpose().map_err(wrong("goodbye"))?;
         if expect.has_token() && !send.has_token() {
-            return Err(unknown("--expect", "--send has none, so no server can know it"));
+            return Err(SettingError::UnknowableToken { setting: "expect" });
         }
         if greeting.as_ref().is_some_and(Pattern::has_token) {
-            return Err(unknown("--greeting", "a server that was sent nothing cannot know it"));
+            return Err(SettingError::UnknowableToken { setting: "greeting" });
         }
         Ok(SendExpect { greeting, send, expect, goodbye })
     }
@@ -118,7 +102,7 @@ impl Dialect for SendExpect {
 mod tests {
     use super::*;
 
-    fn made(send: &str, expect: &str, greeting: &str) -> Result<SendExpect> {
+    fn made(send: &str, expect: &str, greeting: &str) -> Result<SendExpect, SettingError> {
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let (send, expect, greeting) = (text(send), text(expect), text(greeting));
         SendExpect::new(&Settings { send, expect, greeting, ..Settings::default() })

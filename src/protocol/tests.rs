@@ -29,7 +29,7 @@ impl Dialect for Framed {
     const SETTINGS: &'static [&'static str] = &[];
     const SAYS: &'static str = "sends frames";
 
-    fn new(_settings: &Settings) -> Result<Framed> {
+    fn new(_settings: &Settings) -> Result<Framed, SettingError> {
         Ok(Framed)
     }
 
@@ -148,16 +148,16 @@ fn every_protocol_is_known_by_its_name() {
     }
     assert_eq!(Protocol::default(), Protocol::new("raw", &Settings::default()).unwrap());
     let error = Protocol::new("http", &settings).unwrap_err().to_string();
-    assert!(error.contains("choose of raw, send-expect"), "{error}");
+    assert!(error.contains("choose one of raw, send-expect"), "{error}");
 }
 
 #[test]
 fn a_setting_of_another_protocol_is_refused() {
     let settings = Settings { send: Some("a".to_owned()), ..Settings::default() };
     let error = Protocol::new("raw", &settings).unwrap_err().to_string();
-    assert!(error.contains("--send with --protocol raw") && error.contains("--protocol send-expect"), "{error}");
+    assert!(error.contains("`send` with `protocol` raw") && error.contains("`protocol` send-expect"), "{error}");
     let settings =
         Settings { send: Some("a".to_owned()), expect: Some("b".to_owned()), payload: Some(5), ..Settings::default() };
     let error = Protocol::new("send-expect", &settings).unwrap_err().to_string();
-    assert!(error.contains("--payload with --protocol send-expect") && error.contains("--protocol raw"), "{error}");
+    assert!(error.contains("`payload` with `protocol` send-expect") && error.contains("`protocol` raw"), "{error}");
 }

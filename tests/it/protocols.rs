@@ -307,9 +307,12 @@ fn a_template_that_is_none_is_refused_with_its_place() {
         (r"--send a", &["without --expect", "+PONG"]),
         (r"--send a --expect=", &["without --expect"]),
         (r"--expect a", &["without --send"]),
-        (r"--send a --expect b --hello c", &["--hello with --protocol send-expect", "--send", "--protocol raw"]),
+        (r"--send a --expect b --hello c", &["--hello with --protocol send-expect", "one message", "--protocol raw"]),
         (r"--send a --expect b --first-number 1099511627777", &["--first-number", "at most"]),
-        (r"--send a --expect b --payload 5", &["--payload with --protocol send-expect", "--send", "--protocol raw"]),
+        (
+            r"--send a --expect b --payload 5",
+            &["--payload with --protocol send-expect", "one message", "--protocol raw"],
+        ),
     ];
     for (words, named) in cases {
         let finished = run(&format!("client --target-ip 127.0.0.1 {at} --protocol send-expect {words}"));

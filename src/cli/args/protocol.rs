@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::protocol::{Protocol, Settings};
 
 #[derive(Debug, Args)]
@@ -51,7 +51,10 @@ impl ProtocolArguments {
             greeting: self.greeting.clone(),
             goodbye: self.goodbye.clone(),
         };
-        Protocol::new(&self.protocol, &settings)
+        Protocol::new(&self.protocol, &settings).map_err(|error| {
+            let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
+            Error::usage(saw, means, cure)
+        })
     }
 
     /// The words that choose the same protocol, with connections of other numbers.
