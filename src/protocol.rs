@@ -173,7 +173,7 @@ impl Exchange {
     /// The token of this exchange. It differs from that of every other connection in the same round, and from that
     /// of every other round of the same connection; two tokens of other connections and other rounds are the same
     /// with a chance of 2^-64.
-    fn token(self) -> u64 {
+    pub fn token(self) -> u64 {
         let purpose = match self.purpose {
             Purpose::Open(_) => 0,
             Purpose::Audit => 1,
