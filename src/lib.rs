@@ -31,7 +31,7 @@
 //!                                         how numbers are written; time in which one looked
 //! ```
 //!
-//! Server and client are two [`shard::Driver`]s of the same [`connections::Connections`].
+//! Server and client are two [`reactor::Driver`]s of the same [`connections::Connections`].
 //!
 //! # Writing a service
 //!
@@ -68,27 +68,35 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod addresses;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "cli")]
+pub mod command_error;
 pub mod connections;
 pub mod constants;
+#[cfg(feature = "cli")]
 pub mod doctor;
 pub mod error;
 pub mod failure;
 pub mod format;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
 pub mod fuzz;
 pub mod host;
 pub mod latency;
 pub mod listener;
 pub mod memory_model;
+#[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "cli")]
 pub mod output;
 pub mod pace;
 pub mod plan;
 pub mod protocol;
+pub mod reactor;
+#[cfg(feature = "cli")]
 pub mod render;
 pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
@@ -100,5 +108,6 @@ pub mod stats;
 #[allow(unsafe_code, reason = "system calls that std does not offer")]
 pub mod sys;
 pub mod token;
+#[cfg(feature = "cli")]
 pub mod tune;
 pub mod walls;

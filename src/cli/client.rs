@@ -7,7 +7,7 @@ use super::observer::Observer;
 use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{Course, Run, Workload};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::render::{hgrm, text};
 use crate::results::Summary;
 use crate::results::document::ClientDocument;
@@ -68,12 +68,12 @@ pub fn lead(workload: Workload, observer: &mut dyn Observer) -> Result<Summary> 
         }
     }
     let summary = run.join()?;
-    seen.map(|()| summary)
+    Ok(seen.map(|()| summary)?)
 }
 
 fn write_histogram(summary: &Summary, target: &Target) -> Result<()> {
     let connect = summary.merged(|shard| &shard.connect)?;
     let mut text = Vec::new();
-    hgrm::write(&connect, &mut text).map_err(|e| Error::bug(format!("write a histogram into memory: {e}")))?;
+    hgrm::write(&connect, &mut text).map_err(|e| CommandError::bug(format!("write a histogram into memory: {e}")))?;
     target.write(&text)
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 
 use super::out::warn;
 use crate::client::Steering;
-use crate::error::Result;
+use crate::command_error::Result;
 use crate::host::start_thread;
 
 /// Bytes of a line at most; what is longer is no word of ours, and is answered piece by piece.
@@ -53,5 +53,6 @@ pub fn follow(steering: Steering) -> Result<()> {
         }
         steering.close();
     };
-    start_thread("c1m-steer", obey).map(drop)
+    start_thread("c1m-steer", obey)?;
+    Ok(())
 }

@@ -14,15 +14,15 @@ use super::self_connect::is_connected_to_itself;
 use super::window::{Awaited, Window};
 use super::{Audit, Phase};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseReason, Closing, Connections};
-use crate::constants::SUBMISSION_ENTRIES;
+use crate::connections::{CloseReason, Connections, Cursor};
 use crate::error::Result;
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
 use crate::protocol::{Purpose, Scratch};
+use crate::reactor::{Closing, Driver, Schedule};
 use crate::results::ShardSummary;
+use crate::ring;
 use crate::service::Reply;
-use crate::shard::{Driver, Schedule};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
@@ -39,7 +39,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// other: a small batch keeps that share below 1 ms.
 const DIALS_PER_PASS: usize = 16;
 
-const _: () = assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
+const _: () = assert!(DIALS_PER_PASS * 2 <= ring::SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
 
 /// Messages a shard starts in one pass.
 const PROBES_PER_PASS: usize = 128;
@@ -82,12 +82,12 @@ pub struct ClientDriver {
     /// Ramp: the next connection to dial.
     next: u64,
     /// Audits: the place in the tables that comes next.
-    place: usize,
+    place: Cursor,
     /// Hold: the place in the tables of the connection whose message is due next. Audits do not move it, so that
     /// each connection gets its turn.
-    talked: usize,
+    talked: Cursor,
     /// No connection from this place on sends messages: a storm's survivors come first.
-    talkers: usize,
+    talkers: Cursor,
     /// Close: how far closing has come.
     closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
@@ -260,7 +260,7 @@ impl ClientDriver {
     fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) -> Result<()> {
         self.measures.cut(now)?;
         let progress = &self.config.progress;
-        (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), 0);
+        (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), Cursor::START);
         self.round += 1;
         let rate = self.config.workload.rate.map(|rate| rate / self.config.shards as f64);
         for counter in [&progress.audited, &progress.lost, &progress.wrong] {
@@ -355,8 +355,8 @@ impl ClientDriver {
             if self.window.len() >= PROBES_IN_FLIGHT {
                 return Ok(Schedule::OnEvent);
             }
-            let from = if self.talked < self.talkers { self.talked } else { 0 };
-            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(0)) else {
+            let from = if self.talked < self.talkers { self.talked } else { Cursor::START };
+            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(Cursor::START)) else {
                 return Ok(Schedule::OnEvent);
             };
             self.talked = next;

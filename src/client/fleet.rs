@@ -12,7 +12,7 @@ use super::sampler::Sampler;
 use super::victims::Victims;
 use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
 use crate::clock::Clock;
-use crate::connections::{AdmissionGate, ConnectionsConfig};
+use crate::connections::ConnectionsConfig;
 use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Error, Result};
 use crate::failure::Causes;
@@ -155,21 +155,17 @@ impl Fleet {
                 intervals: self.sampler.sender(),
             };
             let handle = ShardHandle::new()?;
+            let rings = plan::client_rings(
+                workload.own_connections(),
+                shards,
+                index as u64,
+                workload.concurrency,
+                planned.raised.files.1.soft,
+            );
             let connections = ConnectionsConfig {
-                filter: None,
-                rings: plan::client_rings(
-                    workload.own_connections(),
-                    shards,
-                    index as u64,
-                    workload.concurrency,
-                    planned.raised.files.1.soft,
-                ),
-                capacity: u64::MAX,
-                shared_limit: None,
-                gate: AdmissionGate::default(),
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND,
-                accept_rate: None,
+                ..ConnectionsConfig::new(rings, u64::MAX)
             };
             let name = format!("c1m-client-{index}");
             let running = shard::spawn(

@@ -6,7 +6,7 @@ use super::course::{Audit, Course};
 use super::victims::VictimsCommand;
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result, ShardsOf};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::plan::{self, Ports, Routes};
 use crate::protocol::Protocol;
@@ -136,7 +136,7 @@ impl Workload {
         if !need.fit(nofile) {
             let lockable = host.lockable(raised.memory.1.soft);
             let possible = plan::largest(own, |n| needs(n).fit(nofile) && needs(n).locked_bytes() <= lockable);
-            return Err(need.refusal(own, possible, nofile, "use fewer --cores"));
+            return Err(need.refusal(own, possible, nofile, ShardsOf::Client));
         }
         host.check_locked_memory(raised.memory.1.soft, self.connections, needs)?;
         let room = nofile - need.descriptors() + shards;
@@ -146,34 +146,20 @@ impl Workload {
 
     fn check(&self) -> Result<()> {
         if self.connections == 0 || self.connections > u64::from(u32::MAX) {
-            let saw = format!("--connections {}", self.connections);
-            return Err(Error::usage(
-                saw,
-                "a run opens between 1 and 4294967295 connections",
-                "try --connections 340000",
-            ));
+            return Err(ConfigError::Connections { asked: self.connections, most: u32::MAX.into() }.into());
         }
         if self.first_number > HIGHEST_FIRST_NUMBER {
-            let saw = format!("--first-number {}", self.first_number);
-            return Err(Error::usage(saw, format!("it is {HIGHEST_FIRST_NUMBER} at most"), "try 1000000"));
+            return Err(ConfigError::FirstNumber { asked: self.first_number, most: HIGHEST_FIRST_NUMBER }.into());
         }
         if self.concurrency == 0 {
-            return Err(Error::usage("--concurrency 0", "nothing could be in flight", "try --concurrency 512"));
+            return Err(ConfigError::Concurrency.into());
         }
         if self.course == Course::Steered && self.audit == Audit::Off {
-            return Err(Error::usage(
-                "--steer with --audit off",
-                "there would be no audit to ask for",
-                "try --audit state",
-            ));
+            return Err(ConfigError::SteeredWithoutAudit.into());
         }
         // A second step follows an answer.
         if self.audit != Audit::Answer && self.protocol.open(0, 1, &mut Vec::new()) {
-            return Err(Error::usage(
-                format!("--audit without answers, and --protocol {} as it is set", self.protocol.name()),
-                "a new connection has to await an answer before it says all that it should",
-                "use --audit echo, or leave out --greeting",
-            ));
+            return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }
         self.check_storm()?;
         self.routes.check()
@@ -182,19 +168,14 @@ impl Workload {
     fn check_storm(&self) -> Result<()> {
         let Some(storm) = self.course.storm() else { return Ok(()) };
         if self.audit != Audit::Answer {
-            return Err(Error::usage(
-                "a storm without answers",
-                "its survivors prove themselves by them",
-                "try --audit echo",
-            ));
+            return Err(ConfigError::StormWithoutEcho.into());
         }
         if storm.victims >= self.connections {
-            let saw = format!("{} victims of {} connections", storm.victims, self.connections);
-            return Err(Error::usage(saw, "there would be no survivor to measure", "try --share 34%"));
+            let (victims, connections) = (storm.victims, self.connections);
+            return Err(ConfigError::NoSurvivor { victims, connections }.into());
         }
         if storm.scenario.is_killed() && storm.victims == 0 {
-            let saw = format!("no victim of {} connections", self.connections);
-            return Err(Error::usage(saw, "there would be no process to kill", "try --share 34%"));
+            return Err(ConfigError::NoVictim { connections: self.connections }.into());
         }
         if storm.scenario.is_killed() != self.victims.is_some() {
             return Err(Error::bug("a storm that kills a process and no command for that, or the other way round"));

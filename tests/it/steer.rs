@@ -317,5 +317,5 @@ fn a_workload_that_cannot_be_is_refused_before_it_runs() {
     let server = Server::start(2, "");
     let mut nothing = workload(&server, Course::Steered);
     nothing.connections = 0;
-    assert!(matches!(Run::start(nothing), Err(c1m::error::Error::Usage(_))));
+    assert!(matches!(Run::start(nothing), Err(c1m::error::Error::Config(_))));
 }

@@ -9,9 +9,9 @@ use super::protocol::ProtocolArguments;
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
 use crate::client::{Audit, Course, DEFAULT_CONNECTIONS, Workload};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Seen};
 use crate::plan::Routes;
 
@@ -70,12 +70,16 @@ impl ConnectionArguments {
     pub fn workload(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
-                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
+                return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
             }
         }
         if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
             let means = "messages of one connection are at least 1 ms apart";
-            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
+            return Err(CommandError::usage(
+                format!("--interval {}", humantime::format_duration(interval)),
+                means,
+                "try 1s",
+            ));
         }
         let protocol = self.protocol.protocol()?;
         if let Some(pid) = self.server_pid {
@@ -141,14 +145,16 @@ fn check_process(host: &Host, pid: u32) -> Result<()> {
     let saw = format!("--server-pid {pid}");
     match host.process(pid) {
         Seen::Shown => Ok(()),
-        Seen::Hidden => Err(Error::usage(
+        Seen::Hidden => Err(CommandError::usage(
             saw,
             "it runs, but this user cannot see it, as /proc is mounted with hidepid",
             "run the client as the server's user or as root, or leave it out",
         )),
-        Seen::Gone => {
-            Err(Error::usage(saw, "there is no such process on this host", "give that of the server, or leave it out"))
-        }
+        Seen::Gone => Err(CommandError::usage(
+            saw,
+            "there is no such process on this host",
+            "give that of the server, or leave it out",
+        )),
     }
 }
 

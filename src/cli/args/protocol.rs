@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::protocol::{Protocol, Settings};
 
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ impl ProtocolArguments {
         };
         Protocol::new(&self.protocol, &settings).map_err(|error| {
             let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
-            Error::usage(saw, means, cure)
+            CommandError::usage(saw, means, cure)
         })
     }
 

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
 use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
-use crate::error::{Error, Result};
 
 /// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each second, and a small
 /// part of what one core echoes.
@@ -101,7 +101,7 @@ impl StormArguments {
         };
         if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
             let saw = format!("--for with {}", scenario.name());
-            return Err(Error::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
+            return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
         let connections = self.connection.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
@@ -127,7 +127,7 @@ impl StormArguments {
         let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);
         let words = self.connection.steered_words(numbers, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
-            Error::host(
+            CommandError::host(
                 format!("this program's file: {e}"),
                 "it is needed for the victims' process",
                 "see /proc/self/exe",

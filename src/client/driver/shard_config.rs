@@ -13,6 +13,7 @@ use crate::client::ports::Ports;
 use crate::client::run::Notice;
 use crate::client::window::Window;
 use crate::client::{Interval, Phase, Workload};
+use crate::connections::Cursor;
 use crate::error::Result;
 use crate::failure::Causes;
 use crate::pace::Pace;
@@ -58,9 +59,9 @@ impl ShardConfig {
             since: connections.clock().start(now),
             swept: now,
             next: self.numbers.start,
-            place: 0,
-            talked: 0,
-            talkers: if storm.is_some() { 0 } else { usize::MAX },
+            place: Cursor::START,
+            talked: Cursor::START,
+            talkers: if storm.is_some() { Cursor::START } else { Cursor::END },
             storm,
             closing: None,
             pace: Pace::UNPACED,

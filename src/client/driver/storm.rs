@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use super::{ClientConnections, ClientDriver, DIALS_PER_PASS};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseReason, Closing};
+use crate::connections::{CloseReason, Cursor};
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::plan::share;
 use crate::protocol::{Exchange, Purpose};
+use crate::reactor::{Closing, Schedule};
 use crate::results::{ShardStorm, Stage};
-use crate::shard::Schedule;
 use crate::token::ConnId;
 
 /// A storm is absorbed when for this long no answer was slower than the slowest one before it: what is slow later is
@@ -75,7 +75,7 @@ struct Asking {
     asked: usize,
     total: u64,
     /// The place in the tables of the last connection that was put into a group.
-    place: Option<usize>,
+    place: Option<Cursor>,
 }
 
 impl Asking {
@@ -237,7 +237,7 @@ impl Storming {
             if self.asking.complete {
                 break;
             }
-            let found = net.last_live(self.asking.place.unwrap_or(usize::MAX));
+            let found = net.last_live(self.asking.place.unwrap_or(Cursor::END));
             if let Some((conn, place)) = found {
                 self.asking.place = Some(place);
                 if net.state(conn).is_some_and(|state| self.is_victim(state.index)) {
