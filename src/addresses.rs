@@ -1,5 +1,4 @@
-//! Addresses of peers, of sources and of listeners: one way to read them, one form for each, and what
-//! cannot be any of the three.
+//! Addresses to connect to, to connect from and to listen on: how they are read, and which of them cannot be used.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,44 +7,25 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{AddressProblem, ConfigError, Result};
 use crate::sys;
 
-/// An address of a host, with the interface that a link-local one belongs to. An IPv4 address in the form
-/// of IPv6 (`::ffff:10.0.0.1`) is the IPv4 address, so each has one form.
+pub use crate::error::AddressUse as Use;
+
+/// An IP address of a host. A link-local one has its interface too. An IPv4 address in the form of IPv6
+/// (`::ffff:10.0.0.1`) becomes the IPv4 address.
+///
+/// Parsed from `10.0.0.1`, `fd00::1`, `fe80::1%eth0` or `fe80::1%2`; made from the address types of std. Whether it can
+/// be used is checked where it is used: [`ConfigError::Address`] says why it cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address {
     ip: IpAddr,
-    /// The number of the interface; 0 for an address that is the same on all of them.
+    /// The number of the interface; 0 for an address that does not belong to one.
     scope: u32,
 }
 
-/// What an address is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// To connect to it (`--target-ip`).
-    Target,
-    /// To connect from it (`--source-ip`).
-    Source,
-    /// To listen on it (`--bind`).
-    Listener,
-    /// To show the metrics on it (`--metrics`).
-    Metrics,
-}
-
-impl Use {
-    fn flag(self) -> &'static str {
-        match self {
-            Use::Target => "--target-ip",
-            Use::Source => "--source-ip",
-            Use::Listener => "--bind",
-            Use::Metrics => "--metrics",
-        }
-    }
-}
-
 impl Address {
-    /// The address alone.
+    /// The IP address, without the interface.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
@@ -55,13 +35,13 @@ impl Address {
         Address { scope: self.scope, ..Address::from(ip) }
     }
 
-    /// Any address of this host of the family of `to`.
+    /// `0.0.0.0` or `::`, of the family of `to`.
     pub fn any(to: SocketAddr) -> Address {
         let ip: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         ip.into()
     }
 
-    /// A port at this address.
+    /// The socket address of a port at this address.
     pub fn at(self, port: u16) -> SocketAddr {
         match self.ip {
             IpAddr::V4(ip) => (ip, port).into(),
@@ -69,7 +49,7 @@ impl Address {
         }
     }
 
-    /// Where a connect to it goes: the kernel takes `0.0.0.0` and `::` for loopback.
+    /// The address that a connect reaches: the kernel takes `0.0.0.0` and `::` for loopback.
     pub fn reached(self) -> Address {
         match self.ip {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -78,47 +58,37 @@ impl Address {
         }
     }
 
-    /// Whether it is an address of this host: only those can be bound to.
+    /// Whether this host has the address: only its own addresses can be bound to.
     pub fn is_here(self) -> bool {
         self.ip.is_loopback() || UdpSocket::bind(self.at(0)).is_ok()
     }
 
-    /// Whether a listener on this address takes what comes to `other`.
+    /// Whether a listener on this address takes the connections to `other`.
     pub fn covers(self, other: Address) -> bool {
         self == other
             || self.ip.is_unspecified() && (self.ip.is_ipv6() || other.ip.is_ipv4())
             || other.ip.is_unspecified() && (other.ip.is_ipv6() || self.ip.is_ipv4())
     }
 
-    /// Fails with a usage error when it cannot be used so.
-    pub fn check(self, wanted: Use) -> Result<()> {
-        let refuse = |means: &str, cure: &str| Err(Error::usage(format!("{} {self}", wanted.flag()), means, cure));
-        if self.ip.is_multicast() {
-            return refuse(
-                "a multicast address is many hosts at once, and TCP connects two",
-                "give the address of one host",
-            );
-        }
-        if let IpAddr::V4(ip) = self.ip
-            && (ip.is_broadcast() || sys::is_broadcast(ip))
-        {
-            return refuse(
-                "a broadcast address is many hosts at once, and TCP connects two",
-                "give the address of one host",
-            );
-        }
-        if is_link_local(self.ip) && self.scope == 0 {
-            let cure = format!("name the interface: {self}%eth0, or its number");
-            return refuse("a link-local address is one on each interface", &cure);
-        }
-        if wanted == Use::Source && self.ip.is_unspecified() {
-            return refuse("it is no address of a host", "leave it out to let the kernel choose");
-        }
-        Ok(())
+    /// Checks that the address can be used in this way. Fails with `ConfigError::Address` where it cannot.
+    pub fn check(self, used: Use) -> Result<()> {
+        let is_broadcast = |ip: Ipv4Addr| ip.is_broadcast() || sys::is_broadcast(ip);
+        let problem = match self.ip {
+            ip if ip.is_multicast() => AddressProblem::Multicast,
+            IpAddr::V4(ip) if is_broadcast(ip) => AddressProblem::Broadcast,
+            ip if is_link_local(ip) && self.scope == 0 => AddressProblem::NoInterface,
+            ip if ip.is_unspecified() && used == Use::Source => AddressProblem::Unspecified,
+            _ => return Ok(()),
+        };
+        Err(self.refused(used, problem))
+    }
+
+    fn refused(self, used: Use, problem: AddressProblem) -> crate::error::Error {
+        ConfigError::Address { used, address: self.to_string(), problem }.into()
     }
 }
 
-/// Addresses that belong to one interface (fe80::/10).
+/// Whether an address belongs to one interface (fe80::/10).
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
 }
@@ -171,7 +141,7 @@ impl fmt::Display for Address {
 pub struct Endpoint {
     /// The address.
     pub address: Address,
-    /// The port; 0 for any that is free.
+    /// The port; 0 stands for a free port.
     pub port: u16,
 }
 
@@ -184,7 +154,7 @@ impl FromStr for Endpoint {
         let (address, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;
         let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        // Without its brackets, where an IPv6 address ends cannot be told.
+        // Without brackets nothing tells where an IPv6 address ends and its port begins.
         if bracketed.is_none() && address.contains(':') {
             return Err(wrong());
         }
@@ -213,32 +183,24 @@ impl Serialize for Address {
     }
 }
 
-/// Checks what connections go to and come from: each of them a host's address, each named once, and of
-/// one family where both are given.
+/// Checks the targets and sources of connections: each is an address of a host, each is named once, and targets and
+/// sources are of one family.
 ///
-/// Fails with a usage error that names the first that is wrong.
+/// Fails with `ConfigError::Address` for the first address that is wrong, or with `ConfigError::AddressFamilies`.
 pub fn check(targets: &[Address], sources: &[Address]) -> Result<()> {
     for (addresses, wanted) in [(targets, Use::Target), (sources, Use::Source)] {
         let mut seen = HashSet::new();
         for address in addresses {
             address.check(wanted)?;
-            // Those that a connect reaches are counted, not those that are typed.
+            // Two ways to write the address that a connect reaches are one address.
             if !seen.insert(address.reached()) {
-                return Err(Error::usage(
-                    format!("{} {} is given twice", wanted.flag(), address.reached()),
-                    "each address has its source ports once, however often and in whatever form it is named",
-                    "name it once",
-                ));
+                return Err(address.reached().refused(wanted, AddressProblem::Twice));
             }
         }
     }
     let has = |addresses: &[Address], v6: bool| addresses.iter().any(|address| address.ip.is_ipv6() == v6);
     if [true, false].iter().any(|v6| has(sources, *v6) && has(targets, !*v6)) {
-        return Err(Error::usage(
-            "--source-ip and --target-ip of different address families",
-            "an IPv4 address cannot connect to an IPv6 one",
-            "give both as IPv4 or both as IPv6",
-        ));
+        return Err(ConfigError::AddressFamilies.into());
     }
     Ok(())
 }

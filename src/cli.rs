@@ -1,13 +1,14 @@
-//! The command line: what was typed, turned at once into plain options, and the commands that run
-//! them. The only place that prints.
+//! The command line: arguments are turned into plain options, and the commands run them. Only this module prints.
 
 pub(crate) mod args;
 mod client;
 mod demo;
+mod diagnostics;
 mod display;
 mod doctor;
 mod files;
 mod live;
+mod observer;
 mod out;
 mod report;
 mod server;
@@ -18,17 +19,18 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 use crate::host::start_thread;
 use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
 
-/// How a command that did not fail ended.
+/// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything that was asked for held.
+    /// All requested connections held.
     Well,
-    /// The run came to its end, but not everything held; the report says what.
+    /// The run came to its end, but some connections did not hold; the report says which.
     Short,
 }
 
@@ -48,7 +50,7 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Runs the command that was typed. Wrong words end the process with code 2, as clap does.
+/// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
     let command = Arguments::parse().command;
     survive_file_limit()?;
@@ -65,12 +67,12 @@ pub fn run() -> Result<Ended> {
     }
 }
 
-/// Watches the signals that end a run. The first of them calls `first`; one after it ends the process at once,
-/// except SIGHUP and SIGXCPU: a terminal that goes away sends SIGHUP more than once, from the kernel and from the
-/// shell, and SIGXCPU comes every second from the limit on.
+/// Watches the signals that end a run. The first signal calls `first`; a further one ends the process at once. A
+/// further SIGHUP or SIGXCPU does nothing: when a terminal goes away, the kernel and the shell may each send SIGHUP,
+/// and the kernel sends SIGXCPU every second from the limit on processor time on.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
-        Error::host(
+        CommandError::host(
             format!("watch signals: {}", Errno::of(&e)),
             "no file descriptor is left",
             "raise the limit (ulimit -n)",
@@ -87,12 +89,13 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
             std::process::exit(128 + second);
         }
     };
-    start_thread("c1m-signals", wait).map(drop)
+    start_thread("c1m-signals", wait)?;
+    Ok(())
 }
 
-/// Makes a write beyond the limit on file sizes (ulimit -f) an error, where SIGXFSZ would end the
-/// process. A handler, unlike SIG_IGN, is not inherited by processes that are started.
+/// Makes a write beyond the limit on file sizes (ulimit -f) an error. Without this, SIGXFSZ would end the process.
+/// Started processes inherit SIG_IGN but no handler, so this installs a handler.
 pub fn survive_file_limit() -> Result<()> {
     let caught = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-    caught.map(drop).map_err(|e| Error::bug(format!("watch SIGXFSZ: {e}")))
+    caught.map(drop).map_err(|e| CommandError::bug(format!("watch SIGXFSZ: {e}")))
 }

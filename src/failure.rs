@@ -1,4 +1,4 @@
-//! Why connections fail: a name that counts, one sentence of what it usually means, and what to do.
+//! Why connections fail: the causes, each with the name under which it is counted.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Errno;
 
-/// Why a connection failed. In documents it stands as its name.
+/// Why a connection failed. Documents hold its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Cause {
-    /// The kernel said so.
+    /// An operation failed with this error of the kernel.
     Errno(Errno),
     /// The connect did not complete in time.
     ConnectTimeout,
-    /// The server acknowledged our bytes, and answered nothing.
+    /// The server acknowledged our bytes and answered nothing.
     Silent,
-    /// The client believes in it, the server never accepted it.
+    /// The connection is established for the client, but the server never accepted it.
     Ghost,
-    /// A proved connection did not answer any more.
+    /// A proved connection stopped answering.
     Unanswered,
-    /// The server does not read what we send.
+    /// The server does not read the bytes that the client sends.
     Unread,
-    /// Something other than our own bytes came back.
+    /// Bytes came back that the client did not send.
     WrongEcho,
+    /// The answer is not the one that was expected, or is that of another connection or round.
+    WrongAnswer,
+    /// The answer did not end within the bound on its length.
+    AnswerTooLong,
+    /// Bytes came while nothing was asked.
+    Unasked,
     /// The server closed it.
     ClosedByServer,
-    /// Its other end is no server, but this client's own socket, or another that dials: nobody listened.
+    /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
+    /// target.
     ConnectedToItself,
 }
 
@@ -50,18 +57,21 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel.
-    const OURS: [Cause; 8] = [
+    const OURS: [Cause; 11] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
         Cause::Unanswered,
         Cause::Unread,
         Cause::WrongEcho,
+        Cause::WrongAnswer,
+        Cause::AnswerTooLong,
+        Cause::Unasked,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
     ];
 
-    /// The name under which it is counted in every report.
+    /// The name under which every report counts the cause.
     pub fn name(self) -> String {
         match self {
             Cause::Errno(errno) => errno.name(),
@@ -71,67 +81,18 @@ impl Cause {
             Cause::Unanswered => "unanswered".to_owned(),
             Cause::Unread => "unread".to_owned(),
             Cause::WrongEcho => "wrong_echo".to_owned(),
+            Cause::WrongAnswer => "wrong_answer".to_owned(),
+            Cause::AnswerTooLong => "answer_too_long".to_owned(),
+            Cause::Unasked => "unasked".to_owned(),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),
         }
     }
 
-    /// What it usually means, and what to do.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Cause::Errno(Errno::ECONNREFUSED) => {
-                "nothing listens there, or the accept queue overflowed with tcp_abort_on_overflow=1; start the server, check --port and --ports"
-            }
-            Cause::Errno(Errno::ETIMEDOUT) => {
-                "the peer or the way to it stayed silent; look for a firewall, a full conntrack table, or an overloaded server"
-            }
-            Cause::Errno(Errno::EADDRNOTAVAIL) => {
-                "no source port is free for that target and port (TIME_WAIT counts too), or a --source-ip is not on this host; give more --source-ip or widen net.ipv4.ip_local_port_range"
-            }
-            Cause::Errno(Errno::ECONNRESET) => {
-                "the server reset it: it is full, it died, or its accept queue overflowed; read its log"
-            }
-            Cause::Errno(Errno::EPIPE) => "the server closed it while we were sending; read its log",
-            Cause::Errno(Errno::EMFILE) => {
-                "this process may open no more files; raise the limit (ulimit -n) or lower --concurrency"
-            }
-            Cause::Errno(Errno::ENFILE) => "this host may open no more files; raise fs.file-max",
-            Cause::Errno(Errno::ENOBUFS | Errno::ENOMEM) => {
-                "this host has no memory for another socket; free memory, or look at net.ipv4.tcp_mem and the cgroup's limit"
-            }
-            Cause::Errno(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN) => {
-                "there is no way to that address; check --target-ip and `ip route get`"
-            }
-            Cause::Errno(Errno::EACCES | Errno::EPERM) => {
-                "a firewall rule of this host forbids it; look at nft list ruleset"
-            }
-            Cause::Errno(Errno::EINVAL) => {
-                "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and --target-ip"
-            }
-            Cause::Errno(_) => "the kernel gave this error; see errno(3)",
-            Cause::ConnectTimeout => {
-                "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
-            }
-            Cause::Silent => {
-                "the target accepts and acknowledges but answers nothing; it is no echo server: use --audit state, or --service echo on a c1m server"
-            }
-            Cause::Ghost => {
-                "connect succeeded, but the server never accepted it (our last ACK was dropped by a full accept queue); raise its --backlog and net.core.somaxconn, or lower --concurrency"
-            }
-            Cause::Unanswered => {
-                "it answered before and did not within --reply-timeout; the server stalls or its host lost the connection"
-            }
-            Cause::Unread => {
-                "the server reads nothing while we send, and our bytes for it pile up; it stalls, or lower --payload or raise --interval"
-            }
-            Cause::WrongEcho => {
-                "bytes came back that are not ours; the target is no echo server, or it mixes up connections"
-            }
-            Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
-            Cause::ConnectedToItself => {
-                "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
-            }
-        }
+    /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
+    /// lost.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, Cause::WrongEcho | Cause::WrongAnswer | Cause::AnswerTooLong | Cause::Unasked)
     }
 }
 
@@ -142,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cause_is_known_by_its_name(number: i32, small in 0..140) {
+        fn each_cause_is_found_by_its_name(number: i32, small in 0..140) {
             let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
             for cause in Cause::OURS.into_iter().chain(errnos) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));

@@ -1,16 +1,16 @@
-//! `c1m`: dispatch and exit code; everything else is in the library.
+//! `c1m`: runs the command line and returns its exit code. Everything else is in the library.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: c1m::sys::Allocator = c1m::sys::Allocator;
+static ALLOCATOR: c1m::internal::sys::Allocator = c1m::internal::sys::Allocator;
 
 fn main() -> ExitCode {
-    match c1m::cli::run() {
+    match c1m::internal::cli::run() {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
-            // There is nowhere left to complain to if standard error is gone too.
+            // If standard error is gone too, there is no place left for the error.
             let _ = writeln!(std::io::stderr(), "c1m: {error}");
             error.exit_code().into()
         }

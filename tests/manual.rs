@@ -1,5 +1,5 @@
-//! The manual pages in docs/man and the shell completions in docs/completions are made from the definition of the
-//! command line, and agree with it. `C1M_BLESS=1 cargo test --test manual` writes them anew.
+//! The manual pages in docs/man and the shell completions in docs/completions are generated from the definition of the
+//! command line, and must agree with it. `C1M_BLESS=1 cargo test --test manual` rewrites them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 
-/// Checks that a folder of docs/ holds exactly these files, or makes it so.
+/// Checks that a folder of docs/ holds exactly these files, or rewrites it with C1M_BLESS=1.
 fn holds(folder: &str, files: &[(String, Vec<u8>)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(folder);
     if std::env::var_os("C1M_BLESS").is_some() {
@@ -20,7 +20,7 @@ fn holds(folder: &str, files: &[(String, Vec<u8>)]) {
     assert_eq!(found, files.iter().map(|(name, _)| name.clone()).collect(), "the files of {}", folder.display());
     for (name, text) in files {
         let same = fs::read(folder.join(name)).unwrap() == *text;
-        assert!(same, "{name} differs from the command line: C1M_BLESS=1 cargo test --test manual writes it anew");
+        assert!(same, "{name} differs from the command line: C1M_BLESS=1 cargo test --test manual rewrites it");
     }
 }
 
@@ -37,7 +37,7 @@ fn made(make: impl FnOnce(&Path)) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn manual_pages_agree_with_the_command_line() {
-    let command = c1m::cli::command().disable_help_subcommand(true);
+    let command = c1m::internal::cli::command().disable_help_subcommand(true);
     let pages = made(|folder| clap_mangen::generate_to(command, folder).unwrap());
     assert!(pages.len() > 8, "{}", pages.len());
     holds("man", &pages);
@@ -49,7 +49,7 @@ fn completions_agree_with_the_command_line() {
         "completions",
         &made(|folder| {
             for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-                clap_complete::generate_to(shell, &mut c1m::cli::command(), "c1m", folder).unwrap();
+                clap_complete::generate_to(shell, &mut c1m::internal::cli::command(), "c1m", folder).unwrap();
             }
         }),
     );

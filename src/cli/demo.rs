@@ -1,4 +1,4 @@
-//! `c1m demo`: a server process and this process as its client, over loopback.
+//! `c1m demo`: runs a server process, with this process as its client, over loopback.
 
 mod network;
 
@@ -16,13 +16,14 @@ use super::args::DemoArguments;
 use super::client::lead;
 use super::display::Display;
 use super::files::Files;
+use super::observer::Observer;
 use super::out::say;
-use crate::client::{Audit, Course, Interval, Observer, Options, Part, Phase, Planned};
+use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::clock::Told;
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
-use crate::constants::DEFAULT_CONCURRENCY;
 use crate::doctor;
-use crate::error::{Error, Result};
+use crate::error::{self, PeerError};
 use crate::format;
 use crate::host::{self, Cores, Host, start_thread};
 use crate::plan::{Goal, Role, Routes};
@@ -31,17 +32,17 @@ use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
 use crate::stats::ProgressSnapshot;
 
-/// How long the server may take to start, to show a count, and to end.
+/// The most time that the server may take to start, to report a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the server reports to us.
+/// The interval of the server's reports to this process.
 const STATS_INTERVAL: &str = "200ms";
 
 /// Runs the demo.
 pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     if arguments.connections == 0 || arguments.connections > u64::from(u32::MAX) {
         let saw = format!("--connections {}", arguments.connections);
-        return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
+        return Err(CommandError::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
     let mut files = Files::open(&arguments.files, &[])?;
@@ -59,12 +60,12 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
-    let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
+    let workload = Workload { server_pid: Some(server.child.id()), ..workload(arguments, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
-    let summary = lead(&options, &mut files.logging(&mut watcher));
+    let summary = lead(workload, &mut files.logging(&mut watcher));
     let document = server.stop();
-    // When the server failed, that explains what the client saw.
+    // If the server failed, its error explains the client's errors.
     let (summary, document) = match (summary, document) {
         (Ok(summary), Ok(document)) => (summary, document),
         (_, Err(error)) | (Err(error), _) => return Err(error),
@@ -81,8 +82,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let server =
-        serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
-    // One file that cannot be written keeps no other from being written.
+        serde_json::from_value(document.clone()).map_err(|e| CommandError::bug(format!("the server's result: {e}")))?;
+    // If one file cannot be written, the others are written all the same.
     let mut whole = json!({ "server": document, "client": result, "wall": goal.wall });
     if let Some(own) = network.document() {
         whole["network"] = own;
@@ -92,7 +93,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
 
-/// How many connections this host can hold at both ends, and what stops it from more.
+/// The number of connections that this host can hold at both ends, and the wall that permits no more.
 struct Fit {
     connections: u64,
     wall: Option<String>,
@@ -102,7 +103,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     let goal = Goal {
         role: Role::Both,
         connections: arguments.connections,
-        routes: client_options(arguments, arguments.connections)?.routes,
+        routes: workload(arguments, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
     };
     let page = doctor::examine(host, &goal);
@@ -111,45 +112,37 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
         0 => {
             let cure = page.decisive().and_then(|row| row.fixes.first()).map(|fix| fix.command.clone());
             let cure = cure.unwrap_or_else(|| "run c1m doctor".to_owned());
-            Err(Error::host(wall.unwrap_or_default(), "not one connection fits", cure))
+            Err(CommandError::host(wall.unwrap_or_default(), "not one connection fits", cure))
         }
         most if most < arguments.connections => Ok(Fit { connections: most, wall }),
         _ => Ok(Fit { connections: arguments.connections, wall: None }),
     }
 }
 
-fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {
-    Ok(Options {
+fn workload(arguments: &DemoArguments, connections: u64) -> Result<Workload> {
+    Ok(Workload {
         routes: Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?,
         connections,
         cores: arguments.cores.map_or(Cores::All, Cores::Count),
-        rate: None,
-        concurrency: DEFAULT_CONCURRENCY,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
         course: Course::Fixed(arguments.hold),
-        interval: None,
-        payload: 64,
-        audit: Audit::Echo,
-        // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
+        // Closing by FIN would leave every source port in TIME_WAIT, and the next demo would lack them for a
+        // minute.
         close: CloseMode::Abort,
-        close_rate: None,
-        hello: "Hello Server: client --> {}".to_owned(),
-        server_pid: None,
-        victims: None,
-        part: Part::default(),
+        ..Workload::default()
     })
 }
 
-/// What the server's events told so far.
+/// The server's events so far.
 #[derive(Debug, Default)]
 struct Seen {
     ready: bool,
-    /// The last count of live connections, and when it came.
+    /// The last count of live connections, and its time of arrival.
     live: Option<(Instant, u64)>,
-    /// Its final document.
+    /// The server's final document.
     document: Option<Value>,
-    /// Its output ended.
+    /// Whether the server's output has ended.
     ended: bool,
 }
 
@@ -167,8 +160,8 @@ fn follow(told: &Told<Seen>, output: impl std::io::Read) {
     told.change(|seen| seen.ended = true);
 }
 
-/// The server, another process of this program. It ends when its standard input does, so it never
-/// outlives us.
+/// The server, another process of this program. It ends when its standard input ends, so it never outlives this
+/// process.
 struct ServerProcess {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -177,7 +170,7 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start(arguments: &DemoArguments, connections: u64) -> Result<ServerProcess> {
-        let not_started = |e: std::io::Error| host::not_started("start the server process", &e);
+        let not_started = |e: std::io::Error| host::not_started("the server process", &e);
         let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
         command.args([
             "server",
@@ -194,7 +187,8 @@ impl ServerProcess {
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
         }
-        // A group of its own: Ctrl-C is for us, who then end it in order.
+        // The server has a process group of its own, so Ctrl-C reaches only this process, which then ends the
+        // server in order.
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -211,28 +205,28 @@ impl ServerProcess {
         Ok(server)
     }
 
-    /// Closes its input, and waits for its document and its end.
+    /// Closes the server's input, and waits for its document.
     fn stop(&mut self) -> Result<Value> {
         self.stdin = None;
         let document = self.seen.wait(PATIENCE, |seen| seen.document.is_some() || seen.ended).document.take();
         document.ok_or_else(|| self.died("it ended without a result"))
     }
 
-    fn died(&mut self, how: &str) -> Error {
+    fn died(&mut self, how: &str) -> CommandError {
         self.stdin = None;
         let ended = self.seen.wait(PATIENCE, |seen| seen.ended).ended;
         let status = match if ended { self.child.wait().map(Some) } else { self.child.try_wait() } {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
         };
-        Error::host(format!("server process: {how} ({status})"), "the demo needs it", "read its message above")
+        CommandError::host(format!("server process: {how} ({status})"), "the demo needs it", "read its message above")
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.stdin = None;
-        // It drains by itself; a server that hangs must not outlive us.
+        // The server drains by itself, but a server that hangs must not outlive this process.
         if !self.seen.wait(PATIENCE, |seen| seen.ended).ended {
             let _ = self.child.kill();
         }
@@ -240,7 +234,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Shows the client's progress, and holds its counts against the server's at every audit.
+/// Shows the client's progress, and compares its counts with the server's at every audit.
 struct DemoObserver {
     display: Display,
     server: Arc<Told<Seen>>,
@@ -248,12 +242,12 @@ struct DemoObserver {
 }
 
 impl Observer for DemoObserver {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.display.planned(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.display.planned(plan, workload);
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
-        self.display.began(phase, options);
+    fn began(&mut self, phase: Phase, workload: &Workload) {
+        self.display.began(phase, workload);
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
@@ -264,11 +258,11 @@ impl Observer for DemoObserver {
         self.display.suspended(time);
     }
 
-    fn measured(&mut self, interval: &Interval) -> Result<()> {
+    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
         self.display.measured(interval)
     }
 
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
         self.display.audited(result)?;
         let now = Instant::now();
         let seen = self
@@ -276,14 +270,7 @@ impl Observer for DemoObserver {
             .wait(PATIENCE, |seen| seen.live.is_some_and(|(at, live)| at > now && live == result.live) || seen.ended);
         let server = seen.live.map_or(0, |(_, live)| live);
         if server != result.live {
-            return Err(Error::peer(
-                format!(
-                    "audit {}: the client proved {} connections, the server counts {server}",
-                    result.round, result.live
-                ),
-                "one of them is wrong",
-                "please report this line",
-            ));
+            return Err(PeerError::Counts { round: result.round, proved: result.live, counted: server }.into());
         }
         if !self.quiet {
             say(format!("the server counts {} live too", format::count(server)));

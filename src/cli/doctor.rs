@@ -1,10 +1,10 @@
-//! `c1m doctor`: the page, and whether the goal fits.
+//! `c1m doctor`: prints the page, and exits with 1 if the goal does not fit.
 
 use super::Ended;
 use super::args::DoctorArguments;
 use super::out::{Target, say};
+use crate::command_error::Result;
 use crate::doctor;
-use crate::error::Result;
 use crate::host::Host;
 use crate::render;
 

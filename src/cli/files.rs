@@ -1,14 +1,16 @@
-//! The files that a run writes beside what it prints: looked at before it begins, so that a wrong path
-//! is told before a long run and not after.
+//! The files that a run writes beside its printed lines. They are checked before the run, so that a wrong path is
+//! an error before a long run and not after it.
 
 use std::io::{self, LineWriter};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::args::FileArguments;
+use super::observer::Observer;
 use super::out::{Target, TargetStream};
-use crate::client::{Interval, Observer, Options, Phase, Planned};
-use crate::error::{Error, Result};
+use crate::client::{Interval, Phase, Planned, Workload};
+use crate::command_error::{CommandError, Result};
+use crate::error;
 use crate::latency::log::{Log, Series};
 use crate::output;
 use crate::render::html;
@@ -18,16 +20,16 @@ use crate::stats::ProgressSnapshot;
 
 /// The files of a run.
 pub struct Files {
-    /// Its result.
+    /// The file of the result.
     pub json: Option<Target>,
     log: Option<IntervalLog>,
     page: Option<Target>,
-    /// Whether one of them is standard output.
+    /// Whether one of the files is standard output.
     printed: bool,
 }
 
 impl Files {
-    /// Looks at those that were asked for, all in different places; `more` has others of the same run.
+    /// Checks the requested files, which must all be different places. `more` has further files of the same run.
     pub fn open(arguments: &FileArguments, more: &[(&str, Option<&Path>)]) -> Result<Files> {
         let FileArguments { json, report, hlog, .. } = arguments;
         let ours = [("--json", json), ("--report", report), ("--hlog", hlog)];
@@ -39,23 +41,24 @@ impl Files {
         Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)?, printed })
     }
 
-    /// Whether one of them is standard output, so that what is for people would make it no whole document.
+    /// Whether one of the files is standard output. No lines for people are printed then, as they would be part of
+    /// the document.
     pub fn are_printed(&self) -> bool {
         self.printed
     }
 
-    /// Whether the result goes to standard output, and events with it.
+    /// Whether the result goes to standard output, and the events with it.
     pub fn is_for_programs(&self) -> bool {
         self.json.as_ref().is_some_and(Target::is_stdout)
     }
 
-    /// An observer that keeps the interval log and shows everything to another one.
+    /// An observer that writes the interval log and passes everything on to another observer.
     pub fn logging<'a>(&'a mut self, shown: &'a mut dyn Observer) -> Logging<'a> {
         Logging { shown, log: self.log.as_mut() }
     }
 
-    /// Ends the interval log, and writes the page of a run, with what its server came to where that is
-    /// known. One that fails does not keep the others from being written.
+    /// Ends the interval log, and writes the page of the run, with the server's result if it is known. If one file
+    /// cannot be written, the others are written all the same.
     pub fn finish(&mut self, client: &ClientDocument, server: Option<&ServerDocument>) -> Result<()> {
         let logged = self.log.take().map_or(Ok(()), IntervalLog::finish);
         let draw = |target: &Target| target.write(html::page(&html::Run { client, server, notes: &[] })?.as_bytes());
@@ -63,15 +66,15 @@ impl Files {
     }
 }
 
-/// The interval log of a run, written as it goes.
+/// The interval log of a run, written while it runs.
 struct IntervalLog {
     target: Target,
     started: SystemTime,
     began: Instant,
-    /// From the first interval on.
+    /// The log, from the first interval on.
     log: Option<Log<LineWriter<TargetStream>>>,
-    /// Why it is given up. The run goes on.
-    failed: Option<Error>,
+    /// The error for which the log was given up. The run goes on.
+    failed: Option<CommandError>,
 }
 
 impl IntervalLog {
@@ -122,23 +125,23 @@ impl IntervalLog {
     }
 }
 
-/// Shows a run to an observer, and keeps its interval log.
+/// Passes a run's events on to an observer, and writes the interval log.
 pub struct Logging<'a> {
     shown: &'a mut dyn Observer,
     log: Option<&'a mut IntervalLog>,
 }
 
 impl Observer for Logging<'_> {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.shown.planned(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.shown.planned(plan, workload);
     }
 
     fn victims_started(&mut self, pid: u32) {
         self.shown.victims_started(pid);
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
-        self.shown.began(phase, options);
+    fn began(&mut self, phase: Phase, workload: &Workload) {
+        self.shown.began(phase, workload);
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
@@ -149,7 +152,7 @@ impl Observer for Logging<'_> {
         self.shown.suspended(time);
     }
 
-    fn measured(&mut self, interval: &Interval) -> Result<()> {
+    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
         self.shown.measured(interval)?;
         if let Some(log) = &mut self.log {
             log.write(interval);
@@ -157,11 +160,11 @@ impl Observer for Logging<'_> {
         Ok(())
     }
 
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
         self.shown.audited(result)
     }
 
-    fn reported(&mut self, summary: &Summary) -> Result<()> {
+    fn reported(&mut self, summary: &Summary) -> error::Result<()> {
         self.shown.reported(summary)
     }
 }

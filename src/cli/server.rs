@@ -1,4 +1,4 @@
-//! `c1m server`: start, a line an interval, stop on a signal, totals.
+//! `c1m server`: starts the server, prints a line per interval, stops on a signal, and prints the totals.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,7 +10,7 @@ use super::args::{ServerArguments, ServiceName};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::failure::Causes;
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
@@ -30,7 +30,7 @@ use crate::walls::{self, EvidenceRecorder, Explained};
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
-    let metrics = arguments.metrics.map(|metrics| Exporter::listen(metrics, options.ports)).transpose()?;
+    let metrics = arguments.metrics.map(|at| Exporter::listen(at.address.at(at.port), options.ports)).transpose()?;
     let (sender, notices) = mpsc::channel();
     let from_signal = sender.clone();
     on_signal(move || {
@@ -65,11 +65,12 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
 
 fn stop_with_stdin(notices: mpsc::Sender<Notice>) -> Result<()> {
     let wait = move || {
-        // Whatever ends the input, an error included, means that the parent has gone.
+        // The end of the input, or an error on it, means that the parent process has gone.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = notices.send(Notice::Signal);
     };
-    start_thread("c1m-stdin", wait).map(drop)
+    start_thread("c1m-stdin", wait)?;
+    Ok(())
 }
 
 /// Prints what a server does, as lines for people or as JSON events.
@@ -77,18 +78,17 @@ struct Reporter {
     events: bool,
     verbose: bool,
     quiet: bool,
-    /// On a terminal the figures stand still, and change.
+    /// The lines that are rewritten in place, on a terminal.
     live: Option<Live>,
-    /// The shards, and the rounds of each when they were last looked at.
+    /// The shards, each with the counts of its rounds at the last report.
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
-    peak_live: u64,
-    /// Whether the last line on memory told of a shortage, and how many it said were refused.
+    /// Whether the last line on memory reported a shortage, and the number of refusals in it.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
     watch: EvidenceRecorder,
-    /// Walls that were named already.
+    /// Walls that were already reported.
     walls_said: BTreeSet<String>,
 }
 
@@ -103,7 +103,6 @@ impl Reporter {
             rounds: Vec::new(),
             started: now,
             last: (now, Vec::new()),
-            peak_live: 0,
             memory_said: (false, 0),
             memory_said_at: None,
             watch: EvidenceRecorder::begin(&Host::here()),
@@ -179,7 +178,7 @@ impl Reporter {
         }
     }
 
-    /// Warns, above the lines that stand still.
+    /// Prints a warning, on a terminal above the lines that are rewritten.
     fn warn(&self, line: &str) {
         match &self.live {
             Some(live) => live.warn(line),
@@ -187,7 +186,7 @@ impl Reporter {
         }
     }
 
-    /// Reports until a signal comes or a shard dies, then stops the server.
+    /// Reports until a signal arrives or a shard dies, then stops the server.
     fn serve(&mut self, server: Server, notices: &mpsc::Receiver<Notice>, interval: Duration) -> Result<ServerSummary> {
         let mut next = Instant::now() + interval;
         let mut failed = false;
@@ -204,17 +203,19 @@ impl Reporter {
                     self.interval(&server.snapshots());
                     self.walls();
                     self.memory(&server);
-                    // After a pause one line tells of it all, and the next one does not follow at once.
+                    // After a pause of the process one line covers the whole pause, and the next line does not
+                    // follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
+                Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's notices ended")),
             }
         }
         self.live = None;
         let host = Host::here();
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
-        self.peak_live = self.peak_live.max(live_at_stop);
+        // After the live ones, so that it is not less than they are.
+        let peak_live = server.peak_live();
         let shortage = server.last_shortage();
         let mut walls = walls::explain(&self.watch.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
@@ -222,12 +223,12 @@ impl Reporter {
         server.stop();
         let finals = server.join()?;
         if failed {
-            return Err(Error::bug("a shard ended without being told to"));
+            return Err(CommandError::bug("a shard ended without being told to"));
         }
         Ok(ServerSummary {
             shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
             live_at_stop,
-            peak_live: self.peak_live,
+            peak_live,
             memory_wall: shortage.as_ref().map(wall),
             walls,
             resident_bytes: host.resident(pid).1,
@@ -235,8 +236,8 @@ impl Reporter {
         })
     }
 
-    /// Says that memory is short or no longer so, and while it is short how many were refused: one
-    /// line a second at most.
+    /// Reports the begin and the end of a memory shortage, and during it the number of refused connections. It
+    /// prints one line per second at most.
     fn memory(&mut self, server: &Server) {
         let total: Snapshot = server.snapshots().into_iter().sum();
         let shortage = server.shortage();
@@ -257,7 +258,7 @@ impl Reporter {
         }
     }
 
-    /// Names a wall when the evidence first shows it, looking once a second at most.
+    /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
     fn walls(&mut self) {
         if !self.watch.look() {
             return;
@@ -274,7 +275,6 @@ impl Reporter {
         let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
-        self.peak_live = self.peak_live.max(total.live);
         if self.events {
             event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
@@ -299,7 +299,7 @@ impl Reporter {
                 }
             }
         }
-        // One line an interval at most, however many were refused.
+        // One line per interval at most, however many connections were refused.
         let full = total.refused_when_full.saturating_sub(before.refused_when_full);
         if full > 0 {
             self.warn(&format!(
@@ -314,12 +314,12 @@ impl Reporter {
     }
 }
 
-/// The rounds of a shard in each bucket, when it was last looked at.
+/// The counts of a shard's rounds in each bucket, at the last report.
 #[derive(Default)]
 struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
 
 impl RoundCounts {
-    /// What 99 % of the rounds since the last look took at most, as far as the buckets tell.
+    /// The upper bound of the bucket that holds the 99th percentile of the rounds since the last report.
     fn p99(&mut self, remote: &ShardHandle) -> String {
         let (counts, _) = remote.rounds().read();
         let before = std::mem::replace(&mut self.0, counts);
@@ -338,13 +338,13 @@ impl RoundCounts {
     }
 }
 
-/// What is short, in words.
+/// A shortage of memory, as text.
 fn wall(shortage: &Shortage) -> String {
     let (have, reserve) = (format::bytes(shortage.have), format::bytes(shortage.reserve));
     format!("{}: {have} left, {reserve} reserved", shortage.wall)
 }
 
-/// A shortage among the walls that were met.
+/// A shortage of memory as a wall that the server met.
 fn explained(shortage: &Shortage) -> Explained {
     Explained {
         wall: if shortage.wall == HOST_MEMORY { "memory" } else { "cgroup memory" }.to_owned(),

@@ -1,24 +1,23 @@
-//! Steering a client by lines on standard input.
+//! Reads lines from standard input that steer a client.
 
 use std::io::{BufRead, Read};
-use std::sync::mpsc;
 
 use super::out::warn;
-use crate::client::Notice;
-use crate::error::Result;
+use crate::client::Steering;
+use crate::command_error::Result;
 use crate::host::start_thread;
 
-/// Bytes of a line at most; what is longer is no word of ours, and is answered piece by piece.
+/// The most bytes of a line. A longer line is no known word, and is answered in pieces of this length.
 pub(crate) const LONGEST_LINE: u64 = 256;
 
-/// What a line says.
+/// A word on a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Word {
     Audit,
     Report,
-    /// So does the end of the input: nobody is left to say it.
+    /// The end of the input closes too, as no further word can come.
     Close,
-    /// No word of ours.
+    /// Any other line.
     Other(String),
 }
 
@@ -39,21 +38,21 @@ impl Word {
 
 /// Hands the words of standard input to a steered client, on a thread of its own, until one closes
 /// it.
-pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
+pub fn follow(steering: Steering) -> Result<()> {
     let obey = move || {
         let mut input = std::io::stdin().lock();
         loop {
             match Word::read(&mut input) {
-                Word::Audit => drop(notices.send(Notice::Audit)),
-                Word::Report => drop(notices.send(Notice::Report)),
+                Word::Audit => steering.audit(),
+                Word::Report => steering.report(),
                 Word::Close => break,
                 Word::Other(other) => warn(format!(
                     "standard input: {other:?} is no word that a steered client knows; the words are audit, report and close"
                 )),
             }
         }
-        // A run that has ended needs to be told nothing.
-        let _ = notices.send(Notice::Close);
+        steering.close();
     };
-    start_thread("c1m-steer", obey).map(drop)
+    start_thread("c1m-steer", obey)?;
+    Ok(())
 }

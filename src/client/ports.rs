@@ -4,14 +4,16 @@
 //!
 //! A *route* is a source address, a target address and a target port. Connection number `n` of those asked for
 //! has the route `n % routes`, and takes the port at position `n / routes` of a list that all routes share: no
-//! two connections have the same, whichever shards they belong to, and nothing needs to be remembered. The
-//! other positions of a route are its *spares*, for connections whose own port somebody else has, and for those
-//! that a storm dials. Ports that connections gave back come after them, the longest unused first.
+//! two connections have the same, whichever shards they belong to, and nothing needs to be remembered. Nor have two
+//! clients of one run, such as a storm and the process of its victims: their numbers follow each other. The
+//! other positions of a route are its *spares*: for connections whose own port another socket of this host has, and
+//! for those that a storm dials. Ports that connections gave back come after them, the longest unused first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,14 +22,14 @@ use crate::host::SourcePorts;
 use crate::plan::Routes;
 use crate::sys;
 
-/// A port that somebody else had is tried again after so long: then the kernel lends out those in TIME_WAIT,
-/// where it does that at all (`tcp_twsk_unique`).
+/// A port that another socket had is tried again after this time. By then the kernel lends out ports in TIME_WAIT,
+/// if it does that at all (`tcp_twsk_unique`).
 const REST: Duration = Duration::from_secs(1);
 
-/// A port that was given back is free when the kernel has closed its socket, for which this is long.
+/// A port that was given back is free when the kernel has closed its socket, which takes less than this.
 const CLOSING: Duration = Duration::from_millis(10);
 
-/// Routes are spread over so many locks.
+/// Locks over which the routes are spread.
 const LOCKS: usize = 64;
 
 /// How a socket is made to take a port.
@@ -51,11 +53,11 @@ impl Way {
 /// The source ports of a client, for all its shards.
 #[derive(Debug)]
 pub struct Ports {
-    /// The list: what a connection may take, in order.
+    /// The ports that connections may take, in order.
     list: Vec<u16>,
     routes: u64,
-    /// Connections that have a position of their own.
-    connections: u64,
+    /// The connections that have a position of their own.
+    numbers: Range<u64>,
     /// How sockets take them.
     pub way: Way,
     /// What routes have beside the positions of their connections. No shard asks for it while every connection
@@ -63,12 +65,12 @@ pub struct Ports {
     spares: Vec<Mutex<HashMap<u64, Spares>>>,
 }
 
-/// What a route has for a connection.
+/// Which source port a route has for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// This port.
     Port(u16),
-    /// One in a moment: its socket is being closed.
+    /// None now, but one in a moment: its socket is being closed.
     Soon,
     /// None.
     Exhausted,
@@ -77,45 +79,49 @@ pub enum Choice {
 /// The spares of a route.
 #[derive(Debug)]
 struct Spares {
-    /// The first position that nobody had yet.
-    next: usize,
-    /// Given back at that time, the longest unused first.
+    /// The first position that no connection had yet.
+    next: u64,
+    /// Ports and when they were given back, the longest unused first.
     free: VecDeque<(u16, Instant)>,
-    /// Somebody else had them at that time.
+    /// Another socket had these ports at that time.
     resting: VecDeque<(u16, Instant)>,
 }
 
-/// A place in the range that is another in each process.
-pub fn anywhere() -> u64 {
+/// A random place for the list of source ports to begin at.
+pub fn random_seed() -> u64 {
     RandomState::new().hash_one(())
 }
 
-/// Which part of a run is this client's, where several clients share one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Part {
-    /// The number of its first connection over all of them.
-    pub first: u64,
-    /// Where the list of source ports begins: at the same place for all of them. `None` is anywhere.
-    pub seed: Option<u64>,
-}
-
 impl Ports {
-    /// The ports of `host` for the connections of a run, whichever `part` of them is this client's. Ports of the
-    /// list come from anywhere in the range on, so that clients beside or after each other rarely meet; those of
-    /// one run begin at the same place, and never meet.
-    pub fn new(host: &SourcePorts, routes: &Routes, (part, connections): (Part, u64), way: Way) -> Ports {
-        let start = part.seed.unwrap_or_else(anywhere);
-        Ports::starting_at(start, host, routes, part.first.saturating_add(connections), way)
-    }
-
-    fn starting_at(start: u64, host: &SourcePorts, routes: &Routes, connections: u64, way: Way) -> Ports {
+    /// The ports of `host` for the connections of these numbers. The list begins at a place that `seed` decides: at
+    /// random, so that clients beside or after each other rarely try the same port. Clients of one seed that have
+    /// numbers apart from each other never do.
+    pub fn new(host: &SourcePorts, routes: &Routes, numbers: Range<u64>, seed: u64, way: Way) -> Ports {
         let mut list: Vec<u16> = host.ports().collect();
+        let routes = routes.tuples();
         if !list.is_empty() {
-            let start = start % list.len() as u64;
-            list.rotate_left(start as usize);
+            let length = list.len() as u64;
+            // Positions count from the first number of this client on.
+            list.rotate_left(((seed % length + numbers.start / routes % length) % length) as usize);
         }
         let spares = (0..LOCKS).map(|_| Mutex::default()).collect();
-        Ports { list, routes: routes.tuples(), connections, way, spares }
+        Ports { list, routes, numbers, way, spares }
+    }
+
+    /// The positions that the connections of a route have. The list may end in the middle of them and goes on at its
+    /// begin: a route whose first number is below that of the client begins at position 1.
+    fn positions(&self, route: u64) -> Range<u64> {
+        let Range { start, end } = self.numbers;
+        let before = |number: u64| number / self.routes + u64::from(route < number % self.routes);
+        let first = start / self.routes;
+        before(start) - first..before(end) - first
+    }
+
+    /// The port at a position, if it is one of the positions of a route, each of which has every port once.
+    fn at(&self, route: u64, position: u64) -> Option<u16> {
+        let length = self.list.len() as u64;
+        let is_new = position - self.positions(route).start < length;
+        is_new.then(|| self.list[(position % length) as usize])
     }
 
     /// The port that a connection tries first.
@@ -128,7 +134,8 @@ impl Ports {
 
     /// The port at the position of a connection's own.
     fn own(&self, number: u64) -> Option<u16> {
-        (number < self.connections).then(|| self.list.get((number / self.routes) as usize)).flatten().copied()
+        let position = |number: u64| number / self.routes - self.numbers.start / self.routes;
+        self.numbers.contains(&number).then(|| self.at(number % self.routes, position(number))).flatten()
     }
 
     /// A connection was not dialed after all from the port that it was to try first.
@@ -138,12 +145,12 @@ impl Ports {
         }
     }
 
-    /// Another port for a connection: one that nobody had yet, else the longest unused, else one that has rested.
+    /// Another port for a connection: one that no connection had yet, else the longest unused, else one that rested.
     pub fn another(&self, number: u64, now: Instant) -> Choice {
         self.of_route(number, |spares| {
-            if let Some(port) = self.list.get(spares.next) {
+            if let Some(port) = self.at(number % self.routes, spares.next) {
                 spares.next += 1;
-                return Choice::Port(*port);
+                return Choice::Port(port);
             }
             let after = |queue: &mut VecDeque<(u16, Instant)>, time| {
                 let over = queue.front().is_some_and(|(_, since)| now.duration_since(*since) >= time);
@@ -159,7 +166,7 @@ impl Ports {
         self.of_route(number, |spares| spares.free.push_back((port, now)));
     }
 
-    /// Somebody else has the port of a connection.
+    /// Another socket of this host has the port of a connection.
     pub fn rest(&self, number: u64, port: u16, now: Instant) {
         self.of_route(number, |spares| spares.resting.push_back((port, now)));
     }
@@ -169,13 +176,12 @@ impl Ports {
         let lock = &self.spares[(route % LOCKS as u64) as usize];
         // A shard that panicked ends the process.
         let mut routes = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let planned = self.connections / self.routes + u64::from(route < self.connections % self.routes);
-        let next = usize::try_from(planned).unwrap_or(usize::MAX);
+        let next = self.positions(route).end;
         then(routes.entry(route).or_insert_with(|| Spares { next, free: VecDeque::new(), resting: VecDeque::new() }))
     }
 }
 
-/// Whether it is no port that is missing, but an address to connect from.
+/// Whether a connect fails for want of an address to connect from, and not of a port.
 pub fn lacks_address(source: Option<Address>, to: SocketAddr) -> bool {
     let tried = UdpSocket::bind(source.unwrap_or_else(|| Address::any(to)).at(0)).and_then(|socket| socket.connect(to));
     tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
@@ -213,6 +219,7 @@ mod tests {
         #[test]
         fn every_port_of_every_route_is_found_and_none_twice(
             count in 1u64..30, reserved in 0u64..30, targets in 1u16..5, sources in 0u8..3, start: u64, overlap: bool,
+            first in prop_oneof![Just(0), 0u64..1_000, Just(1 << 40)],
             others in prop::collection::hash_set((0u64..15, 0u64..30), 0..40),
             steps in prop::collection::vec((any::<bool>(), any::<usize>()), 0..300),
         ) {
@@ -222,9 +229,9 @@ mod tests {
             let usable = host.count();
             let connections = routes.tuples() * usable;
             let own = host.reserving(u64::from(*served.start())..=u64::from(*served.end()));
-            let ports = Ports::starting_at(start, &own, &routes, connections, Way::Range);
+            let ports = Ports::new(&own, &routes, first..first + connections, start, Way::Range);
             let others: HashSet<_> = others.into_iter().map(|(route, port)| (route % routes.tuples(), 40_000 + port as u16)).collect();
-            let (mut used, mut standing, mut redialed) = (HashSet::new(), Vec::new(), connections);
+            let (mut used, mut standing, mut redialed) = (HashSet::new(), Vec::new(), first + connections);
             let now = Instant::now();
             let later = now + CLOSING;
             let open = |number: u64, used: &mut HashSet<(u64, u16)>| {
@@ -243,7 +250,7 @@ mod tests {
                 assert_eq!(port, Choice::Exhausted);
                 None
             };
-            for number in 0..connections {
+            for number in first..first + connections {
                 standing.extend(open(number, &mut used));
             }
             // Every port of every route but those of others and those that are served.
@@ -268,10 +275,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Together the connections of two clients of one seed, whose numbers follow each other, may fill every port of
+        /// every route.
+        #[test]
+        fn clients_of_one_seed_try_different_ports(
+            count in 1u64..30, targets in 1u16..5, first in prop_oneof![Just(0), 0u64..1_000], part in 0f64..=1.0, seed: u64,
+        ) {
+            let (routes, host) = (routes(&[ELSEWHERE], 80, targets, 0), host(40_000, count, 1..=1));
+            let end = first + routes.tuples() * count;
+            let middle = first + ((end - first) as f64 * part) as u64;
+            let clients = [first..middle, middle..end];
+            let now = Instant::now();
+            let first_tried = clients.into_iter().flat_map(|numbers| {
+                let ports = Ports::new(&host, &routes, numbers.clone(), seed, Way::Range);
+                numbers.map(move |number| (number, ports.first(number, now))).collect::<Vec<_>>()
+            });
+            let tried: HashSet<_> = first_tried
+                .map(|(number, choice)| match choice {
+                    Choice::Port(port) => (number % routes.tuples(), port),
+                    other => panic!("{other:?} for {number}"),
+                })
+                .collect();
+            prop_assert_eq!(tried.len() as u64, end - first);
+        }
+    }
+
     #[test]
     fn ports_given_back_are_reused_the_longest_unused_first() {
         let (routes, host) = (routes(&[ELSEWHERE], 80, 1, 0), host(40_000, 3, 1..=1));
-        let ports = Ports::starting_at(1, &host, &routes, 2, Way::Range);
+        let ports = Ports::new(&host, &routes, 0..2, 1, Way::Range);
         let now = Instant::now();
         let first = |number, after| ports.first(number, now + after);
         assert_eq!([0, 1].map(|number| first(number, CLOSING)), [40_001, 40_002].map(Choice::Port));

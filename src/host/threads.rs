@@ -1,5 +1,4 @@
-//! Threads and processes: what limits their number, and starting them so that a refusal is an error
-//! that names the limit.
+//! Threads and processes: the limits on their number, and how to start them so that a refusal names the limit.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,25 +7,24 @@ use std::time::{Duration, Instant};
 
 use super::{Capability, Host};
 use crate::constants::AFTERLIFE;
-use crate::error::{Errno, Error, Result};
-use crate::format::count;
+use crate::error::{Errno, Error, HostError, RaiseThreads, Result, ThreadReason};
 use crate::sys::Resource;
 
 /// A limit on the number of threads and processes, which the kernel counts alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadLimit {
-    /// Its name: `ulimit -u`, `kernel.threads-max`, or the file that sets a cgroup's limit.
+    /// The limit's name: `ulimit -u`, `kernel.threads-max`, or the file that sets a cgroup's limit.
     pub name: String,
-    /// How many there may be.
+    /// Threads and processes that it allows.
     pub most: u64,
-    /// How many there are; `None` when that cannot be read.
+    /// Threads and processes that there are; `None` when that cannot be read.
     pub now: Option<u64>,
-    /// How to raise it.
-    pub cure: &'static str,
+    /// How to raise the limit.
+    pub raise: RaiseThreads,
 }
 
 impl ThreadLimit {
-    /// How many more there may be; all of them where it cannot be read how many there are.
+    /// Threads and processes that may still be started. Where it cannot be read how many there are, the limit itself.
     pub fn left(&self) -> u64 {
         self.most.saturating_sub(self.now.unwrap_or(0))
     }
@@ -34,16 +32,16 @@ impl ThreadLimit {
 
 /// Starts a thread.
 ///
-/// Fails with a host error that names the limit which does not allow another thread.
+/// Fails with a `ThreadReason`, which names the limit where one is met.
 pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let started = Builder::new().name(name.to_owned()).spawn(body);
-    started.map_err(|error| not_started(&format!("start the thread {name}"), &error))
+    started.map_err(|error| not_started(format!("the thread {name}"), &error))
 }
 
-/// Checks that so many threads can be started, by starting them. glommio starts one of its threads in a
-/// way that ends the process where it is not possible, so this must be known beforehand.
+/// Checks that `number` threads can be started, by starting them. glommio ends the process where one of its threads
+/// cannot be started, so this must be known beforehand.
 ///
-/// Fails with a host error that names the limit.
+/// Fails with a `ThreadReason`, which names the limit where one is met.
 pub fn check_threads(number: u64) -> Result<()> {
     let before = threads_now();
     let gate = Arc::new(Mutex::new(()));
@@ -56,9 +54,9 @@ pub fn check_threads(number: u64) -> Result<()> {
         match Builder::new().spawn(wait) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                // While the others still run: what they use up of the limit is what it is about.
-                let what = format!("start {number} threads, {} of which could be started", threads.len());
-                refused = Some(not_started(&what, &error));
+                // Asked while the others still run, as they use up the limit.
+                let what = format!("{number} threads, {} of which could be started", threads.len());
+                refused = Some(not_started(what, &error));
                 break;
             }
         }
@@ -81,67 +79,56 @@ fn threads_now() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// Why a thread or a process could not be started: `what` was tried.
-pub fn not_started(what: &str, error: &io::Error) -> Error {
+/// Why a thread or a process, `what`, could not be started.
+pub fn not_started(what: impl Into<String>, error: &io::Error) -> Error {
     let errno = Errno::of(error);
-    let saw = format!("{what}: {errno}");
-    if errno != Errno::EAGAIN && errno != Errno::ENOMEM {
-        return Error::host(saw, "the kernel refuses it", "see the limits of this process (ulimit -a)");
+    let reason = match errno {
+        Errno::EAGAIN | Errno::ENOMEM => limit_met(),
+        _ => ThreadReason::Other,
+    };
+    HostError::new("start", what, errno, reason).into()
+}
+
+/// The limit that does not allow another thread, as far as this host tells.
+fn limit_met() -> ThreadReason {
+    let limits = Host::here().thread_limits();
+    if let Some(met) = limits.iter().find(|limit| limit.left() == 0) {
+        let (name, now) = (met.name.clone(), met.now.unwrap_or(0));
+        return ThreadReason::Limit { name, most: met.most, now, raise: met.raise };
     }
-    let host = Host::here();
-    let limits = host.thread_limits();
-    if let Some(met) = limits.iter().find(|limit| limit.now.is_some_and(|now| now >= limit.most)) {
-        let (most, now) = (count(met.most), count(met.now.unwrap_or(0)));
-        return Error::host(
-            saw,
-            format!("{} allows {most} processes and threads, and {now} run already", met.name),
-            format!("{}, end some of them, or use fewer --cores", met.cure),
-        );
+    if let Some((name, most)) = Resource::memory_limits().first().copied() {
+        return ThreadReason::StackMemory { name, most };
     }
-    if let Some((name, most)) = Resource::memory_limits().first() {
-        return Error::host(
-            saw,
-            format!("{name} allows {most} bytes, and each thread needs 2 MiB for its stack"),
-            format!("raise it ({name} unlimited), or use fewer --cores"),
-        );
-    }
-    let all: Vec<String> = limits.iter().map(|limit| format!("{} {}", limit.name, count(limit.most))).collect();
-    Error::host(
-        saw,
-        format!("a limit on processes and threads is met, or memory is short ({})", all.join(", ")),
-        "raise ulimit -u, pids.max of the cgroup (TasksMax=, --pids-limit) or kernel.threads-max, or free memory",
-    )
+    ThreadReason::LimitOrMemory { limits: limits.into_iter().map(|limit| (limit.name, limit.most)).collect() }
 }
 
 impl Host {
-    /// The limits on the number of threads and processes that hold for this process, as far as they
-    /// can be read.
+    /// The limits on threads and processes that this process is under, as far as they can be read.
     pub fn thread_limits(&self) -> Vec<ThreadLimit> {
         let exempt = self.may(Capability::SysResource) || self.may(Capability::SysAdmin) || self.is_initial_root();
-        // Whose processes are counted must be known.
+        // The limit counts the processes of one user, who must be known.
         let bound = self.user().filter(|_| !exempt).and_then(|_| Resource::Processes.read().ok());
         let user = bound.filter(|limit| limit.soft != u64::MAX).map(|limit| ThreadLimit {
             name: "ulimit -u (RLIMIT_NPROC)".to_owned(),
             most: limit.soft,
             now: self.threads_of_user(),
-            cure: "raise it (ulimit -u, LimitNPROC=)",
+            raise: RaiseThreads::User,
         });
         let groups = self.cgroup_folders("pids").into_iter().filter_map(|(_, folder)| {
             let file = folder.join("pids.max");
             Some(ThreadLimit {
-                // "max" is no number, and no limit.
+                // "max" stands for no limit, and is no number.
                 most: self.read_at(&file)?.trim().parse().ok()?,
                 now: self.read_at(&folder.join("pids.current")).and_then(|text| text.trim().parse().ok()),
                 name: file.display().to_string(),
-                cure: "raise it (TasksMax=, --pids-limit of a container)",
+                raise: RaiseThreads::Cgroup,
             })
         });
         // Tasks of the whole host: "running/all" in the fourth field.
         let load = self.read("proc/loadavg").unwrap_or_default();
         let all = load.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
         let whole = ["kernel.threads-max", "kernel.pid_max"].into_iter().filter_map(|name| {
-            let cure = "raise it (sysctl -w)";
-            Some(ThreadLimit { name: name.to_owned(), most: self.sysctl(name)?, now: all, cure })
+            Some(ThreadLimit { name: name.to_owned(), most: self.sysctl(name)?, now: all, raise: RaiseThreads::Sysctl })
         });
         user.into_iter().chain(groups).chain(whole).collect()
     }
@@ -156,7 +143,7 @@ impl Host {
         real_user(&self.read("proc/self/status")?)
     }
 
-    /// Threads of all processes of this process's user, as far as they can be seen.
+    /// Threads of all processes of this process's user, as far as /proc shows them.
     fn threads_of_user(&self) -> Option<u64> {
         let user = self.user()?;
         let entries = std::fs::read_dir(self.path("proc")).ok()?.flatten();

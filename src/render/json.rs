@@ -1,19 +1,11 @@
 //! Documents as JSON.
 
-use std::io::Write;
-
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Writes any document on lines of its own.
-pub fn write(document: &impl Serialize, into: &mut dyn Write) -> Result<()> {
+/// A document as pretty JSON that ends with a newline. A document that does not serialize is a bug of c1m.
+pub fn text(document: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(document).map_err(|e| Error::bug(format!("JSON: {e}")))?;
-    writeln!(into, "{text}").map_err(|e| {
-        Error::host(
-            format!("write JSON: {e}"),
-            "the document is incomplete",
-            "free disk space or choose another --json file",
-        )
-    })
+    Ok(text + "\n")
 }

@@ -1,7 +1,8 @@
-//! Results in the forms in which people and programs read them: results in, writer out.
+//! Results in the forms that people and programs read. Each function takes a result and writes one form.
 
 pub mod compare;
 pub mod doctor;
+mod failures;
 pub mod hgrm;
 pub mod html;
 pub mod json;

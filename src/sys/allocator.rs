@@ -1,18 +1,18 @@
-//! The system's allocator, with an end of the process that says why it has no memory. The standard library's own ends
-//! it with SIGABRT, and names no limit.
+//! An allocator for the program. When the system has no memory, it ends the process with one line that names the limit.
+//! The standard library would end the process with SIGABRT and name no limit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The system's allocator. Where it has no memory, the process ends with exit code 3 and one line.
+/// The system's allocator, which ends the process with exit code 3 and one line if there is no memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Allocator;
 
-// SAFETY: all is left to the system's allocator, whose answers are passed on unless they are refusals.
+// SAFETY: every call goes to the system's allocator, and its answer is returned unless it is a null pointer.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that `System` asks for.
+        // SAFETY: `System` asks of the caller what this method asks.
         given(unsafe { System.alloc(layout) }, layout.size())
     }
 
@@ -39,13 +39,13 @@ fn given(memory: *mut u8, size: usize) -> *mut u8 {
     memory
 }
 
-/// Ends the process, without any memory.
+/// Ends the process. Allocates nothing.
 #[cold]
 fn refused(size: usize) -> ! {
     static TOLD: AtomicBool = AtomicBool::new(false);
-    // Another thread that was refused too tells it, and ends the process.
+    // If another thread was refused first, that thread ends the process.
     while TOLD.swap(true, Ordering::Relaxed) {
-        // SAFETY: no memory; it waits for a signal.
+        // SAFETY: the call takes no memory; it waits for a signal.
         unsafe { libc::pause() };
     }
     let mut text = [0; 256];
@@ -59,15 +59,16 @@ fn refused(size: usize) -> ! {
     let limits = [(libc::RLIMIT_AS, "ulimit -v"), (libc::RLIMIT_DATA, "ulimit -d")];
     let met = limits.into_iter().find_map(|(limit, name)| Some((name, soft(limit)?)));
     let saw = format_args!("c1m: allocate {size} bytes: Cannot allocate memory (ENOMEM)");
-    // What does not fit is cut off.
+    // A line that does not fit is cut off.
     let _ = match met {
         Some((name, most)) => {
-            writeln!(line, "{saw}: {name} allows {most} bytes; raise it ({name} unlimited), or use fewer --cores")
+            writeln!(line, "{saw}: {name} allows {most} bytes; raise it ({name} unlimited), or use fewer cores")
         }
         None => writeln!(line, "{saw}: the host has none left; free some, or ask for fewer connections"),
     };
     let length = line.position() as usize;
-    // SAFETY: the kernel reads so many bytes of `text`, which outlives the call. Standard error may be closed.
+    // SAFETY: the kernel reads `length` bytes of `text`, which outlives the call. If standard error is closed, the
+    // write fails, and the process ends all the same.
     unsafe {
         libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), length);
         libc::_exit(HOST_REFUSES)

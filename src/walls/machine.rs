@@ -46,7 +46,7 @@ pub const LOOPBACK: Wall = Wall {
         (failed > 0).then(|| Diagnostic {
             saw: format!("{} connects to this host itself failed, and its loopback device {seen}", count(failed)),
             means: format!("in this network namespace {means}"),
-            cure: raising(to, loopback).to_owned(),
+            cure: repair(to, loopback).to_owned(),
         })
     },
 };
@@ -98,7 +98,7 @@ fn packet_backlog(host: &Host, _goal: &Goal) -> Finding {
     };
     let dropped = host.net_counters().get("softnet_dropped").copied();
     let seen = dropped.map_or("drops not readable".to_owned(), |n| format!("{} dropped since boot", count(n)));
-    // Where packets were dropped the usual room was too small, whatever the goal.
+    // Where packets were dropped the usual room was too small, whatever the goal is.
     let wanted = if dropped.unwrap_or(0) > 0 { ROOMY_BACKLOG } else { WAITING_PACKETS };
     Finding::fine(format!("{} packets a core, {seen}", count(most)), need).tight_if(most < wanted).set(Setting::raise(
         host,
@@ -113,7 +113,7 @@ fn packet_backlog(host: &Host, _goal: &Goal) -> Finding {
 const WAITING_PACKETS: u64 = 1_000;
 const _: () = assert!(WAITING_PACKETS >= DEFAULT_CONCURRENCY as u64);
 
-/// Packets that may wait where the usual room did not suffice.
+/// Packets that may wait for a core where the usual room did not suffice.
 const ROOMY_BACKLOG: u64 = 16_384;
 
 fn loopback(host: &Host, goal: &Goal) -> Finding {
@@ -130,13 +130,13 @@ fn loopback(host: &Host, goal: &Goal) -> Finding {
         Loopback::Down => "down, as in a new network namespace",
         Loopback::NoWay => "up, without that address",
     };
-    // Who may turn the knobs of this network namespace may do that too.
+    // A process that may write the settings of this network namespace may do that too.
     let may = host.may_write_sysctl("net.ipv4.ip_local_port_range");
-    Finding::fine(have, need).blocking_if(true).advise(may, raising(*target, loopback))
+    Finding::fine(have, need).blocking_if(true).advise(may, repair(*target, loopback))
 }
 
-/// What has loopback carry packets to an address of this host.
-fn raising(to: Address, loopback: Loopback) -> &'static str {
+/// What makes loopback carry packets to an address of this host.
+fn repair(to: Address, loopback: Loopback) -> &'static str {
     match (loopback, to.ip().is_ipv6()) {
         (Loopback::NoWay, true) => "sysctl -w net.ipv6.conf.lo.disable_ipv6=0, and ip addr add ::1/128 dev lo",
         (Loopback::NoWay, false) => "ip addr add 127.0.0.1/8 dev lo",
@@ -206,7 +206,7 @@ fn nic_queues(host: &Host, goal: &Goal) -> Finding {
     }
 }
 
-/// Cores as the kernel takes them in a mask: hexadecimal, in groups of 32 bits with commas between them
+/// A mask of cores as the kernel reads it: hexadecimal, in groups of 32 bits with commas between them
 /// (`bitmap_parse`).
 fn core_mask(cores: &[usize]) -> String {
     let mut groups = vec![0u32; cores.iter().max().map_or(1, |last| last / 32 + 1)];

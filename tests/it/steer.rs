@@ -1,19 +1,17 @@
-//! Clients led from outside: by lines on standard input, or by the owner of the library's client.
+//! Clients that are steered: by lines on standard input, or by a caller of the library.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
-use c1m::client::{self, Audit, Course, Notice, Observer, Options, Part, Phase};
-use c1m::connections::CloseMode;
-use c1m::error::Result;
-use c1m::host::Cores;
-use c1m::plan::{Ports, Routes};
-use c1m::results::AuditResult;
+use c1m::client::{Course, Event, Phase, Run, Steering, Workload};
+use c1m::internal::connections::CloseMode;
+use c1m::internal::host::Cores;
+use c1m::internal::plan::{Ports, Routes};
 use serde_json::Value;
 
+use crate::storm::last_stats;
 use crate::support::*;
 
-/// A steered client that tells its events.
+/// A steered client that prints its events.
 fn steered(server: &Server, arguments: &str) -> Running {
     let mut command = c1m();
     command.args("client --target-ip 127.0.0.1 --steer --json -".split_whitespace());
@@ -21,7 +19,7 @@ fn steered(server: &Server, arguments: &str) -> Running {
     Running::with_input(command)
 }
 
-/// The events among the lines so far, and whatever else is whole JSON.
+/// The lines so far that are complete JSON: events, and the document.
 fn lines(out: &str) -> Vec<Value> {
     out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -30,7 +28,7 @@ fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["event"] == name).collect()
 }
 
-/// Waits until the client holds.
+/// Waits until the client is in its hold phase.
 fn holds(client: &mut Running) {
     client.until("it holds", |out| events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold"));
 }
@@ -45,7 +43,7 @@ fn audited(client: &mut Running, round: usize) -> [u64; 3] {
 }
 
 #[test]
-fn a_client_does_what_its_input_says() {
+fn a_client_follows_the_words_on_its_input() {
     let server = Server::start(2, "--json -");
     let mut client = steered(&server, "--connections 200");
     holds(&mut client);
@@ -55,7 +53,7 @@ fn a_client_does_what_its_input_says() {
     }
     client.say("  close ");
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
 
     let document = finished.last_document();
     has_client_names(&document);
@@ -79,16 +77,16 @@ fn a_client_does_what_its_input_says() {
     assert_eq!(number(&server.stop().last_document(), "messages"), 200 * 4, "a hello and three audits each");
 }
 
-/// A machine may be gone before its client could end; what it measured need not be gone with it.
+/// A report keeps the measurements if the machine is gone before its client ends.
 #[test]
-fn a_report_on_the_way_is_what_the_end_would_tell() {
+fn a_report_during_a_run_equals_the_final_result() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 200");
     for word in ["report", "audit", "report", "close"] {
         client.say(word);
     }
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let lines = lines(&finished.out);
     let reports: Vec<&Value> = events(&lines, "report").iter().map(|event| &event["result"]).collect();
     let last = finished.last_document();
@@ -105,7 +103,7 @@ fn a_report_on_the_way_is_what_the_end_would_tell() {
 #[test]
 fn the_end_of_the_input_closes() {
     let server = Server::start(2, "");
-    // Both lines are there before the ramp has begun, or has ended.
+    // Both lines are written before the ramp has begun or ended.
     let mut client = steered(&server, "--connections 200 --rate 1000");
     client.say("audit");
     client.say("audit");
@@ -123,7 +121,7 @@ fn the_end_of_the_input_closes() {
 }
 
 #[test]
-fn a_word_that_means_nothing_is_answered() {
+fn an_unknown_word_gets_a_warning() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 20");
     client.say("audits");
@@ -140,8 +138,8 @@ fn a_word_that_means_nothing_is_answered() {
     assert!(answers.iter().all(|answer| answer.contains("the words are audit, report and close")), "{answers:#?}");
 }
 
-/// So close together that there are always some in flight: their echoes must not be taken for a
-/// token's, nor be forgotten.
+/// Messages follow so closely that some are always in flight. Their echoes must not be taken for a token's echo,
+/// and must not be forgotten.
 #[test]
 fn audits_come_between_messages() {
     const ROUNDS: usize = 5;
@@ -161,7 +159,7 @@ fn audits_come_between_messages() {
 }
 
 #[test]
-fn what_dies_while_held_is_lost() {
+fn connections_that_die_while_held_are_lost() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 60");
     holds(&mut client);
@@ -180,14 +178,14 @@ fn what_dies_while_held_is_lost() {
     assert_eq!(document["errors"]["closed_by_server"], 60, "{document}");
 }
 
-/// A message on its way when the word comes is waited for: without its echo nothing is proved.
+/// A message in flight when the word arrives is waited for. Without its echo the connection is not proved.
 #[test]
 fn a_message_that_is_never_answered_is_no_success() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 20 --interval 100ms --reply-timeout 4s");
     holds(&mut client);
     server.running.pause();
-    // A second without an echo: all have sent one that nobody answers.
+    // After a second without an echo all connections have an unanswered message.
     client.until("the echoes cease", |out| {
         let lines = lines(out);
         let held = events(&lines, "progress").into_iter().filter(|event| event["phase"] == "hold");
@@ -215,7 +213,7 @@ fn a_signal_stops_a_steered_client_early() {
 }
 
 #[test]
-fn a_client_that_opened_nothing_waits_for_no_word() {
+fn a_client_without_a_connection_waits_for_no_word() {
     let mut command = c1m();
     let nowhere = at(free_ports(1), 1);
     command.args(format!("client --target-ip 127.0.0.1 --steer --connections 5 {nowhere}").split_whitespace());
@@ -224,74 +222,100 @@ fn a_client_that_opened_nothing_waits_for_no_word() {
     assert!(finished.out.contains("ECONNREFUSED"), "{}", finished.out);
 }
 
-/// Sends one notice at the beginning of each hold, as an owner with a mind of its own.
-struct Owner {
-    sender: mpsc::Sender<Notice>,
-    plan: Vec<Notice>,
+/// What an owner asks for.
+type Word = fn(&Steering);
+
+/// What the owner of a run saw.
+#[derive(Default)]
+struct Seen {
     phases: Vec<Phase>,
     rounds: Vec<u64>,
 }
 
-impl Observer for Owner {
-    fn began(&mut self, phase: Phase, _options: &Options) {
-        self.phases.push(phase);
-        if phase == Phase::Hold && !self.plan.is_empty() {
-            self.sender.send(self.plan.remove(0)).unwrap();
-        }
-    }
-
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
-        self.rounds.push(result.live);
-        Ok(())
-    }
+/// A client of the library on a course.
+fn workload(server: &Server, course: Course) -> Workload {
+    let mut workload = Workload::default();
+    let targets = vec!["127.0.0.1".parse().unwrap()];
+    workload.routes = Routes { targets, ports: Ports::new(server.port, 2).unwrap(), sources: Vec::new() };
+    (workload.connections, workload.concurrency, workload.cores) = (30, 16, Cores::Count(1));
+    (workload.course, workload.close) = (course, CloseMode::Abort);
+    (workload.connect_timeout, workload.reply_timeout) = (PATIENCE, PATIENCE);
+    workload
 }
 
-/// Runs a client of the library on a course, with an owner who sends these notices.
-fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
-    let options = Options {
-        routes: Routes {
-            targets: vec!["127.0.0.1".parse().unwrap()],
-            ports: Ports::new(server.port, 2).unwrap(),
-            sources: Vec::new(),
-        },
-        connections: 30,
-        cores: Cores::Count(1),
-        rate: None,
-        concurrency: 16,
-        connect_timeout: PATIENCE,
-        reply_timeout: PATIENCE,
-        course,
-        interval: None,
-        payload: 64,
-        audit: Audit::Echo,
-        close: CloseMode::Abort,
-        close_rate: None,
-        hello: "{}".to_owned(),
-        server_pid: None,
-        victims: None,
-        part: Part::default(),
-    };
-    let (sender, notices) = mpsc::channel();
-    let (plan, phases, rounds) = (plan.to_vec(), Vec::new(), Vec::new());
-    let mut owner = Owner { sender: sender.clone(), plan, phases, rounds };
-    let summary = client::run(&options, &mut owner, (sender, notices)).unwrap();
-    assert!(summary.complete() && summary.audits.len() == owner.rounds.len(), "{:?}", summary.audits);
-    owner
+/// Runs a client of the library on a course, with an owner who says one of these words at the beginning of each hold.
+fn owned(server: &Server, course: Course, words: &[Word]) -> Seen {
+    let run = Run::start(workload(server, course)).unwrap();
+    let steering = run.steering();
+    let (mut words, mut seen) = (words.iter(), Seen::default());
+    for event in run.events() {
+        match event {
+            Event::Began(phase) => {
+                seen.phases.push(phase);
+                if phase == Phase::Hold {
+                    words.next().into_iter().for_each(|say| say(&steering));
+                }
+            }
+            Event::Audited(result) => seen.rounds.push(result.live),
+            _ => {}
+        }
+    }
+    let summary = run.join().unwrap();
+    assert!(summary.complete() && summary.audits.len() == seen.rounds.len(), "{:?}", summary.audits);
+    assert_eq!((summary.protocol, summary.proof), ("raw", "end-to-end"));
+    seen
 }
 
 #[test]
 fn the_owner_of_a_client_steers_it() {
     use Phase::{Close, Hold, Ramp};
     let server = Server::start(2, "");
-    let owner = owned(&server, Course::Steered, &[Notice::Audit, Notice::Audit, Notice::Close]);
-    assert_eq!(owner.rounds, [30, 30]);
-    assert_eq!(owner.phases, [Ramp, Hold, Phase::Audit(1), Hold, Phase::Audit(2), Hold, Close]);
+    let seen = owned(&server, Course::Steered, &[Steering::audit, Steering::audit, Steering::close]);
+    assert_eq!(seen.rounds, [30, 30]);
+    assert_eq!(seen.phases, [Ramp, Hold, Phase::Audit(1), Hold, Phase::Audit(2), Hold, Close]);
 }
 
 #[test]
 fn a_fixed_course_is_kept_whatever_its_owner_says() {
     use Phase::{Close, Hold, Ramp};
     let server = Server::start(2, "");
-    let owner = owned(&server, Course::Fixed(Duration::from_millis(100)), &[Notice::Close]);
-    assert_eq!(owner.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
+    let seen = owned(&server, Course::Fixed(Duration::from_millis(100)), &[Steering::close]);
+    assert_eq!(seen.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
+}
+
+/// The run goes on when its owner takes the next event, and not before: what an audit proved still stands.
+#[test]
+fn a_run_waits_for_its_owner() {
+    let server = Server::start(2, "--json - --stats-interval 50ms");
+    let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
+    let mut events = run.events();
+    let second = events.find(|event| matches!(event, Event::Audited(result) if result.round == 2));
+    let Some(Event::Audited(result)) = second else { panic!("{second:?}") };
+    assert_eq!((result.live, result.lost, result.wrong), (30, 0, 0));
+    // Time passes: the connections of a second client come and go.
+    client(&format!("{} --connections 5", server.at())).held(5);
+    eventually("the server has only the first 30", || last_stats(&server) == Some([30, 35]));
+    drop(events);
+    assert_eq!(run.join().unwrap().live(), 30);
+}
+
+/// An owner without interest in events, and one that goes away.
+#[test]
+fn nobody_has_to_take_events() {
+    let server = Server::start(2, "--json -");
+    let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
+    assert!(run.join().unwrap().complete());
+    let run = Run::start(workload(&server, Course::Steered)).unwrap();
+    let holds = run.events().any(|event| matches!(event, Event::Began(Phase::Hold)));
+    assert!(holds);
+    drop(run);
+    assert_eq!(number(&server.stop().last_document(), "accepted"), 60);
+}
+
+#[test]
+fn a_workload_that_cannot_be_is_refused_before_it_runs() {
+    let server = Server::start(2, "");
+    let mut nothing = workload(&server, Course::Steered);
+    nothing.connections = 0;
+    assert!(matches!(Run::start(nothing), Err(c1m::error::Error::Config(_))));
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::protocol::ProtocolArguments;
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
-use crate::client::{Audit, Course, Options, Part};
+use crate::client::{Audit, Course, DEFAULT_CONNECTIONS, Workload};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Seen};
 use crate::plan::Routes;
 
@@ -24,7 +25,7 @@ pub struct ConnectionArguments {
     #[command(flatten)]
     pub ports: PortArguments,
     /// Connections to open: one per (target, port) in turn.
-    #[arg(long, value_name = "N", default_value_t = 340_000)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
     pub connections: u64,
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
@@ -41,7 +42,7 @@ pub struct ConnectionArguments {
     /// How long a connect may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
-    /// How long an echo may take.
+    /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
@@ -49,32 +50,20 @@ pub struct ConnectionArguments {
     /// second in all.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
-    /// Bytes of such a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    pub payload: usize,
+    #[command(flatten)]
+    pub protocol: ProtocolArguments,
     /// Close N connections per second, evenly; as fast as it goes by default.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub close_rate: Option<f64>,
-    /// Sent on each new connection, its number in place of {}. Empty sends nothing.
-    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
-    pub hello: String,
     /// The server's process, if it is on this host: its memory and processor time are reported.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Which part of a run these connections are: the number of the first, and where source ports begin. For the
-    /// victims' process of `storm killed`.
-    #[arg(long, value_name = "FIRST:SEED", value_parser = part, hide = true)]
-    pub part: Option<Part>,
+    /// Take source ports as every client with this seed does, each from its --first-number on, so that no two of
+    /// them try the same port. `storm killed` passes it to the victims' process.
+    #[arg(long, value_name = "SEED", hide = true)]
+    pub source_port_seed: Option<u64>,
     #[command(flatten)]
     pub files: FileArguments,
-}
-
-/// A part of a run, such as 660:12345.
-fn part(text: &str) -> std::result::Result<Part, String> {
-    let read = |(first, seed): (&str, &str)| {
-        Some(Part { first: first.parse::<u32>().ok()?.into(), seed: Some(seed.parse().ok()?) })
-    };
-    text.split_once(':').and_then(read).ok_or(format!("'{text}' is no part of a run; try 660:12345"))
 }
 
 /// The shortest time between two messages of a connection.
@@ -82,28 +71,25 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 impl ConnectionArguments {
     /// A client on this course.
-    pub fn options(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Options> {
+    pub fn workload(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
-                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
+                return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
             }
         }
         if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
             let means = "messages of one connection are at least 1 ms apart";
-            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
-        }
-        if self.hello.len() > crate::constants::BUFFER_BYTES {
-            let saw = format!("--hello of {} bytes", self.hello.len());
-            return Err(Error::usage(
-                saw,
-                format!("at most {} are sent", crate::constants::BUFFER_BYTES),
-                "shorten it",
+            return Err(CommandError::usage(
+                format!("--interval {}", humantime::format_duration(interval)),
+                means,
+                "try 1s",
             ));
         }
+        let protocol = self.protocol.protocol()?;
         if let Some(pid) = self.server_pid {
             check_process(&Host::here(), pid)?;
         }
-        Ok(Options {
+        Ok(Workload {
             routes: Routes::new(&self.target_ip, self.ports.ports()?, &addresses(&self.source_ip))?,
             connections: self.connections,
             cores: self.cores.map_or(Cores::All, Cores::Count),
@@ -113,22 +99,23 @@ impl ConnectionArguments {
             reply_timeout: self.reply_timeout,
             course,
             interval: self.interval,
-            payload: self.payload,
+            protocol,
+            first_number: self.protocol.first_number,
             audit,
             close,
             close_rate: self.close_rate,
-            hello: self.hello.clone(),
             server_pid: self.server_pid,
             victims: None,
-            part: self.part.unwrap_or_default(),
+            source_port_seed: self.source_port_seed,
         })
     }
 
-    /// The words of a steered client that goes the same ways with another part of the connections, so many of them,
-    /// and tells events.
+    /// The words of a steered client that tells events: it goes the same ways and speaks the same protocol, on
+    /// `connections` others from `first_number` on, with the source ports of that `seed`.
     pub fn steered_words(
         &self,
-        (part, connections): (Part, u64),
+        (first_number, connections): (u64, u64),
+        seed: u64,
         concurrency: u32,
         rate: Option<f64>,
         close: CloseName,
@@ -143,14 +130,13 @@ impl ConnectionArguments {
             format!("--port={}", self.ports.port),
             format!("--ports={}", self.ports.ports),
             format!("--connections={connections}"),
-            format!("--part={}:{}", part.first, part.seed.unwrap_or_default()),
+            format!("--source-port-seed={seed}"),
             format!("--concurrency={concurrency}"),
             format!("--connect-timeout={}", time(self.connect_timeout)),
             format!("--reply-timeout={}", time(self.reply_timeout)),
-            format!("--payload={}", self.payload),
-            format!("--hello={}", self.hello),
             format!("--close={close}"),
         ]);
+        words.extend(self.protocol.words(first_number));
         let sources = addresses(&self.source_ip);
         // One argument has 128 KiB at most.
         words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));
@@ -166,14 +152,16 @@ fn check_process(host: &Host, pid: u32) -> Result<()> {
     let saw = format!("--server-pid {pid}");
     match host.process(pid) {
         Seen::Shown => Ok(()),
-        Seen::Hidden => Err(Error::usage(
+        Seen::Hidden => Err(CommandError::usage(
             saw,
             "it runs, but this user cannot see it, as /proc is mounted with hidepid",
             "run the client as the server's user or as root, or leave it out",
         )),
-        Seen::Gone => {
-            Err(Error::usage(saw, "there is no such process on this host", "give that of the server, or leave it out"))
-        }
+        Seen::Gone => Err(CommandError::usage(
+            saw,
+            "there is no such process on this host",
+            "give that of the server, or leave it out",
+        )),
     }
 }
 
@@ -188,8 +176,8 @@ pub struct ClientArguments {
     /// far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it.
     #[arg(long, conflicts_with = "hold")]
     pub steer: bool,
-    /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither
-    /// FIN nor RST came (for servers that answer nothing); `off`, nothing.
+    /// What proves a connection live: `echo`, it gets the answer that --protocol expects, with `raw` exactly
+    /// what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing.
     #[arg(long, value_enum, default_value_t = AuditName::Echo)]
     pub audit: AuditName,
     /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with
@@ -216,10 +204,10 @@ pub enum CloseName {
 }
 
 impl ClientArguments {
-    pub fn options(&self) -> Result<Options> {
+    pub fn workload(&self) -> Result<Workload> {
         let course = if self.steer { Course::Steered } else { Course::Fixed(self.hold) };
         let audit = match self.audit {
-            AuditName::Echo => Audit::Echo,
+            AuditName::Echo => Audit::Answer,
             AuditName::State => Audit::State,
             AuditName::Off => Audit::Off,
         };
@@ -227,6 +215,6 @@ impl ClientArguments {
             CloseName::Fin => CloseMode::Immediate,
             CloseName::Rst => CloseMode::Abort,
         };
-        self.connection.options(course, audit, close)
+        self.connection.workload(course, audit, close)
     }
 }

@@ -1,4 +1,4 @@
-//! What `c1m storm` is told.
+//! The arguments of `c1m storm`.
 
 use std::time::Duration;
 
@@ -6,58 +6,60 @@ use clap::{Args, ValueEnum};
 
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
-use crate::client::{Audit, Course, Options, Part, Scenario, Storm, VictimsCommand, anywhere};
+use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload, random_seed};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
-use crate::constants::STORM_MESSAGES_PER_SECOND;
-use crate::error::{Error, Result};
+
+/// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each second, and a small
+/// part of what one core echoes.
+const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
 
 #[derive(Debug, Args)]
 pub struct StormArguments {
-    /// What happens.
+    /// The kind of storm.
     #[arg(value_enum, value_name = "SCENARIO")]
     pub scenario: ScenarioName,
     #[command(flatten)]
     pub connection: ConnectionArguments,
-    /// To how many of the connections it happens, in percent or as a number; all in `churn` are
-    /// spared.
+    /// How many of the connections are the storm's victims, in percent or as a number. `churn` has no victims.
     #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
     pub share: Share,
-    /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The others last until
-    /// they are done.
+    /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until
+    /// their work is done.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub lasting: Option<Duration>,
     /// How long to send messages before the storm.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub calm: Duration,
-    /// How long to send messages after it.
+    /// How long to send messages after the storm.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub after: Duration,
-    /// Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps
-    /// the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to
-    /// net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from.
+    /// Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the
+    /// source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of
+    /// them. Many such closes leave few ports to dial from.
     #[arg(long)]
     pub fin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScenarioName {
-    /// They are closed, as fast as it goes or at --close-rate.
+    /// The victims are closed, as fast as possible or at --close-rate.
     Disconnect,
-    /// They are closed, and as many dialed anew, as fast as --concurrency or --rate allow.
+    /// The victims are closed, and as many connections dialed anew, as fast as --concurrency or --rate allow.
     Reconnect,
-    /// Beside those that stand connections are dialed, proved and closed, as fast as --concurrency
-    /// or --rate allow.
+    /// Beside the held connections, further connections are dialed, proved and closed, as fast as --concurrency or
+    /// --rate allow.
     Churn,
-    /// Some after the others they ask for 256 KiB of echoes each, in messages of --payload, and read none.
+    /// Some after the others they send 256 KiB each, in messages of the protocol (--payload), and read no answer.
     /// Then they are closed, 5,000 a second or at --close-rate.
     SlowReaders,
-    /// They say nothing. What the server closes meanwhile is counted, and is no failure.
+    /// The victims stay silent. Those that the server closes meanwhile are counted, and are no failures.
     Silent,
-    /// They are in a process of their own, which is killed (SIGKILL): its kernel closes all of them by FIN.
+    /// The victims are in a process of their own, which is killed (SIGKILL). Its kernel closes all of them by FIN.
     Killed,
 }
 
-/// Some of all connections, as typed.
+/// A part of all connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Share {
     Percent(f64),
@@ -82,11 +84,11 @@ fn share(text: &str) -> std::result::Result<Share, String> {
     share.ok_or(format!("'{text}' is no share; try 34% or a number of connections"))
 }
 
-/// How long a storm lasts that knows no end of its own.
+/// The default duration of scenarios that have no end of their own.
 const LASTING: Duration = Duration::from_secs(10);
 
 impl StormArguments {
-    pub fn options(&self) -> Result<Options> {
+    pub fn workload(&self) -> Result<Workload> {
         let lasting = self.lasting.unwrap_or(LASTING);
         let scenario = match self.scenario {
             ScenarioName::Disconnect => Scenario::Disconnect,
@@ -98,42 +100,42 @@ impl StormArguments {
         };
         if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
             let saw = format!("--for with {}", scenario.name());
-            return Err(Error::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
+            return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
         let connections = self.connection.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
-        let mut options = self.connection.options(Course::Storm(storm), Audit::Echo, close)?;
+        let mut workload = self.connection.workload(Course::Storm(storm), Audit::Answer, close)?;
         let talkers = connections.saturating_sub(victims);
         let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);
-        options.interval = options.interval.or(Some(each.max(SHORTEST_INTERVAL)));
+        workload.interval = workload.interval.or(Some(each.max(SHORTEST_INTERVAL)));
         if scenario.is_killed() {
-            self.share_with_victims(&mut options, victims)?;
+            self.share_with_victims(&mut workload, victims)?;
         }
-        Ok(options)
+        Ok(workload)
     }
 
     /// Has another process open the victims, with their part of what may be in flight and started at a time.
-    fn share_with_victims(&self, options: &mut Options, victims: u64) -> Result<()> {
-        let part = victims as f64 / options.connections.max(1) as f64;
-        let theirs = ((f64::from(options.concurrency) * part).round() as u32).max(1);
-        let rate = options.rate.map(|rate| rate * part);
+    fn share_with_victims(&self, workload: &mut Workload, victims: u64) -> Result<()> {
+        let part = victims as f64 / workload.connections.max(1) as f64;
+        let theirs = ((f64::from(workload.concurrency) * part).round() as u32).max(1);
+        let rate = workload.rate.map(|rate| rate * part);
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
-        // Their connections come after ours: no two have one number, and none the source port of another.
-        options.part.seed = Some(options.part.seed.unwrap_or_else(anywhere));
-        let first = options.part.first + options.connections.saturating_sub(victims);
-        let words = self.connection.steered_words((Part { first, ..options.part }, victims), theirs, rate, close);
+        // Their numbers come after those of the survivors, and so do their source ports.
+        let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);
+        let seed = *workload.source_port_seed.get_or_insert_with(random_seed);
+        let words = self.connection.steered_words(numbers, seed, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
-            Error::host(
+            CommandError::host(
                 format!("this program's file: {e}"),
                 "it is needed for the victims' process",
                 "see /proc/self/exe",
             )
         })?;
-        options.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
-        options.concurrency = options.concurrency.saturating_sub(theirs).max(u32::from(options.concurrency > 0));
-        options.rate = options.rate.map(|rate| rate * (1.0 - part));
+        workload.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
+        workload.concurrency = workload.concurrency.saturating_sub(theirs).max(u32::from(workload.concurrency > 0));
+        workload.rate = workload.rate.map(|rate| rate * (1.0 - part));
         Ok(())
     }
 }

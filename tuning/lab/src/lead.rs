@@ -6,14 +6,14 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::clock::Clock;
-use c1m::format::{bytes, count};
+use c1m::internal::clock::Clock;
+use c1m::internal::format::{bytes, count};
 
 use crate::args::Plan;
 use crate::guest::{Guest, Heard};
 use crate::machine::Machine;
 use crate::patience::Patience;
-use crate::report::{Proof, Story};
+use crate::story::{Proof, Story};
 use crate::walls::{self, Wall};
 
 /// The server's place among the guests; client k stands at place k.

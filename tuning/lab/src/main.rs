@@ -6,7 +6,7 @@
 //!  kernel  archive      a distribution's kernel; the initramfs of one guest
 //!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
 //!  lead ── machine      the run, step by step; what each guest told
-//!  patience             how long a step may take
+//!  story  patience      what was proved so far; how long a step may take
 //!  walls  report ── page   why a guest died; what it all came to, for people and as a page
 //! ```
 #![deny(unsafe_code)]
@@ -24,6 +24,7 @@ mod page;
 mod patience;
 mod profile;
 mod report;
+mod story;
 mod walls;
 
 use std::io::Write;
@@ -32,17 +33,18 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use c1m::error::{Error, Result};
-use c1m::format::count;
-use c1m::output::{self, Output};
-use c1m::plan::Ports;
+use c1m::internal::command_error::{CommandError, Result};
+use c1m::internal::format::count;
+use c1m::internal::output::{self, Output};
+use c1m::internal::plan::Ports;
 use clap::Parser;
 
 use archive::Role;
 use args::{Arguments, Plan, Programs};
 use guest::{Guest, Heard, Link, Spec};
 use kernel::Kernel;
-use report::{Report, Setting, Story};
+use report::{Report, Setting};
+use story::Story;
 
 /// Memory that the host needs beside the guests, in MiB.
 const HOST_MEMORY_MIB: u64 = 1024;
@@ -80,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
-    c1m::cli::survive_file_limit()?;
+    c1m::internal::cli::survive_file_limit()?;
 
     // A wrong path is told before a long run, and not after.
     let drawn = arguments.report.as_deref().map(Output::open).transpose()?;
@@ -97,8 +99,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
         accelerator,
         kernel: kernel.release.clone(),
         profile,
-        server_command_line: profile.command_line(c1m::plan::Role::Server, plan.connections(), &arguments.append),
-        client_command_line: profile.command_line(c1m::plan::Role::Client, plan.share, ""),
+        server_command_line: profile.command_line(
+            c1m::internal::plan::Role::Server,
+            plan.connections(),
+            &arguments.append,
+        ),
+        client_command_line: profile.command_line(c1m::internal::plan::Role::Client, plan.share, ""),
         server: plan.server,
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -114,7 +120,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&format!("logs: {}", folder.display()));
 
     // All guests are children of this thread, and inherit it.
-    if let Err(error) = c1m::sys::take_long_turns(TURN) {
+    if let Err(error) = c1m::internal::sys::use_batch_scheduling(TURN) {
         lead::say(&format!("guests take turns as short as usual, which costs time: {error}"));
     }
     let started = Instant::now();
@@ -144,10 +150,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
 fn check_memory(plan: &Plan) -> Result<()> {
     let need = plan.memory_mib().saturating_add(HOST_MEMORY_MIB);
     // Every limit counts: this may be a container.
-    let left = c1m::host::Host::here().memory_left();
+    let left = c1m::internal::host::Host::here().memory_left();
     let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);
     if have < need {
-        return Err(Error::host(
+        return Err(CommandError::host(
             format!("{have} MiB of memory left"),
             format!("the machines take up to {need} MiB"),
             "free some, or try --quick, --server-memory, --client-memory",
@@ -159,12 +165,12 @@ fn check_memory(plan: &Plan) -> Result<()> {
 fn busybox() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("busybox")).find(|file| file.is_file());
-    found.ok_or_else(|| Error::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
+    found.ok_or_else(|| CommandError::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
 }
 
 fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(c1m::sys::ending_signals())
-        .map_err(|e| Error::bug(format!("watching signals: {e}")))?;
+    let mut signals = signal_hook::iterator::Signals::new(c1m::internal::sys::ending_signals())
+        .map_err(|e| CommandError::bug(format!("watching signals: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if sender.send(Heard::Signal).is_err() {
@@ -179,7 +185,7 @@ fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
 fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
     let folder = out.join(stamp.replace(':', "-"));
     let failed = |e: std::io::Error| {
-        Error::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out")
+        CommandError::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out")
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
     folder.canonicalize().map_err(failed)
@@ -266,7 +272,7 @@ fn spec(
 /// Writes the report; removes the sockets, and the archives, which are large and can be made again.
 fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Result<()> {
     let failed = |e: std::io::Error| incomplete(folder, &e);
-    let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
+    let json = serde_json::to_string_pretty(report).map_err(|e| CommandError::bug(format!("JSON: {e}")))?;
     let write = |name: &str, text: &str| Output::open(&folder.join(name))?.write(text.as_bytes());
     write("report.txt", text)?;
     write("report.json", &json)?;
@@ -280,8 +286,8 @@ fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Resul
     Ok(())
 }
 
-fn incomplete(path: &Path, error: &std::io::Error) -> Error {
-    Error::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
+fn incomplete(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
 }
 
 #[cfg(test)]
@@ -290,7 +296,7 @@ mod tests {
 
     fn plan(words: &str) -> Result<Plan> {
         let words = format!("run --programs /built {words}");
-        Arguments::try_parse_from(words.split(' ')).map_err(|error| Error::bug(error.to_string()))?.plan()
+        Arguments::try_parse_from(words.split(' ')).map_err(|error| CommandError::bug(error.to_string()))?.plan()
     }
 
     fn commands(words: &str) -> Vec<(String, bool)> {
@@ -334,7 +340,7 @@ mod tests {
         };
         let (before, after) = std::thread::spawn(move || {
             let before = stat();
-            c1m::sys::take_long_turns(TURN).unwrap();
+            c1m::internal::sys::use_batch_scheduling(TURN).unwrap();
             (before, stat())
         })
         .join()

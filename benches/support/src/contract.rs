@@ -1,0 +1,85 @@
+//! What every peer is told on its command line, and what it must do before it says `ready`:
+//!
+//!     PEER ADDRESS FIRST_PORT PORTS CORES
+//!
+//! It listens on PORTS ports from FIRST_PORT on, echoes what comes, and uses only CORES, a list such
+//! as 0,1; it has been started with that affinity already. It says `ready` on standard output as
+//! soon as every port listens, and runs until it is killed.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sys;
+
+/// Bytes that a peer with a buffer per connection reads at once: that of tokio's own example. A
+/// larger one would hold more memory for nothing, since messages have 64 bytes.
+pub const BUFFER_BYTES: usize = 1024;
+
+/// What was typed.
+pub struct Contract {
+    pub address: Ipv4Addr,
+    pub first_port: u16,
+    pub ports: u16,
+    pub cores: Vec<usize>,
+}
+
+impl Contract {
+    /// Reads the command line, and raises the limit of open files as far as it goes.
+    pub fn from_command_line() -> Contract {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let read = || {
+            let [address, first_port, ports, cores] = &words[..] else { return None };
+            let cores: Option<Vec<usize>> = cores.split(',').map(|core| core.parse().ok()).collect();
+            let (first_port, ports) = (first_port.parse().ok()?, ports.parse().ok()?);
+            Some(Contract { address: address.parse().ok()?, first_port, ports, cores: cores? })
+        };
+        sys::raise_open_files().expect("the soft limit of open files can be raised to the hard one");
+        read().unwrap_or_else(|| panic!("expected ADDRESS FIRST_PORT PORTS CORES, such as 127.0.0.1 21000 100 0,1"))
+    }
+
+    /// Every port.
+    pub fn all_ports(&self) -> Range<u16> {
+        self.first_port..self.first_port + self.ports
+    }
+
+    /// The ports of the core at `place` in the list, for servers that share nothing between cores.
+    pub fn ports_of(&self, place: usize) -> Range<u16> {
+        let bound = |place: usize| self.first_port + (usize::from(self.ports) * place / self.cores.len()) as u16;
+        bound(place)..bound(place + 1)
+    }
+
+    pub fn socket_address(&self, port: u16) -> SocketAddr {
+        (self.address, port).into()
+    }
+
+    /// A non-blocking listener, its accept queue as long as the kernel allows.
+    pub fn listen(&self, port: u16) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        // Accepted sockets inherit it.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&self.socket_address(port).into())?;
+        socket.listen(i32::MAX)?;
+        Ok(socket.into())
+    }
+
+    /// Listens on each of the ports.
+    pub fn listen_on(&self, ports: Range<u16>) -> Vec<TcpListener> {
+        let listener = |port| self.listen(port).unwrap_or_else(|error| panic!("listening on port {port}: {error}"));
+        ports.map(listener).collect()
+    }
+}
+
+/// Keeps the calling thread on one core.
+pub fn pin(core: usize) {
+    sys::pin(core).unwrap_or_else(|error| panic!("core {core} cannot be used: {error}"));
+}
+
+/// Tells whoever started this that every port listens.
+pub fn ready() {
+    println!("ready");
+}

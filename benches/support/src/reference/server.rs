@@ -1,0 +1,153 @@
+//! The echo server: one pinned thread per core with its own epoll and its own listeners, so that
+//! cores share nothing but the process's descriptor table.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::thread;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
+
+/// Set in an event's number when the descriptor is a listener.
+const LISTENER: u64 = 1 << 32;
+
+/// Runs the server at `address` on `cores`, each with its contiguous share of the ports; calls `ready` once all
+/// of them listen. Runs until the process is killed.
+pub fn run(address: Ipv4Addr, cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce()) {
+    sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let threads: Vec<_> = cores
+        .iter()
+        .enumerate()
+        .map(|(place, &core)| {
+            let share = ports * place / cores.len()..ports * (place + 1) / cores.len();
+            let listeners: Vec<Socket> = share
+                .map(|offset| first_port + u16::try_from(offset).expect("a port number has 16 bits"))
+                .map(|port| listen(address, port).unwrap_or_else(|error| panic!("listening on port {port}: {error}")))
+                .collect();
+            thread::spawn(move || {
+                sys::pin(core).expect("the core exists and this process may use it");
+                Shard::new(listeners).serve();
+            })
+        })
+        .collect();
+    ready();
+    for thread in threads {
+        thread.join().expect("a server thread runs until the process is killed");
+    }
+}
+
+fn listen(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // Accepted sockets inherit it, which saves a system call on each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::from((address, port)).into())?;
+    // The kernel caps the queue at net.core.somaxconn.
+    socket.listen(i32::MAX)?;
+    Ok(socket)
+}
+
+/// One core's world. A connection is nothing but its descriptor, which is also its event's number.
+struct Shard {
+    epoll: Epoll,
+    _listeners: Vec<Socket>,
+    buffer: Vec<u8>,
+    /// What slow readers have not taken yet. While it waits, nothing more is read from them.
+    unsent: HashMap<RawFd, Vec<u8>>,
+}
+
+impl Shard {
+    fn new(listeners: Vec<Socket>) -> Shard {
+        let epoll = Epoll::new().expect("the process has a descriptor left for epoll");
+        for listener in &listeners {
+            let fd = listener.as_raw_fd();
+            epoll.add(fd, READ, LISTENER | fd as u64).expect("a listener can be watched");
+        }
+        Shard { epoll, _listeners: listeners, buffer: vec![0; 16 * 1024], unsent: HashMap::new() }
+    }
+
+    fn serve(mut self) {
+        let mut events = sys::no_events();
+        loop {
+            let came = self.epoll.wait(&mut events, -1).expect("epoll_wait fails only on a wrong argument");
+            for &Event { events: flags, u64: number } in &events[..came] {
+                let fd = number as u32 as RawFd;
+                if number & LISTENER != 0 {
+                    self.accept_all(fd);
+                } else if self.unsent.is_empty() || self.flush(fd) {
+                    self.echo(fd, flags);
+                }
+            }
+        }
+    }
+
+    /// Edge-triggered: the queue must be emptied, since what is left is not told again.
+    fn accept_all(&self, listener: RawFd) {
+        loop {
+            match sys::accept(listener) {
+                Ok(fd) => self.epoll.add(fd, READ, fd as u64).expect("an accepted socket can be watched"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The peer gave up while it waited in the queue.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => panic!("accepting: {error}; this server takes no more connections than nofile allows"),
+            }
+        }
+    }
+
+    /// Sends back what is there until a short read says there is no more.
+    fn echo(&mut self, fd: RawFd, flags: u32) {
+        loop {
+            let count = match sys::receive(fd, &mut self.buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => 0,
+            };
+            if count == 0 {
+                return sys::close(fd);
+            }
+            match sys::send(fd, &self.buffer[..count]) {
+                Ok(sent) if sent == count => {}
+                Ok(sent) => return self.keep(fd, sent..count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.keep(fd, 0..count),
+                Err(_) => return sys::close(fd),
+            }
+            if count < self.buffer.len() && flags & ENDING == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Keeps what a slow reader has no room for, and watches for that room.
+    fn keep(&mut self, fd: RawFd, rest: std::ops::Range<usize>) {
+        self.unsent.insert(fd, self.buffer[rest].to_vec());
+        self.epoll.change(fd, READ_WRITE, fd as u64).expect("a watched socket can be watched differently");
+    }
+
+    /// Sends what was kept for this connection; tells whether it may be read from again.
+    fn flush(&mut self, fd: RawFd) -> bool {
+        let Some(rest) = self.unsent.get_mut(&fd) else { return true };
+        match sys::send(fd, rest) {
+            Ok(sent) if sent < rest.len() => {
+                rest.drain(..sent);
+                false
+            }
+            Ok(_) => {
+                self.unsent.remove(&fd);
+                // The change tells again what came in the meantime, with its own flags; so not now.
+                self.epoll.change(fd, READ, fd as u64).expect("a watched socket can be watched differently");
+                false
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
+            Err(_) => {
+                self.unsent.remove(&fd);
+                sys::close(fd);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The counters of a server's shards under their names in Prometheus.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::http::Format;
+use crate::host::Host;
+use crate::shard::ShardHandle;
+use crate::stats::{ROUND_BOUNDS, Snapshot};
+use crate::sys;
+
+/// A family of metrics.
+struct Family {
+    /// The name, without the `_total` that the encoder appends to a counter.
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    /// A further label for each series, if the family has several, and the function that reads the series.
+    series: &'static [(Option<Label>, Read)],
+}
+
+type Label = (&'static str, &'static str);
+type Read = fn(&Snapshot) -> u64;
+
+/// All metrics of a shard's counters.
+const FAMILIES: [Family; 14] = [
+    Family {
+        name: "c1m_connections",
+        help: "Connections that are open now.",
+        kind: MetricType::Gauge,
+        series: &[(None, |shard| shard.live)],
+    },
+    Family {
+        name: "c1m_connections_opened",
+        help: "Connections accepted.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.opened)],
+    },
+    Family {
+        name: "c1m_connections_closed",
+        help: "Connections that were open and are closed, for whatever reason.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.closed)],
+    },
+    Family {
+        name: "c1m_connections_refused",
+        help: "Connections reset at once, because the server was full or the host's memory short.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("reason", "full")), |shard| shard.refused_when_full),
+            (Some(("reason", "memory")), |shard| shard.refused_for_memory),
+        ],
+    },
+    Family {
+        name: "c1m_connections_dropped",
+        help: "Connections closed by the server: peers that were silent, or did not read.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("reason", "silent")), |shard| shard.silent),
+            (Some(("reason", "slow_reader")), |shard| shard.slow_readers),
+        ],
+    },
+    Family {
+        name: "c1m_receives",
+        help: "Receives that returned bytes.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.messages)],
+    },
+    Family {
+        name: "c1m_received_bytes",
+        help: "Bytes received.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.bytes_in)],
+    },
+    Family {
+        name: "c1m_sent_bytes",
+        help: "Bytes handed to the kernel for sending.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.bytes_out)],
+    },
+    Family {
+        name: "c1m_parked_sends",
+        help: "Sends that waited in the kernel for a slow reader.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.parked)],
+    },
+    Family {
+        name: "c1m_accept_errors",
+        help: "Accepts that the kernel refused for lack of memory or file descriptors.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.accept_errors)],
+    },
+    Family {
+        name: "c1m_completions",
+        help: "Unusual completions: of a slot's former occupant, or kept back behind a full queue.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("kind", "stale")), |shard| shard.stale),
+            (Some(("kind", "overflow")), |shard| shard.overflows),
+        ],
+    },
+    Family {
+        name: "c1m_ring_enters",
+        help: "System calls that entered a ring.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.enters)],
+    },
+    Family {
+        name: "c1m_sleeps",
+        help: "Times a shard had nothing to do and slept.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.sleeps)],
+    },
+    Family {
+        name: "c1m_calls",
+        help: "Notifications by the socket filter, where connections wait behind it and not in polls.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.notifications)],
+    },
+];
+
+/// The shards of a server, whose counters are written whenever a client asks.
+#[derive(Debug)]
+struct Shards(Vec<ShardHandle>);
+
+/// The metrics of a server.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Metrics of these shards' counters and of this process.
+    pub fn new(shards: Vec<ShardHandle>) -> Metrics {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Shards(shards)));
+        Metrics(registry)
+    }
+
+    /// The metrics at this moment, as text.
+    pub fn render(&self, format: Format) -> Result<String, fmt::Error> {
+        let mut into = String::new();
+        match format {
+            Format::Prometheus => prometheus_text::encode(&mut into, &self.0)?,
+            Format::OpenMetrics => text::encode(&mut into, &self.0)?,
+        }
+        Ok(into)
+    }
+}
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let counted: Vec<Snapshot> = self.0.iter().map(|shard| shard.counters().snapshot()).collect();
+        for metric in &FAMILIES {
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
+            for (shard, counted) in counted.iter().enumerate() {
+                for (further, read) in metric.series {
+                    value(&mut family, metric.kind, &labels(shard, *further), read(counted))?;
+                }
+            }
+        }
+        self.rounds(&mut encoder)?;
+        process(&mut encoder)
+    }
+}
+
+impl Shards {
+    /// The durations of the shards' rounds, which a ready connection may have to wait.
+    fn rounds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Duration of a working shard's rounds, each from one look at its rings to the next.";
+        let mut family = encoder.encode_descriptor("c1m_round_seconds", help, None, MetricType::Histogram)?;
+        for (shard, handle) in self.0.iter().enumerate() {
+            let (counts, seconds) = handle.rounds().read();
+            let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+            let all = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+            let labels = labels(shard, None);
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, all, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Metrics of the process, under the names that Prometheus' client libraries agreed on. A value that cannot be read
+/// is left out: a counter that fell to 0 would mean that the process was restarted.
+fn process(encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let (host, pid) = (Host::here(), std::process::id());
+    let (user, system) = host.cpu_seconds(pid);
+    let (resident, _) = host.resident(pid);
+    if resident > 0 {
+        let help = "Total user and system CPU time spent in seconds.";
+        let mut seconds = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+        seconds.encode_counter::<NoLabelSet, f64, u64>(&(user + system), None)?;
+        let help = "Resident memory size in bytes.";
+        let mut bytes = encoder.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?;
+        bytes.encode_gauge(&resident)?;
+    }
+    let help = "The program and the kernel it runs on; always 1.";
+    let mut info = encoder.encode_descriptor("c1m", help, None, MetricType::Info)?;
+    info.encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("kernel", sys::kernel_release().as_str())])
+}
+
+fn labels(shard: usize, further: Option<Label>) -> Vec<(&'static str, String)> {
+    let further = further.map(|(name, value)| (name, value.to_owned()));
+    std::iter::once(("shard", shard.to_string())).chain(further).collect()
+}
+
+fn value(family: &mut MetricEncoder, kind: MetricType, labels: &impl EncodeLabelSet, is: u64) -> fmt::Result {
+    let mut metric = family.encode_family(labels)?;
+    match kind {
+        MetricType::Counter => metric.encode_counter::<NoLabelSet, u64, u64>(&is, None),
+        _ => metric.encode_gauge(&is),
+    }
+}

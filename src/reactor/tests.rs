@@ -1,0 +1,539 @@
+//! A reactor on real rings, with peers and a driver that do anything at any time.
+//!
+//! `PROPTEST_CASES=160000 cargo test --release --lib reactor::tests` takes ten million steps.
+
+mod fins;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::prelude::*;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::*;
+use crate::connections::{
+    AdmissionGate, AdmissionState, ConnectionsConfig, Cursor, FilterConfig, RESUMED_PER_PASS, Timing,
+};
+use crate::constants::BUFFER_BYTES;
+use crate::host::Host;
+use crate::pace::Pace;
+use crate::ring::Buffers;
+use crate::sys::{Doorbell, Filter};
+use crate::token::Operation;
+
+/// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.0)
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        (self.next() % most as u64) as usize
+    }
+
+    fn one_in(&mut self, many: usize) -> bool {
+        self.below(many) == 0
+    }
+
+    fn how(&mut self) -> CloseMode {
+        [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][self.below(3)]
+    }
+}
+
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A connection as the driver knows it.
+struct Held {
+    number: u32,
+    /// Its bytes are not sent back at once, but collected here.
+    collects: Option<Vec<u8>>,
+}
+
+/// Sends back what came, in one way or another, and notes what it is told.
+struct Noting {
+    chance: Chance,
+    standing: HashMap<ConnId, Held>,
+    dialing: HashMap<ConnId, Option<Socket>>,
+    former: VecDeque<ConnId>,
+    calls: u64,
+    opened: u32,
+    ended: u32,
+}
+
+/// Names of former connections kept.
+const FORMER: usize = 64;
+
+impl Noting {
+    fn pick(&mut self) -> Option<ConnId> {
+        let at = self.chance.next() as usize;
+        self.standing.keys().nth(at.checked_rem(self.standing.len())?).copied()
+    }
+
+    /// Sends what a connection's collected.
+    fn flush(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
+        match self.standing.get_mut(&conn).and_then(|held| held.collects.as_mut()) {
+            Some(collected) => net.send(conn, &std::mem::take(collected)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Driver for Noting {
+    type State = u32;
+
+    fn opened(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
+        self.calls += 1;
+        self.opened += 1;
+        self.dialing.remove(&conn);
+        assert!(!self.former.contains(&conn), "a former connection's name");
+        let state = net.state(conn).expect("it stands");
+        assert_eq!(std::mem::replace(state, self.opened), 0, "another's state");
+        let collects = self.chance.one_in(2).then(Vec::new);
+        let former = self.standing.insert(conn, Held { number: self.opened, collects });
+        assert!(former.is_none(), "opened twice");
+        if self.chance.one_in(16) {
+            net.close(conn, self.chance.how(), CloseReason::Local)?;
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, net: &mut Connections<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.calls += 1;
+        let held = self.standing.get_mut(&conn).expect("bytes of a connection that stands");
+        assert_eq!(net.state(conn), Some(&mut held.number), "another's state");
+        let len = data.len();
+        if let Some(collected) = &mut held.collects {
+            collected.extend_from_slice(data);
+            if self.chance.one_in(3) {
+                self.flush(net, conn)?;
+            }
+            return Ok(Reply::Nothing);
+        }
+        Ok(match self.chance.below(64) {
+            0 => Reply::Close,
+            1..=3 => {
+                net.close(conn, self.chance.how(), CloseReason::Local)?;
+                Reply::Back(0..len)
+            }
+            4..=20 => {
+                net.send(conn, data)?;
+                Reply::Nothing
+            }
+            _ => {
+                let sent = self.chance.below(len + 1);
+                net.send(conn, &data[..sent])?;
+                Reply::Back(sent..len)
+            }
+        })
+    }
+
+    fn ended(&mut self, net: &mut Connections<u32>, conn: ConnId, why: CloseReason) -> Result<()> {
+        self.calls += 1;
+        self.former.push_back(conn);
+        if self.former.len() > FORMER {
+            self.former.pop_front();
+        }
+        if matches!(why, CloseReason::NotOpened(_)) {
+            assert!(self.dialing.remove(&conn).is_some(), "never dialed, or ended twice");
+            return Ok(());
+        }
+        self.ended += 1;
+        let held = self.standing.remove(&conn).expect("never opened, or ended twice");
+        assert_eq!(net.state(conn), Some(&mut { held.number }), "another's state, {why:?}");
+        Ok(())
+    }
+
+    fn turn(&mut self, _: &mut Connections<u32>, _: Instant, _: u32) -> Result<Schedule> {
+        Ok(Schedule::OnEvent)
+    }
+}
+
+/// A peer, whose bytes are like nobody else's.
+struct Peer {
+    stream: TcpStream,
+    number: u64,
+    sent: u64,
+    got: u64,
+}
+
+impl Peer {
+    fn byte(&self, at: u64) -> u8 {
+        mixed(self.number << 40 | at) as u8
+    }
+
+    /// Sends some bytes. Whether the connection is still of use.
+    fn talk(&mut self, bytes: u64) -> bool {
+        let text: Vec<u8> = (self.sent..self.sent + bytes).map(|at| self.byte(at)).collect();
+        match self.stream.write(&text) {
+            Ok(sent) => {
+                self.sent += sent as u64;
+                true
+            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Reads some bytes, which must be those it sent. Whether the connection is still of use.
+    fn listen(&mut self, most: usize) -> bool {
+        let mut text = vec![0; most];
+        match self.stream.read(&mut text) {
+            Ok(0) => false,
+            Ok(len) => {
+                assert!(self.got + len as u64 <= self.sent, "more than it sent");
+                for (byte, at) in text[..len].iter().zip(self.got..) {
+                    assert_eq!(*byte, self.byte(at), "another's byte, or one out of turn");
+                }
+                self.got += len as u64;
+                true
+            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
+struct World {
+    reactor: Reactor<Noting>,
+    gate: AdmissionGate,
+    doors: Vec<SocketAddr>,
+    peers: Vec<Peer>,
+    numbers: u64,
+    injected: u64,
+    _doorbell: Doorbell,
+}
+
+/// What takes long is short, and what is much is little: so few connections come to every state.
+const QUICK: Timing = Timing {
+    segment_time: Duration::from_millis(1),
+    shortest_speculative_step: Duration::from_millis(1),
+    longest_speculative_step: Duration::from_millis(1),
+    resets_per_batch: 1,
+};
+
+/// Peers at a time.
+const PEERS: usize = 24;
+
+impl World {
+    /// Few slots in two rings, so that they are reused all the time, and full now and then.
+    fn new(seed: u64, filtered: bool) -> World {
+        let mut chance = Chance(seed);
+        let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
+        let gate = AdmissionGate::default();
+        let filter = filtered.then(|| Filter::new(rings.iter().sum()).unwrap());
+        // An address of its own for each world: a port stays taken for a minute after what was there, and in
+        // that time there are more worlds than ports.
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);
+        let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind((address, 0)).unwrap())).collect();
+        let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        if let Some(filter) = &filter {
+            listeners.iter().for_each(|listener| filter.attach(listener).unwrap());
+        }
+        let capacity = u64::from(rings.iter().sum::<u32>()) - 6;
+        let config = ConnectionsConfig {
+            filter: filter.map(|filter| FilterConfig { filter, speculative_period: Duration::from_secs(3) }),
+            gate: gate.clone(),
+            max_pending: 2 * BUFFER_BYTES,
+            timing: QUICK,
+            ..ConnectionsConfig::new(rings, capacity)
+        };
+        let doorbell = Doorbell::new().unwrap();
+        let mut net = Connections::new(config, &doorbell, Arc::default()).unwrap();
+        net.listen(listeners, 2).unwrap();
+        let driver = Noting {
+            chance,
+            standing: HashMap::new(),
+            dialing: HashMap::new(),
+            former: VecDeque::new(),
+            calls: 0,
+            opened: 0,
+            ended: 0,
+        };
+        let reactor = Reactor::new(net, driver);
+        World { reactor, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
+    }
+
+    fn chance(&mut self) -> &mut Chance {
+        &mut self.reactor.driver.chance
+    }
+
+    fn step(&mut self) -> Result<()> {
+        match self.chance().below(32) {
+            0..=2 => self.come(),
+            3..=8 => self.with_peer(|peer, chance| peer.talk(1 + chance.next() % 100)),
+            9 => self.with_peer(|peer, chance| peer.talk(1 + chance.next() % 60_000)),
+            10..=15 => self.with_peer(|peer, chance| peer.listen(1 + chance.below(60_000))),
+            16 => self.leave(),
+            17 => self
+                .with_peer(|peer, chance| !chance.one_in(4) || peer.stream.shutdown(std::net::Shutdown::Write).is_ok()),
+            18 => self.dial()?,
+            19 => self.cancel_dial()?,
+            20 => self.close()?,
+            21 => self.collected()?,
+            22 => self.stale()?,
+            23 => {
+                let level = if self.chance().one_in(4) { AdmissionState::Refusing } else { AdmissionState::Open };
+                self.gate.set(level);
+            }
+            _ => self.pass()?,
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.reactor.pass(Instant::now(), || {})?;
+        self.reactor.tell_ended()?;
+        self.check();
+        Ok(())
+    }
+
+    fn with_peer(&mut self, act: impl FnOnce(&mut Peer, &mut Chance) -> bool) {
+        let chance = &mut self.reactor.driver.chance;
+        let Some(at) = (chance.next() as usize).checked_rem(self.peers.len()) else { return };
+        if !act(&mut self.peers[at], chance) {
+            self.peers.swap_remove(at);
+        }
+    }
+
+    fn come(&mut self) {
+        let nth = self.chance().next() as usize;
+        if self.peers.len() == PEERS {
+            return;
+        }
+        // A host may be short of ports for a moment.
+        let Ok(stream) = TcpStream::connect(self.doors[nth % self.doors.len()]) else { return };
+        stream.set_nonblocking(true).unwrap();
+        self.numbers += 1;
+        self.peers.push(Peer { stream, number: self.numbers, sent: 0, got: 0 });
+    }
+
+    /// A peer goes, in order or not.
+    fn leave(&mut self) {
+        let rudely = !self.chance().one_in(4);
+        self.with_peer(|peer, _| {
+            let linger = rudely.then_some(Duration::ZERO);
+            SockRef::from(&peer.stream).set_linger(linger).unwrap();
+            false
+        });
+    }
+
+    /// The shard dials: itself, a port where nobody listens, or with what is no socket.
+    fn dial(&mut self) -> Result<()> {
+        let door = self.doors[0];
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (fd, to, socket) = match self.chance().below(4) {
+            0 => (1_000_000, door, None),
+            kind => {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_linger(Some(Duration::ZERO)).unwrap();
+                (socket.as_raw_fd(), if kind == 1 { nobody } else { door }, Some(socket))
+            }
+        };
+        if let Some(conn) = self.reactor.net.dial(fd, to)? {
+            let former = self.reactor.driver.dialing.insert(conn, socket);
+            assert!(former.is_none(), "two dials of one name");
+        }
+        Ok(())
+    }
+
+    fn cancel_dial(&mut self) -> Result<()> {
+        match self.reactor.driver.dialing.keys().next().copied() {
+            Some(conn) => self.reactor.net.cancel_dial(conn),
+            None => Ok(()),
+        }
+    }
+
+    /// The driver closes or deafens a connection, or one that is gone.
+    fn close(&mut self) -> Result<()> {
+        let Reactor { net, driver, .. } = &mut self.reactor;
+        let former = driver.former.back().copied();
+        let gone = driver.chance.one_in(4);
+        let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
+        if driver.chance.one_in(4) {
+            net.pause_reads(conn);
+        } else {
+            net.close(conn, driver.chance.how(), CloseReason::Local)?;
+        }
+        self.reactor.tell_ended()
+    }
+
+    /// The driver sends what it collected.
+    fn collected(&mut self) -> Result<()> {
+        let Reactor { net, driver, .. } = &mut self.reactor;
+        driver.pick().map_or(Ok(()), |conn| driver.flush(net, conn))?;
+        self.reactor.tell_ended()
+    }
+
+    /// A completion comes of a connection that is gone from its slot.
+    fn stale(&mut self) -> Result<()> {
+        let Reactor { net, driver, .. } = &mut self.reactor;
+        let Some(at) = (driver.chance.next() as usize).checked_rem(driver.former.len()) else { return Ok(()) };
+        let conn = driver.former[at];
+        if net.state(conn).is_some() {
+            return Ok(());
+        }
+        let (outcome, operation) = any_outcome(&mut driver.chance);
+        let (calls, stale) = (driver.calls, net.counters().stale.get());
+        self.reactor.dispatch(conn.ring(), Completion { token: conn.token(operation), outcome }, Instant::now())?;
+        self.injected += 1;
+        assert_eq!(self.reactor.driver.calls, calls, "the driver was told");
+        assert_eq!(self.reactor.net.counters().stale.get(), stale + 1);
+        Ok(())
+    }
+
+    fn check(&mut self) {
+        let Reactor { net, driver, .. } = &mut self.reactor;
+        let counters = net.counters().snapshot();
+        assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
+        assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
+        let slots = net.engine.slots();
+        assert_eq!(slots.in_use() + slots.free(), slots.count() as u64);
+        let (mut cursor, mut taken) = (Cursor::START, 0);
+        while let Some((_, row)) = slots.next(&mut cursor) {
+            taken += u64::from(!row.lifecycle.is_free());
+        }
+        assert_eq!(taken, slots.in_use(), "slots are lost");
+        for (conn, held) in &driver.standing {
+            assert_eq!(net.state(*conn), Some(&mut { held.number }), "another's row");
+        }
+        assert!(net.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)), "bytes for nobody");
+    }
+
+    /// Everyone goes: nothing is left of anyone.
+    fn end(mut self) -> Result<()> {
+        self.peers.clear();
+        self.reactor.net.stop_listening()?;
+        let mut closing = Closing::new(CloseMode::Immediate, Pace::UNPACED);
+        let mut passes = 0;
+        while closing.turn(&mut self.reactor.net, Instant::now())? != Schedule::Finished {
+            self.reactor.tell_ended()?;
+            self.pass()?;
+            passes += 1;
+            assert!(passes < 100_000, "{} slots are never freed", self.reactor.net.in_use());
+        }
+        let Reactor { net, driver, .. } = &mut self.reactor;
+        assert!(driver.standing.is_empty() && driver.dialing.is_empty());
+        assert!(net.engine.kept_for().next().is_none() && net.engine.next_ended().is_none());
+        assert_eq!(net.engine.slots().buffers_held(), 0, "buffers are not given back");
+        assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of earlier connections");
+        Ok(())
+    }
+}
+
+/// Whatever a completion may say, and of which operation.
+fn any_outcome(chance: &mut Chance) -> (Outcome, Operation) {
+    let (len, more, errno) = (1 + chance.below(100), chance.one_in(2), Errno::ECONNRESET);
+    let mut buffers = Buffers::default();
+    match chance.below(14) {
+        0 => (Outcome::Accepted(None), Operation::Accept),
+        1 => (Outcome::AcceptFailed { errno, pause: false }, Operation::Accept),
+        2 => (Outcome::Connected, Operation::Connect),
+        3 => (Outcome::ConnectFailed(errno), Operation::Connect),
+        4 => (Outcome::Ready { armed: more, over: chance.one_in(2), fin: chance.one_in(2) }, Operation::Poll),
+        5 => (Outcome::Received { buffer: buffers.take(), len, more }, Operation::Receive),
+        6 => (Outcome::Empty(buffers.take()), Operation::Receive),
+        7 => (Outcome::End(buffers.take()), Operation::Receive),
+        8 => (Outcome::SentShort(buffers.take(), 0..len), Operation::Send),
+        9 => (Outcome::SendFailed(buffers.take(), errno), Operation::Send),
+        10 => (Outcome::ParkedSent, Operation::ParkedSend),
+        11 => (Outcome::CancelTooLate, Operation::Cancel),
+        12 => (Outcome::InstallFailed(errno), Operation::Install),
+        _ => (Outcome::Closed, Operation::Close),
+    }
+}
+
+proptest! {
+    // What the kernel does is not repeated exactly, so a smaller case would be another one.
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases / 16, max_shrink_iters: 0, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_peers_do_each_connection_is_its_own(seed: u64, filtered: bool) {
+        let mut world = World::new(seed, filtered && Host::here().filters().is_ok());
+        for _ in 0..1_000 {
+            world.step().unwrap();
+        }
+        world.end().unwrap();
+    }
+}
+
+/// Notes how many bytes came at a time, and answers nothing.
+#[derive(Default)]
+struct Counting {
+    standing: usize,
+    came: Vec<usize>,
+}
+
+impl Driver for Counting {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Connections<()>, _: ConnId) -> Result<()> {
+        self.standing += 1;
+        Ok(())
+    }
+
+    fn received(&mut self, _: &mut Connections<()>, _: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.came.push(data.len());
+        Ok(Reply::Nothing)
+    }
+
+    fn ended(&mut self, _: &mut Connections<()>, _: ConnId, _: CloseReason) -> Result<()> {
+        Ok(())
+    }
+
+    fn turn(&mut self, _: &mut Connections<()>, _: Instant, _: u32) -> Result<Schedule> {
+        Ok(Schedule::OnEvent)
+    }
+}
+
+#[test]
+fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    const GREEDY: usize = 10 * RESUMED_PER_PASS;
+    let doorbell = Doorbell::new()?;
+    let config = ConnectionsConfig {
+        max_pending: BUFFER_BYTES,
+        ..ConnectionsConfig::new(vec![2 * GREEDY as u32], GREEDY as u64 + 1)
+    };
+    let mut net = Connections::new(config, &doorbell, Arc::default())?;
+    let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    let door = listener.local_addr()?;
+    net.listen(vec![listener], 2)?;
+    let mut reactor = Reactor::new(net, Counting::default());
+    let mut peers = Vec::new();
+    while reactor.driver.standing <= GREEDY {
+        if peers.len() <= GREEDY {
+            peers.push(TcpStream::connect(door)?);
+        }
+        reactor.pass(Instant::now(), || {})?;
+    }
+    let (modest, greedy) = peers.split_first_mut().ok_or("nobody came")?;
+    for peer in greedy {
+        peer.write_all(&[0; 16 * BUFFER_BYTES])?;
+    }
+    // All of them are known to have more.
+    while reactor.driver.came.len() < 2 * GREEDY {
+        reactor.pass(Instant::now(), || {})?;
+    }
+    let before = reactor.driver.came.len();
+    modest.write_all(&[0])?;
+    let turns = loop {
+        reactor.pass(Instant::now(), || {})?;
+        if let Some(at) = reactor.driver.came.iter().position(|len| *len == 1) {
+            break at - before;
+        }
+    };
+    assert!(turns < GREEDY / 2, "it waited for {turns} turns of {GREEDY} who have more");
+    Ok(())
+}
