@@ -13,16 +13,19 @@
 //! from either, and what we keep for it is bounded by `max_pending`.
 
 mod acceptor;
+mod address;
 mod closing;
 mod config;
 mod filter_readiness;
 mod fins;
 mod idle;
 pub mod lifecycle;
+mod places;
 mod reset_reaper;
 mod sending;
 pub mod slot_map;
 mod slot_release;
+mod write_readiness;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -48,13 +51,16 @@ use crate::token::{ConnId, Operation, Token};
 pub use crate::connections::lifecycle::CloseMode;
 pub(crate) use acceptor::Admission;
 use acceptor::Listener;
+use address::AcceptedFrom;
 pub use closing::Closing;
 pub use config::{AdmissionGate, AdmissionState, CloseReason, ConnectionsConfig, FilterConfig, SharedLimit};
 use filter_readiness::FilterReadiness;
 use fins::Fins;
 pub use idle::LONGEST_IDLE;
+pub use places::Place;
 use reset_reaper::ResetQueue;
 use slot_release::SlotRelease;
+use write_readiness::WriteReadiness;
 
 /// One ring and its rows.
 pub(crate) struct RingSlots<S> {
@@ -109,6 +115,10 @@ pub struct Connections<S> {
     window: u64,
     /// Connections that ended and whose driver was not told yet.
     pub(crate) ended: VecDeque<(ConnId, CloseReason)>,
+    /// Why connections are to be closed once all is sent, where that is another reason than `CloseReason::Local`.
+    deferred_reasons: HashMap<ConnId, CloseReason>,
+    write_readiness: WriteReadiness,
+    accepted_from: AcceptedFrom,
     counters: Arc<Counters>,
 }
 
@@ -150,6 +160,9 @@ impl<S: Default> Connections<S> {
             clock: Clock::begin(Instant::now()),
             window: 0,
             ended: VecDeque::new(),
+            deferred_reasons: HashMap::new(),
+            write_readiness: WriteReadiness::default(),
+            accepted_from: AcceptedFrom::default(),
             counters,
         };
         if plan.filter.is_some() {
@@ -227,9 +240,13 @@ impl<S: Default> Connections<S> {
     }
 
     /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, one that has
-    /// something in the kernel is closed when that is done, as `CloseReason::Local`.
+    /// something in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, how: CloseMode, why: CloseReason) -> Result<()> {
-        if !self.row(conn).is_some_and(|row| row.lifecycle.close(how)) {
+        let Some(row) = self.row(conn) else { return Ok(()) };
+        if !row.lifecycle.close(how) {
+            if row.lifecycle.is_live() && why != CloseReason::Local {
+                self.deferred_reasons.insert(conn, why);
+            }
             return Ok(());
         }
         self.leave(conn, why);
@@ -307,6 +324,7 @@ impl<S: Default> Connections<S> {
                 &self.counters.refused_when_full
             };
             cause.add(1);
+            self.accepted_from.forget(conn);
             self.rings[conn.ring()].ring.reset(conn.token(Operation::Reset))?;
             self.tear_down(conn)?;
             return Ok(false);
@@ -348,6 +366,9 @@ impl<S: Default> Connections<S> {
 
     /// The data operation of a connection is over: go on with what waits.
     pub(crate) fn operation_ended(&mut self, conn: ConnId) -> Result<()> {
+        if self.write_readiness.is_blocked(conn) && self.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
+            self.write_readiness.drained(conn);
+        }
         self.apply(conn, SlotState::operation_ended)
     }
 
@@ -438,7 +459,10 @@ impl<S: Default> Connections<S> {
                 let bytes = self.pending.remove(&conn).unwrap_or_default();
                 self.send_bytes(conn, Cow::Owned(bytes))
             }
-            Action::End => self.close(conn, CloseMode::Graceful, CloseReason::Local),
+            Action::End => {
+                let why = self.deferred_reasons.get(&conn).copied().unwrap_or(CloseReason::Local);
+                self.close(conn, CloseMode::Graceful, why)
+            }
             Action::Release => {
                 self.release(conn);
                 Ok(())
@@ -464,6 +488,10 @@ impl<S: Default> Connections<S> {
         if let Some(shared_limit) = &self.shared_limit {
             shared_limit.leave();
         }
+        if !self.deferred_reasons.is_empty() {
+            self.deferred_reasons.remove(&conn);
+        }
+        self.write_readiness.forget(conn);
         self.ended.push_back((conn, why));
     }
 

@@ -123,7 +123,7 @@ impl Kernel {
                 self.sends.push_back((token, range, false));
             }
             _ => {
-                self.held.park(token, vec![0; bytes]);
+                self.held.park(token, vec![0; bytes].into(), 0..bytes);
                 self.parked.push((token, bytes));
             }
         }

@@ -35,8 +35,8 @@
 //! # Writing a service
 //!
 //! ```no_run
-//! use c1m::server::{Options, Server};
-//! use c1m::service::{Outbox, Reply, Service};
+//! use c1m::server::Server;
+//! use c1m::service::{Ctx, Reply, Service};
 //! use c1m::token::ConnId;
 //!
 //! /// Answers every message with the number of bytes this connection has sent so far.
@@ -44,19 +44,21 @@
 //!
 //! impl Service for Count {
 //!     type State = u64;
+//!     type Message = ();
 //!
-//!     fn received(&mut self, conn: ConnId, seen: &mut u64, data: &mut [u8], out: &mut Outbox) -> Reply {
+//!     fn received(&mut self, ctx: &mut Ctx<'_, u64>, conn: ConnId, data: &mut [u8]) -> Reply {
+//!         let Some(seen) = ctx.state(conn) else { return Reply::Nothing };
 //!         *seen += data.len() as u64;
-//!         out.send(conn, format!("{seen}\n").as_bytes());
+//!         let line = format!("{seen}\n");
+//!         ctx.send(conn, line.as_bytes());
 //!         Reply::Nothing
 //!     }
 //! }
 //!
 //! # fn main() -> c1m::error::Result<()> {
-//! let (notices, ended) = std::sync::mpsc::channel();
-//! let server = Server::start(&Options::default(), |_shard| Count, &notices)?;
-//! // … until `ended` tells that a shard died, or it is time to stop:
-//! # drop(ended);
+//! let server = Server::builder().start(|_shard| Count)?;
+//! // Until a shard ends, or it is time to stop:
+//! let _ = server.events().recv();
 //! server.stop();
 //! server.join()?;
 //! # Ok(())
@@ -82,12 +84,14 @@ pub mod fuzz;
 pub mod host;
 pub mod latency;
 pub mod listener;
+pub mod mailbox;
 pub mod memory_model;
 pub mod metrics;
 pub mod output;
 pub mod pace;
 pub mod plan;
 pub mod render;
+pub mod reply;
 pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
 pub mod ring;

@@ -31,6 +31,7 @@ use rustix::process::nice;
 use crate::constants::METRICS_CONNECTIONS;
 use crate::error::{Errno, Error, Result};
 use crate::shard::ShardHandle;
+use crate::stats::OwnMetrics;
 use crate::sys::Doorbell;
 use connection::{Connection, Fate};
 use http::{PATH, Reply, Status};
@@ -86,10 +87,10 @@ impl Exporter {
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers from now on, with what these shards have counted.
-    pub fn serve(&self, shards: Vec<ShardHandle>) {
+    /// Answers from now on, with what these shards have counted, and what their service has.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics) {
         // Set once: a second set of shards would be another server's.
-        let _ = self.shared.metrics.set(Metrics::new(shards));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own));
         self.shared.bell.ring();
     }
 

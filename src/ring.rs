@@ -6,13 +6,16 @@
 //! |---|---|---|---|
 //! | `receive` | a `Buffer` | `InFlightOps` | with its completion |
 //! | `send` | a `Buffer` | `InFlightOps` | with its completion, which only a short or failed send has; else by `finish_sends` |
-//! | `park_send` | a `Vec<u8>` | `InFlightOps` | freed with its completion |
+//! | `send_shared` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped as a `Buffer` is given back |
+//! | `park_send` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped with its completion |
+//! | `accept_from` | a socket address | `InFlightOps` | taken after its completion by `accepted_from`, or freed with a failed one |
 //! | `dial`, `install_accepted` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
+mod address;
 pub(crate) mod in_flight;
 mod quirks;
 mod setup;
@@ -22,6 +25,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
@@ -120,6 +124,10 @@ pub enum Outcome {
     SentShort(Buffer, Range<usize>),
     /// Nothing more can be sent.
     SendFailed(Buffer, Errno),
+    /// The kernel took only part of a send of shared bytes; `rest` of them is still to be sent.
+    SharedSentShort(Arc<[u8]>, Range<usize>),
+    /// Nothing more can be sent.
+    SharedSendFailed(Errno),
     /// All bytes of a parked send are with the kernel.
     ParkedSent,
     /// A parked send ended with an error or was cancelled.
@@ -184,6 +192,8 @@ pub struct Ring {
     in_flight: InFlightOps,
     arguments: Arguments,
     quirks: Quirks,
+    /// Completions that came while `copy_descriptor` waited for its own; `reap` returns them first.
+    early: Vec<Completion>,
 }
 
 impl Ring {
@@ -202,16 +212,26 @@ impl Ring {
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
         let arguments = Arguments::new(queues.submissions);
-        let mut ring = Ring { uring, queued: 0, in_flight: InFlightOps::new(accepts), arguments, quirks };
+        let in_flight = InFlightOps::new(accepts);
+        let mut ring = Ring { uring, queued: 0, in_flight, arguments, quirks, early: Vec::new() };
         ring.wake_on_completion(false);
         Ok(ring)
     }
 
     /// Queues a single-shot accept from `listener` into the token's slot, or into a plain descriptor.
     pub fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
+        self.accept_into(listener, token, (std::ptr::null_mut(), std::ptr::null_mut()))
+    }
+
+    fn accept_into(
+        &mut self,
+        listener: RawFd,
+        token: Token,
+        (address, len): (*mut libc::sockaddr, *mut libc::socklen_t),
+    ) -> Result<()> {
         let slot = types::DestinationSlot::try_from_slot_target(token.slot)
             .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
-        let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
+        let mut entry = opcode::Accept::new(types::Fd(listener), address, len)
             .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
             .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
             .build();
@@ -288,14 +308,28 @@ impl Ring {
         self.push(&[entry.user_data(token.pack())])
     }
 
-    /// Queues a send that waits in the kernel until the peer has taken every byte. At most one per
-    /// tenant.
-    pub fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
-        let token = token.with(Operation::ParkedSend);
+    /// Queues a send of all of `bytes` that does not wait, straight from where they lie. As with `send`, complete
+    /// success has no completion.
+    pub fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) -> Result<()> {
+        let token = token.with(Operation::Send);
         let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .flags(Flags::SKIP_SUCCESS);
+        self.make_room(1)?;
+        self.in_flight.send_shared(token, bytes);
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    /// Queues a send of `range` of `bytes` that waits in the kernel until it has taken every byte. At most one per
+    /// occupant of a slot.
+    pub fn park_send(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) -> Result<()> {
+        let token = token.with(Operation::ParkedSend);
+        let part = &bytes[range.clone()];
+        let entry = opcode::Send::new(Fixed(token.slot), part.as_ptr(), part.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        self.in_flight.park(token, bytes);
+        self.in_flight.park(token, bytes, range);
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -312,6 +346,11 @@ impl Ring {
     /// Whether the tenant has a parked send in the kernel.
     pub fn has_parked_send(&self, token: Token) -> bool {
         self.in_flight.has_parked(token.with(Operation::ParkedSend))
+    }
+
+    /// Bytes of the occupant's parked send, as many as there were when it began to wait; 0 without one.
+    pub fn parked_bytes(&self, token: Token) -> usize {
+        self.in_flight.parked_bytes(token.with(Operation::ParkedSend))
     }
 
     /// Queues the removal of the tenant's poll, which then completes as not armed.
@@ -358,7 +397,7 @@ impl Ring {
 
     /// Whether an enter would do anything: something to submit, task work to run, or completions.
     pub fn has_work(&mut self) -> bool {
-        if self.queued > 0 {
+        if self.queued > 0 || !self.early.is_empty() || self.in_flight.has_submitted_sends() {
             return true;
         }
         let submission = self.uring.submission();
@@ -407,6 +446,7 @@ impl Ring {
 
     /// Moves every completion that is there into `into`.
     pub fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
+        into.append(&mut self.early);
         // The queue borrows the ring, and decoding needs the ring: through a fixed batch.
         let mut raw = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
         loop {

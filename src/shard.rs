@@ -18,8 +18,8 @@ use crate::constants::{
 };
 use crate::error::{Errno, Error, Result};
 use crate::host::not_started;
+use crate::reply::Reply;
 use crate::ring::{self, Completion, Outcome};
-use crate::service::Reply;
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
 use crate::token::{ConnId, Token};
@@ -67,6 +67,11 @@ pub trait Driver: 'static {
     /// A connection is gone, or never came to be. Its state can still be read in this call.
     fn ended(&mut self, net: &mut Connections<Self::State>, conn: ConnId, why: CloseReason) -> Result<()>;
 
+    /// The kernel has taken all bytes of a connection after some had to wait for its peer to read.
+    fn sent(&mut self, _net: &mut Connections<Self::State>, _conn: ConnId) -> Result<()> {
+        Ok(())
+    }
+
     /// Once a pass of the pump: whatever no completion calls for. `command` is the last one given
     /// to the shard's `ShardHandle`.
     fn turn(&mut self, net: &mut Connections<Self::State>, now: Instant, command: u32) -> Result<Schedule>;
@@ -92,6 +97,11 @@ impl ShardHandle {
     pub fn command(&self, command: u32) {
         self.command.store(command, Ordering::Release);
         self.doorbell.ring();
+    }
+
+    /// What wakes the shard for a turn.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
     }
 
     /// Wakes the shard for a turn.
@@ -344,6 +354,7 @@ impl<D: Driver> Shard<D> {
         match completion.outcome {
             Outcome::Accepted(plain) => {
                 net.accept_ended(conn);
+                net.note_peer(conn, plain.as_ref());
                 if let Some(socket) = plain
                     && !net.install_accepted(conn, socket)?
                 {
@@ -386,7 +397,10 @@ impl<D: Driver> Shard<D> {
             }
             Outcome::SentShort(buffer, rest) => net.sent_short(conn, buffer, rest)?,
             Outcome::ParkedSent => net.operation_ended(conn)?,
-            Outcome::ParkedSendFailed(errno) => self.broken(conn, None, CloseReason::Failed(errno))?,
+            Outcome::SharedSentShort(bytes, rest) => net.shared_sent_short(conn, bytes, rest)?,
+            Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => {
+                self.broken(conn, None, CloseReason::Failed(errno))?;
+            }
             Outcome::CancelTooLate => net.cancel_again(conn)?,
             Outcome::Closed => net.closed(conn)?,
             // Its connect was cancelled without a completion of its own.
@@ -401,6 +415,7 @@ impl<D: Driver> Shard<D> {
         let stands = self.net.opened(conn, admission)?;
         if stands {
             self.driver.opened(&mut self.net, conn)?;
+            self.net.told_of(conn);
         }
         Ok(stands)
     }
@@ -457,6 +472,9 @@ impl<D: Driver> Shard<D> {
     fn tell_ended(&mut self) -> Result<()> {
         while let Some((conn, why)) = self.net.ended.pop_front() {
             self.driver.ended(&mut self.net, conn, why)?;
+        }
+        while let Some(conn) = self.net.next_writable() {
+            self.driver.sent(&mut self.net, conn)?;
         }
         Ok(())
     }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 31] = [
+const LAYERS: [(&str, u8); 33] = [
     ("constants", 0),
     ("error", 0),
     ("token", 0),
+    ("reply", 0),
     ("format", 0),
     ("clock", 0),
     ("ring", 1),
@@ -18,7 +19,6 @@ const LAYERS: [(&str, u8); 31] = [
     ("latency", 1),
     ("pace", 1),
     ("plan", 1),
-    ("service", 1),
     ("stats", 1),
     ("failure", 1),
     ("addresses", 1),
@@ -29,6 +29,8 @@ const LAYERS: [(&str, u8); 31] = [
     ("listener", 2),
     ("host", 2),
     ("walls", 2),
+    ("mailbox", 2),
+    ("service", 3),
     ("results", 3),
     ("metrics", 3),
     ("server", 4),
@@ -56,7 +58,8 @@ const NEIGHBOURS: [(&str, &str); 10] = [
 ];
 
 /// The rooms in which a crate may be named.
-const CRATES: [(&str, &[&str]); 20] = [
+const CRATES: [(&str, &[&str]); 21] = [
+    ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["sys", "shard", "server", "client"]),

@@ -263,6 +263,8 @@ impl ServerArguments {
             idle_timeout: self.idle_timeout,
             accept_rate: self.accept_rate,
             keepalive: self.keepalive,
+            metrics: self.metrics,
+            ..server::Options::default()
         })
     }
 }

@@ -18,8 +18,8 @@ use crate::constants::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROB
 use crate::error::Result;
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
+use crate::reply::Reply;
 use crate::results::ShardSummary;
-use crate::service::Reply;
 use crate::shard::{Driver, Schedule};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
@@ -152,9 +152,10 @@ impl Driver for ClientDriver {
         let cause = match why {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
+            CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
             CloseReason::PeerClosed => Cause::ClosedByServer,
             CloseReason::SlowReader => Cause::Unread,
-            CloseReason::Local => {
+            CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
                 self.forget(net, conn);
                 if self.phase == Phase::Close {
                     self.config.progress.closed.add(1);

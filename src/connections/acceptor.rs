@@ -11,7 +11,7 @@ use crate::clock::Mark;
 use crate::constants::{ACCEPT_PAUSE_MS, ADMISSION_WAIT, ADMISSION_WAIT_WHILE_READING};
 use crate::error::{Errno, Error, Result};
 use crate::listener;
-use crate::token::{ConnId, Operation};
+use crate::token::ConnId;
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
@@ -144,7 +144,8 @@ impl<S: Default> Connections<S> {
                     };
                     let listener = &mut self.listeners[index];
                     listener.in_flight += 1;
-                    self.rings[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
+                    let socket = listener.socket.as_raw_fd();
+                    self.accept(socket, conn)?;
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::token::ConnId;
 #[derive(Debug)]
 pub struct Closing {
     how: CloseMode,
+    reason: CloseReason,
     pace: Pace,
     closed: u64,
     /// Connections from here on are closed; `None` is not begun, or to be looked through again.
@@ -22,7 +23,12 @@ pub struct Closing {
 impl Closing {
     /// Closes nothing yet.
     pub fn new(how: CloseMode, pace: Pace) -> Closing {
-        Closing { how, pace, closed: 0, place: None }
+        Closing { how, reason: CloseReason::Local, pace, closed: 0, place: None }
+    }
+
+    /// Gives the reason that the driver is told for each.
+    pub fn because(self, reason: CloseReason) -> Closing {
+        Closing { reason, ..self }
     }
 
     /// Connections closed so far.
@@ -60,7 +66,7 @@ impl Closing {
                 if let Some(at) = self.pace.intended(self.closed, net.clock()).filter(|at| *at > now) {
                     return Ok(Schedule::At(at));
                 }
-                net.close(conn, self.how, CloseReason::Local)?;
+                net.close(conn, self.how, self.reason)?;
                 self.closed += 1;
             }
             self.place = Some(place);

@@ -60,7 +60,7 @@ impl<S: Default> Connections<S> {
             if silent(row, self.window) {
                 let conn = ConnId::new(lane, slot, row.generation);
                 self.counters.silent.add(1);
-                self.close(conn, CloseMode::Immediate, CloseReason::Local)?;
+                self.close(conn, CloseMode::Immediate, CloseReason::IdleTimeout)?;
                 closed += 1;
             }
             if closed == CLOSES_PER_PASS {
@@ -68,6 +68,13 @@ impl<S: Default> Connections<S> {
             }
         }
         Ok(place + rows)
+    }
+
+    /// How long nothing was received from a connection that stands, in whole windows of `BUSY_WINDOW`, rounded down.
+    pub fn silence(&self, conn: ConnId) -> Option<Duration> {
+        self.peek(conn)?;
+        let link = self.rings[conn.ring()].table.row(conn.slot()).link;
+        Some(BUSY_WINDOW * u32::from(age(link, self.window).saturating_sub(1)))
     }
 
     /// Slots over all rings.

@@ -61,7 +61,7 @@ impl<S: Default> Connections<S> {
         if self.drain_after_reset || !self.is_live(conn) {
             return self.ready(conn, armed);
         }
-        self.leave(conn, CloseReason::PeerClosed);
+        self.leave(conn, CloseReason::PeerReset);
         self.enqueue_reset(conn, armed);
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{CloseMode, CloseReason, Connections};
 use crate::connections::lifecycle::{SendDecision, SlotState};
@@ -26,6 +27,15 @@ impl<S: Default> Connections<S> {
         }
     }
 
+    /// Sends shared bytes as `send` does, straight from where they lie. Where they have to wait for another operation
+    /// of the connection they are copied.
+    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        match self.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+            SendDecision::Now if bytes.len() <= self.max_pending => self.send_at_once(conn, bytes.clone()),
+            _ => self.send(conn, bytes),
+        }
+    }
+
     /// Ends a receive with a reply from its buffer: sent at once, or, if the driver queued other
     /// bytes for the connection meanwhile, after those.
     pub(crate) fn reply_to_receive(&mut self, conn: ConnId, mut buffer: Buffer, range: Range<usize>) -> Result<()> {
@@ -40,12 +50,20 @@ impl<S: Default> Connections<S> {
 
     /// The kernel took only part of a send: let the rest wait there.
     pub(crate) fn sent_short(&mut self, conn: ConnId, mut buffer: Buffer, rest: Range<usize>) -> Result<()> {
-        let bytes = buffer.bytes()[rest].to_vec();
+        let bytes: Arc<[u8]> = buffer.bytes()[rest].into();
         self.buffers.put(buffer);
-        if self.is_live(conn) {
-            return self.park(conn, bytes);
+        let all = 0..bytes.len();
+        self.shared_sent_short(conn, bytes, all)
+    }
+
+    /// The kernel took only part of a send of shared bytes: let the rest wait there.
+    pub(crate) fn shared_sent_short(&mut self, conn: ConnId, bytes: Arc<[u8]>, rest: Range<usize>) -> Result<()> {
+        if !self.is_live(conn) {
+            return self.operation_ended(conn);
         }
-        self.operation_ended(conn)
+        self.counters.parked.add(1);
+        self.write_readiness.blocked(conn);
+        self.rings[conn.ring()].ring.park_send(conn.token(Operation::ParkedSend), bytes, rest)
     }
 
     /// Sends bytes of any length on a connection with nothing in the kernel.
@@ -55,9 +73,17 @@ impl<S: Default> Connections<S> {
             buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
             return self.send_buffer(conn, buffer, 0..bytes.len());
         }
+        self.send_at_once(conn, bytes.into_owned().into())
+    }
+
+    /// Sends shared bytes on a connection with nothing in the kernel.
+    fn send_at_once(&mut self, conn: ConnId, bytes: Arc<[u8]>) -> Result<()> {
+        if bytes.is_empty() {
+            return self.operation_ended(conn);
+        }
         self.update(conn, SlotState::send);
         self.counters.bytes_out.add(bytes.len() as u64);
-        self.park(conn, bytes.into_owned())
+        self.rings[conn.ring()].ring.send_shared(conn.token(Operation::Send), bytes)
     }
 
     fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
@@ -68,11 +94,6 @@ impl<S: Default> Connections<S> {
         self.update(conn, SlotState::send);
         self.counters.bytes_out.add(range.len() as u64);
         self.rings[conn.ring()].ring.send(conn.token(Operation::Send), buffer, range)
-    }
-
-    fn park(&mut self, conn: ConnId, bytes: Vec<u8>) -> Result<()> {
-        self.counters.parked.add(1);
-        self.rings[conn.ring()].ring.park_send(conn.token(Operation::ParkedSend), bytes)
     }
 
     fn keep_for_later(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {

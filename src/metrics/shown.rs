@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::http::Format;
 use crate::host::Host;
 use crate::shard::ShardHandle;
-use crate::stats::{ROUND_BOUNDS, Snapshot};
+use crate::stats::{OwnMetrics, ROUND_BOUNDS, Snapshot};
 use crate::sys;
 
 /// What one line of the counters is called.
@@ -127,7 +127,10 @@ const SHOWN: [Shown; 14] = [
 
 /// The shards of a server, to be written whenever somebody asks.
 #[derive(Debug)]
-struct Shards(Vec<ShardHandle>);
+struct Shards {
+    shards: Vec<ShardHandle>,
+    own: OwnMetrics,
+}
 
 /// The metrics of a server.
 #[derive(Debug)]
@@ -135,9 +138,9 @@ pub struct Metrics(Registry);
 
 impl Metrics {
     /// What these shards have counted, and what their process takes.
-    pub fn new(shards: Vec<ShardHandle>) -> Metrics {
+    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards(shards)));
+        registry.register_collector(Box::new(Shards { shards, own }));
         Metrics(registry)
     }
 
@@ -154,7 +157,7 @@ impl Metrics {
 
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let counted: Vec<Snapshot> = self.0.iter().map(|shard| shard.counters().snapshot()).collect();
+        let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
         for shown in &SHOWN {
             let mut family = encoder.encode_descriptor(shown.name, shown.help, None, shown.kind)?;
             for (shard, counted) in counted.iter().enumerate() {
@@ -163,17 +166,31 @@ impl Collector for Shards {
                 }
             }
         }
+        self.own(&mut encoder)?;
         self.rounds(&mut encoder)?;
         process(&mut encoder)
     }
 }
 
 impl Shards {
+    /// What the service counts by itself.
+    fn own(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let counted: Vec<Vec<u64>> = self.own.shards.iter().map(|shard| shard.read()).collect();
+        for (index, (name, help)) in self.own.named.iter().enumerate() {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (shard, counted) in counted.iter().enumerate() {
+                let is = counted.get(index).copied().unwrap_or(0);
+                value(&mut family, MetricType::Counter, &labels(shard, None), is)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How long a shard's connections wait for it while it works.
     fn rounds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Time from one look of a working shard at its rings to the next.";
         let mut family = encoder.encode_descriptor("c1m_round_seconds", help, None, MetricType::Histogram)?;
-        for (shard, remote) in self.0.iter().enumerate() {
+        for (shard, remote) in self.shards.iter().enumerate() {
             let (counts, seconds) = remote.rounds().read();
             let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();

@@ -12,6 +12,7 @@ mod bad_input;
 mod connections;
 mod demo;
 mod doctor;
+mod examples;
 mod filter;
 mod firewall;
 mod hostile;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::connections::{AdmissionGate, CloseReason, Connections, ConnectionsConfig, FilterConfig};
 use crate::error::Result;
-use crate::service::Reply;
+use crate::reply::Reply;
 use crate::shard::{Driver, Schedule, Shard};
 use crate::sys::{Doorbell, Filter};
 use crate::token::ConnId;

@@ -1,0 +1,222 @@
+//! A server's part on each shard: hands what happens to the service, and does for it what no completion brings.
+
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::builder::EventSink;
+use super::{STOP, ServerEvent, ShardInfo};
+use crate::connections::{CloseMode, CloseReason, Closing, Connections};
+use crate::error::Result;
+use crate::mailbox::Inbox;
+use crate::pace::Pace;
+use crate::reply::Reply;
+use crate::service::{Ctx, Service, ShardContext};
+use crate::shard::{Driver, Schedule};
+use crate::stats::OwnCounters;
+use crate::token::ConnId;
+
+/// Connections that one shard closes in a second at least while it drains: a third of what a core
+/// can do.
+const SLOWEST_DRAIN: f64 = 10_000.0;
+
+/// Messages of the mailbox that a shard takes in one pass.
+const MESSAGES_PER_PASS: usize = 128;
+
+/// The shortest interval between two ticks of a service.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Tells the owner that a shard ended, however it ends.
+pub(super) struct Ended {
+    pub index: usize,
+    pub events: EventSink,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        (self.events)(ServerEvent::ShardEnded(self.index));
+    }
+}
+
+/// What one shard needs to begin, carried to its thread.
+pub(super) struct ShardStart<M> {
+    pub info: ShardInfo<M>,
+    pub inbox: Inbox<M>,
+    pub own: Arc<OwnCounters>,
+    pub sockets: Vec<Arc<TcpListener>>,
+    pub accepts: usize,
+    pub drain_timeout: Duration,
+    pub idle_timeout: Option<Duration>,
+    pub connection_ages: bool,
+    pub peer_addresses: bool,
+    pub ready: mpsc::Sender<usize>,
+    pub ended: Ended,
+}
+
+impl<M: Send + 'static> ShardStart<M> {
+    pub fn build<S: Service<Message = M>>(
+        self,
+        net: &mut Connections<S::State>,
+        make: &dyn Fn(ShardInfo<M>) -> S,
+    ) -> Result<ServerDriver<S>> {
+        self.inbox.settle_here();
+        if self.peer_addresses {
+            net.bring_peer_addresses();
+        }
+        let (index, shards) = (self.info.index(), self.info.shards());
+        let service = make(self.info);
+        net.listen(self.sockets, self.accepts)?;
+        let next_tick = service.interval().map(|every| Instant::now() + every);
+        // The owner is waiting for this.
+        let _ = self.ready.send(index);
+        Ok(ServerDriver {
+            service,
+            context: ShardContext::new(index, shards, self.connection_ages, self.own),
+            inbox: self.inbox,
+            next_tick,
+            drain_timeout: self.drain_timeout,
+            sweep: self.idle_timeout.map(IdleSweep::new),
+            closing: None,
+            _ended: self.ended,
+        })
+    }
+}
+
+/// The server's driver: hands bytes to the service and carries out what it wants.
+pub(super) struct ServerDriver<S: Service> {
+    service: S,
+    context: ShardContext<S::State>,
+    inbox: Inbox<S::Message>,
+    next_tick: Option<Instant>,
+    drain_timeout: Duration,
+    /// Looks for silent connections.
+    sweep: Option<IdleSweep>,
+    /// While stopping.
+    closing: Option<Closing>,
+    _ended: Ended,
+}
+
+impl<S: Service> Driver for ServerDriver<S> {
+    type State = S::State;
+
+    fn opened(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.context.opened(conn);
+        self.call(net, |service, ctx| service.opened(ctx, conn))
+    }
+
+    fn received(&mut self, net: &mut Connections<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.call(net, |service, ctx| service.received(ctx, conn, data))
+    }
+
+    fn sent(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(net, |service, ctx| service.sent(ctx, conn))
+    }
+
+    fn ended(&mut self, net: &mut Connections<S::State>, conn: ConnId, reason: CloseReason) -> Result<()> {
+        self.context.closed(conn);
+        self.call(net, |service, ctx| service.closed(ctx, conn, reason))
+    }
+
+    fn turn(&mut self, net: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+        if command == STOP {
+            return self.drain(net, now);
+        }
+        self.take_messages(net)?;
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.call(net, Service::tick)?;
+            self.next_tick = self.service.interval().map(|every| now + every.max(SHORTEST_INTERVAL));
+        }
+        self.expire(net)?;
+        self.context.broadcast_some(net)?;
+        let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
+        if self.inbox.has_more() || self.context.has_more() {
+            return Ok(Schedule::Now);
+        }
+        let due = self.next_tick.into_iter().chain(next_sweep).chain(self.context.due(net)).min();
+        Ok(due.map_or(Schedule::OnEvent, Schedule::At))
+    }
+}
+
+impl<S: Service> ServerDriver<S> {
+    /// Calls the service. What failed in the call is the shard's failure.
+    fn call<R>(
+        &mut self,
+        net: &mut Connections<S::State>,
+        call: impl FnOnce(&mut S, &mut Ctx<'_, S::State>) -> R,
+    ) -> Result<R> {
+        let result = call(&mut self.service, &mut self.context.with(net));
+        self.context.check().map(|()| result)
+    }
+
+    /// Hands on a bounded number of messages.
+    fn take_messages(&mut self, net: &mut Connections<S::State>) -> Result<()> {
+        let Some(count) = self.inbox.open(MESSAGES_PER_PASS) else { return Ok(()) };
+        for _ in 0..count {
+            let Some(message) = self.inbox.take() else { break };
+            self.call(net, |service, ctx| service.message(ctx, message))?;
+        }
+        self.inbox.taken();
+        Ok(())
+    }
+
+    /// Tells the service of some deadlines that have passed.
+    fn expire(&mut self, net: &mut Connections<S::State>) -> Result<()> {
+        let passed = self.context.take_expired(net.clock().now());
+        for place in &passed {
+            if let Some(conn) = net.live_at(*place) {
+                self.context.closes_because(CloseReason::Deadline);
+                let told = self.call(net, |service, ctx| service.expired(ctx, conn));
+                self.context.closes_because(CloseReason::Local);
+                told?;
+            }
+        }
+        self.context.told_expired(passed);
+        Ok(())
+    }
+
+    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    fn drain(&mut self, net: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            None => {
+                self.context.stop();
+                self.inbox.close();
+                net.stop_listening()?;
+                let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
+                let pace = Pace::new(net.clock().start(now), Some(rate));
+                self.closing.insert(Closing::new(CloseMode::Immediate, pace).because(CloseReason::Stopping))
+            }
+        };
+        closing.turn(net, now)
+    }
+}
+
+/// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
+struct IdleSweep {
+    timeout: Duration,
+    place: usize,
+    next: Instant,
+}
+
+/// How long a sweep over all rows takes, and in how many parts it is done.
+const SWEEP: Duration = Duration::from_secs(4);
+const SWEEP_PARTS: u32 = 64;
+
+impl IdleSweep {
+    fn new(timeout: Duration) -> IdleSweep {
+        IdleSweep { timeout, place: 0, next: Instant::now() }
+    }
+
+    /// Does its part if that is due. Returns when the next one is.
+    fn turn<S: Default>(&mut self, net: &mut Connections<S>, now: Instant) -> Result<Instant> {
+        if now >= self.next {
+            let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
+            let end = self.place + rows;
+            self.place = net.close_silent(self.place, rows, self.timeout)?;
+            // Short of its end there were too many to close in one pass.
+            let cut_short = self.place > 0 && self.place < end;
+            self.next = if cut_short { now } else { now + SWEEP / SWEEP_PARTS };
+        }
+        Ok(self.next)
+    }
+}
