@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::builder::EventSink;
 use super::{STOP, ServerEvent, ShardInfo};
 use crate::connections::{CloseMode, CloseReason, Closing, Connections};
-use crate::error::Result;
+use crate::error::{Errno, Result};
 use crate::mailbox::Inbox;
 use crate::pace::Pace;
 use crate::reply::Reply;
@@ -114,6 +114,11 @@ impl<S: Service> Driver for ServerDriver<S> {
 
     fn ended(&mut self, net: &mut Connections<S::State>, conn: ConnId, reason: CloseReason) -> Result<()> {
         self.context.closed(conn);
+        let reason = match reason {
+            // A send or a receive found out before a poll could tell.
+            CloseReason::Failed(Errno::ECONNRESET | Errno::EPIPE) => CloseReason::PeerReset,
+            reason => reason,
+        };
         self.call(net, |service, ctx| service.closed(ctx, conn, reason))
     }
 

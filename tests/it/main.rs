@@ -33,6 +33,7 @@ mod parking;
 mod persist;
 mod report;
 mod scrapes;
+mod service;
 mod skips;
 mod source_ports;
 mod steer;
