@@ -10,12 +10,10 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-mod compare;
-mod reference;
-
-use compare::{Effort, Pairs, Quiet, SIDES, ServerProcess, median};
-use reference::client::{self, MESSAGE_BYTES, Target};
-use reference::{server, sys};
+use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess, median};
+use bench_support::reference::client::{self, MESSAGE_BYTES, Target};
+use bench_support::reference::server;
+use bench_support::sys;
 
 const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;

@@ -8,12 +8,10 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-mod compare;
-mod reference;
-
-use compare::{Effort, Pairs, Quiet, SIDES, ServerProcess};
-use reference::client::{self, Target};
-use reference::{server, sys};
+use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess};
+use bench_support::reference::client::{self, Target};
+use bench_support::reference::server;
+use bench_support::sys;
 
 const CORES: [usize; 2] = [0, 1];
 /// Below the ephemeral ports, so that no client's socket can sit on them.

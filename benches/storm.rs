@@ -20,12 +20,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-mod compare;
-mod reference;
-
-use compare::{Effort, Quiet, SIDES, ServerProcess, thousands};
-use reference::client::Target;
-use reference::{server, sys};
+use bench_support::compare::{self, Effort, Quiet, SIDES, ServerProcess, thousands};
+use bench_support::reference::client::Target;
+use bench_support::reference::server;
+use bench_support::sys;
 use serde_json::Value;
 
 const CORES: [usize; 2] = [0, 1];
@@ -231,7 +229,7 @@ fn serve_as_group(connections: usize) {
     let start = |(cores, first_port, ports): (Vec<usize>, u16, usize)| {
         let words = [SERVER_ROLE.to_owned(), list(&cores), first_port.to_string(), ports.to_string()];
         let mut command = compare::ourselves(words);
-        let mut child = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("we can be started");
+        let mut child = sys::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("we can be started");
         let mut said = BufReader::new(child.stdout.take().expect("it was piped")).lines();
         let ready = said.next().expect("a server says that it is ready").expect("in words");
         assert_eq!(ready, "ready");
@@ -262,7 +260,7 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked)
         };
         command.args(short);
     }
-    let mut client = compare::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
+    let mut client = sys::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("c1m can be started");
     let (mut closing, mut stolen) = (None, [Duration::ZERO; 2]);
     let (mut result, mut victims, mut cgroup) = (Value::Null, None, None);
     for line in BufReader::new(client.stdout.take().expect("it was piped")).lines() {
@@ -327,7 +325,7 @@ fn killed_in_silence(server: &ServerProcess, connections: usize) -> (Duration, D
     command.args(["client", "--steer", "--json", "-", "--target-ip", &TARGET.address.to_string()]);
     command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
     command.args(["--connections", &connections.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut client = compare::dying_with_us(&mut command).spawn().expect("c1m can be started");
+    let mut client = sys::dying_with_us(&mut command).spawn().expect("c1m can be started");
     let mut lines = BufReader::new(client.stdout.take().expect("it was piped")).lines();
     let ramped = lines.any(|line| {
         let event: Value = serde_json::from_str(&line.expect("its output is text")).expect("each line is JSON");

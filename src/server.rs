@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
+#[cfg(feature = "metrics")]
 use crate::metrics::Exporter;
 use crate::plan::{self, ServerGoal, ShardPlan};
 use crate::ring;
@@ -121,8 +122,10 @@ pub struct Server<M = ()> {
     idle_choice: IdleChoice,
     backlog: i32,
     gate: AdmissionGate,
+    limit: SharedLimit,
     listeners: Vec<Arc<TcpListener>>,
     monitor: Option<MemoryMonitor>,
+    #[cfg(feature = "metrics")]
     metrics: Option<Exporter>,
 }
 
@@ -138,7 +141,6 @@ struct Launch<M> {
     plans: Vec<ShardPlan>,
     handles: Vec<ShardHandle>,
     inboxes: Vec<Inbox<M>>,
-    shared_limit: Option<SharedLimit>,
     events: EventSink,
 }
 
@@ -148,6 +150,7 @@ impl<M: Send + 'static> Server<M> {
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<Server<M>> {
         let options = builder.options;
+        #[cfg(feature = "metrics")]
         let metrics = options.metrics.map(Exporter::listen).transpose()?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
@@ -166,8 +169,7 @@ impl<M: Send + 'static> Server<M> {
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
-        let room: u64 = plans.iter().map(|plan| plan.capacity).sum();
-        let shared_limit = (room > options.max_connections).then(|| SharedLimit::new(options.max_connections));
+        let limit = SharedLimit::new(options.max_connections);
         let idle_choice = options.idle.choose(&host, &plans, raised.files.1.soft)?;
         let (sink, events) = channel(builder.on_event);
         let handles = plans.iter().map(|_| ShardHandle::new()).collect::<Result<Vec<_>>>()?;
@@ -189,16 +191,19 @@ impl<M: Send + 'static> Server<M> {
             idle_choice,
             backlog,
             gate,
+            limit,
             listeners: Vec::new(),
             monitor: None,
+            #[cfg(feature = "metrics")]
             metrics,
         };
-        let launch = Launch { plans, handles, inboxes, shared_limit, events: sink.clone() };
+        let launch = Launch { plans, handles, inboxes, events: sink.clone() };
         match server.launch(launch, service) {
             Ok(()) => {
                 let (gate, listeners) = (server.gate.clone(), server.listeners.clone());
                 let control = ListenerControl { gate, listeners, backlog };
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
+                #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
                     metrics.serve(server.handles(), server.own.clone());
                 }
@@ -246,7 +251,7 @@ impl<M: Send + 'static> Server<M> {
                 filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
                 rings: plan.rings.clone(),
                 capacity: plan.capacity,
-                shared_limit: launch.shared_limit.clone(),
+                shared_limit: Some(self.limit.clone()),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
                 drain_after_reset: false,
@@ -289,7 +294,8 @@ impl<M> Server<M> {
         self.shards.iter().zip(&self.own.shards).map(counters).collect()
     }
 
-    /// Where the metrics are, if the builder was told to show them.
+    /// Where the metrics are, if the builder was told to show them. With the feature `metrics` alone.
+    #[cfg(feature = "metrics")]
     pub fn metrics_url(&self) -> Option<String> {
         self.metrics.as_ref().map(Exporter::url)
     }
@@ -340,6 +346,12 @@ impl<M> Server<M> {
     #[doc(hidden)]
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.shards.iter().map(|(_, handle, _)| handle.counters().snapshot()).collect()
+    }
+
+    /// The most connections that were live at one moment, over all shards.
+    #[doc(hidden)]
+    pub fn peak_live(&self) -> u64 {
+        self.limit.peak()
     }
 
     /// The handles of its shards, to read their counters from another thread.

@@ -1,15 +1,16 @@
 //! Holds the house in order, so that nobody has to remember: who may import whom, which crate
 //! belongs in which room, where unsafe code may stand, and how large a room may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 33] = [
+const LAYERS: [(&str, u8); 34] = [
     ("constants", 0),
     ("error", 0),
+    ("command_error", 0),
     ("token", 0),
     ("reply", 0),
     ("format", 0),
@@ -44,7 +45,9 @@ const LAYERS: [(&str, u8); 33] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 10] = [
+const NEIGHBOURS: [(&str, &str); 12] = [
+    ("command_error", "error"),
+    ("error", "format"),
     ("ring", "sys"),
     ("shard", "connections"),
     ("shard", "host"),
@@ -81,6 +84,13 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("getrandom", &["results"]),
     ("terminal_size", &["cli"]),
 ];
+
+/// Rooms that speak to people at the command line, and may name its flags. Errors of the library come from the others.
+/// The walls are a table for people too, whose texts stand in results as data.
+const NAMES_FLAGS: [&str; 6] = ["cli", "render", "tune", "walls", "fuzz", "lib"];
+
+/// The root module of a crate, among the names of its modules.
+const ROOT: &str = "the root";
 
 /// Rooms that may hold unsafe code.
 const UNSAFE: [&str; 2] = ["ring", "sys"];
@@ -119,7 +129,8 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 
 /// The lines of a file that are neither comments nor tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+    let tests = ["#[cfg(test)]", "#[cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
+    let tests = tests.unwrap_or(text.len());
     text[..tests].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
@@ -175,11 +186,88 @@ fn unsafe_code_stays_behind_its_fence_and_says_why_it_is_sound() {
     }
 }
 
+/// The long flags of all commands, but for those that every program has.
+fn flags(command: &clap::Command, into: &mut BTreeSet<String>) {
+    let longs = command.get_arguments().filter_map(|argument| argument.get_long());
+    into.extend(longs.filter(|long| !["help", "version"].contains(long)).map(|long| format!("--{long}")));
+    command.get_subcommands().for_each(|command| flags(command, into));
+}
+
+/// A library has no command line, so none of its texts names a flag: `cli/diagnostics.rs` does.
+#[test]
+fn texts_of_the_library_name_no_flag() {
+    let mut known = BTreeSet::new();
+    flags(&c1m::cli::command(), &mut known);
+    assert!(known.contains("--target-ip") && known.contains("--backlog"), "{known:?}");
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources().into_iter().filter(|(room, ..)| !NAMES_FLAGS.contains(&room.as_str())) {
+        for (number, line) in code(&text).filter(|(_, line)| line.contains('"')) {
+            let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+            if let Some(flag) = words.into_iter().find(|word| known.contains(*word)) {
+                wrong.push(format!("{}:{}: {flag} in {room}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The modules that each module of a crate imports. A module is a file at the top of the crate's sources, or a
+/// folder of that name. What the root declares it imports; what is imported from the root itself is the root's.
+fn imports(sources: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut paths = Vec::new();
+    rust_files(sources, &mut paths);
+    let module = |path: &Path| {
+        let first = path.strip_prefix(sources).unwrap().components().next().unwrap();
+        let name = Path::new(first.as_os_str()).file_stem().unwrap().to_str().unwrap();
+        if ["main", "lib"].contains(&name) { ROOT.to_owned() } else { name.to_owned() }
+    };
+    let modules: BTreeSet<String> = paths.iter().map(|path| module(path)).collect();
+    let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
+    for path in &paths {
+        let (from, text) = (module(path), fs::read_to_string(path).unwrap());
+        let own = imports.entry(from.clone()).or_default();
+        for (_, line) in code(&text) {
+            for (at, _) in line.match_indices("crate::") {
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                own.insert(if modules.contains(&name) { name } else { ROOT.to_owned() });
+            }
+            let declared = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ");
+            if let Some(name) = declared.filter(|_| from == ROOT) {
+                own.insert(name.trim_end_matches(';').to_owned());
+            }
+        }
+        own.remove(&from);
+    }
+    imports
+}
+
+/// A way from `at` back to a module on the way to it, if there is one.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>, way: &mut Vec<String>, at: &str) -> Option<Vec<String>> {
+    if let Some(start) = way.iter().position(|module| module == at) {
+        return Some(way[start..].iter().cloned().chain([at.to_owned()]).collect());
+    }
+    way.push(at.to_owned());
+    let found = imports.get(at).into_iter().flatten().find_map(|next| circle(imports, way, next));
+    way.pop();
+    found
+}
+
+/// The crates beside c1m, whose modules have no layers: they import each other one way.
+#[test]
+fn no_module_of_the_other_crates_imports_itself_in_a_circle() {
+    for sources in ["tuning/lab/src", "benches/support/src", "benches/peers/drive/src"] {
+        let imports = imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join(sources));
+        assert!(imports.len() > 2, "{sources}: {imports:?}");
+        let found = imports.keys().find_map(|module| circle(&imports, &mut Vec::new(), module));
+        assert_eq!(found.map(|way| way.join(" imports ")), None, "{sources}");
+    }
+}
+
 #[test]
 fn rooms_and_functions_stay_small() {
     let mut wrong = Vec::new();
     let mut paths = Vec::new();
-    for folder in ["src", "tuning/lab/src"] {
+    for folder in ["src", "tuning/lab/src", "benches/support/src"] {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut paths);
     }
     for path in paths {

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::addresses::{Address, Use};
-use crate::connections::LONGEST_IDLE;
+use crate::addresses::Address;
+use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::{Error, Result};
 use crate::host::Cores;
 use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
@@ -83,7 +82,7 @@ pub struct PortArguments {
 
 impl PortArguments {
     pub fn ports(&self) -> Result<Ports> {
-        Ports::new(self.port, self.ports)
+        Ok(Ports::new(self.port, self.ports)?)
     }
 }
 
@@ -203,9 +202,6 @@ pub enum IdlePolicyName {
     Filter,
 }
 
-/// The kernel's longest keepalive time (`MAX_TCP_KEEPIDLE` in net/tcp.h).
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
-
 /// Cores by number, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoreList(Vec<usize>);
@@ -213,32 +209,10 @@ pub struct CoreList(Vec<usize>);
 impl ServerArguments {
     pub fn options(&self) -> Result<server::Options> {
         if self.stats_interval.is_zero() {
-            return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
-        }
-        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
-            let means = format!("a row remembers up to {} hours", LONGEST_IDLE.as_secs() / 3600);
-            return Err(Error::usage("--idle-timeout", means, "try 10m"));
-        }
-        if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
-            return Err(Error::usage("--keepalive", "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60s"));
-        }
-        if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
-            let saw = format!("--max-connections {}", self.max_connections);
-            return Err(Error::usage(saw, "a server holds between 1 and 4294967295 connections", "try 1000000"));
+            return Err(CommandError::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
         let ports = self.ports.ports()?;
-        if let Some(metrics) = self.metrics
-            && (ports.first()..=ports.last()).contains(&metrics.port())
-            && self.bind.covers(metrics.ip().into())
-        {
-            return Err(Error::usage(
-                format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
-                format!("port {} is one of those that the server serves itself", metrics.port()),
-                format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),
-            ));
-        }
-        self.bind.check(Use::Listener)?;
-        Ok(server::Options {
+        let options = server::Options {
             cores: match (&self.cores, &self.core_list) {
                 (_, Some(CoreList(list))) => Cores::List(list.clone()),
                 (Some(count), None) => Cores::Count(*count),
@@ -265,7 +239,9 @@ impl ServerArguments {
             keepalive: self.keepalive,
             metrics: self.metrics,
             ..server::Options::default()
-        })
+        };
+        options.check()?;
+        Ok(options)
     }
 }
 

@@ -10,7 +10,7 @@ use super::args::{ServerArguments, ServiceName};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::failure::Causes;
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
@@ -77,7 +77,8 @@ fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = news.send(News::Stop);
     };
-    start_thread("c1m-stdin", wait).map(drop)
+    start_thread("c1m-stdin", wait)?;
+    Ok(())
 }
 
 /// Prints what a server does, as lines for people or as JSON events.
@@ -91,7 +92,6 @@ struct Reporter {
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
-    peak_live: u64,
     /// Whether the last line on memory told of a shortage, and how many it said were refused.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
@@ -111,7 +111,6 @@ impl Reporter {
             rounds: Vec::new(),
             started: now,
             last: (now, Vec::new()),
-            peak_live: 0,
             memory_said: (false, 0),
             memory_said_at: None,
             watch: EvidenceRecorder::begin(&Host::here()),
@@ -216,14 +215,15 @@ impl Reporter {
                     // After a pause one line tells of it all, and the next one does not follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's events ended")),
+                Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's events ended")),
             }
         }
         self.live = None;
         let host = Host::here();
         let pid = std::process::id();
         let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
-        self.peak_live = self.peak_live.max(live_at_stop);
+        // After the live ones, so that it is not less than they are.
+        let peak_live = server.peak_live();
         let shortage = server.last_shortage();
         let mut walls = walls::explain(&self.watch.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
@@ -231,7 +231,7 @@ impl Reporter {
         server.stop();
         let finals = server.join()?;
         if failed {
-            return Err(Error::bug("a shard ended without being told to"));
+            return Err(CommandError::bug("a shard ended without being told to"));
         }
         Ok(ServerSummary {
             shards: plans
@@ -240,7 +240,7 @@ impl Reporter {
                 .map(|(plan, counters)| ServerShard { plan, counters: counters.server })
                 .collect(),
             live_at_stop,
-            peak_live: self.peak_live,
+            peak_live,
             memory_wall: shortage.as_ref().map(wall),
             walls,
             resident_bytes: host.resident(pid).1,
@@ -287,7 +287,6 @@ impl Reporter {
         let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
-        self.peak_live = self.peak_live.max(total.live);
         if self.events {
             event(&json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,

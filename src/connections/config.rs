@@ -16,7 +16,7 @@ pub struct ConnectionsConfig {
     pub capacity: u64,
     /// How connections wait that have nothing to say; `None` has each wait in a poll.
     pub filter: Option<FilterConfig>,
-    /// A limit that this shard shares with others; `None` where `capacity` is all there is.
+    /// A limit that this shard shares with others; `None` where `capacity` is all there is, as in a client.
     pub shared_limit: Option<SharedLimit>,
     /// While it is shut, new connections are refused for want of memory.
     pub gate: AdmissionGate,
@@ -37,12 +37,22 @@ pub struct FilterConfig {
     pub speculative_period: Duration,
 }
 
-/// A limit on the connections of several shards. The one thing that they share: nobody can tell
-/// beforehand how many connections each will get.
+/// A limit on the connections of all shards together, and the most that were live at one moment. Shards share
+/// nothing else: how many connections each of them gets is not known beforehand, and the highest sum over shards
+/// cannot be had from the highest number of each. A connection touches it twice, when it opens and when it ends;
+/// messages never do.
 #[derive(Debug, Clone)]
 pub struct SharedLimit {
-    admitted: Arc<AtomicU64>,
+    admitted: Arc<Admitted>,
     most: u64,
+}
+
+/// On a cache line of its own, and not on that of a neighbour's prefetch.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Admitted {
+    now: AtomicU64,
+    peak: AtomicU64,
 }
 
 impl SharedLimit {
@@ -51,17 +61,28 @@ impl SharedLimit {
         SharedLimit { admitted: Arc::default(), most }
     }
 
+    /// The most connections that were admitted at one moment.
+    pub fn peak(&self) -> u64 {
+        self.admitted.peak.load(Ordering::Relaxed)
+    }
+
     pub(super) fn enter(&self) -> bool {
         let below = |admitted| (admitted < self.most).then_some(admitted + 1);
-        self.admitted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
+        let before = self.admitted.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
+        if let Ok(before) = before
+            && before >= self.peak()
+        {
+            self.admitted.peak.fetch_max(before + 1, Ordering::Relaxed);
+        }
+        before.is_ok()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.admitted.load(Ordering::Relaxed) >= self.most
+        self.admitted.now.load(Ordering::Relaxed) >= self.most
     }
 
     pub(super) fn leave(&self) {
-        self.admitted.fetch_sub(1, Ordering::Relaxed);
+        self.admitted.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,7 @@ use super::{IdlePolicy, Server, ServerEvent, ShardInfo};
 use crate::addresses::{Address, Use};
 use crate::connections::LONGEST_IDLE;
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, CounterProblem, Result};
 use crate::host::Cores;
 use crate::plan::{PortSharing, Ports, Reserve};
 use crate::service::{CounterId, Service};
@@ -17,7 +17,8 @@ use crate::service::{CounterId, Service};
 /// Messages that a shard's mailbox holds unless told otherwise.
 const MAILBOX_CAPACITY: usize = 1_024;
 
-/// The kernel's longest keepalive time (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+/// The kernel's shortest keepalive time, and its longest (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 /// What a server shall be. The setters of `ServerBuilder` say what each means.
@@ -86,43 +87,31 @@ impl Default for Options {
 
 impl Options {
     /// Refuses what cannot be.
-    fn check(&self) -> Result<()> {
-        self.bind.check(Use::Listener)?;
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(asked) = self.idle_timeout.filter(|time| time.is_zero() || *time > LONGEST_IDLE) {
+            return Err(ConfigError::IdleTimeout { asked, longest: LONGEST_IDLE }.into());
+        }
+        if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
+            let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
+            return Err(ConfigError::Keepalive { asked, shortest, longest }.into());
+        }
         if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
-            let saw = format!("a server of {} connections", self.max_connections);
-            return Err(Error::usage(saw, "it holds between 1 and 4294967295", "ask for as many"));
-        }
-        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
-            let saw = format!("an idle timeout of {:?}", self.idle_timeout.unwrap_or_default());
-            let means = format!("silence is measured up to {} hours", LONGEST_IDLE.as_secs() / 3600);
-            return Err(Error::usage(saw, means, "choose a time between 1 s and that"));
-        }
-        if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
-            let saw = format!("keepalives every {:?}", self.keepalive.unwrap_or_default());
-            return Err(Error::usage(saw, "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60 s"));
+            return Err(ConfigError::MaxConnections { asked: self.max_connections, most: u32::MAX.into() }.into());
         }
         if let Some(rate) = self.accept_rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
-            let saw = format!("{rate} connections accepted per second");
-            return Err(Error::usage(saw, "nothing would ever be accepted", "choose a positive number"));
+            return Err(ConfigError::AcceptRate { asked: rate.to_string() }.into());
         }
         if self.mailbox_capacity == 0 {
-            return Err(Error::usage(
-                "a mailbox of 0 messages",
-                "nothing could be sent through it",
-                "choose 1 or more",
-            ));
+            return Err(ConfigError::MailboxCapacity.into());
         }
-        if let Some(metrics) = self.metrics
-            && (self.ports.first()..=self.ports.last()).contains(&metrics.port())
-            && self.bind.covers(metrics.ip().into())
+        let (first, last) = (self.ports.first(), self.ports.last());
+        if let Some(address) = self.metrics
+            && (first..=last).contains(&address.port())
+            && self.bind.covers(address.ip().into())
         {
-            return Err(Error::usage(
-                format!("metrics on {metrics}"),
-                format!("port {} is one of those that the server serves itself", metrics.port()),
-                format!("give the metrics a port below {} or above {}", self.ports.first(), self.ports.last()),
-            ));
+            return Err(ConfigError::MetricsPort { address, first, last }.into());
         }
-        Ok(())
+        self.bind.check(Use::Listener)
     }
 }
 
@@ -278,7 +267,9 @@ impl ServerBuilder {
     }
 
     /// Shows Prometheus what the shards and the service count, at `http://ADDRESS/metrics`; port 0 takes a free one,
-    /// and `Server::metrics_url` tells which. Whoever reaches the address may read it.
+    /// and `Server::metrics_url` tells which. Whoever reaches the address may read it. With the feature `metrics`
+    /// alone.
+    #[cfg(feature = "metrics")]
     pub fn metrics(mut self, address: SocketAddr) -> ServerBuilder {
         self.options.metrics = Some(address);
         self
@@ -298,12 +289,9 @@ impl ServerBuilder {
     /// neither `c1m_` nor `process_`, which are the server's, and does not end with `_total`. A name that cannot be or
     /// was taken before is an error.
     pub fn counter(&mut self, name: &str, help: &str) -> Result<CounterId> {
-        if let Some(means) = cannot_be_a_name(name) {
-            return Err(Error::usage(format!("counter {name:?}"), means, "give it a name such as gateway_logins"));
-        }
-        if self.counters.iter().any(|(taken, _)| taken == name) {
-            let saw = format!("counter {name:?}");
-            return Err(Error::usage(saw, "a counter of that name was added before", "give each a name of its own"));
+        let taken = || self.counters.iter().any(|(taken, _)| taken == name).then_some(CounterProblem::Taken);
+        if let Some(problem) = cannot_be_a_name(name).or_else(taken) {
+            return Err(ConfigError::Counter { name: name.to_owned(), problem }.into());
         }
         self.counters.push((name.to_owned(), help.to_owned()));
         Ok(CounterId(self.counters.len() - 1))
@@ -324,21 +312,22 @@ impl ServerBuilder {
 }
 
 /// Why a counter cannot have this name.
-fn cannot_be_a_name(name: &str) -> Option<&'static str> {
+fn cannot_be_a_name(name: &str) -> Option<CounterProblem> {
     let mut bytes = name.bytes();
     let begins = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !begins || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return Some("a counter's name is ASCII letters, digits and _, and begins with no digit");
+        return Some(CounterProblem::NoName);
     }
     if name.starts_with("c1m_") || name.starts_with("process_") || name == "c1m" {
-        return Some("names that begin with c1m_ and process_ are the server's own");
+        return Some(CounterProblem::Reserved);
     }
-    name.ends_with("_total").then_some("the metrics add _total by themselves")
+    name.ends_with("_total").then_some(CounterProblem::Total)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_counter_has_a_name_that_prometheus_takes_and_only_once() {
@@ -365,7 +354,7 @@ mod tests {
         ];
         for builder in builders {
             let error = builder.options.check().unwrap_err();
-            assert!(matches!(error, Error::Usage(_)) && !error.to_string().contains("--"), "{error}");
+            assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("--"), "{error}");
         }
         Options::default().check().unwrap();
     }

@@ -1,7 +1,8 @@
 //! Real limits: tables that fill ring after ring, queues that fill while nobody looks, an end that
 //! dies in the middle.
 
-use std::net::TcpStream;
+use std::io::Read;
+use std::net::{Shutdown, TcpStream};
 
 use c1m::sys::Resource;
 
@@ -57,6 +58,22 @@ fn shards_need_no_even_share_of_the_limit() {
     }
     let document = server.stop().last_document();
     assert_eq!((number(&document, "accepted"), number(&document, "refused")), (1_000, 2), "{document}");
+}
+
+/// What a result says does not depend on how often the server prints a line.
+#[test]
+fn the_most_live_connections_are_told_however_seldom_the_server_reports() {
+    for interval in ["20ms", "1h"] {
+        let server = Server::start(4, &format!("--cores 2 --stats-interval {interval} --json -"));
+        let mut peers: Vec<TcpStream> = (0..300).map(|peer| connected(server.port + peer % 4)).collect();
+        peers.iter_mut().for_each(echoes);
+        for peer in &mut peers {
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the server answers an end with its own");
+        }
+        let document = server.stop().last_document();
+        assert_eq!(number(&document, "peak_live"), 300, "--stats-interval {interval}: {document}");
+    }
 }
 
 /// Newcomers to a full server may come before it has heard of the resets that make room for them.

@@ -13,7 +13,7 @@ use crate::args::Plan;
 use crate::guest::{Guest, Heard};
 use crate::machine::Machine;
 use crate::patience::Patience;
-use crate::report::{Proof, Story};
+use crate::story::{Proof, Story};
 use crate::walls::{self, Wall};
 
 /// The server's place among the guests; client k stands at place k.

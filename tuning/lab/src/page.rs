@@ -6,6 +6,7 @@ use c1m::render::html;
 
 use crate::args::Size;
 use crate::report::Report;
+use crate::story::Proof;
 
 /// The page; `None` if no client told what it came to.
 pub fn page(report: &Report) -> Result<Option<String>> {
@@ -18,7 +19,7 @@ pub fn page(report: &Report) -> Result<Option<String>> {
 fn notes(report: &Report) -> Vec<(String, String)> {
     let (setting, memory) = (&report.setting, &report.memory);
     let size = |size: &Size| format!("{} MiB, {} cores", size.memory_mib, size.cores);
-    let proof = |proof: &crate::report::Proof| format!("{} live", count(proof.live));
+    let proof = |proof: &Proof| format!("{} live", count(proof.live));
     let mut notes = vec![
         ("verdict", report.verdict.clone()),
         ("began", setting.started.clone()),

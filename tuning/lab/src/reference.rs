@@ -9,11 +9,8 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-#[path = "../../../benches/reference/mod.rs"]
-mod reference;
-
-use reference::client::{Led, Target};
-use reference::server;
+use bench_support::reference::client::{Led, Target};
+use bench_support::reference::server;
 
 /// The ports that c1m serves too.
 const FIRST_PORT: u16 = 8888;

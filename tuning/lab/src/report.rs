@@ -6,7 +6,7 @@ use std::fmt::Write;
 use c1m::error::Result;
 use c1m::format::{bytes, count, time};
 use c1m::results::document::{ClientDocument, LatencyDocument, MachineDocument, read_client};
-use c1m::results::{AuditResult, merge};
+use c1m::results::merge;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -14,51 +14,13 @@ use crate::args::{Plan, Size};
 use crate::lead::{Failure, Lab, SERVER};
 use crate::machine::{Cache, Machine, Vitals};
 use crate::profile::Profile;
+use crate::story::{Proof, Story};
 
 /// Free memory that a server must keep through the whole run, in bytes.
 const LEAST_FREE: u64 = 64 << 20;
 
 /// Caches below this share of a byte per connection are not shown.
 const SHOWN_CACHE: f64 = 1.0;
-
-/// What several clients proved at one time.
-#[derive(Debug, Clone, Serialize)]
-pub struct Proof {
-    /// Connections proved live, in all.
-    pub live: u64,
-    /// Each client's audit.
-    pub audits: Vec<AuditResult>,
-    /// What the server counted; only where it must agree.
-    pub server: Option<u64>,
-}
-
-/// What the leader noted as the run went on.
-#[derive(Debug, Default)]
-pub struct Story {
-    /// Until every guest was ready.
-    pub boot_seconds: f64,
-    /// Until every client held its connections.
-    pub ramp_seconds: f64,
-    /// The audit of all.
-    pub audit_seconds: f64,
-    /// Until every client that was left had closed, and the server knew.
-    pub close_seconds: f64,
-    /// The audit of all.
-    pub all: Option<Proof>,
-    /// The audit of the others during the kill.
-    pub survivors: Option<Proof>,
-    /// The server's memory at the peak.
-    pub peak: Option<Vitals>,
-    /// Who was killed.
-    pub killed: Option<String>,
-}
-
-impl Story {
-    /// Connections live in the audit of all.
-    pub fn proved(&self) -> u64 {
-        self.all.as_ref().map_or(0, |proof| proof.live)
-    }
-}
 
 /// How the machines were made.
 #[derive(Debug, Clone, Serialize)]

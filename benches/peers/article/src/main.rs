@@ -2,16 +2,12 @@
 //! ports so that a client has enough address pairs, one accept or one read per event, whatever there is
 //! read into one buffer and sent back at once. A client that does not read is dropped.
 
-#[allow(dead_code, reason = "the reference's system calls; this design needs fewer")]
-#[path = "../../../reference/sys.rs"]
-mod sys;
-
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 
-use contract::{BUFFER_BYTES, Contract};
-use sys::{Epoll, Event};
+use bench_support::contract::{self, BUFFER_BYTES, Contract};
+use bench_support::sys::{self, Epoll, Event};
 
 /// Readable, told again as long as it is so.
 const LEVEL: u32 = libc::EPOLLIN as u32;

@@ -63,7 +63,7 @@ fn panel<'a>(area: &Area<'a>, table: &Table, rows: &[Row], lines: u32) -> Drawn<
         bars.draw(&PathElement::new(vec![(at(least), middle), (at(most), middle)], INK.stroke_width(2)))?;
         let ratio = row.ratio.map_or(String::new(), |ratio| format!("  ({:.2} ×)", ratio.median));
         let said = match main.decimals {
-            0 => crate::compare::thousands(median),
+            0 => bench_support::compare::thousands(median),
             decimals => format!("{median:.decimals$}"),
         };
         bars.draw(&Text::new(said + &ratio, (at(most.max(median)) + 8, middle), style(12, HPos::Left)))?;

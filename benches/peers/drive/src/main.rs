@@ -2,28 +2,25 @@
 //!
 //! ```text
 //!  peers              the servers and how each is started
-//!  measures           what is measured, and how
+//!  measures ── effort what is measured, and how; how much of it
 //!  samples            medians, ranges, ratios to ours
 //!  report ── chart    tables as Markdown and JSON; bars as SVG
-//!  compare reference  shared with the other benches: processes, quiet, epoll server and client
 //! ```
 
 mod chart;
-#[path = "../../../compare/mod.rs"]
-mod compare;
+mod effort;
 mod measures;
 mod peers;
-#[path = "../../../reference/mod.rs"]
-mod reference;
 mod report;
 mod samples;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use bench_support::compare::{self, OTHERS_LIMIT};
 use clap::{Parser, ValueEnum};
 
-use compare::OTHERS_LIMIT;
+use effort::Effort;
 use measures::Bench;
 use peers::{PEERS, Peer};
 use report::Report;
@@ -67,57 +64,18 @@ enum Measure {
     Held,
 }
 
-/// How much to run.
-pub struct Effort {
-    pub rounds: usize,
-    pub idle_connections: usize,
-    pub idle_time: Duration,
-    pub ramp_connections: usize,
-    /// Connections of the closed loop.
-    pub active: Vec<usize>,
-    /// Connections with an offered load.
-    pub offered: Vec<usize>,
-    pub lasting: Duration,
-    /// MiB of a guest, and connections that two others open to it: more than it holds.
-    pub guest: (u64, usize),
-}
-
-impl Effort {
-    fn of(arguments: &Arguments) -> Effort {
-        let rounds = arguments.rounds.map(|rounds| rounds as usize);
-        if arguments.quick {
-            return Effort {
-                rounds: rounds.unwrap_or(1),
-                idle_connections: 500,
-                idle_time: Duration::from_millis(500),
-                ramp_connections: 500,
-                active: vec![50],
-                offered: vec![50],
-                lasting: Duration::from_millis(500),
-                guest: (256, 60_000),
-            };
-        }
-        Effort {
-            rounds: rounds.unwrap_or(5),
-            // Both ends of as many are descriptors of this process once, to know what a bare socket takes.
-            idle_connections: 9_000,
-            idle_time: Duration::from_secs(5),
-            ramp_connections: 18_000,
-            active: vec![100, 10_000],
-            offered: vec![100, 10_000, 100_000],
-            lasting: Duration::from_secs(2),
-            guest: (512, 150_000),
-        }
-    }
-}
-
 fn main() {
     let arguments = Arguments::parse();
     let peers = chosen(&arguments);
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
     let folder = arguments.out.join(stamp);
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let bench = Bench::new(arguments.programs.clone(), folder.clone(), Effort::of(&arguments), peers);
+    let bench = Bench::new(
+        arguments.programs.clone(),
+        folder.clone(),
+        Effort::of(arguments.quick, arguments.rounds.map(|rounds| rounds as usize)),
+        peers,
+    );
     let mut report = Report::new(arguments.quick, bench.effort.rounds);
     let _turn = compare::our_turn();
     for measure in &arguments.measure {

@@ -10,15 +10,15 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
+use bench_support::reference::client::{self, Target};
+use bench_support::sys;
 use c1m::latency::Latency;
 use serde_json::Value;
 use socket2::SockRef;
 
-use crate::Effort;
-use crate::compare::{Others, Quiet, ServerProcess, dying_with_us, thousands};
+use crate::effort::Effort;
 use crate::peers::{Peer, on_cores};
-use crate::reference::client::{self, Target};
-use crate::reference::sys;
 use crate::samples::{Sample, Table};
 
 /// Where every server listens: below the ephemeral ports, so that no client's socket can sit on them.
@@ -118,7 +118,8 @@ impl Bench {
                     SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
                 }
                 drop(ends);
-                figures.insert("close", server.cpu_time_at_rest().saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64);
+                figures
+                    .insert("close", server.cpu_time_at_rest().saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64);
                 Ok(figures)
             },
         )
@@ -315,7 +316,7 @@ impl Bench {
             "c1m" => command.args(["--server-options", options]),
             _ => command.arg("--server-program").arg(absolute(&self.programs.join(peer.program()))),
         };
-        let output = dying_with_us(&mut command).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = sys::dying_with_us(&mut command).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let run = fs::read_dir(out).into_iter().flatten().flatten().map(|run| run.path()).next();
         let run = run.ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
         let text = fs::read_to_string(run.join("report.json")).map_err(|error| error.to_string())?;

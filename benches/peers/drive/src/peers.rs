@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::reference::client::Target;
+use bench_support::reference::client::Target;
 
 /// A server to compare.
 pub struct Peer {

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use bench_support::compare::{self, OTHERS_LIMIT, thousands};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::chart;
-use crate::compare::{self, OTHERS_LIMIT, thousands};
 use crate::peers::PEERS;
 use crate::samples::{Column, Row, Spread, Table};
 

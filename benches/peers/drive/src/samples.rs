@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bench_support::compare::median;
 use serde::Serialize;
-
-use crate::compare::median;
 
 /// A figure that a measure gives.
 #[derive(Debug, Clone, Copy, Serialize)]

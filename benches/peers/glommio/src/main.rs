@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use contract::{BUFFER_BYTES, Contract};
+use bench_support::contract::{self, BUFFER_BYTES, Contract};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};

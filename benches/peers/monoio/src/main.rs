@@ -1,7 +1,7 @@
 //! monoio as its own example of an echo server has it: a runtime on io_uring per core, a task and a
 //! buffer per connection.
 
-use contract::{BUFFER_BYTES, Contract};
+use bench_support::contract::{self, BUFFER_BYTES, Contract};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::{IoUringDriver, RuntimeBuilder};

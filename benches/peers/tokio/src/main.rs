@@ -1,7 +1,7 @@
 //! tokio as its own example of an echo server has it: the multi-thread runtime, a worker per core, a
 //! task and a buffer of 1,024 bytes per connection.
 
-use contract::{BUFFER_BYTES, Contract};
+use bench_support::contract::{self, BUFFER_BYTES, Contract};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

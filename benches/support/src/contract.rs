@@ -12,6 +12,8 @@ use std::ops::Range;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::sys;
+
 /// Bytes that a peer with a buffer per connection reads at once: that of tokio's own example. A
 /// larger one would hold more memory for nothing, since messages have 64 bytes.
 pub const BUFFER_BYTES: usize = 1024;
@@ -34,7 +36,7 @@ impl Contract {
             let (first_port, ports) = (first_port.parse().ok()?, ports.parse().ok()?);
             Some(Contract { address: address.parse().ok()?, first_port, ports, cores: cores? })
         };
-        rlimit::increase_nofile_limit(u64::MAX).expect("the soft limit of open files can be raised to the hard one");
+        sys::raise_open_files().expect("the soft limit of open files can be raised to the hard one");
         read().unwrap_or_else(|| panic!("expected ADDRESS FIRST_PORT PORTS CORES, such as 127.0.0.1 21000 100 0,1"))
     }
 
@@ -74,7 +76,7 @@ impl Contract {
 
 /// Keeps the calling thread on one core.
 pub fn pin(core: usize) {
-    assert!(core_affinity::set_for_current(core_affinity::CoreId { id: core }), "core {core} cannot be used");
+    sys::pin(core).unwrap_or_else(|error| panic!("core {core} cannot be used: {error}"));
 }
 
 /// Tells whoever started this that every port listens.

@@ -1,4 +1,4 @@
-"""Checks pages in a real Chromium. Started by docs/check-page."""
+"""Checks pages in a real Chromium. Started by tests/check-page."""
 
 import argparse
 import os
@@ -55,7 +55,7 @@ def check(browser, page_path, look, shots):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="docs/check-page")
+    parser = argparse.ArgumentParser(prog="tests/check-page")
     parser.add_argument("--shots", type=Path, metavar="DIR", help="where screenshots and a PDF go")
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE.html")
     typed = parser.parse_args()

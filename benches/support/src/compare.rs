@@ -1,8 +1,6 @@
 //! What the benches need to hold programs against each other: arguments, server processes, a quiet
 //! machine between runs, and the table.
 
-#![allow(dead_code, reason = "each bench uses its own part of this module")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,10 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use c1m::host::Host;
-
 use crate::reference::client::Target;
-use crate::reference::sys;
+use crate::sys;
 
 /// The names of the two sides, in the order in which they take turns.
 pub const SIDES: [&str; 2] = ["epoll", "c1m"];
@@ -91,12 +87,6 @@ pub fn ourselves<I: AsRef<OsStr>>(role: impl IntoIterator<Item = I>) -> Command 
     command
 }
 
-/// Has the kernel kill what the command starts when we end, however that is.
-pub fn dying_with_us(command: &mut Command) -> &mut Command {
-    // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
-    unsafe { command.pre_exec(sys::die_with_parent) }
-}
-
 /// A server in a group of processes of its own; killed when dropped.
 pub struct ServerProcess(Child);
 
@@ -106,7 +96,7 @@ impl ServerProcess {
         wait_for_ports(target);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let mut child =
-            dying_with_us(&mut command).spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+            sys::dying_with_us(&mut command).spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
         let stdout = child.stdout.take().expect("its stdout is piped");
         let mut server = ServerProcess(child);
         let (line, ready) = mpsc::channel();
@@ -181,8 +171,15 @@ impl Drop for ServerProcess {
 /// that were free for some seconds (free page reporting), and waits for the host when it uses one again: a ramp
 /// would be slower by a sixth, or not, by what ran before it.
 fn warm_memory() {
-    let memory = Host::here().memory().expect("/proc/meminfo can be read");
-    std::hint::black_box(vec![1_u8; WARM_BYTES.min(memory.available / 4) as usize]);
+    std::hint::black_box(vec![1_u8; WARM_BYTES.min(available_memory() / 4) as usize]);
+}
+
+/// Memory that the kernel could give to programs (MemAvailable of /proc/meminfo), in bytes.
+fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo can be read");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("it has a line MemAvailable");
+    let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("the line has a number of kB");
+    kibibytes * 1024
 }
 
 /// Waits until nobody listens on the target's ports: two servers on one port would share its

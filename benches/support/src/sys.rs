@@ -1,8 +1,11 @@
-//! The few system calls of the reference, made safe to call; the only `unsafe` of it.
+//! The system calls of the reference and of the comparison, made safe to call.
+#![allow(unsafe_code, reason = "system calls; each block says why it is sound")]
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Readable, half-closed, and told once per change: what every connection is watched for.
 pub const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
@@ -110,11 +113,13 @@ pub fn raise_open_files() -> io::Result<usize> {
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
-/// Has the kernel kill this process when the thread that started it ends, however that ends: a
-/// server left behind would share its ports with the next one (SO_REUSEPORT) and spoil its figures.
-pub fn die_with_parent() -> io::Result<()> {
+/// Has the kernel kill what the command starts when the thread that starts it ends, however that ends: a server
+/// left behind would share its ports with the next one (SO_REUSEPORT) and spoil its figures.
+pub fn dying_with_us(command: &mut Command) -> &mut Command {
     // SAFETY: PR_SET_PDEATHSIG takes a number and no pointer.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
+    let die_with_parent = || check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop);
+    // SAFETY: the closure makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(die_with_parent) }
 }
 
 /// Kills every process of a group, if it has any.

@@ -9,7 +9,7 @@ use std::thread;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
+use crate::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
 
 /// Set in an event's number when the descriptor is a listener.
 const LISTENER: u64 = 1 << 32;

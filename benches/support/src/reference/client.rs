@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::sys::{self, ENDING, Epoll, Event, READ_WRITE};
+use crate::sys::{self, ENDING, Epoll, Event, READ_WRITE};
 
 /// Bytes of a message in the closed loop.
 pub const MESSAGE_BYTES: usize = 64;

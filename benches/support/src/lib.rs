@@ -1,0 +1,16 @@
+//! What the benches, their peers and the lab share.
+//!
+//! ```text
+//!  contract     what a peer is told on its command line, and what it does before it is ready
+//!  compare      server processes, alternating rounds, a quiet machine between them, medians
+//!  reference    an echo server and a client on plain edge-triggered epoll
+//!  sys          their system calls, and the only unsafe code
+//! ```
+//!
+//! Nothing here depends on c1m: a mistake in one cannot hide in the other.
+#![deny(unsafe_code)]
+
+pub mod compare;
+pub mod contract;
+pub mod reference;
+pub mod sys;
