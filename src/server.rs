@@ -10,8 +10,10 @@ use std::ops::Deref;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::connections::{AdmissionGate, Connections, ConnectionsConfig, FilterConfig, SharedLimit};
-use crate::constants::{SPECULATIVE_RECEIVE_PERIOD, THREADS_PER_SHARD};
+use crate::connections::{
+    AdmissionGate, Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, SharedLimit,
+};
+use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Error, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
@@ -241,7 +243,6 @@ impl<M: Send + 'static> Server<M> {
                 sockets,
                 accepts: plan.accepts,
                 drain_timeout: options.drain_timeout,
-                idle_timeout: options.idle_timeout,
                 connection_ages: options.connection_ages,
                 peer_addresses: options.peer_addresses,
                 ready: ready.clone(),
@@ -249,13 +250,12 @@ impl<M: Send + 'static> Server<M> {
             };
             let net = ConnectionsConfig {
                 filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
-                rings: plan.rings.clone(),
-                capacity: plan.capacity,
                 shared_limit: Some(self.limit.clone()),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
-                drain_after_reset: false,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
+                idle_timeout: options.idle_timeout,
+                ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
             };
             let make = service.clone();
             let build = move |net: &mut Connections<S::State>| start.build(net, &*make);

@@ -4,68 +4,60 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
-use super::Connections;
+use super::{Connections, Engine, Platform};
 use crate::error::Result;
+use crate::ring::RingOps;
 use crate::token::{ConnId, Operation};
 
 /// Peers of connections that were accepted and of which the driver was not told yet.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedFrom {
+    /// Whether accepts bring addresses at all.
     wanted: bool,
     peers: HashMap<ConnId, SocketAddr>,
 }
 
 impl AcceptedFrom {
-    /// Whether accepts bring addresses at all.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-
-    /// The driver was told of the connection, or it was refused.
-    pub(super) fn forget(&mut self, conn: ConnId) {
+    /// The driver was told of the connection, or it is refused.
+    pub fn forget(&mut self, conn: ConnId) {
         if self.wanted {
             self.peers.remove(&conn);
         }
     }
 }
 
-impl<S: Default> Connections<S> {
-    /// Has every accept from now on bring the peer's address. To be called before `listen`.
-    pub fn bring_peer_addresses(&mut self) {
-        self.accepted_from.wanted = true;
-    }
-
-    /// Queues an accept of a listener.
-    pub(super) fn accept(&mut self, listener: RawFd, conn: ConnId) -> Result<()> {
-        let (ring, token) = (&mut self.rings[conn.ring()].ring, conn.token(Operation::Accept));
-        // A plain descriptor can be asked when it has come.
-        let asks = self.accepted_from.is_wanted() && self.filter_readiness.is_none();
-        if asks { ring.accept_from(listener, token) } else { ring.accept(listener, token) }
-    }
-
+impl<S: Default, P: Platform> Engine<S, P> {
     /// A connection was accepted, into a plain descriptor or its slot: notes its peer, if that is wanted.
-    pub(crate) fn note_peer(&mut self, conn: ConnId, plain: Option<&OwnedFd>) {
-        if !self.accepted_from.is_wanted() {
+    pub fn note_peer(&mut self, conn: ConnId, plain: Option<&OwnedFd>) {
+        if !self.accepted_from.wanted {
             return;
         }
         let peer = match plain {
             // A peer that has gone already has no address any more.
             Some(plain) => peer_of(plain).ok(),
-            None => self.rings[conn.ring()].ring.accepted_from(conn.token(Operation::Accept)),
+            None => self.slots.ring(conn).accepted_from(conn.token(Operation::Accept)),
         };
         self.accepted_from.peers.extend(peer.map(|peer| (conn, peer)));
     }
 
     /// The driver was told of a connection.
-    pub(crate) fn told_of(&mut self, conn: ConnId) {
+    pub fn told_of(&mut self, conn: ConnId) {
         self.accepted_from.forget(conn);
+    }
+}
+
+impl<S: Default, P: Platform> Connections<S, P> {
+    /// Has every accept from now on bring the peer's address. To be called before `listen`.
+    pub fn bring_peer_addresses(&mut self) {
+        self.engine.accepted_from.wanted = true;
+        self.engine.acceptor.bring_peers();
     }
 
     /// The address of a connection's peer. The outer error is the ring's end.
     pub fn peer_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
-        match self.accepted_from.peers.get(&conn) {
+        match self.engine.accepted_from.peers.get(&conn) {
             Some(peer) => Ok(Ok(canonical(*peer))),
             None => self.ask_socket(conn, TcpStream::peer_addr),
         }
@@ -81,11 +73,12 @@ impl<S: Default> Connections<S> {
         conn: ConnId,
         ask: fn(&TcpStream) -> io::Result<SocketAddr>,
     ) -> Result<io::Result<SocketAddr>> {
-        if !self.is_live(conn) {
+        let engine = &mut self.engine;
+        if !engine.slots.is_live(conn) {
             return Ok(Err(io::ErrorKind::NotConnected.into()));
         }
-        self.counters.enters.add(1);
-        let copy = self.rings[conn.ring()].ring.copy_descriptor(conn.token(Operation::CopyDescriptor))?;
+        engine.counters.enters.add(1);
+        let copy = engine.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))?;
         Ok(copy.map(TcpStream::from).and_then(|socket| ask(&socket)).map(canonical))
     }
 }

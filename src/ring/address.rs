@@ -1,15 +1,13 @@
-//! Whom a slot's connection is with. A direct descriptor has no getpeername(2): the address comes with the accept that
-//! asks for it, or from a plain descriptor that the kernel makes of the direct one.
+//! A plain descriptor of a slot's socket, for what can be asked of plain descriptors alone, such as getpeername(2).
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::types::Fixed;
 use io_uring::{cqueue, opcode};
 
-use super::Ring;
+use super::{Ring, RingOps};
 use crate::error::{Error, Result};
 use crate::token::{Operation, Token};
 
@@ -18,23 +16,8 @@ use crate::token::{Operation, Token};
 const ENTERS: usize = 64;
 
 impl Ring {
-    /// Queues an accept as `accept` does, and has the kernel write the peer's address: `accepted_from` tells it.
-    pub fn accept_from(&mut self, listener: RawFd, token: Token) -> Result<()> {
-        let address = self.in_flight.accept(token.with(Operation::Accept)).as_mut_ptrs();
-        self.accept_into(listener, token, address)
-    }
-
-    /// The address that came with an accept that has succeeded.
-    pub fn accepted_from(&mut self, token: Token) -> Option<SocketAddr> {
-        self.in_flight.accepted_from(token.with(Operation::Accept))?.socket_addr()
-    }
-
-    /// Makes a plain descriptor of the slot's socket, at once (`IORING_OP_FIXED_FD_INSTALL`, kernel 6.8). The kernel
-    /// takes whatever else was queued in the same call; what completes meanwhile is kept for `reap`.
-    ///
-    /// The outer error is the ring's end. The inner one is the kernel's: `Unsupported` before 6.8, EMFILE where no
-    /// descriptor is left, EBADF for an empty slot.
-    pub fn copy_descriptor(&mut self, token: Token) -> Result<io::Result<OwnedFd>> {
+    /// See `RingOps::copy_descriptor`.
+    pub(super) fn copy_at_once(&mut self, token: Token) -> Result<io::Result<OwnedFd>> {
         let ours = token.with(Operation::CopyDescriptor).pack();
         self.push(&[opcode::FixedFdInstall::new(Fixed(token.slot), 0).build().user_data(ours)])?;
         for _ in 0..ENTERS {

@@ -84,7 +84,7 @@ impl InFlightOps {
     /// Keeps the bytes of a parked send, until its completion. The kernel is to take those in `range`.
     pub fn park(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) {
         let former = self.parked.insert(token.pack(), (bytes, range));
-        debug_assert!(former.is_none(), "two parked sends of one tenant");
+        debug_assert!(former.is_none(), "two parked sends of one connection");
     }
 
     /// Every send so far is with the kernel.

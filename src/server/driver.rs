@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::builder::EventSink;
 use super::{STOP, ServerEvent, ShardInfo};
-use crate::connections::{CloseMode, CloseReason, Closing, Connections};
+use crate::connections::{CloseMode, CloseReason, Connections};
 use crate::error::{Errno, Result};
 use crate::mailbox::Inbox;
 use crate::pace::Pace;
+use crate::reactor::{Closing, Driver, Schedule};
 use crate::reply::Reply;
 use crate::service::{Ctx, Service, ShardContext};
-use crate::shard::{Driver, Schedule};
 use crate::stats::OwnCounters;
 use crate::token::ConnId;
 
@@ -46,7 +46,6 @@ pub(super) struct ShardStart<M> {
     pub sockets: Vec<Arc<TcpListener>>,
     pub accepts: usize,
     pub drain_timeout: Duration,
-    pub idle_timeout: Option<Duration>,
     pub connection_ages: bool,
     pub peer_addresses: bool,
     pub ready: mpsc::Sender<usize>,
@@ -75,7 +74,6 @@ impl<M: Send + 'static> ShardStart<M> {
             inbox: self.inbox,
             next_tick,
             drain_timeout: self.drain_timeout,
-            sweep: self.idle_timeout.map(IdleSweep::new),
             closing: None,
             _ended: self.ended,
         })
@@ -89,8 +87,6 @@ pub(super) struct ServerDriver<S: Service> {
     inbox: Inbox<S::Message>,
     next_tick: Option<Instant>,
     drain_timeout: Duration,
-    /// Looks for silent connections.
-    sweep: Option<IdleSweep>,
     /// While stopping.
     closing: Option<Closing>,
     _ended: Ended,
@@ -133,11 +129,10 @@ impl<S: Service> Driver for ServerDriver<S> {
         }
         self.expire(net)?;
         self.context.broadcast_some(net)?;
-        let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
         if self.inbox.has_more() || self.context.has_more() {
             return Ok(Schedule::Now);
         }
-        let due = self.next_tick.into_iter().chain(next_sweep).chain(self.context.due(net)).min();
+        let due = self.next_tick.into_iter().chain(self.context.due(net)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
     }
 }
@@ -193,35 +188,5 @@ impl<S: Service> ServerDriver<S> {
             }
         };
         closing.turn(net, now)
-    }
-}
-
-/// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
-struct IdleSweep {
-    timeout: Duration,
-    place: usize,
-    next: Instant,
-}
-
-/// How long a sweep over all rows takes, and in how many parts it is done.
-const SWEEP: Duration = Duration::from_secs(4);
-const SWEEP_PARTS: u32 = 64;
-
-impl IdleSweep {
-    fn new(timeout: Duration) -> IdleSweep {
-        IdleSweep { timeout, place: 0, next: Instant::now() }
-    }
-
-    /// Does its part if that is due. Returns when the next one is.
-    fn turn<S: Default>(&mut self, net: &mut Connections<S>, now: Instant) -> Result<Instant> {
-        if now >= self.next {
-            let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
-            let end = self.place + rows;
-            self.place = net.close_silent(self.place, rows, self.timeout)?;
-            // Short of its end there were too many to close in one pass.
-            let cut_short = self.place > 0 && self.place < end;
-            self.next = if cut_short { now } else { now + SWEEP / SWEEP_PARTS };
-        }
-        Ok(self.next)
     }
 }

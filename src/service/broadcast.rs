@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::members::{Bitmap, Members};
-use crate::connections::{Connections, Place};
+use crate::connections::{Connections, Cursor};
 use crate::error::Result;
 use crate::token::ConnId;
 
@@ -87,7 +87,7 @@ impl<S> Broadcast<S> {
 struct Running<S> {
     broadcast: Broadcast<S>,
     /// The place that is looked at next.
-    next: Place,
+    next: Cursor,
     /// Connections that opened after it was begun and before the next one was: they get neither it nor an earlier one.
     newcomers: Bitmap,
 }
@@ -112,7 +112,7 @@ impl<S: Default> Broadcasts<S> {
             return Err(broadcast);
         }
         if !broadcast.bytes.is_empty() {
-            self.running.push_back(Running { broadcast, next: Place::default(), newcomers: Bitmap::default() });
+            self.running.push_back(Running { broadcast, next: Cursor::START, newcomers: Bitmap::default() });
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl<S: Default> Broadcasts<S> {
     /// A connection opened.
     pub fn opened(&mut self, conn: ConnId) {
         if let Some(last) = self.running.back_mut() {
-            last.newcomers.insert(Place::of(conn));
+            last.newcomers.insert(Cursor::before(conn));
             self.newcomers = true;
         }
     }
@@ -155,7 +155,7 @@ impl<S: Default> Broadcasts<S> {
     }
 
     fn is_newcomer(&self, conn: ConnId) -> bool {
-        self.newcomers && self.running.iter().any(|running| running.newcomers.contains(Place::of(conn)))
+        self.newcomers && self.running.iter().any(|running| running.newcomers.contains(Cursor::before(conn)))
     }
 }
 
@@ -163,21 +163,18 @@ impl<S: Default> Running<S> {
     /// The next recipient. `None` when there is none, or when as many slots as may be were looked at.
     fn next_recipient(&mut self, connections: &Connections<S>, slots: &mut usize) -> Option<ConnId> {
         loop {
-            let (conn, place) = match &self.broadcast.to {
+            let conn = match &self.broadcast.to {
                 Recipients::Members(members) => {
                     if *slots == 0 {
                         return None;
                     }
-                    *slots -= 1;
                     let place = members.next(self.next)?;
-                    (connections.live_at(place), place)
+                    *slots -= 1;
+                    self.next = place.after();
+                    connections.live_at(place)
                 }
-                Recipients::All | Recipients::Chosen(_) => {
-                    let conn = connections.next_live_within(&mut self.next, slots)?;
-                    (Some(conn), Place::of(conn))
-                }
+                Recipients::All | Recipients::Chosen(_) => Some(connections.next_live_within(&mut self.next, slots)?),
             };
-            self.next = place.after();
             let chosen = |conn| match &self.broadcast.to {
                 Recipients::Chosen(choice) => connections.peek(conn).is_some_and(|state| choice(conn, state)),
                 _ => true,

@@ -9,7 +9,7 @@ use super::broadcast::{Broadcast, Broadcasts};
 use super::deadlines::Deadlines;
 use super::slot_table::SlotTable;
 use crate::clock::Mark;
-use crate::connections::{CloseMode, CloseReason, Connections, Place};
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
 use crate::error::{Error, Result};
 use crate::stats::OwnCounters;
 use crate::token::ConnId;
@@ -44,7 +44,7 @@ pub(crate) struct ShardContext<S> {
     /// The first failure of the shard in a call of the service, which cannot return it.
     failure: Option<Error>,
     /// Places whose deadline has passed, kept for its memory.
-    passed: Vec<Place>,
+    passed: Vec<Cursor>,
 }
 
 /// The unit of a connection's age. 32 bits of it are 13 years.
@@ -113,13 +113,13 @@ impl<S: Default> ShardContext<S> {
     }
 
     /// Some connections whose deadline has passed, to be given back to `told_expired`.
-    pub fn take_expired(&mut self, now: Mark) -> Vec<Place> {
+    pub fn take_expired(&mut self, now: Mark) -> Vec<Cursor> {
         self.deadlines.sweep(now, &mut self.passed);
         std::mem::take(&mut self.passed)
     }
 
     /// The service was told of all of them.
-    pub fn told_expired(&mut self, mut passed: Vec<Place>) {
+    pub fn told_expired(&mut self, mut passed: Vec<Cursor>) {
         passed.clear();
         self.passed = passed;
     }
@@ -200,7 +200,7 @@ impl<S: Default> Ctx<'_, S> {
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
     /// peer to read. Those that wait there count until the kernel has taken the last of them.
-    pub fn pending(&self, conn: ConnId) -> usize {
+    pub fn pending(&mut self, conn: ConnId) -> usize {
         self.connections.pending_bytes(conn)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::slot_table::SlotTable;
 use crate::clock::{Clock, Mark};
-use crate::connections::Place;
+use crate::connections::Cursor;
 use crate::token::ConnId;
 
 /// What a deadline is rounded up to. 32 bits of it are 34 years.
@@ -29,7 +29,7 @@ pub(crate) struct Deadlines {
     /// No deadline that the sweep has passed by is earlier than this tick. `NONE` if there is none at all.
     earliest: u32,
     /// Where the sweep goes on; `None` between two sweeps.
-    sweep: Option<Place>,
+    sweep: Option<Cursor>,
     /// The next sweep does not begin before this tick, so that there is one a tick at most.
     next_sweep: u32,
 }
@@ -83,13 +83,13 @@ impl Deadlines {
 
     /// A part of the sweep, if one is due or under way: moves the places whose deadline has passed into `passed`, and
     /// takes those deadlines away.
-    pub fn sweep(&mut self, now: Mark, passed: &mut Vec<Place>) {
+    pub fn sweep(&mut self, now: Mark, passed: &mut Vec<Cursor>) {
         let tick = tick_of(now);
         if self.sweep.is_none() {
             if self.earliest.max(self.next_sweep) > tick {
                 return;
             }
-            (self.sweep, self.earliest, self.next_sweep) = (Some(Place::default()), NONE, tick + 1);
+            (self.sweep, self.earliest, self.next_sweep) = (Some(Cursor::START), NONE, tick + 1);
         }
         let mut left = SLOTS_PER_PASS;
         while let Some(place) = &mut self.sweep {
@@ -113,7 +113,7 @@ impl Deadlines {
             if left == 0 {
                 return;
             }
-            *place = Place { ring: place.ring + 1, slot: 0 };
+            *place = Cursor { ring: place.ring + 1, slot: 0 };
         }
     }
 }
@@ -152,7 +152,7 @@ mod tests {
                 }
                 let mut passed = Vec::new();
                 deadlines.sweep(clock.now(), &mut passed);
-                for Place { ring, slot } in passed {
+                for Cursor { ring, slot } in passed {
                     let due = set.remove(&(ring, slot));
                     prop_assert!(due.is_some_and(|due| due <= at && at <= due + 1_000), "{due:?} at {at}");
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::connections::Place;
+use crate::connections::Cursor;
 use crate::token::ConnId;
 
 /// Slots of one page of a bitmap: a cache line.
@@ -17,19 +17,19 @@ pub(super) struct Bitmap {
 }
 
 /// The page of a place, the word in it, and the bit in that.
-fn split(place: Place) -> ((u32, u32), usize, u32) {
+fn split(place: Cursor) -> ((u32, u32), usize, u32) {
     let within = place.slot % PAGE;
     ((place.ring as u32, place.slot / PAGE), (within / 64) as usize, within % 64)
 }
 
 impl Bitmap {
-    pub fn contains(&self, place: Place) -> bool {
+    pub fn contains(&self, place: Cursor) -> bool {
         let (page, word, bit) = split(place);
         self.pages.get(&page).is_some_and(|words| words[word] >> bit & 1 == 1)
     }
 
     /// Tells whether it was not there before.
-    pub fn insert(&mut self, place: Place) -> bool {
+    pub fn insert(&mut self, place: Cursor) -> bool {
         let (page, word, bit) = split(place);
         let words = self.pages.entry(page).or_default();
         let before = words[word];
@@ -38,7 +38,7 @@ impl Bitmap {
     }
 
     /// Tells whether it was there.
-    pub fn remove(&mut self, place: Place) -> bool {
+    pub fn remove(&mut self, place: Cursor) -> bool {
         let (page, word, bit) = split(place);
         let Some(words) = self.pages.get_mut(&page) else { return false };
         let before = words[word];
@@ -51,7 +51,7 @@ impl Bitmap {
     }
 
     /// The first place of the set at or after `from`.
-    pub fn next(&self, from: Place) -> Option<Place> {
+    pub fn next(&self, from: Cursor) -> Option<Cursor> {
         let (first, word, bit) = split(from);
         for (page, words) in self.pages.range(first..) {
             let (start, mut mask) = if *page == first { (word, u64::MAX << bit) } else { (0, u64::MAX) };
@@ -59,7 +59,7 @@ impl Bitmap {
                 let found = bits & std::mem::replace(&mut mask, u64::MAX);
                 if found != 0 {
                     let slot = page.1 * PAGE + index as u32 * 64 + found.trailing_zeros();
-                    return Some(Place { ring: page.0 as usize, slot });
+                    return Some(Cursor { ring: page.0 as usize, slot });
                 }
             }
         }
@@ -86,21 +86,21 @@ impl Members {
 
     /// Adds a connection. Returns whether it was not in the set.
     pub fn insert(&mut self, conn: ConnId) -> bool {
-        let new = !self.contains(conn) && Rc::make_mut(&mut self.bits).insert(Place::of(conn));
+        let new = !self.contains(conn) && Rc::make_mut(&mut self.bits).insert(Cursor::before(conn));
         self.len += usize::from(new);
         new
     }
 
     /// Removes a connection. Returns whether it was in the set.
     pub fn remove(&mut self, conn: ConnId) -> bool {
-        let was_there = self.contains(conn) && Rc::make_mut(&mut self.bits).remove(Place::of(conn));
+        let was_there = self.contains(conn) && Rc::make_mut(&mut self.bits).remove(Cursor::before(conn));
         self.len -= usize::from(was_there);
         was_there
     }
 
     /// Whether a connection is in the set.
     pub fn contains(&self, conn: ConnId) -> bool {
-        self.bits.contains(Place::of(conn))
+        self.bits.contains(Cursor::before(conn))
     }
 
     /// How many connections are in the set.
@@ -113,7 +113,7 @@ impl Members {
         self.len == 0
     }
 
-    pub(super) fn next(&self, from: Place) -> Option<Place> {
+    pub(super) fn next(&self, from: Cursor) -> Option<Cursor> {
         self.bits.next(from)
     }
 }
@@ -141,10 +141,10 @@ mod tests {
                 prop_assert_eq!((members.len(), members.is_empty()), (set.len(), set.is_empty()));
             }
             let mut found = Vec::new();
-            let mut from = Place::default();
+            let mut from = Cursor::START;
             while let Some(place) = members.next(from) {
                 found.push((place.ring, place.slot));
-                from = Place { ring: place.ring, slot: place.slot + 1 };
+                from = Cursor { ring: place.ring, slot: place.slot + 1 };
             }
             prop_assert_eq!(found, set.into_iter().collect::<Vec<_>>());
             prop_assert!(former.is_none_or(|former| former.is_empty()), "a clone changed with the set");
