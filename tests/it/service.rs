@@ -28,7 +28,8 @@ enum Told {
     Ages(Option<Duration>, Option<Duration>),
 }
 
-/// More bytes than the sockets of both ends hold (net.ipv4.tcp_wmem, 4 MiB as a rule).
+/// More bytes than the sockets of both ends hold: the sender's 4 MiB as a rule (net.ipv4.tcp_wmem), and what the
+/// receiver's has before anything is read.
 const FLOOD: usize = 12 << 20;
 
 /// Does what its peers say, and tells what it was told.
@@ -238,7 +239,6 @@ fn sent_is_told_when_what_waited_has_gone_and_never_for_what_went_at_once() {
         ask(&mut slow, b"hello");
     }
     // The flood and what is kept behind it wait until they are read.
-    SockRef::from(&slow).set_recv_buffer_size(4_096).unwrap();
     slow.write_all(b"flood").unwrap();
     eventually("a send waits", || here.server().counters()[0].parked > 0);
     here.order(0, move |_, ctx| {
@@ -423,7 +423,6 @@ fn a_newcomer_in_a_members_place_gets_nothing_of_what_was_sent_before() {
 fn a_broadcast_larger_than_a_sockets_room_waits_for_slow_readers() {
     let here = Here::start(1, |builder| builder.max_pending(2 * FLOOD));
     let slow: Vec<TcpStream> = (0..4).map(|_| here.connect()).collect();
-    slow.iter().for_each(|stream| SockRef::from(stream).set_recv_buffer_size(4_096).unwrap());
     here.all_opened(4);
     here.order(0, |_, ctx| {
         ctx.broadcast(Broadcast::to_all(vec![1; FLOOD])).unwrap();
