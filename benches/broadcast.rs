@@ -14,11 +14,8 @@ use std::time::{Duration, Instant};
 
 use bench_support::compare::{self, Effort, median, thousands};
 use bench_support::sys;
-use c1m::host::{Cores, Host};
-use c1m::plan::Ports;
-use c1m::server::Server;
-use c1m::service::{Broadcast, Ctx, Reply, Service};
-use c1m::token::ConnId;
+use c1m::internal::host::Host;
+use c1m::{Broadcast, ConnId, Cores, Ctx, Ports, Reply, Server, Service};
 
 const SERVER_CORE: usize = 0;
 const CLIENT_CORE: usize = 1;

@@ -12,13 +12,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use c1m::connections::CloseReason;
-use c1m::error::Result;
-use c1m::mailbox::Mailbox;
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{Server, ServerEvent, ShardInfo};
-use c1m::service::{Broadcast, Ctx, Members, Reply, Service};
-use c1m::token::ConnId;
+use c1m::{
+    Broadcast, CloseReason, ConnId, Ctx, Mailbox, Members, PortSharing, Ports, Reply, Result, Server, ServerEvent,
+    Service, ShardInfo,
+};
 
 /// Longest line, and longest name of a person or a room, in bytes. A longer line closes the connection.
 const LINE: usize = 512;

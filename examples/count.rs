@@ -3,10 +3,7 @@
 //!     cargo run --release --example count -- 9000
 //!     nc 127.0.0.1 9000
 
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{Server, ServerEvent};
-use c1m::service::{Ctx, Reply, Service};
-use c1m::token::ConnId;
+use c1m::{ConnId, Ctx, PortSharing, Ports, Reply, Server, ServerEvent, Service};
 
 struct Count;
 
@@ -23,7 +20,7 @@ impl Service for Count {
     }
 }
 
-fn main() -> c1m::error::Result<()> {
+fn main() -> c1m::Result<()> {
     let port = std::env::args().nth(1).and_then(|word| word.parse().ok()).unwrap_or(9000);
     // Clients know one port, so every shard listens on it.
     let builder = Server::builder().ports(Ports::new(port, 1)?).port_sharing(PortSharing::All);

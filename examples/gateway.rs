@@ -18,13 +18,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use c1m::connections::{CloseMode, CloseReason};
-use c1m::error::Result;
-use c1m::mailbox::Mailbox;
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{Server, ServerEvent, ShardInfo};
-use c1m::service::{CounterId, Ctx, Reply, Service};
-use c1m::token::ConnId;
+use c1m::{
+    CloseMode, CloseReason, ConnId, CounterId, Ctx, Mailbox, PortSharing, Ports, Reply, Result, Server, ServerEvent,
+    Service, ShardInfo,
+};
 
 /// Bytes of a frame at most, without its length. A longer one closes the connection.
 const FRAME: usize = 1_024;

@@ -9,13 +9,10 @@
 
 use std::sync::Arc;
 
-use c1m::connections::CloseReason;
-use c1m::error::Result;
-use c1m::mailbox::Mailbox;
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{Server, ServerEvent, ShardInfo};
-use c1m::service::{Broadcast, CounterId, Ctx, Members, Reply, Service};
-use c1m::token::ConnId;
+use c1m::{
+    Broadcast, CloseReason, ConnId, CounterId, Ctx, Mailbox, Members, PortSharing, Ports, Reply, Result, Server,
+    ServerEvent, Service, ShardInfo,
+};
 
 /// Longest line in bytes; a connection that sends a longer one is closed.
 const LINE: usize = 200;

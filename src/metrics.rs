@@ -28,15 +28,20 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
-use crate::constants::METRICS_CONNECTIONS;
 use crate::error::{ConfigError, Errno, Result};
 use crate::host::start_thread;
+use crate::plan::DESCRIPTORS_OF_METRICS;
 use crate::shard::ShardHandle;
 use crate::stats::OwnMetrics;
 use crate::sys::Doorbell;
 use connection::{Connection, Fate};
 use http::{PATH, Reply, Status};
 use shown::Metrics;
+
+/// Connections at most that read a server's metrics at once; a further one takes the place of one that is idle.
+pub const METRICS_CONNECTIONS: usize = 8;
+
+const _: () = assert!(METRICS_CONNECTIONS as u64 + 4 <= DESCRIPTORS_OF_METRICS, "the plan counts their descriptors");
 
 /// Connections accepted between two looks at those that stand, so that a flood of new ones does not push one
 /// out before its request was read.

@@ -121,8 +121,8 @@ pub(super) type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
 /// Describes a server, and starts it. Made by `Server::builder`; every setting has a default.
 ///
 /// ```no_run
-/// # fn main() -> c1m::error::Result<()> {
-/// use c1m::{host::Cores, plan::Ports, server::Server, service::Echo};
+/// # fn main() -> c1m::Result<()> {
+/// use c1m::{Cores, Echo, Ports, Server};
 ///
 /// let server = Server::builder()
 ///     .ports(Ports::new(8888, 100)?)

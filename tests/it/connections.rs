@@ -6,14 +6,11 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use c1m::connections::{CloseMode, CloseReason};
-use c1m::host::Cores;
-use c1m::plan::Ports;
-use c1m::server::{Server, ShardInfo};
-use c1m::service::{Broadcast, Ctx, Echo, Reply, Service, Sink};
-use c1m::stats::Snapshot;
-use c1m::sys::Resource;
-use c1m::token::ConnId;
+use c1m::internal::stats::Snapshot;
+use c1m::internal::sys::Resource;
+use c1m::{
+    Broadcast, CloseMode, CloseReason, ConnId, Cores, Ctx, Echo, Ports, Reply, Server, Service, ShardInfo, Sink,
+};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
@@ -231,7 +228,7 @@ fn a_full_shard_refuses_at_once_and_keeps_the_others() {
 #[test]
 fn more_talk_at_once_than_there_are_kept_buffers() {
     const PEERS: usize = 2_000;
-    const { assert!(PEERS > c1m::ring::BUFFERS_KEPT) };
+    const { assert!(PEERS > c1m::internal::ring::BUFFERS_KEPT) };
     Resource::Files.raise().unwrap();
     let running = Running::start(PEERS as u64, |_| Echo);
     let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| running.connect()).collect();

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use c1m::connections::{CloseMode, CloseReason};
-use c1m::host::Cores;
-use c1m::mailbox::{Mailbox, MailboxError};
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{IdlePolicy, Server, ServerBuilder};
-use c1m::service::{Broadcast, CounterId, Ctx, Members, Reply, Service};
-use c1m::token::ConnId;
+use c1m::{
+    Broadcast, CloseMode, CloseReason, ConnId, Cores, CounterId, Ctx, IdlePolicy, Mailbox, MailboxError, Members,
+    PortSharing, Ports, Reply, Server, ServerBuilder, Service,
+};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
