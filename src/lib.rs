@@ -126,7 +126,9 @@ pub mod internal {
 
 // Inside the crate every module is reached as `crate::NAME`.
 #[cfg(feature = "metrics")]
+#[allow(unused_imports, reason = "whether another module names it depends on the features")]
 use internal::metrics;
+#[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
     addresses, clock, connections, constants, failure, format, host, latency, listener, mailbox, memory_model, pace,
     plan, reactor, reply, results, ring, server, service, shard, stats, sys, token, walls,
