@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::kernel::{
     ACCEPT, CLOSE, ENTER, Kernel, POLL, ParkedSend, Poll, RECEIVE, RESET, RingSide, SEND, WORK_PER_ENTER, Work,
@@ -90,6 +92,19 @@ impl RingOps for SimRing {
         self.push(Submission::Accept(token.with(Operation::Accept)))
     }
 
+    fn accept_from(&mut self, listener: RawFd, token: Token) -> Result<()> {
+        self.accept(listener, token)
+    }
+
+    fn accepted_from(&mut self, _token: Token) -> Option<SocketAddr> {
+        // The simulated peers have no addresses.
+        None
+    }
+
+    fn copy_descriptor(&mut self, _token: Token) -> Result<io::Result<OwnedFd>> {
+        Ok(Err(io::ErrorKind::Unsupported.into()))
+    }
+
     fn install_accepted(&mut self, _socket: OwnedFd, _token: Token) -> Result<()> {
         Err(Error::bug("the simulated kernel accepts into slots"))
     }
@@ -122,10 +137,24 @@ impl RingOps for SimRing {
         self.push(Submission::Send(token, bytes))
     }
 
-    fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
+    fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) -> Result<()> {
+        let token = token.with(Operation::Send);
+        if self.queued.len() == SUBMISSION_ENTRIES as usize {
+            self.submit();
+        }
+        self.in_flight.send_shared(token, bytes.clone());
+        self.push(Submission::Send(token, bytes.to_vec()))
+    }
+
+    fn park_send(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) -> Result<()> {
         let token = token.with(Operation::ParkedSend);
-        self.in_flight.park(token, bytes.clone());
-        self.push(Submission::Park(token, bytes))
+        let rest = bytes[range.clone()].to_vec();
+        self.in_flight.park(token, bytes, range);
+        self.push(Submission::Park(token, rest))
+    }
+
+    fn parked_bytes(&self, token: Token) -> usize {
+        self.in_flight.parked_bytes(token.with(Operation::ParkedSend))
     }
 
     fn has_parked_send(&self, token: Token) -> bool {
