@@ -74,7 +74,10 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
         ConfigError::AcceptRate { asked } => format!("--accept-rate {asked}"),
         ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
-        ConfigError::Payload { asked, .. } => format!("--payload {asked}"),
+        ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
+        ConfigError::HandshakeWithoutAnswers { protocol } => {
+            format!("--audit state or off, and --protocol {protocol} as it is set")
+        }
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
         other => other.saw(),
@@ -105,7 +108,8 @@ fn corrected(error: &ConfigError) -> String {
             return format!("give the metrics a port below {first} or above {last}");
         }
         ConfigError::Counter { .. } => "give it a name such as gateway_logins",
-        ConfigError::Payload { .. } => "try --payload 64",
+        ConfigError::FirstNumber { .. } => "try --first-number 1000000",
+        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
         ConfigError::Concurrency => "try --concurrency 512",
         ConfigError::SteeredWithoutAudit => "try --audit state",
         ConfigError::StormWithoutEcho => "try --audit echo",
@@ -196,7 +200,7 @@ mod tests {
             (ConfigError::AddressFamilies.into(), "--target-ip"),
             (ConfigError::Connections { asked: 0, most: 9 }.into(), "--connections 0"),
             (ConfigError::MaxConnections { asked: 0, most: 9 }.into(), "--max-connections 0"),
-            (ConfigError::Payload { asked: 0, most: 9 }.into(), "--payload 0"),
+            (ConfigError::FirstNumber { asked: 10, most: 9 }.into(), "--first-number 10"),
             (ConfigError::Concurrency.into(), "--concurrency 0"),
             (ConfigError::SteeredWithoutAudit.into(), "--steer"),
             (ConfigError::StormWithoutEcho.into(), "--audit echo"),
