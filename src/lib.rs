@@ -117,6 +117,8 @@ pub mod internal {
     pub mod server;
     pub mod service;
     pub mod shard;
+    #[cfg(test)]
+    pub(crate) mod simulation;
     pub mod stats;
     #[allow(unsafe_code, reason = "system calls that std does not offer")]
     pub mod sys;
@@ -130,6 +132,8 @@ pub mod internal {
 #[cfg(feature = "metrics")]
 #[allow(unused_imports, reason = "whether another module names it depends on the features")]
 use internal::metrics;
+#[cfg(test)]
+use internal::simulation;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
     addresses, clock, connections, constants, failure, format, host, latency, listener, mailbox, memory_model, pace,

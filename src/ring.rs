@@ -74,8 +74,8 @@ impl Buffer {
     }
 }
 
-/// The receive buffers of a shard, shared by its rings. Grows to what is in use at once, keeps
-/// `BUFFERS_KEPT`.
+/// The receive buffers of a shard, shared by its rings. There are as many as are in use at once, and up to
+/// `BUFFERS_KEPT` are kept for reuse.
 #[derive(Debug, Default)]
 pub struct Buffers(Vec<Buffer>);
 
@@ -85,7 +85,7 @@ impl Buffers {
         self.0.extend((0..count).map(|_| Buffer(vec![u8::MAX; BUFFER_BYTES].into_boxed_slice())));
     }
 
-    /// A buffer, the most recently used first because it is still in the core's cache.
+    /// Takes a buffer. The one that was used last comes first, because it is still in the core's cache.
     pub fn take(&mut self) -> Buffer {
         self.0.pop().unwrap_or_else(|| Buffer(vec![0; BUFFER_BYTES].into_boxed_slice()))
     }

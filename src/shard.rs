@@ -7,6 +7,8 @@
 mod executor;
 mod sleep;
 mod spin;
+#[cfg(test)]
+mod tests;
 mod time_slice;
 
 use std::sync::Arc;

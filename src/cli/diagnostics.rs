@@ -72,12 +72,12 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
-        ConfigError::AcceptRate { asked } => format!("--accept-rate {asked}"),
-        ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
         }
+        ConfigError::AcceptRate { asked } => format!("--accept-rate {asked}"),
+        ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
         other => other.saw(),
@@ -102,14 +102,14 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
+        ConfigError::FirstNumber { .. } => "try --first-number 1000000",
+        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
         ConfigError::AcceptRate { .. } => "try 1000",
         ConfigError::MailboxCapacity => "give it room for 1 or more",
         ConfigError::MetricsPort { first, last, .. } => {
             return format!("give the metrics a port below {first} or above {last}");
         }
         ConfigError::Counter { .. } => "give it a name such as gateway_logins",
-        ConfigError::FirstNumber { .. } => "try --first-number 1000000",
-        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
         ConfigError::Concurrency => "try --concurrency 512",
         ConfigError::SteeredWithoutAudit => "try --audit state",
         ConfigError::StormWithoutEcho => "try --audit echo",

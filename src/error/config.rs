@@ -247,14 +247,14 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
-            ConfigError::AcceptRate { asked } => format!("{asked} connections accepted per second"),
-            ConfigError::MailboxCapacity => "a mailbox of 0 messages".to_owned(),
-            ConfigError::MetricsPort { address, .. } => format!("metrics on {address}"),
-            ConfigError::Counter { name, .. } => format!("counter {name:?}"),
             ConfigError::FirstNumber { asked, .. } => format!("first number {asked}"),
             ConfigError::HandshakeWithoutAnswers { protocol } => {
                 format!("audits without answers, and the protocol {protocol} with several steps")
             }
+            ConfigError::AcceptRate { asked } => format!("{asked} connections accepted per second"),
+            ConfigError::MailboxCapacity => "a mailbox of 0 messages".to_owned(),
+            ConfigError::MetricsPort { address, .. } => format!("metrics on {address}"),
+            ConfigError::Counter { name, .. } => format!("counter {name:?}"),
             ConfigError::Concurrency => "a concurrency of 0".to_owned(),
             ConfigError::SteeredWithoutAudit => "a steered client without audits".to_owned(),
             ConfigError::StormWithoutEcho => "a storm without echoes".to_owned(),
@@ -287,16 +287,16 @@ impl ConfigError {
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
+            ConfigError::FirstNumber { most, .. } => format!("it is {most} at most"),
+            ConfigError::HandshakeWithoutAnswers { .. } => {
+                "a new connection has to await an answer before it says all that it should".to_owned()
+            }
             ConfigError::AcceptRate { .. } => "nothing would ever be accepted".to_owned(),
             ConfigError::MailboxCapacity => "nothing could be sent through it".to_owned(),
             ConfigError::MetricsPort { address, first, last } => {
                 format!("port {} is one of those that the server serves itself, {first} to {last}", address.port())
             }
             ConfigError::Counter { problem, .. } => problem.means().to_owned(),
-            ConfigError::FirstNumber { most, .. } => format!("it is {most} at most"),
-            ConfigError::HandshakeWithoutAnswers { .. } => {
-                "a new connection has to await an answer before it says all that it should".to_owned()
-            }
             ConfigError::Concurrency => "nothing could be in flight".to_owned(),
             ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),

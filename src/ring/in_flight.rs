@@ -1,4 +1,4 @@
-//! What the kernel holds of a ring, memory of operations on their way, and what their completions say.
+//! The memory of operations that are in the kernel, and what their completions say.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
