@@ -72,6 +72,7 @@ pub use internal::mailbox::{Mailbox, MailboxError};
 pub use internal::plan::{PortSharing, Ports, Reserve};
 pub use internal::server::{IdlePolicy, Server, ServerBuilder, ServerEvent, ShardCounters, ShardInfo};
 pub use internal::service::{Broadcast, CounterId, Ctx, Echo, Members, Reply, Service, Sink};
+pub use internal::stats::Snapshot;
 pub use internal::token::ConnId;
 
 /// What the program, its tests, benches and fuzz targets use. It is no part of the library's interface: all of it may

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 /// What to do with the bytes just received.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reply {
     /// Send nothing back.
     Nothing,

@@ -42,10 +42,13 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }
 
-        /// The counters and their sums. Each is read at its own moment of the same short time, and the shard goes
+        /// Counters of one shard, or their sum over several shards.
+        ///
+        /// Each is read at its own moment of the same short time, and the shard goes
         /// on counting between two reads. The difference of two counters may therefore be wrong, and even negative;
         /// a quantity that is part of another has a counter of its own.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* $($(#[$sum_doc])* pub $sum: u64,)* }
 
         impl $counters {

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// What stands at the crate's root.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
     "Address",
     "Broadcast",
     "CloseMode",
@@ -32,6 +32,7 @@ const NAMES: [&str; 29] = [
     "ShardCounters",
     "ShardInfo",
     "Sink",
+    "Snapshot",
     "client",
 ];
 

@@ -64,7 +64,6 @@ const BELOW: [(&str, &str); 9] = [
 /// them.
 const PURE: [(&str, &[&str]); 1] = [("protocol", &["constants", "failure"])];
 
-/// The rooms, or the files, in which a crate may be named.
 /// The rooms, or the files, in which each crate may be used.
 const CRATES: [(&str, &[&str]); 21] = [
     ("crossbeam_queue", &["mailbox"]),

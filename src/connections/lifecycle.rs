@@ -34,6 +34,7 @@
 
 /// How to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseMode {
     /// In order: a FIN once everything on its way to the peer has been sent. The side that closes first is left with
     /// TIME_WAIT.
