@@ -66,6 +66,42 @@ fn links_between_documents_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// ARCHITECTURE.md names files and tests in code spans.
+#[test]
+fn what_architecture_names_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let outside = text.split("```").step_by(2).collect::<String>();
+    let spans: Vec<&str> = outside.split('`').skip(1).step_by(2).collect();
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        every_rust_file(&root().join(folder), &mut sources);
+    }
+    let missing: Vec<&&str> = spans
+        .iter()
+        .filter(|span| match **span {
+            path if path.starts_with("src/") || path.starts_with("tests/") || path.starts_with("benches/") => {
+                !root().join(path).exists()
+            }
+            // The name of a test: a sentence.
+            name if name.matches('_').count() > 3 => !sources.contains(&format!("fn {name}(")),
+            _ => false,
+        })
+        .collect();
+    assert!(spans.len() > 80 && missing.is_empty(), "{missing:?} of {} names", spans.len());
+}
+
+/// The text of every Rust file below a folder.
+fn every_rust_file(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            every_rust_file(&path, into);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            into.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
 #[test]
 fn readme_stays_short() {
     let words = fs::read_to_string(root().join("README.md")).unwrap().split_whitespace().count();
