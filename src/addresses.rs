@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::error::{AddressProblem, ConfigError, Result};
 use crate::sys;
+
+pub use crate::error::AddressUse as Use;
 
 /// An address of a host, with the interface that a link-local one belongs to. An IPv4 address in the form
 /// of IPv6 (`::ffff:10.0.0.1`) is the IPv4 address, so each has one form.
@@ -18,27 +20,6 @@ pub struct Address {
     ip: IpAddr,
     /// The number of the interface; 0 for an address that is the same on all of them.
     scope: u32,
-}
-
-/// What an address is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// To connect to it (`--target-ip`).
-    Target,
-    /// To connect from it (`--source-ip`).
-    Source,
-    /// To listen on it (`--bind`).
-    Listener,
-}
-
-impl Use {
-    fn flag(self) -> &'static str {
-        match self {
-            Use::Target => "--target-ip",
-            Use::Source => "--source-ip",
-            Use::Listener => "--bind",
-        }
-    }
 }
 
 impl Address {
@@ -82,31 +63,21 @@ impl Address {
             || other.ip.is_unspecified() && (other.ip.is_ipv6() || self.ip.is_ipv4())
     }
 
-    /// Fails with a usage error when it cannot be used so.
-    pub fn check(self, wanted: Use) -> Result<()> {
-        let refuse = |means: &str, cure: &str| Err(Error::usage(format!("{} {self}", wanted.flag()), means, cure));
-        if self.ip.is_multicast() {
-            return refuse(
-                "a multicast address is many hosts at once, and TCP connects two",
-                "give the address of one host",
-            );
-        }
-        if let IpAddr::V4(ip) = self.ip
-            && (ip.is_broadcast() || sys::is_broadcast(ip))
-        {
-            return refuse(
-                "a broadcast address is many hosts at once, and TCP connects two",
-                "give the address of one host",
-            );
-        }
-        if is_link_local(self.ip) && self.scope == 0 {
-            let cure = format!("name the interface: {self}%eth0, or its number");
-            return refuse("a link-local address is one on each interface", &cure);
-        }
-        if wanted == Use::Source && self.ip.is_unspecified() {
-            return refuse("it is no address of a host", "leave it out to let the kernel choose");
-        }
-        Ok(())
+    /// Whether it can be used so; fails with `ConfigError::Address` where it cannot.
+    pub fn check(self, used: Use) -> Result<()> {
+        let is_broadcast = |ip: Ipv4Addr| ip.is_broadcast() || sys::is_broadcast(ip);
+        let problem = match self.ip {
+            ip if ip.is_multicast() => AddressProblem::Multicast,
+            IpAddr::V4(ip) if is_broadcast(ip) => AddressProblem::Broadcast,
+            ip if is_link_local(ip) && self.scope == 0 => AddressProblem::NoInterface,
+            ip if ip.is_unspecified() && used == Use::Source => AddressProblem::Unspecified,
+            _ => return Ok(()),
+        };
+        Err(self.refused(used, problem))
+    }
+
+    fn refused(self, used: Use, problem: AddressProblem) -> crate::error::Error {
+        ConfigError::Address { used, address: self.to_string(), problem }.into()
     }
 }
 
@@ -167,7 +138,7 @@ impl Serialize for Address {
 /// Checks what connections go to and come from: each of them a host's address, each named once, and of
 /// one family where both are given.
 ///
-/// Fails with a usage error that names the first that is wrong.
+/// Fails with `ConfigError::Address` for the first that is wrong, or with `ConfigError::AddressFamilies`.
 pub fn check(targets: &[Address], sources: &[Address]) -> Result<()> {
     for (addresses, wanted) in [(targets, Use::Target), (sources, Use::Source)] {
         let mut seen = HashSet::new();
@@ -175,21 +146,13 @@ pub fn check(targets: &[Address], sources: &[Address]) -> Result<()> {
             address.check(wanted)?;
             // Those that a connect reaches are counted, not those that are typed.
             if !seen.insert(address.reached()) {
-                return Err(Error::usage(
-                    format!("{} {} is given twice", wanted.flag(), address.reached()),
-                    "each address has its source ports once, however often and in whatever form it is named",
-                    "name it once",
-                ));
+                return Err(address.reached().refused(wanted, AddressProblem::Twice));
             }
         }
     }
     let has = |addresses: &[Address], v6: bool| addresses.iter().any(|address| address.ip.is_ipv6() == v6);
     if [true, false].iter().any(|v6| has(sources, *v6) && has(targets, !*v6)) {
-        return Err(Error::usage(
-            "--source-ip and --target-ip of different address families",
-            "an IPv4 address cannot connect to an IPv6 one",
-            "give both as IPv4 or both as IPv6",
-        ));
+        return Err(ConfigError::AddressFamilies.into());
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 pub(crate) mod args;
 mod client;
 mod demo;
+mod diagnostics;
 mod display;
 mod doctor;
 mod files;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
 
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 use crate::host::start_thread;
 use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
@@ -70,7 +72,7 @@ pub fn run() -> Result<Ended> {
 /// the kernel and from the shell.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
-        Error::host(
+        CommandError::host(
             format!("watch signals: {}", Errno::of(&e)),
             "no file descriptor is left",
             "raise the limit (ulimit -n)",
@@ -86,12 +88,13 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
             std::process::exit(128 + second);
         }
     };
-    start_thread("c1m-signals", wait).map(drop)
+    start_thread("c1m-signals", wait)?;
+    Ok(())
 }
 
 /// Makes a write beyond the limit on file sizes (ulimit -f) an error, where SIGXFSZ would end the
 /// process. A handler, unlike SIG_IGN, is not inherited by processes that are started.
 pub fn survive_file_limit() -> Result<()> {
     let caught = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-    caught.map(drop).map_err(|e| Error::bug(format!("watch SIGXFSZ: {e}")))
+    caught.map(drop).map_err(|e| CommandError::bug(format!("watch SIGXFSZ: {e}")))
 }

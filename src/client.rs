@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::connections::{AdmissionGate, CloseMode, ConnectionsConfig};
 use crate::constants::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result, ShardsOf};
 use crate::failure::Causes;
 use crate::host::{Cores, Host, NetCounters, Raised, SourcePorts, check_threads, raise_limits};
 use crate::plan::{self, Routes, share};
@@ -190,22 +190,16 @@ fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evid
 
 fn check(options: &Options) -> Result<()> {
     if options.connections == 0 || options.connections > u64::from(u32::MAX) {
-        let saw = format!("--connections {}", options.connections);
-        return Err(Error::usage(saw, "a run opens between 1 and 4294967295 connections", "try --connections 340000"));
+        return Err(ConfigError::Connections { asked: options.connections, most: u32::MAX.into() }.into());
     }
     if options.payload == 0 || options.payload > MAX_PAYLOAD_BYTES {
-        let means = format!("a message has between 1 and {MAX_PAYLOAD_BYTES} bytes");
-        return Err(Error::usage(format!("--payload {}", options.payload), means, "try --payload 64"));
+        return Err(ConfigError::Payload { asked: options.payload, most: MAX_PAYLOAD_BYTES }.into());
     }
     if options.concurrency == 0 {
-        return Err(Error::usage("--concurrency 0", "nothing could be in flight", "try --concurrency 512"));
+        return Err(ConfigError::Concurrency.into());
     }
     if options.course == Course::Steered && options.audit == Audit::Off {
-        return Err(Error::usage(
-            "--steer with --audit off",
-            "there would be no audit to ask for",
-            "try --audit state",
-        ));
+        return Err(ConfigError::SteeredWithoutAudit.into());
     }
     check_storm(options)?;
     options.routes.check()
@@ -214,19 +208,14 @@ fn check(options: &Options) -> Result<()> {
 fn check_storm(options: &Options) -> Result<()> {
     let Some(storm) = options.course.storm() else { return Ok(()) };
     if options.audit != Audit::Echo {
-        return Err(Error::usage(
-            "a storm without echoes",
-            "its survivors prove themselves by them",
-            "try --audit echo",
-        ));
+        return Err(ConfigError::StormWithoutEcho.into());
     }
     if storm.victims >= options.connections {
-        let saw = format!("{} victims of {} connections", storm.victims, options.connections);
-        return Err(Error::usage(saw, "there would be no survivor to measure", "try --share 34%"));
+        let (victims, connections) = (storm.victims, options.connections);
+        return Err(ConfigError::NoSurvivor { victims, connections }.into());
     }
     if storm.scenario.is_killed() && storm.victims == 0 {
-        let saw = format!("no victim of {} connections", options.connections);
-        return Err(Error::usage(saw, "there would be no process to kill", "try --share 34%"));
+        return Err(ConfigError::NoVictim { connections: options.connections }.into());
     }
     if storm.scenario.is_killed() != options.victims.is_some() {
         return Err(Error::bug("a storm that kills a process and no command for that, or the other way round"));
@@ -249,7 +238,7 @@ pub fn plan(options: &Options, host: &Host) -> Result<Planned> {
     if !need.fit(nofile) {
         let lockable = host.lockable(raised.memory.1.soft);
         let possible = plan::largest(own, |n| needs(n).fit(nofile) && needs(n).locked_bytes() <= lockable);
-        return Err(need.refusal(own, possible, nofile, "use fewer --cores"));
+        return Err(need.refusal(own, possible, nofile, ShardsOf::Client));
     }
     host.check_locked_memory(raised.memory.1.soft, options.connections, needs)?;
     let room = nofile - need.descriptors() + shards;

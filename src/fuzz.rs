@@ -18,15 +18,15 @@ use clap::Parser;
 use crate::cli::args::{Arguments, Command};
 use crate::cli::steer::{LONGEST_LINE, Word};
 use crate::client::message::{EchoMatch, Kind, compose, verify_echo};
+use crate::command_error::{self, Blame};
 use crate::connections::LONGEST_IDLE;
 use crate::constants::BUFFER_BYTES;
-use crate::error::Error;
 use crate::failure::{Cause, Causes};
 use crate::host::Host;
 use crate::latency::{Latency, PERCENTILES};
 use crate::metrics::http;
 use crate::plan::{Goal, Ports, Reserve, Role, Routes};
-use crate::render::json::write;
+use crate::render::json;
 use crate::render::{hgrm, text};
 use crate::results::document::{MachineDocument, read_client};
 use crate::results::merge::merge;
@@ -61,7 +61,7 @@ impl Input<'_> {
     }
 }
 
-fn is_one_line(error: &Error) {
+fn is_one_line(error: &impl std::error::Error) {
     let line = error.to_string();
     assert!(!line.contains('\n'), "an error is one line: {line}");
 }
@@ -280,12 +280,12 @@ pub fn typed(bytes: &[u8]) {
         Err(refused) => return assert_eq!(refused.exit_code(), 2, "{}", refused.render()),
     };
     if let Err(error) = meant {
-        assert!(matches!(error, Error::Usage(_)), "{error}");
+        assert_eq!(error.blame, Blame::Usage, "{error}");
         is_one_line(&error);
     }
 }
 
-fn can_be(command: &Command) -> crate::error::Result<()> {
+fn can_be(command: &Command) -> command_error::Result<()> {
     let is_rate = |rate: Option<f64>| rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
     let client = |options: crate::client::Options| {
         assert!(is_rate(options.rate) && options.interval.is_none_or(|every| !every.is_zero()));
@@ -353,11 +353,10 @@ pub fn results(bytes: &[u8]) {
         Ok(document) => document,
         Err(error) => return is_one_line(&error),
     };
-    let mut out = Vec::new();
-    write(&document, &mut out).unwrap();
-    assert_eq!(read_client(&out, "a file").unwrap(), document);
+    let written = json::text(&document).unwrap();
+    assert_eq!(read_client(written.as_bytes(), "a file").unwrap(), document);
     assert!(text::client(&document).unwrap().contains("requested"));
-    hgrm::write(&document.latencies.connect.latency().unwrap(), &mut out).unwrap();
+    hgrm::write(&document.latencies.connect.latency().unwrap(), &mut Vec::new()).unwrap();
     let named = |machine: &str| MachineDocument { machine: machine.to_owned(), result: document.clone() };
     // Results of storms are not merged.
     let Ok(twice) = merge(vec![named("a"), named("b")]) else { return assert!(document.storm.is_some()) };

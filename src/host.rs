@@ -6,11 +6,12 @@ mod memory;
 mod net;
 mod threads;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
-use crate::error::{Errno, Error, Result};
+use crate::error::{ConfigError, Errno, HostError, HostReason, Result};
 use crate::plan::{Needs, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
@@ -131,14 +132,8 @@ impl Host {
     }
 
     /// Sets a sysctl.
-    pub fn write_sysctl(&self, name: &str, value: &str) -> Result<()> {
-        std::fs::write(self.root.join(sysctl_path(name)), format!("{value}\n")).map_err(|error| {
-            Error::host(
-                format!("set {name} to {value}: {}", Errno::of(&error)),
-                "the kernel refuses it, or this process may not",
-                "run it as root, in the host's own network namespace",
-            )
-        })
+    pub fn write_sysctl(&self, name: &str, value: &str) -> io::Result<()> {
+        std::fs::write(self.root.join(sysctl_path(name)), format!("{value}\n"))
     }
 
     /// Whether this process may write a sysctl: opening it for writing asks the kernel and changes
@@ -232,19 +227,15 @@ impl Host {
             return Ok(());
         }
         let possible = largest(connections, |n| needs(n).locked_bytes() <= limit);
-        let raise = "raise the hard limit (ulimit -Hl, LimitMEMLOCK=)";
-        Err(Error::host(
-            format!("memlock limit {limit} bytes, {} needed", need.locked_bytes()),
-            format!(
-                "{connections} connections need {} rings of {RING_LOCKED_BYTES} bytes and {} executors of {EXECUTOR_LOCKED_BYTES}",
-                need.rings.iter().sum::<usize>(),
-                need.rings.len()
-            ),
-            match possible {
-                0 => format!("{raise} or use fewer --cores"),
-                _ => format!("{raise} or ask for at most {possible} connections"),
-            },
-        ))
+        let reason = HostReason::LockedMemoryLimit {
+            connections,
+            limit,
+            needed: need.locked_bytes(),
+            rings: (need.rings.iter().sum::<usize>() as u64, RING_LOCKED_BYTES),
+            executors: (need.rings.len() as u64, EXECUTOR_LOCKED_BYTES),
+            possible,
+        };
+        Err(HostError::new("hold", format!("{connections} connections"), None, reason).into())
     }
 
     /// Whether this process is in the initial user namespace: it alone has this number
@@ -273,23 +264,21 @@ fn sysctl_path(name: &str) -> String {
 }
 
 fn choose(wanted: &Cores, allowed: &[usize]) -> Result<Vec<usize>> {
-    let list = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let refuse = |saw: String| {
-        let means = format!("this process may use {} core(s): {list} (cpuset, taskset)", allowed.len());
-        Err(Error::usage(saw, means, "ask for those, or widen the cpuset"))
-    };
-    match wanted {
-        _ if allowed.is_empty() => refuse("no core".to_owned()),
-        Cores::All => Ok(allowed.to_vec()),
-        Cores::Count(0) => refuse("--cores 0".to_owned()),
-        Cores::Count(count) if *count > allowed.len() => refuse(format!("--cores {count}")),
-        Cores::Count(count) => Ok(allowed[..*count].to_vec()),
-        Cores::List(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
-            Some(core) => refuse(format!("--core-list with core {core}")),
-            None if cores.is_empty() => refuse("an empty --core-list".to_owned()),
-            None => Ok(cores.clone()),
+    let may = || allowed.to_vec();
+    let refused = match wanted {
+        _ if allowed.is_empty() => ConfigError::NoCores,
+        Cores::All => return Ok(may()),
+        Cores::Count(count) => match allowed.get(..*count) {
+            Some(cores) if !cores.is_empty() => return Ok(cores.to_vec()),
+            _ => ConfigError::CoreCount { asked: *count, allowed: may() },
         },
-    }
+        Cores::List(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
+            Some(core) => ConfigError::Core { asked: *core, allowed: may() },
+            None if cores.is_empty() => ConfigError::EmptyCoreList { allowed: may() },
+            None => return Ok(cores.clone()),
+        },
+    };
+    Err(refused.into())
 }
 
 /// Limits this process found and raised.
@@ -306,11 +295,8 @@ pub fn raise_limits() -> Result<Raised> {
     Resource::Processes.raise()?;
     let raised = Raised { files: Resource::Files.raise()?, memory: Resource::LockedMemory.raise()? };
     if raised.memory.1.soft < GLOMMIO_MEMLOCK {
-        return Err(Error::host(
-            format!("memlock limit {} bytes", raised.memory.1.soft),
-            format!("an executor locks up to {GLOMMIO_MEMLOCK} bytes for its rings"),
-            "raise the hard limit (ulimit -Hl, LimitMEMLOCK=)",
-        ));
+        let reason = HostReason::LockedMemoryForExecutor { limit: raised.memory.1.soft, needed: GLOMMIO_MEMLOCK };
+        return Err(HostError::new("start", "an executor", None, reason).into());
     }
     Ok(raised)
 }

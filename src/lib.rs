@@ -67,26 +67,33 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod addresses;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "cli")]
+pub mod command_error;
 pub mod connections;
 pub mod constants;
+#[cfg(feature = "cli")]
 pub mod doctor;
 pub mod error;
 pub mod failure;
 pub mod format;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
 pub mod fuzz;
 pub mod host;
 pub mod latency;
 pub mod listener;
 pub mod memory_model;
+#[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "cli")]
 pub mod output;
 pub mod pace;
 pub mod plan;
+#[cfg(feature = "cli")]
 pub mod render;
 pub mod results;
 #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
@@ -98,5 +105,6 @@ pub mod stats;
 #[allow(unsafe_code, reason = "system calls that std does not offer")]
 pub mod sys;
 pub mod token;
+#[cfg(feature = "cli")]
 pub mod tune;
 pub mod walls;

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::addresses::Address;
 use crate::constants::{AFTERLIFE, LOOK_AGAIN};
-use crate::error::{Errno, Error, Result};
+use crate::error::{ConfigError, Errno, Error, HostError, ListenReason, Result};
 use crate::plan::Ports;
 use crate::sys::Filter;
 
@@ -64,7 +64,7 @@ fn listen_one(
     keepalive: Option<Duration>,
     filter: Option<&Filter>,
 ) -> Result<TcpListener> {
-    let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
+    let refused = |operation: &'static str, e: std::io::Error| refused(operation, address, &e);
     let socket = socket(address)?;
     socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
     // Accepted sockets inherit it: an answer waits for no acknowledgement.
@@ -84,7 +84,7 @@ fn listen_one(
 }
 
 fn socket(address: SocketAddr) -> Result<Socket> {
-    let refused = |operation: &str, e: std::io::Error| refused(operation, address, &e);
+    let refused = |operation: &'static str, e: std::io::Error| refused(operation, address, &e);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(|e| refused("socket for", e))?;
     if address.is_ipv6() {
@@ -95,32 +95,14 @@ fn socket(address: SocketAddr) -> Result<Socket> {
     Ok(socket)
 }
 
-fn refused(operation: &str, address: SocketAddr, error: &std::io::Error) -> Error {
-    let saw = format!("{operation} {address}: {}", Errno::of(error));
-    match Errno::of(error) {
-        Errno::EADDRINUSE => Error::host(
-            saw,
-            "another process listens there, or an outgoing connection (even one in TIME_WAIT) took the port from the ephemeral range",
-            format!(
-                "stop it (ss -ltnp sport = :{0}; ss -tan sport = :{0}), choose another --port, or keep the range off it: sysctl net.ipv4.ip_local_reserved_ports",
-                address.port()
-            ),
-        ),
-        Errno::EADDRNOTAVAIL => {
-            Error::usage(saw, "no interface of this host has that address", "choose a --bind that `ip addr` shows")
-        }
-        Errno::EACCES => Error::host(
-            saw,
-            "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE",
-            "choose a --port of 1024 or more",
-        ),
-        Errno::EMFILE => {
-            Error::host(saw, "no file descriptor is left", "raise the limit (ulimit -n) or serve fewer --ports")
-        }
-        _ => Error::host(
-            saw,
-            "the kernel refuses to listen there",
-            "see whether the address family is enabled (ip addr)",
-        ),
-    }
+fn refused(operation: &'static str, address: SocketAddr, error: &std::io::Error) -> Error {
+    let errno = Errno::of(error);
+    let reason = match errno {
+        Errno::EADDRNOTAVAIL => return ConfigError::NotThisHost { operation, address, errno }.into(),
+        Errno::EADDRINUSE => ListenReason::PortTaken { port: address.port() },
+        Errno::EACCES => ListenReason::PrivilegedPort,
+        Errno::EMFILE => ListenReason::NoDescriptor,
+        _ => ListenReason::Other,
+    };
+    HostError::new(operation, address.to_string(), errno, reason).into()
 }

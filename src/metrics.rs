@@ -22,14 +22,15 @@ mod shown;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
 use crate::constants::METRICS_CONNECTIONS;
-use crate::error::{Errno, Error, Result};
+use crate::error::{ConfigError, Errno, Result};
+use crate::host::start_thread;
 use crate::shard::ShardHandle;
 use crate::sys::Doorbell;
 use connection::{Connection, Fate};
@@ -65,13 +66,7 @@ impl Exporter {
     /// Listens on `address`, a free port if it names port 0, on a thread of its own. Whoever asks waits until
     /// `serve`.
     pub fn listen(address: SocketAddr) -> Result<Exporter> {
-        let refused = |error: std::io::Error| {
-            Error::usage(
-                format!("listen for --metrics on {address}: {}", Errno::of(&error)),
-                "nobody could read the metrics",
-                "choose a free port on an address of this host, such as 127.0.0.1:9187",
-            )
-        };
+        let refused = |error: std::io::Error| ConfigError::Metrics { address, errno: Errno::of(&error) };
         let listener = TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -79,10 +74,7 @@ impl Exporter {
             Arc::new(Shared { bell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
         let theirs = shared.clone();
         let answer = move || Desk::new(listener).answer(&theirs);
-        let thread = thread::Builder::new().name("c1m-metrics".to_owned()).spawn(answer).map_err(|error| {
-            let saw = format!("thread c1m-metrics: {}", Errno::of(&error));
-            Error::host(saw, "no thread can be started", "raise pids.max or ulimit -u")
-        })?;
+        let thread = start_thread("c1m-metrics", answer)?;
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
@@ -133,7 +125,7 @@ impl Desk {
             let metrics = shared.metrics.get();
             let before = Instant::now();
             let Some(ready) = self.wait(shared, metrics.is_some(), before) else {
-                thread::sleep(ACCEPT_PAUSE);
+                std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
             if ready.bell {

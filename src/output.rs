@@ -16,7 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 
 pub use place::{differ, is_stdout, keep_inputs, prints_to_file};
 
@@ -44,7 +45,7 @@ impl Output {
     pub fn open(path: &Path) -> Result<Output> {
         let name = path.display().to_string();
         let way = Way::to(path).map_err(|error| {
-            Error::usage(
+            CommandError::usage(
                 format!("open {name}: {}", Errno::of(&error)),
                 "the result could not be written there",
                 "choose another file",
@@ -73,13 +74,13 @@ impl Output {
     }
 
     /// A document that could not be written there.
-    pub fn failed(&self, error: &io::Error) -> Error {
+    pub fn failed(&self, error: &io::Error) -> CommandError {
         let errno = Errno::of(error);
         let means = match self.way {
             Way::Special(_) => "what came there is incomplete",
             _ => "the new document is incomplete, and what was there before stays",
         };
-        Error::host(format!("write {}: {errno}", self.name), means, cure(errno))
+        CommandError::host(format!("write {}: {errno}", self.name), means, cure(errno))
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::addresses::{self, Address};
 use crate::constants::*;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, HostError, HostReason, Result, ShardsOf};
 
 /// Which ports a shard listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -31,20 +31,11 @@ impl Ports {
     /// `count` ports from `first` on.
     pub fn new(first: u16, count: u16) -> Result<Ports> {
         if first == 0 || count == 0 {
-            let (flag, fix) = if first == 0 { ("--port", 8888) } else { ("--ports", 100) };
-            let saw = format!("{flag} 0");
-            return Err(Error::usage(
-                saw,
-                "a port run starts at 1 or above and has at least one port",
-                format!("try {flag} {fix}"),
-            ));
+            return Err(ConfigError::NoPort { first, count }.into());
         }
-        if u32::from(first) + u32::from(count) - 1 > u32::from(u16::MAX) {
-            return Err(Error::usage(
-                format!("--port {first} --ports {count} ends at {}", u32::from(first) + u32::from(count) - 1),
-                "the last TCP port is 65535",
-                format!("use --ports {} at most, or a lower --port", u32::from(u16::MAX) - u32::from(first) + 1),
-            ));
+        let beyond_first = u16::MAX - first;
+        if count - 1 > beyond_first {
+            return Err(ConfigError::PortsBeyondLast { first, count, most: beyond_first + 1 }.into());
         }
         Ok(Ports { first, count })
     }
@@ -134,7 +125,7 @@ pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
         let needs = self::needs(&layout(goal, n));
         needs.fit(goal.nofile) && needs.locked_bytes() <= lockable
     });
-    Err(needs.refusal(goal.connections, possible, goal.nofile, "serve fewer --ports"))
+    Err(needs.refusal(goal.connections, possible, goal.nofile, ShardsOf::Server))
 }
 
 /// What the server of a goal would need for so many connections.
@@ -225,23 +216,21 @@ impl Needs {
         self.descriptors() <= nofile && self.rings.iter().all(|rings| *rings <= RINGS_PER_SHARD)
     }
 
-    /// Why `connections` do not fit, where `possible` would; `otherwise` is what to do where not
-    /// one would.
-    pub fn refusal(&self, connections: u64, possible: u64, nofile: u64, otherwise: &str) -> Error {
-        let (rings, fixed, each) = (self.all_rings(), self.fixed(), slots_each(nofile));
-        let saw = format!(
-            "file descriptor limit {nofile}, {} needed ({rings} rings, {} sockets, {fixed} for the rest)",
-            self.descriptors(),
-            self.sockets
-        );
-        let means = format!(
-            "{connections} connections need {rings} rings of {each} slots, and each ring is a descriptor (no core has more than {RINGS_PER_SHARD})"
-        );
-        let raise = "raise the hard limit (ulimit -Hn, LimitNOFILE=)";
-        match possible {
-            0 => Error::host(saw, means, format!("{raise} or {otherwise}")),
-            _ => Error::host(saw, means, format!("{raise} or ask for at most {possible} connections")),
-        }
+    /// Why `connections` do not fit, where `possible` would.
+    pub fn refusal(&self, connections: u64, possible: u64, nofile: u64, whose: ShardsOf) -> Error {
+        let reason = HostReason::DescriptorLimit {
+            connections,
+            limit: nofile,
+            needed: self.descriptors(),
+            rings: self.all_rings(),
+            sockets: self.sockets,
+            others: self.fixed(),
+            slots: slots_each(nofile),
+            rings_per_shard: RINGS_PER_SHARD as u64,
+            possible,
+            whose,
+        };
+        HostError::new("hold", format!("{connections} connections"), None, reason).into()
     }
 }
 
@@ -436,24 +425,19 @@ impl Routes {
         if connections <= room {
             return Ok(());
         }
-        let sources = self.sources.len().max(1) as u64;
-        let per_source = ephemeral.saturating_mul((self.targets.len() * self.ports.count()) as u64);
-        let cure = match per_source {
-            0 => "widen net.ipv4.ip_local_port_range".to_owned(),
-            _ => format!(
-                "give {} addresses with --source-ip, more --ports or --target-ip, or widen net.ipv4.ip_local_port_range",
-                connections.div_ceil(per_source)
-            ),
+        let [targets, sources, ports] =
+            [self.targets.len(), self.sources.len().max(1), self.ports.count()].map(|number| number as u64);
+        let per_source = ephemeral.saturating_mul(targets * ports);
+        let reason = HostReason::SourcePorts {
+            connections,
+            ephemeral,
+            sources,
+            targets,
+            ports,
+            possible: room,
+            sources_needed: (per_source > 0).then(|| connections.div_ceil(per_source)),
         };
-        Err(Error::host(
-            format!("--connections {connections}"),
-            format!(
-                "{ephemeral} ephemeral ports x {sources} source address(es) x {} target(s) x {} port(s) = {room} connections at most",
-                self.targets.len(),
-                self.ports.count()
-            ),
-            cure,
-        ))
+        Err(HostError::new("open", format!("{connections} connections"), None, reason).into())
     }
 }
 
@@ -586,6 +570,6 @@ mod tests {
             error.contains("28232 ephemeral ports x 1 source address(es) x 1 target(s) x 10 port(s) = 282320"),
             "{error}"
         );
-        assert!(error.contains("give 4 addresses"), "{error}");
+        assert!(error.contains("give 4 source addresses"), "{error}");
     }
 }

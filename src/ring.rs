@@ -33,7 +33,7 @@ pub use setup::{REQUIRED, probe, refused};
 use crate::constants::{
     BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES,
 };
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
 use in_flight::InFlightOps;
@@ -194,11 +194,8 @@ impl Ring {
         let uring = setup::open(queues, quirks.work)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(slots).map_err(|e| {
-            Error::host(
-                format!("register a table of {slots} direct descriptors: {}", Errno::of(&e)),
-                "the table may have at most as many slots as the soft file descriptor limit",
-                "raise the limit (ulimit -n) and start again",
-            )
+            let table = format!("a table of {slots} direct descriptors");
+            HostError::new("register", table, Errno::of(&e), RingReason::Table)
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
         let arguments = Arguments::new(queues.submissions);
@@ -437,11 +434,9 @@ impl Ring {
             }
             self.enter_with(0)?;
         }
-        Err(Error::host(
-            "a full submission queue that the kernel does not take",
-            "it has no memory for requests",
-            "free memory or ask for fewer connections",
-        ))
+        let refused =
+            HostError::new("a full submission queue", "that the kernel does not take", None, RingReason::Requests);
+        Err(refused.into())
     }
 
     fn push(&mut self, entries: &[Entry]) -> Result<()> {

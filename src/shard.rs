@@ -16,7 +16,7 @@ use crate::connections::{Admission, CloseMode, CloseReason, Connections, Connect
 use crate::constants::{
     BACKLOG_TIME, ENTERS_PER_PASS, GLOMMIO_IO_MEMORY, GLOMMIO_PREEMPTION, GLOMMIO_RING_DEPTH, REAPS_PER_PASS,
 };
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, HostError, Result, ThreadReason};
 use crate::host::not_started;
 use crate::ring::{self, Completion, Outcome};
 use crate::service::Reply;
@@ -154,17 +154,13 @@ impl<T: Send + 'static> ShardThread<T> {
 
 /// Why an executor did not start, or ended.
 fn executor_refused(core: usize, error: GlommioError<()>) -> Error {
-    let what = format!("executor on core {core}");
+    let core = format!("core {core}");
     match error {
         GlommioError::IoError(error) | GlommioError::EnhancedIoError { source: error, .. } => match Errno::of(&error) {
-            Errno::EAGAIN => not_started(&format!("start an {what}"), &error),
-            _ => ring::refused(&what, &error),
+            Errno::EAGAIN => not_started(format!("an executor on {core}"), &error),
+            _ => ring::refused("executor on", core, &error),
         },
-        error => Error::host(
-            format!("{what}: {error}"),
-            "the executor could not start",
-            "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)",
-        ),
+        error => HostError::new("executor on", core, None, ThreadReason::Executor(error.to_string())).into(),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use glommio::io::BufferedFile;
 
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use filter::{Filter, Notification};
 pub use network::OwnNetwork;
@@ -156,11 +156,8 @@ impl Doorbell {
         // SAFETY: no pointers; the result is checked before it is owned.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {
-            return Err(Error::host(
-                format!("eventfd: {}", Errno::of(&io::Error::last_os_error())),
-                "no file descriptor is left",
-                "raise the limit (ulimit -n)",
-            ));
+            let errno = Errno::of(&io::Error::last_os_error());
+            return Err(HostError::new("eventfd", "", errno, HostReason::NoDescriptor).into());
         }
         // SAFETY: `fd` was just made and nobody else has it.
         Ok(Doorbell(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
@@ -196,13 +193,10 @@ impl Doorbell {
 
     /// The same bell as a glommio file: reading its 8 bytes waits until it was rung.
     pub fn listen(&self) -> Result<BufferedFile> {
-        let copy = self.0.try_clone().map_err(|e| {
-            Error::host(
-                format!("dup of an eventfd: {}", Errno::of(&e)),
-                "no file descriptor is left",
-                "raise the limit (ulimit -n)",
-            )
-        })?;
+        let copy = self
+            .0
+            .try_clone()
+            .map_err(|e| HostError::new("dup of", "an eventfd", Errno::of(&e), HostReason::NoDescriptor))?;
         // SAFETY: `copy` gives up its descriptor, so the file is its only owner.
         Ok(unsafe { BufferedFile::from_raw_fd(copy.into_raw_fd()) })
     }

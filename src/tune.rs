@@ -5,7 +5,8 @@ mod durable;
 mod overrides;
 pub(crate) mod state;
 
-use crate::error::{Diagnostic, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 use crate::host::Host;
 use crate::walls::{Limits, Setting};
 use durable::{remove, replace};
@@ -52,7 +53,7 @@ pub fn overridden(host: &Host, limits: Limits) -> Result<Vec<String>> {
 /// when the kernel does not take a value.
 pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Result<bool> {
     if let Some(setting) = settings.iter().find(|setting| !host.may_write_sysctl(setting.name)) {
-        return Err(Error::host(
+        return Err(CommandError::host(
             format!("{} cannot be written", setting.name),
             "nothing was changed: this process lacks the right, or a network namespace or container hides it",
             "run it as root, in the host's own network namespace",
@@ -89,10 +90,10 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
 
 fn turn(host: &Host, settings: &[Setting]) -> Result<()> {
     for setting in settings {
-        host.write_sysctl(setting.name, &setting.then)?;
+        set(host, setting.name, &setting.then)?;
         let taken = host.sysctl_text(setting.name).unwrap_or_default();
         if !at_least(&taken, &setting.then) {
-            return Err(Error::host(
+            return Err(CommandError::host(
                 format!("{} is {taken} after {} was written", setting.name, setting.then),
                 "the kernel does not take that value",
                 "ask for fewer connections, or set it by hand",
@@ -102,24 +103,34 @@ fn turn(host: &Host, settings: &[Setting]) -> Result<()> {
     Ok(())
 }
 
+/// Sets a sysctl.
+fn set(host: &Host, name: &str, value: &str) -> Result<()> {
+    host.write_sysctl(name, value).map_err(|error| {
+        CommandError::host(
+            format!("set {name} to {value}: {}", Errno::of(&error)),
+            "the kernel refuses it, or this process may not",
+            "run it as root, in the host's own network namespace",
+        )
+    })
+}
+
 /// Whether what the kernel took is what was asked for; a single number it may have rounded up.
 fn at_least(taken: &str, asked: &str) -> bool {
     let more = || Some(taken.parse::<u64>().ok()? >= asked.parse::<u64>().ok()?);
     taken.split_whitespace().eq(asked.split_whitespace()) || more().unwrap_or(false)
 }
 
-/// The failure of an `apply`, and whether what it had done is undone.
-fn with_aftermath(error: Error, undone: Result<()>) -> Error {
-    let (Error::Host(mut why) | Error::Bug(mut why) | Error::Usage(mut why) | Error::Peer(mut why)) = error;
+/// The failure of an `apply`, and whether what it had done is undone. A bug among them stays one.
+fn with_aftermath(mut error: CommandError, undone: Result<()>) -> CommandError {
     match undone {
-        Ok(()) => why.means += "; everything was set back",
-        Err(Error::Host(second) | Error::Bug(second) | Error::Usage(second) | Error::Peer(second)) => {
-            let Diagnostic { saw, .. } = second;
-            why.means += &format!("; not everything could be set back ({saw})");
-            why.cure += ", and run c1m tune --revert";
+        Ok(()) => error.told.means += "; everything was set back",
+        Err(second) => {
+            error.blame = error.blame.max(second.blame);
+            error.told.means += &format!("; not everything could be set back ({})", second.told.saw);
+            error.told.cure += ", and run c1m tune --revert";
         }
     }
-    Error::Host(why)
+    error
 }
 
 /// Restores what was there before the first `apply`; `None` if nothing was applied.
@@ -159,4 +170,23 @@ fn files(kept: &State, limits: Limits) -> Vec<(&'static str, String)> {
         .filter(|(_, text)| !text.is_empty())
         .map(|(path, text)| (path, format!("{HEADER}{text}")))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command_error::Blame;
+
+    #[test]
+    fn what_follows_a_failure_does_not_make_it_less() {
+        let host = || CommandError::host("a", "b", "c");
+        let bug = || CommandError::bug("d");
+        let told = |error, undone| with_aftermath(error, undone);
+        assert_eq!(told(host(), Ok(())).to_string(), "a: b; everything was set back; c");
+        let both = told(host(), Err(bug()));
+        assert_eq!((both.blame, both.told.means.as_str()), (Blame::Bug, "b; not everything could be set back (d)"));
+        assert_eq!(told(bug(), Err(host())).blame, Blame::Bug);
+        assert_eq!(told(bug(), Ok(())).exit_code(), 70);
+        assert_eq!(told(host(), Err(host())).exit_code(), 3);
+    }
 }

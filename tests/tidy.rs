@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room; a room imports only rooms of its own or a lower layer, and of its own
 /// layer only those named in `NEIGHBOURS`.
-const LAYERS: [(&str, u8); 31] = [
+const LAYERS: [(&str, u8); 32] = [
     ("constants", 0),
     ("error", 0),
+    ("command_error", 0),
     ("token", 0),
     ("format", 0),
     ("clock", 0),
@@ -42,7 +43,9 @@ const LAYERS: [(&str, u8); 31] = [
 ];
 
 /// Rooms of one layer that may know each other.
-const NEIGHBOURS: [(&str, &str); 10] = [
+const NEIGHBOURS: [(&str, &str); 12] = [
+    ("command_error", "error"),
+    ("error", "format"),
     ("ring", "sys"),
     ("shard", "connections"),
     ("shard", "host"),
@@ -78,6 +81,10 @@ const CRATES: [(&str, &[&str]); 20] = [
     ("getrandom", &["results"]),
     ("terminal_size", &["cli"]),
 ];
+
+/// Rooms that speak to people at the command line, and may name its flags. Errors of the library come from the others.
+/// The walls are a table for people too, whose texts stand in results as data.
+const NAMES_FLAGS: [&str; 6] = ["cli", "render", "tune", "walls", "fuzz", "lib"];
 
 /// The root module of a crate, among the names of its modules.
 const ROOT: &str = "the root";
@@ -119,7 +126,8 @@ fn sources() -> Vec<(String, PathBuf, String)> {
 
 /// The lines of a file that are neither comments nor tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let tests = text.find("#[cfg(test)]").unwrap_or(text.len());
+    let tests = ["#[cfg(test)]", "#[cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
+    let tests = tests.unwrap_or(text.len());
     text[..tests].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
@@ -173,6 +181,31 @@ fn unsafe_code_stays_behind_its_fence_and_says_why_it_is_sound() {
             assert!(reasoned, "no SAFETY comment: {place}");
         }
     }
+}
+
+/// The long flags of all commands, but for those that every program has.
+fn flags(command: &clap::Command, into: &mut BTreeSet<String>) {
+    let longs = command.get_arguments().filter_map(|argument| argument.get_long());
+    into.extend(longs.filter(|long| !["help", "version"].contains(long)).map(|long| format!("--{long}")));
+    command.get_subcommands().for_each(|command| flags(command, into));
+}
+
+/// A library has no command line, so none of its texts names a flag: `cli/diagnostics.rs` does.
+#[test]
+fn texts_of_the_library_name_no_flag() {
+    let mut known = BTreeSet::new();
+    flags(&c1m::cli::command(), &mut known);
+    assert!(known.contains("--target-ip") && known.contains("--backlog"), "{known:?}");
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources().into_iter().filter(|(room, ..)| !NAMES_FLAGS.contains(&room.as_str())) {
+        for (number, line) in code(&text).filter(|(_, line)| line.contains('"')) {
+            let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+            if let Some(flag) = words.into_iter().find(|word| known.contains(*word)) {
+                wrong.push(format!("{}:{}: {flag} in {room}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The modules that each module of a crate imports. A module is a file at the top of the crate's sources, or a

@@ -12,9 +12,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::addresses::{Address, Use};
+use crate::command_error::{CommandError, Result};
 use crate::connections::LONGEST_IDLE;
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::{Error, Result};
+use crate::error::ConfigError;
 use crate::host::Cores;
 use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
@@ -83,7 +84,7 @@ pub struct PortArguments {
 
 impl PortArguments {
     pub fn ports(&self) -> Result<Ports> {
-        Ports::new(self.port, self.ports)
+        Ok(Ports::new(self.port, self.ports)?)
     }
 }
 
@@ -203,7 +204,8 @@ pub enum IdlePolicyName {
     Filter,
 }
 
-/// The kernel's longest keepalive time (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+/// The kernel's shortest keepalive time, and its longest (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 /// Cores by number, as typed.
@@ -213,25 +215,24 @@ pub struct CoreList(Vec<usize>);
 impl ServerArguments {
     pub fn options(&self) -> Result<server::Options> {
         if self.stats_interval.is_zero() {
-            return Err(Error::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
+            return Err(CommandError::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
-        if self.idle_timeout.is_some_and(|time| time.is_zero() || time > LONGEST_IDLE) {
-            let means = format!("a row remembers up to {} hours", LONGEST_IDLE.as_secs() / 3600);
-            return Err(Error::usage("--idle-timeout", means, "try 10m"));
+        if let Some(asked) = self.idle_timeout.filter(|time| time.is_zero() || *time > LONGEST_IDLE) {
+            return Err(ConfigError::IdleTimeout { asked, longest: LONGEST_IDLE }.into());
         }
-        if self.keepalive.is_some_and(|time| time < Duration::from_secs(1) || time > LONGEST_KEEPALIVE) {
-            return Err(Error::usage("--keepalive", "the kernel takes 1 to 32767 seconds (tcp(7))", "try 60s"));
+        if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
+            let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
+            return Err(ConfigError::Keepalive { asked, shortest, longest }.into());
         }
         if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
-            let saw = format!("--max-connections {}", self.max_connections);
-            return Err(Error::usage(saw, "a server holds between 1 and 4294967295 connections", "try 1000000"));
+            return Err(ConfigError::MaxConnections { asked: self.max_connections, most: u32::MAX.into() }.into());
         }
         let ports = self.ports.ports()?;
         if let Some(metrics) = self.metrics
             && (ports.first()..=ports.last()).contains(&metrics.port())
             && self.bind.covers(metrics.ip().into())
         {
-            return Err(Error::usage(
+            return Err(CommandError::usage(
                 format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
                 format!("port {} is one of those that the server serves itself", metrics.port()),
                 format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),

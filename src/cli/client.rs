@@ -8,7 +8,7 @@ use super::files::Files;
 use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{self, Course, Notice, Observer, Options};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::render::{hgrm, text};
 use crate::results::Summary;
 use crate::results::document::ClientDocument;
@@ -61,12 +61,12 @@ pub fn lead(options: &Options, observer: &mut dyn Observer) -> Result<Summary> {
     if options.course == Course::Steered {
         steer::follow(sender.clone())?;
     }
-    client::run(options, observer, (sender, notices))
+    Ok(client::run(options, observer, (sender, notices))?)
 }
 
 fn write_histogram(summary: &Summary, target: &Target) -> Result<()> {
     let connect = summary.merged(|shard| &shard.connect)?;
     let mut text = Vec::new();
-    hgrm::write(&connect, &mut text).map_err(|e| Error::bug(format!("write a histogram into memory: {e}")))?;
+    hgrm::write(&connect, &mut text).map_err(|e| CommandError::bug(format!("write a histogram into memory: {e}")))?;
     target.write(&text)
 }

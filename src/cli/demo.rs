@@ -19,10 +19,11 @@ use super::files::Files;
 use super::out::say;
 use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
 use crate::clock::Told;
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::doctor;
-use crate::error::{Error, Result};
+use crate::error::{self, PeerError};
 use crate::format;
 use crate::host::{self, Cores, Host, start_thread};
 use crate::plan::{Goal, Role, Routes};
@@ -41,7 +42,7 @@ const STATS_INTERVAL: &str = "200ms";
 pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     if arguments.connections == 0 || arguments.connections > u64::from(u32::MAX) {
         let saw = format!("--connections {}", arguments.connections);
-        return Err(Error::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
+        return Err(CommandError::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
     let mut files = Files::open(&arguments.files, &[])?;
@@ -81,7 +82,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let server =
-        serde_json::from_value(document.clone()).map_err(|e| Error::bug(format!("the server's result: {e}")))?;
+        serde_json::from_value(document.clone()).map_err(|e| CommandError::bug(format!("the server's result: {e}")))?;
     // One file that cannot be written keeps no other from being written.
     let mut whole = json!({ "server": document, "client": result, "wall": goal.wall });
     if let Some(own) = network.document() {
@@ -111,7 +112,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
         0 => {
             let cure = page.decisive().and_then(|row| row.fixes.first()).map(|fix| fix.command.clone());
             let cure = cure.unwrap_or_else(|| "run c1m doctor".to_owned());
-            Err(Error::host(wall.unwrap_or_default(), "not one connection fits", cure))
+            Err(CommandError::host(wall.unwrap_or_default(), "not one connection fits", cure))
         }
         most if most < arguments.connections => Ok(Fit { connections: most, wall }),
         _ => Ok(Fit { connections: arguments.connections, wall: None }),
@@ -176,7 +177,7 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start(arguments: &DemoArguments, connections: u64) -> Result<ServerProcess> {
-        let not_started = |e: std::io::Error| host::not_started("start the server process", &e);
+        let not_started = |e: std::io::Error| host::not_started("the server process", &e);
         let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
         command.args([
             "server",
@@ -217,14 +218,14 @@ impl ServerProcess {
         document.ok_or_else(|| self.died("it ended without a result"))
     }
 
-    fn died(&mut self, how: &str) -> Error {
+    fn died(&mut self, how: &str) -> CommandError {
         self.stdin = None;
         let ended = self.seen.wait(PATIENCE, |seen| seen.ended).ended;
         let status = match if ended { self.child.wait().map(Some) } else { self.child.try_wait() } {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
         };
-        Error::host(format!("server process: {how} ({status})"), "the demo needs it", "read its message above")
+        CommandError::host(format!("server process: {how} ({status})"), "the demo needs it", "read its message above")
     }
 }
 
@@ -263,11 +264,11 @@ impl Observer for DemoObserver {
         self.display.suspended(time);
     }
 
-    fn measured(&mut self, interval: &Interval) -> Result<()> {
+    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
         self.display.measured(interval)
     }
 
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
         self.display.audited(result)?;
         let now = Instant::now();
         let seen = self
@@ -275,14 +276,7 @@ impl Observer for DemoObserver {
             .wait(PATIENCE, |seen| seen.live.is_some_and(|(at, live)| at > now && live == result.live) || seen.ended);
         let server = seen.live.map_or(0, |(_, live)| live);
         if server != result.live {
-            return Err(Error::peer(
-                format!(
-                    "audit {}: the client proved {} connections, the server counts {server}",
-                    result.round, result.live
-                ),
-                "one of them is wrong",
-                "please report this line",
-            ));
+            return Err(PeerError::Counts { round: result.round, proved: result.live, counted: server }.into());
         }
         if !self.quiet {
             say(format!("the server counts {} live too", format::count(server)));

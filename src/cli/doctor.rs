@@ -3,8 +3,8 @@
 use super::Ended;
 use super::args::DoctorArguments;
 use super::out::{Target, say};
+use crate::command_error::Result;
 use crate::doctor;
-use crate::error::Result;
 use crate::host::Host;
 use crate::render;
 

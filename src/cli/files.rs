@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::args::FileArguments;
 use super::out::{Target, TargetStream};
 use crate::client::{Interval, Observer, Options, Phase, Planned};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error;
 use crate::latency::log::{Log, Series};
 use crate::output;
 use crate::render::html;
@@ -62,7 +63,7 @@ struct IntervalLog {
     /// From the first interval on.
     log: Option<Log<LineWriter<TargetStream>>>,
     /// Why it is given up. The run goes on.
-    failed: Option<Error>,
+    failed: Option<CommandError>,
 }
 
 impl IntervalLog {
@@ -140,7 +141,7 @@ impl Observer for Logging<'_> {
         self.shown.suspended(time);
     }
 
-    fn measured(&mut self, interval: &Interval) -> Result<()> {
+    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
         self.shown.measured(interval)?;
         if let Some(log) = &mut self.log {
             log.write(interval);
@@ -148,11 +149,11 @@ impl Observer for Logging<'_> {
         Ok(())
     }
 
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
+    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
         self.shown.audited(result)
     }
 
-    fn reported(&mut self, summary: &Summary) -> Result<()> {
+    fn reported(&mut self, summary: &Summary) -> error::Result<()> {
         self.shown.reported(summary)
     }
 }

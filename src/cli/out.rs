@@ -6,7 +6,8 @@ use std::sync::Once;
 
 use serde::Serialize;
 
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 use crate::output::{self, Output, Stream};
 use crate::render::json;
 
@@ -59,9 +60,7 @@ impl Target {
 
     /// Writes a JSON document.
     pub fn write_json(&self, document: &impl Serialize) -> Result<()> {
-        let mut text = Vec::new();
-        json::write(document, &mut text)?;
-        self.write(&text)
+        self.write(json::text(document)?.as_bytes())
     }
 
     /// Writes a JSON document that ends a run's events: on standard output it is one line, as they are.
@@ -90,10 +89,10 @@ impl Target {
     }
 
     /// A document that could not be written there.
-    pub fn failed(&self, error: &io::Error) -> Error {
+    pub fn failed(&self, error: &io::Error) -> CommandError {
         match self {
             Target::File(output) => output.failed(error),
-            Target::Stdout => Error::host(
+            Target::Stdout => CommandError::host(
                 format!("write standard output: {}", Errno::of(error)),
                 "what came there is incomplete",
                 output::cure(Errno::of(error)),

@@ -10,8 +10,9 @@ use serde_json::json;
 use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
 use super::out::{Target, say};
+use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_DOCUMENT_BYTES;
-use crate::error::{Errno, Error, Result};
+use crate::error::{self, Errno};
 use crate::format;
 use crate::latency::log;
 use crate::output;
@@ -42,7 +43,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     }
     if let Some(((file, _), _)) = parts().find(|(_, text)| log::is_log(text)) {
         let means = "interval logs have latencies and no connections, so that the sum would be wrong";
-        return Err(Error::usage(
+        return Err(CommandError::usage(
             format!("{} is an interval log beside results", file.display()),
             means,
             "merge logs with logs, and what --json wrote with the like",
@@ -63,8 +64,8 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
 fn show(
     arguments: &MergeArguments,
     merged: &impl Serialize,
-    text: impl FnOnce() -> Result<String>,
-    draw: impl FnOnce() -> Result<String>,
+    text: impl FnOnce() -> error::Result<String>,
+    draw: impl FnOnce() -> error::Result<String>,
 ) -> Result<Ended> {
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
@@ -92,7 +93,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     output::keep_inputs(&[before, after], &[("--json", json.as_deref())])?;
     let both = (results(before)?, results(after)?);
     if identity::of(&both.0.client) == identity::of(&both.1.client) {
-        return Err(Error::usage(
+        return Err(CommandError::usage(
             format!("{} and {} are given to compare: they hold the same run", before.display(), after.display()),
             "nothing can have changed",
             "give the results of two runs",
@@ -111,18 +112,22 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
 }
 
 fn results(file: &Path) -> Result<Results> {
-    document::read(&read(file)?, &file.display().to_string())
+    Ok(document::read(&read(file)?, &file.display().to_string())?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = path.display();
     File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)).map_err(|e| {
-        Error::usage(format!("read {name}: {}", Errno::of(&e)), "there is no result to read", "give another file")
+        CommandError::usage(
+            format!("read {name}: {}", Errno::of(&e)),
+            "there is no result to read",
+            "give another file",
+        )
     })?;
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
         let means = format!("a result has less than {}", format::bytes(MAX_DOCUMENT_BYTES));
-        return Err(Error::usage(format!("{name} is too large"), means, "give another file"));
+        return Err(CommandError::usage(format!("{name} is too large"), means, "give another file"));
     }
     Ok(text)
 }

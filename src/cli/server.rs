@@ -10,7 +10,7 @@ use super::args::{ServerArguments, ServiceName};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::failure::Causes;
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
@@ -69,7 +69,8 @@ fn stop_with_stdin(notices: mpsc::Sender<Notice>) -> Result<()> {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = notices.send(Notice::Signal);
     };
-    start_thread("c1m-stdin", wait).map(drop)
+    start_thread("c1m-stdin", wait)?;
+    Ok(())
 }
 
 /// Prints what a server does, as lines for people or as JSON events.
@@ -205,7 +206,7 @@ impl Reporter {
                     // After a pause one line tells of it all, and the next one does not follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("the server's notices ended")),
+                Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's notices ended")),
             }
         }
         self.live = None;
@@ -221,7 +222,7 @@ impl Reporter {
         server.stop();
         let finals = server.join()?;
         if failed {
-            return Err(Error::bug("a shard ended without being told to"));
+            return Err(CommandError::bug("a shard ended without being told to"));
         }
         Ok(ServerSummary {
             shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::out::warn;
 use crate::client::Notice;
-use crate::error::Result;
+use crate::command_error::Result;
 use crate::host::start_thread;
 
 /// Bytes of a line at most; what is longer is no word of ours, and is answered piece by piece.
@@ -55,5 +55,6 @@ pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
         // A run that has ended needs to be told nothing.
         let _ = notices.send(Notice::Close);
     };
-    start_thread("c1m-steer", obey).map(drop)
+    start_thread("c1m-steer", obey)?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::Ended;
 use super::args::{Profile, TuneArguments};
 use super::out::{say, warn};
-use crate::error::Result;
+use crate::command_error::Result;
 use crate::format::count;
 use crate::host::Host;
 use crate::plan::Goal;

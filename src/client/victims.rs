@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Notice, Phase};
 use crate::clock::Told;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, HostError, HostReason, Result};
 use crate::failure::Cause;
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
@@ -106,8 +106,8 @@ impl Victims {
         notices: mpsc::Sender<Notice>,
     ) -> Result<Victims> {
         let not_started = |e: std::io::Error| {
-            let saw = format!("start the victims' process {}: {e}", command.program.display());
-            Error::host(saw, "it could not run", "see the limits (ulimit -a)")
+            let what = format!("the victims' process {}", command.program.display());
+            HostError::new("start", what, Errno::of(&e), HostReason::VictimsNotStarted)
         };
         let mut process = Command::new(&command.program);
         // A group of its own: Ctrl-C is for us, and we then end it in order.
@@ -191,11 +191,8 @@ impl Victims {
         let status = if ended { self.child.wait().map(Some) } else { self.child.try_wait() };
         let status = status.ok().flatten();
         let how = status.map_or("does not answer".to_owned(), |status: ExitStatus| format!("ended ({status})"));
-        Error::host(
-            format!("victims' process {}: it {how} in the {} phase", self.pid(), phase.name()),
-            "nobody is left to be killed by the storm",
-            "read its message above, if there is one",
-        )
+        let reason = HostReason::VictimsGone { how, phase: phase.name().to_owned() };
+        HostError::new("victims' process", self.pid().to_string(), None, reason).into()
     }
 
     /// How far it is, as one shard.

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Capability, Host};
 use crate::constants::AFTERLIFE;
-use crate::error::{Errno, Error, Result};
-use crate::format::count;
+use crate::error::{Errno, Error, HostError, RaiseThreads, Result, ThreadReason};
 use crate::sys::Resource;
 
 /// A limit on the number of threads and processes, which the kernel counts alike.
@@ -22,7 +21,7 @@ pub struct ThreadLimit {
     /// How many there are; `None` when that cannot be read.
     pub now: Option<u64>,
     /// How to raise it.
-    pub cure: &'static str,
+    pub raise: RaiseThreads,
 }
 
 impl ThreadLimit {
@@ -37,7 +36,7 @@ impl ThreadLimit {
 /// Fails with a host error that names the limit which does not allow another thread.
 pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let started = Builder::new().name(name.to_owned()).spawn(body);
-    started.map_err(|error| not_started(&format!("start the thread {name}"), &error))
+    started.map_err(|error| not_started(format!("the thread {name}"), &error))
 }
 
 /// Checks that so many threads can be started, by starting them. glommio starts one of its threads in a
@@ -57,8 +56,8 @@ pub fn check_threads(number: u64) -> Result<()> {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 // While the others still run: what they use up of the limit is what it is about.
-                let what = format!("start {number} threads, {} of which could be started", threads.len());
-                refused = Some(not_started(&what, &error));
+                let what = format!("{number} threads, {} of which could be started", threads.len());
+                refused = Some(not_started(what, &error));
                 break;
             }
         }
@@ -81,36 +80,27 @@ fn threads_now() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// Why a thread or a process could not be started: `what` was tried.
-pub fn not_started(what: &str, error: &io::Error) -> Error {
+/// Why a thread or a process, `what`, could not be started.
+pub fn not_started(what: impl Into<String>, error: &io::Error) -> Error {
     let errno = Errno::of(error);
-    let saw = format!("{what}: {errno}");
-    if errno != Errno::EAGAIN && errno != Errno::ENOMEM {
-        return Error::host(saw, "the kernel refuses it", "see the limits of this process (ulimit -a)");
+    let reason = match errno {
+        Errno::EAGAIN | Errno::ENOMEM => limit_met(),
+        _ => ThreadReason::Other,
+    };
+    HostError::new("start", what, errno, reason).into()
+}
+
+/// The limit that does not allow another thread, as far as this host tells.
+fn limit_met() -> ThreadReason {
+    let limits = Host::here().thread_limits();
+    if let Some(met) = limits.iter().find(|limit| limit.left() == 0) {
+        let (name, now) = (met.name.clone(), met.now.unwrap_or(0));
+        return ThreadReason::Limit { name, most: met.most, now, raise: met.raise };
     }
-    let host = Host::here();
-    let limits = host.thread_limits();
-    if let Some(met) = limits.iter().find(|limit| limit.now.is_some_and(|now| now >= limit.most)) {
-        let (most, now) = (count(met.most), count(met.now.unwrap_or(0)));
-        return Error::host(
-            saw,
-            format!("{} allows {most} processes and threads, and {now} run already", met.name),
-            format!("{}, end some of them, or use fewer --cores", met.cure),
-        );
+    if let Some((name, most)) = Resource::memory_limits().first().copied() {
+        return ThreadReason::StackMemory { name, most };
     }
-    if let Some((name, most)) = Resource::memory_limits().first() {
-        return Error::host(
-            saw,
-            format!("{name} allows {most} bytes, and each thread needs 2 MiB for its stack"),
-            format!("raise it ({name} unlimited), or use fewer --cores"),
-        );
-    }
-    let all: Vec<String> = limits.iter().map(|limit| format!("{} {}", limit.name, count(limit.most))).collect();
-    Error::host(
-        saw,
-        format!("a limit on processes and threads is met, or memory is short ({})", all.join(", ")),
-        "raise ulimit -u, pids.max of the cgroup (TasksMax=, --pids-limit) or kernel.threads-max, or free memory",
-    )
+    ThreadReason::LimitOrMemory { limits: limits.into_iter().map(|limit| (limit.name, limit.most)).collect() }
 }
 
 impl Host {
@@ -124,7 +114,7 @@ impl Host {
             name: "ulimit -u (RLIMIT_NPROC)".to_owned(),
             most: limit.soft,
             now: self.threads_of_user(),
-            cure: "raise it (ulimit -u, LimitNPROC=)",
+            raise: RaiseThreads::User,
         });
         let groups = self.cgroup_folders("pids").into_iter().filter_map(|(_, folder)| {
             let file = folder.join("pids.max");
@@ -133,15 +123,14 @@ impl Host {
                 most: self.read_at(&file)?.trim().parse().ok()?,
                 now: self.read_at(&folder.join("pids.current")).and_then(|text| text.trim().parse().ok()),
                 name: file.display().to_string(),
-                cure: "raise it (TasksMax=, --pids-limit of a container)",
+                raise: RaiseThreads::Cgroup,
             })
         });
         // Tasks of the whole host: "running/all" in the fourth field.
         let load = self.read("proc/loadavg").unwrap_or_default();
         let all = load.split_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
         let whole = ["kernel.threads-max", "kernel.pid_max"].into_iter().filter_map(|name| {
-            let cure = "raise it (sysctl -w)";
-            Some(ThreadLimit { name: name.to_owned(), most: self.sysctl(name)?, now: all, cure })
+            Some(ThreadLimit { name: name.to_owned(), most: self.sysctl(name)?, now: all, raise: RaiseThreads::Sysctl })
         });
         user.into_iter().chain(groups).chain(whole).collect()
     }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 
 /// Links that a path may lead through, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
@@ -91,7 +91,7 @@ pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
             (is_stdout(path) && is_stdout(other)) || place(path).is_some_and(|one| Some(one) == place(other))
         };
         if let Some((other_flag, other)) = given[..at].iter().find(|(_, other)| is_same(other)) {
-            return Err(Error::usage(
+            return Err(CommandError::usage(
                 format!("{other_flag} {} and {flag} {} are one place", other.display(), path.display()),
                 "one would overwrite the other",
                 "give each a file of its own",
@@ -108,7 +108,7 @@ pub fn keep_inputs(inputs: &[&Path], outputs: &[(&str, Option<&Path>)]) -> Resul
         let is_same = |path: &Path| place(path).is_some_and(|one| Some(one) == place(input));
         let given = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?)));
         if let Some((flag, path)) = given.into_iter().find(|(_, path)| is_same(path)) {
-            return Err(Error::usage(
+            return Err(CommandError::usage(
                 format!("{flag} {} is the file {} that is read", path.display(), input.display()),
                 "a document of another kind would replace it",
                 "write to a file of its own",

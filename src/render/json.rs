@@ -1,19 +1,11 @@
 //! Documents as JSON.
 
-use std::io::Write;
-
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Writes any document on lines of its own.
-pub fn write(document: &impl Serialize, into: &mut dyn Write) -> Result<()> {
+/// Any document on lines of its own. What c1m writes always serializes; where it does not, that is a bug.
+pub fn text(document: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(document).map_err(|e| Error::bug(format!("JSON: {e}")))?;
-    writeln!(into, "{text}").map_err(|e| {
-        Error::host(
-            format!("write JSON: {e}"),
-            "the document is incomplete",
-            "free disk space or choose another --json file",
-        )
-    })
+    Ok(text + "\n")
 }

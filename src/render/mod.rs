@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod doctor;
+mod failures;
 pub mod hgrm;
 pub mod html;
 pub mod json;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::storm;
+use super::{failures, storm};
 use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
@@ -54,7 +54,7 @@ pub fn client(document: &ClientDocument) -> Result<String> {
         let title = "echo latency from the actual start (uncorrected)";
         latencies(&mut out, document, title, |all| &all.echo_service);
     }
-    failures(&mut out, document);
+    failed(&mut out, document);
     Ok(out)
 }
 
@@ -181,12 +181,12 @@ fn histogram(out: &mut String, latency: &Latency) {
     }
 }
 
-fn failures(out: &mut String, document: &ClientDocument) {
+fn failed(out: &mut String, document: &ClientDocument) {
     if !document.errors.is_empty() {
         let _ = writeln!(out, "\nfailures by cause");
     }
     for (cause, number) in &document.errors {
-        let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), cause.sentence());
+        let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), failures::sentence(*cause));
     }
     if document.source_ports_passed_over > 0 {
         let passed_over = count(document.source_ports_passed_over);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::{Latency, PERCENTILES};
@@ -43,8 +43,10 @@ impl LatencyDocument {
 
     /// The histogram itself. An error if its text is not what `of` writes.
     pub fn latency(&self) -> Result<Latency> {
-        Latency::decode(&self.histogram)
-            .map_err(|why| Error::usage(format!("a histogram of {} latencies", self.count), why.to_string(), REDO))
+        Latency::decode(&self.histogram).map_err(|why| {
+            let name = format!("a histogram of {} latencies", self.count);
+            ConfigError::Document { name, problem: DocumentProblem::Histogram(why.to_string()) }.into()
+        })
     }
 
     /// The percentiles, in the order of `PERCENTILES`.
@@ -256,9 +258,6 @@ impl ClientDocument {
     }
 }
 
-/// What a file holds that is no use to us.
-const REDO: &str = "give what `c1m client --json` or `c1m demo --json` wrote";
-
 /// What a file tells: a client's result, and its server's where the file has that too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
@@ -287,7 +286,10 @@ pub fn read(text: &[u8], name: &str) -> Result<Results> {
         Ok(Results { client, server })
     };
     // What the file says may be quoted there, and an error is one line.
-    read().map_err(|why: String| Error::usage(name, why.replace(char::is_control, " "), REDO))
+    read().map_err(|why: String| {
+        let problem = DocumentProblem::NoResult(why.replace(char::is_control, " "));
+        ConfigError::Document { name: name.to_owned(), problem }.into()
+    })
 }
 
 /// Reads a client's document from what `read` takes.

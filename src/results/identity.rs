@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::document::ClientDocument;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 
 /// Identities of the runs that a result holds: its own, or those of the machines merged into it.
 pub fn of(result: &ClientDocument) -> Vec<String> {
@@ -23,12 +23,7 @@ pub fn check(parts: impl Iterator<Item = (String, Vec<String>)>) -> Result<()> {
     for (name, runs) in parts {
         for run in runs {
             if let Some(other) = known.insert(run, name.clone()) {
-                let saw = if other == name {
-                    format!("{name}: a run is given twice")
-                } else {
-                    format!("{other} and {name}: the same run is given twice")
-                };
-                return Err(Error::usage(saw, "its connections would count twice", "give each machine's result once"));
+                return Err(ConfigError::Document { name, problem: DocumentProblem::SameRun(other) }.into());
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::document::LatencyDocument;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::latency::Latency;
 use crate::latency::log::{self, Measure, Series};
 
@@ -32,7 +32,10 @@ pub type Logged = BTreeMap<Series, Latency>;
 
 /// Reads a log. `name` tells in an error where the text comes from.
 pub fn read(text: &[u8], name: &str) -> Result<Logged> {
-    log::read(text).map_err(|why| Error::usage(name, why.to_string(), "give what `c1m client --hlog` wrote"))
+    log::read(text).map_err(|why| {
+        let problem = DocumentProblem::NoLog(why.to_string());
+        ConfigError::Document { name: name.to_owned(), problem }.into()
+    })
 }
 
 /// Identities of the runs that a log holds. A log of an earlier version counts as what it says.

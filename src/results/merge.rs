@@ -8,7 +8,7 @@
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
 use super::{AuditResult, EchoSource};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::Latency;
@@ -18,8 +18,8 @@ use crate::latency::Latency;
 /// storms are not of one time.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
     if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
-        let saw = format!("{} is the result of a storm", storm.machine);
-        return Err(Error::usage(saw, "its stages are not those of another machine", "give results of c1m client"));
+        let name = storm.machine.clone();
+        return Err(ConfigError::Document { name, problem: DocumentProblem::Storm }.into());
     }
     let parts: Vec<&ClientDocument> = results.iter().map(|machine| &machine.result).collect();
     let sum = |which: fn(&ClientDocument) -> u64| sum(parts.iter().map(|part| which(part)));
@@ -125,14 +125,14 @@ fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     if sources.all(|source| source == first) { first } else { EchoSource::Mixed }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::error::Errno;
     use crate::failure::Cause;
-    use crate::render::json::write;
+    use crate::render::json;
     use crate::render::text;
     use crate::results::document::read_client;
     use proptest::prelude::*;
@@ -230,9 +230,8 @@ mod tests {
         fn written_is_read(a in result(), b in result()) {
             let merged = merge(vec![named("a", &a), named("b", &b)]).unwrap();
             for document in [&a, &merged] {
-                let mut text = Vec::new();
-                write(document, &mut text).unwrap();
-                prop_assert_eq!(&read_client(&text, "a file").unwrap(), document);
+                let text = json::text(document).unwrap();
+                prop_assert_eq!(&read_client(text.as_bytes(), "a file").unwrap(), document);
             }
             prop_assert_eq!(merged.live, a.live + b.live);
             let connects = [&a, &b].map(|part| part.latencies.connect.latency().unwrap());
@@ -253,8 +252,7 @@ mod tests {
         #[test]
         fn any_file_is_survived(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
             prop_assert!(read_client(&bytes, "a file").is_err());
-            let mut text = Vec::new();
-            write(&a, &mut text).unwrap();
+            let mut text = json::text(&a).unwrap().into_bytes();
             // The line's end may be missing.
             prop_assert!(read_client(&text[..at.index(text.len() - 1)], "a file").is_err());
             let at = at.index(text.len());

@@ -118,7 +118,7 @@ impl StormDocument {
         let sum = |which: fn(&ShardStorm) -> u64| seen().map(which).sum::<u64>();
         let progress = |which: fn(&ShardSummary) -> u64| summary.shards.iter().map(which).sum::<u64>();
         let closed = progress(|shard| shard.progress.dropped);
-        let stage = |stage: Stage| {
+        let stage = |stage: Stage| -> Result<StageDocument> {
             let mut echo = Latency::new()?;
             for shard in seen() {
                 echo.merge(&shard.echo[stage as usize])?;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::{Accepts, Queues, Ring};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::Doorbell;
 use crate::token::{Operation, Token};
 
@@ -133,9 +133,5 @@ impl Ring {
 }
 
 fn refused(error: io::Error) -> Error {
-    Error::host(
-        format!("trying out io_uring: {}", Errno::of(&error)),
-        "the kernel refuses a ring of two descriptors what it needs",
-        "raise the limits of open files and locked memory (ulimit -n, ulimit -l)",
-    )
+    HostError::new("trying out", "io_uring", Errno::of(&error), RingReason::Trial).into()
 }

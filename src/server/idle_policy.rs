@@ -1,6 +1,6 @@
 //! How a server's idle connections wait.
 
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Error, FilterReason, HostError, Result};
 use crate::host::Host;
 use crate::plan::{IdleBackend, ShardPlan, needs};
 use crate::sys::Filter;
@@ -58,13 +58,10 @@ impl IdlePolicy {
 }
 
 fn refused(errno: Errno) -> Error {
-    let (means, cure) = match errno {
-        Errno::EMFILE => ("each accept under way takes a file descriptor", "raise the limit (ulimit -Hn)"),
-        Errno::EOPNOTSUPP => (
-            "net.ipv4.tcp_migrate_req is 1, or this network belongs to another user namespace",
-            "set it to 0, or leave that namespace",
-        ),
-        _ => ("connections cannot wait behind a filter without CAP_BPF, CAP_PERFMON and CAP_CHOWN", "run it as root"),
+    let reason = match errno {
+        Errno::EMFILE => FilterReason::NoDescriptor,
+        Errno::EOPNOTSUPP => FilterReason::Network,
+        _ => FilterReason::Privilege,
     };
-    Error::host(format!("socket filter: {errno}"), means, format!("{cure}, or choose --park poll"))
+    HostError::new("socket filter", "", errno, reason).into()
 }

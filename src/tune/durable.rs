@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Result as IoResult, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 
 /// Where the new file stands until it is complete. No program reads a file of that name in the
 /// folders of sysctl.d(5) and limits.d.
@@ -60,8 +61,8 @@ fn sync(folder: &Path) -> IoResult<()> {
 }
 
 /// A file that `tune` depends on and cannot read or write.
-pub fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    Error::host(
+pub fn failed(what: &str, path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::host(
         format!("{what} {}: {}", path.display(), Errno::of(error)),
         "c1m tune keeps there what was before, and does nothing without it",
         "run it as root, on a file system that can be written",

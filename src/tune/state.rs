@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{failed, remove, replace, scrap};
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::host::{Host, Reading};
 use crate::walls::Setting;
 
@@ -147,7 +147,7 @@ impl State {
         let refuse = |why: String, cure: &str| {
             let means = "it is not the state that this c1m tune writes, so nothing was changed";
             // What the file says may be quoted there, and an error is one line.
-            Error::host(format!("{}: {}", path.display(), why.replace(char::is_control, " ")), means, cure)
+            CommandError::host(format!("{}: {}", path.display(), why.replace(char::is_control, " ")), means, cure)
         };
         let by_hand = "look at it; remove it if what it names is set back by hand";
         let document: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string(), by_hand))?;
@@ -157,7 +157,7 @@ impl State {
         let state: State = serde_json::from_value(document).map_err(|e| refuse(e.to_string(), by_hand))?;
         let here = Place::here(host);
         if state.place.boot == here.boot && state.place.network != here.network {
-            return Err(Error::host(
+            return Err(CommandError::host(
                 format!("{}: settings of {:?}", path.display(), state.place.network.unwrap_or_default()),
                 "they were made in another network namespace, so nothing was changed",
                 "run it there (nsenter, ip netns exec)",
@@ -168,7 +168,7 @@ impl State {
 
     /// Writes it down, for good.
     pub fn write(&self, host: &Host) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::bug(format!("JSON: {e}")))?;
+        let text = serde_json::to_string_pretty(self).map_err(|e| CommandError::bug(format!("JSON: {e}")))?;
         replace(&host.path(FILE), &text, None)
     }
 
@@ -241,9 +241,9 @@ impl Turned {
             Reading::Text(now) if now == self.was => return Ok(Restored::Same),
             Reading::Text(_) | Reading::Refused(_) => {}
         }
-        host.write_sysctl(&self.name, &self.was)?;
+        super::set(host, &self.name, &self.was)?;
         match host.sysctl_text(&self.name) {
-            Some(now) if now != self.was => Err(Error::host(
+            Some(now) if now != self.was => Err(CommandError::host(
                 format!("{} is {now} after {} was written", self.name, self.was),
                 "the kernel does not take the value it had before",
                 "set it by hand, then run c1m tune --revert again",
@@ -280,7 +280,7 @@ impl Content {
         };
         let refuse = || {
             let means = "c1m tune could not put it back as it was, so nothing was changed";
-            Error::host(format!("{} is no plain text file", path.display()), means, "move it away")
+            CommandError::host(format!("{} is no plain text file", path.display()), means, "move it away")
         };
         if !found.is_file() {
             return Err(refuse());

@@ -132,11 +132,13 @@ fn io_uring(host: &Host, _goal: &Goal) -> Finding {
     let need = format!("Linux {}.{}, {} operations", OLDEST_KERNEL.0, OLDEST_KERNEL.1, ring::REQUIRED.len());
     match ring::probe() {
         Ok(quirks) => Finding::fine(format!("{have}; probed, {}", quirks.work), need),
-        Err(Error::Usage(why) | Error::Host(why) | Error::Peer(why) | Error::Bug(why)) => {
+        Err(Error::Host(refused)) => {
+            let why = refused.parts();
             Finding::fine(format!("{have}; {}: {}", why.saw, why.means), need)
                 .blocking_if(true)
                 .advise(host.may_write_sysctl("kernel.io_uring_disabled") && disabled.is_some_and(|v| v > 0), why.cure)
         }
+        Err(other) => Finding::fine(format!("{have}; {other}"), need).blocking_if(true),
     }
 }
 

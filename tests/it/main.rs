@@ -51,5 +51,8 @@ fn main() -> ExitCode {
         walls::plain_program(port.to_str().unwrap().parse().unwrap());
         return ExitCode::SUCCESS;
     }
+    // Under nohup(1) the processes that tests start would ignore SIGHUP, as they inherit that.
+    // SAFETY: no memory, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     needs::run_all()
 }

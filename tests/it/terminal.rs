@@ -1,28 +1,47 @@
 //! What a person sees on a terminal, through a real one.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::support::*;
 
-/// Both ends of a terminal: what a person sees, and what a program writes to.
+/// Both ends of a terminal: what a person sees, and what a program writes to. Both are closed on exec from the moment they
+/// exist, so that no process which another test starts meanwhile keeps the terminal open.
 fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
-    let (mut near, mut far) = (0, 0);
+    let done = |result: i32| assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: no memory; the descriptor is checked, and nobody else has it.
+    let near = unsafe {
+        let near = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(near >= 0, "{}", std::io::Error::last_os_error());
+        File::from_raw_fd(near)
+    };
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptors and the size outlive the call; the name and the modes are not asked for.
-    let made = unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null(), &size) };
-    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: openpty just made them, and nobody else has them.
-    unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) }
+    let mut name = [0; 64];
+    // SAFETY: the name and the size outlive their calls.
+    let name = unsafe {
+        done(libc::grantpt(near.as_raw_fd()));
+        done(libc::unlockpt(near.as_raw_fd()));
+        done(libc::ptsname_r(near.as_raw_fd(), name.as_mut_ptr(), name.len()));
+        done(libc::ioctl(near.as_raw_fd(), libc::TIOCSWINSZ, &raw const size));
+        CStr::from_ptr(name.as_ptr())
+    };
+    let mut options = File::options();
+    let far = options.read(true).write(true).custom_flags(libc::O_NOCTTY).open(name.to_str().unwrap()).unwrap();
+    (near, far.into())
 }
 
 /// A process with a terminal of its own.
 struct OnTerminal {
     child: Child,
-    reader: JoinHandle<String>,
+    /// What was on the terminal so far.
+    seen: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
 impl OnTerminal {
@@ -40,21 +59,28 @@ impl OnTerminal {
         let child = command.spawn().unwrap();
         // It holds our copies of the far end, without which the near end tells when the process is gone.
         drop(command);
+        let seen = Arc::<Mutex<Vec<u8>>>::default();
+        let shared = seen.clone();
         let reader = thread::spawn(move || {
-            let (mut near, mut seen, mut piece) = (near, Vec::new(), [0; 4096]);
+            let (mut near, mut piece) = (near, [0; 4096]);
             // The near end of a terminal that nobody holds any more fails.
             while let Ok(len @ 1..) = near.read(&mut piece) {
-                seen.extend_from_slice(&piece[..len]);
+                shared.lock().unwrap().extend_from_slice(&piece[..len]);
             }
-            String::from_utf8(seen).unwrap()
         });
-        OnTerminal { child, reader }
+        OnTerminal { child, seen, reader }
+    }
+
+    /// Waits until `text` is on the terminal.
+    fn until(&self, text: &str) {
+        eventually(text, || String::from_utf8_lossy(&self.seen.lock().unwrap()).contains(text));
     }
 
     /// What was on the terminal when it ended.
     fn end(mut self) -> String {
         assert!(self.child.wait().unwrap().success());
-        self.reader.join().unwrap()
+        self.reader.join().unwrap();
+        String::from_utf8(std::mem::take(&mut *self.seen.lock().unwrap())).unwrap()
     }
 }
 
@@ -127,6 +153,7 @@ fn a_server_shows_its_shards_where_they_stand() {
     let mut command = c1m();
     command.args(server_arguments(port, 4, "--cores 2 --stats-interval 100ms").split_whitespace());
     let server = OnTerminal::start(command);
+    server.until("ready");
     client(&format!("{} --connections 200 --connect-timeout 20s --hold 1s", at(port, 4))).held(200);
     // SAFETY: a signal to a child that was not waited for.
     unsafe { libc::kill(server.child.id() as i32, libc::SIGTERM) };
@@ -149,10 +176,6 @@ fn a_terminal_that_goes_away_leaves_a_whole_result() {
     for term in ["xterm-256color", "dumb"] {
         let dir = tempfile::tempdir().unwrap();
         let (mut near, far) = terminal(40, 150);
-        // Only the process itself may hold the near end, which is closed on exec.
-        let cloexec = std::os::fd::AsRawFd::as_raw_fd(&near);
-        // SAFETY: no memory.
-        assert_eq!(unsafe { libc::fcntl(cloexec, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
         let mut command = c1m();
         let arguments = format!("demo --connections 200 --hold 1h --port {} --ports 2", free_ports(2));
         command.args(arguments.split_whitespace()).arg("--json").arg(dir.path().join("json")).env("TERM", term);

@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
 use crate::client::{Audit, Course, Options};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Seen};
 use crate::plan::Routes;
 
@@ -73,16 +73,20 @@ impl ConnectionArguments {
     pub fn options(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Options> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
-                return Err(Error::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
+                return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
             }
         }
         if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
             let means = "messages of one connection are at least 1 ms apart";
-            return Err(Error::usage(format!("--interval {}", humantime::format_duration(interval)), means, "try 1s"));
+            return Err(CommandError::usage(
+                format!("--interval {}", humantime::format_duration(interval)),
+                means,
+                "try 1s",
+            ));
         }
         if self.hello.len() > crate::constants::BUFFER_BYTES {
             let saw = format!("--hello of {} bytes", self.hello.len());
-            return Err(Error::usage(
+            return Err(CommandError::usage(
                 saw,
                 format!("at most {} are sent", crate::constants::BUFFER_BYTES),
                 "shorten it",
@@ -152,14 +156,16 @@ fn check_process(host: &Host, pid: u32) -> Result<()> {
     let saw = format!("--server-pid {pid}");
     match host.process(pid) {
         Seen::Shown => Ok(()),
-        Seen::Hidden => Err(Error::usage(
+        Seen::Hidden => Err(CommandError::usage(
             saw,
             "it runs, but this user cannot see it, as /proc is mounted with hidepid",
             "run the client as the server's user or as root, or leave it out",
         )),
-        Seen::Gone => {
-            Err(Error::usage(saw, "there is no such process on this host", "give that of the server, or leave it out"))
-        }
+        Seen::Gone => Err(CommandError::usage(
+            saw,
+            "there is no such process on this host",
+            "give that of the server, or leave it out",
+        )),
     }
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{AddressBlock, PortArguments, address_block, addresses};
 use crate::addresses::Address;
-use crate::error::{Error, Result};
+use crate::command_error::{CommandError, Result};
 use crate::host::{Cores, Host};
 use crate::plan::{Goal, Role, Routes};
 
@@ -44,7 +44,7 @@ impl GoalArguments {
     pub fn goal(&self, host: &Host) -> Result<Goal> {
         if self.connections == 0 || self.connections > u64::from(u32::MAX) {
             let saw = format!("--connections {}", self.connections);
-            return Err(Error::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
+            return Err(CommandError::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
         }
         let targets = match self.target_ip.as_slice() {
             [] => vec![Ipv4Addr::LOCALHOST.into()],

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
 use crate::client::{Audit, Course, Options, Scenario, Storm, VictimsCommand};
+use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::STORM_MESSAGES_PER_SECOND;
-use crate::error::{Error, Result};
 
 #[derive(Debug, Args)]
 pub struct StormArguments {
@@ -98,7 +98,7 @@ impl StormArguments {
         };
         if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
             let saw = format!("--for with {}", scenario.name());
-            return Err(Error::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
+            return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
         let connections = self.connection.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
@@ -122,7 +122,7 @@ impl StormArguments {
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
         let words = self.connection.steered_words(victims, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
-            Error::host(
+            CommandError::host(
                 format!("this program's file: {e}"),
                 "it is needed for the victims' process",
                 "see /proc/self/exe",

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::Fit;
 use crate::cli::args::{DemoArguments, NetworkName};
-use crate::error::{Errno, Error, Result};
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
 use crate::format::count;
 use crate::host::Host;
 use crate::sys::OwnNetwork;
@@ -76,8 +77,8 @@ pub fn choose(arguments: &DemoArguments, host: &Host, fit: impl FnOnce() -> Resu
     }
 }
 
-fn refused(errno: Errno) -> Error {
-    Error::host(
+fn refused(errno: Errno) -> CommandError {
+    CommandError::host(
         format!("a network namespace: {errno}"),
         "this kernel, or the container around this process, does not allow one or no table of its own in it (6.1)",
         "run as root, allow user namespaces, or use --network host",

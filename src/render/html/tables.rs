@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::series;
 use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
+use crate::render::failures::sentence;
 use crate::results::document::{ClientDocument, LatencyDocument, ServerDocument, Which};
 use crate::results::{About, AuditResult, StormDocument};
 use crate::walls::Explained;
@@ -100,7 +101,7 @@ pub fn failures(document: &ClientDocument, server: Option<&ServerDocument>) -> M
             } @else {
                 dl.causes { @for (cause, number) in &document.errors {
                     dt { b { (count(*number)) } " " (cause.name()) }
-                    dd { (cause.sentence()) }
+                    dd { (sentence(*cause)) }
                 } }
             }
             @if document.retransmitted > 0 {

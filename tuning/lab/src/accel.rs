@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 
 use crate::archive::{self, Role, Tools};
 use crate::args::{Acceleration, Size};
@@ -34,7 +34,7 @@ pub fn choose(
         Acceleration::Kvm => {
             if !works(kernel, tools, folder)? {
                 let saw = "KVM: a small guest did not boot and power off";
-                return Err(Error::host(saw, "this host cannot run guests with it", "use --accel tcg"));
+                return Err(CommandError::host(saw, "this host cannot run guests with it", "use --accel tcg"));
             }
             true
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 /// The first process of every guest.
@@ -41,7 +41,11 @@ pub struct Tools<'a> {
 /// Writes the archive to `path`.
 pub fn write(path: &Path, role: &Role, tools: &Tools) -> Result<()> {
     let failed = |e: io::Error| {
-        Error::host(format!("write {}: {e}", path.display()), "a guest cannot boot", "free disk space, or choose --out")
+        CommandError::host(
+            format!("write {}: {e}", path.display()),
+            "a guest cannot boot",
+            "free disk space, or choose --out",
+        )
     };
     let mut archive = Archive { out: io::BufWriter::new(fs::File::create(path).map_err(failed)?), inodes: 0 };
     fill(&mut archive, role, tools).and_then(|()| archive.finish()).map_err(failed)

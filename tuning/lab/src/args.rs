@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 use clap::{Parser, ValueEnum};
 
 use crate::archive;
@@ -184,7 +184,7 @@ impl Arguments {
         match &self.server_program {
             _ if self.reference => Ok(Programs::Reference),
             None => Ok(Programs::Ours { server, client }),
-            Some(file) if !file.is_file() => Err(Error::usage(
+            Some(file) if !file.is_file() => Err(CommandError::usage(
                 format!("--server-program {}", file.display()),
                 "there is no such file",
                 "build it first (benches/peers/run does)",
@@ -197,7 +197,7 @@ impl Arguments {
                     let saw = format!("--server-program {}", file.display());
                     let means =
                         "a guest's shell is told its name: letters, digits, '-', '_' and '.', and not c1m or busybox";
-                    return Err(Error::usage(saw, means, "give it another name"));
+                    return Err(CommandError::usage(saw, means, "give it another name"));
                 }
                 Ok(theirs)
             }
@@ -210,7 +210,7 @@ impl Arguments {
         let connections = self.connections.unwrap_or(if self.quick { 30_000 } else { 1_020_000 });
         if connections == 0 || !connections.is_multiple_of(clients) {
             let below = (connections / clients).max(1) * clients;
-            return Err(Error::usage(
+            return Err(CommandError::usage(
                 format!("--connections {connections}"),
                 format!("{clients} clients open equal shares"),
                 format!("try --connections {below}"),

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 
 use crate::args::Size;
 
@@ -115,7 +115,7 @@ impl Guest {
     /// Starts the machine; what its control port says comes as `Heard` with its `number`.
     pub fn boot(spec: Spec, number: usize, heard: mpsc::Sender<Heard>) -> Result<Guest> {
         let failed = |e: std::io::Error| {
-            Error::host(format!("start {}: {e}", spec.name), "QEMU could not run", "run tuning/lab/setup")
+            CommandError::host(format!("start {}: {e}", spec.name), "QEMU could not run", "run tuning/lab/setup")
         };
         let said = File::create(spec.file("qemu.log")).map_err(failed)?;
         let mut command = spec.command();
@@ -148,7 +148,7 @@ impl Guest {
             if ended || Instant::now() > until {
                 let said = crate::walls::tail(&self.spec.file("qemu.log"), 3).join(" ");
                 let saw = format!("{} made no {}: {said}", self.spec.name, missing.socket);
-                return Err(Error::host(
+                return Err(CommandError::host(
                     saw,
                     "QEMU could not start",
                     "see its message; it must be version 7.2 or newer",

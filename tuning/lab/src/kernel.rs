@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 
 /// What a guest needs a driver for: the bus of its network cards, and the cards.
 const WANTED: [&str; 2] = ["virtio_pci", "virtio_net"];
@@ -38,8 +38,8 @@ impl Kernel {
     }
 }
 
-fn lacking(saw: String) -> Error {
-    Error::host(saw, "the guests need a kernel to boot", "run tuning/lab/setup, or name one with --kernel")
+fn lacking(saw: String) -> CommandError {
+    CommandError::host(saw, "the guests need a kernel to boot", "run tuning/lab/setup, or name one with --kernel")
 }
 
 fn newest() -> Result<PathBuf> {

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use c1m::error::{Error, Result};
+use c1m::command_error::{CommandError, Result};
 use c1m::format::count;
 use c1m::output::{self, Output};
 use c1m::plan::Ports;
@@ -149,7 +149,7 @@ fn check_memory(plan: &Plan) -> Result<()> {
     let left = c1m::host::Host::here().memory_left();
     let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);
     if have < need {
-        return Err(Error::host(
+        return Err(CommandError::host(
             format!("{have} MiB of memory left"),
             format!("the machines take up to {need} MiB"),
             "free some, or try --quick, --server-memory, --client-memory",
@@ -161,12 +161,12 @@ fn check_memory(plan: &Plan) -> Result<()> {
 fn busybox() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("busybox")).find(|file| file.is_file());
-    found.ok_or_else(|| Error::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
+    found.ok_or_else(|| CommandError::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
 }
 
 fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(c1m::sys::ending_signals())
-        .map_err(|e| Error::bug(format!("watching signals: {e}")))?;
+        .map_err(|e| CommandError::bug(format!("watching signals: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if sender.send(Heard::Signal).is_err() {
@@ -181,7 +181,7 @@ fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
 fn folder(out: &Path, stamp: &str) -> Result<PathBuf> {
     let folder = out.join(stamp.replace(':', "-"));
     let failed = |e: std::io::Error| {
-        Error::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out")
+        CommandError::host(format!("make {}: {e}", folder.display()), "logs have no place", "choose another --out")
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
     folder.canonicalize().map_err(failed)
@@ -268,7 +268,7 @@ fn spec(
 /// Writes the report; removes the sockets, and the archives, which are large and can be made again.
 fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Result<()> {
     let failed = |e: std::io::Error| incomplete(folder, &e);
-    let json = serde_json::to_string_pretty(report).map_err(|e| Error::bug(format!("JSON: {e}")))?;
+    let json = serde_json::to_string_pretty(report).map_err(|e| CommandError::bug(format!("JSON: {e}")))?;
     let write = |name: &str, text: &str| Output::open(&folder.join(name))?.write(text.as_bytes());
     write("report.txt", text)?;
     write("report.json", &json)?;
@@ -282,8 +282,8 @@ fn keep(folder: &Path, report: &Report, text: &str, page: Option<&str>) -> Resul
     Ok(())
 }
 
-fn incomplete(path: &Path, error: &std::io::Error) -> Error {
-    Error::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
+fn incomplete(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::host(format!("write to {}: {error}", path.display()), "the report is incomplete", "free disk space")
 }
 
 #[cfg(test)]
@@ -292,7 +292,7 @@ mod tests {
 
     fn plan(words: &str) -> Result<Plan> {
         let words = format!("run --programs /built {words}");
-        Arguments::try_parse_from(words.split(' ')).map_err(|error| Error::bug(error.to_string()))?.plan()
+        Arguments::try_parse_from(words.split(' ')).map_err(|error| CommandError::bug(error.to_string()))?.plan()
     }
 
     fn commands(words: &str) -> Vec<(String, bool)> {

@@ -1,0 +1,244 @@
+//! The library's errors as the line that the program prints: what was seen, what it means, what to do next, in the
+//! words of the command line. The only place that knows which flag an option of the library comes from.
+
+use crate::command_error::{Blame, CommandError};
+use crate::error::{
+    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, HostError, HostReason, ListenReason, PeerError,
+    REPORT, ShardsOf, ThreadReason, last_port,
+};
+use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
+
+impl From<Error> for CommandError {
+    fn from(error: Error) -> CommandError {
+        match error {
+            Error::Config(error) => error.into(),
+            Error::Host(error) => error.into(),
+            Error::Peer(error) => error.into(),
+            Error::Bug(saw) => CommandError::bug(saw),
+        }
+    }
+}
+
+impl From<PeerError> for CommandError {
+    fn from(error: PeerError) -> CommandError {
+        match error {
+            PeerError::Counts { round, proved, counted } => CommandError::new(
+                Blame::Peer,
+                format!("audit {round}: the client proved {proved} connections, the server counts {counted}"),
+                "one of them is wrong",
+                REPORT,
+            ),
+        }
+    }
+}
+
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> CommandError {
+        CommandError::usage(typed(&error), error.means(), corrected(&error))
+    }
+}
+
+impl From<HostError> for CommandError {
+    fn from(error: HostError) -> CommandError {
+        let mut told = error.parts();
+        if let HostReason::SourcePorts { connections, .. } = error.reason() {
+            told.saw = format!("--connections {connections}");
+        }
+        if let Some(cure) = cure(error.reason()) {
+            told.cure = cure;
+        }
+        CommandError { blame: Blame::Host, told }
+    }
+}
+
+/// What was typed.
+fn typed(error: &ConfigError) -> String {
+    match error {
+        ConfigError::NoPort { first: 0, .. } => "--port 0".to_owned(),
+        ConfigError::NoPort { .. } => "--ports 0".to_owned(),
+        ConfigError::PortsBeyondLast { first, count, .. } => {
+            format!("--port {first} --ports {count} ends at {}", last_port(*first, *count))
+        }
+        ConfigError::CoreCount { asked, .. } => format!("--cores {asked}"),
+        ConfigError::Core { asked, .. } => format!("--core-list with core {asked}"),
+        ConfigError::EmptyCoreList { .. } => "an empty --core-list".to_owned(),
+        ConfigError::Address { used, address, problem: AddressProblem::Twice } => {
+            format!("{} {address} is given twice", flag(*used))
+        }
+        ConfigError::Address { used, address, .. } => format!("{} {address}", flag(*used)),
+        ConfigError::AddressFamilies => "--source-ip and --target-ip of different address families".to_owned(),
+        ConfigError::Metrics { address, errno } => format!("listen for --metrics on {address}: {errno}"),
+        ConfigError::Connections { asked, .. } => format!("--connections {asked}"),
+        ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
+        ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
+        ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
+        ConfigError::Payload { asked, .. } => format!("--payload {asked}"),
+        ConfigError::Concurrency => "--concurrency 0".to_owned(),
+        ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
+        other => other.saw(),
+    }
+}
+
+/// What to type instead.
+fn corrected(error: &ConfigError) -> String {
+    let cure = match error {
+        ConfigError::NoPort { first: 0, .. } => "try --port 8888",
+        ConfigError::NoPort { .. } => "try --ports 100",
+        ConfigError::PortsBeyondLast { most, .. } => return format!("use --ports {most} at most, or a lower --port"),
+        ConfigError::NoCores
+        | ConfigError::CoreCount { .. }
+        | ConfigError::Core { .. }
+        | ConfigError::EmptyCoreList { .. } => "ask for those, or widen the cpuset",
+        ConfigError::Address { address, problem, .. } => return corrected_address(address, *problem),
+        ConfigError::AddressFamilies => "give both as IPv4 or both as IPv6",
+        ConfigError::NotThisHost { .. } => "choose a --bind that `ip addr` shows",
+        ConfigError::Metrics { .. } => "choose a free port on an address of this host, such as 127.0.0.1:9187",
+        ConfigError::Connections { .. } => "try --connections 340000",
+        ConfigError::MaxConnections { .. } => "try 1000000",
+        ConfigError::IdleTimeout { .. } => "try 10m",
+        ConfigError::Keepalive { .. } => "try 60s",
+        ConfigError::Payload { .. } => "try --payload 64",
+        ConfigError::Concurrency => "try --concurrency 512",
+        ConfigError::SteeredWithoutAudit => "try --audit state",
+        ConfigError::StormWithoutEcho => "try --audit echo",
+        ConfigError::NoSurvivor { .. } | ConfigError::NoVictim { .. } => "try --share 34%",
+        ConfigError::Document { problem, .. } => match problem {
+            DocumentProblem::NoResult(_) | DocumentProblem::Histogram(_) => {
+                "give what `c1m client --json` or `c1m demo --json` wrote"
+            }
+            DocumentProblem::NoLog(_) => "give what `c1m client --hlog` wrote",
+            DocumentProblem::Storm => "give results of c1m client",
+            DocumentProblem::SameRun(_) => "give each machine's result once",
+        },
+    };
+    cure.to_owned()
+}
+
+fn corrected_address(address: &str, problem: AddressProblem) -> String {
+    let cure = match problem {
+        AddressProblem::Multicast | AddressProblem::Broadcast => "give the address of one host",
+        AddressProblem::NoInterface => return format!("name the interface: {address}%eth0, or its number"),
+        AddressProblem::Unspecified => "leave it out to let the kernel choose",
+        AddressProblem::Twice => "name it once",
+    };
+    cure.to_owned()
+}
+
+fn flag(used: AddressUse) -> &'static str {
+    match used {
+        AddressUse::Target => "--target-ip",
+        AddressUse::Source => "--source-ip",
+        AddressUse::Listener => "--bind",
+    }
+}
+
+/// What to do where the host refuses, if a flag helps.
+fn cure(reason: &HostReason) -> Option<String> {
+    Some(match reason {
+        HostReason::Listen(ListenReason::PortTaken { port }) => format!(
+            "stop it (ss -ltnp sport = :{port}; ss -tan sport = :{port}), choose another --port, or keep the range off it: sysctl net.ipv4.ip_local_reserved_ports"
+        ),
+        HostReason::Listen(ListenReason::PrivilegedPort) => "choose a --port of 1024 or more".to_owned(),
+        HostReason::Listen(ListenReason::NoDescriptor) => {
+            "raise the limit (ulimit -n) or serve fewer --ports".to_owned()
+        }
+        HostReason::Filter(reason) => format!("{}, or choose --park poll", reason.cure()),
+        HostReason::DescriptorLimit { possible: 0, whose, .. } => match whose {
+            ShardsOf::Server => format!("{RAISE_DESCRIPTORS} or serve fewer --ports"),
+            ShardsOf::Client => format!("{RAISE_DESCRIPTORS} or use fewer --cores"),
+        },
+        HostReason::LockedMemoryLimit { possible: 0, .. } => format!("{RAISE_LOCKED_MEMORY} or use fewer --cores"),
+        HostReason::SourcePorts { sources_needed: Some(sources), .. } => format!(
+            "give {sources} addresses with --source-ip, more --ports or --target-ip, or widen net.ipv4.ip_local_port_range"
+        ),
+        HostReason::Thread(ThreadReason::Limit { raise, .. }) => {
+            format!("{}, end some of them, or use fewer --cores", raise.cure())
+        }
+        HostReason::Thread(ThreadReason::StackMemory { name, .. }) => {
+            format!("raise it ({name} unlimited), or use fewer --cores")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::error::{Errno, FilterReason, RaiseThreads, RingReason};
+
+    /// Errors whose library's text and whose program's text differ by a flag, and the flag.
+    fn flagged() -> Vec<(Error, &'static str)> {
+        let allowed = vec![0, 1];
+        let host = |reason: HostReason| Error::from(HostError::new("try", "it", Errno::EMFILE, reason));
+        let address = |used| {
+            let problem = AddressProblem::Multicast;
+            Error::from(ConfigError::Address { used, address: "224.0.0.1".to_owned(), problem })
+        };
+        vec![
+            (ConfigError::NoPort { first: 0, count: 1 }.into(), "--port 0"),
+            (ConfigError::PortsBeyondLast { first: 65_500, count: 100, most: 36 }.into(), "--ports 36"),
+            (ConfigError::CoreCount { asked: 3, allowed: allowed.clone() }.into(), "--cores 3"),
+            (ConfigError::Core { asked: 3, allowed: allowed.clone() }.into(), "--core-list"),
+            (ConfigError::EmptyCoreList { allowed }.into(), "--core-list"),
+            (address(AddressUse::Target), "--target-ip"),
+            (address(AddressUse::Source), "--source-ip"),
+            (address(AddressUse::Listener), "--bind"),
+            (ConfigError::AddressFamilies.into(), "--target-ip"),
+            (ConfigError::Connections { asked: 0, most: 9 }.into(), "--connections 0"),
+            (ConfigError::MaxConnections { asked: 0, most: 9 }.into(), "--max-connections 0"),
+            (ConfigError::Payload { asked: 0, most: 9 }.into(), "--payload 0"),
+            (ConfigError::Concurrency.into(), "--concurrency 0"),
+            (ConfigError::SteeredWithoutAudit.into(), "--steer"),
+            (ConfigError::StormWithoutEcho.into(), "--audit echo"),
+            (ConfigError::NoVictim { connections: 9 }.into(), "--share"),
+            (host(ListenReason::PortTaken { port: 80 }.into()), "--port"),
+            (host(ListenReason::PrivilegedPort.into()), "--port"),
+            (host(ListenReason::NoDescriptor.into()), "--ports"),
+            (host(FilterReason::Privilege.into()), "--park poll"),
+            (
+                host(
+                    ThreadReason::Limit {
+                        name: "pids.max".to_owned(),
+                        most: 2_000,
+                        now: 2_000,
+                        raise: RaiseThreads::User,
+                    }
+                    .into(),
+                ),
+                "--cores",
+            ),
+            (host(ThreadReason::StackMemory { name: "ulimit -v", most: 9 }.into()), "--cores"),
+        ]
+    }
+
+    #[test]
+    fn the_program_names_flags_and_the_library_none() {
+        for (error, flag) in flagged() {
+            let library = error.to_string();
+            assert!(!library.contains("--") && !library.contains('\n'), "{library}");
+            let line = CommandError::from(error).to_string();
+            assert!(line.contains(flag) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_host_has_what_was_tried_why_and_the_kernels_number() {
+        let error = Error::from(HostError::new("register", "a table", Errno::EMFILE, RingReason::Table));
+        assert_eq!(error.source().and_then(|source| source.downcast_ref::<Errno>()), Some(&Errno::EMFILE));
+        let Error::Host(host) = &error else { panic!("{error:?}") };
+        assert_eq!((host.operation(), host.subject(), host.errno()), ("register", "a table", Some(Errno::EMFILE)));
+        assert_eq!(*host.reason(), HostReason::Ring(RingReason::Table));
+        let line = CommandError::from(error.clone());
+        assert_eq!((line.to_string(), line.exit_code()), (error.to_string(), 3));
+    }
+
+    #[test]
+    fn exit_codes_tell_whose_fault_it_is() {
+        let code = |error: Error| CommandError::from(error).exit_code();
+        assert_eq!(code(PeerError::Counts { round: 1, proved: 2, counted: 3 }.into()), 1);
+        assert_eq!(code(ConfigError::Concurrency.into()), 2);
+        assert_eq!(code(Error::bug("a slot that is two")), 70);
+    }
+}

@@ -1,0 +1,320 @@
+//! What the options ask for and cannot be.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Errno;
+
+/// Options that ask for something that cannot be: what was asked for, and what can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A run of ports that begins at port 0, or has no port. A run begins at 1 or above, and has a port at least.
+    NoPort {
+        /// The first port.
+        first: u16,
+        /// How many.
+        count: u16,
+    },
+    /// A run of ports that ends beyond 65535.
+    PortsBeyondLast {
+        /// The first port.
+        first: u16,
+        /// How many.
+        count: u16,
+        /// How many there can be from that port on.
+        most: u16,
+    },
+    /// No core is left to this process by its cpuset and its affinity.
+    NoCores,
+    /// More cores than this process may use, or none.
+    CoreCount {
+        /// How many were asked for.
+        asked: usize,
+        /// Those that this process may use: at least 1 and at most as many can be asked for.
+        allowed: Vec<usize>,
+    },
+    /// A core that this process may not use.
+    Core {
+        /// Its number.
+        asked: usize,
+        /// Those that this process may use.
+        allowed: Vec<usize>,
+    },
+    /// An empty list of cores.
+    EmptyCoreList {
+        /// Those that this process may use.
+        allowed: Vec<usize>,
+    },
+    /// An address that cannot be used as it is meant to be.
+    Address {
+        /// What it is for.
+        used: AddressUse,
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        problem: AddressProblem,
+    },
+    /// Sources and targets of different address families: an IPv4 address cannot connect to an IPv6 one.
+    AddressFamilies,
+    /// An address to listen on that no interface of this host has.
+    NotThisHost {
+        /// What the kernel was asked to do: `bind` or `listen on`.
+        operation: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// An address at which metrics cannot be shown.
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// No connections, or more than can be counted.
+    Connections {
+        /// How many were asked for, at least 1.
+        asked: u64,
+        /// How many there can be.
+        most: u64,
+    },
+    /// A limit on connections of 0, or beyond what can be counted.
+    MaxConnections {
+        /// The limit that was asked for, at least 1.
+        asked: u64,
+        /// The highest limit.
+        most: u64,
+    },
+    /// A time of silence after which connections are closed that is zero, or too long to remember.
+    IdleTimeout {
+        /// The time that was asked for.
+        asked: Duration,
+        /// The longest time.
+        longest: Duration,
+    },
+    /// A keepalive time that the kernel does not take.
+    Keepalive {
+        /// The time that was asked for.
+        asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
+        /// The longest time.
+        longest: Duration,
+    },
+    /// A message without bytes, or a longer one than can be measured.
+    Payload {
+        /// Its bytes, at least 1.
+        asked: usize,
+        /// The most that it can have.
+        most: usize,
+    },
+    /// No connect may be in flight, so none could be made. At least 1 may.
+    Concurrency,
+    /// A steered client without an audit to ask for.
+    SteeredWithoutAudit,
+    /// A storm without echoes, by which its survivors prove themselves.
+    StormWithoutEcho,
+    /// A storm that leaves no survivor to measure: at most all connections but one can be its victims.
+    NoSurvivor {
+        /// The victims that were asked for.
+        victims: u64,
+        /// Connections in all.
+        connections: u64,
+    },
+    /// A storm that kills a process, and no connection for that process. There is at least 1.
+    NoVictim {
+        /// Connections in all.
+        connections: u64,
+    },
+    /// A document that cannot be used.
+    Document {
+        /// Where it comes from.
+        name: String,
+        /// What is wrong with it.
+        problem: DocumentProblem,
+    },
+}
+
+/// What an address is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressUse {
+    /// To connect to it.
+    Target,
+    /// To connect from it.
+    Source,
+    /// To listen on it.
+    Listener,
+}
+
+/// Why an address cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressProblem {
+    /// It is many hosts at once.
+    Multicast,
+    /// It is many hosts at once.
+    Broadcast,
+    /// It is link-local, and its interface is not named.
+    NoInterface,
+    /// It is `0.0.0.0` or `::`.
+    Unspecified,
+    /// It is given twice.
+    Twice,
+}
+
+/// Why a document cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DocumentProblem {
+    /// It is not the result of a run: why.
+    NoResult(String),
+    /// It is no interval log: why.
+    NoLog(String),
+    /// A histogram in it cannot be read: why.
+    Histogram(String),
+    /// It is the result of a storm, and cannot be merged with others.
+    Storm,
+    /// It holds the same run as this other one. The same name for both is one document that holds a run twice.
+    SameRun(String),
+}
+
+impl ConfigError {
+    /// What was asked for.
+    pub(crate) fn saw(&self) -> String {
+        match self {
+            ConfigError::NoPort { first, count } => format!("{count} ports from {first} on"),
+            ConfigError::PortsBeyondLast { first, count, .. } => {
+                format!("{count} ports from {first} on end at {}", last_port(*first, *count))
+            }
+            ConfigError::NoCores => "no core".to_owned(),
+            ConfigError::CoreCount { asked, .. } => format!("{asked} cores"),
+            ConfigError::Core { asked, .. } => format!("core {asked}"),
+            ConfigError::EmptyCoreList { .. } => "an empty list of cores".to_owned(),
+            ConfigError::Address { used, address, problem: AddressProblem::Twice } => {
+                format!("{used} {address} is given twice")
+            }
+            ConfigError::Address { used, address, .. } => format!("{used} {address}"),
+            ConfigError::AddressFamilies => "sources and targets of different address families".to_owned(),
+            ConfigError::NotThisHost { operation, address, errno } => format!("{operation} {address}: {errno}"),
+            ConfigError::Metrics { address, errno } => format!("listen for metrics on {address}: {errno}"),
+            ConfigError::Connections { asked, .. } => format!("{asked} connections"),
+            ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
+            ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
+            ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
+            ConfigError::Payload { asked, .. } => format!("a message of {asked} bytes"),
+            ConfigError::Concurrency => "a concurrency of 0".to_owned(),
+            ConfigError::SteeredWithoutAudit => "a steered client without audits".to_owned(),
+            ConfigError::StormWithoutEcho => "a storm without echoes".to_owned(),
+            ConfigError::NoSurvivor { victims, connections } => {
+                format!("{victims} victims of {connections} connections")
+            }
+            ConfigError::NoVictim { connections } => format!("no victim of {connections} connections"),
+            ConfigError::Document { name, problem } => problem.saw(name),
+        }
+    }
+
+    /// Why that cannot be, and what can.
+    pub(crate) fn means(&self) -> String {
+        match self {
+            ConfigError::NoPort { .. } => "a port run starts at 1 or above and has at least one port".to_owned(),
+            ConfigError::PortsBeyondLast { .. } => format!("the last TCP port is {}", u16::MAX),
+            ConfigError::NoCores => cores(&[]),
+            ConfigError::CoreCount { allowed, .. }
+            | ConfigError::Core { allowed, .. }
+            | ConfigError::EmptyCoreList { allowed } => cores(allowed),
+            ConfigError::Address { problem, .. } => problem.means().to_owned(),
+            ConfigError::AddressFamilies => "an IPv4 address cannot connect to an IPv6 one".to_owned(),
+            ConfigError::NotThisHost { .. } => "no interface of this host has that address".to_owned(),
+            ConfigError::Metrics { .. } => "nobody could read the metrics".to_owned(),
+            ConfigError::Connections { most, .. } => format!("a run opens between 1 and {most} connections"),
+            ConfigError::MaxConnections { most, .. } => format!("a server holds between 1 and {most} connections"),
+            ConfigError::IdleTimeout { longest, .. } => {
+                format!("a row remembers up to {} hours", longest.as_secs() / 3600)
+            }
+            ConfigError::Keepalive { shortest, longest, .. } => {
+                format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
+            }
+            ConfigError::Payload { most, .. } => format!("a message has between 1 and {most} bytes"),
+            ConfigError::Concurrency => "nothing could be in flight".to_owned(),
+            ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
+            ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),
+            ConfigError::NoSurvivor { .. } => "there would be no survivor to measure".to_owned(),
+            ConfigError::NoVictim { .. } => "there would be no process to kill".to_owned(),
+            ConfigError::Document { problem, .. } => problem.means(),
+        }
+    }
+}
+
+/// The last of `count` ports from `first` on, which may be none that TCP has.
+pub(crate) fn last_port(first: u16, count: u16) -> u32 {
+    (u32::from(first) + u32::from(count)).saturating_sub(1)
+}
+
+fn cores(allowed: &[usize]) -> String {
+    let list = allowed.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    format!("this process may use {} core(s): {list} (cpuset, taskset)", allowed.len())
+}
+
+impl fmt::Display for AddressUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddressUse::Target => "target",
+            AddressUse::Source => "source",
+            AddressUse::Listener => "listener",
+        })
+    }
+}
+
+impl AddressProblem {
+    fn means(self) -> &'static str {
+        match self {
+            AddressProblem::Multicast => "a multicast address is many hosts at once, and TCP connects two",
+            AddressProblem::Broadcast => "a broadcast address is many hosts at once, and TCP connects two",
+            AddressProblem::NoInterface => "a link-local address is one on each interface",
+            AddressProblem::Unspecified => "it is no address of a host",
+            AddressProblem::Twice => {
+                "each address has its source ports once, however often and in whatever form it is named"
+            }
+        }
+    }
+}
+
+impl DocumentProblem {
+    pub(crate) fn saw(&self, name: &str) -> String {
+        match self {
+            DocumentProblem::NoResult(_) | DocumentProblem::NoLog(_) | DocumentProblem::Histogram(_) => name.to_owned(),
+            DocumentProblem::Storm => format!("{name} is the result of a storm"),
+            DocumentProblem::SameRun(other) if other == name => format!("{name}: a run is given twice"),
+            DocumentProblem::SameRun(other) => format!("{other} and {name}: the same run is given twice"),
+        }
+    }
+
+    fn means(&self) -> String {
+        match self {
+            DocumentProblem::NoResult(why) | DocumentProblem::NoLog(why) | DocumentProblem::Histogram(why) => {
+                why.clone()
+            }
+            DocumentProblem::Storm => "its stages are not those of another machine".to_owned(),
+            DocumentProblem::SameRun(_) => "its connections would count twice".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.saw(), self.means())
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConfigError::NotThisHost { errno, .. } | ConfigError::Metrics { errno, .. } => Some(errno),
+            _ => None,
+        }
+    }
+}
