@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::connections::{AdmissionGate, CloseMode, ConnectionsConfig};
+use crate::connections::{CloseMode, ConnectionsConfig};
 use crate::constants::{MAX_PAYLOAD_BYTES, THREADS_PER_SHARD};
 use crate::error::{ConfigError, Error, Result, ShardsOf};
 use crate::failure::Causes;
@@ -330,21 +330,17 @@ impl Fleet {
                 intervals: self.sampler.sender(),
             };
             let remote = ShardHandle::new()?;
+            let rings = plan::client_rings(
+                options.own_connections(),
+                shards,
+                index as u64,
+                options.concurrency,
+                planned.raised.files.1.soft,
+            );
             let net = ConnectionsConfig {
-                filter: None,
-                rings: plan::client_rings(
-                    options.own_connections(),
-                    shards,
-                    index as u64,
-                    options.concurrency,
-                    planned.raised.files.1.soft,
-                ),
-                capacity: u64::MAX,
-                shared_limit: None,
-                gate: AdmissionGate::default(),
                 drain_after_reset: true,
                 max_pending: MAX_PAYLOAD_BYTES,
-                accept_rate: None,
+                ..ConnectionsConfig::new(rings, u64::MAX)
             };
             let name = format!("c1m-client-{index}");
             let running = shard::spawn(

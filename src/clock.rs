@@ -1,23 +1,31 @@
 //! A clock that counts only the time in which its owner, such as a shard, looked for events.
 //!
-//! A process may stand still: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is, or others have
-//! the processor. What came meanwhile waits unread, so the time says nothing about who sent it. Whoever judges by time,
-//! such as a reply that is late or a peer that is silent, measures it on this clock. It goes on only with a look, by
-//! `LONGEST_LOOK` at most beyond a sleep that was meant: after a gap what has come is read first, and then judged.
+//! A process may stand still: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is stopped, or other
+//! processes have the processor. What comes meanwhile waits unread, so that time says nothing about the peers. Deadlines
+//! of peers, such as the wait for a reply or the silence of a connection, are therefore measured on this clock. It goes
+//! on only with a look of its owner, and by `LONGEST_LOOK` at most beyond a sleep that was meant. So after a gap the
+//! owner first reads what has come, and then judges.
 //!
-//! Latencies are measured on the clock of the host: a stall is charged to all that it delayed.
+//! Latencies are measured on the clock of the host: a stall is charged to everything that it delayed.
 //!
-//! Schedules and lengths of phases (`Start`) are on the clock of the host too, and a thread that waits for a processor
+//! Schedules and lengths of phases (`Start`) are on the clock of the host too. A thread that waited for a processor
 //! catches up with them: otherwise the latencies would leave out what its lateness delayed. A process that was suspended
-//! must not catch up, as all that was due meanwhile would be done at once: its schedules go on where they were. The two
-//! are told apart by the kernel's account of the time in which the thread waited for a processor.
+//! must not catch up, as it would do at once all that was due meanwhile: its schedules go on where they were. The
+//! kernel's account of the time in which the thread waited for a processor tells the two apart.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::constants::{LONGEST_LOOK, SHORTEST_SUSPENSION};
+/// Time that counts at most between two looks. What is longer is a gap, in which the process was stopped or others had
+/// its core, and no deadline comes nearer in it. It is a fifth of the shortest deadline, 100 ms, which then needs five
+/// looks at least.
+pub const LONGEST_LOOK: Duration = Duration::from_millis(20);
+
+/// A thread that does nothing for this long, and neither sleeps as it meant nor waits for a processor, was suspended
+/// with its process. No pass of a shard takes a tenth of that.
+const SHORTEST_SUSPENSION: Duration = Duration::from_secs(1);
 
 /// An instant on a `Clock`: the time that it had counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -40,8 +48,8 @@ impl Mark {
     }
 }
 
-/// When something began that lasts a given time, or from which a schedule counts. `Clock::begun` tells when that is
-/// without the time in which the process was suspended.
+/// When something began that lasts a given time, or from which a schedule counts. `Clock::begun` moves it by the time
+/// in which the process was suspended since.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
     at: Instant,
@@ -145,18 +153,18 @@ impl Clock {
         start.at + self.suspended.time.saturating_sub(start.suspended)
     }
 
-    /// The owner will sleep until an instant, or until something happens: all that time counts. Whoever waits
-    /// for a `Mark` gives the instant of that (`due`).
+    /// The owner will sleep until an instant, or until something happens: all that time counts. To sleep until a
+    /// `Mark`, give the instant that `due` returns for it.
     pub fn sleep(&mut self, until: Option<Instant>) {
         self.asleep = until;
     }
 
-    /// The instant of the last look.
+    /// The time that was counted up to the last look.
     pub fn now(&self) -> Mark {
         self.counted
     }
 
-    /// When the host's clock will show a mark if the owner does not stand still until then.
+    /// When this clock will show a mark, on the host's clock, if the owner does not stand still until then.
     pub fn due(&self, mark: Mark) -> Instant {
         self.looked + mark.since(self.counted)
     }

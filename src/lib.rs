@@ -30,7 +30,7 @@
 //!                                         how numbers are written; time in which one looked
 //! ```
 //!
-//! Server and client are two [`shard::Driver`]s of the same [`connections::Connections`].
+//! Server and client are two [`reactor::Driver`]s of the same [`connections::Connections`].
 //!
 //! # Writing a service
 //!
@@ -93,6 +93,7 @@ pub mod metrics;
 pub mod output;
 pub mod pace;
 pub mod plan;
+pub mod reactor;
 #[cfg(feature = "cli")]
 pub mod render;
 pub mod results;

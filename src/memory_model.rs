@@ -303,7 +303,7 @@ pub struct Process {
 const PROCESS_BYTES: f64 = 512.0 * 1024.0;
 
 /// Bytes of a shard with its receive buffers, as many as a ramp leaves behind (1 to 4 MiB seen;
-/// `constants::BUFFERS_KEPT` bounds them), or its histograms.
+/// `ring::BUFFERS_KEPT` bounds them), or its histograms.
 const SERVER_SHARD_BYTES: f64 = 2.5 * 1024.0 * 1024.0;
 const CLIENT_SHARD_BYTES: f64 = 3.0 * 1024.0 * 1024.0;
 

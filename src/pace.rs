@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Start};
 
-/// As good as never, and no clock arithmetic overflows: 30 years.
+/// So far ahead that it is as good as never, and yet no arithmetic with instants overflows: 30 years.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// An even pace from a start, or as fast as possible. While the process is suspended nothing becomes due: the pace goes
@@ -35,8 +35,8 @@ impl Pace {
     }
 }
 
-/// What may happen so often in a second, with a tenth of a second's worth saved up at most, and
-/// one at least.
+/// A budget of events: `rate` a second. What is not spent is saved, up to a tenth of a second's events, and at least
+/// one event.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenBucket {
     rate: f64,

@@ -14,6 +14,7 @@
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
 pub(crate) mod in_flight;
+mod ops;
 mod quirks;
 mod setup;
 #[cfg(test)]
@@ -27,16 +28,36 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
 use io_uring::{IoUring, cqueue, opcode, types};
 
+pub use ops::RingOps;
 pub use quirks::{Quirks, TaskWork, quirks};
 pub use setup::{REQUIRED, probe, refused};
 
-use crate::constants::{
-    BUFFER_BYTES, BUFFERS_KEPT, COMPLETION_ENTRIES, COMPLETION_ENTRIES_LINGERING, SUBMISSION_ENTRIES,
-};
+use crate::constants::{ACCEPTS_IN_FLIGHT, BUFFER_BYTES, DIALS_PER_PASS};
 use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
 use in_flight::InFlightOps;
+
+/// Submission queue entries of a shard's ring. A full queue is submitted early; nothing is lost. Newer kernels charge
+/// both queues to an ordinary user's `memlock`: 52 rings at each end of a million connections must fit the usual 8 MiB.
+pub const SUBMISSION_ENTRIES: u32 = 256;
+
+/// Completion queue entries of a shard's ring. Beyond it the kernel keeps completions in its own list
+/// (`IORING_FEAT_NODROP`) until the shard has reaped the others.
+pub const COMPLETION_ENTRIES: u32 = 1024;
+
+/// The same where closed slots linger (`Quirks::closed_slots_linger`): eight times as many buckets in the hash of the
+/// ring's polls, so that removing a poll is faster. There polls are removed all the time.
+const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
+
+/// Receive buffers that a shard keeps for reuse. More may be in use for a moment; they are then freed.
+pub const BUFFERS_KEPT: usize = 512;
+
+const _: () = {
+    assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission fits its completions");
+    assert!(ACCEPTS_IN_FLIGHT <= COMPLETION_ENTRIES as usize, "all accepts may complete at once");
+    assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
+};
 
 /// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.
 #[derive(Debug)]
@@ -55,7 +76,7 @@ impl Buffer {
 pub struct Buffers(Vec<Buffer>);
 
 impl Buffers {
-    /// Makes some beforehand, their pages touched: a burst shall not have to.
+    /// Makes some beforehand and touches their pages, so that a burst need not.
     pub fn prepare(&mut self, count: usize) {
         self.0.extend((0..count).map(|_| Buffer(vec![u8::MAX; BUFFER_BYTES].into_boxed_slice())));
     }
@@ -76,9 +97,9 @@ impl Buffers {
 /// What came of an operation.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A connection stands: in the slot, or in a plain descriptor where accepts bring those.
+    /// An accept brought a connection: in the slot, or in a plain descriptor where the ring was opened for those.
     Accepted(Option<OwnedFd>),
-    /// No connection.
+    /// An accept failed.
     AcceptFailed {
         /// What the kernel said.
         errno: Errno,
@@ -170,7 +191,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Those of a shard's ring.
+    /// The queues of a shard's ring.
     pub fn of_shard(quirks: Quirks) -> Queues {
         let completions = if quirks.closed_slots_linger { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
         Queues { submissions: SUBMISSION_ENTRIES, completions }
@@ -187,9 +208,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel of these
-    /// habits. Must be called on the thread that will use it. Completions do not ring it until
-    /// `wake_on_completion`.
+    /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel with these quirks. Must
+    /// be called on the thread that will use it. Completions do not signal the eventfd until `wake_on_completion`.
     pub fn new(slots: u32, queues: Queues, eventfd: RawFd, quirks: Quirks, accepts: Accepts) -> Result<Ring> {
         let uring = setup::open(queues, quirks.work)?;
         let submitter = uring.submitter();
@@ -202,185 +222,6 @@ impl Ring {
         let mut ring = Ring { uring, queued: 0, in_flight: InFlightOps::new(accepts), arguments, quirks };
         ring.wake_on_completion(false);
         Ok(ring)
-    }
-
-    /// Queues a single-shot accept from `listener` into the token's slot, or into a plain descriptor.
-    pub fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
-        let slot = types::DestinationSlot::try_from_slot_target(token.slot)
-            .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
-        let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
-            .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
-            .build();
-        if self.quirks.accepts_wait_first {
-            wait_first(&mut entry);
-        }
-        self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
-    }
-
-    /// Queues putting a plain descriptor into the token's empty slot, and closing it. Should that fail, whatever is
-    /// queued for the slot after it fails with EBADF.
-    pub fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
-        self.make_room(2)?;
-        let (_, _, fd) = self.arguments.place(RawAddress::unspecified(), socket.as_raw_fd());
-        let data = token.with(Operation::InstallAccepted).pack();
-        let install = opcode::FilesUpdate::new(fd, 1).offset(token.slot as i32).build();
-        let close = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
-        self.push(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
-    }
-
-    /// Queues putting the plain socket `fd` into the token's slot and connecting it to `to`. The
-    /// caller keeps `fd` open until the connect completes.
-    pub fn dial(&mut self, fd: RawFd, to: SocketAddr, token: Token) -> Result<()> {
-        self.make_room(2)?;
-        let (address, len, fd) = self.arguments.place(RawAddress::from(to), fd);
-        let install = opcode::FilesUpdate::new(fd, 1)
-            .offset(token.slot as i32)
-            .build()
-            .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS)
-            .user_data(token.with(Operation::Install).pack());
-        let connect = opcode::Connect::new(Fixed(token.slot), address, len)
-            .build()
-            .user_data(token.with(Operation::Connect).pack());
-        self.push(&[install, connect])
-    }
-
-    /// Parks the slot on a poll that fires when there is something to receive: once, or, if it is
-    /// `lasting`, whenever more comes, until it is removed (multishot, edge-triggered).
-    pub fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
-        let entry =
-            opcode::PollAdd::new(Fixed(token.slot), (libc::POLLIN | libc::POLLRDHUP) as u32).multi(lasting).build();
-        self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
-    }
-
-    /// Queues a poll on the bell of a filter, which ends as soon as there are announcements.
-    pub fn poll_filter(&mut self, bell: RawFd) -> Result<()> {
-        let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
-        let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
-        self.push(&[entry.user_data(token.pack())])
-    }
-
-    /// Queues a receive into `buffer` that does not wait.
-    pub fn receive(&mut self, token: Token, mut buffer: Buffer) -> Result<()> {
-        let token = token.with(Operation::Receive);
-        let entry = opcode::Recv::new(Fixed(token.slot), buffer.0.as_mut_ptr(), buffer.0.len() as u32)
-            .flags(libc::MSG_DONTWAIT)
-            .build();
-        self.in_flight.receive(token, buffer);
-        self.push(&[entry.user_data(token.pack())])
-    }
-
-    /// Queues a send of `range` of `buffer` that does not wait. Complete success has no
-    /// completion: `finish_sends` tells it.
-    pub fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) -> Result<()> {
-        let token = token.with(Operation::Send);
-        let bytes = &buffer.0[range.clone()];
-        // MSG_WAITALL makes a short send a failure, which is never skipped.
-        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build()
-            .flags(Flags::SKIP_SUCCESS);
-        self.make_room(1)?;
-        self.in_flight.send(token, buffer, range);
-        self.push(&[entry.user_data(token.pack())])
-    }
-
-    /// Queues a send that waits in the kernel until the peer has taken every byte. At most one per
-    /// tenant.
-    pub fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
-        let token = token.with(Operation::ParkedSend);
-        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build();
-        self.in_flight.park(token, bytes);
-        self.push(&[entry.user_data(token.pack())])
-    }
-
-    /// What it was opened for.
-    pub fn quirks(&self) -> Quirks {
-        self.quirks
-    }
-
-    /// Buffers that receives and sends in flight hold.
-    pub fn buffers_held(&self) -> usize {
-        self.in_flight.buffers()
-    }
-
-    /// Whether the tenant has a parked send in the kernel.
-    pub fn has_parked_send(&self, token: Token) -> bool {
-        self.in_flight.has_parked(token.with(Operation::ParkedSend))
-    }
-
-    /// Queues the removal of the tenant's poll, which then completes as not armed.
-    pub fn remove_poll(&mut self, token: Token) -> Result<()> {
-        let target = token.with(Operation::Poll).pack();
-        let entry = opcode::PollRemove::new(target).build().flags(Flags::SKIP_SUCCESS);
-        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
-    }
-
-    /// Queues cancelling one operation of the tenant, which then completes as failed.
-    pub fn cancel(&mut self, token: Token, operation: Operation) -> Result<()> {
-        let target = token.with(operation).pack();
-        let entry = opcode::AsyncCancel::new(target).build().flags(Flags::SKIP_SUCCESS);
-        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
-    }
-
-    /// Queues closing the slot's descriptor. Unless it was reset the peer gets a FIN.
-    pub fn close(&mut self, token: Token) -> Result<()> {
-        let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
-        if !self.quirks.closed_slots_linger {
-            return self.push(&[close]);
-        }
-        // The close alone would send the FIN when the descriptor is freed, which may be late.
-        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
-            .build()
-            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
-            .user_data(token.with(Operation::Reset).pack());
-        self.push(&[end, close])
-    }
-
-    /// Queues a reset of the slot's connection: the peer gets an RST, no TIME_WAIT is left, and whatever waits
-    /// for the socket ends. Its descriptor stays until it is closed, in the same submission or later: a
-    /// disconnect never waits, so the kernel is done with it before it looks at the next entry.
-    pub fn reset(&mut self, token: Token) -> Result<()> {
-        self.make_room(1)?;
-        let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
-        // Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c).
-        let reset = opcode::Connect::new(Fixed(token.slot), address, len)
-            .build()
-            .flags(Flags::SKIP_SUCCESS)
-            .user_data(token.with(Operation::Reset).pack());
-        self.push(&[reset])
-    }
-
-    /// Whether an enter would do anything: something to submit, task work to run, or completions.
-    pub fn has_work(&mut self) -> bool {
-        if self.queued > 0 {
-            return true;
-        }
-        let submission = self.uring.submission();
-        let due = submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        due || !self.uring.completion().is_empty()
-    }
-
-    /// Whether the kernel has completions that did not come with the last enter.
-    pub fn has_backlog(&mut self) -> bool {
-        let submission = self.uring.submission();
-        submission.taskrun() || submission.cq_overflow()
-    }
-
-    /// Lets completions ring the eventfd, or not.
-    pub fn wake_on_completion(&mut self, wake: bool) {
-        let completion = self.uring.completion();
-        if wake { completion.enable_eventfd() } else { completion.disable_eventfd() }
-    }
-
-    /// Submits everything and lets the kernel do the ring's task work, in one system call. Tells
-    /// whether the completion queue overflowed.
-    pub fn enter(&mut self) -> Result<bool> {
-        self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;
-        Ok(self.uring.submission().cq_overflow())
     }
 
     fn enter_with(&mut self, flags: u32) -> Result<()> {
@@ -400,30 +241,6 @@ impl Ring {
             self.in_flight.submitted();
         }
         Ok(())
-    }
-
-    /// Moves every completion that is there into `into`.
-    pub fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
-        // The queue borrows the ring, and decoding needs the ring: through a fixed batch.
-        let mut raw = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
-        loop {
-            let filled = self.uring.completion().fill(&mut raw);
-            if filled.is_empty() {
-                return Ok(());
-            }
-            for entry in filled.iter() {
-                let completion = self.in_flight.decode(entry.user_data(), entry.result(), entry.flags())?;
-                into.push(completion);
-            }
-        }
-    }
-
-    /// Moves every send that the kernel took whole into `into`. To be called when `reap` left nothing.
-    pub fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>) {
-        if self.uring.submission().cq_overflow() {
-            return; // the completion of a short send may be behind the overflow
-        }
-        self.in_flight.finish_sends(buffers, into);
     }
 
     fn make_room(&mut self, entries: usize) -> Result<()> {
@@ -447,6 +264,182 @@ impl Ring {
             .map_err(|_| Error::bug("submission queue full after making room"))?;
         self.queued += entries.len() as u32;
         Ok(())
+    }
+}
+
+impl RingOps for Ring {
+    fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
+        let slot = types::DestinationSlot::try_from_slot_target(token.slot)
+            .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
+        let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
+            .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
+            .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
+            .build();
+        if self.quirks.accepts_wait_first {
+            wait_first(&mut entry);
+        }
+        self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
+    }
+
+    fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
+        self.make_room(2)?;
+        let (_, _, fd) = self.arguments.place(RawAddress::unspecified(), socket.as_raw_fd());
+        let data = token.with(Operation::InstallAccepted).pack();
+        let install = opcode::FilesUpdate::new(fd, 1).offset(token.slot as i32).build();
+        let close = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
+        self.push(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
+    }
+
+    fn dial(&mut self, fd: RawFd, to: SocketAddr, token: Token) -> Result<()> {
+        self.make_room(2)?;
+        let (address, len, fd) = self.arguments.place(RawAddress::from(to), fd);
+        let install = opcode::FilesUpdate::new(fd, 1)
+            .offset(token.slot as i32)
+            .build()
+            .flags(Flags::IO_LINK | Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Install).pack());
+        let connect = opcode::Connect::new(Fixed(token.slot), address, len)
+            .build()
+            .user_data(token.with(Operation::Connect).pack());
+        self.push(&[install, connect])
+    }
+
+    fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
+        let entry =
+            opcode::PollAdd::new(Fixed(token.slot), (libc::POLLIN | libc::POLLRDHUP) as u32).multi(lasting).build();
+        self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
+    }
+
+    fn poll_filter(&mut self, bell: RawFd) -> Result<()> {
+        let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
+        let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn receive(&mut self, token: Token, mut buffer: Buffer) -> Result<()> {
+        let token = token.with(Operation::Receive);
+        let entry = opcode::Recv::new(Fixed(token.slot), buffer.0.as_mut_ptr(), buffer.0.len() as u32)
+            .flags(libc::MSG_DONTWAIT)
+            .build();
+        self.in_flight.receive(token, buffer);
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) -> Result<()> {
+        let token = token.with(Operation::Send);
+        let bytes = &buffer.0[range.clone()];
+        // MSG_WAITALL makes a short send a failure, which is never skipped.
+        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .flags(Flags::SKIP_SUCCESS);
+        self.make_room(1)?;
+        self.in_flight.send(token, buffer, range);
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
+        let token = token.with(Operation::ParkedSend);
+        let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.in_flight.park(token, bytes);
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn closed_slots_linger(&self) -> bool {
+        self.quirks.closed_slots_linger
+    }
+
+    fn buffers_held(&self) -> usize {
+        self.in_flight.buffers()
+    }
+
+    fn has_parked_send(&self, token: Token) -> bool {
+        self.in_flight.has_parked(token.with(Operation::ParkedSend))
+    }
+
+    fn remove_poll(&mut self, token: Token) -> Result<()> {
+        let target = token.with(Operation::Poll).pack();
+        let entry = opcode::PollRemove::new(target).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
+    }
+
+    fn cancel(&mut self, token: Token, operation: Operation) -> Result<()> {
+        let target = token.with(operation).pack();
+        let entry = opcode::AsyncCancel::new(target).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
+    }
+
+    fn close(&mut self, token: Token) -> Result<()> {
+        let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
+        if !self.quirks.closed_slots_linger {
+            return self.push(&[close]);
+        }
+        // The close alone would send the FIN when the descriptor is freed, which may be late.
+        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_RDWR)
+            .build()
+            .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Reset).pack());
+        self.push(&[end, close])
+    }
+
+    fn reset(&mut self, token: Token) -> Result<()> {
+        self.make_room(1)?;
+        let (address, len, _) = self.arguments.place(RawAddress::unspecified(), -1);
+        // Connecting to AF_UNSPEC disconnects, which resets (tcp_disconnect in net/ipv4/tcp.c).
+        let reset = opcode::Connect::new(Fixed(token.slot), address, len)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(token.with(Operation::Reset).pack());
+        self.push(&[reset])
+    }
+
+    fn has_work(&mut self) -> bool {
+        if self.queued > 0 {
+            return true;
+        }
+        let submission = self.uring.submission();
+        let due = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        due || !self.uring.completion().is_empty()
+    }
+
+    fn has_backlog(&mut self) -> bool {
+        let submission = self.uring.submission();
+        submission.taskrun() || submission.cq_overflow()
+    }
+
+    fn wake_on_completion(&mut self, wake: bool) {
+        let completion = self.uring.completion();
+        if wake { completion.enable_eventfd() } else { completion.disable_eventfd() }
+    }
+
+    fn enter(&mut self) -> Result<bool> {
+        self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;
+        Ok(self.uring.submission().cq_overflow())
+    }
+
+    fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
+        // The queue borrows the ring, and decoding needs the ring: through a fixed batch.
+        let mut raw = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
+        loop {
+            let filled = self.uring.completion().fill(&mut raw);
+            if filled.is_empty() {
+                return Ok(());
+            }
+            for entry in filled.iter() {
+                let completion = self.in_flight.decode(entry.user_data(), entry.result(), entry.flags())?;
+                into.push(completion);
+            }
+        }
+    }
+
+    fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>) {
+        if self.uring.submission().cq_overflow() {
+            return; // the completion of a short send may be behind the overflow
+        }
+        self.in_flight.finish_sends(buffers, into);
     }
 }
 

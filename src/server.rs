@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use crate::addresses::{Address, Use};
 use crate::connections::{
-    AdmissionGate, CloseMode, CloseReason, Closing, Connections, ConnectionsConfig, FilterConfig, SharedLimit,
+    AdmissionGate, CloseMode, CloseReason, Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD,
+    SharedLimit,
 };
-use crate::constants::{MAX_PENDING_BYTES, PUSHES_PER_PASS, SPECULATIVE_RECEIVE_PERIOD, THREADS_PER_SHARD};
+use crate::constants::{MAX_PENDING_BYTES, PUSHES_PER_PASS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::host::{Cores, Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::pace::Pace;
 use crate::plan::{self, PortSharing, Ports, ServerGoal, ShardPlan};
+use crate::reactor::{Closing, Driver, Schedule};
 use crate::ring;
 use crate::service::{Item, Outbox, Reply, Service};
-use crate::shard::{self, Driver, Schedule, ShardHandle, ShardThread};
+use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::Snapshot;
 use crate::token::ConnId;
 
@@ -51,7 +53,7 @@ pub struct Options {
     pub memory_reserve: Reserve,
     /// How long closing every connection takes when the server stops; few are closed sooner.
     pub drain_timeout: Duration,
-    /// Silence after which a connection is closed, up to `net::LONGEST_IDLE`; `None` never does.
+    /// Silence after which a connection is closed, up to `connections::LONGEST_IDLE`; `None` never does.
     pub idle_timeout: Option<Duration>,
     /// Connections accepted per second, in all; `None` is as many as come.
     pub accept_rate: Option<f64>,
@@ -188,19 +190,17 @@ impl Server {
                 sockets,
                 accepts: plan.accepts,
                 drain_timeout: options.drain_timeout,
-                idle_timeout: options.idle_timeout,
                 ready: ready.clone(),
                 ended: Ended { index, notices: notices.clone() },
             };
             let net = ConnectionsConfig {
                 filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
-                rings: plan.rings.clone(),
-                capacity: plan.capacity,
                 shared_limit: Some(self.limit.clone()),
                 gate: self.gate.clone(),
                 max_pending: options.max_pending,
-                drain_after_reset: false,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
+                idle_timeout: options.idle_timeout,
+                ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
             };
             let remote = ShardHandle::new()?;
             let name = format!("c1m-server-{index}");
@@ -305,7 +305,6 @@ struct ShardStart {
     sockets: Vec<Arc<TcpListener>>,
     accepts: usize,
     drain_timeout: Duration,
-    idle_timeout: Option<Duration>,
     ready: mpsc::Sender<usize>,
     ended: Ended,
 }
@@ -321,7 +320,6 @@ impl ShardStart {
             outbox: Outbox::default(),
             next_tick,
             drain_timeout: self.drain_timeout,
-            sweep: self.idle_timeout.map(IdleSweep::new),
             closing: None,
             _ended: self.ended,
         })
@@ -334,8 +332,6 @@ struct ServerDriver<S: Service> {
     outbox: Outbox,
     next_tick: Option<Instant>,
     drain_timeout: Duration,
-    /// Looks for silent connections.
-    sweep: Option<IdleSweep>,
     /// While stopping.
     closing: Option<Closing>,
     _ended: Ended,
@@ -375,42 +371,11 @@ impl<S: Service> Driver for ServerDriver<S> {
             self.next_tick = self.service.interval().map(|every| now + every.max(Duration::from_millis(1)));
         }
         self.deliver(net)?;
-        let next_sweep = self.sweep.as_mut().map(|sweep| sweep.turn(net, now)).transpose()?;
-        Ok(match self.next_tick.into_iter().chain(next_sweep).min() {
+        Ok(match self.next_tick {
             _ if !self.outbox.items.is_empty() => Schedule::Now,
             Some(at) => Schedule::At(at),
             None => Schedule::OnEvent,
         })
-    }
-}
-
-/// Looks through all rows for silent connections, once in `SWEEP`, a part of them at a time.
-struct IdleSweep {
-    timeout: Duration,
-    place: usize,
-    next: Instant,
-}
-
-/// How long a sweep over all rows takes, and in how many parts it is done.
-const SWEEP: Duration = Duration::from_secs(4);
-const SWEEP_PARTS: u32 = 64;
-
-impl IdleSweep {
-    fn new(timeout: Duration) -> IdleSweep {
-        IdleSweep { timeout, place: 0, next: Instant::now() }
-    }
-
-    /// Does its part if that is due. Returns when the next one is.
-    fn turn<S: Default>(&mut self, net: &mut Connections<S>, now: Instant) -> Result<Instant> {
-        if now >= self.next {
-            let rows = net.slots().div_ceil(SWEEP_PARTS as usize);
-            let end = self.place + rows;
-            self.place = net.close_silent(self.place, rows, self.timeout)?;
-            // Short of its end there were too many to close in one pass.
-            let cut_short = self.place > 0 && self.place < end;
-            self.next = if cut_short { now } else { now + SWEEP / SWEEP_PARTS };
-        }
-        Ok(self.next)
     }
 }
 

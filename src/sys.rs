@@ -1,5 +1,4 @@
-//! What std does not offer of the kernel: limits, timer slack, an eventfd and its bridge to glommio,
-//! TCP_INFO, raw socket addresses, and a filter of sockets.
+//! What std does not offer of the kernel: limits, timer slack, an eventfd that wakes a shard, TCP_INFO, raw socket addresses, and a filter of sockets.
 
 mod filter;
 mod network;
@@ -11,8 +10,6 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-
-use glommio::io::BufferedFile;
 
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 
@@ -191,14 +188,14 @@ impl Doorbell {
         rung && unsafe { libc::preadv2(self.raw(), &raw const into, 1, -1, libc::RWF_NOWAIT) } == 8
     }
 
-    /// The same bell as a glommio file: reading its 8 bytes waits until it was rung.
-    pub fn listen(&self) -> Result<BufferedFile> {
+    /// The same doorbell as a file of the executor's kind: reading its 8 bytes waits until it was rung.
+    pub fn listen<F: FromRawFd>(&self) -> Result<F> {
         let copy = self
             .0
             .try_clone()
             .map_err(|e| HostError::new("dup of", "an eventfd", Errno::of(&e), HostReason::NoDescriptor))?;
         // SAFETY: `copy` gives up its descriptor, so the file is its only owner.
-        Ok(unsafe { BufferedFile::from_raw_fd(copy.into_raw_fd()) })
+        Ok(unsafe { F::from_raw_fd(copy.into_raw_fd()) })
     }
 }
 

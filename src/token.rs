@@ -14,7 +14,7 @@ pub enum Operation {
     Install = 2,
     /// A connect of the slot's socket.
     Connect = 3,
-    /// The poll that a connection is parked on.
+    /// The poll in which a connection waits.
     Poll = 4,
     /// One receive, completed within its own enter.
     Receive = 5,
@@ -28,7 +28,7 @@ pub enum Operation {
     Reset = 9,
     /// Closing the slot's descriptor.
     Close = 10,
-    /// The poll on the bell of a filter; nobody's.
+    /// The poll on the bell of a filter, which belongs to no connection.
     Bell = 11,
     /// Putting an accepted plain socket into the slot.
     InstallAccepted = 12,
@@ -51,12 +51,12 @@ impl Operation {
     ];
 }
 
-/// A slot's tenant within one ring, and the operation done for it.
+/// A connection within one ring, by its slot and its generation, and the operation done for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// Place in the ring's descriptor table, below 2^20.
     pub slot: u32,
-    /// Which tenant of the slot; wraps after 2^32 tenants.
+    /// Which of the slot's connections it is; the number wraps after 2^32 of them.
     pub generation: u32,
     /// What was asked of the kernel.
     pub operation: Operation,
@@ -82,19 +82,19 @@ impl Token {
         Some(Token { slot: (raw & SLOT_MASK) as u32, generation: (raw >> GENERATION_SHIFT) as u32, operation })
     }
 
-    /// The same tenant, another operation.
+    /// The same connection, another operation.
     pub fn with(self, operation: Operation) -> Token {
         Token { operation, ..self }
     }
 }
 
 /// A connection of one shard, from its opening until its slot is free again. Never names the
-/// slot's next tenant.
+/// slot's next connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
 impl ConnId {
-    /// Names the tenant `generation` of `slot` in the shard's ring number `ring`.
+    /// Names the connection with number `generation` of `slot` in the shard's ring number `ring`.
     pub fn new(ring: usize, slot: u32, generation: u32) -> ConnId {
         debug_assert!(ring < RINGS_PER_SHARD);
         ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
@@ -110,7 +110,7 @@ impl ConnId {
         (self.0 & SLOT_MASK) as u32
     }
 
-    /// Which tenant of that place it is.
+    /// Which of the slot's connections it is.
     pub fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32
     }

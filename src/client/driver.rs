@@ -13,14 +13,14 @@ use super::self_connect::is_connected_to_itself;
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Notice, Phase};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseMode, CloseReason, Closing, Connections};
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
 use crate::constants::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
 use crate::error::Result;
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
+use crate::reactor::{Closing, Driver, Schedule};
 use crate::results::ShardSummary;
 use crate::service::Reply;
-use crate::shard::{Driver, Schedule};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
@@ -61,12 +61,12 @@ pub struct ClientDriver {
     /// Ramp: the next connection to dial.
     next: u64,
     /// Audits: where in the tables we are.
-    place: usize,
+    place: Cursor,
     /// Hold: where in the tables the next message is due. Audits between do not move it, so that
     /// everyone gets a turn.
-    talked: usize,
+    talked: Cursor,
     /// Places from here on have nobody who talks: a storm's survivors come first.
-    talkers: usize,
+    talkers: Cursor,
     /// Close: how far it is.
     closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
@@ -248,7 +248,7 @@ impl ClientDriver {
     fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) -> Result<()> {
         self.measures.cut(now)?;
         let progress = &self.config.progress;
-        (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), 0);
+        (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), Cursor::START);
         self.round += 1;
         let rate = self.config.options.rate.map(|rate| rate / self.config.shards as f64);
         for counter in [&progress.audited, &progress.lost, &progress.wrong] {
@@ -338,8 +338,8 @@ impl ClientDriver {
             if self.window.len() >= PROBES_IN_FLIGHT {
                 return Ok(Schedule::OnEvent);
             }
-            let from = if self.talked < self.talkers { self.talked } else { 0 };
-            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(0)) else {
+            let from = if self.talked < self.talkers { self.talked } else { Cursor::START };
+            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(Cursor::START)) else {
                 return Ok(Schedule::OnEvent);
             };
             self.talked = next;

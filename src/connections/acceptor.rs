@@ -1,87 +1,175 @@
-//! Accepting: the listening sockets, the accepts in flight on each, and who waits for a place. An accept
-//! owns a free slot before it begins, so a full ring never loses a connection.
+//! Accepting: the listening sockets, the accepts in flight on each, and the connections that wait for a place. An
+//! accept owns a free slot before it begins, so a full ring never loses a connection.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{AdmissionState, Connections, SharedLimit};
-use crate::clock::Mark;
-use crate::constants::{ACCEPT_PAUSE_MS, ADMISSION_WAIT, ADMISSION_WAIT_WHILE_READING};
+use super::admission::{Admission, AdmissionGate, AdmissionState, SharedLimit};
+use super::slots::Slots;
+use crate::clock::{Clock, LONGEST_LOOK, Mark};
 use crate::error::{Errno, Error, Result};
 use crate::listener;
+use crate::pace::TokenBucket;
+use crate::ring::RingOps;
+use crate::stats::Counters;
 use crate::token::{ConnId, Operation};
+
+/// How long a connection waits for a place that was accepted at capacity. When a crowd reconnects to a full server,
+/// new connections come before the shard has received the resets that make room for them. After this time the
+/// connection is refused, unless something is still unread: that may be a reset. It is time on the shard's own clock.
+const ADMISSION_WAIT: Duration = Duration::from_millis(100);
+
+/// How much longer it waits at most while something is unread.
+const ADMISSION_WAIT_WHILE_READING: Duration = Duration::from_secs(2);
+
+const _: () = assert!(ADMISSION_WAIT.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no one is refused for one gap");
+
+/// The pause after the kernel refused an accept for want of memory or files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
-pub(super) struct Listener {
+struct Listener {
     socket: Arc<TcpListener>,
     in_flight: usize,
     wanted: usize,
 }
 
-/// Whether one more connection may stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// It may, and its place is taken.
-    Granted,
-    /// As many stand as may.
-    AtCapacity,
-    /// The host is short of memory.
-    LowMemory,
+/// What is unread, and may tell of places that become free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unread {
+    /// Anything is.
+    pub any: bool,
+    /// Resets or FINs are known to be among it.
+    pub ends: bool,
 }
 
-impl<S: Default> Connections<S> {
+/// The listening sockets of a shard, and the limits on what they accept.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listeners: Vec<Listener>,
+    /// A listener has fewer accepts in flight than it wants.
+    needs_refill: bool,
+    /// No accept begins before this instant: the kernel lacked memory or files, or the budget is used up.
+    paused: Option<Instant>,
+    /// Accepts that may begin; without it as many as connections come.
+    budget: Option<TokenBucket>,
+    /// Connections that were accepted at capacity, each with the end of its wait.
+    queue: VecDeque<(ConnId, Mark)>,
+    /// Connections that may wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
+    queue_places: usize,
+    capacity: u64,
+    shared_limit: Option<SharedLimit>,
+    gate: AdmissionGate,
+}
+
+impl Acceptor {
+    /// Listens nowhere yet. Of `slots` slots, `capacity` may have live connections.
+    pub fn new(slots: usize, capacity: u64, shared_limit: Option<SharedLimit>, gate: AdmissionGate) -> Acceptor {
+        Acceptor {
+            listeners: Vec::new(),
+            needs_refill: false,
+            paused: None,
+            budget: None,
+            queue: VecDeque::new(),
+            queue_places: ((slots as u64).saturating_sub(capacity) / 2) as usize,
+            capacity,
+            shared_limit,
+            gate,
+        }
+    }
+
+    /// Begins so many accepts a second at most.
+    pub fn limit_rate(&mut self, rate: f64, now: Instant) {
+        self.budget = Some(TokenBucket::new(now, rate));
+    }
+
+    #[cfg(test)]
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+
+    // ---- admission -----------------------------------------------------------------------------
+
     /// Takes a place for one more connection, if there is one.
-    pub(crate) fn admission(&self) -> Admission {
-        if self.gate.level() != AdmissionState::Open {
+    pub fn admission(&self, counters: &Counters) -> Admission {
+        if self.is_short_of_memory() {
             return Admission::LowMemory;
         }
-        let full = self.counters.live.get() >= self.capacity;
+        let full = counters.live.get() >= self.capacity;
         let taken = !full && self.shared_limit.as_ref().is_none_or(SharedLimit::enter);
         if taken { Admission::Granted } else { Admission::AtCapacity }
     }
 
-    /// A connection was accepted: whether it may stand. `None` while it waits at the door, since a place may
-    /// become free: `next_admission` tells.
-    pub(crate) fn try_admit(&mut self, conn: ConnId) -> Option<Admission> {
-        let admission = if self.admission_queue.is_empty() { self.admission() } else { Admission::AtCapacity };
+    /// Decides whether a connection that was just accepted may stand. `None` while it waits in the queue, since a
+    /// place may become free: `next_admission` tells.
+    pub fn try_admit(&mut self, conn: ConnId, counters: &Counters, clock: &Clock) -> Option<Admission> {
+        let admission = if self.queue.is_empty() { self.admission(counters) } else { Admission::AtCapacity };
         if admission == Admission::AtCapacity {
-            self.admission_queue.push_back((conn, self.clock.now().after(ADMISSION_WAIT)));
+            self.queue.push_back((conn, clock.now().after(ADMISSION_WAIT)));
             return None;
         }
         Some(admission)
     }
 
-    /// The first at the door, if there is room for it by now, or it has waited long enough and all that came is
-    /// heard, or too many have come after it and nothing is known that will make room.
-    pub(crate) fn next_admission(&mut self) -> Option<(ConnId, Admission)> {
-        let &(conn, until) = self.admission_queue.front()?;
-        let admission = self.admission();
-        if admission == Admission::AtCapacity && self.keeps_waiting(until) {
+    /// The first connection of the queue, if the wait of this connection is over: there is a place for it, or its
+    /// time has passed, or too many came after it and nothing is known that will free a place.
+    pub fn next_admission(&mut self, counters: &Counters, now: Mark, unread: Unread) -> Option<(ConnId, Admission)> {
+        let &(conn, until) = self.queue.front()?;
+        let admission = self.admission(counters);
+        if admission == Admission::AtCapacity && self.keeps_waiting(until, now, unread) {
             return None;
         }
-        self.admission_queue.pop_front();
+        self.queue.pop_front();
         Some((conn, admission))
     }
 
-    /// Whether the connection that waits first goes on waiting: `until` its time is over, and while the shard has unread
-    /// work, which may tell of a free place, for `ADMISSION_WAIT_WHILE_READING` more at most.
-    fn keeps_waiting(&mut self, until: Mark) -> bool {
-        let now = self.clock.now();
-        let in_time = now < until || now < until.after(ADMISSION_WAIT_WHILE_READING) && self.has_work();
-        in_time && (self.admission_queue.len() <= self.admission_queue_places || self.has_ends())
+    fn keeps_waiting(&self, until: Mark, now: Mark, unread: Unread) -> bool {
+        let in_time = now < until || now < until.after(ADMISSION_WAIT_WHILE_READING) && unread.any;
+        in_time && (self.queue.len() <= self.queue_places || unread.ends)
     }
 
-    /// Accepts on these sockets from now on, `each` accepts in flight on every one.
-    pub fn listen(&mut self, sockets: Vec<Arc<TcpListener>>, each: usize) -> Result<()> {
+    /// A connection that stood is over: another may have its place.
+    pub fn leave(&self) {
+        if let Some(shared_limit) = &self.shared_limit {
+            shared_limit.leave();
+        }
+    }
+
+    /// Whether connections wait in the queue.
+    pub fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether as many connections stand as may.
+    pub fn is_at_capacity(&self, counters: &Counters) -> bool {
+        counters.live.get() >= self.capacity || self.shared_limit.as_ref().is_some_and(SharedLimit::is_full)
+    }
+
+    /// Whether the gate is shut, as the host is short of memory.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.gate.level() != AdmissionState::Open
+    }
+
+    // ---- accepts -------------------------------------------------------------------------------
+
+    /// Accepts on these sockets from now on, with `each` accepts in flight on every one.
+    pub fn listen<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        sockets: Vec<Arc<TcpListener>>,
+        each: usize,
+        now: Instant,
+    ) -> Result<()> {
         self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
-        self.refill_listeners(Instant::now())
+        self.refill(slots, now)
     }
 
-    /// Accepts nothing more: the sockets listen no more, which fails the accepts in flight; they close with `self`.
-    /// Cancelling those instead would miss one that the kernel was just trying again and that would wait anew.
+    /// Accepts nothing more. The sockets are shut down, which fails the accepts in flight; they close with `self`.
+    /// Cancelling the accepts instead would miss one that the kernel was just trying again: it would wait anew.
     pub fn stop_listening(&mut self) -> Result<()> {
         for Listener { socket, wanted, .. } in &mut self.listeners {
             *wanted = 0;
@@ -91,60 +179,62 @@ impl<S: Default> Connections<S> {
         Ok(())
     }
 
-    /// An accept of `listener` ended, one way or the other.
-    pub(crate) fn accept_ended(&mut self, conn: ConnId) {
-        let listener = self.row(conn).map(|row| row.link as usize);
-        if let Some(listener) = listener.and_then(|index| self.listeners.get_mut(index)) {
+    /// An accept of the listener with this index ended, one way or the other.
+    pub fn accept_ended(&mut self, listener: usize) {
+        if let Some(listener) = self.listeners.get_mut(listener) {
             listener.in_flight -= 1;
             self.needs_refill |= listener.in_flight < listener.wanted;
         }
     }
 
     /// The kernel has no memory or files for accepts: wait a little.
-    pub(crate) fn pause_accepts(&mut self, now: Instant) {
+    pub fn pause(&mut self, counters: &Counters, now: Instant) {
         // Listeners that were shut down fail what was in flight, as they should.
         let listening = self.gate.level() != AdmissionState::NotListening
             && self.listeners.iter().any(|listener| listener.wanted > 0);
-        self.counters.accept_errors.add(u64::from(listening));
-        self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+        counters.accept_errors.add(u64::from(listening));
+        self.paused = Some(now + ACCEPT_PAUSE);
     }
 
-    /// When the first at the door has waited long enough.
-    pub(super) fn admission_due(&self) -> Option<Instant> {
-        self.admission_queue.front().map(|&(_, until)| self.clock.due(until))
+    /// When something is due that no completion brings: the end of a pause, or of a wait in the queue.
+    pub fn due(&self, clock: &Clock) -> Option<Instant> {
+        let queue = self.queue.front().map(|&(_, until)| clock.due(until));
+        self.paused.into_iter().chain(queue).min()
     }
 
     /// Queues accepts wherever one is wanted and a slot is free.
-    pub(crate) fn replenish(&mut self, now: Instant) -> Result<()> {
+    pub fn replenish<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Instant) -> Result<()> {
         if self.paused.is_some_and(|until| now < until) {
             return Ok(());
         }
         self.paused = None;
-        if self.needs_refill && self.gate.level() == AdmissionState::NotListening {
-            self.paused = Some(now + Duration::from_millis(ACCEPT_PAUSE_MS));
+        if !self.needs_refill {
             return Ok(());
         }
-        if self.needs_refill { self.refill_listeners(now) } else { Ok(()) }
+        if self.gate.level() == AdmissionState::NotListening {
+            self.paused = Some(now + ACCEPT_PAUSE);
+            return Ok(());
+        }
+        self.refill(slots, now)
     }
 
-    /// Each listener gets the accepts it wants; one with none comes before one with some.
-    fn refill_listeners(&mut self, now: Instant) -> Result<()> {
+    /// Each listener gets the accepts that it wants. A listener with none comes before one with some.
+    fn refill<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Instant) -> Result<()> {
         self.needs_refill = false;
         let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
         for level in 1..=most {
-            for index in 0..self.listeners.len() {
-                while self.listeners[index].in_flight < level.min(self.listeners[index].wanted) {
-                    if let Some(due) = self.accept_budget.as_mut().and_then(|budget| budget.spend(now).err()) {
+            for (index, listener) in self.listeners.iter_mut().enumerate() {
+                while listener.in_flight < level.min(listener.wanted) {
+                    if let Some(due) = self.budget.as_mut().and_then(|budget| budget.spend(now).err()) {
                         (self.needs_refill, self.paused) = (true, Some(due));
                         return Ok(());
                     }
-                    let Some(conn) = self.claim(index as u32) else {
+                    let Some(conn) = slots.claim(index as u32) else {
                         self.needs_refill = true;
                         return Ok(());
                     };
-                    let listener = &mut self.listeners[index];
                     listener.in_flight += 1;
-                    self.rings[conn.ring()].ring.accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
+                    slots.ring(conn).accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
                 }
             }
         }

@@ -1,136 +1,91 @@
-//! The terms on which connections come and go: what a shard has room for, and why a connection
-//! ends.
+//! What a shard's connections are made of, and the times and amounts by which the engine works.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::Errno;
+use super::admission::{AdmissionGate, SharedLimit};
+use crate::constants::MAX_PENDING_BYTES;
 use crate::sys::Filter;
 
-/// What a shard's connections are made of.
+/// What a shard's connections are made of. `ConnectionsConfig::new` has a default for all but the slots.
 pub struct ConnectionsConfig {
     /// Slots of each ring.
     pub rings: Vec<u32>,
     /// Live connections beyond which new ones are refused.
     pub capacity: u64,
-    /// How connections wait that have nothing to say; `None` has each wait in a poll.
+    /// How idle connections wait; with `None` each waits in a poll.
     pub filter: Option<FilterConfig>,
-    /// A limit that this shard shares with others; `None` where `capacity` is all there is, as in a client.
+    /// A limit that this shard shares with others; with `None` `capacity` is the only one, as in a client.
     pub shared_limit: Option<SharedLimit>,
     /// While it is shut, new connections are refused for want of memory.
     pub gate: AdmissionGate,
-    /// Bytes kept at most for a peer that does not read.
+    /// Bytes kept at most for a peer that does not read. Beyond it the connection is reset.
     pub max_pending: usize,
     /// Whether a connection that was reset is asked for its last bytes and for the error.
     pub drain_after_reset: bool,
-    /// Accepts begun per second; `None` is as many as come.
+    /// Accepts begun per second; with `None` as many as come.
     pub accept_rate: Option<f64>,
+    /// Silence after which a connection is closed, up to `LONGEST_IDLE`; with `None` never.
+    pub idle_timeout: Option<Duration>,
+    /// Times and amounts by which the engine works.
+    pub timing: Timing,
+}
+
+impl ConnectionsConfig {
+    /// Connections in rings of so many slots each, `capacity` of them live at most. Each waits in a poll, and none
+    /// is closed for silence.
+    pub fn new(rings: Vec<u32>, capacity: u64) -> ConnectionsConfig {
+        ConnectionsConfig {
+            rings,
+            capacity,
+            filter: None,
+            shared_limit: None,
+            gate: AdmissionGate::default(),
+            max_pending: MAX_PENDING_BYTES,
+            drain_after_reset: false,
+            accept_rate: None,
+            idle_timeout: None,
+            timing: Timing::default(),
+        }
+    }
 }
 
 /// Connections wait behind a filter.
 pub struct FilterConfig {
-    /// The filter, which was on the listeners before they listened.
+    /// The filter, which was put on the listeners before they listened.
     pub filter: Filter,
-    /// Within so long each is tried, whether the kernel has given it up without a segment; longer where there are
-    /// more than some 6,000 a second.
+    /// Each connection receives once in this time although nothing was announced. It takes longer where there are
+    /// more than some 6,000 connections for each second of it.
     pub speculative_period: Duration,
 }
 
-/// A limit on the connections of all shards together, and the most that were live at one moment. Shards share
-/// nothing else: how many connections each of them gets is not known beforehand, and the highest sum over shards
-/// cannot be had from the highest number of each. A connection touches it twice, when it opens and when it ends;
-/// messages never do.
-#[derive(Debug, Clone)]
-pub struct SharedLimit {
-    admitted: Arc<Admitted>,
-    most: u64,
+/// Within this time each connection behind a filter receives once although nothing was announced: the kernel may have
+/// given it up, without a segment, because its peer was silent. With keepalives it is their time.
+pub const SPECULATIVE_RECEIVE_PERIOD: Duration = Duration::from_secs(600);
+
+/// Times and amounts by which the engine works. The tests have shorter and smaller ones, to come to the same states
+/// with fewer connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a segment takes at most from the filter to its socket, or to the backlog of a socket that its owner
+    /// is using: microseconds of one softirq. A pause of this length lies between two looks at a connection that may
+    /// have missed a segment.
+    pub segment_time: Duration,
+    /// The shortest time from one step of speculative receives to the next.
+    pub shortest_speculative_step: Duration,
+    /// The longest time from one step of speculative receives to the next.
+    pub longest_speculative_step: Duration,
+    /// Connections that were reset and are dismantled in one batch. Each takes the kernel as long as a message or
+    /// two, and the messages that come meanwhile wait for it.
+    pub resets_per_batch: usize,
 }
 
-/// On a cache line of its own, and not on that of a neighbour's prefetch.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Admitted {
-    now: AtomicU64,
-    peak: AtomicU64,
-}
-
-impl SharedLimit {
-    /// Admits `most` connections at a time.
-    pub fn new(most: u64) -> SharedLimit {
-        SharedLimit { admitted: Arc::default(), most }
-    }
-
-    /// The most connections that were admitted at one moment.
-    pub fn peak(&self) -> u64 {
-        self.admitted.peak.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn enter(&self) -> bool {
-        let below = |admitted| (admitted < self.most).then_some(admitted + 1);
-        let before = self.admitted.now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
-        if let Ok(before) = before
-            && before >= self.peak()
-        {
-            self.admitted.peak.fetch_max(before + 1, Ordering::Relaxed);
-        }
-        before.is_ok()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.admitted.now.load(Ordering::Relaxed) >= self.most
-    }
-
-    pub(super) fn leave(&self) {
-        self.admitted.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether new connections are let in. Set from outside the shards, which only read it.
-#[derive(Debug, Clone, Default)]
-pub struct AdmissionGate {
-    level: Arc<AtomicU8>,
-}
-
-/// How far a gate is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum AdmissionState {
-    /// New connections are let in.
-    Open = 0,
-    /// They are accepted and reset.
-    Refusing = 1,
-    /// The listeners are shut down: nothing is accepted, and the kernel itself refuses.
-    NotListening = 2,
-}
-
-impl AdmissionGate {
-    /// Opens or shuts it.
-    pub fn set(&self, level: AdmissionState) {
-        self.level.store(level as u8, Ordering::Relaxed);
-    }
-
-    /// How far it is open.
-    pub fn level(&self) -> AdmissionState {
-        match self.level.load(Ordering::Relaxed) {
-            0 => AdmissionState::Open,
-            1 => AdmissionState::Refusing,
-            _ => AdmissionState::NotListening,
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            segment_time: Duration::from_millis(100),
+            shortest_speculative_step: Duration::from_millis(10),
+            longest_speculative_step: Duration::from_secs(1),
+            resets_per_batch: 32,
         }
     }
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The driver wanted it.
-    Local,
-    /// The peer closed its side (FIN).
-    PeerClosed,
-    /// The connection broke (RST, time-out).
-    Failed(Errno),
-    /// The peer did not read what we kept for it.
-    SlowReader,
-    /// A dial did not succeed.
-    NotOpened(Errno),
 }

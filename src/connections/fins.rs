@@ -1,104 +1,80 @@
-//! Connections whose peers have sent a FIN. One alone is closed at once. A peer's process that is killed sends a
-//! FIN on each of its connections in a moment, perhaps 100,000 of them, and then three bounds hold as long as
-//! other connections talk:
+//! Connections whose peers have sent a FIN. A single one is closed at once. A peer's process that is killed sends a
+//! FIN on each of its connections in one moment, perhaps 100,000 of them. Then three bounds hold as long as other
+//! connections have messages:
 //!
-//! - Messages are heard first. A FIN without payload has a board of its own in the filter; without a filter, the
-//!   poll tells of it.
-//! - So many FINs a second are heard at most. The others wait: in the filter's board, or in a queue here.
-//! - A FIN that was heard ends its connection for the driver and for the limits at once. The descriptor is closed
-//!   later, in the batches of those that were reset (`connections/reset_reaper.rs`).
+//! - Messages are received first. The filter announces a FIN without payload on a bitmap of its own; without a
+//!   filter, the poll tells of it.
+//! - The shard takes a bounded number of FINs a second. The others wait: on the filter's bitmap, or in the queue here.
+//! - A FIN that was taken ends its connection for the driver and for the limits at once. The descriptor is closed
+//!   later, in the batches of those that were reset (`reset_reaper.rs`).
 //!
-//! Newcomers who need the places end the first two bounds.
+//! New connections that need the places end the first two bounds.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::filter_readiness::FilterReadiness;
-use super::{CloseMode, CloseReason, Connections, SharedLimit};
-use crate::connections::lifecycle::{Action, SlotState};
-use crate::constants::{FINS_CLOSED_AT_ONCE, FINS_PER_PASS, FINS_PER_SECOND};
-use crate::error::Result;
 use crate::pace::TokenBucket;
-use crate::sys::Notification;
 use crate::token::ConnId;
 
-/// The bounds, and the connections that wait for them.
+/// FINs that a shard takes in one pass at most.
+pub(super) const FINS_PER_PASS: usize = 32;
+
+/// FINs that a shard takes in a second while other connections have messages. Each is a receive that brings nothing,
+/// about 3 us, so they take a tenth of the shard's time. The others wait.
+pub(super) const FINS_PER_SECOND: f64 = 32_000.0;
+
+/// Connections that a shard closes in a second as soon as it has received their FIN. More are a storm. They are
+/// closed in batches with rests between them, as those that were reset.
+pub(super) const FINS_CLOSED_AT_ONCE: f64 = 3_000.0;
+
+/// The bounds on FINs, and the connections that wait for them.
 #[derive(Debug)]
-pub(super) struct Fins {
-    /// FINs that may be heard.
-    heard: TokenBucket,
+pub(super) struct FinQueue {
+    /// FINs that may be taken.
+    taken: TokenBucket,
     /// Descriptors that may be closed at once.
     closed: TokenBucket,
-    /// Their polls told of a FIN that is to be heard later.
-    pub(super) waiting: VecDeque<ConnId>,
+    /// Connections whose polls told of a FIN that is to be received later.
+    waiting: VecDeque<ConnId>,
 }
 
-impl Fins {
-    pub(super) fn new(now: Instant) -> Fins {
-        Fins {
-            heard: TokenBucket::new(now, FINS_PER_SECOND),
+impl FinQueue {
+    /// No FIN waits.
+    pub fn new(now: Instant) -> FinQueue {
+        FinQueue {
+            taken: TokenBucket::new(now, FINS_PER_SECOND),
             closed: TokenBucket::new(now, FINS_CLOSED_AT_ONCE),
             waiting: VecDeque::new(),
         }
     }
-}
 
-impl<S: Default> Connections<S> {
-    /// Whether a FIN may be heard now.
-    fn may_take_fin(&mut self, now: Instant) -> bool {
-        !self.is_talking(now) || self.is_place_wanted() || self.fins.heard.spend(now).is_ok()
+    /// Takes one FIN out of those that may be taken this second, if there is one left.
+    pub fn may_take(&mut self, now: Instant) -> bool {
+        self.taken.spend(now).is_ok()
     }
 
-    /// Whether newcomers wait for a place that a FIN may free, or would have to.
-    fn is_place_wanted(&self) -> bool {
-        let full = || {
-            self.counters.live.get() >= self.capacity || self.shared_limit.as_ref().is_some_and(SharedLimit::is_full)
-        };
-        self.is_pressed() || !self.admission_queue.is_empty() || full()
+    /// Takes one out of the descriptors that may be closed at once, if there is one left.
+    pub fn may_close_at_once(&mut self, now: Instant) -> bool {
+        self.closed.spend(now).is_ok()
     }
 
-    /// Whether FINs wait to be heard.
-    pub(super) fn has_fins(&mut self) -> bool {
-        !self.fins.waiting.is_empty() || self.filter_readiness.as_mut().is_some_and(FilterReadiness::has_fins)
+    /// Whether no connection waits here.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
-    /// The poll fired, and tells of a FIN: receive what is there, unless that is to wait.
-    pub(crate) fn fin_came(&mut self, conn: ConnId, armed: bool, now: Instant) -> Result<()> {
-        let next = self.row(conn).map_or(Action::Rest, |row| row.lifecycle.poll_fired(armed));
-        if next == Action::Receive && !self.drain_after_reset && !self.may_take_fin(now) {
-            self.update(conn, SlotState::wait);
-            self.fins.waiting.push_back(conn);
-            return Ok(());
-        }
-        self.perform(conn, next)
+    /// Has a connection wait until its FIN may be received.
+    pub fn push(&mut self, conn: ConnId) {
+        self.waiting.push_back(conn);
     }
 
-    /// Hears of some FINs: those that the filter announced, and those that polls told of. Returns how many.
-    pub(super) fn take_fins(&mut self, now: Instant) -> Result<usize> {
-        let mut heard = 0;
-        while heard < FINS_PER_PASS && self.has_fins() && self.may_take_fin(now) {
-            match self.fins.waiting.pop_front() {
-                Some(conn) => self.apply(conn, SlotState::resume)?,
-                None if self.take(Notification::Fin, 1)? == 0 => break,
-                None => {}
-            }
-            heard += 1;
-        }
-        if self.fins.waiting.is_empty() {
+    /// The connection that waits for longest.
+    pub fn pop(&mut self) -> Option<ConnId> {
+        let conn = self.waiting.pop_front();
+        if self.waiting.is_empty() {
             // After a storm it is a megabyte.
-            self.fins.waiting = VecDeque::new();
+            self.waiting = VecDeque::new();
         }
-        Ok(heard)
-    }
-
-    /// A receive found the end of what the peer sends: all that came before it was received and answered.
-    pub(crate) fn peer_ended(&mut self, conn: ConnId, now: Instant) -> Result<()> {
-        let at_once = self.drain_after_reset || (!self.has_resets() && self.fins.closed.spend(now).is_ok());
-        if at_once || !self.is_live(conn) {
-            return self.close(conn, CloseMode::Immediate, CloseReason::PeerClosed);
-        }
-        self.leave(conn, CloseReason::PeerClosed);
-        self.enqueue_reset(conn, true);
-        Ok(())
+        conn
     }
 }

@@ -1,90 +1,128 @@
-//! Closing connections that have been silent for long, without a timer for any of them: each row
-//! remembers the window of time in which it was last heard of, and a sweep looks at a bounded
-//! number of rows a pass. The clock by which all that is judged.
+//! Closing connections that have been silent for long, without a timer for any of them. Each row remembers the window
+//! of time in which something was last received on its connection, and a sweep looks at a bounded number of rows in
+//! each pass.
 
 use std::time::{Duration, Instant};
 
-use super::{CloseMode, CloseReason, Connections};
-use crate::clock::Clock;
-use crate::connections::slot_map::Row;
-use crate::constants::{BUSY_WINDOW, CLOSES_PER_PASS};
-use crate::error::Result;
+use super::slots::{Cursor, Slots};
+use crate::clock::Mark;
+use crate::ring::RingOps;
 use crate::token::ConnId;
 
-/// A row remembers 16 bits of the number of the window, so ages beyond half of that are ambiguous.
-pub const LONGEST_IDLE: Duration = Duration::from_secs(BUSY_WINDOW.as_secs() * (1 << 15));
+/// The windows of time that a row remembers. Within one of them it also counts how often its connection was parked.
+const WINDOW: Duration = Duration::from_secs(4);
 
-/// The window in which a live row was last heard of is kept in the upper half of its link, how
-/// often it was parked within in the lower. What is heard now begins a new count in a new window.
-pub(super) fn heard(link: u32, window: u64) -> u32 {
-    let now = (window as u32) << 16;
+/// The longest time of silence that can be told: a row remembers 16 bits of its window's number, so a silence of more
+/// than half of what these count is ambiguous.
+pub const LONGEST_IDLE: Duration = Duration::from_secs(WINDOW.as_secs() * (1 << 15));
+
+/// How long a sweep over all rows takes.
+const SWEEP: Duration = Duration::from_secs(4);
+
+/// In how many steps a sweep is done.
+const STEPS: u32 = 64;
+
+/// Connections that one step closes at most, so that closing delays no other connection for long.
+const CLOSES_PER_STEP: usize = 16;
+
+/// The number of the window in which a connection was last heard is in the upper half of a live row's link. The lower
+/// half counts how often the connection was parked within that window. What is heard in a new window begins a new
+/// count.
+fn heard_in(link: u32, window: u16) -> u32 {
+    let now = u32::from(window) << 16;
     if link & !0xffff == now { link } else { now }
 }
 
-/// Whole windows since a live row was last heard of.
-fn age(link: u32, window: u64) -> u16 {
-    (window as u16).wrapping_sub((link >> 16) as u16)
+/// Whole windows since a live row's connection was last heard.
+fn age(link: u32, window: u16) -> u16 {
+    window.wrapping_sub((link >> 16) as u16)
 }
 
-impl<S: Default> Connections<S> {
-    /// The shard's own clock, by which deadlines are judged: it counts the time in which the shard looked at its rings.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
+/// Counts a parking in a row's link, and tells whether its connection has been parked this often within the window.
+/// The count ends there, so that it never carries into the upper half.
+pub(super) fn parked_often(link: &mut u32, times: u16) -> bool {
+    let often = *link & 0xffff >= u32::from(times) - 1;
+    *link += u32::from(!often);
+    often
+}
+
+/// When the connections of a shard were last heard, and the search for those that are silent.
+#[derive(Debug)]
+pub(super) struct IdleTracker {
+    /// The present window; its number wraps.
+    window: u16,
+    sweep: Option<Sweep>,
+}
+
+/// The search for silent connections.
+#[derive(Debug)]
+struct Sweep {
+    timeout: Duration,
+    /// Where the next step begins.
+    cursor: Cursor,
+    /// When the next step is due.
+    due: Instant,
+    /// Rows that the present step may still look at.
+    rows: usize,
+    /// Connections that the present step may still close.
+    closes: usize,
+}
+
+impl IdleTracker {
+    /// Closes connections that are silent for `timeout`; with `None` it closes none.
+    pub fn new(timeout: Option<Duration>, now: Instant) -> IdleTracker {
+        let sweep = |timeout| Sweep { timeout, cursor: Cursor::START, due: now, rows: 0, closes: 0 };
+        IdleTracker { window: 0, sweep: timeout.map(sweep) }
     }
 
-    /// The shard begins a look at its rings.
-    pub(crate) fn look(&mut self, now: Instant) {
-        self.clock.look(now);
-        self.window = self.clock.now().counted().as_secs() / BUSY_WINDOW.as_secs();
+    /// The shard begins a pass, at this instant of its clock.
+    pub fn look(&mut self, now: Mark) {
+        self.window = (now.counted().as_secs() / WINDOW.as_secs()) as u16;
     }
 
-    /// The shard looks whether its process was suspended: what it does next may be by a schedule.
-    pub(crate) fn note(&mut self, now: Instant) {
-        self.clock.note(now);
+    /// A connection with this link was heard now.
+    #[inline]
+    pub fn heard(&self, link: &mut u32) {
+        *link = heard_in(*link, self.window);
     }
 
-    /// The shard sleeps until an instant, or until something happens.
-    pub(crate) fn sleep(&mut self, until: Option<Instant>) {
-        self.clock.sleep(until);
+    /// Closes no more connections for silence.
+    pub fn stop(&mut self) {
+        self.sweep = None;
     }
 
-    /// Looks at `rows` rows from a place on, and closes those that have been silent for `timeout`
-    /// at least; all are found within two windows more. Returns the place to go on from.
-    pub fn close_silent(&mut self, place: usize, rows: usize, timeout: Duration) -> Result<usize> {
-        let windows = timeout.as_secs().div_ceil(BUSY_WINDOW.as_secs());
-        let silent = |row: &Row<S>, window| row.lifecycle.is_live() && u64::from(age(row.link, window)) > windows;
-        let mut closed = 0;
-        for at in place..place + rows {
-            let Some((lane, slot)) = self.locate(at) else { return Ok(0) };
-            let row = self.rings[lane].table.row(slot);
-            if silent(row, self.window) {
-                let conn = ConnId::new(lane, slot, row.generation);
-                self.counters.silent.add(1);
-                self.close(conn, CloseMode::Immediate, CloseReason::Local)?;
-                closed += 1;
+    /// When the next step is due, if silent connections are looked for.
+    pub fn due(&self) -> Option<Instant> {
+        self.sweep.as_ref().map(|sweep| sweep.due)
+    }
+
+    /// Begins a step if one is due. Then `next_silent` names the connections to close.
+    pub fn begin_step<S: Default, R: RingOps>(&mut self, slots: &Slots<S, R>, now: Instant) -> bool {
+        let Some(sweep) = self.sweep.as_mut().filter(|sweep| now >= sweep.due) else { return false };
+        sweep.rows = slots.count().div_ceil(STEPS as usize);
+        sweep.closes = CLOSES_PER_STEP;
+        sweep.due = now + SWEEP / STEPS;
+        true
+    }
+
+    /// The next silent connection of this step; `None` when the step is over. Every connection that has been silent
+    /// for the timeout is found within two windows more.
+    pub fn next_silent<S: Default, R: RingOps>(&mut self, slots: &Slots<S, R>, now: Instant) -> Option<ConnId> {
+        let window = self.window;
+        let sweep = self.sweep.as_mut()?;
+        let windows = sweep.timeout.as_secs().div_ceil(WINDOW.as_secs());
+        while sweep.rows > 0 {
+            if sweep.closes == 0 {
+                // There were too many to close in one step: the rest of its rows come in the next pass.
+                sweep.due = now;
+                return None;
             }
-            if closed == CLOSES_PER_PASS {
-                return Ok(at + 1);
+            sweep.rows -= 1;
+            let (conn, row) = slots.next(&mut sweep.cursor)?;
+            if row.lifecycle.is_live() && u64::from(age(row.link, window)) > windows {
+                sweep.closes -= 1;
+                return Some(conn);
             }
-        }
-        Ok(place + rows)
-    }
-
-    /// Slots over all rings.
-    pub fn slots(&self) -> usize {
-        self.rings.iter().map(|lane| lane.table.slots() as usize).sum()
-    }
-
-    /// The ring and the slot at a place, counted from 0 through the slots of all rings that ever had a
-    /// tenant.
-    fn locate(&self, place: usize) -> Option<(usize, u32)> {
-        let mut start = 0;
-        for (index, lane) in self.rings.iter().enumerate() {
-            let used = lane.table.used() as usize;
-            if place < start + used {
-                return Some((index, (place - start) as u32));
-            }
-            start += used;
         }
         None
     }
@@ -96,13 +134,22 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The age of a row is the number of windows since it was heard of, also when the count of
-        /// windows wraps.
+        /// The age of a row is the number of windows since it was heard, also when the count of windows wraps.
         #[test]
         fn ages_are_exact(then in 0u64..200_000, later in 0u64..40_000, link in any::<u32>(), parked in 0u32..20) {
-            let link = heard(link, then) & !0xffff | parked;
-            prop_assert_eq!(u64::from(age(link, then + later)), later);
-            prop_assert_eq!(heard(link, then), link);
+            let link = heard_in(link, then as u16) & !0xffff | parked;
+            prop_assert_eq!(u64::from(age(link, (then + later) as u16)), later);
+            prop_assert_eq!(heard_in(link, then as u16), link);
+        }
+
+        /// The count of parkings ends at what is often, and leaves the window as it is.
+        #[test]
+        fn parkings_are_counted_up_to_what_is_often(window in any::<u16>(), times in 1u16..100, parked in 1u16..300) {
+            let mut link = u32::from(window) << 16;
+            for nth in 1..=parked {
+                prop_assert_eq!(parked_often(&mut link, times), nth >= times);
+            }
+            prop_assert_eq!(age(link, window), 0);
         }
     }
 }

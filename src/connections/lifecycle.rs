@@ -1,6 +1,6 @@
-//! The life of a slot's tenant: what a completion or a wish makes of it, and what is to be done next.
-//! It knows no ring and no socket: `connections.rs` tells it what happened and does what it says, so that its
-//! rules can be tried in every order that a kernel might think of.
+//! The life of a slot's connection: which state an event leads to, and what is to be done next. This module knows no
+//! ring and no socket. `engine.rs` tells it what happened and does what it says, so that its rules can be tested with
+//! events in every order.
 //!
 //! ```text
 //!            claim            stand             dismantle           release
@@ -8,8 +8,8 @@
 //!                        └───────────────────────────▶─┘        generation + 1
 //! ```
 //!
-//! One that was reset is closing too, but is dismantled only when there is time for it. So is one whose peer sent a FIN
-//! together with many others.
+//! A connection that was reset is closing too, but is dismantled only when there is time for that. The same holds for
+//! a connection whose peer sent a FIN together with many others.
 //!
 //! A live connection has one data operation at a time, and a poll beside it:
 //!
@@ -20,48 +20,51 @@
 //!                                                        parked send (slow reader)
 //! ```
 //!
-//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter tells of a segment
-//! before that can be received, and of two segments perhaps at once. So whoever is told of something and receives
-//! nothing is polled, as it is still on its way. And whoever began to be watched, or was told of something and
-//! received it, may have missed another segment at that moment, and is unsure for a while: it is looked at twice,
-//! with a pause between that is longer than any segment takes, and then receives once more.
+//! A connection that a filter watches (`sys/filter.rs`) waits without a poll. The filter announces a segment before it
+//! can be received, and may announce two segments at once. Two rules follow:
 //!
-//! A slot is released only when no operation of its tenant is left in the kernel, so a completion of
-//! an earlier tenant cannot exist; should one come all the same, its generation gives it away.
+//! - When something was announced and a receive brings nothing, the segment is still on its way: the connection waits
+//!   in a poll.
+//! - When the filter began to watch a connection, or an announced segment was received, another segment may have been
+//!   missed at that moment. For a while the connection may have missed something. It is looked at twice, with a pause
+//!   between the looks that is longer than any segment takes, and then receives once more.
+//!
+//! A slot is released only when no operation of its connection is left in the kernel, so a completion of an earlier
+//! connection cannot come. Should one come all the same, its generation shows it.
 
 /// How to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseMode {
-    /// An orderly end: FIN once everything on its way to the peer has been sent, and TIME_WAIT on
-    /// the side that closes first.
+    /// In order: a FIN once everything on its way to the peer has been sent. The side that closes first is left with
+    /// TIME_WAIT.
     Graceful,
-    /// FIN at once; what has not been sent is dropped.
+    /// A FIN at once. What has not been sent is dropped.
     Immediate,
-    /// At once: RST, nothing left behind.
+    /// A RST at once. What has not been sent is dropped, and no TIME_WAIT is left.
     Abort,
 }
 
-/// What is to be done next for a tenant.
+/// What is to be done next for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    /// Nothing: it waits, or something of it is in the kernel.
+    /// Nothing: it waits, or has an operation in the kernel.
     Rest,
     /// Receive, as there may be bytes.
     Receive,
-    /// Receive what the last receive left, after others had their turn.
+    /// Receive what the last receive left, after other connections had their turn.
     Wait,
-    /// Wait in a poll, or behind the filter.
+    /// Park it: in a poll, or behind the filter.
     Park,
-    /// Wait anew: the poll before was removed for that.
+    /// Park it anew: its poll was removed for that.
     ParkAnew,
-    /// Wait in a poll in any case: something is on its way that the filter has told of.
+    /// Park it in a poll in any case: the filter has announced something that is on its way.
     Poll,
     /// Send what was kept for it.
     SendKept,
-    /// Close it in order, as was wished while it was busy.
+    /// Close it in order, as the driver wanted while it was busy.
     End,
-    /// Free its slot: nothing of it is left in the kernel.
+    /// Free its slot: it has no operation in the kernel.
     Release,
 }
 
@@ -78,7 +81,7 @@ pub enum SendDecision {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 enum Phase {
-    /// Nobody's.
+    /// The slot has no connection.
     #[default]
     Free,
     /// An accept or a connect is in the kernel.
@@ -96,7 +99,7 @@ struct Flags(u16);
 impl Flags {
     /// A poll is in the kernel.
     const POLLING: Flags = Flags(1);
-    /// The poll is a lasting one.
+    /// The poll is a lasting (multishot) one.
     const LASTING: Flags = Flags(1 << 1);
     /// The poll is being removed, to be armed anew.
     const REARMING: Flags = Flags(1 << 2);
@@ -106,25 +109,26 @@ impl Flags {
     const READABLE: Flags = Flags(1 << 4);
     /// Bytes are kept in the shard, to be sent after the data operation in the kernel.
     const KEPT: Flags = Flags(1 << 5);
-    /// To be closed once what is on its way to the peer has been sent; nothing is received any more.
+    /// It is closed once what is on its way to the peer has been sent. Nothing is received any more.
     const CLOSE_WHEN_SENT: Flags = Flags(1 << 6);
-    /// Nothing is received any more: a slow reader on purpose.
+    /// Nothing is received any more, as the driver wants.
     const READS_PAUSED: Flags = Flags(1 << 7);
     /// A close is in the kernel.
     const CLOSE_IN_FLIGHT: Flags = Flags(1 << 8);
     /// It was reset, or its peer has sent a FIN, and it waits to be dismantled.
     const AWAITS_REAPING: Flags = Flags(1 << 9);
-    /// The last receive left some bytes in the socket: it has had its turn.
+    /// The last receive left some bytes in the socket. The connection has had its turn.
     const SERVED: Flags = Flags(1 << 10);
     /// It waits for its turn to receive.
     const WAITING: Flags = Flags(1 << 11);
-    /// A filter watches it, and will tell what comes.
+    /// A filter watches it, and will announce what comes.
     const FILTERED: Flags = Flags(1 << 12);
-    /// The filter told of something that has not been received yet.
+    /// The filter announced something that has not been received yet.
     const NOTIFIED: Flags = Flags(1 << 13);
-    /// Something may have come as the filter began to watch or told of something else, and have been missed.
+    /// Something may have come at the moment in which the filter began to watch, or announced something else, and was
+    /// missed.
     const MAY_HAVE_MISSED: Flags = Flags(1 << 14);
-    /// It was looked at since then.
+    /// It was looked at once since then.
     const RECHECKED: Flags = Flags(1 << 15);
 
     const fn or(self, other: Flags) -> Flags {
@@ -145,7 +149,7 @@ impl Flags {
     }
 }
 
-/// Where a slot is in its life. 4 bytes; the default is free.
+/// The state of a slot: 4 bytes. By default it is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SlotState {
     phase: Phase,
@@ -153,12 +157,12 @@ pub struct SlotState {
 }
 
 impl SlotState {
-    /// A new tenant's life.
+    /// The state of a slot whose connection begins to open.
     pub fn opening() -> SlotState {
         SlotState { phase: Phase::Opening, flags: Flags::default() }
     }
 
-    /// Whether the slot is nobody's.
+    /// Whether the slot has no connection.
     pub fn is_free(self) -> bool {
         self.phase == Phase::Free
     }
@@ -201,8 +205,8 @@ impl SlotState {
         }
     }
 
-    /// Whether bytes that came are for the driver: not once its end was wished, as a reply could
-    /// not be sent whole.
+    /// Whether bytes that came are for the driver: not once the driver has closed it, as a reply could not be sent
+    /// whole.
     pub fn accepts_bytes(self) -> bool {
         self.phase == Phase::Live && !self.flags.any(Flags::CLOSE_WHEN_SENT)
     }
@@ -223,14 +227,15 @@ impl SlotState {
         self.flags.set(Flags::BUSY);
     }
 
-    /// The receive brought bytes: what the filter told of, unless it told again since that began.
+    /// The receive brought bytes: those that the filter had announced, unless it announced more since the receive
+    /// began.
     pub fn received(&mut self) {
         if !self.flags.any(Flags::READABLE) {
             self.flags.clear(Flags::NOTIFIED);
         }
     }
 
-    /// The receive brought nothing. What the filter told of before it began is still on its way.
+    /// The receive brought nothing. What the filter had announced before it began is still on its way.
     pub fn received_nothing(&mut self) -> Action {
         if self.flags.any(Flags::NOTIFIED) && !self.flags.any(Flags::READABLE) {
             self.leave_filter();
@@ -269,7 +274,7 @@ impl SlotState {
         self.next()
     }
 
-    /// What a tenant does that is told nothing new.
+    /// The action that the present state alone implies.
     pub fn next(self) -> Action {
         let unfinished = Flags::POLLING.or(Flags::BUSY).or(Flags::CLOSE_IN_FLIGHT).or(Flags::AWAITS_REAPING);
         match self.phase {
@@ -325,8 +330,8 @@ impl SlotState {
         parked
     }
 
-    /// Whether a poll that could not be removed must be removed still. One that fired just then may
-    /// have been its tenant's last, but a lasting one stays.
+    /// Whether a poll that could not be removed must still be removed. If it fired just then it may have been the
+    /// last, but a lasting poll stays.
     pub fn poll_must_go(self) -> bool {
         let unwanted = self.phase == Phase::Closing || self.flags.any(Flags::REARMING);
         unwanted && self.flags.any(Flags::POLLING)
@@ -346,13 +351,13 @@ impl SlotState {
         self.phase == Phase::Live && self.flags.any(Flags::FILTERED)
     }
 
-    /// The filter tells that something comes, and will tell of what comes after it.
+    /// The filter announces a segment, and will announce what comes after it.
     pub fn notified(&mut self) -> Action {
         self.flags.set(Flags::NOTIFIED);
         self.await_filter()
     }
 
-    /// The filter tells of a RST. Whether TCP takes it tells a poll.
+    /// The filter announces a RST. A poll will tell whether TCP takes it.
     pub fn notified_of_reset(&mut self) -> Action {
         self.leave_filter();
         Action::Poll
@@ -362,17 +367,17 @@ impl SlotState {
         self.flags.clear(Flags::FILTERED.or(Flags::MAY_HAVE_MISSED).or(Flags::RECHECKED));
     }
 
-    /// Whether something may have been missed of it.
+    /// Whether it may have missed something.
     pub fn may_have_missed(self) -> bool {
         self.awaits_filter() && self.flags.any(Flags::MAY_HAVE_MISSED)
     }
 
-    /// Whether the next look at one that is unsure is the second.
+    /// Whether the next look at it is the second one.
     pub fn was_rechecked(self) -> bool {
         self.flags.any(Flags::RECHECKED)
     }
 
-    /// One that is unsure is looked at, a while after the look before.
+    /// A connection that may have missed something is looked at, a pause after the look before.
     pub fn recheck(&mut self) -> Action {
         if !self.flags.any(Flags::RECHECKED) {
             self.flags.set(Flags::RECHECKED);
@@ -382,7 +387,8 @@ impl SlotState {
         self.receive_speculatively()
     }
 
-    /// Has a watched one receive although nothing was told: something was missed, or it died without a segment.
+    /// Has it receive although nothing was announced: something may have been missed, or the kernel may have given it
+    /// up without a segment.
     pub fn receive_speculatively(&mut self) -> Action {
         self.flags.set(Flags::READABLE);
         self.next()
@@ -390,8 +396,8 @@ impl SlotState {
 
     // ---- the end ------------------------------------------------------------------------------
 
-    /// Whether it is closed at once, if it stands at all. In order that is not possible while
-    /// something is on its way; it is then remembered.
+    /// Whether it is to be closed at once, if it stands at all. A close in order has to wait while something is on its
+    /// way to the peer; it is remembered.
     pub fn close(&mut self, how: CloseMode) -> bool {
         let later = how == CloseMode::Graceful && self.is_sending();
         if self.phase == Phase::Live && later {
@@ -400,10 +406,10 @@ impl SlotState {
         self.phase == Phase::Live && !later
     }
 
-    /// One that stands is reset, by us or as its poll told by its peer, or its peer has sent a FIN; `armed` if its poll
-    /// still waits. It is over for everyone, and keeps its slot until it has been dismantled.
+    /// A connection that stands is over: it was reset, or its peer has sent a FIN. `armed` if its poll still waits. It
+    /// keeps its slot until it has been dismantled.
     pub fn await_reaping(&mut self, armed: bool) {
-        debug_assert_eq!(self.phase, Phase::Live, "what does not stand hangs up");
+        debug_assert_eq!(self.phase, Phase::Live, "what does not stand is over");
         self.poll_left(armed);
         self.phase = Phase::Closing;
         self.leave_filter();

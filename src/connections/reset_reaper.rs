@@ -1,135 +1,116 @@
 //! Connections that were reset, by their peers or by us, or whose peers sent a FIN together with many others: half a
-//! million may be in a second. Each gives up
-//! its place in the limits at once, as newcomers may be waiting for it. What is left of it is dismantled in
-//! batches, with rests between them as long as others talk: a storm takes its peers' machine as much work
-//! as ours, and where that is the same, or hosts share its processors, both at once would be more than
-//! there is.
+//! million may be reset in a second. Each gives up its place in the limits at once, as new connections may be waiting
+//! for it. Its descriptor and its slot are dismantled in batches. As long as other connections have messages there are
+//! rests between the batches: a storm takes the peers' machine as much work as ours, and where that is the same
+//! machine, or virtual machines share its processors, both at once would be more work than there are processors.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{AdmissionState, CloseReason, Connections};
-use crate::constants::{
-    FEW_RESETS, LONGEST_LOOK, QUIET_TIME, REAPING_REST, REAPING_SHORT_REST, RESET_GROWTH_PERIOD, RESET_GROWTH_PERIODS,
-    RESETS_PER_BATCH,
-};
-use crate::error::Result;
-use crate::token::{ConnId, Operation};
+use crate::clock::LONGEST_LOOK;
+use crate::token::ConnId;
 
-/// Those that are to be dismantled.
-#[derive(Debug, Default)]
-pub(super) struct ResetQueue {
+/// While other connections have messages, a batch is followed by a rest of this many times what the batch took.
+/// Dismantling then takes one part in 32 of the time, and goes on at some 8,000 a second and shard. Connections that
+/// are not dismantled yet hold their memory, so new ones that need it end the rest.
+const REST: u32 = 32;
+
+/// The same while fewer than `FEW` wait: connections that come and go all the time must not pile up.
+const SHORT_REST: u32 = 4;
+
+/// Fewer than this are no storm.
+const FEW: usize = 2_000;
+
+/// How often the reaper looks whether there are ever more: a storm passes, but where more connections come and go all
+/// the time than are dismantled, their memory would be used up.
+const GROWTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// When so many looks in a row found more, the reaper takes no rests until none is left.
+const GROWTH_PERIODS: u32 = 4;
+
+/// Connections that are to be dismantled.
+#[derive(Debug)]
+pub(super) struct ResetReaper {
     queue: VecDeque<ConnId>,
+    /// Connections of one batch.
+    batch: usize,
     /// Whether any came since the shard last asked.
     fresh: bool,
-    /// Until when the shard rests from it.
+    /// The end of the present rest.
     rest: Option<Instant>,
-    /// Messages that the shard had received when it was last looked, and when there were new ones.
-    messages: u64,
-    heard: Option<Instant>,
     growth: Growth,
 }
 
-/// Whether they become ever more.
+/// Whether the queue grows without end.
 #[derive(Debug, Default)]
 struct Growth {
+    /// When it was last looked at.
     looked: Option<Instant>,
-    /// How many there were then.
+    /// Its length then.
     length: usize,
-    /// Looks in a row that found more of them.
+    /// Looks in a row that found it longer.
     times: u32,
 }
 
 impl Growth {
-    /// Looks once a second. When there were more so often in a row that patience is at an end, it
-    /// stays so.
+    /// Looks once a `GROWTH_PERIOD`. When `GROWTH_PERIODS` looks in a row found the queue longer, the answer stays
+    /// yes.
     fn is_endless(&mut self, length: usize, now: Instant) -> bool {
-        let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= RESET_GROWTH_PERIOD);
-        if due && self.times < RESET_GROWTH_PERIODS {
+        let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= GROWTH_PERIOD);
+        if due && self.times < GROWTH_PERIODS {
             self.times = if length > self.length { self.times + 1 } else { 0 };
             (self.looked, self.length) = (Some(now), length);
         }
-        self.times >= RESET_GROWTH_PERIODS
+        self.times >= GROWTH_PERIODS
     }
 }
 
-impl<S: Default> Connections<S> {
-    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC
-    /// 9293, 3.10.7.4), and an answer could not be sent: unless the plan wants the last words, it is over
-    /// without a receive.
-    pub(crate) fn reset_seen(&mut self, conn: ConnId, armed: bool) -> Result<()> {
-        if self.drain_after_reset || !self.is_live(conn) {
-            return self.ready(conn, armed);
-        }
-        self.leave(conn, CloseReason::PeerClosed);
-        self.enqueue_reset(conn, armed);
-        Ok(())
+impl ResetReaper {
+    /// Dismantles `batch` connections at once.
+    pub fn new(batch: usize) -> ResetReaper {
+        ResetReaper { queue: VecDeque::new(), batch, fresh: false, rest: None, growth: Growth::default() }
     }
 
-    /// Resets one that stands. That ends whatever it has in the kernel, its poll too: finding a poll to remove
-    /// it is what closing would spend most of its time on.
-    pub(super) fn reset(&mut self, conn: ConnId) -> Result<()> {
-        self.rings[conn.ring()].ring.reset(conn.token(Operation::Reset))?;
-        self.enqueue_reset(conn, true);
-        Ok(())
+    /// Has a connection wait until it is dismantled.
+    pub fn push(&mut self, conn: ConnId) {
+        self.queue.push_back(conn);
+        self.fresh = true;
     }
 
-    pub(super) fn enqueue_reset(&mut self, conn: ConnId, armed: bool) {
-        self.update(conn, |lifecycle| lifecycle.await_reaping(armed));
-        self.forget_kept(conn);
-        self.resets.queue.push_back(conn);
-        self.resets.fresh = true;
+    /// Whether no connection waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
-    /// Whether there are any.
-    pub(crate) fn has_resets(&self) -> bool {
-        !self.resets.queue.is_empty()
+    /// Whether any came since this was last asked.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
     }
 
-    /// Whether there are any, or FINs that wait to be heard, or were any since this was last asked.
-    pub(crate) fn take_resets(&mut self) -> bool {
-        self.has_resets() || self.has_fins() || std::mem::take(&mut self.resets.fresh)
+    /// Begins a batch, unless it is time to rest. `may_rest` is asked only within a rest. A batch is of one ring, so
+    /// that this ring is entered once for all of it; returns that ring.
+    pub fn begin_batch(&mut self, now: Instant, may_rest: impl FnOnce() -> bool) -> Option<usize> {
+        let ring = self.queue.front()?.ring();
+        let resting = self.rest.is_some_and(|until| now < until);
+        let endless = self.growth.is_endless(self.queue.len(), now);
+        if resting && !endless && may_rest() { None } else { Some(ring) }
     }
 
-    /// Dismantles a batch of them, unless it is time to rest.
-    pub(super) fn reap_resets(&mut self, now: Instant) -> Result<()> {
-        let Some(ring) = self.resets.queue.front().map(|conn| conn.ring()) else { return Ok(()) };
-        let resting = self.resets.rest.is_some_and(|until| now < until);
-        let endless = self.resets.growth.is_endless(self.resets.queue.len(), now);
-        if resting && !endless && self.is_talking(now) && !self.is_pressed() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        for _ in 0..RESETS_PER_BATCH {
-            // Of one ring, which is entered once for all of them.
-            let Some(conn) = self.resets.queue.front().copied().filter(|conn| conn.ring() == ring) else { break };
-            self.resets.queue.pop_front();
-            self.tear_down(conn)?;
-        }
-        self.enter(ring)?;
+    /// The next connection of a batch of this ring that has `done` behind it; `None` when the batch is over.
+    pub fn next_of_batch(&mut self, ring: usize, done: usize) -> Option<ConnId> {
+        let same_ring = self.queue.front().is_some_and(|conn| conn.ring() == ring);
+        if same_ring && done < self.batch { self.queue.pop_front() } else { None }
+    }
+
+    /// A batch was dismantled between these instants.
+    pub fn batch_ended(&mut self, began: Instant, ended: Instant) {
         // What took longer was a gap, and no reason for a long rest.
-        let few = self.resets.queue.len() < FEW_RESETS;
-        let took = began.elapsed().min(LONGEST_LOOK);
-        self.resets.rest = Some(began + took * if few { REAPING_SHORT_REST } else { REAPING_REST });
-        if self.resets.queue.is_empty() {
-            // After a storm it is megabytes.
-            (self.resets.queue, self.resets.growth) = (VecDeque::new(), Growth::default());
+        let took = ended.saturating_duration_since(began).min(LONGEST_LOOK);
+        self.rest = Some(began + took * if self.queue.len() < FEW { SHORT_REST } else { REST });
+        if self.queue.is_empty() {
+            // After a storm the queue is megabytes.
+            (self.queue, self.growth) = (VecDeque::new(), Growth::default());
         }
-        Ok(())
-    }
-
-    /// Whether anyone said something lately.
-    pub(crate) fn is_talking(&mut self, now: Instant) -> bool {
-        let messages = self.counters.messages.get();
-        if messages != self.resets.messages {
-            (self.resets.messages, self.resets.heard) = (messages, Some(now));
-        }
-        self.resets.heard.is_some_and(|at| now.duration_since(at) < QUIET_TIME)
-    }
-
-    /// Whether newcomers need what those hold that hung up: slots, or memory.
-    pub(super) fn is_pressed(&self) -> bool {
-        self.first_free >= self.rings.len() || self.gate.level() != AdmissionState::Open
     }
 }
 
@@ -139,8 +120,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Only as many looks in a row as patience has, each with more than the one before, make an end of it,
-        /// and looks between the seconds do not count.
+        /// Only `GROWTH_PERIODS` looks in a row, each of which found more than the one before, make an end of it, and
+        /// looks between the seconds do not count.
         #[test]
         fn a_storm_passes_and_endless_growth_is_seen(lengths in prop::collection::vec(0usize..8, 1..40)) {
             let (mut growth, began) = (Growth::default(), Instant::now());
@@ -148,10 +129,10 @@ mod tests {
             let mut seen = false;
             for (second, &length) in lengths.iter().enumerate() {
                 let first = lengths[0] > 0 && rising(second) == second;
-                seen |= rising(second) + usize::from(first) >= RESET_GROWTH_PERIODS as usize;
-                let at = began + RESET_GROWTH_PERIOD * second as u32;
+                seen |= rising(second) + usize::from(first) >= GROWTH_PERIODS as usize;
+                let at = began + GROWTH_PERIOD * second as u32;
                 prop_assert_eq!(growth.is_endless(length, at), seen);
-                prop_assert_eq!(growth.is_endless(usize::MAX, at + RESET_GROWTH_PERIOD / 2), seen);
+                prop_assert_eq!(growth.is_endless(usize::MAX, at + GROWTH_PERIOD / 2), seen);
             }
         }
     }

@@ -1,28 +1,29 @@
-//! A ring's connection table: one small row a slot, and the list of free slots. A row takes memory once
-//! its slot has had a tenant.
+//! The slot map of one ring: a small row for each slot, and the list of free slots. A row takes memory once its slot
+//! has had a connection.
 //!
-//! A former tenant is known by its generation; see `lifecycle.rs` for what a tenant may be.
+//! A slot is used by one connection after another, its occupants. Each has another generation, by which an event of an
+//! earlier occupant is told from one of the present. The states of an occupant are in `lifecycle.rs`.
 
 use std::mem;
 
 use crate::connections::lifecycle::SlotState;
 use crate::constants::KERNEL_SLOTS_PER_RING;
 
-/// One slot. 12 bytes, and the user's state.
+/// The row of a slot: 12 bytes, and the driver's state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Row<S> {
-    /// Which tenant this is.
+    /// The number of the slot's occupant; it wraps after 2^32 occupants.
     pub generation: u32,
-    /// While free: the slot that was freed before. While opening: the listener. While live: how often it was
-    /// parked lately, see `connections.rs`.
+    /// While the slot is free: the slot that was freed before it. While its connection opens: the listener. While the
+    /// connection is live: when it was last heard, and how often it was parked lately (`idle.rs`).
     pub link: u32,
-    /// Where it is in its life.
+    /// Where the slot is in its life.
     pub lifecycle: SlotState,
     /// The state of the driver or the service.
     pub state: S,
 }
 
-const _: () = assert!(size_of::<Row<()>>() <= 16, "a row of a built-in service is at most 16 bytes");
+const _: () = assert!(size_of::<Row<()>>() == 12, "a row of a service without state is 12 bytes");
 
 /// End of the list of free slots.
 const NONE: u32 = u32::MAX;
@@ -30,7 +31,7 @@ const NONE: u32 = u32::MAX;
 /// The rows of one ring.
 #[derive(Debug)]
 pub struct SlotMap<S> {
-    /// Of the slots that ever had a tenant, which are the lowest.
+    /// The rows of the slots that ever had an occupant, which are the lowest.
     rows: Vec<Row<S>>,
     slots: u32,
     free_head: u32,
@@ -38,7 +39,7 @@ pub struct SlotMap<S> {
 }
 
 impl<S: Default> SlotMap<S> {
-    /// A table of `slots` free slots, which must not be more than a token can name.
+    /// A map of `slots` free slots, which must not be more than a token can name.
     pub fn new(slots: u32) -> SlotMap<S> {
         assert!(slots <= KERNEL_SLOTS_PER_RING);
         SlotMap { rows: Vec::with_capacity(slots as usize), slots, free_head: NONE, free: slots }
@@ -49,18 +50,18 @@ impl<S: Default> SlotMap<S> {
         self.slots
     }
 
-    /// Slots that ever had a tenant: those below this one.
+    /// Slots that ever had an occupant: those below this number.
     pub fn used(&self) -> u32 {
         self.rows.len() as u32
     }
 
-    /// Slots nobody has.
+    /// Free slots.
     pub fn free(&self) -> u32 {
         self.free
     }
 
-    /// Takes the most recently freed slot for a new tenant, opening, or else the lowest that nobody had
-    /// yet; `None` when all are taken.
+    /// Takes a slot for a connection that begins to open: the slot that was freed last, or else the lowest that was
+    /// never used. `None` when all are taken.
     pub fn claim(&mut self, link: u32) -> Option<u32> {
         let slot = match self.rows.get(self.free_head as usize) {
             Some(freed) => mem::replace(&mut self.free_head, freed.link),
@@ -72,7 +73,7 @@ impl<S: Default> SlotMap<S> {
         Some(slot)
     }
 
-    /// A slot that nobody had yet, now with a row.
+    /// A slot that was never used, now with a row.
     fn fresh(&mut self) -> Option<u32> {
         let slot = self.used();
         if slot == self.slots {
@@ -82,7 +83,7 @@ impl<S: Default> SlotMap<S> {
         Some(slot)
     }
 
-    /// Gives a slot back. Its next tenant gets another generation.
+    /// Gives a slot back. Its next occupant gets another generation.
     pub fn release(&mut self, slot: u32) {
         let row = &mut self.rows[slot as usize];
         debug_assert!(!row.lifecycle.is_free(), "slot {slot} released twice");
@@ -94,7 +95,7 @@ impl<S: Default> SlotMap<S> {
         self.free += 1;
     }
 
-    /// The row, if `generation` is its tenant.
+    /// The row of a slot, if `generation` is its occupant's.
     pub fn occupant(&mut self, slot: u32, generation: u32) -> Option<&mut Row<S>> {
         let row = self.rows.get_mut(slot as usize)?;
         (row.generation == generation && !row.lifecycle.is_free()).then_some(row)
@@ -105,7 +106,7 @@ impl<S: Default> SlotMap<S> {
         &mut self.rows[slot as usize]
     }
 
-    /// The row of a slot below `used()`, whoever has it.
+    /// The row of a slot below `used()`, to look at.
     pub fn row(&self, slot: u32) -> &Row<S> {
         &self.rows[slot as usize]
     }
@@ -121,9 +122,9 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// Against a plain map: no slot has two tenants, none is lost, a former tenant is unknown.
+        /// Against a plain map: no slot has two occupants, none is lost, an earlier occupant is unknown.
         #[test]
-        fn slots_are_reused_and_former_tenants_unknown(
+        fn slots_are_reused_and_earlier_occupants_unknown(
             slots in 1u32..20, steps in prop::collection::vec((any::<bool>(), any::<u32>()), 0..400)
         ) {
             let mut table: SlotMap<u64> = SlotMap::new(slots);

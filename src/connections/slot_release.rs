@@ -1,59 +1,83 @@
-//! Some kernels free the descriptor of a closed slot only once every operation that began before on
-//! the same ring has ended (`Quirks::closed_slots_linger`). A parked poll may stand for days, and
-//! whatever was closed meanwhile stays: its socket, about 4 kB, and 200 bytes for the wait. So when
-//! a ring has closed as many connections as a part of those it holds, all its polls are armed anew.
+//! Some kernels free the descriptor of a closed slot only once every operation that began before on the same ring has
+//! ended (`Quirks::closed_slots_linger`). A poll may stand for days, and whatever was closed meanwhile stays: its
+//! socket, about 4 kB, and 200 bytes for the wait. So when a ring has closed a certain part of the connections that it
+//! holds, all its polls are armed anew.
 
-use super::{Connections, RingSlots};
-use crate::constants::REARMS_PER_PASS;
+use std::collections::VecDeque;
+
+use super::slots::Slots;
 use crate::error::Result;
-use crate::token::{ConnId, Operation};
+use crate::ring::RingOps;
+use crate::token::Operation;
 
-/// What lingers in a ring.
-#[derive(Debug, Default)]
+/// Polls armed anew in one pass.
+const REARMS_PER_PASS: usize = 256;
+
+/// Closed connections that may linger in a ring: one for each so many that stand. Fewer would need less memory, and
+/// arm more polls for each close.
+const LINGERING_SHARE: u32 = 4;
+
+/// So many closed connections may linger in any ring.
+const LINGERING_ANYWAY: u32 = 64;
+
+/// What lingers in the rings of a shard.
+#[derive(Debug)]
 pub(super) struct SlotRelease {
+    rings: Vec<Lingering>,
+    /// Rings whose polls are being armed anew.
+    rearming: VecDeque<usize>,
+}
+
+/// What lingers in one ring.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lingering {
     /// Slots closed since the polls were last armed anew.
     closed: u32,
-    /// Armed anew from here on; `None` while that is not under way.
+    /// The polls of the slots before this one are still to be armed anew; `None` while that is not under way.
     place: Option<u32>,
 }
 
-/// Closed connections that may linger, as a part of those that stand: one in so many. Fewer need
-/// less memory, and arm more polls for each close.
-const UNRELEASED_SHARE: u32 = 4;
+impl SlotRelease {
+    /// Nothing lingers in this number of rings.
+    pub fn new(rings: usize) -> SlotRelease {
+        SlotRelease { rings: vec![Lingering::default(); rings], rearming: VecDeque::new() }
+    }
 
-/// So many may linger in any ring.
-const UNRELEASED_ANYWAY: u32 = 64;
+    /// Whether polls are being armed anew.
+    pub fn is_under_way(&self) -> bool {
+        !self.rearming.is_empty()
+    }
 
-impl<S: Default> Connections<S> {
     /// A slot of this ring was closed.
-    pub(super) fn slot_closed(&mut self, index: usize) {
-        let RingSlots { ring, table, release } = &mut self.rings[index];
-        if !ring.quirks().closed_slots_linger {
+    pub fn slot_closed<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, ring: usize) {
+        if !slots.ring_at(ring).closed_slots_linger() {
             return;
         }
-        release.closed += 1;
-        let standing = table.slots() - table.free();
-        if release.place.is_none() && release.closed > UNRELEASED_ANYWAY + standing / UNRELEASED_SHARE {
-            (release.closed, release.place) = (0, Some(table.used()));
-            self.rearming.push_back(index);
+        let lingering = &mut self.rings[ring];
+        lingering.closed += 1;
+        let most = LINGERING_ANYWAY + slots.in_use_of(ring) / LINGERING_SHARE;
+        if lingering.place.is_none() && lingering.closed > most {
+            *lingering = Lingering { closed: 0, place: Some(slots.used_of(ring)) };
+            self.rearming.push_back(ring);
         }
     }
 
-    /// Arms a bounded number of polls anew, the last slots first: the kernel finds polls that were
-    /// armed last first, and mostly those are theirs.
-    pub(super) fn rearm_some(&mut self) -> Result<()> {
-        let Some(index) = self.rearming.front().copied() else { return Ok(()) };
+    /// Arms a bounded number of polls anew. It begins with the last slots, because the kernel finds polls that were
+    /// armed last first, and mostly those belong to the last slots.
+    pub fn rearm_some<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>) -> Result<()> {
+        let Some(&ring) = self.rearming.front() else { return Ok(()) };
+        let place = &mut self.rings[ring].place;
         for _ in 0..REARMS_PER_PASS {
-            let RingSlots { ring, table, release } = &mut self.rings[index];
-            let Some(slot) = release.place.and_then(|place| place.checked_sub(1)) else {
-                release.place = None;
+            let Some(slot) = place.and_then(|place| place.checked_sub(1)) else {
+                *place = None;
                 self.rearming.pop_front();
                 return Ok(());
             };
-            release.place = Some(slot);
-            let row = table.row_mut(slot);
-            if row.lifecycle.rearm() {
-                ring.remove_poll(ConnId::new(index, slot, row.generation).token(Operation::Poll))?;
+            *place = Some(slot);
+            if let Some((conn, _)) = slots.latest(ring, slot)
+                && slots.row(conn).is_some_and(|row| row.lifecycle.rearm())
+            {
+                slots.ring(conn).remove_poll(conn.token(Operation::Poll))?;
             }
         }
         Ok(())

@@ -48,7 +48,7 @@ impl InFlightOps {
     /// Keeps the bytes of a parked send, until its completion.
     pub fn park(&mut self, token: Token, bytes: Vec<u8>) {
         let former = self.parked.insert(token.pack(), bytes);
-        debug_assert!(former.is_none(), "two parked sends of one tenant");
+        debug_assert!(former.is_none(), "two parked sends of one connection");
     }
 
     /// Every send so far is with the kernel.

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{Accepts, Queues, Ring};
+use super::{Accepts, Queues, Ring, RingOps};
 use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::Doorbell;
 use crate::token::{Operation, Token};

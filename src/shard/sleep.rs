@@ -1,171 +1,129 @@
-//! How a shard waits when it has nothing to do: it looks for work a moment longer, then sleeps on its
-//! doorbell by itself, and then in glommio. In a storm of resets it naps.
+//! How a shard sleeps when it has nothing to do: on its doorbell by itself for a moment, and then in the executor. In a
+//! storm of resets it naps instead.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
-use std::task::{Poll, Waker as TaskWaker};
-use std::thread;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_lite::future;
-use glommio::timer::Timer;
 
-use crate::error::Result;
+use super::executor;
+use crate::error::{Error, Result};
 use crate::sys::Doorbell;
 
-/// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
-const LONGEST_SPIN: Duration = Duration::from_micros(50);
-
-/// The longest sleep on the doorbell itself. Only then does glommio wait for it, whose wait costs calls of two
-/// rings more and a membarrier(2), which interrupts this process's other cores (`heavy` in its sys/uring.rs).
+/// The longest sleep on the doorbell itself. Only then does the executor wait for it: that wait costs calls of two
+/// rings more and a membarrier(2), which interrupts this process's other cores (`heavy` in glommio's sys/uring.rs).
 const LONGEST_DOZE: Duration = Duration::from_millis(1);
 
-/// Short sleeps in a row after which looking is tried (again).
-const SHORT_SLEEPS: u32 = 8;
-
-/// A look shorter than this is none.
-const SHORTEST_SPIN: Duration = Duration::from_micros(2);
-
-/// A nap while others talk, and while nobody does.
+/// A nap while others have messages.
 const NAP: Duration = Duration::from_micros(150);
+
+/// A nap while nobody has.
 const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
-/// Sleeps for a moment, whatever comes. Each of those that a storm resets would wake us by itself, and a wake-up
-/// by the doorbell costs as much as closing three of them.
-pub(super) fn nap(talking: bool) {
-    thread::sleep(if talking { NAP } else { NAP_IN_SILENCE });
-}
-
-/// Looking for work a little longer before sleeping, where that pays: a wake-up costs about 18 us
-/// (an echo takes 46 us with one at each end, 10 without), so pauses shorter than `LONGEST_SPIN` are better
-/// looked through. When the peer shares our core nothing can come while we look; each look in vain
-/// halves the next, down to none.
-#[derive(Default)]
-pub(super) struct Spin {
-    /// How long to look.
-    look: Duration,
-    /// Short sleeps in a row.
-    short: u32,
-}
-
-impl Spin {
-    /// Looks for at most as long as seems worth it, and not after `due`. Tells whether work came.
-    pub(super) fn until(&mut self, due: Option<Instant>, mut work: impl FnMut() -> bool) -> bool {
-        if self.look.is_zero() {
-            return false;
-        }
-        let end = Instant::now() + self.look;
-        loop {
-            let now = Instant::now();
-            if due.is_some_and(|due| due <= now) {
-                return false;
-            }
-            if now >= end {
-                break;
-            }
-            if work() {
-                self.look = (self.look * 2).min(LONGEST_SPIN);
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        self.look /= 2;
-        if self.look < SHORTEST_SPIN {
-            self.look = Duration::ZERO;
-        }
-        false
-    }
-
-    /// Learns from a sleep: several short ones in a row should have been looks.
-    pub(super) fn learn(&mut self, slept: Duration) {
-        self.short = if slept < LONGEST_SPIN { self.short + 1 } else { 0 };
-        if self.look.is_zero() && self.short >= SHORT_SLEEPS {
-            (self.look, self.short) = (LONGEST_SPIN, 0);
-        }
-    }
+/// How long a nap is. In a storm each connection that is reset would wake the shard by itself, and a wake-up by the
+/// doorbell costs as much as closing three connections: so the shard sleeps for a moment, whatever comes.
+pub(super) fn nap(traffic: bool) -> Duration {
+    if traffic { NAP } else { NAP_IN_SILENCE }
 }
 
 /// How a sleep was spent.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slept {
-    /// On the doorbell itself: no task of glommio's ran.
+    /// On the doorbell itself: no other task of the thread ran.
     Alone,
-    /// The longer part in glommio.
-    InGlommio,
+    /// The longer part in the executor.
+    InExecutor,
 }
 
-/// The shard's end of a doorbell: a task reads the eventfd and wakes the pump.
-pub(super) struct Waker {
+/// How the loop of a shard waits.
+pub(super) trait Sleeper {
+    /// Whether another thread has woken the shard since this was last asked.
+    fn was_woken(&self) -> bool;
+
+    /// Sleeps until the shard is woken, or until an instant. Fails if it can be woken no more.
+    fn sleep(&self, until: Option<Instant>) -> impl Future<Output = Result<Slept>>;
+
+    /// Lets the other tasks of the thread run.
+    fn yield_to_tasks(&self) -> impl Future<Output = ()>;
+}
+
+/// Sleeps on a doorbell.
+pub(super) struct DoorbellSleeper {
     doorbell: Doorbell,
     rung: Cell<bool>,
-    waiting: RefCell<Option<TaskWaker>>,
+    waiting: RefCell<Option<Waker>>,
     broken: Cell<bool>,
 }
 
-impl Waker {
-    pub(super) fn listen(doorbell: &Doorbell) -> Result<Rc<Waker>> {
-        let file = doorbell.listen()?;
-        let waker = Rc::new(Waker {
+impl DoorbellSleeper {
+    /// Has a task of this thread listen to the doorbell.
+    pub fn listen(doorbell: &Doorbell) -> Result<Rc<DoorbellSleeper>> {
+        let sleeper = Rc::new(DoorbellSleeper {
             doorbell: doorbell.clone(),
             rung: Cell::new(false),
             waiting: RefCell::new(None),
             broken: Cell::new(false),
         });
-        let ours = waker.clone();
-        glommio::spawn_local(async move {
-            while file.read_at(0, 8).await.is_ok() {
-                ours.rung.set(true);
-                ours.wake();
+        let ours = sleeper.clone();
+        executor::watch(doorbell, move |rang| {
+            // A shard that can be woken no more must not go to sleep.
+            if rang {
+                ours.rung.set(true)
+            } else {
+                ours.broken.set(true)
             }
-            // Whoever cannot be woken any more must not go to sleep.
-            ours.broken.set(true);
-            ours.wake();
+            if let Some(waker) = ours.waiting.take() {
+                waker.wake();
+            }
+        })?;
+        Ok(sleeper)
+    }
+
+    /// The doorbell was rung, or can be read no more.
+    async fn rung(&self) {
+        poll_fn(|context| {
+            if self.was_woken() || self.broken.get() {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
         })
-        .detach();
-        Ok(waker)
+        .await;
     }
 
-    fn wake(&self) {
-        if let Some(waker) = self.waiting.take() {
-            waker.wake();
-        }
-    }
-
-    /// Whether it cannot be heard any more.
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.get()
-    }
-
-    /// Whether it rang since it was last asked.
-    pub(super) fn take(&self) -> bool {
-        self.rung.replace(false)
-    }
-
-    /// Sleeps until it rings, or until an instant: for `LONGEST_DOZE` on the doorbell itself, then in glommio.
-    pub(super) async fn wait(&self, until: Option<Instant>) -> Slept {
+    /// Sleeps for `LONGEST_DOZE` on the doorbell itself, and then in the executor.
+    async fn doze(&self, until: Option<Instant>) -> Slept {
         let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
         let doze = left().map_or(LONGEST_DOZE, |left| left.min(LONGEST_DOZE));
         if self.doorbell.rings_within(doze) {
             return Slept::Alone;
         }
-        let rung = poll_fn(|context| {
-            if self.take() || self.broken.get() {
-                return Poll::Ready(());
-            }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        });
         match left() {
-            None => rung.await,
+            None => self.rung().await,
             Some(Duration::ZERO) => return Slept::Alone,
-            Some(pause) => {
-                future::or(rung, async {
-                    Timer::new(pause).await;
-                })
-                .await;
-            }
+            Some(pause) => future::or(self.rung(), executor::pause(pause)).await,
         }
-        Slept::InGlommio
+        Slept::InExecutor
+    }
+}
+
+impl Sleeper for DoorbellSleeper {
+    fn was_woken(&self) -> bool {
+        self.rung.replace(false)
+    }
+
+    async fn sleep(&self, until: Option<Instant>) -> Result<Slept> {
+        let slept = self.doze(until).await;
+        if self.broken.get() {
+            return Err(Error::bug("the doorbell of a shard cannot be read any more"));
+        }
+        Ok(slept)
+    }
+
+    async fn yield_to_tasks(&self) {
+        future::yield_now().await;
     }
 }

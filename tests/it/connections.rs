@@ -235,7 +235,7 @@ fn a_full_shard_refuses_at_once_and_keeps_the_others() {
 #[test]
 fn more_talk_at_once_than_there_are_kept_buffers() {
     const PEERS: usize = 2_000;
-    const { assert!(PEERS > c1m::constants::BUFFERS_KEPT) };
+    const { assert!(PEERS > c1m::ring::BUFFERS_KEPT) };
     Resource::Files.raise().unwrap();
     let running = Running::start(PEERS as u64, |_| Echo);
     let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| running.connect()).collect();

@@ -12,6 +12,7 @@ use super::{ClientConnections, ClientDriver};
 use crate::client::ports::Ports;
 use crate::client::window::Window;
 use crate::client::{Interval, Notice, Options, Phase};
+use crate::connections::Cursor;
 use crate::error::Result;
 use crate::failure::Causes;
 use crate::pace::Pace;
@@ -56,9 +57,9 @@ impl ShardConfig {
             since: net.clock().start(now),
             swept: now,
             next: self.numbers.start,
-            place: 0,
-            talked: 0,
-            talkers: if storm.is_some() { 0 } else { usize::MAX },
+            place: Cursor::START,
+            talked: Cursor::START,
+            talkers: if storm.is_some() { Cursor::START } else { Cursor::END },
             storm,
             closing: None,
             pace: Pace::UNPACED,

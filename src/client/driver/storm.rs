@@ -9,7 +9,7 @@ use super::{ClientConnections, ClientDriver};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::client::message::{Kind, compose};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseReason, Closing};
+use crate::connections::{CloseReason, Cursor};
 use crate::constants::{
     ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, SLOW_READERS_AT_ONCE,
     SLOW_READERS_CLOSED_PER_SECOND, STORM_QUIET,
@@ -18,8 +18,8 @@ use crate::error::Result;
 use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::plan::share;
+use crate::reactor::{Closing, Schedule};
 use crate::results::{ShardStorm, Stage};
-use crate::shard::Schedule;
 use crate::token::ConnId;
 
 /// A shard's part of a storm.
@@ -60,7 +60,7 @@ struct Asking {
     asked: usize,
     total: u64,
     /// Where in the tables those stand who were in a group.
-    place: Option<usize>,
+    place: Option<Cursor>,
 }
 
 impl Asking {
@@ -222,7 +222,7 @@ impl Storming {
             if self.asking.complete {
                 break;
             }
-            let found = net.last_live(self.asking.place.unwrap_or(usize::MAX));
+            let found = net.last_live(self.asking.place.unwrap_or(Cursor::END));
             if let Some((conn, place)) = found {
                 self.asking.place = Some(place);
                 if net.state(conn).is_some_and(|state| self.is_victim(state.index)) {

@@ -1,7 +1,7 @@
-//! Tenants, rows and tokens against a simple model of what a kernel may do, in any order: all orders
+//! Occupants, rows and tokens against a simple model of what a kernel may do, in any order: all orders
 //! for one slot, random ones for many slots of several rings.
 //!
-//! `PROPTEST_CASES=20000 cargo test --release --lib table::model` tries more than ten million steps.
+//! `PROPTEST_CASES=20000 cargo test --release --lib slot_map::model` tries more than ten million steps.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::connections::lifecycle::{Action, CloseMode, SendDecision};
 
 mod world;
 
-/// What may happen to a tenant.
+/// What may happen to a occupant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     // What a kernel does.
@@ -115,9 +115,9 @@ enum Data {
     ParkedSend,
 }
 
-/// A tenant as it should be: what of it is in the kernel, and what it may expect.
+/// A occupant as it should be: what of it is in the kernel, and what it may expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Tenant {
+struct Occupant {
     opening: bool,
     stands: bool,
     /// It stood, or was dialed: its end is to be told.
@@ -154,9 +154,9 @@ struct Tenant {
     looks: u8,
 }
 
-impl Tenant {
-    fn new() -> Tenant {
-        Tenant {
+impl Occupant {
+    fn new() -> Occupant {
+        Occupant {
             opening: true,
             stands: false,
             owed_an_end: false,
@@ -519,7 +519,7 @@ impl Tenant {
         self.driven || self.data != Data::None
     }
 
-    /// What holds between events, for a tenant that was not released.
+    /// What holds between events, for a occupant that was not released.
     fn check(&self, lifecycle: SlotState) {
         assert_eq!((lifecycle.is_live(), lifecycle.is_free()), (self.stands, false));
         let busy = self.busy();
@@ -561,12 +561,12 @@ impl Tenant {
     }
 }
 
-/// Every state that one tenant can come to, by whatever events in whatever order.
+/// Every state that one occupant can come to, by whatever events in whatever order.
 #[test]
 #[cfg_attr(miri, ignore = "takes it more than ten minutes, and random orders reach the same code")]
 fn no_order_of_events_breaks_a_life() {
     let events = all_events();
-    let start = (SlotState::opening(), Tenant::new());
+    let start = (SlotState::opening(), Occupant::new());
     let (mut seen, mut open) = (HashSet::from([start]), vec![start]);
     while let Some((lifecycle, occupant)) = open.pop() {
         for event in events.iter().filter(|event| occupant.may(**event)) {
@@ -590,7 +590,7 @@ fn no_order_of_events_breaks_a_life() {
 }
 
 /// Whether what must happen frees the slot.
-fn is_released(mut lifecycle: SlotState, mut occupant: Tenant, too_late: bool) -> bool {
+fn is_released(mut lifecycle: SlotState, mut occupant: Occupant, too_late: bool) -> bool {
     while let Some(event) = occupant.certain(too_late) {
         if occupant.happen(&mut lifecycle, event) {
             return true;

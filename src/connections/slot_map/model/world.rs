@@ -1,31 +1,31 @@
-//! Many tenants of the slots of several rings, and what comes for them by their tokens.
+//! Many occupants of the slots of several rings, and what comes for them by their tokens.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Event, SlotMap, Tenant, all_events};
+use super::{Event, Occupant, SlotMap, all_events};
 use crate::token::{ConnId, Operation, Token};
 
 /// Several rings' rows beside what should be in them.
 struct World {
     tables: Vec<SlotMap<u64>>,
-    tenants: BTreeMap<ConnId, (u64, Tenant)>,
-    /// The last generation of each slot that had a tenant.
+    occupants: BTreeMap<ConnId, (u64, Occupant)>,
+    /// The last generation of each slot that had a occupant.
     generations: BTreeMap<(usize, u32), u32>,
     former: VecDeque<ConnId>,
     claimed: u64,
     events: Vec<Event>,
 }
 
-/// Former tenants whose completions may still come.
+/// Former occupants whose completions may still come.
 const FORMER: usize = 32;
 
 impl World {
     fn new(rings: &[u32]) -> World {
         World {
             tables: rings.iter().map(|slots| SlotMap::new(*slots)).collect(),
-            tenants: BTreeMap::new(),
+            occupants: BTreeMap::new(),
             generations: BTreeMap::new(),
             former: VecDeque::new(),
             claimed: 0,
@@ -41,10 +41,10 @@ impl World {
         }
         let free: u32 = self.tables.iter().map(SlotMap::free).sum();
         let slots: u32 = self.tables.iter().map(SlotMap::slots).sum();
-        assert_eq!(free as usize + self.tenants.len(), slots as usize, "slots are lost");
+        assert_eq!(free as usize + self.occupants.len(), slots as usize, "slots are lost");
     }
 
-    /// A new tenant, in the first ring that has room.
+    /// A new occupant, in the first ring that has room.
     fn claim(&mut self) {
         let claimed = self.tables.iter_mut().enumerate().find_map(|(ring, table)| Some((ring, table.claim(0)?)));
         let Some((ring, slot)) = claimed else {
@@ -54,17 +54,17 @@ impl World {
         let row = self.tables[ring].row_mut(slot);
         let generation = row.generation;
         let before = self.generations.insert((ring, slot), generation);
-        assert!(before.is_none_or(|before| before < generation), "a former tenant's name");
+        assert!(before.is_none_or(|before| before < generation), "a former occupant's name");
         self.claimed += 1;
         row.state = self.claimed;
         let conn = ConnId::new(ring, slot, generation);
-        assert!(self.tenants.insert(conn, (self.claimed, Tenant::new())).is_none(), "two tenants of a slot");
+        assert!(self.occupants.insert(conn, (self.claimed, Occupant::new())).is_none(), "two occupants of a slot");
     }
 
-    /// Something happens to a tenant, and comes by its token.
+    /// Something happens to a occupant, and comes by its token.
     fn event(&mut self, who: u32, what: u32) {
-        let Some(at) = (who as usize).checked_rem(self.tenants.len()) else { return };
-        let Some((conn, (number, occupant))) = self.tenants.iter_mut().nth(at) else { return };
+        let Some(at) = (who as usize).checked_rem(self.occupants.len()) else { return };
+        let Some((conn, (number, occupant))) = self.occupants.iter_mut().nth(at) else { return };
         let may: Vec<Event> = self.events.iter().copied().filter(|event| occupant.may(*event)).collect();
         let token = Token::unpack(conn.token(Operation::Poll).pack()).unwrap();
         let row = self.tables[conn.ring()].occupant(token.slot, token.generation).unwrap();
@@ -75,20 +75,20 @@ impl World {
         occupant.check_released();
         let conn = *conn;
         self.tables[conn.ring()].release(conn.slot());
-        self.tenants.remove(&conn);
+        self.occupants.remove(&conn);
         self.former.push_back(conn);
         if self.former.len() > FORMER {
             self.former.pop_front();
         }
     }
 
-    /// A completion of a former tenant finds nobody, whoever has its slot now.
+    /// A completion of a former occupant finds nobody, whoever has its slot now.
     fn stale(&mut self, who: u32, what: u32) {
         let Some(at) = (who as usize).checked_rem(self.former.len()) else { return };
         let conn = self.former[at];
         let operation = [Operation::Poll, Operation::Receive, Operation::Send, Operation::Close][what as usize % 4];
         let token = Token::unpack(conn.token(operation).pack()).unwrap();
-        assert!(self.tables[conn.ring()].occupant(token.slot, token.generation).is_none(), "told a new tenant");
+        assert!(self.tables[conn.ring()].occupant(token.slot, token.generation).is_none(), "told a new occupant");
     }
 }
 

@@ -1,6 +1,6 @@
-//! A shard on real rings, with peers and a driver that do anything at any time.
+//! A reactor on real rings, with peers and a driver that do anything at any time.
 //!
-//! `PROPTEST_CASES=160000 cargo test --release --lib shard::tests` takes ten million steps.
+//! `PROPTEST_CASES=160000 cargo test --release --lib reactor::tests` takes ten million steps.
 
 mod fins;
 
@@ -8,19 +8,21 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
-use crate::connections::{AdmissionGate, AdmissionState, Closing, FilterConfig};
-use crate::constants::{BUFFER_BYTES, RESUMED_PER_PASS, SPECULATIVE_RECEIVE_PERIOD};
-use crate::error::Errno;
+use crate::connections::{
+    AdmissionGate, AdmissionState, ConnectionsConfig, Cursor, FilterConfig, RESUMED_PER_PASS, Timing,
+};
+use crate::constants::BUFFER_BYTES;
 use crate::host::Host;
 use crate::pace::Pace;
 use crate::ring::Buffers;
-use crate::sys::Filter;
+use crate::sys::{Doorbell, Filter};
 use crate::token::Operation;
 
 /// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
@@ -201,7 +203,7 @@ impl Peer {
 }
 
 struct World {
-    shard: Shard<Noting>,
+    reactor: Reactor<Noting>,
     gate: AdmissionGate,
     doors: Vec<SocketAddr>,
     peers: Vec<Peer>,
@@ -209,6 +211,14 @@ struct World {
     injected: u64,
     _doorbell: Doorbell,
 }
+
+/// What takes long is short, and what is much is little: so few connections come to every state.
+const QUICK: Timing = Timing {
+    segment_time: Duration::from_millis(1),
+    shortest_speculative_step: Duration::from_millis(1),
+    longest_speculative_step: Duration::from_millis(1),
+    resets_per_batch: 1,
+};
 
 /// Peers at a time.
 const PEERS: usize = 24;
@@ -230,18 +240,16 @@ impl World {
         if let Some(filter) = &filter {
             listeners.iter().for_each(|listener| filter.attach(listener).unwrap());
         }
-        let plan = ConnectionsConfig {
-            capacity: u64::from(rings.iter().sum::<u32>()) - 6,
-            rings,
-            filter: filter.map(|filter| FilterConfig { filter, speculative_period: SPECULATIVE_RECEIVE_PERIOD }),
-            shared_limit: None,
+        let capacity = u64::from(rings.iter().sum::<u32>()) - 6;
+        let config = ConnectionsConfig {
+            filter: filter.map(|filter| FilterConfig { filter, speculative_period: Duration::from_secs(3) }),
             gate: gate.clone(),
             max_pending: 2 * BUFFER_BYTES,
-            drain_after_reset: false,
-            accept_rate: None,
+            timing: QUICK,
+            ..ConnectionsConfig::new(rings, capacity)
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Connections::new(plan, &doorbell, Arc::default()).unwrap();
+        let mut net = Connections::new(config, &doorbell, Arc::default()).unwrap();
         net.listen(listeners, 2).unwrap();
         let driver = Noting {
             chance,
@@ -252,12 +260,12 @@ impl World {
             opened: 0,
             ended: 0,
         };
-        let shard = Shard::new(net, driver);
-        World { shard, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
+        let reactor = Reactor::new(net, driver);
+        World { reactor, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
     }
 
     fn chance(&mut self) -> &mut Chance {
-        &mut self.shard.driver.chance
+        &mut self.reactor.driver.chance
     }
 
     fn step(&mut self) -> Result<()> {
@@ -284,14 +292,14 @@ impl World {
     }
 
     fn pass(&mut self) -> Result<()> {
-        self.shard.pass(Instant::now(), true)?;
-        self.shard.tell_ended()?;
+        self.reactor.pass(Instant::now(), || {})?;
+        self.reactor.tell_ended()?;
         self.check();
         Ok(())
     }
 
     fn with_peer(&mut self, act: impl FnOnce(&mut Peer, &mut Chance) -> bool) {
-        let chance = &mut self.shard.driver.chance;
+        let chance = &mut self.reactor.driver.chance;
         let Some(at) = (chance.next() as usize).checked_rem(self.peers.len()) else { return };
         if !act(&mut self.peers[at], chance) {
             self.peers.swap_remove(at);
@@ -332,23 +340,23 @@ impl World {
                 (socket.as_raw_fd(), if kind == 1 { nobody } else { door }, Some(socket))
             }
         };
-        if let Some(conn) = self.shard.net.dial(fd, to)? {
-            let former = self.shard.driver.dialing.insert(conn, socket);
+        if let Some(conn) = self.reactor.net.dial(fd, to)? {
+            let former = self.reactor.driver.dialing.insert(conn, socket);
             assert!(former.is_none(), "two dials of one name");
         }
         Ok(())
     }
 
     fn cancel_dial(&mut self) -> Result<()> {
-        match self.shard.driver.dialing.keys().next().copied() {
-            Some(conn) => self.shard.net.cancel_dial(conn),
+        match self.reactor.driver.dialing.keys().next().copied() {
+            Some(conn) => self.reactor.net.cancel_dial(conn),
             None => Ok(()),
         }
     }
 
     /// The driver closes or deafens a connection, or one that is gone.
     fn close(&mut self) -> Result<()> {
-        let Shard { net, driver, .. } = &mut self.shard;
+        let Reactor { net, driver, .. } = &mut self.reactor;
         let former = driver.former.back().copied();
         let gone = driver.chance.one_in(4);
         let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
@@ -357,75 +365,76 @@ impl World {
         } else {
             net.close(conn, driver.chance.how(), CloseReason::Local)?;
         }
-        self.shard.tell_ended()
+        self.reactor.tell_ended()
     }
 
     /// The driver sends what it collected.
     fn collected(&mut self) -> Result<()> {
-        let Shard { net, driver, .. } = &mut self.shard;
+        let Reactor { net, driver, .. } = &mut self.reactor;
         driver.pick().map_or(Ok(()), |conn| driver.flush(net, conn))?;
-        self.shard.tell_ended()
+        self.reactor.tell_ended()
     }
 
     /// A completion comes of a connection that is gone from its slot.
     fn stale(&mut self) -> Result<()> {
-        let Shard { net, driver, .. } = &mut self.shard;
+        let Reactor { net, driver, .. } = &mut self.reactor;
         let Some(at) = (driver.chance.next() as usize).checked_rem(driver.former.len()) else { return Ok(()) };
         let conn = driver.former[at];
         if net.state(conn).is_some() {
             return Ok(());
         }
-        let (outcome, operation) = any_outcome(&mut driver.chance, &mut net.buffers);
+        let (outcome, operation) = any_outcome(&mut driver.chance);
         let (calls, stale) = (driver.calls, net.counters().stale.get());
-        self.shard.dispatch(conn.ring(), Completion { token: conn.token(operation), outcome }, Instant::now())?;
+        self.reactor.dispatch(conn.ring(), Completion { token: conn.token(operation), outcome }, Instant::now())?;
         self.injected += 1;
-        assert_eq!(self.shard.driver.calls, calls, "the driver was told");
-        assert_eq!(self.shard.net.counters().stale.get(), stale + 1);
+        assert_eq!(self.reactor.driver.calls, calls, "the driver was told");
+        assert_eq!(self.reactor.net.counters().stale.get(), stale + 1);
         Ok(())
     }
 
     fn check(&mut self) {
-        let Shard { net, driver, .. } = &mut self.shard;
+        let Reactor { net, driver, .. } = &mut self.reactor;
         let counters = net.counters().snapshot();
         assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
         assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
-        let slots = net.slots() as u64;
-        let free: u64 = net.rings.iter().map(|lane| u64::from(lane.table.free())).sum();
-        assert_eq!(net.in_use() + free, slots);
-        let taken = |lane: &crate::connections::RingSlots<u32>| {
-            (0..lane.table.used()).filter(|slot| !lane.table.row(*slot).lifecycle.is_free()).count() as u64
-        };
-        assert_eq!(net.rings.iter().map(taken).sum::<u64>(), net.in_use(), "slots are lost");
+        let slots = net.engine.slots();
+        assert_eq!(slots.in_use() + slots.free(), slots.count() as u64);
+        let (mut cursor, mut taken) = (Cursor::START, 0);
+        while let Some((_, row)) = slots.next(&mut cursor) {
+            taken += u64::from(!row.lifecycle.is_free());
+        }
+        assert_eq!(taken, slots.in_use(), "slots are lost");
         for (conn, held) in &driver.standing {
             assert_eq!(net.state(*conn), Some(&mut { held.number }), "another's row");
         }
-        assert!(net.pending.keys().all(|conn| driver.standing.contains_key(conn)), "bytes for nobody");
+        assert!(net.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)), "bytes for nobody");
     }
 
     /// Everyone goes: nothing is left of anyone.
     fn end(mut self) -> Result<()> {
         self.peers.clear();
-        self.shard.net.stop_listening()?;
+        self.reactor.net.stop_listening()?;
         let mut closing = Closing::new(CloseMode::Immediate, Pace::UNPACED);
         let mut passes = 0;
-        while closing.turn(&mut self.shard.net, Instant::now())? != Schedule::Finished {
-            self.shard.tell_ended()?;
+        while closing.turn(&mut self.reactor.net, Instant::now())? != Schedule::Finished {
+            self.reactor.tell_ended()?;
             self.pass()?;
             passes += 1;
-            assert!(passes < 100_000, "{} slots are never freed", self.shard.net.in_use());
+            assert!(passes < 100_000, "{} slots are never freed", self.reactor.net.in_use());
         }
-        let Shard { net, driver, .. } = &self.shard;
+        let Reactor { net, driver, .. } = &mut self.reactor;
         assert!(driver.standing.is_empty() && driver.dialing.is_empty());
-        assert!(net.pending.is_empty() && net.ended.is_empty());
-        assert!(net.rings.iter().all(|lane| lane.ring.buffers_held() == 0), "buffers are not given back");
-        assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of former tenants");
+        assert!(net.engine.kept_for().next().is_none() && net.engine.next_ended().is_none());
+        assert_eq!(net.engine.slots().buffers_held(), 0, "buffers are not given back");
+        assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of earlier connections");
         Ok(())
     }
 }
 
 /// Whatever a completion may say, and of which operation.
-fn any_outcome(chance: &mut Chance, buffers: &mut Buffers) -> (Outcome, Operation) {
+fn any_outcome(chance: &mut Chance) -> (Outcome, Operation) {
     let (len, more, errno) = (1 + chance.below(100), chance.one_in(2), Errno::ECONNRESET);
+    let mut buffers = Buffers::default();
     match chance.below(14) {
         0 => (Outcome::Accepted(None), Operation::Accept),
         1 => (Outcome::AcceptFailed { errno, pause: false }, Operation::Accept),
@@ -493,41 +502,35 @@ impl Driver for Counting {
 fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Result<(), Box<dyn std::error::Error>> {
     const GREEDY: usize = 10 * RESUMED_PER_PASS;
     let doorbell = Doorbell::new()?;
-    let plan = ConnectionsConfig {
-        rings: vec![2 * GREEDY as u32],
-        filter: None,
-        capacity: GREEDY as u64 + 1,
-        shared_limit: None,
-        gate: AdmissionGate::default(),
+    let config = ConnectionsConfig {
         max_pending: BUFFER_BYTES,
-        drain_after_reset: false,
-        accept_rate: None,
+        ..ConnectionsConfig::new(vec![2 * GREEDY as u32], GREEDY as u64 + 1)
     };
-    let mut net = Connections::new(plan, &doorbell, Arc::default())?;
+    let mut net = Connections::new(config, &doorbell, Arc::default())?;
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
     let door = listener.local_addr()?;
     net.listen(vec![listener], 2)?;
-    let mut shard = Shard::new(net, Counting::default());
+    let mut reactor = Reactor::new(net, Counting::default());
     let mut peers = Vec::new();
-    while shard.driver.standing <= GREEDY {
+    while reactor.driver.standing <= GREEDY {
         if peers.len() <= GREEDY {
             peers.push(TcpStream::connect(door)?);
         }
-        shard.pass(Instant::now(), true)?;
+        reactor.pass(Instant::now(), || {})?;
     }
     let (modest, greedy) = peers.split_first_mut().ok_or("nobody came")?;
     for peer in greedy {
         peer.write_all(&[0; 16 * BUFFER_BYTES])?;
     }
     // All of them are known to have more.
-    while shard.driver.came.len() < 2 * GREEDY {
-        shard.pass(Instant::now(), true)?;
+    while reactor.driver.came.len() < 2 * GREEDY {
+        reactor.pass(Instant::now(), || {})?;
     }
-    let before = shard.driver.came.len();
+    let before = reactor.driver.came.len();
     modest.write_all(&[0])?;
     let turns = loop {
-        shard.pass(Instant::now(), true)?;
-        if let Some(at) = shard.driver.came.iter().position(|len| *len == 1) {
+        reactor.pass(Instant::now(), || {})?;
+        if let Some(at) = reactor.driver.came.iter().position(|len| *len == 1) {
             break at - before;
         }
     };

@@ -5,12 +5,14 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::connections::{AdmissionGate, CloseReason, Connections, ConnectionsConfig, FilterConfig};
+use crate::connections::{CloseReason, Connections, ConnectionsConfig, FilterConfig};
 use crate::error::Result;
+use crate::reactor::{Driver, Reactor, Schedule};
 use crate::service::Reply;
-use crate::shard::{Driver, Schedule, Shard};
 use crate::sys::{Doorbell, Filter};
 use crate::token::ConnId;
+
+use super::QUICK;
 
 /// Echoes, and notes what happens in its order.
 #[derive(Default)]
@@ -46,7 +48,7 @@ impl Driver for Noting {
 
 /// A shard whose clock stands still unless it is moved.
 struct Scene {
-    shard: Shard<Noting>,
+    reactor: Reactor<Noting>,
     peers: Vec<TcpStream>,
     now: Instant,
     _doorbell: Doorbell,
@@ -69,21 +71,16 @@ impl Scene {
         let filter = filtered.then(|| Filter::new(slots).unwrap());
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         filter.iter().for_each(|filter| filter.attach(&listener).unwrap());
-        let plan = ConnectionsConfig {
-            rings: vec![slots],
-            capacity: slots.into(),
+        let config = ConnectionsConfig {
             filter: filter.map(|filter| FilterConfig { filter, speculative_period: Duration::from_secs(60) }),
-            shared_limit: None,
-            gate: AdmissionGate::default(),
-            max_pending: 1 << 16,
-            drain_after_reset: false,
-            accept_rate: None,
+            timing: QUICK,
+            ..ConnectionsConfig::new(vec![slots], slots.into())
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Connections::new(plan, &doorbell, Arc::default()).unwrap();
+        let mut net = Connections::new(config, &doorbell, Arc::default()).unwrap();
         net.listen(vec![listener.clone()], ACCEPTS as usize).unwrap();
-        let shard = Shard::new(net, Noting::default());
-        let mut scene = Scene { shard, peers: Vec::new(), now, _doorbell: doorbell };
+        let reactor = Reactor::new(net, Noting::default());
+        let mut scene = Scene { reactor, peers: Vec::new(), now, _doorbell: doorbell };
         for nth in 1..=PEERS {
             scene.peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
             scene.until("it stands", |noting, _| noting.opened == nth);
@@ -93,11 +90,11 @@ impl Scene {
 
     fn until(&mut self, what: &str, enough: impl Fn(&Noting, &Connections<()>) -> bool) {
         for _ in 0..PASSES {
-            if enough(&self.shard.driver, &self.shard.net) {
+            if enough(&self.reactor.driver, &self.reactor.net) {
                 return;
             }
-            self.shard.pass(self.now, true).unwrap();
-            self.shard.tell_ended().unwrap();
+            self.reactor.pass(self.now, || {}).unwrap();
+            self.reactor.tell_ended().unwrap();
             // Its sends and closes may need another thread of the kernel.
             std::thread::yield_now();
         }
@@ -132,11 +129,11 @@ fn survivors_are_served_before_fins_and_every_fin_is_answered() {
             scene.survivor_talks();
         }
         // The clock stands still, and with it the budget.
-        assert!(scene.shard.driver.ended <= 1, "{filtered}: {} were closed first", scene.shard.driver.ended);
+        assert!(scene.reactor.driver.ended <= 1, "{filtered}: {} were closed first", scene.reactor.driver.ended);
         // In a second so many may be heard, and not all of them closed at once.
         scene.now += Duration::from_secs(1);
         scene.until("all have ended", |noting, _| noting.ended == PEERS - 1);
-        assert!(scene.shard.net.has_resets(), "{filtered}: all are dismantled already");
+        assert!(scene.reactor.net.engine.has_resets(), "{filtered}: all are dismantled already");
         scene.survivor_talks();
         for _ in 0..PEERS {
             scene.now += Duration::from_secs(1);
@@ -180,7 +177,7 @@ fn a_single_fin_is_answered_at_once() {
         scene.survivor_talks();
         scene.peers[0].shutdown(Shutdown::Write).unwrap();
         scene.until("its slot is free", |_, net| net.in_use() == PEERS as u64 - 1 + ACCEPTS);
-        assert_eq!(scene.shard.driver.ended, 1);
+        assert_eq!(scene.reactor.driver.ended, 1);
         assert_eq!(scene.peers[0].read(&mut [0]).unwrap(), 0, "{filtered}");
     }
 }
@@ -191,7 +188,7 @@ fn a_full_shard_hears_fins_at_once() {
     for &filtered in ways() {
         let mut scene = Scene::new(filtered);
         scene.survivor_talks();
-        scene.shard.net.set_capacity(PEERS as u64 / 2);
+        scene.reactor.net.engine.set_capacity(PEERS as u64 / 2);
         for peer in &scene.peers[..PEERS - 1] {
             peer.shutdown(Shutdown::Write).unwrap();
         }

@@ -1,0 +1,194 @@
+//! How connections end: at once, or, where many end together, in batches with rests between them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::acceptor::Acceptor;
+use super::close_reason::CloseReason;
+use super::fins::FinQueue;
+use super::outgoing::Outgoing;
+use super::reset_reaper::ResetReaper;
+use super::slots::Slots;
+use super::traffic::Traffic;
+use crate::connections::lifecycle::{Action, CloseMode, SlotState};
+use crate::error::Result;
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::token::{ConnId, Operation};
+
+/// The ends of a shard's connections, from the first sign of an end until the driver is told and the slot is closed.
+#[derive(Debug)]
+pub(super) struct Endings {
+    pub fins: FinQueue,
+    pub resets: ResetReaper,
+    traffic: Traffic,
+    /// Connections that ended and whose driver was not told yet.
+    untold: VecDeque<(ConnId, CloseReason)>,
+    /// Whether a connection that was reset is asked for its last bytes and for the error.
+    drain_after_reset: bool,
+}
+
+/// The parts that the end of a connection touches.
+pub(super) struct Parts<'a, S, R> {
+    pub slots: &'a mut Slots<S, R>,
+    pub acceptor: &'a Acceptor,
+    pub outgoing: &'a mut Outgoing,
+    pub counters: &'a Counters,
+}
+
+impl<S: Default, R: RingOps> Parts<'_, S, R> {
+    /// Whether new connections need what connections that are over still hold: slots, or memory.
+    fn are_pressed(&self) -> bool {
+        self.slots.is_full() || self.acceptor.is_short_of_memory()
+    }
+
+    /// Whether new connections wait for a place that the end of another frees, or would have to.
+    fn want_places(&self) -> bool {
+        self.are_pressed() || self.acceptor.has_queue() || self.acceptor.is_at_capacity(self.counters)
+    }
+}
+
+impl Endings {
+    /// No connection ends. Resets are dismantled in batches of `batch` connections.
+    pub fn new(batch: usize, drain_after_reset: bool, now: Instant) -> Endings {
+        Endings {
+            fins: FinQueue::new(now),
+            resets: ResetReaper::new(batch),
+            traffic: Traffic::default(),
+            untold: VecDeque::new(),
+            drain_after_reset,
+        }
+    }
+
+    /// Closes a connection that stands; anything else is left alone.
+    pub fn close<S: Default, R: RingOps>(
+        &mut self,
+        mut parts: Parts<'_, S, R>,
+        conn: ConnId,
+        how: CloseMode,
+        why: CloseReason,
+    ) -> Result<()> {
+        if !parts.slots.row(conn).is_some_and(|row| row.lifecycle.close(how)) {
+            return Ok(());
+        }
+        self.leave(&parts, conn, why);
+        match how {
+            CloseMode::Abort => {
+                // The reset ends whatever the connection has in the kernel, its poll too. Finding the poll to remove
+                // it is what closing would spend most of its time on.
+                parts.slots.ring(conn).reset(conn.token(Operation::Reset))?;
+                self.await_reaping(&mut parts, conn, true);
+                Ok(())
+            }
+            CloseMode::Graceful | CloseMode::Immediate => tear_down(&mut parts, conn),
+        }
+    }
+
+    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC 9293, 3.10.7.4),
+    /// and an answer could not be sent: unless the configuration asks for the last bytes, the connection is over
+    /// without a receive. Returns what is to be done for it.
+    pub fn reset_seen<S: Default, R: RingOps>(
+        &mut self,
+        mut parts: Parts<'_, S, R>,
+        conn: ConnId,
+        armed: bool,
+    ) -> Action {
+        if self.drain_after_reset || !parts.slots.is_live(conn) {
+            return parts.slots.tell(conn, |state| state.poll_fired(armed));
+        }
+        self.leave(&parts, conn, CloseReason::PeerClosed);
+        self.await_reaping(&mut parts, conn, armed);
+        Action::Rest
+    }
+
+    /// The poll fired, and tells of a FIN: receive what is there, unless that is to wait. Returns what is to be done.
+    pub fn fin_came<S: Default, R: RingOps>(
+        &mut self,
+        parts: Parts<'_, S, R>,
+        conn: ConnId,
+        armed: bool,
+        now: Instant,
+    ) -> Action {
+        let next = parts.slots.tell(conn, |state| state.poll_fired(armed));
+        if next != Action::Receive || self.drain_after_reset || self.may_take_fin(&parts, now) {
+            return next;
+        }
+        parts.slots.update(conn, SlotState::wait);
+        self.fins.push(conn);
+        Action::Rest
+    }
+
+    /// A receive found the end of what the peer sends: all that came before it was received and answered.
+    pub fn peer_ended<S: Default, R: RingOps>(
+        &mut self,
+        mut parts: Parts<'_, S, R>,
+        conn: ConnId,
+        now: Instant,
+    ) -> Result<()> {
+        let at_once = self.drain_after_reset || (self.resets.is_empty() && self.fins.may_close_at_once(now));
+        if at_once || !parts.slots.is_live(conn) {
+            return self.close(parts, conn, CloseMode::Immediate, CloseReason::PeerClosed);
+        }
+        self.leave(&parts, conn, CloseReason::PeerClosed);
+        self.await_reaping(&mut parts, conn, true);
+        Ok(())
+    }
+
+    /// Whether a FIN may be received now.
+    pub fn may_take_fin<S: Default, R: RingOps>(&mut self, parts: &Parts<'_, S, R>, now: Instant) -> bool {
+        !self.has_traffic(parts.counters, now) || parts.want_places() || self.fins.may_take(now)
+    }
+
+    /// Begins a batch of connections to dismantle, unless it is time to rest. Returns the batch's ring.
+    pub fn begin_batch<S: Default, R: RingOps>(&mut self, parts: &Parts<'_, S, R>, now: Instant) -> Option<usize> {
+        let Endings { resets, traffic, .. } = self;
+        resets.begin_batch(now, || traffic.flows(parts.counters, now) && !parts.are_pressed())
+    }
+
+    /// Whether the shard received a message lately.
+    pub fn has_traffic(&mut self, counters: &Counters, now: Instant) -> bool {
+        self.traffic.flows(counters, now)
+    }
+
+    /// The driver is to be told of an end.
+    pub fn tell(&mut self, conn: ConnId, why: CloseReason) {
+        self.untold.push_back((conn, why));
+    }
+
+    /// The next end of which the driver was not told yet.
+    #[inline]
+    pub fn next_untold(&mut self) -> Option<(ConnId, CloseReason)> {
+        self.untold.pop_front()
+    }
+
+    /// A connection that stood is over: another may have its place.
+    fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, why: CloseReason) {
+        parts.counters.live.sub(1);
+        parts.counters.closed.add(1);
+        parts.acceptor.leave();
+        self.tell(conn, why);
+    }
+
+    /// Has a connection that is over wait until there is time to dismantle it.
+    fn await_reaping<S: Default, R: RingOps>(&mut self, parts: &mut Parts<'_, S, R>, conn: ConnId, armed: bool) {
+        parts.slots.update(conn, |state| state.await_reaping(armed));
+        parts.outgoing.forget(conn);
+        self.resets.push(conn);
+    }
+}
+
+/// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its
+/// descriptor.
+pub(super) fn tear_down<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
+    let Some(row) = parts.slots.row(conn) else { return Ok(()) };
+    let polling = row.lifecycle.tear_down();
+    parts.outgoing.forget(conn);
+    let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
+    if polling {
+        ring.remove_poll(token)?;
+    }
+    if ring.has_parked_send(token) {
+        ring.cancel(token, Operation::ParkedSend)?;
+    }
+    ring.close(token)
+}

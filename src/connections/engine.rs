@@ -1,0 +1,532 @@
+//! The parts of a shard's connections, composed. The reactor tells it what happened to a connection; `lifecycle.rs` says
+//! what comes next for that connection, and the parts do it.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
+
+use super::acceptor::{Acceptor, Unread};
+use super::admission::Admission;
+use super::close_reason::CloseReason;
+use super::config::ConnectionsConfig;
+use super::endings::{Endings, Parts, tear_down};
+use super::fins::FINS_PER_PASS;
+use super::idle::IdleTracker;
+use super::incoming::Incoming;
+use super::outgoing::{self, AfterSend, Outgoing};
+use super::platform::Platform;
+use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
+use super::slot_release::SlotRelease;
+use super::slots::Slots;
+use crate::clock::Clock;
+use crate::connections::lifecycle::{Action, CloseMode, SlotState};
+use crate::error::{Errno, Result};
+use crate::ring::{Accepts, Buffer, Buffers, RingOps};
+use crate::stats::Counters;
+use crate::sys::Notification;
+use crate::token::{ConnId, Operation, Token};
+
+/// The parts of a shard's connections; `S` is the driver's state in each row, `P` the machine below.
+pub(crate) struct Engine<S, P: Platform> {
+    pub(super) platform: P,
+    pub(super) slots: Slots<S, P::Ring>,
+    pub(super) acceptor: Acceptor,
+    pub(super) readiness: Readiness,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) idle: IdleTracker,
+    pub(super) endings: Endings,
+    pub(super) releases: SlotRelease,
+    pub(super) buffers: Buffers,
+    pub(super) clock: Clock,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// Opens the rings of a platform, on the thread that will use them.
+    pub fn new(platform: P, config: ConnectionsConfig, counters: Arc<Counters>) -> Result<Engine<S, P>> {
+        let accepts = if config.filter.is_some() { Accepts::Plain } else { Accepts::Direct };
+        let open = |slots: &u32| platform.open_ring(*slots, accepts).map(|ring| (ring, *slots));
+        let slots = Slots::new(config.rings.iter().map(open))?;
+        let (now, clock) = (platform.now(), platform.clock());
+        let mut acceptor = Acceptor::new(slots.count(), config.capacity, config.shared_limit, config.gate);
+        if let Some(rate) = config.accept_rate {
+            acceptor.limit_rate(rate, now);
+        }
+        let mut buffers = Buffers::default();
+        if config.filter.is_some() {
+            // Each accept makes a receive.
+            buffers.prepare(NOTIFICATIONS_PER_PASS);
+        }
+        Ok(Engine {
+            platform,
+            slots,
+            acceptor,
+            readiness: Readiness::new(config.filter, &config.rings, &config.timing, clock.now()),
+            incoming: Incoming::default(),
+            outgoing: Outgoing::new(config.max_pending),
+            idle: IdleTracker::new(config.idle_timeout, now),
+            endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
+            releases: SlotRelease::new(config.rings.len()),
+            buffers,
+            clock,
+            counters,
+        })
+    }
+
+    // ---- the reactor's passes --------------------------------------------------------------------
+
+    /// The machine below.
+    #[inline]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The shard begins a pass.
+    pub fn look(&mut self, now: Instant) {
+        self.clock.look(now);
+        self.idle.look(self.clock.now());
+    }
+
+    /// The shard sleeps until an instant, or until something happens.
+    pub fn sleep(&mut self, until: Option<Instant>) {
+        self.clock.sleep(until);
+    }
+
+    /// The slots and their rings.
+    #[inline]
+    pub fn slots(&mut self) -> &mut Slots<S, P::Ring> {
+        &mut self.slots
+    }
+
+    /// Has the kernel do what a ring has for it.
+    pub fn enter(&mut self, ring: usize) -> Result<()> {
+        self.slots.enter(ring, &self.counters)
+    }
+
+    /// Moves the token of every send that the kernel took whole into `into`.
+    pub fn finish_sends(&mut self, ring: usize, into: &mut Vec<Token>) {
+        self.slots.ring_at(ring).finish_sends(&mut self.buffers, into);
+    }
+
+    /// Gives a buffer back.
+    #[inline]
+    pub fn put_buffer(&mut self, buffer: Buffer) {
+        self.buffers.put(buffer);
+    }
+
+    /// Whether there is work: in a ring, for a connection that waits for a receive or for a new poll, or from the
+    /// filter.
+    pub fn has_work(&mut self) -> bool {
+        !self.incoming.is_empty()
+            || self.releases.is_under_way()
+            || self.readiness.has_notifications()
+            || self.slots.has_work()
+    }
+
+    /// When something is due that no completion brings.
+    pub fn due(&self) -> Option<Instant> {
+        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due()];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Lets completions and notifications ring the doorbell, or not.
+    pub fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
+        self.slots.wake_on_completion(wake);
+        self.readiness.wake_on_notification(&mut self.slots, &self.counters, wake)?;
+        // What looks for work after this must not see the queues as they were before.
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether the shard received a message lately.
+    pub fn has_traffic(&mut self, now: Instant) -> bool {
+        self.endings.has_traffic(&self.counters, now)
+    }
+
+    /// Whether connections wait to be dismantled.
+    pub fn has_resets(&self) -> bool {
+        !self.endings.resets.is_empty()
+    }
+
+    /// Whether connections wait to be dismantled, or FINs to be received, or any came since this was last asked.
+    pub fn take_resets(&mut self) -> bool {
+        self.has_resets() || self.has_fins() || self.endings.resets.take_fresh()
+    }
+
+    /// Takes a bounded number of the filter's notifications, and of FINs that wait. Segments come first, as resets and
+    /// FINs can wait. Tells whether there were any.
+    pub fn take_notifications(&mut self, now: Instant) -> Result<bool> {
+        let segments = self.take(Notification::Segment, NOTIFICATIONS_PER_PASS)?;
+        let resets = self.take(Notification::Reset, RESETS_PER_PASS)?;
+        let taken = segments + resets + self.take_fins(now)?;
+        self.counters.calls.add(taken as u64);
+        Ok(taken > 0)
+    }
+
+    /// Does what no completion calls for, a bounded part of it: receives that wait, resets, silent connections, and
+    /// those that wait behind the filter.
+    pub fn resume(&mut self, now: Instant) -> Result<()> {
+        self.acceptor.replenish(&mut self.slots, now)?;
+        for _ in 0..self.incoming.turns() {
+            if let Some(conn) = self.incoming.next_turn() {
+                self.apply(conn, SlotState::resume)?;
+            }
+        }
+        self.reap_resets(now)?;
+        self.check_filtered()?;
+        self.close_silent(now)?;
+        self.releases.rearm_some(&mut self.slots)
+    }
+
+    /// The next connection that ended and whose driver was not told yet.
+    #[inline]
+    pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
+        self.endings.next_untold()
+    }
+
+    // ---- connections begin -----------------------------------------------------------------------
+
+    /// The accept of a slot ended, one way or the other.
+    pub fn accept_ended(&mut self, conn: ConnId) {
+        // While it opens, a row's link is its listener.
+        if let Some(row) = self.slots.row(conn) {
+            self.acceptor.accept_ended(row.link as usize);
+        }
+    }
+
+    /// The kernel has no memory or files for accepts: they wait a little.
+    pub fn pause_accepts(&mut self, now: Instant) {
+        self.acceptor.pause(&self.counters, now);
+    }
+
+    /// Takes an accepted connection out of its plain descriptor into its slot. `false` if the kernel refuses that.
+    pub fn install_accepted(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
+        self.readiness.install_accepted(&mut self.slots, conn, socket)
+    }
+
+    /// Gives back the slot of an accept that brought no connection.
+    pub fn abandon(&mut self, conn: ConnId) {
+        if self.slots.row(conn).is_some() {
+            self.slots.release(conn);
+        }
+    }
+
+    /// Takes a place for a connection that was dialed, if there is one.
+    pub fn admission(&self) -> Admission {
+        self.acceptor.admission(&self.counters)
+    }
+
+    /// Decides whether a connection that was just accepted may stand. `None` while it waits for a place.
+    pub fn try_admit(&mut self, conn: ConnId) -> Option<Admission> {
+        self.acceptor.try_admit(conn, &self.counters, &self.clock)
+    }
+
+    /// The first connection that has waited for a place, once that is decided.
+    pub fn next_admission(&mut self) -> Option<(ConnId, Admission)> {
+        if !self.acceptor.has_queue() {
+            return None;
+        }
+        let unread = Unread { any: self.has_work(), ends: !self.endings.fins.is_empty() || self.readiness.has_ends() };
+        self.acceptor.next_admission(&self.counters, self.clock.now(), unread)
+    }
+
+    /// A connection was accepted, or its dial succeeded. If it may stand it is parked; if not it is reset, and this
+    /// returns `false`.
+    pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
+        if admission != Admission::Granted {
+            let cause = if admission == Admission::LowMemory {
+                &self.counters.refused_for_memory
+            } else {
+                &self.counters.refused_when_full
+            };
+            cause.add(1);
+            self.slots.ring(conn).reset(conn.token(Operation::Reset))?;
+            tear_down(&mut self.ending().1, conn)?;
+            return Ok(false);
+        }
+        if let Some(row) = self.slots.row(conn) {
+            row.lifecycle.establish();
+            row.link = 0;
+        }
+        self.counters.live.add(1);
+        self.counters.opened.add(1);
+        self.park(conn)?;
+        Ok(true)
+    }
+
+    /// A dial failed.
+    pub fn dial_failed(&mut self, conn: ConnId, errno: Errno) -> Result<()> {
+        if self.slots.row(conn).is_none() {
+            return Ok(());
+        }
+        self.not_opened(conn, errno);
+        tear_down(&mut self.ending().1, conn)
+    }
+
+    /// The driver is to be told that its dial did not succeed.
+    pub fn not_opened(&mut self, conn: ConnId, errno: Errno) {
+        self.endings.tell(conn, CloseReason::NotOpened(errno));
+    }
+
+    // ---- data -------------------------------------------------------------------------------------
+
+    /// Tells a connection what happened, and does what comes next for it.
+    #[inline]
+    pub fn apply(&mut self, conn: ConnId, event: impl FnOnce(&mut SlotState) -> Action) -> Result<()> {
+        let next = self.slots.tell(conn, event);
+        self.perform(conn, next)
+    }
+
+    /// The poll on the filter's bell has ended.
+    pub fn bell_rang(&mut self) {
+        self.readiness.bell_rang();
+    }
+
+    /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
+    /// has closed the connection, as a reply could not be sent whole.
+    pub fn received(&mut self, conn: ConnId, more: bool) -> bool {
+        let Some(row) = self.slots.row(conn) else { return false };
+        row.lifecycle.received();
+        if row.lifecycle.is_live() {
+            self.idle.heard(&mut row.link);
+        }
+        if more {
+            row.lifecycle.left_bytes();
+        }
+        row.lifecycle.accepts_bytes()
+    }
+
+    /// The data operation of a connection is over: go on with what waits.
+    pub fn operation_ended(&mut self, conn: ConnId) -> Result<()> {
+        self.apply(conn, SlotState::operation_ended)
+    }
+
+    /// Sends bytes after those that are already on their way.
+    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        let after = self.outgoing.send(&mut self.slots, &mut self.buffers, &self.counters, conn, bytes)?;
+        self.after_send(conn, after)
+    }
+
+    /// Ends a receive with a reply from its buffer.
+    pub fn reply_to_receive(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
+        let reply = (buffer, range);
+        let after = self.outgoing.reply(&mut self.slots, &mut self.buffers, &self.counters, conn, reply)?;
+        self.after_send(conn, after)
+    }
+
+    /// The kernel took only a part of a send: the rest waits in the kernel.
+    pub fn sent_short(&mut self, conn: ConnId, buffer: Buffer, rest: Range<usize>) -> Result<()> {
+        let rest = (buffer, rest);
+        let after = outgoing::sent_short(&mut self.slots, &mut self.buffers, &self.counters, conn, rest)?;
+        self.after_send(conn, after)
+    }
+
+    // ---- connections end --------------------------------------------------------------------------
+
+    /// The poll tells that both directions are over, as after a RST.
+    pub fn reset_seen(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+        let (endings, parts) = self.ending();
+        let next = endings.reset_seen(parts, conn, armed);
+        self.perform(conn, next)
+    }
+
+    /// The poll fired, and tells of a FIN.
+    pub fn fin_came(&mut self, conn: ConnId, armed: bool, now: Instant) -> Result<()> {
+        let (endings, parts) = self.ending();
+        let next = endings.fin_came(parts, conn, armed, now);
+        self.perform(conn, next)
+    }
+
+    /// A receive found the end of what the peer sends.
+    pub fn peer_ended(&mut self, conn: ConnId, now: Instant) -> Result<()> {
+        let (endings, parts) = self.ending();
+        endings.peer_ended(parts, conn, now)
+    }
+
+    /// Closes a connection that stands; anything else is left alone.
+    pub fn close(&mut self, conn: ConnId, how: CloseMode, why: CloseReason) -> Result<()> {
+        let (endings, parts) = self.ending();
+        endings.close(parts, conn, how, why)
+    }
+
+    /// A receive or a send failed: the connection is broken.
+    pub fn broke(&mut self, conn: ConnId, errno: Errno) -> Result<()> {
+        self.close(conn, CloseMode::Immediate, CloseReason::Failed(errno))?;
+        self.operation_ended(conn)
+    }
+
+    /// A cancel or a poll removal came while its target was running: it is done once more, the slower way.
+    pub fn cancel_again(&mut self, conn: ConnId) -> Result<()> {
+        if self.slots.row(conn).is_some_and(|row| row.lifecycle.poll_must_go()) {
+            return self.slots.ring(conn).cancel(conn.token(Operation::Cancel), Operation::Poll);
+        }
+        Ok(())
+    }
+
+    /// The slot's descriptor is closed.
+    pub fn closed(&mut self, conn: ConnId) -> Result<()> {
+        self.apply(conn, SlotState::closed)?;
+        self.releases.slot_closed(&mut self.slots, conn.ring());
+        Ok(())
+    }
+
+    // ---- our own ----------------------------------------------------------------------------------
+
+    /// Does for a connection what comes next.
+    fn perform(&mut self, conn: ConnId, next: Action) -> Result<()> {
+        match next {
+            Action::Rest => Ok(()),
+            Action::Receive => self.incoming.receive(&mut self.slots, &mut self.buffers, conn),
+            Action::Wait => {
+                self.incoming.wait(&mut self.slots, conn);
+                Ok(())
+            }
+            Action::Park => self.park(conn),
+            Action::ParkAnew => {
+                let next = self.readiness.park_anew(&mut self.slots, conn)?;
+                self.perform(conn, next)
+            }
+            Action::Poll => readiness::poll(&mut self.slots, conn, false),
+            Action::SendKept => {
+                let after = self.outgoing.send_kept(&mut self.slots, &mut self.buffers, &self.counters, conn)?;
+                self.after_send(conn, after)
+            }
+            Action::End => self.close(conn, CloseMode::Graceful, CloseReason::Local),
+            Action::Release => {
+                self.slots.release(conn);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has a connection wait that has nothing to receive.
+    fn park(&mut self, conn: ConnId) -> Result<()> {
+        let Some(row) = self.slots.row(conn) else { return Ok(()) };
+        self.idle.heard(&mut row.link);
+        let next = self.readiness.park(&mut self.slots, conn)?;
+        self.perform(conn, next)
+    }
+
+    fn after_send(&mut self, conn: ConnId, after: AfterSend) -> Result<()> {
+        match after {
+            AfterSend::Rest => Ok(()),
+            AfterSend::GoOn => self.operation_ended(conn),
+            AfterSend::Reset { then_go_on } => {
+                self.counters.slow_readers.add(1);
+                self.close(conn, CloseMode::Abort, CloseReason::SlowReader)?;
+                if then_go_on { self.operation_ended(conn) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// The ends of connections, and the other parts that they touch.
+    fn ending(&mut self) -> (&mut Endings, Parts<'_, S, P::Ring>) {
+        let Engine { endings, slots, acceptor, outgoing, counters, .. } = self;
+        (endings, Parts { slots, acceptor, outgoing, counters })
+    }
+
+    /// Takes a bounded number of the filter's notifications of a kind. Returns how many there were.
+    fn take(&mut self, kind: Notification, most: usize) -> Result<usize> {
+        let mut taken = 0;
+        while taken < most
+            && let Some(notified) = self.readiness.next_notification(&mut self.slots, kind)
+        {
+            taken += 1;
+            if let Some((conn, next)) = notified {
+                self.perform(conn, next)?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes some FINs: those that polls told of, and those that the filter announced. Returns how many.
+    fn take_fins(&mut self, now: Instant) -> Result<usize> {
+        let mut taken = 0;
+        while taken < FINS_PER_PASS && self.has_fins() && self.may_take_fin(now) {
+            match self.endings.fins.pop() {
+                Some(conn) => self.apply(conn, SlotState::resume)?,
+                None if self.take(Notification::Fin, 1)? == 0 => break,
+                None => {}
+            }
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Whether FINs wait to be received.
+    fn has_fins(&mut self) -> bool {
+        !self.endings.fins.is_empty() || self.readiness.has_fins()
+    }
+
+    /// Whether a FIN may be received now.
+    fn may_take_fin(&mut self, now: Instant) -> bool {
+        let (endings, parts) = self.ending();
+        endings.may_take_fin(&parts, now)
+    }
+
+    /// Dismantles a batch of the connections that are over, unless it is time to rest.
+    fn reap_resets(&mut self, now: Instant) -> Result<()> {
+        let (endings, parts) = self.ending();
+        let Some(ring) = endings.begin_batch(&parts, now) else { return Ok(()) };
+        let began = self.platform.now();
+        let (endings, mut parts) = self.ending();
+        let mut done = 0;
+        while let Some(conn) = endings.resets.next_of_batch(ring, done) {
+            tear_down(&mut parts, conn)?;
+            done += 1;
+        }
+        self.slots.enter(ring, &self.counters)?;
+        self.endings.resets.batch_ended(began, self.platform.now());
+        Ok(())
+    }
+
+    /// Looks at some connections behind the filter that may have missed something, and has some others receive
+    /// speculatively.
+    fn check_filtered(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let Readiness::Filter(filter) = &mut self.readiness else { return Ok(()) };
+        let speculates = filter.begin_speculative_step(&self.slots, now);
+        if filter.begin_sweep_step(now) {
+            while let Readiness::Filter(filter) = &mut self.readiness
+                && let Some((conn, next)) = filter.next_look(&mut self.slots, now)
+            {
+                self.perform(conn, next)?;
+            }
+        }
+        while speculates
+            && let Readiness::Filter(filter) = &mut self.readiness
+            && let Some((conn, next)) = filter.next_speculative(&mut self.slots)?
+        {
+            self.perform(conn, next)?;
+        }
+        Ok(())
+    }
+
+    /// Closes some connections that have been silent for long, if they are to be closed.
+    fn close_silent(&mut self, now: Instant) -> Result<()> {
+        if !self.idle.begin_step(&self.slots, now) {
+            return Ok(());
+        }
+        while let Some(conn) = self.idle.next_silent(&self.slots, now) {
+            self.counters.silent.add(1);
+            self.close(conn, CloseMode::Immediate, CloseReason::Local)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// Has so many connections stand at most from now on.
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.acceptor.set_capacity(capacity);
+    }
+
+    /// The connections that bytes are kept for.
+    pub fn kept_for(&self) -> impl Iterator<Item = ConnId> {
+        self.outgoing.kept_for()
+    }
+}

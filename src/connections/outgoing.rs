@@ -1,0 +1,184 @@
+//! Sending. Bytes go to the kernel at once, or are kept while a data operation of their connection is in the kernel.
+//! What is kept for a peer that does not read is bounded.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::slots::Slots;
+use crate::connections::lifecycle::{SendDecision, SlotState};
+use crate::constants::BUFFER_BYTES;
+use crate::error::Result;
+use crate::ring::{Buffer, Buffers, RingOps};
+use crate::stats::Counters;
+use crate::token::{ConnId, Operation};
+
+/// What is to be done for a connection after bytes for it were handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum AfterSend {
+    /// Nothing: the bytes are with the kernel or kept, or the connection sends nothing any more.
+    Rest,
+    /// Go on with what waits: nothing of the connection is in the kernel.
+    GoOn,
+    /// Reset it: more would be kept for it than may be. If `then_go_on`, what waited for it goes on after that.
+    Reset {
+        /// The data operation of the connection is over.
+        then_go_on: bool,
+    },
+}
+
+/// The bytes that are kept for peers, and the ways to send.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pending: HashMap<ConnId, Vec<u8>>,
+    /// Bytes kept for one connection at most.
+    max_pending: usize,
+}
+
+impl Outgoing {
+    /// Keeps `max_pending` bytes for a connection at most, and at least what one receive brings.
+    pub fn new(max_pending: usize) -> Outgoing {
+        Outgoing { pending: HashMap::new(), max_pending: max_pending.max(BUFFER_BYTES) }
+    }
+
+    /// Sends bytes after those that are already on their way.
+    pub fn send<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        buffers: &mut Buffers,
+        counters: &Counters,
+        conn: ConnId,
+        bytes: &[u8],
+    ) -> Result<AfterSend> {
+        match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+            SendDecision::Never => Ok(AfterSend::Rest),
+            SendDecision::Later if self.keep(slots, conn, bytes) => Ok(AfterSend::Rest),
+            SendDecision::Now if bytes.len() <= self.max_pending => {
+                send_bytes(slots, buffers, counters, conn, Cow::Borrowed(bytes))
+            }
+            SendDecision::Later | SendDecision::Now => Ok(AfterSend::Reset { then_go_on: false }),
+        }
+    }
+
+    /// Ends a receive with a reply from its buffer. The reply is sent at once; if the driver sent other bytes on the
+    /// connection meanwhile, it is sent after those.
+    pub fn reply<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        buffers: &mut Buffers,
+        counters: &Counters,
+        conn: ConnId,
+        (mut buffer, range): (Buffer, Range<usize>),
+    ) -> Result<AfterSend> {
+        let after = match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.replying()) {
+            SendDecision::Now => return send_buffer(slots, buffers, counters, conn, buffer, range),
+            SendDecision::Later if !self.keep(slots, conn, &buffer.bytes()[range]) => {
+                AfterSend::Reset { then_go_on: true }
+            }
+            SendDecision::Later | SendDecision::Never => AfterSend::GoOn,
+        };
+        buffers.put(buffer);
+        Ok(after)
+    }
+
+    /// Sends what was kept for a connection that has nothing in the kernel.
+    pub fn send_kept<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        buffers: &mut Buffers,
+        counters: &Counters,
+        conn: ConnId,
+    ) -> Result<AfterSend> {
+        let bytes = self.pending.remove(&conn).unwrap_or_default();
+        send_bytes(slots, buffers, counters, conn, Cow::Owned(bytes))
+    }
+
+    /// Keeps bytes until the data operation in the kernel is over. `false` if that would be more than may be kept.
+    fn keep<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId, bytes: &[u8]) -> bool {
+        let pending = self.pending.entry(conn).or_default();
+        if pending.len() + bytes.len() > self.max_pending {
+            return false;
+        }
+        pending.extend_from_slice(bytes);
+        slots.update(conn, SlotState::keep);
+        true
+    }
+
+    /// Drops what was kept for a connection.
+    pub fn forget(&mut self, conn: ConnId) {
+        if !self.pending.is_empty() {
+            self.pending.remove(&conn);
+        }
+    }
+
+    /// The connections that bytes are kept for.
+    #[cfg(test)]
+    pub fn kept_for(&self) -> impl Iterator<Item = ConnId> {
+        self.pending.keys().copied()
+    }
+}
+
+/// The kernel took only a part of a send: the rest waits there, if the connection still stands.
+pub(super) fn sent_short<S: Default, R: RingOps>(
+    slots: &mut Slots<S, R>,
+    buffers: &mut Buffers,
+    counters: &Counters,
+    conn: ConnId,
+    (mut buffer, rest): (Buffer, Range<usize>),
+) -> Result<AfterSend> {
+    let bytes = buffer.bytes()[rest].to_vec();
+    buffers.put(buffer);
+    if !slots.is_live(conn) {
+        return Ok(AfterSend::GoOn);
+    }
+    park(slots, counters, conn, bytes)
+}
+
+/// Sends bytes of any number on a connection with nothing in the kernel.
+fn send_bytes<S: Default, R: RingOps>(
+    slots: &mut Slots<S, R>,
+    buffers: &mut Buffers,
+    counters: &Counters,
+    conn: ConnId,
+    bytes: Cow<'_, [u8]>,
+) -> Result<AfterSend> {
+    if bytes.len() <= BUFFER_BYTES {
+        let mut buffer = buffers.take();
+        buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
+        return send_buffer(slots, buffers, counters, conn, buffer, 0..bytes.len());
+    }
+    slots.update(conn, SlotState::send);
+    counters.bytes_out.add(bytes.len() as u64);
+    park(slots, counters, conn, bytes.into_owned())
+}
+
+fn send_buffer<S: Default, R: RingOps>(
+    slots: &mut Slots<S, R>,
+    buffers: &mut Buffers,
+    counters: &Counters,
+    conn: ConnId,
+    buffer: Buffer,
+    range: Range<usize>,
+) -> Result<AfterSend> {
+    if range.is_empty() {
+        buffers.put(buffer);
+        return Ok(AfterSend::GoOn);
+    }
+    slots.update(conn, SlotState::send);
+    counters.bytes_out.add(range.len() as u64);
+    slots.ring(conn).send(conn.token(Operation::Send), buffer, range)?;
+    Ok(AfterSend::Rest)
+}
+
+/// Has a send wait in the kernel until the peer has taken all of it.
+fn park<S: Default, R: RingOps>(
+    slots: &mut Slots<S, R>,
+    counters: &Counters,
+    conn: ConnId,
+    bytes: Vec<u8>,
+) -> Result<AfterSend> {
+    counters.parked.add(1);
+    slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes)?;
+    Ok(AfterSend::Rest)
+}

@@ -1,0 +1,71 @@
+//! The machine below the engine: its rings, its time, and its turns on a core. The tests of the engine have a
+//! simulated one, whose time moves only when they say so.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::ring::{self, Accepts, Queues, Quirks, Ring, RingOps};
+use crate::sys::Doorbell;
+
+/// What the engine asks of the machine below it. The engine is compiled for one platform, so no call of it is
+/// dispatched at run time.
+pub trait Platform: Clone + 'static {
+    /// Its rings.
+    type Ring: RingOps;
+
+    /// The time now.
+    fn now(&self) -> Instant;
+
+    /// A clock that begins now, for the thread that asks.
+    fn clock(&self) -> Clock;
+
+    /// Opens a ring with `slots` descriptors, on the thread that will use it.
+    fn open_ring(&self, slots: u32, accepts: Accepts) -> Result<Self::Ring>;
+
+    /// Lets other threads of this core run.
+    fn yield_core(&self);
+
+    /// Has this thread sleep for so long, whatever comes.
+    fn nap(&self, time: Duration);
+}
+
+/// Linux, through io_uring.
+#[derive(Debug, Clone)]
+pub struct Linux {
+    doorbell: Doorbell,
+    quirks: Quirks,
+}
+
+impl Linux {
+    /// Linux as it runs here, for a shard that is woken by `doorbell`.
+    pub fn new(doorbell: &Doorbell) -> Result<Linux> {
+        Ok(Linux { doorbell: doorbell.clone(), quirks: ring::quirks()? })
+    }
+}
+
+impl Platform for Linux {
+    type Ring = Ring;
+
+    #[inline]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::begin(Instant::now())
+    }
+
+    fn open_ring(&self, slots: u32, accepts: Accepts) -> Result<Ring> {
+        Ring::new(slots, Queues::of_shard(self.quirks), self.doorbell.raw(), self.quirks, accepts)
+    }
+
+    #[inline]
+    fn yield_core(&self) {
+        std::thread::yield_now();
+    }
+
+    fn nap(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}

@@ -1,0 +1,135 @@
+//! How a connection that has nothing to receive waits until it has: in a poll of its own, or behind a filter that
+//! watches all of them.
+
+mod filter;
+mod poll;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use super::config::{FilterConfig, Timing};
+use super::slots::Slots;
+use crate::clock::{Clock, Mark};
+use crate::connections::lifecycle::Action;
+use crate::error::Result;
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::sys::Notification;
+use crate::token::ConnId;
+pub(super) use filter::{FilterReadiness, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS};
+pub(super) use poll::poll;
+
+/// How the idle connections of a shard wait.
+pub(super) enum Readiness {
+    /// Each in a poll.
+    Poll,
+    /// Behind a filter, without anything in the kernel but their sockets.
+    Filter(Box<FilterReadiness>),
+}
+
+impl Readiness {
+    /// The way that the configuration asks for, in rings of so many slots.
+    pub fn new(filter: Option<FilterConfig>, rings: &[u32], timing: &Timing, now: Mark) -> Readiness {
+        match filter {
+            None => Readiness::Poll,
+            Some(filter) => Readiness::Filter(Box::new(FilterReadiness::new(filter, rings, timing, now))),
+        }
+    }
+
+    /// Has a connection wait that has nothing to receive. Returns what is to be done for it first.
+    pub fn park<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
+        match self {
+            Readiness::Poll => poll::park(slots, conn).map(|()| Action::Rest),
+            Readiness::Filter(filter) => Ok(filter.watch(slots, conn)),
+        }
+    }
+
+    /// Has a connection wait anew whose poll was removed for that. Returns what is to be done for it first.
+    pub fn park_anew<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
+        match self {
+            Readiness::Poll => poll(slots, conn, false).map(|()| Action::Rest),
+            Readiness::Filter(filter) => Ok(filter.watch(slots, conn)),
+        }
+    }
+
+    /// Has the filter, if there is one, watch the socket of a dial. What is no socket the ring will refuse.
+    pub fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
+        match self {
+            Readiness::Poll => Ok(()),
+            Readiness::Filter(filter) => filter.attach_dialed(conn, socket),
+        }
+    }
+
+    /// Takes an accepted connection out of its plain descriptor into its slot, where the filter knows it by its
+    /// place. `false` if the kernel refuses that.
+    pub fn install_accepted<S: Default, R: RingOps>(
+        &self,
+        slots: &mut Slots<S, R>,
+        conn: ConnId,
+        socket: OwnedFd,
+    ) -> Result<bool> {
+        match self {
+            Readiness::Poll => Ok(false),
+            Readiness::Filter(filter) => filter.install_accepted(slots, conn, socket),
+        }
+    }
+
+    /// Whether the filter has notifications that must not wait.
+    pub fn has_notifications(&self) -> bool {
+        matches!(self, Readiness::Filter(filter) if filter.has_notifications())
+    }
+
+    /// Whether the filter has notifications of FINs that wait.
+    pub fn has_fins(&mut self) -> bool {
+        match self {
+            Readiness::Poll => false,
+            Readiness::Filter(filter) => filter.has_fins(),
+        }
+    }
+
+    /// Whether the filter has notifications of resets or FINs.
+    pub fn has_ends(&self) -> bool {
+        matches!(self, Readiness::Filter(filter) if filter.has_ends())
+    }
+
+    /// Takes the filter's next notification of a kind. `None` if there is none; otherwise the connection with what is
+    /// to be done for it, unless the notification was for an earlier connection.
+    pub fn next_notification<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        kind: Notification,
+    ) -> Option<Option<(ConnId, Action)>> {
+        match self {
+            Readiness::Poll => None,
+            Readiness::Filter(filter) => filter.next_notification(slots, kind),
+        }
+    }
+
+    /// The poll on the filter's bell has ended.
+    pub fn bell_rang(&mut self) {
+        if let Readiness::Filter(filter) = self {
+            filter.bell_rang();
+        }
+    }
+
+    /// When a connection behind the filter is to be looked at although nothing was announced.
+    pub fn due(&self, clock: &Clock) -> Option<Instant> {
+        match self {
+            Readiness::Poll => None,
+            Readiness::Filter(filter) => Some(clock.due(filter.due(clock.now()))),
+        }
+    }
+
+    /// Lets announcements of the filter ring the doorbell, or not.
+    pub fn wake_on_notification<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        wake: bool,
+    ) -> Result<()> {
+        match self {
+            Readiness::Poll => Ok(()),
+            Readiness::Filter(filter) => filter.wake_on_notification(slots, counters, wake),
+        }
+    }
+}

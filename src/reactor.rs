@@ -1,0 +1,303 @@
+//! The reactor of a shard: it enters the rings, and turns what completed into calls of a `Driver`. It knows no role and
+//! no protocol, and neither thread nor sleep: `shard.rs` runs its passes.
+
+mod closing;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::connections::lifecycle::SlotState;
+use crate::connections::{Admission, CloseMode, CloseReason, Connections, Linux, Platform};
+use crate::error::{Errno, Error, Result};
+use crate::ring::{Buffer, Completion, Outcome, RingOps};
+use crate::service::Reply;
+use crate::token::{ConnId, Token};
+
+pub use closing::Closing;
+
+/// Times that a ring is entered in one pass at most, while it has more work.
+const ENTERS_PER_PASS: usize = 3;
+
+/// How long a ring is entered again in one pass while the kernel holds completions back. Since 6.13 the kernel makes
+/// 20 of them in one enter (`IO_LOCAL_TW_DEFAULT_MAX` in io_uring/io_uring.c), and behind half a million polls that
+/// fired for a RST there are others that fired for a message.
+const BACKLOG_TIME: Duration = Duration::from_millis(1);
+
+/// Times that completions are reaped after one enter. What is handed on may fill the submission queue, whose early
+/// submission completes more: peers that never stop sending could keep the reactor at one ring for ever.
+const REAPS_PER_ENTER: usize = 4;
+
+/// What the driver wants after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// Another turn at once: there is more to do.
+    Now,
+    /// A turn at this instant, or when something happens.
+    At(Instant),
+    /// A turn when something happens.
+    OnEvent,
+    /// No more turns: the shard is finished.
+    Finished,
+}
+
+/// A role: what to do when something happens to a connection. A driver lives on one shard and shares nothing. An error
+/// of any of its methods ends the shard.
+pub trait Driver<P: Platform = Linux>: 'static {
+    /// Kept in each connection's row.
+    type State: Default + 'static;
+
+    /// A connection stands.
+    fn opened(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
+
+    /// Bytes came.
+    fn received(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId, data: &mut [u8]) -> Result<Reply>;
+
+    /// A connection is gone, or never came to be. Its state can still be read in this call.
+    fn ended(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId, why: CloseReason) -> Result<()>;
+
+    /// Once a pass: whatever no completion calls for. `command` is the last one given to the shard's `ShardHandle`.
+    fn turn(&mut self, net: &mut Connections<Self::State, P>, now: Instant, command: u32) -> Result<Schedule>;
+}
+
+/// The connections of a shard and their driver.
+pub(crate) struct Reactor<D: Driver<P>, P: Platform = Linux> {
+    pub(crate) net: Connections<D::State, P>,
+    pub(crate) driver: D,
+    /// Completions that are being handed on; kept for its memory.
+    batch: Vec<Completion>,
+    /// Sends that are done; kept for its memory.
+    sent: Vec<Token>,
+}
+
+impl<D: Driver<P>, P: Platform> Reactor<D, P> {
+    /// Brings a driver what happens to these connections.
+    pub fn new(net: Connections<D::State, P>, driver: D) -> Reactor<D, P> {
+        Reactor { net, driver, batch: Vec::new(), sent: Vec::new() }
+    }
+
+    /// Enters every ring that has work, and hands on what completed. `between` is called after each ring, so that
+    /// others may use the core. Tells whether there was any work.
+    pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
+        let mut worked = self.net.engine.take_notifications(now)?;
+        for ring in 0..self.net.engine.slots().used() {
+            if !self.net.engine.slots().ring_at(ring).has_work() {
+                continue;
+            }
+            worked = true;
+            self.run(ring, now)?;
+            between();
+        }
+        while let Some((conn, admission)) = self.net.engine.next_admission() {
+            self.admit(conn, admission)?;
+        }
+        self.net.engine.resume(now)?;
+        Ok(worked)
+    }
+
+    /// The driver's turn, after a pass.
+    pub fn turn(&mut self, now: Instant, command: u32) -> Result<Schedule> {
+        let schedule = self.driver.turn(&mut self.net, now, command)?;
+        self.tell_ended()?;
+        Ok(schedule)
+    }
+
+    /// Enters one ring, and hands on what completed, until it has no more work or had its share of the pass. A message
+    /// is three steps at least: ready, received, answered. They follow each other here, and not in three passes with
+    /// the work of all other rings between them.
+    fn run(&mut self, ring: usize, now: Instant) -> Result<()> {
+        let mut since = None;
+        for entered in 1.. {
+            self.net.engine.enter(ring)?;
+            self.drain(ring, now)?;
+            let engine = &mut self.net.engine;
+            let goes_on = if entered < ENTERS_PER_PASS {
+                engine.slots().ring_at(ring).has_work()
+            } else if engine.slots().ring_at(ring).has_backlog() {
+                let now = engine.platform().now();
+                now.saturating_duration_since(*since.get_or_insert(now)) < BACKLOG_TIME
+            } else {
+                false
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on what an enter completed.
+    fn drain(&mut self, ring: usize, now: Instant) -> Result<()> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut emptied = false;
+        for _ in 0..REAPS_PER_ENTER {
+            self.net.engine.slots().ring_at(ring).reap(&mut batch)?;
+            if batch.is_empty() {
+                emptied = true;
+                break;
+            }
+            for completion in batch.drain(..) {
+                self.dispatch(ring, completion, now)?;
+                self.tell_ended()?;
+            }
+        }
+        self.batch = batch;
+        if emptied {
+            self.finish_sends(ring)?;
+            // Before the next enter frees the row of a connection that ended.
+            self.tell_ended()?;
+        }
+        Ok(())
+    }
+
+    fn finish_sends(&mut self, ring: usize) -> Result<()> {
+        let engine = &mut self.net.engine;
+        engine.finish_sends(ring, &mut self.sent);
+        for Token { slot, generation, .. } in self.sent.drain(..) {
+            engine.operation_ended(ConnId::new(ring, slot, generation))?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, ring: usize, completion: Completion, now: Instant) -> Result<()> {
+        let engine = &mut self.net.engine;
+        match completion.outcome {
+            // Of a cancel that found nothing to do, perhaps because its connection was gone already.
+            Outcome::Settled => return Ok(()),
+            Outcome::BellRang => {
+                engine.bell_rang();
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(conn) = engine.slots().owner(ring, completion.token) else {
+            self.stale(completion.outcome);
+            return Ok(());
+        };
+        match completion.outcome {
+            Outcome::Accepted(plain) => self.accepted(conn, plain, now),
+            Outcome::AcceptFailed { pause, .. } => {
+                engine.accept_ended(conn);
+                engine.abandon(conn);
+                if pause {
+                    engine.pause_accepts(now);
+                }
+                Ok(())
+            }
+            Outcome::Connected => self.connected(conn),
+            // A connect whose install failed is cancelled without a completion of its own.
+            Outcome::ConnectFailed(errno) | Outcome::InstallFailed(errno) => engine.dial_failed(conn, errno),
+            Outcome::Ready { armed, over: true, .. } => engine.reset_seen(conn, armed),
+            Outcome::Ready { armed, fin: true, .. } => engine.fin_came(conn, armed, now),
+            Outcome::Ready { armed, .. } => engine.apply(conn, |state| state.poll_fired(armed)),
+            Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more),
+            Outcome::Empty(buffer) => {
+                engine.put_buffer(buffer);
+                engine.apply(conn, SlotState::received_nothing)
+            }
+            Outcome::End(buffer) => {
+                engine.put_buffer(buffer);
+                engine.peer_ended(conn, now)?;
+                engine.operation_ended(conn)
+            }
+            Outcome::ReceiveFailed(buffer, errno) | Outcome::SendFailed(buffer, errno) => {
+                engine.put_buffer(buffer);
+                engine.broke(conn, errno)
+            }
+            Outcome::SentShort(buffer, rest) => engine.sent_short(conn, buffer, rest),
+            Outcome::ParkedSent => engine.operation_ended(conn),
+            Outcome::ParkedSendFailed(errno) => engine.broke(conn, errno),
+            Outcome::CancelTooLate => engine.cancel_again(conn),
+            Outcome::Closed => engine.closed(conn),
+            Outcome::BellRang | Outcome::Settled => Ok(()),
+        }
+    }
+
+    /// An accept brought a connection, in its slot or in a plain descriptor.
+    fn accepted(&mut self, conn: ConnId, plain: Option<OwnedFd>, now: Instant) -> Result<()> {
+        let engine = &mut self.net.engine;
+        engine.accept_ended(conn);
+        if let Some(socket) = plain
+            && !engine.install_accepted(conn, socket)?
+        {
+            engine.abandon(conn);
+            engine.pause_accepts(now);
+            return Ok(());
+        }
+        match engine.try_admit(conn) {
+            Some(admission) => self.admit(conn, admission).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// A dial succeeded.
+    fn connected(&mut self, conn: ConnId) -> Result<()> {
+        let admission = self.net.engine.admission();
+        if !self.admit(conn, admission)? {
+            // The driver is owed an end of what it dialed. A shard without a place is short of memory too.
+            self.net.engine.not_opened(conn, Errno::ENOMEM);
+        }
+        Ok(())
+    }
+
+    /// A connection stands, if it may. Tells whether it does.
+    fn admit(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
+        let stands = self.net.engine.opened(conn, admission)?;
+        if stands {
+            self.driver.opened(&mut self.net, conn)?;
+        }
+        Ok(stands)
+    }
+
+    fn received(&mut self, conn: ConnId, mut buffer: Buffer, len: usize, more: bool) -> Result<()> {
+        let counters = self.net.counters();
+        counters.messages.add(1);
+        counters.bytes_in.add(len as u64);
+        let reply = if self.net.engine.received(conn, more) {
+            self.driver.received(&mut self.net, conn, &mut buffer.bytes()[..len])?
+        } else {
+            Reply::Nothing
+        };
+        let engine = &mut self.net.engine;
+        // The receive is over. Unless the reply keeps the connection busy, it goes on with what waits.
+        match reply {
+            Reply::Back(range) if range.end <= len => engine.reply_to_receive(conn, buffer, range),
+            Reply::Back(Range { start, end }) => {
+                Err(Error::bug(format!("service replies with bytes {start}..{end} of {len}")))
+            }
+            Reply::Nothing => {
+                engine.put_buffer(buffer);
+                engine.operation_ended(conn)
+            }
+            Reply::Close => {
+                engine.put_buffer(buffer);
+                engine.close(conn, CloseMode::Graceful, CloseReason::Local)?;
+                engine.operation_ended(conn)
+            }
+        }
+    }
+
+    /// A completion of an earlier connection of its slot: only its buffer matters.
+    fn stale(&mut self, outcome: Outcome) {
+        self.net.counters().stale.add(1);
+        match outcome {
+            Outcome::Received { buffer, .. }
+            | Outcome::Empty(buffer)
+            | Outcome::End(buffer)
+            | Outcome::ReceiveFailed(buffer, _)
+            | Outcome::SentShort(buffer, _)
+            | Outcome::SendFailed(buffer, _) => self.net.engine.put_buffer(buffer),
+            _ => {}
+        }
+    }
+
+    /// Tells the driver of connections that ended.
+    fn tell_ended(&mut self) -> Result<()> {
+        while let Some((conn, why)) = self.net.engine.next_ended() {
+            self.driver.ended(&mut self.net, conn, why)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! Closing the connections of a shard, all or some, a bounded number in each pass and at a pace.
+
+use std::time::Instant;
+
+use super::Schedule;
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor, Platform};
+use crate::error::Result;
+use crate::pace::Pace;
+
+/// Connections closed in one pass, so that closing delays no other connection for long.
+const CLOSES_PER_PASS: usize = 16;
+
+/// How far a closing has come.
+#[derive(Debug)]
+pub struct Closing {
+    how: CloseMode,
+    pace: Pace,
+    closed: u64,
+    /// The connections before this place are still to be looked at.
+    place: Cursor,
+}
+
+impl Closing {
+    /// Has closed nothing yet.
+    pub fn new(how: CloseMode, pace: Pace) -> Closing {
+        Closing { how, pace, closed: 0, place: Cursor::END }
+    }
+
+    /// Connections closed so far.
+    pub fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    /// Closes all that are due. `Schedule::Finished` when nothing is left, also of those that opened meanwhile.
+    pub fn turn<S: Default, P: Platform>(&mut self, net: &mut Connections<S, P>, now: Instant) -> Result<Schedule> {
+        let turn = self.turn_of(net, now, u64::MAX, |_| true)?;
+        if turn != Schedule::Finished {
+            return Ok(turn);
+        }
+        // A connection may have opened behind the place, from an accept that was in the kernel.
+        self.place = Cursor::END;
+        Ok(if net.in_use() == 0 { Schedule::Finished } else { Schedule::OnEvent })
+    }
+
+    /// Closes those that are chosen and due, the last ones first: their polls were armed last, and the kernel finds
+    /// such polls first. `Schedule::Finished` when `most` are closed, or all were looked at.
+    pub fn turn_of<S: Default, P: Platform>(
+        &mut self,
+        net: &mut Connections<S, P>,
+        now: Instant,
+        most: u64,
+        chosen: impl Fn(&S) -> bool,
+    ) -> Result<Schedule> {
+        for _ in 0..CLOSES_PER_PASS {
+            if self.closed >= most {
+                return Ok(Schedule::Finished);
+            }
+            let Some((conn, place)) = net.last_live(self.place) else { return Ok(Schedule::Finished) };
+            if net.state(conn).is_some_and(|state| chosen(state)) {
+                if let Some(at) = self.pace.intended(self.closed, net.clock()).filter(|at| *at > now) {
+                    return Ok(Schedule::At(at));
+                }
+                net.close(conn, self.how, CloseReason::Local)?;
+                self.closed += 1;
+            }
+            self.place = place;
+        }
+        Ok(Schedule::Now)
+    }
+}

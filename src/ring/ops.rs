@@ -1,0 +1,85 @@
+//! The operations that the engine asks of a ring. `Ring` carries them out through io_uring; the tests of the engine
+//! have a ring of their own, whose kernel is simulated.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{OwnedFd, RawFd};
+
+use super::{Buffer, Buffers, Completion};
+use crate::error::Result;
+use crate::token::{Operation, Token};
+
+/// One ring with a table of descriptors, one descriptor for each slot. Operations are queued, and reach the kernel
+/// with the next `enter`. A method fails only where the kernel breaks its own rules, or has no memory for requests.
+pub trait RingOps {
+    /// Queues one accept from `listener` into the token's slot, or into a plain descriptor where the ring was opened
+    /// for those.
+    fn accept(&mut self, listener: RawFd, token: Token) -> Result<()>;
+
+    /// Queues moving a plain descriptor into the token's empty slot. If that fails, whatever is queued for the slot
+    /// after it fails with EBADF.
+    fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()>;
+
+    /// Queues putting the plain socket `fd` into the token's slot and connecting it to `to`. The caller keeps `fd`
+    /// open until the connect completes.
+    fn dial(&mut self, fd: RawFd, to: SocketAddr, token: Token) -> Result<()>;
+
+    /// Queues a poll of the slot that fires when there is something to receive: once, or, if it is `lasting`,
+    /// whenever more comes, until it is removed (multishot, edge-triggered).
+    fn poll(&mut self, token: Token, lasting: bool) -> Result<()>;
+
+    /// Queues a poll on the bell of a filter. It ends as soon as there are announcements.
+    fn poll_filter(&mut self, bell: RawFd) -> Result<()>;
+
+    /// Queues a receive into `buffer` that does not wait.
+    fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()>;
+
+    /// Queues a send of `range` of `buffer` that does not wait. A send that the kernel takes whole has no completion:
+    /// `finish_sends` tells of it.
+    fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) -> Result<()>;
+
+    /// Queues a send that waits in the kernel until the peer has taken every byte. A slot has one at a time at most.
+    fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()>;
+
+    /// Whether the connection has a parked send in the kernel.
+    fn has_parked_send(&self, token: Token) -> bool;
+
+    /// Queues the removal of the connection's poll, which then completes as not armed.
+    fn remove_poll(&mut self, token: Token) -> Result<()>;
+
+    /// Queues cancelling one operation of the connection, which then completes as failed.
+    fn cancel(&mut self, token: Token, operation: Operation) -> Result<()>;
+
+    /// Queues closing the slot's descriptor. The peer gets a FIN, unless the connection was reset before.
+    fn close(&mut self, token: Token) -> Result<()>;
+
+    /// Queues a reset of the slot's connection: the peer gets an RST, no TIME_WAIT is left, and whatever waits for
+    /// the socket ends. Its descriptor stays until it is closed, in the same submission or later: a disconnect never
+    /// waits, so the kernel is done with it before it looks at the next entry.
+    fn reset(&mut self, token: Token) -> Result<()>;
+
+    /// Buffers that receives and sends in the kernel hold.
+    fn buffers_held(&self) -> usize;
+
+    /// Whether the descriptor of a closed slot stays open for as long as an older operation of this ring waits.
+    fn closed_slots_linger(&self) -> bool;
+
+    /// Whether an enter would do anything: something to submit, task work to run, or completions.
+    fn has_work(&mut self) -> bool;
+
+    /// Whether the kernel has completions that did not come with the last enter.
+    fn has_backlog(&mut self) -> bool;
+
+    /// Lets completions ring the shard's doorbell, or not.
+    fn wake_on_completion(&mut self, wake: bool);
+
+    /// Submits everything and lets the kernel do the ring's task work, in one system call. Tells whether the
+    /// completion queue overflowed.
+    fn enter(&mut self) -> Result<bool>;
+
+    /// Moves every completion that is there into `into`.
+    fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()>;
+
+    /// Moves the token of every send that the kernel took whole into `into`. To be called when `reap` left nothing.
+    fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>);
+}

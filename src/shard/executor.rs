@@ -1,0 +1,85 @@
+//! The executor of a shard's thread: glommio, which is named here and nowhere else. The shard's data never passes
+//! through it. It pins the thread to a core, and has the timers and the wait for the doorbell in a long sleep.
+
+use std::future::Future;
+use std::time::Duration;
+
+use glommio::io::BufferedFile;
+use glommio::timer::Timer;
+use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+
+use crate::constants::GLOMMIO_IO_MEMORY;
+use crate::error::{Errno, Error, HostError, Result, ThreadReason};
+use crate::host::not_started;
+use crate::ring;
+use crate::sys::Doorbell;
+
+/// Entries of each of glommio's own rings; they carry timers and one eventfd.
+const RING_DEPTH: usize = 32;
+
+/// How long glommio runs tasks before it looks at its own rings: for as long as there is something to do. While a
+/// shard works it needs nothing from them. A short time would be worse than useless: should it expire before the first
+/// task is looked at, as on a host that lets a thread stand still for glommio's 100 ms, glommio 0.9 goes to sleep
+/// with tasks that are ready (`run_task_queues` in executor/mod.rs tells that nothing ran). One of them reads the
+/// doorbell, so the shard would never wake up again.
+const PREEMPTION: Duration = Duration::from_secs(24 * 3600);
+
+/// A shard's thread.
+pub struct ShardThread<T: Send + 'static> {
+    handle: ExecutorJoinHandle<Result<T>>,
+    core: usize,
+}
+
+impl<T: Send + 'static> ShardThread<T> {
+    /// Waits for the shard's end.
+    pub fn join(self) -> Result<T> {
+        self.handle.join().map_err(|error| refused(self.core, error))?
+    }
+}
+
+/// Runs a future on a thread of its own, pinned to `core`. Fails where the thread or glommio's rings cannot be had.
+pub(super) fn start<T, F>(name: &str, core: usize, run: impl FnOnce() -> F + Send + 'static) -> Result<ShardThread<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + 'static,
+{
+    let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(name)
+        .io_memory(GLOMMIO_IO_MEMORY)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPTION)
+        .spawn(run)
+        .map_err(|error| refused(core, error))?;
+    Ok(ShardThread { handle, core })
+}
+
+/// Has a task of this thread call `rang(true)` whenever the doorbell was rung, and `rang(false)` once it cannot be
+/// read any more.
+pub(super) fn watch(doorbell: &Doorbell, rang: impl Fn(bool) + 'static) -> Result<()> {
+    let file: BufferedFile = doorbell.listen()?;
+    glommio::spawn_local(async move {
+        while file.read_at(0, 8).await.is_ok() {
+            rang(true);
+        }
+        rang(false);
+    })
+    .detach();
+    Ok(())
+}
+
+/// Waits for this time, while other tasks of the thread run.
+pub(super) async fn pause(time: Duration) {
+    Timer::new(time).await;
+}
+
+/// Why an executor did not start, or ended.
+fn refused(core: usize, error: GlommioError<()>) -> Error {
+    let core = format!("core {core}");
+    match error {
+        GlommioError::IoError(error) | GlommioError::EnhancedIoError { source: error, .. } => match Errno::of(&error) {
+            Errno::EAGAIN => not_started(format!("an executor on {core}"), &error),
+            _ => ring::refused("executor on", core, &error),
+        },
+        error => HostError::new("executor on", core, None, ThreadReason::Executor(error.to_string())).into(),
+    }
+}
