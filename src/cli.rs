@@ -1,5 +1,4 @@
-//! The command line: what was typed, turned at once into plain options, and the commands that run
-//! them. The only place that prints.
+//! The command line: arguments are turned into plain options, and the commands run them. Only this module prints.
 
 pub(crate) mod args;
 mod client;
@@ -25,12 +24,12 @@ use crate::host::start_thread;
 use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
 
-/// How a command that did not fail ended.
+/// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything that was asked for held.
+    /// All requested connections held.
     Well,
-    /// The run came to its end, but not everything held; the report says what.
+    /// The run came to its end, but some connections did not hold; the report says which.
     Short,
 }
 
@@ -50,7 +49,7 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Runs the command that was typed. Wrong words end the process with code 2, as clap does.
+/// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
     let command = Arguments::parse().command;
     survive_file_limit()?;
@@ -67,9 +66,9 @@ pub fn run() -> Result<Ended> {
     }
 }
 
-/// Watches SIGINT, SIGTERM and SIGHUP. The first of them calls `first`; a SIGINT or SIGTERM after it ends
-/// the process at once. A second SIGHUP does not: a terminal that goes away sends it more than once, from
-/// the kernel and from the shell.
+/// Watches SIGINT, SIGTERM and SIGHUP. The first of them calls `first`; a SIGINT or SIGTERM after it ends the
+/// process at once. A second SIGHUP does nothing: when a terminal goes away, the kernel and the shell may each send
+/// one.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
         CommandError::host(
@@ -92,8 +91,8 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Makes a write beyond the limit on file sizes (ulimit -f) an error, where SIGXFSZ would end the
-/// process. A handler, unlike SIG_IGN, is not inherited by processes that are started.
+/// Makes a write beyond the limit on file sizes (ulimit -f) an error. Without this, SIGXFSZ would end the process.
+/// Started processes inherit SIG_IGN but no handler, so this installs a handler.
 pub fn survive_file_limit() -> Result<()> {
     let caught = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     caught.map(drop).map_err(|e| CommandError::bug(format!("watch SIGXFSZ: {e}")))

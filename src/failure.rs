@@ -1,4 +1,4 @@
-//! Why connections fail, each cause with the name under which it is counted.
+//! Why connections fail: the causes, each with the name under which it is counted.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Errno;
 
-/// Why a connection failed. In documents it stands as its name.
+/// Why a connection failed. Documents hold its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Cause {
-    /// The kernel said so.
+    /// An operation failed with this error of the kernel.
     Errno(Errno),
     /// The connect did not complete in time.
     ConnectTimeout,
-    /// The server acknowledged our bytes, and answered nothing.
+    /// The server acknowledged our bytes and answered nothing.
     Silent,
-    /// The client believes in it, the server never accepted it.
+    /// The connection is established for the client, but the server never accepted it.
     Ghost,
-    /// A proved connection did not answer any more.
+    /// A proved connection stopped answering.
     Unanswered,
-    /// The server does not read what we send.
+    /// The server does not read the bytes that the client sends.
     Unread,
-    /// Something other than our own bytes came back.
+    /// Bytes came back that the client did not send.
     WrongEcho,
-    /// The server closed it.
+    /// The server closed the connection.
     ClosedByServer,
-    /// Its other end is no server, but this client's own socket, or another that dials: nobody listened.
+    /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
+    /// target.
     ConnectedToItself,
 }
 
@@ -49,7 +50,7 @@ impl TryFrom<String> for Cause {
 }
 
 impl Cause {
-    /// Those that are no errors of the kernel.
+    /// The causes that are not errors of the kernel.
     const OURS: [Cause; 8] = [
         Cause::ConnectTimeout,
         Cause::Silent,
@@ -61,7 +62,7 @@ impl Cause {
         Cause::ConnectedToItself,
     ];
 
-    /// The name under which it is counted in every report.
+    /// The name under which every report counts the cause.
     pub fn name(self) -> String {
         match self {
             Cause::Errno(errno) => errno.name(),
@@ -84,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cause_is_known_by_its_name(number: i32, small in 0..140) {
+        fn each_cause_is_found_by_its_name(number: i32, small in 0..140) {
             let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
             for cause in Cause::OURS.into_iter().chain(errnos) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));

@@ -1,4 +1,4 @@
-//! How numbers are written: thousands separated, times and bytes in the unit that reads best.
+//! Text of numbers: thousands separated, times and bytes in the unit that reads best.
 
 /// A number with thousands separated.
 pub fn count(number: u64) -> String {

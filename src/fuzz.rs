@@ -1,7 +1,7 @@
-//! What must hold of whatever comes in from outside: a property for each kind of it.
+//! Properties that must hold for input from outside: one function for each kind of input.
 //!
-//! `fuzz/` looks for bytes that break one, led by coverage. The tests at the end try the seeds that
-//! stand there, as they are and spoiled, with any toolchain. Built for these two alone.
+//! `fuzz/` searches for bytes that break a property, guided by coverage. The tests at the end try the seeds in
+//! `fuzz/seeds`, unchanged and corrupted, with any toolchain. This module is built for these two purposes alone.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -36,7 +36,7 @@ use crate::token::{ConnId, Operation, Token};
 use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
-/// An input read as numbers; behind its end are zeros.
+/// An input that is read as numbers; zeros follow its end.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -66,7 +66,7 @@ fn is_one_line(error: &impl std::error::Error) {
     assert!(!line.contains('\n'), "an error is one line: {line}");
 }
 
-/// `user_data` of a completion: a number is either refused, or the one that its token packs to.
+/// `user_data` of a completion: each number is refused, or equals the number that its token packs to.
 pub fn token(bytes: &[u8]) {
     let raw = u64::from_le_bytes(Input(bytes).next());
     let Some(token) = Token::unpack(raw) else { return };
@@ -75,8 +75,8 @@ pub fn token(bytes: &[u8]) {
     assert_eq!((conn.ring(), conn.token(token.operation)), (7, token));
 }
 
-/// What a kernel may say of operations in its hands, in any order and with any result: each buffer
-/// comes back once and no further used than it was asked for, and what was not asked for is refused.
+/// Completions as a kernel may report them, in any order and with any result. Each buffer comes back once, with no
+/// more bytes in use than were requested. A completion of an operation that was never requested is refused.
 pub fn completions(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut kernel = Kernel::default();
@@ -98,13 +98,13 @@ pub fn completions(bytes: &[u8]) {
     }
 }
 
-/// Operations as the kernel has them, beside those that `InFlightOps` believes it has.
+/// The operations that the kernel really has, beside those that `InFlightOps` believes it has.
 #[derive(Default)]
 struct Kernel {
-    held: InFlightOps,
+    in_flight: InFlightOps,
     buffers: Buffers,
     receives: Vec<Token>,
-    /// With what was to be sent, and whether it was submitted.
+    /// Each send, the range of its buffer, and whether it was submitted.
     sends: VecDeque<(Token, Range<usize>, bool)>,
     parked: Vec<(Token, usize)>,
 }
@@ -114,45 +114,45 @@ impl Kernel {
         let bytes = bytes % (BUFFER_BYTES + 1);
         match token.operation {
             Operation::Receive => {
-                self.held.receive(token, self.buffers.take());
+                self.in_flight.receive(token, self.buffers.take());
                 self.receives.push(token);
             }
             Operation::Send => {
                 let range = bytes / 2..bytes;
-                self.held.send(token, self.buffers.take(), range.clone());
+                self.in_flight.send(token, self.buffers.take(), range.clone());
                 self.sends.push_back((token, range, false));
             }
             _ => {
-                self.held.park(token, vec![0; bytes]);
+                self.in_flight.park(token, vec![0; bytes]);
                 self.parked.push((token, bytes));
             }
         }
     }
 
     fn submit(&mut self) {
-        self.held.submitted();
+        self.in_flight.submitted();
         self.sends.iter_mut().for_each(|send| send.2 = true);
     }
 
     fn finish_sends(&mut self) {
         let mut finished = Vec::new();
-        self.held.finish_sends(&mut self.buffers, &mut finished);
+        self.in_flight.finish_sends(&mut self.buffers, &mut finished);
         for token in finished {
             let Some((first, _, true)) = self.sends.pop_front() else { panic!("{token:?} was not submitted") };
             assert_eq!(token, first);
         }
     }
 
-    /// Completes one of those in the kernel.
+    /// Completes one of the operations in the kernel.
     fn complete(&mut self, which: usize, result: i32, flags: u32) {
         let tokens = self.receives.iter().chain(self.sends.iter().map(|send| &send.0));
         let mut tokens = tokens.chain(self.parked.iter().map(|parked| &parked.0));
         let many = self.receives.len() + self.sends.len() + self.parked.len();
         let Some(token) = which.checked_rem(many).and_then(|at| tokens.nth(at)).copied() else { return };
-        let told = self.held.decode(token.pack(), result, flags);
+        let decoded = self.in_flight.decode(token.pack(), result, flags);
         if let Some(at) = self.receives.iter().position(|receive| *receive == token) {
             self.receives.remove(at);
-            match told.map(|told| told.outcome) {
+            match decoded.map(|completion| completion.outcome) {
                 Ok(Outcome::Received { mut buffer, len, .. }) => assert!((1..=buffer.bytes().len()).contains(&len)),
                 Ok(Outcome::End(_)) => assert_eq!(result, 0),
                 Ok(Outcome::Empty(_) | Outcome::ReceiveFailed(..)) => assert!(result < 0),
@@ -160,18 +160,18 @@ impl Kernel {
             }
         } else if let Some(at) = self.sends.iter().position(|send| send.0 == token) {
             let asked = self.sends.remove(at).unwrap().1;
-            match told.unwrap().outcome {
+            match decoded.unwrap().outcome {
                 Outcome::SentShort(_, left) => assert!(left.end == asked.end && asked.start <= left.start),
                 other => assert!(matches!(other, Outcome::SendFailed(..)) && result < 0, "{result}: {other:?}"),
             }
         } else {
             let at = self.parked.iter().position(|parked| parked.0 == token).unwrap();
             let whole = usize::try_from(result) == Ok(self.parked.remove(at).1);
-            assert_eq!(whole, matches!(told.unwrap().outcome, Outcome::ParkedSent), "{result}");
+            assert_eq!(whole, matches!(decoded.unwrap().outcome, Outcome::ParkedSent), "{result}");
         }
     }
 
-    /// Claims the end of something that may be nobody's.
+    /// Claims that an operation ended which may never have been requested.
     fn claim(&mut self, user_data: u64, result: i32, flags: u32) {
         let token = Token::unpack(user_data);
         if self.receives.iter().chain(self.sends.iter().map(|send| &send.0)).any(|asked| Some(*asked) == token) {
@@ -181,15 +181,15 @@ impl Kernel {
             return;
         }
         let known = token.is_some_and(|token| !matches!(token.operation, Operation::Receive | Operation::Send));
-        assert_eq!(self.held.decode(user_data, result, flags).is_ok(), known, "{token:?}");
+        assert_eq!(self.in_flight.decode(user_data, result, flags).is_ok(), known, "{token:?}");
     }
 
     fn check(&self) {
-        assert_eq!(self.held.buffers(), self.receives.len() + self.sends.len());
-        assert!(self.parked.iter().all(|parked| self.held.has_parked(parked.0)));
+        assert_eq!(self.in_flight.buffers(), self.receives.len() + self.sends.len());
+        assert!(self.parked.iter().all(|parked| self.in_flight.has_parked(parked.0)));
     }
 
-    /// All that is left comes back.
+    /// Completes all operations that are left; all buffers come back.
     fn end(mut self) {
         self.submit();
         self.finish_sends();
@@ -197,11 +197,12 @@ impl Kernel {
         while self.receives.len() + self.parked.len() > 0 {
             self.complete(0, -libc::ECANCELED, 0);
         }
-        assert_eq!(self.held.buffers(), 0);
+        assert_eq!(self.in_flight.buffers(), 0);
     }
 }
 
-/// An answer in pieces: whole at its end and not before, and wrong in the piece that is.
+/// An echo that arrives in pieces is whole at its end and not before. A corrupted echo is wrong in the piece with
+/// the changed byte.
 pub fn echo(bytes: &[u8]) {
     let mut input = Input(bytes);
     let kind = [Kind::Hello, Kind::Token, Kind::Message][usize::from(input.byte()) % 3];
@@ -211,8 +212,8 @@ pub fn echo(bytes: &[u8]) {
     compose(&mut message, kind, number, round, &String::from_utf8_lossy(input.0), payload);
     let mut got = 0;
     for piece in message.chunks(each) {
-        let heard = verify_echo(&message, &mut got, piece);
-        assert_eq!(heard, if got == message.len() { EchoMatch::Whole } else { EchoMatch::Part });
+        let verdict = verify_echo(&message, &mut got, piece);
+        assert_eq!(verdict, if got == message.len() { EchoMatch::Whole } else { EchoMatch::Part });
     }
     assert_eq!((got, verify_echo(&message, &mut got, b"x")), (message.len(), EchoMatch::Wrong));
     let mut answer = message.clone();
@@ -223,28 +224,28 @@ pub fn echo(bytes: &[u8]) {
     assert_eq!((wrong, got), (Some(spoiled / each), spoiled / each * each));
 }
 
-/// Lines that steer a client: each is heard as it stands there, up to the one that closes.
+/// Lines that steer a client: each is read as it was written, up to the line that closes.
 pub fn words(bytes: &[u8]) {
     let mut input = bytes;
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LONGEST_LINE as usize));
     for line in lines {
-        let heard = Word::read(&mut input);
+        let word = Word::read(&mut input);
         let other = String::from_utf8_lossy(line.trim_ascii()).into_owned();
-        let said = match &*other {
+        let expected = match &*other {
             "audit" => Word::Audit,
             "report" => Word::Report,
             "close" => Word::Close,
             _ => Word::Other(other),
         };
-        assert_eq!(heard, said);
-        if heard == Word::Close {
+        assert_eq!(word, expected);
+        if word == Word::Close {
             return;
         }
     }
     assert_eq!(Word::read(&mut input), Word::Close);
 }
 
-/// Options with a value that is more than a word: what comes before them, and their name.
+/// Options whose value is more than a word: the arguments before the option, and its name.
 const OPTIONS: [(&[&str], &str); 18] = [
     (&["server"], "--memory-reserve"),
     (&["server"], "--accept-rate"),
@@ -266,17 +267,17 @@ const OPTIONS: [(&[&str], &str); 18] = [
     (&["tune"], "--source-ip"),
 ];
 
-/// Bytes of a value at most: a block of addresses takes seven and makes a megabyte.
+/// The most bytes of a value. A block of addresses takes seven bytes and makes a megabyte of addresses.
 const LONGEST_VALUE: usize = 64;
 
-/// What was typed behind an option: it is refused with code 2, or means something that can be.
+/// The value of an option: it is refused with exit code 2, or gives valid options.
 pub fn typed(bytes: &[u8]) {
     let mut input = Input(bytes);
     let (before, option) = OPTIONS[usize::from(input.byte()) % OPTIONS.len()];
     let value = String::from_utf8_lossy(&input.0[..input.0.len().min(LONGEST_VALUE)]);
     let words = ["c1m"].iter().chain(before).map(|word| (*word).to_owned());
     let meant = match Arguments::try_parse_from(words.chain([format!("{option}={value}")])) {
-        Ok(arguments) => can_be(&arguments.command),
+        Ok(arguments) => check_options(&arguments.command),
         Err(refused) => return assert_eq!(refused.exit_code(), 2, "{}", refused.render()),
     };
     if let Err(error) = meant {
@@ -285,7 +286,7 @@ pub fn typed(bytes: &[u8]) {
     }
 }
 
-fn can_be(command: &Command) -> command_error::Result<()> {
+fn check_options(command: &Command) -> command_error::Result<()> {
     let is_rate = |rate: Option<f64>| rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
     let client = |options: crate::client::Options| {
         assert!(is_rate(options.rate) && options.interval.is_none_or(|every| !every.is_zero()));
@@ -310,11 +311,11 @@ fn can_be(command: &Command) -> command_error::Result<()> {
     Ok(())
 }
 
-/// What HdrHistogram's compressed form begins with.
+/// The cookie at the start of HdrHistogram's compressed form.
 const COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
 
-/// A histogram's text, taken as it is, and as bytes in a sound wrapping: whatever is taken for a
-/// histogram is written and read back the same.
+/// A histogram's text, given directly and as bytes in a valid wrapping. A text that is accepted is written and read
+/// back the same.
 pub fn histogram(bytes: &[u8]) {
     let read = |text: &str| {
         let Ok(latency) = Latency::decode(text) else { return };
@@ -324,7 +325,7 @@ pub fn histogram(bytes: &[u8]) {
     };
     read(&String::from_utf8_lossy(bytes));
     read(&wrapped(bytes));
-    // With an honest header, the counts are what is read.
+    // A valid header comes before the bytes, so that they are read as counts.
     let mut plain = Vec::new();
     let packed = BASE64.decode(Latency::new().unwrap().encode().unwrap()).unwrap();
     flate2::write::ZlibDecoder::new(&mut plain).write_all(&packed[8..]).unwrap();
@@ -346,8 +347,8 @@ fn figures(latency: &Latency) -> (u64, u64, u64, [u64; PERCENTILES.len()]) {
     (latency.count(), latency.min(), latency.max(), percentiles)
 }
 
-/// A file given to `c1m report merge`: what is taken for a result is written and read back the same,
-/// merged with itself it has everything twice, and it can be shown.
+/// A file given to `c1m report merge`. A file that is accepted as a result is written and read back the same,
+/// merged with itself it counts everything twice, and it can be shown.
 pub fn results(bytes: &[u8]) {
     let document = match read_client(bytes, "a file") {
         Ok(document) => document,
@@ -365,8 +366,8 @@ pub fn results(bytes: &[u8]) {
     assert!(text::client(&twice).unwrap().contains("requested"));
 }
 
-/// What `tune --revert` finds of an earlier run: it is refused in a line, or written and read back the
-/// same.
+/// The state of an earlier run that `tune --revert` reads. It is refused with an error of one line, or written and
+/// read back the same.
 pub fn kept(bytes: &[u8]) {
     below_a_root(|root, host| {
         fs::create_dir_all(root.join("var/lib/c1m")).unwrap();
@@ -408,8 +409,8 @@ const FILES: [&str; 24] = [
     "sys/fs/cgroup/memory.events",
 ];
 
-/// What /proc and the cgroups say, whatever that is: the doctor judges it wall by wall. Parts of the
-/// input, parted by zero bytes, are the contents of these files in turn.
+/// Any content of /proc and the cgroups' files: the doctor judges it wall by wall. Zero bytes separate the input
+/// into the contents of `FILES` in turn.
 pub fn host(bytes: &[u8]) {
     below_a_root(|root, host| {
         let mut parts = bytes.split(|byte| *byte == 0);
@@ -430,7 +431,7 @@ fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
     let goal = Goal { role: Role::Both, connections: 1_000_000, routes, cores: vec![0, 1] };
-    // That of io_uring asks the kernel, not a file.
+    // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);
         assert!(!finding.have.contains('\n'), "{}: a finding is one line", wall.name);
@@ -444,7 +445,7 @@ fn judge(host: &Host) {
     }
 }
 
-/// Calls `act` with a root of this thread's own, and the host whose files stand there.
+/// Calls `act` with a root folder of this thread's own, and the host whose files lie there.
 fn below_a_root(act: impl FnOnce(&Path, &Host)) {
     thread_local! {
         static ROOT: RefCell<tempfile::TempDir> = RefCell::new(tempfile::tempdir().unwrap());
@@ -452,8 +453,8 @@ fn below_a_root(act: impl FnOnce(&Path, &Host)) {
     ROOT.with_borrow(|root| act(root.path(), &Host::below(root.path())));
 }
 
-/// What a client sends where the metrics are: it is answered or needs more bytes, the same however it is cut
-/// into pieces, and what is not answered stays short.
+/// A request to the metrics' listener. It is answered or needs more bytes, the same however it is cut into pieces.
+/// A head that is not answered yet stays short.
 pub fn request(bytes: &[u8]) {
     let whole = http::read(bytes);
     assert!(whole.is_some() || bytes.len() < http::LONGEST_HEAD);
@@ -483,7 +484,7 @@ mod tests {
         seeds
     }
 
-    /// Bytes, or a seed with some of its bytes changed and perhaps its end cut off.
+    /// Random bytes, or a seed with some bytes changed and perhaps its end cut off.
     fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         let changes = prop::collection::vec(any::<(Index, u8)>(), 0..8);
         let spoiled = (prop::sample::select(seeds), changes, prop::option::of(any::<Index>()));

@@ -1,4 +1,4 @@
-//! HDR histograms of latencies in microseconds: recorded per shard, merged, never averaged.
+//! HDR histograms of latencies in microseconds. Each shard records its own; they are merged, and never averaged.
 
 pub mod log;
 mod recorder;
@@ -18,39 +18,39 @@ use crate::error::{Error, Result};
 
 pub use recorder::Recorder;
 
-/// Latencies from 1 microsecond to an hour with 3 significant digits; shorter ones count as 1 µs,
-/// longer ones as an hour.
+/// A histogram of latencies from 1 microsecond to one hour, with 3 significant digits. Shorter latencies count as 1
+/// µs, longer ones as one hour.
 #[derive(Debug, Clone)]
 pub struct Latency(Histogram<u64>);
 
-/// The percentiles every report shows, in percent.
+/// The percentiles that every report shows, in percent.
 pub const PERCENTILES: [(f64, &str); 5] =
     [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (99.99, "p99.99")];
 
-/// Why a text is no histogram of ours.
+/// Why a text is not a histogram of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DecodeError(&'static str);
 
-/// Bytes of the header of the compressed form: what it is, and the length of what follows.
+/// Bytes of the header of the compressed form: the cookie, and the length of the rest.
 const OUTER_HEADER: usize = 8;
 
-/// What the compressed form begins with (`V2CompressedEncodingCookieBase | 0x10` of HdrHistogram's
+/// The cookie at the start of the compressed form (`V2CompressedEncodingCookieBase | 0x10` of HdrHistogram's
 /// AbstractHistogram.java).
 const COMPRESSED_COOKIE: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
 
-/// Bytes of the header within: what it is, the length of what follows, digits and bounds.
+/// Bytes of the header inside the compressed form: cookie, length of the rest, digits and bounds.
 const INNER_HEADER: usize = 40;
 
-/// Latencies that a histogram read from a text holds at most: no machine records so many in its life,
-/// and 65,536 such histograms merge without overflow, at which the library's sums would panic or wrap.
+/// The most latencies that a decoded histogram may hold. No machine records so many in its life, and 65,536 such
+/// histograms merge without an overflow; on overflow the library's sums would panic or wrap.
 const MOST_COUNTED: u64 = 1 << 48;
 
-/// Bytes of one count at most (ZigZag LEB128-64b9B).
+/// The most bytes that one count takes (ZigZag LEB128-64b9B).
 const COUNT_BYTES: usize = 9;
 
 impl Latency {
-    /// An empty histogram; about 180 KiB however much is recorded.
+    /// An empty histogram. It takes about 180 KiB, however much is recorded.
     pub fn new() -> Result<Latency> {
         Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS)
             .map(Latency)
@@ -63,9 +63,9 @@ impl Latency {
         self.0.saturating_record(us.max(1));
     }
 
-    /// Records one latency, counted from the intended start, and those of the events that should
-    /// have started every `interval` while it was in flight, for `service`, but could not
-    /// (HdrHistogram's correction for coordinated omission).
+    /// Records one latency, counted from the intended start. Events that were due every `interval` while this one
+    /// was served, for `service`, could not start; it records their latencies too (HdrHistogram's correction for
+    /// coordinated omission).
     pub fn record_with_omitted(&mut self, latency: Duration, service: Duration, interval: Duration) {
         self.record(latency);
         let mut left = service;
@@ -80,8 +80,8 @@ impl Latency {
         self.0.add(&other.0).map_err(|e| Error::bug(format!("merging histograms: {e}")))
     }
 
-    /// The whole histogram as text: base64 of HdrHistogram's standard V2 compressed form, which its
-    /// packages for other languages read too. A few kilobytes at most.
+    /// The whole histogram as text: base64 of HdrHistogram's standard V2 compressed form, a few kilobytes at most.
+    /// HdrHistogram's packages for other languages read it too.
     pub fn encode(&self) -> Result<String> {
         let mut bytes = Vec::new();
         V2DeflateSerializer::new()
@@ -90,16 +90,16 @@ impl Latency {
         Ok(BASE64.encode(bytes))
     }
 
-    /// The histogram that `encode` gave the text of. The text may come from anywhere: whatever it
-    /// holds, this takes no more memory than a histogram of ours and its packed form.
+    /// Reads the text that `encode` made. The text may come from anywhere: whatever it holds, reading it takes no
+    /// more memory than one histogram and its packed form.
     pub fn decode(text: &str) -> std::result::Result<Latency, DecodeError> {
         let empty = Latency::new().map_err(|_| DecodeError("no histogram can be made"))?;
         let most = INNER_HEADER + COUNT_BYTES * empty.0.distinct_values();
         let bytes = BASE64.decode(text).map_err(|_| DecodeError("it is not base64"))?;
         let packed = match bytes.split_at_checked(OUTER_HEADER) {
             Some((header, packed)) if header.starts_with(&COMPRESSED_COOKIE) => {
-                let told = (packed.len() as u64).to_be_bytes();
-                if header[4..] == told[4..] { packed } else { return Err(DecodeError("it is cut off")) }
+                let length = (packed.len() as u64).to_be_bytes();
+                if header[4..] == length[4..] { packed } else { return Err(DecodeError("it is cut off")) }
             }
             _ => return Err(DecodeError("it is not in HdrHistogram's V2 compressed form")),
         };
@@ -120,8 +120,8 @@ impl Latency {
         }
     }
 
-    /// Whether an unpacked histogram has our digits and bounds, and lengths and counts that the
-    /// library may be shown: it would allocate whatever a header demands.
+    /// Checks that an unpacked histogram has our digits and bounds, and that its lengths and counts are safe for
+    /// the library: the library allocates whatever a header demands.
     fn fits(&self, plain: &[u8]) -> std::result::Result<(), DecodeError> {
         let mut ours = Vec::new();
         V2Serializer::new().serialize(&self.0, &mut ours).map_err(|_| DecodeError("no histogram can be made"))?;
@@ -130,52 +130,52 @@ impl Latency {
         else {
             return Err(DecodeError("it is cut off"));
         };
-        let told = (counts.len() as u64).to_be_bytes();
+        let length = (counts.len() as u64).to_be_bytes();
         if header[..4] != ours[..4] || header[8..] != ours[8..] {
             return Err(DecodeError("its digits or bounds are not those of this program"));
         }
-        // The number of which the library takes the negative, which does not exist.
+        // The library negates this number, and its negative does not exist.
         let smallest = counts.windows(COUNT_BYTES).any(|bytes| bytes == [0xff; COUNT_BYTES]);
-        if header[4..8] != told[4..] || smallest {
+        if header[4..8] != length[4..] || smallest {
             return Err(DecodeError("its counts cannot be read"));
         }
         Ok(())
     }
 
-    /// How many were recorded.
+    /// Number of latencies recorded.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The smallest, in microseconds; 0 when empty.
+    /// The smallest latency in microseconds; 0 when empty.
     pub fn min(&self) -> u64 {
         if self.count() == 0 { 0 } else { self.0.min() }
     }
 
-    /// The largest, in microseconds; 0 when empty.
+    /// The largest latency in microseconds; 0 when empty.
     pub fn max(&self) -> u64 {
         self.0.max()
     }
 
     /// The latency in microseconds that `percent` percent do not exceed; 0 when empty.
     pub fn percentile(&self, percent: f64) -> u64 {
-        // One step down, so that 99.9 % of 2,000 are not 1,998.0000000000002 and then 1,999; the Java
+        // One step down, so that 99.9 % of 2,000 does not become 1,998.0000000000002 and then 1,999. The Java
         // original does the same.
         self.0.value_at_quantile((percent / 100.0).next_down())
     }
 
-    /// Mean and standard deviation in microseconds, as the `.hgrm` footer wants them.
+    /// Mean and standard deviation in microseconds, for the `.hgrm` footer.
     pub fn mean_and_deviation(&self) -> (f64, f64) {
         (self.0.mean(), self.0.stdev())
     }
 
-    /// Buckets of the underlying histogram, as the `.hgrm` footer wants them.
+    /// Number of buckets of the underlying histogram, for the `.hgrm` footer.
     pub fn bucket_count(&self) -> u8 {
         self.0.buckets()
     }
 
-    /// Counts in the given ascending bounds (microseconds): `counts[i]` is what lies above
-    /// `bounds[i - 1]` and at or below `bounds[i]`; one more for what lies above the last.
+    /// Counts between ascending bounds in microseconds: `counts[i]` counts latencies above `bounds[i - 1]` up to
+    /// and including `bounds[i]`. One more count is for latencies above the last bound.
     pub fn buckets(&self, bounds: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bounds.len() + 1];
         for step in self.0.iter_recorded() {
@@ -185,8 +185,8 @@ impl Latency {
         counts
     }
 
-    /// The rows of the standard percentile file: value, quantile, total count up to it; `ticks`
-    /// rows per halving of the distance to 100 %.
+    /// The rows of the standard percentile file: value, quantile, and total count up to it. There are `ticks` rows
+    /// for each halving of the distance to 100 %.
     pub fn quantile_rows(&self, ticks: u32) -> Vec<(u64, f64, u64)> {
         let mut total = 0;
         let rows = HistogramIterator::map(self.0.iter_quantiles(ticks), |step| {
@@ -209,9 +209,9 @@ mod tests {
     }
 
     proptest! {
-        /// Merging shards gives what one histogram of everything gives.
+        /// Merged histograms of shards equal one histogram of all latencies.
         #[test]
-        fn merged_is_recorded_together(
+        fn merged_histograms_equal_one_of_everything(
             a in prop::collection::vec(1u64..100_000_000, 0..200), b in prop::collection::vec(1u64..100_000_000, 0..200)
         ) {
             let mut merged = of(&a);
@@ -237,7 +237,7 @@ mod tests {
         }
 
         #[test]
-        fn buckets_hold_everything_once(values in prop::collection::vec(1u64..10_000, 0..200)) {
+        fn buckets_hold_each_latency_once(values in prop::collection::vec(1u64..10_000, 0..200)) {
             let counts = of(&values).buckets(&[10, 100, 1_000]);
             prop_assert_eq!(counts.iter().sum::<u64>(), values.len() as u64);
             prop_assert_eq!(counts[0], values.iter().filter(|v| **v <= 10).count() as u64);
@@ -245,9 +245,9 @@ mod tests {
     }
 
     proptest! {
-        /// What was written is read back whole.
+        /// A decoded histogram equals the encoded one.
         #[test]
-        fn decoded_is_what_was_encoded(values in prop::collection::vec(1u64..10_000_000_000, 0..300)) {
+        fn a_decoded_histogram_is_the_encoded_one(values in prop::collection::vec(1u64..10_000_000_000, 0..300)) {
             let (latency, read) = (of(&values), Latency::decode(&of(&values).encode().unwrap()).unwrap());
             prop_assert_eq!(&read.0, &latency.0);
             prop_assert_eq!((read.min(), read.max(), read.count()), (latency.min(), latency.max(), latency.count()));
@@ -256,17 +256,17 @@ mod tests {
             }
         }
 
-        /// Whatever stands in a file: an error or a histogram, never a panic.
+        /// Any text gives an error or a histogram, never a panic.
         #[test]
-        fn any_text_is_survived(text: String, bytes: Vec<u8>) {
+        fn decoding_survives_any_text(text: String, bytes: Vec<u8>) {
             prop_assert!(Latency::decode(&text).is_err());
             let _ = Latency::decode(&BASE64.encode(&bytes));
             let _ = Latency::decode(&wrapped(&bytes, 0));
         }
 
-        /// The same with an honest header before any counts, so that they are looked at.
+        /// A valid header comes before arbitrary counts, so that the counts are read.
         #[test]
-        fn any_counts_are_survived(counts in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..100)) {
+        fn decoding_survives_any_counts(counts in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..100)) {
             let header = &unpacked(&of(&[]))[..INNER_HEADER];
             let mut plain = [header, &counts].concat();
             plain[4..8].copy_from_slice(&(counts.len() as u32).to_be_bytes());
@@ -281,7 +281,8 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1;
             let read = Latency::decode(&BASE64.encode(&bytes));
-            // One bit of a compressed stream may say nothing (a window size, an end): it then reads the same.
+            // A changed bit of a compressed stream may have no meaning (a window size, an end): the text then reads
+            // the same.
             prop_assert!(read.is_err() || read.is_ok_and(|read| read.0 == of(&values).0));
         }
     }
@@ -292,7 +293,7 @@ mod tests {
         plain
     }
 
-    /// Any bytes in a sound wrapping, whose length is `off` too large.
+    /// Arbitrary bytes in a valid wrapping, whose stated length is `off` too large.
     fn wrapped(plain: &[u8], off: u32) -> String {
         use std::io::Write;
         let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -303,14 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn every_lie_is_told_by_its_name() {
+    fn each_defect_of_a_text_has_an_error_of_its_own() {
         let plain = unpacked(&of(&[1, 2, 3]));
         let with = |at: usize, bytes: &[u8]| {
             let mut changed = plain.clone();
             changed[at..at + bytes.len()].copy_from_slice(bytes);
             wrapped(&changed, 0)
         };
-        // 2^63 - 1 twice: together more than the library can add up.
+        // The count 2^63 - 1 twice: their sum overflows in the library.
         let endless = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         let endless = [&plain[..4], &18u32.to_be_bytes(), &plain[8..INNER_HEADER], &endless, &endless].concat();
         let smallest = [&plain[..4], &9u32.to_be_bytes(), &plain[8..INNER_HEADER], &[0xff; 9]].concat();
@@ -327,25 +328,25 @@ mod tests {
             (wrapped(&smallest, 0), "counts"),
             (wrapped(&endless, 0), "than anyone"),
         ] {
-            let told = Latency::decode(&text).unwrap_err().to_string();
-            assert!(told.contains(words), "{told}, not {words}");
+            let error = Latency::decode(&text).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}, not {words}");
         }
         assert_eq!(Latency::decode(&wrapped(&plain, 0)).unwrap().count(), 3);
     }
 
     #[test]
-    fn what_could_not_start_is_counted_too() {
+    fn events_that_could_not_start_are_counted_too() {
         let mut latency = of(&[]);
         latency.record_with_omitted(Duration::from_millis(35), Duration::from_millis(35), Duration::from_millis(10));
         assert_eq!(latency.buckets(&[6_000, 16_000, 26_000]), [1, 1, 1, 1]);
-        // What only started late has kept nobody else waiting.
+        // An event that only started late has delayed no other event.
         latency.record_with_omitted(Duration::from_millis(100), Duration::from_millis(1), Duration::from_millis(10));
         latency.record_with_omitted(Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO);
         assert_eq!(latency.count(), 6);
     }
 
     #[test]
-    fn what_is_out_of_range_is_still_counted() {
+    fn latencies_out_of_range_are_still_counted() {
         let mut latency = of(&[]);
         latency.record(Duration::ZERO);
         latency.record(Duration::from_secs(1_000_000));

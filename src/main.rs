@@ -1,4 +1,4 @@
-//! `c1m`: dispatch and exit code; everything else is in the library.
+//! `c1m`: runs the command line and returns its exit code. Everything else is in the library.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     match c1m::cli::run() {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
-            // There is nowhere left to complain to if standard error is gone too.
+            // If standard error is gone too, there is no place left for the error.
             let _ = writeln!(std::io::stderr(), "c1m: {error}");
             error.exit_code().into()
         }

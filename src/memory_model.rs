@@ -1,6 +1,6 @@
-//! How much memory a connection takes: arithmetic from the sizes of the kernel's objects.
+//! The memory that a connection takes, calculated from the sizes of the kernel's objects.
 //!
-//! What the kernel allocates for one end of an idle connection, found by counting slab objects
+//! The kernel allocates these objects for one end of an idle connection. They were found by counting slab objects
 //! before and after 10,000 to 1,000,000 connections with kernels 6.1 and 6.18:
 //!
 //! ```text
@@ -8,26 +8,26 @@
 //!   sock_inode_cache   its inode                       accounted   reclaimable by name only
 //!   filp               its file                        accounted
 //!   dentry             its directory entry             accounted   reclaimable by name only
-//!   io_kiocb           the poll it is parked on        accounted
+//!   io_kiocb           the poll in which it waits      accounted
 //!   kmalloc-32         its node in the ring's table                (since 6.13)
 //!   lsm_*_cache        the security module's share
 //! ```
 //!
-//! The host does not lose objects but pages: what an object costs is its slab's pages, divided by
-//! the objects in a slab. Where memory cgroups are in use, every slab of an accounted cache has a
-//! pointer beside each object, in a vector that is itself rounded up to a kmalloc size.
+//! The host loses whole pages, not objects: an object costs the pages of its slab divided by the number of objects
+//! in the slab. Where memory cgroups are in use, each slab of an accounted cache also has a vector with one pointer
+//! for each object, and the vector itself is rounded up to a kmalloc size.
 //!
-//! Sockets hold their inode and dentry as long as they stand, but the caches of both are marked
-//! reclaimable, so MemAvailable goes on counting them as available. That share is `hidden`.
+//! A socket holds its inode and dentry as long as it is open. The caches of both are marked reclaimable, so
+//! MemAvailable goes on counting them as available. That share is called `hidden`.
 
 use std::collections::BTreeMap;
 
 use crate::plan::{IdleBackend, ShardPlan, largest};
 
-/// Bytes of a page on the machines we run on.
+/// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
 
-/// Which end of a connection.
+/// An end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The accepting one.
@@ -45,7 +45,7 @@ pub enum Family {
     V6,
 }
 
-/// Which rules a memory cgroup counts by.
+/// The rules by which a memory cgroup counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hierarchy {
     /// cgroup v1.
@@ -54,12 +54,12 @@ pub enum Hierarchy {
     V2,
 }
 
-/// Who counts memory.
+/// The counter of memory whose view is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// The host: whole pages, whoever they are for.
+    /// The host counts whole pages, of whatever process.
     Host,
-    /// A memory cgroup: objects charged to its processes.
+    /// A memory cgroup counts the objects charged to its processes.
     Cgroup(Hierarchy),
 }
 
@@ -74,30 +74,30 @@ pub struct Cache {
     pub pages: u64,
 }
 
-/// A kernel version as far as it matters here.
+/// A kernel version: major and minor number.
 pub type Version = (u32, u32);
 
-/// What an end of a connection has in one slab cache.
+/// The objects that an end of a connection has in one slab cache.
 struct Part {
     name: &'static str,
-    /// Charged to the memory cgroup of whoever allocates it (`SLAB_ACCOUNT`).
+    /// The object is charged to the memory cgroup of the allocating process (`SLAB_ACCOUNT`).
     accounted: bool,
-    /// In a cache that counts as reclaimable (`SLAB_RECLAIM_ACCOUNT`).
+    /// The cache counts as reclaimable (`SLAB_RECLAIM_ACCOUNT`).
     reclaimable: bool,
     /// The first kernel that allocates it.
     since: Version,
-    /// How 6.1 (Debian's cloud kernel) and 6.18 pack it.
+    /// The packing on 6.1 (Debian's cloud kernel) and on 6.18.
     measured: [Cache; 2],
 }
 
 /// The kernels of `Part::measured`.
 const MEASURED: [Version; 2] = [(6, 1), (6, 18)];
 
-/// The kernel that gave each registered file a node of its own (io_uring/rsrc.c).
+/// The first kernel that gives each registered file a node of its own (io_uring/rsrc.c).
 const NODES: Version = (6, 13);
 
-/// The kernel since which accept charges the socket itself, which the softirq that made it could
-/// not (`kmem_cache_charge` in `inet_csk_accept`); with cgroup v2 only.
+/// The first kernel whose accept charges the socket itself (`kmem_cache_charge` in `inet_csk_accept`), with cgroup
+/// v2 only. The softirq that makes the socket cannot charge it.
 const CHARGED_AT_ACCEPT: Version = (6, 13);
 
 const fn cache(size: u64, per_slab: u64, pages: u64) -> Cache {
@@ -114,10 +114,10 @@ const TCP: Part = Part {
 
 const TCP_V6: Part = Part { name: "TCPv6", measured: [cache(2496, 13, 8), cache(2496, 13, 8)], ..TCP };
 
-/// The poll of a connection that waits in one.
+/// The poll in which a connection waits.
 const POLL: Part = Part { name: "io_kiocb", measured: [cache(256, 16, 1), cache(256, 16, 1)], ..TCP };
 
-/// What both families have, however they wait.
+/// The objects of both families, in whatever way a connection waits.
 const COMMON: [Part; 6] = [
     Part { name: "sock_inode_cache", reclaimable: true, measured: [cache(832, 19, 4), cache(832, 19, 4)], ..TCP },
     Part { name: "filp", measured: [cache(256, 16, 1), cache(192, 21, 1)], ..TCP },
@@ -133,69 +133,69 @@ const COMMON: [Part; 6] = [
     Part { name: "lsm_file_cache", accounted: false, measured: [cache(24, 170, 1), cache(24, 170, 1)], ..TCP },
 ];
 
-/// One local port of a client: its bucket, and its bucket for one address. They are accounted.
+/// The objects of one local port of a client: its bucket, and its bucket for one address. They are accounted.
 const BIND_BUCKETS: [Part; 2] = [
     Part { name: "tcp_bind_bucket", measured: [cache(64, 64, 1), cache(128, 32, 1)], ..TCP },
     Part { name: "tcp_bind2_bucket", measured: [cache(128, 32, 1), cache(128, 32, 1)], ..TCP },
 ];
 
-/// Bytes of AppArmor's label of a socket, a kmalloc of its own.
+/// Bytes of AppArmor's label of a socket, which is a kmalloc of its own.
 const APPARMOR_SOCKET: f64 = 16.0;
 
-/// Names of every cache that matters here; what a host is asked for.
+/// Names of all slab caches in this model.
 pub fn cache_names() -> impl Iterator<Item = &'static str> {
     [TCP, TCP_V6, POLL].into_iter().chain(COMMON).chain(BIND_BUCKETS).map(|part| part.name)
 }
 
-/// What is known of the kernel that shall hold the connections.
+/// Facts about the kernel that is to hold the connections.
 #[derive(Debug, Clone, Default)]
 pub struct Kernel {
     /// Its version; (0, 0) when unknown.
     pub version: Version,
-    /// How it packs the caches, by name, as far as this process may read it; `None` for a cache
-    /// that is known not to exist.
+    /// The packing of each cache by name, as far as this process may read it; `None` for a cache that is known not
+    /// to exist.
     pub caches: BTreeMap<String, Option<Cache>>,
-    /// Memory cgroups are in use, and count kernel memory.
+    /// Whether memory cgroups are in use and count kernel memory.
     pub accounting: bool,
-    /// AppArmor is active.
+    /// Whether AppArmor is active.
     pub apparmor: bool,
 }
 
-/// Where a prediction's sizes are from.
+/// The source of a prediction's sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// All from this kernel.
+    /// All sizes are read from this kernel.
     ThisKernel,
-    /// All or some of them from the table measured with this version.
-    SlotMap(Version),
+    /// Some or all sizes come from the table measured with this version.
+    Measured(Version),
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Source::ThisKernel => write!(f, "this kernel's slab caches"),
-            Source::SlotMap((major, minor)) => write!(f, "sizes measured with kernel {major}.{minor}"),
+            Source::Measured((major, minor)) => write!(f, "sizes measured with kernel {major}.{minor}"),
         }
     }
 }
 
-/// What one end of one connection takes, in bytes.
+/// The memory that one end of one connection takes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PerEnd {
     /// Host memory: kernel objects with their share of slab waste.
     pub host: f64,
-    /// Of these, what MemAvailable goes on counting as available.
+    /// The part of `host` that MemAvailable goes on counting as available.
     pub hidden: f64,
-    /// What a memory cgroup v1 of the process counts.
+    /// The memory charged to the process's memory cgroup v1.
     pub charged_v1: f64,
-    /// What a memory cgroup v2 of the process counts.
+    /// The memory charged to the process's memory cgroup v2.
     pub charged_v2: f64,
-    /// Where the sizes are from.
+    /// The source of the sizes.
     pub source: Source,
 }
 
 impl PerEnd {
-    /// What one that keeps count of memory sees of it.
+    /// The bytes that a counter of memory sees.
     pub fn counted(&self, by: By) -> f64 {
         match by {
             By::Host => self.host,
@@ -206,18 +206,18 @@ impl PerEnd {
 }
 
 impl Kernel {
-    /// What one end of a connection takes.
-    pub fn per_end(&self, end: End, family: Family, park: IdleBackend) -> PerEnd {
+    /// The memory of one end of a connection that waits in `idle_backend`.
+    pub fn per_end(&self, end: End, family: Family, idle_backend: IdleBackend) -> PerEnd {
         let socket = match family {
             Family::V4 => TCP,
             Family::V6 => TCP_V6,
         };
         let mut all = self.sum(&[socket]);
         let mut by_process = self.sum(&COMMON);
-        if park == IdleBackend::Poll {
+        if idle_backend == IdleBackend::Poll {
             by_process = by_process.and(&self.one(&POLL));
         }
-        // The socket of an accepted connection is made in a softirq, on nobody's account.
+        // A softirq makes the socket of an accepted connection, and charges it to no cgroup.
         let server = end == End::Server;
         let v1 = if server { 0.0 } else { all.charged_v1 };
         let v2 = if server && self.version < CHARGED_AT_ACCEPT { 0.0 } else { all.charged_v2 };
@@ -228,12 +228,12 @@ impl Kernel {
         all
     }
 
-    /// What one local port that a client's connections sit on takes, however many they are.
+    /// The memory of one local port of a client, however many connections use it.
     pub fn per_local_port(&self) -> PerEnd {
         self.sum(&BIND_BUCKETS)
     }
 
-    /// The measured kernel nearest below this one.
+    /// The newest measured kernel that is not newer than this one.
     fn nearest(&self) -> usize {
         MEASURED.iter().rposition(|measured| *measured <= self.version).unwrap_or(0)
     }
@@ -246,7 +246,7 @@ impl Kernel {
     fn one(&self, part: &Part) -> PerEnd {
         let (found, source) = match self.caches.get(part.name) {
             Some(found) => (*found, Source::ThisKernel),
-            None => (Some(part.measured[self.nearest()]), Source::SlotMap(MEASURED[self.nearest()])),
+            None => (Some(part.measured[self.nearest()]), Source::Measured(MEASURED[self.nearest()])),
         };
         let Some(cache) = found else {
             return PerEnd { host: 0.0, hidden: 0.0, charged_v1: 0.0, charged_v2: 0.0, source };
@@ -254,7 +254,7 @@ impl Kernel {
         let accounted = part.accounted && self.accounting;
         let packed = cache.pages as f64 * PAGE / cache.per_slab as f64;
         let vector = if accounted { kmalloc(cache.per_slab.saturating_mul(8)) / cache.per_slab as f64 } else { 0.0 };
-        // A charge is the object and its pointer (`obj_full_size` in mm/memcontrol.c).
+        // The charge is the object and its pointer (`obj_full_size` in mm/memcontrol.c).
         let charged = if accounted { cache.size as f64 + 8.0 } else { 0.0 };
         PerEnd {
             host: packed + vector,
@@ -278,15 +278,15 @@ impl PerEnd {
     }
 }
 
-/// What an allocation of `bytes` takes of its kmalloc slab's pages; the sizes that occur here
-/// have slabs of one page, and more than a page counts as one.
+/// Bytes of slab pages that a kmalloc of `bytes` takes. The sizes that occur here have slabs of one page; a size
+/// above one page counts as one page.
 fn kmalloc(bytes: u64) -> f64 {
     let classes = [8, 16, 32, 64, 96, 128, 192, 256];
     let larger = || bytes.min(4096).next_power_of_two();
     PAGE / (4096 / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
 }
 
-/// What a c1m process is made of, beside its connections.
+/// The parts of a c1m process, apart from its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Process {
     /// Shards.
@@ -299,23 +299,23 @@ pub struct Process {
     pub listeners: u64,
 }
 
-/// Bytes of a process: stacks, the allocator, what its threads share.
+/// Bytes of a process: stacks, the allocator, and memory that its threads share.
 const PROCESS_BYTES: f64 = 512.0 * 1024.0;
 
-/// Bytes of a shard with its receive buffers, as many as a ramp leaves behind (1 to 4 MiB seen;
-/// `ring::BUFFERS_KEPT` bounds them), or its histograms.
+/// Bytes of a shard: a server's with the receive buffers that a ramp leaves behind (1 to 4 MiB seen;
+/// `ring::BUFFERS_KEPT` bounds them), a client's with its histograms.
 const SERVER_SHARD_BYTES: f64 = 2.5 * 1024.0 * 1024.0;
 const CLIENT_SHARD_BYTES: f64 = 3.0 * 1024.0 * 1024.0;
 
-/// Bytes of a ring without its table: its queues, its hash of polls and its context.
+/// Bytes of a ring without its descriptor table: its queues, its hash of polls and its context.
 const RING_BYTES: f64 = 80.0 * 1024.0;
 
-/// Bytes of a slot in our own table, and of what a client keeps beside it.
+/// Bytes of a slot in c1m's own table, and of the state that a client keeps beside it.
 const ROW_BYTES: f64 = 12.0;
 const CLIENT_STATE_BYTES: f64 = 28.0;
 
 impl Process {
-    /// A server of these shards.
+    /// The parts of a server with these shards.
     pub fn server(plans: &[ShardPlan]) -> Process {
         Process {
             shards: plans.len() as u64,
@@ -325,7 +325,7 @@ impl Process {
         }
     }
 
-    /// A client of these shards, each with its rings.
+    /// The parts of a client with these shards, each given as the slots of its rings.
     pub fn client(shards: &[Vec<u32>]) -> Process {
         Process {
             shards: shards.len() as u64,
@@ -335,14 +335,14 @@ impl Process {
         }
     }
 
-    /// Bytes that it takes beside its connections' sockets, its receive buffers at work included.
+    /// Bytes of the process apart from its connections' sockets. Receive buffers in use are included.
     pub fn bytes(&self, end: End, version: Version) -> f64 {
         let (shard, row) = match end {
             End::Server => (SERVER_SHARD_BYTES, ROW_BYTES),
             End::Client => (CLIENT_SHARD_BYTES, ROW_BYTES + CLIENT_STATE_BYTES),
         };
-        // A pointer a slot in one piece, which the page allocator rounds up; older kernels have a
-        // tag a slot too (`io_rsrc_data_alloc` in io_uring/rsrc.c).
+        // The table has one pointer for each slot in one piece, which the page allocator rounds up. Older kernels
+        // also have a tag for each slot (`io_rsrc_data_alloc` in io_uring/rsrc.c).
         let table = (8 * self.slots.div_ceil(self.rings.max(1))).next_power_of_two();
         let tags = if version < NODES { 8 * self.slots } else { 0 };
         PROCESS_BYTES
@@ -353,48 +353,48 @@ impl Process {
     }
 }
 
-/// Connections, and the ends of them that are on this host.
+/// A load of connections, with the ends that are on this host.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Family of the sockets.
+    /// The family of the sockets.
     pub family: Family,
-    /// The server, if it is here.
+    /// The server, if it is on this host.
     pub server: Option<Process>,
-    /// How its connections wait. A client's wait in polls.
-    pub park: IdleBackend,
-    /// The client, if it is here.
+    /// How the server's connections wait. A client's connections always wait in polls.
+    pub idle_backend: IdleBackend,
+    /// The client, if it is on this host.
     pub client: Option<Process>,
-    /// Ports that the client's host chooses from (`Host::ephemeral_ports`).
+    /// Number of ports that the client's host chooses from (`Host::ephemeral_ports`).
     pub ephemeral: u64,
-    /// Ports of the server times its addresses, as the client sees them.
+    /// Number of the server's ports times the number of its addresses, as the client sees them.
     pub targets: u64,
 }
 
-/// What a load takes, in bytes, as someone counts it.
+/// The memory that a load takes, in bytes, as one counter of memory sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Footprint {
-    /// All of it. For the host: what MemFree loses when no cache gives way.
+    /// All memory. For the host: the loss of MemFree if no cache is reclaimed.
     pub total: f64,
-    /// Of these, what MemAvailable goes on counting as available; it counts half of it while
+    /// The part of `total` that MemAvailable goes on counting as available. MemAvailable counts half of it while
     /// reclaimable slab is below twice the low watermark.
     pub hidden: f64,
-    /// Of these, what each process takes, and the local ports.
+    /// The part of `total` that does not depend on each connection: the processes and the local ports.
     pub fixed: f64,
-    /// Of each connection: its one end, or both if both are here.
+    /// Bytes of each connection: its end on this host, or both ends.
     pub per_connection: f64,
-    /// Where the sizes are from.
+    /// The source of the sizes.
     pub source: Source,
 }
 
 impl Load {
-    /// What `connections` take.
+    /// The memory that `connections` take.
     pub fn of(&self, kernel: &Kernel, connections: u64, by: By) -> Footprint {
-        let ends = [(End::Server, self.server, self.park), (End::Client, self.client, IdleBackend::Poll)];
-        let source = kernel.per_end(End::Server, self.family, self.park).source;
+        let ends = [(End::Server, self.server, self.idle_backend), (End::Client, self.client, IdleBackend::Poll)];
+        let source = kernel.per_end(End::Server, self.family, self.idle_backend).source;
         let mut sum = Footprint { total: 0.0, hidden: 0.0, fixed: 0.0, per_connection: 0.0, source };
-        for (end, process, park) in ends {
+        for (end, process, idle_backend) in ends {
             let Some(process) = process else { continue };
-            let each = kernel.per_end(end, self.family, park);
+            let each = kernel.per_end(end, self.family, idle_backend);
             sum.per_connection += each.counted(by);
             sum.hidden += each.hidden * connections as f64;
             sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
@@ -411,7 +411,7 @@ impl Load {
         largest(u64::from(u32::MAX), |connections| self.of(kernel, connections, by).total <= bytes as f64)
     }
 
-    /// Distinct local ports that connections sit on: all routes use the same.
+    /// Number of local ports in use: all routes share the same ports.
     fn local_ports(&self, connections: u64) -> f64 {
         connections.div_ceil(self.targets.max(1)).min(self.ephemeral) as f64
     }
@@ -430,21 +430,21 @@ mod tests {
         Load {
             family: Family::V4,
             server: Some(process),
-            park: IdleBackend::Poll,
+            idle_backend: IdleBackend::Poll,
             client: Some(process),
             ephemeral: 28_232,
             targets: 100,
         }
     }
 
-    /// Asserts that a prediction is within a share of what was measured.
+    /// Asserts that a prediction differs from the measurement by less than `share`.
     fn near(predicted: f64, measured: f64, share: f64) {
         assert!((predicted / measured - 1.0).abs() < share, "predicted {predicted}, measured {measured}");
     }
 
-    /// Growth of slab pages in bytes per connection, both ends, as measured; without ports.
+    /// The growth of slab pages in bytes per connection, both ends, without ports, equals the measured growth.
     #[test]
-    fn slab_growth_is_what_was_measured() {
+    fn predicted_slab_growth_matches_the_measurement() {
         let both = |kernel: &Kernel, family| 2.0 * kernel.per_end(End::Server, family, IdleBackend::Poll).host;
         near(both(&kernel((6, 18), true), Family::V4), 8334.8 - 3.6, 0.005);
         near(both(&kernel((6, 1), false), Family::V4), 8043.5 - 26.1 - 52.8, 0.01);
@@ -452,10 +452,10 @@ mod tests {
         near(both(&kernel((6, 1), true), Family::V6), 8517.1 - 26.8 - 53.1, 0.01);
     }
 
-    /// What cgroups counted of each end, as measured (memory.kmem.usage_in_bytes, `kernel` of
-    /// memory.stat), without ports.
+    /// Predicted charges of each end, without ports, match the cgroups' counters (memory.kmem.usage_in_bytes,
+    /// `kernel` of memory.stat).
     #[test]
-    fn charges_are_what_was_measured() {
+    fn predicted_charges_match_the_measurement() {
         let charged =
             |version, end, family, by| kernel(version, true).per_end(end, family, IdleBackend::Poll).counted(by);
         let (v1, v2) = (By::Cgroup(Hierarchy::V1), By::Cgroup(Hierarchy::V2));
@@ -467,9 +467,9 @@ mod tests {
         near(charged((6, 13), End::Server, Family::V4, v2), 1504.0 + 2376.0, 0.05);
     }
 
-    /// What free memory lost with both processes and their connections, 6.18 at 10,000.
+    /// Free memory that both processes and their 10,000 connections took on 6.18.
     #[test]
-    fn the_processes_count_too() {
+    fn the_memory_of_the_processes_counts_too() {
         let rings = Process { shards: 2, rings: 2, slots: 10_500, listeners: 50 };
         near(load(rings).of(&kernel((6, 18), true), 10_000, By::Host).total, 96.75e6, 0.05);
     }
@@ -480,13 +480,13 @@ mod tests {
         without.caches.insert("lsm_inode_cache".to_owned(), None);
         let each = |kernel: &Kernel| kernel.per_end(End::Client, Family::V4, IdleBackend::Poll);
         assert_eq!(each(&without).host + 32.0, each(&kernel((6, 18), true)).host);
-        assert_eq!(each(&without).source, Source::SlotMap((6, 18)));
+        assert_eq!(each(&without).source, Source::Measured((6, 18)));
     }
 
     proptest! {
-        /// What is said to fit fits, and one more does not.
+        /// The reported number of connections fits, and one more does not.
         #[test]
-        fn the_most_that_fits_is_found(bytes in 30_000_000u64..40_000_000_000, version in 1u32..20) {
+        fn the_largest_fitting_number_is_found(bytes in 30_000_000u64..40_000_000_000, version in 1u32..20) {
             let (kernel, load) = (kernel((6, version), true), load(Process { shards: 2, rings: 2, slots: 9_000, listeners: 50 }));
             let most = load.most(&kernel, bytes, By::Host);
             prop_assert!(load.of(&kernel, most, By::Host).total <= bytes as f64);

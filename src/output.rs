@@ -1,9 +1,10 @@
-//! The files that this program writes. A regular file is written beside its place and renamed when it
-//! is whole, so that its name always leads to a whole document: the earlier one or the new one.
+//! The files that this program writes. A regular file is written under a temporary name beside its place and
+//! renamed when it is complete. Its name therefore always leads to a complete document: the earlier one or the new
+//! one.
 //!
-//! `Output::open` looks at the place before a run begins, and changes nothing there. A pipe, a device
-//! or a terminal is written as the bytes come. A file that cannot be replaced, because its folder takes
-//! no new file or because it is a mount point, is rewritten in place at the end.
+//! `Output::open` checks the place before a run begins, and changes nothing there. A pipe, a device or a terminal
+//! receives the bytes as they come. A file that cannot be replaced, because its folder takes no new file or because
+//! it is a mount point, is rewritten in place at the end.
 
 mod place;
 
@@ -29,19 +30,19 @@ pub struct Output {
     way: Way,
 }
 
-/// How the bytes get to their place.
+/// How the bytes reach their place.
 #[derive(Debug)]
 enum Way {
-    /// To a new file in the same folder, which then takes the name.
+    /// Into a new file in the same folder, which then takes the name.
     Beside(PathBuf),
     /// Into the file itself, because its folder takes no new file.
     InPlace(PathBuf),
-    /// As they come, into what is no regular file.
+    /// Directly, as they come, into a file that is not regular.
     Special(File),
 }
 
 impl Output {
-    /// Looks at a place, and changes nothing there. A usage error if it cannot be written.
+    /// Checks a place, and changes nothing there. Returns a usage error if it cannot be written.
     pub fn open(path: &Path) -> Result<Output> {
         let name = path.display().to_string();
         let way = Way::to(path).map_err(|error| {
@@ -64,7 +65,7 @@ impl Output {
         written().map_err(|error| self.failed(&error))
     }
 
-    /// Begins a document that is written piece by piece, and stands in its place after `finish`.
+    /// Begins a document that is written piece by piece. It takes its place when `finish` is called.
     pub fn stream(&self) -> io::Result<Stream> {
         Ok(Stream(match &self.way {
             Way::Beside(path) => Into::Beside(begin(path)?, path.clone()),
@@ -73,7 +74,7 @@ impl Output {
         }))
     }
 
-    /// A document that could not be written there.
+    /// The error for a document that could not be written there.
     pub fn failed(&self, error: &io::Error) -> CommandError {
         let errno = Errno::of(error);
         let means = match self.way {
@@ -84,7 +85,7 @@ impl Output {
     }
 }
 
-/// What to do where a document could not be written.
+/// What a user can do about a document that could not be written.
 pub fn cure(errno: Errno) -> &'static str {
     match errno {
         Errno::EPIPE => "keep its reader until the end",
@@ -106,7 +107,7 @@ impl Way {
         }
         if let Some(found) = &found {
             if found.is_file() && place::is_descriptor(path) {
-                // Another process opened it and may go on writing, so the file keeps its name.
+                // Another process opened the file and may go on writing to it, so the file keeps its name.
                 return OpenOptions::new().append(true).open(path).map(Way::Special);
             }
             let file = OpenOptions::new().write(true).open(path)?;
@@ -114,25 +115,25 @@ impl Way {
                 return Ok(Way::Special(file));
             }
         }
-        // A symbolic link stays, and the file that it leads to is replaced.
+        // A symbolic link stays; the file that it leads to is replaced.
         let path = place::end_of_links(path);
         match begin(&path) {
             Ok(_) => Ok(Way::Beside(path)),
-            // It is read too, to be put back if the new document does not fit.
+            // The file must be readable too: its content is restored if the new document does not fit.
             Err(_) if found.is_some() => File::open(&path).map(|_| Way::InPlace(path)),
             Err(error) => Err(error),
         }
     }
 }
 
-/// A document on its way to its place. Dropped before `finish`, it leaves no trace, unless its place is
-/// a pipe or a device.
+/// A document that is being written. If it is dropped before `finish`, it leaves no trace, unless its place is a
+/// pipe or a device.
 #[derive(Debug)]
 pub struct Stream(Into);
 
 #[derive(Debug)]
 enum Into {
-    /// The new file, and its place.
+    /// The new file, and the path that it will take.
     Beside(NamedTempFile, PathBuf),
     Held(Vec<u8>, PathBuf),
     Special(File),
@@ -141,7 +142,7 @@ enum Into {
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
-            // The file itself: the library's own errors have no number.
+            // Write to the file itself: tempfile's own errors have no errno.
             Into::Beside(new, _) => new.as_file_mut().write(bytes),
             Into::Held(held, _) => held.write(bytes),
             Into::Special(file) => file.write(bytes),
@@ -161,8 +162,8 @@ impl Stream {
                 synchronise(new.as_file())?;
                 match new.persist(&path) {
                     Ok(_) => Ok(()),
-                    // A folder may let a file be written and not replaced: /tmp where the file is another
-                    // user's, or a mount point that is a file.
+                    // A folder may let a file be written but not replaced: /tmp with a file of another user, or a
+                    // mount point that is a file.
                     Err(refused) if path.is_file() => overwrite(&path, &fs::read(refused.file.path())?),
                     Err(refused) => Err(refused.error),
                 }
@@ -173,8 +174,8 @@ impl Stream {
     }
 }
 
-/// Rewrites a file in place. If that fails, what was there before comes back: it is cut off only after the
-/// new document is written, so its space is still its own.
+/// Rewrites a file in place. The file is cut off only after the new document is written, so the earlier content
+/// keeps its disk space. If the write fails, the earlier content is therefore restored.
 fn overwrite(path: &Path, document: &[u8]) -> io::Result<()> {
     let before = fs::read(path)?;
     let mut file = OpenOptions::new().write(true).open(path)?;
@@ -190,24 +191,23 @@ fn overwrite(path: &Path, document: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Waits until a file is on its disk, where a full disk or quota is told at last.
+/// Waits until a file is on its disk. Only then does a full disk or an exceeded quota show for certain.
 fn synchronise(file: &File) -> io::Result<()> {
     match file.sync_all() {
-        // Some file systems cannot do that.
+        // Some file systems do not support fsync.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         done => done,
     }
 }
 
-/// The new files that this process began. Their names are random, so those that are gone stay listed.
+/// The temporary files that this process began. Their names are random, so finished files may stay listed.
 static BEGUN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn begun() -> MutexGuard<'static, Vec<PathBuf>> {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the new files that are not whole yet, for a process that ends at once. No file can be begun
-/// any more.
+/// Removes the unfinished temporary files, for a process that ends at once. No file can be begun afterwards.
 pub fn abandon() {
     let begun = begun();
     for path in begun.iter() {
@@ -219,7 +219,7 @@ pub fn abandon() {
 /// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
 fn begin(path: &Path) -> io::Result<NamedTempFile> {
     let mut begun = begun();
-    // Opened here, with the mode of any new file: the library's own errors have no number.
+    // The file is opened here, with the mode of any new file: tempfile's own errors have no errno.
     let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
     let new = tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(place::folder(path), open)?;
     begun.push(new.path().to_owned());
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_stands_whole_or_not_at_all() {
+    fn a_document_is_in_its_place_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let [path, link] = ["x", "link"].map(|name| dir.path().join(name));
         let output = Output::open(&path).unwrap();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_rewritten_in_place_is_whole_again() {
+    fn a_file_rewritten_in_place_holds_the_whole_document() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::write(&path, "a long one").unwrap();

@@ -166,8 +166,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         match completion.outcome {
             // Of a cancel that found nothing to do, perhaps because its connection was gone already.
             Outcome::Settled => return Ok(()),
-            Outcome::BellRang => {
-                engine.bell_rang();
+            Outcome::FilterWoke => {
+                engine.filter_woke();
                 return Ok(());
             }
             _ => {}
@@ -211,7 +211,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::ParkedSendFailed(errno) => engine.broke(conn, errno),
             Outcome::CancelTooLate => engine.cancel_again(conn),
             Outcome::Closed => engine.closed(conn),
-            Outcome::BellRang | Outcome::Settled => Ok(()),
+            Outcome::FilterWoke | Outcome::Settled => Ok(()),
         }
     }
 

@@ -151,7 +151,7 @@ pub enum Outcome {
     /// The slot holds no descriptor any more.
     Closed,
     /// There are announcements, or the poll on them has failed.
-    BellRang,
+    FilterWoke,
     /// Nothing that anyone waits for.
     Settled,
 }
@@ -310,9 +310,9 @@ impl RingOps for Ring {
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
     }
 
-    fn poll_filter(&mut self, bell: RawFd) -> Result<()> {
-        let token = Token { slot: 0, generation: 0, operation: Operation::Bell };
-        let entry = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).build();
+    fn poll_filter(&mut self, wake_fd: RawFd) -> Result<()> {
+        let token = Token { slot: 0, generation: 0, operation: Operation::FilterWake };
+        let entry = opcode::PollAdd::new(types::Fd(wake_fd), libc::POLLIN as u32).build();
         self.push(&[entry.user_data(token.pack())])
     }
 

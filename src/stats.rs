@@ -1,4 +1,4 @@
-//! Counters of one shard: written by its core alone, read by the reporter at any time.
+//! Counters of one shard. Only its core writes them; the reporter reads them at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,22 +8,23 @@ use std::time::Duration;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`. Only the owning shard may call this: there is no read-modify-write, by design.
+    /// Adds `n`. Only the owning shard may call this: the addition is a load and a store, not an atomic
+    /// read-modify-write.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Subtracts `n`; as `add`.
+    /// Subtracts `n`. Only the owning shard may call this.
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
-    /// Sets it to `n`; as `add`.
+    /// Sets the counter to `n`. Only the owning shard may call this.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The value at some moment not long ago.
+    /// The value at some recent moment.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -35,19 +36,19 @@ macro_rules! counters {
         $($(#[$sum_doc:meta])* $sum:ident = $first:ident + $second:ident;)*
     ) => {
         $(#[$what])*
-        /// On cache lines of their own.
+        /// They lie on cache lines of their own.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }
 
-        /// The counters and their sums, each read at some moment of the same short time. They are not of one
-        /// moment: between two reads the shard counts on, so one counter less another need not be what it seems,
-        /// nor even positive. What is a part of something else has a counter of its own.
+        /// The counters and their sums. Each is read at its own moment of the same short time, and the shard goes
+        /// on counting between two reads. The difference of two counters may therefore be wrong, and even negative;
+        /// a quantity that is part of another has a counter of its own.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* $($(#[$sum_doc])* pub $sum: u64,)* }
 
         impl $counters {
-            /// Reads them all.
+            /// Reads all counters.
             pub fn snapshot(&self) -> $snapshot {
                 $(let $name = self.$name.get();)*
                 $snapshot { $($name,)* $($sum: $first.wrapping_add($second),)* }
@@ -72,7 +73,7 @@ macro_rules! counters {
     };
 }
 
-/// Upper bounds of the buckets of `Rounds`; a last bucket has what took longer.
+/// Upper bounds of the buckets of `Rounds`; one more bucket counts rounds that took longer than the last bound.
 pub const ROUND_BOUNDS: [Duration; 12] = [
     Duration::from_micros(50),
     Duration::from_micros(100),
@@ -88,8 +89,8 @@ pub const ROUND_BOUNDS: [Duration; 12] = [
     Duration::from_millis(250),
 ];
 
-/// How long the rounds of one shard took, each from one look at its rings to the next while it worked:
-/// so long a connection waits for a shard that is awake.
+/// Durations of one shard's rounds. A round lasts from one look at the rings to the next while the shard works; a
+/// ready connection may have to wait that long for a shard that is awake.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Rounds {
@@ -105,81 +106,81 @@ impl Rounds {
         self.nanoseconds.add(took.as_nanos() as u64);
     }
 
-    /// How many were in each bucket, and how many seconds they took in all.
+    /// The number of rounds in each bucket, and the seconds that all rounds took together.
     pub fn read(&self) -> ([u64; ROUND_BOUNDS.len() + 1], f64) {
         (std::array::from_fn(|bucket| self.buckets[bucket].get()), self.nanoseconds.get() as f64 / 1e9)
     }
 }
 
 counters! {
-    /// What happens to the connections of one shard.
+    /// Counts of the events of one shard's connections.
     Counters, Snapshot {
-    /// Connections that stand now.
+    /// Connections established now.
     live,
-    /// Connections closed because nothing was heard of them for long.
+    /// Connections closed because their peer was silent for longer than the idle timeout.
     silent,
     /// Connections accepted or connected so far.
     opened,
-    /// Connections that stood and are closed.
+    /// Connections that were established and are closed.
     closed,
     /// Connections refused because the shard was full.
     refused_when_full,
     /// Connections refused because memory was short.
     refused_for_memory,
-    /// Connections closed because their reader was too slow.
+    /// Connections closed because their peer read too slowly.
     slow_readers,
-    /// Receives that brought bytes.
+    /// Receives that returned bytes.
     messages,
     /// Bytes received.
     bytes_in,
     /// Bytes handed to the kernel for sending.
     bytes_out,
-    /// Accepts that the kernel refused for want of memory or files.
+    /// Accepts that the kernel refused for lack of memory or file descriptors.
     accept_errors,
-    /// Times the kernel kept completions back because a completion queue was full.
+    /// Times that the kernel held completions back because a completion queue was full.
     overflows,
-    /// Completions of a former tenant, dropped.
+    /// Completions of a slot's former occupant, which the shard dropped.
     stale,
-    /// Sends that a slow reader made wait in the kernel.
+    /// Sends that wait in the kernel because their reader is slow.
     parked,
-    /// Times the shard slept.
+    /// Times that the shard slept.
     sleeps,
     /// System calls that entered a ring.
     enters,
-    /// Calls that the filter announced.
-    calls,
+    /// Notifications by the socket filter.
+    notifications,
     }
-    /// Connections refused, for whatever reason.
+    /// Connections refused, for either reason.
     refused = refused_when_full + refused_for_memory;
 }
 
 counters! {
-    /// How far one shard of a client is. They are read in this order, so that a connection that fails
-    /// or is closed meanwhile counts once at most.
+    /// Progress of one shard of a client. The counters are read in this order, so that a connection that fails or
+    /// is closed meanwhile counts once at most.
     Progress, ProgressSnapshot {
-    /// Connections tried.
+    /// Connections attempted.
     tried,
-    /// Connections closed by a storm; they are neither live nor failed.
+    /// Connections closed by a storm; they count neither as live nor as failed.
     dropped,
-    /// Connections that failed, or were lost after they stood.
+    /// Connections that failed to open, or were lost later.
     failed,
-    /// Connections that are proved and stand.
+    /// Connections that are established and proved.
     live,
-    /// Connections that came to stand so far, whatever became of them.
+    /// Connections that were ever established and proved, including those lost since.
     stood,
     /// Connections that passed the current audit.
     audited,
     /// Connections lost since the current phase began.
     lost,
-    /// Connections that echoed something else since the current phase began; not among the lost.
+    /// Connections that echoed wrong bytes since the current phase began; they are not among the lost.
     wrong,
-    /// Messages whose echo came.
+    /// Messages whose echo arrived.
     echoes,
     /// Connections closed by the client in its last phase.
     closed,
-    /// Connections that a storm dialed beside those asked for.
+    /// Connections that a storm dialed in addition to those requested.
     redialed,
-    /// Source ports that were passed over, because somebody else had them.
+    /// Source ports passed over because another socket had them.
     passed_over,
     }
 }
@@ -191,9 +192,9 @@ mod tests {
 
     use super::*;
 
-    /// However often a shard counts while another thread reads: nobody was refused because it was full.
+    /// A shard counts refusals for memory alone while another thread reads: no snapshot shows a refusal when full.
     #[test]
-    fn refusals_for_one_cause_are_never_those_for_another() {
+    fn a_refusal_never_counts_for_another_cause() {
         const REFUSALS: u64 = 200_000;
         let (counters, done) = (Counters::default(), AtomicBool::new(false));
         thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! What std does not offer of the kernel: limits, timer slack, an eventfd that wakes a shard, TCP_INFO, raw socket addresses, and a filter of sockets.
+//! The system interfaces that std does not offer: limits, timer slack, an eventfd that wakes a shard, TCP_INFO, raw
+//! socket addresses, and a socket filter that announces data.
 
 mod filter;
 mod network;
@@ -16,16 +17,16 @@ use crate::error::{Errno, Error, HostError, HostReason, Result};
 pub use filter::{Filter, Notification};
 pub use network::OwnNetwork;
 
-/// A resource limit: what is in force, and what it may be raised to.
+/// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// In force.
+    /// The limit in force.
     pub soft: u64,
-    /// The ceiling without CAP_SYS_RESOURCE.
+    /// The ceiling for a process without CAP_SYS_RESOURCE.
     pub hard: u64,
 }
 
-/// A limit this program cares for.
+/// A resource limit that this program reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     /// File descriptors (`RLIMIT_NOFILE`).
@@ -41,8 +42,8 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The limits on this process's own memory that are in force, in bytes, each with the command that
-    /// raises it.
+    /// The limits in force on this process's own memory, in bytes, each with the command that raises it. A limit
+    /// that is not set is left out.
     pub fn memory_limits() -> Vec<(&'static str, u64)> {
         let limit = |(name, resource): (&'static str, Resource)| Some((name, resource.read().ok()?.soft));
         let all = [("ulimit -v", Resource::AddressSpace), ("ulimit -d", Resource::Data)];
@@ -70,8 +71,7 @@ impl Resource {
         Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
     }
 
-    /// Raises the soft limit to the hard one, which needs no privilege. Returns what was and what
-    /// is in force.
+    /// Raises the soft limit to the hard one, which needs no privilege. Returns the limits before and after.
     pub fn raise(self) -> Result<(Limit, Limit)> {
         let before = self.read()?;
         if before.soft < before.hard {
@@ -84,12 +84,12 @@ impl Resource {
     }
 }
 
-/// The signals that end a run in order. SIGHUP is one unless this process was started with it ignored, as
-/// by nohup(1).
+/// The signals that end a run in order: SIGINT, SIGTERM, and SIGHUP unless this process was started with SIGHUP
+/// ignored, as nohup(1) does.
 pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no new action is given; the kernel writes the present one, which outlives the call. Zeroes
-    // are a valid sigaction too, if it writes nothing.
+    // SAFETY: no new action is given; the kernel writes the present action, and its memory outlives the call. If
+    // the kernel writes nothing, zeroes are a valid sigaction too.
     let action = unsafe {
         libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr());
         action.assume_init()
@@ -98,35 +98,35 @@ pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangup)
 }
 
-/// Lets this thread's sleeps end when they are due: unless told, the kernel adds up to 50 us
-/// (`PR_SET_TIMERSLACK`), to wake several sleepers at once.
+/// Lets this thread's sleeps end on time. By default the kernel adds up to 50 us (`PR_SET_TIMERSLACK`), so that it
+/// can wake several sleepers at once.
 pub fn sleep_precisely() {
-    // SAFETY: the kernel takes a number. It cannot refuse one of the calling thread.
+    // SAFETY: the kernel takes a number. The call cannot fail for the calling thread.
     let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
 }
 
-/// Has this thread, and all that it starts from now on, work in long turns where several share a core
-/// (`SCHED_BATCH`): it interrupts nobody when it wakes up, and stays on its core for up to `turn` (0.1 to 100 ms,
-/// from Linux 6.12 on; older kernels keep their own time).
-pub fn take_long_turns(turn: Duration) -> io::Result<()> {
+/// Puts this thread, and all that it starts later, under `SCHED_BATCH`: a thread that wakes up interrupts no other
+/// thread, and runs on its core for up to `slice`. The kernel honours 0.1 to 100 ms from Linux 6.12 on; older
+/// kernels choose the slice themselves. Fails with the error of sched_setattr(2).
+pub fn use_batch_scheduling(slice: Duration) -> io::Result<()> {
     let size = size_of::<libc::sched_attr>() as libc::c_uint;
-    // SAFETY: all its fields are numbers, for which 0 is a value.
-    let mut how: libc::sched_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes at most `size` bytes to `how`, which outlives the call.
-    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut how, size, 0) };
+    // SAFETY: all fields of sched_attr are numbers, for which 0 is valid.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most `size` bytes to `attributes`, which outlives the call.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
     if read != 0 {
         return Err(io::Error::last_os_error());
     }
-    // Its nice value stays: lowering it needs a right.
-    how.size = size;
-    how.sched_policy = libc::SCHED_BATCH as u32;
-    how.sched_runtime = u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX);
-    // SAFETY: the kernel reads `size` bytes of `how`, which outlives the call.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const how, 0) };
+    // The thread's nice value is read above and kept: lowering it needs a privilege.
+    attributes.size = size;
+    attributes.sched_policy = libc::SCHED_BATCH as u32;
+    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    // SAFETY: the kernel reads `size` bytes of `attributes`, which outlives the call.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has the kernel kill what the command starts when the thread that starts it ends, however that is.
+/// Has the kernel kill the started process when the thread that started it ends, for whatever reason.
 pub fn dying_with_parent(command: &mut Command) -> &mut Command {
     let ask = || {
         // SAFETY: the kernel takes two numbers and no pointer.
@@ -137,18 +137,18 @@ pub fn dying_with_parent(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(ask) }
 }
 
-/// Asks a process to end in order, by SIGINT. Tells whether there is such a process.
+/// Sends SIGINT to a process, which ends it in order. Returns whether the process exists.
 pub fn interrupt(pid: u32) -> bool {
     // SAFETY: the kernel takes two numbers and no pointer.
     libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, libc::SIGINT) } == 0)
 }
 
-/// An eventfd that wakes a shard: rung by the kernel when a ring has work, or by any thread.
+/// An eventfd that wakes a shard. The kernel signals it when a ring has completions, and any thread may.
 #[derive(Debug, Clone)]
 pub struct Doorbell(Arc<OwnedFd>);
 
 impl Doorbell {
-    /// A silent doorbell.
+    /// A doorbell that has not been rung.
     pub fn new() -> Result<Doorbell> {
         // SAFETY: no pointers; the result is checked before it is owned.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -172,7 +172,7 @@ impl Doorbell {
         let _ = unsafe { libc::write(self.raw(), (&raw const one).cast(), 8) };
     }
 
-    /// Waits until it is rung, so long at most, and silences it. Tells whether it was.
+    /// Waits at most `most` for a ring, and clears it. Returns whether the doorbell was rung.
     pub fn rings_within(&self, most: Duration) -> bool {
         let mut poll = libc::pollfd { fd: self.raw(), events: libc::POLLIN, revents: 0 };
         let timeout = libc::timespec {
@@ -183,12 +183,12 @@ impl Doorbell {
         let rung = unsafe { libc::ppoll(&raw mut poll, 1, &raw const timeout, std::ptr::null()) } == 1;
         let mut rings = 0u64;
         let into = libc::iovec { iov_base: (&raw mut rings).cast(), iov_len: 8 };
-        // Whoever `listen`s may have silenced it before us, so this must not wait.
+        // Another thread that `listen`s may have read the counter first, so this read must not block.
         // SAFETY: 8 bytes are written to `rings`, which outlives the call.
         rung && unsafe { libc::preadv2(self.raw(), &raw const into, 1, -1, libc::RWF_NOWAIT) } == 8
     }
 
-    /// The same doorbell as a file of the executor's kind: reading its 8 bytes waits until it was rung.
+    /// The same eventfd as a file of the executor's type: a read of 8 bytes waits until the doorbell is rung.
     pub fn listen<F: FromRawFd>(&self) -> Result<F> {
         let copy = self
             .0
@@ -205,29 +205,29 @@ impl AsFd for Doorbell {
     }
 }
 
-/// A socket address as the kernel reads it.
+/// A socket address in the kernel's layout.
 #[derive(Clone, Copy)]
 pub struct RawAddress {
-    /// Room for an IPv4 or IPv6 address; a `sockaddr_storage` would be four times as large, and each
-    /// ring has one per submission.
+    /// Room for an IPv4 or IPv6 address. A `sockaddr_storage` is four times as large, and a ring keeps one address
+    /// for each submission.
     storage: libc::sockaddr_in6,
     len: libc::socklen_t,
 }
 
 impl RawAddress {
-    /// AF_UNSPEC, which disconnects.
+    /// AF_UNSPEC: connecting to it disconnects a socket.
     pub fn unspecified() -> RawAddress {
         // SAFETY: sockaddr_in6 is plain integers, for which zero is valid (AF_UNSPEC is 0).
         let storage = unsafe { std::mem::zeroed::<libc::sockaddr_in6>() };
         RawAddress { storage, len: size_of::<libc::sockaddr>() as libc::socklen_t }
     }
 
-    /// Where it lies.
+    /// The address of its bytes, for the kernel.
     pub fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
 
-    /// How many bytes of it count.
+    /// Length of the address in bytes.
     pub fn length(&self) -> libc::socklen_t {
         self.len
     }
@@ -262,19 +262,19 @@ impl From<SocketAddr> for RawAddress {
     }
 }
 
-/// What TCP says of a connection.
+/// TCP's state of a connection, from the kernel's TCP_INFO (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpInfo {
-    /// Segments sent again since the connection began, the SYN included (`tcpi_total_retrans`).
+    /// Segments retransmitted since the connection began, the SYN included (`tcpi_total_retrans`).
     pub retransmissions: u32,
     /// Segments sent that the peer has not acknowledged (`tcpi_unacked`).
     pub unacknowledged: u32,
-    /// Segments received without data (`tcpi_segs_in` less `tcpi_data_segs_in`): of a connection that its client just
-    /// opened it is one, and two where both ends were opened by clients.
+    /// Segments received without data (`tcpi_segs_in` less `tcpi_data_segs_in`). A connection that its client has
+    /// just opened has received one; a connection between two dialing clients has received two.
     pub received_empty: u32,
 }
 
-/// Asks TCP about a socket; `None` if it does not answer.
+/// Reads TCP_INFO of a socket; `None` if the kernel refuses.
 pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
     // SAFETY: tcp_info is plain integers, for which zero is valid.
     let mut info = unsafe { std::mem::zeroed::<libc::tcp_info>() };
@@ -290,23 +290,23 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
     })
 }
 
-/// Lets many connections of one source address share a source port as long as their destinations
-/// differ: the port is chosen at connect, not at bind (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+/// Defers the choice of a source port from bind to connect (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). Many connections of
+/// one source address can then share a source port as long as their destinations differ.
 pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// Has connect(2) take one source port, and search no other (`IP_LOCAL_PORT_RANGE`, ip(7), of one port; kernel
-/// 6.3). IPv6 sockets have the same option.
+/// Restricts connect(2) to one source port (`IP_LOCAL_PORT_RANGE`, ip(7), with a range of one port; kernel 6.3 or
+/// later). IPv6 sockets have the same option.
 pub fn set_source_ports(socket: &impl AsRawFd, port: u16) -> io::Result<()> {
     /// Not in libc (include/uapi/linux/in.h).
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
-    // The lowest port in the lower half, the highest in the upper one; the kernel reads 32 bits.
+    // The lower 16 bits hold the lowest port, the upper 16 bits the highest.
     let range = u32::from(port) << 16 | u32::from(port);
     set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
 }
 
-/// Sets an option of a socket that is an int.
+/// Sets a socket option whose value is an int.
 fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel reads one int from `value`, which outlives the call.
@@ -314,15 +314,15 @@ fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, valu
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a process runs, whoever's it is. Signal 0 is delivered to nobody.
+/// Whether a process runs, of whichever user. Signal 0 checks that a process exists and is not delivered.
 pub fn process_runs(pid: u32) -> bool {
     let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
-    // SAFETY: no memory; signal 0 asks and does nothing.
+    // SAFETY: no memory; signal 0 changes nothing.
     let done = unsafe { libc::kill(pid, 0) };
     done == 0 || Errno::of(&io::Error::last_os_error()) == Errno::EPERM
 }
 
-/// Whether the loopback device of this network namespace is up; `None` if it cannot be asked.
+/// Whether the loopback device of this network namespace is up; `None` if the kernel does not answer.
 pub fn loopback_is_up() -> Option<bool> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // SAFETY: ifreq is plain integers, for which zero is valid.
@@ -335,7 +335,7 @@ pub fn loopback_is_up() -> Option<bool> {
     (done == 0).then(|| unsafe { libc::c_int::from(request.ifr_ifru.ifru_flags) } & libc::IFF_UP != 0)
 }
 
-/// The number of a network interface of this namespace, from its name or its number; `None` if there is none.
+/// The number of a network interface of this namespace, given its name or its number; `None` if there is none.
 pub fn interface(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse::<u32>() {
         let mut buffer = [0; libc::IF_NAMESIZE];
@@ -349,8 +349,8 @@ pub fn interface(name: &str) -> Option<u32> {
     (number > 0).then_some(number)
 }
 
-/// Whether an address is a broadcast address of some network of this host. Connecting a datagram socket asks
-/// the kernel, which refuses that unless SO_BROADCAST is set, and sends nothing.
+/// Whether an address is a broadcast address of one of this host's networks. The kernel refuses to connect a
+/// datagram socket to a broadcast address unless SO_BROADCAST is set. The attempt sends nothing.
 pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0));
     let connected = socket.and_then(|socket| socket.connect((ip, 9)));
@@ -376,12 +376,12 @@ pub fn kernel_version(release: &str) -> (u32, u32) {
     }
 }
 
-/// The file by which podman or docker mark a container; `None` outside of one.
+/// The file with which podman or docker mark a container; `None` outside a container.
 pub fn container() -> Option<&'static str> {
     ["/run/.containerenv", "/.dockerenv"].into_iter().find(|file| std::path::Path::new(file).exists())
 }
 
-/// Whether a seccomp filter is on this process.
+/// Whether a seccomp filter restricts this process.
 pub fn seccomp_filters() -> bool {
     read_or("/proc/self/status", "")
         .lines()

@@ -1,36 +1,36 @@
-//! What travels through the kernel as `user_data`: slot, generation and operation in one u64,
-//! and the name of a connection outside its ring.
+//! `user_data` of ring operations: slot, generation and operation packed in one u64. Also `ConnId`, the name of a
+//! connection within its shard.
 
 use crate::constants::{RINGS_PER_SHARD, SLOT_BITS};
 
-/// The operation a completion belongs to. The numbers travel through the kernel; 0 is no operation,
-/// so that a zeroed completion is recognised.
+/// The operation that a completion belongs to. The kernel hands the numbers back in `user_data`. No operation has
+/// number 0, so a zeroed completion is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Operation {
     /// A single-shot accept into the slot.
     Accept = 1,
-    /// Putting a plain socket into the slot.
+    /// The installation of a plain socket as the slot's direct descriptor.
     Install = 2,
     /// A connect of the slot's socket.
     Connect = 3,
-    /// The poll in which a connection waits.
+    /// The poll in which an idle connection waits for data.
     Poll = 4,
-    /// One receive, completed within its own enter.
+    /// A receive that completes within the io_uring_enter that submits it.
     Receive = 5,
-    /// One send, completed within its own enter.
+    /// A send that completes within the io_uring_enter that submits it.
     Send = 6,
     /// A send that waits in the kernel for a slow reader.
     ParkedSend = 7,
-    /// Removing a poll, or cancelling another operation.
+    /// The removal of a poll, or the cancellation of another operation.
     Cancel = 8,
-    /// Resetting a connection (connect to AF_UNSPEC).
+    /// A reset of a connection (connect to AF_UNSPEC).
     Reset = 9,
     /// Closing the slot's descriptor.
     Close = 10,
-    /// The poll on the bell of a filter, which belongs to no connection.
-    Bell = 11,
-    /// Putting an accepted plain socket into the slot.
+    /// The poll on the filter's wake-up descriptor. It belongs to no connection.
+    FilterWake = 11,
+    /// The installation of an accepted plain socket as the slot's direct descriptor.
     InstallAccepted = 12,
 }
 
@@ -46,19 +46,19 @@ impl Operation {
         Operation::Cancel,
         Operation::Reset,
         Operation::Close,
-        Operation::Bell,
+        Operation::FilterWake,
         Operation::InstallAccepted,
     ];
 }
 
-/// A connection within one ring, by its slot and its generation, and the operation done for it.
+/// An operation on one occupant of a slot, within one ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     /// Place in the ring's descriptor table, below 2^20.
     pub slot: u32,
-    /// Which of the slot's connections it is; the number wraps after 2^32 of them.
+    /// Number of the slot's occupant. It wraps after 2^32 occupants.
     pub generation: u32,
-    /// What was asked of the kernel.
+    /// The requested operation.
     pub operation: Operation,
 }
 
@@ -82,40 +82,40 @@ impl Token {
         Some(Token { slot: (raw & SLOT_MASK) as u32, generation: (raw >> GENERATION_SHIFT) as u32, operation })
     }
 
-    /// The same connection, another operation.
+    /// The same occupant with another operation.
     pub fn with(self, operation: Operation) -> Token {
         Token { operation, ..self }
     }
 }
 
-/// A connection of one shard, from its opening until its slot is free again. Never names the
-/// slot's next connection.
+/// A connection of one shard, from its opening until its slot is free again. It never names a later occupant of the
+/// slot, except after 2^32 occupants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
 impl ConnId {
-    /// Names the connection with number `generation` of `slot` in the shard's ring number `ring`.
+    /// The name of occupant number `generation` of `slot` in the shard's ring number `ring`.
     pub fn new(ring: usize, slot: u32, generation: u32) -> ConnId {
         debug_assert!(ring < RINGS_PER_SHARD);
         ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
     }
 
-    /// Which of the shard's rings holds it.
+    /// The number of the shard's ring that holds the connection.
     pub fn ring(self) -> usize {
         (self.0 >> 52) as usize
     }
 
-    /// Its place in that ring's table.
+    /// Its place in that ring's descriptor table, below 2^20.
     pub fn slot(self) -> u32 {
         (self.0 & SLOT_MASK) as u32
     }
 
-    /// Which of the slot's connections it is.
+    /// The number of this occupant of the slot.
     pub fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32
     }
 
-    /// Its token for `operation`.
+    /// The token of `operation` on this connection.
     pub fn token(self, operation: Operation) -> Token {
         Token { slot: self.slot(), generation: self.generation(), operation }
     }
@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_the_kernel(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..12) {
+        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..12) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn a_connection_keeps_its_name(ring in 0usize..RINGS_PER_SHARD, slot in 0u32..1 << SLOT_BITS, generation: u32) {
+        fn a_connection_id_keeps_its_parts(ring in 0usize..RINGS_PER_SHARD, slot in 0u32..1 << SLOT_BITS, generation: u32) {
             let conn = ConnId::new(ring, slot, generation);
             prop_assert_eq!((conn.ring(), conn.slot(), conn.generation()), (ring, slot, generation));
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_we_never_made_is_refused() {
+    fn a_number_that_pack_never_makes_is_refused() {
         assert_eq!(Token::unpack(0), None);
         assert_eq!(Token::unpack(u64::MAX), None);
     }

@@ -1,9 +1,9 @@
-//! What the library brings along for those who build on it without the program.
+//! The dependencies of the library, for users who build on it without the program.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Crates that only the program needs, or only a server's metrics.
+/// Crates that only the program needs, or only the metrics of a server.
 const PROGRAM: [&str; 11] = [
     "clap",
     "httparse",
@@ -18,10 +18,10 @@ const PROGRAM: [&str; 11] = [
     "terminal_size",
 ];
 
-/// Of these, what glommio depends on itself.
-const GLOMMIOS: [&str; 1] = ["signal-hook"];
+/// Crates of `PROGRAM` that glommio depends on too.
+const ALSO_OF_GLOMMIO: [&str; 1] = ["signal-hook"];
 
-/// The crates that a build of the library takes, as cargo resolves them: those down to this depth.
+/// The crates in a build of the library, as cargo resolves them, down to a depth of the tree.
 fn crates(features: &[&str], depth: &str) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["tree", "--offline", "--package", "c1m"]);
@@ -33,18 +33,18 @@ fn crates(features: &[&str], depth: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_library_alone_brings_nothing_of_the_program() {
+fn the_library_alone_needs_no_crate_of_the_program() {
     let direct = crates(&["--no-default-features"], "1");
     assert!(direct.contains("glommio") && direct.contains("io-uring"), "{direct:?}");
     let all = crates(&["--no-default-features"], "99");
     for name in PROGRAM {
         assert!(!direct.contains(name), "{name} among {direct:?}");
-        assert!(!all.contains(name) || GLOMMIOS.contains(&name), "{name} among {all:?}");
+        assert!(!all.contains(name) || ALSO_OF_GLOMMIO.contains(&name), "{name} among {all:?}");
     }
 }
 
 #[test]
-fn metrics_bring_their_parser_and_no_command_line() {
+fn metrics_need_their_parser_and_no_command_line() {
     let direct = crates(&["--no-default-features", "--features", "metrics"], "1");
     for name in PROGRAM {
         assert_eq!(direct.contains(name), ["httparse", "prometheus-client", "rustix"].contains(&name), "{name}");
@@ -52,7 +52,7 @@ fn metrics_bring_their_parser_and_no_command_line() {
 }
 
 #[test]
-fn the_program_has_them_all() {
+fn the_program_needs_all_of_its_crates() {
     let direct = crates(&[], "1");
     for name in PROGRAM {
         assert!(direct.contains(name), "{name} is not among {direct:?}");

@@ -1,5 +1,5 @@
-//! The manual pages in docs/man and the shell completions in docs/completions are made from the definition of the
-//! command line, and agree with it. `C1M_BLESS=1 cargo test --test manual` writes them anew.
+//! The manual pages in docs/man and the shell completions in docs/completions are generated from the definition of the
+//! command line, and must agree with it. `C1M_BLESS=1 cargo test --test manual` rewrites them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 
-/// Checks that a folder of docs/ holds exactly these files, or makes it so.
+/// Checks that a folder of docs/ holds exactly these files, or rewrites it with C1M_BLESS=1.
 fn holds(folder: &str, files: &[(String, Vec<u8>)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(folder);
     if std::env::var_os("C1M_BLESS").is_some() {
@@ -20,7 +20,7 @@ fn holds(folder: &str, files: &[(String, Vec<u8>)]) {
     assert_eq!(found, files.iter().map(|(name, _)| name.clone()).collect(), "the files of {}", folder.display());
     for (name, text) in files {
         let same = fs::read(folder.join(name)).unwrap() == *text;
-        assert!(same, "{name} differs from the command line: C1M_BLESS=1 cargo test --test manual writes it anew");
+        assert!(same, "{name} differs from the command line: C1M_BLESS=1 cargo test --test manual rewrites it");
     }
 }
 

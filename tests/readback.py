@@ -25,7 +25,7 @@ def same(what, ours, theirs):
 
 
 def free_ports():
-    """The first of some adjacent ports that nobody listens on."""
+    """The first of some adjacent ports without a listener."""
     for port in range(21_000, 30_000, PORTS):
         try:
             for one in range(port, port + PORTS):
@@ -38,13 +38,13 @@ def free_ports():
 
 
 def logged(path):
-    """Every series of a log, by its tag, its intervals merged."""
+    """Every series of a log by its tag, with its intervals merged."""
     reader = HistogramLogReader(str(path), HdrHistogram(1, HOUR_US, DIGITS))
     series, intervals = {}, 0
     while (interval := reader.get_next_interval_histogram()) is not None:
         intervals += 1
         tag = interval.get_tag()
-        # Between two phases it may last less than the format's millisecond.
+        # An interval between two phases may be shorter than the format's millisecond.
         length = interval.get_end_time_stamp() - interval.get_start_time_stamp()
         same(f"an interval of {length} ms", True, 0 <= length < 10_000)
         series.setdefault(tag, HdrHistogram(1, HOUR_US, DIGITS)).add(interval)
@@ -55,20 +55,20 @@ def logged(path):
 
 
 def check(what, document, histogram):
-    """A latency of the JSON against a histogram that the reader made."""
+    """Compares a latency of the JSON with a histogram that the reader made."""
     same(f"{what}: count", document["count"], histogram.get_total_count())
     if document["count"] == 0:
         return
     for name, percent in FIGURES.items():
-        # What that many percent do not exceed: the next whole rank, as in the Java original. The package
-        # would round to the nearest, so it is asked for the rank itself.
+        # A percentile is the value at the next whole rank, as in the Java original. The package would round to
+        # the nearest rank, so this asks for the rank itself.
         rank = math.ceil(percent * document["count"] / 100)
         same(f"{what}: {name}", document[name], histogram.get_value_at_percentile(float(100 * rank / document["count"])))
     same(f"{what}: max", document["max"], histogram.get_highest_equivalent_value(histogram.get_max_value()))
 
 
 def check_log(client, path):
-    """The log against each shard's figures, and against those of all."""
+    """Compares the log with each shard's figures, and with those of all shards."""
     series = logged(path)
     echo = {"audits": "audit", "messages": "echo"}[client["echo_source"]]
     names = {"connect": "connect_latency_us", "retransmitted": "retransmitted_latency_us", echo: "echo_latency_us"}
@@ -91,14 +91,14 @@ def rows(text):
 
 
 def check_hgrm(client, path):
-    """Each row of the percentile file against what the reader finds in the JSON's histogram. (The rows
-    that it would write itself stand at other percentiles: it steps more finely than the Java original.)"""
+    """Compares each row of the percentile file with the JSON's histogram as the reader reads it. The reader's own
+    rows would be at other percentiles, as it steps more finely than the Java original."""
     text, document = path.read_text(), client["connect_latency_us"]
     histogram = HdrHistogram.decode(document["histogram"])
     below = {step.value_iterated_to: step.total_count_to_this_value for step in histogram.get_recorded_iterator()}
     ours = rows(text)
     for value, quantile, total in ours:
-        # 12 digits are written of the quantile; where it lies on the edge between two ranks, either is right.
+        # The file has 12 digits of the quantile. At the edge between two ranks either rank is right.
         exact, most = quantile * document["count"], document["count"]
         ranks = {min(most, max(1, math.ceil(exact + edge))) for edge in (-1e-6, 1e-6)}
         theirs = {histogram.get_value_at_percentile(100 * rank / most) / 1_000 for rank in ranks}

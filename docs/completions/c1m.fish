@@ -28,36 +28,36 @@ complete -c c1m -n "__fish_c1m_needs_command" -s h -l help -d 'Print help (see m
 complete -c c1m -n "__fish_c1m_needs_command" -s V -l version -d 'Print version'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "server" -d 'Hold connections and serve them'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "client" -d 'Open, prove and measure connections'
-complete -c c1m -n "__fish_c1m_needs_command" -f -a "storm" -d 'Do something violent to a server that holds connections, and tell how those that it spares fare'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "storm" -d 'Disturb a server that holds connections, and measure how the connections that the storm spares fare'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
-complete -c c1m -n "__fish_c1m_needs_command" -f -a "doctor" -d 'Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if something blocks'
-complete -c c1m -n "__fish_c1m_needs_command" -f -a "tune" -d 'Show what to set on this host for a goal, set it, and set it back'
-complete -c c1m -n "__fish_c1m_needs_command" -f -a "report" -d 'Reports from results that were written before'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "doctor" -d 'Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "tune" -d 'Show the settings that this host needs for a goal, apply them, and restore the old ones'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "report" -d 'Read results that earlier runs wrote'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l cores -d 'Use the first N cores that this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l core-list -d 'Use exactly these cores, such as 0,2-3' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l bind -d 'Address to listen on. `::` takes IPv4 and IPv6, at about 200 bytes more of kernel memory per connection. A link-local one has its interface, such as fe80::1%eth0' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l bind -d 'Address to listen on. `::` takes IPv4 and IPv6, for about 200 bytes more of kernel memory per connection. A link-local address needs its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l ports -d 'Number of ports from --port on' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l port-sharing -d 'Which shard listens on which port: `subset` gives each port to one shard; `all` makes every shard listen on every port, for clients that know a single port' -r -f -a "subset\t''
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l port-sharing -d 'Assignment of ports to shards: `subset` gives each port to one shard; `all` makes every shard listen on every port, for clients that use a single port' -r -f -a "subset\t''
 all\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-connections -d 'Connections held at most; more wait 0.1 s for a place, and are then reset and counted as refused' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-connections -d 'The most connections held. A further connection waits 0.1 s for a place, and is then reset and counted as refused' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l backlog -d 'Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l service -d 'What to do with bytes: `echo` sends them back, `sink` counts and discards them' -r -f -a "echo\t''
 sink\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read; beyond it the connection is reset' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes CAP_BPF, CAP_PERFMON and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto` takes the filter where it may be had. Its sockets have owners from 1073741824 on (ss -e), and one that ends without a segment, as by --keepalive, is seen up to 10 minutes later, or that time' -r -f -a "auto\t''
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read. The connection is reset beyond them' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per connection, and needs CAP_BPF, CAP_PERFMON and CAP_CHOWN. With `poll` each waits in a poll of its ring, which takes 256 bytes of the kernel. `auto` uses the filter where it is allowed. Sockets behind the filter have owners from 1073741824 on (ss -e). If such a connection ends without a segment, the server notices up to 10 minutes later, with --keepalive up to its TIME later' -r -f -a "auto\t''
 poll\t''
 filter\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the host\'s or of a cgroup\'s, new connections are reset at once and counted as refused; with half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM, evenly, so that no core is pinned here or at the peers; few are closed sooner' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and no connection has a timer)' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept N connections per second at most; the others wait in the accept queue' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one is then closed. In whole seconds; the kernel asks, so it costs nothing here' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'How often to print a line of figures' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Memory to leave to the rest of the host, such as 64MiB or 2%. While the host or a cgroup has less left, new connections are reset at once and counted as refused; with half of it left, the server stops listening. 0 disables the check; the default is 24 MiB and 1 %' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the time here or at the peers; a few connections take less time' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has a timer' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, and 3 times more, TIME apart; a peer that does not answer is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Show Prometheus what the shards count, at http://ADDR/metrics; port 0 takes a free one. Whoever reaches it may read it: 127.0.0.1:9187, say, or an address inside' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l until-stdin-closes -d 'Stop when standard input ends, for a parent process that must not leave us behind'
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Serve the shards\' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l until-stdin-closes -d 'Stop when standard input ends, so that a parent process never leaves a server behind'
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s v -l verbose -d 'Print a line per shard too'
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s q -l quiet -d 'Print no lines of figures: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s h -l help -d 'Print help'
@@ -76,9 +76,9 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'Bytes of 
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hold -d 'How long to hold the connections between the two audits' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit -d 'What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing' -r -f -a "echo\t''
 state\t''
@@ -104,27 +104,27 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'Bytes of s
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'To how many of the connections it happens, in percent or as a number; all in `churn` are spared' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The others last until they are done' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number. `churn` has no victims' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until their work is done' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them. Many such closes leave few ports to dial from'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open; as many as this host holds, if that is less' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open. If this host holds fewer, the demo opens as many as it holds' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l ports -d 'Number of ports from --port on' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hold -d 'How long to hold the connections between the two audits' -r
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'Where server and client meet: on this `host`\'s network, or on their `own`, a network namespace whose table of established connections has two buckets for each connection or more. `auto` takes their own where the host\'s table has fewer buckets than there will be sockets, and a namespace is allowed' -r -f -a "auto\t''
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network of server and client: this `host`\'s, or their `own`, a network namespace whose table of established connections has at least two buckets for each connection. `auto` uses their own network if the host\'s table has fewer buckets than there will be sockets, and a namespace is allowed' -r -f -a "auto\t''
 host\t''
 own\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines before' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log, an interval a second, with a tag for what was measured by which shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
@@ -155,29 +155,29 @@ complete -c c1m -n "__fish_c1m_using_subcommand tune" -l revert -d 'Restore exac
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l for-article -d 'Print the settings of the article\'s kind, with what is wrong with each, and change nothing'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -s h -l help -d 'Print help'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "merge" -d 'Merge the results of several client machines: connections, failures, audits and counters are summed, latencies merged from their histograms, and the longest ramp counts. The exit code says whether they could be merged, not whether connections held'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "html" -d 'Write one HTML file that shows a result. It needs no network, and can be printed'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "compare" -d 'Compare two results: ratios, with the range over their shards'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and not __fish_seen_subcommand_from merge html compare help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -l json -d 'Write the merged result to FILE (- is standard output)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -l html -d 'Write one HTML file that shows the merged result' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from merge" -s h -l help -d 'Print help'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from html" -s o -l output -d 'Where the page goes (- is standard output)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from html" -s o -l output -d 'File of the page (- is standard output)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from html" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from compare" -l json -d 'Write the comparison to FILE (- is standard output)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
-complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "merge" -d 'Merge the results of several client machines: connections, failures, audits and counters are summed, latencies merged from their histograms, and the longest ramp counts. The exit code says whether they could be merged, not whether connections held'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "html" -d 'Write one HTML file that shows a result. It needs no network, and can be printed'
+complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "compare" -d 'Compare two results: ratios, with the range over their shards'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "server" -d 'Hold connections and serve them'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "client" -d 'Open, prove and measure connections'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "storm" -d 'Do something violent to a server that holds connections, and tell how those that it spares fare'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "storm" -d 'Disturb a server that holds connections, and measure how the connections that the storm spares fare'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "doctor" -d 'Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if something blocks'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "tune" -d 'Show what to set on this host for a goal, set it, and set it back'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "report" -d 'Reports from results that were written before'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "doctor" -d 'Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "tune" -d 'Show the settings that this host needs for a goal, apply them, and restore the old ones'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "report" -d 'Read results that earlier runs wrote'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "merge" -d 'The results of several client machines as one: connections, failures, audits and counters summed, latencies merged from their histograms, the longest ramp. The exit code tells whether they could be merged, not what they came to'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "html" -d 'One HTML file that shows a result: it needs no network, and prints'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "compare" -d 'What changed from one result to another, as ratios, with the range over their shards'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "merge" -d 'Merge the results of several client machines: connections, failures, audits and counters are summed, latencies merged from their histograms, and the longest ramp counts. The exit code says whether they could be merged, not whether connections held'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "html" -d 'Write one HTML file that shows a result. It needs no network, and can be printed'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "compare" -d 'Compare two results: ratios, with the range over their shards'

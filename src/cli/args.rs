@@ -1,4 +1,4 @@
-//! clap types, and what they mean.
+//! The arguments as clap types, and their conversion into options.
 
 mod client;
 mod goal;
@@ -27,8 +27,8 @@ pub use storm::StormArguments;
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
 ///
-/// Exit codes: 0 everything that was asked for held; 1 not everything did, the report says what;
-/// 2 bad usage; 3 the host refuses or lacks something; 70 a bug in c1m.
+/// Exit codes: 0 all requested connections held; 1 some did not, the report says which; 2 bad usage; 3 the host
+/// refuses or lacks something; 70 a bug in c1m.
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, max_term_width = 100)]
 pub struct Arguments {
@@ -42,33 +42,32 @@ pub enum Command {
     Server(ServerArguments),
     /// Open, prove and measure connections.
     Client(Box<ClientArguments>),
-    /// Do something violent to a server that holds connections, and tell how those that it spares fare.
+    /// Disturb a server that holds connections, and measure how the connections that the storm spares fare.
     ///
-    /// Opens the connections, audits them, sends messages in the calm, during the storm and after it,
-    /// and audits those that are left. Ends with 0 only if every survivor and every connection dialed
-    /// anew passed that audit, and none was lost or answered wrongly.
+    /// Opens the connections, audits them, sends messages before, during and after the storm, and audits the
+    /// connections that are left. Exits with 0 only if every survivor and every connection dialed anew passed that
+    /// audit, and none was lost or answered wrongly.
     Storm(Box<StormArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
-    /// Hold this host against a goal, wall by wall; reads and changes nothing. Exits with 1 if
-    /// something blocks.
+    /// Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal.
     Doctor(DoctorArguments),
-    /// Show what to set on this host for a goal, set it, and set it back.
+    /// Show the settings that this host needs for a goal, apply them, and restore the old ones.
     Tune(TuneArguments),
-    /// Reports from results that were written before.
+    /// Read results that earlier runs wrote.
     #[command(subcommand)]
     Report(ReportCommand),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ReportCommand {
-    /// The results of several client machines as one: connections, failures, audits and counters
-    /// summed, latencies merged from their histograms, the longest ramp. The exit code tells whether
-    /// they could be merged, not what they came to.
+    /// Merge the results of several client machines: connections, failures, audits and counters are summed,
+    /// latencies merged from their histograms, and the longest ramp counts. The exit code says whether they could
+    /// be merged, not whether connections held.
     Merge(MergeArguments),
-    /// One HTML file that shows a result: it needs no network, and prints.
+    /// Write one HTML file that shows a result. It needs no network, and can be printed.
     Html(HtmlArguments),
-    /// What changed from one result to another, as ratios, with the range over their shards.
+    /// Compare two results: ratios, with the range over their shards.
     Compare(CompareArguments),
 }
 
@@ -91,15 +90,14 @@ impl PortArguments {
 /// The files that a run writes.
 #[derive(Debug, Args)]
 pub struct FileArguments {
-    /// Write the result to FILE; - is standard output, where `client` and `storm` then write events as
-    /// JSON lines before.
+    /// Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines
+    /// first.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write one HTML file that shows the run: connections, rates and latencies over time.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// Write HdrHistogram's interval log, an interval a second, with a tag for what was measured by
-    /// which shard.
+    /// Write HdrHistogram's interval log: one interval per second, with a tag for each measure and shard.
     #[arg(long, value_name = "FILE.hlog")]
     pub hlog: Option<PathBuf>,
     /// Show no progress: only warnings and the result.
@@ -109,23 +107,23 @@ pub struct FileArguments {
 
 #[derive(Debug, Args)]
 pub struct ServerArguments {
-    /// Use the first N cores this process may run on; all by default.
+    /// Use the first N cores that this process may run on; all by default.
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
     /// Use exactly these cores, such as 0,2-3.
     #[arg(long, value_name = "LIST", conflicts_with = "cores", value_parser = core_list)]
     pub core_list: Option<CoreList>,
-    /// Address to listen on. `::` takes IPv4 and IPv6, at about 200 bytes more of kernel memory
-    /// per connection. A link-local one has its interface, such as fe80::1%eth0.
+    /// Address to listen on. `::` takes IPv4 and IPv6, for about 200 bytes more of kernel memory
+    /// per connection. A link-local address needs its interface, such as fe80::1%eth0.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
     pub bind: Address,
     #[command(flatten)]
     pub ports: PortArguments,
-    /// Which shard listens on which port: `subset` gives each port to one shard; `all` makes every
-    /// shard listen on every port, for clients that know a single port.
+    /// Assignment of ports to shards: `subset` gives each port to one shard; `all` makes every shard listen on
+    /// every port, for clients that use a single port.
     #[arg(long, value_enum, default_value_t = Sharing::Subset)]
     pub port_sharing: Sharing,
-    /// Connections held at most; more wait 0.1 s for a place, and are then reset and counted as
+    /// The most connections held. A further connection waits 0.1 s for a place, and is then reset and counted as
     /// refused.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub max_connections: u64,
@@ -135,46 +133,47 @@ pub struct ServerArguments {
     /// What to do with bytes: `echo` sends them back, `sink` counts and discards them.
     #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
     pub service: ServiceName,
-    /// Bytes kept for a peer that does not read; beyond it the connection is reset.
+    /// Bytes kept for a peer that does not read. The connection is reset beyond them.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
-    /// How idle connections wait: behind a `filter` on their sockets, for no memory at all, which takes
-    /// CAP_BPF, CAP_PERFMON and CAP_CHOWN, or each in a `poll` of its ring, 256 bytes of the kernel. `auto`
-    /// takes the filter where it may be had. Its sockets have owners from 1073741824 on (ss -e), and one that
-    /// ends without a segment, as by --keepalive, is seen up to 10 minutes later, or that time.
+    /// How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per
+    /// connection, and needs CAP_BPF, CAP_PERFMON and CAP_CHOWN. With `poll` each waits in a poll of its ring, which
+    /// takes 256 bytes of the kernel. `auto` uses the filter where it is allowed. Sockets behind the filter have owners
+    /// from 1073741824 on (ss -e). If such a connection ends without a segment, the server notices up to 10 minutes
+    /// later, with --keepalive up to its TIME later.
     #[arg(long, value_enum, default_value_t = IdlePolicyName::Auto)]
     pub park: IdlePolicyName,
-    /// Memory to leave to the rest of the host, such as 64MiB or 2%: while less is left, of the
-    /// host's or of a cgroup's, new connections are reset at once and counted as refused; with
-    /// half of it left nobody listens any more. 0 looks at nothing; 24 MiB and 1 % by default.
+    /// Memory to leave to the rest of the host, such as 64MiB or 2%. While the host or a cgroup has less left, new
+    /// connections are reset at once and counted as refused; with half of it left, the server stops listening. 0
+    /// disables the check; the default is 24 MiB and 1 %.
     #[arg(long, value_name = "BYTES|PERCENT", value_parser = reserve)]
     pub memory_reserve: Option<Reserve>,
-    /// How long closing all connections takes at SIGTERM, evenly, so that no core is pinned here or at
-    /// the peers; few are closed sooner.
+    /// How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the
+    /// time here or at the peers; a few connections take less time.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Close connections of which nothing was heard for TIME (up to 12 s later: a sweep finds them, and
-    /// no connection has a timer).
+    /// Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has
+    /// a timer.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_timeout: Option<Duration>,
-    /// Accept N connections per second at most; the others wait in the accept queue.
+    /// Accept at most N connections per second; the others wait in the accept queue.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub accept_rate: Option<f64>,
-    /// Ask a silent peer after TIME whether it is still there, and 3 times more, TIME apart; a dead one
-    /// is then closed. In whole seconds; the kernel asks, so it costs nothing here.
+    /// Probe a peer that was silent for TIME, and 3 times more, TIME apart; a peer that does not answer is closed.
+    /// In whole seconds. The kernel sends the probes, so they cost c1m nothing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive: Option<Duration>,
-    /// How often to print a line of figures.
+    /// Interval between lines of figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
     /// Write the result to FILE (- is standard output) and print events as JSON lines.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Show Prometheus what the shards count, at http://ADDR/metrics; port 0 takes a free one. Whoever
-    /// reaches it may read it: 127.0.0.1:9187, say, or an address inside.
+    /// Serve the shards' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can
+    /// reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one.
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<SocketAddr>,
-    /// Stop when standard input ends, for a parent process that must not leave us behind.
+    /// Stop when standard input ends, so that a parent process never leaves a server behind.
     #[arg(long)]
     pub until_stdin_closes: bool,
     /// Print a line per shard too.
@@ -270,7 +269,7 @@ impl ServerArguments {
 
 #[derive(Debug, Args)]
 pub struct DemoArguments {
-    /// Connections to open; as many as this host holds, if that is less.
+    /// Connections to open. If this host holds fewer, the demo opens as many as it holds.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub connections: u64,
     /// Use the first N cores for the server and for the client; all by default.
@@ -281,8 +280,8 @@ pub struct DemoArguments {
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,
-    /// Where server and client meet: on this `host`'s network, or on their `own`, a network namespace whose table
-    /// of established connections has two buckets for each connection or more. `auto` takes their own where the
+    /// The network of server and client: this `host`'s, or their `own`, a network namespace whose table of
+    /// established connections has at least two buckets for each connection. `auto` uses their own network if the
     /// host's table has fewer buckets than there will be sockets, and a namespace is allowed.
     #[arg(long, value_enum, default_value_t = NetworkName::Auto)]
     pub network: NetworkName,
@@ -299,8 +298,8 @@ pub enum NetworkName {
 
 #[derive(Debug, Args)]
 pub struct MergeArguments {
-    /// What `client --json` or `demo --json` wrote, one file a machine; or what `--hlog` wrote, where
-    /// latencies are all there is to merge.
+    /// Files that `client --json` or `demo --json` wrote, one per machine; or files that `--hlog` wrote, whose
+    /// latencies alone are merged.
     #[arg(required = true, value_name = "FILE")]
     pub results: Vec<PathBuf>,
     /// Write the merged result to FILE (- is standard output).
@@ -313,10 +312,10 @@ pub struct MergeArguments {
 
 #[derive(Debug, Args)]
 pub struct HtmlArguments {
-    /// What `client`, `storm`, `demo` or `report merge` wrote with `--json`.
+    /// A file that `client`, `storm`, `demo` or `report merge` wrote with `--json`.
     #[arg(value_name = "FILE")]
     pub result: PathBuf,
-    /// Where the page goes (- is standard output).
+    /// File of the page (- is standard output).
     #[arg(short, long, value_name = "FILE.html")]
     pub output: PathBuf,
 }
@@ -326,7 +325,7 @@ pub struct CompareArguments {
     /// The earlier result.
     #[arg(value_name = "BEFORE")]
     pub before: PathBuf,
-    /// The later one.
+    /// The later result.
     #[arg(value_name = "AFTER")]
     pub after: PathBuf,
     /// Write the comparison to FILE (- is standard output).
@@ -334,7 +333,7 @@ pub struct CompareArguments {
     pub json: Option<PathBuf>,
 }
 
-/// The longest time that can be asked for: a year, which no clock arithmetic of ours overflows.
+/// The longest time that an option takes: a year, with which no clock arithmetic overflows.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A time such as 10s, 500ms or 1m30s; a bare number is seconds.
@@ -362,7 +361,7 @@ fn reserve(text: &str) -> std::result::Result<Reserve, String> {
     Ok(Reserve::Bytes((number(word)? * (1u64 << shift) as f64) as u64))
 }
 
-/// The slowest rate: one connection in a quarter of an hour.
+/// The lowest rate: one connection in about a quarter of an hour.
 const SLOWEST: f64 = 0.001;
 
 /// A rate such as 5000 or 5000/s.
@@ -405,11 +404,11 @@ fn addresses(blocks: &[AddressBlock]) -> Vec<Address> {
     blocks.iter().flat_map(|block| block.0.iter().copied()).collect()
 }
 
-/// Addresses a block may hold at most.
+/// The most addresses of a block.
 const LARGEST_BLOCK: u128 = 65_536;
 
-/// One address, or all usable addresses of a block: without the first and the last of an IPv4
-/// block of more than two, which are the network's own.
+/// One address, or all usable addresses of a block. An IPv4 block of more than two addresses has its first and last
+/// address reserved for the network.
 fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
     let wrong = || format!("'{text}' is no IP address or block");
     let Some((address, length)) = text.split_once('/') else {
@@ -418,7 +417,7 @@ fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
     let mapped = address.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6() && ip.to_canonical().is_ipv4());
     let address = Address::from_str(address)?;
     let bits: u32 = if address.ip().is_ipv4() { 32 } else { 128 };
-    // The prefix of an IPv4 block in the form of IPv6 counts the 96 bits before it.
+    // The prefix length of a mapped IPv4 block counts the 96 bits before the IPv4 address.
     let before = if mapped { 96 } else { 0 };
     let length: u32 = length.parse::<u32>().ok().ok_or_else(wrong)?;
     let length = length.checked_sub(before).filter(|length| *length <= bits).ok_or_else(wrong)?;
@@ -444,13 +443,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn what_is_typed_is_understood() {
+    fn valid_values_are_parsed() {
         assert_eq!(core_list("0,2-3").unwrap().0, [0, 2, 3]);
         assert_eq!(rate("5000/s").unwrap(), 5_000.0);
         assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
@@ -471,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_values_are_refused() {
         for text in ["", "a", "3-1", "1,1", "0-9999999"] {
             assert!(core_list(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! `c1m demo`: a server process and this process as its client, over loopback.
+//! `c1m demo`: runs a server process, with this process as its client, over loopback.
 
 mod network;
 
@@ -32,10 +32,10 @@ use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
 use crate::stats::ProgressSnapshot;
 
-/// How long the server may take to start, to show a count, and to end.
+/// The most time that the server may take to start, to report a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the server reports to us.
+/// The interval of the server's reports to this process.
 const STATS_INTERVAL: &str = "200ms";
 
 /// Runs the demo.
@@ -65,7 +65,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(&options, &mut files.logging(&mut watcher));
     let document = server.stop();
-    // When the server failed, that explains what the client saw.
+    // If the server failed, its error explains the client's errors.
     let (summary, document) = match (summary, document) {
         (Ok(summary), Ok(document)) => (summary, document),
         (_, Err(error)) | (Err(error), _) => return Err(error),
@@ -83,7 +83,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let server =
         serde_json::from_value(document.clone()).map_err(|e| CommandError::bug(format!("the server's result: {e}")))?;
-    // One file that cannot be written keeps no other from being written.
+    // If one file cannot be written, the others are written all the same.
     let mut whole = json!({ "server": document, "client": result, "wall": goal.wall });
     if let Some(own) = network.document() {
         whole["network"] = own;
@@ -93,7 +93,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
 
-/// How many connections this host can hold at both ends, and what stops it from more.
+/// The number of connections that this host can hold at both ends, and the wall that permits no more.
 struct Fit {
     connections: u64,
     wall: Option<String>,
@@ -132,7 +132,8 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
         interval: None,
         payload: 64,
         audit: Audit::Echo,
-        // A FIN would leave every source port in TIME_WAIT, and the next demo a minute without them.
+        // Closing by FIN would leave every source port in TIME_WAIT, and the next demo would lack them for a
+        // minute.
         close: CloseMode::Abort,
         close_rate: None,
         hello: "Hello Server: client --> {}".to_owned(),
@@ -141,15 +142,15 @@ fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options
     })
 }
 
-/// What the server's events told so far.
+/// The server's events so far.
 #[derive(Debug, Default)]
 struct Seen {
     ready: bool,
-    /// The last count of live connections, and when it came.
+    /// The last count of live connections, and its time of arrival.
     live: Option<(Instant, u64)>,
-    /// Its final document.
+    /// The server's final document.
     document: Option<Value>,
-    /// Its output ended.
+    /// Whether the server's output has ended.
     ended: bool,
 }
 
@@ -167,8 +168,8 @@ fn follow(told: &Told<Seen>, output: impl std::io::Read) {
     told.change(|seen| seen.ended = true);
 }
 
-/// The server, another process of this program. It ends when its standard input does, so it never
-/// outlives us.
+/// The server, another process of this program. It ends when its standard input ends, so it never outlives this
+/// process.
 struct ServerProcess {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -194,7 +195,8 @@ impl ServerProcess {
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
         }
-        // A group of its own: Ctrl-C is for us, who then end it in order.
+        // The server has a process group of its own, so Ctrl-C reaches only this process, which then ends the
+        // server in order.
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
@@ -211,7 +213,7 @@ impl ServerProcess {
         Ok(server)
     }
 
-    /// Closes its input, and waits for its document and its end.
+    /// Closes the server's input, and waits for its document.
     fn stop(&mut self) -> Result<Value> {
         self.stdin = None;
         let document = self.seen.wait(PATIENCE, |seen| seen.document.is_some() || seen.ended).document.take();
@@ -232,7 +234,7 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.stdin = None;
-        // It drains by itself; a server that hangs must not outlive us.
+        // The server drains by itself, but a server that hangs must not outlive this process.
         if !self.seen.wait(PATIENCE, |seen| seen.ended).ended {
             let _ = self.child.kill();
         }
@@ -240,7 +242,7 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Shows the client's progress, and holds its counts against the server's at every audit.
+/// Shows the client's progress, and compares its counts with the server's at every audit.
 struct DemoObserver {
     display: Display,
     server: Arc<Told<Seen>>,

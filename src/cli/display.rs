@@ -1,4 +1,4 @@
-//! A client run as it goes: for people, and as events for programs.
+//! The display of a client's run: lines for people, or events for programs.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::results::{AuditResult, Summary};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 
-/// Tells when another second of a phase has begun.
+/// Detects the first call in each second of a phase.
 #[derive(Debug, Default)]
 struct Seconds(Option<u64>);
 
@@ -26,7 +26,7 @@ impl Seconds {
     }
 }
 
-/// Warns of what the plan could not give.
+/// Warns if the plan lowered an option.
 fn warn_of(plan: &Planned, options: &Options) {
     if plan.concurrency < options.concurrency {
         warn(format!(
@@ -36,34 +36,33 @@ fn warn_of(plan: &Planned, options: &Options) {
     }
 }
 
-/// What is said when the process goes on after it was suspended.
+/// The warning after the process was suspended.
 fn suspension(time: Duration) -> String {
     format!(
-        "the client did not run for {:.1} s: it was stopped, or its machine was; schedules and holds are put off by as much, and latencies of what was in flight contain it",
+        "the client did not run for {:.1} s: it was stopped, or its machine was; schedules and holds are put off by that time, and the latencies of operations in flight contain it",
         time.as_secs_f64()
     )
 }
 
-/// Shows the phases to a person: on a terminal a bar and a line for each shard, a line a second
-/// elsewhere.
+/// Shows the phases to a person: on a terminal a bar and a line for each shard, elsewhere a line per second.
 pub struct Display {
     quiet: bool,
     live: Option<Live>,
-    /// What the shards' lines were last written with.
+    /// The values last written to the shards' lines.
     shown: Shown,
     seconds: Seconds,
     goal: u64,
-    /// Connections may be closed by a storm.
+    /// Whether a storm may close connections.
     storm: bool,
-    /// Its victims are in another process, whose line comes after the shards'.
+    /// Whether the storm's victims are in another process, whose line follows the shards' lines.
     victims: bool,
-    /// Echoes that came before the current phase.
+    /// Echoes received before the current phase.
     echoes_before: u64,
     echoes: u64,
 }
 
 impl Display {
-    /// A display; a quiet one shows nothing but warnings.
+    /// A display. A quiet one shows only warnings.
     pub fn new(quiet: bool) -> Display {
         Display {
             quiet,
@@ -78,7 +77,7 @@ impl Display {
         }
     }
 
-    /// Writes the shards' lines anew, once a second.
+    /// Rewrites the shards' lines, once a second at most.
     fn show_shards(&mut self, phase: Phase, shards: &[ProgressSnapshot]) {
         let Some(live) = &mut self.live else { return };
         let now = Instant::now();
@@ -124,19 +123,19 @@ impl Display {
     }
 }
 
-/// How often the shards' lines change; a trend of rates over less would only flicker.
+/// The interval between changes of the shards' lines. Rates over a shorter time would flicker.
 const SHARDS_EVERY: Duration = Duration::from_secs(1);
 
-/// What the lines of the shards were last written with.
+/// The values last written to the shards' lines.
 struct Shown {
     at: Instant,
-    /// What each had done of the phase; nothing yet when it begins.
+    /// The work of each shard in the current phase; empty when the phase begins.
     done: Vec<u64>,
-    /// The latency that each measured last, in microseconds.
+    /// The p99 latency that each shard measured last, in microseconds.
     p99: Vec<Option<u64>>,
 }
 
-/// What a shard does in a phase, so far.
+/// The work of a shard in a phase, so far.
 fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
     match phase {
         Phase::Ramp => progress.stood,
@@ -184,7 +183,7 @@ impl Observer for Display {
         }
         let goal = match (phase, options.course) {
             (Phase::Hold, Course::Fixed(hold)) => Some(hold.as_millis() as u64),
-            // Nobody knows its end.
+            // A steered hold has no known end.
             (Phase::Hold, Course::Steered) => None,
             (Phase::Calm, Course::Storm(storm)) => Some(storm.calm.as_millis() as u64),
             (Phase::After, Course::Storm(storm)) => Some(storm.after.as_millis() as u64),
@@ -233,8 +232,8 @@ impl Observer for Display {
     }
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {
-        let told = interval.pieces.iter().rfind(|(measure, _)| *measure != Measure::Retransmitted);
-        if let (Some((_, latency)), Some(p99)) = (told, self.shown.p99.get_mut(interval.shard)) {
+        let shown = interval.pieces.iter().rfind(|(measure, _)| *measure != Measure::Retransmitted);
+        if let (Some((_, latency)), Some(p99)) = (shown, self.shown.p99.get_mut(interval.shard)) {
             *p99 = Some(latency.percentile(99.0));
         }
         Ok(())
@@ -255,15 +254,15 @@ impl Observer for Display {
     }
 }
 
-/// Tells the phases to a program: each event is one line of JSON with its name in `event`. Progress
-/// comes once a second and at the end of each phase.
+/// Prints the phases for a program: each event is one line of JSON with its name in `event`. Progress is printed
+/// once a second and at the end of each phase.
 pub struct Events {
     seconds: Seconds,
     goal: u64,
 }
 
 impl Events {
-    /// Events of a client that is not planned yet.
+    /// Events of a client that has no plan yet.
     pub fn new() -> Events {
         Events { seconds: Seconds::default(), goal: 0 }
     }

@@ -1,4 +1,4 @@
-//! `c1m doctor`: the page, and whether the goal fits.
+//! `c1m doctor`: prints the page, and exits with 1 if the goal does not fit.
 
 use super::Ended;
 use super::args::DoctorArguments;

@@ -1,5 +1,5 @@
-//! The files that a run writes beside what it prints: looked at before it begins, so that a wrong path
-//! is told before a long run and not after.
+//! The files that a run writes beside its printed lines. They are checked before the run, so that a wrong path is
+//! an error before a long run and not after it.
 
 use std::io::{self, LineWriter};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use crate::stats::ProgressSnapshot;
 
 /// The files of a run.
 pub struct Files {
-    /// Its result.
+    /// The file of the result.
     pub json: Option<Target>,
     log: Option<IntervalLog>,
     page: Option<Target>,
 }
 
 impl Files {
-    /// Looks at those that were asked for, all in different places; `more` has others of the same run.
+    /// Checks the requested files, which must all be different places. `more` has further files of the same run.
     pub fn open(arguments: &FileArguments, more: &[(&str, Option<&Path>)]) -> Result<Files> {
         let FileArguments { json, report, hlog, .. } = arguments;
         let ours = [("--json", json), ("--report", report), ("--hlog", hlog)];
@@ -36,18 +36,18 @@ impl Files {
         Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)? })
     }
 
-    /// Whether the result goes to standard output, which then is not for people.
+    /// Whether the result goes to standard output. No lines for people are printed then.
     pub fn is_for_programs(&self) -> bool {
         self.json.as_ref().is_some_and(Target::is_stdout)
     }
 
-    /// An observer that keeps the interval log and shows everything to another one.
+    /// An observer that writes the interval log and passes everything on to another observer.
     pub fn logging<'a>(&'a mut self, shown: &'a mut dyn Observer) -> Logging<'a> {
         Logging { shown, log: self.log.as_mut() }
     }
 
-    /// Ends the interval log, and writes the page of a run, with what its server came to where that is
-    /// known. One that fails does not keep the others from being written.
+    /// Ends the interval log, and writes the page of the run, with the server's result if it is known. If one file
+    /// cannot be written, the others are written all the same.
     pub fn finish(&mut self, client: &ClientDocument, server: Option<&ServerDocument>) -> Result<()> {
         let logged = self.log.take().map_or(Ok(()), IntervalLog::finish);
         let draw = |target: &Target| target.write(html::page(&html::Run { client, server, notes: &[] })?.as_bytes());
@@ -55,14 +55,14 @@ impl Files {
     }
 }
 
-/// The interval log of a run, written as it goes.
+/// The interval log of a run, written while it runs.
 struct IntervalLog {
     target: Target,
     started: SystemTime,
     began: Instant,
-    /// From the first interval on.
+    /// The log, from the first interval on.
     log: Option<Log<LineWriter<TargetStream>>>,
-    /// Why it is given up. The run goes on.
+    /// The error for which the log was given up. The run goes on.
     failed: Option<CommandError>,
 }
 
@@ -114,7 +114,7 @@ impl IntervalLog {
     }
 }
 
-/// Shows a run to an observer, and keeps its interval log.
+/// Passes a run's events on to an observer, and writes the interval log.
 pub struct Logging<'a> {
     shown: &'a mut dyn Observer,
     log: Option<&'a mut IntervalLog>,

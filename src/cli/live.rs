@@ -1,5 +1,4 @@
-//! What a terminal shows in place of lines: a bar for the phase and a line for each shard, which
-//! change where they stand.
+//! The display on a terminal: a bar for the phase and a line for each shard, which are rewritten in place.
 
 use std::collections::VecDeque;
 
@@ -9,16 +8,16 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use super::out;
 
-/// Columns below which the lines that stand would lose their figures.
+/// With fewer columns the lines would lose their figures.
 const LEAST_COLUMNS: u16 = 60;
 
-/// Rates that a shard's trend shows.
+/// Number of rates in a shard's trend.
 const TREND: usize = 20;
 
-/// The steps of a trend, from nothing to the highest rate in it.
+/// The steps of a trend, from 0 to the highest rate in it.
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Lines that stay at the end of a terminal until they are closed.
+/// Lines at the bottom of a terminal that are rewritten in place until this value is dropped.
 pub struct Live {
     lines: MultiProgress,
     head: ProgressBar,
@@ -26,8 +25,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Lines for `shards`, if standard output is a terminal; the first one has a bar if there is a
-    /// `goal` to reach.
+    /// Lines for `shards`, if standard output is a terminal with room for them. The first line has a bar if there
+    /// is a `goal` to reach.
     pub fn open(goal: Option<u64>, shards: usize) -> Option<Live> {
         if !moves(shards) {
             return None;
@@ -35,7 +34,7 @@ impl Live {
         let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         let line = |goal: u64, template| {
             let line = lines.add(ProgressBar::new(goal));
-            // A template that does not parse would only cost the line its looks.
+            // If a template does not parse, the line keeps its default style.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 line.set_style(style);
             }
@@ -53,7 +52,7 @@ impl Live {
         Some(Live { lines, head, shards })
     }
 
-    /// Gives the last shard's line another name.
+    /// Renames the last shard's line.
     pub fn name_last(&self, name: &'static str) {
         self.shards.iter().last().into_iter().for_each(|(line, _)| line.set_prefix(name));
     }
@@ -74,10 +73,10 @@ impl Live {
         line.set_message(format!("{text}  {}", drawn(trend)));
     }
 
-    /// Prints a warning above them.
+    /// Prints a warning above the lines.
     pub fn warn(&self, line: &str) {
-        // They appear again with their next change. The library's own `suspend` panics where the
-        // terminal is gone.
+        // The lines appear again with their next change. The library's own `suspend` panics if the terminal is
+        // gone.
         let _ = self.lines.clear();
         out::warn(line);
     }
@@ -85,16 +84,16 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // A terminal that cannot be written to shows nothing anyway.
+        // If the terminal cannot be written to, it shows nothing anyway.
         let _ = self.lines.clear();
     }
 }
 
-/// Whether standard output is a terminal whose lines can change where they stand, with room for those
-/// of all `shards`. Elsewhere lines are printed, as into a pipe.
+/// Whether standard output is a terminal that can rewrite lines in place, with room for the lines of all `shards`.
+/// Otherwise lines are printed one after the other, as into a pipe.
 fn moves(shards: usize) -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
-    // `None` too for a terminal that does not know its size.
+    // `None` also for a terminal that does not report its size.
     let size = terminal_size_of(std::io::stdout());
     let fits = |(Width(columns), Height(rows))| columns >= LEAST_COLUMNS && usize::from(rows) > shards + 1;
     !is_dumb && size.is_some_and(fits)
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trend_reaches_from_nothing_to_its_highest_rate() {
+    fn a_trend_reaches_from_zero_to_its_highest_rate() {
         let of = |rates: &[u64]| drawn(&rates.iter().copied().collect());
         assert_eq!(of(&[]), "");
         assert_eq!(of(&[0, 0]), "▁▁");

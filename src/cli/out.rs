@@ -1,4 +1,4 @@
-//! Standard output that may be closed at any time, and files opened before a long run.
+//! Standard output, which may be closed at any time, and files that are opened before a long run.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::error::Errno;
 use crate::output::{self, Output, Stream};
 use crate::render::json;
 
-/// Prints a line. Once nobody reads standard output any more, silence is success. A full disk behind a
-/// redirection is told once, where it can still be read.
+/// Prints a line. If standard output has no reader any more, this succeeds silently. If the line cannot be written
+/// for another reason, such as a full disk behind a redirection, one warning goes to standard error.
 pub fn say(line: impl AsRef<str>) {
-    static TOLD: Once = Once::new();
+    static WARNED: Once = Once::new();
     if let Err(error) = print(line.as_ref()) {
-        TOLD.call_once(|| {
+        WARNED.call_once(|| {
             let errno = Errno::of(&error);
             warn(format!("standard output: {errno}: what is printed is incomplete; {}", output::cure(errno)));
         });
     }
 }
 
-/// Prints a line. That nobody reads it is no error: a pipe was closed, or a terminal is gone (EIO).
+/// Prints a line. A missing reader is no error: a pipe was closed, or a terminal is gone (EIO).
 fn print(line: &str) -> io::Result<()> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -40,11 +40,11 @@ pub fn event(event: &impl Serialize) {
 
 /// Prints a line to standard error.
 pub fn warn(line: impl AsRef<str>) {
-    // There is nowhere left to complain to.
+    // If standard error fails too, there is no place left for the warning.
     let _ = writeln!(std::io::stderr().lock(), "c1m: {}", line.as_ref());
 }
 
-/// Where a document goes: a file that was looked at before the run, or standard output.
+/// The destination of a document: a file that was checked before the run, or standard output.
 #[derive(Debug)]
 pub enum Target {
     File(Output),
@@ -52,8 +52,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Looks at the file, so that a wrong path is told before a long run and not after; `-` and
-    /// /dev/stdout are standard output.
+    /// Checks the file, so that a wrong path is an error before a long run and not after it. `-` and /dev/stdout
+    /// are standard output.
     pub fn open(path: &Path) -> Result<Target> {
         if output::is_stdout(path) { Ok(Target::Stdout) } else { Output::open(path).map(Target::File) }
     }
@@ -63,7 +63,7 @@ impl Target {
         self.write(json::text(document)?.as_bytes())
     }
 
-    /// Writes a JSON document that ends a run's events: on standard output it is one line, as they are.
+    /// Writes a JSON document after a run's events. On standard output it is one line, as the events are.
     pub fn write_last(&self, document: &impl Serialize) -> Result<()> {
         match self {
             Target::File(_) => self.write_json(document),
@@ -88,7 +88,7 @@ impl Target {
         }
     }
 
-    /// A document that could not be written there.
+    /// The error for a document that could not be written there.
     pub fn failed(&self, error: &io::Error) -> CommandError {
         match self {
             Target::File(output) => output.failed(error),
@@ -130,7 +130,7 @@ impl Write for TargetStream {
 }
 
 impl TargetStream {
-    /// Ends it; only now a file stands under its name.
+    /// Ends the document. Only then does a file get its name.
     pub fn finish(self) -> io::Result<()> {
         match self {
             TargetStream::File(stream) => stream.finish(),

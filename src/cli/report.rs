@@ -1,4 +1,4 @@
-//! `c1m report`: results that were written before, read back.
+//! `c1m report`: reads results that earlier runs wrote.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,18 +20,19 @@ use crate::render::{self, html as page, text};
 use crate::results::document::{self, MachineDocument, Results};
 use crate::results::{compare as changes, identity, logs, merge};
 
-/// Merges the results of several machines. What they came to does not change how this ends.
+/// Merges the results of several machines. The exit code says whether they could be merged; the results do not
+/// change it.
 pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     let files = &arguments.results;
     let (json, html) = (("--json", arguments.json.as_deref()), ("--html", arguments.html.as_deref()));
     output::differ(&[json, html])?;
     let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    // The merged result may take the place of one of its parts.
+    // The merged result may replace one of the results that it was made from.
     output::keep_inputs(&inputs, &[html])?;
     let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
     let parts = || files.iter().zip(names(files)).zip(&texts);
     if texts.iter().all(|text| log::is_log(text)) {
-        // What logs come to is no log.
+        // The document of merged logs is not a log, so it must not replace one.
         output::keep_inputs(&inputs, &[json])?;
         let read = |((file, machine), text): ((&PathBuf, String), &Vec<u8>)| {
             Ok((machine, logs::read(text, &file.display().to_string())?))
@@ -60,7 +61,7 @@ pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     show(arguments, &merged, || text::client(&merged), draw)
 }
 
-/// Writes what was merged where it is wanted.
+/// Writes the merged document to the requested places.
 fn show(
     arguments: &MergeArguments,
     merged: &impl Serialize,
@@ -72,13 +73,13 @@ fn show(
     if ![&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
         say(text()?.trim_end());
     }
-    // One file that cannot be written keeps no other from being written.
+    // If one file cannot be written, the others are written all the same.
     let written = target.map_or(Ok(()), |target| target.write_json(merged));
     let drawn = drawn.map_or(Ok(()), |target| target.write(draw()?.as_bytes()));
     written.and(drawn).map(|()| Ended::Well)
 }
 
-/// Draws a result that was written before.
+/// Draws a result that an earlier run wrote.
 pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
     output::keep_inputs(&[&arguments.result], &[("--output", Some(&arguments.output))])?;
     let Results { client, server } = results(&arguments.result)?;
@@ -87,7 +88,7 @@ pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-/// Compares two results. What changed does not change how this ends.
+/// Compares two results. The changes do not affect the exit code.
 pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let CompareArguments { before, after, json } = arguments;
     output::keep_inputs(&[before, after], &[("--json", json.as_deref())])?;
@@ -132,7 +133,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What the machines are called: the files without the folder that all share and without their ending.
+/// Names for the machines: the files' paths below the folder that all share, without their ending.
 fn names(files: &[PathBuf]) -> Vec<String> {
     let folder = files
         .first()
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_are_called_what_tells_them_apart() {
+    fn machines_are_named_after_the_parts_of_paths_that_differ() {
         let names = |files: &[&str]| names(&files.iter().map(PathBuf::from).collect::<Vec<_>>());
         assert_eq!(names(&["a.json", "b.json"]), ["a", "b"]);
         assert_eq!(names(&["/x/10.0.0.1/r.json", "/x/10.0.0.2/r.json"]), ["10.0.0.1/r", "10.0.0.2/r"]);

@@ -1,4 +1,4 @@
-//! `c1m server`: start, a line an interval, stop on a signal, totals.
+//! `c1m server`: starts the server, prints a line per interval, stops on a signal, and prints the totals.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -65,7 +65,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
 
 fn stop_with_stdin(notices: mpsc::Sender<Notice>) -> Result<()> {
     let wait = move || {
-        // Whatever ends the input, an error included, means that the parent has gone.
+        // The end of the input, or an error on it, means that the parent process has gone.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         let _ = notices.send(Notice::Signal);
     };
@@ -78,17 +78,17 @@ struct Reporter {
     events: bool,
     verbose: bool,
     quiet: bool,
-    /// On a terminal the figures stand still, and change.
+    /// The lines that are rewritten in place, on a terminal.
     live: Option<Live>,
-    /// The shards, and the rounds of each when they were last looked at.
+    /// The shards, each with the counts of its rounds at the last report.
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
-    /// Whether the last line on memory told of a shortage, and how many it said were refused.
+    /// Whether the last line on memory reported a shortage, and the number of refusals in it.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
     watch: EvidenceRecorder,
-    /// Walls that were named already.
+    /// Walls that were already reported.
     walls_said: BTreeSet<String>,
 }
 
@@ -178,7 +178,7 @@ impl Reporter {
         }
     }
 
-    /// Warns, above the lines that stand still.
+    /// Prints a warning, on a terminal above the lines that are rewritten.
     fn warn(&self, line: &str) {
         match &self.live {
             Some(live) => live.warn(line),
@@ -186,7 +186,7 @@ impl Reporter {
         }
     }
 
-    /// Reports until a signal comes or a shard dies, then stops the server.
+    /// Reports until a signal arrives or a shard dies, then stops the server.
     fn serve(&mut self, server: Server, notices: &mpsc::Receiver<Notice>, interval: Duration) -> Result<ServerSummary> {
         let mut next = Instant::now() + interval;
         let mut failed = false;
@@ -203,7 +203,8 @@ impl Reporter {
                     self.interval(&server.snapshots());
                     self.walls();
                     self.memory(&server);
-                    // After a pause one line tells of it all, and the next one does not follow at once.
+                    // After a pause of the process one line covers the whole pause, and the next line does not
+                    // follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's notices ended")),
@@ -235,8 +236,8 @@ impl Reporter {
         })
     }
 
-    /// Says that memory is short or no longer so, and while it is short how many were refused: one
-    /// line a second at most.
+    /// Reports the begin and the end of a memory shortage, and during it the number of refused connections. It
+    /// prints one line per second at most.
     fn memory(&mut self, server: &Server) {
         let total: Snapshot = server.snapshots().into_iter().sum();
         let shortage = server.shortage();
@@ -257,7 +258,7 @@ impl Reporter {
         }
     }
 
-    /// Names a wall when the evidence first shows it, looking once a second at most.
+    /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
     fn walls(&mut self) {
         if !self.watch.look() {
             return;
@@ -298,7 +299,7 @@ impl Reporter {
                 }
             }
         }
-        // One line an interval at most, however many were refused.
+        // One line per interval at most, however many connections were refused.
         let full = total.refused_when_full.saturating_sub(before.refused_when_full);
         if full > 0 {
             self.warn(&format!(
@@ -313,12 +314,12 @@ impl Reporter {
     }
 }
 
-/// The rounds of a shard in each bucket, when it was last looked at.
+/// The counts of a shard's rounds in each bucket, at the last report.
 #[derive(Default)]
 struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
 
 impl RoundCounts {
-    /// What 99 % of the rounds since the last look took at most, as far as the buckets tell.
+    /// The upper bound of the bucket that holds the 99th percentile of the rounds since the last report.
     fn p99(&mut self, remote: &ShardHandle) -> String {
         let (counts, _) = remote.rounds().read();
         let before = std::mem::replace(&mut self.0, counts);
@@ -337,13 +338,13 @@ impl RoundCounts {
     }
 }
 
-/// What is short, in words.
+/// A shortage of memory, as text.
 fn wall(shortage: &Shortage) -> String {
     let (have, reserve) = (format::bytes(shortage.have), format::bytes(shortage.reserve));
     format!("{}: {have} left, {reserve} reserved", shortage.wall)
 }
 
-/// A shortage among the walls that were met.
+/// A shortage of memory as a wall that the server met.
 fn explained(shortage: &Shortage) -> Explained {
     Explained {
         wall: if shortage.wall == HOST_MEMORY { "memory" } else { "cgroup memory" }.to_owned(),

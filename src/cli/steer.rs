@@ -1,4 +1,4 @@
-//! Steering a client by lines on standard input.
+//! Reads lines from standard input that steer a client.
 
 use std::io::{BufRead, Read};
 use std::sync::mpsc;
@@ -8,17 +8,17 @@ use crate::client::Notice;
 use crate::command_error::Result;
 use crate::host::start_thread;
 
-/// Bytes of a line at most; what is longer is no word of ours, and is answered piece by piece.
+/// The most bytes of a line. A longer line is no known word, and is answered in pieces of this length.
 pub(crate) const LONGEST_LINE: u64 = 256;
 
-/// What a line says.
+/// A word on a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Word {
     Audit,
     Report,
-    /// So does the end of the input: nobody is left to say it.
+    /// The end of the input closes too, as no further word can come.
     Close,
-    /// No word of ours.
+    /// Any other line.
     Other(String),
 }
 
@@ -37,8 +37,8 @@ impl Word {
     }
 }
 
-/// Hands the words of standard input to a steered client, on a thread of its own, until one closes
-/// it.
+/// Passes the words of standard input to a steered client, on a thread of its own, until a word closes it. Returns
+/// a host error if no thread can be started.
 pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
     let obey = move || {
         let mut input = std::io::stdin().lock();
@@ -52,7 +52,7 @@ pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
                 )),
             }
         }
-        // A run that has ended needs to be told nothing.
+        // If the run has already ended, there is no receiver; that is fine.
         let _ = notices.send(Notice::Close);
     };
     start_thread("c1m-steer", obey)?;

@@ -1,4 +1,4 @@
-//! `c1m tune`: what would change and why; applied, persisted and reverted on demand.
+//! `c1m tune`: shows, applies, persists and reverts settings.
 
 use super::Ended;
 use super::args::{Profile, TuneArguments};
@@ -10,10 +10,10 @@ use crate::plan::Goal;
 use crate::tune;
 use crate::walls::{self, Limits, Setting, boot};
 
-/// The settings of the article's kind, each commented out.
+/// The settings of articles like the original one, each commented out.
 const FOR_ARTICLE: &str = include_str!("../../tuning/article.conf");
 
-/// Prints, applies or reverts.
+/// Prints, applies or reverts settings, as the arguments say.
 pub fn run(arguments: &TuneArguments) -> Result<Ended> {
     let host = Host::here();
     if arguments.for_article {

@@ -162,7 +162,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         let segments = self.take(Notification::Segment, NOTIFICATIONS_PER_PASS)?;
         let resets = self.take(Notification::Reset, RESETS_PER_PASS)?;
         let taken = segments + resets + self.take_fins(now)?;
-        self.counters.calls.add(taken as u64);
+        self.counters.notifications.add(taken as u64);
         Ok(taken > 0)
     }
 
@@ -280,9 +280,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.perform(conn, next)
     }
 
-    /// The poll on the filter's bell has ended.
-    pub fn bell_rang(&mut self) {
-        self.readiness.bell_rang();
+    /// The poll on the filter's wake-up descriptor has ended.
+    pub fn filter_woke(&mut self) {
+        self.readiness.filter_woke();
     }
 
     /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it

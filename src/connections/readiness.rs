@@ -105,10 +105,10 @@ impl Readiness {
         }
     }
 
-    /// The poll on the filter's bell has ended.
-    pub fn bell_rang(&mut self) {
+    /// The poll on the filter's wake-up descriptor has ended.
+    pub fn filter_woke(&mut self) {
         if let Readiness::Filter(filter) = self {
-            filter.bell_rang();
+            filter.filter_woke();
         }
     }
 

@@ -1,6 +1,5 @@
-//! HdrHistogram's interval log (`.hlog`): one line for each interval and tag, its histogram in the
-//! standard V2 compressed form. HistogramLogProcessor, HdrHistogram's plotter and its packages for
-//! other languages read it.
+//! HdrHistogram's interval log (`.hlog`): one line for each interval and tag, with its histogram in the standard V2
+//! compressed form. HistogramLogProcessor, HdrHistogram's plotter and its packages for other languages read it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,25 +13,25 @@ use hdrhistogram::serialization::interval_log::{
 
 use super::{DecodeError, Latency};
 
-/// What a client measures over time.
+/// A latency that a client measures over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
-    /// Connects without a retransmission, from the intended start.
+    /// Connects without a retransmission, counted from the intended start.
     Connect,
-    /// Connects with a SYN or ACK sent again.
+    /// Connects for which a SYN or ACK was retransmitted.
     Retransmitted,
     /// Echoes of audits.
     Audit,
-    /// Echoes of messages, from the intended start.
+    /// Echoes of messages, counted from the intended start.
     Echo,
 }
 
 impl Measure {
-    /// All of them.
+    /// All measures.
     pub const ALL: [Measure; 4] = [Measure::Connect, Measure::Retransmitted, Measure::Audit, Measure::Echo];
 
-    /// What a person calls it.
+    /// Its name in headings.
     pub fn title(self) -> &'static str {
         match self {
             Measure::Connect => "connect latency",
@@ -53,12 +52,12 @@ impl Measure {
     }
 }
 
-/// Whose lines these are: a measure of a shard, `connect-0` in the file.
+/// The lines of one measure of one shard, such as `connect-0` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Series {
-    /// What was measured.
+    /// The measure.
     pub measure: Measure,
-    /// By which shard.
+    /// Number of the shard.
     pub shard: usize,
 }
 
@@ -77,10 +76,10 @@ impl Series {
     }
 }
 
-/// How the comment begins that holds the identity of the run.
+/// The beginning of the comment that holds the run's identity.
 const RUN: &str = "[Run ";
 
-/// The identities of the runs of which a file holds the log; a log of an earlier version has none.
+/// The identities of the runs whose log a file holds. A log of an earlier version has none.
 pub fn runs(text: &[u8]) -> Vec<String> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"#"));
     let words =
@@ -95,7 +94,7 @@ pub struct Log<W: Write> {
 }
 
 impl<W: Write> Log<W> {
-    /// Begins a log of a run that began at `started`; the intervals' times count from then.
+    /// Begins a log of a run that began at `started`. The times of intervals count from then.
     pub fn begin(mut into: W, started: SystemTime, made_by: &str, run: &str) -> io::Result<Log<W>> {
         let mut head = IntervalLogWriterBuilder::new();
         head.add_comment("[Histogram log format version 1.3]").add_comment(&format!("[Logged with {made_by}]"));
@@ -108,12 +107,11 @@ impl<W: Write> Log<W> {
         Ok(Log { into })
     }
 
-    /// Writes what a series recorded in an interval, `from` after the start of the run.
+    /// Writes the latencies that a series recorded in an interval, which began `from` after the start of the run.
     pub fn write(&mut self, series: Series, latency: &Latency, from: Duration, length: Duration) -> io::Result<()> {
         let tag = series.to_string();
         let mut packer = V2DeflateSerializer::new();
-        // The library's writer borrows what it writes to, and so cannot be kept; one without a head
-        // costs nothing.
+        // The library's writer borrows its target, so it cannot be kept. A writer without a head costs nothing.
         let mut line = IntervalLogWriterBuilder::new().begin_log_with(&mut self.into, &mut packer)?;
         line.write_histogram(&latency.0, from, length, Tag::new(&tag)).map_err(|e| match e {
             IntervalLogWriterError::IoError(e) => e,
@@ -121,19 +119,19 @@ impl<W: Write> Log<W> {
         })
     }
 
-    /// Writes out what is buffered, and gives back what it was written to.
+    /// Flushes the log, and returns its target.
     pub fn end(mut self) -> io::Result<W> {
         self.into.flush()?;
         Ok(self.into)
     }
 }
 
-/// Whether a file claims to be an interval log; one of ours does in its first line.
+/// Whether a file claims to be an interval log. A log of this program claims it in its first line.
 pub fn is_log(text: &[u8]) -> bool {
     text.starts_with(b"#[")
 }
 
-/// Reads a log of ours: each series with its intervals merged.
+/// Reads a log of this program: each series with its intervals merged.
 pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, DecodeError> {
     let mut all: BTreeMap<Series, Latency> = BTreeMap::new();
     for entry in IntervalLogIterator::new(text) {
@@ -176,9 +174,9 @@ mod tests {
     }
 
     proptest! {
-        /// What was written interval by interval is read back whole.
+        /// A log written interval by interval is read back complete.
         #[test]
-        fn written_is_read(intervals in prop::collection::vec((series(), prop::collection::vec(1u64..9_000_000, 1..9)), 0..8)) {
+        fn a_written_log_is_read_back(intervals in prop::collection::vec((series(), prop::collection::vec(1u64..9_000_000, 1..9)), 0..8)) {
             let intervals: Vec<_> = intervals.into_iter().map(|(series, values)| (series, latency(&values))).collect();
             let read = read(&log(&intervals)).unwrap();
             for (series, whole) in &read {
@@ -192,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn any_file_is_survived(bytes: Vec<u8>, at: prop::sample::Index, byte: u8) {
+        fn reading_survives_any_file(bytes: Vec<u8>, at: prop::sample::Index, byte: u8) {
             let _ = read(&bytes);
             let mut text = log(&[(Series { measure: Measure::Echo, shard: 0 }, latency(&[1, 2]))]);
             let at = at.index(text.len());
@@ -202,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_log_is_told_by_what_is_wrong() {
-        let told = |text: &[u8]| read(text).unwrap_err().to_string();
-        assert!(told(b"Tag=web,0.1,1.0,2.7,AAAA\n").contains("tag"));
-        assert!(told(b"0.1,1.0,2.7,AAAA\n").contains("tag"));
-        assert!(told(b"Tag=echo-0,0.1,1.0,2.7,AAAA\n").contains("V2 compressed"));
-        assert!(told(b"{}").contains("no interval log"));
+    fn the_error_of_a_foreign_log_says_what_is_wrong() {
+        let error = |text: &[u8]| read(text).unwrap_err().to_string();
+        assert!(error(b"Tag=web,0.1,1.0,2.7,AAAA\n").contains("tag"));
+        assert!(error(b"0.1,1.0,2.7,AAAA\n").contains("tag"));
+        assert!(error(b"Tag=echo-0,0.1,1.0,2.7,AAAA\n").contains("V2 compressed"));
+        assert!(error(b"{}").contains("no interval log"));
     }
 }

@@ -1,12 +1,12 @@
-//! A histogram that is handed over interval by interval, and whole in the end. Recording costs what
-//! it costs in one histogram: only a cut touches both.
+//! A histogram that can be taken interval by interval, and as a whole in the end. Recording touches one histogram;
+//! only a cut touches both.
 
 use std::time::Duration;
 
 use super::Latency;
 use crate::error::Result;
 
-/// What was recorded since the last cut, and all before it.
+/// The latencies recorded since the last cut, and all latencies before it.
 #[derive(Debug)]
 pub struct Recorder {
     before: Latency,
@@ -14,7 +14,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// An empty one; twice what a histogram takes.
+    /// An empty recorder. It takes twice the memory of a histogram.
     pub fn new() -> Result<Recorder> {
         Ok(Recorder { before: Latency::new()?, since: Latency::new()? })
     }
@@ -24,12 +24,12 @@ impl Recorder {
         self.since.record(latency);
     }
 
-    /// As `Latency::record_with_omitted`.
+    /// Records one latency and the omitted ones, as `Latency::record_with_omitted`.
     pub fn record_with_omitted(&mut self, latency: Duration, service: Duration, interval: Duration) {
         self.since.record_with_omitted(latency, service, interval);
     }
 
-    /// What was recorded since the last cut; `None` if nothing was.
+    /// Takes the latencies recorded since the last cut; `None` if there are none.
     pub fn cut(&mut self) -> Result<Option<Latency>> {
         if self.since.count() == 0 {
             return Ok(None);
@@ -39,7 +39,7 @@ impl Recorder {
         Ok(Some(piece))
     }
 
-    /// Everything that was recorded.
+    /// All recorded latencies.
     pub fn all(&self) -> Result<Latency> {
         let mut all = self.before.clone();
         all.merge(&self.since)?;
@@ -53,7 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// However it is cut, the pieces hold everything once, and so does the whole.
+        /// However often the recorder is cut, the pieces together hold each latency once, and so does the whole.
         #[test]
         fn pieces_make_the_whole(runs in prop::collection::vec(prop::collection::vec(1u64..1_000_000, 0..20), 0..6)) {
             let mut recorder = Recorder::new().unwrap();

@@ -1,6 +1,6 @@
-//! One HTTP connection: what came and is not answered yet, what is to be sent, and until when each may take.
-//! At most one answer is kept, and nothing is read while it waits to be sent, so a client that does not read
-//! has no memory of ours but that.
+//! One HTTP connection: its unanswered input, its output, and its deadlines. It keeps at most one answer, and reads
+//! nothing while that waits to be sent. A client that does not read therefore occupies no more memory than one
+//! answer.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,69 +10,69 @@ use rustix::event::PollFlags;
 
 use super::http::{self, LONGEST_HEAD, Reply, Status};
 
-/// How long a request may take from its first byte to its last, and an answer to be read: Prometheus itself
-/// gives a scrape up after 10 s.
+/// The most time a request may take from its first byte to its last, and an answer may take to be read. Prometheus
+/// itself gives up a scrape after 10 s.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle before its next request. A scraper that comes less often connects anew.
+/// How long a connection may be idle between requests. A scraper that comes less often connects anew.
 const IDLE_TIME: Duration = Duration::from_secs(20);
 
-/// Requests on one connection; then it is closed.
+/// Requests answered on one connection before it is closed.
 const MOST_REQUESTS: u32 = 100;
 
-/// How long, and for how many bytes, a client that still sends is listened to behind the last answer. Were its
-/// socket closed at once, the kernel would answer what comes with a reset, and the answer might be lost.
+/// Time and bytes for which the connection still reads after its last answer, if the client goes on sending. If the
+/// socket were closed at once, the kernel would answer further data with a reset, and the answer might be lost.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Bytes read in one call.
 const PIECE: usize = 4 * 1024;
 
-/// What a connection is doing. The order is that in which connections make room for new ones.
+/// The state of a connection. New connections replace old ones in the order of these states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// The last answer is sent; what still comes is thrown away.
+    /// The last answer is sent. Further input is discarded.
     Lingering,
-    /// Nothing of a request has come.
+    /// No byte of a request has arrived.
     Idle,
-    /// A part of a request has come.
+    /// Part of a request has arrived.
     Reading,
     /// An answer is being sent.
     Writing,
 }
 
-/// What became of a connection in its turn.
+/// What a connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on when its socket is ready.
-    Waits,
+pub enum Next {
+    /// It waits until its socket is ready.
+    Wait,
     /// It has more to do at once.
-    GoesOn,
-    /// It is over.
-    Ends,
+    Continue,
+    /// It ends.
+    End,
 }
 
-/// A connection of a client that wants the metrics.
+/// A connection of a client that reads the metrics.
 pub struct Connection {
     stream: TcpStream,
     state: State,
-    /// When it came into this state, and until when it may stay there.
+    /// The time at which the connection entered its state, and the time until which it may stay there.
     since: Instant,
     deadline: Instant,
     input: Vec<u8>,
     output: Vec<u8>,
     sent: usize,
-    /// Whether it ends behind the answer that is being sent.
+    /// Whether the connection ends after the answer that is being sent.
     closes: bool,
-    /// Whether the client has said that it sends nothing more.
+    /// Whether the client has sent a FIN.
     ended: bool,
     answers: u32,
-    thrown_away: usize,
+    discarded: usize,
 }
 
 impl Connection {
-    /// A connection that was just accepted.
+    /// A connection that was just accepted. Fails if the socket cannot be made non-blocking.
     pub fn new(stream: TcpStream, now: Instant) -> io::Result<Connection> {
         stream.set_nonblocking(true)?;
         Ok(Connection {
@@ -86,55 +86,55 @@ impl Connection {
             closes: false,
             ended: false,
             answers: 0,
-            thrown_away: 0,
+            discarded: 0,
         })
     }
 
-    /// The socket, and what it is to be polled for.
+    /// The socket, and the events to poll it for.
     pub fn interest(&self) -> (&TcpStream, PollFlags) {
         let flags = if self.state == State::Writing { PollFlags::OUT } else { PollFlags::IN };
         (&self.stream, flags)
     }
 
-    /// Until when it may stay as it is.
+    /// The time at which the connection must leave its state.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Where it stands among those that make room for a new connection: the smallest goes.
-    pub fn standing(&self) -> impl Ord + use<> {
+    /// The rank among connections that make room for a new one: the connection with the lowest rank ends.
+    pub fn eviction_rank(&self) -> impl Ord + use<> {
         (self.state, self.since)
     }
 
-    /// Does what its socket is ready for: at most one read, one answer and one write. `render` writes the
-    /// metrics in the format that a reply names.
-    pub fn turn(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> Fate {
+    /// Advances a connection whose socket is ready, by at most one read, one answer and one write. `render` writes
+    /// the metrics in the format that a reply names.
+    pub fn advance(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> Next {
         let done = match self.state {
             State::Idle | State::Reading => self.read(now, render),
             State::Writing => self.write(now),
-            State::Lingering => self.throw_away(),
+            State::Lingering => self.discard(),
         };
         match done {
-            Ok(fate) => fate,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Fate::Waits,
-            Err(_) => Fate::Ends,
+            Ok(next) => next,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Next::Wait,
+            Err(_) => Next::End,
         }
     }
 
-    /// Its time is up. A client in the middle of a request is told so.
-    pub fn expire(&mut self, now: Instant) -> Fate {
+    /// Ends a connection whose deadline has passed. A client in the middle of a request receives a refusal first.
+    pub fn expire(&mut self, now: Instant) -> Next {
         if self.state != State::Reading {
-            return Fate::Ends;
+            return Next::End;
         }
         self.answer(&Reply::refusal(Status::Timeout), "", now);
         match self.write(now) {
-            Ok(Fate::Ends) | Err(_) => Fate::Ends,
-            Ok(fate) => fate,
+            Ok(Next::End) | Err(_) => Next::End,
+            Ok(next) => next,
         }
     }
 
-    fn read(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> io::Result<Fate> {
-        // What follows an answered request may be a whole one already.
+    fn read(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> io::Result<Next> {
+        // The input behind an answered request may already be a whole request.
         if !self.take_request(now, render) {
             let mut piece = [0; PIECE];
             let read = if self.ended { 0 } else { self.stream.read(&mut piece)? };
@@ -142,18 +142,18 @@ impl Connection {
             self.input.extend_from_slice(piece.get(..read).unwrap_or_default());
             if !self.take_request(now, render) {
                 if self.ended {
-                    return Ok(Fate::Ends);
+                    return Ok(Next::End);
                 }
                 if self.state == State::Idle && !self.input.is_empty() {
                     self.enter(State::Reading, now, REQUEST_TIME);
                 }
-                return Ok(Fate::Waits);
+                return Ok(Next::Wait);
             }
         }
         self.write(now)
     }
 
-    /// Begins to answer the first request of the input, if it is whole.
+    /// Begins to answer the first request of the input, if it is complete.
     fn take_request(&mut self, now: Instant, render: &dyn Fn(&mut Reply) -> String) -> bool {
         let Some((length, mut reply)) = http::read(&self.input) else { return false };
         self.input.drain(..length.min(self.input.len()));
@@ -170,37 +170,37 @@ impl Connection {
         self.enter(State::Writing, now, ANSWER_TIME);
     }
 
-    fn write(&mut self, now: Instant) -> io::Result<Fate> {
+    fn write(&mut self, now: Instant) -> io::Result<Next> {
         let rest = self.output.get(self.sent..).unwrap_or_default();
         if !rest.is_empty() {
             self.sent = self.sent.saturating_add(self.stream.write(rest)?);
         }
         if self.sent < self.output.len() {
-            return Ok(Fate::Waits);
+            return Ok(Next::Wait);
         }
         self.output = Vec::new();
         if self.closes {
             if self.ended {
-                return Ok(Fate::Ends);
+                return Ok(Next::End);
             }
             self.input = Vec::new();
             self.stream.shutdown(Shutdown::Write)?;
             self.enter(State::Lingering, now, LINGER_TIME);
-            return Ok(Fate::Waits);
+            return Ok(Next::Wait);
         }
         if self.input.is_empty() && !self.ended {
             self.input = Vec::new();
             self.enter(State::Idle, now, IDLE_TIME);
-            return Ok(Fate::Waits);
+            return Ok(Next::Wait);
         }
         self.enter(State::Reading, now, REQUEST_TIME);
-        Ok(Fate::GoesOn)
+        Ok(Next::Continue)
     }
 
-    fn throw_away(&mut self) -> io::Result<Fate> {
+    fn discard(&mut self) -> io::Result<Next> {
         let read = self.stream.read(&mut [0; LONGEST_HEAD])?;
-        self.thrown_away = self.thrown_away.saturating_add(read);
-        Ok(if read == 0 || self.thrown_away > LINGER_BYTES { Fate::Ends } else { Fate::Waits })
+        self.discarded = self.discarded.saturating_add(read);
+        Ok(if read == 0 || self.discarded > LINGER_BYTES { Next::End } else { Next::Wait })
     }
 
     fn enter(&mut self, state: State, now: Instant, time: Duration) {
@@ -208,7 +208,7 @@ impl Connection {
     }
 }
 
-/// The instant after so long; `now` itself if the clock has no such instant.
+/// The instant `time` after `now`; `now` itself if the clock cannot represent it.
 fn later(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now)
 }

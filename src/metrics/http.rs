@@ -1,27 +1,27 @@
-//! As much of HTTP/1 as reading the metrics takes: bytes of a client go in, what to answer comes out. It has
-//! no socket and no clock, so that any input can be tried on it.
+//! The part of HTTP/1 that reading the metrics takes. Bytes of a client go in, and the reply comes out. The module
+//! has no socket and no clock, so that a test can give it any input.
 
 use httparse::Header;
 
-/// Bytes of a request's head at most.
+/// The most bytes of a request's head.
 pub const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Header fields of a request at most.
+/// The most header fields of a request.
 const MOST_FIELDS: usize = 64;
 
-/// Where the metrics are; anything else is not found.
+/// The path of the metrics. There is nothing at any other path.
 pub const PATH: &str = "/metrics";
 
-/// What a response says of the request.
+/// The status of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// The metrics follow.
     Ok,
-    /// This is no request.
+    /// The input is not an HTTP request.
     BadRequest,
     /// There is nothing at this path.
     NotFound,
-    /// The metrics can only be read.
+    /// The method does not read.
     MethodNotAllowed,
     /// The request did not come in time.
     Timeout,
@@ -33,14 +33,14 @@ pub enum Status {
     HeadTooLarge,
     /// The metrics could not be written.
     Internal,
-    /// There is no such method, or no such transfer coding.
+    /// The method or the transfer coding is not known.
     NotImplemented,
-    /// It is not HTTP/1.0 or HTTP/1.1.
+    /// The version is neither HTTP/1.0 nor HTTP/1.1.
     UnknownVersion,
 }
 
 impl Status {
-    /// The number and the reason of the status line, and a line for people.
+    /// Number and reason of the status line, and a line of text for people.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Status::Ok => ("200 OK", ""),
@@ -58,17 +58,17 @@ impl Status {
     }
 }
 
-/// How the metrics are written.
+/// The format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own text format, which every scraper reads.
+    /// Prometheus' text format, which every scraper reads.
     Prometheus,
-    /// OpenMetrics as text, for a scraper that asks for it.
+    /// OpenMetrics text, for scrapers that ask for it.
     OpenMetrics,
 }
 
 impl Format {
-    /// What `Content-Type` says of it.
+    /// The value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -77,26 +77,26 @@ impl Format {
     }
 }
 
-/// What a request is to be answered with.
+/// The reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {
-    /// What to say.
+    /// The status.
     pub status: Status,
-    /// How to write the metrics.
+    /// The format of the metrics.
     pub format: Format,
-    /// Whether the head alone is sent, as `HEAD` asks for.
+    /// Whether only the head is sent, as `HEAD` asks for.
     pub head_only: bool,
-    /// Whether the connection is closed behind it.
+    /// Whether the connection is closed after the reply.
     pub closes: bool,
 }
 
 impl Reply {
-    /// A refusal, behind which the connection is closed: what follows cannot be understood.
+    /// A refusal. The connection is closed after it, as further input cannot be understood.
     pub fn refusal(status: Status) -> Reply {
         Reply { status, format: Format::Prometheus, head_only: false, closes: true }
     }
 
-    /// The response as it is sent; `metrics` is the body if the metrics are what was asked for.
+    /// The bytes of the response. `metrics` is the body if the status is `Ok`.
     pub fn response(&self, metrics: &str) -> Vec<u8> {
         let (status, line) = self.status.words();
         let (kind, body) = match self.status {
@@ -118,11 +118,11 @@ impl Reply {
     }
 }
 
-/// Reads the first request in `input`: how many bytes it takes, and what to answer. `None` while more bytes
-/// are needed, which is never the case from `LONGEST_HEAD` bytes on.
+/// Reads the first request in `input`. Returns its length in bytes and the reply. `None` while more bytes are
+/// needed, which is never so from `LONGEST_HEAD` bytes on.
 pub fn read(input: &[u8]) -> Option<(usize, Reply)> {
     let within = input.get(..LONGEST_HEAD).unwrap_or(input);
-    // A method begins with a letter. What does not is no HTTP, and may never have an end of line.
+    // A method begins with a letter. Other input is not HTTP, and may never contain an end of line.
     let first = within.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
     if first.is_some_and(|byte| !byte.is_ascii_graphic()) {
         return Some((input.len(), Reply::refusal(Status::BadRequest)));
@@ -135,8 +135,8 @@ pub fn read(input: &[u8]) -> Option<(usize, Reply)> {
     Some((head.len(), judge(head)))
 }
 
-/// The head of a request up to and with its empty line; lines end with CRLF or with a bare LF. Empty lines
-/// before the first one are skipped (RFC 9112, 2.2).
+/// The head of a request, up to and including its empty line. Lines end with CRLF or with a bare LF. Empty lines
+/// before the first line are skipped (RFC 9112, 2.2).
 fn head(input: &[u8]) -> Option<&[u8]> {
     let mut begun = false;
     let mut length = 0_usize;
@@ -151,7 +151,7 @@ fn head(input: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// What a whole head is to be answered with.
+/// The reply to a complete head.
 fn judge(head: &[u8]) -> Reply {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
@@ -165,7 +165,7 @@ fn judge(head: &[u8]) -> Reply {
     let method = request.method.unwrap_or_default();
     let body = Body::of(request.headers, request.version == Some(1));
     let status = match (body, method, path(request.path.unwrap_or_default())) {
-        (Body::Nonsense, ..) => Status::BadRequest,
+        (Body::Invalid, ..) => Status::BadRequest,
         (Body::UnknownCoding, ..) => Status::NotImplemented,
         (_, "CONNECT", _) | (_, "OPTIONS", "*") => Status::MethodNotAllowed,
         (_, "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" | "TRACE", path) if path != PATH => {
@@ -176,18 +176,18 @@ fn judge(head: &[u8]) -> Reply {
         (_, "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS" | "TRACE", _) => Status::MethodNotAllowed,
         _ => Status::NotImplemented,
     };
-    // A body is not waited for, so nothing behind it can be understood.
-    let closes = body != Body::None || request.version != Some(1) || says_close(request.headers);
+    // A body is not read, so the input behind it cannot be understood.
+    let closes = body != Body::None || request.version != Some(1) || asks_to_close(request.headers);
     Reply { status, format: format(request.headers), head_only: method == "HEAD", closes }
 }
 
-/// Whether the last word of the first line is a version of HTTP.
+/// Whether the third word of the first line is a version of HTTP.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-/// The path in a request's target, which may be a whole address (RFC 9112, 3.2.2).
+/// The path in a request's target, which may be an absolute URI (RFC 9112, 3.2.2).
 fn path(target: &str) -> &str {
     let target = target.split(['?', '#']).next().unwrap_or_default();
     match target.split_once("://") {
@@ -198,15 +198,15 @@ fn path(target: &str) -> &str {
     }
 }
 
-/// What a request announces behind its head.
+/// The body that a request announces after its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     None,
     Some,
-    /// Encoded in a way that is not known here.
+    /// The coding is not known here.
     UnknownCoding,
-    /// What is announced contradicts itself, or is no length.
-    Nonsense,
+    /// The announcement contradicts itself, or its length is not a number.
+    Invalid,
 }
 
 impl Body {
@@ -214,9 +214,9 @@ impl Body {
         let mut lengths = values(fields, "content-length");
         let mut codings = values(fields, "transfer-encoding").peekable();
         if codings.peek().is_some() {
-            // Both at once, or a coding in HTTP/1.0, is how requests are smuggled (RFC 9112, 6.1).
+            // Both fields at once, or a coding in HTTP/1.0, are means of request smuggling (RFC 9112, 6.1).
             return match lengths.next().is_some() || !is_1_1 {
-                true => Body::Nonsense,
+                true => Body::Invalid,
                 false if codings.all(|coding| coding.eq_ignore_ascii_case(b"chunked")) => Body::Some,
                 false => Body::UnknownCoding,
             };
@@ -226,14 +226,14 @@ impl Body {
             (Some(length), None) => match number(length) {
                 Some(0) => Body::None,
                 Some(_) => Body::Some,
-                None => Body::Nonsense,
+                None => Body::Invalid,
             },
-            _ => Body::Nonsense,
+            _ => Body::Invalid,
         }
     }
 }
 
-/// A number of decimal digits alone.
+/// A number of decimal digits only.
 fn number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
@@ -249,11 +249,11 @@ fn items<'a>(fields: &'a [Header], name: &'a str) -> impl Iterator<Item = &'a [u
     values(fields, name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-fn says_close(fields: &[Header]) -> bool {
+fn asks_to_close(fields: &[Header]) -> bool {
     items(fields, "connection").any(|item| item.eq_ignore_ascii_case(b"close"))
 }
 
-/// The format that `Accept` prefers: OpenMetrics where it is named with a weight above that of plain text.
+/// The format that `Accept` prefers: OpenMetrics if its weight is positive and not below that of plain text.
 fn format(fields: &[Header]) -> Format {
     let weight = |kind: &str| {
         let of_kind = items(fields, "accept").filter_map(|item| {

@@ -1,4 +1,4 @@
-//! Which file a path leads to, so that two paths to one file are known for one.
+//! Which file a path leads to, so that two paths to one file are recognised.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 
 use crate::command_error::{CommandError, Result};
 
-/// Links that a path may lead through, as in the kernel (`MAXSYMLINKS`).
+/// The most symbolic links that a path may lead through, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
 
-/// Linux's number of /dev/null, a place that is never full: major 1, minor 3.
+/// Linux's device number of /dev/null, which is never full: major 1, minor 3.
 const NULL_DEVICE: u64 = 1 << 8 | 3;
 
-/// Where a path leads.
+/// The file or name that a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// To what is there: file system and inode.
+    /// An existing file: file system and inode.
     There(u64, u64),
-    /// To a name in a folder, for a file that is to be made.
+    /// A name in a folder, for a file that does not exist yet.
     New(u64, u64, OsString),
 }
 
-/// The place of a path; `-` is standard output. `None` for /dev/null, and where nothing can be written.
+/// The place of a path; `-` is standard output. `None` for /dev/null, and for paths where nothing can be written.
 fn place(path: &Path) -> Option<Place> {
     let found = if path.as_os_str() == "-" { stdout_metadata() } else { fs::metadata(path) };
     if let Ok(found) = found {
@@ -46,7 +46,7 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A path, and where each symbolic link of that name leads to.
+/// A path, and each path that its symbolic links lead to.
 fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
     let next = |at: &PathBuf| Some(folder(at).join(fs::read_link(at).ok()?));
     iter::successors(Some(path.to_owned()), next).take(MOST_LINKS)
@@ -57,7 +57,7 @@ pub(super) fn end_of_links(path: &Path) -> PathBuf {
     links(path).last().unwrap_or_else(|| path.to_owned())
 }
 
-/// Whether a path leads through a process's descriptors, such as /dev/stderr, /dev/fd/3.
+/// Whether a path leads through a process's descriptors, such as /dev/stderr or /dev/fd/3.
 pub(super) fn is_descriptor(path: &Path) -> bool {
     let is_one = |at: PathBuf| {
         folder(&at).canonicalize().is_ok_and(|folder| folder.starts_with("/proc") && folder.ends_with("fd"))
@@ -65,7 +65,8 @@ pub(super) fn is_descriptor(path: &Path) -> bool {
     links(path).any(is_one)
 }
 
-/// Whether a path is standard output: `-`, or one like /dev/stdout that leads to this process's own.
+/// Whether a path is standard output: `-`, or a path such as /dev/stdout that leads to this process's own
+/// descriptor 1.
 pub fn is_stdout(path: &Path) -> bool {
     let ours = fs::canonicalize("/proc/self/fd").ok();
     let is_it = |at: PathBuf| {
@@ -79,8 +80,9 @@ pub fn prints_to_file() -> bool {
     stdout_metadata().is_ok_and(|found| found.is_file())
 }
 
-/// Checks that outputs, each with its flag, are different places. /dev/null takes any number. A file to
-/// which standard output leads is the place of what is printed.
+/// Checks that outputs, each given with its option, are different places. Any number of them may be /dev/null. If
+/// standard output is a regular file, that file counts as the place of the printed text. Returns a usage error for
+/// two outputs with one place.
 pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
     let mut given: Vec<(&str, &Path)> = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?))).collect();
     if prints_to_file() && !given.iter().any(|(_, path)| is_stdout(path)) {
@@ -101,7 +103,8 @@ pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that an output does not replace a file that is read, by a document of another kind.
+/// Checks that no output would replace one of the input files with a document of another kind. Returns a usage
+/// error otherwise.
 pub fn keep_inputs(inputs: &[&Path], outputs: &[(&str, Option<&Path>)]) -> Result<()> {
     let is_file = |path: &&&Path| fs::metadata(path).is_ok_and(|found: Metadata| found.is_file());
     for input in inputs.iter().filter(is_file) {

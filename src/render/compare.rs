@@ -1,11 +1,11 @@
-//! What changed between two results, as text.
+//! The changes between two results, as text.
 
 use std::fmt::Write;
 
 use crate::format::{bytes, count, time};
 use crate::results::compare::{Change, Figure, Unit};
 
-/// What a person reads. Writing to a String cannot fail, so the results of `writeln!` are dropped.
+/// A table of changes. Writing to a String cannot fail, so the results of `writeln!` are dropped.
 pub fn text(changes: &[Change]) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{:>20}  {:>26}  {:>26}  {:>6}", "", "before", "after", "ratio");
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_to_nothing_is_a_dash() {
+    fn a_change_without_a_ratio_shows_a_dash() {
         let figure = |value| Figure { value, range: Some((value, value)) };
         let (before, after) = (figure(0.0), figure(5.0));
         let change =

@@ -23,8 +23,8 @@ pub fn text(page: &Page) -> String {
             let _ = writeln!(out, "{margin}need  {}", row.need);
         }
         for fix in row.fixes.iter().filter(|_| row.verdict != Verdict::Ok) {
-            let who = if fix.may_apply { "this process may" } else { "not by this process" };
-            let _ = writeln!(out, "{margin}fix   {}   ({who})", fix.command);
+            let by = if fix.may_apply { "this process may" } else { "not by this process" };
+            let _ = writeln!(out, "{margin}fix   {}   ({by})", fix.command);
         }
     }
     let _ = writeln!(out, "\n{}", page.sentence());

@@ -1,9 +1,9 @@
-//! Why connections failed, as a sentence for people.
+//! For each cause of failed connections one sentence for people.
 
 use crate::error::Errno;
 use crate::failure::Cause;
 
-/// What it usually means, and what to do.
+/// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
     match cause {
         Cause::Errno(Errno::ECONNREFUSED) => {

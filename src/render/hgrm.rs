@@ -1,12 +1,12 @@
-//! The standard percentile file of HdrHistogram (`.hgrm`), which its plotter reads: the layout of
-//! `outputPercentileDistribution` in the Java original, in milliseconds.
+//! HdrHistogram's standard percentile file (`.hgrm`), which its plotter reads. The layout is that of
+//! `outputPercentileDistribution` in the Java original; values are in milliseconds.
 
 use std::io::{self, Write};
 
 use crate::constants::LATENCY_DIGITS;
 use crate::latency::Latency;
 
-/// Rows per halving of the distance to 100 %, as in the original.
+/// Rows for each halving of the distance to 100 %, as in the original.
 const TICKS: u32 = 5;
 
 /// Microseconds per millisecond.
@@ -36,9 +36,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// The last row holds everything; values and quantiles never fall.
+    /// The last row counts all latencies; values and quantiles never fall.
     #[test]
-    fn rows_rise_to_the_whole() {
+    fn rows_ascend_to_the_whole() {
         let mut latency = Latency::new().unwrap();
         (1..=10_000u64).for_each(|us| latency.record(Duration::from_micros(us * 7)));
         let mut bytes = Vec::new();

@@ -1,11 +1,11 @@
-//! A run as one page of HTML that needs nothing else: no network, no script. Light and dark as the
-//! reader's system is, and fit for paper.
+//! A run as one page of HTML that needs no network and no script. It is light or dark as the reader's system is,
+//! and can be printed.
 //!
 //! ```text
 //!  page  logs          a run; interval logs
-//!  figures ── tables   what each chart shows; everything without a chart
-//!  series              what is drawn over time: shards, machines, all
-//!  chart ── axis       one drawing; its marks
+//!  figures ── tables   each chart and its caption; results without a chart
+//!  series              values over time: shards, machines, all together
+//!  chart ── axis       one drawing; its axes
 //! ```
 
 mod axis;
@@ -20,23 +20,23 @@ use crate::error::Result;
 use crate::results::document::{ClientDocument, ServerDocument};
 use crate::results::logs::LogsDocument;
 
-/// What a page tells of.
+/// The content of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
-    /// The client's result, or that of several.
+    /// The client's result, or the merged result of several.
     pub client: &'a ClientDocument,
-    /// The server's, where it is known.
+    /// The server's result, if it is known.
     pub server: Option<&'a ServerDocument>,
-    /// What else is known of the run, by name.
+    /// Further facts about the run, each with its name.
     pub notes: &'a [(String, String)],
 }
 
-/// The page of a run. An error only if a histogram of a document is none.
+/// The page of a run. Returns an error only if a histogram in the document cannot be read.
 pub fn page(run: &Run) -> Result<String> {
     page::page(run)
 }
 
-/// The page of what interval logs hold: latencies, and nothing else.
+/// The page of interval logs, which hold latencies alone.
 pub fn logs(document: &LogsDocument) -> Result<String> {
     logs::page(document)
 }

@@ -4,7 +4,7 @@ use super::text;
 use crate::latency::log::Measure;
 use crate::results::logs::LogsDocument;
 
-/// What a person reads.
+/// A table for each measure.
 pub fn text(document: &LogsDocument) -> String {
     let mut out = String::new();
     for measure in Measure::ALL {

@@ -1,4 +1,4 @@
-//! Results in the forms in which people and programs read them: results in, writer out.
+//! Results in the forms that people and programs read. Each function takes a result and writes one form.
 
 pub mod compare;
 pub mod doctor;

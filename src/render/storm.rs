@@ -1,12 +1,11 @@
-//! What a person reads of a storm.
+//! A storm as text.
 
 use std::fmt::Write;
 
 use crate::format::{count, time};
 use crate::results::StormDocument;
 
-/// What a person reads of a storm. Writing to a String cannot fail, so the results of `writeln!`
-/// are dropped.
+/// Writes the text of a storm. Writing to a String cannot fail, so the results of `writeln!` are dropped.
 pub(super) fn text(out: &mut String, storm: &StormDocument) {
     let [survivors, closed, by_server, redialed, stood, lost, wrong] = [
         storm.survivors,

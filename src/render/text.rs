@@ -1,4 +1,4 @@
-//! What a person reads: tables, a histogram, failures with their sentences.
+//! Results as text: tables, a histogram, and failures with their sentences.
 
 use std::fmt::Write;
 
@@ -6,18 +6,18 @@ use super::{failures, storm};
 use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
-use crate::results::document::{ClientDocument, Latencies, LatencyDocument, Which};
+use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, ServerSummary};
 use crate::walls::Explained;
 
 /// Width of the longest bar of a histogram, in characters.
 const BAR: usize = 40;
 
-/// Width of the column of names at most: they come from files, and formatting panics beyond 65,535.
+/// The most width of the column of names. Names come from files, and formatting panics at a width above 65,535.
 const WIDEST_NAME: usize = 64;
 
-/// A whole client run, or several machines' as one. Writing to a String cannot fail, so the results
-/// of `writeln!` are dropped.
+/// The result of a client run, or the merged result of several machines. Writing to a String cannot fail, so the
+/// results of `writeln!` are dropped.
 pub fn client(document: &ClientDocument) -> Result<String> {
     let mut out = String::new();
     let _ = writeln!(out, "\n{}", sum(document));
@@ -73,18 +73,18 @@ fn ramp(document: &ClientDocument) -> String {
     format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
 }
 
-/// That the client was suspended, if it was.
+/// A line that says that the client was suspended; `None` if it was not.
 fn suspended(document: &ClientDocument) -> Option<String> {
     let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
     (document.suspensions > 0).then(|| {
         let (times, seconds) = (count(document.suspensions), document.suspended_seconds);
         format!(
-            "suspended {times} times, {seconds:.1} s{longest}: schedules and holds were put off by as much, and latencies of what was in flight contain it"
+            "suspended {times} times, {seconds:.1} s{longest}: schedules and holds were put off by that time, and the latencies of operations in flight contain it"
         )
     })
 }
 
-/// Who took part in an audit, if not everyone did.
+/// The number of machines that took part in an audit; empty if all did.
 fn auditors(document: &ClientDocument, round: u32) -> String {
     let all = document.machines.len();
     let has = |audits: &[AuditResult]| audits.iter().any(|audit| audit.round == round);
@@ -98,7 +98,7 @@ pub fn audit(audit: &AuditResult) -> String {
     format!("audit {round}: {} live, {} lost, {} wrong", count(*live), count(*lost), count(*wrong))
 }
 
-/// A server's totals.
+/// The totals of a server.
 pub fn server(summary: &ServerSummary) -> String {
     let total = summary.total();
     let mut out = format!(
@@ -124,8 +124,8 @@ pub fn server(summary: &ServerSummary) -> String {
     out
 }
 
-/// A table with a row for each machine, or each shard of a single one.
-fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Which) {
+/// Writes a table with a row for each machine, or for each shard of a single client.
+fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: LatencyOf) {
     let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
         ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
     } else {
@@ -136,7 +136,7 @@ fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: Wh
     table(out, title, heading, rows.into_iter().map(|(name, latencies)| (name, which(latencies))).collect());
 }
 
-/// A table of latencies, the last of which is that of all; nothing if that is empty.
+/// Writes a table of latencies, whose last row is that of all. Writes nothing if that row is empty.
 pub(super) fn table(out: &mut String, title: &str, heading: &str, rows: Vec<(String, &LatencyDocument)>) {
     if rows.last().is_none_or(|(_, all)| all.count == 0) {
         return;
@@ -161,7 +161,7 @@ fn figures(latency: &LatencyDocument) -> String {
     line
 }
 
-/// Bars over bounds of 1, 2 and 5 times powers of ten.
+/// Writes bars between bounds of 1, 2 and 5 times the powers of ten.
 fn histogram(out: &mut String, latency: &Latency) {
     let bounds: Vec<u64> = (0..10).flat_map(|power| [1, 2, 5].map(|digit| digit * 10u64.pow(power))).collect();
     let counts = latency.buckets(&bounds);
@@ -190,7 +190,10 @@ fn failed(out: &mut String, document: &ClientDocument) {
     }
     if document.source_ports_passed_over > 0 {
         let passed_over = count(document.source_ports_passed_over);
-        let _ = writeln!(out, "\n{passed_over} source ports were passed over: in use by others, or in TIME_WAIT");
+        let _ = writeln!(
+            out,
+            "\n{passed_over} source ports were passed over: other sockets use them, or they are in TIME_WAIT"
+        );
     }
     let moved: Vec<String> = document
         .counters
@@ -220,7 +223,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_histogram_shows_every_record() {
+    fn a_histogram_shows_each_latency() {
         let mut latency = Latency::new().unwrap();
         [3, 30, 31, 32, 3_000].iter().for_each(|us| latency.record(Duration::from_micros(*us)));
         let mut out = String::new();

@@ -1,4 +1,4 @@
-//! Where and how a run was made: what a reader needs to repeat it.
+//! The machine, version and command line of a run, which a reader needs to repeat it.
 
 use std::sync::OnceLock;
 
@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 
-/// The machine, its kernel, and what was typed.
+/// The machine, its kernel, and the command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
-    /// The identity of the run: 128 random bits in hexadecimal, in all that it writes. Empty in results of
+    /// The identity of the run: 128 random bits in hexadecimal, which all its documents hold. Empty in results of
     /// an earlier version.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub run_id: String,
-    /// Of this program.
+    /// The version of c1m.
     pub version: String,
-    /// What was typed, word by word.
+    /// The command line, word by word.
     pub command_line: Vec<String>,
     /// The machine's name.
     pub host: String,
     /// The kernel's release.
     pub kernel: String,
-    /// What the processor calls itself; empty where the kernel does not tell.
+    /// The processor's model name; empty where the kernel does not tell.
     pub processor: String,
-    /// Cores that this process may use.
+    /// Number of cores that this process may use.
     pub cores: usize,
-    /// Memory of the machine.
+    /// Memory of the machine in bytes.
     pub memory_bytes: u64,
 }
 
 impl About {
-    /// This process on its host.
+    /// Describes this process and its host.
     pub fn here() -> About {
         let host = Host::here();
         let text = |name: &str| host.sysctl_text(name).unwrap_or_default();
@@ -46,8 +46,8 @@ impl About {
         }
     }
 
-    /// What was typed, as a shell takes it.
-    pub fn typed(&self) -> String {
+    /// The command line, quoted for a POSIX shell.
+    pub fn shell_command(&self) -> String {
         self.command_line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
@@ -61,7 +61,7 @@ pub fn run_id() -> &'static str {
     })
 }
 
-/// A word as a POSIX shell takes it.
+/// A word, quoted for a POSIX shell where that is necessary.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_typed_can_be_typed_again() {
+    fn a_command_line_can_be_typed_again() {
         assert_eq!(["--port", "10.0.0.0/24"].map(quoted), ["--port", "10.0.0.0/24"]);
         assert_eq!(["", "a b", "it's", "<b>"].map(quoted), ["''", "'a b'", r"'it'\''s'", "'<b>'"]);
     }

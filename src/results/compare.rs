@@ -1,14 +1,14 @@
-//! What changed from one result to another: ratios, with the range that the shards leave open.
+//! The change from one result to another: ratios, with the range that the shards' figures permit.
 
 use serde::Serialize;
 
-use super::document::{ClientDocument, Latencies, LatencyDocument, Results, Which};
+use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, Results};
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Things.
+    /// A plain number.
     Count,
     /// Seconds.
     Seconds,
@@ -21,27 +21,26 @@ pub enum Unit {
 /// A figure of one result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Figure {
-    /// Of the whole.
+    /// The figure of the whole result.
     pub value: f64,
-    /// The least and the most of its shards, or of its machines; `None` where they have none of their
-    /// own.
+    /// The lowest and the highest figure of its shards, or of its machines; `None` where they have no such figure.
     pub range: Option<(f64, f64)>,
 }
 
-/// What became of a figure.
+/// The change of a figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
-    /// Its name.
+    /// The figure's name.
     pub figure: String,
-    /// What it counts.
+    /// The figure's unit.
     pub unit: Unit,
-    /// In the earlier result.
+    /// The figure in the earlier result.
     pub before: Figure,
-    /// In the later one.
+    /// The figure in the later result.
     pub after: Figure,
-    /// The later for each of the earlier; `None` where that was 0.
+    /// The later figure divided by the earlier one; `None` if the earlier one is 0.
     pub ratio: Option<f64>,
-    /// The least and the most that it comes to between any shard before and any after.
+    /// The lowest and the highest ratio between any shard before and any shard after.
     pub ratio_range: Option<(f64, f64)>,
 }
 
@@ -54,20 +53,20 @@ impl Change {
         Change { figure: figure.into(), unit, before, after, ratio: per(after.value, before.value), ratio_range }
     }
 
-    /// Whether it changed by more than shards differ; `None` where no range tells.
+    /// Whether the figure changed by more than the shards differ; `None` without a range.
     pub fn is_beyond_range(&self) -> Option<bool> {
         self.ratio_range.map(|(least, most)| least > 1.0 || most < 1.0)
     }
 }
 
-/// Everything that both results have.
+/// The change of each figure that both results have.
 pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
     let clients = (&before.client, &after.client);
     let mut changes = totals(clients.0, clients.1);
-    let measures: [(&str, Which); 3] =
+    let measures: [(&str, LatencyOf); 3] =
         [("connect", |all| &all.connect), ("retransmitted", |all| &all.retransmitted), ("echo", |all| &all.echo)];
     for (name, which) in measures {
-        // Echoes of messages and of audits are not the same.
+        // Echo latencies of messages cannot be compared with those of audits.
         let same = name != "echo" || clients.0.echo_source == clients.1.echo_source;
         if same && [clients.0, clients.1].iter().all(|one| which(&one.latencies).count > 0) {
             changes.extend(percentiles(name, clients, which));
@@ -94,7 +93,7 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
     changes
 }
 
-/// One figure of what holds several.
+/// Reads one figure of a whole that has several.
 type Of<Whole, Value> = fn(&Whole) -> Value;
 
 fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
@@ -109,7 +108,7 @@ fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
     figures.map(|(name, unit, of)| Change::of(name, unit, whole(of(before)), whole(of(after)))).to_vec()
 }
 
-fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), which: Which) -> Vec<Change> {
+fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), which: LatencyOf) -> Vec<Change> {
     let figures: [(&str, Of<LatencyDocument, u64>); 6] = [
         ("p50", |one| one.p50),
         ("p90", |one| one.p90),
@@ -128,13 +127,13 @@ fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), 
     figures.into_iter().map(change).collect()
 }
 
-/// The parts of a result that measured on their own.
+/// The parts of a result that have measurements of their own.
 fn parts(document: &ClientDocument) -> Vec<&Latencies> {
     let shards = document.shards.iter().map(|shard| &shard.latencies);
     shards.chain(document.machines.iter().map(|one| &one.result.latencies)).collect()
 }
 
-/// The least and the most; `None` of less than two.
+/// The lowest and the highest value; `None` for fewer than two values.
 fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let values: Vec<f64> = values.collect();
     let ends = values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
@@ -154,8 +153,7 @@ mod tests {
     }
 
     proptest! {
-        /// What lies between the shards of each has a ratio between the ends of the range; there and
-        /// back again is where it began.
+        /// The ratio lies within its range. The ratios of a change and of the reverse change multiply to 1.
         #[test]
         fn the_ratio_lies_in_its_range(before in figure(), after in figure()) {
             let there = Change::of("it", Unit::Count, before, after);

@@ -1,4 +1,4 @@
-//! The doctor's page: one row for each wall, and how many connections the host can hold.
+//! The doctor's page: one row for each wall, and the number of connections that the host can hold.
 
 use serde::Serialize;
 
@@ -6,19 +6,19 @@ use crate::format::count;
 use crate::plan::{Goal, Role};
 use crate::walls::Verdict;
 
-/// A host held against a goal.
+/// A host judged against a goal.
 #[derive(Debug, Clone, Serialize)]
 pub struct Page {
-    /// `server`, `client` or `both`.
+    /// The goal's role: `server`, `client` or `both`.
     pub role: &'static str,
     /// Connections that the goal asks for.
     pub connections: u64,
-    /// Ports that the goal serves or connects to.
+    /// Number of ports that the goal serves or connects to.
     pub ports: usize,
     rows: Vec<Row>,
-    /// Connections that fit past every wall that could be read.
+    /// Connections that fit, judged by every wall that could be read.
     holds: u64,
-    /// The wall that lets the fewest through.
+    /// The wall that permits the fewest connections.
     decides: Option<&'static str>,
     /// Walls that could not be read.
     unread: Vec<&'static str>,
@@ -28,31 +28,31 @@ pub struct Page {
 /// One wall.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// Its name.
+    /// The wall's name.
     pub wall: &'static str,
-    /// How it stands to the goal.
+    /// The verdict on the wall for the goal.
     pub verdict: Verdict,
-    /// What the host has.
+    /// The value that the host has.
     pub have: String,
-    /// What the goal needs.
+    /// The value that the goal needs.
     pub need: String,
     /// Connections that fit; `None` for a wall that sets no number.
     pub holds: Option<u64>,
-    /// What would move it.
+    /// The changes that would move the wall.
     pub fixes: Vec<Advice>,
 }
 
-/// What would move a wall.
+/// A change that would move a wall.
 #[derive(Debug, Clone, Serialize)]
 pub struct Advice {
-    /// What to type, or to arrange.
+    /// A command to type, or an arrangement to make.
     pub command: String,
-    /// Whether this process could do it itself.
+    /// Whether this process may apply the change itself.
     pub may_apply: bool,
 }
 
 impl Page {
-    /// The page of these rows.
+    /// The page with these rows.
     pub fn new(goal: &Goal, rows: Vec<Row>) -> Page {
         let counted = rows.iter().filter_map(|row| Some((row.holds?, row.wall)));
         let lowest = counted.min_by_key(|(holds, _)| *holds);
@@ -77,22 +77,22 @@ impl Page {
         self.fits
     }
 
-    /// Connections that fit past every wall that could be read.
+    /// Connections that fit, judged by every wall that could be read.
     pub fn holds(&self) -> u64 {
         self.holds
     }
 
-    /// Its rows.
+    /// The page's rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// The wall that lets the fewest connections through.
+    /// The wall that permits the fewest connections.
     pub fn decisive(&self) -> Option<&Row> {
         self.rows.iter().find(|row| Some(row.wall) == self.decides)
     }
 
-    /// How many connections this host can hold, and which wall decides.
+    /// A sentence that says how many connections this host can hold, and which wall decides.
     pub fn sentence(&self) -> String {
         let role = match self.role {
             "both" => "at both ends".to_owned(),

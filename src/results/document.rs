@@ -1,4 +1,4 @@
-//! What `--json` writes, and what can be read back. The names are an interface: keep them.
+//! The documents that `--json` writes, and that can be read back. The field names are an interface: keep them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,26 +10,26 @@ use crate::host::NetCounters;
 use crate::latency::{Latency, PERCENTILES};
 use crate::walls::Explained;
 
-/// A histogram: its figures in microseconds, and all of it.
+/// A histogram: its figures in microseconds, and its counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyDocument {
-    /// How many were recorded.
+    /// Number of latencies recorded.
     pub count: u64,
     /// The smallest; 0 when empty.
     pub min: u64,
-    /// What 50 % do not exceed.
+    /// The 50th percentile.
     pub p50: u64,
-    /// What 90 % do not exceed.
+    /// The 90th percentile.
     pub p90: u64,
-    /// What 99 % do not exceed.
+    /// The 99th percentile.
     pub p99: u64,
-    /// What 99.9 % do not exceed.
+    /// The 99.9th percentile.
     pub p999: u64,
-    /// What 99.99 % do not exceed.
+    /// The 99.99th percentile.
     pub p9999: u64,
     /// The largest; 0 when empty.
     pub max: u64,
-    /// Every count: HdrHistogram's V2 compressed form in base64.
+    /// All counts: HdrHistogram's V2 compressed form in base64.
     pub histogram: String,
 }
 
@@ -41,7 +41,7 @@ impl LatencyDocument {
         Ok(LatencyDocument { count, min, p50, p90, p99, p999, p9999, max, histogram: latency.encode()? })
     }
 
-    /// The histogram itself. An error if its text is not what `of` writes.
+    /// The histogram itself. Returns a `ConfigError` if the text is not a histogram.
     pub fn latency(&self) -> Result<Latency> {
         Latency::decode(&self.histogram).map_err(|why| {
             let name = format!("a histogram of {} latencies", self.count);
@@ -54,7 +54,7 @@ impl LatencyDocument {
         [self.p50, self.p90, self.p99, self.p999, self.p9999]
     }
 
-    /// Whether the figures are those of the histogram.
+    /// Checks that the figures are those of the histogram.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let latency = Latency::decode(&self.histogram).map_err(|why| format!("its histogram: {why}"))?;
         let same = LatencyDocument::of(&latency).is_ok_and(|ours| {
@@ -65,31 +65,31 @@ impl LatencyDocument {
     }
 }
 
-/// What everyone measures: a shard, a client, several of them.
+/// The latencies of a shard, a client, or several clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Connects without a retransmission, from the intended start.
     #[serde(rename = "connect_latency_us")]
     pub connect: LatencyDocument,
-    /// The same from the actual start.
+    /// Connects without a retransmission, from the actual start.
     #[serde(rename = "connect_service_latency_us")]
     pub connect_service: LatencyDocument,
-    /// Connects with a SYN or ACK sent again.
+    /// Connects for which a SYN or ACK was retransmitted.
     #[serde(rename = "retransmitted_latency_us")]
     pub retransmitted: LatencyDocument,
     /// Echoes from the intended start.
     #[serde(rename = "echo_latency_us")]
     pub echo: LatencyDocument,
-    /// The same from the actual start.
+    /// Echoes from the actual start.
     #[serde(rename = "echo_service_latency_us")]
     pub echo_service: LatencyDocument,
 }
 
-/// Which of the latencies.
-pub type Which = fn(&Latencies) -> &LatencyDocument;
+/// Reads one of the latencies.
+pub type LatencyOf = fn(&Latencies) -> &LatencyDocument;
 
 impl Latencies {
-    /// Each made by `make`, which is told how to find it in a shard.
+    /// All latencies. `make` makes each of them, given the function that reads it from a shard.
     fn of(echo: EchoSource, make: impl Fn(&dyn Fn(&ShardSummary) -> &Latency) -> Result<Latency>) -> Result<Latencies> {
         let one =
             |which: &dyn Fn(&ShardSummary) -> &Latency| make(which).and_then(|latency| LatencyDocument::of(&latency));
@@ -103,7 +103,7 @@ impl Latencies {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let all: [(&str, Which); 5] = [
+        let all: [(&str, LatencyOf); 5] = [
             ("connect_latency_us", |all| &all.connect),
             ("connect_service_latency_us", |all| &all.connect_service),
             ("retransmitted_latency_us", |all| &all.retransmitted),
@@ -114,99 +114,101 @@ impl Latencies {
     }
 }
 
-/// A client's result, or that of several machines' clients.
+/// A client's result, or the merged result of several clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientDocument {
-    /// Connections asked for: `live + failed + not_tried`. With a storm, `requested +
+    /// Connections requested: `live + failed + not_tried`. With a storm, `requested +
     /// storm.redialed` is `live + failed + storm.closed + not_tried`.
     pub requested: u64,
-    /// Those that stood at the end, before closing.
+    /// Connections that were live at the end, before closing.
     pub live: u64,
-    /// Those that failed, at once or later.
+    /// Connections that failed, at once or later.
     pub failed: u64,
-    /// Those never tried, or given up in flight when the run was stopped.
+    /// Connections that were never tried, or were given up in flight when the run was stopped.
     pub not_tried: u64,
-    /// Whether everything that was asked for held to the end.
+    /// Whether all requested connections were live to the end.
     pub complete: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
-    /// How often the client's process was suspended: stopped, frozen, or its machine paused.
+    /// How often the client's process was suspended: stopped, frozen, or paused with its machine.
     #[serde(default)]
     pub suspensions: u64,
-    /// How long in all. What was due by a schedule was put off by as much.
+    /// Total time of suspension. Scheduled work was put off by that time.
     #[serde(default)]
     pub suspended_seconds: f64,
     /// Failures by cause.
     pub errors: Causes,
-    /// Connections that only the client believed in; they are among the failed.
+    /// Connections that were established for the client and never accepted by the server; they are among the
+    /// failed.
     pub ghosts: u64,
     /// Connects that needed a retransmission.
     pub retransmitted: u64,
-    /// Source ports that were passed over, because somebody else had them.
+    /// Source ports passed over because another socket had them.
     #[serde(default)]
     pub source_ports_passed_over: u64,
-    /// How far counters of the network stack moved.
+    /// The increase of the network stack's counters.
     pub counters: NetCounters,
-    /// The walls of its host that the run met, from evidence.
+    /// The walls of the client's host that the run met, shown by evidence.
     #[serde(default)]
     pub walls: Vec<Explained>,
-    /// How long the ramp took.
+    /// Duration of the ramp.
     pub ramp_seconds: f64,
-    /// Connections that stood when the ramp ended.
+    /// Connections that were live when the ramp ended.
     pub ramped: u64,
-    /// Those for each second of the ramp.
+    /// `ramped` divided by `ramp_seconds`.
     pub connects_per_second: f64,
     /// Whether the connects were paced, so that intended and actual start differ.
     pub paced: bool,
-    /// The audits that were completed.
+    /// The completed audits.
     pub audits: Vec<AuditResult>,
-    /// What was measured.
+    /// The measured latencies.
     #[serde(flatten)]
     pub latencies: Latencies,
-    /// Where the echo latencies come from.
+    /// The source of the echo latencies.
     pub echo_source: EchoSource,
-    /// Each shard's part; empty for several machines, which have their own.
+    /// The result of each shard; empty in a merged result, whose machines have their own.
     pub shards: Vec<ClientShardDocument>,
-    /// How long closing took.
+    /// Duration of the close phase.
     pub close_seconds: f64,
-    /// Its storm; a client that had none has no such name.
+    /// The storm. The field is missing from the result of a client without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormDocument>,
-    /// How it went over time; several machines have their own.
+    /// The course of the run. It is missing from a merged result, whose machines have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
-    /// Where and how it was made; several machines have their own.
+    /// The run's machine, version and command line. It is missing from a merged result, whose machines have their
+    /// own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<About>,
-    /// The results that were merged into this one; a single client's has none.
+    /// The results that were merged into this one. The field is missing from a single client's result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineDocument>,
 }
 
-/// One shard's part of a client's result.
+/// The result of one shard of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientShardDocument {
-    /// Its number.
+    /// The shard's number.
     pub shard: usize,
-    /// Its core.
+    /// The shard's core.
     pub core: usize,
-    /// Connections it was asked for.
+    /// Connections requested of the shard.
     pub requested: u64,
-    /// Those that stood at the end.
+    /// Connections that were live at the end.
     pub live: u64,
-    /// Those that failed.
+    /// Connections that failed.
     pub failed: u64,
-    /// What it measured.
+    /// The measured latencies.
     #[serde(flatten)]
     pub latencies: Latencies,
 }
 
-/// One machine's part of a merged result: all that its client wrote.
+/// One machine's part of a merged result: its client's whole result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MachineDocument {
-    /// What it is called.
+    /// The machine's name.
     pub machine: String,
-    /// Its client's result.
+    /// The client's result.
     #[serde(flatten)]
     pub result: ClientDocument,
 }
@@ -258,17 +260,17 @@ impl ClientDocument {
     }
 }
 
-/// What a file tells: a client's result, and its server's where the file has that too.
+/// The results in a file: a client's, and its server's if the file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
-    /// The client's, or that of several.
+    /// The result of the client, or the merged result of several.
     pub client: ClientDocument,
-    /// The server's.
+    /// The server's result.
     pub server: Option<ServerDocument>,
 }
 
-/// Reads what `--json` wrote: a client's document alone, that of a demo or of the lab, or the end of a
-/// run's events. `name` tells in an error where the text comes from.
+/// Reads a document of `--json`: a client's document, that of a demo or of the lab, or the end of a run's events.
+/// `name` is the name of the text's source, for errors. Returns a `ConfigError` if the text is no such document.
 pub fn read(text: &[u8], name: &str) -> Result<Results> {
     let read = || {
         let mut found = None;
@@ -278,27 +280,27 @@ pub fn read(text: &[u8], name: &str) -> Result<Results> {
         }
         let mut value = found.ok_or("it holds no document")?;
         let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
-        // A server that is none of ours has counted other things.
+        // The document of a foreign server has other fields, and is left out.
         let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
         let client: ClientDocument = serde_json::from_value(client.unwrap_or(value))
             .map_err(|e| format!("it is not the result of a client: {e}"))?;
         client.check()?;
         Ok(Results { client, server })
     };
-    // What the file says may be quoted there, and an error is one line.
+    // The error may quote the file, and must stay one line.
     read().map_err(|why: String| {
         let problem = DocumentProblem::NoResult(why.replace(char::is_control, " "));
         ConfigError::Document { name: name.to_owned(), problem }.into()
     })
 }
 
-/// Reads a client's document from what `read` takes.
+/// Reads the client's document from a text that `read` accepts.
 pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
     read(text, name).map(|results| results.client)
 }
 
 impl ClientDocument {
-    /// Whether its numbers add up, and its histograms are those of its figures.
+    /// Checks that the numbers add up, and that the figures are those of the histograms.
     fn check(&self) -> std::result::Result<(), String> {
         let (redialed, closed) = self.storm.as_ref().map_or((0, 0), |storm| (storm.redialed, storm.closed));
         let sum = [self.failed, self.not_tried, closed].into_iter().try_fold(self.live, u64::checked_add);
@@ -317,39 +319,39 @@ impl ClientDocument {
 /// A server's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerDocument {
-    /// Connections that stand at last.
+    /// Connections that were live at the very end.
     pub live: u64,
-    /// Connections that stood when it was told to stop.
+    /// Connections that were live when the server was told to stop.
     pub live_at_stop: u64,
     /// The most at once.
     pub peak_live: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections that stood and are closed.
+    /// Connections that were established and are closed.
     pub closed: u64,
     /// Connections refused.
     pub refused: u64,
-    /// Of these, to keep memory free.
+    /// Connections of `refused` that were refused to keep memory free.
     pub refused_for_memory: u64,
-    /// The limit on memory for which it last refused.
+    /// The limit on memory for which the server last refused connections.
     pub memory_wall: Option<String>,
-    /// The walls of its host that it met, from evidence.
+    /// The walls of the server's host that it met, shown by evidence.
     pub walls: Vec<Explained>,
-    /// Connections closed because their reader was too slow.
+    /// Connections closed because their peer read too slowly.
     pub slow_readers: u64,
-    /// Connections closed because nothing was heard of them.
+    /// Connections closed because their peer was silent for longer than the idle timeout.
     pub silent: u64,
-    /// Receives that brought bytes.
+    /// Receives that returned bytes.
     pub messages: u64,
     /// Bytes received.
     pub bytes: u64,
-    /// The highest resident memory of its process.
+    /// The highest resident memory of the server's process.
     pub resident_bytes: u64,
-    /// Processor time of its process.
+    /// User processor time of the server's process.
     pub cpu_user_seconds: f64,
-    /// The same in the kernel.
+    /// System processor time of the server's process.
     pub cpu_system_seconds: f64,
-    /// Each shard's part.
+    /// The result of each shard.
     shards: Vec<ServerShardDocument>,
 }
 

@@ -1,4 +1,4 @@
-//! What a client tells a program with `--json -`, one line each, read back.
+//! The events that a client prints with `--json -`, one per line, read back.
 
 use serde::Deserialize;
 
@@ -7,43 +7,43 @@ use super::document::ClientDocument;
 /// A line of a client's output.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// How far it is.
+    /// The progress of a phase.
     Progress(ClientProgress),
     /// An audit is complete.
     Audit {
-        /// Connections proved live in it.
+        /// Connections that the audit proved live.
         live: u64,
-        /// Connections lost in it.
+        /// Connections lost in the audit.
         lost: u64,
-        /// Connections that echoed something else.
+        /// Connections that echoed wrong bytes.
         wrong: u64,
     },
-    /// What the run came to so far.
+    /// The run's result so far.
     Report(Box<ClientDocument>),
-    /// What the run came to.
+    /// The run's final result.
     Result(Box<ClientDocument>),
-    /// Anything else.
+    /// Any other line.
     Other,
 }
 
-/// How far a client is.
+/// The progress of a client.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ClientProgress {
-    /// The kind of its phase.
+    /// The kind of the current phase.
     pub phase: String,
-    /// The number of an audit.
+    /// The number of the audit, in an audit.
     pub round: Option<u32>,
     /// Whether the phase has ended.
     pub ended: bool,
-    /// Connections that are proved and stand.
+    /// Connections that are established and proved.
     pub live: u64,
     /// Connections that failed.
     pub failed: u64,
     /// Connections that passed the current audit.
     pub audited: u64,
-    /// Messages whose echo came.
+    /// Messages whose echo arrived.
     pub echoes: u64,
-    /// Connections closed in its last phase.
+    /// Connections closed in the last phase.
     pub closed: u64,
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
+    fn each_line_is_read_as_its_event() {
         let progress = r#"{"event":"progress","phase":"ramp","round":null,"ended":true,"seconds":0.1,"live":5,"failed":1,"dropped":0,"redialed":0,"to_go":0,"audited":0,"echoes":5,"closed":0}"#;
         assert!(matches!(
             ClientEvent::read(progress),

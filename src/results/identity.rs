@@ -1,6 +1,6 @@
-//! Whose result a document is, so that no run counts twice: by the identity that each run gives itself,
-//! wherever its result was copied or merged to. A result of an earlier version has none, and counts as
-//! what it says.
+//! The identity of runs in documents, so that no run counts twice. A run gives itself an identity, and its result
+//! keeps it wherever it is copied or merged. A result of an earlier version has no identity; its content serves as
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub fn of(result: &ClientDocument) -> Vec<String> {
     vec![own.unwrap_or_else(|| serde_json::to_string(result).unwrap_or_default())]
 }
 
-/// Checks that no run is among these parts, each with its name, more than once.
+/// Checks that no run occurs twice in these parts, each with its name. Returns a `ConfigError` if one does.
 pub fn check(parts: impl Iterator<Item = (String, Vec<String>)>) -> Result<()> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for (name, runs) in parts {

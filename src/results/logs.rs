@@ -1,4 +1,4 @@
-//! What interval logs of several machines come to together: latencies, and nothing else.
+//! Interval logs of several machines merged into one document of latencies.
 
 use std::collections::BTreeMap;
 
@@ -9,44 +9,44 @@ use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::latency::Latency;
 use crate::latency::log::{self, Measure, Series};
 
-/// The latencies of several machines, by what was measured.
+/// The latencies of several machines, by measure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogsDocument {
-    /// All together.
+    /// The latencies of all machines, merged.
     pub measures: BTreeMap<Measure, LatencyDocument>,
-    /// Each machine.
+    /// The latencies of each machine.
     pub machines: Vec<LogDocument>,
 }
 
 /// The latencies of one machine, its shards and intervals merged.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LogDocument {
-    /// What it is called.
+    /// The machine's name.
     pub machine: String,
-    /// By what was measured.
+    /// The latencies by measure.
     pub measures: BTreeMap<Measure, LatencyDocument>,
 }
 
 /// The latencies of a machine.
-pub type Logged = BTreeMap<Series, Latency>;
+pub type MachineLog = BTreeMap<Series, Latency>;
 
-/// Reads a log. `name` tells in an error where the text comes from.
-pub fn read(text: &[u8], name: &str) -> Result<Logged> {
+/// Reads a log. `name` is the name of the text's source, for errors.
+pub fn read(text: &[u8], name: &str) -> Result<MachineLog> {
     log::read(text).map_err(|why| {
         let problem = DocumentProblem::NoLog(why.to_string());
         ConfigError::Document { name: name.to_owned(), problem }.into()
     })
 }
 
-/// Identities of the runs that a log holds. A log of an earlier version counts as what it says.
+/// Identities of the runs that a log holds. A log of an earlier version has none; its content serves as one.
 pub fn identities(text: &[u8]) -> Vec<String> {
     let runs = log::runs(text);
     if runs.is_empty() { vec![String::from_utf8_lossy(text).into_owned()] } else { runs }
 }
 
-/// Merges the logs of machines that have names.
-pub fn merge(logs: &[(String, Logged)]) -> Result<LogsDocument> {
-    let machine = |(machine, log): &(String, Logged)| {
+/// Merges logs, each with the name of its machine.
+pub fn merge(logs: &[(String, MachineLog)]) -> Result<LogsDocument> {
+    let machine = |(machine, log): &(String, MachineLog)| {
         Ok(LogDocument { machine: machine.clone(), measures: measures(log.iter())? })
     };
     let machines = logs.iter().map(machine).collect::<Result<_>>()?;
@@ -65,7 +65,7 @@ fn measures<'a>(series: impl Iterator<Item = (&'a Series, &'a Latency)>) -> Resu
 }
 
 impl LogsDocument {
-    /// A row for each machine that has measured this, and one for all.
+    /// A row for each machine that has this measure, and one for all machines together.
     pub fn rows(&self, measure: Measure) -> Vec<(String, &LatencyDocument)> {
         let machines = self.machines.iter().map(|one| (one.machine.clone(), one.measures.get(&measure)));
         let rows = machines.chain([("all".to_owned(), self.measures.get(&measure))]);

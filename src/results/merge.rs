@@ -1,21 +1,21 @@
 //! The results of several machines' clients as one.
 //!
-//! Summed: connections (requested, live, failed, not tried, ghosts, retransmitted, and those that
-//! stood after the ramp), failures by cause, counters, and each round's audits over the machines
-//! that did it. Merged, never averaged: the histograms. The longest: ramp, close, and the time of suspension. The rate is
-//! what all ramps together brought to stand over the longest of them, so it is the rate of all as
-//! far as the ramps began together. Complete is what was complete on every machine.
+//! Summed: connections (requested, live, failed, not tried, ghosts, retransmitted, and those live after the ramp),
+//! failures by cause, counters, and the audits of each round over the machines that did that round. Merged, never
+//! averaged: the histograms. The longest: ramp, close, and the time of suspension. The connect rate is the number
+//! of connections of all ramps divided by the longest ramp; it is the rate of all machines together only if their
+//! ramps began together. The merged result is complete if every machine's result is.
 
-use super::document::{ClientDocument, Latencies, LatencyDocument, MachineDocument, Which};
+use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, MachineDocument};
 use super::{AuditResult, EchoSource};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 use crate::latency::Latency;
 
-/// Merges results that bear the names of their machines. One that was merged before brings its own
-/// machines. No result at all makes an empty one. A storm's result is refused: the stages of several
-/// storms are not of one time.
+/// Merges results, each with the name of its machine. A result that was merged before contributes its machines.
+/// Without any result the merged result is empty. A storm's result is refused with a `ConfigError`, as the stages of
+/// several storms do not coincide.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
     if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
         let name = storm.machine.clone();
@@ -61,7 +61,7 @@ fn machines(mut result: MachineDocument) -> Vec<MachineDocument> {
     if own.is_empty() { vec![result] } else { own }
 }
 
-/// Numbers of a file may be anything; what no count can reach stays at the end of its range.
+/// Sums numbers from files, which may have any value. A sum that overflows stays at `u64::MAX`.
 fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
     numbers.into_iter().fold(0, u64::saturating_add)
 }
@@ -84,7 +84,7 @@ fn counters(parts: &[&ClientDocument]) -> NetCounters {
     all
 }
 
-/// In the order of their rounds.
+/// Sums the audits of each round, in the order of rounds.
 fn audits(parts: &[&ClientDocument]) -> Vec<AuditResult> {
     let mut all: Vec<AuditResult> = Vec::new();
     for audit in parts.iter().flat_map(|part| &part.audits) {
@@ -102,7 +102,7 @@ fn audits(parts: &[&ClientDocument]) -> Vec<AuditResult> {
 }
 
 fn latencies(parts: &[&ClientDocument]) -> Result<Latencies> {
-    let merged = |which: Which| {
+    let merged = |which: LatencyOf| {
         let mut all = Latency::new()?;
         for part in parts {
             all.merge(&which(&part.latencies).latency()?)?;
@@ -118,7 +118,7 @@ fn latencies(parts: &[&ClientDocument]) -> Result<Latencies> {
     })
 }
 
-/// A machine without an echo has none to mix in.
+/// A machine without echoes does not count for the source.
 fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     let mut sources = parts.iter().filter(|part| part.latencies.echo.count > 0).map(|part| part.echo_source);
     let first = sources.next().unwrap_or(EchoSource::Audits);
@@ -143,7 +143,7 @@ mod tests {
         LatencyDocument::of(&latency).unwrap()
     }
 
-    /// A result like any, of one machine.
+    /// An arbitrary result of one machine.
     fn result() -> impl Strategy<Value = ClientDocument> {
         let counts = (0u64..1_000, 0u64..100, 0u64..10, 0u64..1_000);
         let times = (0.0f64..100.0, 0.0f64..100.0);
@@ -199,7 +199,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// In whatever order and grouping machines are merged, the same comes out.
+        /// The order and grouping of machines do not change the merged result.
         #[test]
         fn order_and_grouping_do_not_matter(a in result(), b in result(), c in result()) {
             let (a, b, c) = (named("a", &a), named("b", &b), named("c", &c));
@@ -213,10 +213,10 @@ mod tests {
             prop_assert_eq!(ClientDocument { machines, ..backwards }, all);
         }
 
-        /// One machine alone comes to what it was.
+        /// One machine merged alone gives its own figures.
         #[test]
-        fn one_machine_stays_what_it_is(a in result()) {
-            // Where its echoes came from says nothing when there were none.
+        fn one_machine_keeps_its_figures(a in result()) {
+            // Without echoes the source of the echoes has no meaning.
             let echo_source = if a.latencies.echo.count > 0 { a.echo_source } else { EchoSource::Audits };
             let a = ClientDocument { echo_source, ..a };
             let merged = merge(vec![named("a", &a)]).unwrap();
@@ -224,10 +224,10 @@ mod tests {
             prop_assert_eq!(ClientDocument { machines: Vec::new(), ..merged }, a);
         }
 
-        /// What is written, merged or not, is read back the same, and its histograms are those of
-        /// all records together.
+        /// A result, merged or not, is read back as it was written. Its histograms equal those of all latencies
+        /// together.
         #[test]
-        fn written_is_read(a in result(), b in result()) {
+        fn a_written_result_is_read_back(a in result(), b in result()) {
             let merged = merge(vec![named("a", &a), named("b", &b)]).unwrap();
             for document in [&a, &merged] {
                 let text = json::text(document).unwrap();
@@ -240,8 +240,7 @@ mod tests {
             prop_assert_eq!(merged.latencies.connect, LatencyDocument::of(&together).unwrap());
         }
 
-        /// What a machine is called comes from a file, and the standard library panics at a column of more
-        /// than 65,535.
+        /// A machine's name comes from a file, and the standard library panics at a column wider than 65,535.
         #[test]
         fn a_long_name_can_be_shown(a in result()) {
             let name = "n".repeat(1 << 16);
@@ -250,10 +249,10 @@ mod tests {
         }
 
         #[test]
-        fn any_file_is_survived(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
+        fn reading_survives_any_file(bytes: Vec<u8>, a in result(), at: prop::sample::Index, byte: u8) {
             prop_assert!(read_client(&bytes, "a file").is_err());
             let mut text = json::text(&a).unwrap().into_bytes();
-            // The line's end may be missing.
+            // A document without its last newline is still valid.
             prop_assert!(read_client(&text[..at.index(text.len() - 1)], "a file").is_err());
             let at = at.index(text.len());
             text[at] = byte;

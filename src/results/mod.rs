@@ -1,4 +1,4 @@
-//! What a run came to, as plain data that can be read back. `render` shows it.
+//! Results of runs, as plain data that can be read back. `render` shows them.
 
 mod about;
 pub mod compare;
@@ -28,76 +28,76 @@ pub use about::{About, run_id};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 
-/// One audit's result.
+/// The result of one audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditResult {
-    /// Its number, from 1 on.
+    /// The audit's number, from 1.
     pub round: u32,
-    /// Connections proved live in it.
+    /// Connections that the audit proved live.
     pub live: u64,
-    /// Connections lost in it: closed, reset or unanswered.
+    /// Connections lost in the audit: closed, reset or unanswered.
     pub lost: u64,
-    /// Connections that echoed something else; they are not among the lost.
+    /// Connections that echoed wrong bytes; they are not among the lost.
     pub wrong: u64,
 }
 
-/// What one client shard measured.
+/// The measurements of one client shard.
 #[derive(Debug)]
 pub struct ShardSummary {
-    /// Its core.
+    /// The shard's core.
     pub core: usize,
-    /// Connections it was asked for.
+    /// Connections requested of the shard.
     pub requested: u64,
-    /// Its last counts before closing.
+    /// The shard's last counts before closing.
     pub progress: ProgressSnapshot,
     /// Connect latencies without a retransmission, from the intended start.
     pub connect: Latency,
-    /// The same from the actual start; differs only with a rate.
+    /// Connect latencies from the actual start. They differ from `connect` only with a rate.
     pub connect_service: Latency,
-    /// Connect latencies with a SYN or ACK sent again.
+    /// Latencies of connects for which a SYN or ACK was retransmitted.
     pub retransmitted: Latency,
     /// Echo latencies of messages, from the intended start.
     pub echo: Latency,
-    /// The same from the actual start.
+    /// Echo latencies of messages, from the actual start.
     pub echo_service: Latency,
     /// Echo latencies of the audits.
     pub audit: Latency,
-    /// Why connections failed.
+    /// Failures by cause.
     pub causes: Causes,
-    /// What it saw of a storm, if there was one.
+    /// The shard's measurements of a storm, if there was one.
     pub storm: Option<ShardStorm>,
 }
 
-/// What a client run came to.
+/// The result of a client run.
 #[derive(Debug)]
 pub struct Summary {
-    /// Connections asked for.
+    /// Connections requested.
     pub requested: u64,
-    /// Each shard's part.
+    /// The result of each shard.
     pub shards: Vec<ShardSummary>,
-    /// The audits that were completed.
+    /// The completed audits.
     pub audits: Vec<AuditResult>,
-    /// How far counters of the network stack moved during the run.
+    /// The increase of the network stack's counters during the run.
     pub counters: NetCounters,
-    /// The walls of this host that the run met, from evidence.
+    /// The walls of this host that the run met, shown by evidence.
     pub walls: Vec<Explained>,
-    /// How long the ramp took.
+    /// Duration of the ramp.
     pub ramp: Duration,
-    /// Connections that stood when the ramp ended.
+    /// Connections that were live when the ramp ended.
     pub ramped: u64,
-    /// How long closing took.
+    /// Duration of the close phase.
     pub close: Duration,
     /// Whether the connects were paced, so that intended and actual start differ.
     pub paced: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
-    /// How often its process was suspended, and how long. What was due by a schedule was put off by as much.
+    /// How often the client's process was suspended, and for how long. Scheduled work was put off by that time.
     pub suspended: Suspended,
-    /// Its storm, if it had one.
+    /// The storm, if the run had one.
     pub storm: Option<StormSummary>,
-    /// How it went over time.
+    /// The course of the run.
     pub timeline: Timeline,
-    /// Where and how it was made.
+    /// The run's machine, version and command line.
     pub about: About,
 }
 
@@ -107,14 +107,13 @@ impl Summary {
         self.sum(|progress| progress.live)
     }
 
-    /// Connections that failed.
+    /// Connections that failed, at once or later.
     pub fn failed(&self) -> u64 {
         self.sum(|progress| progress.failed)
     }
 
-    /// Connections never tried, or given up in flight when the run was stopped: what is left of
-    /// those asked for and those that a storm dialed, without the live, the failed and those that it
-    /// closed.
+    /// Connections that were never tried, or were given up in flight when the run was stopped: those requested and
+    /// those that a storm dialed, less those that are live, failed or were closed by the storm.
     pub fn not_tried(&self) -> u64 {
         (self.requested + self.sum(|p| p.redialed))
             .saturating_sub(self.live() + self.failed() + self.sum(|p| p.dropped))
@@ -133,18 +132,18 @@ impl Summary {
         causes
     }
 
-    /// Source ports that were passed over, because somebody else had them.
+    /// Source ports passed over because another socket had them.
     pub fn passed_over(&self) -> u64 {
         self.sum(|progress| progress.passed_over)
     }
 
-    /// Connections that only the client believed in.
+    /// Connections that were established for the client and never accepted by the server.
     pub fn ghosts(&self) -> u64 {
         self.causes().get(&Cause::Ghost).copied().unwrap_or(0)
     }
 
-    /// Whether all that were asked for were live after the ramp, in every audit, and to the end; of
-    /// a storm those that it left, and those that it dialed and did not close.
+    /// Whether all requested connections were live after the ramp, in every audit, and to the end. After a storm
+    /// the live connections must be those that it left and those that it dialed and did not close.
     pub fn complete(&self) -> bool {
         let asked_for = self.requested.saturating_add(self.sum(|progress| progress.redialed));
         let left = asked_for.saturating_sub(self.sum(|progress| progress.dropped));
@@ -158,13 +157,13 @@ impl Summary {
             && self.audits.iter().all(|audit| audit.live == should_be(audit) && audit.wrong == 0)
     }
 
-    /// Connects per second of the ramp that came to stand.
+    /// Connections established per second of the ramp.
     pub fn connects_per_second(&self) -> f64 {
         let seconds = self.ramp.as_secs_f64();
         if seconds > 0.0 { self.ramped as f64 / seconds } else { 0.0 }
     }
 
-    /// One histogram over all shards.
+    /// One latency merged over all shards.
     pub fn merged(&self, which: impl Fn(&ShardSummary) -> &Latency) -> Result<Latency> {
         let mut all = Latency::new()?;
         for shard in &self.shards {
@@ -173,27 +172,27 @@ impl Summary {
         Ok(all)
     }
 
-    /// Where the echo latencies to show come from: messages if any were sent, else the audits.
+    /// The source of the echo latencies to show: messages if any were echoed, else the audits.
     pub fn echo_source(&self) -> EchoSource {
         let messages = self.shards.iter().any(|shard| shard.echo.count() > 0);
         if messages { EchoSource::Messages } else { EchoSource::Audits }
     }
 }
 
-/// Where echo latencies come from.
+/// The source of echo latencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EchoSource {
-    /// Messages while holding.
+    /// Messages during the hold phase.
     Messages,
-    /// Audits, which nothing paces: intended and actual start are one.
+    /// Audits. Nothing paces an audit, so intended and actual start are the same.
     Audits,
-    /// Messages of some machines, and audits of others.
+    /// Messages on some machines, and audits on others.
     Mixed,
 }
 
 impl EchoSource {
-    /// What a person calls it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             EchoSource::Messages => "messages",
@@ -202,7 +201,7 @@ impl EchoSource {
         }
     }
 
-    /// The latencies of a shard from the intended start, and from the actual one.
+    /// A shard's latencies from the intended start, and from the actual start.
     pub fn of(self, shard: &ShardSummary) -> (&Latency, &Latency) {
         match self {
             EchoSource::Audits => (&shard.audit, &shard.audit),
@@ -211,27 +210,27 @@ impl EchoSource {
     }
 }
 
-/// One server shard's plan and counts.
+/// The plan and the counters of one server shard.
 #[derive(Debug, Clone)]
 pub struct ServerShard {
-    /// What it was planned to be.
+    /// The shard's plan.
     pub plan: ShardPlan,
-    /// Its counters.
+    /// The shard's counters.
     pub counters: Snapshot,
 }
 
-/// What a server run came to.
+/// The result of a server run.
 #[derive(Debug, Clone)]
 pub struct ServerSummary {
-    /// Each shard's part.
+    /// The result of each shard.
     pub shards: Vec<ServerShard>,
-    /// Connections that stood when the server was told to stop.
+    /// Connections that were live when the server was told to stop.
     pub live_at_stop: u64,
     /// The most connections seen at once, at the end of any stats interval.
     pub peak_live: u64,
-    /// The limit on memory for which connections were last refused, as a line; `None` if none was.
+    /// The limit on memory for which the server last refused connections, as a line; `None` if it refused none.
     pub memory_wall: Option<String>,
-    /// The walls of this host that the server met, from evidence.
+    /// The walls of this host that the server met, shown by evidence.
     pub walls: Vec<Explained>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,

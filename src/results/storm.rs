@@ -1,4 +1,4 @@
-//! What a storm came to.
+//! The result of a storm.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,102 +11,103 @@ use crate::latency::Latency;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {
-    /// The calm.
+    /// The calm before the storm.
     Before = 0,
     /// The storm.
     During = 1,
-    /// What comes after it.
+    /// The time after the storm.
     After = 2,
 }
 
-/// What one shard saw of a storm.
+/// The measurements of one shard in a storm.
 #[derive(Debug)]
 pub struct ShardStorm {
-    /// Echo latencies of the survivors' messages from the intended start, by stage: `Before` are
-    /// those answered before the storm began, `After` those to be sent after its end.
+    /// Echo latencies of the survivors' messages from the intended start, by stage. `Before` counts messages
+    /// answered before the storm began, `After` messages sent after its end.
     pub echo: [Latency; 3],
-    /// When the last echo came that was slower than the slowest of the calm, before
-    /// `constants::STORM_QUIET` without one, from the storm's start on; zero if there was none.
+    /// The time at which the storm was absorbed, from its start: the last echo that was slower than the slowest of
+    /// the calm, before a time of `constants::STORM_QUIET` without such an echo. Zero if no echo was slower.
     pub absorbed: std::time::Duration,
     /// Victims that the server closed.
     pub closed_by_server: u64,
-    /// Connections dialed in the storm that came to stand.
+    /// Connections dialed in the storm that were established and proved.
     pub stood_anew: u64,
-    /// Proved connections that did not answer or broke.
+    /// Proved connections that broke or did not answer.
     pub lost: u64,
-    /// Connections that echoed something else.
+    /// Connections that echoed wrong bytes.
     pub wrong: u64,
 }
 
-/// How long a stage took, and what the server spent in it.
+/// The length of a stage, and the server's processor time in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StageCost {
-    /// Its length in seconds.
+    /// Length of the stage in seconds.
     pub seconds: f64,
-    /// Processor time of the server in seconds, user and system; `None` where it is not known.
+    /// The server's processor time in seconds, user and system; `None` where it is not known.
     pub server_cpu: Option<(f64, f64)>,
 }
 
-/// A storm as its leader saw it.
+/// The storm as seen by the shard that leads it.
 #[derive(Debug, Clone)]
 pub struct StormSummary {
-    /// Its scenario.
+    /// The scenario's name.
     pub scenario: &'static str,
-    /// Connections it was meant for.
+    /// Number of connections that the storm was meant for.
     pub victims: u64,
-    /// Whether it does little but close, so that what the server spends in it is for that.
+    /// Whether the storm does little but close connections. The server's processor time is then the cost of
+    /// closing.
     pub is_closing: bool,
-    /// By stage.
+    /// The cost of each stage.
     pub costs: [StageCost; 3],
 }
 
-/// The storm of a client's result.
+/// The storm in a client's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StormDocument {
-    /// Its scenario.
+    /// The scenario's name.
     pub scenario: String,
-    /// Connections that it spared, out of those asked for.
+    /// Requested connections that the storm spared.
     pub survivors: u64,
-    /// Connections it was meant for.
+    /// Number of connections that the storm was meant for.
     pub victims: u64,
-    /// Connections that it closed; they are neither live nor failed.
+    /// Connections closed in the storm; they are neither live nor failed.
     pub closed: u64,
-    /// Of these, closed by the server.
+    /// Connections of `closed` that the server closed.
     pub closed_by_server: u64,
-    /// Connections that it dialed beside those asked for.
+    /// Connections that the storm dialed in addition to those requested.
     pub redialed: u64,
-    /// Of these, proved live.
+    /// Connections of `redialed` that were proved live.
     pub stood_anew: u64,
-    /// Proved connections that did not answer or broke.
+    /// Proved connections that broke or did not answer.
     pub lost: u64,
-    /// Connections that echoed something else.
+    /// Connections that echoed wrong bytes.
     pub wrong: u64,
-    /// When the last echo came that was slower than the slowest before the storm, before a second
-    /// without one, from the storm's start on; 0 if there was none.
+    /// The time at which the storm was absorbed, in seconds from its start: the last echo that was slower than the
+    /// slowest before the storm, before a second without such an echo. 0 if no echo was slower.
     pub absorbed_seconds: f64,
     /// The calm.
     pub before: StageDocument,
     /// The storm.
     pub during: StageDocument,
-    /// What came after it.
+    /// The time after the storm.
     pub after: StageDocument,
-    /// Processor time of the server during the storm for each closed connection, in microseconds,
-    /// echoes and accepts included; `None` where it is not known, or closing is not what it did most. `killed` has
-    /// none: it lasts for a given time, in which echoes cost more than closing.
+    /// Processor time of the server during the storm for each closed connection, in microseconds; echoes and
+    /// accepts are included. `None` where the time is not known, or closing is not the storm's main work. `killed`
+    /// has none: it lasts for a given time, in which echoes cost more than closing.
     pub server_cpu_us_per_closed: Option<f64>,
 }
 
-/// One stage of a storm's course.
+/// One stage of a storm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageDocument {
-    /// Its length.
+    /// Length of the stage.
     pub seconds: f64,
     /// Echo latencies of the survivors' messages from the intended start.
     #[serde(rename = "echo_latency_us")]
     pub echo: LatencyDocument,
-    /// Processor time of the server; `None` where it is not known.
+    /// User processor time of the server; `None` where it is not known.
     pub server_cpu_user_seconds: Option<f64>,
-    /// The same in the kernel.
+    /// System processor time of the server; `None` where it is not known.
     pub server_cpu_system_seconds: Option<f64>,
 }
 
@@ -155,7 +156,7 @@ impl StormDocument {
         [("before", &self.before), ("during", &self.during), ("after", &self.after)]
     }
 
-    /// Whether its histograms are those of its figures.
+    /// Checks that the figures are those of the histograms.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         self.stages().into_iter().try_for_each(|(name, stage)| {
             stage.echo.check().map_err(|why| format!("echo_latency_us {name} the storm: {why}"))

@@ -1,5 +1,5 @@
-//! What a run went through: samples over time and the latency of its connects, bounded in number. A
-//! run that outlasts them keeps every second sample, and then every fourth.
+//! The course of a run: samples over time and the latencies of its connects, both bounded in number. When a run
+//! outlasts the samples, it keeps every second sample, then every fourth.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,54 +11,54 @@ use crate::stats::ProgressSnapshot;
 /// Classes of connect latency for each power of ten.
 const CLASSES_PER_DECADE: u32 = 8;
 
-/// Seconds between two samples at first, so that a short run shows its course too.
+/// Seconds between two samples at first. The interval is short, so that a short run has a course too.
 const FIRST_INTERVAL: f64 = 0.25;
 
 /// The largest bound of a class, as a power of ten in microseconds: 100 s.
 const DECADES: u32 = 8;
 
-/// A run over time. All times are seconds since it began.
+/// The course of a run. All times are seconds since the run began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// When the run began, in seconds since 1970, by its machine's clock.
+    /// The start of the run in seconds since 1970, by its machine's clock.
     pub began_unix_seconds: f64,
-    /// Seconds between two samples; the ends of phases have samples of their own.
+    /// Seconds between two samples. The end of each phase has a sample of its own.
     pub interval_seconds: f64,
-    /// The phases in their order.
+    /// The phases in order.
     pub phases: Vec<PhaseSpan>,
-    /// The samples in their order.
+    /// The samples in order.
     pub samples: Vec<Sample>,
-    /// Upper bounds of the classes of connect latency, in microseconds; one more class lies above.
+    /// Upper bounds of the classes of connect latency, in microseconds. One more class is for latencies above the
+    /// last bound.
     pub connect_bounds_us: Vec<u64>,
-    /// Connects by class over time, those with a retransmission too; intervals without any are left
-    /// out.
+    /// Connects by class over time, including those with a retransmission. Intervals without connects are left out.
     pub connects: Vec<Connects>,
 }
 
 /// One phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PhaseSpan {
-    /// What a person calls it.
+    /// The phase's name.
     pub phase: String,
-    /// When it began.
+    /// The start of the phase.
     pub start: f64,
-    /// When it ended.
+    /// The end of the phase.
     pub end: f64,
 }
 
-/// How things stood at one moment.
+/// The state of a run at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// When.
+    /// The moment.
     pub seconds: f64,
-    /// Each shard.
+    /// The counts of each shard.
     pub shards: Vec<ShardSample>,
-    /// The client's process.
+    /// The memory and processor time of the client's process.
     pub client: ProcessSample,
-    /// The server's process, where it is on this host and known.
+    /// The memory and processor time of the server's process, if it is on this host and known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ProcessSample>,
-    /// The host's memory, where it can be read.
+    /// The host's memory, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSample>,
 }
@@ -66,33 +66,33 @@ pub struct Sample {
 /// One shard's counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardSample {
-    /// Connections that stand.
+    /// Connections that are established and proved.
     pub live: u64,
-    /// Connections that failed so far.
+    /// Connections that failed since the run began.
     pub failed: u64,
-    /// Connections that came to stand so far, whatever became of them.
+    /// Connections that were ever established and proved, including those lost since.
     pub stood: u64,
-    /// Echoes that came so far.
+    /// Echoes received since the run began.
     pub echoes: u64,
 }
 
-/// What a process takes.
+/// The memory and processor time of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessSample {
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Processor time so far.
+    /// User processor time since the process began.
     pub cpu_user_seconds: f64,
-    /// The same in the kernel.
+    /// System processor time since the process began.
     pub cpu_system_seconds: f64,
 }
 
 /// The memory of a whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostSample {
-    /// What could still be used (MemAvailable).
+    /// Memory that could still be used (MemAvailable).
     pub available_bytes: u64,
-    /// Kernel objects, which sockets are (Slab).
+    /// Memory of kernel objects, sockets among them (Slab).
     pub slab_bytes: u64,
 }
 
@@ -101,9 +101,9 @@ pub struct HostSample {
 pub struct Connects {
     /// The number of the interval: it begins `interval * interval_seconds` after the start.
     pub interval: u64,
-    /// The first class that has any.
+    /// The first class with a count.
     pub first: usize,
-    /// How many each class has, from the first on.
+    /// The counts of the classes, from `first` on.
     pub counts: Vec<u64>,
 }
 
@@ -111,7 +111,7 @@ impl ShardSample {
     /// The sample of a shard's counts.
     pub fn of(progress: &ProgressSnapshot) -> ShardSample {
         let ProgressSnapshot { live, closed, failed, stood, echoes, .. } = *progress;
-        // In its last phase a client keeps count of what it closes apart.
+        // In its last phase a client counts the connections that it closes separately.
         ShardSample { live: live.saturating_sub(closed), failed, stood, echoes }
     }
 }
@@ -140,7 +140,7 @@ fn bounds() -> Vec<u64> {
 }
 
 impl Timeline {
-    /// The timeline of a run that begins now, this long after 1970.
+    /// The timeline of a run that begins now, with the present time in seconds since 1970.
     pub fn begin(began_unix_seconds: f64) -> Timeline {
         Timeline {
             began_unix_seconds,
@@ -152,12 +152,12 @@ impl Timeline {
         }
     }
 
-    /// Whether it is time for another sample.
+    /// Whether the next sample is due.
     pub fn is_due(&self, seconds: f64) -> bool {
         self.samples.last().is_none_or(|last| seconds >= last.seconds + self.interval_seconds)
     }
 
-    /// Adds a sample that is later than all before.
+    /// Adds a sample that is later than all earlier samples.
     pub fn add(&mut self, sample: Sample) {
         self.samples.push(sample);
         if self.samples.len() > TIMELINE_SAMPLES {
@@ -173,7 +173,7 @@ impl Timeline {
         self.gather();
     }
 
-    /// A phase ended.
+    /// Records that a phase has ended.
     pub fn phase(&mut self, phase: String, start: f64, end: f64) {
         if self.phases.len() == PHASES_KEPT {
             self.phases.pop();
@@ -181,7 +181,7 @@ impl Timeline {
         self.phases.push(PhaseSpan { phase, start, end });
     }
 
-    /// Keeps every second sample, and the last.
+    /// Keeps every second sample, and the last one.
     fn thin(&mut self) {
         self.interval_seconds *= 2.0;
         let last = self.samples.len() - 1;
@@ -191,20 +191,20 @@ impl Timeline {
         self.gather();
     }
 
-    /// Makes one of what belongs to the same interval; the shards' are late by less than a second.
+    /// Merges the connects of each interval. The shards' connects arrive less than a second late.
     fn gather(&mut self) {
         self.connects.sort_by_key(|connects| connects.interval);
         self.connects.dedup_by(|more, all| {
             let same = more.interval == all.interval;
             if same {
-                all.take_in(more);
+                all.add_counts(more);
             }
             same
         });
         self.connects.iter_mut().for_each(Connects::trim);
     }
 
-    /// Whether a document's timeline can be drawn.
+    /// Checks that a timeline read from a document can be drawn.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let sound = |seconds: f64| (0.0..=1e9).contains(&seconds);
         let in_order = self.samples.windows(2).all(|pair| pair[0].seconds <= pair[1].seconds);
@@ -231,8 +231,8 @@ impl Timeline {
 }
 
 impl Connects {
-    /// Adds the counts of another.
-    fn take_in(&mut self, more: &Connects) {
+    /// Adds the counts of other connects.
+    fn add_counts(&mut self, more: &Connects) {
         let first = self.first.min(more.first);
         let end = (self.first + self.counts.len()).max(more.first + more.counts.len());
         let mut counts = vec![0u64; end - first];
@@ -245,7 +245,7 @@ impl Connects {
         (self.first, self.counts) = (first, counts);
     }
 
-    /// Leaves out the empty classes at both ends.
+    /// Removes the empty classes at both ends.
     fn trim(&mut self) {
         let used = self.counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
         self.counts.truncate(used);
@@ -269,10 +269,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// However long a run is: a bounded number, in order, from the first to the last, and no
-        /// connect lost.
+        /// However long a run is, its samples are bounded in number, in order, and reach from the first to the
+        /// last; no connect is lost.
         #[test]
-        fn a_long_run_is_thinned_out_and_none_lost(seconds in 1usize..5_000, values in prop::collection::vec(1u64..10_000_000, 1..4)) {
+        fn a_long_run_is_thinned_out_and_loses_no_connect(seconds in 1usize..5_000, values in prop::collection::vec(1u64..10_000_000, 1..4)) {
             let mut latency = Latency::new().unwrap();
             values.iter().for_each(|us| latency.record(Duration::from_micros(*us)));
             let mut timeline = Timeline::begin(0.0);
@@ -293,13 +293,13 @@ mod tests {
             prop_assert!(last + timeline.interval_seconds > seconds as f64, "{last} of {seconds}");
             let counted: u64 = timeline.connects.iter().flat_map(|connects| &connects.counts).sum();
             prop_assert_eq!(counted, added);
-            let in_turn = timeline.connects.windows(2).all(|pair| pair[0].interval < pair[1].interval);
-            prop_assert!(in_turn);
+            let ascending = timeline.connects.windows(2).all(|pair| pair[0].interval < pair[1].interval);
+            prop_assert!(ascending);
         }
     }
 
     #[test]
-    fn classes_rise() {
+    fn the_bounds_of_classes_ascend() {
         let bounds = bounds();
         assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]), "{bounds:?}");
         assert_eq!((bounds[0], *bounds.last().unwrap()), (10, 100_000_000));

@@ -106,7 +106,7 @@ impl InFlightOps {
             }
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
-            Operation::Bell => Outcome::BellRang,
+            Operation::FilterWake => Outcome::FilterWoke,
             Operation::Install | Operation::InstallAccepted | Operation::Cancel | Operation::Reset => Outcome::Settled,
         };
         Ok(Completion { token, outcome })

@@ -28,8 +28,8 @@ pub trait RingOps {
     /// whenever more comes, until it is removed (multishot, edge-triggered).
     fn poll(&mut self, token: Token, lasting: bool) -> Result<()>;
 
-    /// Queues a poll on the bell of a filter. It ends as soon as there are announcements.
-    fn poll_filter(&mut self, bell: RawFd) -> Result<()>;
+    /// Queues a poll on a filter's wake-up descriptor. It ends as soon as there are announcements.
+    fn poll_filter(&mut self, wake_fd: RawFd) -> Result<()>;
 
     /// Queues a receive into `buffer` that does not wait.
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()>;

@@ -1,22 +1,23 @@
-//! A socket filter that tells when something comes for a connection, so that an idle one has nothing in the
-//! kernel beyond its socket: a poll of io_uring takes 256 bytes (`io_kiocb`), a registration with epoll 200.
+//! A socket filter that announces when a segment arrives for a connection. With it an idle connection has nothing
+//! in the kernel beyond its socket; a poll of io_uring takes 256 bytes (`io_kiocb`), a registration with epoll 200.
 //!
-//! The filter (SO_ATTACH_BPF, socket(7)) is put on the listeners; what they accept inherits it, for no memory
-//! of its own (`sk_clone` in net/core/sock.c). It runs for each segment that comes for a connection, lets all
-//! of them pass, and announces those that a reader would want to hear of: with payload, FIN or RST.
+//! The filter (SO_ATTACH_BPF, socket(7)) is attached to the listeners. Accepted sockets inherit it without memory
+//! of their own (`sk_clone` in net/core/sock.c). It runs for each segment of a connection, lets every segment pass,
+//! and announces segments that a reader needs to know of: those with payload, FIN or RST.
 //!
-//! It knows a connection by the owner of its socket: fchown(2) sets `sk_uid`, and `bpf_get_socket_uid` reads it.
-//! Nothing else of a socket can be set from outside and read in a filter without its type information. The
-//! number is `FIRST_OWNER` and the connection's place in its shard.
+//! The filter identifies a connection by the owner of its socket: fchown(2) sets `sk_uid`, and `bpf_get_socket_uid`
+//! reads it. A filter without type information can read no other property of a socket that user space can set. The
+//! owner is `FIRST_OWNER` plus the connection's place in its shard.
 //!
-//! What is announced lies in a map that the shard sees too: three boards, one for each kind of `Notification`, each with a bit
-//! for each place, which stays until the shard takes the call, and a bit for each word of those; and a word that says
-//! whether there are any. A shard that is about to sleep says so there, and the next announcement wakes whoever polls
-//! `Filter::bell`, a ring buffer for that alone.
+//! Announcements lie in a map that the shard has mapped too. The map has a bitmap for each kind of `Notification`,
+//! with a bit for each place, and a summary with a bit for each word of the bitmap. A place's bit stays set until
+//! the shard takes the notification. One more word, the state, says whether there are any notifications. A shard
+//! that is about to sleep writes `ASLEEP` there; the next announcement then makes `Filter::wake_fd` readable, a
+//! ring buffer that serves only this purpose.
 //!
-//! **The filter runs before the segment is queued on its socket.** A receive right after the call may find
-//! nothing, and a segment that was announced with the one before, in one call, may be queued after that was
-//! received. What follows from that is `lifecycle.rs`' matter.
+//! **The filter runs before the segment is queued on its socket.** A receive right after a notification may
+//! therefore find nothing. One notification may stand for two segments, and the second may be queued after the
+//! first was received. `lifecycle.rs` handles both cases.
 
 mod program;
 
@@ -30,86 +31,87 @@ use super::set_option;
 use crate::constants::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
 /// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
-/// docs/UIDS-GIDS.md); places end below 2^31, where numbers turn negative for some programs.
+/// docs/UIDS-GIDS.md). Owners end below 2^31, from where some programs read numbers as negative.
 const FIRST_OWNER: u32 = 1 << 30;
 
-/// Where the words of the map are: the state, and after its cache line the boards.
+/// Words of the map: the state, and the bitmaps, which begin on the next cache line.
 const STATE: usize = 0;
 const BITMAPS: usize = 8;
 
-/// The shard has taken all calls, or there are some, or it sleeps until there are.
+/// Values of the state: all notifications are taken; there are some; the shard sleeps until there are some.
 const QUIET: u64 = 0;
-const CALLS: u64 = 1;
+const ANNOUNCED: u64 = 1;
 const ASLEEP: u64 = 2;
 
 /// Bits of a word.
 const BITS: usize = u64::BITS as usize;
 
-/// Words of a board's two parts, for some number of places.
+/// Sizes, in words, of the two parts of a bitmap for `places` places.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     places: u32,
-    /// A bit for each word of the places'.
+    /// Words of the summary, which has a bit for each word of the places' bits.
     summary: usize,
-    /// A bit for each place.
-    calls: usize,
+    /// Words of the places' bits.
+    words: usize,
 }
 
 impl Layout {
     fn of(places: u32) -> Layout {
-        let calls = (places as usize).div_ceil(BITS);
-        Layout { places, summary: calls.div_ceil(BITS), calls }
+        let words = (places as usize).div_ceil(BITS);
+        Layout { places, summary: words.div_ceil(BITS), words }
     }
 
-    /// Words of a board.
+    /// Words of a bitmap with its summary.
     fn bitmap(self) -> usize {
-        self.summary + self.calls
+        self.summary + self.words
     }
 
-    /// The first word of the board for calls of a kind.
-    fn first(self, call: Notification) -> usize {
-        BITMAPS + call as usize * self.bitmap()
+    /// The first word of the bitmap for a kind of notification.
+    fn first(self, kind: Notification) -> usize {
+        BITMAPS + kind as usize * self.bitmap()
     }
 }
 
-/// What was announced of a place.
+/// What the filter announces about a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
-    /// Something came, or will be there in a moment.
+    /// A segment came. It is in the socket's queue now or in a moment.
     Segment,
-    /// A segment with a RST. Whether TCP takes it is not known yet.
+    /// A segment with a RST. TCP has not yet decided whether it accepts the RST.
     Reset,
-    /// A segment with a FIN and no payload: the peer sends nothing more.
+    /// A segment with a FIN and no payload: the peer sends no more data.
     Fin,
 }
 
-/// Kinds of calls, each with a board of its own.
+/// Kinds of notifications, each with a bitmap of its own.
 const BITMAP_COUNT: usize = 3;
 
 /// A filter for the connections of one shard.
 pub struct Filter {
     program: OwnedFd,
-    bell: OwnedFd,
+    wake_up: OwnedFd,
     map: Mapping,
     layout: Layout,
-    /// Up to where we, and the kernel, have come in the ring buffer.
+    /// Positions in the wake-up ring buffer that this process has read up to, and the kernel has written up to.
     consumed: Mapping,
     produced: Mapping,
-    /// What was taken from each board.
+    /// The notifications taken from each bitmap.
     taken: [Taken; BITMAP_COUNT],
 }
 
-/// Calls that the shard has taken out of a board and not heard yet.
+/// Notifications that the shard has taken out of a bitmap and not handled yet.
 #[derive(Debug, Default)]
 struct Taken {
-    /// There may be more, beyond those of this round.
+    /// The bitmap must be scanned again after this scan: it may have new bits.
     again: bool,
-    /// Words of the summary that were not looked at in this round.
+    /// Words of the summary that this scan has not read yet.
     left: usize,
-    /// Words that have calls: their bits in the summary's word, and the first word of those.
+    /// Bits of words with notifications, taken from one word of the summary, and the number of the first of
+    /// those words.
     words: u64,
     first_word: usize,
-    /// Places that were called, and the first place of the word.
+    /// Bits of places with notifications, taken from one word, and the first place of that word.
     places: u64,
     first_place: usize,
 }
@@ -121,94 +123,97 @@ impl Taken {
 }
 
 impl Filter {
-    /// Loads a filter for so many places. Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, as then
-    /// the boards may not be chosen by a register.
+    /// Loads a filter for `places` places. Fails with EPERM without CAP_BPF. Fails with EACCES without CAP_PERFMON,
+    /// as the verifier then forbids addressing the bitmaps through a register.
     pub fn new(places: u32) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
         let map_bytes = ((BITMAPS + BITMAP_COUNT * layout.bitmap()) * 8).next_multiple_of(page);
         let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
-        let bell = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
+        let wake_up = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
         Ok(Filter {
-            program: bpf::load(&program::filter(map.as_raw_fd(), bell.as_raw_fd(), layout))?,
+            program: bpf::load(&program::filter(map.as_raw_fd(), wake_up.as_raw_fd(), layout))?,
             map: Mapping::new(&map, 0, map_bytes, libc::PROT_READ | libc::PROT_WRITE)?,
             layout,
-            consumed: Mapping::new(&bell, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
-            produced: Mapping::new(&bell, page, page, libc::PROT_READ)?,
-            bell,
+            consumed: Mapping::new(&wake_up, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
+            produced: Mapping::new(&wake_up, page, page, libc::PROT_READ)?,
+            wake_up,
             taken: Default::default(),
         })
     }
 
-    /// Whether filters can be had here: loads a large one, and has it hear a message. Fails with EOPNOTSUPP where
-    /// it hears none, as in a network whose user namespace does not know our owners.
+    /// Checks that filters work here: loads one of full size and sends it a message. Fails with EOPNOTSUPP where
+    /// the filter announces nothing, as in a network whose user namespace does not map our owners.
     pub fn probe() -> io::Result<()> {
         let place = KERNEL_SLOTS_PER_RING - 1;
         let mut filter = Filter::new(KERNEL_SLOTS_PER_RING)?;
-        // No connection, which would take a port and be counted: what is no header at all seems to have payload.
+        // A pair of Unix sockets stands for a connection, as it takes no port and appears in no TCP
+        // counter. A message without a TCP header looks to the filter like a segment with payload.
         let (ours, theirs) = UnixDatagram::pair()?;
         filter.attach(&ours)?;
-        filter.name(&ours, place)?;
+        filter.set_place(&ours, place)?;
         theirs.send(&[0; 20])?;
-        let heard = filter.next_notification(Notification::Segment) == Some(place);
-        if heard { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) }
+        let announced = filter.next_notification(Notification::Segment) == Some(place);
+        if announced { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) }
     }
 
-    /// Puts the filter on a socket, and on those that it accepts.
+    /// Attaches the filter to a socket. Sockets that it accepts later inherit the filter.
     pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
         set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, self.program.as_raw_fd())
     }
 
-    /// Tells the kernel that this socket is the connection of a place.
-    pub fn name(&self, socket: &impl AsRawFd, place: u32) -> io::Result<()> {
+    /// Marks a socket as the connection in `place`, by setting its owner. Fails with the error of fchown(2).
+    pub fn set_place(&self, socket: &impl AsRawFd, place: u32) -> io::Result<()> {
         // SAFETY: the kernel takes three numbers; -1 leaves the group as it is.
         let done = unsafe { libc::fchown(socket.as_raw_fd(), FIRST_OWNER + place, libc::gid_t::MAX) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether there are calls to be heard at once: calls that nobody has looked at yet, or calls for segments and
-    /// resets. Calls for FINs may wait once they were looked at: `has_fins` tells of them.
+    /// Whether there are notifications to handle at once: segments, resets, or any announcement since the last
+    /// scan. Notifications of FINs that a scan has found may wait; `has_fins` reports those.
     pub fn has_notifications(&self) -> bool {
-        let at_once = [Notification::Segment, Notification::Reset].iter().any(|call| self.taken[*call as usize].any());
-        at_once || self.state().load(Ordering::SeqCst) == CALLS
+        let at_once = [Notification::Segment, Notification::Reset].iter().any(|kind| self.taken[*kind as usize].any());
+        at_once || self.state().load(Ordering::SeqCst) == ANNOUNCED
     }
 
-    /// Whether calls for FINs wait to be heard, beyond those that nobody has looked at yet.
+    /// Whether notifications of FINs wait, apart from announcements since the last scan.
     pub fn has_fins(&mut self) -> bool {
         let fins = &self.taken[Notification::Fin as usize];
-        // Every call has all boards looked at again, and mostly it was none for a FIN. What the program adds after
-        // this look makes another.
+        // Each announcement marks all bitmaps for a scan, and mostly it was not a FIN: an empty summary
+        // cancels the scan. A FIN that the program announces after this look marks the bitmap again.
         if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Notification::Fin) {
             self.taken[Notification::Fin as usize].again = false;
         }
         self.taken[Notification::Fin as usize].any()
     }
 
-    /// Whether there are calls of connections that end, by a RST or a FIN.
+    /// Whether there are notifications of connections that end, by a RST or a FIN.
     pub fn has_ends(&self) -> bool {
         [Notification::Reset, Notification::Fin]
             .iter()
-            .any(|call| self.taken[*call as usize].any() || self.has_announced(*call))
+            .any(|kind| self.taken[*kind as usize].any() || self.has_announced(*kind))
     }
 
-    /// Whether any bit is set on the board of a kind.
-    fn has_announced(&self, call: Notification) -> bool {
-        let first = self.layout.first(call);
+    /// Whether any bit of a kind's bitmap is set.
+    fn has_announced(&self, kind: Notification) -> bool {
+        let first = self.layout.first(kind);
         (first..first + self.layout.summary).any(|at| self.map.word(at).load(Ordering::SeqCst) != 0)
     }
 
-    /// The place of the next call of a kind. Whatever comes for it from now on is another.
+    /// Takes the next notification of a kind, and returns its place. A segment that arrives for that place from now
+    /// on is announced anew.
     ///
-    /// They are taken in the order of their places, all in a round: who calls again waits for the next one.
-    pub fn next_notification(&mut self, call: Notification) -> Option<u32> {
-        let first = self.layout.first(call);
-        // The program sets a place's bit, then its word's, then the state, and we clear them the other way round:
-        // what it adds meanwhile is found in this round or makes another.
-        if self.state().load(Ordering::Relaxed) == CALLS {
+    /// One scan takes notifications in the order of their places. A place that is announced again during a scan
+    /// waits for the next scan.
+    pub fn next_notification(&mut self, kind: Notification) -> Option<u32> {
+        let first = self.layout.first(kind);
+        // The program sets a place's bit, then its word's bit, then the state. We clear them in reverse
+        // order, so a bit that is set meanwhile is found in this scan or causes another.
+        if self.state().load(Ordering::Relaxed) == ANNOUNCED {
             self.state().store(QUIET, Ordering::SeqCst);
             self.taken.iter_mut().for_each(|taken| taken.again = true);
         }
         loop {
-            let taken = &mut self.taken[call as usize];
+            let taken = &mut self.taken[kind as usize];
             if taken.places != 0 {
                 return Some((taken.first_place + take_bit(&mut taken.places)) as u32);
             }
@@ -232,24 +237,24 @@ impl Filter {
         }
     }
 
-    /// The shard is about to sleep: the next announcement rings the bell. Whether there are calls must be asked
-    /// after this.
+    /// Records that the shard is about to sleep: the next announcement makes `wake_fd` readable. After this call,
+    /// the shard must ask once more whether there are notifications.
     pub fn sleep(&self) {
-        // The rings of earlier sleeps are over. Read-only memory may be loaded from with Relaxed alone.
-        let rung = self.produced.word(0).load(Ordering::Relaxed);
+        // Wake-ups of earlier sleeps are consumed. Read-only memory permits only Relaxed loads.
+        let produced = self.produced.word(0).load(Ordering::Relaxed);
         fence(Ordering::Acquire);
-        self.consumed.word(0).store(rung, Ordering::Release);
+        self.consumed.word(0).store(produced, Ordering::Release);
         let _ = self.state().compare_exchange(QUIET, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// The shard is awake.
+    /// Records that the shard is awake.
     pub fn wake(&self) {
         let _ = self.state().compare_exchange(ASLEEP, QUIET, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// What is readable once the bell was rung.
-    pub fn bell(&self) -> RawFd {
-        self.bell.as_raw_fd()
+    /// The descriptor that becomes readable when the filter wakes a sleeping shard.
+    pub fn wake_fd(&self) -> RawFd {
+        self.wake_up.as_raw_fd()
     }
 
     fn state(&self) -> &AtomicU64 {
@@ -257,14 +262,15 @@ impl Filter {
     }
 }
 
-/// Clears the lowest bit that is set, and tells which.
+/// Clears the lowest set bit, and returns its number.
 fn take_bit(bits: &mut u64) -> usize {
     let lowest = bits.trailing_zeros();
     *bits &= *bits - 1;
     lowest as usize
 }
 
-/// Memory shared with the kernel, which writes to it at any time: only atomics may look at it.
+/// Memory shared with the kernel. The kernel writes to it at any time, so it is read and written through
+/// atomics alone.
 struct Mapping {
     start: NonNull<AtomicU64>,
     bytes: usize,
@@ -289,7 +295,7 @@ impl Mapping {
         }
     }
 
-    /// Its word number `at`. Where it is mapped for reading only, it may be loaded from with `Relaxed` and no more.
+    /// Word number `at`. A word of a read-only mapping may only be loaded, and only with `Relaxed`.
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at < self.bytes / 8, "word {at} of a mapping of {} bytes", self.bytes);
         // SAFETY: within the mapping, aligned as the mapping is to a page, and valid as any bits are; it is
@@ -308,7 +314,7 @@ impl Drop for Mapping {
 // SAFETY: atomics in memory that does not depend on the thread.
 unsafe impl Send for Mapping {}
 
-/// The system call bpf(2), as far as it is needed here (include/uapi/linux/bpf.h).
+/// The system call bpf(2), as far as the filter needs it (include/uapi/linux/bpf.h).
 mod bpf {
     use super::*;
     use program::Instruction;
@@ -321,7 +327,7 @@ mod bpf {
     const PROG_LOAD: libc::c_long = 5;
     const SOCKET_FILTER: u32 = 1;
 
-    /// Times a load is tried again.
+    /// How often a load that fails with EAGAIN is tried again.
     const LOAD_AGAIN: usize = 10;
 
     #[repr(C)]
@@ -355,7 +361,7 @@ mod bpf {
             kind: SOCKET_FILTER,
             instruction_count: instructions.len() as u32,
             instructions: instructions.as_ptr() as u64,
-            // The helpers in use are for everyone, whatever the license.
+            // The helpers in use are available under any license.
             license: c"Dual MIT/GPL".as_ptr() as u64,
             log_level: 0,
             log_bytes: 0,
@@ -363,7 +369,8 @@ mod bpf {
             kernel_version: 0,
             flags: 0,
         };
-        // The verifier gives up with EAGAIN when something else wants the thread's attention, such as a ring.
+        // The verifier gives up with EAGAIN when a signal or other work is pending for the thread, such
+        // as a ring's.
         for _ in 0..LOAD_AGAIN {
             match call(PROG_LOAD, &attributes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -373,7 +380,7 @@ mod bpf {
         call(PROG_LOAD, &attributes)
     }
 
-    /// Every command in use returns a descriptor, closed on exec.
+    /// Calls bpf(2). Every command in use returns a descriptor that is closed on exec.
     fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
         // SAFETY: the kernel reads the attributes, and the instructions and the license that they point to; all
         // outlive the call. It writes nothing without a log.

@@ -1,4 +1,4 @@
-//! A network namespace of this process's own, with a larger table of established connections.
+//! A network namespace for this process alone, with a larger table of established connections.
 
 use std::ffi::{c_char, c_int, c_short};
 use std::io::{self, Error};
@@ -6,34 +6,34 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// What a network namespace of one's own shall be.
+/// The properties of a network namespace that this process makes for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnNetwork {
-    /// Buckets of its table of established connections; the kernel takes 2^24 at most.
+    /// Buckets of its table of established connections, at most `MOST_BUCKETS`.
     pub buckets: u64,
-    /// Ports that no outgoing connection takes.
+    /// First and last of the ports that no outgoing connection may take.
     pub reserved: (u16, u16),
 }
 
 impl OwnNetwork {
-    /// The most buckets a table may have (`tcp_plimit` of `net.ipv4.tcp_child_ehash_entries`).
+    /// The most buckets that the kernel accepts, 2^24 (`tcp_plimit` of `net.ipv4.tcp_child_ehash_entries`).
     pub const MOST_BUCKETS: u64 = 1 << 24;
 
-    /// Whether this process may have it: a child tries it out, and ends.
+    /// Checks that this process may have such a namespace. A child process enters one and ends.
     pub fn try_out(self) -> io::Result<()> {
         let mut child = Command::new(std::env::current_exe()?);
         child.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: between fork and exec only the forking thread lives on. `demo` calls this before it starts any
-        // other, so no lock of the allocator or of std is held by one that is gone.
+        // other thread, so no thread that is gone holds a lock of the allocator or of std.
         unsafe { child.pre_exec(move || self.enter()) };
         child.status().map(drop)
     }
 
-    /// Moves this thread, and those that it starts later, into a network namespace of their own, loopback up. An
-    /// ordinary user gets a user namespace around it, in which this process then has no privilege.
+    /// Moves this thread, and those that it starts later, into a new network namespace with loopback up. An
+    /// ordinary user also gets a user namespace around it, in which this process then has no privilege.
     ///
-    /// To be called while the process has one thread. After an error the process may be in a namespace that is not
-    /// finished: `try_out` tells before.
+    /// Call it while the process has one thread. After an error the process may be in a half-made namespace, so
+    /// call `try_out` first.
     pub fn enter(self) -> io::Result<()> {
         let in_users_namespace = match unshare(libc::CLONE_NEWNET) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -42,14 +42,15 @@ impl OwnNetwork {
             }
             other => other.map(|()| false)?,
         };
-        // A namespace's table is as large as its parent's setting says (`tcp_set_hashinfo`).
+        // The parent's setting decides how large a new namespace's table is (`tcp_set_hashinfo`).
         set("tcp_child_ehash_entries", &self.buckets.to_string())?;
         unshare(libc::CLONE_NEWNET)?;
         raise_loopback()?;
         let (first, last) = self.reserved;
         set("ip_local_reserved_ports", &format!("{first}-{last}"))?;
         set("ip_local_port_range", "1024 65535")?;
-        // Some kernels hide it in the namespaces of ordinary users; then its default is what there is.
+        // Some kernels hide this setting from namespaces of ordinary users; the kernel's default then
+        // stays.
         let _ = std::fs::write("/proc/sys/net/core/somaxconn", "65535");
         if in_users_namespace { drop_capabilities() } else { Ok(()) }
     }
@@ -64,7 +65,8 @@ fn unshare(what: c_int) -> io::Result<()> {
     if unsafe { libc::unshare(what) } == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
-/// A user namespace in which this user and group are who they are, and a network namespace of it.
+/// Enters a new user namespace, in which this user and group keep their numbers, and a network namespace that belongs
+/// to it.
 fn enter_user_namespace() -> io::Result<()> {
     // SAFETY: no arguments, no memory; they cannot fail.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };

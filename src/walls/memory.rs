@@ -71,7 +71,7 @@ impl Appetite<'_> {
         let load = Load {
             family: if v6 { Family::V6 } else { Family::V4 },
             server: goal.role.serves().then(server),
-            park: self.park,
+            idle_backend: self.park,
             client: goal.role.dials().then(client),
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,

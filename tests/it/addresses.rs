@@ -1,4 +1,4 @@
-//! Addresses as they are typed: each counts once, whatever its form, and what cannot be an end of a
+//! Addresses in arguments. Each counts once, whatever its form, and an address that cannot be an end of a
 //! connection is refused before anything runs.
 
 use std::net::IpAddr;
@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use crate::network;
 use crate::support::*;
 
-/// Every command that takes addresses to go to.
+/// Every command with an option for target addresses.
 const COMMANDS: [&str; 5] = ["client", "storm disconnect", "doctor", "doctor --role both", "tune"];
 
 fn refused_everywhere(addresses: &str, words: &[&str]) {
     for command in COMMANDS {
-        run(&format!("{command} --connections 10 {addresses}")).complains(2, words);
+        run(&format!("{command} --connections 10 {addresses}")).fails_with(2, words);
     }
 }
 
 #[test]
-fn an_address_that_stands_twice_is_named_whatever_its_form() {
+fn an_address_given_twice_is_named_whatever_its_form() {
     for (addresses, named) in [
         ("--target-ip 127.0.0.1,127.0.0.1", "127.0.0.1"),
         ("--target-ip 127.0.0.1 --target-ip 127.0.0.1", "127.0.0.1"),
@@ -36,9 +36,9 @@ fn an_address_that_stands_twice_is_named_whatever_its_form() {
     }
 }
 
-/// What the doctor promises for several addresses is what a run gets.
+/// A run can use all routes that the doctor counts for several addresses.
 #[test]
-fn different_addresses_are_what_the_doctor_counts() {
+fn the_doctor_counts_different_addresses() {
     let page =
         crate::doctor::doctor_as(c1m(), "--connections 10 --ports 1 --target-ip 127.0.0.1,127.0.0.2,::1 --role client");
     let one = crate::doctor::doctor_as(c1m(), "--connections 10 --ports 1 --target-ip ::ffff:127.0.0.1 --role client");
@@ -55,7 +55,7 @@ fn an_ipv4_address_in_the_form_of_ipv6_is_an_ipv4_address() {
 }
 
 #[test]
-fn what_is_no_host_is_no_target_no_source_and_no_listener() {
+fn an_address_of_no_host_is_refused_as_target_source_and_listener() {
     for (address, word) in [
         ("224.0.0.1", "multicast"),
         ("::ffff:224.0.0.1", "multicast"),
@@ -67,7 +67,7 @@ fn what_is_no_host_is_no_target_no_source_and_no_listener() {
         refused_everywhere(&format!("--target-ip {address}"), &["--target-ip", word]);
         let other = if address.contains(":") && !address.contains("ffff") { "::1" } else { "127.0.0.1" };
         refused_everywhere(&format!("--target-ip {other} --source-ip {address}"), &["--source-ip", word]);
-        run(&format!("server --bind {address}")).complains(2, &["--bind", word]);
+        run(&format!("server --bind {address}")).fails_with(2, &["--bind", word]);
     }
     refused_everywhere("--target-ip 127.0.0.1 --source-ip 0.0.0.0", &["--source-ip 0.0.0.0", "no address of a host"]);
     for address in ["fe80::1%", "fe80::1%nowhere", "fe80::1%0", "fe80::1%4000000", "::1%1", "127.0.0.1%lo", "%lo"] {
@@ -80,7 +80,7 @@ fn what_is_no_host_is_no_target_no_source_and_no_listener() {
     }
 }
 
-/// The same interface by its name and by its number; the connections hold.
+/// Targets name the interface by its name and by its number.
 #[test(Network)]
 fn a_link_local_address_is_served_and_reached_with_its_interface() {
     in_own_network(|| {
@@ -99,8 +99,8 @@ fn a_link_local_address_is_served_and_reached_with_its_interface() {
             run.held(20);
         }
         let both = format!("--target-ip fe80::a1%near,fe80::a1%{number}");
-        run(&format!("doctor {both}")).complains(2, &["is given twice"]);
-        // On another interface it is another address, and counts.
+        run(&format!("doctor {both}")).fails_with(2, &["is given twice"]);
+        // The same address on another interface is another address, and counts.
         let page = crate::doctor::doctor_as(c1m(), "--connections 10 --ports 1 --target-ip fe80::a1%near,fe80::a1%far");
         let have = page.says("source ports", "have").to_owned();
         assert!(have.contains("x 2 routes"), "{have}");
@@ -118,16 +118,16 @@ fn the_metrics_are_not_among_the_served_ports() {
         "--port 9100 --bind 127.0.0.1 --metrics [::ffff:127.0.0.1]:9187",
         "--port 9100 --bind ::1 --metrics [::]:9187",
     ] {
-        run(&format!("server {arguments}")).complains(2, &["--metrics", "serves itself"]);
+        run(&format!("server {arguments}")).fails_with(2, &["--metrics", "serves itself"]);
     }
-    // Elsewhere the same port is free.
+    // On another address the same port is free.
     let port = free_ports(2);
     let arguments = format!("--until-stdin-closes --bind 127.0.0.2 {} --metrics 127.0.0.1:{port}", at(port, 2));
     assert_eq!(run(&format!("server {arguments}")).code(), 0);
 }
 
 #[test]
-fn a_core_that_stands_twice_is_refused() {
+fn a_core_listed_twice_is_refused() {
     for list in ["0,0", "0-1,1", "0,0-0"] {
         let finished = run(&format!("server --core-list {list}"));
         assert_eq!(finished.code(), 2, "{list}: {}", finished.err);

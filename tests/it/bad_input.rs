@@ -1,5 +1,5 @@
-//! What goes wrong: with what is typed, at the other end, on this host, and from outside while we
-//! run. Every failure is one line that says what to do, and an exit code.
+//! Failures: of arguments, of the peer, of this host, and from outside during a run. Each failure is one line that
+//! says what to do, and an exit code.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::support::*;
 
-// ---- what is typed ------------------------------------------------------------------------------
+// ---- arguments ----------------------------------------------------------------------------------
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_one_line() {
+fn arguments_without_a_meaning_are_refused_with_one_line() {
     for (arguments, words) in [
         ("server --port 0", "--port 0"),
         ("server --ports 0", "--ports 0"),
@@ -37,13 +37,13 @@ fn what_cannot_be_meant_is_refused_with_one_line() {
         ("demo --port 65500 --ports 100", "65535"),
         ("demo --cores 1025", "--cores 1025"),
     ] {
-        run(arguments).complains(2, &[words]);
+        run(arguments).fails_with(2, &[words]);
     }
 }
 
-/// These are clap's own words, which may take several lines.
+/// clap writes these errors, which may take several lines.
 #[test]
-fn what_cannot_be_understood_is_refused_with_the_word() {
+fn arguments_that_cannot_be_parsed_are_named() {
     for (arguments, words) in [
         ("server --port 70000", "70000"),
         ("server --bind 1.2.3", "1.2.3"),
@@ -66,7 +66,7 @@ fn what_cannot_be_understood_is_refused_with_the_word() {
 }
 
 #[test]
-fn a_result_file_that_cannot_be_made_is_told_before_the_run() {
+fn a_result_file_that_cannot_be_made_is_reported_before_the_run() {
     let port = free_ports(2);
     for arguments in [
         server_arguments(port, 2, "--json /nonexistent/x.json"),
@@ -75,15 +75,15 @@ fn a_result_file_that_cannot_be_made_is_told_before_the_run() {
         format!("demo {} --json /nonexistent/x.json", at(port, 2)),
     ] {
         let finished = run(&arguments);
-        finished.complains(2, &["/nonexistent/x.json", "ENOENT"]);
+        finished.fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
         assert_eq!(finished.out, "", "{arguments}");
     }
 }
 
-/// 203.0.113.0/24 is for documentation, no host has it.
+/// 203.0.113.0/24 is reserved for documentation, so no host has such an address.
 #[test]
 fn an_address_of_another_host_cannot_be_bound() {
-    run(&server_arguments(free_ports(2), 2, "--bind 203.0.113.1")).complains(2, &["203.0.113.1", "EADDRNOTAVAIL"]);
+    run(&server_arguments(free_ports(2), 2, "--bind 203.0.113.1")).fails_with(2, &["203.0.113.1", "EADDRNOTAVAIL"]);
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn a_source_address_of_another_host_is_counted() {
 fn more_connections_than_source_ports_are_refused_with_the_arithmetic() {
     let arguments = format!("client --target-ip 127.0.0.1 {} --connections 100000", at(free_ports(1), 1));
     let finished = run(&arguments);
-    finished.complains(3, &["ephemeral ports x 1 source address(es) x 1 target(s) x 1 port(s) = ", "--source-ip"]);
+    finished.fails_with(3, &["ephemeral ports x 1 source address(es) x 1 target(s) x 1 port(s) = ", "--source-ip"]);
     assert_eq!(finished.out, "");
 }
 
-// ---- the other end ------------------------------------------------------------------------------
+// ---- the peer -----------------------------------------------------------------------------------
 
 #[test]
 fn nothing_listening_stops_the_ramp_early() {
@@ -114,7 +114,7 @@ fn nothing_listening_stops_the_ramp_early() {
 }
 
 #[test(Network)]
-fn a_network_without_a_way_is_told() {
+fn an_unreachable_network_is_reported() {
     in_own_network(|| {
         let run = client("--target-ip 203.0.113.1 --connections 20000 --cores 1");
         let failed = run.number("failed");
@@ -124,21 +124,21 @@ fn a_network_without_a_way_is_told() {
 }
 
 #[test(Network)]
-fn a_network_that_swallows_everything_is_told() {
+fn a_network_that_drops_every_packet_is_reported() {
     in_own_network(|| {
-        swallow_documentation();
+        drop_documentation_packets();
         let run = client("--target-ip 203.0.113.1 --connections 50 --connect-timeout 1s");
         run.failed("connect_timeout", 50, "a firewall drops it");
     });
 }
 
-/// Drops what is sent to 203.0.113.0/24 without a word: it comes back in on loopback and is for nobody here.
-fn swallow_documentation() {
+/// Drops packets to 203.0.113.0/24 silently: they come back in on loopback, and no socket here takes them.
+fn drop_documentation_packets() {
     crate::network::route(c"lo", std::net::Ipv4Addr::new(203, 0, 113, 0), 24);
 }
 
 #[test]
-fn a_silent_target_is_told_from_a_dead_one() {
+fn a_silent_target_is_distinguished_from_a_dead_one() {
     let silent = Peer::start(|_| true);
     let run = client(&format!("{} --connections 20 --reply-timeout 1s", silent.at()));
     run.failed("silent", 20, "use --audit state");
@@ -149,21 +149,21 @@ fn a_silent_target_is_told_from_a_dead_one() {
 }
 
 #[test]
-fn a_target_that_never_accepts_is_told() {
+fn a_target_that_never_accepts_is_reported() {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let port = free_ports(1);
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
     listener.listen(2).unwrap();
     let run = client(&format!("{} --connections 20 --connect-timeout 1s --reply-timeout 1s", at(port, 1)));
     assert_eq!(run.finished.code(), 1);
-    // The kernel takes a few on its own; it drops the SYNs of the others.
+    // The kernel completes a few connections on its own, and drops the SYNs of the others.
     assert!(run.cause("connect_timeout") >= 10, "{}", run.json);
     assert!(run.cause("silent") >= 1, "{}", run.json);
     assert_eq!(run.number("failed"), 20, "{}", run.json);
 }
 
 #[test]
-fn a_target_that_answers_something_else_is_told() {
+fn a_target_that_answers_other_bytes_is_reported() {
     let other = Peer::start(|stream| stream.write_all(b"220 mail.example.org ESMTP\r\n").is_ok());
     let run = client(&format!("{} --connections 20", other.at()));
     run.failed("wrong_echo", 20, "not ours");
@@ -171,17 +171,17 @@ fn a_target_that_answers_something_else_is_told() {
 }
 
 #[test]
-fn a_target_that_closes_at_once_is_told() {
+fn a_target_that_closes_at_once_is_reported() {
     let closing = Peer::start(|_| false);
     let run = client(&format!("{} --connections 20", closing.at()));
     assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 0, 20), "{}", run.json);
-    // Which of them depends on how far our hello was when the FIN came.
+    // The cause depends on how much of the hello had been sent when the FIN came.
     let causes = ["closed_by_server", "ECONNRESET", "EPIPE"].map(|cause| run.cause(cause));
     assert_eq!(causes.iter().sum::<u64>(), 20, "{}", run.json);
 }
 
 #[test]
-fn a_server_killed_under_held_connections_is_told() {
+fn a_server_killed_under_held_connections_is_reported() {
     let server = Server::start(2, "");
     let mut client = Client::start(&format!("{} --connections 50 --hold 60s", server.at()));
     client.running.until("all are held", |out| out.contains("audit 1: 50 live, 0 lost, 0 wrong"));
@@ -192,7 +192,7 @@ fn a_server_killed_under_held_connections_is_told() {
 }
 
 #[test]
-fn what_a_full_server_refuses_is_counted_at_both_ends() {
+fn refusals_of_a_full_server_are_counted_at_both_ends() {
     let server = Server::start(2, "--max-connections 100 --cores 1 --json -");
     let run = client(&format!("{} --connections 150 --cores 1", server.at()));
     assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 100, 50), "{}", run.json);
@@ -201,9 +201,9 @@ fn what_a_full_server_refuses_is_counted_at_both_ends() {
     assert_eq!((number(&totals, "accepted"), number(&totals, "refused")), (100, 50), "{totals}");
 }
 
-/// However the connections are shared out among the shards.
+/// The limit holds for every way of sharing connections among the shards.
 #[test]
-fn a_server_holds_no_more_than_it_was_allowed() {
+fn a_server_holds_no_more_connections_than_allowed() {
     for (ports, sharing) in [(1, "all"), (2, "subset"), (3, "subset")] {
         let server = Server::start(ports, &format!("--max-connections 101 --port-sharing {sharing} --json -"));
         let run = client(&format!("{} --connections 200", server.at()));
@@ -217,11 +217,11 @@ fn a_server_holds_no_more_than_it_was_allowed() {
 #[test(Network)]
 fn source_ports_that_run_out_are_counted() {
     in_own_network(|| {
-        // /proc/sys/net is that of the thread's own network.
+        // /proc/sys/net shows the network of the calling thread.
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
         let server = Server::start(1, "");
         run(&format!("client --target-ip 127.0.0.1 {} --connections 101", server.at()))
-            .complains(3, &["100 ephemeral"]);
+            .fails_with(3, &["100 ephemeral"]);
         let mut first = Client::start(&format!("{} --connections 60 --hold 60s", server.at()));
         first.running.until("all are held", |out| out.contains("audit 1: 60 live"));
         let second = client(&format!("{} --connections 80", server.at()));
@@ -235,17 +235,17 @@ fn source_ports_that_run_out_are_counted() {
 // ---- this host ----------------------------------------------------------------------------------
 
 #[test]
-fn a_port_that_someone_listens_on_is_named() {
+fn a_port_in_use_is_named() {
     let port = free_ports(3);
     let _theirs = TcpListener::bind(("0.0.0.0", port + 1)).unwrap();
-    run(&server_arguments(port, 3, "")).complains(3, &[&format!(":{}", port + 1), "EADDRINUSE", "ss -ltnp"]);
+    run(&server_arguments(port, 3, "")).fails_with(3, &[&format!(":{}", port + 1), "EADDRINUSE", "ss -ltnp"]);
 }
 
-/// SO_REUSEPORT would let both have it, and each would get some of the connections.
+/// With SO_REUSEPORT alone both servers could listen, and each would get some of the connections.
 #[test]
 fn a_second_server_of_the_same_user_is_refused() {
     let first = Server::start(2, "");
-    run(&format!("server {}", first.at())).complains(3, &[&format!(":{}", first.port), "EADDRINUSE"]);
+    run(&format!("server {}", first.at())).fails_with(3, &[&format!(":{}", first.port), "EADDRINUSE"]);
     echoes(&mut connected(first.port));
     first.stop();
 }
@@ -257,21 +257,20 @@ fn a_privileged_port_needs_privilege() {
     assert!(lowest > 1, "every port of this host is free for all");
     let dir = tempfile::tempdir().unwrap();
     let finished = run_as(c1m_unprivileged(&dir), &server_arguments(lowest - 1, 1, ""));
-    finished.complains(3, &["EACCES", "CAP_NET_BIND_SERVICE"]);
+    finished.fails_with(3, &["EACCES", "CAP_NET_BIND_SERVICE"]);
 }
 
-/// What most containers do. The other way to forbid it, kernel.io_uring_disabled=2, is one switch
-/// for the whole host and would fail the tests beside this one; the kernel answers it with the same
-/// EPERM from the same call.
+/// Most container profiles forbid io_uring in this way. The setting kernel.io_uring_disabled=2 would act on the
+/// whole host and fail the tests beside this one; with it the same call returns the same EPERM.
 #[test]
-fn io_uring_forbidden_by_seccomp_is_told() {
+fn io_uring_forbidden_by_seccomp_is_reported() {
     let port = free_ports(2);
     for arguments in
         [server_arguments(port, 2, ""), format!("client --target-ip 127.0.0.1 {} --connections 10", at(port, 2))]
     {
         let mut command = c1m();
         forbid_io_uring(&mut command);
-        run_as(command, &arguments).complains(3, &["io_uring_setup", "EPERM", "seccomp is on", "seccomp profile"]);
+        run_as(command, &arguments).fails_with(3, &["io_uring_setup", "EPERM", "seccomp is on", "seccomp profile"]);
     }
 }
 
@@ -285,11 +284,11 @@ fn a_demo_on_a_host_without_io_uring_says_so_before_it_starts() {
     assert!(line.contains("io_uring_setup") && line.contains("seccomp is on"), "{line}");
 }
 
-/// Makes io_uring_setup(2) fail with EPERM for the process to come.
+/// Makes io_uring_setup(2) fail with EPERM in the process that `command` starts.
 fn forbid_io_uring(command: &mut Command) {
     let rule = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
     let rules = [
-        // The number of the system call is the first word the filter sees.
+        // The number of the system call is the first word of struct seccomp_data.
         rule(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         rule(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
         rule(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
@@ -317,8 +316,8 @@ fn a_low_soft_limit_on_descriptors_is_raised() {
     server.stop();
 }
 
-/// Few ports and many, of one shard and shared: of the descriptors, listeners take some, and their
-/// accepts take slots.
+/// Few ports and many ports, each on one shard or shared. Listeners take some of the descriptors, and their accepts
+/// take slots.
 #[test]
 fn a_low_hard_limit_on_descriptors_says_how_many_connections_are_possible() {
     for (limit, ports, more) in
@@ -326,7 +325,7 @@ fn a_low_hard_limit_on_descriptors_says_how_many_connections_are_possible() {
     {
         let low = || c1m_after(&format!("ulimit -n {limit}"));
         let finished = run_as(low(), &server_arguments(free_ports(ports), ports, more));
-        finished.complains(3, &[&format!("file descriptor limit {limit}"), "ulimit -Hn"]);
+        finished.fails_with(3, &[&format!("file descriptor limit {limit}"), "ulimit -Hn"]);
         let possible: u64 = number_after(&finished.err, "at most ");
         let server = Server::start_as(low(), ports, &format!("{more} --max-connections {possible}"));
         echoes(&mut connected(server.port));
@@ -334,7 +333,7 @@ fn a_low_hard_limit_on_descriptors_says_how_many_connections_are_possible() {
     }
 }
 
-/// The number in `text` behind `words`.
+/// The number in `text` after `words`.
 fn number_after(text: &str, words: &str) -> u64 {
     let (_, rest) = text.split_once(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -345,13 +344,13 @@ fn number_after(text: &str, words: &str) -> u64 {
 fn no_connection_fits_below_a_tiny_hard_limit_on_descriptors() {
     let tiny = || c1m_after("ulimit -n 64");
     let arguments = server_arguments(free_ports(60), 60, "--max-connections 10 --cores 1");
-    run_as(tiny(), &arguments).complains(3, &["file descriptor limit 64", "fewer --ports"]);
-    run_as(tiny(), &format!("demo --cores 1 {}", at(free_ports(60), 60))).complains(3, &["not one connection fits"]);
+    run_as(tiny(), &arguments).fails_with(3, &["file descriptor limit 64", "fewer --ports"]);
+    run_as(tiny(), &format!("demo --cores 1 {}", at(free_ports(60), 60))).fails_with(3, &["not one connection fits"]);
     let arguments = format!("client --target-ip 127.0.0.1 {} --connections 10000 --cores 1", at(free_ports(2), 2));
-    run_as(tiny(), &arguments).complains(3, &["file descriptor limit 64"]);
+    run_as(tiny(), &arguments).fails_with(3, &["file descriptor limit 64"]);
 }
 
-/// Each connect needs a plain socket for a moment, so fewer may be in flight at once.
+/// Each connect needs a plain socket for a moment, so fewer connects may be in flight at once.
 #[test]
 fn a_client_below_a_low_hard_limit_on_descriptors_opens_all_the_same() {
     let server = Server::start(4, "");
@@ -362,14 +361,14 @@ fn a_client_below_a_low_hard_limit_on_descriptors_opens_all_the_same() {
 }
 
 #[test]
-fn a_low_hard_limit_on_locked_memory_is_told() {
+fn a_low_hard_limit_on_locked_memory_is_reported() {
     let port = free_ports(2);
     for arguments in [server_arguments(port, 2, ""), format!("client --target-ip 127.0.0.1 {}", at(port, 2))] {
-        run_as(c1m_after("ulimit -l 64"), &arguments).complains(3, &["memlock limit 65536 bytes", "ulimit -Hl"]);
+        run_as(c1m_after("ulimit -l 64"), &arguments).fails_with(3, &["memlock limit 65536 bytes", "ulimit -Hl"]);
     }
 }
 
-// ---- outputs that go away -----------------------------------------------------------------------
+// ---- outputs that lose their reader -------------------------------------------------------------
 
 const GONE: [Outlet; 2] = [Outlet::Closed, Outlet::Unread];
 
@@ -379,7 +378,7 @@ fn a_server_goes_on_when_nobody_reads_its_outputs() {
         let dir = tempfile::tempdir().unwrap();
         let json = dir.path().join("json");
         let port = free_ports(2);
-        // Full, so that it has something to say on standard error too.
+        // The server is full, so it prints a warning to standard error too.
         let arguments = server_arguments(port, 2, "--max-connections 2 --stats-interval 10ms --json");
         let mut command = c1m();
         command.args(arguments.split_whitespace()).arg(&json);
@@ -397,7 +396,7 @@ fn a_server_goes_on_when_nobody_reads_its_outputs() {
     }
 }
 
-/// Waits until the other end resets a connection.
+/// Waits until the server resets a connection.
 fn refused_by_server(mut stream: TcpStream) {
     let ended = std::io::copy(&mut stream, &mut std::io::sink());
     assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
@@ -429,15 +428,15 @@ fn exit_codes_stay_when_nobody_reads_the_error() {
     }
 }
 
-/// A disk that is full is only seen when the result is written.
+/// A full disk shows only when the result is written.
 #[test]
-fn a_full_disk_is_told_after_the_run() {
+fn a_full_disk_is_reported_after_the_run() {
     let server = Server::start(2, "");
     for flag in ["--json", "--histogram"] {
         let arguments =
             format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 0s {flag} /dev/full", server.at());
         let finished = run(&arguments);
-        finished.complains(3, &["No space left on device", "incomplete", "free disk space"]);
+        finished.fails_with(3, &["No space left on device", "incomplete", "free disk space"]);
         assert!(finished.out.contains("10 requested = 10 live + 0 failed + 0 not tried"), "{}", finished.out);
     }
     let run =
@@ -461,14 +460,14 @@ fn a_signal_ends_a_server_in_order() {
         assert_eq!((finished.code(), finished.err.as_str()), (0, ""));
         let totals = "accepted 2, closed 2, refused 0, slow readers 0, silent 0, messages 2, 10 B received, 10 B sent";
         assert!(finished.out.contains(totals), "{}", finished.out);
-        // A FIN and no RST: what was held ends in order too.
+        // The server closes by FIN and not by RST: held connections end in order too.
         for mut stream in held {
             assert_eq!(std::io::copy(&mut stream, &mut std::io::sink()).unwrap(), 0);
         }
     }
 }
 
-/// A send to such a peer waits in the kernel, and must not keep the server.
+/// A send to a peer that does not read waits in the kernel, and must not hold up the server's end.
 #[test]
 fn a_signal_ends_a_server_whose_peer_does_not_read() {
     let server = Server::start(1, "");
@@ -484,7 +483,7 @@ fn a_signal_ends_a_server_whose_peer_does_not_read() {
 fn a_signal_stops_a_client_amid_the_ramp() {
     let server = Server::start(2, "--json -");
     let mut client = Client::start(&format!("{} --connections 10000 --rate 200/s", server.at()));
-    client.running.until("some connections stand", |out| {
+    client.running.until("some connections are live", |out| {
         out.lines().any(|line| line.starts_with("ramp") && !line.contains(" 0 live"))
     });
     client.running.signal(libc::SIGINT);
@@ -494,11 +493,11 @@ fn a_signal_stops_a_client_amid_the_ramp() {
     assert_eq!(number(&totals, "accepted"), number(&totals, "closed"), "{totals}");
 }
 
-/// Connects that nobody answers are given up, and count as neither live nor failed.
+/// Connects that get no answer are given up, and count neither as live nor as failed.
 #[test(Network)]
 fn a_signal_gives_up_connects_in_flight() {
     in_own_network(|| {
-        swallow_documentation();
+        drop_documentation_packets();
         let arguments = "--target-ip 203.0.113.1 --connections 50 --connect-timeout 60s";
         let mut client = Client::start(arguments);
         client.running.until("the ramp is under way", |out| out.lines().any(|line| line.starts_with("ramp")));
@@ -508,7 +507,7 @@ fn a_signal_gives_up_connects_in_flight() {
     });
 }
 
-/// At full speed many connects are in flight when the signal comes.
+/// At full speed many connects are in flight when the signal arrives.
 #[test]
 fn a_signal_stops_a_client_at_full_speed() {
     let server = Server::start(10, "");
@@ -527,7 +526,7 @@ fn stopped_early(run: &ClientRun, requested: u64) {
 }
 
 #[test]
-fn a_client_stopped_while_it_holds_reports_what_stood() {
+fn a_client_stopped_while_it_holds_reports_its_live_connections() {
     let server = Server::start(2, "");
     let mut client = Client::start(&format!("{} --connections 50 --hold 60s", server.at()));
     client.running.until("all are held", |out| out.contains("audit 1: 50 live"));

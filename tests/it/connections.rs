@@ -1,5 +1,4 @@
-//! What a server must do with its connections whatever its peers do, through the library and real
-//! sockets.
+//! A server's duties to its connections, whatever the peers do, tested through the library and real sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,7 +17,7 @@ use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
 
-/// A server of one shard in this process; stopped and checked when dropped.
+/// A server of one shard in this process. It is stopped when the value is dropped.
 struct Running {
     server: Option<Server>,
     port: u16,
@@ -49,7 +48,7 @@ impl Running {
         self.server.as_ref().unwrap().snapshots().into_iter().sum()
     }
 
-    /// Waits until every connection is gone again and all of them add up.
+    /// Waits until every connection is closed, and checks that the counters add up.
     fn expect_empty(&self) {
         eventually("every connection is gone", || self.counters().live == 0);
         let counters = self.counters();
@@ -64,12 +63,12 @@ impl Running {
     }
 }
 
-/// Bytes that no other connection and no other length sends.
+/// Bytes that differ for each connection and each length.
 fn pattern(owner: u32, len: usize) -> Vec<u8> {
     (0..len as u32).map(|at| (owner.wrapping_mul(0x9e37_79b9) ^ at.wrapping_mul(0x85eb_ca6b) >> 7) as u8).collect()
 }
 
-/// How a connection ends that brings no more bytes; interruptions by signals are no end.
+/// The result of reading a connection to its end. It must bring no more bytes; an interrupting signal is no end.
 fn end_of(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(|len| assert_eq!(len, 0))
 }
@@ -81,7 +80,7 @@ fn echo(stream: &mut TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// A random number for each call (xorshift, Marsaglia 2003), the same in every run.
+/// A generator of random numbers (xorshift, Marsaglia 2003), with the same numbers in every run.
 struct Dice(u32);
 
 impl Dice {
@@ -97,7 +96,7 @@ impl Dice {
 fn reused_slots_never_mix_up_bytes() {
     const WORKERS: u32 = 4;
     const ROUNDS: u32 = 400;
-    // The slot freed last is taken next, so a few slots have hundreds of tenants each.
+    // The slot freed last is reused first, so a few slots have hundreds of occupants each.
     let running = Running::start(10_000, |_| Echo);
     let worker = |worker: u32| {
         let mut dice = Dice(worker + 1);
@@ -106,7 +105,7 @@ fn reused_slots_never_mix_up_bytes() {
             let bytes = pattern(worker << 16 | round, 1 + dice.roll(40_000) as usize);
             match dice.roll(4) {
                 0 => echo(&mut stream, &bytes),
-                // Gone in order, in the middle, or at once: nothing of it may reach the next tenant.
+                // The peer goes in order, in the middle, or at once. None of its bytes may reach the next occupant.
                 1 => stream.write_all(&bytes[..bytes.len() / 2]).unwrap(),
                 2 => {
                     stream.write_all(&bytes).unwrap();
@@ -180,7 +179,7 @@ fn resets_at_every_moment_leave_nothing_behind() {
     let running = Running::start(64, |_| Echo);
     for round in 0..ROUNDS {
         let mut streams: Vec<TcpStream> = (0..6).map(|_| running.connect()).collect();
-        // Before the server saw it, with bytes on their way, and with an answer on its way.
+        // Reset before the server saw the connection, with bytes under way, and with an answer under way.
         reset(streams.pop().unwrap());
         streams[0].write_all(b"x").unwrap();
         reset(streams.swap_remove(0));
@@ -188,7 +187,7 @@ fn resets_at_every_moment_leave_nothing_behind() {
         reset(streams.swap_remove(0));
         streams[0].shutdown(Shutdown::Write).unwrap();
         reset(streams.swap_remove(0));
-        // With a send that waits for a reader.
+        // Reset with a send that waits for a slow reader.
         if round % 20 == 0 {
             let parked = running.counters().parked;
             let mut flooding = streams.swap_remove(0);
@@ -224,7 +223,7 @@ fn a_full_shard_refuses_at_once_and_keeps_the_others() {
         echo(stream, &pattern(owner as u32, 3_000));
     }
     assert_eq!(running.counters().refused, 30);
-    // One goes, one may come.
+    // A closed connection makes room for another.
     drop(kept.pop());
     eventually("there is room", || running.counters().live < CAPACITY as u64);
     echo(&mut running.connect(), b"next");
@@ -233,7 +232,7 @@ fn a_full_shard_refuses_at_once_and_keeps_the_others() {
 }
 
 #[test]
-fn more_talk_at_once_than_there_are_kept_buffers() {
+fn more_peers_may_send_at_once_than_buffers_are_kept() {
     const PEERS: usize = 2_000;
     const { assert!(PEERS > c1m::ring::BUFFERS_KEPT) };
     Resource::Files.raise().unwrap();
@@ -252,7 +251,7 @@ fn more_talk_at_once_than_there_are_kept_buffers() {
     running.expect_empty();
 }
 
-/// Sends a thousand kilobytes for any byte, whether they are read or not.
+/// Sends a thousand kilobytes for a request, whether the peer reads them or not.
 #[derive(Clone)]
 struct Flood;
 
@@ -273,11 +272,11 @@ impl Service for Flood {
 fn a_slow_reader_of_pushes_is_closed_at_its_limit_and_counted() {
     let running = Running::start(8, |_| Flood);
     let mut slow = running.connect();
-    // A small window, so that the kernel cannot hide much.
+    // With a small window the kernel can hold only few of the bytes.
     SockRef::from(&slow).set_recv_buffer_size(4_096).unwrap();
     let mut other = running.connect();
     for _ in 0..20 {
-        // A server that has closed it answers with an RST.
+        // If the server has closed the connection, its kernel answers with a RST.
         if slow.write_all(b"flood").is_err() {
             break;
         }
@@ -288,7 +287,7 @@ fn a_slow_reader_of_pushes_is_closed_at_its_limit_and_counted() {
     running.expect_empty();
 }
 
-/// Greets, counts what is open, and says farewell to all on a word.
+/// Greets each connection, counts its bytes, and closes connections on request.
 #[derive(Clone, Default)]
 struct Room {
     open: Vec<ConnId>,
@@ -346,7 +345,7 @@ fn a_service_has_state_pushes_and_closes() {
         expect(stream, b"welcome");
     }
     a.write_all(b"12345").unwrap();
-    // What a service sends goes before its reply.
+    // Bytes that a service sends go before its reply.
     expect(&mut a, b"105 12345");
     a.write_all(b"all").unwrap();
     for stream in [&mut a, &mut b, &mut c] {
@@ -364,17 +363,17 @@ fn a_service_has_state_pushes_and_closes() {
 }
 
 #[test]
-fn what_a_service_sends_arrives_before_the_end() {
+fn bytes_that_a_service_sends_arrive_before_the_end() {
     let running = Running::start(64, |_| Room::default());
     for _ in 0..50 {
-        // Its answer is pushed, and the peer's end comes along with the question.
+        // The service pushes its answer, and the peer's FIN comes along with the request.
         let mut half = running.connect();
         half.write_all(b"12345").unwrap();
         half.shutdown(Shutdown::Write).unwrap();
         let mut all = String::new();
         half.read_to_string(&mut all).unwrap();
         assert_eq!(all, "welcome105 12345");
-        // The service itself closes, after what it sent.
+        // The service itself closes the connection, after its answer.
         let mut told = running.connect();
         told.write_all(b"farewell").unwrap();
         let mut all = String::new();
@@ -384,8 +383,8 @@ fn what_a_service_sends_arrives_before_the_end() {
     running.expect_empty();
 }
 
-/// More peers that never stop sending than a submission queue has entries: the shard still accepts
-/// others and still ends when it is told to.
+/// More peers that never stop sending than a submission queue has entries. The shard still accepts other
+/// connections, and still stops.
 #[test]
 fn a_flood_of_bytes_leaves_the_shard_its_turn() {
     const FLOODERS: usize = 600;
@@ -399,7 +398,7 @@ fn a_flood_of_bytes_leaves_the_shard_its_turn() {
             streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
             while !stop.load(Ordering::Relaxed) {
                 for mut stream in &streams {
-                    // Full, or closed by the server: either way the next one.
+                    // If the socket is full or closed by the server, the next one follows.
                     let _ = stream.write(&chunk);
                 }
             }

@@ -1,4 +1,4 @@
-//! The demo: two processes, one report, and nothing left behind.
+//! The demo runs two processes, writes one report, and leaves nothing behind.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ fn a_demo_proves_every_connection_twice_and_writes_both_results() {
     let json = dir.path().join("json");
     let port = free_ports(100);
     let finished = run(&format!("demo --connections 3000 --hold 1s --port {port} --json {}", json.display()));
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     has_names(&document, &["server", "client", "wall"]);
     holds(&document, 3_000);
@@ -23,7 +23,7 @@ fn a_demo_proves_every_connection_twice_and_writes_both_results() {
     assert_eq!(finished.out.matches("the server counts 3,000 live too").count(), 2, "{}", finished.out);
 }
 
-/// Checks that both ends of a demo saw `connections` in both audits.
+/// Checks that both ends of a demo counted `connections` in both audits.
 fn holds(document: &Value, connections: u64) {
     let (server, client) = (&document["server"], &document["client"]);
     has_server_names(server);
@@ -39,8 +39,8 @@ fn holds(document: &Value, connections: u64) {
     assert_eq!((number(server, "accepted"), number(server, "refused")), (connections, 0), "{server}");
 }
 
-/// A demo that holds 1,000 connections, on 4 ports from the given one on, and its server's process
-/// id. It leads a process group, as a shell starts it on a terminal.
+/// A demo that holds 1,000 connections on 4 ports from `port` on, and its server's process id. The demo leads a
+/// process group, as it would if a shell had started it on a terminal.
 fn held_demo(port: u16) -> (Running, u32) {
     let mut command = c1m();
     command.args(format!("demo --connections 1000 --hold 60s {}", at(port, 4)).split_whitespace()).process_group(0);
@@ -55,7 +55,7 @@ fn held_demo(port: u16) -> (Running, u32) {
 fn the_server_of_a_killed_demo_ends_by_itself() {
     let port = free_ports(4);
     let (demo, server) = held_demo(port);
-    let _stray = Stray(server);
+    let _stray = StrayServer(server);
     assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "nobody listens");
     demo.signal(libc::SIGKILL);
     assert_eq!(demo.wait().code(), -1);
@@ -63,12 +63,12 @@ fn the_server_of_a_killed_demo_ends_by_itself() {
     assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "somebody listens still");
 }
 
-/// The server of a demo that is dead already; it must not survive a test that fails.
-struct Stray(u32);
+/// The server of a demo that is dead. It is killed when the value is dropped, as it must not survive a failed test.
+struct StrayServer(u32);
 
-impl Drop for Stray {
+impl Drop for StrayServer {
     fn drop(&mut self) {
-        // Its number may be another's by now.
+        // Another process may have the number by now.
         if std::fs::read_link(format!("/proc/{}/exe", self.0)).is_ok_and(|exe| exe == Path::new(PROGRAM)) {
             kill(self.0);
         }
@@ -82,31 +82,31 @@ fn a_signal_ends_a_demo_in_order() {
     ended_in_order(demo, server);
 }
 
-/// Ctrl-C reaches the whole process group, and nobody knows whom first. Here the demo is made to be
-/// last: what it reports must not be what an interrupted server left of it.
+/// Ctrl-C reaches the whole process group, in any order. Here the demo's client gets it last; its report must not
+/// show connections that an interrupted server had closed.
 #[test]
 fn a_signal_from_the_terminal_ends_a_demo_in_order() {
     let (demo, server) = held_demo(free_ports(4));
     demo.pause();
     demo.signal_group(libc::SIGINT);
-    // The server's main thread wakes for its statistics, and would then have seen a signal.
+    // The server's main thread wakes for its statistics, and would notice a signal then.
     let before = wakes(server);
     eventually("the server had its chance", || !runs(server) || wakes(server) >= before + 3);
     demo.signal(libc::SIGCONT);
     ended_in_order(demo, server);
 }
 
-/// How often the main thread of a process has slept.
+/// The number of times that the main thread of a process has slept.
 fn wakes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     line.map_or(0, |number| number.trim().parse().unwrap())
 }
 
-/// Checks that a demo told to stop reports all its connections, and leaves no server.
+/// Checks that a stopped demo reports all its connections, and leaves no server.
 fn ended_in_order(demo: Running, server: u32) {
     let finished = demo.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (1, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (1, ""), "{}", finished.out);
     assert!(finished.out.contains("1,000 requested = 1,000 live + 0 failed + 0 not tried"), "{}", finished.out);
     assert!(finished.out.contains("server: most live at once 1,000"), "{}", finished.out);
     assert!(!runs(server));
@@ -117,12 +117,12 @@ fn a_demo_needs_no_privilege() {
     let dir = tempfile::tempdir().unwrap();
     let arguments = format!("demo --connections 2000 --hold 0s {} --json -", at(free_ports(10), 10));
     let finished = run_as(c1m_unprivileged(&dir), &arguments);
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     holds(&serde_json::from_str(&finished.out).unwrap(), 2_000);
 }
 
-/// Of 300 descriptors 200 are for the listeners, so that the rings that are left hold some ten
-/// thousand connections.
+/// Listeners take 200 of 300 descriptors, and the rings that fit into the others hold some ten thousand
+/// connections.
 #[test]
 fn a_demo_on_a_small_host_opens_what_fits_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ fn a_demo_on_a_small_host_opens_what_fits_and_says_why() {
     assert!(finished.out.contains(&format!("of 1,000,000 connections: {wall}")), "{}", finished.out);
 }
 
-/// 100 source ports to each of two ports are the wall here.
+/// The wall is 100 source ports for each of two ports.
 #[test(Network)]
 fn a_demo_with_few_source_ports_opens_what_fits_and_says_why() {
     in_own_network(|| {
@@ -152,20 +152,21 @@ fn a_demo_with_few_source_ports_opens_what_fits_and_says_why() {
     });
 }
 
-/// Runs a demo in a network of its own, and gives its result; `None` where this host allows it none, which the demo
-/// must then say.
-fn in_its_own(command: std::process::Command, port: u16) -> Option<Value> {
+/// Runs a demo in a network of its own, and returns its result; `None` if this host does not allow such a network.
+/// The demo's error must then say so.
+fn in_network_of_its_own(command: std::process::Command, port: u16) -> Option<Value> {
     let finished =
         run_as(command, &format!("demo --connections 3000 --network own --hold 0s {} --json -", at(port, 4)));
     if finished.code() == 3 {
-        finished.complains(3, &["a network namespace", "--network host"]);
+        finished.fails_with(3, &["a network namespace", "--network host"]);
         return None;
     }
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     Some(serde_json::from_str(&finished.out).unwrap())
 }
 
-/// What happens on the host's network is nothing to it: another has its ports here, and there is one source port.
+/// The host's network does not affect such a demo: here other listeners have its ports, and there is one source
+/// port.
 #[test(Network)]
 fn a_demo_in_a_network_of_its_own_leaves_the_hosts_alone() {
     in_own_network(|| {
@@ -173,7 +174,7 @@ fn a_demo_in_a_network_of_its_own_leaves_the_hosts_alone() {
         let _taken: Vec<_> = (port..port + 4).map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap()).collect();
         let range = "/proc/sys/net/ipv4/ip_local_port_range";
         std::fs::write(range, "40000 40000").unwrap();
-        let document = in_its_own(c1m(), port).expect("root may have one");
+        let document = in_network_of_its_own(c1m(), port).expect("root may have one");
         has_names(&document, &["server", "client", "wall", "network"]);
         holds(&document, 3_000);
         assert_eq!((&document["network"]["own"], &document["wall"]), (&Value::Bool(true), &Value::Null));
@@ -183,9 +184,9 @@ fn a_demo_in_a_network_of_its_own_leaves_the_hosts_alone() {
 }
 
 #[test]
-fn an_ordinary_user_has_a_network_of_his_own_where_the_kernel_allows_it() {
+fn an_ordinary_user_gets_a_network_of_its_own_where_the_kernel_allows_it() {
     let dir = tempfile::tempdir().unwrap();
-    if let Some(document) = in_its_own(c1m_unprivileged(&dir), free_ports(4)) {
+    if let Some(document) = in_network_of_its_own(c1m_unprivileged(&dir), free_ports(4)) {
         holds(&document, 3_000);
         assert!(number(&document["network"], "buckets") >= 2 * 3_000, "{document}");
     }

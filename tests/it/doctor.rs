@@ -1,5 +1,5 @@
-//! The doctor: one page of every wall, whatever a host shows of itself, and verdicts that follow
-//! what is set.
+//! The doctor: one page with every wall, however much a host shows of itself, and verdicts that follow the
+//! settings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,18 +13,18 @@ use tempfile::TempDir;
 use crate::firewall::track;
 use crate::support::*;
 
-/// The doctor's page, and how it ended.
+/// The doctor's page and exit code.
 pub struct Page {
     code: i32,
     document: Value,
 }
 
-/// Runs the doctor with the words of `arguments`; its page has a row for every wall.
+/// Runs the doctor with the words of `arguments`, and checks that its page has a row for every wall.
 fn doctor(arguments: &str) -> Page {
     doctor_as(c1m(), arguments)
 }
 
-/// The same with a prepared command.
+/// Runs the doctor by a prepared command.
 pub fn doctor_as(command: Command, arguments: &str) -> Page {
     let finished = run_as(command, &format!("doctor {arguments} --json"));
     assert!(matches!(finished.code(), 0 | 1), "{}{}", finished.out, finished.err);
@@ -49,12 +49,12 @@ impl Page {
         rows.iter().find(|row| row["wall"] == wall).unwrap_or_else(|| panic!("no row {wall}"))
     }
 
-    /// A text of a wall's row: verdict, have, need.
+    /// A field of a wall's row: verdict, have or need.
     pub fn says(&self, wall: &str, field: &str) -> &str {
         self.row(wall)[field].as_str().unwrap()
     }
 
-    /// Connections that a wall lets through.
+    /// The number of connections that a wall permits.
     pub fn holds(&self, wall: &str) -> u64 {
         number(self.row(wall), "holds")
     }
@@ -75,13 +75,13 @@ impl Page {
     }
 }
 
-/// Writes a sysctl of the thread's own network, such as `net/core/somaxconn`.
+/// Writes a sysctl of the calling thread's network, such as `net/core/somaxconn`.
 pub fn set(sysctl: &str, value: &str) {
     let path = Path::new("/proc/sys").join(sysctl);
     fs::write(&path, value).unwrap_or_else(|e| panic!("{sysctl} = {value}: {e}"));
 }
 
-/// Does what a fix says; it must be a sysctl.
+/// Applies a fix, which must be a sysctl.
 fn apply(command: &str) {
     let (name, value) = command.strip_prefix("sysctl -w ").and_then(|rest| rest.split_once('=')).unwrap();
     set(&name.replace('.', "/"), value.trim_matches('"'));
@@ -95,12 +95,12 @@ fn the_exit_code_says_whether_the_goal_fits() {
     assert_eq!((small.code, &small.document["fits"]), (0, &Value::Bool(true)), "{}", small.document);
     let holds = number(&small.document, "holds");
     assert!(holds >= 1_000, "{}", small.document);
-    // No host has memory for so many.
+    // No host has memory for that many connections.
     let all = doctor("--connections 4294967295");
     assert_eq!((all.code, all.says("memory", "verdict")), (1, "blocks"), "{}", all.document);
     assert!(all.says("memory", "have").contains(" left of "), "{}", all.document);
     for arguments in ["--connections 0", "--connections 4294967296", "--port 0", "--ports 0", "--cores 1025"] {
-        run(&format!("doctor {arguments}")).complains(2, &[arguments]);
+        run(&format!("doctor {arguments}")).fails_with(2, &[arguments]);
     }
     for arguments in ["--role middle", "--connections many", "--target-ip here", "--wall"] {
         let finished = run(&format!("doctor {arguments}"));
@@ -122,7 +122,7 @@ fn the_text_has_every_wall_and_ends_with_one_sentence() {
     }
 }
 
-/// What stands in the way is shown with the command that removes it.
+/// A blocking wall is shown with the command that removes it.
 #[test(Network)]
 fn the_text_of_a_wall_that_blocks_says_what_to_type() {
     in_own_network(|| {
@@ -146,7 +146,7 @@ fn the_text_of_a_wall_that_blocks_says_what_to_type() {
     });
 }
 
-// ---- verdicts follow what is set ----------------------------------------------------------------
+// ---- verdicts follow the settings ---------------------------------------------------------------
 
 #[test(Network)]
 fn source_ports_are_counted_for_each_route() {
@@ -189,7 +189,7 @@ fn a_setting_that_is_too_small_is_tight_until_its_fix_is_applied() {
             ("SYN queue", "net/ipv4/tcp_max_syn_backlog", "16"),
             ("served ports", "net/ipv4/ip_local_port_range", "1024 65535"),
         ] {
-            // With cookies the SYN queue's length does not matter.
+            // With SYN cookies the length of the SYN queue does not matter.
             set("net/ipv4/tcp_syncookies", if wall == "SYN queue" { "0" } else { "1" });
             set(sysctl, small);
             let page = doctor(GOAL);
@@ -203,8 +203,8 @@ fn a_setting_that_is_too_small_is_tight_until_its_fix_is_applied() {
     });
 }
 
-/// A module that is merely loaded drops nothing; one rule that looks at a connection's state makes
-/// it track them all.
+/// A module that is merely loaded drops nothing. One rule that looks at a connection's state makes the module track
+/// all connections.
 #[test(Network, Tracking)]
 fn connection_tracking_counts_when_a_rule_makes_it_active() {
     in_own_network(|| {
@@ -223,10 +223,10 @@ fn connection_tracking_counts_when_a_rule_makes_it_active() {
     });
 }
 
-// ---- what this process may not do ---------------------------------------------------------------
+// ---- limits of this process's privilege ---------------------------------------------------------
 
 #[test(Network)]
-fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
+fn without_privilege_readable_walls_are_read_and_no_fix_may_be_applied() {
     in_own_network(|| {
         set("net/core/somaxconn", "16");
         let dir = tempfile::tempdir().unwrap();
@@ -234,14 +234,14 @@ fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
         let may = |page: &Page| page.fixes("accept queue").iter().map(|(_, may)| *may).collect::<Vec<_>>();
         assert_eq!((may(&root), may(&user)), (vec![true], vec![false]));
         assert_eq!(user.unread(), root.unread());
-        // These differ with privilege, or from one moment to the next.
+        // These walls differ with privilege, or from one moment to the next.
         let moving =
             ["open files", "locked memory", "threads", "memory", "cgroup memory", "packet backlog", "TCP memory"];
         for wall in WALLS.iter().map(|wall| wall.name).filter(|wall| !moving.contains(wall)) {
             let texts = |page: &Page| ["verdict", "have", "need"].map(|field| page.says(wall, field).to_owned());
             assert_eq!(texts(&user), texts(&root));
         }
-        // The packing of the kernel's caches is root's to read.
+        // Only root may read the packing of the kernel's caches.
         assert!(root.says("memory", "need").contains("this kernel's slab caches"), "{}", root.row("memory"));
         assert!(user.says("memory", "need").contains("sizes measured with kernel"), "{}", user.row("memory"));
         assert!(root.says("open files", "have").contains("CAP_SYS_ADMIN"), "{}", root.row("open files"));
@@ -249,7 +249,7 @@ fn without_privilege_all_that_is_open_is_read_and_nothing_may_be_applied() {
     });
 }
 
-/// Puts a file that only root may read in the place of each of `files`, in the calling thread's mount namespace.
+/// Mounts a file that only root may read over each of `files`, in the calling thread's mount namespace.
 fn hide(dir: &TempDir, files: &[&str]) {
     use std::os::unix::fs::PermissionsExt;
     let secret = dir.path().join("secret");
@@ -261,7 +261,7 @@ fn hide(dir: &TempDir, files: &[&str]) {
 }
 
 #[test(Network, Mounts)]
-fn what_may_not_be_read_is_unknown_and_never_ok() {
+fn a_wall_that_may_not_be_read_is_unknown_and_never_ok() {
     const FILES: [&str; 13] = [
         "/proc/meminfo",
         "/proc/sys/fs/file-nr",
@@ -299,7 +299,7 @@ fn what_may_not_be_read_is_unknown_and_never_ok() {
             let user = c1m_unprivileged(&dir);
             let page = doctor_as(user, &format!("--role {role} --connections 1000"));
             assert_eq!(page.unread(), ends.iter().chain(own).copied().collect(), "{role}: {}", page.document);
-            assert_eq!(page.code, 0, "what is not known blocks nothing: {}", page.document);
+            assert_eq!(page.code, 0, "an unknown wall blocks nothing: {}", page.document);
         }
     });
 }
@@ -311,8 +311,9 @@ fn in_own_host(body: impl FnOnce() + Send) {
 
 // ---- hosts that show little ---------------------------------------------------------------------
 
-/// A container in which an empty folder lies over `place` gets a whole page, with so many walls unread.
-fn gets_a_whole_page_without(place: &str, walls: usize) {
+/// Checks that a container in which an empty folder lies over `place` gets a whole page, with at least `walls`
+/// unread walls.
+fn check_whole_page_without(place: &str, walls: usize) {
     in_own_host(|| {
         mount("none", place, "tmpfs", 0, "");
         let page = doctor("--connections 1000");
@@ -324,15 +325,15 @@ fn gets_a_whole_page_without(place: &str, walls: usize) {
 
 #[test(Network, Mounts)]
 fn a_container_without_sysctls_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc/sys", 11);
+    check_whole_page_without("/proc/sys", 11);
 }
 
 #[test(Network, Mounts, Tracking)]
 fn a_container_without_sysctls_of_connection_tracking_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc/sys/net/netfilter", 0);
+    check_whole_page_without("/proc/sys/net/netfilter", 0);
 }
 
 #[test(Network, Mounts)]
 fn a_container_without_proc_gets_a_whole_page() {
-    gets_a_whole_page_without("/proc", 13);
+    check_whole_page_without("/proc", 13);
 }

@@ -1,4 +1,4 @@
-//! Packet filters and connection tracking in a network of one's own.
+//! Packet filters and connection tracking in a test's own network.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use netlink_bindings::nftables::{
 use netlink_socket2::NetlinkSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes of a packet that a rule compares: what `mask` leaves of those from `at` on must be `are`.
+/// Bytes of a packet that a rule compares: the bytes from `at` on, masked with `mask`, must equal `are`.
 pub struct Bytes {
     pub of: PayloadBase,
     pub at: u32,
@@ -16,7 +16,7 @@ pub struct Bytes {
     pub are: Vec<u8>,
 }
 
-/// Drops what comes in over IPv4 to this network and has all of these bytes.
+/// Drops IPv4 packets that come in to this network and match all of `packets`.
 pub fn drop_incoming(packets: &[Bytes]) {
     let added = add_rule(|mut list| {
         let register = Registers::Reg1 as u32;
@@ -36,13 +36,13 @@ pub fn drop_incoming(packets: &[Bytes]) {
     added.unwrap();
 }
 
-/// Makes the kernel track the connections of this network, those that come and those that go: a rule
-/// that asks for a packet's state does.
+/// Makes the kernel track the connections of this network, in both directions. A rule that asks for a packet's
+/// state does that.
 pub fn track() {
     try_to_track().unwrap();
 }
 
-/// The same where it may not be possible.
+/// Makes the kernel track connections, where that may fail.
 pub fn try_to_track() -> io::Result<()> {
     add_rule(|list| {
         let state = list.nested_elem().nested_data_ct();
@@ -53,10 +53,10 @@ pub fn try_to_track() -> io::Result<()> {
 /// The expressions of a rule.
 pub type Expressions<'rule> = PushExprListAttrs<PushRuleAttrs<&'rule mut Vec<u8>>>;
 
-/// Adds a rule for what comes in over IPv4 to the network of the calling thread, over netlink: the
-/// tests need no `nft`.
+/// Adds a rule for incoming IPv4 packets to the calling thread's network. It uses netlink, so the tests need no
+/// `nft`.
 pub fn add_rule(write: impl FnOnce(Expressions<'_>)) -> io::Result<()> {
-    /// Of linux/netfilter.h and linux/netfilter/nfnetlink.h.
+    /// Constants of linux/netfilter.h and linux/netfilter/nfnetlink.h.
     const LOCAL_IN: u32 = 1;
     const SUBSYSTEM_NFTABLES: u16 = 10;
     let mut batch = Nfgenmsg::new();
@@ -77,7 +77,7 @@ pub fn add_rule(write: impl FnOnce(Expressions<'_>)) -> io::Result<()> {
     Ok(())
 }
 
-/// Entries of connection tracking in this network, and how many it takes.
+/// The number of entries of connection tracking in this network, and the size of the table.
 pub fn tracked() -> (u64, u64) {
     let [entries, most] = ["count", "max"].map(|name| {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
@@ -86,9 +86,8 @@ pub fn tracked() -> (u64, u64) {
     (entries, most)
 }
 
-/// Fills the table of connection tracking to the last entry. Its size is one number for the whole host, which
-/// a network's own files only show, but the entries are each network's own and go with it: so the table is
-/// filled with connections that never were, and the host's number stays what it is.
+/// Fills the table of connection tracking with entries of connections that do not exist. The size of the table is
+/// one number for the whole host, and stays as it is. The entries belong to this network, and are gone with it.
 pub fn fill_tracking() {
     let (_, most) = tracked();
     let socket =
@@ -97,20 +96,20 @@ pub fn fill_tracking() {
         let batch: Vec<u8> = (first..first + 1_000).flat_map(new_entry).collect();
         assert_eq!(socket.send(&batch).unwrap(), batch.len());
     }
-    // The last batch may go beyond; some packets of ours may have been first.
+    // The last batch may exceed the table, and real connections of the test may already have entries.
     assert_eq!(tracked(), (most, most));
 }
 
-/// Of linux/netlink.h.
+/// A constant of linux/netlink.h.
 const NETLINK_NETFILTER: i32 = 12;
 
-/// A netlink message that adds an established connection from an address and port made of `number`
-/// (IPCTNL_MSG_CT_NEW; the names are those of linux/netfilter/nfnetlink_conntrack.h).
+/// A netlink message that adds an established connection whose address and port are made from `number`
+/// (IPCTNL_MSG_CT_NEW of linux/netfilter/nfnetlink_conntrack.h).
 fn new_entry(number: u32) -> Vec<u8> {
     const NEW: u16 = 1 << 8;
     const REQUEST_CREATE_EXCLUSIVE: u16 = 0x1 | 0x400 | 0x200;
-    // Seen in both directions: the kernel does not drop it early for a new one. IPS_CONFIRMED,
-    // IPS_ASSURED, IPS_SEEN_REPLY.
+    // IPS_CONFIRMED, IPS_ASSURED, IPS_SEEN_REPLY: as the entry was seen in both directions, the kernel does not
+    // drop it early for a new one.
     const STATUS: u32 = 8 | 4 | 2;
     const SECONDS: u32 = 600;
     const ESTABLISHED: u8 = 3;

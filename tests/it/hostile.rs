@@ -1,5 +1,5 @@
-//! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is
-//! down, a /proc that hides. Each is met with a sentence that names it, and the doctor knew.
+//! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is down, a
+//! /proc that hides processes. Each refusal is reported with a sentence that names it, and the doctor predicts it.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::*;
 
 // ---- threads ------------------------------------------------------------------------------------
 
-/// However few threads there may be: the run holds, or ends with a sentence that names the limit.
+/// With any number of threads the run holds, or ends with a sentence that names the limit.
 #[test(Users)]
 fn too_few_threads_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -45,8 +45,8 @@ fn too_few_threads_are_named() {
 
 // ---- locked memory ------------------------------------------------------------------------------
 
-/// A demo is given the locked memory that the doctor says it needs, and a page less: with the one it holds
-/// all, with the other fewer, and never does it break.
+/// A demo gets the locked memory that the doctor says it needs, or one page less. With the former it holds all
+/// connections, with the latter fewer; it never breaks.
 #[test(Users)]
 fn locked_memory_is_what_the_doctor_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -76,7 +76,8 @@ fn locked_memory_is_what_the_doctor_says() {
     }
 }
 
-/// One process that needs more than it may lock says so before it starts, with a number that fits.
+/// A process that needs more locked memory than it may have says so before it starts, with a number of connections
+/// that fits.
 #[test(Users)]
 fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
     let dir = tempfile::tempdir().unwrap();
@@ -89,17 +90,17 @@ fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
     };
     let client = |n| format!("client --target-ip 127.0.0.1 {} --connections {n} --cores 1 --hold 0s", server.at());
     let finished = run_as(command(), &client(200_000));
-    finished.complains(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes", "1 executors of 221184"]);
+    finished.fails_with(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes", "1 executors of 221184"]);
     assert_eq!(run_as(command(), &client(number(&finished))).code(), 0);
     let serving = |n| format!("server --until-stdin-closes {} --max-connections {n} --cores 1", at(port, 4));
     let finished = run_as(command(), &serving(200_000));
-    finished.complains(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes"]);
+    finished.fails_with(3, &["memlock limit 1048576 bytes", "rings of 36864 bytes"]);
     assert_eq!(run_as(command(), &serving(number(&finished))).code(), 0);
 }
 
 // ---- user namespaces ----------------------------------------------------------------------------
 
-/// Root of another user namespace is charged as the user it is, and may raise no limit.
+/// Root of another user namespace is charged as the user that it is outside, and may not raise a limit.
 #[test(Users)]
 fn root_of_another_user_namespace_is_an_ordinary_user() {
     let mut root = Command::new("unshare");
@@ -123,12 +124,12 @@ fn root_of_another_user_namespace_is_an_ordinary_user() {
 
 // ---- io_uring behind a filter -------------------------------------------------------------------
 
-/// The program behind a seccomp filter that answers every io_uring system call so, as a container's
+/// The program behind a seccomp filter that returns `answer` from every io_uring system call, as a container's
 /// profile does.
 fn filtered(answer: libc::c_int) -> Command {
     let mut command = c1m();
     let one = |code: u32, jump: (u8, u8), k: u32| libc::sock_filter { code: code as u16, jt: jump.0, jf: jump.1, k };
-    // struct seccomp_data begins with the number of the call; 425 to 427 are io_uring's everywhere.
+    // struct seccomp_data begins with the number of the call. io_uring's calls are 425 to 427 on all architectures.
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
     let ret = libc::BPF_RET | libc::BPF_K;
@@ -158,10 +159,10 @@ fn a_filter_that_hides_io_uring_is_named_whatever_it_answers() {
         for command in ["server", "client --target-ip 127.0.0.1", "storm disconnect --target-ip 127.0.0.1"] {
             let arguments =
                 format!("{command} --{}connections 10 {}", if command == "server" { "max-" } else { "" }, at(port, 1));
-            run_as(filtered(answer), &arguments).complains(3, &[name, "seccomp filter", "io_uring_setup"]);
+            run_as(filtered(answer), &arguments).fails_with(3, &[name, "seccomp filter", "io_uring_setup"]);
         }
         run_as(filtered(answer), &format!("demo --connections 10 {}", at(port, 1)))
-            .complains(3, &["io_uring", name, "seccomp"]);
+            .fails_with(3, &["io_uring", name, "seccomp"]);
         let page = doctor_as(filtered(answer), "--connections 10");
         assert_eq!(page.says("io_uring", "verdict"), "blocks");
         let have = page.says("io_uring", "have");
@@ -178,11 +179,11 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
         let page = doctor_as(c1m(), "--connections 10");
         assert_eq!(page.says("loopback", "verdict"), "blocks");
         assert_eq!(page.fixes("loopback"), [("ip link set lo up", true)]);
-        run("demo --connections 10").complains(3, &["loopback", "ip link set lo up"]);
+        run("demo --connections 10").fails_with(3, &["loopback", "ip link set lo up"]);
         let run = client("--connections 10 --connect-timeout 1s");
         assert_eq!(run.number("failed"), 10, "{}", run.json);
         assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
-        // It is nothing to who connects elsewhere.
+        // The wall does not concern a client that connects elsewhere.
         let page = doctor_as(c1m(), "--connections 10 --target-ip 10.0.0.1");
         assert_eq!(page.says("loopback", "verdict"), "ok");
         network::up(c"lo");
@@ -197,7 +198,7 @@ fn a_process_that_is_hidden_is_not_said_to_be_gone() {
         let dir = tempfile::tempdir().unwrap();
         let arguments = |pid: u32| format!("client --target-ip 127.0.0.1 --connections 1 --server-pid {pid}");
         let own = std::process::id();
-        run_as(c1m_unprivileged(&dir), &arguments(own)).complains(2, &["hidepid", "it runs"]);
-        run_as(c1m_unprivileged(&dir), &arguments(4_194_305)).complains(2, &["no such process"]);
+        run_as(c1m_unprivileged(&dir), &arguments(own)).fails_with(2, &["hidepid", "it runs"]);
+        run_as(c1m_unprivileged(&dir), &arguments(4_194_305)).fails_with(2, &["no such process"]);
     });
 }

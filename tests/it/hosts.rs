@@ -1,5 +1,5 @@
-//! Hosts made of files below a directory: without any, with control groups of each kind, with
-//! nonsense in them, and tuned.
+//! Hosts made of files below a directory: without any file, with control groups of each kind, with nonsense in
+//! files, and tuned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,9 +24,9 @@ fn goal(role: Role, connections: u64, ports: u16) -> Goal {
 
 const ROLES: [Role; 3] = [Role::Server, Role::Client, Role::Both];
 
-/// A host with these files, each text below its path; an absent text is a file nobody can read.
+/// A host with these files: each path with its text, or with `None` for a file that cannot be read.
 fn host(files: &[(&str, Option<&str>)]) -> (TempDir, Host) {
-    // Hundreds of small files are for memory, not for a disk.
+    // The hundreds of small files go to memory rather than to a disk.
     let memory = Path::new("/dev/shm");
     let dir = if memory.exists() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     for (path, text) in files {
@@ -57,7 +57,8 @@ fn a_host_without_files_gets_a_whole_page() {
         assert_eq!(page.rows().len(), WALLS.len());
         let text = text(&page);
         assert!(WALLS.iter().all(|wall| text.contains(&format!("\n{:<16}", wall.name))), "{text}");
-        // Limits of this process and its kernel are asked for, not read; a role has no part in some.
+        // Limits of this process and its kernel come from system calls, not from files. Some walls do not concern a
+        // role.
         for row in page.rows().iter().filter(|row| row.verdict != Verdict::Unknown) {
             let asked = ["descriptors", "io_uring", "locked memory"].contains(&row.wall);
             assert!(asked || row.need == "nothing in this role", "{role:?} {row:?}");
@@ -107,7 +108,7 @@ fn control_groups_of_either_kind_limit_memory_and_cores() {
 }
 
 #[test]
-fn control_groups_that_are_not_shown_are_unknown_and_none_are_no_limit() {
+fn hidden_control_groups_are_unknown_and_missing_ones_are_no_limit() {
     for (files, verdict) in [
         (&[("proc/self/cgroup", Some("0::/a\n"))][..], Verdict::Unknown),
         (&[("proc/self/cgroup", None), ("proc/self/status", Some(""))], Verdict::Unknown),
@@ -118,7 +119,7 @@ fn control_groups_that_are_not_shown_are_unknown_and_none_are_no_limit() {
     }
 }
 
-/// Every file that says something of a wall, with a text as a kernel writes it.
+/// Every file that matters for a wall, with a text as a kernel writes it.
 const FILES: [(&str, &str); 28] = [
     ("proc/sys/fs/file-nr", "12000\t0\t1600000\n"),
     ("proc/sys/fs/file-max", "1600000\n"),
@@ -150,7 +151,7 @@ const FILES: [(&str, &str); 28] = [
     ("proc/self/status", "CapEff:\t000001ffffffffff\n"),
 ];
 
-/// A text with its numbers replaced in turn by others.
+/// A text in which `numbers` replace the numbers in turn.
 fn with_numbers(text: &str, numbers: &[String]) -> String {
     let mut numbers = numbers.iter().cycle();
     let mut out = String::new();
@@ -167,7 +168,7 @@ fn with_numbers(text: &str, numbers: &[String]) -> String {
     out
 }
 
-/// What may stand in a file: nothing, words of any kind, numbers of any size where numbers are due.
+/// Content of a file: none, arbitrary text, or arbitrary numbers in the places of numbers.
 fn content() -> impl Strategy<Value = Content> {
     let number = prop_oneof![any::<u64>(), Just(u64::MAX), Just(i64::MAX as u64), 0u64..70_000]
         .prop_map(|number| number.to_string());
@@ -203,12 +204,12 @@ fn host_of(contents: &[Content]) -> (TempDir, Host) {
 }
 
 proptest! {
-    // A page sets up and probes a ring; the kernel takes some 30 ms to take it apart.
+    // Each page sets up and probes a ring, and the kernel takes some 30 ms to remove one.
     #![proptest_config(ProptestConfig { cases: 50, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
-    /// No content of the files makes the doctor or an explanation panic, or leaves a row out.
+    /// No content of the files makes the doctor or an explanation panic, or omits a row.
     #[test]
-    fn nonsense_gets_a_whole_page(
+    fn nonsense_in_files_still_gives_a_whole_page(
         contents in prop::collection::vec(content(), FILES.len()),
         role in prop::sample::select(&ROLES[..]),
         connections in prop_oneof![1u64..2_000_000, Just(u64::from(u32::MAX))],
@@ -223,9 +224,9 @@ proptest! {
         prop_assert!(!walls::explain(&evidence).is_empty());
     }
 
-    /// With all settings set nothing asks for another one, and no number became smaller.
+    /// After all settings are applied no further setting is asked for, and no number has become smaller.
     #[test]
-    fn settings_are_enough_and_never_take_away(
+    fn settings_suffice_and_never_lower_a_number(
         numbers in prop::collection::vec(prop::collection::vec(1u64..200_000, 3), FILES.len()),
         range in (1_024u64..65_000, 1u64..5_000),
         reserved in prop::collection::vec((1_024u64..65_000, 0u64..3_000), 0..4),
@@ -242,7 +243,7 @@ proptest! {
         let mut files: BTreeMap<&str, String> = texts.collect();
         let last = (range.0 + range.1).min(65_535);
         files.insert("proc/sys/net/ipv4/ip_local_port_range", format!("{}\t{last}\n", range.0));
-        // As the kernel writes them: in order, and none twice.
+        // The kernel writes ranges in order and without overlap.
         let reserved = reserved.iter().fold(SourcePorts::DEFAULT, |all, (a, n)| all.reserving(*a..=(a + n).min(65_535)));
         files.insert("proc/sys/net/ipv4/ip_local_reserved_ports", reserved.reserved_text() + "\n");
         let (dir, host) = host(&files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect::<Vec<_>>());
@@ -264,11 +265,11 @@ fn exists(root: &Path, sysctl: &str) -> bool {
     root.join("proc/sys").join(sysctl.replace('.', "/")).exists()
 }
 
-/// Whether what a setting sets is at least as generous as what it replaces, number for number.
+/// Whether a setting's new value is at least as generous as the old one, number for number.
 fn is_more(setting: &Setting) -> bool {
     let numbers = |text: &str| -> Vec<u64> { text.split_whitespace().map(|word| word.parse().unwrap()).collect() };
     match setting.name {
-        // More ports are a range around the old one; more ports that are kept free, a longer list.
+        // A wider range of ports contains the old one; more reserved ports are a longer list.
         "net.ipv4.ip_local_port_range" => {
             let (now, then) = (numbers(&setting.now), numbers(&setting.then));
             then[0] <= now[0] && then[1] >= now[1] && then != now
@@ -277,7 +278,7 @@ fn is_more(setting: &Setting) -> bool {
             let (now, then) = (ports_of(&setting.now), ports_of(&setting.then));
             then.is_superset(&now) && then != now
         }
-        // 2 is for loopback alone, 1 for all.
+        // 2 reuses ports on loopback only, 1 on all interfaces.
         "net.ipv4.tcp_tw_reuse" => setting.now != "1" && setting.then == "1",
         _ => {
             let (now, then) = (numbers(&setting.now), numbers(&setting.then));

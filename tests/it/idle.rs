@@ -1,4 +1,4 @@
-//! Silent connections, and a bound on how fast new ones are accepted.
+//! The idle timeout, and the limit on the rate of accepts.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ fn a_silent_connection_is_closed_and_a_talking_one_is_kept() {
     let server = Server::start(1, "--idle-timeout 2s --json -");
     let mut silent = connected(server.port);
     let mut talking = connected(server.port);
-    // The kernel's own word for the end of the silent one: its socket becomes readable.
+    // When the server closes the silent connection, the kernel makes its socket readable.
     echoes(&mut silent);
     silent.set_nonblocking(true).unwrap();
     let begun = Instant::now();
@@ -35,7 +35,7 @@ fn a_silent_connection_is_closed_and_a_talking_one_is_kept() {
 }
 
 #[test]
-fn many_that_are_silent_at_once_are_all_closed() {
+fn connections_that_are_silent_together_are_all_closed() {
     let mut server = Server::start(4, "--idle-timeout 1s --stats-interval 100ms --json -");
     let mut client = Client::start(&format!("{} --connections 3000 --audit state --hold 1m", server.at()));
     server.running.until("all 3,000 are closed as silent", |out| out.contains(r#""silent":3000"#));
@@ -48,7 +48,7 @@ fn many_that_are_silent_at_once_are_all_closed() {
 }
 
 #[test]
-fn no_more_are_accepted_in_a_time_than_allowed() {
+fn the_rate_of_accepts_stays_below_its_limit() {
     const RATE: f64 = 400.0;
     let server = Server::start(4, &format!("--accept-rate {RATE} --stats-interval 50ms --json -"));
     client(&format!("{} --connections 1000 --hold 0s", server.at())).held(1_000);
@@ -58,8 +58,8 @@ fn no_more_are_accepted_in_a_time_than_allowed() {
     let stats: Vec<serde_json::Value> = out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let opened = |event: &serde_json::Value| Some((event["seconds"].as_f64()?, event["opened"].as_f64()?));
     let points: Vec<(f64, f64)> = stats.iter().filter_map(opened).collect();
-    // The budget began before the first line; a tenth of a second's worth may be saved up, and one
-    // accept each shard has waited in the kernel since.
+    // The rate counts from before the first line. A tenth of a second's worth may be saved up, and each shard has
+    // one accept waiting in the kernel.
     for (seconds, opened) in points {
         assert!(opened <= RATE * (seconds + 1.0) + RATE / 10.0 + 2.0, "{opened} after {seconds} s");
     }

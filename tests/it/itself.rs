@@ -1,15 +1,15 @@
-//! Connections whose two ends are one socket: TCP makes them where nobody listens and the kernel takes the target
-//! port as the source port. They prove nothing.
+//! Connections whose two ends are one socket. TCP makes them if nobody listens on the target port and the kernel
+//! chooses the target port as the source port. They prove nothing.
 
 use serde_json::Value;
 
 use crate::doctor::set;
 use crate::support::*;
 
-/// Every target port is a source port too, and nobody listens.
+/// Every target port is also a possible source port, and nobody listens.
 const PORTS: &str = "--port 40000 --ports 20";
 
-/// A network in which the kernel chooses source ports among the target ports alone.
+/// Runs `body` in a network in which the kernel chooses source ports among the target ports only.
 fn in_crowded_network(body: impl FnOnce() + Send) {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40019");
@@ -17,7 +17,8 @@ fn in_crowded_network(body: impl FnOnce() + Send) {
     });
 }
 
-/// Runs a client again and again, as the source ports are nobody's to foresee: no connection of any run may stand.
+/// Runs a client again and again, as the choice of source ports cannot be foreseen. No run may count a live
+/// connection.
 fn connected_to_itself(arguments: &str) {
     for _ in 0..8 {
         let run = client(&format!("{PORTS} --connections 200 {arguments}"));
@@ -39,7 +40,7 @@ fn a_connection_to_itself_is_a_failure_of_its_own_kind() {
     });
 }
 
-/// The same with several targets, one of which is a name for this host, and with source addresses.
+/// The same with several targets, one of which is an alias of this host, and with source addresses.
 #[test(Network)]
 fn every_address_of_this_host_can_be_connected_to_itself() {
     in_crowded_network(|| {
@@ -54,7 +55,7 @@ fn every_address_of_this_host_can_be_connected_to_itself() {
     });
 }
 
-/// The kernel is left no choice: the only source port is the target port.
+/// The only possible source port is the target port, so the kernel has no choice.
 #[test(Network)]
 fn the_only_source_port_is_the_target_port() {
     in_own_network(|| {
@@ -64,10 +65,10 @@ fn the_only_source_port_is_the_target_port() {
     });
 }
 
-/// A storm dials too: while the server is there its ports are nobody's source ports, and when it is gone no dial
-/// counts as a connection that stands anew.
+/// A storm dials too. While the server runs, its ports are no source ports. When it is gone, a dial that connects
+/// to itself does not count as established.
 #[test(Network)]
-fn a_dial_in_a_storm_that_is_connected_to_itself_does_not_stand() {
+fn a_dial_in_a_storm_that_is_connected_to_itself_is_not_live() {
     in_crowded_network(|| {
         let dir = tempfile::tempdir().unwrap();
         let result = dir.path().join("json");
@@ -81,7 +82,7 @@ fn a_dial_in_a_storm_that_is_connected_to_itself_does_not_stand() {
         let mut storm = Running::start(command);
         storm.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
         drop(server);
-        // It tries no more when so many dials in a row have failed.
+        // After that many failed dials in a row the storm stops dialing.
         let finished = storm.wait();
         let json: Value = serde_json::from_str(&std::fs::read_to_string(&result).unwrap()).unwrap();
         assert_eq!(finished.code(), 1, "{json}");

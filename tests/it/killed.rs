@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::storm::{Storm, last_stats, storm};
 use crate::support::*;
 
-/// The process of the victims, as the storm named it on a line of its own.
+/// The process of the victims, which the storm names on a line of its own.
 fn victims(out: &str) -> Option<u32> {
     let after = out.split_once("the victims are in process ")?.1;
     after.split_once(',')?.0.parse().ok()
 }
 
-fn is_gone(pid: u32) {
+fn wait_until_gone(pid: u32) {
     eventually("the victims' process is gone", || !runs(pid));
 }
 
@@ -30,29 +30,29 @@ fn survivors_of_a_killed_process_go_on_in_polls() {
     survivors_go_on("poll");
 }
 
-fn survivors_go_on(way: &str) {
-    let server = Server::start(4, &format!("--json - --stats-interval 50ms --park {way}"));
+fn survivors_go_on(backend: &str) {
+    let server = Server::start(4, &format!("--json - --stats-interval 50ms --park {backend}"));
     let pid = server.running.pid();
     let arguments = format!("killed --connections 3000 --share 1000 --for 1s --calm 1s --server-pid {pid}");
     let run = storm(&server, &arguments);
     run.held([3_000, 2_000]);
     let counts = ["victims", "closed", "survivors", "closed_by_server", "redialed"].map(|name| run.of_storm(name));
-    assert_eq!(counts, [1_000, 1_000, 2_000, 0, 0], "{way}: {}", run.json);
+    assert_eq!(counts, [1_000, 1_000, 2_000, 0, 0], "{backend}: {}", run.json);
     assert_eq!(run.json["storm"]["scenario"], "killed");
     assert!(run.json["storm"]["during"]["server_cpu_system_seconds"].is_f64(), "{}", run.json);
     assert!(number(&run.json["storm"]["during"]["echo_latency_us"], "count") > 0, "{}", run.json);
-    // Its shards are those of this process, and the other process.
+    // The result's shards are those of this process, and one for the victims' process.
     let shards = run.json["shards"].as_array().unwrap();
     let sum = |name: &str| shards.iter().map(|shard| number(shard, name)).sum::<u64>();
     assert_eq!((sum("requested"), sum("live")), (3_000, 2_000), "{}", run.json);
     assert_eq!(number(&run.json["connect_latency_us"], "count") + run.number("retransmitted"), 3_000);
-    is_gone(victims(&run.finished.out).unwrap());
+    wait_until_gone(victims(&run.finished.out).unwrap());
     eventually("the server is empty", || last_stats(&server).is_some_and(|stats| stats == [0, 3_000]));
     let totals = server.stop().last_document();
     assert_eq!(["accepted", "closed"].map(|name| number(&totals, name)), [3_000, 3_000], "{totals}");
 }
 
-/// Any echo server will do, and every event is a line of JSON.
+/// The storm works with any echo server, and each event is a line of JSON.
 #[test]
 fn a_process_is_killed_before_any_echo_server() {
     let peer = Peer::start(|stream| {
@@ -72,7 +72,7 @@ fn a_process_is_killed_before_any_echo_server() {
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
     let lines: Vec<Value> = finished.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let victims = lines.iter().find(|line| line["event"] == "victims").unwrap();
-    is_gone(number(victims, "pid") as u32);
+    wait_until_gone(number(victims, "pid") as u32);
     let storm = &lines.last().unwrap()["storm"];
     assert_eq!((number(storm, "closed"), number(storm, "lost")), (30, 0), "{storm}");
     for line in lines.iter().filter(|line| line["event"] == "progress") {
@@ -81,9 +81,9 @@ fn a_process_is_killed_before_any_echo_server() {
     }
 }
 
-/// A full server refuses some, victims too: only those that were proved are closed by the storm.
+/// A full server refuses some connections, victims too. The storm closes only those that were proved.
 #[test]
-fn victims_that_never_stood_are_not_closed_by_the_storm() {
+fn victims_that_were_never_proved_are_not_closed_by_the_storm() {
     let server = Server::start(2, "--max-connections 500");
     let run = storm(&server, "killed --connections 1000 --share 400 --for 300ms");
     assert_eq!((run.finished.code(), run.number("failed")), (1, 500), "{}", run.json);
@@ -92,7 +92,7 @@ fn victims_that_never_stood_are_not_closed_by_the_storm() {
 }
 
 #[test]
-fn nobody_listens_for_survivors_or_victims() {
+fn a_storm_without_a_listener_counts_all_connections_as_failed() {
     let at = format!("--port {} --ports 1", free_ports(1));
     let run = Storm::start(&at, "killed --connections 20 --share 10 --for 300ms").finish();
     assert_eq!((run.finished.code(), run.number("failed"), run.of_storm("closed")), (1, 20, 0), "{}", run.json);
@@ -107,8 +107,8 @@ fn a_victims_process_that_dies_early_is_an_error() {
     // SAFETY: no memory; the process is that of a storm which has not reaped it.
     assert_eq!(unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) }, 0);
     let finished = running.wait();
-    finished.complains(3, &["victims' process", "signal: 9"]);
-    is_gone(pid);
+    finished.fails_with(3, &["victims' process", "signal: 9"]);
+    wait_until_gone(pid);
     eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
 }
 
@@ -122,7 +122,7 @@ fn a_victims_process_does_not_outlive_its_storm() {
         assert!(runs(pid));
         running.signal(signal);
         let finished = running.wait();
-        is_gone(pid);
+        wait_until_gone(pid);
         eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
         if signal == libc::SIGINT {
             assert_eq!(finished.code(), 1, "{}{}", finished.out, finished.err);
@@ -141,23 +141,23 @@ fn start_storm(server: &Server, more: &str) -> Running {
 
 #[test]
 fn a_storm_that_kills_nobody_is_refused() {
-    run("storm killed --target-ip 127.0.0.1 --share 0").complains(2, &["no victim"]);
-    run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").complains(2, &["no survivor"]);
+    run("storm killed --target-ip 127.0.0.1 --share 0").fails_with(2, &["no victim"]);
+    run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").fails_with(2, &["no survivor"]);
 }
 
-/// Newcomers to a full server may come before it has heard of the FINs that make room for them.
+/// New connections may reach a full server before the FINs that make room for them.
 #[test(SocketFilter)]
-fn newcomers_wait_for_places_that_fins_free_behind_a_filter() {
-    newcomers_wait("filter");
+fn new_connections_wait_for_places_that_fins_free_behind_a_filter() {
+    new_connections_wait("filter");
 }
 
 #[test]
-fn newcomers_wait_for_places_that_fins_free_in_polls() {
-    newcomers_wait("poll");
+fn new_connections_wait_for_places_that_fins_free_in_polls() {
+    new_connections_wait("poll");
 }
 
-fn newcomers_wait(way: &str) {
-    let options = format!("--core-list 0 --max-connections 500 --json - --park {way}");
+fn new_connections_wait(backend: &str) {
+    let options = format!("--core-list 0 --max-connections 500 --json - --park {backend}");
     let server = Server::start(1, &options);
     let mut peers: Vec<TcpStream> = (0..500).map(|_| connected(server.port)).collect();
     peers.iter_mut().for_each(echoes);
@@ -170,10 +170,10 @@ fn newcomers_wait(way: &str) {
     drop(peers);
     let document = server.stop().last_document();
     let counts = ["accepted", "refused"].map(|name| number(&document, name));
-    assert_eq!(counts, [600, 0], "{way}: {document}");
+    assert_eq!(counts, [600, 0], "{backend}: {document}");
 }
 
-/// Peers that close their side together get what they are owed, while another goes on talking.
+/// Peers that close their side together get their echoes, while another peer goes on talking.
 #[test(SocketFilter)]
 fn peers_that_end_together_get_their_echoes_first_behind_a_filter() {
     echoes_come_first("filter");
@@ -184,10 +184,10 @@ fn peers_that_end_together_get_their_echoes_first_in_polls() {
     echoes_come_first("poll");
 }
 
-fn echoes_come_first(way: &str) {
+fn echoes_come_first(backend: &str) {
     const PEERS: usize = 3_000;
     Resource::Files.raise().unwrap();
-    let server = Server::start(2, &format!("--json - --park {way}"));
+    let server = Server::start(2, &format!("--json - --park {backend}"));
     let mut survivor = connected(server.port);
     let mut peers: Vec<TcpStream> = (0..PEERS).map(|nth| connected(server.port + nth as u16 % 2)).collect();
     peers.iter_mut().for_each(echoes);
@@ -199,11 +199,11 @@ fn echoes_come_first(way: &str) {
     for peer in &mut peers {
         let mut said = Vec::new();
         peer.read_to_end(&mut said).unwrap();
-        assert_eq!(said, b"last words", "{way}");
+        assert_eq!(said, b"last words", "{backend}");
         echoes(&mut survivor);
     }
     drop(survivor);
     let document = server.stop().last_document();
     let counts = ["accepted", "closed", "live"].map(|name| number(&document, name));
-    assert_eq!(counts, [PEERS as u64 + 1, PEERS as u64 + 1, 0], "{way}: {document}");
+    assert_eq!(counts, [PEERS as u64 + 1, PEERS as u64 + 1, 0], "{backend}: {document}");
 }

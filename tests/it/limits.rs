@@ -1,5 +1,5 @@
-//! Real limits: tables that fill ring after ring, queues that fill while nobody looks, an end that
-//! dies in the middle.
+//! Real limits: descriptor tables that fill ring after ring, queues that fill while the server is stopped, a client
+//! that dies in the middle.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
@@ -8,13 +8,13 @@ use c1m::sys::Resource;
 
 use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset};
 
-/// Few descriptors, so that a ring's table is small and 3,000 connections need 16 of them.
+/// With few descriptors a ring's table is small, and 3,000 connections need 16 of them.
 const SMALL_TABLES: &str = "ulimit -n 200";
 
 #[test]
 fn filling_ring_after_ring_loses_no_connection() {
     let server = Server::start_as(c1m_after(SMALL_TABLES), 4, "--core-list 0 --max-connections 3000 --json -");
-    // To the last slot, with far more connects in flight than one ring has slots.
+    // The server is filled to the last slot, with far more connects in flight than one ring has slots.
     let run = client(&format!("{} --connections 3000 --concurrency 3000", server.at()));
     run.held(3_000);
     let document = server.stop().last_document();
@@ -24,7 +24,7 @@ fn filling_ring_after_ring_loses_no_connection() {
 }
 
 #[test]
-fn a_queue_that_filled_while_the_server_stood_still_is_accepted_whole() {
+fn a_queue_that_filled_while_the_server_was_stopped_is_accepted_whole() {
     const PEERS: usize = 1_500;
     Resource::Files.raise().unwrap();
     let server = Server::start_as(c1m_after(SMALL_TABLES), 1, "--core-list 0 --max-connections 1500 --json -");
@@ -39,10 +39,10 @@ fn a_queue_that_filled_while_the_server_stood_still_is_accepted_whole() {
     assert_eq!(number(&document, "accepted"), PEERS as u64, "{document}");
 }
 
-/// A limit is one of the whole server: shards that get somewhat more and less than their even share fill it,
-/// to the last place and no further.
+/// The limit holds for the whole server. Shards with somewhat more and somewhat less than an even share fill it to
+/// the last place, and no further.
 #[test]
-fn shards_need_no_even_share_of_the_limit() {
+fn shards_fill_the_limit_without_an_even_share() {
     let server = Server::start(2, "--cores 2 --max-connections 1000 --json -");
     let holding = [(server.port, 540), (server.port + 1, 460)].map(|(port, share)| {
         let mut client = Client::start(&format!("{} --connections {share} --hold 60s", at(port, 1)));
@@ -60,25 +60,25 @@ fn shards_need_no_even_share_of_the_limit() {
     assert_eq!((number(&document, "accepted"), number(&document, "refused")), (1_000, 2), "{document}");
 }
 
-/// What a result says does not depend on how often the server prints a line.
+/// The result does not depend on how often the server prints a line.
 #[test]
-fn the_most_live_connections_are_told_however_seldom_the_server_reports() {
+fn peak_live_is_the_same_however_seldom_the_server_reports() {
     for interval in ["20ms", "1h"] {
         let server = Server::start(4, &format!("--cores 2 --stats-interval {interval} --json -"));
         let mut peers: Vec<TcpStream> = (0..300).map(|peer| connected(server.port + peer % 4)).collect();
         peers.iter_mut().for_each(echoes);
         for peer in &mut peers {
             peer.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the server answers an end with its own");
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the server answers a FIN with its own");
         }
         let document = server.stop().last_document();
         assert_eq!(number(&document, "peak_live"), 300, "--stats-interval {interval}: {document}");
     }
 }
 
-/// Newcomers to a full server may come before it has heard of the resets that make room for them.
+/// New connections may reach a full server before the resets that make room for them.
 #[test]
-fn newcomers_wait_for_room_that_is_about_to_be() {
+fn new_connections_wait_for_room_that_resets_are_about_to_make() {
     let server = Server::start(1, "--core-list 0 --max-connections 500 --json -");
     let mut peers: Vec<TcpStream> = (0..500).map(|_| connected(server.port)).collect();
     peers.iter_mut().for_each(echoes);

@@ -1,5 +1,5 @@
-//! Lost packets: a socket filter on the listener drops some of what reaches it, as a full accept
-//! queue or a full backlog of a core does.
+//! Lost packets. A socket filter on the listener drops some packets, as a full accept queue or a core's full
+//! backlog would.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,12 +9,12 @@ use socket2::{Domain, SockFilter, Socket, Type};
 
 use crate::support::{at, client, free_ports};
 
-/// The byte of the TCP header with its flags, and the flag of a SYN (RFC 9293, 3.1).
+/// The byte of the TCP header that holds its flags, and the flag of a SYN (RFC 9293, 3.1).
 const FLAGS: u32 = 13;
 const SYN: u32 = 2;
-/// A random number, for a filter (SKF_AD_OFF + SKF_AD_RANDOM of linux/filter.h).
+/// Loads a random number in a filter (SKF_AD_OFF + SKF_AD_RANDOM of linux/filter.h).
 const RANDOM: u32 = (-0x1000i32 + 56) as u32;
-/// What a filter lets through, and what not.
+/// The instructions that pass a packet, and that drop it.
 const PASS: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX);
 const DROP: SockFilter = op(libc::BPF_RET | libc::BPF_K, 0, 0, 0);
 
@@ -22,7 +22,7 @@ const fn op(code: u32, yes: u8, no: u8, k: u32) -> SockFilter {
     SockFilter::new(code as u16, yes, no, k)
 }
 
-/// A listener that gets only what `filter` lets through.
+/// A listener that receives only the packets that `filter` passes.
 fn filtered(filter: &[SockFilter]) -> (TcpListener, String) {
     let port = free_ports(1);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -32,8 +32,8 @@ fn filtered(filter: &[SockFilter]) -> (TcpListener, String) {
     (socket.into(), at(port, 1))
 }
 
-/// The last ACK of each handshake is dropped: the client believes in its connections, the server
-/// never has them.
+/// The last ACK of each handshake is dropped. The connections are established for the client, and the server never
+/// accepts them.
 #[test(ClassicFilter)]
 fn connections_that_the_server_never_accepted_are_ghosts() {
     let only_syns = [
@@ -50,9 +50,9 @@ fn connections_that_the_server_never_accepted_are_ghosts() {
     drop(listener);
 }
 
-/// One SYN in eight is dropped: the connects that had to send it again are shown apart.
+/// One SYN in eight is dropped. Connects with a retransmitted SYN are shown separately.
 #[test(ClassicFilter)]
-fn retransmitted_connects_are_told_from_clean_ones() {
+fn retransmitted_connects_are_shown_apart_from_clean_ones() {
     const CONNECTIONS: u64 = 160;
     let some_syns = [
         op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),

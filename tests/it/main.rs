@@ -1,9 +1,9 @@
-//! Behaviour through the real thing: real sockets, real processes, real kernel limits.
+//! Tests of behaviour with real sockets, real processes and real kernel limits.
 //!
-//! `#[test]` is that of tests/needs: `#[test(Network)]` also says what a test needs, and needs.rs skips it,
-//! with the reason, where that is not to be had.
+//! `#[test]` is the attribute of tests/needs. `#[test(Network)]` says that the test needs a network namespace;
+//! needs.rs skips the test, with the reason, where that need is not met.
 
-// Its `test` takes the place of the standard one in all modules.
+// The macro `test` of this crate replaces the standard attribute in all modules.
 #[macro_use]
 extern crate test_needs;
 
@@ -46,12 +46,12 @@ mod walls;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A program that a test of walls runs.
+    // A test of walls runs this executable as a program that it observes.
     if let Some(port) = std::env::var_os("C1M_TEST_PLAIN_PROGRAM") {
         walls::plain_program(port.to_str().unwrap().parse().unwrap());
         return ExitCode::SUCCESS;
     }
-    // Under nohup(1) the processes that tests start would ignore SIGHUP, as they inherit that.
+    // Under nohup(1) this process ignores SIGHUP, and the processes that tests start would inherit that.
     // SAFETY: no memory, and no other thread runs yet.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     needs::run_all()

@@ -1,4 +1,4 @@
-//! Memory that runs short: a server that stops admitting in time, and keeps what it holds.
+//! A shortage of memory: the server stops admitting connections in time, and keeps those that it holds.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,15 +11,15 @@ use c1m::plan::IdleBackend;
 
 use crate::support::*;
 
-/// A memory cgroup of the test's own, with a limit; removed when this is dropped.
+/// A memory cgroup of the test's own, with a limit. It is removed when the value is dropped.
 pub struct Cgroup {
     folder: PathBuf,
-    /// The file that sets its limit.
+    /// The file that sets the limit.
     limit: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes one with v1 or v2, whichever has the memory controller here.
+    /// Makes a cgroup with v1 or v2, whichever has the memory controller here.
     pub fn with_limit(bytes: u64) -> io::Result<Cgroup> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let v1 = Path::new("/sys/fs/cgroup/memory");
@@ -27,32 +27,32 @@ impl Cgroup {
             if v1.exists() { (v1, "memory.limit_in_bytes") } else { (Path::new("/sys/fs/cgroup"), "memory.max") };
         let folder = top.join(format!("c1m-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&folder)?;
-        // From here on it is removed on every way out.
+        // The cgroup is removed if one of the following steps fails.
         let made = Cgroup { limit: folder.join(limit), folder };
-        // Where the group has no such file, as without the controller, none can be made.
+        // Without the memory controller the group has no such file, and it cannot be made.
         fs::OpenOptions::new().write(true).open(&made.limit)?.write_all(bytes.to_string().as_bytes())?;
         Ok(made)
     }
 
-    /// Whether this kernel has the memory controller at all, with v1 or v2.
+    /// Whether this kernel has the memory controller, with v1 or v2.
     pub fn can_limit_memory() -> bool {
         let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
         Path::new("/sys/fs/cgroup/memory").exists() || controllers.split_whitespace().any(|name| name == "memory")
     }
 
-    /// A command that a shell runs after it has moved itself into the group.
+    /// A command whose shell moves itself into the group before it runs the program under test.
     pub fn command(&self) -> std::process::Command {
         c1m_after(&format!("echo $$ > {}", self.processes().display()))
     }
 
-    /// Lowers the limit, so that only so many bytes are left.
+    /// Lowers the limit so that `bytes` are left.
     pub fn leave(&self, bytes: u64) {
         let usage = if self.limit.ends_with("memory.max") { "memory.current" } else { "memory.usage_in_bytes" };
         let used: u64 = fs::read_to_string(self.folder.join(usage)).unwrap().trim().parse().unwrap();
         fs::write(&self.limit, (used + bytes).to_string()).unwrap();
     }
 
-    /// The file that takes the ids of its processes.
+    /// The file that takes the ids of the group's processes.
     pub fn processes(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
@@ -60,13 +60,13 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel takes the rings of an ended process apart in the background.
+        // The kernel removes the rings of an ended process in the background.
         eventually("the cgroup is empty", || fs::remove_dir(&self.folder).is_ok() || !self.folder.exists());
     }
 }
 
-/// Checks that a client of more than fits got what fits, all of it live to the end.
-fn is_cut_short(run: &ClientRun, at_least: u64) {
+/// Checks that a client that asked for more connections than fit got those that fit, all live to the end.
+fn check_cut_short(run: &ClientRun, at_least: u64) {
     assert_eq!(run.finished.code(), 1, "{}{}", run.finished.out, run.finished.err);
     assert!(run.number("live") >= at_least && run.number("failed") > 0, "{}", run.json);
     assert_eq!(run.cause("ECONNRESET") + run.cause("EPIPE"), run.number("failed"), "{}", run.json);
@@ -78,11 +78,11 @@ fn is_cut_short(run: &ClientRun, at_least: u64) {
 #[test(MemoryCgroup)]
 fn a_server_refuses_before_its_cgroup_is_full_and_admits_again_when_memory_comes_back() {
     let cgroup = Cgroup::with_limit(40 << 20).unwrap();
-    // Some 10 MiB beyond the reserve: 2,500 to 7,500 connections at 3,900 to 1,500 bytes.
+    // Some 10 MiB are left beyond the reserve: 2,500 to 7,500 connections at 3,900 to 1,500 bytes.
     let arguments = "--max-connections 40000 --memory-reserve 24MiB --stats-interval 50ms --json -";
     let server = Server::start_as(cgroup.command(), 10, arguments);
     let run = client(&format!("{} --connections 30000 --close rst", server.at()));
-    is_cut_short(&run, 1_000);
+    check_cut_short(&run, 1_000);
     eventually("memory came back", || {
         server.running.err().contains("memory suffices again: new connections are admitted")
     });
@@ -98,8 +98,8 @@ fn a_server_refuses_before_its_cgroup_is_full_and_admits_again_when_memory_comes
 }
 
 #[test]
-fn a_host_with_less_than_the_reserve_gets_no_connection_and_is_told_why() {
-    // A little more than there is, but not twice as much: then nobody would listen any more.
+fn a_server_whose_host_has_less_than_the_reserve_refuses_all_and_says_why() {
+    // The reserve is a little more than the memory that is left. With twice as much the server would not listen.
     let reserve = c1m::host::Host::here().memory().unwrap().usable / 4 * 5;
     let server = Server::start(1, &format!("--memory-reserve {reserve} --json -"));
     let run = client(&format!("{} --connections 20", server.at()));
@@ -114,8 +114,8 @@ fn a_host_with_less_than_the_reserve_gets_no_connection_and_is_told_why() {
     );
 }
 
-/// With less than half of the reserve left nobody listens; the ports stay the server's, and it
-/// listens again when memory comes back.
+/// With less than half of the reserve left the server does not listen. It keeps its ports, and listens again when
+/// memory comes back.
 #[test(MemoryCgroup)]
 fn a_server_far_below_its_reserve_lets_the_kernel_refuse() {
     let cgroup = Cgroup::with_limit(40 << 20).unwrap();
@@ -132,7 +132,7 @@ fn a_server_far_below_its_reserve_lets_the_kernel_refuse() {
 }
 
 #[test]
-fn without_a_reserve_memory_is_nobodys_business() {
+fn without_a_reserve_memory_refuses_no_connection() {
     let server = Server::start(1, "--memory-reserve 0 --json -");
     client(&format!("{} --connections 20", server.at())).held(20);
     let totals = server.stop().last_document();
@@ -146,7 +146,7 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
     assert!(memory.usable <= memory.total && memory.usable > 0, "{memory:?}");
     let kernel = host.memory_kernel();
     for (end, family) in [(End::Server, Family::V4), (End::Client, Family::V6)] {
-        // No kernel that runs us makes a connection of less or of more.
+        // On every kernel that runs c1m a connection's size lies in this range.
         for park in [IdleBackend::Poll, IdleBackend::Filter] {
             let each = kernel.per_end(end, family, park);
             assert!((3_000.0..8_000.0).contains(&each.host), "{kernel:?} {each:?}");
@@ -155,15 +155,15 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
     }
 }
 
-/// Refusals are counted by cause while the figures are printed: none for want of memory is ever told as one of a
-/// full server.
+/// Refusals are counted by cause while the figures are printed. A refusal for lack of memory is never printed as
+/// one of a full server.
 #[test]
-fn refusals_for_want_of_memory_are_never_told_as_a_full_server() {
+fn refusals_for_lack_of_memory_are_never_printed_as_a_full_server() {
     let reserve = c1m::host::Host::here().memory().unwrap().usable / 4 * 5;
     let server = Server::start(1, &format!("--cores 1 --memory-reserve {reserve} --stats-interval 1ms"));
     let dial = || {
         for _ in 0..2_000 {
-            // It may be reset before this returns.
+            // The server may reset the connection before this returns.
             let _ = std::net::TcpStream::connect(("127.0.0.1", server.port));
         }
     };

@@ -1,4 +1,4 @@
-//! What a server shows to Prometheus, and the dashboard that comes with it.
+//! The metrics of a server, and the dashboard that comes with them.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// A server that shows its metrics on a free port of its own.
+/// A server that serves its metrics on a free port.
 fn server(arguments: &str) -> (Server, String) {
     let server = Server::start(4, &format!("--cores 2 --metrics 127.0.0.1:0 {arguments}"));
     let out = server.running.out();
@@ -17,7 +17,7 @@ fn server(arguments: &str) -> (Server, String) {
     (server, address)
 }
 
-/// The head and the body of what an endpoint answers.
+/// The head and the body of an endpoint's answer.
 fn ask(address: &str, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
@@ -27,7 +27,7 @@ fn ask(address: &str, request: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// What Prometheus would read.
+/// The metrics as Prometheus reads them.
 fn scrape(address: &str) -> String {
     let (head, body) = ask(address, "GET /metrics");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -46,9 +46,9 @@ fn sum(text: &str, series: &str, further: &str) -> f64 {
 }
 
 #[test]
-fn a_strict_reader_reads_what_the_shards_counted() {
+fn a_strict_parser_reads_the_counts_of_the_shards() {
     let (mut server, address) = server("--max-connections 200");
-    // The first scrape is no connection of the server's.
+    // A scrape does not count as a connection of the server.
     assert_eq!(sum(&scrape(&address), "c1m_connections", ""), 0.0);
     let mut client = Client::start(&format!("{} --connections 100 --audit off --hold 60s", server.at()));
     client.running.until("all are held", |out| out.lines().any(|line| line.starts_with("hold ")));
@@ -74,7 +74,7 @@ fn a_strict_reader_reads_what_the_shards_counted() {
 }
 
 #[test]
-fn only_reading_the_metrics_is_answered() {
+fn the_endpoint_only_answers_reads_of_the_metrics() {
     let (server, address) = server("");
     for (request, code) in
         [("GET /", 404), ("POST /metrics", 405), ("HEAD /metrics", 200), ("GET /metrics?name[]=x", 200)]
@@ -86,7 +86,7 @@ fn only_reading_the_metrics_is_answered() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told_before_the_start() {
+fn an_address_in_use_is_reported_before_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let finished = run(&format!("server --port {} --metrics {address}", free_ports(100)));
@@ -100,7 +100,7 @@ fn an_address_that_is_taken_is_told_before_the_start() {
 }
 
 #[test]
-fn the_dashboard_asks_for_what_there_is() {
+fn the_dashboard_asks_only_for_existing_metrics() {
     let (server, address) = server("");
     let text = scrape(&address);
     let there: BTreeSet<&str> =

@@ -1,7 +1,7 @@
-//! What tests need beyond an ordinary user on any Linux: each need is probed once, before the tests, and
-//! a test that lacks one is skipped, counted and listed with the reason.
+//! The needs of tests beyond an ordinary user on any Linux. Each need is probed once. A test whose need is not met
+//! is skipped, counted, and listed with the reason.
 //!
-//! With `C1M_NO_SKIPS=1` a skipped test is a failure, unless this kernel was built without what it needs.
+//! With `C1M_NO_SKIPS=1` a skipped test is a failure, unless this kernel was built without the needed feature.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +28,7 @@ pub struct Test {
 
 inventory::collect!(Test);
 
-/// What a test may need.
+/// A need of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// A network namespace of its own.
@@ -43,21 +43,21 @@ pub enum Need {
     MemoryCgroup,
     /// The BPF filter behind which a server's idle connections wait.
     SocketFilter,
-    /// Sockets that take a source port of a range of their own (IP_LOCAL_PORT_RANGE, Linux 6.3).
+    /// Sockets that take a source port from a range of their own (IP_LOCAL_PORT_RANGE, Linux 6.3).
     SourcePortRange,
     /// The right to run programs as other users.
     Users,
-    /// The `sysctl` of procps, which loads all files of settings.
+    /// The program `sysctl` of procps, which loads all files of settings.
     SysctlLoader,
     /// A classic BPF filter on a socket of the test's own, which drops packets.
     ClassicFilter,
 }
 
-/// Why a need is not met.
+/// The reason why a need is not met.
 #[derive(Clone, Debug)]
 pub struct Lack {
     reason: String,
-    /// The machine has no such thing, whoever asks.
+    /// Whether the machine lacks the feature for every user.
     kernel: bool,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Lack {
 }
 
 impl Need {
-    /// Whether this machine and user have it; found out once.
+    /// Whether the need is met on this machine and for this user. The result of the first probe is kept.
     fn met(self) -> Result<(), Lack> {
         static PROBED: Mutex<BTreeMap<Need, Result<(), Lack>>> = Mutex::new(BTreeMap::new());
         PROBED.lock().unwrap().entry(self).or_insert_with(|| self.probe()).clone()
@@ -96,14 +96,14 @@ impl Need {
             }
             Need::MemoryCgroup => {
                 let made = Cgroup::with_limit(40 << 20);
-                // A group without the file of the limit may be one for which nobody switched the controller on.
+                // If the new group has no file for the limit, the controller may merely be switched off.
                 let kernel = !Cgroup::can_limit_memory();
                 made.map(drop).map_err(|why| Lack { kernel, ..Lack::new("no memory cgroup of its own", &why) })
             }
             Need::SourcePortRange => {
                 let taken = Socket::new(Domain::IPV4, Type::STREAM, None)
                     .and_then(|socket| c1m::sys::set_source_ports(&socket, 40_000));
-                // A kernel that lacks it does not know the option.
+                // An older kernel does not know the option.
                 taken.map_err(|why| Lack { kernel: true, ..Lack::new("no range of source ports per socket", &why) })
             }
             // SAFETY: no arguments, no memory.
@@ -113,7 +113,7 @@ impl Need {
             }
             Need::SysctlLoader => {
                 let found = std::process::Command::new("sysctl").arg("--version").output();
-                // A machine without it loads its settings by another program.
+                // A machine without procps loads its settings with another program.
                 let lacks = |why| Lack { kernel: true, ..Lack::new("no sysctl of procps", &why) };
                 found.map(drop).map_err(lacks)
             }
@@ -136,8 +136,8 @@ fn unshared(namespace: libc::c_int, otherwise: &str) -> Result<(), Lack> {
     made.map_err(|why| Lack::new(otherwise, &why))
 }
 
-/// Whether connections are tracked where a rule asks for it, and a test may fill the table: its size is the
-/// whole host's, and an entry takes up to 320 bytes.
+/// Whether connections are tracked where a rule asks for it, and a test may fill the table. The table's size is one
+/// number for the whole host, and an entry takes up to 320 bytes.
 fn tracking() -> Result<(), Lack> {
     firewall::try_to_track().map_err(|why| Lack::new("no connection tracking", &why))?;
     let (_, most) = firewall::tracked();
@@ -149,11 +149,11 @@ fn tracking() -> Result<(), Lack> {
     Err(Lack { reason, kernel: false })
 }
 
-/// Runs the tests that the command line names, as the standard harness does, and lists those that were skipped.
+/// Runs the tests that the command line selects, as the standard harness does, and lists the skipped tests.
 pub fn run_all() -> ExitCode {
     let mut arguments = Arguments::from_args();
     if !may_lock_memory() {
-        // The rings of all of this user's processes count against one limit, 8 MiB as a rule.
+        // The rings of all processes of this user count against one limit on locked memory, by default 8 MiB.
         arguments.test_threads.get_or_insert(1);
     }
     let strict = std::env::var_os("C1M_NO_SKIPS").is_some_and(|value| value == "1");
@@ -171,7 +171,7 @@ pub fn run_all() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Whether this process has CAP_IPC_LOCK, with which no limit counts its locked memory.
+/// Whether this process has CAP_IPC_LOCK, which exempts its locked memory from limits.
 fn may_lock_memory() -> bool {
     const CAP_IPC_LOCK: u32 = 14;
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -179,7 +179,7 @@ fn may_lock_memory() -> bool {
     u64::from_str_radix(effective.trim(), 16).unwrap() >> CAP_IPC_LOCK & 1 == 1
 }
 
-/// The tests that were skipped, and why.
+/// The skipped tests, each with the reason.
 type Skipped = Arc<Mutex<BTreeMap<&'static str, Lack>>>;
 
 fn trial(test: &'static Test, strict: bool, skipped: Skipped) -> Trial {
@@ -192,7 +192,8 @@ fn trial(test: &'static Test, strict: bool, skipped: Skipped) -> Trial {
             skipped.lock().unwrap().insert(name, lack.clone());
             return Ok(Completion::ignored_with(lack));
         }
-        // On a thread of its own, which has the test's name in its panics and ends with its processes.
+        // Each test runs on a thread of its own. The thread has the test's name, for panics, and the test's
+        // processes end with it.
         let ended = std::thread::Builder::new().name(name.to_owned()).spawn(test.run).unwrap().join();
         ended.map_or_else(|panic| std::panic::resume_unwind(panic), |()| Ok(Completion::Completed))
     })

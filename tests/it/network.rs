@@ -1,4 +1,4 @@
-//! Interfaces, addresses and routes of the calling thread's network namespace, set over netlink: the
+//! Interfaces, addresses and routes of the calling thread's network namespace. They are set over netlink, so the
 //! tests need no `ip`.
 
 use std::ffi::CStr;
@@ -11,7 +11,8 @@ use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
 use netlink_bindings::rt_route::{self, RtmType, Rtmsg};
 use netlink_socket2::NetlinkSocket;
 
-/// Of linux/rtnetlink.h: the table of ordinary routes, the scope of a link, and a route set by an administrator.
+/// Constants of linux/rtnetlink.h: the table of ordinary routes, the scope of a link, and the protocol of an
+/// administrator's routes.
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_LINK: u8 = 253;
 const RTPROT_STATIC: u8 = 4;
@@ -34,7 +35,7 @@ fn switch(name: &CStr, flags: u32) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Gives an interface an address that may be used at once: `ip address add ADDRESS/PREFIX dev NAME nodad`.
+/// Gives an interface an address that can be used at once: `ip address add ADDRESS/PREFIX dev NAME nodad`.
 pub fn address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
     let address = address.into();
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -51,7 +52,7 @@ pub fn address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Sends what is for an IPv4 block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
+/// Routes an IPv4 block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
 pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
     let header = Rtmsg {
         rtm_family: libc::AF_INET as u8,
@@ -67,14 +68,14 @@ pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Makes a pair of interfaces joined by a cable, `near` here and `far` in the network namespace of
-/// the file `there`, or here too.
+/// Makes a pair of connected interfaces: `near` in this network namespace, and `far` in the namespace of the file
+/// `there`, or in this one too.
 pub fn cable(near: &CStr, far: &CStr, there: Option<&File>) {
     let mut socket = NetlinkSocket::new();
     let mut request = rt_link::Request::new().set_create().set_excl().op_newlink_do(&Ifinfomsg::new());
     request.encode().push_ifname(near).nested_linkinfo().push_kind(c"veth");
     socket.request(&request).unwrap().recv_ack().unwrap();
-    // The kernel named the other end itself; it is the interface whose number `near` tells as its link's.
+    // The kernel chose the other interface's name. Its number is the link of `near`.
     let header = Ifinfomsg { ifi_index: index(near) as i32, ..Default::default() };
     let request = rt_link::Request::new().op_getlink_do(&header);
     let other = socket.request(&request).unwrap().recv_one().unwrap().1.get_link().unwrap();

@@ -1,4 +1,4 @@
-//! What the flags are for, and the names in the results.
+//! The effect of options, and the names in results.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
@@ -36,7 +36,7 @@ fn a_client_writes_its_result_with_every_name() {
 }
 
 #[test]
-fn without_an_audit_nothing_is_asked() {
+fn without_audits_the_client_sends_only_hellos() {
     let server = Server::start(2, "--json -");
     let run = client(&format!("{} --connections 50 --audit off", server.at()));
     run.held(50);
@@ -60,7 +60,7 @@ fn ipv6_works_like_ipv4() {
     let server = Server::start(2, "--bind ::1");
     client(&format!("{} --connections 50 --target-ip ::1", server.at())).held(50);
     client(&format!("{} --connections 50 --target-ip ::1 --source-ip ::1", server.at())).held(50);
-    // The other family is somebody else's.
+    // No server listens on the other family.
     let run = client(&format!("{} --connections 50 --target-ip 127.0.0.1", server.at()));
     run.failed("ECONNREFUSED", 50, "nothing listens there");
 }
@@ -77,7 +77,7 @@ fn one_unspecified_ipv6_address_serves_both_families() {
 #[test(Network)]
 fn a_block_of_source_addresses_is_used_in_turn() {
     in_own_network(|| {
-        // With 20 source ports, 100 connections need every one of the block's six addresses but one.
+        // With 20 source ports for each address, 100 connections need at least five of the block's six addresses.
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40019").unwrap();
         let server = Server::start(1, "");
         client(&format!("{} --connections 100 --source-ip 127.1.0.0/29", server.at())).held(100);
@@ -94,8 +94,8 @@ fn a_sink_keeps_connections_and_answers_nothing() {
     assert_eq!((number(&totals, "accepted"), number(&totals, "messages")), (100, 100), "{totals}");
 }
 
-/// The kernel spreads connections over the listeners of one port by a hash; that 300 all go to one
-/// of two has a chance of 2^-299.
+/// The kernel spreads connections over the listeners of one port by a hash. The chance that all 300 go to one of
+/// two listeners is 2^-299.
 #[test]
 fn shards_share_one_port() {
     let server = Server::start(1, "--port-sharing all --json -");
@@ -134,13 +134,14 @@ fn a_rate_shows_both_latencies() {
     assert!(run.finished.out.contains("from the actual start (uncorrected)"), "{}", run.finished.out);
     let counts = ["connect_latency_us", "connect_service_latency_us"].map(|name| number(&run.json[name], "count"));
     assert_eq!(counts[0], counts[1], "{}", run.json);
-    // Each shard starts its first at once, so it may take a little less than 300 ms, never much less.
+    // Each shard starts its first connect at once, so the ramp may take a little less than 300 ms, but not much
+    // less.
     assert!(run.json["ramp_seconds"].as_f64().unwrap() > 0.2, "faster than asked: {}", run.json);
     let run = client(&format!("{} --connections 300", server.at()));
     assert!(!run.finished.out.contains("uncorrected"), "{}", run.finished.out);
 }
 
-/// Small messages, and ones that no single receive can take.
+/// The messages are small, or larger than one receive can take.
 #[test]
 fn messages_while_holding_are_measured() {
     for payload in [100, 65_536] {
@@ -174,7 +175,7 @@ fn only_cores_that_the_process_may_use_are_used() {
     let server = Server::start_as(pinned(), 2, "");
     let cores: Vec<String> = lines_with(&server.running.out(), ": core ");
     assert!(cores.len() == 1 && cores[0].contains(&format!(": core {last},")), "{cores:?}");
-    run_as(pinned(), &server_arguments(free_ports(2), 2, "--cores 2")).complains(2, &["1 core(s)", "taskset"]);
+    run_as(pinned(), &server_arguments(free_ports(2), 2, "--cores 2")).fails_with(2, &["1 core(s)", "taskset"]);
 }
 
 fn lines_with(text: &str, words: &str) -> Vec<String> {
@@ -182,19 +183,20 @@ fn lines_with(text: &str, words: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_backlog_beyond_the_hosts_is_capped_and_told() {
+fn a_backlog_beyond_the_hosts_is_capped_and_reported() {
     let server = Server::start(2, "--backlog 4000000000");
     assert!(server.running.out().contains("accept queue"), "{}", server.running.out());
     let finished = server.stop();
     assert!(finished.err.contains("--backlog is capped at") && finished.err.contains("somaxconn"), "{}", finished.err);
 }
 
-/// A client that resets leaves no source port in TIME_WAIT: the same few can be used at once again.
+/// A client that closes by RST leaves no source port in TIME_WAIT, so the next client can use the same few ports at
+/// once.
 #[test(Network)]
 fn closing_with_a_reset_frees_the_source_ports() {
     in_own_network(|| {
         std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40099").unwrap();
-        // On loopback the kernel would otherwise give away a port after a second of its TIME_WAIT.
+        // Without this, the kernel reuses a port on loopback after one second in TIME_WAIT.
         std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0").unwrap();
         let server = Server::start(1, "");
         for _ in 0..3 {
@@ -207,8 +209,8 @@ fn closing_with_a_reset_frees_the_source_ports() {
 }
 
 #[test]
-fn a_server_ends_with_its_standard_input_if_told_so() {
-    // The input of every process of these tests is empty.
+fn a_server_with_until_stdin_closes_ends_with_its_standard_input() {
+    // Processes of these tests have an empty standard input.
     let port = free_ports(2);
     let finished = run(&server_arguments(port, 2, "--until-stdin-closes"));
     assert_eq!(finished.code(), 0, "{}", finished.err);

@@ -1,4 +1,4 @@
-//! Where results go: whole files or none, each in a place of its own, whatever ends the run.
+//! The files of results: each is complete or absent, and in a place of its own, however the run ends.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -35,7 +35,7 @@ fn results() -> TempDir {
     dir
 }
 
-/// The program in a folder.
+/// A command that runs the program under test in a folder.
 fn within(dir: &TempDir) -> Command {
     let mut command = c1m();
     command.current_dir(dir.path());
@@ -45,14 +45,14 @@ fn within(dir: &TempDir) -> Command {
 // ---- the same run twice ------------------------------------------------------------------------------
 
 #[test]
-fn a_run_counts_once_by_whatever_path_it_comes() {
+fn a_run_counts_once_whatever_path_it_is_given_by() {
     let dir = results();
     let at = |name: &str| dir.path().join(name);
     std::fs::copy(at("r.json"), at("copy.json")).unwrap();
     std::fs::copy(at("r.hlog"), at("copy.hlog")).unwrap();
     std::fs::hard_link(at("r.json"), at("hard.json")).unwrap();
     symlink("r.json", at("link.json")).unwrap();
-    // The same document, written otherwise.
+    // The same document, formatted differently.
     std::fs::write(at("line.json"), document(&at("r.json")).to_string()).unwrap();
     for twice in [
         "r.json r.json",
@@ -64,27 +64,27 @@ fn a_run_counts_once_by_whatever_path_it_comes() {
         "r.hlog copy.hlog",
         "r.hlog ./r.hlog",
     ] {
-        run_as(within(&dir), &format!("report merge {twice}")).complains(2, &["given twice"]);
+        run_as(within(&dir), &format!("report merge {twice}")).fails_with(2, &["given twice"]);
     }
     for descriptors in ["exec 3<r.json 4<copy.json", "exec 3<r.json 4<hard.json", "exec 3<r.hlog 4<copy.hlog"] {
         let mut command = c1m_after(descriptors);
         command.current_dir(dir.path());
-        run_as(command, "report merge /dev/fd/3 /dev/fd/4").complains(2, &["/dev/fd/3", "/dev/fd/4", "given twice"]);
+        run_as(command, "report merge /dev/fd/3 /dev/fd/4").fails_with(2, &["/dev/fd/3", "/dev/fd/4", "given twice"]);
     }
-    run_as(within(&dir), "report compare r.json copy.json").complains(2, &["the same run"]);
+    run_as(within(&dir), "report compare r.json copy.json").fails_with(2, &["the same run"]);
 }
 
 #[test]
-fn what_was_merged_counts_with_all_its_parts() {
+fn a_merged_result_counts_with_all_its_parts() {
     let (one, other) = (results(), results());
     let dir = tempfile::tempdir().unwrap();
     for (name, from) in [("a.json", &one), ("b.json", &other)] {
         std::fs::copy(from.path().join("r.json"), dir.path().join(name)).unwrap();
     }
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json m.json").code(), 0);
-    run_as(within(&dir), "report merge m.json b.json").complains(2, &["m.json", "b.json", "given twice"]);
-    run_as(within(&dir), "report merge m.json m.json").complains(2, &["m.json", "given twice"]);
-    // Results of an earlier version have no identity, and are known by what they say.
+    run_as(within(&dir), "report merge m.json b.json").fails_with(2, &["m.json", "b.json", "given twice"]);
+    run_as(within(&dir), "report merge m.json m.json").fails_with(2, &["m.json", "given twice"]);
+    // Results of an earlier version have no identity, and are identified by their content.
     for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
         let mut result = document(&dir.path().join(from));
         assert_eq!(result["about"]["run_id"].as_str().unwrap().len(), 32);
@@ -94,9 +94,9 @@ fn what_was_merged_counts_with_all_its_parts() {
     std::fs::copy(dir.path().join("old-a.json"), dir.path().join("old-copy.json")).unwrap();
     assert_eq!(run_as(within(&dir), "report merge old-a.json old-b.json --json old.json").code(), 0);
     assert_eq!(number(&document(&dir.path().join("old.json")), "live"), 100);
-    run_as(within(&dir), "report merge old-a.json old-copy.json").complains(2, &["given twice"]);
-    run_as(within(&dir), "report merge old.json old-b.json").complains(2, &["given twice"]);
-    // A merged result may take the place of one of its parts.
+    run_as(within(&dir), "report merge old-a.json old-copy.json").fails_with(2, &["given twice"]);
+    run_as(within(&dir), "report merge old.json old-b.json").fails_with(2, &["given twice"]);
+    // A merged result may replace one of its parts.
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json a.json").code(), 0);
     assert_eq!(number(&document(&dir.path().join("a.json")), "live"), 100);
 }
@@ -123,15 +123,15 @@ fn a_run_that_never_begins_leaves_the_earlier_result() {
 }
 
 #[test]
-fn a_file_that_grows_too_large_is_told_and_the_earlier_one_stays() {
+fn a_file_that_grows_too_large_is_reported_and_the_earlier_one_stays() {
     let dir = results();
     let before = std::fs::read(dir.path().join("r.json")).unwrap();
     std::fs::copy(dir.path().join("r.json"), dir.path().join("page.html")).unwrap();
-    // In units of 512 bytes; less than any of these documents.
+    // The limit is in units of 512 bytes, and lower than any of these documents.
     let mut command = c1m_after("ulimit -f 1");
     command.current_dir(dir.path()).args(["report", "html", "r.json", "-o", "page.html"]);
     let finished = Running::start(command).wait();
-    finished.complains(3, &["page.html", "EFBIG", "ulimit -f"]);
+    finished.fails_with(3, &["page.html", "EFBIG", "ulimit -f"]);
     assert_eq!(std::fs::read(dir.path().join("page.html")).unwrap(), before);
     assert_eq!(names(dir.path()), ["page.html", "r.hlog", "r.json"]);
 }
@@ -148,12 +148,12 @@ fn an_earlier_file_keeps_its_mode_and_the_links_to_it() {
     assert!(std::fs::read_to_string(at("page.html")).unwrap().starts_with("<!DOCTYPE html>"));
     assert_eq!(std::fs::metadata(at("page.html")).unwrap().mode() & 0o7777, 0o604);
     assert_eq!(run_as(within(&dir), "report html r.json -o /dev/null").code(), 0);
-    run_as(within(&dir), "report html r.json -o /dev/full").complains(3, &["/dev/full", "ENOSPC"]);
+    run_as(within(&dir), "report html r.json -o /dev/full").fails_with(3, &["/dev/full", "ENOSPC"]);
 }
 
-/// Disk space that is used up: a file system in memory of 256 KiB.
+/// The disk is a file system in memory of 256 KiB.
 #[test(Mounts)]
-fn a_full_disk_is_told_and_the_earlier_files_stay() {
+fn a_full_disk_is_reported_and_the_earlier_files_stay() {
     let dir = results();
     let server = Server::start(1, "");
     in_own_mounts(|| {
@@ -164,12 +164,12 @@ fn a_full_disk_is_told_and_the_earlier_files_stay() {
             std::fs::write(disk.join(name), "earlier").unwrap();
         }
         let _ = std::fs::write(disk.join("filler"), vec![0; 1 << 20]);
-        run_as(within(&dir), "report html r.json -o disk/page").complains(3, &["disk/page", "ENOSPC"]);
-        run_as(within(&dir), "report html r.json -o disk/new").complains(3, &["disk/new", "ENOSPC"]);
+        run_as(within(&dir), "report html r.json -o disk/page").fails_with(3, &["disk/page", "ENOSPC"]);
+        run_as(within(&dir), "report html r.json -o disk/new").fails_with(3, &["disk/new", "ENOSPC"]);
         let client = format!("client --target-ip 127.0.0.1 {} --connections 5 --hold 0s", server.at());
         for (flag, name) in [("--json", "json"), ("--report", "page"), ("--hlog", "hlog"), ("--histogram", "new")] {
             let finished = run_as(within(&dir), &format!("{client} {flag} disk/{name}"));
-            finished.complains(3, &[&format!("disk/{name}"), "ENOSPC"]);
+            finished.fails_with(3, &[&format!("disk/{name}"), "ENOSPC"]);
             assert!(finished.out.contains("5 requested = 5 live"), "the result is printed: {}", finished.out);
         }
         assert_eq!(names(&disk), ["filler", "hlog", "json", "page"]);
@@ -179,7 +179,7 @@ fn a_full_disk_is_told_and_the_earlier_files_stay() {
     });
 }
 
-/// A file that is a mount point, as in a container, cannot be replaced by another one.
+/// A file that is a mount point, as in a container, cannot be replaced.
 #[test(Mounts)]
 fn a_file_that_is_a_mount_point_is_rewritten() {
     let dir = results();
@@ -194,9 +194,9 @@ fn a_file_that_is_a_mount_point_is_rewritten() {
     });
 }
 
-/// A user who may write a file and nothing else in its folder.
+/// The user may write the file, and nothing else in its folder.
 #[test]
-fn a_file_in_a_folder_that_takes_no_new_one_is_rewritten_or_stays() {
+fn a_file_in_a_folder_that_takes_no_new_file_is_rewritten_or_stays() {
     let dir = results();
     let page = dir.path().join("page");
     let earlier = "earlier".repeat(1_000);
@@ -213,9 +213,9 @@ fn a_file_in_a_folder_that_takes_no_new_one_is_rewritten_or_stays() {
         command
     };
     let cut = run_as(user("ulimit -f 8"), "report html r.json -o page");
-    cut.complains(3, &["page", "EFBIG"]);
+    cut.fails_with(3, &["page", "EFBIG"]);
     assert_eq!(std::fs::read_to_string(&page).unwrap(), earlier);
-    run_as(user(":"), "report html r.json -o new").complains(2, &["new", "EACCES"]);
+    run_as(user(":"), "report html r.json -o new").fails_with(2, &["new", "EACCES"]);
     assert_eq!(run_as(user(":"), "report html r.json -o page").code(), 0);
     assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
     assert_eq!(std::fs::metadata(&page).unwrap().ino(), inode);
@@ -224,7 +224,7 @@ fn a_file_in_a_folder_that_takes_no_new_one_is_rewritten_or_stays() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_told() {
+fn a_pipe_whose_reader_goes_away_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(1, "");
     for flag in ["--json", "--report", "--hlog", "--histogram"] {
@@ -233,13 +233,13 @@ fn a_reader_that_goes_away_is_told() {
         let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
         let mut command = within(&dir);
         command.args(format!("client --target-ip 127.0.0.1 {} --connections 5", server.at()).split_whitespace());
-        // Messages all the while, so that an interval log has something to tell to the end.
+        // The client sends messages all the while, so that an interval log has lines to write to the end.
         command.args(["--hold", "1h", "--interval", "10ms", flag]).arg(&pipe);
         let mut client = Running::start(command);
         client.until("it holds", |out| out.contains("\nhold "));
         drop(reader);
         client.signal(libc::SIGTERM);
-        client.wait().complains(3, &[flag, "EPIPE"]);
+        client.wait().fails_with(3, &[flag, "EPIPE"]);
     }
 }
 
@@ -271,7 +271,7 @@ fn two_outputs_in_one_place_are_refused() {
         ("report compare r.json r.hlog --json r.json".to_owned(), ["--json", "r.json"]),
     ] {
         let finished = run_as(within(&dir), &arguments);
-        finished.complains(2, &flags);
+        finished.fails_with(2, &flags);
         assert_eq!(finished.out, "", "{arguments}");
         assert_eq!(names(dir.path()), ["hard", "link", "r.hlog", "r.json"], "{arguments}");
     }
@@ -280,7 +280,7 @@ fn two_outputs_in_one_place_are_refused() {
 }
 
 #[test]
-fn what_is_printed_and_a_file_are_two_places() {
+fn printed_lines_and_an_output_need_different_places() {
     let dir = results();
     let into = |file: &str| {
         let mut command = c1m_after(&format!("exec >>{file}"));
@@ -288,10 +288,10 @@ fn what_is_printed_and_a_file_are_two_places() {
         command
     };
     let client = format!("client --target-ip 127.0.0.1 {} --connections 5", at(free_ports(1), 1));
-    run_as(into("x"), &format!("{client} --json ./x")).complains(2, &["standard output", "--json ./x"]);
-    run_as(into("x"), "report merge r.json --html x").complains(2, &["standard output", "--html x"]);
+    run_as(into("x"), &format!("{client} --json ./x")).fails_with(2, &["standard output", "--json ./x"]);
+    run_as(into("x"), "report merge r.json --html x").fails_with(2, &["standard output", "--html x"]);
     assert_eq!(std::fs::read_to_string(dir.path().join("x")).unwrap(), "");
-    // Another name of standard output is standard output: nothing else is printed there.
+    // Other names of standard output count as standard output, and nothing else is printed there.
     for (file, output) in [("dash", "-"), ("stdout", "/dev/stdout"), ("number", "/proc/self/fd/1")] {
         assert_eq!(run_as(into(file), &format!("report merge r.json --json {output}")).code(), 0);
         assert_eq!(number(&document(&dir.path().join(file)), "live"), 50);
@@ -300,7 +300,7 @@ fn what_is_printed_and_a_file_are_two_places() {
 
 // ---- signals -----------------------------------------------------------------------------------------
 
-/// A terminal that goes away sends SIGHUP more than once, from the kernel and from the shell.
+/// When a terminal goes away, the kernel and the shell may each send SIGHUP.
 #[test]
 fn hangups_end_every_command_in_order() {
     let server = Server::start(2, "--json -");
@@ -336,14 +336,14 @@ fn hangups_end_every_command_in_order() {
 fn an_ignored_hangup_stays_ignored() {
     let server = Server::start_as(c1m_after("trap '' HUP"), 1, "");
     server.running.signal(libc::SIGHUP);
-    // It still serves after the signal was delivered, and ends by another one.
+    // The server still serves after the signal was delivered, and another signal ends it.
     client(&format!("{} --connections 5", server.at())).held(5);
     server.stop();
 }
 
 #[test]
-fn two_signals_leave_no_file_that_is_not_whole() {
-    // It closes too slowly to end between the two signals.
+fn two_signals_leave_no_unfinished_file() {
+    // With this rate of closing the client does not end between the two signals.
     let server = Server::start(1, "");
     let dir = tempfile::tempdir().unwrap();
     let mut command = within(&dir);

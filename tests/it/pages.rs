@@ -1,4 +1,4 @@
-//! Pages, interval logs and comparisons: they tell what the result of the same run tells.
+//! Pages, interval logs and comparisons agree with the result of the same run.
 
 use std::path::Path;
 
@@ -17,16 +17,15 @@ fn document(path: &Path) -> Value {
     serde_json::from_str(&text(path)).unwrap()
 }
 
-/// A time as a page writes it.
+/// A time in the format of a page.
 fn time(us: u64) -> String {
     let text = format::time(us);
     let unit = text.find(char::is_alphabetic).unwrap();
     format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
 }
 
-/// Checks that a page is one file that asks for nothing, that these charts are drawn in it, and that
-/// it tells the latencies of a result.
-fn tells(page: &str, result: &Value, charts: &[&str]) {
+/// Checks that a page loads nothing from elsewhere, has exactly these charts, and shows the latencies of a result.
+fn check_page(page: &str, result: &Value, charts: &[&str]) {
     let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "src=", "<script", "<link", "url(", "@import"] {
         assert!(!elsewhere.contains(outside), "{outside} in the page");
@@ -53,8 +52,8 @@ fn tells(page: &str, result: &Value, charts: &[&str]) {
     }
 }
 
-/// Checks that a timeline has everything that a result counts, and these phases.
-fn spans(result: &Value, phases: &[&str]) {
+/// Checks that a timeline has exactly these phases, and agrees with the counts of its result.
+fn check_timeline(result: &Value, phases: &[&str]) {
     let timeline = &result["timeline"];
     let names: Vec<&str> =
         timeline["phases"].as_array().unwrap().iter().map(|one| one["phase"].as_str().unwrap()).collect();
@@ -70,15 +69,15 @@ fn spans(result: &Value, phases: &[&str]) {
     assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), connects, "{timeline}");
 }
 
-/// Checks that an interval log holds what each shard measured.
-fn logs(log: &Path, result: &Value) {
+/// Checks that an interval log holds the latencies of each shard.
+fn check_log(log: &Path, result: &Value) {
     let read = log::read(text(log).as_bytes()).unwrap();
     let echo = if result["echo_source"] == "audits" { Measure::Audit } else { Measure::Echo };
-    for (shard, told) in result["shards"].as_array().unwrap().iter().enumerate() {
+    for (shard, part) in result["shards"].as_array().unwrap().iter().enumerate() {
         for (measure, name) in [(Measure::Connect, "connect_latency_us"), (echo, "echo_latency_us")] {
-            let told = Latency::decode(told[name]["histogram"].as_str().unwrap()).unwrap();
+            let expected = Latency::decode(part[name]["histogram"].as_str().unwrap()).unwrap();
             let logged = read.get(&Series { measure, shard }).unwrap();
-            assert_eq!(logged.encode().unwrap(), told.encode().unwrap(), "{name} of shard {shard}");
+            assert_eq!(logged.encode().unwrap(), expected.encode().unwrap(), "{name} of shard {shard}");
         }
     }
 }
@@ -86,20 +85,20 @@ fn logs(log: &Path, result: &Value) {
 #[test]
 fn a_demo_is_shown_and_logged_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    // A name that is markup, to see it escaped.
+    // The file name contains markup, which the page must escape.
     let [json, page, log] = ["a.json", "<i>a&b.html", "a.hlog"].map(|name| dir.path().join(name));
     let files = format!("--json {} --report {} --hlog {}", json.display(), page.display(), log.display());
     let finished = run(&format!("demo --connections 2000 --hold 2s {} {files}", at(free_ports(4), 4)));
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let whole = document(&json);
     let (result, server) = (&whole["client"], &whole["server"]);
-    spans(result, &["ramp", "audit 1", "hold", "audit 2", "close"]);
-    logs(&log, result);
+    check_timeline(result, &["ramp", "audit 1", "hold", "audit 2", "close"]);
+    check_log(&log, result);
     let page = text(&page);
     let rates = ["Live connections", "Connects per second", "Echoes per second"];
     let rest =
         ["Connect latency over time", "Memory", "Kernel memory", "Processors", "Connect latency", "Echo latency"];
-    tells(&page, result, &[&rates[..], &rest].concat());
+    check_page(&page, result, &[&rates[..], &rest].concat());
     assert!(page.contains("2,000 of 2,000 connections live") && page.contains("No connection failed."), "{page}");
     assert!(
         page.contains("server process") && page.contains(&format::bytes(number(server, "resident_bytes"))),
@@ -108,7 +107,7 @@ fn a_demo_is_shown_and_logged_as_it_was() {
     assert!(page.contains("&lt;i&gt;a&amp;b.html") && !page.contains("<i>"), "{page}");
     let kernel = text(Path::new("/proc/sys/kernel/osrelease"));
     assert!(page.contains(kernel.trim()) && page.contains("demo --connections 2000 --hold 2s"), "{page}");
-    // Drawn again from the result, it is the same page.
+    // A page drawn from the result later is the same.
     let again = dir.path().join("again.html");
     assert_eq!(run(&format!("report html {} -o {}", json.display(), again.display())).code(), 0);
     assert_eq!(text(&again), page);
@@ -119,18 +118,21 @@ fn failures_and_messages_are_shown() {
     let dir = tempfile::tempdir().unwrap();
     let [nowhere, page] = ["nowhere.html", "page.html"].map(|name| dir.path().join(name));
     let run = client(&format!("{} --connections 20 --report {}", at(free_ports(1), 1), nowhere.display()));
-    let told = text(&nowhere);
-    assert!(told.contains("<b>20</b> ECONNREFUSED") && told.contains("nothing listens there"), "{told}");
+    let page_of_failures = text(&nowhere);
+    assert!(
+        page_of_failures.contains("<b>20</b> ECONNREFUSED") && page_of_failures.contains("nothing listens there"),
+        "{page_of_failures}"
+    );
     assert_eq!(run.number("failed"), 20);
 
     let server = Server::start(2, "");
     let arguments = format!("{} --connections 200 --rate 2000 --interval 50ms --hold 1s", server.at());
     let run = client(&format!("{arguments} --report {} --hlog {}", page.display(), dir.path().join("hlog").display()));
     run.held(200);
-    logs(&dir.path().join("hlog"), &run.json);
-    let told = text(&page);
+    check_log(&dir.path().join("hlog"), &run.json);
+    let page = text(&page);
     for chart in ["Echoes per second", "Connect latency, uncorrected", "Echo latency, uncorrected"] {
-        assert!(told.contains(&format!(">{chart}</h2>")), "no chart {chart}");
+        assert!(page.contains(&format!(">{chart}</h2>")), "no chart {chart}");
     }
     server.stop();
 }
@@ -152,7 +154,7 @@ fn several_logs_and_results_are_shown_as_one() {
         let paths = ["a", "b"].map(|name| format!("{}.{ending}", file(name).display())).join(" ");
         let to = ["m.json", "m.html"].map(|name| file(name).display().to_string());
         let finished = run(&format!("report merge {paths} --json {} --html {}", to[0], to[1]));
-        assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+        assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
         (document(&file("m.json")), text(&file("m.html")))
     };
     let (result, page) = merge("json");
@@ -164,11 +166,11 @@ fn several_logs_and_results_are_shown_as_one() {
     assert_eq!(result["measures"]["connect"]["histogram"].as_str().unwrap(), connects.encode().unwrap());
     assert!(page.contains("latencies of 2 interval logs") && page.contains(&time(connects.max())), "{page}");
     let [a, b] = ["a.hlog", "b.json"].map(|name| file(name).display().to_string());
-    run(&format!("report merge {a} {b}")).complains(2, &[&a, "beside results"]);
+    run(&format!("report merge {a} {b}")).fails_with(2, &[&a, "beside results"]);
 }
 
 #[test]
-fn what_changed_is_told_as_ratios() {
+fn changes_are_reported_as_ratios() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(2, "");
     let [before, after, to] = ["before", "after", "to"].map(|name| dir.path().join(name).display().to_string());
@@ -178,24 +180,24 @@ fn what_changed_is_told_as_ratios() {
     }
     server.stop();
     let finished = run(&format!("report compare {before} {after} --json {to}"));
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let live = finished.out.lines().find(|line| line.trim_start().starts_with("live ")).unwrap();
     assert_eq!(live.split_whitespace().collect::<Vec<_>>(), ["live", "100", "300", "3.00"], "{}", finished.out);
-    let told = document(Path::new(&to));
+    let comparison = document(Path::new(&to));
     let change = |name: &str| {
-        told["changes"].as_array().unwrap().iter().find(|change| change["figure"] == name).unwrap().clone()
+        comparison["changes"].as_array().unwrap().iter().find(|change| change["figure"] == name).unwrap().clone()
     };
     assert_eq!(change("live")["ratio"].as_f64(), Some(3.0));
     let results = [&before, &after].map(|path| document(Path::new(path)));
     let p50 = |result: &Value| number(&result["connect_latency_us"], "p50") as f64;
-    assert_eq!(change("connect p50")["ratio"].as_f64(), Some(p50(&results[1]) / p50(&results[0])), "{told}");
-    run(&format!("report compare {before} /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
+    assert_eq!(change("connect p50")["ratio"].as_f64(), Some(p50(&results[1]) / p50(&results[0])), "{comparison}");
+    run(&format!("report compare {before} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_before_the_run() {
+fn a_file_that_cannot_be_written_is_reported_before_the_run() {
     for option in ["--report", "--hlog"] {
         let finished = run(&format!("demo --connections 10 --hold 60s {option} /nonexistent/x"));
-        finished.complains(2, &["/nonexistent/x", "ENOENT"]);
+        finished.fails_with(2, &["/nonexistent/x", "ENOENT"]);
     }
 }

@@ -1,4 +1,4 @@
-//! How idle connections wait: behind a filter or in polls, and what becomes of them there.
+//! Idle connections wait behind a filter or in polls, and neither misses data or an end.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -9,52 +9,57 @@ use tempfile::tempdir;
 
 use crate::support::*;
 
-/// What the server said when it was ready.
+/// The server's event when it is ready.
 fn ready(out: &str) -> Value {
     let events = out.lines().filter_map(|line| serde_json::from_str(line).ok());
     events.into_iter().find(|event: &Value| event["event"] == "ready").expect("it was ready")
 }
 
 #[test(SocketFilter)]
-fn a_server_says_that_its_connections_wait_behind_a_filter_and_they_are_heard() {
-    are_heard("filter");
+fn a_server_reports_that_connections_wait_behind_a_filter_and_answers_them() {
+    are_answered("filter");
 }
 
 #[test]
-fn a_server_says_that_its_connections_wait_in_polls_and_they_are_heard() {
-    are_heard("poll");
+fn a_server_reports_that_connections_wait_in_polls_and_answers_them() {
+    are_answered("poll");
 }
 
-/// The echoes that the last line of a hold tells.
+/// The number of echoes in the last line of a hold.
 fn echoes_of(out: &str) -> u64 {
     let line = out.lines().rfind(|line| line.starts_with("hold ") && line.ends_with(" echoes"));
     let count = line.and_then(|line| line.split_whitespace().rev().nth(1));
     count.map_or(0, |count| count.replace(',', "").parse().unwrap())
 }
 
-fn are_heard(way: &str) {
-    let server = Server::start(4, &format!("--park {way} --json -"));
-    // Pauses are longer, and shorter, than those between two looks at a connection.
+fn are_answered(backend: &str) {
+    let server = Server::start(4, &format!("--park {backend} --json -"));
+    // Intervals are longer, and shorter, than the time between two sweeps over a connection.
     for interval in ["20ms", "350ms"] {
         let arguments = format!("{} --connections 300 --interval {interval} --hold 10m", server.at());
         let mut client = Client::start(&arguments);
-        client.running.until("each was heard several times", |out| echoes_of(out) >= 1_200);
+        client.running.until("each connection echoed several times", |out| echoes_of(out) >= 1_200);
         client.running.signal(libc::SIGINT);
         let run = client.finish();
-        assert_eq!((run.number("live"), run.number("failed")), (300, 0), "{way}: {interval}: {}", run.json["errors"]);
+        assert_eq!(
+            (run.number("live"), run.number("failed")),
+            (300, 0),
+            "{backend}: {interval}: {}",
+            run.json["errors"]
+        );
     }
     let finished = server.stop();
-    assert_eq!(ready(&finished.out)["park"], way);
+    assert_eq!(ready(&finished.out)["park"], backend);
     let totals = finished.last_document();
-    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (600, 600), "{way}: {totals}");
+    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (600, 600), "{backend}: {totals}");
 }
 
 #[test]
-fn an_ordinary_user_gets_polls_and_is_told_why() {
+fn a_server_of_an_ordinary_user_uses_polls_and_says_why() {
     let dir = tempdir().unwrap();
     let port = free_ports(1);
     let refused = run_as(c1m_unprivileged(&dir), &server_arguments(port, 1, "--park filter"));
-    refused.complains(3, &["socket filter: ", "(EPERM)", "--park poll"]);
+    refused.fails_with(3, &["socket filter: ", "(EPERM)", "--park poll"]);
     let mut server = Running::start({
         let mut command = c1m_unprivileged(&dir);
         command.args(server_arguments(port, 1, "--quiet").split_whitespace());
@@ -68,18 +73,18 @@ fn an_ordinary_user_gets_polls_and_is_told_why() {
 }
 
 #[test(SocketFilter)]
-fn whoever_ends_behind_a_filter_is_seen() {
-    ends_are_seen("filter");
+fn every_end_behind_a_filter_is_noticed() {
+    ends_are_noticed("filter");
 }
 
 #[test]
-fn whoever_ends_in_a_poll_is_seen() {
-    ends_are_seen("poll");
+fn every_end_in_a_poll_is_noticed() {
+    ends_are_noticed("poll");
 }
 
-/// Every kind of end, after a silence or within a message, is seen and counted.
-fn ends_are_seen(way: &str) {
-    let server = Server::start(1, &format!("--park {way} --stats-interval 50ms --json -"));
+/// Every kind of end, after a silence or within a message, is noticed and counted.
+fn ends_are_noticed(backend: &str) {
+    let server = Server::start(1, &format!("--park {backend} --stats-interval 50ms --json -"));
     let mut peers: Vec<_> = (0..60).map(|_| connected(server.port)).collect();
     peers.iter_mut().for_each(echoes);
     let silent = Instant::now() + Duration::from_millis(400);
@@ -100,7 +105,7 @@ fn ends_are_seen(way: &str) {
                 assert_eq!(last, b"bye");
             }
             _ => {
-                peer.write_all(b"unheard").unwrap();
+                peer.write_all(b"unread").unwrap();
                 reset(peer);
             }
         }
@@ -113,5 +118,5 @@ fn ends_are_seen(way: &str) {
     echoes(&mut talking);
     drop(talking);
     let totals = server.stop().last_document();
-    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (61, 61), "{way}: {totals}");
+    assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (61, 61), "{backend}: {totals}");
 }

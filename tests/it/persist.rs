@@ -1,4 +1,5 @@
-//! What `tune --persist` writes is what the next boot has: it is read last, and who is read later is named.
+//! Files that `tune --persist` writes decide the settings after the next boot. They are read last, and files that
+//! are read still later are named.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use crate::support::*;
 use crate::tune::*;
 
-/// A host whose other files of sysctl are the test's own.
+/// Runs `body` on a host whose other files of settings belong to the test.
 fn on_a_host_with(sysctl_conf: &str, body: impl FnOnce() + Send) {
     let conf = tempfile::NamedTempFile::new().unwrap();
     fs::write(conf.path(), sysctl_conf).unwrap();
@@ -20,14 +21,14 @@ fn on_a_host_with(sysctl_conf: &str, body: impl FnOnce() + Send) {
     });
 }
 
-/// Persists, and returns the warnings.
+/// Runs `tune --persist`, and returns the warnings.
 fn persist() -> Vec<String> {
     let finished = run(&format!("{GOAL} --persist"));
     assert_eq!(finished.code(), 0, "{}", finished.err);
     finished.err.lines().map(str::to_owned).collect()
 }
 
-/// Has procps' sysctl read all files, as at a boot.
+/// Has procps' sysctl read all files of settings, as at a boot.
 fn load_at_boot() {
     let status = std::process::Command::new("sysctl").args(["-q", "--system"]).status().unwrap();
     assert!(status.success());
@@ -36,11 +37,11 @@ fn load_at_boot() {
 const LOWER: &str =
     "net.core.somaxconn = 17\nnet/ipv4/tcp_max_syn_backlog=9\nnet.ipv4.ip_local_port_range = 1024 65535\n";
 
-/// Two loaders read the same folders; that of procps, which can be run here, reads /etc/sysctl.conf last.
+/// procps and systemd read the same folders. procps, which can be run here, reads /etc/sysctl.conf last.
 #[test(Network, Mounts, SysctlLoader)]
-fn what_is_persisted_is_read_after_the_files_that_debian_has() {
+fn persisted_settings_are_read_after_the_files_of_debian() {
     on_a_host_with("", || {
-        // Debian's is a link to /etc/sysctl.conf; a plain file sorts the same.
+        // On Debian this file is a link to /etc/sysctl.conf; a plain file sorts the same.
         fs::write("/etc/sysctl.d/99-sysctl.conf", LOWER).unwrap();
         fs::write("/usr/lib/sysctl.d/99-zz.conf", LOWER).unwrap();
         assert_eq!(persist(), Vec::<String>::new());
@@ -52,7 +53,7 @@ fn what_is_persisted_is_read_after_the_files_that_debian_has() {
 }
 
 #[test(Network, Mounts, SysctlLoader)]
-fn who_is_read_later_and_sets_less_is_named() {
+fn a_file_that_is_read_later_and_sets_less_is_named() {
     on_a_host_with(LOWER, || {
         std::os::unix::fs::symlink("../sysctl.conf", "/etc/sysctl.d/99-sysctl.conf").unwrap();
         let warnings = persist();
@@ -60,7 +61,7 @@ fn who_is_read_later_and_sets_less_is_named() {
             warnings.iter().any(|line| line.starts_with("c1m: /etc/sysctl.conf sets ") && line.contains(name))
         };
         assert!(named("net.core.somaxconn = 17") && named("net.ipv4.tcp_max_syn_backlog = 9"), "{warnings:?}");
-        // What is more generous there does no harm.
+        // A more generous value in the other file needs no warning.
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         load_at_boot();
         assert_eq!(get("net.core.somaxconn"), "17", "the warning is right");
@@ -72,7 +73,7 @@ fn who_is_read_later_and_sets_less_is_named() {
             let warnings = persist();
             assert_eq!(warnings.len(), 2, "{warnings:?}");
             assert!(warnings[0].contains(&format!("{folder}/zzz.conf sets ")), "{warnings:?}");
-            // A file of the same name in /etc hides it.
+            // A file of the same name in /etc overrides this one.
             fs::write("/etc/sysctl.d/zzz.conf", "# nothing\n").unwrap();
             revert();
             assert_eq!(persist(), Vec::<String>::new());
@@ -81,7 +82,7 @@ fn who_is_read_later_and_sets_less_is_named() {
 }
 
 #[test(Network, Mounts)]
-fn who_gives_fewer_descriptors_at_login_is_named() {
+fn a_file_that_allows_fewer_descriptors_at_login_is_named() {
     on_a_host_with("", || {
         fs::write(
             "/etc/security/limits.d/50-service.conf",
@@ -100,14 +101,14 @@ fn who_gives_fewer_descriptors_at_login_is_named() {
     });
 }
 
-/// An earlier c1m wrote 99-c1m.conf. The new one takes its place, and what was there before that is known still.
+/// An earlier c1m wrote 99-c1m.conf. The new file replaces it, and the content from before c1m is still known.
 #[test(Network, Mounts)]
 fn the_file_of_an_earlier_version_gives_way() {
     const EARLIER: &str = "/etc/sysctl.d/99-c1m.conf";
     for before in [None, Some("# mine\nnet.core.somaxconn = 16\n")] {
         on_a_host_with("", || {
             persist();
-            // As if it had been that version.
+            // Renaming the file makes it look like that version's.
             fs::rename(SYSCTL_FILE, EARLIER).unwrap();
             let state: serde_json::Value = serde_json::from_str(&fs::read_to_string(STATE).unwrap()).unwrap();
             let mut state = state;
@@ -130,7 +131,7 @@ fn the_file_of_an_earlier_version_gives_way() {
             assert!(!Path::new(SYSCTL_FILE).exists());
         });
     }
-    // Its state was lost: what it wrote goes, what somebody else wrote stays.
+    // If the state is lost, a file that c1m wrote is removed, and a file of an administrator stays.
     on_a_host_with("", || {
         persist();
         fs::rename(SYSCTL_FILE, EARLIER).unwrap();

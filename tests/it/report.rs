@@ -1,4 +1,4 @@
-//! Results that were written, read back and merged.
+//! Results are read back and merged.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn result_at(path: &Path, arguments: &str) -> Value {
     run.json
 }
 
-/// Merges files of a folder, and reads what comes out.
+/// Merges files of a folder, and reads the merged result.
 fn merged(dir: &Path, files: &[&str]) -> (Finished, Value) {
     let paths: Vec<String> = files.iter().map(|file| dir.join(file).display().to_string()).collect();
     let json = dir.join("merged");
@@ -29,7 +29,7 @@ fn several_machines_are_reported_as_one() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(2, "");
     let first = result_at(&dir.path().join("first.json"), &format!("{} --connections 300", server.at()));
-    // One that finds nobody, one that audits nothing, and a demo.
+    // The other results: a client that finds no server, a client without audits, and a demo.
     let nowhere = at(free_ports(1), 1);
     let second = result_at(&dir.path().join("second.json"), &format!("{nowhere} --connections 20 --cores 1"));
     let third = format!("{} --connections 200 --cores 1 --audit off", server.at());
@@ -53,7 +53,7 @@ fn several_machines_are_reported_as_one() {
         assert_eq!(number(&all[name], "count"), figure("count").sum::<u64>(), "{name}");
         assert_eq!(number(&all[name], "max"), figure("max").max().unwrap(), "{name}");
     }
-    // The one that audits nothing and the one that found nobody did none.
+    // The client without audits and the client without a server contribute none.
     let audits: Vec<u64> = all["audits"].as_array().unwrap().iter().map(|audit| number(audit, "live")).collect();
     assert_eq!(audits, [400, 400], "{all}");
     for line in [
@@ -74,9 +74,9 @@ fn first_word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// A folder at a time, or all at once: the same machines, the same numbers.
+/// Merging step by step, or all at once, gives the same machines and the same numbers.
 #[test]
-fn what_was_merged_can_be_merged_again() {
+fn a_merged_result_can_be_merged_again() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(2, "");
     for name in ["a.json", "b.json", "c.json"] {
@@ -110,12 +110,12 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
         let file = dir.path().join("wrong.json");
         std::fs::write(&file, text).unwrap();
         let finished = run(&format!("report merge {}/sound.json {}", dir.path().display(), file.display()));
-        finished.complains(2, &[&format!("{}: ", file.display()), words]);
+        finished.fails_with(2, &[&format!("{}: ", file.display()), words]);
         assert_eq!(finished.out, "");
     }
     let sound = dir.path().join("sound.json").display().to_string();
-    run(&format!("report merge {sound} {sound}")).complains(2, &[&sound, "given twice"]);
-    run(&format!("report merge {sound} /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
-    run("report merge /dev/zero").complains(2, &["/dev/zero", "too large"]);
-    run(&format!("report merge {sound} --json /nonexistent/x.json")).complains(2, &["/nonexistent/x.json", "ENOENT"]);
+    run(&format!("report merge {sound} {sound}")).fails_with(2, &[&sound, "given twice"]);
+    run(&format!("report merge {sound} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
+    run("report merge /dev/zero").fails_with(2, &["/dev/zero", "too large"]);
+    run(&format!("report merge {sound} --json /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }

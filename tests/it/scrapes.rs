@@ -1,5 +1,5 @@
-//! Nothing that a client does at the metrics' address harms the server: not its connections, not its memory,
-//! not its threads, not the next scrape, not its end.
+//! No client of the metrics' address can harm the server: its connections, its memory, its threads, the next
+//! scrape, or its end.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::support::*;
 
-/// A server that holds connections, each of which is to echo at the end.
+/// A server that holds connections. All of them must echo at the end of a test.
 struct Held {
     server: Server,
     address: String,
@@ -46,7 +46,7 @@ impl Held {
         stream
     }
 
-    /// All that is answered to `request`, until the server ends the connection.
+    /// The whole answer to `request`, up to the end of the connection.
     fn answer(&self, request: &str) -> String {
         let mut stream = self.ask();
         stream.write_all(request.as_bytes()).unwrap();
@@ -64,7 +64,7 @@ impl Held {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// The server still answers, its connections still echo, and it ends in order.
+    /// Checks that the server still answers, its connections still echo, and it ends in order.
     fn survives(mut self) {
         self.scrape();
         self.echo();
@@ -73,7 +73,7 @@ impl Held {
     }
 }
 
-/// What comes until the end; a reset is an end too, once something came.
+/// Reads to the end of the connection. After some bytes a reset counts as an end too.
 fn all(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -105,7 +105,7 @@ fn a_body_of_any_size_is_refused_and_neither_stored_nor_awaited() {
 }
 
 #[test]
-fn a_client_that_resets_is_gone_and_nothing_else() {
+fn a_client_that_resets_ends_only_its_own_connection() {
     let held = Held::start("true");
     let cut = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     for round in 0..200 {
@@ -113,9 +113,9 @@ fn a_client_that_resets_is_gone_and_nothing_else() {
         stream.write_all(&cut.as_bytes()[..cut.len() - (round % 3) * 10]).unwrap();
         reset(stream);
     }
-    // All of them are off the accept queue, whose 128 places those below need.
+    // After this scrape all clients above are off the accept queue, whose 128 places those below need.
     held.scrape();
-    // While it stands still, each is reset before its request is read.
+    // While the server is stopped, each client resets before its request is read.
     held.server.running.pause();
     for _ in 0..100 {
         let mut stream = held.ask();
@@ -143,7 +143,7 @@ fn idle_clients_take_no_descriptor_from_the_next_scrape() {
 #[test]
 fn a_process_without_a_descriptor_left_still_answers() {
     let held = Held::start("true");
-    // A limit of the lowest number that is free: every further descriptor is refused with EMFILE.
+    // The limit is the lowest free number, so every further descriptor is refused with EMFILE.
     let open = std::fs::read_dir(format!("/proc/{}/fd", held.server.running.pid())).unwrap();
     let open: HashSet<u64> = open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
     let free = (0..).find(|number| !open.contains(number)).unwrap();
@@ -155,13 +155,13 @@ fn a_process_without_a_descriptor_left_still_answers() {
         let text = held.answer("GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\nc1m_connections{"), "{text}");
     }
-    // What cannot be read is not shown as 0.
+    // A value that cannot be read is left out, not shown as 0.
     drop(idle);
     held.survives();
 }
 
 #[test]
-fn two_thousand_idle_clients_are_no_threads_and_no_memory() {
+fn two_thousand_idle_clients_take_no_threads_and_no_memory() {
     Resource::Files.raise().unwrap();
     let held = Held::start("true");
     let (threads, memory) = (held.status("Threads:"), held.status("VmRSS:"));
@@ -170,7 +170,7 @@ fn two_thousand_idle_clients_are_no_threads_and_no_memory() {
     assert_eq!(held.status("Threads:"), threads);
     let grown = held.status("VmRSS:").saturating_sub(memory);
     assert!(grown < 4 * 1024, "{grown} kB");
-    // All but a handful were sent away, so that the handful is what there is.
+    // The server closes all connections but a handful.
     eventually("they are sent away", || {
         let stands = |stream: &&TcpStream| {
             stream.set_nonblocking(true).unwrap();
@@ -181,7 +181,7 @@ fn two_thousand_idle_clients_are_no_threads_and_no_memory() {
     held.survives();
 }
 
-/// A user who may have fewer threads than there are clients.
+/// The user may have fewer threads than there are clients.
 #[test(Users)]
 fn idle_clients_need_no_thread() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,14 +192,14 @@ fn idle_clients_need_no_thread() {
     held.survives();
 }
 
-/// As a user who may have no second process or thread, the server says which limit that is.
+/// The user may have no second process or thread, and the server names that limit.
 #[test(Users)]
-fn a_thread_that_cannot_be_made_is_told_in_one_line() {
+fn a_thread_that_cannot_be_made_is_reported_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_ports(1);
     let command = c1m_limited(&dir, 64_005, &[(libc::RLIMIT_NPROC, 1)]);
     let finished = run_as(command, &format!("server --port {port} --ports 1 --metrics 127.0.0.1:0"));
-    finished.complains(3, &["thread", "pids.max", "ulimit -u"]);
+    finished.fails_with(3, &["thread", "pids.max", "ulimit -u"]);
 }
 
 #[test]
@@ -209,24 +209,24 @@ fn a_client_that_sends_no_body_holds_up_neither_scrapes_nor_the_end() {
     for (stream, method) in unfinished.iter_mut().zip(["POST", "GET", "PUT", "POST", "GET"]) {
         write!(stream, "{method} /metrics HTTP/1.1\r\nContent-Length: 100\r\n\r\nbegun").unwrap();
     }
-    // And one in the middle of its head.
+    // One more client stops in the middle of its head.
     let mut begun = held.ask();
     begun.write_all(b"GET /metrics HT").unwrap();
     (0..5).for_each(|_| held.scrape());
     held.survives();
-    // They were still there when it ended.
+    // These clients were still connected when the server ended.
     drop((unfinished, begun));
 }
 
 #[test]
-fn requests_that_nobody_reads_the_answers_of_hold_up_nothing() {
+fn requests_whose_answers_are_not_read_hold_up_nothing() {
     let held = Held::start("true");
     let mut stream = held.ask();
     SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
     stream.set_nonblocking(true).unwrap();
     let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20_000);
     let mut sent = 0;
-    // As many as are taken; it takes no more while an answer waits to be read.
+    // The server takes no more requests while an answer waits to be read.
     while let Ok(more) = stream.write(&requests.as_bytes()[sent..]) {
         sent += more;
         if sent == requests.len() {
@@ -242,14 +242,14 @@ fn requests_that_nobody_reads_the_answers_of_hold_up_nothing() {
 }
 
 #[test]
-fn who_reads_gets_every_answer_to_pipelined_requests() {
+fn a_client_gets_every_answer_to_pipelined_requests() {
     let held = Held::start("true");
     let mut stream = held.ask();
     let request = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     stream.write_all(request.repeat(9).as_bytes()).unwrap();
     stream.write_all(b"HEAD /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(all(&mut stream).matches("HTTP/1.1 200 OK\r\n").count(), 10);
-    // A connection is closed after so many, with the last answer whole.
+    // After 100 requests the server closes the connection, and the last answer is complete.
     let mut stream = held.ask();
     stream.write_all(request.repeat(150).as_bytes()).unwrap();
     let text = all(&mut stream);
@@ -266,7 +266,7 @@ fn a_head_of_any_length_takes_no_memory() {
     for first in ["GET /metrics HTTP/1.1\r\nX: ", "GET /"] {
         let mut stream = held.ask();
         stream.write_all(first.as_bytes()).unwrap();
-        // It is answered long before the end, and then nothing more is taken.
+        // The server answers long before the end of the head, and then takes no more bytes.
         let written = (0..300).take_while(|_| stream.write_all(&piece).is_ok()).count();
         assert!(written < 300, "{written} MiB were taken");
     }
@@ -300,12 +300,12 @@ fn every_form_of_a_request_is_answered() {
         assert!(text.starts_with(&format!("HTTP/1.1 {code} ")), "{request:?}: {text}");
         assert_eq!(request.starts_with("HEAD"), text.ends_with("\r\n\r\n"), "{request:?}: {text}");
     }
-    // A client that has said all it will say still hears the answer.
+    // A client that has sent a FIN after its request still gets the answer.
     let mut stream = held.ask();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert!(all(&mut stream).starts_with("HTTP/1.1 200 "));
-    // One byte at a time.
+    // A request may arrive one byte at a time.
     let mut stream = held.ask();
     stream.set_nodelay(true).unwrap();
     for byte in b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n" {
@@ -316,13 +316,13 @@ fn every_form_of_a_request_is_answered() {
 }
 
 #[test]
-fn who_begins_and_does_not_go_on_is_told_and_sent_away() {
+fn a_client_that_does_not_finish_its_request_gets_a_timeout() {
     let held = Held::start("true");
     let mut slow = held.ask();
     slow.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
     slow.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut text = String::new();
-    // A byte now and then does not prolong its time.
+    // Single bytes now and then do not extend the deadline.
     eventually("it is told", || {
         let _ = slow.write_all(b"a");
         let mut piece = [0; 512];

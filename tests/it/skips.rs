@@ -1,10 +1,10 @@
-//! Skipped tests: counted, listed with the reason, and a failure where skipping is forbidden.
+//! Skipped tests are counted and listed with the reason, and are failures where skipping is forbidden.
 
 use std::process::Output;
 
 use crate::support::{NOBODY, unprivileged};
 
-/// Runs the tests of `filter`, which all need a right, as a user who has none. Also says how many they are.
+/// Runs the tests of `filter`, which all need a privilege, as a user without any. Also returns their number.
 fn filter_tests(no_skips: &str) -> (Output, String, usize) {
     let dir = tempfile::tempdir().unwrap();
     let mut tests = unprivileged(&std::env::current_exe().unwrap(), &dir, NOBODY);
@@ -28,7 +28,7 @@ fn a_test_that_lacks_a_right_is_counted_and_listed_with_the_reason() {
 }
 
 #[test]
-fn where_skipping_is_forbidden_it_is_a_failure() {
+fn a_skip_is_a_failure_where_skipping_is_forbidden() {
     let (output, text, number) = filter_tests("1");
     assert_eq!(output.status.code(), Some(101), "{text}");
     assert!(text.contains(&format!("0 passed; {number} failed; 0 ignored; ")), "{text}");

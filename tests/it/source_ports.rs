@@ -1,4 +1,4 @@
-//! A client's source ports: every port of every route can be used, whoever has others.
+//! A client's source ports: every port of every route can be used, whatever ports other programs use.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,10 +7,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::doctor::set;
 use crate::support::*;
 
-/// Source ports of a network namespace here.
+/// The source ports of the network namespaces here.
 const RANGE: &str = "40000 40039";
 
-/// A network namespace of 40 source ports.
+/// Runs `body` in a network namespace with 40 source ports.
 fn with_few_ports(body: impl FnOnce() + Send) {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", RANGE);
@@ -18,12 +18,12 @@ fn with_few_ports(body: impl FnOnce() + Send) {
     });
 }
 
-/// Ports that the run passed over.
+/// The number of ports that the run passed over.
 fn passed_over(run: &ClientRun) -> u64 {
     run.number("source_ports_passed_over")
 }
 
-/// Someone else's connection from a port of the range to the server's first port.
+/// Another program's connection from a port of the range to a port of the server.
 fn foreign(source: Ipv4Addr, from: u16, to: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, from)).into()).unwrap();
@@ -49,7 +49,7 @@ fn every_port_of_every_route_is_live_at_once() {
     });
 }
 
-/// 33 of the 40 ports may be used, and are; the doctor counts the same.
+/// 33 of the 40 ports may be used, and all of them are. The doctor counts the same.
 #[test(Network)]
 fn reserved_ports_are_left_alone() {
     with_few_ports(|| {
@@ -64,22 +64,23 @@ fn reserved_ports_are_left_alone() {
     });
 }
 
-/// Runs the program, which must end with that code.
+/// Runs the program, which must end with `code`.
 fn run_with(arguments: &str, code: i32) {
     let finished = run(arguments);
     assert_eq!(finished.code(), code, "{arguments}: {}{}", finished.out, finished.err);
 }
 
-/// Bound ports are of no use for any route, connected ones for none but their own.
+/// A port that another program has bound cannot be used for any route. A port that it has only connected cannot be
+/// used for that one route.
 #[test(Network)]
-fn ports_that_others_have_are_passed_over() {
+fn ports_that_other_programs_use_are_passed_over() {
     with_few_ports(|| {
         let server = Server::start(4, "");
         let bound: Vec<_> = (40_000..40_004).map(|port| foreign(Ipv4Addr::LOCALHOST, port, server.port)).collect();
         let run = client(&format!("{} --connections {} --close rst", server.at(), 36 * 4));
         run.held(36 * 4);
         assert!(passed_over(&run) <= 16, "{}", run.json);
-        // Of all that are asked for, those fail that the ports are missing for, and no other.
+        // Exactly as many connections fail as ports are missing.
         let run = client(&format!("{} --connections 160 --close rst", server.at()));
         assert_eq!((run.number("live"), run.cause("EADDRNOTAVAIL")), (36 * 4, 16), "{}", run.json);
         assert!(passed_over(&run) >= 16, "{}", run.json);
@@ -87,9 +88,9 @@ fn ports_that_others_have_are_passed_over() {
     });
 }
 
-/// Two clients at once share what there is.
+/// Two clients at the same time share the ports.
 #[test(Network)]
-fn clients_beside_each_other_find_each_the_ports_that_the_other_leaves() {
+fn two_clients_at_once_each_find_the_ports_that_the_other_leaves() {
     with_few_ports(|| {
         let server = Server::start(2, "");
         let mut first = Client::start(&format!("{} --connections 40 --hold 60s", server.at()));
@@ -100,8 +101,8 @@ fn clients_beside_each_other_find_each_the_ports_that_the_other_leaves() {
     });
 }
 
-/// What an earlier run left in TIME_WAIT is lent out by the kernel a second later on loopback, and passed over
-/// before; where it lends out none, those connections fail, and no other.
+/// On loopback the kernel reuses a port one second after it entered TIME_WAIT; before, the client passes it over.
+/// If the kernel may not reuse ports, the connections without a port fail, and no others.
 #[test(Network)]
 fn ports_in_time_wait_are_passed_over() {
     with_few_ports(|| {
@@ -109,7 +110,7 @@ fn ports_in_time_wait_are_passed_over() {
         let server = Server::start(2, "");
         client(&format!("{} --connections 30 --close fin", server.at())).held(30);
         eventually("30 are in TIME_WAIT", || {
-            // Not of the process's first thread, as in /proc/net.
+            // /proc/net shows the network of the process's first thread, not of this one.
             std::fs::read_to_string("/proc/thread-self/net/sockstat").unwrap().contains(" tw 30 ")
         });
         let run = client(&format!("{} --connections 50 --close rst", server.at()));
@@ -117,7 +118,7 @@ fn ports_in_time_wait_are_passed_over() {
         let run = client(&format!("{} --connections 80 --close rst", server.at()));
         assert_eq!((run.number("live"), run.cause("EADDRNOTAVAIL")), (50, 30), "{}", run.json);
         assert!(passed_over(&run) >= 30, "{}", run.json);
-        // Now it lends them out.
+        // Now the kernel may reuse them.
         set("net/ipv4/tcp_tw_reuse", "1");
         eventually("every port serves again", || {
             client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
@@ -125,9 +126,9 @@ fn ports_in_time_wait_are_passed_over() {
     });
 }
 
-/// In a storm ports that were given back serve again: there are not enough others.
+/// A storm must use ports of closed connections again, as there are too few others.
 #[test(Network)]
-fn ports_given_back_in_a_storm_serve_again() {
+fn ports_of_connections_closed_in_a_storm_are_used_again() {
     with_few_ports(|| {
         let server = Server::start(5, "");
         let arguments = format!(
@@ -142,9 +143,9 @@ fn ports_given_back_in_a_storm_serve_again() {
     });
 }
 
-/// No connection is one to itself, though the ranges are the same and nobody listens.
+/// No connection is connected to itself, although source and target ports are the same range and nobody listens.
 #[test(Network)]
-fn no_connection_is_to_itself() {
+fn no_socket_is_connected_to_itself() {
     with_few_ports(|| {
         for target in ["127.0.0.1", "::1", "0.0.0.0"] {
             let run = client(&format!("--target-ip {target} --port 40000 --ports 40 --connections 1000"));
@@ -153,8 +154,8 @@ fn no_connection_is_to_itself() {
     });
 }
 
-/// Others still get ports from connect(2) while a client holds all of some routes, where the kernel can give a
-/// socket a range of its own.
+/// Other programs still get ports from connect(2) while a client holds all ports of some routes, if the kernel
+/// supports a range of ports for each socket.
 #[test(Network, SourcePortRange)]
 fn other_programs_still_find_source_ports() {
     with_few_ports(|| {

@@ -1,4 +1,4 @@
-//! Clients led from outside: by lines on standard input, or by the owner of the library's client.
+//! Clients that are steered: by lines on standard input, or by a caller of the library.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// A steered client that tells its events.
+/// A steered client that prints its events.
 fn steered(server: &Server, arguments: &str) -> Running {
     let mut command = c1m();
     command.args("client --target-ip 127.0.0.1 --steer --json -".split_whitespace());
@@ -21,7 +21,7 @@ fn steered(server: &Server, arguments: &str) -> Running {
     Running::with_input(command)
 }
 
-/// The events among the lines so far, and whatever else is whole JSON.
+/// The lines so far that are complete JSON: events, and the document.
 fn lines(out: &str) -> Vec<Value> {
     out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -30,7 +30,7 @@ fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["event"] == name).collect()
 }
 
-/// Waits until the client holds.
+/// Waits until the client is in its hold phase.
 fn holds(client: &mut Running) {
     client.until("it holds", |out| events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold"));
 }
@@ -45,7 +45,7 @@ fn audited(client: &mut Running, round: usize) -> [u64; 3] {
 }
 
 #[test]
-fn a_client_does_what_its_input_says() {
+fn a_client_follows_the_words_on_its_input() {
     let server = Server::start(2, "--json -");
     let mut client = steered(&server, "--connections 200");
     holds(&mut client);
@@ -55,7 +55,7 @@ fn a_client_does_what_its_input_says() {
     }
     client.say("  close ");
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
 
     let document = finished.last_document();
     has_client_names(&document);
@@ -79,16 +79,16 @@ fn a_client_does_what_its_input_says() {
     assert_eq!(number(&server.stop().last_document(), "messages"), 200 * 4, "a hello and three audits each");
 }
 
-/// A machine may be gone before its client could end; what it measured need not be gone with it.
+/// A report keeps the measurements if the machine is gone before its client ends.
 #[test]
-fn a_report_on_the_way_is_what_the_end_would_tell() {
+fn a_report_during_a_run_equals_the_final_result() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 200");
     for word in ["report", "audit", "report", "close"] {
         client.say(word);
     }
     let finished = client.wait();
-    assert_eq!((finished.code(), finished.complaints().as_str()), (0, ""), "{}", finished.out);
+    assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
     let lines = lines(&finished.out);
     let reports: Vec<&Value> = events(&lines, "report").iter().map(|event| &event["result"]).collect();
     let last = finished.last_document();
@@ -105,7 +105,7 @@ fn a_report_on_the_way_is_what_the_end_would_tell() {
 #[test]
 fn the_end_of_the_input_closes() {
     let server = Server::start(2, "");
-    // Both lines are there before the ramp has begun, or has ended.
+    // Both lines are written before the ramp has begun or ended.
     let mut client = steered(&server, "--connections 200 --rate 1000");
     client.say("audit");
     client.say("audit");
@@ -123,7 +123,7 @@ fn the_end_of_the_input_closes() {
 }
 
 #[test]
-fn a_word_that_means_nothing_is_answered() {
+fn an_unknown_word_gets_a_warning() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 20");
     client.say("audits");
@@ -140,8 +140,8 @@ fn a_word_that_means_nothing_is_answered() {
     assert!(answers.iter().all(|answer| answer.contains("the words are audit, report and close")), "{answers:#?}");
 }
 
-/// So close together that there are always some in flight: their echoes must not be taken for a
-/// token's, nor be forgotten.
+/// Messages follow so closely that some are always in flight. Their echoes must not be taken for a token's echo,
+/// and must not be forgotten.
 #[test]
 fn audits_come_between_messages() {
     const ROUNDS: usize = 5;
@@ -161,7 +161,7 @@ fn audits_come_between_messages() {
 }
 
 #[test]
-fn what_dies_while_held_is_lost() {
+fn connections_that_die_while_held_are_lost() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 60");
     holds(&mut client);
@@ -180,14 +180,14 @@ fn what_dies_while_held_is_lost() {
     assert_eq!(document["errors"]["closed_by_server"], 60, "{document}");
 }
 
-/// A message on its way when the word comes is waited for: without its echo nothing is proved.
+/// A message in flight when the word arrives is waited for. Without its echo the connection is not proved.
 #[test]
 fn a_message_that_is_never_answered_is_no_success() {
     let server = Server::start(2, "");
     let mut client = steered(&server, "--connections 20 --interval 100ms --reply-timeout 4s");
     holds(&mut client);
     server.running.pause();
-    // A second without an echo: all have sent one that nobody answers.
+    // After a second without an echo all connections have an unanswered message.
     client.until("the echoes cease", |out| {
         let lines = lines(out);
         let held = events(&lines, "progress").into_iter().filter(|event| event["phase"] == "hold");
@@ -215,7 +215,7 @@ fn a_signal_stops_a_steered_client_early() {
 }
 
 #[test]
-fn a_client_that_opened_nothing_waits_for_no_word() {
+fn a_client_without_a_connection_waits_for_no_word() {
     let mut command = c1m();
     let nowhere = at(free_ports(1), 1);
     command.args(format!("client --target-ip 127.0.0.1 --steer --connections 5 {nowhere}").split_whitespace());
@@ -224,7 +224,7 @@ fn a_client_that_opened_nothing_waits_for_no_word() {
     assert!(finished.out.contains("ECONNREFUSED"), "{}", finished.out);
 }
 
-/// Sends one notice at the beginning of each hold, as an owner with a mind of its own.
+/// An observer that sends one notice at the beginning of each hold.
 struct Owner {
     sender: mpsc::Sender<Notice>,
     plan: Vec<Notice>,
@@ -246,7 +246,7 @@ impl Observer for Owner {
     }
 }
 
-/// Runs a client of the library on a course, with an owner who sends these notices.
+/// Runs a client of the library on a course, with an observer that sends these notices.
 fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
     let options = Options {
         routes: Routes {

@@ -1,5 +1,5 @@
-//! Processes that stand still for a while, as with Ctrl-Z, a frozen container or a machine that is paused: what came
-//! meanwhile is read first, and nobody is blamed for it.
+//! Processes that are stopped for a while, as by Ctrl-Z, a frozen container or a paused machine. Data that arrived
+//! meanwhile is read first, and no peer is blamed for the pause.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -10,17 +10,17 @@ use crate::support::*;
 /// Stops a process for a while.
 fn stop_for(running: &Running, time: Duration) {
     running.pause();
-    // The time itself is what is tried: nothing happens in it that could be waited for.
+    // The time itself is under test: nothing happens in it that the test could wait for.
     thread::sleep(time);
     running.signal(libc::SIGCONT);
 }
 
-/// What a run may take less of a stop than its time: the rest of a sleep in which it began, and waits for a processor
-/// around it.
+/// The most seconds by which a counted suspension may be shorter than the stop: the rest of a sleep in which the
+/// stop began, and waits for a processor around it.
 const ROUNDED: f64 = 1.0;
 
-/// Checks that a client told of so many stops of `PAUSE`, in lines and in its result.
-fn tells_of_stops(run: &Finished, json: &serde_json::Value, stops: u64) {
+/// Checks that a client reports a number of stops of `PAUSE`, in warnings and in its result.
+fn reports_stops(run: &Finished, json: &serde_json::Value, stops: u64) {
     assert_eq!(number(json, "suspensions"), stops, "{}", run.err);
     let seconds = json["suspended_seconds"].as_f64().unwrap();
     let least = stops as f64 * (PAUSE.as_secs_f64() - ROUNDED);
@@ -29,16 +29,16 @@ fn tells_of_stops(run: &Finished, json: &serde_json::Value, stops: u64) {
     assert!(run.out.contains(&format!("suspended {stops} times, ")), "{}", run.out);
 }
 
-/// How long a phase of a result took, by the clock of the host.
+/// The duration of a phase of a result, by the clock of the host.
 fn phase_seconds(json: &serde_json::Value, name: &str) -> f64 {
     let mut phases = json["timeline"]["phases"].as_array().unwrap().iter();
     let phase = phases.find(|phase| phase["phase"] == name).unwrap();
     phase["end"].as_f64().unwrap() - phase["start"].as_f64().unwrap()
 }
 
-/// Nothing is due while a client is stopped: no messages pile up, and its hold lasts as long as it should.
+/// No work is due while a client is stopped: no messages pile up, and the hold lasts as long as it should.
 #[test]
-fn a_client_that_is_stopped_while_it_holds_goes_on_where_it_was() {
+fn a_client_that_is_stopped_while_it_holds_continues_its_schedule() {
     const TALKERS: u64 = 200;
     const HOLD: f64 = 6.0;
     let server = Server::start(4, "--json -");
@@ -47,14 +47,14 @@ fn a_client_that_is_stopped_while_it_holds_goes_on_where_it_was() {
     stop_for(&client.running, PAUSE);
     let run = client.finish();
     run.held(TALKERS);
-    tells_of_stops(&run.finished, &run.json, 1);
+    reports_stops(&run.finished, &run.json, 1);
     let held = phase_seconds(&run.json, "hold");
     assert!(held > HOLD + PAUSE.as_secs_f64() - ROUNDED, "held for {held} s: {}", run.finished.out);
-    // Each sends a hello and two tokens too; on a slow machine the hold may have been longer than it should be.
+    // Each connection sends a hello and two tokens too. On a slow machine the hold may last longer than requested.
     let messages = number(&server.stop().last_document(), "messages") - 3 * TALKERS;
     let due = (held - PAUSE.as_secs_f64() + ROUNDED) * TALKERS as f64;
     assert!((messages as f64) < due, "{messages} messages, {due} were due in {held} s");
-    // None was left out, so none is made up.
+    // No message was omitted, so no latency is added for an omitted one.
     assert!(number(&run.json["echo_latency_us"], "count") as f64 <= due, "{}", run.json["echo_latency_us"]);
 }
 
@@ -71,7 +71,7 @@ fn a_client_that_is_stopped_while_it_dials_and_closes_keeps_its_rates() {
     }
     let run = client.finish();
     run.held(CONNECTIONS);
-    tells_of_stops(&run.finished, &run.json, 2);
+    reports_stops(&run.finished, &run.json, 2);
     for name in ["ramp_seconds", "close_seconds"] {
         let seconds = run.json[name].as_f64().unwrap();
         assert!(seconds > SECONDS + PAUSE.as_secs_f64() - ROUNDED, "{name} {seconds}: {}", run.finished.out);
@@ -95,19 +95,19 @@ fn a_storm_that_is_stopped_lasts_as_long_as_it_should_and_keeps_its_rate() {
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(dir.path().join("json")).unwrap()).unwrap();
-    tells_of_stops(&finished, &json, 1);
+    reports_stops(&finished, &json, 1);
     let raged = json["storm"]["during"]["seconds"].as_f64().unwrap();
     assert!(raged > SECONDS + PAUSE.as_secs_f64() - ROUNDED, "{raged} s: {}", finished.out);
     let due = (raged - PAUSE.as_secs_f64() + ROUNDED) * RATE;
     assert!((number(&json["storm"], "redialed") as f64) < due, "{due} were due in {raged} s: {}", finished.out);
 }
 
-/// Longer than a client's `--reply-timeout` and `--connect-timeout` below.
+/// A pause longer than the `--reply-timeout` and `--connect-timeout` below.
 const PAUSE: Duration = Duration::from_secs(5);
 const SHORT: &str = "--reply-timeout 2s --connect-timeout 2s";
 
 #[test]
-fn a_client_that_is_stopped_in_its_ramp_blames_nobody() {
+fn a_client_that_is_stopped_in_its_ramp_loses_no_connection() {
     let server = Server::start(10, "");
     let mut client = Client::start(&format!("{} --connections 20000 {SHORT}", server.at()));
     client.running.until("the ramp", |out| out.contains("ramp "));
@@ -116,7 +116,7 @@ fn a_client_that_is_stopped_in_its_ramp_blames_nobody() {
 }
 
 #[test]
-fn a_client_that_is_stopped_while_it_sends_messages_blames_nobody() {
+fn a_client_that_is_stopped_while_it_sends_messages_loses_no_connection() {
     let server = Server::start(4, "");
     let arguments = format!("{} --connections 2000 {SHORT} --interval 100ms --hold 60s", server.at());
     let mut client = Client::start(&arguments);
@@ -130,8 +130,8 @@ fn a_client_that_is_stopped_while_it_sends_messages_blames_nobody() {
     assert_eq!((run.number("live"), run.number("failed")), (2_000, 0), "{}", run.json["errors"]);
 }
 
-/// Everyone talks more often than the server's patience lasts, and goes on while the server is stopped for longer
-/// than that.
+/// All connections send more often than the idle timeout, and go on while the server is stopped for longer than
+/// that.
 #[test]
 fn a_server_that_is_stopped_closes_no_talking_connection_as_silent() {
     let server = Server::start(4, "--idle-timeout 4s --stats-interval 1s --json -");
@@ -141,28 +141,28 @@ fn a_server_that_is_stopped_closes_no_talking_connection_as_silent() {
     stop_for(&server.running, Duration::from_secs(22));
     let counts = || stats(&server.running.out());
     let before = counts().len();
-    // Two sweeps, each of which takes four seconds of the server's time.
+    // Each of two sweeps takes four seconds of the server's time.
     eventually("it has looked at all of them twice", || counts().len() > before + 10);
     let [.., (_, silent)] = counts()[..] else { panic!("no stats") };
     assert_eq!(silent, 0);
     client.running.signal(libc::SIGINT);
     let run = client.finish();
     assert_eq!((run.number("live"), run.number("failed")), (1_000, 0), "{}", run.json["errors"]);
-    // One line told of the time in which it was stopped.
+    // One line covers the time in which the server was stopped.
     let out = server.stop().out;
     let seconds: Vec<f64> = stats(&out).into_iter().map(|(seconds, _)| seconds).collect();
-    // However late a line is, the next one comes half an interval later or more.
+    // Even after a late line, the next one comes at least half an interval later.
     assert!(seconds.windows(2).all(|pair| pair[1] - pair[0] >= 0.5), "lines at once: {seconds:?}");
 }
 
-/// The seconds and the connections closed as silent of each line of a server's counters.
+/// The seconds, and the number of connections closed as silent, of each line of a server's counters.
 fn stats(out: &str) -> Vec<(f64, u64)> {
     let events = out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let stats = events.filter(|event| event["event"] == "stats");
     stats.map(|event| (event["seconds"].as_f64().unwrap(), number(&event, "silent"))).collect()
 }
 
-/// Who is silent for long enough is closed all the same, however often the server is stopped.
+/// A silent peer is closed all the same after the idle timeout, although the server was stopped.
 #[test]
 fn a_silent_connection_is_closed_by_a_server_that_was_stopped() {
     let server = Server::start(1, "--idle-timeout 1s --json -");

@@ -1,5 +1,5 @@
-//! Storms through real servers: what they close, open and leave, and how servers, clients and
-//! their ends at any moment bear it.
+//! Storms through real servers: the connections that they close, open and leave, and servers, clients and ends that
+//! a storm meets at any moment.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,20 +12,20 @@ use socket2::{SockFilter, SockRef};
 
 use crate::support::*;
 
-/// A storm that runs, and where its result goes.
+/// A running storm, and the folder of its result.
 pub struct Storm {
     pub running: Running,
     dir: tempfile::TempDir,
 }
 
-/// What a storm came to.
+/// A storm's ended process and its result.
 pub struct StormRun {
     pub finished: Finished,
     pub json: Value,
 }
 
 impl Storm {
-    /// Starts one with the words of `arguments`, short before and after unless they say otherwise.
+    /// Starts a storm with the words of `arguments`. By default its times before and after are short.
     pub fn start(at: &str, arguments: &str) -> Storm {
         let dir = tempfile::tempdir().unwrap();
         let mut command = c1m();
@@ -39,12 +39,12 @@ impl Storm {
         Storm { running: Running::start(command), dir }
     }
 
-    /// Waits until it rages.
-    pub fn rages(&mut self) {
+    /// Waits until the storm has begun.
+    pub fn wait_until_begun(&mut self) {
         self.running.until("the storm", |out| out.lines().any(|line| line.starts_with("storm ")));
     }
 
-    /// Waits for its end and its result, whose numbers must add up, as on every line before.
+    /// Waits for the storm's end, and checks that the numbers of its result and of each line add up.
     pub fn finish(self) -> StormRun {
         let finished = self.running.wait();
         let text = std::fs::read_to_string(self.dir.path().join("json")).unwrap();
@@ -79,8 +79,8 @@ impl StormRun {
         number(&self.json["storm"], name)
     }
 
-    /// Checks that it ended well, with so many connections in each audit, and that the survivors
-    /// sent messages in every stage.
+    /// Checks that the storm succeeded, that its two audits counted these live connections, and that the survivors
+    /// sent messages before and after it.
     pub fn held(&self, audits: [u64; 2]) {
         assert_eq!(self.finished.code(), 0, "{}{}", self.finished.out, self.finished.err);
         let found = self.json["audits"].as_array().unwrap().iter();
@@ -117,7 +117,7 @@ fn survivors_of_a_mass_disconnect_go_on() {
     assert_eq!(["accepted", "closed"].map(|name| number(&totals, name)), [6_000, 6_000], "{totals}");
 }
 
-/// Live and opened connections of a server that tells its events.
+/// Live and opened connections in the last event of a server.
 pub fn last_stats(server: &Server) -> Option<[u64; 2]> {
     let out = server.running.out();
     let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -126,7 +126,7 @@ pub fn last_stats(server: &Server) -> Option<[u64; 2]> {
 }
 
 #[test]
-fn everyone_who_reconnects_ends_live() {
+fn every_reconnected_connection_is_live_at_the_end() {
     let server = Server::start(4, "--json -");
     let run = storm(&server, "reconnect --connections 3000 --share 40%");
     run.held([3_000, 3_000]);
@@ -135,13 +135,13 @@ fn everyone_who_reconnects_ends_live() {
     assert_eq!(number(&server.stop().last_document(), "accepted"), 4_200);
 }
 
-/// More come and go than the server has slots for, beside those that stand.
+/// More connections come and go than the server has slots for, beside those held.
 #[test]
 fn churn_leaves_no_slot_behind() {
     let server = Server::start(4, "--json - --stats-interval 50ms --max-connections 3000");
     let mut churn = Storm::start(&server.at(), "churn --connections 2000 --concurrency 50 --for 10m");
-    churn.rages();
-    eventually("every slot had many tenants", || last_stats(&server).is_some_and(|[_, opened]| opened > 8_000));
+    churn.wait_until_begun();
+    eventually("every slot had many occupants", || last_stats(&server).is_some_and(|[_, opened]| opened > 8_000));
     churn.running.signal(libc::SIGINT);
     let run = churn.finish();
     assert_eq!([run.number("failed"), run.of_storm("lost"), run.of_storm("wrong")], [0; 3], "{}", run.json);
@@ -152,25 +152,25 @@ fn churn_leaves_no_slot_behind() {
     assert!(counts == [0, 0] && totals["accepted"] == totals["closed"], "{totals}");
 }
 
-/// Pacing bounds how many there can be, however slow the machine. Without a pace as many are dialed in a fraction of
-/// the time.
+/// The rate bounds the number of connections, however slow the machine. Without a rate as many are dialed in a
+/// fraction of the time.
 #[test]
 fn churn_keeps_its_rate() {
     const RATE: f64 = 500.0;
     let server = Server::start(4, "--json - --stats-interval 50ms");
     let mut churn = Storm::start(&server.at(), "churn --connections 100 --rate 500 --for 10m");
-    churn.rages();
-    eventually("many came anew", || last_stats(&server).is_some_and(|[_, opened]| opened > 2_100));
+    churn.wait_until_begun();
+    eventually("many were dialed anew", || last_stats(&server).is_some_and(|[_, opened]| opened > 2_100));
     churn.running.signal(libc::SIGINT);
     let run = churn.finish();
     assert_eq!([run.number("failed"), run.of_storm("lost"), run.of_storm("wrong")], [0; 3], "{}", run.json);
     let (seconds, redialed) = (run.json["storm"]["during"]["seconds"].as_f64().unwrap(), run.of_storm("redialed"));
-    // The storm goes on for a moment after its seconds were taken.
+    // The storm goes on for a moment after its duration was measured.
     assert!(redialed >= 2_000, "{}", run.json);
     assert!(redialed as f64 <= RATE * (seconds + 0.5) + 2.0, "{redialed} in {seconds} s: {}", run.json);
 }
 
-/// They ask for 128 MiB; the server keeps `--max-pending` for each at most, and serves the others.
+/// The victims ask for 128 MiB. The server keeps at most `--max-pending` for each, and serves the others.
 #[test]
 fn slow_readers_take_a_bounded_memory() {
     const VICTIMS: u64 = 500;
@@ -181,7 +181,7 @@ fn slow_readers_take_a_bounded_memory() {
     assert_eq!(run.of_storm("closed"), VICTIMS, "{}", run.json);
     assert!(number(&run.json["storm"]["during"]["echo_latency_us"], "count") > 0, "{}", run.json);
     let totals = server.stop().last_document();
-    // They did ask: more than all else that was sent, a hello, two tokens and some messages each.
+    // The victims sent more than all other connections, which sent a hello, two tokens and some messages each.
     assert!(number(&totals, "bytes") > VICTIMS * 16 * 1024, "{totals}");
     let most = idle + VICTIMS * 64 * 1024 + (16 << 20);
     assert!(number(&totals, "resident_bytes") < most, "{most} after {idle}: {totals}");
@@ -195,16 +195,16 @@ fn resident(pid: u32) -> u64 {
 }
 
 #[test]
-fn who_is_silent_stays_unless_the_server_closes_him() {
+fn a_silent_peer_stays_unless_the_server_closes_it() {
     let server = Server::start(4, "");
     let run = storm(&server, "silent --connections 1000 --share 10% --for 1s");
     run.held([1_000, 900]);
     assert_eq!([run.of_storm("closed"), run.of_storm("closed_by_server")], [100, 0], "{}", run.json);
 
-    // A server that closes whoever has said nothing after the token of the first audit, once a survivor has sent
-    // several messages: by then the storm has begun, and lasts until all victims are closed.
-    let heard: Arc<Mutex<Vec<(TcpStream, usize)>>> = Arc::default();
-    let peers = heard.clone();
+    // This server closes every peer that was silent since the token of the first audit, once the survivors have
+    // sent several messages. By then the storm has begun, and it lasts until all victims are closed.
+    let peers_seen: Arc<Mutex<Vec<(TcpStream, usize)>>> = Arc::default();
+    let peers = peers_seen.clone();
     let peer = Peer::start(move |stream| {
         let nth = {
             let mut peers = peers.lock().unwrap();
@@ -224,9 +224,11 @@ fn who_is_silent_stays_unless_the_server_closes_him() {
         false
     });
     let mut silent = Storm::start(&peer.at(), "silent --connections 60 --share 20 --for 10s");
-    silent.rages();
-    eventually("the survivors have talked", || heard.lock().unwrap().iter().filter(|(_, n)| *n > 2).count() == 40);
-    for (stream, _) in heard.lock().unwrap().iter().filter(|(_, messages)| *messages <= 2) {
+    silent.wait_until_begun();
+    eventually("the survivors have sent messages", || {
+        peers_seen.lock().unwrap().iter().filter(|(_, n)| *n > 2).count() == 40
+    });
+    for (stream, _) in peers_seen.lock().unwrap().iter().filter(|(_, messages)| *messages <= 2) {
         stream.shutdown(Shutdown::Both).unwrap();
     }
     let run = silent.finish();
@@ -235,15 +237,15 @@ fn who_is_silent_stays_unless_the_server_closes_him() {
     assert!(run.finished.out.contains("closed by the storm 20, 20 of them by the server"), "{}", run.finished.out);
 }
 
-/// A server that dies while its peers come and go: everything is accounted for, the client ends, and
-/// both start afresh at once.
+/// A server dies while its peers come and go. All connections are accounted for, the client ends, and both can
+/// start afresh at once.
 #[test]
 fn a_server_killed_in_a_storm_is_started_again_at_once() {
     const SLOW: [&str; 2] = ["disconnect --close-rate 100", "reconnect --rate 3000 --close-rate 100"];
     for scenario in SLOW {
         let server = Server::start(4, "");
         let mut running = Storm::start(&server.at(), &format!("{scenario} --connections 2000"));
-        running.rages();
+        running.wait_until_begun();
         let (at, port) = (server.at(), server.port);
         drop(server);
         let mut command = c1m();
@@ -263,7 +265,7 @@ fn a_server_killed_in_a_storm_is_started_again_at_once() {
 fn a_client_killed_in_a_storm_leaves_nothing_behind() {
     let server = Server::start(4, "--json - --stats-interval 50ms --max-connections 2600");
     let mut killed = Storm::start(&server.at(), "churn --connections 2000 --for 1m");
-    killed.rages();
+    killed.wait_until_begun();
     drop(killed);
     eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
     storm(&server, "reconnect --connections 2500").held([2_500, 2_500]);
@@ -273,7 +275,7 @@ fn a_client_killed_in_a_storm_leaves_nothing_behind() {
 fn a_signal_ends_a_storm_in_order() {
     let server = Server::start(4, "--json - --stats-interval 50ms");
     let mut stopped = Storm::start(&server.at(), "slow-readers --connections 1000 --for 1m");
-    stopped.rages();
+    stopped.wait_until_begun();
     stopped.running.signal(libc::SIGINT);
     let run = stopped.finish();
     assert_eq!((run.finished.code(), run.json["stopped"].as_bool()), (1, Some(true)), "{}", run.json);
@@ -284,9 +286,9 @@ fn a_signal_ends_a_storm_in_order() {
 #[test]
 fn storms_that_make_no_sense_are_refused() {
     let at = "--target-ip 127.0.0.1";
-    run(&format!("storm disconnect {at} --for 3s")).complains(2, &["--for with disconnect"]);
-    run(&format!("storm disconnect {at} --connections 10 --share 10")).complains(2, &["no survivor"]);
-    run(&format!("storm silent {at} --server-pid 4194305")).complains(2, &["no such process"]);
+    run(&format!("storm disconnect {at} --for 3s")).fails_with(2, &["--for with disconnect"]);
+    run(&format!("storm disconnect {at} --connections 10 --share 10")).fails_with(2, &["no survivor"]);
+    run(&format!("storm silent {at} --server-pid 4194305")).fails_with(2, &["no such process"]);
     for arguments in ["storm", "storm hail", "storm silent --share 100%"] {
         assert_eq!(run(&format!("{arguments} {at}")).code(), 2, "{arguments}");
     }
@@ -300,12 +302,13 @@ fn a_storms_result_is_not_merged() {
     let (at, name) = (server.at(), file.display());
     let short = "--connections 50 --calm 100ms --after 100ms --interval 50ms";
     assert_eq!(run(&format!("storm disconnect {at} --target-ip 127.0.0.1 {short} --json {name}")).code(), 0);
-    run(&format!("report merge {name}")).complains(2, &["is the result of a storm"]);
+    run(&format!("report merge {name}")).fails_with(2, &["is the result of a storm"]);
 }
 
-/// A drain closes 10,000 a second at least, a few at a time: who is not closed yet is served.
+/// A drain closes 10,000 connections per second at least, a few at a time. A connection that is not closed yet is
+/// served.
 #[test]
-fn a_drain_serves_those_that_it_has_not_closed_yet() {
+fn a_drain_serves_connections_that_it_has_not_closed_yet() {
     const PEERS: usize = 6_000;
     Resource::Files.raise().unwrap();
     let server = Server::start(1, "--cores 1 --json -");
@@ -328,7 +331,7 @@ fn a_drain_serves_those_that_it_has_not_closed_yet() {
     assert_eq!((finished.code(), counts), (0, [0, PEERS as u64, PEERS as u64]), "{totals}");
 }
 
-/// Whether a message is echoed; the connection may be closed at any moment.
+/// Whether a message is echoed. The server may close the connection at any moment.
 fn is_served(stream: &mut TcpStream) -> bool {
     let mut back = [0; 2];
     stream.write_all(b"hi").and_then(|()| stream.read_exact(&mut back)).is_ok() && &back == b"hi"
@@ -344,29 +347,29 @@ fn has_ended(stream: &TcpStream) -> bool {
     }
 }
 
-/// A paced close cannot be faster than its pace; an unpaced one is the comparison.
+/// A close with a rate cannot be faster than the rate.
 #[test]
 fn a_client_closes_at_its_rate() {
     let server = Server::start(2, "");
     let run = client(&format!("{} --connections 400 --cores 1 --close-rate 400", server.at()));
     run.held(400);
-    // The first is due at once, the last after 399 / 400 s.
+    // The first close is due at once, the last after 399 / 400 s.
     assert!(run.json["close_seconds"].as_f64().unwrap() >= 0.99, "{}", run.json);
     let ended: Vec<&str> = run.finished.out.lines().filter(|line| line.starts_with("close ")).collect();
     assert!(ended.len() > 1 && ended.last().unwrap().ends_with("400 closed"), "{ended:?}");
 }
 
-/// A peer that drops every packet, as one that lost its power: the server asks and closes it, and
-/// keeps the silent one that answers.
+/// One peer drops every packet, as if it had lost its power. The server probes it and closes it, and keeps the
+/// silent peer that answers.
 #[test(ClassicFilter)]
-fn keepalive_finds_who_vanished() {
+fn keepalive_finds_a_peer_that_vanished() {
     let server = Server::start(1, "--keepalive 1s --json - --stats-interval 50ms");
     let (mut here, mut gone) = (connected(server.port), connected(server.port));
     echoes(&mut here);
     echoes(&mut gone);
-    eventually("both stand", || last_stats(&server).is_some_and(|stats| stats == [2, 2]));
+    eventually("both are live", || last_stats(&server).is_some_and(|stats| stats == [2, 2]));
     let drop_all = [SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0)];
     SockRef::from(&gone).attach_filter(&drop_all).unwrap();
-    eventually("the one is closed", || last_stats(&server).is_some_and(|stats| stats == [1, 2]));
+    eventually("one is closed", || last_stats(&server).is_some_and(|stats| stats == [1, 2]));
     echoes(&mut here);
 }

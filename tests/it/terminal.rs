@@ -1,4 +1,4 @@
-//! What a person sees on a terminal, through a real one.
+//! The display on a terminal, tested on a real one.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,8 +11,9 @@ use std::thread::{self, JoinHandle};
 
 use crate::support::*;
 
-/// Both ends of a terminal: what a person sees, and what a program writes to. Both are closed on exec from the moment they
-/// exist, so that no process which another test starts meanwhile keeps the terminal open.
+/// Both ends of a terminal: the near end, from which a person reads, and the far end, to which a program writes.
+/// Both are made with close-on-exec, so that no process which another test starts meanwhile keeps the terminal
+/// open.
 fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
     let done = |result: i32| assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     // SAFETY: no memory; the descriptor is checked, and nobody else has it.
@@ -36,10 +37,10 @@ fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
     (near, far.into())
 }
 
-/// A process with a terminal of its own.
+/// A process on a terminal of its own.
 struct OnTerminal {
     child: Child,
-    /// What was on the terminal so far.
+    /// The bytes on the terminal so far.
     seen: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
 }
@@ -57,13 +58,14 @@ impl OnTerminal {
         command.stdin(Stdio::null());
         command.stdout(far.try_clone().unwrap()).stderr(far);
         let child = command.spawn().unwrap();
-        // It holds our copies of the far end, without which the near end tells when the process is gone.
+        // The command holds copies of the far end. Without them, reading the near end fails when the process is
+        // gone.
         drop(command);
         let seen = Arc::<Mutex<Vec<u8>>>::default();
         let shared = seen.clone();
         let reader = thread::spawn(move || {
             let (mut near, mut piece) = (near, [0; 4096]);
-            // The near end of a terminal that nobody holds any more fails.
+            // Reading the near end fails when no process has the far end open.
             while let Ok(len @ 1..) = near.read(&mut piece) {
                 shared.lock().unwrap().extend_from_slice(&piece[..len]);
             }
@@ -76,7 +78,7 @@ impl OnTerminal {
         eventually(text, || String::from_utf8_lossy(&self.seen.lock().unwrap()).contains(text));
     }
 
-    /// What was on the terminal when it ended.
+    /// Waits for the end of the process, which must succeed. Returns the text on the terminal.
     fn end(mut self) -> String {
         assert!(self.child.wait().unwrap().success());
         self.reader.join().unwrap();
@@ -92,7 +94,7 @@ fn demo(arguments: &str, environment: &[(&str, &str)]) -> String {
     OnTerminal::start(command).end()
 }
 
-/// Whether a text has a line of a shard that changes in place.
+/// Whether a text has a line of a shard that is rewritten in place.
 fn shows_shards(seen: &str) -> bool {
     seen.contains("p99 ") && seen.contains("/s  p99") && seen.contains('▁')
 }
@@ -112,7 +114,7 @@ fn without_colours_nothing_is_coloured() {
     assert!(!seen.contains("\x1b[3") && seen.contains("shard 1 "), "{seen:?}");
 }
 
-/// Where lines cannot change in place they are printed, as into a pipe.
+/// On a terminal that cannot rewrite lines in place they are printed, as into a pipe.
 #[test]
 fn a_terminal_that_cannot_show_lines_in_place_gets_lines() {
     let shown = |term: Option<&str>, rows, columns| {
@@ -134,7 +136,7 @@ fn a_terminal_that_cannot_show_lines_in_place_gets_lines() {
         (Some("xterm"), 1, 150),
     ] {
         let seen = shown(term, rows, columns);
-        // At least the line that a phase begins with, and the one that ends it.
+        // At least the first and the last line of the phase.
         let held = seen.lines().filter(|line| line.starts_with("hold ")).count();
         assert!(held >= 2 && !seen.contains('\x1b'), "{term:?} {rows} {columns}: {seen:?}");
     }
@@ -148,7 +150,7 @@ fn quiet_shows_the_result_alone() {
 }
 
 #[test]
-fn a_server_shows_its_shards_where_they_stand() {
+fn a_server_shows_its_shards_in_lines_that_change_in_place() {
     let port = free_ports(4);
     let mut command = c1m();
     command.args(server_arguments(port, 4, "--cores 2 --stats-interval 100ms").split_whitespace());
@@ -170,7 +172,7 @@ fn a_quiet_server_prints_its_result() {
     assert!(!finished.out.contains("accepts/s") && finished.out.contains("accepted 20, closed 20"), "{}", finished.out);
 }
 
-/// Its session loses the terminal, as when a window is closed: SIGHUP comes, and nothing can be printed any more.
+/// The session loses its terminal, as when a window is closed: SIGHUP arrives, and printing fails from then on.
 #[test]
 fn a_terminal_that_goes_away_leaves_a_whole_result() {
     for term in ["xterm-256color", "dumb"] {

@@ -1,5 +1,5 @@
-//! Knobs turned and turned back: in a network namespace whose settings were lowered first, with
-//! folders of the test's own over those in /etc and /var/lib.
+//! HostState are applied and reverted, in a network namespace whose settings were lowered first, with folders of the
+//! test's own mounted over those in /etc and /var/lib.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +18,10 @@ pub const STATE: &str = "/var/lib/c1m/tune.json";
 pub const SYSCTL_FILE: &str = "/etc/sysctl.d/zz-c1m.conf";
 pub const LIMITS_FILE: &str = "/etc/security/limits.d/zz-c1m.conf";
 
-/// Folders in which `tune` may leave something.
+/// Folders to which `tune` may write.
 const FOLDERS: [&str; 3] = ["/var/lib", "/etc/sysctl.d", "/etc/security/limits.d"];
 
-/// What every setting is lowered to, so that there is something to raise.
+/// The low values to which the settings are set first, so that `tune` raises them.
 const LOW: [(&str, &str); 6] = [
     ("net.ipv4.ip_local_port_range", "40000\t40999"),
     ("net.core.somaxconn", "16"),
@@ -31,10 +31,10 @@ const LOW: [(&str, &str); 6] = [
     ("net.ipv4.tcp_max_syn_backlog", "8"),
 ];
 
-/// A goal that wants all of them higher, and nothing of the whole machine's settings.
+/// A goal that needs all of these settings higher, and no setting of the whole machine.
 pub const GOAL: &str = "tune --role both --connections 60000 --ports 4 --port 40100 --cores 1";
 
-/// Runs `body` in a network and a mount namespace of its own, its settings low.
+/// Runs `body` in a new network and mount namespace with low settings.
 pub fn on_a_low_host(body: impl FnOnce() + Send) {
     let in_own_folders = || {
         for folder in FOLDERS {
@@ -46,7 +46,7 @@ pub fn on_a_low_host(body: impl FnOnce() + Send) {
     in_own_network(|| in_own_mounts(in_own_folders));
 }
 
-/// Lays a file over itself, so that nobody can write it.
+/// Mounts a file over itself read-only, so that no process can write it.
 fn make_read_only(file: &str) {
     mount(file, file, "", libc::MS_BIND, "");
     mount("none", file, "", libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY, "");
@@ -64,15 +64,15 @@ pub fn get(name: &str) -> String {
     fs::read_to_string(sysctl_file(name)).unwrap_or_else(|e| panic!("{name}: {e}")).trim().to_owned()
 }
 
-/// What `tune` may change: every sysctl, and every file with its text and permissions.
+/// Everything that `tune` may change: all sysctls, and all files with their text and permissions.
 #[derive(PartialEq, Eq)]
-struct Everything {
+struct HostState {
     sysctls: BTreeMap<String, Vec<u8>>,
     files: BTreeMap<PathBuf, (u32, Vec<u8>)>,
 }
 
-/// Sysctls that move by themselves, by how their names begin: counters and random numbers.
-const RESTLESS: [&str; 12] = [
+/// Sysctls that change by themselves, by the beginning of their names: counters and random numbers.
+const CHANGE_BY_THEMSELVES: [&str; 12] = [
     "fs.dentry-state",
     "fs.file-nr",
     "fs.inode-nr",
@@ -87,7 +87,7 @@ const RESTLESS: [&str; 12] = [
     "fs.binfmt_misc.",
 ];
 
-/// Every sysctl that can be read, by name.
+/// Every readable sysctl, by name.
 fn sysctls() -> BTreeMap<String, Vec<u8>> {
     fn walk(folder: &Path, into: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -97,9 +97,9 @@ fn sysctls() -> BTreeMap<String, Vec<u8>> {
                 continue;
             }
             let name = path.strip_prefix("/proc/sys").unwrap().to_str().unwrap().replace('/', ".");
-            // Some can only be written.
+            // Some sysctls can only be written.
             if let Ok(value) = fs::read(&path)
-                && !RESTLESS.iter().any(|restless| name.starts_with(restless))
+                && !CHANGE_BY_THEMSELVES.iter().any(|prefix| name.starts_with(prefix))
             {
                 into.insert(name, value);
             }
@@ -110,7 +110,7 @@ fn sysctls() -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// Sets what a file of sysctl.d says, as sysctl(8) does at boot.
+/// Applies a file of sysctl.d, as sysctl(8) does at boot.
 fn load(file: &str) {
     for line in fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("{file}: {line}"));
@@ -118,15 +118,15 @@ fn load(file: &str) {
     }
 }
 
-impl Everything {
-    fn now() -> Everything {
+impl HostState {
+    fn now() -> HostState {
         let sysctls = sysctls();
         assert!(sysctls.len() > 500, "/proc/sys shows too little");
-        Everything { sysctls, files: files() }
+        HostState { sysctls, files: files() }
     }
 
-    fn is_back(&self, after: &str) {
-        let now = Everything::now();
+    fn assert_restored(&self, after: &str) {
+        let now = HostState::now();
         let changed: Vec<_> =
             now.sysctls.iter().filter(|(name, value)| self.sysctls.get(*name) != Some(value)).collect();
         assert!(self.sysctls == now.sysctls, "{after}: {changed:?}");
@@ -151,7 +151,7 @@ fn files() -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     all
 }
 
-/// Runs `c1m tune` for the goal, which must succeed.
+/// Runs `c1m tune` for the goal, and checks that it succeeds.
 pub fn tune(options: &str) -> Finished {
     let finished = run(&format!("{GOAL} {options}"));
     assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
@@ -164,7 +164,7 @@ pub fn revert() -> Finished {
     finished
 }
 
-/// Checks that every setting was raised, none lowered.
+/// Checks that every setting was raised, and none lowered.
 fn is_raised() {
     for (name, low) in LOW.iter().filter(|(name, _)| *name != "net.ipv4.tcp_syncookies") {
         let numbers = |text: &str| text.split_whitespace().map(|word| word.parse().unwrap()).collect::<Vec<u64>>();
@@ -179,12 +179,12 @@ fn is_raised() {
 }
 
 #[test(Network, Mounts)]
-fn applied_and_reverted_leaves_every_sysctl_as_it_was() {
+fn apply_and_revert_leave_every_sysctl_unchanged() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         let shown = tune("");
         assert!(shown.out.contains("nothing was changed"), "{}", shown.out);
-        before.is_back("without --apply");
+        before.assert_restored("without --apply");
         tune("--apply");
         is_raised();
         let kept = fs::read_to_string(STATE).unwrap();
@@ -192,26 +192,26 @@ fn applied_and_reverted_leaves_every_sysctl_as_it_was() {
         assert!(again.out.contains("no setting of this host stands in the way"), "{}", again.out);
         assert!(again.out.ends_with("nothing was changed\n"), "{}", again.out);
         assert_eq!(fs::read_to_string(STATE).unwrap(), kept);
-        // A larger goal raises what is raised already, and the first values are still known.
+        // A larger goal raises settings again, and the first values are still known.
         run(&format!("{} --apply", GOAL.replace("60000", "90000")));
         assert_ne!(fs::read_to_string(STATE).unwrap(), kept);
         let reverted = revert();
         assert!(reverted.out.contains("net.core.somaxconn = 16"), "{}", reverted.out);
-        before.is_back("apply twice, revert");
+        before.assert_restored("apply twice, revert");
         assert!(revert().out.contains("nothing to revert"));
     });
 }
 
 #[test(Network, Mounts)]
-fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
+fn sysctl_loads_persisted_settings_and_a_revert_restores_all() {
     on_a_low_host(|| {
-        // A file of that name that somebody else wrote, with permissions of its own.
+        // The file exists before, written by an administrator, with permissions of its own.
         fs::write(SYSCTL_FILE, "# mine\nnet.core.somaxconn = 16\n").unwrap();
         fs::set_permissions(SYSCTL_FILE, fs::Permissions::from_mode(0o640)).unwrap();
-        let before = Everything::now();
+        let before = HostState::now();
         tune("--apply");
         let raised = LOW.map(|(name, _)| get(name));
-        // What an earlier --apply raised is persisted too.
+        // HostState that an earlier --apply raised are persisted too.
         tune("--persist");
         assert_eq!(LOW.map(|(name, _)| get(name)), raised);
         let text = fs::read_to_string(SYSCTL_FILE).unwrap();
@@ -226,21 +226,21 @@ fn what_is_persisted_is_what_sysctl_loads_and_goes_again_exactly() {
             named.insert(name, value);
         }
         assert!(named.len() >= 6 && named.contains_key("net.ipv4.ip_local_reserved_ports"), "{text}");
-        // The next boot: the host's own values, then the file.
+        // At the next boot the host has its own values, then the file is loaded.
         LOW.iter().for_each(|(name, value)| set(name, value));
         set("net.ipv4.ip_local_reserved_ports", "\n");
         load(SYSCTL_FILE);
         assert_eq!(LOW.map(|(name, _)| get(name)), raised);
         is_raised();
         revert();
-        before.is_back("persist, boot, revert");
+        before.assert_restored("persist, boot, revert");
     });
 }
 
 #[test(Network, Mounts)]
 fn limits_are_persisted_where_they_are_too_low() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         let mut command = c1m();
         with_few_descriptors(&mut command);
         let finished = run_as(command, &format!("{GOAL} --persist"));
@@ -251,7 +251,7 @@ fn limits_are_persisted_where_they_are_too_low() {
         assert!(value > 2_000, "{text}");
         assert_eq!(lines, [format!("* - nofile {value}"), format!("root - nofile {value}")]);
         revert();
-        before.is_back("limits persisted, revert");
+        before.assert_restored("limits persisted, revert");
     });
 }
 
@@ -269,19 +269,19 @@ pub fn with_few_descriptors(command: &mut Command) {
 #[test(Network, Mounts)]
 fn after_a_boot_revert_restores_the_values_before_the_first_apply() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         tune("--persist");
-        // A boot: the kernel's own values, which are neither the old nor the new ones.
+        // After a boot the kernel has its own values, neither the old nor the new ones.
         for (name, value) in [("net.core.somaxconn", "4096"), ("net.ipv4.tcp_rmem", "4096\t131072\t6291456")] {
             set(name, value);
         }
         revert();
-        before.is_back("persist, boot without the file, revert");
+        before.assert_restored("persist, boot without the file, revert");
     });
 }
 
 #[test(Network, Mounts)]
-fn what_is_generous_already_is_left_alone() {
+fn a_generous_setting_is_left_alone() {
     on_a_low_host(|| {
         for (name, value) in [
             ("net.core.somaxconn", "65535"),
@@ -293,21 +293,21 @@ fn what_is_generous_already_is_left_alone() {
         tune("--apply");
         assert_eq!(get("net.core.somaxconn"), "65535");
         assert_eq!(get("net.ipv4.ip_local_port_range"), "1024\t65535");
-        // Each number by itself.
+        // Each of the three numbers is raised only if it is too low.
         assert_eq!(get("net.ipv4.tcp_rmem"), "8192\t131072\t99999999");
     });
 }
 
 #[test(Network, Mounts)]
-fn one_setting_that_cannot_be_written_leaves_all_as_they_were() {
+fn a_setting_that_cannot_be_written_leaves_all_settings_unchanged() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         for name in ["net.core.somaxconn", "net.ipv4.tcp_wmem"] {
             let file = sysctl_file(name).display().to_string();
             make_read_only(&file);
             for how in ["--apply", "--persist"] {
-                run(&format!("{GOAL} {how}")).complains(3, &[name, "nothing was changed"]);
-                before.is_back(&format!("{name} is read-only, {how}"));
+                run(&format!("{GOAL} {how}")).fails_with(3, &[name, "nothing was changed"]);
+                before.assert_restored(&format!("{name} is read-only, {how}"));
             }
             unmount(&file);
         }
@@ -315,16 +315,16 @@ fn one_setting_that_cannot_be_written_leaves_all_as_they_were() {
 }
 
 #[test(Network, Mounts)]
-fn a_folder_that_cannot_be_written_leaves_all_as_they_were() {
+fn a_folder_that_cannot_be_written_leaves_all_settings_unchanged() {
     on_a_low_host(|| {
         for folder in FOLDERS {
-            let before = Everything::now();
+            let before = HostState::now();
             mount("none", folder, "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
             let mut command = c1m();
             with_few_descriptors(&mut command);
-            run_as(command, &format!("{GOAL} --persist")).complains(3, &[folder, "EROFS"]);
+            run_as(command, &format!("{GOAL} --persist")).fails_with(3, &[folder, "EROFS"]);
             mount("none", folder, "", libc::MS_REMOUNT, "");
-            before.is_back(&format!("{folder} is read-only"));
+            before.assert_restored(&format!("{folder} is read-only"));
         }
     });
 }
@@ -337,34 +337,34 @@ fn a_value_that_the_kernel_refuses_undoes_those_before_it() {
             |name, then: &str| Setting { name, now: get(name), then: then.to_owned(), reason: "a test".to_owned() };
         let good = [setting("net.core.somaxconn", "5000"), setting("net.ipv4.tcp_max_syn_backlog", "5000")];
         let bad = setting("net.ipv4.ip_local_port_range", "50000 40000");
-        let before = Everything::now();
+        let before = HostState::now();
         let both = [&good[..], &[bad]].concat();
         let error = library::apply(&host, &both, None).unwrap_err().to_string();
         assert!(error.contains("ip_local_port_range") && error.contains("everything was set back"), "{error}");
-        before.is_back("refused at first");
-        // With something applied before, that stays, and is still reverted to the first values.
+        before.assert_restored("refused at first");
+        // HostState applied before stay, and are still reverted to the first values.
         assert!(library::apply(&host, &good[..1], None).unwrap());
-        let between = Everything::now();
+        let between = HostState::now();
         library::apply(&host, &both[1..], None).unwrap_err();
-        between.is_back("refused after something was applied");
+        between.assert_restored("refused after something was applied");
         library::revert(&host).unwrap().unwrap();
-        before.is_back("reverted");
+        before.assert_restored("reverted");
     });
 }
 
 #[test(Network, Mounts)]
 fn a_revert_that_cannot_restore_all_keeps_the_state_and_is_finished_later() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         tune("--persist");
         let file = sysctl_file("net.ipv4.tcp_wmem").display().to_string();
         make_read_only(&file);
-        run("tune --revert").complains(3, &["net.ipv4.tcp_wmem"]);
+        run("tune --revert").fails_with(3, &["net.ipv4.tcp_wmem"]);
         assert_eq!(get("net.core.somaxconn"), "16", "the others are restored");
         assert!(!Path::new(SYSCTL_FILE).exists());
         unmount(&file);
         revert();
-        before.is_back("the second revert");
+        before.assert_restored("the second revert");
     });
 }
 
@@ -380,10 +380,10 @@ fn a_state_that_is_not_ours_is_not_touched() {
             ("{\"version\": 2, \"steps\": []}", "version 2"),
         ] {
             fs::write(STATE, text).unwrap();
-            let before = Everything::now();
+            let before = HostState::now();
             for how in ["--revert".to_owned(), format!("{} --apply", GOAL.strip_prefix("tune ").unwrap())] {
-                run(&format!("tune {how}")).complains(3, &["/var/lib/c1m/tune.json", word]);
-                before.is_back(&format!("{text} as state, {how}"));
+                run(&format!("tune {how}")).fails_with(3, &["/var/lib/c1m/tune.json", word]);
+                before.assert_restored(&format!("{text} as state, {how}"));
             }
         }
     });
@@ -395,10 +395,10 @@ fn settings_of_another_network_namespace_are_not_mixed_up() {
         tune("--apply");
         // SAFETY: no memory.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-        let before = Everything::now();
-        run("tune --revert").complains(3, &["another network namespace", "net:["]);
-        before.is_back("revert elsewhere");
-        // After a boot that name means nothing.
+        let before = HostState::now();
+        run("tune --revert").fails_with(3, &["another network namespace", "net:["]);
+        before.assert_restored("revert elsewhere");
+        // After a boot the name of a namespace has no meaning.
         let id = tempfile::NamedTempFile::new().unwrap();
         fs::write(id.path(), "00000000-0000-0000-0000-000000000000\n").unwrap();
         mount(id.path().to_str().unwrap(), "/proc/sys/kernel/random/boot_id", "", libc::MS_BIND, "");
@@ -410,16 +410,16 @@ fn settings_of_another_network_namespace_are_not_mixed_up() {
 #[test(Network, Mounts)]
 fn without_privilege_the_first_setting_is_named() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         let first = tune("").out.lines().next().unwrap().to_owned();
         let dir = tempfile::tempdir().unwrap();
-        run_as(c1m_unprivileged(&dir), &format!("{GOAL} --apply")).complains(3, &[&first, "as root"]);
-        before.is_back("without privilege");
+        run_as(c1m_unprivileged(&dir), &format!("{GOAL} --apply")).fails_with(3, &[&first, "as root"]);
+        before.assert_restored("without privilege");
     });
 }
 
-/// Runs the program and kills it as it is about to make its `nth` call that may change something
-/// outside of it; returns whether it came that far. It must end well otherwise.
+/// Runs the program, and kills it before its `nth` system call that may change something outside of the process.
+/// Returns whether the program made that many. Otherwise it must succeed.
 #[expect(clippy::zombie_processes, reason = "next_stop reaps it")]
 fn killed_at(nth: usize, arguments: &str) -> bool {
     let mut command = c1m();
@@ -464,7 +464,7 @@ fn next_stop(pid: libc::pid_t) -> Option<libc::c_int> {
     (unsafe { libc::waitpid(pid, &mut status, 0) } == pid).then_some(status)
 }
 
-/// Whether a traced process stands before a system call that writes, makes, moves or removes.
+/// Whether a traced process is about to make a system call that writes, makes, moves or removes a file.
 fn is_about_to_change_something(pid: libc::pid_t) -> bool {
     const CHANGES: [libc::c_long; 8] = [
         libc::SYS_write,
@@ -476,8 +476,8 @@ fn is_about_to_change_something(pid: libc::pid_t) -> bool {
         libc::SYS_fchmod,
         libc::SYS_ftruncate,
     ];
-    // SAFETY: the child is ours, stopped, and traced by this thread; the kernel fills at most the
-    // size it is given, and says which part of the union it has filled.
+    // SAFETY: the child is ours, stopped, and traced by this thread. The kernel fills at most the given size, and
+    // says which part of the union it has filled.
     let (call, flags) = unsafe {
         let mut info = std::mem::zeroed::<libc::ptrace_syscall_info>();
         libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), &raw mut info);
@@ -491,32 +491,32 @@ fn is_about_to_change_something(pid: libc::pid_t) -> bool {
 }
 
 #[test(Network, Mounts)]
-fn killed_before_any_of_its_writes_a_persist_can_be_reverted() {
+fn a_persist_killed_before_any_of_its_writes_can_be_reverted() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         let goal = format!("{GOAL} --persist");
         let kills = (1..).take_while(|nth| {
             let killed = killed_at(*nth, &goal);
             revert();
-            before.is_back(&format!("killed at write {nth}, reverted"));
+            before.assert_restored(&format!("killed at write {nth}, reverted"));
             killed
         });
-        // A state, seven settings and two files are opened, written, synchronised and renamed.
+        // A state file, seven settings and two files are opened, written, synchronised and renamed.
         let kills = kills.count();
         assert!(kills > 30, "{kills}");
     });
 }
 
 #[test(Network, Mounts)]
-fn killed_before_any_of_its_writes_a_revert_can_be_repeated() {
+fn a_revert_killed_before_any_of_its_writes_can_be_repeated() {
     on_a_low_host(|| {
         fs::write(SYSCTL_FILE, "# mine\n").unwrap();
-        let before = Everything::now();
+        let before = HostState::now();
         let kills = (1..).take_while(|nth| {
             tune("--persist");
             let killed = killed_at(*nth, "tune --revert");
             revert();
-            before.is_back(&format!("revert killed at write {nth}, repeated"));
+            before.assert_restored(&format!("revert killed at write {nth}, repeated"));
             killed
         });
         let kills = kills.count();
@@ -525,15 +525,15 @@ fn killed_before_any_of_its_writes_a_revert_can_be_repeated() {
 }
 
 #[test(Network, Mounts)]
-fn killed_on_top_of_an_earlier_apply_it_reverts_to_the_first_values() {
+fn a_second_apply_that_is_killed_is_reverted_to_the_first_values() {
     on_a_low_host(|| {
-        let before = Everything::now();
+        let before = HostState::now();
         let more = format!("{} --persist", GOAL.replace("60000", "90000"));
         let kills = (1..).take_while(|nth| {
             tune("--apply");
             let killed = killed_at(*nth, &more);
             revert();
-            before.is_back(&format!("second apply killed at write {nth}, reverted"));
+            before.assert_restored(&format!("second apply killed at write {nth}, reverted"));
             killed
         });
         let kills = kills.count();

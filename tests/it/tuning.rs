@@ -1,5 +1,5 @@
-//! The files in tuning/ are written from the table of walls, and agree with it. `C1M_BLESS=1 cargo
-//! test tuning::` writes them anew where they do not; what people wrote in them stays.
+//! The files in tuning/ are generated from the table of walls, and must agree with it. `C1M_BLESS=1 cargo test
+//! tuning::` rewrites files that do not agree; text that people wrote in them stays.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use c1m::plan::{Goal, Ports, Role, Routes};
 use c1m::tune::sysctl_conf;
 use c1m::walls::{self, Limits, Setting, WALLS, Wall, boot};
 
-/// What one server of the article holds, and each of its clients.
+/// Connections of the server in the article, and of each of its clients.
 const SERVER: u64 = 1_020_000;
 const CLIENT: u64 = 340_000;
 
@@ -24,8 +24,8 @@ fn goal(role: Role, connections: u64) -> Goal {
     Goal { role, connections, routes, cores: vec![0, 1] }
 }
 
-/// Checks that a file is what the table makes of it, or makes it so.
-fn is(file: &str, rendered: &str) {
+/// Checks that a file agrees with the table, or rewrites it with C1M_BLESS=1.
+fn agrees(file: &str, rendered: &str) {
     let path = tuning(file);
     let found = fs::read_to_string(&path).unwrap_or_default();
     if found == rendered {
@@ -78,7 +78,7 @@ fn the_sysctl_file_is_what_the_reference_host_needs() {
     };
     let lines: Vec<(String, &Setting)> = server.iter().map(|setting| (reason(setting), setting)).collect();
     let settings = lines.iter().map(|(reason, setting)| (setting.name, setting.then.as_str(), reason.as_str()));
-    is("sysctl.d/zz-c1m.conf", &format!("{SYSCTL_HEADER}{}", sysctl_conf(settings)));
+    agrees("sysctl.d/zz-c1m.conf", &format!("{SYSCTL_HEADER}{}", sysctl_conf(settings)));
     for setting in &client {
         let more = server.iter().find(|other| other.name == setting.name);
         let number = |text: &str| text.parse::<u64>().unwrap();
@@ -104,14 +104,14 @@ const LIMITS_HEADER: &str = "\
 # user's rings: all its processes together. Delete a line if `ulimit -Hn` or `ulimit -Hl` is more.
 ";
 
-/// Both ends on one host need the most.
+/// The limits for both ends on one host, which needs the most.
 fn limits() -> Limits {
     walls::limits_wanted(&goal(Role::Both, SERVER))
 }
 
 #[test]
-fn the_limits_file_and_the_unit_have_what_a_million_wants() {
-    is("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits().lines()));
+fn the_limits_file_and_the_unit_suffice_for_a_million() {
+    agrees("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits().lines()));
     let server = walls::limits_wanted(&goal(Role::Server, SERVER));
     let unit = fs::read_to_string(tuning("systemd/c1m-server.service")).unwrap_or_default();
     let computed = |name: &str| match name {
@@ -123,11 +123,11 @@ fn the_limits_file_and_the_unit_have_what_a_million_wants() {
         let name = line.split('=').next().unwrap_or_default();
         computed(name).map_or(format!("{line}\n"), |value| format!("{name}={value}\n"))
     };
-    is("systemd/c1m-server.service", &unit.lines().map(line).collect::<String>());
+    agrees("systemd/c1m-server.service", &unit.lines().map(line).collect::<String>());
     assert!(unit.contains("\nLimitNOFILE=") && unit.contains("\nLimitMEMLOCK="), "{unit}");
 }
 
-/// The part of a wall's section that people wrote begins so.
+/// The beginning of the part of a wall's section that people wrote.
 const WRITTEN: &str = "**c1m**: ";
 
 #[test]
@@ -142,7 +142,7 @@ fn the_walls_file_has_every_wall_in_order_as_the_table_has_it() {
     for (number, wall) in WALLS.iter().enumerate() {
         text += &section(number + 1, wall, rest);
     }
-    is("WALLS.md", &text);
+    agrees("WALLS.md", &text);
     for wall in &WALLS {
         let written = written(wall, rest);
         assert!(
@@ -159,7 +159,7 @@ fn section(number: usize, wall: &Wall, old: &str) -> String {
     format!("\n## {number}. {name}\n\n{generated}\n{}\n", written(wall, old).trim_end())
 }
 
-/// What people wrote on a wall.
+/// The part of a wall's section that people wrote.
 fn written<'a>(wall: &Wall, old: &'a str) -> &'a str {
     let section = old
         .split("\n## ")

@@ -1,9 +1,9 @@
-//! Every wall is met for real, and the run names it and no other.
+//! Each wall is met for real, and the run names that wall and no other.
 //!
-//! Two walls cannot be met in a network namespace, because one number holds for the whole host and
-//! every connection on it: `net.ipv4.tcp_mem` and `net.core.netdev_max_backlog`. Lowering them here
-//! would break the tests beside this one and whatever else runs on the host. The first was met in a
-//! guest, by hand: `tuning/WALLS.md` has what the run said.
+//! Two walls cannot be met in a network namespace, because one number holds for the whole host and every connection
+//! on it: `net.ipv4.tcp_mem` and `net.core.netdev_max_backlog`. Lowering them here would break other tests and
+//! other programs of the host. The first wall was met in a guest, by hand: `tuning/WALLS.md` shows the run's
+//! output.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,11 +21,10 @@ use crate::memory::Cgroup;
 use crate::network;
 use crate::support::*;
 
-/// What a run says when it can blame no wall.
+/// The text of a run that blames no wall of its host.
 const NONE: &str = "none of this host";
 
-/// Checks that a document names exactly these walls, each with what was seen, what it means and
-/// what to do.
+/// Checks that a document names exactly these walls, each with what was seen, what it means and what to do.
 fn names(document: &Value, walls: &[&str]) {
     let met = document["walls"].as_array().unwrap();
     let found: Vec<&str> = met.iter().map(|wall| wall["wall"].as_str().unwrap()).collect();
@@ -36,7 +35,7 @@ fn names(document: &Value, walls: &[&str]) {
     }
 }
 
-/// The same of a client's run, and that its report says so too.
+/// Checks that a client's result and its report name exactly these walls.
 fn run_names(run: &ClientRun, walls: &[&str]) {
     names(&run.json, walls);
     let report = run.finished.out.split("\nwalls met").nth(1).unwrap_or_default();
@@ -74,8 +73,8 @@ fn connection_tracking_that_has_room_is_no_wall() {
     });
 }
 
-/// With the ends on different hosts each speaks of its own: the server's names the table, and the
-/// client's, which drops nothing, says that it is not to blame.
+/// With the ends on different hosts each end reports its own host. The server names the table. The client's host
+/// drops nothing, and the client says that its host is not to blame.
 #[test(Network, Tracking)]
 fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     in_own_network(|| {
@@ -94,7 +93,7 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
                     run_names(&run, &[NONE]);
                 });
             });
-            // Dropped on every way out, so that the other end never waits in vain.
+            // `readied` is dropped on every return, so that the other end never waits in vain.
             let readied = readied;
             if link.recv().is_err() {
                 return;
@@ -111,7 +110,8 @@ fn a_full_table_at_the_servers_host_is_not_blamed_on_the_clients() {
     });
 }
 
-/// Bytes of a header: the protocol and the target of an IPv4 packet, the target port and the flags of a TCP segment.
+/// Patterns of headers: the protocol and the target of an IPv4 packet, the target port and the flags of a TCP
+/// segment.
 fn protocol(is: libc::c_int) -> Bytes {
     Bytes { of: PayloadBase::NetworkHeader, at: 9, mask: &[0xff], are: vec![is as u8] }
 }
@@ -124,7 +124,7 @@ fn to_port(is: u16) -> Bytes {
     Bytes { of: PayloadBase::TransportHeader, at: 2, mask: &[0xff; 2], are: is.to_be_bytes().to_vec() }
 }
 
-/// A SYN, and no ACK with it.
+/// Matches a SYN without an ACK.
 fn only_syn() -> Bytes {
     const SYN: u8 = 2;
     const ACK: u8 = 16;
@@ -143,7 +143,7 @@ fn a_rule_that_drops_syns_is_no_wall_of_this_host() {
             let run = client(&format!("{} --connections 20 --connect-timeout 1s", server.at()));
             run.failed("connect_timeout", 20, "a firewall drops it");
             run_names(&run, &[NONE]);
-            // Nothing came to the server, and it has nothing to say.
+            // No SYN reached the server, so it has nothing to report.
             names(&server.stop().last_document(), &[]);
             assert!(!tracking || tracked().0 > 0, "the connects were tracked");
         });
@@ -157,7 +157,7 @@ fn an_accept_queue_that_overflows_is_named_at_both_ends() {
     in_own_network(|| {
         set("net/core/somaxconn", "4");
         let server = Server::start(1, "--cores 1 --stats-interval 50ms --json -");
-        // A server that is stopped accepts as little as one that has too much to do.
+        // A stopped server accepts as little as an overloaded one.
         server.running.pause();
         let run = client(&format!("{} --connections 40 --connect-timeout 2s --reply-timeout 1s", server.at()));
         assert!(run.cause("connect_timeout") >= 10, "{}", run.json);
@@ -170,7 +170,7 @@ fn an_accept_queue_that_overflows_is_named_at_both_ends() {
     });
 }
 
-/// Peers whose handshakes never end fill the queue: the answers to them are lost.
+/// Peers whose handshakes never end fill the queue: the SYN-ACKs to them are dropped.
 #[test(Network, Rules)]
 fn a_syn_queue_that_is_full_is_named_at_both_ends() {
     in_own_network(|| {
@@ -186,7 +186,7 @@ fn a_syn_queue_that_is_full_is_named_at_both_ends() {
     });
 }
 
-/// A connect that is under way.
+/// A connect in progress.
 fn begin(from: Ipv4Addr, port: u16) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -199,7 +199,7 @@ fn begin(from: Ipv4Addr, port: u16) -> Socket {
 // ---- source ports -------------------------------------------------------------------------------
 
 #[test(Network)]
-fn source_ports_that_others_have_are_named() {
+fn source_ports_that_another_client_uses_are_named() {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
         let server = Server::start(1, "--json -");
@@ -214,8 +214,8 @@ fn source_ports_that_others_have_are_named() {
     });
 }
 
-/// 203.0.113.0/24 is for documentation, no host has it. Ports in TIME_WAIT, however many, have
-/// nothing to do with it while others are free.
+/// 203.0.113.0/24 is reserved for documentation, so no host has it. Ports in TIME_WAIT, however many, do not matter
+/// while others are free.
 #[test(Network)]
 fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
     in_own_network(|| {
@@ -227,7 +227,8 @@ fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
     });
 }
 
-/// The second run meets what the first one left, is told so, and the doctor's fix removes it.
+/// The second run lacks the ports that the first one left in TIME_WAIT, and says so. The doctor's fix removes the
+/// wall.
 #[test(Network)]
 fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
     in_own_network(|| {
@@ -246,21 +247,21 @@ fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
         run_names(&second, &["TIME_WAIT"]);
         blames(&second.json, "an earlier run");
         set("net/ipv4/tcp_tw_reuse", "1");
-        // The kernel reuses a port only when its last packet is a second old.
+        // The kernel reuses a port only one second after its last packet.
         eventually("the ports come back", || {
             client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
         });
     });
 }
 
-/// Checks that the wall of TIME_WAIT says who closed the connections.
+/// Checks that the wall of TIME_WAIT names the run that closed the connections.
 fn blames(document: &Value, whose: &str) {
     let means = document["walls"][0]["means"].as_str().unwrap();
     assert!(means.starts_with(&format!("{whose} closed with FIN")), "{means}");
 }
 
-/// Another client holds ports that a run lacks. The run closes those that stood with FIN: their ports are in
-/// TIME_WAIT when it has ended, and were in use when the others failed.
+/// Another client holds ports that the run lacks. The run closes its live connections by FIN, so its ports are in
+/// TIME_WAIT when it has ended. They were in use when the other connections failed.
 #[test(Network)]
 fn ports_that_the_run_leaves_in_time_wait_at_its_end_are_not_blamed() {
     in_own_network(|| {
@@ -277,7 +278,7 @@ fn ports_that_the_run_leaves_in_time_wait_at_its_end_are_not_blamed() {
     });
 }
 
-/// A storm closes with FIN, and dials as many anew: the ports that it lacks are its own.
+/// A storm closes by FIN, and dials as many connections anew. It lacks ports that it left in TIME_WAIT itself.
 #[test(Network)]
 fn ports_that_a_run_itself_left_in_time_wait_are_named_as_its_own() {
     in_own_network(|| {
@@ -302,8 +303,8 @@ fn ports_that_a_run_itself_left_in_time_wait_are_named_as_its_own() {
 
 const LIMIT: u64 = 600;
 
-/// The doctor says where a program with a plain descriptor for each connection ends; such a program
-/// ends there.
+/// The doctor predicts the number of connections of a program that uses a plain descriptor for each. Such a program
+/// ends at that number.
 #[test]
 fn a_plain_program_ends_where_the_doctor_says() {
     let server = Server::start(1, "");
@@ -317,10 +318,13 @@ fn a_plain_program_ends_where_the_doctor_says() {
     let page = doctor_as(c1m_after(&limited), "--role client --connections 10000");
     let said = page.says("descriptors", "need").rsplit(' ').next().unwrap().replace(',', "");
     let said: u64 = said.parse().unwrap();
-    assert!(said <= ended && ended - said <= LIMIT / 20, "the doctor said {said}, it ended at {ended} of {LIMIT}");
+    assert!(
+        said <= ended && ended - said <= LIMIT / 20,
+        "the doctor said {said}, the program ended at {ended} of {LIMIT}"
+    );
 }
 
-/// A program with a descriptor for each connection, in a process of its own.
+/// A program that opens a descriptor for each connection, in a process of its own.
 pub fn plain_program(port: u16) {
     let mut open = Vec::new();
     let end = loop {
@@ -333,8 +337,8 @@ pub fn plain_program(port: u16) {
     println!("opened {} connections", open.len());
 }
 
-/// A ring is a descriptor too: where they do not suffice the client says so before it starts, and
-/// the doctor says the same number.
+/// A ring is a descriptor too. If descriptors do not suffice, the client says so before it starts, and the doctor
+/// says the same number.
 #[test]
 fn too_few_descriptors_are_named_before_the_run() {
     let limited = "ulimit -n 100";
@@ -343,13 +347,13 @@ fn too_few_descriptors_are_named_before_the_run() {
     assert_eq!(page.says("descriptors", "verdict"), "blocks", "{}", page.says("descriptors", "have"));
     let holds = page.holds("descriptors");
     let arguments = format!("client --target-ip 127.0.0.1 --source-ip 127.0.0.0/26 {goal}");
-    run_as(c1m_after(limited), &arguments).complains(3, &["file descriptor limit 100", &format!("at most {holds} ")]);
+    run_as(c1m_after(limited), &arguments).fails_with(3, &["file descriptor limit 100", &format!("at most {holds} ")]);
 }
 
 // ---- memory -------------------------------------------------------------------------------------
 
-/// A process of the group with 24 MiB, which the kernel ends before the others when the group's
-/// limit is met: the server lives, and can say what it met.
+/// A process of the group with 24 MiB. When the group meets its limit the kernel kills this process first, so the
+/// server lives and can report the wall.
 struct Hog(Child);
 
 impl Hog {
@@ -362,7 +366,7 @@ impl Hog {
                 cgroup.processes().display()
             ),
         ]);
-        // Nobody reads the pipe, so it waits there with its block in memory.
+        // The pipe has no reader, so the process waits with its block in memory.
         let hog = Hog(dd.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
         eventually("it has its memory", || Host::here().resident(hog.0.id()).0 >= 24 << 20);
         hog
@@ -375,18 +379,18 @@ impl Hog {
 
 impl Drop for Hog {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The limit is met by a server that keeps no reserve, in the midst of a ramp; who is in the group
-/// names it, and who is not does not. Of the 5,000 connections each takes 1 to 6 kB: more than the
-/// 4 MiB that are left, and less than a hog leaves. The others are there for the threads that met the limit
-/// just before: for them too the kernel ends somebody, though there is room again.
+/// A server without a reserve meets the limit in the middle of a ramp. Processes in the group name the wall, and
+/// processes outside do not. The 5,000 connections take 1 to 6 kB each: more than the 4 MiB that are left, and less
+/// than one hog frees. Further hogs are there for threads that met the limit just before: for each of them the
+/// kernel kills a process too, even if there is room again.
 #[test(MemoryCgroup)]
-fn a_memory_cgroup_that_is_full_is_named_by_who_is_in_it() {
+fn a_full_memory_cgroup_is_named_by_the_processes_in_it() {
     let cgroup = Cgroup::with_limit(256 << 20).unwrap();
     let mut hogs = [(); 3].map(|()| Hog::start(&cgroup));
     let server = Server::start_as(cgroup.command(), 10, "--memory-reserve 0 --stats-interval 50ms --json -");

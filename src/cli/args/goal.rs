@@ -1,4 +1,4 @@
-//! What `doctor` and `tune` are asked: a goal for this host.
+//! The goal for a host that `doctor` and `tune` take.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What `c1m storm` is told.
+//! The arguments of `c1m storm`.
 
 use std::time::Duration;
 
@@ -13,51 +13,50 @@ use crate::constants::STORM_MESSAGES_PER_SECOND;
 
 #[derive(Debug, Args)]
 pub struct StormArguments {
-    /// What happens.
+    /// The kind of storm.
     #[arg(value_enum, value_name = "SCENARIO")]
     pub scenario: ScenarioName,
     #[command(flatten)]
     pub connection: ConnectionArguments,
-    /// To how many of the connections it happens, in percent or as a number; all in `churn` are
-    /// spared.
+    /// How many of the connections are the storm's victims, in percent or as a number. `churn` has no victims.
     #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
     pub share: Share,
-    /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The others last until
-    /// they are done.
+    /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until
+    /// their work is done.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub lasting: Option<Duration>,
     /// How long to send messages before the storm.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub calm: Duration,
-    /// How long to send messages after it.
+    /// How long to send messages after the storm.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub after: Duration,
-    /// Close by FIN rather than RST, in the storm and in the end. Whoever closes first by FIN keeps
-    /// the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to
-    /// net.ipv4.tcp_max_tw_buckets of them: many closed so leave few ports to dial from.
+    /// Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the
+    /// source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of
+    /// them. Many such closes leave few ports to dial from.
     #[arg(long)]
     pub fin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScenarioName {
-    /// They are closed, as fast as it goes or at --close-rate.
+    /// The victims are closed, as fast as possible or at --close-rate.
     Disconnect,
-    /// They are closed, and as many dialed anew, as fast as --concurrency or --rate allow.
+    /// The victims are closed, and as many connections dialed anew, as fast as --concurrency or --rate allow.
     Reconnect,
-    /// Beside those that stand connections are dialed, proved and closed, as fast as --concurrency
-    /// or --rate allow.
+    /// Beside the held connections, further connections are dialed, proved and closed, as fast as --concurrency or
+    /// --rate allow.
     Churn,
-    /// Some after the others they ask for 256 KiB of echoes each, in messages of --payload, and read none.
-    /// Then they are closed, 5,000 a second or at --close-rate.
+    /// The victims ask one after the other for 256 KiB of echoes each, in messages of --payload, and read none.
+    /// Then they are closed, 5,000 per second or at --close-rate.
     SlowReaders,
-    /// They say nothing. What the server closes meanwhile is counted, and is no failure.
+    /// The victims stay silent. Those that the server closes meanwhile are counted, and are no failures.
     Silent,
-    /// They are in a process of their own, which is killed (SIGKILL): its kernel closes all of them by FIN.
+    /// The victims are in a process of their own, which is killed (SIGKILL). Its kernel closes all of them by FIN.
     Killed,
 }
 
-/// Some of all connections, as typed.
+/// A part of all connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Share {
     Percent(f64),
@@ -82,7 +81,7 @@ fn share(text: &str) -> std::result::Result<Share, String> {
     share.ok_or(format!("'{text}' is no share; try 34% or a number of connections"))
 }
 
-/// How long a storm lasts that knows no end of its own.
+/// The default duration of scenarios that have no end of their own.
 const LASTING: Duration = Duration::from_secs(10);
 
 impl StormArguments {
@@ -114,7 +113,7 @@ impl StormArguments {
         Ok(options)
     }
 
-    /// Has another process open the victims, with their part of what may be in flight and started at a time.
+    /// Has another process open the victims, and gives it the victims' part of the concurrency and of the rate.
     fn share_with_victims(&self, options: &mut Options, victims: u64) -> Result<()> {
         let part = victims as f64 / options.connections.max(1) as f64;
         let theirs = ((f64::from(options.concurrency) * part).round() as u32).max(1);

@@ -1,4 +1,4 @@
-//! Where the two ends of a demo meet: the host's network, or one of their own.
+//! The network of a demo: the host's, or a network namespace of its own.
 
 use serde_json::{Value, json};
 
@@ -10,18 +10,18 @@ use crate::format::count;
 use crate::host::Host;
 use crate::sys::OwnNetwork;
 
-/// Where the demo runs.
+/// The network in which the demo runs.
 pub enum Network {
-    /// On the host's network, as was asked for or as its table suffices.
+    /// The host's network, because the user chose it or its table suffices.
     Host,
-    /// There too, as no namespace is to be had.
+    /// The host's network, because a namespace is not allowed.
     Refused(Errno),
-    /// In a network namespace: buckets of its table, and of the host's.
+    /// A network namespace, with the numbers of buckets of its table and of the host's table.
     Own(u64, u64),
 }
 
 impl Network {
-    /// What to tell about it before the run.
+    /// The line to print before the run.
     pub fn line(&self) -> Option<String> {
         match self {
             Network::Host => None,
@@ -36,7 +36,7 @@ impl Network {
         }
     }
 
-    /// The same in the result, of a demo that had a network of its own.
+    /// The network's part of the result, if the demo had a network of its own.
     pub fn document(&self) -> Option<Value> {
         match self {
             Network::Own(own, host) => Some(json!({ "own": true, "buckets": own, "host_buckets": host })),
@@ -45,8 +45,8 @@ impl Network {
     }
 }
 
-/// Chooses where to run, and goes there. `fit` tells how many connections the host's network would hold. No thread
-/// but this one may have been started.
+/// Chooses the network, and enters it. `fit` says how many connections the host's network would hold. Call it while
+/// the process has one thread.
 pub fn choose(arguments: &DemoArguments, host: &Host, fit: impl FnOnce() -> Result<Fit>) -> Result<Network> {
     let buckets = host.established_buckets();
     let connections = match arguments.network {
@@ -54,7 +54,7 @@ pub fn choose(arguments: &DemoArguments, host: &Host, fit: impl FnOnce() -> Resu
         NetworkName::Own => arguments.connections,
         NetworkName::Auto => {
             let connections = fit()?.connections;
-            // Up to one socket a bucket, the host's table is as fast as any.
+            // With at most one socket per bucket, the host's table is as fast as any.
             if buckets.is_none_or(|buckets| 2 * connections <= buckets) {
                 return Ok(Network::Host);
             }
@@ -68,7 +68,7 @@ pub fn choose(arguments: &DemoArguments, host: &Host, fit: impl FnOnce() -> Resu
     match own.try_out() {
         Ok(()) => {
             own.enter().map_err(|error| refused(Errno::of(&error)))?;
-            // The kernel lends the host's table where it finds no memory for another.
+            // If the kernel has no memory for another table, the namespace uses the host's.
             let has = host.established_buckets().unwrap_or(0);
             Ok(Network::Own(has, buckets))
         }

@@ -42,7 +42,7 @@ pub struct FilterReadiness {
     filter: Filter,
     /// The first place of each ring among the filter's places.
     starts: Vec<u32>,
-    /// A poll on the filter's bell is in the kernel.
+    /// A poll on the filter's wake-up descriptor is in the kernel.
     listening: bool,
     sweep: Sweep,
     speculative: SpeculativeReceives,
@@ -99,7 +99,7 @@ impl FilterReadiness {
 
     /// Watches a socket that no listener accepted. What is no socket the ring will refuse.
     pub fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
-        let adopted = self.filter.attach(socket).and_then(|()| self.filter.name(socket, self.place(conn)));
+        let adopted = self.filter.attach(socket).and_then(|()| self.filter.set_place(socket, self.place(conn)));
         adopted.or_else(|error| match Errno::of(&error) {
             Errno::EBADF => Ok(()),
             errno => Err(Error::bug(format!("filter on a socket to be dialed: {errno}"))),
@@ -114,7 +114,7 @@ impl FilterReadiness {
         conn: ConnId,
         socket: OwnedFd,
     ) -> Result<bool> {
-        if self.filter.name(&socket, self.place(conn)).is_err() {
+        if self.filter.set_place(&socket, self.place(conn)).is_err() {
             return Ok(false);
         }
         slots.ring(conn).install_accepted(socket, conn.token(Operation::InstallAccepted))?;
@@ -171,8 +171,8 @@ impl FilterReadiness {
         Some(Some((conn, slots.tell(conn, event))))
     }
 
-    /// The poll on the bell has ended.
-    pub fn bell_rang(&mut self) {
+    /// The poll on the wake-up descriptor has ended.
+    pub fn filter_woke(&mut self) {
         self.listening = false;
     }
 
@@ -190,7 +190,7 @@ impl FilterReadiness {
         }
         if wake && !self.listening && slots.used() > 0 {
             self.listening = true;
-            slots.ring_at(0).poll_filter(self.filter.bell())?;
+            slots.ring_at(0).poll_filter(self.filter.wake_fd())?;
             slots.enter(0, counters)?;
         }
         Ok(())

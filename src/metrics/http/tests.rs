@@ -57,7 +57,7 @@ fn each_kind_of_request_has_its_answer() {
 }
 
 #[test]
-fn a_head_is_as_long_as_it_may_be() {
+fn the_limits_of_a_head_are_exact() {
     let field = |length: usize| format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(length));
     let around = field(0).len();
     assert_eq!(answer(&field(LONGEST_HEAD - around)), (Status::Ok, false));
@@ -69,7 +69,7 @@ fn a_head_is_as_long_as_it_may_be() {
 }
 
 #[test]
-fn the_format_is_the_one_that_a_scraper_prefers() {
+fn the_format_is_the_scrapers_preferred_one() {
     let of = |accept: &str| {
         let request = format!("GET /metrics HTTP/1.1\r\n{accept}\r\n");
         read(request.as_bytes()).unwrap().1.format
@@ -85,7 +85,7 @@ fn the_format_is_the_one_that_a_scraper_prefers() {
 }
 
 proptest! {
-    /// Requests that follow each other are answered one by one, each as if it came alone.
+    /// Consecutive requests are answered one by one, each as if it came alone.
     #[test]
     fn a_request_ends_where_the_next_begins(first in 0..4_usize, second in 0..4_usize) {
         let requests = [

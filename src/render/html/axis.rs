@@ -1,11 +1,11 @@
-//! Axes: where they begin and end, and which values are written beside them.
+//! The axes of a chart: their ends, and the values written beside them.
 
 use crate::format;
 
-/// Marks that an axis has at most, about.
+/// The approximate number of marks on an axis, at most.
 const MARKS: f64 = 6.0;
 
-/// The longest latency that has its place, in microseconds; a histogram of ours ends before.
+/// The longest latency that an axis shows, in microseconds. Histograms of this program end below it.
 const LONGEST_US: u64 = 4_000_000_000;
 
 /// Steps between two marks of time, in seconds.
@@ -19,7 +19,7 @@ pub struct Axis {
     pub low: f64,
     /// Its last value.
     pub high: f64,
-    /// The values that are written, with their words.
+    /// The marked values, with their text.
     pub marks: Vec<(f64, String)>,
 }
 
@@ -47,7 +47,7 @@ impl Axis {
         Axis::from_zero(most, 1.0, |at| format::count(at as u64))
     }
 
-    /// Processors in use, from 0 to at least `most`.
+    /// Busy processors from 0 to at least `most`.
     pub fn cores(most: f64) -> Axis {
         Axis::from_zero(most, 0.01, |at| {
             let text = format!("{at:.2}");
@@ -59,7 +59,7 @@ impl Axis {
     pub fn bytes(most: f64) -> Axis {
         let unit = [40, 30, 20, 10].into_iter().map(|bits| (1u64 << bits) as f64).find(|unit| most >= *unit);
         let (unit, least) = unit.map_or((1.0, 1.0), |unit| (unit, 0.01 * unit));
-        // Round in the unit that is written.
+        // The step is round in the unit of the marks.
         let axis = Axis::from_zero(most / unit, least / unit, |_| String::new());
         let mark = |at: f64| (at * unit, format::bytes((at * unit) as u64).replace(".0 ", " "));
         Axis { low: 0.0, high: axis.high * unit, marks: axis.marks.into_iter().map(|(at, _)| mark(at)).collect() }
@@ -86,8 +86,8 @@ impl Axis {
         Axis { low: low.log10(), high: high.log10(), marks: marks.map(|us| (us.log10(), short_time(us))).collect() }
     }
 
-    /// HdrHistogram's axis: each nine takes as much room as the one before. As many nines as `count`
-    /// records can tell apart, and one at least.
+    /// HdrHistogram's axis, on which each further nine of a percentile takes as much room as the one before. It
+    /// shows as many nines as `count` latencies can tell apart, and at least one.
     pub fn nines(count: u64) -> Axis {
         let names = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %", "99.99999 %"];
         let high = (count.max(10) as f64).log10().min(7.0);
@@ -95,12 +95,12 @@ impl Axis {
         Axis { low: 0.0, high, marks: marks.filter(|(at, _)| *at <= high + 1e-9).collect() }
     }
 
-    /// Where a share of all stands on `nines`; `None` for all of them, which stand nowhere.
+    /// The position of a quantile on `nines`; `None` for 100 %, which has no position.
     pub fn at_quantile(quantile: f64) -> Option<f64> {
         (quantile < 1.0).then(|| -(1.0 - quantile).log10())
     }
 
-    /// The words of a mark.
+    /// The text of a mark.
     pub fn words(&self, at: f64) -> String {
         self.marks.iter().find(|(mark, _)| *mark == at).map(|(_, words)| words.clone()).unwrap_or_default()
     }
@@ -118,7 +118,7 @@ fn clock(seconds: f64, step: f64) -> String {
     }
 }
 
-/// Microseconds of a round number in their unit.
+/// A round number of microseconds in the unit that reads best.
 fn short_time(us: f64) -> String {
     match us {
         us if us < 1e3 => format!("{us:.0} µs"),
@@ -133,9 +133,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever is drawn lies on the axis, and there are a few marks, none of them twice.
+        /// Each drawn value lies on its axis. The axis has a few marks, all different.
         #[test]
-        fn axes_hold_what_is_drawn(most in 0.0f64..1e15, least in 0u64..LONGEST_US, more in 0u64..LONGEST_US) {
+        fn axes_hold_the_drawn_values(most in 0.0f64..1e15, least in 0u64..LONGEST_US, more in 0u64..LONGEST_US) {
             let (low, high) = (least as f64, (least + more) as f64);
             for axis in [Axis::counts(most), Axis::bytes(most), Axis::cores(most / 1e12), Axis::latency(least, least + more)] {
                 prop_assert!((2..40).contains(&axis.marks.len()), "{axis:?}");

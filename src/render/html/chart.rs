@@ -1,5 +1,5 @@
-//! One chart as inline SVG, drawn by plotters. Its colours are roles: each role has a colour of its own
-//! in the drawing, and the page's style says what that looks like in light, in dark and on paper.
+//! One chart as inline SVG, drawn by plotters. The drawing gives each role a colour of its own, and the page's
+//! style maps that colour to one for light screens, dark screens and paper.
 
 use std::ops::Range;
 
@@ -11,55 +11,55 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::axis::Axis;
 use crate::error::{Error, Result};
 
-/// Units of the drawing for each pixel it is meant to be shown with: plotters rounds to whole units.
-const FINE: i32 = 4;
+/// Units of the drawing for each pixel. plotters rounds to whole units, so they must be small.
+const UNITS_PER_PIXEL: i32 = 4;
 
 /// Width of a chart in pixels.
 const WIDTH: i32 = 820;
 
-/// Its height.
+/// Height of a chart in pixels.
 const HEIGHT: i32 = 300;
 
-/// Room for the marks beside it, at the least.
-const BESIDE: i32 = 84;
+/// The least room for the marks to the left of a chart, in pixels.
+const LEFT_MARGIN: i32 = 84;
 
-/// Size of its letters in pixels, and how much of that a letter is wide on average.
+/// Size of letters in pixels, and the average width of a letter as a share of that.
 const LETTERS: i32 = 13;
 const LETTER_WIDTH: f64 = 0.56;
 
-/// plotters writes letters smaller than they were asked for by this much.
+/// plotters draws letters smaller than the requested size by this factor.
 const FONT_SCALE: f64 = 1.24;
 
-/// Series that have colours of their own.
+/// Number of series with a colour of their own.
 pub const SERIES: usize = 6;
 
-/// What a colour is for.
+/// The role of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ink {
-    /// The line of all together.
+    /// The line of all sources together.
     All,
-    /// Words.
+    /// Text.
     Words,
     /// Axes and marks.
     Rule,
-    /// The ground of every other phase.
+    /// The background of every other phase.
     Band,
-    /// What failed.
+    /// Failures.
     Bad,
-    /// One of many, of which none matters alone.
+    /// One of many lines, too many for colours of their own.
     Each,
     /// A series, by its number.
     Series(usize),
 }
 
 impl Ink {
-    /// All of them.
+    /// All roles.
     pub fn every() -> impl Iterator<Item = Ink> {
         let fixed = [Ink::All, Ink::Words, Ink::Rule, Ink::Band, Ink::Bad, Ink::Each];
         fixed.into_iter().chain((0..SERIES).map(Ink::Series))
     }
 
-    /// The name of its colour in the style.
+    /// The name of the role's colour in the page's style.
     pub fn name(self) -> String {
         match self {
             Ink::All => "all".to_owned(),
@@ -72,7 +72,7 @@ impl Ink {
         }
     }
 
-    /// Its colour in the drawing, which no other role has.
+    /// The role's colour in the drawing, which no other role has.
     fn colour(self) -> RGBColor {
         let number = match self {
             Ink::All => 1,
@@ -86,7 +86,7 @@ impl Ink {
         RGBColor(number, 0, 0)
     }
 
-    /// The rule that gives the drawing's colour its looks.
+    /// The rule of style that maps the drawing's colour to the page's.
     pub fn style(self) -> String {
         let (RGBColor(red, ..), name) = (self.colour(), self.name());
         let drawn = format!("#{red:02X}0000");
@@ -94,53 +94,53 @@ impl Ink {
     }
 }
 
-/// A line through points; a step where it says so.
+/// A line through points. Two points with one x make a step.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// Its colour.
+    /// The line's colour.
     pub ink: Ink,
-    /// Its width in pixels.
+    /// The line's width in pixels.
     pub width: f64,
-    /// Where it goes.
+    /// The points of the line.
     pub points: Vec<(f64, f64)>,
 }
 
 /// A stretch of time with a name.
 #[derive(Debug, Clone)]
 pub struct Band {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its begin.
+    /// The start, as a value of the x axis.
     pub start: f64,
-    /// Its end.
+    /// The end, as a value of the x axis.
     pub end: f64,
 }
 
-/// A filled field.
+/// A filled rectangle.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// Its corners.
+    /// Two opposite corners.
     pub corners: [(f64, f64); 2],
-    /// How much it is filled, up to 1.
+    /// The strength of the fill, from 0 to 1.
     pub share: f64,
 }
 
-/// What stands in a chart.
+/// The contents of a chart.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// From left to right.
+    /// The x axis, from left to right.
     pub x: Axis,
-    /// From below.
+    /// The y axis, from below.
     pub y: Axis,
-    /// Behind everything.
+    /// The bands, behind everything else.
     pub bands: Vec<Band>,
-    /// Behind the lines.
+    /// The cells, behind the lines.
     pub cells: Vec<Cell>,
-    /// The last one is on top.
+    /// The lines; the last one is on top.
     pub lines: Vec<Line>,
 }
 
-/// An axis as plotters takes it: marked where we say, and nowhere else.
+/// An axis for plotters, which draws its marks and no others.
 struct Scale(Axis);
 
 impl Ranged for Scale {
@@ -153,7 +153,7 @@ impl Ranged for Scale {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // There are no marks between marks.
+        // plotters may ask for minor marks too; there are none.
         let wanted = !hint.weight().allow_light_points();
         self.0.marks.iter().filter(|_| wanted).map(|(at, _)| *at).collect()
     }
@@ -168,15 +168,15 @@ type Context<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Coordinates>;
 type Failed = DrawingAreaErrorKind<std::io::Error>;
 
 impl Chart {
-    /// A chart without anything in it.
+    /// An empty chart.
     pub fn new(x: Axis, y: Axis) -> Chart {
         Chart { x, y, bands: Vec::new(), cells: Vec::new(), lines: Vec::new() }
     }
 
-    /// The drawing.
+    /// The drawing as SVG.
     pub fn svg(&self) -> Result<String> {
         let mut svg = String::new();
-        let size = ((WIDTH * FINE) as u32, (HEIGHT * FINE) as u32);
+        let size = ((WIDTH * UNITS_PER_PIXEL) as u32, (HEIGHT * UNITS_PER_PIXEL) as u32);
         let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         self.draw(&area).map_err(|e| Error::bug(format!("drawing a chart: {e}")))?;
         drop(area);
@@ -186,20 +186,21 @@ impl Chart {
     fn draw(&self, area: &DrawingArea<SVGBackend, Shift>) -> std::result::Result<(), Failed> {
         let longest = self.y.marks.iter().map(|(_, words)| words.chars().count()).max().unwrap_or(0);
         let beside = (longest as f64 * f64::from(LETTERS) * LETTER_WIDTH) as i32 + 16;
-        // Charts that stand one below the other begin at the same place, if their numbers are not too long.
-        let beside = beside.max(BESIDE);
+        // Charts one below the other begin at the same x position, unless their numbers are too long.
+        let beside = beside.max(LEFT_MARGIN);
         let mut chart = ChartBuilder::on(area)
-            .margin_top(if self.bands.is_empty() { 10 } else { 26 } * FINE)
-            .margin_right(38 * FINE)
-            .margin_bottom(2 * FINE)
-            .x_label_area_size(26 * FINE)
-            .y_label_area_size(beside * FINE)
+            .margin_top(if self.bands.is_empty() { 10 } else { 26 } * UNITS_PER_PIXEL)
+            .margin_right(38 * UNITS_PER_PIXEL)
+            .margin_bottom(2 * UNITS_PER_PIXEL)
+            .x_label_area_size(26 * UNITS_PER_PIXEL)
+            .y_label_area_size(beside * UNITS_PER_PIXEL)
             .build_cartesian_2d(Scale(self.x.clone()), Scale(self.y.clone()))?;
         self.draw_bands(&mut chart)?;
         self.draw_axes(&mut chart)?;
         self.draw_cells(&mut chart)?;
         for line in &self.lines {
-            let style = ShapeStyle::from(line.ink.colour()).stroke_width((line.width * f64::from(FINE)) as u32);
+            let style =
+                ShapeStyle::from(line.ink.colour()).stroke_width((line.width * f64::from(UNITS_PER_PIXEL)) as u32);
             chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
         }
         self.name_bands(area, &chart)?;
@@ -213,14 +214,14 @@ impl Chart {
             Rectangle::new(corners, Ink::Band.colour().filled())
         });
         chart.draw_series(fields)?;
-        let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
+        let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(UNITS_PER_PIXEL as u32);
         let begins = |band: &Band| PathElement::new(vec![(band.start, self.y.low), (band.start, self.y.high)], rule);
         chart.draw_series(self.bands.iter().map(begins)).map(drop)
     }
 
     fn draw_axes(&self, chart: &mut Context) -> std::result::Result<(), Failed> {
-        let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
-        let letters = (f64::from(LETTERS * FINE) * FONT_SCALE) as i32;
+        let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(UNITS_PER_PIXEL as u32);
+        let letters = (f64::from(LETTERS * UNITS_PER_PIXEL) * FONT_SCALE) as i32;
         let words = ("sans-serif", letters).into_font().color(&Ink::Words.colour());
         chart
             .configure_mesh()
@@ -228,7 +229,7 @@ impl Chart {
             .axis_style(rule)
             .bold_line_style(rule)
             .label_style(words)
-            .set_all_tick_mark_size(4 * FINE)
+            .set_all_tick_mark_size(4 * UNITS_PER_PIXEL)
             .x_label_formatter(&|at| self.x.words(*at))
             .y_label_formatter(&|at| self.y.words(*at))
             .draw()
@@ -236,28 +237,28 @@ impl Chart {
 
     fn draw_cells(&self, chart: &mut Context) -> std::result::Result<(), Failed> {
         let fields = self.cells.iter().map(|cell| {
-            // Two digits tell as much as an eye sees.
+            // The eye cannot tell more than 100 shades apart.
             let share = (cell.share.clamp(0.0, 1.0) * 100.0).round() / 100.0;
             Rectangle::new(cell.corners, Ink::Series(0).colour().mix(share).filled())
         });
         chart.draw_series(fields).map(drop)
     }
 
-    /// The names of bands stand above the chart, where they have room.
+    /// Writes the names of bands above the chart, where there is room.
     fn name_bands(&self, area: &DrawingArea<SVGBackend, Shift>, chart: &Context) -> std::result::Result<(), Failed> {
-        let letters = (f64::from((LETTERS - 1) * FINE) * FONT_SCALE) as i32;
+        let letters = (f64::from((LETTERS - 1) * UNITS_PER_PIXEL) * FONT_SCALE) as i32;
         let style =
             ("sans-serif", letters).into_font().color(&Ink::Words.colour()).pos(Pos::new(HPos::Left, VPos::Bottom));
         let mut free = i32::MIN;
         for band in &self.bands {
             let (left, top) = chart.backend_coord(&(band.start, self.y.high));
             let (right, _) = chart.backend_coord(&(band.end.min(self.x.high), self.y.high));
-            let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(FINE as u32);
-            area.draw(&PathElement::new(vec![(left, top - 6 * FINE), (left, top)], rule))?;
-            let width = (band.name.chars().count() as f64 * f64::from(LETTERS * FINE) * LETTER_WIDTH) as i32;
-            let begins = left + 4 * FINE;
+            let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(UNITS_PER_PIXEL as u32);
+            area.draw(&PathElement::new(vec![(left, top - 6 * UNITS_PER_PIXEL), (left, top)], rule))?;
+            let width = (band.name.chars().count() as f64 * f64::from(LETTERS * UNITS_PER_PIXEL) * LETTER_WIDTH) as i32;
+            let begins = left + 4 * UNITS_PER_PIXEL;
             if begins >= free && begins + width <= right {
-                area.draw(&Text::new(band.name.clone(), (begins, top - 2 * FINE), style.clone()))?;
+                area.draw(&Text::new(band.name.clone(), (begins, top - 2 * UNITS_PER_PIXEL), style.clone()))?;
                 free = begins + width;
             }
         }

@@ -1,4 +1,4 @@
-//! The charts of a run: what each one shows, with its legend.
+//! The charts of a run, each with its caption and legend.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,37 @@ use super::series::{self, Source, Track};
 use crate::error::Result;
 use crate::format::count;
 use crate::latency::Latency;
-use crate::results::document::{ClientDocument, LatencyDocument, Which};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf};
 use crate::results::{ProcessSample, Sample, ShardSample, StormDocument};
 
-/// Columns that a heat map has at most.
+/// The most columns of a heat map.
 const COLUMNS: f64 = 120.0;
 
-/// Phases that are told in words, at most.
-const PHASES_TOLD: usize = 12;
+/// The most phases that a caption lists.
+const PHASES_LISTED: usize = 12;
 
-/// Rows of a percentile curve per halving of the distance to 100 %.
+/// Rows of a percentile curve for each halving of the distance to 100 %.
 const TICKS: u32 = 5;
 
-/// What is drawn under one name.
-type Named = (String, Vec<(f64, f64)>);
+/// A line with its name.
+type NamedLine = (String, Vec<(f64, f64)>);
 
-/// A chart with its words.
+/// A chart with its title, caption and legend.
 struct Figure {
     title: String,
-    says: String,
+    caption: String,
     chart: Chart,
     keys: Vec<(Ink, String)>,
 }
 
 impl Figure {
-    fn new(title: &str, says: impl Into<String>, chart: Chart) -> Figure {
-        Figure { title: title.to_owned(), says: says.into(), chart, keys: Vec::new() }
+    fn new(title: &str, caption: impl Into<String>, chart: Chart) -> Figure {
+        Figure { title: title.to_owned(), caption: caption.into(), chart, keys: Vec::new() }
     }
 
-    /// Draws each line, and one of all together on top. Too many to tell apart share a colour.
-    fn with(mut self, each: Vec<Named>, all: Option<Named>) -> Figure {
+    /// Draws each line, and on top the line of all together. If there are too many lines to tell apart, they share
+    /// a colour.
+    fn with(mut self, each: Vec<NamedLine>, all: Option<NamedLine>) -> Figure {
         let many = each.len() > SERIES;
         if many {
             self.keys.push((Ink::Each, format!("each of {}", each.len())));
@@ -60,12 +61,12 @@ impl Figure {
 
     fn markup(&self) -> Result<Markup> {
         let id: String = self.title.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-        // A drawing of ours, in which plotters has escaped every text.
+        // The drawing is safe to embed: plotters has escaped every text.
         let named = format!("<svg role=\"img\" aria-labelledby=\"{id}\" ");
         let drawn = self.chart.svg()?.replacen("<svg ", &named, 1);
         Ok(html! {
             figure {
-                figcaption { h2 id=(id) { (self.title) } p { (self.says) } }
+                figcaption { h2 id=(id) { (self.title) } p { (self.caption) } }
                 @if !self.keys.is_empty() {
                     ul.keys { @for (ink, name) in &self.keys {
                         li { span.key style=(format!("background:var(--{})", ink.name())) {} (name) }
@@ -77,7 +78,7 @@ impl Figure {
     }
 }
 
-/// Everything that is drawn over time.
+/// The charts of a run over time.
 pub struct OverTime<'a> {
     tracks: Vec<Track<'a>>,
     sources: Vec<Source>,
@@ -87,7 +88,7 @@ pub struct OverTime<'a> {
 }
 
 impl<'a> OverTime<'a> {
-    /// Of a document; `None` if it has no timeline.
+    /// The charts of a document; `None` if it has no timeline.
     pub fn of(document: &'a ClientDocument) -> Option<OverTime<'a>> {
         let tracks = series::tracks(document);
         let ends = |track: &Track| track.timeline.samples.last().map(|sample| track.offset + sample.seconds);
@@ -97,7 +98,7 @@ impl<'a> OverTime<'a> {
         Some(OverTime { tracks, sources, all, bands, end })
     }
 
-    /// The charts that there is something to show in.
+    /// All charts that have values to show.
     pub fn markup(&self) -> Result<Markup> {
         let mut figures = vec![self.live(), self.connects()];
         figures.extend(self.echoes());
@@ -113,10 +114,10 @@ impl<'a> OverTime<'a> {
         chart
     }
 
-    /// One line for each source, unless there is only one, and one for all.
-    fn lines(&self, of: impl Fn(&Source) -> Vec<(f64, f64)>) -> (Vec<Named>, Option<Named>, f64) {
+    /// One line for each source, unless there is only one source, and one for all together.
+    fn lines(&self, of: impl Fn(&Source) -> Vec<(f64, f64)>) -> (Vec<NamedLine>, Option<NamedLine>, f64) {
         let each = self.sources.iter().filter(|_| self.sources.len() > 1);
-        let each: Vec<Named> = each.map(|source| (source.name.clone(), of(source))).collect();
+        let each: Vec<NamedLine> = each.map(|source| (source.name.clone(), of(source))).collect();
         let all = of(&self.all);
         let most = highest(each.iter().map(|(_, points)| points).chain([&all]));
         (each, Some((self.all.name.clone(), all)), most)
@@ -124,13 +125,13 @@ impl<'a> OverTime<'a> {
 
     fn live(&self) -> Figure {
         let (each, all, most) = self.lines(|source| source.count(|shard| shard.live));
-        let says = format!("Connections that stand; at most {} at once. {}", count(most as u64), self.phases());
-        Figure::new("Live connections", says, self.chart(Axis::counts(most))).with(each, all)
+        let caption = format!("Live connections; at most {} at once. {}", count(most as u64), self.phases());
+        Figure::new("Live connections", caption, self.chart(Axis::counts(most))).with(each, all)
     }
 
-    /// How long each phase took, unless there are too many to read.
+    /// The duration of each phase; empty if there are too many phases to read.
     fn phases(&self) -> String {
-        if self.bands.is_empty() || self.bands.len() > PHASES_TOLD {
+        if self.bands.is_empty() || self.bands.len() > PHASES_LISTED {
             return String::new();
         }
         let phase = |band: &Band| format!("{} {:.1} s", band.name, band.end - band.start);
@@ -139,26 +140,26 @@ impl<'a> OverTime<'a> {
 
     fn connects(&self) -> Figure {
         let (each, all, most) = self.lines(|source| source.rate(|shard| shard.stood));
-        let says = format!("Connections that came to stand; at most {} per second.", count(most as u64));
-        Figure::new("Connects per second", says, self.chart(Axis::counts(most))).with(each, all)
+        let caption = format!("Connections established and proved; at most {} per second.", count(most as u64));
+        Figure::new("Connects per second", caption, self.chart(Axis::counts(most))).with(each, all)
     }
 
     fn echoes(&self) -> Option<Figure> {
         let (each, all, most) = self.lines(|source| source.rate(|shard: &ShardSample| shard.echoes));
-        let says = format!(
-            "Echoes that came, of first bytes, of audits and of messages; at most {} per second.",
+        let caption = format!(
+            "Echoes received, of first bytes, of audits and of messages; at most {} per second.",
             count(most as u64)
         );
-        let figure = || Figure::new("Echoes per second", says, self.chart(Axis::counts(most)));
+        let figure = || Figure::new("Echoes per second", caption, self.chart(Axis::counts(most)));
         (most > 0.0).then(|| figure().with(each, all))
     }
 
-    /// Connects by their latency and when they came. The fill is logarithmic, so that few are seen
-    /// beside many.
+    /// Connects by their latency and their time. The shade is logarithmic, so that few connects are visible beside
+    /// many.
     fn heat(&self) -> Option<Figure> {
         let bounds = &self.tracks.first()?.timeline.connect_bounds_us;
         let same = || self.tracks.iter().filter(|track| track.timeline.connect_bounds_us == *bounds);
-        // Shards hand over what they measured once a second, however often samples are taken.
+        // Shards hand over their latencies once a second, however often samples are taken.
         let interval = same().map(|track| track.timeline.interval_seconds).fold(1.0, f64::max);
         let width = interval * (self.end / COLUMNS / interval).ceil().max(1.0);
         let mut counts: BTreeMap<(u64, usize), u64> = BTreeMap::new();
@@ -189,19 +190,19 @@ impl<'a> OverTime<'a> {
                 share: 0.1 + 0.9 * (1.0 + *number as f64).ln() / (1.0 + most as f64).ln(),
             })
             .collect();
-        let says = format!(
-            "Connects by when they came to stand and how long they took, those with a retransmission too. Logarithmic \
-             in both: the fullest field is {} connects.",
+        let caption = format!(
+            "Connects by their time and latency, including those with a retransmission. Latency and shade are logarithmic: \
+             the strongest colour stands for {} connects.",
             count(most)
         );
-        let mut figure = Figure::new("Connect latency over time", says, chart);
-        figure.keys.push((Ink::Series(0), "connects: the fuller, the more".to_owned()));
+        let mut figure = Figure::new("Connect latency over time", caption, chart);
+        figure.keys.push((Ink::Series(0), "connects; a stronger colour stands for more".to_owned()));
         Some(figure)
     }
 
-    /// A figure of each process and host that is known, by track.
-    fn processes(&self, of: impl Fn(&Sample) -> Vec<(&'static str, Option<f64>)>) -> Vec<Named> {
-        let mut all: Vec<Named> = Vec::new();
+    /// A line for each known process or host of each track.
+    fn processes(&self, of: impl Fn(&Sample) -> Vec<(&'static str, Option<f64>)>) -> Vec<NamedLine> {
+        let mut all: Vec<NamedLine> = Vec::new();
         for track in &self.tracks {
             for sample in &track.timeline.samples {
                 for (what, value) in of(sample) {
@@ -228,8 +229,8 @@ impl<'a> OverTime<'a> {
             ]
         });
         let most = highest(each.iter().map(|(_, points)| points));
-        let says = "Resident memory of each process.";
-        (most > 0.0).then(|| Figure::new("Memory", says, self.chart(Axis::bytes(most))).with(each, None))
+        let caption = "Resident memory of each process.";
+        (most > 0.0).then(|| Figure::new("Memory", caption, self.chart(Axis::bytes(most))).with(each, None))
     }
 
     fn kernel_memory(&self) -> Option<Figure> {
@@ -239,9 +240,9 @@ impl<'a> OverTime<'a> {
             points.iter_mut().for_each(|(_, bytes)| *bytes = (*bytes - begin).max(0.0));
         }
         let most = highest(each.iter().map(|(_, points)| points));
-        let says = "How much the kernel's objects (slab) of the client's host grew since the run began. Sockets are \
+        let caption = "How much the kernel's objects (slab) of the client's host grew since the run began. Sockets are \
             such objects; a server on the same host has its own among them.";
-        (most > 0.0).then(|| Figure::new("Kernel memory", says, self.chart(Axis::bytes(most))).with(each, None))
+        (most > 0.0).then(|| Figure::new("Kernel memory", caption, self.chart(Axis::bytes(most))).with(each, None))
     }
 
     fn processors(&self) -> Option<Figure> {
@@ -249,10 +250,10 @@ impl<'a> OverTime<'a> {
         let each = self.processes(|sample| {
             vec![("server process", sample.server.as_ref().map(spent)), ("client process", Some(spent(&sample.client)))]
         });
-        let each: Vec<Named> = each.into_iter().map(|(name, points)| (name, series::rate(&points))).collect();
+        let each: Vec<NamedLine> = each.into_iter().map(|(name, points)| (name, series::rate(&points))).collect();
         let most = highest(each.iter().map(|(_, points)| points));
-        let says = "Processors that each process kept busy, in user space and in the kernel together.";
-        (most > 0.0).then(|| Figure::new("Processors", says, self.chart(Axis::cores(most))).with(each, None))
+        let caption = "Processors that each process kept busy, in user space and in the kernel together.";
+        (most > 0.0).then(|| Figure::new("Processors", caption, self.chart(Axis::cores(most))).with(each, None))
     }
 }
 
@@ -261,27 +262,32 @@ fn highest<'a>(lines: impl Iterator<Item = &'a Vec<(f64, f64)>>) -> f64 {
     lines.flatten().map(|(_, value)| *value).fold(0.0, f64::max)
 }
 
-/// Percentile curves of a latency, a line a shard or machine and one for all; `None` where nothing
-/// was measured.
-pub fn curves(document: &ClientDocument, title: &'static str, says: &str, which: Which) -> Result<Option<Markup>> {
+/// Percentile curves of a latency, one for each shard or machine and one for all together; `None` if none was
+/// measured.
+pub fn curves(
+    document: &ClientDocument,
+    title: &'static str,
+    caption: &str,
+    which: LatencyOf,
+) -> Result<Option<Markup>> {
     let all = which(&document.latencies);
     let each = series::latencies(document);
     let each = each.iter().filter(|_| each.len() > 1).map(|(name, latencies)| (name.clone(), which(latencies)));
-    percentiles(title, says, each.collect(), Some(("all".to_owned(), all)))
+    percentiles(title, caption, each.collect(), Some(("all".to_owned(), all)))
 }
 
 /// Percentile curves of a storm's stages.
 pub fn stages(storm: &StormDocument) -> Result<Option<Markup>> {
     let stages = [("before", &storm.before), ("during", &storm.during), ("after", &storm.after)];
     let each = stages.into_iter().map(|(name, stage)| (name.to_owned(), &stage.echo)).collect();
-    let says = "Echo latency of the connections that the storm spared, counted from the intended start.";
-    percentiles("Echo latency in the storm", says, each, None)
+    let caption = "Echo latency of the connections that the storm spared, counted from the intended start.";
+    percentiles("Echo latency in the storm", caption, each, None)
 }
 
-/// Percentile curves of latencies that have names, and of all together.
+/// Percentile curves of named latencies, and of all together.
 pub fn percentiles(
     title: &str,
-    says: &str,
+    caption: &str,
     each: Vec<(String, &LatencyDocument)>,
     all: Option<(String, &LatencyDocument)>,
 ) -> Result<Option<Markup>> {
@@ -294,10 +300,10 @@ pub fn percentiles(
     let curve = |(name, document): &(String, &LatencyDocument)| Ok((name.clone(), curve(&document.latency()?)));
     let lines = each.iter().filter(|(_, one)| one.count > 0).map(curve).collect::<Result<_>>()?;
     let all = all.iter().map(curve).collect::<Result<Vec<_>>>()?.pop();
-    Figure::new(title, says, chart).with(lines, all).markup().map(Some)
+    Figure::new(title, caption, chart).with(lines, all).markup().map(Some)
 }
 
-/// A latency at each percentile that its records can tell apart; the last point is its maximum.
+/// A latency at each percentile that its counts can tell apart; the last point is the maximum.
 fn curve(latency: &Latency) -> Vec<(f64, f64)> {
     let end = Axis::nines(latency.count()).high;
     let place = |us: u64| (us.max(1) as f64).log10();

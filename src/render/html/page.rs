@@ -1,4 +1,4 @@
-//! The page: what comes first, and what follows.
+//! The page of a run, from its headline to the facts for repeating it.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -7,10 +7,10 @@ use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
 use crate::format::{bytes, count};
-use crate::results::document::{ClientDocument, Which};
+use crate::results::document::{ClientDocument, LatencyOf};
 use crate::results::{About, EchoSource};
 
-/// How the page looks; the colours of the drawings follow.
+/// The style of the page; the colours of the drawings follow it.
 const STYLE: &str = include_str!("style.css");
 
 /// The page of a run.
@@ -36,7 +36,7 @@ pub fn page(run: &Run) -> Result<String> {
     Ok(whole(&headline(run.client), &body))
 }
 
-/// A page of this body, with the style that all have.
+/// A page with this body, in the style of all pages.
 pub fn whole(title: &str, body: &Markup) -> String {
     let style: String = Ink::every().map(Ink::style).collect();
     let page = html! {
@@ -64,9 +64,9 @@ fn headline(client: &ClientDocument) -> String {
 
 fn head(run: &Run) -> Markup {
     let (class, verdict) = match run.client {
-        ClientDocument { complete: true, .. } => ("held", "Everything that was asked for held to the end."),
+        ClientDocument { complete: true, .. } => ("held", "All requested connections were live to the end."),
         ClientDocument { stopped: true, .. } => ("short", "The run was stopped early."),
-        _ => ("short", "Not everything that was asked for held to the end."),
+        _ => ("short", "Not all requested connections were live to the end."),
     };
     html! {
         header {
@@ -77,7 +77,7 @@ fn head(run: &Run) -> Markup {
     }
 }
 
-/// When the run began, and where.
+/// The time and the host of the run.
 fn when(client: &ClientDocument) -> Option<String> {
     let first = std::iter::once(client).chain(client.machines.iter().map(|one| &one.result));
     let (timeline, about) = first.filter_map(|one| Some((one.timeline.as_ref()?, one.about.as_ref()?))).next()?;
@@ -86,7 +86,7 @@ fn when(client: &ClientDocument) -> Option<String> {
     Some(format!("{stamp}, on {}, Linux {}, c1m {}", about.host, about.kernel, about.version))
 }
 
-/// The figures that are asked for first.
+/// The figures that most readers look for first.
 fn tiles(run: &Run) -> Markup {
     let client = run.client;
     let (connect, echo) = (&client.latencies.connect, &client.latencies.echo);
@@ -112,9 +112,9 @@ fn tiles(run: &Run) -> Markup {
     html! { dl.tiles { @for (name, value) in tiles { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// A latency's curves and its table, unless nothing was measured.
-fn latency(client: &ClientDocument, title: &'static str, says: &str, which: Which) -> Result<Markup> {
-    let drawn = figures::curves(client, title, says, which)?;
+/// The curves and the table of a latency; nothing if none was measured.
+fn latency(client: &ClientDocument, title: &'static str, caption: &str, which: LatencyOf) -> Result<Markup> {
+    let drawn = figures::curves(client, title, caption, which)?;
     Ok(html! { @if let Some(drawn) = drawn { section { (drawn) (tables::latencies(client, which)) } } })
 }
 
@@ -126,11 +126,11 @@ fn measured(client: &ClientDocument) -> Result<Markup> {
     };
     let source = format!("Echoes of {}, from the instant at which each was due.", client.echo_source.name());
     let uncorrected = client.echo_source != EchoSource::Audits;
-    let late = "The same from the actual start: what waited its turn does not show here.";
+    let late = "The same from the actual start, so delays before the start do not show here.";
     Ok(html! {
         (latency(client, "Connect latency", connects, |all| &all.connect)?)
         @if client.paced { (latency(client, "Connect latency, uncorrected", late, |all| &all.connect_service)?) }
-        (latency(client, "Retransmitted connects", "Connects whose SYN or ACK was sent again.", |all| &all.retransmitted)?)
+        (latency(client, "Retransmitted connects", "Connects for which a SYN or ACK was retransmitted.", |all| &all.retransmitted)?)
         (latency(client, "Echo latency", &source, |all| &all.echo)?)
         @if uncorrected { (latency(client, "Echo latency, uncorrected", late, |all| &all.echo_service)?) }
     })
@@ -142,7 +142,7 @@ fn storm(client: &ClientDocument) -> Result<Markup> {
     Ok(html! { section { @if let Some(drawn) = drawn { (drawn) } (tables::storm(storm)) } })
 }
 
-/// Everything that a reader needs to do the same again.
+/// The facts that a reader needs to repeat the run.
 fn made(run: &Run) -> Markup {
     let own = run.client.about.iter().map(|about| (String::new(), about));
     let others = run.client.machines.iter().filter_map(|one| Some((one.machine.clone(), one.result.about.as_ref()?)));

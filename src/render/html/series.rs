@@ -1,4 +1,4 @@
-//! What is drawn over time: each shard of a client, or each machine of several, and all together.
+//! The values drawn over time: of each shard of one client, or each machine of several, and of all together.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,30 @@ use super::chart::Band;
 use crate::results::document::{ClientDocument, Latencies};
 use crate::results::{ShardSample, Timeline};
 
-/// Machines whose clocks are further apart than this, in seconds, are drawn each from its own begin.
+/// If the clocks of machines differ by more than this, in seconds, each machine is drawn from its own start.
 const CLOCKS_APART: f64 = 86_400.0;
 
-/// One of those that are drawn.
+/// A shard or machine that is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// What a person calls it.
+    /// The name of the shard or machine.
     pub name: String,
-    /// Its counts at each time, in seconds from the begin of the run.
+    /// The counts at each time, in seconds from the start of the run.
     pub counts: Vec<(f64, ShardSample)>,
 }
 
-/// A timeline of a document, and how much later than the first it began, in seconds.
+/// A timeline of a document, and its start relative to the earliest timeline.
 #[derive(Debug, Clone, Copy)]
 pub struct Track<'a> {
-    /// What its machine is called; nothing where there is only one.
+    /// The machine's name; empty for a single machine.
     pub name: &'a str,
     /// The timeline.
     pub timeline: &'a Timeline,
-    /// When it began.
+    /// Seconds from the start of the earliest timeline to the start of this one.
     pub offset: f64,
 }
 
-/// Every timeline of a document.
+/// All timelines of a document.
 pub fn tracks(document: &ClientDocument) -> Vec<Track<'_>> {
     let own = document.timeline.iter().map(|timeline| ("", timeline));
     let machines =
@@ -42,7 +42,8 @@ pub fn tracks(document: &ClientDocument) -> Vec<Track<'_>> {
     all.into_iter().map(|(name, timeline)| Track { name, timeline, offset: offset(timeline) }).collect()
 }
 
-/// The phases. Of several machines, each phase lasts as long as on any of them, but not into the next.
+/// The phases. With several machines, a phase lasts from its earliest start to its latest end, but not into the
+/// next phase.
 pub fn bands(tracks: &[Track]) -> Vec<Band> {
     let mut bands: Vec<Band> = Vec::new();
     for track in tracks {
@@ -61,7 +62,7 @@ pub fn bands(tracks: &[Track]) -> Vec<Band> {
     bands
 }
 
-/// The shards of a single client, or the machines of several.
+/// The shards of a single client, or the machines of a merged result.
 pub fn sources(tracks: &[Track]) -> Vec<Source> {
     match tracks {
         [one] => {
@@ -73,7 +74,7 @@ pub fn sources(tracks: &[Track]) -> Vec<Source> {
 }
 
 fn source(track: &Track, name: String, which: impl Fn(&[ShardSample]) -> ShardSample) -> Source {
-    // A run begins with nothing.
+    // A run begins with counts of 0.
     let begin = std::iter::once((track.offset, ShardSample::default()));
     let samples = track.timeline.samples.iter().map(|sample| (track.offset + sample.seconds, which(&sample.shards)));
     Source { name, counts: begin.chain(samples).collect() }
@@ -88,12 +89,12 @@ fn sum(all: &[ShardSample]) -> ShardSample {
     })
 }
 
-/// All sources as one: at each time that any of them has, what each had last.
+/// The sum of all sources: at each time of any source, the latest counts of each source added up.
 pub fn together(sources: &[Source]) -> Source {
     let mut times: BTreeMap<u64, Vec<(usize, ShardSample)>> = BTreeMap::new();
     for (number, source) in sources.iter().enumerate() {
         for (seconds, counts) in &source.counts {
-            // Times are not negative, so their bits are in their order.
+            // Times are not negative, so their bits have the order of the times.
             times.entry(seconds.to_bits()).or_default().push((number, *counts));
         }
     }
@@ -106,19 +107,19 @@ pub fn together(sources: &[Source]) -> Source {
 }
 
 impl Source {
-    /// A count over time.
+    /// One of the counts over time.
     pub fn count(&self, which: fn(&ShardSample) -> u64) -> Vec<(f64, f64)> {
         self.counts.iter().map(|(seconds, counts)| (*seconds, which(counts) as f64)).collect()
     }
 
-    /// How fast a count grew, as steps.
+    /// The rate at which a count grew, as steps.
     pub fn rate(&self, which: fn(&ShardSample) -> u64) -> Vec<(f64, f64)> {
         rate(&self.count(which))
     }
 }
 
-/// How fast something grew, as steps of about equal length: neighbours that are much closer than the
-/// others would show noise.
+/// The rate at which a value grew, as steps of about equal length. A pair of points much closer together than the
+/// others would show noise, so such points share a step.
 pub fn rate(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let span = last.0 - first.0;
@@ -129,7 +130,7 @@ pub fn rate(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
             ends.push(*to);
         }
     }
-    // What is left belongs to the step before it.
+    // The points left at the end belong to the last step.
     match ends.len() {
         1 => ends.push(*last),
         steps => ends[steps - 1] = *last,
@@ -162,15 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn machines_that_look_at_different_times_are_added_up() {
+    fn counts_sampled_at_different_times_are_added_up() {
         let all = together(&[live("a", &[(0.0, 0), (1.0, 5), (3.0, 7)]), live("b", &[(0.5, 0), (2.0, 10)])]);
         assert_eq!(all.count(|c| c.live), [(0.0, 0.0), (0.5, 0.0), (1.0, 5.0), (2.0, 15.0), (3.0, 17.0)]);
     }
 
     proptest! {
-        /// The area under a rate is what came, however close the samples are.
+        /// The area under a rate is the growth of the count, however close the samples are.
         #[test]
-        fn a_rate_holds_all_that_came(steps in prop::collection::vec((0.01f64..3.0, 0u64..1_000), 1..80)) {
+        fn the_area_under_a_rate_is_the_growth(steps in prop::collection::vec((0.01f64..3.0, 0u64..1_000), 1..80)) {
             let mut points = vec![(0.0, 0.0)];
             for (seconds, more) in &steps {
                 let (at, sum) = points[points.len() - 1];
@@ -178,8 +179,8 @@ mod tests {
             }
             let rate = rate(&points);
             let area: f64 = rate.chunks(2).map(|step| (step[1].0 - step[0].0) * step[0].1).sum();
-            let came = points[points.len() - 1].1;
-            prop_assert!((area - came).abs() < 1e-6 * came.max(1.0), "{area} of {came}");
+            let growth = points[points.len() - 1].1;
+            prop_assert!((area - growth).abs() < 1e-6 * growth.max(1.0), "{area} of {growth}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a page tells in tables and lists.
+//! The tables and lists of a page.
 
 use maud::{Markup, html};
 
@@ -6,11 +6,12 @@ use super::series;
 use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
 use crate::render::failures::sentence;
-use crate::results::document::{ClientDocument, LatencyDocument, ServerDocument, Which};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf, ServerDocument};
 use crate::results::{About, AuditResult, StormDocument};
 use crate::walls::Explained;
 
-/// Connections from which on what a process takes without any is little for each.
+/// From this number of connections on, the memory of a process without connections hardly counts for each
+/// connection.
 const LARGE: u64 = 100_000;
 
 /// A time in microseconds, in the unit that reads best.
@@ -20,8 +21,7 @@ pub fn time(us: u64) -> String {
     format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
 }
 
-/// A table in a box of its own, which scrolls where it is too wide. All columns but the first hold
-/// numbers.
+/// A table in a box of its own, which scrolls if it is too wide. All columns but the first hold numbers.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) -> Markup {
     html! {
         div.wide tabindex="0" { table {
@@ -37,19 +37,19 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> Markup {
     }
 }
 
-/// A list of names with what they are.
+/// A list of names with their values.
 pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Markup {
     html! { dl.facts { @for (name, value) in facts { dt { (name) } dd { (value) } } } }
 }
 
-/// The percentiles of a latency, a row a shard or machine and one for all.
-pub fn latencies(document: &ClientDocument, which: Which) -> Markup {
+/// The percentiles of a latency, with a row for each shard or machine and one for all together.
+pub fn latencies(document: &ClientDocument, which: LatencyOf) -> Markup {
     let of = if document.machines.is_empty() { "shard" } else { "machine" };
     let rows = series::latencies(document).into_iter().map(|(name, one)| (name, which(one)));
     percentiles(of, rows.chain([("all".to_owned(), which(&document.latencies))]))
 }
 
-/// The percentiles of latencies that have names.
+/// The percentiles of named latencies.
 pub fn percentiles<'a>(of: &str, rows: impl Iterator<Item = (String, &'a LatencyDocument)>) -> Markup {
     let rows: Vec<_> = rows.map(|(name, one)| figures(name, one)).collect();
     let heads: Vec<&str> =
@@ -70,14 +70,14 @@ pub fn audits(document: &ClientDocument) -> Option<Markup> {
         html! {
             section {
                 h2 { "Audits" }
-                p { "Each connection that stood sent bytes of its own, and had to get the same ones back." }
+                p { "Each live connection sent bytes of its own, and had to receive the same bytes back." }
                 (table(&["audit", "live", "lost", "wrong"], &rows))
             }
         }
     })
 }
 
-/// Each machine of several.
+/// The machines of a merged result.
 pub fn machines(document: &ClientDocument) -> Option<Markup> {
     let row = |name: &str, one: &ClientDocument| {
         let counts = [one.requested, one.live, one.failed, one.not_tried, one.connects_per_second as u64].map(count);
@@ -90,7 +90,7 @@ pub fn machines(document: &ClientDocument) -> Option<Markup> {
     (!document.machines.is_empty()).then(|| html! { section { h2 { "Machines" } (table(&heads, &rows)) } })
 }
 
-/// Why connections failed, what moved, and which walls were met.
+/// Failures by cause, counters that increased, and the walls that the run met.
 pub fn failures(document: &ClientDocument, server: Option<&ServerDocument>) -> Markup {
     let moved: Vec<_> = document.counters.iter().filter(|(_, delta)| **delta > 0).collect();
     html! {
@@ -132,7 +132,7 @@ fn walls(title: &str, walls: &[Explained]) -> Markup {
     }
 }
 
-/// What the server counted.
+/// The server's figures.
 pub fn server(server: &ServerDocument) -> Markup {
     let each = server.resident_bytes.checked_div(server.peak_live).filter(|_| server.peak_live >= LARGE);
     let resident = match each {
@@ -163,7 +163,7 @@ pub fn server(server: &ServerDocument) -> Markup {
     }
 }
 
-/// What a storm came to.
+/// The figures of a storm.
 pub fn storm(storm: &StormDocument) -> Markup {
     let stages = [("before", &storm.before), ("during", &storm.during), ("after", &storm.after)];
     let rows = stages.map(|(name, stage)| {
@@ -195,7 +195,7 @@ pub fn storm(storm: &StormDocument) -> Markup {
     }
 }
 
-/// Where and how a run was made.
+/// The run's machine, version and command line.
 pub fn about(about: &About) -> Markup {
     let processor = if about.processor.is_empty() { "unknown" } else { &about.processor };
     html! {
@@ -206,6 +206,6 @@ pub fn about(about: &About) -> Markup {
             ("memory", bytes(about.memory_bytes)),
             ("c1m", about.version.clone()),
         ]))
-        pre { code { (about.typed()) } }
+        pre { code { (about.shell_command()) } }
     }
 }

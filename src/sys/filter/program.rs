@@ -1,42 +1,43 @@
-//! The filter itself, in the instructions of BPF (RFC 9669).
+//! The filter program, in BPF instructions (RFC 9669).
 //!
 //! ```text
-//!   if it has no payload, FIN or RST           pass
+//!   if the segment has no payload, FIN or RST   pass
 //!   place = owner - FIRST_OWNER
-//!   if place is beyond the last                pass       (a listener, or a socket of somebody else)
-//!   board = that of resets if it has a RST, that of FINs if it has a FIN and no payload, else that of segments
-//!   if the place's bit is set                  pass       (it was announced and not taken yet)
-//!   set it
-//!   if its word's bit is not set               set it
-//!   if the state is not CALLS                  make it CALLS, and if it was ASLEEP, ring the bell
+//!   if place is beyond the last                 pass       (a listener, or another program's socket)
+//!   bitmap = resets if it has a RST, FINs if it has a FIN and no payload, else segments
+//!   if the place's bit is set                   pass       (announced before and not taken yet)
+//!   set the place's bit
+//!   if its word's bit in the summary is not set, set it
+//!   if the state is not ANNOUNCED, make it ANNOUNCED, and if it was ASLEEP, write to the wake-up ring buffer
 //!   pass
 //! ```
 //!
-//! What looks at a word's bit or the state before it sets them does so after an atomic operation, which is a full
-//! barrier (BPF_FETCH): if the shard clears it later, the shard looks later still at what was set before. A place's
-//! bit that is set already is of a call that the shard has not heard; what it makes of this segment is `lifecycle.rs`'
-//! matter.
+//! The program reads a word's bit, or the state, only after an atomic operation of its own, which is a full barrier
+//! (BPF_FETCH). If the shard clears the bit or the state later, the shard therefore sees everything that was set
+//! before. If a place's bit is already set, the shard has not taken the earlier notification yet; `lifecycle.rs`
+//! handles the case that one notification stands for several segments.
 
 use std::os::fd::RawFd;
 
-use super::{ASLEEP, BITMAPS, CALLS, FIRST_OWNER, Layout, Notification, STATE};
+use super::{ANNOUNCED, ASLEEP, BITMAPS, FIRST_OWNER, Layout, Notification, STATE};
 
 /// `struct bpf_insn`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     code: u8,
-    /// The destination in the lower half, the source in the upper one.
+    /// The destination register in the lower four bits, the source in the upper four.
     registers: u8,
     offset: i16,
     immediate: i32,
 }
 
-/// Registers: 0 is what a helper returns, 1 to 5 are its arguments and lost with the call, 6 to 9 are kept.
+/// A register. Register 0 holds a helper's result; 1 to 5 hold its arguments and do not survive the call; 6 to
+/// 9 do.
 type Register = u8;
 const FRAME: Register = 10;
 
-/// The offset in `struct __sk_buff`.
+/// The offset of `len` in `struct __sk_buff`.
 const LENGTH: i16 = 0;
 
 /// Bytes 12 and 13 of a TCP header (RFC 9293, 3.1): its length in words, and its flags.
@@ -44,7 +45,7 @@ const LENGTH_AND_FLAGS: i32 = 12;
 const FIN: i32 = 1;
 const RST: i32 = 4;
 
-/// Numbers of helpers (`enum bpf_func_id`) and what they are told.
+/// Numbers of helpers (`enum bpf_func_id`), and a flag of `bpf_ringbuf_output`.
 const GET_SOCKET_UID: i32 = 47;
 const RINGBUF_OUTPUT: i32 = 130;
 const FORCE_WAKEUP: i32 = 2;
@@ -54,10 +55,10 @@ const OR: i32 = 0x40;
 const EXCHANGE: i32 = 0xe0;
 const FETCH: i32 = 1;
 
-/// What passes all of a segment.
+/// The result that passes the whole segment.
 const ALL: i32 = -1;
 
-/// Instructions, of which some jump to an end that is not there yet.
+/// A program under construction. Some of its instructions jump to the end, whose position is not known yet.
 #[derive(Default)]
 struct Program {
     instructions: Vec<Instruction>,
@@ -70,7 +71,7 @@ impl Program {
         self
     }
 
-    /// Two bytes of the segment, in host order, into register 0. The context must be in 6.
+    /// Loads two bytes of the segment, in host order, into register 0. The context must be in register 6.
     fn load_segment(&mut self, at: i32) -> &mut Program {
         self.push(0x28, 0, 0, 0, at)
     }
@@ -87,7 +88,7 @@ impl Program {
         self.push(0x7b, to, from, offset, 0)
     }
 
-    /// What the address held before is in `register` after it.
+    /// Leaves the previous value at the address in `register`.
     fn atomic(&mut self, operation: i32, at: Register, offset: i16, register: Register) -> &mut Program {
         self.push(0xdb, at, register, offset, operation | FETCH)
     }
@@ -104,7 +105,7 @@ impl Program {
         self.push(0x07, to, 0, 0, value)
     }
 
-    /// In 32 bits; the upper half becomes 0.
+    /// Subtracts in 32 bits; the upper half becomes 0.
     fn subtract_32(&mut self, from: Register, value: u32) -> &mut Program {
         self.push(0x14, from, 0, 0, value.cast_signed())
     }
@@ -133,12 +134,12 @@ impl Program {
         self.push(0x77, to, 0, 0, bits)
     }
 
-    /// The address of a map, for helpers.
+    /// Loads the address of a map, for helpers.
     fn map(&mut self, to: Register, map: RawFd) -> &mut Program {
         self.push(0x18, to, 1, 0, map).push(0, 0, 0, 0, 0)
     }
 
-    /// The address of a byte in the only value of an array.
+    /// Loads the address of byte `at` in the only value of an array.
     fn map_value(&mut self, to: Register, map: RawFd, at: i32) -> &mut Program {
         self.push(0x18, to, 2, 0, map).push(0, 0, 0, 0, at)
     }
@@ -151,7 +152,7 @@ impl Program {
         self.push(0x1f, from, subtracted, 0, 0)
     }
 
-    /// What follows of `block`, if the register is 0, or is not.
+    /// Adds `block`, which runs only if the register is 0 (`zero`), or only if it is not.
     fn when(&mut self, register: Register, zero: bool, block: impl FnOnce(&mut Program)) -> &mut Program {
         let at = self.instructions.len();
         self.push(if zero { 0x55 } else { 0x15 }, register, 0, 0, 0);
@@ -170,13 +171,13 @@ impl Program {
         self.push(0x55, register, 0, 0, value)
     }
 
-    /// Unsigned.
+    /// Compares as unsigned numbers.
     fn pass_if_above(&mut self, register: Register, value: i32) -> &mut Program {
         self.to_the_end.push(self.instructions.len());
         self.push(0x25, register, 0, 0, value)
     }
 
-    /// The end: lets the segment pass.
+    /// Ends the program, with the whole segment passing.
     fn pass(mut self) -> Vec<Instruction> {
         let end = self.instructions.len();
         for at in self.to_the_end.drain(..) {
@@ -186,14 +187,15 @@ impl Program {
         self.instructions
     }
 
-    /// Where a bit is among those that begin at a word of the board: its word in register 8, its value in 9.
+    /// Locates a bit among those that begin at word `first` of a bitmap: register 8 gets the address of the bit's
+    /// word, register 9 its mask.
     fn locate(&mut self, bit: Register, bitmap: Register, map: RawFd, first: usize) -> &mut Program {
         self.copy(1, bit).shift_right(1, 6).shift_left(1, 3);
         self.map_value(8, map, byte(first)).add_register(8, bitmap).add_register(8, 1);
         self.copy(1, bit).and(1, 63).set(9, 1).shift_left_by(9, 1)
     }
 
-    /// Whether the bit is set, in register 1.
+    /// Makes register 1 nonzero if the located bit is set, and 0 otherwise.
     fn look(&mut self) -> &mut Program {
         self.load_64(1, 8, 0).and_register(1, 9)
     }
@@ -207,12 +209,13 @@ const fn byte(word: usize) -> i32 {
     (word * size_of::<u64>()) as i32
 }
 
-/// The filter for places of this layout. In register 6 is the context, then the place and then its word; in 7 are
-/// the flags of the segment, then where its board is.
-pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
+/// The filter program for `layout`. Register 6 holds the context, then the place, then the place's word. Register 7
+/// holds the segment's flags, then the offset of the bitmap. `wake_up` is the ring buffer that wakes the shard.
+pub fn filter(map: RawFd, wake_up: RawFd, layout: Layout) -> Vec<Instruction> {
     let mut program = Program::default();
     program.copy(6, 1).load_segment(LENGTH_AND_FLAGS).copy(7, 0);
-    // The segment begins with its header: longer than that, it has payload, whose FIN is heard with it.
+    // The segment begins with its TCP header. If it is longer than the header it has payload, and its FIN
+    // is found when the payload is received.
     program.copy(8, 0).shift_right(8, 12).shift_left(8, 2).load_32(9, 6, LENGTH).subtract_register(9, 8);
     program.when(9, false, |program| {
         program.and(7, !FIN);
@@ -232,9 +235,9 @@ pub fn filter(map: RawFd, bell: RawFd, layout: Layout) -> Vec<Instruction> {
     program.shift_right(6, 6).locate(6, 7, map, BITMAPS).look().when(1, true, |program| {
         program.set_bit();
     });
-    program.map_value(8, map, byte(STATE)).load_64(1, 8, 0).pass_if(1, CALLS as i32);
-    program.set(1, CALLS as i32).atomic(EXCHANGE, 8, 0, 1).pass_unless(1, ASLEEP as i32);
-    program.set(1, 0).store_64(FRAME, -8, 1).map(1, bell).copy(2, FRAME).add(2, -8);
+    program.map_value(8, map, byte(STATE)).load_64(1, 8, 0).pass_if(1, ANNOUNCED as i32);
+    program.set(1, ANNOUNCED as i32).atomic(EXCHANGE, 8, 0, 1).pass_unless(1, ASLEEP as i32);
+    program.set(1, 0).store_64(FRAME, -8, 1).map(1, wake_up).copy(2, FRAME).add(2, -8);
     program.set(3, 8).set(4, FORCE_WAKEUP).call(RINGBUF_OUTPUT);
     program.pass()
 }

@@ -116,7 +116,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&format!("logs: {}", folder.display()));
 
     // All guests are children of this thread, and inherit it.
-    if let Err(error) = c1m::sys::take_long_turns(TURN) {
+    if let Err(error) = c1m::sys::use_batch_scheduling(TURN) {
         lead::say(&format!("guests take turns as short as usual, which costs time: {error}"));
     }
     let started = Instant::now();
@@ -336,7 +336,7 @@ mod tests {
         };
         let (before, after) = std::thread::spawn(move || {
             let before = stat();
-            c1m::sys::take_long_turns(TURN).unwrap();
+            c1m::sys::use_batch_scheduling(TURN).unwrap();
             (before, stat())
         })
         .join()

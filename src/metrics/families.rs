@@ -1,4 +1,4 @@
-//! The counters of a server's shards under the names that Prometheus knows them by.
+//! The counters of a server's shards under their names in Prometheus.
 
 use std::fmt;
 
@@ -15,40 +15,40 @@ use crate::shard::ShardHandle;
 use crate::stats::{ROUND_BOUNDS, Snapshot};
 use crate::sys;
 
-/// What one line of the counters is called.
-struct Shown {
-    /// Its name, without the `_total` that the encoder gives a counter.
+/// A family of metrics.
+struct Family {
+    /// The name, without the `_total` that the encoder appends to a counter.
     name: &'static str,
     help: &'static str,
     kind: MetricType,
-    /// The values of a further label, if there are several, and where each is read.
+    /// A further label for each series, if the family has several, and the function that reads the series.
     series: &'static [(Option<Label>, Read)],
 }
 
 type Label = (&'static str, &'static str);
 type Read = fn(&Snapshot) -> u64;
 
-/// Everything that is shown of a shard's counters.
-const SHOWN: [Shown; 14] = [
-    Shown {
+/// All metrics of a shard's counters.
+const FAMILIES: [Family; 14] = [
+    Family {
         name: "c1m_connections",
-        help: "Connections that stand.",
+        help: "Connections that are open now.",
         kind: MetricType::Gauge,
         series: &[(None, |shard| shard.live)],
     },
-    Shown {
+    Family {
         name: "c1m_connections_opened",
         help: "Connections accepted.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.opened)],
     },
-    Shown {
+    Family {
         name: "c1m_connections_closed",
-        help: "Connections that stood and are closed, for whatever reason.",
+        help: "Connections that were open and are closed, for whatever reason.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.closed)],
     },
-    Shown {
+    Family {
         name: "c1m_connections_refused",
         help: "Connections reset at once, because the server was full or the host's memory short.",
         kind: MetricType::Counter,
@@ -57,75 +57,75 @@ const SHOWN: [Shown; 14] = [
             (Some(("reason", "memory")), |shard| shard.refused_for_memory),
         ],
     },
-    Shown {
+    Family {
         name: "c1m_connections_dropped",
-        help: "Connections closed by the server: peers that said nothing, or did not read.",
+        help: "Connections closed by the server: peers that were silent, or did not read.",
         kind: MetricType::Counter,
         series: &[
             (Some(("reason", "silent")), |shard| shard.silent),
             (Some(("reason", "slow_reader")), |shard| shard.slow_readers),
         ],
     },
-    Shown {
+    Family {
         name: "c1m_receives",
-        help: "Receives that brought bytes.",
+        help: "Receives that returned bytes.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.messages)],
     },
-    Shown {
+    Family {
         name: "c1m_received_bytes",
         help: "Bytes received.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.bytes_in)],
     },
-    Shown {
+    Family {
         name: "c1m_sent_bytes",
         help: "Bytes handed to the kernel for sending.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.bytes_out)],
     },
-    Shown {
+    Family {
         name: "c1m_parked_sends",
         help: "Sends that waited in the kernel for a slow reader.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.parked)],
     },
-    Shown {
+    Family {
         name: "c1m_accept_errors",
-        help: "Accepts that the kernel refused for want of memory or files.",
+        help: "Accepts that the kernel refused for lack of memory or file descriptors.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.accept_errors)],
     },
-    Shown {
+    Family {
         name: "c1m_completions",
-        help: "Completions out of the ordinary: of a former tenant, or kept back behind a full queue.",
+        help: "Unusual completions: of a slot's former occupant, or kept back behind a full queue.",
         kind: MetricType::Counter,
         series: &[
             (Some(("kind", "stale")), |shard| shard.stale),
             (Some(("kind", "overflow")), |shard| shard.overflows),
         ],
     },
-    Shown {
+    Family {
         name: "c1m_ring_enters",
         help: "System calls that entered a ring.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.enters)],
     },
-    Shown {
+    Family {
         name: "c1m_sleeps",
-        help: "Times a shard found nothing to do and slept.",
+        help: "Times a shard had nothing to do and slept.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.sleeps)],
     },
-    Shown {
+    Family {
         name: "c1m_calls",
-        help: "Calls of the filter, where connections wait behind one and not in polls.",
+        help: "Notifications by the socket filter, where connections wait behind it and not in polls.",
         kind: MetricType::Counter,
-        series: &[(None, |shard| shard.calls)],
+        series: &[(None, |shard| shard.notifications)],
     },
 ];
 
-/// The shards of a server, to be written whenever somebody asks.
+/// The shards of a server, whose counters are written whenever a client asks.
 #[derive(Debug)]
 struct Shards(Vec<ShardHandle>);
 
@@ -134,14 +134,14 @@ struct Shards(Vec<ShardHandle>);
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// What these shards have counted, and what their process takes.
+    /// Metrics of these shards' counters and of this process.
     pub fn new(shards: Vec<ShardHandle>) -> Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Shards(shards)));
         Metrics(registry)
     }
 
-    /// The metrics as they are now.
+    /// The metrics at this moment, as text.
     pub fn render(&self, format: Format) -> Result<String, fmt::Error> {
         let mut into = String::new();
         match format {
@@ -155,11 +155,11 @@ impl Metrics {
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counted: Vec<Snapshot> = self.0.iter().map(|shard| shard.counters().snapshot()).collect();
-        for shown in &SHOWN {
-            let mut family = encoder.encode_descriptor(shown.name, shown.help, None, shown.kind)?;
+        for metric in &FAMILIES {
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
             for (shard, counted) in counted.iter().enumerate() {
-                for (further, read) in shown.series {
-                    value(&mut family, shown.kind, &labels(shard, *further), read(counted))?;
+                for (further, read) in metric.series {
+                    value(&mut family, metric.kind, &labels(shard, *further), read(counted))?;
                 }
             }
         }
@@ -169,12 +169,12 @@ impl Collector for Shards {
 }
 
 impl Shards {
-    /// How long a shard's connections wait for it while it works.
+    /// The durations of the shards' rounds, which a ready connection may have to wait.
     fn rounds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Time from one look of a working shard at its rings to the next.";
+        let help = "Duration of a working shard's rounds, each from one look at its rings to the next.";
         let mut family = encoder.encode_descriptor("c1m_round_seconds", help, None, MetricType::Histogram)?;
-        for (shard, remote) in self.0.iter().enumerate() {
-            let (counts, seconds) = remote.rounds().read();
+        for (shard, handle) in self.0.iter().enumerate() {
+            let (counts, seconds) = handle.rounds().read();
             let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             let all = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
@@ -185,8 +185,8 @@ impl Shards {
     }
 }
 
-/// What every process shows, under the names that Prometheus' client libraries agreed on. What cannot be read
-/// is left out: a counter that fell to 0 would say that the process began anew.
+/// Metrics of the process, under the names that Prometheus' client libraries agreed on. A value that cannot be read
+/// is left out: a counter that fell to 0 would mean that the process was restarted.
 fn process(encoder: &mut DescriptorEncoder) -> fmt::Result {
     let (host, pid) = (Host::here(), std::process::id());
     let (user, system) = host.cpu_seconds(pid);

@@ -1,0 +1,82 @@
+//! Sockets of the test itself: a server that misbehaves on purpose, and plain connections.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::ports::free_ports;
+use super::server::at;
+use super::wait::{PATIENCE, eventually};
+
+/// A server of the test's own, on one thread. It ends when this value is dropped.
+pub struct Peer {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peer {
+    /// Calls `serve` for each accepted connection. The connection is kept if that returns `true`, and closed otherwise.
+    pub fn start(serve: impl Fn(&mut TcpStream) -> bool + Send + 'static) -> Peer {
+        let listener = TcpListener::bind(("127.0.0.1", free_ports(1))).unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                if serve(&mut stream) {
+                    kept.push(stream);
+                }
+            }
+        });
+        Peer { address, stop, thread: Some(thread) }
+    }
+
+    /// The arguments that lead a client to the server.
+    pub fn at(&self) -> String {
+        at(self.address.port(), 1)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // The thread waits in accept, and reads `stop` after the next connection.
+        let _ = TcpStream::connect(self.address);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
+    }
+}
+
+/// A connection to `port` of this host, made as soon as there is a listener.
+pub fn connected(port: u16) -> TcpStream {
+    let mut stream = None;
+    eventually("a listener accepts", || {
+        stream = TcpStream::connect((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).ok();
+        stream.is_some()
+    });
+    let stream = stream.unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Closes a connection with a RST.
+pub fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Checks that the peer echoes.
+pub fn echoes(stream: &mut TcpStream) {
+    let mut back = [0; 5];
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+}

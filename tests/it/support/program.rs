@@ -1,0 +1,73 @@
+//! The program under test as a command: plain, after a shell's preparation, without privileges, under limits.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_c1m");
+
+/// A command that runs the program under test.
+pub fn c1m() -> Command {
+    Command::new(PROGRAM)
+}
+
+/// A command that runs the program under test from a shell, after the shell has run `preparation`.
+pub fn c1m_after(preparation: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{preparation} && exec \"$0\" \"$@\""), PROGRAM]);
+    command
+}
+
+/// A command that runs a copy of the program under test, in `dir`, as a user without any privilege. That user may be
+/// unable to read the folder in which cargo builds.
+pub fn c1m_unprivileged(dir: &TempDir) -> Command {
+    unprivileged(Path::new(PROGRAM), dir, NOBODY)
+}
+
+/// A command that runs the program under test under limits, as a user whom no other test uses. The kernel therefore
+/// counts no other test's processes against these limits. The test must say `#[test(Users)]`.
+pub fn c1m_limited(dir: &TempDir, user: u32, limits: &[(Limit, u64)]) -> Command {
+    let mut command = unprivileged(Path::new(PROGRAM), dir, user);
+    let limits = limits.to_vec();
+    // SAFETY: setrlimit is async-signal-safe, and reads what was moved into the closure.
+    unsafe {
+        command.pre_exec(move || {
+            for (limit, most) in &limits {
+                let both = libc::rlimit { rlim_cur: *most, rlim_max: *most };
+                if libc::setrlimit(*limit, &raw const both) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// A resource of setrlimit(2).
+pub type Limit = libc::__rlimit_resource_t;
+
+/// A user without any privilege.
+pub const NOBODY: u32 = 65_534;
+
+/// A command that runs a copy of any program, in `dir`, as `user`. If the tests do not run as root, it runs the program
+/// itself as their user.
+pub fn unprivileged(program: &Path, dir: &TempDir, user: u32) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    // SAFETY: no arguments, no memory.
+    if unsafe { libc::geteuid() } != 0 {
+        return Command::new(program);
+    }
+    let copy = dir.path().join(program.file_name().unwrap());
+    // Another process writes the copy. If this process did, a child that another test forks meanwhile would inherit
+    // the open file, and executing the copy would fail with ETXTBSY.
+    assert!(Command::new("install").args(["-m", "755"]).arg(program).arg(&copy).status().unwrap().success());
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(copy);
+    // This drops the groups and capabilities too.
+    command.uid(user).gid(user);
+    command
+}

@@ -1,0 +1,114 @@
+//! The schema of results: the exact names of each JSON object.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A whole number in a JSON object.
+pub fn number(document: &Value, name: &str) -> u64 {
+    document[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {document}"))
+}
+
+/// Checks that an object has exactly these names.
+pub fn has_names(document: &Value, names: &[&str]) {
+    let found: BTreeSet<&str> = document.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(found, names.iter().copied().collect());
+}
+
+const ABOUT_NAMES: &[&str] =
+    &["run_id", "version", "command_line", "host", "kernel", "processor", "cores", "memory_bytes"];
+
+const LATENCY_NAMES: &[&str] = &["count", "min", "p50", "p90", "p99", "p999", "p9999", "max", "histogram"];
+
+/// The latencies of a client, and of each of its shards.
+const LATENCIES: [&str; 5] = [
+    "connect_latency_us",
+    "connect_service_latency_us",
+    "retransmitted_latency_us",
+    "echo_latency_us",
+    "echo_service_latency_us",
+];
+
+/// Checks the names of a client's result.
+pub fn has_client_names(document: &Value) {
+    has_client_names_and(document, &["timeline", "about"]);
+    has_names(&document["about"], ABOUT_NAMES);
+    for shard in shards(document) {
+        has_names(shard, &[&["shard", "core", "requested", "live", "failed"], &LATENCIES[..]].concat());
+        LATENCIES.iter().for_each(|name| has_names(&shard[name], LATENCY_NAMES));
+    }
+}
+
+/// Checks the names of a merged result, and of each machine's result in it.
+pub fn has_merged_names(document: &Value) {
+    has_client_names_and(document, &["machines"]);
+    for machine in document["machines"].as_array().unwrap() {
+        has_client_names_and(machine, &["machine", "timeline", "about"]);
+    }
+}
+
+/// Checks the names of a client's result that has `more` names.
+pub fn has_client_names_and(document: &Value, more: &[&str]) {
+    const OTHERS: [&str; 22] = [
+        "requested",
+        "live",
+        "failed",
+        "not_tried",
+        "complete",
+        "stopped",
+        "suspensions",
+        "suspended_seconds",
+        "errors",
+        "ghosts",
+        "retransmitted",
+        "source_ports_passed_over",
+        "counters",
+        "walls",
+        "ramp_seconds",
+        "ramped",
+        "connects_per_second",
+        "paced",
+        "audits",
+        "echo_source",
+        "shards",
+        "close_seconds",
+    ];
+    has_names(document, &[&LATENCIES[..], &OTHERS[..], more].concat());
+    LATENCIES.iter().for_each(|name| has_names(&document[name], LATENCY_NAMES));
+    for audit in document["audits"].as_array().unwrap() {
+        has_names(audit, &["round", "live", "lost", "wrong"]);
+    }
+}
+
+/// Checks the names of a server's result.
+pub fn has_server_names(document: &Value) {
+    let names = [
+        "live",
+        "live_at_stop",
+        "peak_live",
+        "accepted",
+        "closed",
+        "refused",
+        "refused_for_memory",
+        "memory_wall",
+        "walls",
+        "slow_readers",
+        "silent",
+        "messages",
+        "bytes",
+        "resident_bytes",
+        "cpu_user_seconds",
+        "cpu_system_seconds",
+        "shards",
+    ];
+    has_names(document, &names);
+    for shard in shards(document) {
+        has_names(shard, &["shard", "core", "ports", "rings", "slots", "live", "accepted"]);
+    }
+}
+
+fn shards(document: &Value) -> &[Value] {
+    let shards = document["shards"].as_array().unwrap();
+    assert!(!shards.is_empty(), "{document}");
+    shards
+}
