@@ -15,7 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use c1m::sys::Resource;
+use c1m::internal::sys::Resource;
 
 /// Both bare ends are file descriptors of this process, whose hard limit may be 20,000.
 const CONNECTIONS: usize = 9_000;

@@ -8,9 +8,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use c1m::connections::slot_map::SlotMap;
-use c1m::latency::Latency;
-use c1m::token::{ConnId, Operation, Token};
+use c1m::internal::connections::slot_map::SlotMap;
+use c1m::internal::latency::Latency;
+use c1m::internal::token::{ConnId, Operation, Token};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Slots of a ring where `nofile` is 20,000.

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use c1m::error::Result;
-use c1m::host::Host;
-use c1m::plan::{PortSharing, Ports};
-use c1m::server::{Options, Server};
-use c1m::service::{Outbox, Reply, Service};
-use c1m::token::ConnId;
+use c1m::internal::host::Host;
+use c1m::internal::plan::{PortSharing, Ports};
+use c1m::internal::server::{Options, Server};
+use c1m::internal::service::{Outbox, Reply, Service};
+use c1m::internal::token::ConnId;
 
 /// Longest line; a connection that sends a longer one is closed.
 const LINE: usize = 200;

@@ -1,5 +1,4 @@
-//! Addresses of peers, of sources and of listeners: one way to read them, one form for each, and what
-//! cannot be any of the three.
+//! Addresses to connect to, to connect from and to listen on: how they are read, and which of them cannot be used.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,17 +12,20 @@ use crate::sys;
 
 pub use crate::error::AddressUse as Use;
 
-/// An address of a host, with the interface that a link-local one belongs to. An IPv4 address in the form
-/// of IPv6 (`::ffff:10.0.0.1`) is the IPv4 address, so each has one form.
+/// An IP address of a host. A link-local one has its interface too. An IPv4 address in the form of IPv6
+/// (`::ffff:10.0.0.1`) becomes the IPv4 address.
+///
+/// Parsed from `10.0.0.1`, `fd00::1`, `fe80::1%eth0` or `fe80::1%2`; made from the address types of std. Whether it can
+/// be used is checked where it is used: [`ConfigError::Address`] says why it cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address {
     ip: IpAddr,
-    /// The number of the interface; 0 for an address that is the same on all of them.
+    /// The number of the interface; 0 for an address that does not belong to one.
     scope: u32,
 }
 
 impl Address {
-    /// The address alone.
+    /// The IP address, without the interface.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
@@ -33,13 +35,13 @@ impl Address {
         Address { scope: self.scope, ..Address::from(ip) }
     }
 
-    /// Any address of this host of the family of `to`.
+    /// `0.0.0.0` or `::`, of the family of `to`.
     pub fn any(to: SocketAddr) -> Address {
         let ip: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         ip.into()
     }
 
-    /// A port at this address.
+    /// The socket address of a port at this address.
     pub fn at(self, port: u16) -> SocketAddr {
         match self.ip {
             IpAddr::V4(ip) => (ip, port).into(),
@@ -47,7 +49,7 @@ impl Address {
         }
     }
 
-    /// Where a connect to it goes: the kernel takes `0.0.0.0` and `::` for loopback.
+    /// The address that a connect reaches: the kernel takes `0.0.0.0` and `::` for loopback.
     pub fn reached(self) -> Address {
         match self.ip {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -56,14 +58,14 @@ impl Address {
         }
     }
 
-    /// Whether a listener on this address takes what comes to `other`.
+    /// Whether a listener on this address takes the connections to `other`.
     pub fn covers(self, other: Address) -> bool {
         self == other
             || self.ip.is_unspecified() && (self.ip.is_ipv6() || other.ip.is_ipv4())
             || other.ip.is_unspecified() && (other.ip.is_ipv6() || self.ip.is_ipv4())
     }
 
-    /// Whether it can be used so; fails with `ConfigError::Address` where it cannot.
+    /// Checks that the address can be used in this way. Fails with `ConfigError::Address` where it cannot.
     pub fn check(self, used: Use) -> Result<()> {
         let is_broadcast = |ip: Ipv4Addr| ip.is_broadcast() || sys::is_broadcast(ip);
         let problem = match self.ip {
@@ -81,7 +83,7 @@ impl Address {
     }
 }
 
-/// Addresses that belong to one interface (fe80::/10).
+/// Whether an address belongs to one interface (fe80::/10).
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
 }
@@ -135,16 +137,16 @@ impl Serialize for Address {
     }
 }
 
-/// Checks what connections go to and come from: each of them a host's address, each named once, and of
-/// one family where both are given.
+/// Checks the targets and sources of connections: each is an address of a host, each is named once, and targets and
+/// sources are of one family.
 ///
-/// Fails with `ConfigError::Address` for the first that is wrong, or with `ConfigError::AddressFamilies`.
+/// Fails with `ConfigError::Address` for the first address that is wrong, or with `ConfigError::AddressFamilies`.
 pub fn check(targets: &[Address], sources: &[Address]) -> Result<()> {
     for (addresses, wanted) in [(targets, Use::Target), (sources, Use::Source)] {
         let mut seen = HashSet::new();
         for address in addresses {
             address.check(wanted)?;
-            // Those that a connect reaches are counted, not those that are typed.
+            // Two ways to write the address that a connect reaches are one address.
             if !seen.insert(address.reached()) {
                 return Err(address.reached().refused(wanted, AddressProblem::Twice));
             }

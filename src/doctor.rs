@@ -1,11 +1,11 @@
-//! The doctor: a host and a goal, judged wall by wall. Reads, and writes nothing.
+//! The doctor judges whether a host fits a goal, wall by wall. It reads, and writes nothing.
 
 use crate::host::Host;
 use crate::plan::Goal;
 use crate::results::doctor::{Advice, Page, Row};
 use crate::walls::WALLS;
 
-/// Holds a host against a goal.
+/// Judges whether a host fits a goal.
 pub fn examine(host: &Host, goal: &Goal) -> Page {
     let row = |wall: &crate::walls::Wall| {
         let finding = wall.judge(host, goal);

@@ -9,10 +9,12 @@ mod host;
 
 use std::fmt;
 
+#[cfg(feature = "cli")]
 pub(crate) use config::last_port;
 pub use config::{AddressProblem, AddressUse, ConfigError, DocumentProblem};
 pub use errno::Errno;
 pub use host::{FilterReason, HostError, HostReason, ListenReason, RaiseThreads, RingReason, ShardsOf, ThreadReason};
+#[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
 /// Why something failed, by whose fault it is.

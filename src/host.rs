@@ -1,5 +1,5 @@
-//! What this host is and allows, read from /proc and the kernel. The files are read below a root
-//! that tests can replace.
+//! What this host is and what it allows, read from /proc, /sys and the kernel. Files are read below a root folder,
+//! which tests replace.
 
 mod cgroup;
 mod memory;
@@ -10,62 +10,68 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, RING_LOCKED_BYTES, RINGS_CHARGED_SINCE};
 use crate::error::{ConfigError, Errno, HostError, HostReason, Result};
-use crate::plan::{Needs, largest};
+use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
 
-/// A host whose /proc stands below a root.
+/// The first kernel that charges the queues of a ring to an ordinary user (`io_create_region`).
+const RINGS_CHARGED_SINCE: (u32, u32) = (6, 14);
+
+/// A host whose /proc and /sys lie below a root folder.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
 }
 
-/// What came of reading a file.
+/// The outcome of reading a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
-    /// Its trimmed content.
+    /// The file's trimmed content.
     Text(String),
     /// There is no such file.
     Absent,
-    /// It is there, and this process may not read it.
+    /// The file is there, and this process may not read it.
     Refused(Errno),
 }
 
-/// A capability that moves a wall, by its number in linux/capability.h.
+/// A capability that lifts a limit, by its number in linux/capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
-    /// Not charged for locked memory.
+    /// CAP_IPC_LOCK: the process is not charged for locked memory.
     IpcLock = 14,
-    /// Not bound by fs.file-max.
+    /// CAP_SYS_ADMIN: the process is not bound by fs.file-max.
     SysAdmin = 21,
-    /// May raise hard limits.
+    /// CAP_SYS_RESOURCE: the process may raise its hard limits.
     SysResource = 24,
 }
 
 /// What this process sees of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// It stands in /proc.
+    /// /proc shows it.
     Shown,
-    /// It runs, and /proc hides it.
+    /// It runs, and /proc hides it (hidepid).
     Hidden,
-    /// There is none.
+    /// No process has that number.
     Gone,
 }
 
-/// How cores are chosen.
+/// The cores to run on, one shard on each. A process may use the cores that its cpuset and its affinity (taskset)
+/// allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cores {
-    /// All that this process may use.
+    /// All cores that this process may use.
     All,
-    /// The first so many of them.
+    /// This many of them, the lowest numbers first: at least 1, at most as many as there are. Beyond it starting fails
+    /// with [`ConfigError::CoreCount`](crate::error::ConfigError::CoreCount).
     Count(usize),
-    /// Exactly these.
+    /// Exactly these cores, by the kernel's numbers. A core that this process may not use fails with
+    /// [`ConfigError::Core`](crate::error::ConfigError::Core).
     List(Vec<usize>),
 }
 
@@ -75,13 +81,14 @@ impl Host {
         Host { root: PathBuf::from("/") }
     }
 
-    /// Whether this process may filter sockets, on a kernel that can. Of a host elsewhere that is not known.
+    /// Whether this process may attach a filter to its sockets, and this kernel can. Always ENOSYS for a host below
+    /// another root, which cannot be asked.
     pub fn filters(&self) -> std::result::Result<(), Errno> {
         static FOUND: OnceLock<std::result::Result<(), Errno>> = OnceLock::new();
         if self.root != Path::new("/") {
             return Err(Errno::ENOSYS);
         }
-        // With it the kernel moves connections from listeners that are shut down to those of other shards.
+        // With that setting the kernel moves connections from listeners that are shut down to those of other shards.
         if self.sysctl("net.ipv4.tcp_migrate_req") == Some(1) {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -93,7 +100,7 @@ impl Host {
         Host { root: root.to_owned() }
     }
 
-    /// A file's trimmed content, its path given below the root.
+    /// Reads a file. Its path is relative to the root folder.
     pub fn reading(&self, path: &str) -> Reading {
         match std::fs::read_to_string(self.root.join(path)) {
             Ok(text) => Reading::Text(text.trim().to_owned()),
@@ -106,27 +113,27 @@ impl Host {
         std::fs::read_to_string(self.root.join(path)).ok()
     }
 
-    /// A sysctl of one number, such as `net.core.somaxconn`; `None` when it cannot be read.
+    /// The value of a sysctl with one number, such as `net.core.somaxconn`; `None` when it cannot be read.
     pub fn sysctl(&self, name: &str) -> Option<u64> {
         self.sysctl_numbers(name).and_then(|numbers| numbers.first().copied())
     }
 
-    /// A sysctl of several numbers.
+    /// The values of a sysctl with several numbers; `None` when they cannot be read.
     pub fn sysctl_numbers(&self, name: &str) -> Option<Vec<u64>> {
         self.sysctl_text(name)?.split_whitespace().map(|word| word.parse().ok()).collect()
     }
 
-    /// A sysctl as it stands, trimmed.
+    /// The trimmed text of a sysctl; `None` when it cannot be read.
     pub fn sysctl_text(&self, name: &str) -> Option<String> {
         self.read(&sysctl_path(name)).map(|text| text.trim().to_owned())
     }
 
-    /// The same, with the reason where it cannot be read.
+    /// The trimmed text of a sysctl, or why it cannot be read.
     pub fn sysctl_reading(&self, name: &str) -> Reading {
         self.reading(&sysctl_path(name))
     }
 
-    /// Where a file lies, its path given below the root.
+    /// The whole path of a file whose path is relative to the root folder.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -136,18 +143,17 @@ impl Host {
         std::fs::write(self.root.join(sysctl_path(name)), format!("{value}\n"))
     }
 
-    /// Whether this process may write a sysctl: opening it for writing asks the kernel and changes
-    /// nothing.
+    /// Whether this process may write a sysctl. To open its file for writing asks the kernel, and changes nothing.
     pub fn may_write_sysctl(&self, name: &str) -> bool {
         self.may_write(&sysctl_path(name))
     }
 
-    /// Whether this process may write a file that is there, its path given below the root.
+    /// Whether this process may write a file that exists. Its path is relative to the root folder.
     pub fn may_write(&self, path: &str) -> bool {
         std::fs::OpenOptions::new().write(true).open(self.root.join(path.trim_start_matches('/'))).is_ok()
     }
 
-    /// Whether a process can be looked at: /proc may hide those of others (hidepid).
+    /// Whether /proc shows a process: it may hide those of other users (hidepid).
     pub fn process(&self, pid: u32) -> Seen {
         if self.path(&format!("proc/{pid}/stat")).exists() {
             return Seen::Shown;
@@ -174,16 +180,15 @@ impl Host {
         (ticks(11) / 100.0, ticks(12) / 100.0)
     }
 
-    /// What the first processor calls itself ("model name" of /proc/cpuinfo); `None` where the kernel
-    /// does not tell.
+    /// The name of the first processor ("model name" of /proc/cpuinfo); `None` where the kernel tells none.
     pub fn processor(&self) -> Option<String> {
         let text = self.read("proc/cpuinfo")?;
         let name = text.lines().find_map(|line| line.strip_prefix("model name"))?;
         Some(name.trim_start_matches([' ', '\t', ':']).trim().to_owned())
     }
 
-    /// Files this host may still open (fs.file-max less field 1 of fs.file-nr); direct descriptors
-    /// count. `None` when it cannot be read, or when it does not bind us (CAP_SYS_ADMIN).
+    /// How many more files this host may open (fs.file-max less field 1 of fs.file-nr); direct descriptors count.
+    /// `None` when that cannot be read, or when it does not bind this process (CAP_SYS_ADMIN).
     pub fn files_left(&self) -> Option<u64> {
         if self.may(Capability::SysAdmin) {
             return None;
@@ -192,8 +197,8 @@ impl Host {
         Some(self.sysctl("fs.file-max")?.saturating_sub(open))
     }
 
-    /// Whether this process has a capability where the kernel asks for it. All of `Capability` it asks for
-    /// in the initial user namespace (`capable`), so root of another user namespace has none of them.
+    /// Whether this process has a capability. The kernel asks for each of `Capability` in the initial user namespace
+    /// (`capable`), so root of another user namespace has none of them.
     pub fn may(&self, capability: Capability) -> bool {
         if !self.in_initial_user_namespace() {
             return false;
@@ -204,23 +209,23 @@ impl Host {
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
     }
 
-    /// Whether the kernel charges this process's rings to its limit on locked memory; one of unknown
-    /// version is taken for a new one.
+    /// Whether the kernel charges this process's rings to its limit on locked memory. A kernel of unknown version is
+    /// taken for a new one, which does.
     pub fn charges_rings(&self) -> bool {
         let version = self.kernel_version();
         !self.may(Capability::IpcLock) && (version >= RINGS_CHARGED_SINCE || version == (0, 0))
     }
 
-    /// Bytes of locked memory that the rings of this process may take under this limit: no bound where they are
-    /// not charged.
+    /// Bytes of locked memory that the rings of this process may take under a limit of `limit` bytes: `u64::MAX` where
+    /// rings are not charged.
     pub fn lockable(&self, limit: u64) -> u64 {
         if self.charges_rings() { limit } else { u64::MAX }
     }
 
-    /// Checks that this process may lock what its rings need; `needs` is that of so many connections, and
-    /// `nofile` what bounds a ring.
+    /// Checks that `limit` bytes of locked memory suffice for the rings of `connections`; `needs` tells what a number
+    /// of connections needs.
     ///
-    /// Fails with a host error that shows the arithmetic.
+    /// Fails with `HostReason::LockedMemoryLimit`, which has the arithmetic.
     pub fn check_locked_memory(&self, limit: u64, connections: u64, needs: impl Fn(u64) -> Needs) -> Result<()> {
         let need = needs(connections);
         if need.locked_bytes() <= self.lockable(limit) {
@@ -238,14 +243,14 @@ impl Host {
         Err(HostError::new("hold", format!("{connections} connections"), None, reason).into())
     }
 
-    /// Whether this process is in the initial user namespace: it alone has this number
-    /// (`PROC_USER_INIT_INO`). A host that shows no namespaces has no other.
+    /// Whether this process is in the initial user namespace, which has a number of its own (`PROC_USER_INIT_INO`). A
+    /// host that shows no namespaces has only that one.
     pub fn in_initial_user_namespace(&self) -> bool {
         let namespace = std::fs::read_link(self.root.join("proc/self/ns/user"));
         namespace.map_or(true, |namespace| namespace == Path::new("user:[4026531837]"))
     }
 
-    /// Cores this process may run on, lowest first: cpusets and taskset are respected.
+    /// The cores that this process may run on, lowest number first: as its cpuset and its affinity (taskset) allow.
     pub fn cores_allowed(&self) -> Vec<usize> {
         let mut cores: Vec<usize> =
             core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
@@ -253,7 +258,7 @@ impl Host {
         cores
     }
 
-    /// Chooses cores, or says why that is not possible.
+    /// Chooses cores. Fails with a `ConfigError` that has the cores this process may use.
     pub fn choose_cores(&self, wanted: &Cores) -> Result<Vec<usize>> {
         choose(wanted, &self.cores_allowed())
     }
@@ -281,16 +286,18 @@ fn choose(wanted: &Cores, allowed: &[usize]) -> Result<Vec<usize>> {
     Err(refused.into())
 }
 
-/// Limits this process found and raised.
+/// The limits of this process, before and after it raised them.
 #[derive(Debug, Clone, Copy)]
 pub struct Raised {
-    /// File descriptors before and now.
+    /// File descriptors, before and after.
     pub files: (Limit, Limit),
-    /// Locked memory in bytes before and now.
+    /// Bytes of locked memory, before and after.
     pub memory: (Limit, Limit),
 }
 
-/// Raises what may be raised without privilege, and checks what cannot be done without.
+/// Raises the soft limits on file descriptors, locked memory and processes to the hard ones, which needs no privilege.
+///
+/// Fails with `HostReason::LockedMemoryForExecutor` where no executor could start.
 pub fn raise_limits() -> Result<Raised> {
     Resource::Processes.raise()?;
     let raised = Raised { files: Resource::Files.raise()?, memory: Resource::LockedMemory.raise()? };
@@ -310,7 +317,7 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A host with these files and no others; they go with the directory.
+    /// A host that has only these files. They vanish with the directory.
     pub(super) fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {

@@ -13,8 +13,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::iterators::HistogramIterator;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer, V2Serializer};
 
-use crate::constants::{LATENCY_DIGITS, MAX_LATENCY_US};
 use crate::error::{Error, Result};
+
+/// The largest latency that is recorded as itself, in microseconds (1 hour); a longer one is recorded as this.
+pub const MAX_LATENCY_US: u64 = 3_600_000_000;
+
+/// Significant decimal digits of every histogram: 3, an error of at most 0.1 %.
+pub const LATENCY_DIGITS: u8 = 3;
 
 pub use recorder::Recorder;
 

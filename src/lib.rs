@@ -1,45 +1,20 @@
-//! A million TCP connections on two cores: a thread-per-core server that holds them, and a client
-//! that opens, proves and measures them.
+//! A TCP server that holds a million connections on two cores, and a client that opens, proves and measures them.
 //!
-//! Each core runs an isolated glommio executor, a *shard*, which owns its listening sockets, its
-//! io_urings and its connection table. A connection is a direct descriptor in a ring's table, not
-//! a file descriptor, and costs 12 bytes of user memory while it is idle, and nothing of the kernel but
-//! its socket. Nothing on the data path is locked or shared.
+//! A server has one *shard* for each core: a thread of its own, with its own listening sockets, io_urings and
+//! connections. Shards share nothing, so no call of a service waits for another core. An idle connection takes 12
+//! bytes of the process and nothing of the kernel but its socket: as root behind a BPF filter, otherwise 256 bytes
+//! more for a poll.
 //!
-//! # The house
+//! c1m runs on Linux 6.1 or newer. Connections are direct descriptors of a ring, which `ulimit -n` does not count.
 //!
-//! A room imports only rooms of lower layers (`tests/tidy.rs` holds that, the crates' rooms and
-//! the fence around unsafe code).
+//! # A service
 //!
-//! ```text
-//!  5  main  cli                           what was typed; the only place that prints
-//!  4  server  client                      plan → shards → drain; plan → ramp → audits → summary
-//!     doctor  tune                        host × goal, judged wall by wall; knobs turned, and back
-//!     render                              results as text, JSON, HTML, .hgrm
-//!  3  results                             what a run came to, as data; read back, merged, compared
-//!     metrics                             counters for Prometheus, on a thread of their own
-//!  2  shard ── net      listener          one core: executor and pump ── its connections; sockets
-//!     knobs ── host                       every wall: need, evidence, cure ── /proc, cgroups, limits
-//!  1  ring  sys                           the only unsafe: typed operations and completions;
-//!                                         rlimits, eventfd, TCP_INFO, a filter of sockets
-//!     table  service  latency  pace       rows and generations; bytes in, bytes out; HDR
-//!     plan  stats  causes                 histograms; intended instants; arithmetic; counters;
-//!     footprint  output                   why connections fail; what memory they take; files that
-//!                                         are whole or not there
-//!  0  limits  error  token  words  clock  every constant; errors by whose fault; `user_data`;
-//!                                         how numbers are written; time in which one looked
-//! ```
-//!
-//! Server and client are two [`reactor::Driver`]s of the same [`connections::Connections`].
-//!
-//! # Writing a service
+//! A [`Service`] says what a server does with the bytes of its connections. Each shard has a service of its own.
 //!
 //! ```no_run
-//! use c1m::server::{Options, Server};
-//! use c1m::service::{Outbox, Reply, Service};
-//! use c1m::token::ConnId;
+//! use c1m::{ConnId, Outbox, Reply, Server, ServerOptions, Service};
 //!
-//! /// Answers every message with the number of bytes this connection has sent so far.
+//! /// Answers every message with the number of bytes that its connection has sent so far.
 //! struct Count;
 //!
 //! impl Service for Count {
@@ -52,9 +27,9 @@
 //!     }
 //! }
 //!
-//! # fn main() -> c1m::error::Result<()> {
+//! # fn main() -> c1m::Result<()> {
 //! let (notices, ended) = std::sync::mpsc::channel();
-//! let server = Server::start(&Options::default(), |_shard| Count, &notices)?;
+//! let server = Server::start(&ServerOptions::default(), |_shard| Count, &notices)?;
 //! // … until `ended` tells that a shard died, or it is time to stop:
 //! # drop(ended);
 //! server.stop();
@@ -62,50 +37,93 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # A client
+//!
+//! [`client`] opens connections to any server, proves each of them by an answer of its own, and measures.
+//!
+//! # Errors
+//!
+//! Everything that can fail gives an [`Error`]: by the options' fault ([`ConfigError`]), by the host's
+//! ([`HostError`]), or c1m's own.
+//!
+//! # Features
+//!
+//! - `cli`, the default: the program `c1m`. A library turns it off with `default-features = false`, and then brings
+//!   no command line, no charts and no HTTP.
+//! - `metrics`: a server's counters over HTTP, for Prometheus. `cli` implies it.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod addresses;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub mod client;
-pub mod clock;
-#[cfg(feature = "cli")]
-pub mod command_error;
-pub mod connections;
-pub mod constants;
-#[cfg(feature = "cli")]
-pub mod doctor;
 pub mod error;
-pub mod failure;
-pub mod format;
-#[cfg(all(any(test, fuzzing), feature = "cli"))]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
-pub mod fuzz;
-pub mod host;
-pub mod latency;
-pub mod listener;
-pub mod memory_model;
+
+pub use error::{ConfigError, Error, HostError, Result};
+pub use internal::addresses::Address;
+pub use internal::connections::{CloseMode, CloseReason};
+pub use internal::host::Cores;
+pub use internal::plan::{PortSharing, Ports, Reserve};
+pub use internal::server::{IdlePolicy, Notice as ServerNotice, Options as ServerOptions, Server};
+pub use internal::service::{Echo, Outbox, Reply, Service, Sink};
+pub use internal::token::ConnId;
+
+/// What the program, its tests, benches and fuzz targets use. It is no part of the library's interface: all of it may
+/// change in any release.
+#[doc(hidden)]
+#[path = "."]
+pub mod internal {
+    pub mod addresses;
+    #[cfg(feature = "cli")]
+    pub mod cli;
+    pub mod clock;
+    #[cfg(feature = "cli")]
+    pub mod command_error;
+    pub mod connections;
+    pub mod constants;
+    #[cfg(feature = "cli")]
+    pub mod doctor;
+    pub mod failure;
+    pub mod format;
+    #[cfg(all(any(test, fuzzing), feature = "cli"))]
+    #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
+    pub mod fuzz;
+    pub mod host;
+    pub mod latency;
+    pub mod listener;
+    pub mod memory_model;
+    #[cfg(feature = "metrics")]
+    pub mod metrics;
+    #[cfg(feature = "cli")]
+    pub mod output;
+    pub mod pace;
+    pub mod plan;
+    pub mod reactor;
+    #[cfg(feature = "cli")]
+    pub mod render;
+    pub mod results;
+    #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
+    pub mod ring;
+    pub mod server;
+    pub mod service;
+    pub mod shard;
+    pub mod stats;
+    #[allow(unsafe_code, reason = "system calls that std does not offer")]
+    pub mod sys;
+    pub mod token;
+    #[cfg(feature = "cli")]
+    pub mod tune;
+    pub mod walls;
+}
+
+// Inside the crate every module is reached as `crate::NAME`.
 #[cfg(feature = "metrics")]
-pub mod metrics;
+#[allow(unused_imports, reason = "whether another module names it depends on the features")]
+use internal::metrics;
+#[allow(unused_imports, reason = "which of them another module names depends on the features")]
+use internal::{
+    addresses, clock, connections, constants, failure, format, host, latency, listener, memory_model, pace, plan,
+    reactor, results, ring, server, service, shard, stats, sys, token, walls,
+};
 #[cfg(feature = "cli")]
-pub mod output;
-pub mod pace;
-pub mod plan;
-pub mod reactor;
-#[cfg(feature = "cli")]
-pub mod render;
-pub mod results;
-#[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
-pub mod ring;
-pub mod server;
-pub mod service;
-pub mod shard;
-pub mod stats;
-#[allow(unsafe_code, reason = "system calls that std does not offer")]
-pub mod sys;
-pub mod token;
-#[cfg(feature = "cli")]
-pub mod tune;
-pub mod walls;
+use internal::{cli, command_error, doctor, output, render, tune};

@@ -11,8 +11,10 @@ use crate::error::{ConfigError, Errno, Error, HostError, ListenReason, Result};
 use crate::plan::Ports;
 use crate::sys::Filter;
 
-/// Binds and listens on `bind:port` for each of `ports`. `backlog` is what listen(2) gets; the
-/// kernel caps it silently at net.core.somaxconn. Port 0 takes a free one. `filter` sees all that is accepted.
+/// Binds and listens on `bind:port` for each of `ports`. The kernel caps `backlog` silently at net.core.somaxconn. For
+/// port 0 it takes a free port. Accepted sockets inherit `filter`.
+///
+/// Fails with a `ListenReason`, or with `ConfigError::NotThisHost`.
 pub fn listen(
     bind: Address,
     ports: &[u16],
@@ -23,12 +25,12 @@ pub fn listen(
     ports.iter().map(|port| listen_one(bind.at(*port), backlog, keepalive, filter)).collect()
 }
 
-/// Probes without an answer after which the kernel gives a connection up.
+/// Keepalive probes without an answer after which the kernel gives a connection up.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Fails if anyone listens on one of the ports already. SO_REUSEPORT would let a second server of
-/// the same user share them silently, so this asks without it. A server that was just killed may
-/// hold them a moment longer than it lived.
+/// Checks that nobody listens on one of the ports. SO_REUSEPORT would let a second server of the same user share them
+/// silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer, so
+/// the check tries again until `AFTERLIFE` is over.
 pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
     let deadline = Instant::now() + AFTERLIFE;
     for index in 0..ports.count() as u64 {
@@ -43,11 +45,11 @@ pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
     Ok(())
 }
 
-/// Stops listening: the kernel drops whoever waits in the accept queue, and refuses whoever comes,
-/// without memory for either. The port stays ours.
+/// Stops listening. The kernel resets the connections that wait in the accept queue and refuses new ones, and needs no
+/// memory for either. The port stays bound.
 pub fn stop_listening(socket: &TcpListener) -> std::io::Result<()> {
     match SockRef::from(socket).shutdown(Shutdown::Read) {
-        // It did not listen before.
+        // The socket did not listen.
         Err(error) if Errno::of(&error) == Errno::ENOTCONN => Ok(()),
         done => done,
     }
@@ -67,15 +69,15 @@ fn listen_one(
     let refused = |operation: &'static str, e: std::io::Error| refused(operation, address, &e);
     let socket = socket(address)?;
     socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
-    // Accepted sockets inherit it: an answer waits for no acknowledgement.
+    // Accepted sockets inherit TCP_NODELAY: an answer does not wait for an acknowledgement.
     socket.set_tcp_nodelay(true).map_err(|e| refused("TCP_NODELAY on", e))?;
     if let Some(time) = keepalive {
-        // Inherited too; the kernel's timer of each socket is there anyway.
+        // Accepted sockets inherit keepalive too. It takes no memory: each socket has the kernel's timer anyway.
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
         socket.set_tcp_keepalive(&keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
     }
     if let Some(filter) = filter {
-        // Before anyone is accepted, who would be without it for ever.
+        // Attached before the first accept: a socket that was accepted earlier would never have the filter.
         filter.attach(&socket).map_err(|e| refused("SO_ATTACH_BPF on", e))?;
     }
     socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
@@ -88,7 +90,7 @@ fn socket(address: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(|e| refused("socket for", e))?;
     if address.is_ipv6() {
-        // `::` serves IPv4 too, whatever net.ipv6.bindv6only says; a host without IPv4 refuses.
+        // `::` takes IPv4 too, whatever net.ipv6.bindv6only says. A host without IPv4 refuses the option.
         let _ = socket.set_only_v6(!address.ip().is_unspecified());
     }
     socket.set_reuse_address(true).map_err(|e| refused("SO_REUSEADDR on", e))?;

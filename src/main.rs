@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match c1m::cli::run() {
+    match c1m::internal::cli::run() {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
             // If standard error is gone too, there is no place left for the error.

@@ -28,14 +28,18 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
-use crate::constants::METRICS_CONNECTIONS;
-use crate::error::{ConfigError, Errno, Result};
-use crate::host::start_thread;
+use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
+use crate::plan::DESCRIPTORS_OF_METRICS;
 use crate::shard::ShardHandle;
 use crate::sys::Doorbell;
 use connection::{Connection, Next};
 use families::Metrics;
 use http::{PATH, Reply, Status};
+
+/// Connections at most that read a server's metrics at once; a further one takes the place of one that is idle.
+pub const METRICS_CONNECTIONS: usize = 8;
+
+const _: () = assert!(METRICS_CONNECTIONS as u64 + 4 <= DESCRIPTORS_OF_METRICS, "the plan counts their descriptors");
 
 /// Connections accepted between two passes over the accepted ones. The limit keeps a flood of new connections from
 /// pushing one out before its request was read.
@@ -76,7 +80,10 @@ impl Exporter {
             Arc::new(Shared { doorbell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
         let theirs = shared.clone();
         let answer = move || Endpoint::new(listener).answer(&theirs);
-        let thread = start_thread("c1m-metrics", answer)?;
+        let thread = std::thread::Builder::new()
+            .name("c1m-metrics".to_owned())
+            .spawn(answer)
+            .map_err(|error| HostError::new("thread", "c1m-metrics", Errno::of(&error), ThreadReason::Unexplained))?;
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 

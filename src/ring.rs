@@ -30,7 +30,7 @@ use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use ops::RingOps;
 pub use quirks::{Quirks, TaskWork, quirks};
-pub use setup::{REQUIRED, probe, refused};
+pub use setup::{OLDEST_KERNEL, REQUIRED, probe, refused};
 
 use crate::constants::{ACCEPTS_IN_FLIGHT, BUFFER_BYTES, DIALS_PER_PASS};
 use crate::error::{Errno, Error, HostError, Result, RingReason};

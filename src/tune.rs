@@ -1,5 +1,5 @@
-//! Turns knobs, and turns them back: every change is written down in a state file before it is
-//! made, so that `revert` restores exactly what was there, whatever happened in between.
+//! Sets what a goal needs of this host, and sets it back. Every change is written into a state file before it is made,
+//! so that `revert` restores exactly what was there, whatever happened in between.
 
 mod durable;
 mod overrides;
@@ -14,30 +14,30 @@ use state::State;
 
 pub use state::Reverted;
 
-/// The files of `--persist`, below the host's root. Both are read in the order of their names, and what is
-/// read last counts: Debian's 99-sysctl.conf comes before them.
+/// The files that `--persist` writes, below the host's root. The programs that read them take a folder's files in the
+/// order of their names, and the last value counts. So the names come after Debian's 99-sysctl.conf.
 pub const SYSCTL_FILE: &str = "etc/sysctl.d/zz-c1m.conf";
 /// See `SYSCTL_FILE`.
 pub const LIMITS_FILE: &str = "etc/security/limits.d/zz-c1m.conf";
 
-/// What they were called before; such a file of ours gives way to the new one.
+/// The names of these files in an earlier version, whose files are replaced.
 const EARLIER: [&str; 2] = ["etc/sysctl.d/99-c1m.conf", "etc/security/limits.d/99-c1m.conf"];
 
-/// How a file of ours begins.
+/// The first line of every file that `--persist` writes.
 const HEADER: &str = "# Written by `c1m tune --persist`; `c1m tune --revert` removes it.\n";
 
-/// The files of ours with an earlier name that are there.
+/// The files of an earlier version that exist.
 fn earlier(host: &Host) -> Vec<&'static str> {
     EARLIER.into_iter().filter(|path| is_ours(host, path)).collect()
 }
 
-/// Whether `--persist` wrote a file.
+/// Whether `--persist` wrote a file: it then begins with the header.
 fn is_ours(host: &Host, path: &str) -> bool {
     std::fs::read_to_string(host.path(path)).is_ok_and(|text| text.starts_with(HEADER))
 }
 
-/// One line for each setting that somebody else sets to less after the files of `--persist` are read, at the
-/// next boot or login, with the file that does.
+/// One line for each setting that another file lowers at the next boot or login, after the files of `--persist` are
+/// read. The line names that file.
 pub fn overridden(host: &Host, limits: Limits) -> Result<Vec<String>> {
     let kept = State::read(host)?;
     let wanted = kept.iter().flat_map(State::wanted).map(|(name, then, _)| (name, then));
@@ -46,11 +46,11 @@ pub fn overridden(host: &Host, limits: Limits) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Sets all of these or none, and writes them to /etc for the next boot if `persist` says so,
-/// together with those that an earlier `apply` set. Returns whether there was anything to do.
+/// Sets all settings or none. With `persist` it also writes them to /etc for the next boot, together with those that an
+/// earlier `apply` set. Returns whether there was anything to do.
 ///
-/// Fails with a host error, everything as it was, when this process may not write one of them, or
-/// when the kernel does not take a value.
+/// Fails when this process may not write one of the settings, or when the kernel does not take a value. Everything is
+/// then as it was, or the error says that it is not.
 pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Result<bool> {
     if let Some(setting) = settings.iter().find(|setting| !host.may_write_sysctl(setting.name)) {
         return Err(CommandError::host(
@@ -60,7 +60,7 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
         ));
     }
     let before = State::read(host)?;
-    // Those of an earlier name are taken over from the state that knows what was there before them.
+    // A file with an earlier name is taken over if the state knows what was there before it.
     let known = |path: &&str| before.as_ref().is_some_and(|before| before.knows(path));
     let replaced: Vec<&str> = earlier(host).into_iter().filter(|path| persist.is_some() && known(path)).collect();
     let own: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
@@ -114,13 +114,13 @@ fn set(host: &Host, name: &str, value: &str) -> Result<()> {
     })
 }
 
-/// Whether what the kernel took is what was asked for; a single number it may have rounded up.
+/// Whether the kernel took what was asked for. It may have rounded a single number up.
 fn at_least(taken: &str, asked: &str) -> bool {
     let more = || Some(taken.parse::<u64>().ok()? >= asked.parse::<u64>().ok()?);
     taken.split_whitespace().eq(asked.split_whitespace()) || more().unwrap_or(false)
 }
 
-/// The failure of an `apply`, and whether what it had done is undone. A bug among them stays one.
+/// The failure of an `apply`, with a word on whether its changes were undone. A bug in either stays a bug.
 fn with_aftermath(mut error: CommandError, undone: Result<()>) -> CommandError {
     match undone {
         Ok(()) => error.told.means += "; everything was set back",
@@ -135,13 +135,13 @@ fn with_aftermath(mut error: CommandError, undone: Result<()>) -> CommandError {
 
 /// Restores what was there before the first `apply`; `None` if nothing was applied.
 ///
-/// Fails with a host error when something could not be restored; all else is restored, the state
-/// is kept, and another `revert` tries again.
+/// Fails when something could not be restored. All else is restored then, the state is kept, and another `revert` tries
+/// again.
 pub fn revert(host: &Host) -> Result<Option<Reverted>> {
     let Some(state) = State::read(host)? else {
-        // Killed before its first state was complete, an `apply` leaves a scrap and nothing else.
+        // An `apply` that was killed before its first state was complete leaves an incomplete file, and nothing else.
         State::clear_away(host);
-        // A file of ours whose state was lost has nothing to go back to.
+        // Without its state nobody knows what was there before a file of ours, so the file is removed.
         let lost: Vec<_> =
             [SYSCTL_FILE, LIMITS_FILE].into_iter().filter(|path| is_ours(host, path)).chain(earlier(host)).collect();
         let removed =
@@ -153,10 +153,11 @@ pub fn revert(host: &Host) -> Result<Option<Reverted>> {
     Ok(Some(reverted))
 }
 
-/// The sysctl file of these settings: name, value, and a comment with the reason.
+/// The text of a sysctl file: name and value of each setting, and its reason as a comment.
 pub fn sysctl_conf<'a>(settings: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> String {
     let line = |(name, then, reason): (&str, &str, &str)| {
-        // Conntrack's are there once its module is loaded, which at boot may be later.
+        // The settings of connection tracking exist once its module is loaded, which may be later in the boot. The
+        // minus makes a missing one no error.
         let lenient = if name.starts_with("net.netfilter.") { "-" } else { "" };
         format!("\n# {reason}\n{lenient}{name} = {}\n", then.replace('\t', " "))
     };

@@ -1,7 +1,10 @@
-//! One table of every wall: a host limit that stops connections. For each: what the host has, what
-//! a goal needs, the knob that moves it, and the evidence that a run met it. The doctor judges
-//! hosts by it, tune turns its knobs, failures are explained from it, and the files in `tuning/`
-//! are written from it.
+//! One table of all walls. A wall is a limit of the host that stops connections. The table has for each wall what the
+//! host has, what a goal needs, the setting that raises the limit, and the evidence that a run met it. The doctor judges
+//! hosts by the table, tune changes its settings, failures are explained from it, and the files in `tuning/` are written
+//! from it.
+//!
+//! The texts are for people who use the program, and name its flags. Results carry them as data; no error of the library
+//! does.
 
 pub mod boot;
 mod evidence;
@@ -13,33 +16,32 @@ mod tcp;
 
 use serde::Serialize;
 
-use crate::constants::SLOTS_PER_RING;
 use crate::error::Diagnostic;
 use crate::host::Host;
-use crate::plan::Goal;
+use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
 pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
 
-/// The part of all connections that is expected to open, or close, or have data queued, at the
-/// same moment: one in so many. A storm of all at once needs queues for all.
+/// One connection in this many is expected to open, to close or to have data queued at the same moment. A storm of all
+/// connections at once would need queues for all of them.
 pub const AT_ONCE: u64 = 8;
 
 /// A host limit that stops connections.
 pub struct Wall {
-    /// What it is called, everywhere.
+    /// The wall's name in every text.
     pub name: &'static str,
-    /// What a program and its user see who meet it.
+    /// What a program that meets the wall sees, and what its user sees.
     pub symptom: &'static str,
-    /// Where it can be read that it was met.
+    /// Where to read that the wall was met.
     pub evidence: &'static str,
-    /// What moves it, in general; a finding has the exact command.
+    /// What raises the limit, in general; a finding has the exact command.
     pub cure: &'static str,
     judge: fn(&Host, &Goal) -> Finding,
     blame: fn(&Evidence) -> Option<Diagnostic>,
 }
 
-/// Every wall, in the order in which the article's reader meets them.
+/// All walls, in the order in which a reader of the article meets them.
 pub const WALLS: [Wall; 22] = [
     files::DESCRIPTORS,
     files::OPEN_FILES,
@@ -66,28 +68,28 @@ pub const WALLS: [Wall; 22] = [
 ];
 
 impl Wall {
-    /// Holds the host against the goal. Reads, and writes nothing.
+    /// Judges whether the host fits the goal. Reads, and writes nothing.
     pub fn judge(&self, host: &Host, goal: &Goal) -> Finding {
         (self.judge)(host, goal)
     }
 
-    /// What of the evidence shows that this wall was met, and what to do; `None` if nothing does.
+    /// What the evidence shows of this wall, and what to do; `None` if it does not show that the wall was met.
     pub fn blame(&self, evidence: &Evidence) -> Option<Diagnostic> {
         (self.blame)(evidence)
     }
 }
 
-/// How a wall stands to a goal.
+/// Whether a goal fits at one wall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The goal fits.
     Ok,
-    /// It fits, with little room or at a cost that the finding names.
+    /// The goal fits, with little room or at a cost that the finding names.
     Tight,
-    /// It does not fit.
+    /// The goal does not fit.
     Blocks,
-    /// This process may not read what decides.
+    /// Unknown: this process may not read the limit.
     Unknown,
 }
 
@@ -98,20 +100,20 @@ pub struct Finding {
     pub have: String,
     /// What the goal needs.
     pub need: String,
-    /// How they compare.
+    /// Whether the goal fits.
     pub verdict: Verdict,
-    /// Connections that fit; `None` where the wall slows or endangers rather than counts.
+    /// Connections that fit; `None` where the wall slows or endangers connections and does not count them.
     pub holds: Option<u64>,
-    /// What would move it.
+    /// What would raise the limit.
     pub fixes: Vec<Fix>,
 }
 
-/// What moves a wall.
+/// What raises a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
     /// A sysctl to set.
     Sysctl(Setting),
-    /// Anything else.
+    /// Something else than a sysctl.
     Command {
         /// What to type, or to arrange.
         command: String,
@@ -149,20 +151,20 @@ pub struct Setting {
     pub name: &'static str,
     /// Its value.
     pub now: String,
-    /// The value that fits the goal; never a less generous one.
+    /// The value that fits the goal; never a lower one than the sysctl has.
     pub then: String,
     /// Why.
     pub reason: String,
 }
 
 impl Finding {
-    /// A wall that does not stand in the way and sets no number.
+    /// The finding of a wall that is not in the way and does not count connections.
     fn fine(have: impl Into<String>, need: impl Into<String>) -> Finding {
         Finding { have: have.into(), need: need.into(), verdict: Verdict::Ok, holds: None, fixes: Vec::new() }
     }
 
-    /// A wall that lets `holds` connections through, of which the goal wants `wanted`. With less
-    /// than a tenth to spare it is tight.
+    /// The finding of a wall that allows `holds` connections, where the goal wants `wanted`. With less than a tenth to
+    /// spare it is tight.
     fn counted(have: impl Into<String>, need: impl Into<String>, holds: u64, wanted: u64) -> Finding {
         let verdict = match wanted {
             wanted if wanted > holds => Verdict::Blocks,
@@ -172,7 +174,7 @@ impl Finding {
         Finding { verdict, holds: Some(holds), ..Finding::fine(have, need) }
     }
 
-    /// A wall that cannot be read from here.
+    /// The finding of a wall that this process cannot read.
     fn unknown(what: &str, need: impl Into<String>) -> Finding {
         Finding { verdict: Verdict::Unknown, ..Finding::fine(format!("not readable: {what}"), need) }
     }
@@ -197,7 +199,7 @@ impl Finding {
         self
     }
 
-    /// Adds something else to do where the goal does not simply fit.
+    /// Adds a command, unless the goal fits without more ado.
     fn advise(mut self, may: bool, command: impl Into<String>) -> Finding {
         if matches!(self.verdict, Verdict::Tight | Verdict::Blocks) {
             self.fixes.push(Fix::Command { command: command.into(), may });
@@ -231,7 +233,7 @@ impl Setting {
         format!("sysctl -w {}={quote}{}{quote}", self.name, self.then.replace('\t', " "))
     }
 
-    /// Raises each number of a sysctl to at least the one given; `None` if none is lower, or the
+    /// A setting that raises each number of a sysctl to at least the one given; `None` if none is lower, or if the
     /// sysctl cannot be read.
     fn raise(host: &Host, name: &'static str, least: &[u64], reason: impl Into<String>) -> Option<Setting> {
         let now = host.sysctl_numbers(name)?;
@@ -242,7 +244,7 @@ impl Setting {
     }
 }
 
-/// All settings that would move a wall on the way to the goal, each once.
+/// All settings that the goal needs raised, each once.
 pub fn settings(host: &Host, goal: &Goal) -> Vec<Setting> {
     let mut all: Vec<Setting> = Vec::new();
     for fix in WALLS.iter().flat_map(|wall| wall.judge(host, goal).fixes) {
@@ -255,8 +257,7 @@ pub fn settings(host: &Host, goal: &Goal) -> Vec<Setting> {
     all
 }
 
-/// The hard limits of a process that the goal wants higher, for a file in /etc; `None` where they
-/// suffice or cannot be read.
+/// The hard limits that the goal needs higher, for a file in /etc; `None` where they suffice or cannot be read.
 pub fn limits(goal: &Goal) -> Option<Limits> {
     let wanted = limits_wanted(goal);
     let higher = |resource: Resource, wanted: Option<u64>| {
@@ -268,7 +269,8 @@ pub fn limits(goal: &Goal) -> Option<Limits> {
     (limits != Limits::default()).then_some(limits)
 }
 
-/// The hard limits with which a goal takes the least memory: fewer slots a ring make more rings.
+/// The hard limits with which a goal takes the least memory. Below them a ring has fewer slots, and there are more
+/// rings.
 pub fn limits_wanted(goal: &Goal) -> Limits {
     let slots = u64::from(SLOTS_PER_RING);
     let files = slots + goal.needs(goal.connections, slots).descriptors();
@@ -276,12 +278,12 @@ pub fn limits_wanted(goal: &Goal) -> Limits {
     Limits { files: Some(files.next_power_of_two()), memory: Some(memory) }
 }
 
-/// A judge for walls that stand at one end only: this host is the other.
+/// The finding of a wall that is only at the other end of the connections.
 fn not_here() -> Finding {
     Finding::fine("-", "nothing in this role")
 }
 
-/// A wall that leaves no trace of its own.
+/// The `blame` of a wall that leaves no evidence.
 fn never(_: &Evidence) -> Option<Diagnostic> {
     None
 }

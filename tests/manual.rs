@@ -37,7 +37,7 @@ fn made(make: impl FnOnce(&Path)) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn manual_pages_agree_with_the_command_line() {
-    let command = c1m::cli::command().disable_help_subcommand(true);
+    let command = c1m::internal::cli::command().disable_help_subcommand(true);
     let pages = made(|folder| clap_mangen::generate_to(command, folder).unwrap());
     assert!(pages.len() > 8, "{}", pages.len());
     holds("man", &pages);
@@ -49,7 +49,7 @@ fn completions_agree_with_the_command_line() {
         "completions",
         &made(|folder| {
             for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-                clap_complete::generate_to(shell, &mut c1m::cli::command(), "c1m", folder).unwrap();
+                clap_complete::generate_to(shell, &mut c1m::internal::cli::command(), "c1m", folder).unwrap();
             }
         }),
     );

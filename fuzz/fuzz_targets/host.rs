@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| c1m::fuzz::host(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| c1m::internal::fuzz::host(bytes));

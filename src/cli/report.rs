@@ -11,7 +11,6 @@ use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
 use super::out::{Target, say};
 use crate::command_error::{CommandError, Result};
-use crate::constants::MAX_DOCUMENT_BYTES;
 use crate::error::{self, Errno};
 use crate::format;
 use crate::latency::log;
@@ -19,6 +18,9 @@ use crate::output;
 use crate::render::{self, html as page, text};
 use crate::results::document::{self, MachineDocument, Results};
 use crate::results::{compare as changes, identity, logs, merge};
+
+/// Bytes of a file of results at most. A shard's part of it has some kilobytes; what is larger is something else.
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// Merges the results of several machines. The exit code says whether they could be merged; the results do not
 /// change it.

@@ -1,4 +1,4 @@
-//! The control groups of this process: where they stand, and what they allow of processor time.
+//! The control groups of this process: their folders, and the processor time that they allow.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use super::{Host, Reading};
 use crate::memory_model::Hierarchy;
 
 impl Host {
-    /// The folders of the groups that this process is in and of all above them, as far as they can
-    /// be seen, for one controller; empty where there is none.
+    /// The folders of this process's groups of one controller, and of all groups above them, as far as they can be
+    /// seen; empty where there is none.
     pub(super) fn cgroup_folders(&self, controller: &str) -> Vec<(Hierarchy, PathBuf)> {
         let groups = self.read("proc/self/cgroup").unwrap_or_default();
         let mounts = self.read("proc/self/mountinfo").unwrap_or_default();
@@ -20,8 +20,8 @@ impl Host {
         of(Hierarchy::V1).chain(of(Hierarchy::V2)).collect()
     }
 
-    /// Whether all limits of one controller on this process can be seen: it is in no group of that
-    /// controller, or the hierarchy that has the controller is mounted here.
+    /// Whether all limits of one controller on this process can be seen. They can if the process is in no group of that
+    /// controller, or if the controller's hierarchy is mounted here.
     pub fn shows_cgroups(&self, controller: &str) -> bool {
         let groups = match self.reading("proc/self/cgroup") {
             Reading::Text(groups) => groups,
@@ -44,8 +44,8 @@ impl Host {
         self.read(path.strip_prefix("/").unwrap_or(path).to_str()?)
     }
 
-    /// Cores' worth of processor time that the cgroups of this process allow; `None` without a
-    /// quota (v1 cpu.cfs_quota_us, v2 cpu.max).
+    /// The processor time that the cgroups of this process allow, in cores; `None` without a quota (v1
+    /// cpu.cfs_quota_us, v2 cpu.max).
     pub fn cpu_quota(&self) -> Option<f64> {
         let quota = |(hierarchy, folder): (Hierarchy, PathBuf)| {
             let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| *value > 0.0);
@@ -65,7 +65,7 @@ impl Host {
     }
 }
 
-/// The path in a line of /proc/self/cgroup, if it is of that hierarchy and controller.
+/// The path in a line of /proc/self/cgroup, if the line is of that hierarchy and controller.
 fn group_path<'a>(line: &'a str, hierarchy: Hierarchy, controller: &str) -> Option<&'a str> {
     let mut fields = line.splitn(3, ':');
     let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -76,14 +76,14 @@ fn group_path<'a>(line: &'a str, hierarchy: Hierarchy, controller: &str) -> Opti
     ours.then_some(path)
 }
 
-/// Where a hierarchy is mounted, and which group is the mount's top.
+/// The folder where a hierarchy is mounted, and the group at the mount's top.
 struct Mount<'a> {
     top: &'a str,
     point: &'a str,
 }
 
 impl<'a> Mount<'a> {
-    /// A line of /proc/self/mountinfo, if it is of that hierarchy and controller.
+    /// Reads a line of /proc/self/mountinfo; `None` if the line is of another hierarchy or controller.
     fn parse(line: &'a str, hierarchy: Hierarchy, controller: &str) -> Option<Mount<'a>> {
         let (mount, kind) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
@@ -97,8 +97,8 @@ impl<'a> Mount<'a> {
         ours.then_some(Mount { top, point })
     }
 
-    /// The folders of a group and of all above it, as far as the mount shows them. In a container
-    /// the path may lead above the mount's top; then its top is all there is to see.
+    /// The folders of a group and of all groups above it, as far as the mount shows them. In a container the path may
+    /// lead above the mount's top; then only the top can be seen.
     fn folders(&self, path: &str) -> Vec<PathBuf> {
         let below = match Path::new(path).strip_prefix(self.top) {
             Ok(below) if !path.contains("..") => below,

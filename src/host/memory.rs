@@ -7,7 +7,7 @@ use crate::constants::PAGE_BYTES;
 use crate::memory_model::{By, Cache, Hierarchy, Kernel, Version, cache_names};
 use crate::sys::kernel_version;
 
-/// A limit this large is none: the kernel's "unlimited" is 2^63 rounded down to a page.
+/// A limit of this many bytes or more is no limit: the kernel's "unlimited" is 2^63 rounded down to a page.
 const UNLIMITED: u64 = 1 << 60;
 
 /// The name of the host's own memory among limits.
@@ -16,15 +16,15 @@ pub const HOST_MEMORY: &str = "memory of this host";
 /// The host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All that the kernel manages (MemTotal).
+    /// All memory that the kernel manages (MemTotal).
     pub total: u64,
-    /// Unused (MemFree).
+    /// Unused memory (MemFree).
     pub free: u64,
-    /// The kernel's own estimate of what can be used without swapping (MemAvailable).
+    /// The kernel's estimate of the memory that can be used without swapping (MemAvailable).
     pub available: u64,
-    /// What sockets can take before the kernel is in trouble: see `Host::memory`.
+    /// The memory that sockets can take before the kernel is short of it: see `Host::memory`.
     pub usable: u64,
-    /// Kernel objects (Slab).
+    /// Memory of kernel objects (Slab).
     pub slab: u64,
 }
 
@@ -33,30 +33,30 @@ pub struct Memory {
 pub struct MemoryCgroup {
     /// The file that sets the limit, such as `/sys/fs/cgroup/a.service/memory.max`.
     pub file: PathBuf,
-    /// By which rules it counts.
+    /// The version of cgroups, which decides what counts.
     pub hierarchy: Hierarchy,
     /// The limit in bytes.
     pub limit: u64,
-    /// Bytes left below it; the group's page cache, which gives way, counts as left.
+    /// Bytes left below the limit. The group's page cache counts as left, as the kernel gives it up when it must.
     pub left: u64,
 }
 
-/// What is left in one limit on memory.
+/// What one limit on memory has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLeft {
-    /// Whose it is: "memory of this host", or the file that sets a cgroup's limit.
+    /// The limit's name: "memory of this host", or the file that sets a cgroup's limit.
     pub name: String,
-    /// How it counts.
+    /// What counts against the limit: that differs between the host and the versions of cgroups.
     pub by: By,
-    /// The limit, or the host's memory, in bytes.
+    /// The limit, or all of the host's memory, in bytes.
     pub total: u64,
-    /// Bytes left in it now.
+    /// Bytes that are left now.
     pub left: u64,
 }
 
 impl Host {
-    /// What is left in each limit on memory: the host's, where it can be read, then those of this
-    /// process's cgroups.
+    /// What each limit on memory has left: first the host's, where it can be read, then those of this process's
+    /// cgroups.
     pub fn memory_left(&self) -> Vec<MemoryLeft> {
         let host = self.memory().map(|memory| MemoryLeft {
             name: HOST_MEMORY.to_owned(),
@@ -112,8 +112,8 @@ impl Host {
         folders.filter_map(|(hierarchy, folder)| self.memory_cgroup(&folder, hierarchy)).collect()
     }
 
-    /// How often the cgroups of this process met their memory limits, the topmost that can be seen
-    /// included (memory.failcnt of v1, `max` and `oom` of v2's memory.events).
+    /// How often the cgroups of this process met their memory limits (memory.failcnt of v1, `max` and `oom` of v2's
+    /// memory.events). The topmost group that can be seen is included.
     pub(super) fn memory_cgroup_hits(&self) -> u64 {
         let hits = |(hierarchy, folder): (Hierarchy, PathBuf)| match hierarchy {
             Hierarchy::V1 => self.read_at(&folder.join("memory.failcnt"))?.trim().parse::<u64>().ok(),
@@ -129,7 +129,7 @@ impl Host {
     fn memory_cgroup(&self, folder: &Path, hierarchy: Hierarchy) -> Option<MemoryCgroup> {
         let (limits, used): (&[&'static str], _) = match hierarchy {
             Hierarchy::V1 => (&["memory.limit_in_bytes"], "memory.usage_in_bytes"),
-            // Beyond memory.high every allocation sleeps, which is as bad as the end.
+            // Beyond memory.high every allocation sleeps, which is as bad for a server as to be refused.
             Hierarchy::V2 => (&["memory.max", "memory.high"], "memory.current"),
         };
         let number = |name: &str| self.read_at(&folder.join(name))?.trim().parse::<u64>().ok();
@@ -140,15 +140,15 @@ impl Host {
             let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<u64>().ok();
             stat.lines().find_map(value)
         };
-        // v1 counts a group's children under names of their own.
+        // v1 counts a group's children under other names: those that begin with `total_`.
         let cache = |name: &str| field(&format!("total_{name}")).or(field(name)).unwrap_or(0);
         let cache = cache("inactive_file").saturating_add(cache("active_file"));
         let left = limit.saturating_sub(number(used)?.saturating_sub(cache));
         Some(MemoryCgroup { file: folder.join(name), hierarchy, limit, left })
     }
 
-    /// What decides how much memory a connection takes with this host's kernel. The packing of
-    /// its slab caches is root's to read; without it the caches stay unknown.
+    /// What decides how much memory a connection takes with this host's kernel. Only root may read how slab caches are
+    /// packed; for others the caches stay unknown.
     pub fn memory_kernel(&self) -> Kernel {
         let slabinfo = self.read("proc/slabinfo").unwrap_or_default();
         // Merged caches appear in slabinfo under the name of the first; sysfs has them all.
@@ -198,7 +198,7 @@ fn zone_reserves(text: &str) -> (u64, u64) {
             Some("low") => low = value(),
             Some("high") => high = value(),
             Some("managed") => managed = value(),
-            // The last of what counts here, in every zone.
+            // The last line of a zone that counts here.
             Some("protection:") => {
                 let digits = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
                 let reserve = digits.max().unwrap_or(0).saturating_add(high).min(managed);
@@ -245,7 +245,7 @@ mod tests {
         let meminfo = "MemTotal: 400000 kB\nMemFree: 300000 kB\nMemAvailable: 390000 kB\nActive(file): 6000 kB\nInactive(file): 4000 kB\nSReclaimable: 90000 kB\n";
         let (_dir, host) = host(&[("proc/meminfo", meminfo), ("proc/zoneinfo", ZONES)]);
         let memory = host.memory().unwrap();
-        // Reserve: all of the DMA zone, 150 pages of Normal; of the file cache the low watermark.
+        // Reserved are all pages of the DMA zone and 150 of Normal, and of the file cache the low watermark.
         let expected = (300_000 << 10) - (3840 + 150) * PAGE_BYTES + (10_000 << 10) - (23 + 125) * PAGE_BYTES;
         assert_eq!((memory.usable, memory.available), (expected, 390_000 << 10));
     }

@@ -1,5 +1,5 @@
-//! What /proc says of the network stack: counters that only rise, gauges of this moment, source
-//! ports and connection tracking.
+//! What /proc tells of the network stack: counters, which only rise, gauges of this moment, source ports and connection
+//! tracking.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -32,7 +32,7 @@ const TCP_COUNTERS: [&str; 11] = [
 /// The highest port.
 pub const LAST_PORT: u64 = 65_535;
 
-/// The columns of /proc/net/stat/nf_conntrack that count packets lost to a full table.
+/// The columns of /proc/net/stat/nf_conntrack that count packets dropped because the table was full.
 const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
 
 /// The line `TCP:` of /proc/net/sockstat.
@@ -40,9 +40,9 @@ const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
 pub struct Sockets {
     /// Sockets of this network namespace.
     pub in_use: u64,
-    /// Closed by their process and not finished, on the whole host.
+    /// Sockets that their process closed and that are not finished, on the whole host.
     pub orphans: u64,
-    /// In TIME_WAIT, in this network namespace.
+    /// Sockets in TIME_WAIT, in this network namespace.
     pub time_wait: u64,
     /// Pages that queued data takes, on the whole host.
     pub pages: u64,
@@ -53,9 +53,9 @@ pub struct Sockets {
 pub enum Conntrack {
     /// The module is not loaded.
     Absent,
-    /// It is there, and tracks nothing that leaves here.
+    /// The module is loaded, and tracks nothing of this network namespace.
     Idle,
-    /// It tracks.
+    /// The module tracks connections: its table.
     Active(Tracked),
     /// It cannot be read.
     Unreadable,
@@ -66,15 +66,15 @@ pub enum Conntrack {
 pub struct Tracked {
     /// Entries now.
     pub count: u64,
-    /// Entries at most; packets of new connections are dropped beyond it.
+    /// Entries that there can be; beyond it packets of new connections are dropped. `u64::MAX` is no limit.
     pub max: u64,
-    /// Buckets of its hash; each entry is in two chains, one for each direction.
+    /// Buckets of the table; each entry is in two of them, one for each direction.
     pub buckets: u64,
-    /// Seconds after which an idle established connection is forgotten.
+    /// Seconds after which an idle established connection loses its entry.
     pub established: u64,
 }
 
-/// A network card and how its received packets come to cores.
+/// A network card, and how its received packets are spread over cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkCard {
     /// Its name, such as `eth0`.
@@ -98,19 +98,19 @@ impl SourcePorts {
     /// The kernel's default: 32768 to 60999, nothing reserved.
     pub const DEFAULT: SourcePorts = SourcePorts { range: 32_768..=60_999, reserved: Vec::new() };
 
-    /// How many of them connect(2) may choose.
+    /// How many ports connect(2) may choose.
     pub fn count(&self) -> u64 {
         let taken: u64 = self.reserved.iter().map(|reserved| overlap(reserved, &self.range)).sum();
         length(&self.range).saturating_sub(taken)
     }
 
-    /// Each of them, in order.
+    /// The ports that connect(2) may choose, in order.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         let is_reserved = |port: &u64| self.reserved.iter().any(|reserved| reserved.contains(port));
         self.range.clone().filter(move |port| !is_reserved(port)).filter_map(|port| u16::try_from(port).ok())
     }
 
-    /// How many of `ports` connect(2) may choose.
+    /// How many of these ports connect(2) may choose.
     pub fn covers(&self, ports: &RangeInclusive<u64>) -> u64 {
         let reserved: u64 = self
             .reserved
@@ -121,7 +121,7 @@ impl SourcePorts {
         overlap(ports, &self.range) - reserved
     }
 
-    /// The same with more ports reserved.
+    /// These source ports with more ports reserved.
     pub fn reserving(&self, ports: RangeInclusive<u64>) -> SourcePorts {
         let mut all = self.reserved.clone();
         all.push(ports);
@@ -147,8 +147,8 @@ impl Host {
         Some(link.to_string_lossy().into_owned())
     }
 
-    /// What listen(2) caps a backlog at, silently (`net.core.somaxconn`, of this network
-    /// namespace); 4096, the kernel's default since 5.4, when it cannot be read.
+    /// The largest backlog of listen(2) in this network namespace (`net.core.somaxconn`): the kernel silently lowers a
+    /// larger one to it. 4096, the kernel's default since 5.4, when it cannot be read.
     pub fn somaxconn(&self) -> i32 {
         let value = self.sysctl("net.core.somaxconn").unwrap_or(4096);
         i32::try_from(value).unwrap_or(i32::MAX)
@@ -168,7 +168,7 @@ impl Host {
         self.source_ports().unwrap_or(SourcePorts::DEFAULT).count()
     }
 
-    /// The source ports; `None` when the range cannot be read or is none.
+    /// The source ports; `None` when their range cannot be read or is not a range.
     pub fn source_ports(&self) -> Option<SourcePorts> {
         let range = match self.sysctl_numbers("net.ipv4.ip_local_port_range")?.as_slice() {
             [low, high] if low <= high && *high <= LAST_PORT => *low..=*high,
@@ -178,7 +178,7 @@ impl Host {
         Some(SourcePorts { range, reserved: joined(reserved.split(',').filter_map(parse_range).collect()) })
     }
 
-    /// The counters worth showing: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
+    /// The counters that a report shows: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
     /// cores; `cgroup_memory_hits`, how often this process's cgroups met their memory limits.
     pub fn net_counters(&self) -> NetCounters {
         let mut counters = NetCounters::new();
@@ -234,15 +234,15 @@ impl Host {
         })
     }
 
-    /// Entries of the table of connection tracking and how many it takes, if it can be read; a
-    /// maximum of 0 is none to the kernel (`__nf_conntrack_alloc`), and `u64::MAX` here.
+    /// Entries of the table of connection tracking, and how many it can have; `None` when they cannot be read. A maximum
+    /// of 0 means no limit to the kernel (`__nf_conntrack_alloc`), and is `u64::MAX` here.
     pub fn conntrack_fill(&self) -> Option<(u64, u64)> {
         let field = |name: &str| self.sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
         Some((field("count")?, Some(field("max")?).filter(|max| *max > 0).unwrap_or(u64::MAX)))
     }
 
-    /// Whether connections are tracked here. A module that is loaded tracks nothing until some rule
-    /// asks for it; with an empty table, one datagram to ourselves tells which it is.
+    /// Whether connections are tracked here. A module that is loaded tracks nothing until a rule asks for it. Where the
+    /// table is empty, one datagram from this process to itself shows whether it is tracked.
     pub fn conntrack(&self) -> Conntrack {
         match self.reading("proc/sys/net/netfilter/nf_conntrack_count") {
             Reading::Absent if self.sysctl_text("net.ipv4.ip_local_port_range").is_some() => return Conntrack::Absent,
@@ -264,8 +264,8 @@ impl Host {
         Conntrack::Active(Tracked { count, max, buckets, established })
     }
 
-    /// The network cards of this network namespace that are devices, by name; loopback, bridges and
-    /// veth are not. `None` when /sys/class/net cannot be read.
+    /// The network cards of this network namespace, in the order of their names. Loopback, bridges and veth are none.
+    /// `None` when /sys/class/net cannot be read.
     pub fn network_cards(&self) -> Option<Vec<NetworkCard>> {
         let entries = std::fs::read_dir(self.root.join("sys/class/net")).ok()?;
         let mut cards: Vec<NetworkCard> = entries
@@ -288,16 +288,16 @@ impl Host {
         Some(cards)
     }
 
-    /// Whether connections to an address go over loopback: it is a loopback address, or one of this host's
-    /// own, which a socket can be bound to.
+    /// Whether connections to an address go over loopback. They do for a loopback address, and for an address of this
+    /// host itself, to which a socket can be bound.
     pub fn goes_over_loopback(&self, to: Address) -> bool {
         let own = || self.root == Path::new("/") && UdpSocket::bind(to.at(0)).is_ok();
         to.ip().is_loopback() || own()
     }
 
-    /// Whether loopback carries packets to an address for which `goes_over_loopback`: its device is up and
-    /// the kernel knows a way there, for which a datagram socket is connected and sends nothing. `None` for a
-    /// host elsewhere, and where no socket can be had.
+    /// Whether loopback carries packets to an address for which `goes_over_loopback` holds: the device is up, and the
+    /// kernel has a route, which it is asked for by connecting a datagram socket that sends nothing. `None` for a host
+    /// below another root, and where there is no socket to ask with.
     pub fn loopback_reaches(&self, to: Address) -> Option<bool> {
         if self.root != Path::new("/") {
             return None;
@@ -314,7 +314,7 @@ impl Host {
         }
     }
 
-    /// Whether a datagram to ourselves is tracked; `None` when none can be sent, as in a network
+    /// Whether a datagram from this process to itself is tracked; `None` when none can be sent, as in a network
     /// namespace whose loopback is down.
     fn tracks_a_datagram(&self) -> Option<bool> {
         let to_ourselves = || -> std::io::Result<()> {
@@ -326,8 +326,8 @@ impl Host {
     }
 }
 
-/// What moved between two readings, of the counters that both have: one that could not be read at first would seem
-/// to have moved since the host's start.
+/// How far counters moved between two readings. Only counters of both readings count: one that could not be read at
+/// first would seem to have moved since the host's start.
 pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
     let delta = |(name, now): (&String, &u64)| Some((name.clone(), now.saturating_sub(*before.get(name)?)));
     after.iter().filter_map(delta).collect()
@@ -352,7 +352,7 @@ fn overlap(a: &RangeInclusive<u64>, b: &RangeInclusive<u64>) -> u64 {
     intersection(a, b).map_or(0, |common| length(&common))
 }
 
-/// Ranges in order, those that touch made one.
+/// Ranges in order. Ranges that touch become one.
 fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Vec<RangeInclusive<u64>> {
     ranges.retain(|range| !range.is_empty());
     ranges.sort_by_key(|range| *range.start());
@@ -403,7 +403,7 @@ mod tests {
         let mut after = before.clone();
         after.insert("ListenOverflows".into(), 25);
         assert_eq!(moved(&before, &after)["ListenOverflows"], 3);
-        // A namespace that was made anew counts anew.
+        // In a new network namespace counters begin at 0.
         after.insert("ListenOverflows".into(), 20);
         assert_eq!(moved(&before, &after)["ListenOverflows"], 0);
         assert!(moved(&NetCounters::new(), &after).is_empty());

@@ -1,5 +1,4 @@
-//! Threads and processes: what limits their number, and starting them so that a refusal is an error
-//! that names the limit.
+//! Threads and processes: the limits on their number, and how to start them so that a refusal names the limit.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +13,18 @@ use crate::sys::Resource;
 /// A limit on the number of threads and processes, which the kernel counts alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadLimit {
-    /// Its name: `ulimit -u`, `kernel.threads-max`, or the file that sets a cgroup's limit.
+    /// The limit's name: `ulimit -u`, `kernel.threads-max`, or the file that sets a cgroup's limit.
     pub name: String,
-    /// How many there may be.
+    /// Threads and processes that it allows.
     pub most: u64,
-    /// How many there are; `None` when that cannot be read.
+    /// Threads and processes that there are; `None` when that cannot be read.
     pub now: Option<u64>,
-    /// How to raise it.
+    /// How to raise the limit.
     pub raise: RaiseThreads,
 }
 
 impl ThreadLimit {
-    /// How many more there may be; all of them where it cannot be read how many there are.
+    /// Threads and processes that may still be started. Where it cannot be read how many there are, the limit itself.
     pub fn left(&self) -> u64 {
         self.most.saturating_sub(self.now.unwrap_or(0))
     }
@@ -33,16 +32,16 @@ impl ThreadLimit {
 
 /// Starts a thread.
 ///
-/// Fails with a host error that names the limit which does not allow another thread.
+/// Fails with a `ThreadReason`, which names the limit where one is met.
 pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let started = Builder::new().name(name.to_owned()).spawn(body);
     started.map_err(|error| not_started(format!("the thread {name}"), &error))
 }
 
-/// Checks that so many threads can be started, by starting them. glommio starts one of its threads in a
-/// way that ends the process where it is not possible, so this must be known beforehand.
+/// Checks that `number` threads can be started, by starting them. glommio ends the process where one of its threads
+/// cannot be started, so this must be known beforehand.
 ///
-/// Fails with a host error that names the limit.
+/// Fails with a `ThreadReason`, which names the limit where one is met.
 pub fn check_threads(number: u64) -> Result<()> {
     let before = threads_now();
     let gate = Arc::new(Mutex::new(()));
@@ -55,7 +54,7 @@ pub fn check_threads(number: u64) -> Result<()> {
         match Builder::new().spawn(wait) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
-                // While the others still run: what they use up of the limit is what it is about.
+                // Asked while the others still run, as they use up the limit.
                 let what = format!("{number} threads, {} of which could be started", threads.len());
                 refused = Some(not_started(what, &error));
                 break;
@@ -104,11 +103,10 @@ fn limit_met() -> ThreadReason {
 }
 
 impl Host {
-    /// The limits on the number of threads and processes that hold for this process, as far as they
-    /// can be read.
+    /// The limits on threads and processes that this process is under, as far as they can be read.
     pub fn thread_limits(&self) -> Vec<ThreadLimit> {
         let exempt = self.may(Capability::SysResource) || self.may(Capability::SysAdmin) || self.is_initial_root();
-        // Whose processes are counted must be known.
+        // The limit counts the processes of one user, who must be known.
         let bound = self.user().filter(|_| !exempt).and_then(|_| Resource::Processes.read().ok());
         let user = bound.filter(|limit| limit.soft != u64::MAX).map(|limit| ThreadLimit {
             name: "ulimit -u (RLIMIT_NPROC)".to_owned(),
@@ -119,7 +117,7 @@ impl Host {
         let groups = self.cgroup_folders("pids").into_iter().filter_map(|(_, folder)| {
             let file = folder.join("pids.max");
             Some(ThreadLimit {
-                // "max" is no number, and no limit.
+                // "max" stands for no limit, and is no number.
                 most: self.read_at(&file)?.trim().parse().ok()?,
                 now: self.read_at(&folder.join("pids.current")).and_then(|text| text.trim().parse().ok()),
                 name: file.display().to_string(),
@@ -145,7 +143,7 @@ impl Host {
         real_user(&self.read("proc/self/status")?)
     }
 
-    /// Threads of all processes of this process's user, as far as they can be seen.
+    /// Threads of all processes of this process's user, as far as /proc shows them.
     fn threads_of_user(&self) -> Option<u64> {
         let user = self.user()?;
         let entries = std::fs::read_dir(self.path("proc")).ok()?.flatten();

@@ -3,8 +3,7 @@
 
 use std::io::{self, Write};
 
-use crate::constants::LATENCY_DIGITS;
-use crate::latency::Latency;
+use crate::latency::{LATENCY_DIGITS, Latency};
 
 /// Rows for each halving of the distance to 100 %, as in the original.
 const TICKS: u32 = 5;

@@ -3,10 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::constants::{PHASES_KEPT, TIMELINE_SAMPLES};
 use crate::host::{Host, Memory};
 use crate::latency::Latency;
 use crate::stats::ProgressSnapshot;
+
+/// Samples over time that a result keeps: 75 seconds of four a second, 100 bytes each and as much for
+/// each shard. A longer run keeps every second one, and then every fourth.
+const TIMELINE_SAMPLES: usize = 300;
+
+/// Phases that a result keeps; a steered run that has more keeps the first ones and the last.
+const PHASES_KEPT: usize = 100;
 
 /// Classes of connect latency for each power of ten.
 const CLASSES_PER_DECADE: u32 = 8;

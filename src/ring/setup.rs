@@ -7,9 +7,12 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::Queues;
 use super::quirks::{Quirks, TaskWork, quirks};
-use crate::constants::{AFTERLIFE, LOOK_AGAIN, OLDEST_KERNEL};
+use crate::constants::{AFTERLIFE, LOOK_AGAIN};
 use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys;
+
+/// The oldest kernel with every operation in use (`IORING_SETUP_DEFER_TASKRUN`).
+pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Every kernel operation in use, probed at start-up.
 pub const REQUIRED: [(u8, &str); 10] = [

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
 
-/// Where the new file stands until it is complete. No program reads a file of that name in the
-/// folders of sysctl.d(5) and limits.d.
+/// The name of the new file until it is complete. No program reads a file of that name in the folders of sysctl.d(5)
+/// and limits.d.
 pub fn scrap(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Writes a file, its folders made where they are missing.
+/// Writes a file, and makes the folders that are missing.
 pub fn replace(path: &Path, text: &str, mode: Option<u32>) -> Result<()> {
     let write = || -> IoResult<()> {
         let folder = path.parent().unwrap_or(Path::new("/"));
@@ -35,7 +35,7 @@ pub fn replace(path: &Path, text: &str, mode: Option<u32>) -> Result<()> {
     write().map_err(|error| failed("write", path, &error))
 }
 
-/// Removes a file, if it is there, for good.
+/// Removes a file, if it exists. It stays removed after a power cut.
 pub fn remove(path: &Path) -> Result<()> {
     // A read-only file system refuses to remove what is not even there.
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -60,7 +60,7 @@ fn sync(folder: &Path) -> IoResult<()> {
     File::open(folder)?.sync_all()
 }
 
-/// A file that `tune` depends on and cannot read or write.
+/// The error of a file that `tune` depends on and cannot read or write.
 pub fn failed(what: &str, path: &Path, error: &std::io::Error) -> CommandError {
     CommandError::host(
         format!("{what} {}: {}", path.display(), Errno::of(error)),

@@ -1,5 +1,5 @@
-//! Who sets at boot or login, after the files of `--persist`, what they set. A line that sets the same or
-//! something more generous does no harm.
+//! Files that are read after those of `--persist`, at boot or login, and set the same things to less. A line that sets
+//! the same value or a more generous one does no harm.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,18 +9,18 @@ use std::path::PathBuf;
 use crate::host::Host;
 use crate::walls::Limits;
 
-/// The folders of sysctl.d(5), the first of them first: a file there hides one of the same name in the others.
+/// The folders of sysctl.d(5). A file in one of them hides a file of the same name in the later ones.
 const SYSCTL_FOLDERS: [&str; 5] =
     ["etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d"];
 
 /// The file that `sysctl --system` of procps reads last, whatever the names of the others.
 const SYSCTL_CONF: &str = "etc/sysctl.conf";
 
-/// The files of pam_limits: the first, and the folder of those read after it.
+/// The file that pam_limits reads first, and the folder whose files it reads then.
 const LIMITS_CONF: &str = "etc/security/limits.conf";
 const LIMITS_FOLDER: &str = "etc/security/limits.d";
 
-/// The files that `file` is followed by, of all folders, in the order in which they are read.
+/// The files of all folders that are read after `file`, in the order in which they are read.
 fn later(host: &Host, folders: &[&str], file: &str) -> Vec<PathBuf> {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in folders {
@@ -33,25 +33,25 @@ fn later(host: &Host, folders: &[&str], file: &str) -> Vec<PathBuf> {
     files.into_iter().filter(|(name, _)| read(name) && *name > own).map(|(_, path)| path).collect()
 }
 
-/// The value that a file of sysctls leaves in force, if it sets that one.
+/// The value that a file of sysctls leaves in force for one of them; `None` if it does not set that one.
 fn value_in(text: &str, name: &str) -> Option<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
     let mut set = lines.filter_map(|line| {
         let (key, value) = line.trim_start_matches('-').split_once('=')?;
-        // Either separator may be used, also for the whole path.
+        // A name may be written with dots or with slashes.
         (key.trim().replace('/', ".") == name).then(|| value.split_whitespace().collect::<Vec<_>>().join(" "))
     });
     set.next_back()
 }
 
-/// One line for each of these sysctls (name and value) that something sets to less after `file`.
+/// One line for each of these sysctls (name and value) that a file sets to less after `file`.
 pub fn of_sysctls<'a>(host: &Host, file: &str, wanted: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let by_name = later(host, &SYSCTL_FOLDERS, file);
     let last = host.path(SYSCTL_CONF);
     let mut lines = Vec::new();
     for (name, then) in wanted {
         let in_file = |path: &PathBuf| Some((path.clone(), value_in(&fs::read_to_string(path).ok()?, name)?));
-        // systemd-sysctl goes by name alone; procps reads one file more.
+        // systemd-sysctl reads the folders alone; procps reads one file more.
         let systemd = by_name.iter().filter_map(in_file).next_back();
         let procps = in_file(&last).or_else(|| systemd.clone());
         let mut said = None;
@@ -89,7 +89,7 @@ fn is_less(name: &str, value: &str, wanted: &str) -> bool {
             (Some([low, high]), Some([first, last])) => low > first || high < last,
             _ => true,
         },
-        // 2 is for loopback alone, 1 for all.
+        // tcp_tw_reuse: 2 is for loopback alone, 1 for all interfaces.
         "net.ipv4.tcp_tw_reuse" => value != wanted,
         _ => match (numbers(value), numbers(wanted)) {
             (Some(theirs), Some(ours)) => {
@@ -100,8 +100,8 @@ fn is_less(name: &str, value: &str, wanted: &str) -> bool {
     }
 }
 
-/// One line for each entry of pam_limits that gives somebody less than `file` does: one for a user or a group
-/// comes before `*` wherever it stands, and of two for `*` or for root the later one counts.
+/// One line for each entry of pam_limits that allows less than `file` does. An entry for a user or a group comes before
+/// one for `*`, wherever they stand; of two for `*` or for root the later one counts.
 pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
     let before = later(host, &[LIMITS_FOLDER], "").into_iter();
     let after = later(host, &[LIMITS_FOLDER], file);
@@ -119,7 +119,7 @@ pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
                 _ => None,
             };
             let counts = after.contains(&path) || !matches!(who, "*" | "root");
-            // What is no number is "unlimited".
+            // A value that is no number is "unlimited".
             let less = wanted.zip(value.parse::<u64>().ok()).is_some_and(|(wanted, value)| value < wanted);
             if less && counts && matches!(kind, "-" | "hard" | "soft") {
                 lines.push(format!(

@@ -1,4 +1,4 @@
-//! What was there before the first change, kept in a file until it is restored.
+//! What this host had before the first change, kept in a file until it is restored.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,10 +12,10 @@ use crate::command_error::{CommandError, Result};
 use crate::host::{Host, Reading};
 use crate::walls::Setting;
 
-/// Where the state stands, below the host's root.
+/// The file of the state, below the host's root.
 const FILE: &str = "var/lib/c1m/tune.json";
 
-/// The form in which it is written; another one is not touched.
+/// The version of the file's form. A file of a later version is refused, and not touched.
 const VERSION: u32 = 1;
 
 /// What was there before the first change.
@@ -26,19 +26,19 @@ pub struct State {
     place: Place,
     settings: Vec<Turned>,
     files: Vec<Written>,
-    /// Folders that were not there, outermost first.
+    /// Folders that did not exist, outermost first.
     folders: Vec<String>,
 }
 
-/// Where settings were turned: many belong to one network namespace, whose name means nothing after
-/// the next boot.
+/// The boot and the network namespace in which settings were changed. Many settings belong to one network namespace,
+/// whose name means nothing after the next boot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Place {
     boot: Option<String>,
     network: Option<String>,
 }
 
-/// A sysctl that was turned, or is about to be.
+/// A sysctl that was changed, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Turned {
     name: String,
@@ -73,7 +73,7 @@ pub struct Reverted {
 }
 
 impl State {
-    /// What stands now where these settings and files are to be.
+    /// The values and files that are there now, where these settings and files are to be.
     pub fn now(host: &Host, settings: &[Setting], paths: &[&str]) -> Result<State> {
         let turned = |setting: &Setting| Turned {
             name: setting.name.to_owned(),
@@ -98,7 +98,8 @@ impl State {
         })
     }
 
-    /// What was there before the first of all steps, and the newest value wanted of each setting.
+    /// Several steps as one: what was there before the first step, and the value that the last step wants of each
+    /// setting.
     pub fn merged(before: Option<State>, step: &State) -> State {
         let Some(mut all) = before else { return step.clone() };
         all.place = step.place.clone();
@@ -118,25 +119,25 @@ impl State {
         all
     }
 
-    /// Whether it tells what was there in place of a file.
+    /// Whether the state knows what was there before a file.
     pub fn knows(&self, path: &str) -> bool {
         self.files.iter().any(|written| written.path == path)
     }
 
-    /// Puts back what was there in place of these files.
+    /// Restores these files.
     pub fn restore_files(&self, host: &Host, paths: &[&str]) -> Result<()> {
         let mut mine = self.files.iter().filter(|written| paths.contains(&written.path.as_str()));
         mine.try_for_each(|written| written.restore(host).map(drop))
     }
 
-    /// Names, values and reasons of what was wanted.
+    /// Name, wanted value and reason of each setting.
     pub fn wanted(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.settings.iter().map(|turned| (&*turned.name, &*turned.then, &*turned.reason))
     }
 
     /// The state that was written, if there is one.
     ///
-    /// Fails with a host error when it is not one of ours, or belongs to another network namespace.
+    /// Fails when the file is not a state of c1m's, or when it belongs to another network namespace.
     pub fn read(host: &Host) -> Result<Option<State>> {
         let path = host.path(FILE);
         let text = match fs::read_to_string(&path) {
@@ -146,7 +147,7 @@ impl State {
         };
         let refuse = |why: String, cure: &str| {
             let means = "it is not the state that this c1m tune writes, so nothing was changed";
-            // What the file says may be quoted there, and an error is one line.
+            // The reason may quote the file, and an error is one line.
             CommandError::host(format!("{}: {}", path.display(), why.replace(char::is_control, " ")), means, cure)
         };
         let by_hand = "look at it; remove it if what it names is set back by hand";
@@ -166,31 +167,30 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Writes it down, for good.
+    /// Writes the state into its file. It is there after a power cut.
     pub fn write(&self, host: &Host) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| CommandError::bug(format!("JSON: {e}")))?;
         replace(&host.path(FILE), &text, None)
     }
 
-    /// Removes what was written: everything is restored.
+    /// Removes the file: everything is restored.
     pub fn forget(host: &Host) -> Result<()> {
         remove(&host.path(FILE))?;
         State::clear_away(host);
         Ok(())
     }
 
-    /// Removes what a killed process may have left of a state that was never complete. What cannot
-    /// be removed does no harm.
+    /// Removes the incomplete file that a killed process may have left. If it cannot be removed it does no harm.
     pub fn clear_away(host: &Host) {
         let path = host.path(FILE);
         let _ = fs::remove_file(scrap(&path));
-        // It holds nothing else of ours, and stays if somebody else uses it.
+        // The folder stays if somebody else has a file in it.
         let _ = path.parent().map(fs::remove_dir);
     }
 
-    /// Restores all of it.
+    /// Restores every setting, file and folder.
     ///
-    /// Fails with the first host error, after everything else is restored.
+    /// Fails with the first error, after everything else is restored.
     pub fn restore(&self, host: &Host) -> Result<Reverted> {
         let mut reverted = Reverted::default();
         let mut failures = Vec::new();
@@ -227,7 +227,7 @@ impl Place {
     }
 }
 
-/// What restoring a sysctl came to.
+/// The outcome of restoring a sysctl.
 enum Restored {
     Changed,
     Same,
@@ -270,8 +270,8 @@ impl Written {
 }
 
 impl Content {
-    /// What a file holds; `None` where there is none. Anything but a plain text file could not be
-    /// restored exactly, and is a host error.
+    /// Reads a file; `None` where there is none. Fails for anything but a plain text file, which could not be restored
+    /// exactly.
     fn read(path: &Path) -> Result<Option<Content>> {
         let found = match fs::symlink_metadata(path) {
             Ok(found) => found,

@@ -1,4 +1,4 @@
-//! What was seen before, during and after a run, and which wall it points to.
+//! The evidence of a run: what its host counted before, during and after it, and which walls that points to.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::failure::{Cause, Causes};
 use crate::format::count;
 use crate::host::{Host, NetCounters, Sockets, moved};
 
-/// What a host shows of its walls at one moment.
+/// What a host shows of its limits at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gauges {
-    /// Entries of connection tracking, and how many it takes.
+    /// Entries of connection tracking, and how many it can have.
     pub conntrack: Option<(u64, u64)>,
     /// TCP's sockets.
     pub sockets: Option<Sockets>,
@@ -41,7 +41,7 @@ impl Gauges {
         }
     }
 
-    /// The higher of each.
+    /// The higher value of each gauge.
     fn highest(self, other: Gauges) -> Gauges {
         let sockets = |a: Sockets, b: Sockets| Sockets {
             in_use: a.in_use.max(b.in_use),
@@ -63,23 +63,23 @@ impl Gauges {
     }
 }
 
-/// Sockets in TIME_WAIT at the moment when there were most while connections were dialed.
+/// Sockets in TIME_WAIT, at the moment when there were most of them while connections were dialed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Waiting {
-    /// All of them.
+    /// All sockets in TIME_WAIT.
     pub all: u64,
     /// Those that may have been there before the run began.
     pub earlier: u64,
 }
 
 impl Waiting {
-    /// What is to be seen now, so long after `before` of them were there.
+    /// What `all` sockets are, where `before` were there when the run began, and `later` is the time since then.
     fn seen(all: u64, before: u64, later: Duration) -> Waiting {
         Waiting { all, earlier: if later < TIME_WAIT { before.min(all) } else { 0 } }
     }
 }
 
-/// Watches the evidence of a run: counters from its beginning, gauges at their highest.
+/// Records the evidence of a run: how far counters move from its beginning, and gauges at their highest.
 #[derive(Debug, Clone)]
 pub struct EvidenceRecorder {
     host: Host,
@@ -88,7 +88,7 @@ pub struct EvidenceRecorder {
     began: Instant,
     waiting_before: u64,
     waiting: Waiting,
-    /// No connection is dialed any more: what is in TIME_WAIT from now on took no source port from the run.
+    /// No connection is dialed any more. A socket that enters TIME_WAIT from now on took no source port from the run.
     dialed: bool,
     looked: Instant,
     /// An address of this host itself to which the run connects.
@@ -102,7 +102,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
 impl EvidenceRecorder {
-    /// Begins to watch.
+    /// Begins to record.
     pub fn begin(host: &Host) -> EvidenceRecorder {
         let (before, peak) = (host.net_counters(), Gauges::read(host));
         let waiting_before = peak.sockets.unwrap_or_default().time_wait;
@@ -120,7 +120,7 @@ impl EvidenceRecorder {
         }
     }
 
-    /// Begins to watch a run that connects to these.
+    /// Begins to record a run that connects to these targets.
     pub fn begin_to(host: &Host, targets: &[Address]) -> EvidenceRecorder {
         let own = targets.iter().copied().find(|target| host.goes_over_loopback(*target));
         EvidenceRecorder { over_loopback: own, ..EvidenceRecorder::begin(host) }
@@ -145,13 +145,13 @@ impl EvidenceRecorder {
         self.peak = self.peak.highest(gauges);
     }
 
-    /// The last connection was dialed: looks a last time at what takes source ports.
+    /// The last connection was dialed: looks a last time at the sockets that take source ports.
     pub fn dialed(&mut self) {
         self.look_now();
         self.dialed = true;
     }
 
-    /// What there is to see now.
+    /// The evidence up to now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
         let loopback = self.over_loopback.and_then(|to| self.host.loopback_reaches(to));
@@ -160,7 +160,7 @@ impl EvidenceRecorder {
     }
 }
 
-/// What a run left to judge it by.
+/// What is known of a run and its host.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// How far the host's counters moved.
@@ -171,7 +171,7 @@ pub struct Evidence {
     pub waiting: Waiting,
     /// Why connections failed; a server has none.
     pub causes: Causes,
-    /// Whether this host reaches its own addresses, where the run connects to one and that is known.
+    /// Whether this host reaches its own addresses; `None` if the run connects to none of them, or if that is unknown.
     pub loopback: Option<bool>,
 }
 
@@ -217,8 +217,8 @@ impl fmt::Display for Explained {
     }
 }
 
-/// The walls that a run met. Connects that nobody answered, with no wall of this host to blame,
-/// are said to be just that.
+/// The walls that a run met. Connects that nobody answered are explained as such where no wall of this host is to
+/// blame.
 pub fn explain(evidence: &Evidence) -> Vec<Explained> {
     let met = |name: &str, why: Diagnostic| Explained {
         wall: name.to_owned(),

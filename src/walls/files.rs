@@ -1,13 +1,12 @@
 //! Walls of files and rings: descriptors, open files, io_uring, locked memory.
 
 use super::{Finding, Setting, Wall};
-use crate::constants::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, OLDEST_KERNEL, RING_LOCKED_BYTES};
 use crate::error::{Diagnostic, Errno, Error};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Capability, Host};
-use crate::plan::{Goal, largest};
-use crate::ring;
+use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Goal, RING_LOCKED_BYTES, largest};
+use crate::ring::{self, OLDEST_KERNEL};
 use crate::sys::{self, Resource};
 
 /// The wall of `RLIMIT_NOFILE`.
@@ -54,8 +53,8 @@ pub const IO_URING: Wall = Wall {
     blame: super::never,
 };
 
-/// File descriptors of a program beside its connections, if it has a plain one for each: stdio, an epoll instance,
-/// listeners and the like. Such a program has none of c1m's own, such as those of its metrics.
+/// File descriptors that a program with a plain descriptor for each connection has beside them: stdio, an epoll
+/// instance, listeners. It has none of c1m's own, such as those of the metrics.
 const DESCRIPTORS_OF_PLAIN_PROGRAMS: u64 = 16;
 
 /// The wall of `RLIMIT_MEMLOCK`.
@@ -104,7 +103,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     let need = format!("{} more, {ends} a connection", count(wanted));
     let left = most.saturating_sub(open) / ends;
     let finding = if host.may(Capability::SysAdmin) {
-        // Others on this host meet the limit all the same.
+        // Other processes of this host meet the limit all the same.
         Finding::fine(format!("{have}; does not bind CAP_SYS_ADMIN"), need).tight_if(left < goal.connections)
     } else {
         Finding::counted(have, need, left, goal.connections)
@@ -118,7 +117,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     ))
 }
 
-/// A limit on files leaves one in so many to the rest of the host.
+/// One file in this many is left to the rest of the host.
 const AT_LEAST_FREE: u64 = 4;
 
 fn io_uring(host: &Host, _goal: &Goal) -> Finding {

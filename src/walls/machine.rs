@@ -3,7 +3,7 @@
 
 use super::{Finding, Setting, Wall};
 use crate::addresses::Address;
-use crate::constants::{DEFAULT_CONCURRENCY, THREADS_PER_PROCESS, THREADS_PER_SHARD};
+use crate::constants::{DEFAULT_CONCURRENCY, THREADS_PER_SHARD};
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::count;
@@ -92,7 +92,7 @@ fn packet_backlog(host: &Host, _goal: &Goal) -> Finding {
     };
     let dropped = host.net_counters().get("softnet_dropped").copied();
     let seen = dropped.map_or("drops not readable".to_owned(), |n| format!("{} dropped since boot", count(n)));
-    // Where packets were dropped the usual room was too small, whatever the goal.
+    // Where packets were dropped the usual room was too small, whatever the goal is.
     let wanted = if dropped.unwrap_or(0) > 0 { ROOMY_BACKLOG } else { WAITING_PACKETS };
     Finding::fine(format!("{} packets a core, {seen}", count(most)), need).tight_if(most < wanted).set(Setting::raise(
         host,
@@ -107,7 +107,7 @@ fn packet_backlog(host: &Host, _goal: &Goal) -> Finding {
 const WAITING_PACKETS: u64 = 1_000;
 const _: () = assert!(WAITING_PACKETS >= DEFAULT_CONCURRENCY as u64);
 
-/// Packets that may wait where the usual room did not suffice.
+/// Packets that may wait for a core where the usual room did not suffice.
 const ROOMY_BACKLOG: u64 = 16_384;
 
 fn loopback(host: &Host, goal: &Goal) -> Finding {
@@ -124,12 +124,16 @@ fn loopback(host: &Host, goal: &Goal) -> Finding {
                 true => "ip link set lo up && sysctl -w net.ipv6.conf.lo.disable_ipv6=0",
                 false => "ip link set lo up",
             };
-            // Who may turn the knobs of this network namespace may do that too.
+            // A process that may write the settings of this network namespace may do that too.
             let may = host.may_write_sysctl("net.ipv4.ip_local_port_range");
             Finding::fine("down, as in a new network namespace", need).blocking_if(true).advise(may, fix)
         }
     }
 }
+
+/// Threads of a process beside its shards: the main one, that for signals, that for standard input or a server's
+/// output, and a server's for memory. Those of the metrics are started last.
+const THREADS_PER_PROCESS: u64 = 4;
 
 fn threads(host: &Host, goal: &Goal) -> Finding {
     let processes = goal.role.ends();
@@ -192,7 +196,7 @@ fn nic_queues(host: &Host, goal: &Goal) -> Finding {
     }
 }
 
-/// Cores as the kernel takes them in a mask: hexadecimal, in groups of 32 bits with commas between them
+/// A mask of cores as the kernel reads it: hexadecimal, in groups of 32 bits with commas between them
 /// (`bitmap_parse`).
 fn core_mask(cores: &[usize]) -> String {
     let mut groups = vec![0u32; cores.iter().max().map_or(1, |last| last / 32 + 1)];

@@ -1,13 +1,12 @@
-//! Walls of memory: what sockets take of the host, and what a cgroup counts of it.
+//! Walls of memory: what sockets take of the host's memory, and what a cgroup counts of that.
 
 use super::{Finding, Wall};
-use crate::constants::SLOTS_PER_RING;
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Host, MemoryLeft};
 use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process};
-use crate::plan::{Goal, IdleBackend, Reserve, largest};
+use crate::plan::{Goal, IdleBackend, Reserve, SLOTS_PER_RING, largest};
 use crate::sys::Resource;
 
 /// The wall of the host's memory.
@@ -47,7 +46,7 @@ pub const CGROUP_MEMORY: Wall = Wall {
     },
 };
 
-/// What a goal takes of memory on this host.
+/// The memory that a goal takes on this host.
 struct Appetite<'a> {
     goal: &'a Goal,
     kernel: Kernel,
@@ -82,7 +81,7 @@ impl Appetite<'_> {
     /// The most connections that leave the server's default reserve alone.
     fn holds(&self, limit: &MemoryLeft) -> u64 {
         let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total)) as f64;
-        // Far more connections than fit need not be planned to know that they do not.
+        // A goal far beyond what fits is not planned.
         let most = (room as u64 / SMALLEST_CONNECTION).min(u32::MAX.into());
         largest(most, |connections| self.footprint(connections, limit.by).total <= room)
     }
@@ -108,8 +107,8 @@ impl Appetite<'_> {
     }
 }
 
-/// No kernel holds a connection in fewer bytes: a TCP socket alone has more. A cgroup that counts
-/// next to nothing holds as many as can be.
+/// Bytes that a connection takes at least: a TCP socket alone has more with every kernel. It bounds the number of
+/// connections where a cgroup counts next to nothing of them.
 const SMALLEST_CONNECTION: u64 = 256;
 
 fn memory(host: &Host, goal: &Goal) -> Finding {

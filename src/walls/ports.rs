@@ -1,4 +1,4 @@
-//! Walls of ports at the client's end, and where they meet the server's.
+//! Walls of ports: the client's source ports, and the server's ports among them.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +20,7 @@ pub const SOURCE_PORTS: Wall = Wall {
     blame: no_source_port,
 };
 
-/// The wall that outgoing connections make for a server's start.
+/// The wall of served ports that outgoing connections may take before the server starts.
 pub const SERVED_PORTS: Wall = Wall {
     name: "served ports",
     symptom: "the server's bind fails with EADDRINUSE though nothing serves there: an outgoing connection, or one in TIME_WAIT, sits on the port",
@@ -30,7 +30,7 @@ pub const SERVED_PORTS: Wall = Wall {
     blame: super::never,
 };
 
-/// The wall of ports that closed connections still hold.
+/// The wall of source ports that closed connections still hold.
 pub const TIME_WAIT: Wall = Wall {
     name: "TIME_WAIT",
     symptom: "connect fails with EADDRNOTAVAIL on the next run: each connection that this end closed first (FIN) keeps its source port for 60 s",
@@ -43,7 +43,7 @@ pub const TIME_WAIT: Wall = Wall {
 /// The lowest port an ordinary user may bind; no source port lies below it.
 const FIRST_SOURCE_PORT: u64 = 1_024;
 
-/// So many of a route's ports may be asked for while some are left for others: 19 of 20.
+/// The part of a route's ports that a goal may take without being tight: 19 of 20. The rest is for other processes.
 fn few_left(ports: u64) -> u64 {
     ports - ports.div_ceil(20)
 }
@@ -75,9 +75,9 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         goal.routes.targets.len(),
         goal.routes.ports.count()
     );
-    // The client takes each port by itself, so all can be used; but others may have some.
+    // The client chooses each port itself, so it can use all of them; but other processes may have some.
     let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(ports.count()));
-    // What the server's end needs reserved is lost to the client's.
+    // Ports that are reserved for the server are none for the client.
     let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { ports.clone() };
     let wider = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
     let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..ports.clone() }.count());
@@ -99,7 +99,7 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     finding
 }
 
-/// The range with room for `wanted` ports, as far as there are so many; never a smaller one.
+/// A range with room for `wanted` ports, as far as there are that many ports; never smaller than `ports`.
 fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
     let (mut low, lowest) = (*ports.range.start(), FIRST_SOURCE_PORT.min(*ports.range.start()));
     let missing = |range: &RangeInclusive<u64>| {
@@ -108,9 +108,9 @@ fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
     if missing(&ports.range) == 0 {
         return ports.range.clone();
     }
-    // What is added may be reserved; then there is still something missing.
+    // Some of the added ports may be reserved; then more are added.
     while low > lowest && missing(&(low..=LAST_PORT)) > 0 {
-        // The kernel looks for odd and even ports apart, and wants both ends of different parity.
+        // The kernel looks for odd and even ports apart, and wants one end of the range odd and the other even.
         low = low.saturating_sub(missing(&(low..=LAST_PORT))).max(lowest) & !1;
     }
     low..=LAST_PORT
@@ -164,9 +164,9 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
         .advise(true, "wait 60 s, and close with RST (--close rst) next time")
 }
 
-/// Connects that found no source port, and whether sockets in TIME_WAIT took the ports: there were as many while
-/// the run dialed, and with the sockets in use they fill the range. While ports are free it is the source address
-/// that is not available.
+/// Connects that found no source port, and whether sockets in TIME_WAIT had taken the ports. They had if, while the run
+/// dialed, there were as many of them as connects that failed, and they filled the range together with the sockets in
+/// use. If ports were free, the source address is not one of this host.
 fn without_port(evidence: &Evidence) -> Option<(u64, bool)> {
     let failed = evidence.failures(Cause::Errno(Errno::EADDRNOTAVAIL))?;
     let (sockets, waiting) = (evidence.peak.sockets.unwrap_or_default(), evidence.waiting.all);

@@ -39,7 +39,7 @@ pub const TCP_MEMORY: Wall = Wall {
         let sockets = evidence.peak.sockets.unwrap_or_default();
         let orphaned = evidence.peak.orphans_allowed.is_some_and(|most| sockets.orphans >= most);
         let full = evidence.peak.tcp_pages_allowed.is_some_and(|most| sockets.pages >= most);
-        // Under pressure windows shrink and sends wait: nothing need fail for everyone to be slow.
+        // Under pressure windows shrink and sends wait: every connection can be slow without one that fails.
         let hurt = pressed > 0 || (full && evidence.any_failure());
         ((aborted > 0 && !orphaned) || hurt).then(|| Diagnostic {
             saw: format!(
@@ -112,8 +112,8 @@ pub const SYN_QUEUE: Wall = Wall {
     judge: syn_queue,
     blame: |evidence| {
         let full = evidence.moved("TCPReqQFullDrop");
-        // The last quarter of tcp_max_syn_backlog is kept for known peers, and what it refuses has no
-        // counter of its own (tcp_conn_request): it is the drops that the other two do not explain.
+        // The kernel keeps the last quarter of tcp_max_syn_backlog for known peers. SYNs that it therefore drops have no
+        // counter of their own (tcp_conn_request): they are the drops that the other two counters do not explain.
         let explained = full.saturating_add(evidence.moved("ListenOverflows"));
         let unexplained = evidence.moved("ListenDrops").saturating_sub(explained);
         let dropped = full.saturating_add(if evidence.peak.syn_cookies == Some(0) { unexplained } else { 0 });
@@ -136,11 +136,12 @@ pub const LOOKUP: Wall = Wall {
     blame: super::never,
 };
 
-/// Seconds in which a connection may be silent before a firewall forgets it: the kernel probes a
-/// silent one after 7,200 s (`tcp_keepalive_time`).
+/// Seconds for which a firewall must remember a silent connection: the kernel probes one after 7,200 s
+/// (`tcp_keepalive_time`).
 const SILENT_SECONDS: u64 = 7_200;
 
-/// The kernel's default for an established connection, in seconds: 5 days.
+/// The time for which the kernel's connection tracking remembers an established connection by default, in seconds: 5
+/// days.
 const CONNTRACK_ESTABLISHED: u64 = 432_000;
 
 fn conntrack(host: &Host, goal: &Goal) -> Finding {
@@ -217,7 +218,7 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
         count(sockets.pages)
     );
     let wanted = sockets.pages.saturating_add(wanted);
-    // What the connections themselves leave, and half of that at most.
+    // Half of the memory that the connections themselves leave.
     let spare =
         total.saturating_sub(memory::connection_bytes(host, goal).saturating_mul(goal.connections)) / 2 / PAGE_BYTES;
     let raised = wanted.min(spare);
@@ -231,7 +232,7 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
         .advise(host.may_write_sysctl("net.ipv4.tcp_mem"), "keep it within the memory that sockets leave")
 }
 
-/// Pages without which not even a ramp's connections in flight have room.
+/// Pages that the connections in flight of a ramp need.
 const PAGES_TO_BEGIN: u64 = 512;
 
 fn socket_buffers(host: &Host, _goal: &Goal) -> Finding {
@@ -303,7 +304,7 @@ fn accept_queue(host: &Host, goal: &Goal) -> Finding {
     ))
 }
 
-/// Connections that come to one port in a storm; a backlog's largest sensible size at most.
+/// Connections that come to one port at the same moment, up to the largest sensible backlog.
 fn at_once_per_port(goal: &Goal) -> u64 {
     goal.connections.div_ceil(AT_ONCE).div_ceil(goal.routes.ports.count() as u64).min(65_535)
 }
@@ -323,7 +324,7 @@ fn syn_queue(host: &Host, goal: &Goal) -> Finding {
     if cookies > 0 {
         return Finding::fine(format!("cookies on, {seen}"), "cookies, or room as in the accept queue");
     }
-    // Without cookies a quarter is kept for peers that are known (tcp_conn_request).
+    // Without cookies the kernel keeps a quarter for known peers (tcp_conn_request).
     let wanted = wanted + wanted / 3 + 1;
     Finding::fine(
         format!("cookies off, tcp_max_syn_backlog {}, {seen}", count(most)),
@@ -351,6 +352,6 @@ fn lookup(host: &Host, goal: &Goal) -> Finding {
         .advise(false, format!("thash_entries={wanted} on the kernel's command line, then reboot"))
 }
 
-/// Sockets in a chain beyond which looking one up is felt: with 7.6 a million connections came up
-/// at full speed (kernel 6.18).
+/// Sockets in one chain of the table up to which a look-up costs little: with 7.6 a million connections came up at full
+/// speed (kernel 6.18).
 const LONGEST_CHAIN: u64 = 10;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use c1m::host::Cores;
-use c1m::plan::Ports;
-use c1m::server::{Options, Server};
-use c1m::service::{Echo, Outbox, Reply, Service, Sink};
-use c1m::stats::Snapshot;
-use c1m::sys::Resource;
-use c1m::token::ConnId;
+use c1m::internal::host::Cores;
+use c1m::internal::plan::Ports;
+use c1m::internal::server::{Options, Server};
+use c1m::internal::service::{Echo, Outbox, Reply, Service, Sink};
+use c1m::internal::stats::Snapshot;
+use c1m::internal::sys::Resource;
+use c1m::internal::token::ConnId;
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
@@ -234,7 +234,7 @@ fn a_full_shard_refuses_at_once_and_keeps_the_others() {
 #[test]
 fn more_peers_may_send_at_once_than_buffers_are_kept() {
     const PEERS: usize = 2_000;
-    const { assert!(PEERS > c1m::ring::BUFFERS_KEPT) };
+    const { assert!(PEERS > c1m::internal::ring::BUFFERS_KEPT) };
     Resource::Files.raise().unwrap();
     let running = Running::start(PEERS as u64, |_| Echo);
     let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| running.connect()).collect();

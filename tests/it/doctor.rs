@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use c1m::walls::WALLS;
+use c1m::internal::walls::WALLS;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use c1m::sys::{Filter, Notification};
+use c1m::internal::sys::{Filter, Notification};
 use socket2::SockRef;
 
 use crate::support::PATIENCE;

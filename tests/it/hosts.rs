@@ -6,13 +6,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use c1m::doctor::examine;
 use c1m::error::Errno;
-use c1m::failure::{Cause, Causes};
-use c1m::host::{Host, SourcePorts};
-use c1m::plan::{Goal, Ports, Role, Routes};
-use c1m::render::doctor::text;
-use c1m::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
+use c1m::internal::doctor::examine;
+use c1m::internal::failure::{Cause, Causes};
+use c1m::internal::host::{Host, SourcePorts};
+use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::render::doctor::text;
+use c1m::internal::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

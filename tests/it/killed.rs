@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use c1m::sys::Resource;
+use c1m::internal::sys::Resource;
 use serde_json::Value;
 
 use crate::storm::{Storm, last_stats, storm};

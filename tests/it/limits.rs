@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 
-use c1m::sys::Resource;
+use c1m::internal::sys::Resource;
 
 use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset};
 

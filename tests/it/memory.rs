@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use c1m::host::Host;
-use c1m::memory_model::{End, Family};
-use c1m::plan::IdleBackend;
+use c1m::internal::host::Host;
+use c1m::internal::memory_model::{End, Family};
+use c1m::internal::plan::IdleBackend;
 
 use crate::support::*;
 
@@ -100,7 +100,7 @@ fn a_server_refuses_before_its_cgroup_is_full_and_admits_again_when_memory_comes
 #[test]
 fn a_server_whose_host_has_less_than_the_reserve_refuses_all_and_says_why() {
     // The reserve is a little more than the memory that is left. With twice as much the server would not listen.
-    let reserve = c1m::host::Host::here().memory().unwrap().usable / 4 * 5;
+    let reserve = c1m::internal::host::Host::here().memory().unwrap().usable / 4 * 5;
     let server = Server::start(1, &format!("--memory-reserve {reserve} --json -"));
     let run = client(&format!("{} --connections 20", server.at()));
     assert_eq!((run.number("live"), run.number("failed")), (0, 20), "{}", run.json);
@@ -159,7 +159,7 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
 /// one of a full server.
 #[test]
 fn refusals_for_lack_of_memory_are_never_printed_as_a_full_server() {
-    let reserve = c1m::host::Host::here().memory().unwrap().usable / 4 * 5;
+    let reserve = c1m::internal::host::Host::here().memory().unwrap().usable / 4 * 5;
     let server = Server::start(1, &format!("--cores 1 --memory-reserve {reserve} --stats-interval 1ms"));
     let dial = || {
         for _ in 0..2_000 {

@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use c1m::host::Host;
-use c1m::sys::Filter;
+use c1m::internal::host::Host;
+use c1m::internal::sys::Filter;
 use libtest_mimic::{Arguments, Completion, Trial};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
@@ -102,7 +102,7 @@ impl Need {
             }
             Need::SourcePortRange => {
                 let taken = Socket::new(Domain::IPV4, Type::STREAM, None)
-                    .and_then(|socket| c1m::sys::set_source_ports(&socket, 40_000));
+                    .and_then(|socket| c1m::internal::sys::set_source_ports(&socket, 40_000));
                 // An older kernel does not know the option.
                 taken.map_err(|why| Lack { kernel: true, ..Lack::new("no range of source ports per socket", &why) })
             }

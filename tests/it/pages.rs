@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use c1m::format;
-use c1m::latency::Latency;
-use c1m::latency::log::{self, Measure, Series};
+use c1m::internal::format;
+use c1m::internal::latency::Latency;
+use c1m::internal::latency::log::{self, Measure, Series};
 use serde_json::Value;
 
 use crate::support::*;

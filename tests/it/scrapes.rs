@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use c1m::constants::METRICS_CONNECTIONS;
-use c1m::sys::Resource;
+use c1m::internal::metrics::METRICS_CONNECTIONS;
+use c1m::internal::sys::Resource;
 use socket2::SockRef;
 
 use crate::support::*;

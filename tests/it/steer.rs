@@ -4,11 +4,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use c1m::client::{self, Audit, Course, Notice, Observer, Options, Phase};
-use c1m::connections::CloseMode;
 use c1m::error::Result;
-use c1m::host::Cores;
-use c1m::plan::{Ports, Routes};
-use c1m::results::AuditResult;
+use c1m::internal::connections::CloseMode;
+use c1m::internal::host::Cores;
+use c1m::internal::plan::{Ports, Routes};
+use c1m::internal::results::AuditResult;
 use serde_json::Value;
 
 use crate::support::*;

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use c1m::sys::Resource;
+use c1m::internal::sys::Resource;
 use serde_json::Value;
 use socket2::{SockFilter, SockRef};
 

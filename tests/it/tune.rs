@@ -8,9 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use c1m::host::Host;
-use c1m::tune as library;
-use c1m::walls::Setting;
+use c1m::internal::host::Host;
+use c1m::internal::tune as library;
+use c1m::internal::walls::Setting;
 
 use crate::support::*;
 

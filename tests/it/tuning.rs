@@ -5,10 +5,10 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use c1m::host::Host;
-use c1m::plan::{Goal, Ports, Role, Routes};
-use c1m::tune::sysctl_conf;
-use c1m::walls::{self, Limits, Setting, WALLS, Wall, boot};
+use c1m::internal::host::Host;
+use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::tune::sysctl_conf;
+use c1m::internal::walls::{self, Limits, Setting, WALLS, Wall, boot};
 
 /// Connections of the server in the article, and of each of its clients.
 const SERVER: u64 = 1_020_000;

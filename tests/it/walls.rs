@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
-use c1m::host::Host;
+use c1m::internal::host::Host;
 use netlink_bindings::nftables::PayloadBase;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};

@@ -29,6 +29,8 @@ pub enum ThreadReason {
         /// Limits by name, with the threads that they allow.
         limits: Vec<(String, u64)>,
     },
+    /// Some limit is met; which one was not looked for.
+    Unexplained,
     /// The kernel refused it for another reason.
     Other,
     /// A shard's executor did not start, or ended: why.
@@ -60,6 +62,7 @@ impl ThreadReason {
                 let all: Vec<String> = limits.iter().map(|(name, most)| format!("{name} {}", count(*most))).collect();
                 format!("a limit on processes and threads is met, or memory is short ({})", all.join(", "))
             }
+            ThreadReason::Unexplained => "no thread can be started".to_owned(),
             ThreadReason::Other => "the kernel refuses it".to_owned(),
             ThreadReason::Executor(_) => "the executor could not start".to_owned(),
         }
@@ -73,6 +76,7 @@ impl ThreadReason {
                 "raise ulimit -u, pids.max of the cgroup (TasksMax=, --pids-limit) or kernel.threads-max, or free memory"
                     .to_owned()
             }
+            ThreadReason::Unexplained => "raise pids.max or ulimit -u".to_owned(),
             ThreadReason::Other => "see the limits of this process (ulimit -a)".to_owned(),
             ThreadReason::Executor(_) => {
                 "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)"

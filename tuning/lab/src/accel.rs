@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::command_error::{CommandError, Result};
+use c1m::internal::command_error::{CommandError, Result};
 
 use crate::archive::{self, Role, Tools};
 use crate::args::{Acceleration, Size};

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use c1m::command_error::{CommandError, Result};
+use c1m::internal::command_error::{CommandError, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 /// The first process of every guest.

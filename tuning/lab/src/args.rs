@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use c1m::command_error::{CommandError, Result};
+use c1m::internal::command_error::{CommandError, Result};
 use clap::{Parser, ValueEnum};
 
 use crate::archive;

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::command_error::{CommandError, Result};
+use c1m::internal::command_error::{CommandError, Result};
 
 use crate::args::Size;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use c1m::command_error::{CommandError, Result};
+use c1m::internal::command_error::{CommandError, Result};
 
 /// What a guest needs a driver for: the bus of its network cards, and the cards.
 const WANTED: [&str; 2] = ["virtio_pci", "virtio_net"];

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use c1m::clock::Clock;
-use c1m::format::{bytes, count};
+use c1m::internal::clock::Clock;
+use c1m::internal::format::{bytes, count};
 
 use crate::args::Plan;
 use crate::guest::{Guest, Heard};

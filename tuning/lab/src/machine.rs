@@ -1,6 +1,6 @@
 //! What is known of a guest, from the lines it writes.
 
-use c1m::results::AuditResult;
+use c1m::internal::results::AuditResult;
 use serde_json::Value;
 
 /// Memory of a guest at one moment, in bytes.

@@ -33,10 +33,10 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use c1m::command_error::{CommandError, Result};
-use c1m::format::count;
-use c1m::output::{self, Output};
-use c1m::plan::Ports;
+use c1m::internal::command_error::{CommandError, Result};
+use c1m::internal::format::count;
+use c1m::internal::output::{self, Output};
+use c1m::internal::plan::Ports;
 use clap::Parser;
 
 use archive::Role;
@@ -82,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
-    c1m::cli::survive_file_limit()?;
+    c1m::internal::cli::survive_file_limit()?;
 
     // A wrong path is told before a long run, and not after.
     let drawn = arguments.report.as_deref().map(Output::open).transpose()?;
@@ -99,8 +99,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
         accelerator,
         kernel: kernel.release.clone(),
         profile,
-        server_command_line: profile.command_line(c1m::plan::Role::Server, plan.connections(), &arguments.append),
-        client_command_line: profile.command_line(c1m::plan::Role::Client, plan.share, ""),
+        server_command_line: profile.command_line(
+            c1m::internal::plan::Role::Server,
+            plan.connections(),
+            &arguments.append,
+        ),
+        client_command_line: profile.command_line(c1m::internal::plan::Role::Client, plan.share, ""),
         server: plan.server,
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -116,7 +120,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&format!("logs: {}", folder.display()));
 
     // All guests are children of this thread, and inherit it.
-    if let Err(error) = c1m::sys::use_batch_scheduling(TURN) {
+    if let Err(error) = c1m::internal::sys::use_batch_scheduling(TURN) {
         lead::say(&format!("guests take turns as short as usual, which costs time: {error}"));
     }
     let started = Instant::now();
@@ -146,7 +150,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 fn check_memory(plan: &Plan) -> Result<()> {
     let need = plan.memory_mib().saturating_add(HOST_MEMORY_MIB);
     // Every limit counts: this may be a container.
-    let left = c1m::host::Host::here().memory_left();
+    let left = c1m::internal::host::Host::here().memory_left();
     let have = left.iter().map(|limit| limit.left >> 20).min().unwrap_or(u64::MAX);
     if have < need {
         return Err(CommandError::host(
@@ -165,7 +169,7 @@ fn busybox() -> Result<PathBuf> {
 }
 
 fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(c1m::sys::ending_signals())
+    let mut signals = signal_hook::iterator::Signals::new(c1m::internal::sys::ending_signals())
         .map_err(|e| CommandError::bug(format!("watching signals: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
@@ -336,7 +340,7 @@ mod tests {
         };
         let (before, after) = std::thread::spawn(move || {
             let before = stat();
-            c1m::sys::use_batch_scheduling(TURN).unwrap();
+            c1m::internal::sys::use_batch_scheduling(TURN).unwrap();
             (before, stat())
         })
         .join()

@@ -1,8 +1,8 @@
 //! The page of a run: c1m's, of all clients as one, with what only the lab knows.
 
 use c1m::error::Result;
-use c1m::format::{bytes, count};
-use c1m::render::html;
+use c1m::internal::format::{bytes, count};
+use c1m::internal::render::html;
 
 use crate::args::Size;
 use crate::report::Report;

@@ -1,7 +1,7 @@
 //! Boot parameters: those the lab itself needs, and those of a profile.
 
-use c1m::plan::{Goal, Ports, Role, Routes};
-use c1m::walls::boot;
+use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::walls::boot;
 use clap::ValueEnum;
 
 /// The console for the log; a panic ends the machine, and with it QEMU. On a busy host, a guest that

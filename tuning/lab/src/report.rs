@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use c1m::error::Result;
-use c1m::format::{bytes, count, time};
-use c1m::results::document::{ClientDocument, LatencyDocument, MachineDocument, read_client};
-use c1m::results::merge;
+use c1m::internal::format::{bytes, count, time};
+use c1m::internal::results::document::{ClientDocument, LatencyDocument, MachineDocument, read_client};
+use c1m::internal::results::merge;
 use serde::Serialize;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! What was proved as the run went on: the leader notes it, and the report tells it.
 
-use c1m::results::AuditResult;
+use c1m::internal::results::AuditResult;
 use serde::Serialize;
 
 use crate::machine::Vitals;

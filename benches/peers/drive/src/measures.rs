@@ -13,7 +13,7 @@ use std::time::Duration;
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
 use bench_support::reference::client::{self, Target};
 use bench_support::sys;
-use c1m::latency::Latency;
+use c1m::internal::latency::Latency;
 use serde_json::Value;
 use socket2::SockRef;
 

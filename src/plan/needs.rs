@@ -1,0 +1,88 @@
+//! What a process needs of its limits: file descriptors, and locked memory.
+
+use super::{ShardPlan, slots_each};
+use crate::constants::{GLOMMIO_IO_MEMORY, PAGE_BYTES, RINGS_PER_SHARD};
+use crate::error::{Error, HostError, HostReason, ShardsOf};
+
+/// File descriptors of one shard beside its listeners and rings: glommio's three rings and its eventfds, the shard's
+/// doorbell, and the sysfs files that glommio opens at its start.
+const DESCRIPTORS_PER_SHARD: u64 = 24;
+
+/// File descriptors of a server's metrics: eight connections, one that was just accepted, the listener, a spare
+/// descriptor and the doorbell. `metrics.rs` checks that they suffice.
+pub const DESCRIPTORS_OF_METRICS: u64 = 12;
+
+/// File descriptors of the process beside its shards: stdio, the pipe of signals, the files of a report, /proc, and
+/// the metrics.
+const DESCRIPTORS_PER_PROCESS: u64 = 32 + DESCRIPTORS_OF_METRICS;
+
+/// Bytes of locked memory that newer kernels charge an ordinary user for one ring: both queues, in whole pages,
+/// measured with kernel 6.18.
+pub const RING_LOCKED_BYTES: u64 = 36 * 1024;
+
+/// Bytes of locked memory that such a kernel charges an ordinary user for one executor of glommio's: two pages of
+/// queues for each of its three rings, and `GLOMMIO_IO_MEMORY`, which it registers with each.
+pub const EXECUTOR_LOCKED_BYTES: u64 = 3 * (2 * PAGE_BYTES + GLOMMIO_IO_MEMORY as u64);
+
+/// The smallest limit on locked memory with which glommio starts, in bytes (its `MIN_MEMLOCK_LIMIT`).
+pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
+
+/// The file descriptors that a process needs.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Rings of each shard.
+    pub rings: Vec<usize>,
+    /// Plain sockets.
+    pub sockets: u64,
+}
+
+impl Needs {
+    fn all_rings(&self) -> u64 {
+        self.rings.iter().sum::<usize>() as u64
+    }
+
+    /// Descriptors beside rings and sockets.
+    pub fn fixed(&self) -> u64 {
+        DESCRIPTORS_PER_PROCESS + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
+    }
+
+    /// Descriptors in all.
+    pub fn descriptors(&self) -> u64 {
+        self.fixed() + self.sockets + self.all_rings()
+    }
+
+    /// Bytes of locked memory that a kernel which charges rings takes from an ordinary user.
+    pub fn locked_bytes(&self) -> u64 {
+        self.all_rings() * RING_LOCKED_BYTES + self.rings.len() as u64 * EXECUTOR_LOCKED_BYTES
+    }
+
+    /// Whether they are within the limit, and no shard has more rings than it can name.
+    pub fn fit(&self, nofile: u64) -> bool {
+        self.descriptors() <= nofile && self.rings.iter().all(|rings| *rings <= RINGS_PER_SHARD)
+    }
+
+    /// Why `connections` do not fit, where `possible` would.
+    pub fn refusal(&self, connections: u64, possible: u64, nofile: u64, whose: ShardsOf) -> Error {
+        let reason = HostReason::DescriptorLimit {
+            connections,
+            limit: nofile,
+            needed: self.descriptors(),
+            rings: self.all_rings(),
+            sockets: self.sockets,
+            others: self.fixed(),
+            slots: slots_each(nofile),
+            rings_per_shard: RINGS_PER_SHARD as u64,
+            possible,
+            whose,
+        };
+        HostError::new("hold", format!("{connections} connections"), None, reason).into()
+    }
+}
+
+/// The file descriptors of a server of these shards.
+pub fn needs(plans: &[ShardPlan]) -> Needs {
+    Needs {
+        rings: plans.iter().map(|plan| plan.rings.len()).collect(),
+        sockets: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
+    }
+}

@@ -1,0 +1,202 @@
+//! The shards of a server, and the rings that each shard needs.
+
+use super::{Needs, PortSharing, Ports, largest, needs, share};
+use crate::constants::{ACCEPTS_IN_FLIGHT, KERNEL_SLOTS_PER_RING, RINGS_PER_SHARD};
+use crate::error::{Result, ShardsOf};
+
+/// Slots that one ring is given at most. The kernel keeps a ring's polls in hash buckets, one for every 32 completion
+/// entries (`hash_bits` in io_uring/io_uring.c), and removing a poll walks its bucket: polls that were armed last are
+/// found first. A shard that needs more slots opens another ring.
+pub const SLOTS_PER_RING: u32 = 20_000;
+
+/// Accepts in flight on one listener at least, however many listeners a shard has.
+const ACCEPTS_PER_LISTENER: usize = 2;
+
+/// And at most: a single listener needs no more.
+const MOST_ACCEPTS_PER_LISTENER: usize = 64;
+
+const _: () = {
+    assert!(SLOTS_PER_RING <= KERNEL_SLOTS_PER_RING);
+    assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");
+};
+
+/// One shard of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// The core it is pinned to.
+    pub core: usize,
+    /// The ports it listens on.
+    pub ports: Vec<u16>,
+    /// Accepts it keeps in flight on each listener.
+    pub accepts: usize,
+    /// Connections it holds at most.
+    pub capacity: u64,
+    /// Slots of each of its rings.
+    pub rings: Vec<u32>,
+}
+
+impl ShardPlan {
+    /// Slots over all its rings.
+    pub fn slots(&self) -> u64 {
+        self.rings.iter().map(|slots| u64::from(*slots)).sum()
+    }
+}
+
+/// What a server shall be.
+#[derive(Clone, Debug)]
+pub struct ServerGoal {
+    /// Cores to use, one shard each; not empty.
+    pub cores: Vec<usize>,
+    /// Ports to serve.
+    pub ports: Ports,
+    /// Who listens on what.
+    pub sharing: PortSharing,
+    /// Connections in all.
+    pub connections: u64,
+    /// The soft limit on file descriptors.
+    pub nofile: u64,
+}
+
+/// Plans the shards of a server: what each listens on and how many rings it needs.
+///
+/// Fails with `HostReason::DescriptorLimit` where file descriptors do not suffice for the rings. It has the number of
+/// connections that are possible, as far as `lockable` bytes of locked memory suffice for them too.
+pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
+    let plans = layout(goal, goal.connections);
+    let needs = needs(&plans);
+    if needs.fit(goal.nofile) {
+        return Ok(plans);
+    }
+    let possible = largest(goal.connections, |n| {
+        let needs = self::needs(&layout(goal, n));
+        needs.fit(goal.nofile) && needs.locked_bytes() <= lockable
+    });
+    Err(needs.refusal(goal.connections, possible, goal.nofile, ShardsOf::Server))
+}
+
+/// What the server of a goal would need for so many connections.
+pub fn server_needs(goal: &ServerGoal, connections: u64) -> Needs {
+    needs(&layout(goal, connections))
+}
+
+/// The shards that hold `connections`, whether descriptors suffice or not.
+pub(super) fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
+    let shards = goal.cores.len() as u64;
+    let ports = goal.ports.count() as u64;
+    let plan = |(index, core): (usize, &usize)| {
+        let index = index as u64;
+        let mine: Vec<u16> = match goal.sharing {
+            PortSharing::All => (0..ports).map(|p| goal.ports.nth(p)).collect(),
+            PortSharing::Subset if shards > ports => vec![goal.ports.nth(index)],
+            PortSharing::Subset => share(ports, shards, index).map(|p| goal.ports.nth(p)).collect(),
+        };
+        let accepts = (ACCEPTS_IN_FLIGHT / mine.len()).clamp(ACCEPTS_PER_LISTENER, MOST_ACCEPTS_PER_LISTENER);
+        // Shards that share each of these ports. A client that takes the ports in turn gives the first
+        // ones one more.
+        let sharers = match goal.sharing {
+            PortSharing::All => shards,
+            PortSharing::Subset => (shards / ports + u64::from(index % ports < shards % ports)).max(1),
+        };
+        let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
+        // Clients that take the ports at random, and the kernel that spreads a port's connections by hash:
+        // four standard deviations of a binomial.
+        let even = offered.div_ceil(sharers);
+        let capacity = (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections);
+        let slots = capacity + (accepts * mine.len()) as u64;
+        ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile) }
+    };
+    goal.cores.iter().enumerate().map(plan).collect()
+}
+
+/// The rings that hold `slots` slots where one may have at most `nofile`: full ones, then the rest.
+pub fn rings(slots: u64, nofile: u64) -> Vec<u32> {
+    let each = slots_each(nofile);
+    // More rings than a shard can name are as bad as one more.
+    let count = slots.div_ceil(each).min(RINGS_PER_SHARD as u64 + 1);
+    (0..count).map(|i| each.min(slots - i * each) as u32).collect()
+}
+
+/// Slots of one ring where one may have at most `nofile`.
+pub(super) fn slots_each(nofile: u64) -> u64 {
+    nofile.min(u64::from(SLOTS_PER_RING)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use proptest::prelude::*;
+
+    fn goal(cores: usize, ports: u16, sharing: PortSharing, connections: u64, nofile: u64) -> ServerGoal {
+        ServerGoal {
+            cores: (0..cores).collect(),
+            ports: Ports::new(8888, ports).unwrap(),
+            sharing,
+            connections,
+            nofile,
+        }
+    }
+
+    proptest! {
+        /// Every port is served; without sharing by one shard only; and there is room for the goal.
+        #[test]
+        fn every_port_has_a_shard(cores in 1usize..40, ports in 1u16..200, connections in 1u64..2_000_000) {
+            let plans = server(&goal(cores, ports, PortSharing::Subset, connections, 1_000_000), u64::MAX).unwrap();
+            let mut served: Vec<u16> = plans.iter().flat_map(|p| p.ports.clone()).collect();
+            served.sort_unstable();
+            if cores <= ports as usize {
+                prop_assert_eq!(&served, &(8888..8888 + ports).collect::<Vec<_>>());
+            }
+            served.dedup();
+            prop_assert_eq!(served.len(), ports as usize);
+            // Also when they come to the ports in turn: the shards of a port have room for its share.
+            let comes = |port: u16| { let part = share(connections, u64::from(ports), u64::from(port - 8888)); part.end - part.start };
+            for plan in &plans {
+                let offered: u64 = plan.ports.iter().map(|port| comes(*port)).sum();
+                let sharers: Vec<_> = plans.iter().filter(|other| other.ports == plan.ports).collect();
+                prop_assert!(offered <= sharers.iter().map(|sharer| sharer.capacity).sum::<u64>());
+            }
+            prop_assert!(plans.iter().map(|p| p.capacity).sum::<u64>() >= connections);
+            for plan in &plans {
+                prop_assert_eq!(plan.slots(), plan.capacity + (plan.accepts * plan.ports.len()) as u64);
+            }
+        }
+
+        #[test]
+        fn rings_hold_all_slots_and_none_is_too_large(slots in 1u64..2_000_000, nofile in 1_000u64..2_000_000) {
+            let rings = rings(slots, nofile);
+            prop_assert_eq!(rings.iter().map(|r| u64::from(*r)).sum::<u64>(), slots);
+            prop_assert!(rings.iter().all(|r| *r > 0 && u64::from(*r) <= nofile && *r <= SLOTS_PER_RING));
+        }
+    }
+
+    #[test]
+    fn a_million_on_two_cores_below_twenty_thousand_descriptors() {
+        let plans = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 20_000), u64::MAX).unwrap();
+        assert_eq!(plans.iter().map(|p| p.rings.len()).collect::<Vec<_>>(), [26, 26]);
+        assert_eq!(plans[1].ports.first(), Some(&8938));
+        // A half, and four standard deviations.
+        assert_eq!(plans[0].capacity, 502_832);
+    }
+
+    #[test]
+    fn too_few_descriptors_are_explained() {
+        let error = server(&goal(2, 100, PortSharing::Subset, 1_000_000, 256), u64::MAX).unwrap_err();
+        assert!(matches!(error, Error::Host(_)), "{error}");
+        let possible: u64 =
+            error.to_string().split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible, 256), u64::MAX).is_ok(), "{error}");
+        assert!(server(&goal(2, 100, PortSharing::Subset, possible + 1, 256), u64::MAX).is_err(), "{error}");
+    }
+
+    /// What a refusal says is possible is not refused by the next limit.
+    #[test]
+    fn what_descriptors_allow_can_be_locked_too() {
+        let goal = goal(2, 10, PortSharing::All, 1_000_000, 600);
+        let lockable = 8 << 20;
+        let error = server(&goal, lockable).unwrap_err().to_string();
+        let possible = error.split("at most ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(server_needs(&goal, possible).locked_bytes() <= lockable, "{error}");
+        assert!(server_needs(&goal, possible + 1).locked_bytes() > lockable, "{error}");
+    }
+}
