@@ -8,6 +8,7 @@ mod display;
 mod doctor;
 mod files;
 mod live;
+mod observer;
 mod out;
 mod report;
 mod server;

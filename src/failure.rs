@@ -24,7 +24,13 @@ pub enum Cause {
     Unread,
     /// Bytes came back that the client did not send.
     WrongEcho,
-    /// The server closed the connection.
+    /// The answer is not the one that was expected, or is that of another connection or round.
+    WrongAnswer,
+    /// The answer did not end within the bound on its length.
+    AnswerTooLong,
+    /// Bytes came while nothing was asked.
+    Unasked,
+    /// The server closed it.
     ClosedByServer,
     /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
     /// target.
@@ -50,14 +56,17 @@ impl TryFrom<String> for Cause {
 }
 
 impl Cause {
-    /// The causes that are not errors of the kernel.
-    const OURS: [Cause; 8] = [
+    /// Those that are no errors of the kernel.
+    const OURS: [Cause; 11] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
         Cause::Unanswered,
         Cause::Unread,
         Cause::WrongEcho,
+        Cause::WrongAnswer,
+        Cause::AnswerTooLong,
+        Cause::Unasked,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
     ];
@@ -72,9 +81,18 @@ impl Cause {
             Cause::Unanswered => "unanswered".to_owned(),
             Cause::Unread => "unread".to_owned(),
             Cause::WrongEcho => "wrong_echo".to_owned(),
+            Cause::WrongAnswer => "wrong_answer".to_owned(),
+            Cause::AnswerTooLong => "answer_too_long".to_owned(),
+            Cause::Unasked => "unasked".to_owned(),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),
         }
+    }
+
+    /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
+    /// lost.
+    pub fn is_wrong(self) -> bool {
+        matches!(self, Cause::WrongEcho | Cause::WrongAnswer | Cause::AnswerTooLong | Cause::Unasked)
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::Path;
+use std::slice;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,7 +18,6 @@ use clap::Parser;
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::steer::{LONGEST_LINE, Word};
-use crate::client::message::{EchoMatch, Kind, compose, verify_echo};
 use crate::command_error::{self, Blame};
 use crate::connections::LONGEST_IDLE;
 use crate::constants::BUFFER_BYTES;
@@ -26,6 +26,7 @@ use crate::host::Host;
 use crate::latency::{Latency, PERCENTILES};
 use crate::metrics::http;
 use crate::plan::{Goal, Ports, Reserve, Role, Routes};
+use crate::protocol::{Exchange, Pattern, Position, Protocol, Purpose, Scratch, Settings, Template, Verdict};
 use crate::render::json;
 use crate::render::{hgrm, text};
 use crate::results::document::{MachineDocument, read_client};
@@ -205,23 +206,80 @@ impl Kernel {
 /// the changed byte.
 pub fn echo(bytes: &[u8]) {
     let mut input = Input(bytes);
-    let kind = [Kind::Hello, Kind::Token, Kind::Message][usize::from(input.byte()) % 3];
+    let purpose = [Purpose::Open(0), Purpose::Audit, Purpose::Message][usize::from(input.byte()) % 3];
     let (number, round, payload) = (input.word().into(), input.word(), input.short());
     let (each, at, change) = (input.short().max(1), input.short(), input.byte());
+    let hello = String::from_utf8_lossy(input.0).into_owned();
+    let settings = Settings { hello: Some(hello), payload: Some(payload), ..Settings::default() };
+    let Ok(raw) = Protocol::new("raw", &settings) else { return };
+    let exchange = Exchange { number, round, purpose };
     let mut message = Vec::new();
-    compose(&mut message, kind, number, round, &String::from_utf8_lossy(input.0), payload);
+    match purpose {
+        Purpose::Open(step) if !raw.open(number, step, &mut message) => return assert!(message.is_empty()),
+        Purpose::Open(_) => {}
+        _ => raw.ask(exchange, &mut message),
+    }
+    let (mut position, mut scratch) = (Position::default(), Scratch::default());
+    let mut hear = |position: &mut Position, piece: &[u8]| {
+        let heard = raw.hear(Some(exchange), position, piece, &mut scratch);
+        assert_eq!(heard.used, piece.len());
+        heard.verdict
+    };
     let mut got = 0;
     for piece in message.chunks(each) {
-        let verdict = verify_echo(&message, &mut got, piece);
-        assert_eq!(verdict, if got == message.len() { EchoMatch::Whole } else { EchoMatch::Part });
+        got += piece.len();
+        let whole = if got == message.len() { Verdict::Proof } else { Verdict::Part };
+        assert_eq!(hear(&mut position, piece), whole);
     }
-    assert_eq!((got, verify_echo(&message, &mut got, b"x")), (message.len(), EchoMatch::Wrong));
+    assert_eq!(hear(&mut position, b"x"), Verdict::Wrong(Cause::WrongEcho));
     let mut answer = message.clone();
     let Some(spoiled) = at.checked_rem(answer.len()).filter(|_| change != 0) else { return };
     answer[spoiled] ^= change;
-    got = 0;
-    let wrong = answer.chunks(each).position(|piece| verify_echo(&message, &mut got, piece) == EchoMatch::Wrong);
-    assert_eq!((wrong, got), (Some(spoiled / each), spoiled / each * each));
+    position = Position::default();
+    let wrong = answer.chunks(each).position(|piece| matches!(hear(&mut position, piece), Verdict::Wrong(_)));
+    assert_eq!(wrong, Some(spoiled / each));
+}
+
+/// What is typed for `send-expect`, and any bytes as an answer: a template is refused in a line or makes no more than
+/// it says, and an answer has the same verdict however it is cut.
+pub fn pattern(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (number, round, each) = (input.word().into(), input.word(), input.short().max(1));
+    let exchange = Exchange { number, round, purpose: Purpose::Audit };
+    let end = input.0.iter().position(|byte| *byte == 0).unwrap_or(input.0.len());
+    let typed = String::from_utf8_lossy(&input.0[..end]);
+    if let Ok(template) = Template::parse(&typed) {
+        let mut message = Vec::new();
+        template.write(exchange, &mut message);
+        assert!(message.len() <= template.longest() && template.longest() <= BUFFER_BYTES);
+    }
+    let pattern = match Pattern::parse(&typed) {
+        Ok(pattern) => pattern,
+        Err(error) => return assert!(!error.to_string().contains('\n') && error.at <= typed.chars().count()),
+    };
+    // In the answer 1 stands for the token, which none would find.
+    let mut token = Vec::new();
+    Template::parse("{token}").unwrap().write(exchange, &mut token);
+    let answer: Vec<u8> = input.0[end..]
+        .iter()
+        .flat_map(|byte| if *byte == 1 { &token[..] } else { slice::from_ref(byte) })
+        .copied()
+        .collect();
+    let verdict = |each: usize| {
+        let (mut position, mut scratch, mut from) = (Position::default(), Scratch::default(), 0);
+        for piece in answer.chunks(each) {
+            let heard = pattern.hear(exchange, &mut position, piece, &mut scratch);
+            assert!((1..=piece.len()).contains(&heard.used));
+            match heard.verdict {
+                Verdict::Part => from += piece.len(),
+                Verdict::Proof => return (heard.verdict, from + heard.used),
+                other => return (other, 0),
+            }
+        }
+        (Verdict::Part, from)
+    };
+    assert_eq!(verdict(each), verdict(answer.len().max(1)));
+    assert_eq!(verdict(1), verdict(each));
 }
 
 /// Lines that steer a client: each is read as it was written, up to the line that closes.
@@ -245,8 +303,8 @@ pub fn words(bytes: &[u8]) {
     assert_eq!(Word::read(&mut input), Word::Close);
 }
 
-/// Options whose value is more than a word: the arguments before the option, and its name.
-const OPTIONS: [(&[&str], &str); 18] = [
+/// Options with a value that is more than a word: what comes before them, and their name.
+const OPTIONS: [(&[&str], &str); 21] = [
     (&["server"], "--memory-reserve"),
     (&["server"], "--accept-rate"),
     (&["server"], "--idle-timeout"),
@@ -265,6 +323,9 @@ const OPTIONS: [(&[&str], &str); 18] = [
     (&["storm", "reconnect", "--target-ip=::1"], "--connections"),
     (&["doctor"], "--connections"),
     (&["tune"], "--source-ip"),
+    (&["client", "--target-ip=::1", "--protocol=send-expect", "--expect=a"], "--send"),
+    (&["client", "--target-ip=::1", "--protocol=send-expect", "--send={token}"], "--expect"),
+    (&["client", "--target-ip=::1", "--protocol=send-expect", "--send=a", "--expect=b"], "--greeting"),
 ];
 
 /// The most bytes of a value. A block of addresses takes seven bytes and makes a megabyte of addresses.
@@ -288,9 +349,9 @@ pub fn typed(bytes: &[u8]) {
 
 fn check_options(command: &Command) -> command_error::Result<()> {
     let is_rate = |rate: Option<f64>| rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
-    let client = |options: crate::client::Options| {
-        assert!(is_rate(options.rate) && options.interval.is_none_or(|every| !every.is_zero()));
-        let routes = options.routes;
+    let client = |workload: crate::client::Workload| {
+        assert!(is_rate(workload.rate) && workload.interval.is_none_or(|every| !every.is_zero()));
+        let routes = workload.routes;
         assert!(routes.tuples() > 0);
         assert!(routes.targets.iter().any(|target| target.ip() == routes.of(u64::MAX).1.ip()));
     };
@@ -302,8 +363,8 @@ fn check_options(command: &Command) -> command_error::Result<()> {
             let whole = 1 << 40;
             assert!(matches!(options.memory_reserve, Reserve::Bytes(_)) || options.memory_reserve.of(whole) < whole);
         }
-        Command::Client(arguments) => client(arguments.options()?),
-        Command::Storm(arguments) => client(arguments.options()?),
+        Command::Client(arguments) => client(arguments.workload()?),
+        Command::Storm(arguments) => client(arguments.workload()?),
         Command::Doctor(arguments) => drop(arguments.goal.goal(&Host::here())?),
         Command::Tune(arguments) => drop(arguments.goal.goal(&Host::here())?),
         Command::Demo(_) | Command::Report(_) => {}
@@ -509,5 +570,5 @@ mod tests {
         )*};
     }
 
-    properties!(token completions echo words typed histogram results kept host request);
+    properties!(token completions echo pattern words typed histogram results kept host request);
 }

@@ -98,6 +98,7 @@ pub mod internal {
     pub mod output;
     pub mod pace;
     pub mod plan;
+    pub mod protocol;
     pub mod reactor;
     #[cfg(feature = "cli")]
     pub mod render;
@@ -123,7 +124,7 @@ use internal::metrics;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
     addresses, clock, connections, constants, failure, format, host, latency, listener, memory_model, pace, plan,
-    reactor, results, ring, server, service, shard, stats, sys, token, walls,
+    protocol, reactor, results, ring, server, service, shard, stats, sys, token, walls,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};

@@ -32,7 +32,7 @@ pub use ops::RingOps;
 pub use quirks::{Quirks, TaskWork, quirks};
 pub use setup::{OLDEST_KERNEL, REQUIRED, probe, refused};
 
-use crate::constants::{ACCEPTS_IN_FLIGHT, BUFFER_BYTES, DIALS_PER_PASS};
+use crate::constants::{ACCEPTS_IN_FLIGHT, BUFFER_BYTES};
 use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
@@ -56,7 +56,6 @@ pub const BUFFERS_KEPT: usize = 512;
 const _: () = {
     assert!(COMPLETION_ENTRIES >= 2 * SUBMISSION_ENTRIES, "a full submission fits its completions");
     assert!(ACCEPTS_IN_FLIGHT <= COMPLETION_ENTRIES as usize, "all accepts may complete at once");
-    assert!(DIALS_PER_PASS * 2 <= SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
 };
 
 /// A receive buffer of `BUFFER_BYTES`; owned by one holder at a time.

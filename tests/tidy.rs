@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 33] = [
+const LAYERS: [(&str, u8); 34] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
@@ -31,6 +31,7 @@ const LAYERS: [(&str, u8); 33] = [
     ("walls", 2),
     ("reactor", 3),
     ("shard", 4),
+    ("protocol", 5),
     ("results", 5),
     ("metrics", 5),
     ("server", 6),
@@ -56,6 +57,11 @@ const BELOW: [(&str, &str); 9] = [
     ("walls", "host"),
 ];
 
+/// Rooms that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though it stands above
+/// them.
+const PURE: [(&str, &[&str]); 1] = [("protocol", &["constants", "failure"])];
+
+/// The rooms, or the files, in which a crate may be named.
 /// The rooms, or the files, in which each crate may be used.
 const CRATES: [(&str, &[&str]); 20] = [
     ("io_uring", &["ring"]),
@@ -164,6 +170,28 @@ fn no_rooms_import_each_other_in_a_circle() {
     }
     let found = imports.keys().find_map(|room| circle(&imports, &mut Vec::new(), room));
     assert_eq!(found.map(|way| way.join(" imports ")), None);
+}
+
+#[test]
+fn rooms_without_io_know_only_their_own() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in sources() {
+        let Some((_, may)) = PURE.iter().find(|(pure, _)| *pure == room) else { continue };
+        for (number, line) in code(&text) {
+            for (at, _) in line.match_indices("crate::") {
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if name != room && !may.contains(&name.as_str()) {
+                    wrong.push(format!("{}:{}: {room} knows {name}", path.display(), number + 1));
+                }
+            }
+            for io in ["std::net", "std::fs", "std::time", "std::thread"] {
+                if line.contains(io) {
+                    wrong.push(format!("{}:{}: {room} uses {io}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

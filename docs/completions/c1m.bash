@@ -118,7 +118,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --payload --close-rate --hello --server-pid --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --close-rate --server-pid --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -168,15 +168,39 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw send-expect" -- "${cur}"))
+                    return 0
+                    ;;
+                --hello)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --payload)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --close-rate)
+                --send)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --hello)
+                --expect)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --greeting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --goodbye)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --first-number)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --close-rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -720,7 +744,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --payload --close-rate --hello --server-pid --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --close-rate --server-pid --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -770,15 +794,39 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw send-expect" -- "${cur}"))
+                    return 0
+                    ;;
+                --hello)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --payload)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --close-rate)
+                --send)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --hello)
+                --expect)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --greeting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --goodbye)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --first-number)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --close-rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -70,17 +70,24 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l rate -d 'Start N conn
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an echo may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'Bytes of such a message' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect)' -r -f -a "raw\t''
+send-expect\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hold -d 'How long to hold the connections between the two audits' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit -d 'What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing' -r -f -a "echo\t''
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit -d 'What proves a connection live: `echo`, it gets the answer that --protocol expects, with `raw` exactly what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing' -r -f -a "echo\t''
 state\t''
 off\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close -d 'How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which leaves nothing' -r -f -a "fin\t''
@@ -98,11 +105,18 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l rate -d 'Start N conne
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an echo may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'Bytes of such a message' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect)' -r -f -a "raw\t''
+send-expect\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'Sent on each new connection, its number in place of {}. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F

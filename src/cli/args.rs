@@ -2,6 +2,7 @@
 
 mod client;
 mod goal;
+mod protocol;
 mod storm;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,13 +1,12 @@
 //! `c1m client` and `c1m storm`: the run, the report, the files.
 
-use std::sync::mpsc;
-
 use super::args::{ClientArguments, StormArguments};
 use super::display::{Display, Events};
 use super::files::Files;
+use super::observer::Observer;
 use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
-use crate::client::{self, Course, Notice, Observer, Options};
+use crate::client::{Course, Run, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::render::{hgrm, text};
 use crate::results::Summary;
@@ -15,10 +14,10 @@ use crate::results::document::ClientDocument;
 
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
-    let options = arguments.options()?;
+    let workload = arguments.workload()?;
     let files = Files::open(&arguments.connection.files, &[("--histogram", arguments.histogram.as_deref())])?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
-    let (summary, written) = report(&options, files, arguments.connection.files.quiet)?;
+    let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
     // One file that cannot be written keeps no other from being written.
     let drawn = histogram.map_or(Ok(()), |target| write_histogram(&summary, &target));
     written.and(drawn).map(|()| ended(&summary))
@@ -26,9 +25,9 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
 
 /// Runs a storm to its end.
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
-    let options = arguments.options()?;
+    let workload = arguments.workload()?;
     let files = Files::open(&arguments.connection.files, &[])?;
-    let (summary, written) = report(&options, files, arguments.connection.files.quiet)?;
+    let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
     written.map(|()| ended(&summary))
 }
 
@@ -38,10 +37,10 @@ fn ended(summary: &Summary) -> Ended {
 
 /// Runs a client, and writes its result as text, and into the files that are wanted. Tells too whether
 /// all of them were written.
-fn report(options: &Options, mut files: Files, quiet: bool) -> Result<(Summary, Result<()>)> {
+fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary, Result<()>)> {
     let mut observer: Box<dyn Observer> =
         if files.is_for_programs() { Box::new(Events::new()) } else { Box::new(Display::new(quiet)) };
-    let summary = lead(options, &mut files.logging(observer.as_mut()))?;
+    let summary = lead(workload, &mut files.logging(observer.as_mut()))?;
     let document = ClientDocument::of(&summary)?;
     if !files.is_for_programs() {
         say(text::client(&document)?.trim_end());
@@ -52,16 +51,24 @@ fn report(options: &Options, mut files: Files, quiet: bool) -> Result<(Summary, 
 }
 
 /// Runs a client that a signal stops early, and that standard input steers if its course says so.
-pub fn lead(options: &Options, observer: &mut dyn Observer) -> Result<Summary> {
-    let (sender, notices) = mpsc::channel();
-    let from_signal = sender.clone();
-    on_signal(move || {
-        let _ = from_signal.send(Notice::Stop);
-    })?;
-    if options.course == Course::Steered {
-        steer::follow(sender.clone())?;
+pub fn lead(workload: Workload, observer: &mut dyn Observer) -> Result<Summary> {
+    let run = Run::start(workload.clone())?;
+    let steering = run.steering();
+    on_signal(move || steering.stop())?;
+    if workload.course == Course::Steered {
+        steer::follow(run.steering())?;
     }
-    Ok(client::run(options, observer, (sender, notices))?)
+    let mut seen = Ok(());
+    for event in run.events() {
+        // The first error ends the run, and is what it came to.
+        let taken = observer.take(&event, &workload);
+        if seen.is_ok() && taken.is_err() {
+            run.steering().stop();
+            seen = taken;
+        }
+    }
+    let summary = run.join()?;
+    Ok(seen.map(|()| summary)?)
 }
 
 fn write_histogram(summary: &Summary, target: &Target) -> Result<()> {

@@ -16,12 +16,12 @@ use super::args::DemoArguments;
 use super::client::lead;
 use super::display::Display;
 use super::files::Files;
+use super::observer::Observer;
 use super::out::say;
-use crate::client::{Audit, Course, Interval, Observer, Options, Phase, Planned};
+use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
-use crate::constants::DEFAULT_CONCURRENCY;
 use crate::doctor;
 use crate::error::{self, PeerError};
 use crate::format;
@@ -60,10 +60,10 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         ));
     }
     let mut server = ServerProcess::start(arguments, goal.connections)?;
-    let options = Options { server_pid: Some(server.child.id()), ..client_options(arguments, goal.connections)? };
+    let workload = Workload { server_pid: Some(server.child.id()), ..workload(arguments, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
-    let summary = lead(&options, &mut files.logging(&mut watcher));
+    let summary = lead(workload, &mut files.logging(&mut watcher));
     let document = server.stop();
     // If the server failed, its error explains the client's errors.
     let (summary, document) = match (summary, document) {
@@ -103,7 +103,7 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     let goal = Goal {
         role: Role::Both,
         connections: arguments.connections,
-        routes: client_options(arguments, arguments.connections)?.routes,
+        routes: workload(arguments, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
     };
     let page = doctor::examine(host, &goal);
@@ -119,26 +119,18 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     }
 }
 
-fn client_options(arguments: &DemoArguments, connections: u64) -> Result<Options> {
-    Ok(Options {
+fn workload(arguments: &DemoArguments, connections: u64) -> Result<Workload> {
+    Ok(Workload {
         routes: Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?,
         connections,
         cores: arguments.cores.map_or(Cores::All, Cores::Count),
-        rate: None,
-        concurrency: DEFAULT_CONCURRENCY,
         connect_timeout: PATIENCE,
         reply_timeout: PATIENCE,
         course: Course::Fixed(arguments.hold),
-        interval: None,
-        payload: 64,
-        audit: Audit::Echo,
         // Closing by FIN would leave every source port in TIME_WAIT, and the next demo would lack them for a
         // minute.
         close: CloseMode::Abort,
-        close_rate: None,
-        hello: "Hello Server: client --> {}".to_owned(),
-        server_pid: None,
-        victims: None,
+        ..Workload::default()
     })
 }
 
@@ -250,12 +242,12 @@ struct DemoObserver {
 }
 
 impl Observer for DemoObserver {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.display.planned(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.display.planned(plan, workload);
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
-        self.display.began(phase, options);
+    fn began(&mut self, phase: Phase, workload: &Workload) {
+        self.display.began(phase, workload);
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {

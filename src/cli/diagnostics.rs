@@ -72,7 +72,10 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
-        ConfigError::Payload { asked, .. } => format!("--payload {asked}"),
+        ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
+        ConfigError::HandshakeWithoutAnswers { protocol } => {
+            format!("--audit state or off, and --protocol {protocol} as it is set")
+        }
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
         other => other.saw(),
@@ -97,7 +100,8 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
-        ConfigError::Payload { .. } => "try --payload 64",
+        ConfigError::FirstNumber { .. } => "try --first-number 1000000",
+        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
         ConfigError::Concurrency => "try --concurrency 512",
         ConfigError::SteeredWithoutAudit => "try --audit state",
         ConfigError::StormWithoutEcho => "try --audit echo",
@@ -188,7 +192,7 @@ mod tests {
             (ConfigError::AddressFamilies.into(), "--target-ip"),
             (ConfigError::Connections { asked: 0, most: 9 }.into(), "--connections 0"),
             (ConfigError::MaxConnections { asked: 0, most: 9 }.into(), "--max-connections 0"),
-            (ConfigError::Payload { asked: 0, most: 9 }.into(), "--payload 0"),
+            (ConfigError::FirstNumber { asked: 10, most: 9 }.into(), "--first-number 10"),
             (ConfigError::Concurrency.into(), "--concurrency 0"),
             (ConfigError::SteeredWithoutAudit.into(), "--steer"),
             (ConfigError::StormWithoutEcho.into(), "--audit echo"),

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::live::Live;
+use super::observer::Observer;
 use super::out::{event, say, warn};
-use crate::client::{Course, Interval, Observer, Options, Phase, Planned};
+use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::error::Result;
 use crate::format;
 use crate::latency::log::Measure;
@@ -26,12 +27,12 @@ impl Seconds {
     }
 }
 
-/// Warns if the plan lowered an option.
-fn warn_of(plan: &Planned, options: &Options) {
-    if plan.concurrency < options.concurrency {
+/// Warns of what the plan could not give.
+fn warn_of(plan: &Planned, workload: &Workload) {
+    if plan.concurrency < workload.concurrency {
         warn(format!(
             "--concurrency {} lowered to {}: the file descriptor limit is {}",
-            options.concurrency, plan.concurrency, plan.raised.files.1.soft
+            workload.concurrency, plan.concurrency, plan.raised.files.1.soft
         ));
     }
 }
@@ -146,25 +147,25 @@ fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
 }
 
 impl Observer for Display {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        (self.goal, self.storm) = (options.connections, options.course.storm().is_some());
-        self.victims = options.victims.is_some();
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        (self.goal, self.storm) = (workload.connections, workload.course.storm().is_some());
+        self.victims = workload.victims.is_some();
         self.shown.p99 = vec![None; plan.cores.len() + usize::from(self.victims)];
-        warn_of(plan, options);
+        warn_of(plan, workload);
         if self.quiet {
             return;
         }
-        let targets: Vec<String> = options.routes.targets.iter().map(ToString::to_string).collect();
+        let targets: Vec<String> = workload.routes.targets.iter().map(ToString::to_string).collect();
         say(format!(
             "c1m client: {} connections to {} ports {}-{}, {} cores, {} at once, {} source ports for each of {} routes",
-            format::count(options.connections),
+            format::count(workload.connections),
             targets.join(","),
-            options.routes.ports.first(),
-            options.routes.ports.last(),
+            workload.routes.ports.first(),
+            workload.routes.ports.last(),
             plan.cores.len(),
             format::count(plan.concurrency.into()),
             format::count(plan.source_ports.count()),
-            format::count(options.routes.tuples()),
+            format::count(workload.routes.tuples()),
         ));
     }
 
@@ -174,21 +175,21 @@ impl Observer for Display {
         }
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
+    fn began(&mut self, phase: Phase, workload: &Workload) {
         self.live = None;
         self.seconds = Seconds::default();
         self.echoes_before = self.echoes;
         if self.quiet {
             return;
         }
-        let goal = match (phase, options.course) {
+        let goal = match (phase, workload.course) {
             (Phase::Hold, Course::Fixed(hold)) => Some(hold.as_millis() as u64),
             // A steered hold has no known end.
             (Phase::Hold, Course::Steered) => None,
             (Phase::Calm, Course::Storm(storm)) => Some(storm.calm.as_millis() as u64),
             (Phase::After, Course::Storm(storm)) => Some(storm.after.as_millis() as u64),
             (Phase::Storm, Course::Storm(storm)) => Some(storm.victims),
-            _ => Some(options.connections),
+            _ => Some(workload.connections),
         };
         self.live = Live::open(goal, self.shown.p99.len());
         if let Some(live) = self.live.as_ref().filter(|_| self.victims) {
@@ -269,13 +270,13 @@ impl Events {
 }
 
 impl Observer for Events {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.goal = options.connections;
-        warn_of(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.goal = workload.connections;
+        warn_of(plan, workload);
         event(&json!({
             "event": "planned", "pid": std::process::id(), "kernel": sys::kernel_release(),
-            "nofile": plan.raised.files.1.soft, "connections": options.connections, "targets": options.routes.targets,
-            "port": options.routes.ports.first(), "ports": options.routes.ports.count(), "cores": plan.cores,
+            "nofile": plan.raised.files.1.soft, "connections": workload.connections, "targets": workload.routes.targets,
+            "port": workload.routes.ports.first(), "ports": workload.routes.ports.count(), "cores": plan.cores,
             "concurrency": plan.concurrency, "ephemeral": plan.source_ports.count(),
         }));
     }
@@ -284,7 +285,7 @@ impl Observer for Events {
         event(&json!({ "event": "victims", "pid": pid }));
     }
 
-    fn began(&mut self, _phase: Phase, _options: &Options) {
+    fn began(&mut self, _phase: Phase, _workload: &Workload) {
         self.seconds = Seconds::default();
     }
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::args::FileArguments;
+use super::observer::Observer;
 use super::out::{Target, TargetStream};
-use crate::client::{Interval, Observer, Options, Phase, Planned};
+use crate::client::{Interval, Phase, Planned, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::error;
 use crate::latency::log::{Log, Series};
@@ -121,16 +122,16 @@ pub struct Logging<'a> {
 }
 
 impl Observer for Logging<'_> {
-    fn planned(&mut self, plan: &Planned, options: &Options) {
-        self.shown.planned(plan, options);
+    fn planned(&mut self, plan: &Planned, workload: &Workload) {
+        self.shown.planned(plan, workload);
     }
 
     fn victims_started(&mut self, pid: u32) {
         self.shown.victims_started(pid);
     }
 
-    fn began(&mut self, phase: Phase, options: &Options) {
-        self.shown.began(phase, options);
+    fn began(&mut self, phase: Phase, workload: &Workload) {
+        self.shown.began(phase, workload);
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {

@@ -1,10 +1,9 @@
 //! Reads lines from standard input that steer a client.
 
 use std::io::{BufRead, Read};
-use std::sync::mpsc;
 
 use super::out::warn;
-use crate::client::Notice;
+use crate::client::Steering;
 use crate::command_error::Result;
 use crate::host::start_thread;
 
@@ -37,23 +36,22 @@ impl Word {
     }
 }
 
-/// Passes the words of standard input to a steered client, on a thread of its own, until a word closes it. Returns
-/// a host error if no thread can be started.
-pub fn follow(notices: mpsc::Sender<Notice>) -> Result<()> {
+/// Hands the words of standard input to a steered client, on a thread of its own, until one closes
+/// it.
+pub fn follow(steering: Steering) -> Result<()> {
     let obey = move || {
         let mut input = std::io::stdin().lock();
         loop {
             match Word::read(&mut input) {
-                Word::Audit => drop(notices.send(Notice::Audit)),
-                Word::Report => drop(notices.send(Notice::Report)),
+                Word::Audit => steering.audit(),
+                Word::Report => steering.report(),
                 Word::Close => break,
                 Word::Other(other) => warn(format!(
                     "standard input: {other:?} is no word that a steered client knows; the words are audit, report and close"
                 )),
             }
         }
-        // If the run has already ended, there is no receiver; that is fine.
-        let _ = notices.send(Notice::Close);
+        steering.close();
     };
     start_thread("c1m-steer", obey)?;
     Ok(())

@@ -8,8 +8,8 @@ use crate::results::Stage;
 /// What proves that a connection is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
-    /// Every connection gets back exactly what it sent.
-    Echo,
+    /// Every connection gets the answer that its protocol expects; with `raw` that is exactly what it sent.
+    Answer,
     /// No FIN and no RST came; for servers that answer nothing.
     State,
     /// Nothing is asked.
@@ -19,9 +19,9 @@ pub enum Audit {
 /// What a client does between its ramp and its close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// An audit, holding for so long, and a second audit.
+    /// An audit, a hold of this length, and a second audit.
     Fixed(Duration),
-    /// Holds until its owner sends a `Notice::Audit`, `Notice::Report` or `Notice::Close`, and then does that.
+    /// Holds until its owner asks for an audit, a report or the end, by [`Steering`](super::Steering).
     Steered,
     /// An audit, a calm, a storm, what comes after it, and a second audit of those that are left.
     /// Messages go on from the calm to the end of what comes after.
@@ -43,19 +43,20 @@ pub struct Storm {
 
 /// What happens in a storm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scenario {
     /// The victims are closed.
     Disconnect,
     /// The victims are closed, and as many connections dialed anew.
     Reconnect,
-    /// For so long connections are dialed, proved and closed, beside those that stand. No victims.
+    /// For this time connections are dialed, proved and closed, beside those that stand. No victims.
     Churn(Duration),
-    /// For so long the victims ask for echoes and read none; then they are closed.
+    /// For this time the victims send messages and read no answer; then they are closed.
     SlowReaders(Duration),
-    /// For so long the victims say nothing; then they are closed.
+    /// For this time the victims send nothing; then they are closed.
     Silent(Duration),
-    /// The process that holds the victims is killed, and its kernel closes them. The storm lasts for so long: nothing
-    /// tells when the last of them is closed.
+    /// The process that holds the victims is killed, and its kernel closes them. The storm lasts for this time,
+    /// because nothing tells when the last victim is closed.
     Killed(Duration),
 }
 
@@ -133,8 +134,8 @@ pub enum Phase {
     Quit,
 }
 
-/// The phases of a fixed number, which is what a shard's remote carries; that of an audit comes
-/// after them. A remote's first word is 0.
+/// The phases whose number is fixed. A shard's handle carries the number; audits have the numbers after these. The
+/// handle of a new shard carries 0.
 const FIXED: [Phase; 10] = [
     Phase::Ready,
     Phase::Ramp,
@@ -149,7 +150,7 @@ const FIXED: [Phase; 10] = [
 ];
 
 impl Phase {
-    /// The word a shard's remote carries.
+    /// The number that a shard's handle carries.
     pub(super) fn command(self) -> u32 {
         let audits = FIXED.len() as u32;
         match self {
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_that_was_given_no_command_is_ready() {
+    fn a_shard_that_was_given_no_command_is_ready() {
         assert_eq!(Phase::of_command(0), Phase::Ready);
     }
 }

@@ -1,6 +1,7 @@
 //! What one client shard does in each phase.
 
 mod dialing;
+mod exchanges;
 mod measures;
 mod shard_config;
 mod storm;
@@ -8,18 +9,19 @@ mod storm;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::message::{EchoMatch, Kind, compose, verify_echo};
+use super::run::Notice;
 use super::self_connect::is_connected_to_itself;
-use super::window::{Awaited, Probe, Window};
-use super::{Audit, Notice, Phase};
+use super::window::{Awaited, Window};
+use super::{Audit, Phase};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
-use crate::constants::{DIALS_PER_PASS, HOPELESS_ATTEMPTS, PROBES_IN_FLIGHT, PROBES_PER_PASS, SLOW_CONNECT_US};
+use crate::connections::{CloseReason, Connections, Cursor};
 use crate::error::Result;
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
+use crate::protocol::{Purpose, Scratch};
 use crate::reactor::{Closing, Driver, Schedule};
 use crate::results::ShardSummary;
+use crate::ring;
 use crate::service::Reply;
 use crate::stats::ProgressSnapshot;
 use crate::sys;
@@ -30,19 +32,38 @@ use storm::Storming;
 
 pub use shard_config::ShardConfig;
 
-/// How often late connects and echoes are looked for.
+/// How often the shard looks for connects and answers that are late.
 const SWEEP: Duration = Duration::from_millis(100);
+
+/// Connects a shard starts in one pass. Latency counts from the submission, and those queued together wait for each
+/// other: a small batch keeps that share below 1 ms.
+const DIALS_PER_PASS: usize = 16;
+
+const _: () = assert!(DIALS_PER_PASS * 2 <= ring::SUBMISSION_ENTRIES as usize, "a dial is a chain of two");
+
+/// Messages a shard starts in one pass.
+const PROBES_PER_PASS: usize = 128;
+
+/// Messages in flight of one shard while it holds. Beyond it sends wait, and the wait counts in the latency.
+const PROBES_IN_FLIGHT: usize = 65_536;
+
+/// Connects of one shard that fail in a row, without a success between them, before it tries no more.
+const HOPELESS_ATTEMPTS: u64 = 256;
+
+/// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission comes after 1 s
+/// (`TCP_TIMEOUT_INIT`), its smallest RTO is 200 ms (`TCP_RTO_MIN`).
+const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
 /// What a client knows of a connection, in its row.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct ConnState {
-    /// Its number within the shard.
+    /// The connection's number within the shard.
     index: u32,
-    /// Its probe in the window; 0 when nothing is in flight.
+    /// The connection's probe in the window; 0 when nothing is in flight.
     key: u32,
-    /// Its source port.
+    /// The source port.
     port: u16,
-    /// It was proved live.
+    /// The connection was proved live.
     proved: bool,
 }
 
@@ -52,7 +73,7 @@ const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes
 pub struct ClientDriver {
     config: ShardConfig,
     phase: Phase,
-    /// The phase's end was told.
+    /// The leader was told that this shard has done its part of the phase.
     done: bool,
     /// When the phase began.
     since: Start,
@@ -60,14 +81,14 @@ pub struct ClientDriver {
     swept: Instant,
     /// Ramp: the next connection to dial.
     next: u64,
-    /// Audits: where in the tables we are.
+    /// Audits: the place in the tables that comes next.
     place: Cursor,
-    /// Hold: where in the tables the next message is due. Audits between do not move it, so that
-    /// everyone gets a turn.
+    /// Hold: the place in the tables of the connection whose message is due next. Audits do not move it, so that
+    /// each connection gets its turn.
     talked: Cursor,
-    /// Places from here on have nobody who talks: a storm's survivors come first.
+    /// No connection from this place on sends messages: a storm's survivors come first.
     talkers: Cursor,
-    /// Close: how far it is.
+    /// Close: how far closing has come.
     closing: Option<Closing>,
     /// Ramp and hold: when connects or messages should start.
     pace: Pace,
@@ -78,10 +99,14 @@ pub struct ClientDriver {
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     storm: Option<Storming>,
-    /// Those whose source port somebody else had.
+    /// Connections to dial again, because another socket of this host had their source port.
     again: VecDeque<Attempt>,
     window: Window,
+    /// Bytes to send.
     scratch: Vec<u8>,
+    hearing: Scratch,
+    /// Close: the protocol has a goodbye. Bytes that come after it are not judged.
+    says_goodbye: bool,
     before_close: Option<ProgressSnapshot>,
     measures: Measures,
     causes: Causes,
@@ -96,25 +121,26 @@ impl Driver for ClientDriver {
         let Some(state) = net.state(conn) else { return Ok(()) };
         let now = Instant::now();
         let Some(probe) = self.window.get(state.key) else { return Ok(()) };
-        let socket = match std::mem::replace(&mut probe.awaited, Awaited::Echo { kind: Kind::Hello, socket: None }) {
+        let opening = |socket| Awaited::Answer { purpose: Purpose::Open(0), socket };
+        let socket = match std::mem::replace(&mut probe.awaited, opening(None)) {
             Awaited::Connect { socket, .. } => Some(socket),
-            Awaited::Echo { socket, .. } => socket,
+            Awaited::Answer { socket, .. } => socket,
         };
-        let routes = &self.config.options.routes;
+        let routes = &self.config.workload.routes;
         let (_, to) = routes.of(self.config.number(state.index));
         if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
             return self.give_up(net, conn, Cause::ConnectedToItself);
         }
         let service = now.duration_since(probe.started);
         let latency = now.duration_since(probe.intended);
-        let slow = service >= Duration::from_micros(SLOW_CONNECT_US);
+        let slow = service >= SLOW_CONNECT;
         let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
         self.measures.connected(latency, service, again);
-        let options = self.config.options.clone();
-        let number = self.config.number(state.index);
-        compose(&mut self.scratch, Kind::Hello, number, 0, &options.hello, options.payload);
-        if options.audit == Audit::Echo && !self.scratch.is_empty() {
-            probe.awaited = Awaited::Echo { kind: Kind::Hello, socket };
+        let number = self.config.known_as(state.index);
+        self.scratch.clear();
+        let is_asked = self.config.workload.protocol.open(number, 0, &mut self.scratch);
+        if is_asked && self.config.workload.audit == Audit::Answer {
+            probe.awaited = opening(socket);
             (probe.started, probe.since) = (now, net.clock().now());
         } else {
             self.window.remove(state.key);
@@ -125,21 +151,7 @@ impl Driver for ClientDriver {
     }
 
     fn received(&mut self, net: &mut ClientConnections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        if self.config.options.audit != Audit::Echo {
-            return Ok(Reply::Nothing);
-        }
-        let Some(state) = net.state(conn) else { return Ok(Reply::Nothing) };
-        let (index, key) = (state.index, state.key);
-        let Some(probe) = self.window.get(key) else { return self.wrong(net, conn) };
-        let Awaited::Echo { kind, .. } = probe.awaited else { return self.wrong(net, conn) };
-        let number = self.config.number(index);
-        let options = &self.config.options;
-        compose(&mut self.scratch, kind, number, probe.round, &options.hello, options.payload);
-        match verify_echo(&self.scratch, &mut probe.got, data) {
-            EchoMatch::Part => {}
-            EchoMatch::Whole => self.answered(net, conn, kind, key)?,
-            EchoMatch::Wrong => return self.wrong(net, conn),
-        }
+        self.hear(net, conn, data)?;
         Ok(Reply::Nothing)
     }
 
@@ -194,7 +206,7 @@ impl Driver for ClientDriver {
         let turn = match phase {
             Phase::Ready | Phase::Quit => return Ok(Schedule::OnEvent),
             Phase::Ramp => self.ramp(net, now)?,
-            Phase::Audit(_) if self.config.options.audit == Audit::State => self.count(net),
+            Phase::Audit(_) if self.config.workload.audit == Audit::State => self.count(net),
             Phase::Audit(_) => self.ask(net, now)?,
             Phase::Hold => self.hold(net, now)?,
             Phase::Settle => self.settle(),
@@ -204,12 +216,12 @@ impl Driver for ClientDriver {
         };
         if turn == Schedule::Finished {
             if !std::mem::replace(&mut self.done, true) {
-                // Nobody may wake us for long.
+                // The shard may sleep for long from now on.
                 self.measures.cut(now)?;
-                // Nobody listens any more when the run has failed elsewhere.
+                // The leader is gone if the run has failed elsewhere.
                 let _ = self.config.notices.send(Notice::Done(self.config.index, phase));
             }
-            // The messages of a storm's stage go on until the other shards are done too.
+            // The messages of a storm's stage go on until the other shards have done their part too.
             return Ok(if phase.stage().is_some() { Schedule::Now } else { Schedule::OnEvent });
         }
         Ok(match turn {
@@ -240,7 +252,7 @@ impl ClientDriver {
     }
 
     fn report(&self) -> Result<Schedule> {
-        // Nobody listens any more when the run has failed elsewhere.
+        // The leader is gone if the run has failed elsewhere.
         let _ = self.config.measured.send((self.config.index, self.measured()?));
         Ok(Schedule::Finished)
     }
@@ -250,7 +262,7 @@ impl ClientDriver {
         let progress = &self.config.progress;
         (self.phase, self.done, self.since, self.place) = (phase, false, clock.start(now), Cursor::START);
         self.round += 1;
-        let rate = self.config.options.rate.map(|rate| rate / self.config.shards as f64);
+        let rate = self.config.workload.rate.map(|rate| rate / self.config.shards as f64);
         for counter in [&progress.audited, &progress.lost, &progress.wrong] {
             counter.set(0);
         }
@@ -258,10 +270,15 @@ impl ClientDriver {
             Phase::Ramp => self.pace = Pace::new(self.since, rate),
             Phase::Hold | Phase::Calm => {
                 let talkers = self.storm.as_ref().map_or(progress.live.get(), Storming::talkers);
-                let every = self.config.options.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
+                let every = self.config.workload.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
                 (self.pace, self.sent) = (Pace::new(self.since, every), 0);
             }
-            Phase::Close => self.before_close = Some(progress.snapshot()),
+            Phase::Close => {
+                self.before_close = Some(progress.snapshot());
+                self.scratch.clear();
+                self.config.workload.protocol.goodbye(0, &mut self.scratch);
+                self.says_goodbye = !self.scratch.is_empty();
+            }
             _ => {}
         }
         self.storm.iter_mut().for_each(|storm| storm.begin(phase, (self.since, now), rate));
@@ -297,12 +314,12 @@ impl ClientDriver {
         Ok(Schedule::Now)
     }
 
-    /// Whether trying on is in vain: many failures, and not one success between them.
+    /// Whether more attempts would be in vain: many failed in a row, and none succeeded between them.
     fn hopeless(&self) -> bool {
         self.failures_in_a_row >= HOPELESS_ATTEMPTS
     }
 
-    /// Sends every connection its token, as many at a time as the ramp had connects.
+    /// Audits every connection, as many at a time as the ramp had connects.
     fn ask(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
             if self.window.len() >= self.config.concurrency {
@@ -313,12 +330,12 @@ impl ClientDriver {
             if self.is_talker(net, conn) {
                 self.talkers = self.talkers.max(next);
             }
-            self.send(net, conn, Kind::Token, now, now)?;
+            self.send(net, conn, Purpose::Audit, now, now)?;
         }
         Ok(Schedule::Now)
     }
 
-    /// The audit that asks nothing: what got no FIN and no RST counts.
+    /// The audit that asks nothing: each connection counts that got neither FIN nor RST.
     fn count(&mut self, net: &mut ClientConnections) -> Schedule {
         for _ in 0..PROBES_PER_PASS {
             let Some((_, next)) = net.next_live(self.place) else { return Schedule::Finished };
@@ -328,7 +345,7 @@ impl ClientDriver {
         Schedule::Now
     }
 
-    /// Sends messages as they are due; the end is a command.
+    /// Sends messages as they are due, until another command comes.
     fn hold(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
             let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Schedule::OnEvent) };
@@ -347,10 +364,10 @@ impl ClientDriver {
                 continue;
             }
             self.sent += 1;
-            // A connection whose last message is unanswered sends no second one; when the answer
-            // comes, the histogram is corrected for those left out.
+            // A connection whose last message is unanswered sends no second one. When the answer comes, the
+            // histogram is corrected for the messages that were left out.
             if net.state(conn).is_some_and(|state| state.key == 0) {
-                self.send(net, conn, Kind::Message, intended, now)?;
+                self.send(net, conn, Purpose::Message, intended, now)?;
             }
         }
         Ok(Schedule::Now)
@@ -362,6 +379,9 @@ impl ClientDriver {
     }
 
     fn close(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        if self.closing.is_none() && !self.say_goodbye(net)? {
+            return Ok(Schedule::Now);
+        }
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
@@ -369,159 +389,19 @@ impl ClientDriver {
                     net.cancel_dial(conn)?;
                 }
                 let pace = self.close_pace(net.clock().start(now), None);
-                self.closing.insert(Closing::new(self.config.options.close, pace))
+                self.closing.insert(Closing::new(self.config.workload.close, pace))
             }
         };
         closing.turn(net, now)
     }
 
     fn close_pace(&self, start: Start, otherwise: Option<f64>) -> Pace {
-        Pace::new(start, self.config.options.close_rate.or(otherwise).map(|rate| rate / self.config.shards as f64))
+        Pace::new(start, self.config.workload.close_rate.or(otherwise).map(|rate| rate / self.config.shards as f64))
     }
 
-    /// Whether it sends messages: all do, and of a storm the survivors.
+    /// Whether a connection sends messages: in a storm only the survivors do, otherwise all.
     fn is_talker(&self, net: &mut ClientConnections, conn: ConnId) -> bool {
         let index = net.state(conn).map(|state| state.index);
         self.storm.as_ref().is_none_or(|storm| index.is_some_and(|index| storm.spares(index)))
-    }
-
-    // ---- one connection -------------------------------------------------------------------------
-
-    fn send(
-        &mut self,
-        net: &mut ClientConnections,
-        conn: ConnId,
-        kind: Kind,
-        intended: Instant,
-        now: Instant,
-    ) -> Result<()> {
-        let since = net.clock().now();
-        let Some(state) = net.state(conn) else { return Ok(()) };
-        let options = self.config.options.clone();
-        let number = self.config.number(state.index);
-        let round = if kind == Kind::Message { self.sent as u32 } else { self.round };
-        compose(&mut self.scratch, kind, number, round, &options.hello, options.payload);
-        if options.audit == Audit::Echo {
-            let awaited = Awaited::Echo { kind, socket: None };
-            state.key = self.window.add(Probe { conn, awaited, intended, started: now, since, got: 0, round });
-        }
-        net.send(conn, &self.scratch)
-    }
-
-    /// The whole echo came.
-    fn answered(&mut self, net: &mut ClientConnections, conn: ConnId, kind: Kind, key: u32) -> Result<()> {
-        let Some(probe) = self.window.remove(key) else { return Ok(()) };
-        if let Some(state) = net.state(conn) {
-            state.key = 0;
-        }
-        let now = Instant::now();
-        self.config.progress.echoes.add(1);
-        match kind {
-            Kind::Hello => self.proved(net, conn)?,
-            Kind::Token => {
-                self.config.progress.audited.add(1);
-                self.measures.audit.record(now.duration_since(probe.started));
-            }
-            Kind::Message => {
-                net.note(now);
-                // No message was left out while nothing was due.
-                let suspended = net.clock().was_suspended_since(probe.started);
-                let interval = self.config.options.interval.filter(|_| !suspended).unwrap_or_default();
-                let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
-                self.measures.echoed(late, service, interval);
-                self.storm
-                    .iter_mut()
-                    .for_each(|storm| storm.heard(net.clock(), probe.intended, now, service, interval));
-            }
-        }
-        Ok(())
-    }
-
-    fn proved(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<()> {
-        let Some(state) = net.state(conn) else { return Ok(()) };
-        state.proved = true;
-        self.failures_in_a_row = 0;
-        self.config.progress.live.add(1);
-        self.config.progress.stood.add(1);
-        let (index, phase) = (state.index, self.phase);
-        if self.storm.as_mut().is_some_and(|storm| storm.proved(index, phase)) {
-            return net.close(conn, self.config.options.close, CloseReason::Local);
-        }
-        Ok(())
-    }
-
-    fn never_stood(&mut self, index: u32) {
-        self.failures_in_a_row += 1;
-        self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
-    }
-
-    fn wrong(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<Reply> {
-        self.give_up(net, conn, Cause::WrongEcho)?;
-        Ok(Reply::Nothing)
-    }
-
-    /// Counts a connection that stands as failed, and resets it.
-    fn give_up(&mut self, net: &mut ClientConnections, conn: ConnId, cause: Cause) -> Result<()> {
-        self.failed(net, conn, cause);
-        net.close(conn, CloseMode::Abort, CloseReason::Local)
-    }
-
-    /// Counts a failure. While closing, nothing counts any more.
-    fn failed(&mut self, net: &mut ClientConnections, conn: ConnId, cause: Cause) {
-        let Some(state) = net.state(conn) else { return };
-        let (proved, index) = (std::mem::take(&mut state.proved), state.index);
-        self.forget(net, conn);
-        if self.phase == Phase::Close {
-            return;
-        }
-        if proved {
-            self.config.progress.live.sub(1);
-            self.storm.iter_mut().for_each(|storm| storm.lost(cause == Cause::WrongEcho));
-        } else {
-            self.never_stood(index);
-        }
-        let progress = &self.config.progress;
-        match cause {
-            Cause::WrongEcho => progress.wrong.add(1),
-            _ if proved => progress.lost.add(1),
-            _ => {}
-        }
-        progress.failed.add(1);
-        *self.causes.entry(cause).or_default() += 1;
-    }
-
-    fn forget(&mut self, net: &mut ClientConnections, conn: ConnId) {
-        if let Some(state) = net.state(conn) {
-            self.window.remove(std::mem::take(&mut state.key));
-        }
-    }
-
-    fn probe_of(&mut self, net: &mut ClientConnections, conn: ConnId) -> Option<&mut Probe> {
-        let key = net.state(conn)?.key;
-        self.window.get(key)
-    }
-
-    /// Gives up on what is late.
-    fn sweep(&mut self, net: &mut ClientConnections) -> Result<()> {
-        let options = self.config.options.clone();
-        for conn in self.window.late(net.clock().now(), options.connect_timeout, options.reply_timeout) {
-            let Some(probe) = self.probe_of(net, conn) else { continue };
-            let cause = match &mut probe.awaited {
-                Awaited::Connect { given_up, .. } => {
-                    *given_up = true;
-                    net.cancel_dial(conn)?;
-                    continue;
-                }
-                // TCP tells a server that never had the connection, and so acknowledges nothing,
-                // from one that took our bytes and is silent.
-                Awaited::Echo { socket: Some(socket), .. } => match sys::tcp_info(socket) {
-                    Some(info) if info.unacknowledged > 0 => Cause::Ghost,
-                    _ => Cause::Silent,
-                },
-                Awaited::Echo { socket: None, .. } => Cause::Unanswered,
-            };
-            self.give_up(net, conn, cause)?;
-        }
-        Ok(())
     }
 }

@@ -5,8 +5,8 @@
 //! A *route* is a source address, a target address and a target port. Connection number `n` of those asked for
 //! has the route `n % routes`, and takes the port at position `n / routes` of a list that all routes share: no
 //! two connections have the same, whichever shards they belong to, and nothing needs to be remembered. The
-//! other positions of a route are its *spares*, for connections whose own port somebody else has, and for those
-//! that a storm dials. Ports that connections gave back come after them, the longest unused first.
+//! other positions of a route are its *spares*: for connections whose own port another socket of this host has, and
+//! for those that a storm dials. Ports that connections gave back come after them, the longest unused first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -20,14 +20,14 @@ use crate::host::SourcePorts;
 use crate::plan::Routes;
 use crate::sys;
 
-/// A port that somebody else had is tried again after so long: then the kernel lends out those in TIME_WAIT,
-/// where it does that at all (`tcp_twsk_unique`).
+/// A port that another socket had is tried again after this time. By then the kernel lends out ports in TIME_WAIT,
+/// if it does that at all (`tcp_twsk_unique`).
 const REST: Duration = Duration::from_secs(1);
 
-/// A port that was given back is free when the kernel has closed its socket, for which this is long.
+/// A port that was given back is free when the kernel has closed its socket, which takes less than this.
 const CLOSING: Duration = Duration::from_millis(10);
 
-/// Routes are spread over so many locks.
+/// Locks over which the routes are spread.
 const LOCKS: usize = 64;
 
 /// How a socket is made to take a port.
@@ -51,7 +51,7 @@ impl Way {
 /// The source ports of a client, for all its shards.
 #[derive(Debug)]
 pub struct Ports {
-    /// The list: what a connection may take, in order.
+    /// The ports that connections may take, in order.
     list: Vec<u16>,
     routes: u64,
     /// Connections that have a position of their own.
@@ -63,12 +63,12 @@ pub struct Ports {
     spares: Vec<Mutex<HashMap<u64, Spares>>>,
 }
 
-/// What a route has for a connection.
+/// Which source port a route has for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// This port.
     Port(u16),
-    /// One in a moment: its socket is being closed.
+    /// None now, but one in a moment: its socket is being closed.
     Soon,
     /// None.
     Exhausted,
@@ -77,11 +77,11 @@ pub enum Choice {
 /// The spares of a route.
 #[derive(Debug)]
 struct Spares {
-    /// The first position that nobody had yet.
+    /// The first position that no connection had yet.
     next: usize,
-    /// Given back at that time, the longest unused first.
+    /// Ports and when they were given back, the longest unused first.
     free: VecDeque<(u16, Instant)>,
-    /// Somebody else had them at that time.
+    /// Another socket had these ports at that time.
     resting: VecDeque<(u16, Instant)>,
 }
 
@@ -100,8 +100,9 @@ impl Ports {
             list.rotate_left(start as usize);
         }
         if routes.targets.iter().any(is_here) {
-            // Two sockets that dial each other's ports are connected to each other, and one that dials its own port to
-            // itself, although nothing listens. Where a server listens, the kernel lends the port to nobody anyway.
+            // Two sockets that dial each other's ports are connected to each other, and a socket that dials its own
+            // port is connected to itself, although nothing listens. A port on which a server listens is not lent
+            // by the kernel anyway.
             list.retain(|port| !(routes.ports.first()..=routes.ports.last()).contains(port));
         }
         let spares = (0..LOCKS).map(|_| Mutex::default()).collect();
@@ -128,7 +129,7 @@ impl Ports {
         }
     }
 
-    /// Another port for a connection: one that nobody had yet, else the longest unused, else one that has rested.
+    /// Another port for a connection: one that no connection had yet, else the longest unused, else one that rested.
     pub fn another(&self, number: u64, now: Instant) -> Choice {
         self.of_route(number, |spares| {
             if let Some(port) = self.list.get(spares.next) {
@@ -149,7 +150,7 @@ impl Ports {
         self.of_route(number, |spares| spares.free.push_back((port, now)));
     }
 
-    /// Somebody else has the port of a connection.
+    /// Another socket of this host has the port of a connection.
     pub fn rest(&self, number: u64, port: u16, now: Instant) {
         self.of_route(number, |spares| spares.resting.push_back((port, now)));
     }
@@ -170,7 +171,7 @@ fn is_here(address: &Address) -> bool {
     UdpSocket::bind(address.at(0)).is_ok()
 }
 
-/// Whether it is no port that is missing, but an address to connect from.
+/// Whether a connect fails for want of an address to connect from, and not of a port.
 pub fn lacks_address(source: Option<Address>, to: SocketAddr) -> bool {
     let tried = UdpSocket::bind(source.unwrap_or_else(|| Address::any(to)).at(0)).and_then(|socket| socket.connect(to));
     tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)

@@ -1,11 +1,10 @@
-//! Looks at a running client a few times a second, from the leader's thread: counters, processes, and
-//! the intervals that its shards hand over. The shards do nothing for it on the data path.
+//! Samples a running client a few times a second, from the leader's thread: counters, processes, and the intervals
+//! that its shards hand over. The shards do nothing for it on the data path.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Observer, Phase};
-use crate::error::Result;
+use super::Phase;
 use crate::host::Host;
 use crate::latency::Latency;
 use crate::latency::log::Measure;
@@ -40,7 +39,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Begins the timeline. The server's process is looked at too, if it is given.
+    /// Begins the timeline. If the server's process is given, its memory and processor time are sampled too.
     pub fn begin(server_pid: Option<u32>) -> Sampler {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Sampler {
@@ -72,18 +71,16 @@ impl Sampler {
         self.sample(end, shards);
     }
 
-    /// Takes in what shards have handed over, and shows it to the observer.
-    pub fn take_in(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        while let Ok(interval) = self.intervals.1.try_recv() {
-            let middle = interval.from + interval.to.duration_since(interval.from) / 2;
-            for (measure, latency) in &interval.pieces {
-                if matches!(measure, Measure::Connect | Measure::Retransmitted) {
-                    self.timeline.connected(self.seconds(middle), latency);
-                }
+    /// Takes the next interval that a shard has handed over, into the timeline too.
+    pub fn next_interval(&mut self) -> Option<Interval> {
+        let interval = self.intervals.1.try_recv().ok()?;
+        let middle = interval.from + interval.to.duration_since(interval.from) / 2;
+        for (measure, latency) in &interval.pieces {
+            if matches!(measure, Measure::Connect | Measure::Retransmitted) {
+                self.timeline.connected(self.seconds(middle), latency);
             }
-            observer.measured(&interval)?;
         }
-        Ok(())
+        Some(interval)
     }
 
     fn seconds(&self, at: Instant) -> f64 {

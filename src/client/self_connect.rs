@@ -1,4 +1,4 @@
-//! Connections of clients to themselves, or to each other: they need no server and prove none.
+//! Connections between two client sockets, or of one to itself. They need no server and prove none.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -10,8 +10,8 @@ use crate::sys;
 
 /// Whether both ends of a connection that was just dialed to `to` are sockets of clients: this one twice, or this one
 /// and another that dials one of the same `ports`. TCP connects such two (a simultaneous open, RFC 9293, 3.5) if the
-/// source port of each is the target port of the other and nobody listens there. So it can be only if the source port
-/// is among the target ports; of others no more is asked than that.
+/// source port of each is the target port of the other and no socket listens there. So only a connection whose source
+/// port is among the target ports needs a closer look.
 pub fn is_connected_to_itself(socket: &Socket, to: SocketAddr, ports: Ports) -> bool {
     let address = |end: io::Result<SockAddr>| end.ok().and_then(|address| address.as_socket());
     let Some(local) = address(socket.local_addr()).filter(|local| ports.contains(local.port())) else { return false };
@@ -20,8 +20,8 @@ pub fn is_connected_to_itself(socket: &Socket, to: SocketAddr, ports: Ports) -> 
     if (peer.ip(), peer.port()) == (local.ip(), local.port()) {
         return true;
     }
-    // A listener answers a SYN with one segment. Whoever meets another that dials gets a SYN of that and an answer;
-    // the end that dialed last may get the answer alone, and is reset with the other.
+    // A listener answers a SYN with one segment. A dialing socket that meets another one gets its SYN and an answer.
+    // The socket that dialed last may get the answer alone; it is reset with the other.
     let simultaneous = || sys::tcp_info(socket).is_some_and(|info| info.received_empty > 1);
     ports.contains(peer.port()) && simultaneous() && is_of_this_host(peer.ip())
 }
@@ -55,7 +55,7 @@ mod tests {
         (listener, address)
     }
 
-    /// TCP connects a socket that was bound to the port that it dials, though nobody listens.
+    /// TCP connects a socket that was bound to the port that it dials, though no socket listens there.
     #[test]
     fn a_socket_that_is_connected_to_itself_is_told_from_others() {
         for ip in ["127.0.0.1", "127.0.0.7", "::1"] {

@@ -1,5 +1,5 @@
-//! The victims of a storm that kills their process: another client, steered by lines on its standard input, whose
-//! events tell how far it is. It is a member of the fleet behind the shards.
+//! The victims of a storm that kills their process. The process is another client, steered by lines on its standard
+//! input; its events tell how far it is. The leader treats it as one more shard, after its own.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,10 +9,10 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::{Notice, Phase};
+use super::Phase;
+use super::run::Notice;
 use crate::clock::Told;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
-use crate::failure::Cause;
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
@@ -20,7 +20,7 @@ use crate::results::{ShardStorm, ShardSummary};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 
-/// How long the process may take to tell what it came to.
+/// How long the process may take to report.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to start the process that holds the victims: a steered client that tells events on its standard output.
@@ -32,19 +32,19 @@ pub struct VictimsCommand {
     pub arguments: Vec<OsString>,
 }
 
-/// What its events told so far.
+/// What the events of the process told so far.
 #[derive(Debug, Default)]
 struct Seen {
     progress: ProgressSnapshot,
     /// Connections that stood after the ramp.
     stood: u64,
-    /// What it came to: as it was asked, or at its end.
+    /// Its result: a report that was asked for, or the one at its end.
     document: Option<Box<ClientDocument>>,
-    /// Its output has ended.
+    /// The output of the process has ended.
     ended: bool,
 }
 
-/// Reads its events to their end. `done` is told of each phase that ended.
+/// Reads the events of the process to their end. `done` is called for each phase that ended.
 fn follow(shared: &Told<Seen>, output: impl Read, done: impl Fn(Phase)) {
     for line in BufReader::new(output).lines().map_while(std::io::Result::ok) {
         match ClientEvent::read(&line) {
@@ -92,13 +92,13 @@ pub(super) struct Victims {
     child: Child,
     input: Option<ChildStdin>,
     shared: Arc<Told<Seen>>,
-    /// Connections that it is to open.
+    /// Connections that the process is to open.
     requested: u64,
     killed: bool,
 }
 
 impl Victims {
-    /// Starts the process; its ramp begins at once. `notices` are told as by a shard of number `index`.
+    /// Starts the process; its ramp begins at once. It sends `notices` as the shard of number `index`.
     pub(super) fn start(
         command: &VictimsCommand,
         requested: u64,
@@ -110,7 +110,7 @@ impl Victims {
             HostError::new("start", what, Errno::of(&e), HostReason::VictimsNotStarted)
         };
         let mut process = Command::new(&command.program);
-        // A group of its own: Ctrl-C is for us, and we then end it in order.
+        // A process group of its own: Ctrl-C reaches this process alone, which then ends the other in order.
         process.args(&command.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = sys::dying_with_parent(&mut process).spawn().map_err(not_started)?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -118,7 +118,7 @@ impl Victims {
         let follower = shared.clone();
         if let Some(output) = output {
             std::thread::spawn(move || {
-                // Nobody listens any more when the run has failed elsewhere.
+                // The leader is gone if the run has failed elsewhere.
                 follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase)));
                 let _ = notices.send(Notice::ShardEnded(index));
             });
@@ -126,12 +126,12 @@ impl Victims {
         Ok(Victims { child, input, shared, requested, killed: false })
     }
 
-    /// The process.
+    /// The id of the process.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Begins its part of a phase. Tells whether it has any, whose end it will then tell.
+    /// Begins the part of the process in a phase. Returns whether it has one; it then tells when that has ended.
     pub(super) fn begin(&mut self, phase: Phase) -> bool {
         self.shared.change(|seen| {
             (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (0, 0, 0);
@@ -146,18 +146,18 @@ impl Victims {
                 self.kill();
                 false
             }
-            // It may still be in its ramp, in which it obeys no lines.
+            // The process may still be in its ramp, in which it obeys no lines.
             Phase::Close => sys::interrupt(self.pid()),
             _ => false,
         }
     }
 
-    /// Gives it a word. Tells whether it could be given: one that has ended says so itself.
+    /// Writes a line to the process. Returns whether that was possible; the end of a process is told elsewhere.
     fn say(&mut self, word: &str) -> bool {
         self.input.as_mut().is_some_and(|input| writeln!(input, "{word}").and_then(|()| input.flush()).is_ok())
     }
 
-    /// Has it tell what it came to so far.
+    /// Has the process report what it measured so far.
     pub(super) fn report(&mut self) -> Result<()> {
         if self.killed || self.shared.lock().ended {
             return self.ended(Phase::Report);
@@ -167,7 +167,7 @@ impl Victims {
         if told { Ok(()) } else { Err(self.died(Phase::Report)) }
     }
 
-    /// Kills it: every connection that it said to be live is closed by its kernel.
+    /// Kills the process: the kernel closes every connection that it had.
     fn kill(&mut self) {
         self.killed = true;
         self.shared.change(|seen| {
@@ -175,11 +175,11 @@ impl Victims {
             seen.progress.failed = failed;
             (seen.progress.live, seen.progress.dropped) = (0, live);
         });
-        // It fails only when it has ended already.
+        // This fails only if the process has ended already.
         let _ = self.child.kill();
     }
 
-    /// It has ended. That is an error unless we killed it, or asked it to close, or it told what it came to.
+    /// The process has ended. That is an error unless we killed it, or told it to close, or it has reported.
     pub(super) fn ended(&mut self, phase: Phase) -> Result<()> {
         let told = self.killed || phase == Phase::Close || self.shared.lock().document.is_some();
         if told { Ok(()) } else { Err(self.died(phase)) }
@@ -187,7 +187,7 @@ impl Victims {
 
     fn died(&mut self, phase: Phase) -> Error {
         let ended = self.shared.lock().ended;
-        // Its output ends a moment before it does.
+        // The output ends a moment before the process does.
         let status = if ended { self.child.wait().map(Some) } else { self.child.try_wait() };
         let status = status.ok().flatten();
         let how = status.map_or("does not answer".to_owned(), |status: ExitStatus| format!("ended ({status})"));
@@ -195,7 +195,7 @@ impl Victims {
         HostError::new("victims' process", self.pid().to_string(), None, reason).into()
     }
 
-    /// How far it is, as one shard.
+    /// How far the process is, as one shard.
     pub(super) fn progress(&self) -> ProgressSnapshot {
         let seen = self.shared.lock();
         if self.killed {
@@ -205,13 +205,13 @@ impl Victims {
         ProgressSnapshot { live, failed, ..seen.progress }
     }
 
-    /// What it measured, as one shard; its core is the first of those that it used.
+    /// What the process measured, as one shard; its core is the first one of those that the process used.
     pub(super) fn summary(&self) -> Result<Option<ShardSummary>> {
         let progress = self.progress();
         let seen = self.shared.lock();
         let Some(document) = &seen.document else { return Ok(None) };
         let measured = &document.latencies;
-        let wrong = document.errors.get(&Cause::WrongEcho).copied().unwrap_or(0);
+        let wrong = document.errors.iter().filter(|(cause, _)| cause.is_wrong()).map(|(_, count)| *count).sum();
         let core = document.shards.first().map_or(0, |shard| shard.core);
         Ok(Some(ShardSummary {
             core,
@@ -239,13 +239,13 @@ impl Victims {
 impl Drop for Victims {
     fn drop(&mut self) {
         self.input = None;
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Connections that stand and that failed: as told last, or better as of its document.
+/// Connections that stand and that failed: as the report says, or as told last if there is none yet.
 struct SeenCounts {
     live: u64,
     failed: u64,

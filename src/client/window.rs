@@ -1,12 +1,12 @@
-//! What a client shard waits for: one probe for each connect or message in flight. Their number
-//! bounds the memory; a sweep finds the late ones, so no connection has a timer.
+//! What a client shard waits for: one probe for each connect or message in flight. Their number bounds the memory. A
+//! sweep finds the late ones, so no connection has a timer.
 
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use super::message::Kind;
 use crate::clock::Mark;
+use crate::protocol::{Position, Purpose};
 use crate::token::ConnId;
 
 /// What a probe waits for.
@@ -14,16 +14,16 @@ use crate::token::ConnId;
 pub enum Awaited {
     /// A connect. The plain socket stays open to ask TCP about it.
     Connect { socket: Socket, given_up: bool },
-    /// An echo. After a hello the plain socket is still there.
-    Echo { kind: Kind, socket: Option<Socket> },
+    /// An answer. While the connection is opened the plain socket is still there.
+    Answer { purpose: Purpose, socket: Option<Socket> },
 }
 
 /// One thing in flight.
 #[derive(Debug)]
 pub struct Probe {
-    /// Whose.
+    /// The connection.
     pub conn: ConnId,
-    /// For what.
+    /// What is awaited.
     pub awaited: Awaited,
     /// When it should have started.
     pub intended: Instant,
@@ -31,8 +31,8 @@ pub struct Probe {
     pub started: Instant,
     /// The same on the shard's own clock, by which it becomes late.
     pub since: Mark,
-    /// Bytes of the echo that came.
-    pub got: usize,
+    /// How far the answer has come.
+    pub position: Position,
     /// The round of the message.
     pub round: u32,
 }
@@ -61,7 +61,7 @@ impl Window {
         }
     }
 
-    /// The probe of a key; `None` for 0 and for one that is gone.
+    /// The probe of a key; `None` for key 0 and for a probe that was removed.
     pub fn get(&mut self, key: u32) -> Option<&mut Probe> {
         self.places.get_mut((key as usize).checked_sub(1)?)?.as_mut()
     }
@@ -79,14 +79,14 @@ impl Window {
         self.used
     }
 
-    /// The connections whose connect is older than `connect`, or whose echo is older than `reply`.
+    /// The connections whose connect is awaited for longer than `connect`, or whose answer is awaited for longer than `reply`.
     /// A connect that was given up is not named again.
     pub fn late(&mut self, now: Mark, connect: Duration, reply: Duration) -> Vec<ConnId> {
         let late = self.places.iter_mut().flatten().filter(|probe| {
             let limit = match &probe.awaited {
                 Awaited::Connect { given_up: true, .. } => return false,
                 Awaited::Connect { .. } => connect,
-                Awaited::Echo { .. } => reply,
+                Awaited::Answer { .. } => reply,
             };
             now.since(probe.since) >= limit
         });

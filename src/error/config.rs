@@ -104,12 +104,17 @@ pub enum ConfigError {
         /// The longest time.
         longest: Duration,
     },
-    /// A message without bytes, or a longer one than can be measured.
-    Payload {
-        /// Its bytes, at least 1.
-        asked: usize,
-        /// The most that it can have.
-        most: usize,
+    /// A number of the first connection that is too high.
+    FirstNumber {
+        /// The number that was asked for.
+        asked: u64,
+        /// The highest number.
+        most: u64,
+    },
+    /// A protocol that awaits answers while a connection is opened, and audits that await none.
+    HandshakeWithoutAnswers {
+        /// The protocol.
+        protocol: &'static str,
     },
     /// No connect may be in flight, so none could be made. At least 1 may.
     Concurrency,
@@ -205,7 +210,10 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
-            ConfigError::Payload { asked, .. } => format!("a message of {asked} bytes"),
+            ConfigError::FirstNumber { asked, .. } => format!("first number {asked}"),
+            ConfigError::HandshakeWithoutAnswers { protocol } => {
+                format!("audits without answers, and the protocol {protocol} with several steps")
+            }
             ConfigError::Concurrency => "a concurrency of 0".to_owned(),
             ConfigError::SteeredWithoutAudit => "a steered client without audits".to_owned(),
             ConfigError::StormWithoutEcho => "a storm without echoes".to_owned(),
@@ -238,7 +246,10 @@ impl ConfigError {
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
-            ConfigError::Payload { most, .. } => format!("a message has between 1 and {most} bytes"),
+            ConfigError::FirstNumber { most, .. } => format!("it is {most} at most"),
+            ConfigError::HandshakeWithoutAnswers { .. } => {
+                "a new connection has to await an answer before it says all that it should".to_owned()
+            }
             ConfigError::Concurrency => "nothing could be in flight".to_owned(),
             ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),

@@ -40,7 +40,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
         }
         Cause::Silent => {
-            "the target accepts and acknowledges but answers nothing; it is no echo server: use --audit state, or --service echo on a c1m server"
+            "the target accepts and acknowledges but does not answer, or not to the end; it is no echo server or speaks another --protocol: use --audit state, or --service echo on a c1m server"
         }
         Cause::Ghost => {
             "connect succeeded, but the server never accepted it (our last ACK was dropped by a full accept queue); raise its --backlog and net.core.somaxconn, or lower --concurrency"
@@ -52,7 +52,16 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the server reads nothing while we send, and our bytes for it pile up; it stalls, or lower --payload or raise --interval"
         }
         Cause::WrongEcho => {
-            "bytes came back that are not ours; the target is no echo server, or it mixes up connections"
+            "bytes came back that are not ours; the target is no echo server, or it mixes up connections; for other servers there is --protocol send-expect"
+        }
+        Cause::WrongAnswer => {
+            "the answer is not what --expect says; the server speaks differently, or it mixes up connections: look at one answer, and use * for what varies"
+        }
+        Cause::AnswerTooLong => {
+            "64 KiB came without the end of what --expect says; the server talks on, or its answer is another: look at one, and end --expect with what ends it"
+        }
+        Cause::Unasked => {
+            "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
         }
         Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
         Cause::ConnectedToItself => {

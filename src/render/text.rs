@@ -22,6 +22,9 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     let mut out = String::new();
     let _ = writeln!(out, "\n{}", sum(document));
     let _ = writeln!(out, "{}; close {:.1} s", ramp(document), document.close_seconds);
+    if let Some(line) = proof(document) {
+        let _ = writeln!(out, "{line}");
+    }
     if let Some(line) = suspended(document) {
         let _ = writeln!(out, "{line}");
     }
@@ -73,7 +76,22 @@ fn ramp(document: &ClientDocument) -> String {
     format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
 }
 
-/// A line that says that the client was suspended; `None` if it was not.
+/// What was spoken, and what that proves of a connection; nothing for a result of an earlier version.
+fn proof(document: &ClientDocument) -> Option<String> {
+    let ClientDocument { protocol, proof, .. } = document;
+    let means = match proof.as_str() {
+        "" => return None,
+        "end-to-end" => ": each answer held what its connection alone was sent",
+        "gateway" => ": a gateway may have answered for the service",
+        "liveness" => ": answers came, and would look the same on another connection",
+        "state" => ": neither FIN nor RST came",
+        "none" => ": nothing was asked",
+        _ => "",
+    };
+    Some(format!("protocol {protocol}, proof {proof}{means}"))
+}
+
+/// That the client was suspended, if it was.
 fn suspended(document: &ClientDocument) -> Option<String> {
     let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
     (document.suspensions > 0).then(|| {

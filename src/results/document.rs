@@ -130,7 +130,14 @@ pub struct ClientDocument {
     pub complete: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,
-    /// How often the client's process was suspended: stopped, frozen, or paused with its machine.
+    /// The protocol that was spoken; `mixed` over machines with different ones. Empty in results of an earlier
+    /// version, which spoke `raw`.
+    #[serde(default)]
+    pub protocol: String,
+    /// What proved a connection, see `Summary::proof`; `mixed` over machines with different proofs.
+    #[serde(default)]
+    pub proof: String,
+    /// How often the client's process was suspended: stopped, frozen, or its machine paused.
     #[serde(default)]
     pub suspensions: u64,
     /// Total time of suspension. Scheduled work was put off by that time.
@@ -235,6 +242,8 @@ impl ClientDocument {
             not_tried: summary.not_tried(),
             complete: summary.complete(),
             stopped: summary.stopped,
+            protocol: summary.protocol.to_owned(),
+            proof: summary.proof.to_owned(),
             suspensions: summary.suspended.times,
             suspended_seconds: summary.suspended.time.as_secs_f64(),
             errors: summary.causes(),

@@ -32,6 +32,8 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         not_tried: sum(|part| part.not_tried),
         complete: parts.iter().all(|part| part.complete),
         stopped: parts.iter().any(|part| part.stopped),
+        protocol: common(parts.iter().map(|part| part.protocol.as_str())),
+        proof: common(parts.iter().map(|part| part.proof.as_str())),
         suspensions: sum(|part| part.suspensions),
         suspended_seconds: longest(|part| part.suspended_seconds),
         errors: errors(&parts),
@@ -64,6 +66,13 @@ fn machines(mut result: MachineDocument) -> Vec<MachineDocument> {
 /// Sums numbers from files, which may have any value. A sum that overflows stays at `u64::MAX`.
 fn sum(numbers: impl IntoIterator<Item = u64>) -> u64 {
     numbers.into_iter().fold(0, u64::saturating_add)
+}
+
+/// The word that all say, or `mixed`; those that say none are left out.
+fn common<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut words = words.filter(|word| !word.is_empty());
+    let first = words.next().unwrap_or_default();
+    if words.all(|word| word == first) { first.to_owned() } else { "mixed".to_owned() }
 }
 
 fn errors(parts: &[&ClientDocument]) -> Causes {
@@ -161,6 +170,8 @@ mod tests {
                 not_tried,
                 complete,
                 stopped: !complete,
+                protocol: ["", "raw", "send-expect"][rounds].to_owned(),
+                proof: ["end-to-end", "liveness"][usize::from(paced)].to_owned(),
                 suspensions: u64::from(!complete),
                 suspended_seconds: 1.5,
                 errors: errors.into_iter().filter(|(_, count)| *count > 0).collect(),

@@ -37,12 +37,12 @@ pub struct AuditResult {
     pub live: u64,
     /// Connections lost in the audit: closed, reset or unanswered.
     pub lost: u64,
-    /// Connections that echoed wrong bytes; they are not among the lost.
+    /// Connections whose answer was wrong; they are not among the lost.
     pub wrong: u64,
 }
 
-/// The measurements of one client shard.
-#[derive(Debug)]
+/// What one client shard measured.
+#[derive(Debug, Clone)]
 pub struct ShardSummary {
     /// The shard's core.
     pub core: usize,
@@ -68,12 +68,17 @@ pub struct ShardSummary {
     pub storm: Option<ShardStorm>,
 }
 
-/// The result of a client run.
-#[derive(Debug)]
+/// What a client run came to.
+#[derive(Debug, Clone)]
 pub struct Summary {
     /// Connections requested.
     pub requested: u64,
-    /// The result of each shard.
+    /// The protocol that was spoken.
+    pub protocol: &'static str,
+    /// What proved a connection: `end-to-end`, `gateway` or `liveness`, how much the protocol's answers prove;
+    /// `state` if only FIN and RST were looked for; `none`.
+    pub proof: &'static str,
+    /// Each shard's part.
     pub shards: Vec<ShardSummary>,
     /// The completed audits.
     pub audits: Vec<AuditResult>,

@@ -19,8 +19,8 @@ pub enum Stage {
     After = 2,
 }
 
-/// The measurements of one shard in a storm.
-#[derive(Debug)]
+/// What one shard saw of a storm.
+#[derive(Debug, Clone)]
 pub struct ShardStorm {
     /// Echo latencies of the survivors' messages from the intended start, by stage. `Before` counts messages
     /// answered before the storm began, `After` messages sent after its end.

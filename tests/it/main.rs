@@ -30,6 +30,7 @@ mod outputs;
 mod pages;
 mod parking;
 mod persist;
+mod protocols;
 mod report;
 mod scrapes;
 mod skips;

@@ -1,16 +1,14 @@
 //! Clients that are steered: by lines on standard input, or by a caller of the library.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
-use c1m::client::{self, Audit, Course, Notice, Observer, Options, Phase};
-use c1m::error::Result;
+use c1m::client::{Course, Event, Phase, Run, Steering, Workload};
 use c1m::internal::connections::CloseMode;
 use c1m::internal::host::Cores;
 use c1m::internal::plan::{Ports, Routes};
-use c1m::internal::results::AuditResult;
 use serde_json::Value;
 
+use crate::storm::last_stats;
 use crate::support::*;
 
 /// A steered client that prints its events.
@@ -224,73 +222,100 @@ fn a_client_without_a_connection_waits_for_no_word() {
     assert!(finished.out.contains("ECONNREFUSED"), "{}", finished.out);
 }
 
-/// An observer that sends one notice at the beginning of each hold.
-struct Owner {
-    sender: mpsc::Sender<Notice>,
-    plan: Vec<Notice>,
+/// What an owner asks for.
+type Word = fn(&Steering);
+
+/// What the owner of a run saw.
+#[derive(Default)]
+struct Seen {
     phases: Vec<Phase>,
     rounds: Vec<u64>,
 }
 
-impl Observer for Owner {
-    fn began(&mut self, phase: Phase, _options: &Options) {
-        self.phases.push(phase);
-        if phase == Phase::Hold && !self.plan.is_empty() {
-            self.sender.send(self.plan.remove(0)).unwrap();
-        }
-    }
-
-    fn audited(&mut self, result: &AuditResult) -> Result<()> {
-        self.rounds.push(result.live);
-        Ok(())
-    }
+/// A client of the library on a course.
+fn workload(server: &Server, course: Course) -> Workload {
+    let mut workload = Workload::default();
+    let targets = vec!["127.0.0.1".parse().unwrap()];
+    workload.routes = Routes { targets, ports: Ports::new(server.port, 2).unwrap(), sources: Vec::new() };
+    (workload.connections, workload.concurrency, workload.cores) = (30, 16, Cores::Count(1));
+    (workload.course, workload.close) = (course, CloseMode::Abort);
+    (workload.connect_timeout, workload.reply_timeout) = (PATIENCE, PATIENCE);
+    workload
 }
 
-/// Runs a client of the library on a course, with an observer that sends these notices.
-fn owned(server: &Server, course: Course, plan: &[Notice]) -> Owner {
-    let options = Options {
-        routes: Routes {
-            targets: vec!["127.0.0.1".parse().unwrap()],
-            ports: Ports::new(server.port, 2).unwrap(),
-            sources: Vec::new(),
-        },
-        connections: 30,
-        cores: Cores::Count(1),
-        rate: None,
-        concurrency: 16,
-        connect_timeout: PATIENCE,
-        reply_timeout: PATIENCE,
-        course,
-        interval: None,
-        payload: 64,
-        audit: Audit::Echo,
-        close: CloseMode::Abort,
-        close_rate: None,
-        hello: "{}".to_owned(),
-        server_pid: None,
-        victims: None,
-    };
-    let (sender, notices) = mpsc::channel();
-    let (plan, phases, rounds) = (plan.to_vec(), Vec::new(), Vec::new());
-    let mut owner = Owner { sender: sender.clone(), plan, phases, rounds };
-    let summary = client::run(&options, &mut owner, (sender, notices)).unwrap();
-    assert!(summary.complete() && summary.audits.len() == owner.rounds.len(), "{:?}", summary.audits);
-    owner
+/// Runs a client of the library on a course, with an owner who says one of these words at the beginning of each hold.
+fn owned(server: &Server, course: Course, words: &[Word]) -> Seen {
+    let run = Run::start(workload(server, course)).unwrap();
+    let steering = run.steering();
+    let (mut words, mut seen) = (words.iter(), Seen::default());
+    for event in run.events() {
+        match event {
+            Event::Began(phase) => {
+                seen.phases.push(phase);
+                if phase == Phase::Hold {
+                    words.next().into_iter().for_each(|say| say(&steering));
+                }
+            }
+            Event::Audited(result) => seen.rounds.push(result.live),
+            _ => {}
+        }
+    }
+    let summary = run.join().unwrap();
+    assert!(summary.complete() && summary.audits.len() == seen.rounds.len(), "{:?}", summary.audits);
+    assert_eq!((summary.protocol, summary.proof), ("raw", "end-to-end"));
+    seen
 }
 
 #[test]
 fn the_owner_of_a_client_steers_it() {
     use Phase::{Close, Hold, Ramp};
     let server = Server::start(2, "");
-    let owner = owned(&server, Course::Steered, &[Notice::Audit, Notice::Audit, Notice::Close]);
-    assert_eq!(owner.rounds, [30, 30]);
-    assert_eq!(owner.phases, [Ramp, Hold, Phase::Audit(1), Hold, Phase::Audit(2), Hold, Close]);
+    let seen = owned(&server, Course::Steered, &[Steering::audit, Steering::audit, Steering::close]);
+    assert_eq!(seen.rounds, [30, 30]);
+    assert_eq!(seen.phases, [Ramp, Hold, Phase::Audit(1), Hold, Phase::Audit(2), Hold, Close]);
 }
 
 #[test]
 fn a_fixed_course_is_kept_whatever_its_owner_says() {
     use Phase::{Close, Hold, Ramp};
     let server = Server::start(2, "");
-    let owner = owned(&server, Course::Fixed(Duration::from_millis(100)), &[Notice::Close]);
-    assert_eq!(owner.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
+    let seen = owned(&server, Course::Fixed(Duration::from_millis(100)), &[Steering::close]);
+    assert_eq!(seen.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
+}
+
+/// The run goes on when its owner takes the next event, and not before: what an audit proved still stands.
+#[test]
+fn a_run_waits_for_its_owner() {
+    let server = Server::start(2, "--json - --stats-interval 50ms");
+    let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
+    let mut events = run.events();
+    let second = events.find(|event| matches!(event, Event::Audited(result) if result.round == 2));
+    let Some(Event::Audited(result)) = second else { panic!("{second:?}") };
+    assert_eq!((result.live, result.lost, result.wrong), (30, 0, 0));
+    // Time passes: the connections of a second client come and go.
+    client(&format!("{} --connections 5", server.at())).held(5);
+    eventually("the server has only the first 30", || last_stats(&server) == Some([30, 35]));
+    drop(events);
+    assert_eq!(run.join().unwrap().live(), 30);
+}
+
+/// An owner without interest in events, and one that goes away.
+#[test]
+fn nobody_has_to_take_events() {
+    let server = Server::start(2, "--json -");
+    let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
+    assert!(run.join().unwrap().complete());
+    let run = Run::start(workload(&server, Course::Steered)).unwrap();
+    let holds = run.events().any(|event| matches!(event, Event::Began(Phase::Hold)));
+    assert!(holds);
+    drop(run);
+    assert_eq!(number(&server.stop().last_document(), "accepted"), 60);
+}
+
+#[test]
+fn a_workload_that_cannot_be_is_refused_before_it_runs() {
+    let server = Server::start(2, "");
+    let mut nothing = workload(&server, Course::Steered);
+    nothing.connections = 0;
+    assert!(matches!(Run::start(nothing), Err(c1m::error::Error::Config(_))));
 }

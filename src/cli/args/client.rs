@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::protocol::ProtocolArguments;
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
-use crate::client::{Audit, Course, Options};
+use crate::client::{Audit, Course, DEFAULT_CONNECTIONS, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
@@ -24,7 +25,7 @@ pub struct ConnectionArguments {
     #[command(flatten)]
     pub ports: PortArguments,
     /// Connections to open: one per (target, port) in turn.
-    #[arg(long, value_name = "N", default_value_t = 340_000)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
     pub connections: u64,
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
@@ -41,7 +42,7 @@ pub struct ConnectionArguments {
     /// How long a connect may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
-    /// How long an echo may take.
+    /// How long an answer may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
@@ -49,15 +50,11 @@ pub struct ConnectionArguments {
     /// second in all.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
-    /// Bytes of such a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 64)]
-    pub payload: usize,
+    #[command(flatten)]
+    pub protocol: ProtocolArguments,
     /// Close N connections per second, evenly; as fast as it goes by default.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub close_rate: Option<f64>,
-    /// Sent on each new connection, its number in place of {}. Empty sends nothing.
-    #[arg(long, value_name = "TEXT", default_value = "Hello Server: client --> {}")]
-    pub hello: String,
     /// The server's process, if it is on this host: its memory and processor time are reported.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -70,7 +67,7 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 impl ConnectionArguments {
     /// A client on this course.
-    pub fn options(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Options> {
+    pub fn workload(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
                 return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
@@ -84,18 +81,11 @@ impl ConnectionArguments {
                 "try 1s",
             ));
         }
-        if self.hello.len() > crate::constants::BUFFER_BYTES {
-            let saw = format!("--hello of {} bytes", self.hello.len());
-            return Err(CommandError::usage(
-                saw,
-                format!("at most {} are sent", crate::constants::BUFFER_BYTES),
-                "shorten it",
-            ));
-        }
+        let protocol = self.protocol.protocol()?;
         if let Some(pid) = self.server_pid {
             check_process(&Host::here(), pid)?;
         }
-        Ok(Options {
+        Ok(Workload {
             routes: Routes::new(&self.target_ip, self.ports.ports()?, &addresses(&self.source_ip))?,
             connections: self.connections,
             cores: self.cores.map_or(Cores::All, Cores::Count),
@@ -105,21 +95,21 @@ impl ConnectionArguments {
             reply_timeout: self.reply_timeout,
             course,
             interval: self.interval,
-            payload: self.payload,
+            protocol,
+            first_number: self.protocol.first_number,
             audit,
             close,
             close_rate: self.close_rate,
-            hello: self.hello.clone(),
             server_pid: self.server_pid,
             victims: None,
         })
     }
 
-    /// The words of a steered client that goes the same ways with other connections, so many of them, and tells
-    /// events.
+    /// The words of a steered client that tells events: it goes the same ways and speaks the same protocol, on
+    /// `connections` others from `first_number` on.
     pub fn steered_words(
         &self,
-        connections: u64,
+        (first_number, connections): (u64, u64),
         concurrency: u32,
         rate: Option<f64>,
         close: CloseName,
@@ -137,10 +127,9 @@ impl ConnectionArguments {
             format!("--concurrency={concurrency}"),
             format!("--connect-timeout={}", time(self.connect_timeout)),
             format!("--reply-timeout={}", time(self.reply_timeout)),
-            format!("--payload={}", self.payload),
-            format!("--hello={}", self.hello),
             format!("--close={close}"),
         ]);
+        words.extend(self.protocol.words(first_number));
         let sources = addresses(&self.source_ip);
         // One argument has 128 KiB at most.
         words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));
@@ -180,8 +169,8 @@ pub struct ClientArguments {
     /// far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it.
     #[arg(long, conflicts_with = "hold")]
     pub steer: bool,
-    /// What proves a connection live: `echo`, it gets back exactly what it sent; `state`, neither
-    /// FIN nor RST came (for servers that answer nothing); `off`, nothing.
+    /// What proves a connection live: `echo`, it gets the answer that --protocol expects, with `raw` exactly
+    /// what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing.
     #[arg(long, value_enum, default_value_t = AuditName::Echo)]
     pub audit: AuditName,
     /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with
@@ -208,10 +197,10 @@ pub enum CloseName {
 }
 
 impl ClientArguments {
-    pub fn options(&self) -> Result<Options> {
+    pub fn workload(&self) -> Result<Workload> {
         let course = if self.steer { Course::Steered } else { Course::Fixed(self.hold) };
         let audit = match self.audit {
-            AuditName::Echo => Audit::Echo,
+            AuditName::Echo => Audit::Answer,
             AuditName::State => Audit::State,
             AuditName::Off => Audit::Off,
         };
@@ -219,6 +208,6 @@ impl ClientArguments {
             CloseName::Fin => CloseMode::Immediate,
             CloseName::Rst => CloseMode::Abort,
         };
-        self.connection.options(course, audit, close)
+        self.connection.workload(course, audit, close)
     }
 }

@@ -6,10 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
 use super::duration;
-use crate::client::{Audit, Course, Options, Scenario, Storm, VictimsCommand};
+use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
-use crate::constants::STORM_MESSAGES_PER_SECOND;
+
+/// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each second, and a small
+/// part of what one core echoes.
+const STORM_MESSAGES_PER_SECOND: u64 = 20_000;
 
 #[derive(Debug, Args)]
 pub struct StormArguments {
@@ -47,8 +50,8 @@ pub enum ScenarioName {
     /// Beside the held connections, further connections are dialed, proved and closed, as fast as --concurrency or
     /// --rate allow.
     Churn,
-    /// The victims ask one after the other for 256 KiB of echoes each, in messages of --payload, and read none.
-    /// Then they are closed, 5,000 per second or at --close-rate.
+    /// Some after the others they send 256 KiB each, in messages of the protocol (--payload), and read no answer.
+    /// Then they are closed, 5,000 a second or at --close-rate.
     SlowReaders,
     /// The victims stay silent. Those that the server closes meanwhile are counted, and are no failures.
     Silent,
@@ -85,7 +88,7 @@ fn share(text: &str) -> std::result::Result<Share, String> {
 const LASTING: Duration = Duration::from_secs(10);
 
 impl StormArguments {
-    pub fn options(&self) -> Result<Options> {
+    pub fn workload(&self) -> Result<Workload> {
         let lasting = self.lasting.unwrap_or(LASTING);
         let scenario = match self.scenario {
             ScenarioName::Disconnect => Scenario::Disconnect,
@@ -103,23 +106,25 @@ impl StormArguments {
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
-        let mut options = self.connection.options(Course::Storm(storm), Audit::Echo, close)?;
+        let mut workload = self.connection.workload(Course::Storm(storm), Audit::Answer, close)?;
         let talkers = connections.saturating_sub(victims);
         let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);
-        options.interval = options.interval.or(Some(each.max(SHORTEST_INTERVAL)));
+        workload.interval = workload.interval.or(Some(each.max(SHORTEST_INTERVAL)));
         if scenario.is_killed() {
-            self.share_with_victims(&mut options, victims)?;
+            self.share_with_victims(&mut workload, victims)?;
         }
-        Ok(options)
+        Ok(workload)
     }
 
-    /// Has another process open the victims, and gives it the victims' part of the concurrency and of the rate.
-    fn share_with_victims(&self, options: &mut Options, victims: u64) -> Result<()> {
-        let part = victims as f64 / options.connections.max(1) as f64;
-        let theirs = ((f64::from(options.concurrency) * part).round() as u32).max(1);
-        let rate = options.rate.map(|rate| rate * part);
+    /// Has another process open the victims, with their part of what may be in flight and started at a time.
+    fn share_with_victims(&self, workload: &mut Workload, victims: u64) -> Result<()> {
+        let part = victims as f64 / workload.connections.max(1) as f64;
+        let theirs = ((f64::from(workload.concurrency) * part).round() as u32).max(1);
+        let rate = workload.rate.map(|rate| rate * part);
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
-        let words = self.connection.steered_words(victims, theirs, rate, close);
+        // Their numbers come after those of the survivors.
+        let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);
+        let words = self.connection.steered_words(numbers, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
             CommandError::host(
                 format!("this program's file: {e}"),
@@ -127,9 +132,9 @@ impl StormArguments {
                 "see /proc/self/exe",
             )
         })?;
-        options.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
-        options.concurrency = options.concurrency.saturating_sub(theirs).max(u32::from(options.concurrency > 0));
-        options.rate = options.rate.map(|rate| rate * (1.0 - part));
+        workload.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
+        workload.concurrency = workload.concurrency.saturating_sub(theirs).max(u32::from(workload.concurrency > 0));
+        workload.rate = workload.rate.map(|rate| rate * (1.0 - part));
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! How a client shard dials: each connection from a source port of its own, and from another where somebody else
-//! has that one.
+//! How a client shard dials: each connection from a source port of its own, or from another one if another socket of
+//! this host has that port.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -12,23 +12,27 @@ use crate::addresses::Address;
 use crate::client::ports::{Choice, Way, lacks_address};
 use crate::client::window::{Awaited, Probe};
 use crate::connections::CloseReason;
-use crate::constants::SLOW_READER_BUFFER;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
+use crate::protocol::Position;
 use crate::sys;
 use crate::token::ConnId;
 
-/// Payloads above this are several segments, whose last one must not wait for an acknowledgement.
+/// Messages above this many bytes are several segments. The last one must not wait for an acknowledgement of the
+/// others.
 const ONE_SEGMENT: usize = 1_000;
 
-/// A connection that is to be dialed, perhaps not for the first time.
+/// Receive buffer of a peer that shall be slow (SO_RCVBUF, which the kernel doubles), in bytes.
+const SLOW_READER_BUFFER: usize = 4_096;
+
+/// An attempt to dial a connection, perhaps not the first one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    /// Its number within the shard.
+    /// The connection's number within the shard.
     index: u32,
-    /// When it should have started.
+    /// When the connect should have started.
     intended: Instant,
-    /// When its first attempt started.
+    /// When the first attempt started.
     started: Instant,
 }
 
@@ -66,7 +70,7 @@ impl ClientDriver {
     fn dial_from(&mut self, net: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
         let number = self.config.number(index);
-        let (source, to) = self.config.options.routes.of(number);
+        let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
             Choice::Port(port) => port,
             Choice::Soon => return Ok(false),
@@ -74,7 +78,7 @@ impl ClientDriver {
         };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
         let from = (source, port, self.config.ports.way);
-        let socket = match plain_socket(from, to, self.config.options.payload, receive_buffer) {
+        let socket = match plain_socket(from, to, self.config.workload.protocol.longest_message(), receive_buffer) {
             Ok(socket) => socket,
             Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
                 self.pass_over(attempt, port);
@@ -84,8 +88,15 @@ impl ClientDriver {
         };
         let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
         let awaited = Awaited::Connect { socket, given_up: false };
-        let key =
-            self.window.add(Probe { conn, awaited, intended, started, since: net.clock().now(), got: 0, round: 0 });
+        let key = self.window.add(Probe {
+            conn,
+            awaited,
+            intended,
+            started,
+            since: net.clock().now(),
+            position: Position::default(),
+            round: 0,
+        });
         if let Some(state) = net.state(conn) {
             *state = ConnState { index, key, port, proved: false };
         }
@@ -100,19 +111,19 @@ impl ClientDriver {
         true
     }
 
-    /// Somebody else has the source port that a connection was to have: it is dialed from another.
+    /// Another socket of this host has the source port that a connection was to have: dial from another port later.
     fn pass_over(&mut self, attempt: Attempt, port: u16) {
         self.config.progress.passed_over.add(1);
         self.config.ports.rest(self.config.number(attempt.index), port, Instant::now());
         self.again.push_back(attempt);
     }
 
-    /// A connection is over, and its source port may serve another. Tells whether it was one that never opened,
-    /// as somebody else has the port, and is dialed again.
+    /// A connection is over, and its source port may serve another one. Returns whether the connection never opened
+    /// because another socket has the port; it is then dialed again.
     pub(super) fn port_is_free_again(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
         let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
         let number = self.config.number(index);
-        let (source, to) = self.config.options.routes.of(number);
+        let (source, to) = self.config.workload.routes.of(number);
         if !matches!(why, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
@@ -123,7 +134,7 @@ impl ClientDriver {
     }
 }
 
-/// Whether the kernel says so of a source port that somebody else has.
+/// Whether this is the kernel's error for a source port that another socket has.
 fn is_taken(errno: Errno) -> bool {
     matches!(errno, Errno::EADDRNOTAVAIL | Errno::EADDRINUSE)
 }
@@ -132,11 +143,11 @@ fn is_taken(errno: Errno) -> bool {
 fn plain_socket(
     (source, port, way): (Option<Address>, u16, Way),
     to: SocketAddr,
-    payload: usize,
+    longest_message: usize,
     receive_buffer: Option<usize>,
 ) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    if payload > ONE_SEGMENT {
+    if longest_message > ONE_SEGMENT {
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(bytes) = receive_buffer {
@@ -150,7 +161,7 @@ fn plain_socket(
             socket.bind(&source.at(0).into())?;
         }
         (Way::Bind, source) => {
-            // Else a port could be bound only once, whatever the targets.
+            // Without this a port could be bound only once, however many targets there are.
             socket.set_reuse_address(true)?;
             socket.bind(&source.unwrap_or_else(|| Address::any(to)).at(port).into())?;
         }

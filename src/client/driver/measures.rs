@@ -20,7 +20,7 @@ pub struct Measures {
     pub echo: Recorder,
     /// The same from the actual start.
     pub echo_service: Latency,
-    /// Echoes of audits.
+    /// Answers of audits.
     pub audit: Recorder,
     /// When the current interval began.
     since: Instant,
@@ -54,7 +54,7 @@ impl Measures {
         }
     }
 
-    /// The same of a message's echo; the next message of its connection was due after `interval`.
+    /// The same of a message's answer; the next message of its connection was due after `interval`.
     pub fn echoed(&mut self, latency: Duration, service: Duration, interval: Duration) {
         self.echo.record_with_omitted(latency, service, interval);
         self.echo_service.record(service);
@@ -79,7 +79,7 @@ impl Measures {
             pieces.extend(recorder.cut()?.map(|latency| (measure, latency)));
         }
         if !pieces.is_empty() {
-            // Nobody listens any more when the run has failed elsewhere.
+            // The leader is gone if the run has failed elsewhere.
             let _ = self.intervals.send(Interval { shard: self.shard, from, to: now, pieces });
         }
         Ok(())

@@ -10,12 +10,14 @@ use super::measures::Measures;
 use super::storm::Storming;
 use super::{ClientConnections, ClientDriver};
 use crate::client::ports::Ports;
+use crate::client::run::Notice;
 use crate::client::window::Window;
-use crate::client::{Interval, Notice, Options, Phase};
+use crate::client::{Interval, Phase, Workload};
 use crate::connections::Cursor;
 use crate::error::Result;
 use crate::failure::Causes;
 use crate::pace::Pace;
+use crate::protocol::Scratch;
 use crate::results::ShardSummary;
 use crate::stats::Progress;
 
@@ -32,7 +34,7 @@ pub struct ShardConfig {
     /// Its part of the connects in flight.
     pub concurrency: usize,
     /// What all shards do.
-    pub options: Arc<Options>,
+    pub workload: Arc<Workload>,
     /// The source ports of all shards.
     pub ports: Arc<Ports>,
     /// How far it is.
@@ -47,14 +49,14 @@ pub struct ShardConfig {
 
 impl ShardConfig {
     /// The driver, on its thread.
-    pub fn begin(self, net: &ClientConnections) -> Result<ClientDriver> {
+    pub fn begin(self, connections: &ClientConnections) -> Result<ClientDriver> {
         let now = Instant::now();
         let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
-        let storm = self.options.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
+        let storm = self.workload.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
         Ok(ClientDriver {
             phase: Phase::Ready,
             done: false,
-            since: net.clock().start(now),
+            since: connections.clock().start(now),
             swept: now,
             next: self.numbers.start,
             place: Cursor::START,
@@ -69,6 +71,8 @@ impl ShardConfig {
             again: VecDeque::new(),
             window: Window::default(),
             scratch: Vec::new(),
+            hearing: Scratch::default(),
+            says_goodbye: false,
             before_close: None,
             measures: Measures::new(self.index, self.intervals.clone())?,
             causes: Causes::new(),
@@ -76,20 +80,27 @@ impl ShardConfig {
         })
     }
 
-    /// The number of a connection over all shards, from that within this one. Those that a storm
-    /// dials come after all that were asked for, the shards' in turn.
+    /// The number of a connection over all shards, from that within this one. It decides the ports. Connections
+    /// that a storm dials come after all that were asked for, the shards' in turn.
     pub fn number(&self, index: u32) -> u64 {
         let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
         match index.checked_sub(own) {
             None => self.numbers.start + index,
-            Some(anew) => self.options.connections + anew * self.shards + self.index as u64,
+            Some(anew) => self.workload.connections + anew * self.shards + self.index as u64,
         }
+    }
+}
+
+impl ShardConfig {
+    /// The number by which the protocol knows a connection.
+    pub fn known_as(&self, index: u32) -> u64 {
+        self.workload.first_number + self.number(index)
     }
 }
 
 impl Drop for ShardConfig {
     fn drop(&mut self) {
-        // Nobody listens any more when the run has failed elsewhere.
+        // The leader is gone if the run has failed elsewhere.
         let _ = self.notices.send(Notice::ShardEnded(self.index));
     }
 }

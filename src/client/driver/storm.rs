@@ -1,26 +1,41 @@
-//! What one client shard does in a storm: its victims are closed, grow deaf or fall silent, others
-//! are dialed, and all the while the survivors' messages go on. Each of these does a bounded part of
-//! its work in each pass of the shard.
+//! What one client shard does in a storm: its victims are closed, stop reading or fall silent, others are dialed, and
+//! the survivors' messages go on meanwhile. Each of these does a bounded part of its work in each pass of the shard.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{ClientConnections, ClientDriver};
+use super::{ClientConnections, ClientDriver, DIALS_PER_PASS};
 use crate::client::course::{Phase, Scenario, Storm};
-use crate::client::message::{Kind, compose};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Cursor};
-use crate::constants::{
-    ASKS_PER_PASS, BUFFER_BYTES, DIALS_PER_PASS, SLOW_READER_ASKS, SLOW_READERS_AT_ONCE,
-    SLOW_READERS_CLOSED_PER_SECOND, STORM_QUIET,
-};
+use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::plan::share;
+use crate::protocol::{Exchange, Purpose};
 use crate::reactor::{Closing, Schedule};
 use crate::results::{ShardStorm, Stage};
 use crate::token::ConnId;
+
+/// A storm is absorbed when for this long no answer was slower than the slowest one before it: what is slow later is
+/// not the storm's doing.
+const STORM_QUIET: Duration = Duration::from_secs(1);
+
+/// Times a slow reader sends as many messages as fit into `BUFFER_BYTES`. An echo server answers 256 KiB, which is
+/// more than a server keeps and the sockets of both ends hold together.
+const SLOW_READER_ASKS: usize = 64;
+
+/// Slow readers of a shard that send in turn. The next ones send when these have. Were all stuck in the same moment,
+/// the kernel's probes of their windows would go on coming all at once.
+const SLOW_READERS_AT_ONCE: usize = 128;
+
+/// Slow readers closed in a second by default. With what waits in its sockets, each takes the kernel as long as some
+/// ten messages, and their end is not what the storm is about.
+const SLOW_READERS_CLOSED_PER_SECOND: f64 = 5_000.0;
+
+/// Slow readers that send in one pass, so that the others' messages are not late.
+const ASKS_PER_PASS: usize = 4;
 
 /// A shard's part of a storm.
 pub struct Storming {
@@ -29,12 +44,12 @@ pub struct Storming {
     survivors: u32,
     /// Numbers from here on are dialed in the storm.
     own: u32,
-    /// When it began and ended.
+    /// When the storm began and ended.
     began: Option<Start>,
     ended: Option<Instant>,
-    /// Echoes by stage.
+    /// Latencies of answers by stage.
     echo: [Latency; 3],
-    /// The slowest echo of the calm.
+    /// The slowest answer of the calm.
     slowest: Duration,
     absorbed: Duration,
     /// Closes the victims.
@@ -50,21 +65,21 @@ pub struct Storming {
     wrong: u64,
 }
 
-/// How far slow readers have come: a group of them at a time asks in turn, as often as it will.
+/// How far the slow readers have come. One group of them at a time sends, its members in turn.
 #[derive(Default)]
 struct Asking {
     group: Vec<ConnId>,
-    /// Whether all of the group were found.
+    /// Whether all members of the group were found.
     complete: bool,
-    /// How often the group has asked, and how often all have.
+    /// Messages of the group so far, and of all slow readers.
     asked: usize,
     total: u64,
-    /// Where in the tables those stand who were in a group.
+    /// The place in the tables of the last connection that was put into a group.
     place: Option<Cursor>,
 }
 
 impl Asking {
-    /// Who of the group is to ask next; `None` when all have asked as often as they will.
+    /// The member of the group that sends next; `None` when all have sent as often as they should.
     fn next(&self) -> Option<ConnId> {
         let left = self.asked < self.group.len() * SLOW_READER_ASKS;
         left.then(|| self.group[self.asked % self.group.len()])
@@ -74,7 +89,7 @@ impl Asking {
 impl Storming {
     /// The part of shard `index` of `shards`, which opens `own` connections.
     pub fn new(config: Storm, own: u64, shards: u64, index: u64) -> Result<Storming> {
-        // Those that are killed are in another process.
+        // Victims that are to be killed are in another process.
         let part = share(if config.scenario.is_killed() { 0 } else { config.victims }, shards, index);
         let victims = (part.end - part.start).min(own);
         Ok(Storming {
@@ -110,7 +125,7 @@ impl Storming {
         }
     }
 
-    /// How many send messages.
+    /// How many connections send messages.
     pub fn talkers(&self) -> u64 {
         self.survivors.into()
     }
@@ -120,12 +135,12 @@ impl Storming {
         index < self.survivors
     }
 
-    /// How often slow readers ask in a second: the last ones are done when the storm is over.
+    /// Messages of slow readers per second, such that the last ones are sent when the storm ends.
     fn asks(&self, time: Duration) -> f64 {
         self.victims().len() as f64 * SLOW_READER_ASKS as f64 / time.as_secs_f64()
     }
 
-    /// The numbers of those that the storm hits.
+    /// The numbers of the connections that the storm hits.
     fn victims(&self) -> Range<u32> {
         self.survivors..self.own
     }
@@ -134,7 +149,7 @@ impl Storming {
         self.victims().contains(&index)
     }
 
-    /// Whether it will never read, and so gets a small receive buffer from the start.
+    /// Whether a connection will stop reading. It gets a small receive buffer from the start.
     pub fn reads_slowly(&self, index: u32) -> bool {
         matches!(self.config.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
     }
@@ -154,7 +169,7 @@ impl Storming {
         }
     }
 
-    /// The echo of a survivor's message came: `late` counts from its intended start, `service` from
+    /// The answer to a survivor's message came: `late` counts from its intended start, `service` from
     /// its actual one. A message belongs to the storm if any of its time did.
     pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
         let late = now.duration_since(intended);
@@ -176,7 +191,7 @@ impl Storming {
         }
     }
 
-    /// A connection was proved. Tells whether it is to be closed for that.
+    /// A connection was proved. Returns whether the storm now closes it, as churn does.
     pub fn proved(&mut self, index: u32, phase: Phase) -> bool {
         if index < self.own {
             return false;
@@ -185,7 +200,7 @@ impl Storming {
         phase == Phase::Storm && matches!(self.config.scenario, Scenario::Churn(_))
     }
 
-    /// A connection failed that was never proved.
+    /// A connection failed before it was proved.
     pub fn never_stood(&mut self, index: u32) {
         self.failed_anew += u64::from(index >= self.own);
     }
@@ -210,8 +225,8 @@ impl Storming {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }
 
-    /// Looks for the next group of slow readers once all of the last have asked. If none is to ask in this pass,
-    /// the turn in which to look again.
+    /// Looks for the next group of slow readers once the last group has sent all its messages. If none is to send in
+    /// this pass, returns when to look again.
     fn find_group(&mut self, net: &mut ClientConnections) -> Option<Schedule> {
         if self.asking.next().is_none() {
             self.asking.asked = 0;
@@ -258,7 +273,7 @@ impl ClientDriver {
         }
         let talk = self.hold(net, now)?;
         let work = match self.phase {
-            // The others may not be done yet.
+            // Other shards may not have done their part yet.
             _ if self.done => Schedule::OnEvent,
             Phase::Calm if now >= calm => Schedule::Finished,
             Phase::Calm => Schedule::At(calm),
@@ -290,11 +305,11 @@ impl ClientDriver {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         let victims = storm.victims();
         let most = victims.len() as u64;
-        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.options.close, pace));
+        let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.workload.close, pace));
         closing.turn_of(net, now, most, |state| victims.contains(&state.index))
     }
 
-    /// Dials those that come anew, as many at a time as the ramp did.
+    /// Dials new connections, as many at a time as the ramp did.
     fn redial(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
             if let Some(attempt) = self.again.pop_front() {
@@ -319,7 +334,7 @@ impl ClientDriver {
             storm.redialed += 1;
             self.config.progress.redialed.add(1);
             if !self.dial(net, index, intended)? {
-                // There is no slot yet: it is not dialed.
+                // There is no slot yet, so the connection was not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
                 self.config.progress.redialed.sub(1);
                 return Ok(Schedule::OnEvent);
@@ -328,11 +343,11 @@ impl ClientDriver {
         Ok(Schedule::Now)
     }
 
-    /// Lets the victims ask for echoes that they will not read, evenly paced: a flood would show what this
-    /// machine copies in a second. Who cannot send any more leaves out its turn.
+    /// Lets the victims send messages whose answers they will not read, evenly paced: a flood would show what this
+    /// machine copies in a second. A victim that cannot send any more leaves out its turn.
     fn demand(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
-        // Each ask alone would be a wake-up.
+        // Several together: otherwise each message would wake the shard.
         let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, net.clock());
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Schedule::At(due));
@@ -340,21 +355,31 @@ impl ClientDriver {
         if let Some(turn) = storm.find_group(net) {
             return Ok(turn);
         }
-        let options = &self.config.options;
-        compose(&mut self.scratch, Kind::Message, self.config.index as u64, 0, &options.hello, options.payload);
-        while self.scratch.len() + options.payload <= BUFFER_BYTES {
-            self.scratch.extend_from_within(..options.payload);
-        }
         for _ in 0..ASKS_PER_PASS {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            ask(net, conn, &self.scratch)?;
+            net.pause_reads(conn);
+            let Some(state) = net.state(conn).map(|state| *state) else { continue };
+            if net.is_sending(conn) {
+                continue;
+            }
+            let number = self.config.known_as(state.index);
+            self.scratch.clear();
+            self.config
+                .workload
+                .protocol
+                .ask(Exchange { number, round: 0, purpose: Purpose::Message }, &mut self.scratch);
+            let message = self.scratch.len();
+            while message > 0 && self.scratch.len() + message <= BUFFER_BYTES {
+                self.scratch.extend_from_within(..message);
+            }
+            net.send(conn, &self.scratch)?;
         }
         Ok(Schedule::Now)
     }
 
-    /// A proved connection was closed by the storm, or by the server in it, as it may.
+    /// A proved connection was closed by the storm, or by the server in a storm that allows this.
     pub(super) fn dropped(&mut self, net: &mut ClientConnections, conn: ConnId) {
         if let Some(state) = net.state(conn) {
             state.proved = false;
@@ -372,12 +397,7 @@ impl ClientDriver {
     }
 }
 
-fn ask(net: &mut ClientConnections, conn: ConnId, bytes: &[u8]) -> Result<()> {
-    net.pause_reads(conn);
-    if net.is_sending(conn) { Ok(()) } else { net.send(conn, bytes) }
-}
-
-/// A turn for both: done when both are.
+/// The schedule of two pieces of work: the earlier one of both, and finished when both are.
 fn sooner(one: Schedule, other: Schedule) -> Schedule {
     match (one, other) {
         (Schedule::Finished, turn) | (turn, Schedule::Finished) => turn,

@@ -49,13 +49,15 @@ pub fn has_merged_names(document: &Value) {
 
 /// Checks the names of a client's result that has `more` names.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 22] = [
+    const OTHERS: [&str; 24] = [
         "requested",
         "live",
         "failed",
         "not_tried",
         "complete",
         "stopped",
+        "protocol",
+        "proof",
         "suspensions",
         "suspended_seconds",
         "errors",

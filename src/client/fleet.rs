@@ -1,0 +1,419 @@
+//! Leads the shards of a client through the phases of its course, on a thread of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::driver::ShardConfig;
+use super::ports::{Ports, Way};
+use super::run::{Event, Notice, Steer, Teller};
+use super::sampler::Sampler;
+use super::victims::Victims;
+use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
+use crate::clock::Clock;
+use crate::connections::ConnectionsConfig;
+use crate::constants::THREADS_PER_SHARD;
+use crate::error::{Error, Result};
+use crate::failure::Causes;
+use crate::host::{Host, NetCounters, check_threads};
+use crate::plan::{self, share};
+use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
+use crate::shard::{self, ShardHandle, ShardThread};
+use crate::stats::{Progress, ProgressSnapshot};
+use crate::walls::{self, Evidence, EvidenceRecorder};
+
+/// How often the owner is told of progress.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Both ends of the channel by which the leader is told what shards have done and what the owner wants.
+pub(super) type Notices = (mpsc::Sender<Notice>, mpsc::Receiver<Notice>);
+
+/// Runs a planned workload to its end.
+pub(super) fn lead(
+    workload: &Workload,
+    planned: Planned,
+    host: &Host,
+    teller: Teller,
+    notices: Notices,
+) -> Result<Summary> {
+    teller.tell(Event::Planned(planned.clone()));
+    // Only now has the owner started the threads that it needs itself.
+    check_threads(THREADS_PER_SHARD * planned.cores.len() as u64)?;
+    let evidence = EvidenceRecorder::begin_to(host, &workload.routes.targets);
+    let mut fleet = Fleet::launch(workload, &planned, evidence, teller, notices)?;
+    if let Some(victims) = &fleet.victims {
+        fleet.teller.tell(Event::VictimsStarted(victims.pid()));
+    }
+    let summary = fleet.lead(workload);
+    fleet.command(Phase::Quit);
+    let evidence = fleet.evidence.evidence(Causes::new());
+    // A shard's own error says more than what its end looked like from here.
+    let mut shards = fleet.join()?;
+    let mut summary = summary?;
+    fleet.take_in_intervals();
+    summary.timeline = fleet.sampler.timeline;
+    if let Some(victims) = &fleet.victims {
+        shards.extend(victims.summary()?);
+    }
+    conclude(&mut summary, shards, evidence);
+    Ok(summary)
+}
+
+/// Adds to a summary what its shards measured and what the host went through meanwhile.
+fn conclude(summary: &mut Summary, shards: Vec<ShardSummary>, mut evidence: Evidence) {
+    summary.shards = shards;
+    evidence.causes = summary.causes();
+    summary.walls = walls::explain(&evidence);
+    summary.counters = evidence.moved;
+}
+
+/// What a shard measured so far, and the shard's number.
+type Measured = (usize, ShardSummary);
+
+/// A shard that runs: how to command it, how far it is, and its end.
+type Runner = (ShardHandle, Arc<Progress>, ShardThread<Result<ShardSummary>>);
+
+fn snapshots(shards: &[Runner]) -> impl Iterator<Item = ProgressSnapshot> + '_ {
+    shards.iter().map(|(_, progress, _)| progress.snapshot())
+}
+
+/// The shards of a running client, and where they are led.
+struct Fleet {
+    shards: Vec<Runner>,
+    /// The process of the victims, if the storm kills one.
+    victims: Option<Victims>,
+    evidence: EvidenceRecorder,
+    sampler: Sampler,
+    /// The leader's own clock, which tells when the process was suspended.
+    clock: Clock,
+    teller: Teller,
+    notices: mpsc::Receiver<Notice>,
+    course: Course,
+    /// The phases to come after this one.
+    ahead: VecDeque<Phase>,
+    /// Audits that the owner has asked for.
+    rounds: u32,
+    stopping: bool,
+    /// Both ends of the channel by which shards tell what they measured so far.
+    measured: (mpsc::Sender<Measured>, mpsc::Receiver<Measured>),
+}
+
+impl Fleet {
+    fn launch(
+        workload: &Workload,
+        planned: &Planned,
+        evidence: EvidenceRecorder,
+        teller: Teller,
+        (sender, notices): Notices,
+    ) -> Result<Fleet> {
+        let (course, ahead) = (workload.course, workload.course.phases(workload.audit));
+        let mut fleet = Fleet {
+            shards: Vec::new(),
+            victims: None,
+            evidence,
+            sampler: Sampler::begin(workload.server_pid),
+            clock: Clock::begin(Instant::now()),
+            teller,
+            notices,
+            course,
+            ahead,
+            rounds: 0,
+            stopping: false,
+            measured: mpsc::channel(),
+        };
+        match fleet.start(workload, planned, &sender) {
+            Ok(()) => Ok(fleet),
+            Err(error) => {
+                // A shard that failed says more than what its end looked like from here.
+                fleet.command(Phase::Quit);
+                Err(fleet.join().err().unwrap_or(error))
+            }
+        }
+    }
+
+    fn start(&mut self, workload: &Workload, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
+        let workload = Arc::new(workload.clone());
+        let shards = planned.cores.len() as u64;
+        let ports = Ports::new(&planned.source_ports, &workload.routes, workload.connections, Way::here());
+        let ports = Arc::new(ports);
+        for (index, core) in planned.cores.iter().enumerate() {
+            let numbers = share(workload.own_connections(), shards, index as u64);
+            let window = share(u64::from(planned.concurrency), shards, index as u64);
+            let progress = Arc::new(Progress::default());
+            let shard_config = ShardConfig {
+                index,
+                core: *core,
+                shards,
+                numbers,
+                concurrency: (window.end - window.start).max(1) as usize,
+                workload: workload.clone(),
+                ports: ports.clone(),
+                progress: progress.clone(),
+                notices: sender.clone(),
+                measured: self.measured.0.clone(),
+                intervals: self.sampler.sender(),
+            };
+            let handle = ShardHandle::new()?;
+            let rings = plan::client_rings(
+                workload.own_connections(),
+                shards,
+                index as u64,
+                workload.concurrency,
+                planned.raised.files.1.soft,
+            );
+            let connections = ConnectionsConfig {
+                drain_after_reset: true,
+                max_pending: LONGEST_SEND,
+                ..ConnectionsConfig::new(rings, u64::MAX)
+            };
+            let name = format!("c1m-client-{index}");
+            let running = shard::spawn(
+                &name,
+                *core,
+                handle.clone(),
+                connections,
+                move |connections| shard_config.begin(connections),
+                |driver| driver.measured(),
+            )?;
+            self.shards.push((handle, progress, running));
+        }
+        if let Some(command) = &workload.victims {
+            self.victims = Some(Victims::start(command, workload.elsewhere(), self.shards.len(), sender.clone())?);
+        }
+        Ok(())
+    }
+
+    fn command(&self, phase: Phase) {
+        for (handle, ..) in &self.shards {
+            handle.command(phase.command());
+        }
+    }
+
+    fn progress(&self) -> Vec<ProgressSnapshot> {
+        snapshots(&self.shards).chain(self.victims.as_ref().map(Victims::progress)).collect()
+    }
+
+    /// Looks at what happens while a phase goes on.
+    fn look(&mut self) {
+        self.evidence.look();
+        self.sampler.look(self.progress().into_iter());
+        self.take_in_intervals();
+    }
+
+    /// Takes in what shards have measured in their last intervals, and tells the owner.
+    fn take_in_intervals(&mut self) {
+        while let Some(interval) = self.sampler.next_interval() {
+            self.teller.tell(Event::Measured(interval));
+        }
+    }
+
+    /// Tells the owner what came of the run so far: every shard has just told.
+    fn report(&mut self, summary: &mut Summary) {
+        let mut parts: Vec<_> = self.measured.1.try_iter().collect();
+        parts.sort_by_key(|(shard, _)| *shard);
+        let shards = parts.into_iter().map(|(_, measured)| measured).collect();
+        self.take_in_intervals();
+        summary.suspended = self.clock.suspended();
+        summary.timeline = self.sampler.timeline.clone();
+        let mut so_far = summary.clone();
+        conclude(&mut so_far, shards, self.evidence.evidence(Causes::new()));
+        self.teller.tell(Event::Reported(Box::new(so_far)));
+    }
+
+    fn join(&mut self) -> Result<Vec<ShardSummary>> {
+        let shards = std::mem::take(&mut self.shards);
+        // All of them end, whichever failed.
+        let joined: Vec<_> = shards.into_iter().map(|(.., running)| running.join()).collect();
+        joined.into_iter().map(|joined| joined.and_then(|summary| summary)).collect()
+    }
+
+    /// A summary of a run that has only begun.
+    fn summary(&self, workload: &Workload) -> Summary {
+        Summary {
+            requested: workload.connections,
+            protocol: workload.protocol.name(),
+            proof: workload.proof(),
+            shards: Vec::new(),
+            audits: Vec::new(),
+            counters: NetCounters::new(),
+            walls: Vec::new(),
+            ramp: Duration::ZERO,
+            ramped: 0,
+            close: Duration::ZERO,
+            paced: workload.rate.is_some(),
+            stopped: false,
+            suspended: self.clock.suspended(),
+            storm: workload.course.storm().map(storm_summary),
+            timeline: self.sampler.timeline.clone(),
+            about: About::here(),
+        }
+    }
+
+    /// Takes the shards through all phases; shards' results are filled in later.
+    fn lead(&mut self, workload: &Workload) -> Result<Summary> {
+        let mut summary = self.summary(workload);
+        let (ramp, after_ramp) = self.phase(Phase::Ramp)?;
+        summary.ramp = ramp;
+        summary.ramped = after_ramp.live;
+        if summary.ramped == 0 {
+            self.close_next();
+        }
+        loop {
+            let phase = self.ahead.pop_front().unwrap_or(Phase::Hold);
+            if phase == Phase::Close {
+                break;
+            }
+            if let (Phase::Storm, Some(victims)) = (phase, &mut self.victims) {
+                victims.report()?;
+            }
+            let spent = server_cpu(workload);
+            let (elapsed, progress) = self.phase(phase)?;
+            if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
+                // Less than before is another process under the same number.
+                let since = |(before, now): ((f64, f64), (f64, f64))| (now.0 - before.0, now.1 - before.1);
+                let server_cpu =
+                    spent.zip(server_cpu(workload)).map(since).filter(|(user, system)| *user >= 0.0 && *system >= 0.0);
+                storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
+            }
+            match phase {
+                _ if self.stopping => {}
+                Phase::Audit(round) => {
+                    let ProgressSnapshot { audited: live, lost, wrong, .. } = progress;
+                    let result = AuditResult { round, live, lost, wrong };
+                    summary.audits.push(result);
+                    self.teller.tell(Event::Audited(result));
+                }
+                Phase::Report => self.report(&mut summary),
+                _ => {}
+            }
+        }
+        summary.stopped = self.stopping;
+        self.evidence.dialed();
+        summary.close = self.phase(Phase::Close)?.0;
+        summary.suspended = self.clock.suspended();
+        Ok(summary)
+    }
+
+    /// Whatever was ahead is not any more.
+    fn close_next(&mut self) {
+        self.ahead = VecDeque::from([Phase::Close]);
+    }
+
+    /// The owner asks for something. A steered course obeys after what is ahead; the others keep to their phases,
+    /// unless they are to stop.
+    fn steer(&mut self, word: Steer) {
+        let phase = match word {
+            Steer::Audit => {
+                self.rounds += 1;
+                Phase::Audit(self.rounds)
+            }
+            Steer::Report => Phase::Report,
+            Steer::Close => Phase::Close,
+            Steer::Stop => {
+                self.stopping = true;
+                return self.close_next();
+            }
+        };
+        if self.course == Course::Steered {
+            self.ahead.push_back(phase);
+        }
+    }
+
+    /// How much longer to hold after a hold of `elapsed`.
+    fn hold_left(&self, elapsed: Duration) -> Duration {
+        match self.course {
+            Course::Fixed(hold) => hold.saturating_sub(elapsed),
+            Course::Steered if self.ahead.is_empty() => Duration::MAX,
+            Course::Steered | Course::Storm(_) => Duration::ZERO,
+        }
+    }
+
+    /// Waits for a notice, and tells the owner if the process was suspended meanwhile.
+    fn hear(&mut self, patience: Duration) -> std::result::Result<Notice, RecvTimeoutError> {
+        let (before, now) = (self.clock.suspended().time, Instant::now());
+        self.clock.look(now);
+        self.clock.sleep(Some(now + patience));
+        let heard = self.notices.recv_timeout(patience);
+        self.clock.look(Instant::now());
+        // The owner may take the next event late.
+        self.clock.sleep(None);
+        let time = self.clock.suspended().time.saturating_sub(before);
+        if !time.is_zero() {
+            self.teller.tell(Event::Suspended(time));
+        }
+        heard
+    }
+
+    /// One phase on every shard. Returns how long it took and the counts at its end.
+    fn phase(&mut self, phase: Phase) -> Result<(Duration, ProgressSnapshot)> {
+        let start = Instant::now();
+        let begun = self.clock.start(start);
+        self.teller.tell(Event::Began(phase));
+        self.command(phase);
+        // What the shards do now; a hold ends with another command.
+        let (mut asked, mut waiting) = (phase, self.shards.len());
+        let mut victims_due = self.victims.as_mut().is_some_and(|victims| victims.begin(phase));
+        while waiting > 0 || victims_due {
+            let mut patience = TICK;
+            if asked == Phase::Hold {
+                patience = self.hold_left(self.clock.begun(begun).elapsed()).min(TICK);
+                if patience.is_zero() {
+                    asked = Phase::Settle;
+                    self.command(asked);
+                }
+            }
+            match self.hear(patience) {
+                Ok(Notice::Done(index, done)) if index == self.shards.len() => victims_due &= done != phase,
+                Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
+                    self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;
+                    victims_due = false;
+                }
+                Ok(Notice::Done(_, done)) if done == asked => waiting -= 1,
+                Ok(Notice::Done(..)) => {}
+                Ok(Notice::ShardEnded(index)) => {
+                    return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
+                }
+                Ok(Notice::Steer(word)) => {
+                    self.steer(word);
+                    if word == Steer::Stop && phase != Phase::Close {
+                        break;
+                    }
+                }
+                // A hold is over, and its end is shown in a moment.
+                Err(RecvTimeoutError::Timeout) if patience < TICK => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    self.tell_progress(phase, start.elapsed(), self.progress(), false);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
+            }
+        }
+        let (elapsed, shards) = (start.elapsed(), self.progress());
+        self.sampler.ended(phase, start, shards.iter().copied());
+        let sum = shards.iter().copied().sum();
+        self.tell_progress(phase, elapsed, shards, true);
+        Ok((elapsed, sum))
+    }
+
+    fn tell_progress(&self, phase: Phase, elapsed: Duration, shards: Vec<ProgressSnapshot>, ended: bool) {
+        self.teller.tell(Event::Progress { phase, elapsed, shards, ended });
+    }
+}
+
+fn storm_summary(storm: &Storm) -> StormSummary {
+    StormSummary {
+        scenario: storm.scenario.name(),
+        victims: storm.victims,
+        is_closing: matches!(storm.scenario, Scenario::Disconnect | Scenario::Reconnect),
+        costs: Default::default(),
+    }
+}
+
+/// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`
+/// if it is not known, or has ended.
+fn server_cpu(workload: &Workload) -> Option<(f64, f64)> {
+    let pid = workload.server_pid?;
+    let spent = Host::here().cpu_seconds(pid);
+    (spent != (0.0, 0.0)).then_some(spent)
+}

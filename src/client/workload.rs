@@ -1,0 +1,203 @@
+//! What a client is to do, and whether this host and the workload allow it.
+
+use std::time::Duration;
+
+use super::course::{Audit, Course};
+use super::victims::VictimsCommand;
+use crate::connections::CloseMode;
+use crate::constants::DEFAULT_CONCURRENCY;
+use crate::error::{ConfigError, Error, Result, ShardsOf};
+use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
+use crate::plan::{self, Ports, Routes};
+use crate::protocol::Protocol;
+
+/// Connections that a client opens by default: as many as each of the article's clients.
+pub const DEFAULT_CONNECTIONS: u64 = 340_000;
+
+/// Number of the first connection at most. The tokens of `raw` have 48 bits for numbers, and a storm dials further
+/// connections behind those asked for.
+pub const HIGHEST_FIRST_NUMBER: u64 = 1 << 40;
+
+/// How long a connect and an answer may take by default.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections to open, at what rate, what to say on them, and for how long. The default goes to 127.0.0.1, ports
+/// 8888 to 8987, speaks `raw`, and holds for 10 seconds between two audits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Workload {
+    /// Where to, and from where.
+    pub routes: Routes,
+    /// Connections to open, 1 to 4,294,967,295.
+    pub connections: u64,
+    /// Number of the first connection, at most 2^40. Several clients of one server whose protocol uses the numbers
+    /// take numbers apart from each other.
+    pub first_number: u64,
+    /// Cores to use, one shard each.
+    pub cores: Cores,
+    /// Connects started per second, in all; `None` is as fast as `concurrency` allows.
+    pub rate: Option<f64>,
+    /// Connects, and messages of an audit, in flight in all; at least 1.
+    pub concurrency: u32,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// How long an answer may take.
+    pub reply_timeout: Duration,
+    /// What to do with the connections.
+    pub course: Course,
+    /// How often each connection sends a message while held; `None` is never.
+    pub interval: Option<Duration>,
+    /// What is said, and which answer is a proof.
+    pub protocol: Protocol,
+    /// What proves a connection.
+    pub audit: Audit,
+    /// How to close in the end.
+    pub close: CloseMode,
+    /// Connections closed per second, in all; `None` is as fast as it goes.
+    pub close_rate: Option<f64>,
+    /// The server's process, if it is on this host: its memory and processor time are reported.
+    pub server_pid: Option<u32>,
+    /// How to start the process of a killed storm's victims; no other course has one.
+    pub victims: Option<VictimsCommand>,
+}
+
+impl Default for Workload {
+    fn default() -> Workload {
+        Workload {
+            routes: Routes {
+                targets: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+                ports: Ports::ARTICLE,
+                sources: Vec::new(),
+            },
+            connections: DEFAULT_CONNECTIONS,
+            first_number: 0,
+            cores: Cores::All,
+            rate: None,
+            concurrency: DEFAULT_CONCURRENCY,
+            connect_timeout: TIMEOUT,
+            reply_timeout: TIMEOUT,
+            course: Course::Fixed(Duration::from_secs(10)),
+            interval: None,
+            protocol: Protocol::default(),
+            audit: Audit::Answer,
+            close: CloseMode::Immediate,
+            close_rate: None,
+            server_pid: None,
+            victims: None,
+        }
+    }
+}
+
+/// What was found and decided before the first connect.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Cores, one shard each.
+    pub cores: Vec<usize>,
+    /// Limits found and raised.
+    pub raised: Raised,
+    /// Connects in flight in all, as far as the descriptor limit allows.
+    pub concurrency: u32,
+    /// Source ports of each (source, target, port).
+    pub source_ports: SourcePorts,
+}
+
+impl Workload {
+    /// Connections that another process opens, to be killed in the storm.
+    pub(super) fn elsewhere(&self) -> u64 {
+        self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
+    }
+
+    /// Connections that the shards of this process open.
+    pub(super) fn own_connections(&self) -> u64 {
+        self.connections.saturating_sub(self.elsewhere())
+    }
+
+    /// The name of what proves a connection: how much the protocol's answers prove, or what is looked at instead.
+    pub fn proof(&self) -> &'static str {
+        match self.audit {
+            Audit::Answer => self.protocol.strength().name(),
+            Audit::State => "state",
+            Audit::Off => "none",
+        }
+    }
+
+    /// What the client will need of this host. Fails if the workload cannot be, or the host cannot give it.
+    pub fn plan(&self, host: &Host) -> Result<Planned> {
+        self.check()?;
+        let cores = host.choose_cores(&self.cores)?;
+        let raised = raise_limits()?;
+        let source_ports = host.source_ports().unwrap_or(SourcePorts::DEFAULT);
+        self.routes.fit(self.connections, source_ports.count())?;
+        let nofile = raised.files.1.soft;
+        let shards = cores.len() as u64;
+        let needs = |connections: u64| plan::client_needs(connections, shards, self.concurrency, nofile);
+        let own = self.own_connections();
+        let need = needs(own);
+        if !need.fit(nofile) {
+            let lockable = host.lockable(raised.memory.1.soft);
+            let possible = plan::largest(own, |n| needs(n).fit(nofile) && needs(n).locked_bytes() <= lockable);
+            return Err(need.refusal(own, possible, nofile, ShardsOf::Client));
+        }
+        host.check_locked_memory(raised.memory.1.soft, self.connections, needs)?;
+        let room = nofile - need.descriptors() + shards;
+        let concurrency = u64::from(self.concurrency).min(room) as u32;
+        Ok(Planned { cores, raised, concurrency, source_ports })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.connections == 0 || self.connections > u64::from(u32::MAX) {
+            return Err(ConfigError::Connections { asked: self.connections, most: u32::MAX.into() }.into());
+        }
+        if self.first_number > HIGHEST_FIRST_NUMBER {
+            return Err(ConfigError::FirstNumber { asked: self.first_number, most: HIGHEST_FIRST_NUMBER }.into());
+        }
+        if self.concurrency == 0 {
+            return Err(ConfigError::Concurrency.into());
+        }
+        if self.course == Course::Steered && self.audit == Audit::Off {
+            return Err(ConfigError::SteeredWithoutAudit.into());
+        }
+        // A second step follows an answer.
+        if self.audit != Audit::Answer && self.protocol.open(0, 1, &mut Vec::new()) {
+            return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
+        }
+        self.check_storm()?;
+        self.routes.check()
+    }
+
+    fn check_storm(&self) -> Result<()> {
+        let Some(storm) = self.course.storm() else { return Ok(()) };
+        if self.audit != Audit::Answer {
+            return Err(ConfigError::StormWithoutEcho.into());
+        }
+        if storm.victims >= self.connections {
+            let (victims, connections) = (storm.victims, self.connections);
+            return Err(ConfigError::NoSurvivor { victims, connections }.into());
+        }
+        if storm.scenario.is_killed() && storm.victims == 0 {
+            return Err(ConfigError::NoVictim { connections: self.connections }.into());
+        }
+        if storm.scenario.is_killed() != self.victims.is_some() {
+            return Err(Error::bug("a storm that kills a process and no command for that, or the other way round"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Settings;
+
+    #[test]
+    fn a_greeting_needs_audits_by_answers() {
+        let text = |text: &str| Some(text.to_owned());
+        let settings = Settings { send: text("a"), expect: text("b"), greeting: text("220*"), ..Settings::default() };
+        let greeted = Protocol::new("send-expect", &settings).unwrap();
+        for (audit, allowed) in [(Audit::Answer, true), (Audit::State, false), (Audit::Off, false)] {
+            let workload = Workload { protocol: greeted.clone(), audit, ..Workload::default() };
+            assert_eq!(workload.check().is_ok(), allowed, "{audit:?}");
+            assert!(Workload { audit, ..Workload::default() }.check().is_ok(), "{audit:?}");
+        }
+    }
+}

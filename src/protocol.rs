@@ -1,0 +1,275 @@
+//! Protocols without I/O: what a client says on its connections, and which bytes of the server are a proof.
+//!
+//! A protocol is one file in this directory that implements [`Dialect`], and one line in the registry at the end of
+//! this file. It knows no ring, no socket and no clock. A driver hands it bytes and does what it answers.
+//!
+//! # Rules that every dialect keeps
+//!
+//! - **No memory per connection.** Each message, and each answer to it, follows from the [`Exchange`] alone: the
+//!   number of the connection, the round and the purpose. While an answer is incomplete, a [`Position`] of 8 bytes
+//!   says how far it has come. The driver keeps that position beside the message in flight and nowhere else.
+//! - **Bytes are cut anywhere.** The network decides how many bytes one call of [`Dialect::hear`] gets. The verdict
+//!   on a stream of bytes is the same however it is cut, and [`Heard::used`] tells where the next message begins, so
+//!   one segment may hold several answers.
+//! - **A handshake may take several steps.** The driver asks for [`Dialect::open`] step by step. Each step is an
+//!   exchange: bytes to send, which may be none, and an answer to await.
+//! - **Unasked bytes are judged here.** `hear` without an exchange gets the bytes that came while nothing was asked.
+//!   A dialect passes over them ([`Verdict::Aside`]), answers them (bytes in [`Scratch::reply`], as a WebSocket Pong
+//!   to a Ping) or refuses them.
+//!
+//! # What later protocols need
+//!
+//! A protocol of frames may get an unasked frame in two pieces. Its position must then outlive the call although
+//! nothing is in flight: the driver keeps such positions, and only those that are not the default, in a table beside
+//! the connections. TLS is a layer between the driver and the dialect. It opens records in the receive buffer and
+//! hands their content on; a dialect need not know where a record ends, because its bytes may be cut anywhere.
+
+mod raw;
+mod send_expect;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use crate::constants::BUFFER_BYTES;
+use crate::failure::Cause;
+
+pub use raw::{LONGEST_PAYLOAD, Raw};
+pub use send_expect::{Pattern, SendExpect, Template, TemplateError};
+pub use settings::{SettingError, Settings};
+
+/// What an exchange is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A step of opening the connection, from 0 on. The connection stands when the last step is answered.
+    Open(u8),
+    /// An audit: the answer proves that the connection lives.
+    Audit,
+    /// Traffic while the connections are held.
+    Message,
+}
+
+/// A message on one connection and its answer: all that the bytes of both follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// The connection's number.
+    pub number: u64,
+    /// Tells exchanges of the same connection and purpose apart; 0 while it is opened.
+    pub round: u32,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// How far an incomplete answer has come. What the fields count is up to the dialect; the default is the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The part of the answer, or the state of a parser.
+    pub part: u16,
+    /// Bytes of that part.
+    pub at: u16,
+    /// Bytes of the answer in all.
+    pub bytes: u32,
+}
+
+const _: () = assert!(size_of::<Position>() == 8, "a message in flight takes no more than it did for a plain echo");
+
+/// What a dialect makes of the bytes that it has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are right so far, and the answer is not complete.
+    Part,
+    /// The answer is complete and right.
+    Proof,
+    /// They belong to no answer and are no fault. What stands in [`Scratch::reply`] is to be sent.
+    Aside,
+    /// They are not what the server should have sent, for this cause. The connection has failed.
+    Wrong(Cause),
+}
+
+/// A verdict, and how many bytes it is about; the rest is to be heard again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Bytes from the beginning that are dealt with: at least one, and all of them if the verdict is `Part`.
+    pub used: usize,
+    /// What they are.
+    pub verdict: Verdict,
+}
+
+/// Memory that a driver lends to a dialect, so that hearing allocates nothing. Each shard has one.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// For the bytes that are expected.
+    expected: Vec<u8>,
+    /// For the table with which a literal is searched.
+    borders: Vec<u16>,
+    /// Bytes to send after a `Verdict::Aside`. The driver empties it.
+    pub reply: Vec<u8>,
+}
+
+/// What an answer of a protocol proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strength {
+    /// The answer holds a token of its connection and round: the service behind the server has read the message and
+    /// written the answer, on the right connection.
+    EndToEnd,
+    /// The answer holds such a token, but a gateway in front of the service may write it (as a Pong of WebSocket).
+    Gateway,
+    /// An answer came. It would look the same on another connection or in another round.
+    Liveness,
+}
+
+impl Strength {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strength::EndToEnd => "end-to-end",
+            Strength::Gateway => "gateway",
+            Strength::Liveness => "liveness",
+        }
+    }
+}
+
+/// One protocol as a client speaks it: pure functions over its settings. See the module for the rules.
+pub trait Dialect: Sized {
+    /// Its name on the command line and in reports.
+    const NAME: &'static str;
+    /// The settings that it takes.
+    const SETTINGS: &'static [&'static str];
+    /// What it says, as the end of a sentence that begins with its name.
+    const SAYS: &'static str;
+
+    /// The dialect with these settings, which are all its own. Fails if one cannot be.
+    fn new(settings: &Settings) -> Result<Self, SettingError>;
+
+    /// What the answer of an audit proves.
+    fn strength(&self) -> Strength;
+
+    /// Bytes of its longest message. A longer one than a segment is sent without waiting for acknowledgements.
+    fn longest_message(&self) -> usize;
+
+    /// Appends the bytes of a step of opening to `into`; a step may send none and only await something. `false` if
+    /// there is no such step: the connection stands.
+    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool;
+
+    /// Appends the message of an audit, or one of traffic, to `into`.
+    fn ask(&self, exchange: Exchange, into: &mut Vec<u8>);
+
+    /// Judges the bytes that came next, at least one, on a connection with this exchange in flight; with none they
+    /// are unasked. `position` is where the last call left it, at first the default.
+    fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard;
+
+    /// Appends what is said before the client closes the connection to `into`. No answer is awaited.
+    fn goodbye(&self, _number: u64, _into: &mut Vec<u8>) {}
+}
+
+/// A number that looks random and differs for each input (the finalizer of SplitMix64, Steele, Lea and Flood 2014).
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Exchange {
+    /// The token of this exchange. It differs from that of every other connection in the same round, and from that
+    /// of every other round of the same connection; two tokens of other connections and other rounds are the same
+    /// with a chance of 2^-64.
+    pub fn token(self) -> u64 {
+        let purpose = match self.purpose {
+            Purpose::Open(_) => 0,
+            Purpose::Audit => 1,
+            Purpose::Message => 2_u64,
+        };
+        mix(self.number ^ mix(purpose << 32 | u64::from(self.round)))
+    }
+}
+
+/// Makes the enum of all dialects: calls of it cost a jump, and the compiler sees through them.
+macro_rules! registry {
+    ($($variant:ident,)*) => {
+        /// A protocol that was chosen, with its settings. The default is `raw`.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Protocol {$(
+            #[doc = concat!("See [`", stringify!($variant), "`].")]
+            $variant($variant),
+        )*}
+
+        impl Protocol {
+            /// The names of all protocols.
+            pub const NAMES: &'static [&'static str] = &[$($variant::NAME,)*];
+
+            /// The names of the protocols that take a setting.
+            fn taking(setting: &str) -> Vec<&'static str> {
+                let all = [$(($variant::NAME, $variant::SETTINGS),)*];
+                all.into_iter().filter(|(_, takes)| takes.contains(&setting)).map(|(name, _)| name).collect()
+            }
+
+
+            /// The protocol of this name with these settings. Fails if there is none of this name, if it does not
+            /// take one of the settings, or if one of them cannot be.
+            pub fn new(name: &str, settings: &Settings) -> Result<Protocol, SettingError> {
+                $(if name == $variant::NAME {
+                    settings.suit::<$variant>()?;
+                    return $variant::new(settings).map(Protocol::$variant);
+                })*
+                Err(SettingError::Unknown(name.to_owned()))
+            }
+
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Protocol::$variant(_) => $variant::NAME,)* }
+            }
+
+            /// See [`Dialect::strength`].
+            pub fn strength(&self) -> Strength {
+                match self { $(Protocol::$variant(dialect) => dialect.strength(),)* }
+            }
+
+            /// See [`Dialect::longest_message`].
+            pub fn longest_message(&self) -> usize {
+                match self { $(Protocol::$variant(dialect) => dialect.longest_message(),)* }
+            }
+
+            /// See [`Dialect::open`].
+            pub fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.open(number, step, into),)* }
+            }
+
+            /// See [`Dialect::ask`].
+            pub fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
+                match self { $(Protocol::$variant(dialect) => dialect.ask(exchange, into),)* }
+            }
+
+            /// See [`Dialect::hear`].
+            #[inline]
+            pub fn hear(
+                &self,
+                exchange: Option<Exchange>,
+                position: &mut Position,
+                bytes: &[u8],
+                scratch: &mut Scratch,
+            ) -> Heard {
+                match self { $(Protocol::$variant(dialect) => dialect.hear(exchange, position, bytes, scratch),)* }
+            }
+
+            /// See [`Dialect::goodbye`].
+            pub fn goodbye(&self, number: u64, into: &mut Vec<u8>) {
+                match self { $(Protocol::$variant(dialect) => dialect.goodbye(number, into),)* }
+            }
+        }
+    };
+}
+
+impl Default for Protocol {
+    fn default() -> Protocol {
+        Protocol::Raw(Raw::default())
+    }
+}
+
+/// Bytes of a message that is typed on the command line at most: one receive buffer of our own server.
+const LONGEST_TYPED: usize = BUFFER_BYTES;
+
+// Every protocol there is, a line each.
+registry! {
+    Raw,
+    SendExpect,
+}
