@@ -31,6 +31,7 @@ use rustix::process::nice;
 use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
 use crate::plan::DESCRIPTORS_OF_METRICS;
 use crate::shard::ShardHandle;
+use crate::stats::OwnMetrics;
 use crate::sys::Doorbell;
 use connection::{Connection, Next};
 use families::Metrics;
@@ -87,10 +88,10 @@ impl Exporter {
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers from now on, with the counters of these shards.
-    pub fn serve(&self, shards: Vec<ShardHandle>) {
+    /// Answers from now on, with the counters of these shards and those of their service.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics) {
         // Only the first call counts: a second set of shards would belong to another server.
-        let _ = self.shared.metrics.set(Metrics::new(shards));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own));
         self.shared.doorbell.ring();
     }
 

@@ -55,6 +55,11 @@ impl ShardHandle {
         self.doorbell.ring();
     }
 
+    /// What wakes the shard for a turn of its driver.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
     /// Wakes the shard for a turn of its driver.
     pub fn wake(&self) {
         self.doorbell.ring();

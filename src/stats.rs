@@ -1,5 +1,6 @@
 //! Counters of one shard. Only its core writes them; the reporter reads them at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -71,6 +72,39 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// The counters of a service's own on one shard, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct OwnCounters(Box<[Counter]>);
+
+impl OwnCounters {
+    /// So many, all at 0.
+    pub fn new(count: usize) -> OwnCounters {
+        OwnCounters((0..count).map(|_| Counter::default()).collect())
+    }
+
+    /// Adds `n` to one. Only the owning shard may call this. A number of another server's counter counts nothing.
+    pub fn add(&self, index: usize, n: u64) {
+        if let Some(counter) = self.0.get(index) {
+            counter.add(n);
+        }
+    }
+
+    /// Their values now.
+    pub fn read(&self) -> Vec<u64> {
+        self.0.iter().map(Counter::get).collect()
+    }
+}
+
+/// The counters of a service's own: what they are called, and where each shard counts them.
+#[derive(Debug, Clone, Default)]
+pub struct OwnMetrics {
+    /// Name and explanation of each.
+    pub named: Arc<[(String, String)]>,
+    /// The values, by shard.
+    pub shards: Vec<Arc<OwnCounters>>,
 }
 
 /// Upper bounds of the buckets of `Rounds`; one more bucket counts rounds that took longer than the last bound.

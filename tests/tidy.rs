@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 34] = [
+const LAYERS: [(&str, u8); 36] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
     ("token", 0),
+    ("reply", 0),
     ("format", 0),
     ("clock", 0),
     ("ring", 1),
@@ -19,7 +20,6 @@ const LAYERS: [(&str, u8); 34] = [
     ("latency", 1),
     ("pace", 1),
     ("plan", 1),
-    ("service", 1),
     ("stats", 1),
     ("failure", 1),
     ("addresses", 1),
@@ -29,7 +29,9 @@ const LAYERS: [(&str, u8); 34] = [
     ("listener", 2),
     ("host", 2),
     ("walls", 2),
+    ("mailbox", 2),
     ("reactor", 3),
+    ("service", 3),
     ("shard", 4),
     ("protocol", 5),
     ("results", 5),
@@ -63,7 +65,8 @@ const PURE: [(&str, &[&str]); 1] = [("protocol", &["constants", "failure"])];
 
 /// The rooms, or the files, in which a crate may be named.
 /// The rooms, or the files, in which each crate may be used.
-const CRATES: [(&str, &[&str]); 20] = [
+const CRATES: [(&str, &[&str]); 21] = [
+    ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
     ("glommio", &["shard/executor.rs"]),

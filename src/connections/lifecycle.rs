@@ -216,6 +216,11 @@ impl SlotState {
         self.flags.set(Flags::KEPT);
     }
 
+    /// Whether bytes for it are kept.
+    pub fn keeps_bytes(self) -> bool {
+        self.flags.any(Flags::KEPT)
+    }
+
     /// A send goes to the kernel.
     pub fn send(&mut self) {
         self.flags.set(Flags::BUSY);
