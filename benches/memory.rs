@@ -93,7 +93,7 @@ fn listen() -> Vec<TcpListener> {
     let bound = |port| loop {
         match TcpListener::bind(("127.0.0.1", port)) {
             Ok(listener) => return listener,
-            // The rings of the server before hold its listeners a moment longer than it lived.
+            // The rings of the previous server hold its listeners for a moment after its process has ended.
             Err(e) => assert!(Instant::now() < deadline, "port {port}: {e}"),
         }
     };
@@ -181,7 +181,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

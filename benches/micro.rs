@@ -42,7 +42,7 @@ fn tokens(criterion: &mut Criterion) {
 
 fn table(criterion: &mut Criterion) {
     let mut table: SlotMap<()> = SlotMap::new(SLOTS);
-    criterion.bench_function("table: claim and release", |bencher| {
+    criterion.bench_function("slot map: claim and release", |bencher| {
         bencher.iter(|| {
             let slot = table.claim(black_box(0));
             slot.inspect(|slot| table.release(*slot))
@@ -53,7 +53,7 @@ fn table(criterion: &mut Criterion) {
         full.row_mut(slot).lifecycle.establish();
     }
     let mut slots = scattered();
-    criterion.bench_function("table: find a tenant, mark it busy and idle, 20,000 rows", |bencher| {
+    criterion.bench_function("slot map: find a slot among 20,000, mark it busy and idle", |bencher| {
         bencher.iter(|| {
             let row = full.occupant(black_box(slots.next().unwrap_or(0)), 0)?;
             black_box(&mut row.lifecycle).receive();

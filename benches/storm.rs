@@ -1,14 +1,14 @@
 //! A mass disconnect under `c1m storm`: a third of the connections of c1m's server, or of the epoll
-//! reference, are closed at once, while the others go on talking. `--how` says how:
+//! reference, are closed at once, while the other connections send messages. `--how` says how:
 //!
-//! - `rst` (the default) and `fin`: `storm disconnect`. The others are then closed the same way, when nobody talks
-//!   any more, so that what the server spends is for closing alone.
-//! - `killed`: `storm killed`. Afterwards a client with as many connections is killed when nobody talks, so that what
-//!   the server spends is for closing alone.
+//! - `rst` (the default) and `fin`: `storm disconnect`. When messages have ended, the other connections are closed the
+//!   same way; the server's processor time is then for closing alone.
+//! - `killed`: `storm killed`. When messages have ended, another client with as many connections is killed; the
+//!   server's processor time is then for closing alone.
 //!
 //! `--victims-core N` confines the threads of the killed process to a core, and `--victims-weight N` gives it that
-//! weight in a cgroup of its own (cpu.weight, or cpu.shares where cgroups are of version 1): what these two change
-//! is not the server's.
+//! weight in a cgroup of its own (cpu.weight, or cpu.shares where cgroups are of version 1). They show how much of
+//! the delay is the killed process's own work on the shared cores.
 //!
 //!     cargo bench --bench storm -- --rounds 5 --connections 1000000
 //!     cargo bench --bench storm -- --rounds 5 --connections 300000 --how killed
@@ -29,11 +29,11 @@ use serde_json::Value;
 const CORES: [usize; 2] = [0, 1];
 /// Below the ephemeral ports, so that no client's socket can sit on them.
 const TARGET: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 21_000, ports: 100 };
-/// Makes this program the epoll servers of so many connections, or one of them: its core or cores, its first
-/// port, its ports.
+/// Roles of this program: all processes of the epoll reference, for a number of connections; or one of them, given
+/// its cores, its first port and its number of ports.
 const GROUP_ROLE: &str = "reference-group";
 const SERVER_ROLE: &str = "reference-server";
-/// Descriptors of a process that are no connections.
+/// Descriptors that a process needs for other things than connections.
 const OTHER_DESCRIPTORS: usize = 200;
 
 /// The figures of one run: what each is called, and its decimals.
@@ -43,7 +43,7 @@ const FIGURES: [(&str, usize); 9] = [
     ("in the storm / before", 2),
     ("p99.9 in the storm, ms", 2),
     ("storm, s", 2),
-    // What waits for that waits for neither server.
+    // No server runs in that time, so its delays are not theirs.
     ("the host took in it, ms", 0),
     ("absorbed after, s", 2),
     ("server CPU a close, us", 2),
@@ -116,7 +116,7 @@ impl Ending {
         match self {
             Ending::Rst => &["disconnect"],
             Ending::Fin => &["disconnect", "--fin"],
-            // What was put off is done by the storm's end.
+            // What the server put off is done by the storm's end.
             Ending::Killed => &["killed", "--share", "33.3333%", "--for", "8s", "--calm", "5s", "--after", "1s"],
         }
     }
@@ -246,7 +246,7 @@ fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// A storm, in which no connection of the others may be lost, and the close of the others.
+/// Runs a storm, in which no survivor may be lost, and then the close of the survivors.
 fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked) -> Seen {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
     command.arg("storm").args(asked.how.words());
@@ -307,7 +307,7 @@ fn storm(server: &ServerProcess, connections: usize, smoke: bool, asked: &Asked)
     ]
 }
 
-/// Confines the victims' process, as far as that is asked for.
+/// Confines the victims' process to a core and a weight, where the arguments ask for it.
 fn confine(pid: u64, asked: &Asked) -> Option<Cgroup> {
     if let Some(core) = asked.victims_core {
         let mut command = Command::new("taskset");
@@ -318,8 +318,8 @@ fn confine(pid: u64, asked: &Asked) -> Option<Cgroup> {
     asked.victims_weight.map(|weight| Cgroup::of(pid, weight))
 }
 
-/// Processor time that the server spends, in all and not in the kernel, when a process with so many connections is
-/// killed and nobody talks.
+/// Processor time that the server spends when a process with this many connections is killed while no messages are
+/// sent: in all, and in user space.
 fn killed_in_silence(server: &ServerProcess, connections: usize) -> (Duration, Duration) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
     command.args(["client", "--steer", "--json", "-", "--target-ip", &TARGET.address.to_string()]);

@@ -41,6 +41,15 @@ impl Address {
         ip.into()
     }
 
+    /// The address of a socket address, without the port.
+    pub fn of(socket: SocketAddr) -> Address {
+        let scope = match socket {
+            SocketAddr::V6(socket) if is_link_local(socket.ip().to_owned().into()) => socket.scope_id(),
+            _ => 0,
+        };
+        Address { scope, ..Address::from(socket.ip()) }
+    }
+
     /// The socket address of a port at this address.
     pub fn at(self, port: u16) -> SocketAddr {
         match self.ip {

@@ -5,7 +5,7 @@
 //! ```no_run
 //! use c1m::client::{Event, Run, Workload};
 //!
-//! # fn main() -> c1m::error::Result<()> {
+//! # fn main() -> c1m::Result<()> {
 //! let mut workload = Workload::default();
 //! workload.connections = 10_000;
 //! let run = Run::start(workload)?;
@@ -22,8 +22,8 @@
 //!
 //! [`Run::steering`] stops a run early, and asks one on [`Course::Steered`] for audits and reports.
 //!
-//! Inside, `fleet` leads the shards through the phases of the course, `driver` is what one shard does, and what is
-//! said on the connections is the [`Protocol`](crate::protocol::Protocol)'s.
+//! What is said on the connections is the [`Protocol`]'s. Inside, `fleet` leads the shards through the phases of the
+//! course, and `driver` is what one shard does.
 
 mod course;
 mod driver;
@@ -43,6 +43,12 @@ pub use run::{Event, Run, Steering};
 pub use sampler::Interval;
 pub use victims::VictimsCommand;
 pub use workload::{DEFAULT_CONNECTIONS, HIGHEST_FIRST_NUMBER, Planned, Workload};
+
+pub use crate::failure::{Cause, Causes};
+pub use crate::plan::Routes;
+pub use crate::protocol::{Protocol, SettingError, Settings};
+pub use crate::results::{AuditResult, Summary};
+pub use crate::stats::ProgressSnapshot;
 
 use sampler::INTERVAL;
 

@@ -13,6 +13,7 @@
 //! must not catch up, as it would do at once all that was due meanwhile: its schedules go on where they were. The
 //! kernel's account of the time in which the thread waited for a processor tells the two apart.
 
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -82,8 +83,19 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins with a look.
+    /// A clock that begins with a look, for the thread that asks.
     pub fn begin(now: Instant) -> Clock {
+        // Only the account of this thread tells what this thread waited.
+        let account = File::open("/proc/thread-self/schedstat").ok();
+        Clock::with(now, account.map(|account| Arc::new(account) as Arc<dyn WaitAccount>))
+    }
+
+    /// A clock that begins with a look, and asks this account for the time in which its owner waited for a processor.
+    pub fn with_account(now: Instant, account: Arc<dyn WaitAccount>) -> Clock {
+        Clock::with(now, Some(account))
+    }
+
+    fn with(now: Instant, account: Option<Arc<dyn WaitAccount>>) -> Clock {
         Clock {
             looked: now,
             counted: Mark::default(),
@@ -91,7 +103,7 @@ impl Clock {
             noted: now,
             resumed: None,
             suspended: Suspended::default(),
-            waits: Waits::begin(now),
+            waits: Waits::begin(now, account),
         }
     }
 
@@ -170,11 +182,27 @@ impl Clock {
     }
 }
 
-/// The kernel's account of the time in which the thread that began the clock waited for a processor.
+/// An account of the time in which a thread waited for a processor.
+pub trait WaitAccount: fmt::Debug + Send + Sync {
+    /// The time that it waited since it began; `None` if that cannot be told.
+    fn waited(&self) -> Option<Duration>;
+}
+
+/// The kernel's account, the file `schedstat` of a thread in /proc: its second number, in nanoseconds.
+impl WaitAccount for File {
+    fn waited(&self) -> Option<Duration> {
+        let mut text = [0; 80];
+        let length = self.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(text.get(..length)?).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+    }
+}
+
+/// What a clock has read from such an account.
 #[derive(Debug, Clone)]
 struct Waits {
     /// `None` where the kernel keeps none.
-    account: Option<Arc<File>>,
+    account: Option<Arc<dyn WaitAccount>>,
     waited: Option<Duration>,
     at: Instant,
 }
@@ -183,9 +211,8 @@ struct Waits {
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
 impl Waits {
-    fn begin(now: Instant) -> Waits {
-        let account = File::open("/proc/thread-self/schedstat").ok().map(Arc::new);
-        let waited = account.as_deref().and_then(waited);
+    fn begin(now: Instant, account: Option<Arc<dyn WaitAccount>>) -> Waits {
+        let waited = account.as_deref().and_then(WaitAccount::waited);
         Waits { account, waited, at: now }
     }
 
@@ -197,19 +224,11 @@ impl Waits {
 
     /// What was waited since it was last read.
     fn since(&mut self, now: Instant) -> Option<Duration> {
-        let read = self.account.as_deref().and_then(waited);
+        let read = self.account.as_deref().and_then(WaitAccount::waited);
         let before = std::mem::replace(&mut self.waited, read);
         self.at = now;
         Some(read?.saturating_sub(before?))
     }
-}
-
-/// The second of the three numbers of a schedstat, in nanoseconds.
-fn waited(account: &File) -> Option<Duration> {
-    let mut text = [0; 80];
-    let length = account.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// How long a wait on a condition lasts at most before its patience is looked at.
@@ -309,7 +328,7 @@ mod tests {
     #[test]
     fn the_kernel_accounts_for_waits() {
         let account = File::open("/proc/thread-self/schedstat").unwrap();
-        let before = waited(&account).unwrap();
+        let before = account.waited().unwrap();
         let (done, processors) = (AtomicBool::new(false), std::thread::available_parallelism().unwrap());
         std::thread::scope(|scope| {
             for _ in 0..2 * processors.get() {
@@ -319,7 +338,7 @@ mod tests {
                     }
                 });
             }
-            while waited(&account).unwrap() < before + Duration::from_millis(1) {}
+            while account.waited().unwrap() < before + Duration::from_millis(1) {}
             done.store(true, Ordering::Relaxed);
         });
     }

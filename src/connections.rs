@@ -5,7 +5,8 @@
 //! | `slots` | the rings, and a row for each slot (`slot_map`) |
 //! | `lifecycle` | the rules: what a slot's connection does next |
 //! | `acceptor` | listeners, accepts in flight, the limits on connections (`admission`) |
-//! | `incoming`, `outgoing` | receives that wait for their turn; bytes that wait for a peer |
+//! | `incoming`, `outgoing` | receives that wait for their turn; bytes that wait for a peer (`write_readiness`) |
+//! | `address` | peers' addresses, from the accept until the driver was told of the connection |
 //! | `readiness` | how an idle connection waits: in a poll, or behind a filter |
 //! | `idle` | when connections were last heard, and the search for silent ones |
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
@@ -18,6 +19,7 @@
 //! is kept for it is bounded by `ConnectionsConfig::max_pending`.
 
 mod acceptor;
+mod address;
 mod admission;
 mod close_reason;
 mod config;
@@ -35,11 +37,12 @@ pub mod slot_map;
 mod slot_release;
 mod slots;
 mod traffic;
+mod write_readiness;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::connections::lifecycle::SlotState;
@@ -160,8 +163,57 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.send(conn, bytes)
     }
 
+    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
+    /// the connection they are copied.
+    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        self.engine.send_shared(conn, bytes)
+    }
+
+    /// Bytes for a connection that the kernel has not taken: kept here, or of a send that waits there, which counts
+    /// whole until it is over.
+    pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
+        let Engine { slots, outgoing, .. } = &mut self.engine;
+        if slots.row(conn).is_none() {
+            return 0;
+        }
+        outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
+    }
+
+    /// Whether a connection stands.
+    pub fn is_live(&mut self, conn: ConnId) -> bool {
+        self.engine.slots.is_live(conn)
+    }
+
+    /// The driver's state of a connection that still has its slot.
+    pub fn peek(&self, conn: ConnId) -> Option<&S> {
+        self.engine.slots.state(conn)
+    }
+
+    /// All live connections, with the driver's state of each.
+    pub fn live(&self) -> impl Iterator<Item = (ConnId, &S)> {
+        self.engine.slots.live()
+    }
+
+    /// The live connection whose row is behind a place.
+    pub fn live_at(&self, place: Cursor) -> Option<ConnId> {
+        let (conn, row) = self.engine.slots.latest(place.ring, place.slot)?;
+        row.lifecycle.is_live().then_some(conn)
+    }
+
+    /// The next live connection behind a place, which moves behind it. Looks at `rows` rows at most, and takes those
+    /// that it looked at off that. `None` with rows left means that there is none.
+    pub fn next_live_within(&self, place: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
+        self.engine.slots.next_live_within(place, rows)
+    }
+
+    /// How long nothing was received from a connection that stands, in whole windows of 4 s, rounded down.
+    pub fn silence(&self, conn: ConnId) -> Option<Duration> {
+        let (latest, row) = self.engine.slots.latest(conn.ring(), conn.slot())?;
+        (latest == conn && row.lifecycle.is_live()).then(|| self.engine.idle.silence(row.link))
+    }
+
     /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, a connection that has
-    /// something in the kernel is closed when that is done, as `CloseReason::Local`.
+    /// something in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, how: CloseMode, why: CloseReason) -> Result<()> {
         self.engine.close(conn, how, why)
     }

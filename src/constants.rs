@@ -21,9 +21,6 @@ pub const ACCEPTS_IN_FLIGHT: usize = 256;
 /// Bytes the program keeps for one slow reader before it closes the connection.
 pub const MAX_PENDING_BYTES: usize = 64 * 1024;
 
-/// Services' own sends (pushes) and closes carried out in one pass of a shard.
-pub const PUSHES_PER_PASS: usize = 256;
-
 /// Connects in flight over all client shards by default. Spread over 100 ports it is a few per
 /// accept queue, far below the 128 of the smallest usual `somaxconn` and the 1,000 packets of the
 /// default `netdev_max_backlog`.

@@ -11,7 +11,7 @@ use std::fmt;
 
 #[cfg(feature = "cli")]
 pub(crate) use config::last_port;
-pub use config::{AddressProblem, AddressUse, ConfigError, DocumentProblem};
+pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem};
 pub use errno::Errno;
 pub use host::{FilterReason, HostError, HostReason, ListenReason, RaiseThreads, RingReason, ShardsOf, ThreadReason};
 #[cfg(feature = "cli")]

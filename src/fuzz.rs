@@ -124,7 +124,7 @@ impl Kernel {
                 self.sends.push_back((token, range, false));
             }
             _ => {
-                self.in_flight.park(token, vec![0; bytes]);
+                self.in_flight.park(token, vec![0; bytes].into(), 0..bytes);
                 self.parked.push((token, bytes));
             }
         }

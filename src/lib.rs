@@ -12,31 +12,36 @@
 //! A [`Service`] says what a server does with the bytes of its connections. Each shard has a service of its own.
 //!
 //! ```no_run
-//! use c1m::{ConnId, Outbox, Reply, Server, ServerOptions, Service};
+//! use c1m::{ConnId, Ctx, Reply, Server, Service};
 //!
 //! /// Answers every message with the number of bytes that its connection has sent so far.
 //! struct Count;
 //!
 //! impl Service for Count {
 //!     type State = u64;
+//!     type Message = ();
 //!
-//!     fn received(&mut self, conn: ConnId, seen: &mut u64, data: &mut [u8], out: &mut Outbox) -> Reply {
+//!     fn received(&mut self, ctx: &mut Ctx<'_, u64>, conn: ConnId, data: &mut [u8]) -> Reply {
+//!         let Some(seen) = ctx.state(conn) else { return Reply::Nothing };
 //!         *seen += data.len() as u64;
-//!         out.send(conn, format!("{seen}\n").as_bytes());
+//!         let line = format!("{seen}\n");
+//!         ctx.send(conn, line.as_bytes());
 //!         Reply::Nothing
 //!     }
 //! }
 //!
 //! # fn main() -> c1m::Result<()> {
-//! let (notices, ended) = std::sync::mpsc::channel();
-//! let server = Server::start(&ServerOptions::default(), |_shard| Count, &notices)?;
-//! // … until `ended` tells that a shard died, or it is time to stop:
-//! # drop(ended);
+//! let server = Server::builder().start(|_shard| Count)?;
+//! // Until a shard ends, or it is time to stop:
+//! let _ = server.events().recv();
 //! server.stop();
 //! server.join()?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `docs/guide/services.md` tells the rest: deadlines, the [`Mailbox`] between shards, [`Broadcast`], counters of one's
+//! own, limits. Programs to copy from are in `examples/`.
 //!
 //! # A client
 //!
@@ -63,9 +68,11 @@ pub use error::{ConfigError, Error, HostError, Result};
 pub use internal::addresses::Address;
 pub use internal::connections::{CloseMode, CloseReason};
 pub use internal::host::Cores;
+pub use internal::mailbox::{Mailbox, MailboxError};
 pub use internal::plan::{PortSharing, Ports, Reserve};
-pub use internal::server::{IdlePolicy, Notice as ServerNotice, Options as ServerOptions, Server};
-pub use internal::service::{Echo, Outbox, Reply, Service, Sink};
+pub use internal::server::{IdlePolicy, Server, ServerBuilder, ServerEvent, ShardCounters, ShardInfo};
+pub use internal::service::{Broadcast, CounterId, Ctx, Echo, Members, Reply, Service, Sink};
+pub use internal::stats::Snapshot;
 pub use internal::token::ConnId;
 
 /// What the program, its tests, benches and fuzz targets use. It is no part of the library's interface: all of it may
@@ -91,6 +98,7 @@ pub mod internal {
     pub mod host;
     pub mod latency;
     pub mod listener;
+    pub mod mailbox;
     pub mod memory_model;
     #[cfg(feature = "metrics")]
     pub mod metrics;
@@ -102,12 +110,15 @@ pub mod internal {
     pub mod reactor;
     #[cfg(feature = "cli")]
     pub mod render;
+    pub mod reply;
     pub mod results;
     #[allow(unsafe_code, reason = "hands the kernel pointers to memory that the ring owns")]
     pub mod ring;
     pub mod server;
     pub mod service;
     pub mod shard;
+    #[cfg(test)]
+    pub(crate) mod simulation;
     pub mod stats;
     #[allow(unsafe_code, reason = "system calls that std does not offer")]
     pub mod sys;
@@ -121,10 +132,17 @@ pub mod internal {
 #[cfg(feature = "metrics")]
 #[allow(unused_imports, reason = "whether another module names it depends on the features")]
 use internal::metrics;
+#[cfg(test)]
+use internal::simulation;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
-    addresses, clock, connections, constants, failure, format, host, latency, listener, memory_model, pace, plan,
-    protocol, reactor, results, ring, server, service, shard, stats, sys, token, walls,
+    addresses, clock, connections, constants, failure, format, host, latency, listener, mailbox, memory_model, pace,
+    plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token, walls,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};
+
+/// The guide's snippets are compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/services.md")]
+mod services_guide {}

@@ -32,6 +32,7 @@ use crate::clock::{Clock, Mark};
 use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
 use crate::plan::{DESCRIPTORS_OF_METRICS, Ports};
 use crate::shard::ShardHandle;
+use crate::stats::OwnMetrics;
 use crate::sys::Doorbell;
 use connection::{Connection, Next};
 use families::Metrics;
@@ -95,10 +96,10 @@ impl Exporter {
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers from now on, with the counters of these shards.
-    pub fn serve(&self, shards: Vec<ShardHandle>) {
+    /// Answers from now on, with the counters of these shards and those of their service.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics) {
         // Only the first call counts: a second set of shards would belong to another server.
-        let _ = self.shared.metrics.set(Metrics::new(shards));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own));
         self.shared.doorbell.ring();
     }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::connections::lifecycle::SlotState;
 use crate::connections::{Admission, CloseMode, CloseReason, Connections, Linux, Platform};
 use crate::error::{Errno, Error, Result};
+use crate::reply::Reply;
 use crate::ring::{Buffer, Completion, Outcome, RingOps};
-use crate::service::Reply;
 use crate::token::{ConnId, Token};
 
 pub use closing::Closing;
@@ -57,6 +57,11 @@ pub trait Driver<P: Platform = Linux>: 'static {
 
     /// A connection is gone, or never came to be. Its state can still be read in this call.
     fn ended(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId, why: CloseReason) -> Result<()>;
+
+    /// The kernel has taken all bytes of a connection after some had to wait for its peer to read.
+    fn sent(&mut self, _net: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
+        Ok(())
+    }
 
     /// Once a pass: whatever no completion calls for. `command` is the last one given to the shard's `ShardHandle`.
     fn turn(&mut self, net: &mut Connections<Self::State, P>, now: Instant, command: u32) -> Result<Schedule>;
@@ -208,7 +213,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             }
             Outcome::SentShort(buffer, rest) => engine.sent_short(conn, buffer, rest),
             Outcome::ParkedSent => engine.operation_ended(conn),
-            Outcome::ParkedSendFailed(errno) => engine.broke(conn, errno),
+            Outcome::SharedSentShort(bytes, rest) => engine.shared_sent_short(conn, bytes, rest),
+            Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => engine.broke(conn, errno),
             Outcome::CancelTooLate => engine.cancel_again(conn),
             Outcome::Closed => engine.closed(conn),
             Outcome::FilterWoke | Outcome::Settled => Ok(()),
@@ -219,6 +225,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn accepted(&mut self, conn: ConnId, plain: Option<OwnedFd>, now: Instant) -> Result<()> {
         let engine = &mut self.net.engine;
         engine.accept_ended(conn);
+        engine.note_peer(conn, plain.as_ref());
         if let Some(socket) = plain
             && !engine.install_accepted(conn, socket)?
         {
@@ -247,6 +254,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let stands = self.net.engine.opened(conn, admission)?;
         if stands {
             self.driver.opened(&mut self.net, conn)?;
+            self.net.engine.told_of(conn);
         }
         Ok(stands)
     }
@@ -293,10 +301,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
     }
 
-    /// Tells the driver of connections that ended.
+    /// Tells the driver of connections that ended, and of those whose bytes have all gone.
     fn tell_ended(&mut self) -> Result<()> {
         while let Some((conn, why)) = self.net.engine.next_ended() {
             self.driver.ended(&mut self.net, conn, why)?;
+        }
+        while let Some(conn) = self.net.engine.next_drained() {
+            self.driver.sent(&mut self.net, conn)?;
         }
         Ok(())
     }

@@ -6,13 +6,16 @@
 //! |---|---|---|---|
 //! | `receive` | a `Buffer` | `InFlightOps` | with its completion |
 //! | `send` | a `Buffer` | `InFlightOps` | with its completion, which only a short or failed send has; else by `finish_sends` |
-//! | `park_send` | a `Vec<u8>` | `InFlightOps` | freed with its completion |
+//! | `send_shared` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped as a `Buffer` is given back |
+//! | `park_send` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped with its completion |
+//! | `accept_from` | a socket address | `InFlightOps` | taken after its completion by `accepted_from`, or freed with a failed one |
 //! | `dial`, `install_accepted` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
+mod address;
 pub(crate) mod in_flight;
 mod ops;
 mod quirks;
@@ -20,9 +23,11 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
@@ -69,8 +74,8 @@ impl Buffer {
     }
 }
 
-/// The receive buffers of a shard, shared by its rings. Grows to what is in use at once, keeps
-/// `BUFFERS_KEPT`.
+/// The receive buffers of a shard, shared by its rings. There are as many as are in use at once, and up to
+/// `BUFFERS_KEPT` are kept for reuse.
 #[derive(Debug, Default)]
 pub struct Buffers(Vec<Buffer>);
 
@@ -80,7 +85,7 @@ impl Buffers {
         self.0.extend((0..count).map(|_| Buffer(vec![u8::MAX; BUFFER_BYTES].into_boxed_slice())));
     }
 
-    /// A buffer, the most recently used first because it is still in the core's cache.
+    /// Takes a buffer. The one that was used last comes first, because it is still in the core's cache.
     pub fn take(&mut self) -> Buffer {
         self.0.pop().unwrap_or_else(|| Buffer(vec![0; BUFFER_BYTES].into_boxed_slice()))
     }
@@ -140,6 +145,10 @@ pub enum Outcome {
     SentShort(Buffer, Range<usize>),
     /// Nothing more can be sent.
     SendFailed(Buffer, Errno),
+    /// The kernel took only a part of a send of shared bytes; the range of them is still to be sent.
+    SharedSentShort(Arc<[u8]>, Range<usize>),
+    /// Nothing more can be sent.
+    SharedSendFailed(Errno),
     /// All bytes of a parked send are with the kernel.
     ParkedSent,
     /// A parked send ended with an error or was cancelled.
@@ -204,6 +213,8 @@ pub struct Ring {
     in_flight: InFlightOps,
     arguments: Arguments,
     quirks: Quirks,
+    /// Completions that came while `copy_descriptor` waited for its own. `reap` returns them first.
+    early: Vec<Completion>,
 }
 
 impl Ring {
@@ -218,9 +229,29 @@ impl Ring {
         })?;
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
         let arguments = Arguments::new(queues.submissions);
-        let mut ring = Ring { uring, queued: 0, in_flight: InFlightOps::new(accepts), arguments, quirks };
+        let in_flight = InFlightOps::new(accepts);
+        let mut ring = Ring { uring, queued: 0, in_flight, arguments, quirks, early: Vec::new() };
         ring.wake_on_completion(false);
         Ok(ring)
+    }
+
+    /// Queues an accept. The kernel writes the peer's address and its length where the pointers lead, if anywhere.
+    fn accept_into(
+        &mut self,
+        listener: RawFd,
+        token: Token,
+        (address, len): (*mut libc::sockaddr, *mut libc::socklen_t),
+    ) -> Result<()> {
+        let slot = types::DestinationSlot::try_from_slot_target(token.slot)
+            .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
+        let mut entry = opcode::Accept::new(types::Fd(listener), address, len)
+            .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
+            .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
+            .build();
+        if self.quirks.accepts_wait_first {
+            wait_first(&mut entry);
+        }
+        self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
     }
 
     fn enter_with(&mut self, flags: u32) -> Result<()> {
@@ -268,16 +299,23 @@ impl Ring {
 
 impl RingOps for Ring {
     fn accept(&mut self, listener: RawFd, token: Token) -> Result<()> {
-        let slot = types::DestinationSlot::try_from_slot_target(token.slot)
-            .map_err(|slot| Error::bug(format!("accept into slot {slot}")))?;
-        let mut entry = opcode::Accept::new(types::Fd(listener), std::ptr::null_mut(), std::ptr::null_mut())
-            .file_index((self.in_flight.accepts == Accepts::Direct).then_some(slot))
-            .flags(if self.in_flight.accepts == Accepts::Plain { libc::SOCK_CLOEXEC } else { 0 })
-            .build();
-        if self.quirks.accepts_wait_first {
-            wait_first(&mut entry);
+        self.accept_into(listener, token, (std::ptr::null_mut(), std::ptr::null_mut()))
+    }
+
+    fn accept_from(&mut self, listener: RawFd, token: Token) -> Result<()> {
+        if self.in_flight.accepts == Accepts::Plain {
+            return self.accept(listener, token);
         }
-        self.push(&[entry.user_data(token.with(Operation::Accept).pack())])
+        let address = self.in_flight.accept(token.with(Operation::Accept)).as_mut_ptrs();
+        self.accept_into(listener, token, address)
+    }
+
+    fn accepted_from(&mut self, token: Token) -> Option<SocketAddr> {
+        self.in_flight.accepted_from(token.with(Operation::Accept))?.socket_addr()
+    }
+
+    fn copy_descriptor(&mut self, token: Token) -> Result<io::Result<OwnedFd>> {
+        self.copy_at_once(token)
     }
 
     fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
@@ -337,13 +375,29 @@ impl RingOps for Ring {
         self.push(&[entry.user_data(token.pack())])
     }
 
-    fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()> {
-        let token = token.with(Operation::ParkedSend);
+    fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) -> Result<()> {
+        let token = token.with(Operation::Send);
         let entry = opcode::Send::new(Fixed(token.slot), bytes.as_ptr(), bytes.len() as u32)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .flags(Flags::SKIP_SUCCESS);
+        self.make_room(1)?;
+        self.in_flight.send_shared(token, bytes);
+        self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn park_send(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) -> Result<()> {
+        let token = token.with(Operation::ParkedSend);
+        let part = &bytes[range.clone()];
+        let entry = opcode::Send::new(Fixed(token.slot), part.as_ptr(), part.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        self.in_flight.park(token, bytes);
+        self.in_flight.park(token, bytes, range);
         self.push(&[entry.user_data(token.pack())])
+    }
+
+    fn parked_bytes(&self, token: Token) -> usize {
+        self.in_flight.parked_bytes(token.with(Operation::ParkedSend))
     }
 
     fn closed_slots_linger(&self) -> bool {
@@ -395,7 +449,7 @@ impl RingOps for Ring {
     }
 
     fn has_work(&mut self) -> bool {
-        if self.queued > 0 {
+        if self.queued > 0 || !self.early.is_empty() || self.in_flight.has_submitted_sends() {
             return true;
         }
         let submission = self.uring.submission();
@@ -420,6 +474,7 @@ impl RingOps for Ring {
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
+        into.append(&mut self.early);
         // The queue borrows the ring, and decoding needs the ring: through a fixed batch.
         let mut raw = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
         loop {

@@ -1,100 +1,96 @@
-//! What the server does with bytes: bytes in, bytes out. Knows no socket, no ring, no shard.
+//! What a server does with its connections: the trait that a gateway's author implements, and what its calls are given.
 
-use std::ops::Range;
+mod broadcast;
+mod ctx;
+mod deadlines;
+mod members;
+mod slot_table;
 
+use std::time::Duration;
+
+pub use broadcast::Broadcast;
+pub(crate) use ctx::ShardContext;
+pub use ctx::{CounterId, Ctx};
+pub use members::Members;
+
+pub use crate::reply::Reply;
+
+use crate::connections::{CloseMode, CloseReason};
 use crate::token::ConnId;
 
-/// What to do with the bytes just received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// Send nothing back.
-    Nothing,
-    /// Send this part of the received bytes back, straight from the receive buffer. The service
-    /// may have changed them in place.
-    Back(Range<usize>),
-    /// Close the connection, after what is on its way to it.
-    Close,
-}
-
-/// What a service wants done beside replying: bytes for any connection of its shard, and closes.
-/// The shard carries them out in order, before it replies and before it receives more, unless they
-/// are so many (`constants::PUSHES_PER_PASS`) that they take several passes.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    pub(crate) items: std::collections::VecDeque<Item>,
-}
-
-/// One wish of a service.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Send(ConnId, std::rc::Rc<[u8]>),
-    Close(ConnId),
-}
-
-impl Outbox {
-    /// Sends `bytes` to a connection of this shard, after what is on its way to it already. Bytes
-    /// for a connection that is gone are dropped; one whose unsent bytes would exceed the server's
-    /// limit is closed and counted as a slow reader.
-    pub fn send(&mut self, to: ConnId, bytes: &[u8]) {
-        self.items.push_back(Item::Send(to, bytes.into()));
-    }
-
-    /// Sends the same bytes to many connections; they are stored once.
-    pub fn push(&mut self, to: impl IntoIterator<Item = ConnId>, bytes: &[u8]) {
-        let bytes: std::rc::Rc<[u8]> = bytes.into();
-        self.items.extend(to.into_iter().map(|to| Item::Send(to, bytes.clone())));
-    }
-
-    /// Closes a connection of this shard, after what is on its way to it.
-    pub fn close(&mut self, conn: ConnId) {
-        self.items.push_back(Item::Close(conn));
-    }
-}
-
-/// What a server does with its connections. One value per shard; nothing in it is shared.
+/// What a server does with its connections. Each shard has one value of its own, on its own thread: nothing in it is
+/// locked or shared, and no call of one shard runs while another of the same shard does.
+///
+/// Every call runs on the thread that carries all connections of its shard, so none may block. What a call asks for
+/// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Word for other shards goes
+/// through a [`Mailbox`](crate::mailbox::Mailbox).
+///
+/// The order of calls for one connection: `opened` once, then `received`, `sent` and `expired` in any order and number,
+/// then `closed` once.
 pub trait Service: 'static {
-    /// Kept in the connection's row, beside the shard's own 12 bytes.
+    /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; made anew for each
+    /// connection, and dropped after `closed`.
     type State: Default + 'static;
 
+    /// What the server's mailbox carries; `()` where there is no need for one.
+    type Message: Send + 'static;
+
     /// A connection was accepted.
-    fn opened(&mut self, _conn: ConnId, _state: &mut Self::State, _out: &mut Outbox) {}
+    fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
-    /// Bytes came, at most `constants::BUFFER_BYTES` at a time and wherever the network cut them.
-    /// No more are received on this connection until the reply is sent.
-    fn received(&mut self, conn: ConnId, state: &mut Self::State, data: &mut [u8], out: &mut Outbox) -> Reply;
+    /// Bytes came: 1 to 4,096 at a time, cut wherever the network cut them. No more are received on this connection
+    /// until the reply is sent, so a peer that does not read is not read from either.
+    fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply;
 
-    /// The connection is gone; its name will not be used again.
-    fn closed(&mut self, _conn: ConnId, _state: &mut Self::State, _out: &mut Outbox) {}
+    /// The kernel has taken all bytes that had to wait because the peer did not read. Never called for bytes that the
+    /// kernel took at once.
+    fn sent(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
-    /// Called about every `interval()`, for pushes.
-    fn tick(&mut self, _out: &mut Outbox) {}
+    /// The deadline that `Ctx::set_deadline` set has passed, and is no longer set. The default closes the connection:
+    /// gracefully, or with a reset if it has bytes waiting, as those of a peer that does not read might wait for ever.
+    fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
+        ctx.close(conn, mode);
+    }
 
-    /// How often `tick` is wanted; `None`, the default, lets an idle shard sleep.
-    fn interval(&self) -> Option<std::time::Duration> {
+    /// The connection is gone, and why. Its state can be read for the last time; its `ConnId` is not used again.
+    fn closed(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
+
+    /// A message came through the mailbox.
+    fn message(&mut self, _ctx: &mut Ctx<'_, Self::State>, _message: Self::Message) {}
+
+    /// Called about every `interval()`.
+    fn tick(&mut self, _ctx: &mut Ctx<'_, Self::State>) {}
+
+    /// How often `tick` is wanted, 1 ms at least. `None`, the default, lets an idle shard sleep. Asked anew after each
+    /// `tick`.
+    fn interval(&self) -> Option<Duration> {
         None
     }
 }
 
-/// Sends back what came.
+/// Sends back what came, straight from the receive buffer.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Echo;
 
 impl Service for Echo {
     type State = ();
+    type Message = ();
 
-    fn received(&mut self, _: ConnId, _: &mut (), data: &mut [u8], _: &mut Outbox) -> Reply {
+    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
         Reply::Back(0..data.len())
     }
 }
 
-/// Discards what came, as the article's server does; the shard counts it.
+/// Discards what came. The shard counts it.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Sink;
 
 impl Service for Sink {
     type State = ();
+    type Message = ();
 
-    fn received(&mut self, _: ConnId, _: &mut (), _: &mut [u8], _: &mut Outbox) -> Reply {
+    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, _: &mut [u8]) -> Reply {
         Reply::Nothing
     }
 }

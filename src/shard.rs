@@ -7,6 +7,8 @@
 mod executor;
 mod sleep;
 mod spin;
+#[cfg(test)]
+mod tests;
 mod time_slice;
 
 use std::sync::Arc;
@@ -53,6 +55,11 @@ impl ShardHandle {
     pub fn command(&self, command: u32) {
         self.command.store(command, Ordering::Release);
         self.doorbell.ring();
+    }
+
+    /// What wakes the shard for a turn of its driver.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
     }
 
     /// Wakes the shard for a turn of its driver.

@@ -1,5 +1,6 @@
 //! Counters of one shard. Only its core writes them; the reporter reads them at any time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,10 +42,13 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct $counters { $($(#[$doc])* pub $name: Counter,)* }
 
-        /// The counters and their sums. Each is read at its own moment of the same short time, and the shard goes
+        /// Counters of one shard, or their sum over several shards.
+        ///
+        /// Each is read at its own moment of the same short time, and the shard goes
         /// on counting between two reads. The difference of two counters may therefore be wrong, and even negative;
         /// a quantity that is part of another has a counter of its own.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* $($(#[$sum_doc])* pub $sum: u64,)* }
 
         impl $counters {
@@ -71,6 +75,39 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// The counters of a service's own on one shard, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct OwnCounters(Box<[Counter]>);
+
+impl OwnCounters {
+    /// So many, all at 0.
+    pub fn new(count: usize) -> OwnCounters {
+        OwnCounters((0..count).map(|_| Counter::default()).collect())
+    }
+
+    /// Adds `n` to one. Only the owning shard may call this. A number of another server's counter counts nothing.
+    pub fn add(&self, index: usize, n: u64) {
+        if let Some(counter) = self.0.get(index) {
+            counter.add(n);
+        }
+    }
+
+    /// Their values now.
+    pub fn read(&self) -> Vec<u64> {
+        self.0.iter().map(Counter::get).collect()
+    }
+}
+
+/// The counters of a service's own: what they are called, and where each shard counts them.
+#[derive(Debug, Clone, Default)]
+pub struct OwnMetrics {
+    /// Name and explanation of each.
+    pub named: Arc<[(String, String)]>,
+    /// The values, by shard.
+    pub shards: Vec<Arc<OwnCounters>>,
 }
 
 /// Upper bounds of the buckets of `Rounds`; one more bucket counts rounds that took longer than the last bound.

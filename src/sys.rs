@@ -228,6 +228,35 @@ impl RawAddress {
         RawAddress { storage, len: size_of::<libc::sockaddr>() as libc::socklen_t }
     }
 
+    /// Room for an address that the kernel is to write, and its length.
+    pub fn to_be_written() -> RawAddress {
+        RawAddress { len: size_of::<libc::sockaddr_in6>() as libc::socklen_t, ..RawAddress::unspecified() }
+    }
+
+    /// Where the kernel writes an address and its length. Both stay valid as long as `self` does not move.
+    pub fn as_mut_ptrs(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
+        ((&raw mut self.storage).cast(), &raw mut self.len)
+    }
+
+    /// The address; `None` if it is of another family than IPv4 and IPv6.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match libc::c_int::from(self.storage.sin6_family) {
+            libc::AF_INET => {
+                // SAFETY: a sockaddr_in is shorter than the storage and not stricter aligned (both asserted in
+                // `write`), and plain integers.
+                let v4 = unsafe { self.as_ptr().cast::<libc::sockaddr_in>().read() };
+                let ip = std::net::Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+            }
+            libc::AF_INET6 => {
+                let v6 = &self.storage;
+                let (port, ip) = (u16::from_be(v6.sin6_port), v6.sin6_addr.s6_addr.into());
+                Some(std::net::SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
     /// The address of its bytes, for the kernel.
     pub fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
@@ -245,6 +274,12 @@ impl RawAddress {
         // SAFETY: the storage is large enough and aligned for a `T`; both are asserted above.
         unsafe { (&raw mut raw.storage).cast::<T>().write(address) };
         raw
+    }
+}
+
+impl std::fmt::Debug for RawAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RawAddress").field(&self.socket_addr()).finish()
     }
 }
 

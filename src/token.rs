@@ -32,10 +32,12 @@ pub enum Operation {
     FilterWake = 11,
     /// The installation of an accepted plain socket as the slot's direct descriptor.
     InstallAccepted = 12,
+    /// Making a plain descriptor of the slot's socket, to ask it for its addresses.
+    CopyDescriptor = 13,
 }
 
 impl Operation {
-    const ALL: [Operation; 12] = [
+    const ALL: [Operation; 13] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -48,6 +50,7 @@ impl Operation {
         Operation::Close,
         Operation::FilterWake,
         Operation::InstallAccepted,
+        Operation::CopyDescriptor,
     ];
 }
 
@@ -128,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..12) {
+        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..13) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }

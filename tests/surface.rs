@@ -3,28 +3,36 @@
 use std::fs;
 
 /// What stands at the crate's root.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 30] = [
     "Address",
+    "Broadcast",
     "CloseMode",
     "CloseReason",
     "ConfigError",
     "ConnId",
     "Cores",
+    "CounterId",
+    "Ctx",
     "Echo",
     "Error",
     "HostError",
     "IdlePolicy",
-    "Outbox",
+    "Mailbox",
+    "MailboxError",
+    "Members",
     "PortSharing",
     "Ports",
     "Reply",
     "Reserve",
     "Result",
     "Server",
-    "ServerNotice",
-    "ServerOptions",
+    "ServerBuilder",
+    "ServerEvent",
     "Service",
+    "ShardCounters",
+    "ShardInfo",
     "Sink",
+    "Snapshot",
     "client",
 ];
 

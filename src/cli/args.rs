@@ -12,11 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::addresses::{Address, Endpoint, Use};
+use crate::addresses::{Address, Endpoint};
 use crate::command_error::{CommandError, Result};
-use crate::connections::LONGEST_IDLE;
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::ConfigError;
 use crate::host::Cores;
 use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
@@ -204,10 +202,6 @@ pub enum IdlePolicyName {
     Filter,
 }
 
-/// The kernel's shortest keepalive time, and its longest (`MAX_TCP_KEEPIDLE` in net/tcp.h).
-const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
-
 /// Cores by number, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoreList(Vec<usize>);
@@ -217,29 +211,8 @@ impl ServerArguments {
         if self.stats_interval.is_zero() {
             return Err(CommandError::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
-        if let Some(asked) = self.idle_timeout.filter(|time| time.is_zero() || *time > LONGEST_IDLE) {
-            return Err(ConfigError::IdleTimeout { asked, longest: LONGEST_IDLE }.into());
-        }
-        if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
-            let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
-            return Err(ConfigError::Keepalive { asked, shortest, longest }.into());
-        }
-        if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
-            return Err(ConfigError::MaxConnections { asked: self.max_connections, most: u32::MAX.into() }.into());
-        }
         let ports = self.ports.ports()?;
-        self.bind.check(Use::Listener)?;
-        if let Some(metrics) = self.metrics {
-            metrics.address.check(Use::Metrics)?;
-            if ports.contains(metrics.port) && self.bind.covers(metrics.address) {
-                return Err(CommandError::usage(
-                    format!("--metrics {metrics} with --port {} --ports {}", ports.first(), ports.count()),
-                    format!("port {} is one of those that the server serves itself", metrics.port),
-                    format!("give the metrics a port below {} or above {}", ports.first(), ports.last()),
-                ));
-            }
-        }
-        Ok(server::Options {
+        let options = server::Options {
             cores: match (&self.cores, &self.core_list) {
                 (_, Some(CoreList(list))) => Cores::List(list.clone()),
                 (Some(count), None) => Cores::Count(*count),
@@ -264,7 +237,11 @@ impl ServerArguments {
             idle_timeout: self.idle_timeout,
             accept_rate: self.accept_rate,
             keepalive: self.keepalive,
-        })
+            metrics: self.metrics.map(|at| at.address.at(at.port)),
+            ..server::Options::default()
+        };
+        options.check()?;
+        Ok(options)
     }
 }
 

@@ -76,6 +76,8 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
         }
+        ConfigError::AcceptRate { asked } => format!("--accept-rate {asked}"),
+        ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
         other => other.saw(),
@@ -102,6 +104,12 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::Keepalive { .. } => "try 60s",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
         ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
+        ConfigError::AcceptRate { .. } => "try 1000",
+        ConfigError::MailboxCapacity => "give it room for 1 or more",
+        ConfigError::MetricsPort { first, last, .. } => {
+            return format!("give the metrics a port below {first} or above {last}");
+        }
+        ConfigError::Counter { .. } => "give it a name such as gateway_logins",
         ConfigError::Concurrency => "try --concurrency 512",
         ConfigError::SteeredWithoutAudit => "try --audit state",
         ConfigError::StormWithoutEcho => "try --audit echo",

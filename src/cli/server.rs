@@ -14,42 +14,50 @@ use crate::command_error::{CommandError, Result};
 use crate::failure::Causes;
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
-use crate::metrics::Exporter;
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
 use crate::results::{ServerShard, ServerSummary};
-use crate::server::{IdleChoice, Notice, Options, Server, Shortage};
+use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, Shortage};
 use crate::service::{Echo, Sink};
 use crate::shard::ShardHandle;
 use crate::stats::{ROUND_BOUNDS, Snapshot};
 use crate::sys;
 use crate::walls::{self, EvidenceRecorder, Explained};
 
+/// Why the reporter wakes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// A signal came, or the parent has gone: the server is to stop.
+    Stop,
+    /// The server tells something.
+    Server(ServerEvent),
+}
+
 /// Runs the server until a signal.
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
-    let metrics = arguments.metrics.map(|at| Exporter::listen(at.address.at(at.port), options.ports)).transpose()?;
-    let (sender, notices) = mpsc::channel();
+    let (sender, news) = mpsc::channel();
     let from_signal = sender.clone();
     on_signal(move || {
-        let _ = from_signal.send(Notice::Signal);
+        let _ = from_signal.send(News::Stop);
     })?;
     if arguments.until_stdin_closes {
         stop_with_stdin(sender.clone())?;
     }
+    let builder = ServerBuilder::from(options).on_event(move |event| {
+        // Nobody listens any more when the reporter has gone.
+        let _ = sender.send(News::Server(event));
+    });
     let server = match arguments.service {
-        ServiceName::Echo => Server::start(&options, |_| Echo, &sender)?,
-        ServiceName::Sink => Server::start(&options, |_| Sink, &sender)?,
+        ServiceName::Echo => builder.start(|_| Echo)?,
+        ServiceName::Sink => builder.start(|_| Sink)?,
     };
-    if let Some(metrics) = &metrics {
-        metrics.serve(server.handles());
-    }
     let mut reporter =
         Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
-    reporter.ready(&server, &options, metrics.as_ref());
-    let summary = reporter.serve(server, &notices, arguments.stats_interval)?;
+    reporter.ready(&server);
+    let summary = reporter.serve(server, &news, arguments.stats_interval)?;
     let document = ServerDocument::of(&summary);
     match json {
         None => say(text::server(&summary).trim_end()),
@@ -63,11 +71,11 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn stop_with_stdin(notices: mpsc::Sender<Notice>) -> Result<()> {
+fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
     let wait = move || {
         // The end of the input, or an error on it, means that the parent process has gone.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = notices.send(Notice::Signal);
+        let _ = news.send(News::Stop);
     };
     start_thread("c1m-stdin", wait)?;
     Ok(())
@@ -110,7 +118,8 @@ impl Reporter {
         }
     }
 
-    fn ready(&mut self, server: &Server, options: &Options, metrics: Option<&Exporter>) {
+    fn ready(&mut self, server: &Server) {
+        let (options, metrics) = (server.options(), server.metrics_url());
         self.last = (Instant::now(), server.snapshots());
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
@@ -122,7 +131,7 @@ impl Reporter {
             let park = if server.idle_choice().park == IdleBackend::Filter { "filter" } else { "poll" };
             event(&json!({
                 "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
-                "backlog": server.backlog(), "park": park, "shards": shards, "metrics": metrics.map(Exporter::url),
+                "backlog": server.backlog(), "park": park, "shards": shards, "metrics": metrics,
             }));
             return;
         }
@@ -169,7 +178,7 @@ impl Reporter {
             ));
         }
         if let Some(metrics) = metrics {
-            say(format!("metrics: {}", metrics.url()));
+            say(format!("metrics: {metrics}"));
         }
         say("ready");
         if !self.quiet {
@@ -187,14 +196,14 @@ impl Reporter {
     }
 
     /// Reports until a signal arrives or a shard dies, then stops the server.
-    fn serve(&mut self, server: Server, notices: &mpsc::Receiver<Notice>, interval: Duration) -> Result<ServerSummary> {
+    fn serve(&mut self, server: Server, news: &mpsc::Receiver<News>, interval: Duration) -> Result<ServerSummary> {
         let mut next = Instant::now() + interval;
         let mut failed = false;
         loop {
-            match notices.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Notice::Signal) => break,
-                Ok(Notice::Memory) => self.memory(&server),
-                Ok(Notice::ShardEnded(shard)) => {
+            match news.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(News::Stop) => break,
+                Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(&server),
+                Ok(News::Server(ServerEvent::ShardEnded(shard))) => {
                     self.warn(&format!("shard {shard} died; stopping the others"));
                     failed = true;
                     break;
@@ -207,7 +216,7 @@ impl Reporter {
                     // follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's notices ended")),
+                Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's events ended")),
             }
         }
         self.live = None;
@@ -226,7 +235,11 @@ impl Reporter {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
         Ok(ServerSummary {
-            shards: plans.into_iter().zip(finals).map(|(plan, counters)| ServerShard { plan, counters }).collect(),
+            shards: plans
+                .into_iter()
+                .zip(finals)
+                .map(|(plan, counters)| ServerShard { plan, counters: counters.server })
+                .collect(),
             live_at_stop,
             peak_live,
             memory_wall: shortage.as_ref().map(wall),

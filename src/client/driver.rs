@@ -20,9 +20,9 @@ use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
 use crate::protocol::{Purpose, Scratch};
 use crate::reactor::{Closing, Driver, Schedule};
+use crate::reply::Reply;
 use crate::results::ShardSummary;
 use crate::ring;
-use crate::service::Reply;
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
@@ -164,9 +164,10 @@ impl Driver for ClientDriver {
         let cause = match why {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
+            CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
             CloseReason::PeerClosed => Cause::ClosedByServer,
             CloseReason::SlowReader => Cause::Unread,
-            CloseReason::Local => {
+            CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
                 self.forget(net, conn);
                 if self.phase == Phase::Close {
                     self.config.progress.closed.add(1);

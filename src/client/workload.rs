@@ -133,7 +133,7 @@ impl Workload {
     }
 
     /// What the client will need of this host. Fails if the workload cannot be, or the host cannot give it.
-    pub fn plan(&self, host: &Host) -> Result<Planned> {
+    pub(crate) fn plan(&self, host: &Host) -> Result<Planned> {
         self.check()?;
         let cores = host.choose_cores(&self.cores)?;
         let raised = raise_limits()?;

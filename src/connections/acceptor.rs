@@ -64,6 +64,8 @@ pub(super) struct Acceptor {
     capacity: u64,
     shared_limit: Option<SharedLimit>,
     gate: AdmissionGate,
+    /// Whether each accept brings the peer's address.
+    brings_peers: bool,
 }
 
 impl Acceptor {
@@ -79,12 +81,18 @@ impl Acceptor {
             capacity,
             shared_limit,
             gate,
+            brings_peers: false,
         }
     }
 
     /// Begins so many accepts a second at most.
     pub fn limit_rate(&mut self, rate: f64, now: Instant) {
         self.budget = Some(TokenBucket::new(now, rate));
+    }
+
+    /// Has every accept that begins from now on bring the peer's address.
+    pub fn bring_peers(&mut self) {
+        self.brings_peers = true;
     }
 
     #[cfg(test)]
@@ -234,7 +242,9 @@ impl Acceptor {
                         return Ok(());
                     };
                     listener.in_flight += 1;
-                    slots.ring(conn).accept(listener.socket.as_raw_fd(), conn.token(Operation::Accept))?;
+                    let (ring, socket) = (slots.ring(conn), listener.socket.as_raw_fd());
+                    let token = conn.token(Operation::Accept);
+                    if self.brings_peers { ring.accept_from(socket, token) } else { ring.accept(socket, token) }?;
                 }
             }
         }

@@ -4,15 +4,26 @@ use crate::error::Errno;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseReason {
-    /// The driver closed it, or it was silent for longer than the idle timeout.
+    /// This end asked for it: `Ctx::close`, or `Reply::Close`.
     Local,
-    /// The peer closed its side (FIN).
+    /// The peer closed its side in order (FIN), and all that came before it was received.
     PeerClosed,
-    /// The connection broke (RST, or the kernel gave it up).
+    /// The peer reset the connection (RST). What it had sent and was not received yet is void.
+    PeerReset,
+    /// The connection broke, with the kernel's error: ETIMEDOUT where the peer did not acknowledge for too long or did
+    /// not answer keepalives, EHOSTUNREACH and the like where the network said so.
     Failed(Errno),
-    /// The peer did not read, and more bytes would have been kept for it than may be.
+    /// The peer did not read, and more than `ServerBuilder::max_pending` bytes would have been kept for it.
     SlowReader,
-    /// A dial did not succeed.
+    /// Nothing was received for longer than `ServerBuilder::idle_timeout`.
+    IdleTimeout,
+    /// The deadline passed that the service had set, and the service closed the connection when it was told.
+    Deadline,
+    /// The server stops.
+    Stopping,
+    /// A dial did not succeed. No service is told of it.
+    #[doc(hidden)]
     NotOpened(Errno),
 }

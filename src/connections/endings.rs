@@ -1,6 +1,6 @@
 //! How connections end: at once, or, where many end together, in batches with rests between them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::acceptor::Acceptor;
@@ -24,6 +24,8 @@ pub(super) struct Endings {
     traffic: Traffic,
     /// Connections that ended and whose driver was not told yet.
     untold: VecDeque<(ConnId, CloseReason)>,
+    /// Why connections are to be closed once all is sent, where that is another reason than `CloseReason::Local`.
+    deferred: HashMap<ConnId, CloseReason>,
     /// Whether a connection that was reset is asked for its last bytes and for the error.
     drain_after_reset: bool,
 }
@@ -56,6 +58,7 @@ impl Endings {
             resets: ResetReaper::new(batch),
             traffic: Traffic::default(),
             untold: VecDeque::new(),
+            deferred: HashMap::new(),
             drain_after_reset,
         }
     }
@@ -68,7 +71,11 @@ impl Endings {
         how: CloseMode,
         why: CloseReason,
     ) -> Result<()> {
-        if !parts.slots.row(conn).is_some_and(|row| row.lifecycle.close(how)) {
+        let Some(row) = parts.slots.row(conn) else { return Ok(()) };
+        if !row.lifecycle.close(how) {
+            if row.lifecycle.is_live() && why != CloseReason::Local {
+                self.deferred.insert(conn, why);
+            }
             return Ok(());
         }
         self.leave(&parts, conn, why);
@@ -96,7 +103,7 @@ impl Endings {
         if self.drain_after_reset || !parts.slots.is_live(conn) {
             return parts.slots.tell(conn, |state| state.poll_fired(armed));
         }
-        self.leave(&parts, conn, CloseReason::PeerClosed);
+        self.leave(&parts, conn, CloseReason::PeerReset);
         self.await_reaping(&mut parts, conn, armed);
         Action::Rest
     }
@@ -150,6 +157,11 @@ impl Endings {
         self.traffic.flows(counters, now)
     }
 
+    /// Why a connection is closed now that all was sent.
+    pub fn deferred_reason(&self, conn: ConnId) -> CloseReason {
+        self.deferred.get(&conn).copied().unwrap_or(CloseReason::Local)
+    }
+
     /// The driver is to be told of an end.
     pub fn tell(&mut self, conn: ConnId, why: CloseReason) {
         self.untold.push_back((conn, why));
@@ -166,6 +178,9 @@ impl Endings {
         parts.counters.live.sub(1);
         parts.counters.closed.add(1);
         parts.acceptor.leave();
+        if !self.deferred.is_empty() {
+            self.deferred.remove(&conn);
+        }
         self.tell(conn, why);
     }
 

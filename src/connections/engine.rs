@@ -8,6 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use super::acceptor::{Acceptor, Unread};
+use super::address::AcceptedFrom;
 use super::admission::Admission;
 use super::close_reason::CloseReason;
 use super::config::ConnectionsConfig;
@@ -15,7 +16,7 @@ use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
-use super::outgoing::{self, AfterSend, Outgoing};
+use super::outgoing::{AfterSend, Outgoing};
 use super::platform::Platform;
 use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
 use super::slot_release::SlotRelease;
@@ -33,6 +34,7 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) platform: P,
     pub(super) slots: Slots<S, P::Ring>,
     pub(super) acceptor: Acceptor,
+    pub(super) accepted_from: AcceptedFrom,
     pub(super) readiness: Readiness,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -64,6 +66,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             platform,
             slots,
             acceptor,
+            accepted_from: AcceptedFrom::default(),
             readiness: Readiness::new(config.filter, &config.rings, &config.timing, clock.now()),
             incoming: Incoming::default(),
             outgoing: Outgoing::new(config.max_pending),
@@ -243,6 +246,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 &self.counters.refused_when_full
             };
             cause.add(1);
+            self.accepted_from.forget(conn);
             self.slots.ring(conn).reset(conn.token(Operation::Reset))?;
             tear_down(&mut self.ending().1, conn)?;
             return Ok(false);
@@ -301,6 +305,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// The data operation of a connection is over: go on with what waits.
     pub fn operation_ended(&mut self, conn: ConnId) -> Result<()> {
+        self.outgoing.operation_ended(&mut self.slots, conn);
         self.apply(conn, SlotState::operation_ended)
     }
 
@@ -318,10 +323,34 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// The kernel took only a part of a send: the rest waits in the kernel.
-    pub fn sent_short(&mut self, conn: ConnId, buffer: Buffer, rest: Range<usize>) -> Result<()> {
-        let rest = (buffer, rest);
-        let after = outgoing::sent_short(&mut self.slots, &mut self.buffers, &self.counters, conn, rest)?;
+    pub fn sent_short(&mut self, conn: ConnId, mut buffer: Buffer, rest: Range<usize>) -> Result<()> {
+        let bytes: Arc<[u8]> = buffer.bytes()[rest].into();
+        self.buffers.put(buffer);
+        let all = 0..bytes.len();
+        self.shared_sent_short(conn, bytes, all)
+    }
+
+    /// The kernel took only a part of a send of shared bytes: the rest waits in the kernel.
+    pub fn shared_sent_short(&mut self, conn: ConnId, bytes: Arc<[u8]>, rest: Range<usize>) -> Result<()> {
+        let after = self.outgoing.sent_short(&mut self.slots, &self.counters, conn, (bytes, rest))?;
         self.after_send(conn, after)
+    }
+
+    /// Sends shared bytes after those that are already on their way.
+    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        let after = self.outgoing.send_shared(&mut self.slots, &self.counters, conn, bytes)?;
+        self.after_send(conn, after)
+    }
+
+    /// The next connection whose bytes have all been taken by the kernel after some had to wait.
+    #[inline]
+    pub fn next_drained(&mut self) -> Option<ConnId> {
+        while let Some(conn) = self.outgoing.next_drained() {
+            if self.slots.is_live(conn) {
+                return Some(conn);
+            }
+        }
+        None
     }
 
     // ---- connections end --------------------------------------------------------------------------
@@ -394,7 +423,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 let after = self.outgoing.send_kept(&mut self.slots, &mut self.buffers, &self.counters, conn)?;
                 self.after_send(conn, after)
             }
-            Action::End => self.close(conn, CloseMode::Graceful, CloseReason::Local),
+            Action::End => self.close(conn, CloseMode::Graceful, self.endings.deferred_reason(conn)),
             Action::Release => {
                 self.slots.release(conn);
                 Ok(())
@@ -512,7 +541,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         while let Some(conn) = self.idle.next_silent(&self.slots, now) {
             self.counters.silent.add(1);
-            self.close(conn, CloseMode::Immediate, CloseReason::Local)?;
+            self.close(conn, CloseMode::Immediate, CloseReason::IdleTimeout)?;
         }
         Ok(())
     }

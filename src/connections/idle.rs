@@ -86,6 +86,11 @@ impl IdleTracker {
         *link = heard_in(*link, self.window);
     }
 
+    /// How long nothing was heard from a connection with this link, in whole windows, rounded down.
+    pub fn silence(&self, link: u32) -> Duration {
+        WINDOW * u32::from(age(link, self.window).saturating_sub(1))
+    }
+
     /// Closes no more connections for silence.
     pub fn stop(&mut self) {
         self.sweep = None;

@@ -34,6 +34,7 @@
 
 /// How to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseMode {
     /// In order: a FIN once everything on its way to the peer has been sent. The side that closes first is left with
     /// TIME_WAIT.
@@ -214,6 +215,11 @@ impl SlotState {
     /// Bytes for it are kept.
     pub fn keep(&mut self) {
         self.flags.set(Flags::KEPT);
+    }
+
+    /// Whether bytes for it are kept.
+    pub fn keeps_bytes(self) -> bool {
+        self.flags.any(Flags::KEPT)
     }
 
     /// A send goes to the kernel.

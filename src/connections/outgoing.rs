@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::slots::Slots;
+use super::write_readiness::WriteReadiness;
 use crate::connections::lifecycle::{SendDecision, SlotState};
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
@@ -34,12 +36,14 @@ pub(super) struct Outgoing {
     pending: HashMap<ConnId, Vec<u8>>,
     /// Bytes kept for one connection at most.
     max_pending: usize,
+    readiness: WriteReadiness,
 }
 
 impl Outgoing {
     /// Keeps `max_pending` bytes for a connection at most, and at least what one receive brings.
     pub fn new(max_pending: usize) -> Outgoing {
-        Outgoing { pending: HashMap::new(), max_pending: max_pending.max(BUFFER_BYTES) }
+        let (pending, readiness) = Default::default();
+        Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), readiness }
     }
 
     /// Sends bytes after those that are already on their way.
@@ -59,6 +63,60 @@ impl Outgoing {
             }
             SendDecision::Later | SendDecision::Now => Ok(AfterSend::Reset { then_go_on: false }),
         }
+    }
+
+    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
+    /// the connection they are copied.
+    pub fn send_shared<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        conn: ConnId,
+        bytes: &Arc<[u8]>,
+    ) -> Result<AfterSend> {
+        match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+            SendDecision::Never => Ok(AfterSend::Rest),
+            SendDecision::Later if self.keep(slots, conn, bytes) => Ok(AfterSend::Rest),
+            SendDecision::Now if bytes.len() <= self.max_pending => send_at_once(slots, counters, conn, bytes.clone()),
+            SendDecision::Later | SendDecision::Now => Ok(AfterSend::Reset { then_go_on: false }),
+        }
+    }
+
+    /// The kernel took only a part of a send: the rest waits there, if the connection still stands.
+    pub fn sent_short<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        conn: ConnId,
+        (bytes, rest): (Arc<[u8]>, Range<usize>),
+    ) -> Result<AfterSend> {
+        if !slots.is_live(conn) {
+            return Ok(AfterSend::GoOn);
+        }
+        counters.parked.add(1);
+        self.readiness.blocked(conn);
+        slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest)?;
+        Ok(AfterSend::Rest)
+    }
+
+    /// The data operation of a connection is over. If the kernel has now taken all that had to wait there, the driver
+    /// is to be told.
+    #[inline]
+    pub fn operation_ended<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) {
+        if self.readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
+            self.readiness.drained(conn);
+        }
+    }
+
+    /// The next connection whose bytes have all been taken by the kernel after some had to wait.
+    #[inline]
+    pub fn next_drained(&mut self) -> Option<ConnId> {
+        self.readiness.next_drained()
+    }
+
+    /// Bytes kept for a connection.
+    pub fn kept(&self, conn: ConnId) -> usize {
+        if self.pending.is_empty() { 0 } else { self.pending.get(&conn).map_or(0, Vec::len) }
     }
 
     /// Ends a receive with a reply from its buffer. The reply is sent at once; if the driver sent other bytes on the
@@ -105,8 +163,9 @@ impl Outgoing {
         true
     }
 
-    /// Drops what was kept for a connection.
+    /// A connection is over: drops what was kept for it.
     pub fn forget(&mut self, conn: ConnId) {
+        self.readiness.forget(conn);
         if !self.pending.is_empty() {
             self.pending.remove(&conn);
         }
@@ -117,22 +176,6 @@ impl Outgoing {
     pub fn kept_for(&self) -> impl Iterator<Item = ConnId> {
         self.pending.keys().copied()
     }
-}
-
-/// The kernel took only a part of a send: the rest waits there, if the connection still stands.
-pub(super) fn sent_short<S: Default, R: RingOps>(
-    slots: &mut Slots<S, R>,
-    buffers: &mut Buffers,
-    counters: &Counters,
-    conn: ConnId,
-    (mut buffer, rest): (Buffer, Range<usize>),
-) -> Result<AfterSend> {
-    let bytes = buffer.bytes()[rest].to_vec();
-    buffers.put(buffer);
-    if !slots.is_live(conn) {
-        return Ok(AfterSend::GoOn);
-    }
-    park(slots, counters, conn, bytes)
 }
 
 /// Sends bytes of any number on a connection with nothing in the kernel.
@@ -148,9 +191,23 @@ fn send_bytes<S: Default, R: RingOps>(
         buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
         return send_buffer(slots, buffers, counters, conn, buffer, 0..bytes.len());
     }
+    send_at_once(slots, counters, conn, bytes.into_owned().into())
+}
+
+/// Sends shared bytes on a connection with nothing in the kernel.
+fn send_at_once<S: Default, R: RingOps>(
+    slots: &mut Slots<S, R>,
+    counters: &Counters,
+    conn: ConnId,
+    bytes: Arc<[u8]>,
+) -> Result<AfterSend> {
+    if bytes.is_empty() {
+        return Ok(AfterSend::GoOn);
+    }
     slots.update(conn, SlotState::send);
     counters.bytes_out.add(bytes.len() as u64);
-    park(slots, counters, conn, bytes.into_owned())
+    slots.ring(conn).send_shared(conn.token(Operation::Send), bytes)?;
+    Ok(AfterSend::Rest)
 }
 
 fn send_buffer<S: Default, R: RingOps>(
@@ -168,17 +225,5 @@ fn send_buffer<S: Default, R: RingOps>(
     slots.update(conn, SlotState::send);
     counters.bytes_out.add(range.len() as u64);
     slots.ring(conn).send(conn.token(Operation::Send), buffer, range)?;
-    Ok(AfterSend::Rest)
-}
-
-/// Has a send wait in the kernel until the peer has taken all of it.
-fn park<S: Default, R: RingOps>(
-    slots: &mut Slots<S, R>,
-    counters: &Counters,
-    conn: ConnId,
-    bytes: Vec<u8>,
-) -> Result<AfterSend> {
-    counters.parked.add(1);
-    slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes)?;
     Ok(AfterSend::Rest)
 }

@@ -29,9 +29,9 @@ pub(crate) struct Slots<S, R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor {
     /// The ring of the row behind this place.
-    ring: usize,
+    pub ring: usize,
     /// The slot of the row behind this place.
-    slot: u32,
+    pub slot: u32,
 }
 
 impl Cursor {
@@ -39,6 +39,16 @@ impl Cursor {
     pub const START: Cursor = Cursor { ring: 0, slot: 0 };
     /// Behind the last row.
     pub const END: Cursor = Cursor { ring: usize::MAX, slot: u32::MAX };
+
+    /// Before the row of a connection.
+    pub fn before(conn: ConnId) -> Cursor {
+        Cursor { ring: conn.ring(), slot: conn.slot() }
+    }
+
+    /// Behind the row that is behind this place.
+    pub fn after(self) -> Cursor {
+        Cursor { slot: self.slot + 1, ..self }
+    }
 }
 
 impl<S: Default, R: RingOps> Slots<S, R> {
@@ -102,9 +112,15 @@ impl<S: Default, R: RingOps> Slots<S, R> {
 
     /// The present or the last connection of a slot, with its row; `None` if the slot never had one.
     pub fn latest(&self, ring: usize, slot: u32) -> Option<(ConnId, &Row<S>)> {
-        let map = &self.rings[ring].map;
+        let map = &self.rings.get(ring)?.map;
         let row = (slot < map.used()).then(|| map.row(slot))?;
         Some((ConnId::new(ring, slot, row.generation), row))
+    }
+
+    /// The driver's state of a connection that still has its slot.
+    pub fn state(&self, conn: ConnId) -> Option<&S> {
+        let (latest, row) = self.latest(conn.ring(), conn.slot())?;
+        (latest == conn && !row.lifecycle.is_free()).then_some(&row.state)
     }
 
     // ---- walking the rows ----------------------------------------------------------------------
@@ -151,6 +167,26 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         iter::from_fn(|| self.previous(&mut cursor).map(|(conn, row)| (conn, row.lifecycle.is_live())))
             .find_map(|(conn, live)| live.then_some(conn))
             .map(|conn| (conn, cursor))
+    }
+
+    /// The next live connection behind a cursor, which moves behind it. Looks at `rows` rows at most, and takes those
+    /// that it looked at off that. `None` with rows left means that there is none, and the cursor is at the start.
+    pub fn next_live_within(&self, cursor: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
+        while *rows > 0 {
+            let (conn, row) = self.next(cursor)?;
+            *rows -= 1;
+            if row.lifecycle.is_live() {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// All live connections, with the driver's state of each.
+    pub fn live(&self) -> impl Iterator<Item = (ConnId, &S)> {
+        let mut cursor = Cursor::START;
+        let rows = iter::from_fn(move || self.next(&mut cursor));
+        rows.filter(|(_, row)| row.lifecycle.is_live()).map(|(conn, row)| (conn, &row.state))
     }
 
     // ---- numbers -------------------------------------------------------------------------------

@@ -104,6 +104,29 @@ pub enum ConfigError {
         /// The longest time.
         longest: Duration,
     },
+    /// A number of connections accepted per second with which none would be.
+    AcceptRate {
+        /// The number, as it is written.
+        asked: String,
+    },
+    /// A mailbox that holds no message.
+    MailboxCapacity,
+    /// Metrics on a port that the server serves itself.
+    MetricsPort {
+        /// The address for the metrics.
+        address: SocketAddr,
+        /// The first port that the server serves.
+        first: u16,
+        /// The last port that the server serves.
+        last: u16,
+    },
+    /// A counter of a service's own that cannot have its name.
+    Counter {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: CounterProblem,
+    },
     /// A number of the first connection that is too high.
     FirstNumber {
         /// The number that was asked for.
@@ -155,6 +178,20 @@ pub enum AddressUse {
     Listener,
     /// To show metrics on it.
     Metrics,
+}
+
+/// Why a counter cannot have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CounterProblem {
+    /// It is not what Prometheus takes: ASCII letters, digits and `_`, no digit first.
+    NoName,
+    /// It begins with `c1m_` or `process_`.
+    Reserved,
+    /// It ends with `_total`, which the metrics add.
+    Total,
+    /// Another counter has it.
+    Taken,
 }
 
 /// Why an address cannot be used.
@@ -216,6 +253,10 @@ impl ConfigError {
             ConfigError::HandshakeWithoutAnswers { protocol } => {
                 format!("audits without answers, and the protocol {protocol} with several steps")
             }
+            ConfigError::AcceptRate { asked } => format!("{asked} connections accepted per second"),
+            ConfigError::MailboxCapacity => "a mailbox of 0 messages".to_owned(),
+            ConfigError::MetricsPort { address, .. } => format!("metrics on {address}"),
+            ConfigError::Counter { name, .. } => format!("counter {name:?}"),
             ConfigError::Concurrency => "a concurrency of 0".to_owned(),
             ConfigError::SteeredWithoutAudit => "a steered client without audits".to_owned(),
             ConfigError::StormWithoutEcho => "a storm without echoes".to_owned(),
@@ -252,6 +293,12 @@ impl ConfigError {
             ConfigError::HandshakeWithoutAnswers { .. } => {
                 "a new connection has to await an answer before it says all that it should".to_owned()
             }
+            ConfigError::AcceptRate { .. } => "nothing would ever be accepted".to_owned(),
+            ConfigError::MailboxCapacity => "nothing could be sent through it".to_owned(),
+            ConfigError::MetricsPort { address, first, last } => {
+                format!("port {} is one of those that the server serves itself, {first} to {last}", address.port())
+            }
+            ConfigError::Counter { problem, .. } => problem.means().to_owned(),
             ConfigError::Concurrency => "nothing could be in flight".to_owned(),
             ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),
@@ -280,6 +327,17 @@ impl fmt::Display for AddressUse {
             AddressUse::Listener => "listener",
             AddressUse::Metrics => "metrics",
         })
+    }
+}
+
+impl CounterProblem {
+    fn means(self) -> &'static str {
+        match self {
+            CounterProblem::NoName => "a counter's name is ASCII letters, digits and _, and begins with no digit",
+            CounterProblem::Reserved => "names that begin with c1m_ and process_ are the server's own",
+            CounterProblem::Total => "the metrics add _total by themselves",
+            CounterProblem::Taken => "a counter of that name was added before",
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::http::Format;
 use crate::host::Host;
 use crate::shard::ShardHandle;
-use crate::stats::{ROUND_BOUNDS, Snapshot};
+use crate::stats::{OwnMetrics, ROUND_BOUNDS, Snapshot};
 use crate::sys;
 
 /// A family of metrics.
@@ -127,17 +127,20 @@ const FAMILIES: [Family; 14] = [
 
 /// The shards of a server, whose counters are written whenever a client asks.
 #[derive(Debug)]
-struct Shards(Vec<ShardHandle>);
+struct Shards {
+    shards: Vec<ShardHandle>,
+    own: OwnMetrics,
+}
 
 /// The metrics of a server.
 #[derive(Debug)]
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards' counters and of this process.
-    pub fn new(shards: Vec<ShardHandle>) -> Metrics {
+    /// Metrics of these shards' counters, of those of their service, and of this process.
+    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards(shards)));
+        registry.register_collector(Box::new(Shards { shards, own }));
         Metrics(registry)
     }
 
@@ -154,7 +157,7 @@ impl Metrics {
 
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let counted: Vec<Snapshot> = self.0.iter().map(|shard| shard.counters().snapshot()).collect();
+        let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
         for metric in &FAMILIES {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
             for (shard, counted) in counted.iter().enumerate() {
@@ -163,17 +166,31 @@ impl Collector for Shards {
                 }
             }
         }
+        self.own(&mut encoder)?;
         self.rounds(&mut encoder)?;
         process(&mut encoder)
     }
 }
 
 impl Shards {
+    /// What the service counts by itself.
+    fn own(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let counted: Vec<Vec<u64>> = self.own.shards.iter().map(|shard| shard.read()).collect();
+        for (index, (name, help)) in self.own.named.iter().enumerate() {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (shard, counted) in counted.iter().enumerate() {
+                let is = counted.get(index).copied().unwrap_or(0);
+                value(&mut family, MetricType::Counter, &labels(shard, None), is)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The durations of the shards' rounds, which a ready connection may have to wait.
     fn rounds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Duration of a working shard's rounds, each from one look at its rings to the next.";
         let mut family = encoder.encode_descriptor("c1m_round_seconds", help, None, MetricType::Histogram)?;
-        for (shard, handle) in self.0.iter().enumerate() {
+        for (shard, handle) in self.shards.iter().enumerate() {
             let (counts, seconds) = handle.rounds().read();
             let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();

@@ -14,6 +14,7 @@ const CLOSES_PER_PASS: usize = 16;
 #[derive(Debug)]
 pub struct Closing {
     how: CloseMode,
+    reason: CloseReason,
     pace: Pace,
     closed: u64,
     /// The connections before this place are still to be looked at.
@@ -23,7 +24,12 @@ pub struct Closing {
 impl Closing {
     /// Has closed nothing yet.
     pub fn new(how: CloseMode, pace: Pace) -> Closing {
-        Closing { how, pace, closed: 0, place: Cursor::END }
+        Closing { how, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END }
+    }
+
+    /// Gives the reason that the driver is told for each.
+    pub fn because(self, reason: CloseReason) -> Closing {
+        Closing { reason, ..self }
     }
 
     /// Connections closed so far.
@@ -60,7 +66,7 @@ impl Closing {
                 if let Some(at) = self.pace.intended(self.closed, net.clock()).filter(|at| *at > now) {
                     return Ok(Schedule::At(at));
                 }
-                net.close(conn, self.how, CloseReason::Local)?;
+                net.close(conn, self.how, self.reason)?;
                 self.closed += 1;
             }
             self.place = place;

@@ -1,4 +1,5 @@
-//! A reactor on real rings, with peers and a driver that do anything at any time.
+//! A reactor on real rings, with peers and a driver that do anything at any time. `shard/tests.rs` has the same on a
+//! simulated machine, which repeats its runs.
 //!
 //! `PROPTEST_CASES=160000 cargo test --release --lib reactor::tests` takes ten million steps.
 
@@ -22,36 +23,9 @@ use crate::constants::BUFFER_BYTES;
 use crate::host::Host;
 use crate::pace::Pace;
 use crate::ring::Buffers;
+use crate::simulation::{Chance, mixed};
 use crate::sys::{Doorbell, Filter};
 use crate::token::Operation;
-
-/// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.0)
-    }
-
-    fn below(&mut self, most: usize) -> usize {
-        (self.next() % most as u64) as usize
-    }
-
-    fn one_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    fn how(&mut self) -> CloseMode {
-        [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][self.below(3)]
-    }
-}
-
-fn mixed(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// A connection as the driver knows it.
 struct Held {
@@ -69,6 +43,11 @@ struct Noting {
     calls: u64,
     opened: u32,
     ended: u32,
+}
+
+/// Any way to close.
+fn any_mode(chance: &mut Chance) -> CloseMode {
+    [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)]
 }
 
 /// Names of former connections kept.
@@ -103,7 +82,7 @@ impl Driver for Noting {
         let former = self.standing.insert(conn, Held { number: self.opened, collects });
         assert!(former.is_none(), "opened twice");
         if self.chance.one_in(16) {
-            net.close(conn, self.chance.how(), CloseReason::Local)?;
+            net.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
         }
         Ok(())
     }
@@ -123,7 +102,7 @@ impl Driver for Noting {
         Ok(match self.chance.below(64) {
             0 => Reply::Close,
             1..=3 => {
-                net.close(conn, self.chance.how(), CloseReason::Local)?;
+                net.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
                 Reply::Back(0..len)
             }
             4..=20 => {
@@ -363,7 +342,7 @@ impl World {
         if driver.chance.one_in(4) {
             net.pause_reads(conn);
         } else {
-            net.close(conn, driver.chance.how(), CloseReason::Local)?;
+            net.close(conn, any_mode(&mut driver.chance), CloseReason::Local)?;
         }
         self.reactor.tell_ended()
     }

@@ -1,29 +1,46 @@
-//! What the kernel holds of a ring, memory of operations on their way, and what their completions say.
+//! The memory of operations that are in the kernel, and what their completions say.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use io_uring::cqueue;
 
 use super::{Accepts, Buffer, Buffers, Completion, Outcome};
 use crate::error::{Errno, Error, Result};
+use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
 
+/// An operation that the kernel finishes within its own enter, and the memory that it works on.
 #[derive(Debug)]
-struct InFlight {
+struct InFlight<M> {
     token: Token,
-    buffer: Buffer,
+    memory: M,
     range: Range<usize>,
+}
+
+/// Where the bytes of a send lie.
+#[derive(Debug)]
+enum SendBytes {
+    /// In a buffer of the shard, which goes back to the others when the send is over.
+    Buffer(Buffer),
+    /// In memory that other sends may read too. The clone kept here keeps it alive until the kernel is done.
+    Shared(Arc<[u8]>),
 }
 
 /// The memory of operations in the kernel; each piece is given back once.
 #[derive(Debug, Default)]
 pub(crate) struct InFlightOps {
-    receiving: VecDeque<InFlight>,
-    sending: VecDeque<InFlight>,
+    receiving: VecDeque<InFlight<Buffer>>,
+    sending: VecDeque<InFlight<SendBytes>>,
     submitted_sends: usize,
-    parked: HashMap<u64, Vec<u8>>,
+    /// Sends among them whose bytes are in no buffer of the shard.
+    shared_sends: usize,
+    /// Sends that wait in the kernel, and which part of their bytes it is still to take.
+    parked: HashMap<u64, (Arc<[u8]>, Range<usize>)>,
+    /// Where the kernel writes the peers' addresses, for accepts that ask for them.
+    accepting: HashMap<u64, Box<RawAddress>>,
     /// What accepts bring.
     pub accepts: Accepts,
 }
@@ -31,23 +48,42 @@ pub(crate) struct InFlightOps {
 impl InFlightOps {
     /// Holds nothing.
     pub fn new(accepts: Accepts) -> InFlightOps {
-        let (receiving, sending) = Default::default();
-        InFlightOps { receiving, sending, submitted_sends: 0, parked: HashMap::new(), accepts }
+        let mut ops = InFlightOps::default();
+        ops.accepts = accepts;
+        ops
     }
 
     /// Keeps the buffer of a receive, until its completion.
     pub fn receive(&mut self, token: Token, buffer: Buffer) {
-        self.receiving.push_back(InFlight { token, buffer, range: 0..0 });
+        self.receiving.push_back(InFlight { token, memory: buffer, range: 0..0 });
     }
 
     /// Keeps the buffer of a send, until its completion or `finish_sends`.
     pub fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) {
-        self.sending.push_back(InFlight { token, buffer, range });
+        self.sending.push_back(InFlight { token, memory: SendBytes::Buffer(buffer), range });
     }
 
-    /// Keeps the bytes of a parked send, until its completion.
-    pub fn park(&mut self, token: Token, bytes: Vec<u8>) {
-        let former = self.parked.insert(token.pack(), bytes);
+    /// Keeps shared bytes alive for a send, until its completion or `finish_sends`.
+    pub fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) {
+        let range = 0..bytes.len();
+        self.shared_sends += 1;
+        self.sending.push_back(InFlight { token, memory: SendBytes::Shared(bytes), range });
+    }
+
+    /// Keeps a place for the peer's address of an accept, until `accepted_from` or the accept fails. Returns where it
+    /// lies; it does not move meanwhile.
+    pub fn accept(&mut self, token: Token) -> &mut RawAddress {
+        self.accepting.entry(token.pack()).or_insert_with(|| Box::new(RawAddress::to_be_written()))
+    }
+
+    /// The peer's address of an accept that has succeeded.
+    pub fn accepted_from(&mut self, token: Token) -> Option<Box<RawAddress>> {
+        self.accepting.remove(&token.pack())
+    }
+
+    /// Keeps the bytes of a parked send, until its completion. The kernel is to take those in `range`.
+    pub fn park(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) {
+        let former = self.parked.insert(token.pack(), (bytes, range));
         debug_assert!(former.is_none(), "two parked sends of one connection");
     }
 
@@ -56,9 +92,19 @@ impl InFlightOps {
         self.submitted_sends = self.sending.len();
     }
 
-    /// Buffers that receives and sends hold.
+    /// Buffers of the shard that receives and sends hold.
     pub fn buffers(&self) -> usize {
-        self.receiving.len() + self.sending.len()
+        self.receiving.len() + self.sending.len() - self.shared_sends
+    }
+
+    /// Whether the kernel has taken sends that `finish_sends` has not told of yet.
+    pub fn has_submitted_sends(&self) -> bool {
+        self.submitted_sends > 0
+    }
+
+    /// Bytes of a parked send in the kernel, as they were when it began to wait.
+    pub fn parked_bytes(&self, token: Token) -> usize {
+        if self.parked.is_empty() { 0 } else { self.parked.get(&token.pack()).map_or(0, |(_, range)| range.len()) }
     }
 
     /// Whether a parked send of that token is in the kernel.
@@ -66,10 +112,13 @@ impl InFlightOps {
         !self.parked.is_empty() && self.parked.contains_key(&token.pack())
     }
 
-    /// Gives back the buffers of all sends that were submitted.
+    /// Gives back the memory of all sends that were submitted.
     pub fn finish_sends(&mut self, buffers: &mut Buffers, into: &mut Vec<Token>) {
         for sent in self.sending.drain(..self.submitted_sends) {
-            buffers.put(sent.buffer);
+            match sent.memory {
+                SendBytes::Buffer(buffer) => buffers.put(buffer),
+                SendBytes::Shared(_) => self.shared_sends -= 1,
+            }
             into.push(sent.token);
         }
         self.submitted_sends = 0;
@@ -81,7 +130,10 @@ impl InFlightOps {
             Token::unpack(user_data).ok_or_else(|| Error::bug(format!("completion with user data {user_data:#x}")))?;
         let errno = Errno(result.saturating_neg());
         let outcome = match token.operation {
-            Operation::Accept if result < 0 => accept_failed(errno),
+            Operation::Accept if result < 0 => {
+                self.accepting.remove(&user_data);
+                accept_failed(errno)
+            }
             Operation::Accept => Outcome::Accepted((self.accepts == Accepts::Plain).then(|| {
                 // SAFETY: every accept of this ring asked for a plain descriptor; the kernel made it for this one,
                 // and tells nobody else.
@@ -97,7 +149,7 @@ impl InFlightOps {
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,
             Operation::ParkedSend => {
-                let bytes = self.parked.remove(&user_data).map_or(0, |bytes| bytes.len());
+                let bytes = self.parked.remove(&user_data).map_or(0, |(_, range)| range.len());
                 match usize::try_from(result) {
                     Ok(sent) if sent == bytes => Outcome::ParkedSent,
                     Ok(_) => Outcome::ParkedSendFailed(Errno(libc::EPIPE)),
@@ -107,13 +159,17 @@ impl InFlightOps {
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
             Operation::FilterWake => Outcome::FilterWoke,
-            Operation::Install | Operation::InstallAccepted | Operation::Cancel | Operation::Reset => Outcome::Settled,
+            Operation::Install
+            | Operation::InstallAccepted
+            | Operation::Cancel
+            | Operation::Reset
+            | Operation::CopyDescriptor => Outcome::Settled,
         };
         Ok(Completion { token, outcome })
     }
 
     fn received(&mut self, token: Token, result: i32, flags: u32) -> Result<Outcome> {
-        let buffer = take(&mut self.receiving, token)?.buffer;
+        let buffer = take(&mut self.receiving, token)?.memory;
         let room = buffer.0.len();
         Ok(match usize::try_from(result) {
             Ok(0) => Outcome::End(buffer),
@@ -127,22 +183,32 @@ impl InFlightOps {
 
     fn sent(&mut self, token: Token, result: i32) -> Result<Outcome> {
         let before = self.sending.len();
-        let InFlight { buffer, range, .. } = take(&mut self.sending, token)?;
+        let InFlight { memory, range, .. } = take(&mut self.sending, token)?;
         self.submitted_sends = self.submitted_sends.saturating_sub(before - self.sending.len());
-        Ok(match usize::try_from(result) {
-            Ok(sent) => Outcome::SentShort(buffer, range.start + sent.min(range.len())..range.end),
-            Err(_) if is_nothing_yet(result) => Outcome::SentShort(buffer, range),
-            Err(_) => Outcome::SendFailed(buffer, Errno(result.saturating_neg())),
+        let rest = match usize::try_from(result) {
+            Ok(sent) => Ok(range.start + sent.min(range.len())..range.end),
+            Err(_) if is_nothing_yet(result) => Ok(range),
+            Err(_) => Err(Errno(result.saturating_neg())),
+        };
+        self.shared_sends -= usize::from(matches!(memory, SendBytes::Shared(_)));
+        Ok(match (memory, rest) {
+            (SendBytes::Buffer(buffer), Ok(rest)) => Outcome::SentShort(buffer, rest),
+            (SendBytes::Buffer(buffer), Err(errno)) => Outcome::SendFailed(buffer, errno),
+            (SendBytes::Shared(bytes), Ok(rest)) => Outcome::SharedSentShort(bytes, rest),
+            (SendBytes::Shared(_), Err(errno)) => Outcome::SharedSendFailed(errno),
         })
     }
 }
 
 impl Drop for InFlightOps {
     fn drop(&mut self) {
-        // Parked sends outlive the ring for a moment while the kernel tears it down: their bytes
+        // Parked sends and accepts outlive the ring for a moment while the kernel tears it down: their memory
         // must not be freed under it.
-        for (_, bytes) in self.parked.drain() {
+        for (_, (bytes, _)) in self.parked.drain() {
             std::mem::forget(bytes);
+        }
+        for (_, address) in self.accepting.drain() {
+            std::mem::forget(address);
         }
     }
 }
@@ -153,7 +219,7 @@ fn is_nothing_yet(result: i32) -> bool {
 
 /// Takes the operation of `token` out of those in flight. The kernel completes them in order, so
 /// it is nearly always the first.
-fn take(in_flight: &mut VecDeque<InFlight>, token: Token) -> Result<InFlight> {
+fn take<M>(in_flight: &mut VecDeque<InFlight<M>>, token: Token) -> Result<InFlight<M>> {
     let at = in_flight.iter().position(|one| one.token == token);
     at.and_then(|at| in_flight.remove(at))
         .ok_or_else(|| Error::bug(format!("completion of {token:?}, which is not in flight")))

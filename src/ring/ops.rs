@@ -1,9 +1,11 @@
 //! The operations that the engine asks of a ring. `Ring` carries them out through io_uring; the tests of the engine
 //! have a ring of their own, whose kernel is simulated.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 use super::{Buffer, Buffers, Completion};
 use crate::error::Result;
@@ -15,6 +17,18 @@ pub trait RingOps {
     /// Queues one accept from `listener` into the token's slot, or into a plain descriptor where the ring was opened
     /// for those.
     fn accept(&mut self, listener: RawFd, token: Token) -> Result<()>;
+
+    /// Queues an accept as `accept` does, and has it bring the peer's address: `accepted_from` tells it. Where accepts
+    /// bring plain descriptors it is `accept`, as those can be asked.
+    fn accept_from(&mut self, listener: RawFd, token: Token) -> Result<()>;
+
+    /// The peer's address that an accept brought which has succeeded.
+    fn accepted_from(&mut self, token: Token) -> Option<SocketAddr>;
+
+    /// Makes a plain descriptor of the slot's socket, at once (`IORING_OP_FIXED_FD_INSTALL`, Linux 6.8). The kernel
+    /// takes what else was queued in the same call; what completes meanwhile is kept for `reap`. The inner error is
+    /// the kernel's: `Unsupported` before 6.8, EMFILE where no descriptor is left, EBADF for an empty slot.
+    fn copy_descriptor(&mut self, token: Token) -> Result<io::Result<OwnedFd>>;
 
     /// Queues moving a plain descriptor into the token's empty slot. If that fails, whatever is queued for the slot
     /// after it fails with EBADF.
@@ -38,8 +52,16 @@ pub trait RingOps {
     /// `finish_sends` tells of it.
     fn send(&mut self, token: Token, buffer: Buffer, range: Range<usize>) -> Result<()>;
 
-    /// Queues a send that waits in the kernel until the peer has taken every byte. A slot has one at a time at most.
-    fn park_send(&mut self, token: Token, bytes: Vec<u8>) -> Result<()>;
+    /// Queues a send of all of `bytes` that does not wait, straight from where they lie. As with `send`, a send that
+    /// the kernel takes whole has no completion.
+    fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) -> Result<()>;
+
+    /// Queues a send of `range` of `bytes` that waits in the kernel until it has taken every byte. A slot has one at a
+    /// time at most.
+    fn park_send(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) -> Result<()>;
+
+    /// Bytes of the connection's parked send, as many as there were when it began to wait; 0 without one.
+    fn parked_bytes(&self, token: Token) -> usize;
 
     /// Whether the connection has a parked send in the kernel.
     fn has_parked_send(&self, token: Token) -> bool;

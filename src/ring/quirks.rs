@@ -1,5 +1,4 @@
-//! What one kernel does otherwise than another, found by trying: distributions carry changes over to
-//! other versions, so that a number tells little.
+//! Kernel quirks, detected by experiment: distributions backport changes, so version numbers are unreliable.
 
 use std::fmt;
 use std::io::{self, Read, Write, pipe};
@@ -16,7 +15,7 @@ use crate::token::{Operation, Token};
 /// What rings do on this kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
-    /// When they do what wake-ups leave to be done.
+    /// When rings do the work that wake-ups leave for them.
     pub work: TaskWork,
     /// The descriptor of a closed slot stays open until every operation of its ring that began
     /// before has ended. So it is before 6.13 (the queue of `io_rsrc_node`s in io_uring/rsrc.c).
@@ -55,10 +54,10 @@ impl fmt::Display for TaskWork {
 
 const SMALL: Queues = Queues { submissions: 8, completions: 16 };
 
-/// What to take for granted of a ring that is to be tried out.
+/// The quirks that a ring is opened with to find out the real ones.
 const TRIED: Quirks = Quirks { work: TaskWork::Deferred, closed_slots_linger: false, accepts_wait_first: true };
 
-/// The habits of this kernel, tried out by whoever asks first.
+/// The quirks of this kernel. The first call finds them out, with rings of its own.
 pub fn quirks() -> Result<Quirks> {
     static FOUND: OnceLock<Quirks> = OnceLock::new();
     if let Some(found) = FOUND.get() {
@@ -69,9 +68,9 @@ pub fn quirks() -> Result<Quirks> {
     Ok(*FOUND.get_or_init(|| found))
 }
 
-/// Whether the wake-up of a poll has rung a deferring ring's eventfd when it returns, twice: a late
-/// bell may seem to be in time when something kept us between wake-up and look, but one that rings
-/// but once has then done so.
+/// Whether the wake-up of a poll has signalled a deferring ring's eventfd by the time it returns. It is tried twice: a
+/// late signal may seem to be in time when something kept this thread between the wake-up and the look, but a kernel
+/// that signals only once has then done so.
 fn rings_within_wake_ups() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
@@ -115,7 +114,7 @@ fn accepts_wait_first() -> Result<bool> {
     let (silent, _its_peer) = UnixStream::pair().map_err(refused)?;
     ring.accept(silent.as_raw_fd(), token(0))?;
     ring.enter()?;
-    // Whoever does not know the flag refuses it.
+    // A kernel that does not know the flag refuses it.
     let mut ended = Vec::new();
     ring.reap(&mut ended)?;
     Ok(ended.is_empty())

@@ -114,7 +114,7 @@ fn a_short_send_tells_what_is_left() {
         ring.finish_sends(&mut buffers, &mut Vec::new());
     };
     assert!(rest > 0);
-    ring.park_send(token(0), vec![9; 100_000]).unwrap();
+    ring.park_send(token(0), vec![9; 100_000].into(), 0..100_000).unwrap();
     ring.enter().unwrap();
     assert!(ring.has_parked_send(token(0)));
     let mut peer = peers.remove(0);

@@ -5,29 +5,35 @@ use crate::host::Host;
 use crate::plan::{IdleBackend, ShardPlan, needs};
 use crate::sys::Filter;
 
-/// How idle connections are to wait.
+/// How the connections of a server wait that have nothing to say.
+///
+/// Behind a BPF filter on its socket an idle connection takes no memory beside the socket; in a poll of its ring it
+/// takes 256 bytes of the kernel. A filter needs CAP_BPF, CAP_PERFMON and CAP_CHOWN, `net.ipv4.tcp_migrate_req` off, and
+/// a file descriptor for each accept in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum IdlePolicy {
-    /// Behind a filter where it may be had, in polls otherwise.
+    /// Behind a filter where this process may load one, in polls otherwise.
     #[default]
     Auto,
     /// In polls.
     Poll,
-    /// Behind a filter, or not at all.
+    /// Behind a filter. Where this process may not load one the server does not start: it fails with
+    /// [`HostReason::Filter`](crate::error::HostReason::Filter).
     Filter,
 }
 
-/// How they wait, and why not otherwise.
+/// How idle connections wait on this host, and why not behind a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleChoice {
-    /// How.
+    /// How they wait.
     pub park: IdleBackend,
-    /// Why not behind a filter, if they were to.
+    /// Why not behind a filter, if the policy asked for one.
     pub refusal: Option<Errno>,
 }
 
 impl IdleChoice {
-    /// The filter of a shard, if it is to have one.
+    /// The filter of a shard, if its connections wait behind one.
     pub(super) fn filter(self, plan: &ShardPlan) -> Result<Option<Filter>> {
         if self.park == IdleBackend::Poll {
             return Ok(None);
@@ -38,7 +44,7 @@ impl IdleChoice {
 }
 
 impl IdlePolicy {
-    /// Chooses for this host, where so many files may be open.
+    /// Chooses for this host, where `nofile` files may be open.
     pub(super) fn choose(self, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<IdleChoice> {
         if self == IdlePolicy::Poll {
             return Ok(IdleChoice { park: IdleBackend::Poll, refusal: None });

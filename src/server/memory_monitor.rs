@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::Notice;
+use super::ServerEvent;
+use super::builder::EventSink;
 use crate::connections::{AdmissionGate, AdmissionState};
 use crate::error::Result;
 use crate::host::{Host, MemoryLeft, start_thread};
@@ -114,7 +115,7 @@ impl MemoryMonitor {
         host: Host,
         reserve: Reserve,
         control: ListenerControl,
-        notices: Sender<Notice>,
+        events: EventSink,
     ) -> Result<Option<MemoryMonitor>> {
         if reserve == Reserve::Bytes(0) {
             return Ok(None);
@@ -123,11 +124,11 @@ impl MemoryMonitor {
         let state = Arc::<Mutex<State>>::default();
         let (stop, stopped) = channel();
         // Before the owner goes on: a server that starts on a full host admits none.
-        let first = settle(first, &control, &state, &notices);
+        let first = settle(first, &control, &state, &events);
         let theirs = state.clone();
         let look = move || {
             let near = || Shortage::nearest(&host, reserve);
-            monitor(first, &stopped, near, |near| settle(near, &control, &theirs, &notices));
+            monitor(first, &stopped, near, |near| settle(near, &control, &theirs, &events));
         };
         let thread = start_thread("c1m-memory", look)?;
         Ok(Some(MemoryMonitor { state, thread: Some((stop, thread)) }))
@@ -168,7 +169,7 @@ fn monitor(
 }
 
 /// Shuts or opens the doors as the nearest limit wants it; the pause until the next look.
-fn settle(near: Shortage, control: &ListenerControl, state: &Mutex<State>, notices: &Sender<Notice>) -> Duration {
+fn settle(near: Shortage, control: &ListenerControl, state: &Mutex<State>, events: &EventSink) -> Duration {
     let before = control.gate.level();
     let level = near.level(before);
     let pause = near.look_again();
@@ -181,8 +182,7 @@ fn settle(near: Shortage, control: &ListenerControl, state: &Mutex<State>, notic
         control.set(level);
     }
     if (level == AdmissionState::Open) != (before == AdmissionState::Open) {
-        // Nobody listens any more when the owner has gone.
-        let _ = notices.send(Notice::Memory);
+        events(if level == AdmissionState::Open { ServerEvent::MemorySuffices } else { ServerEvent::MemoryShort });
     }
     pause
 }

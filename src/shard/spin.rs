@@ -60,3 +60,74 @@ impl Spin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::{Chance, Machine, with_seeds};
+
+    /// Looks for work that never comes. Returns how long.
+    fn in_vain(spin: &mut Spin, machine: &Machine, due: Option<Instant>) -> Duration {
+        let began = machine.elapsed();
+        assert!(!spin.until(machine, due, || false));
+        machine.elapsed() - began
+    }
+
+    /// So many short sleeps in a row.
+    fn short_sleeps(spin: &mut Spin, times: u32) {
+        (0..times).for_each(|_| spin.learn(LONGEST_SPIN / 2));
+    }
+
+    #[test]
+    fn looking_begins_after_short_sleeps_in_a_row_and_ends_when_it_is_in_vain() {
+        let (mut spin, machine) = (Spin::default(), Machine::new(0));
+        short_sleeps(&mut spin, SHORT_SLEEPS - 1);
+        spin.learn(LONGEST_SPIN);
+        short_sleeps(&mut spin, SHORT_SLEEPS - 1);
+        assert_eq!(in_vain(&mut spin, &machine, None), Duration::ZERO, "a long sleep was between the short ones");
+        short_sleeps(&mut spin, 1);
+        for looks in [50.0, 25.0, 12.5, 6.25, 3.125] {
+            let took = in_vain(&mut spin, &machine, None).as_secs_f64() * 1e6;
+            assert!((looks..looks + 0.1).contains(&took), "it looked for {took} us instead of {looks}");
+        }
+        assert_eq!(in_vain(&mut spin, &machine, None), Duration::ZERO, "a look of less than 2 us is none");
+    }
+
+    #[test]
+    fn work_that_comes_makes_looks_longer_again() {
+        let (mut spin, machine) = (Spin::default(), Machine::new(0));
+        short_sleeps(&mut spin, SHORT_SLEEPS);
+        in_vain(&mut spin, &machine, None);
+        in_vain(&mut spin, &machine, None);
+        assert!(spin.until(&machine, None, || true));
+        let took = in_vain(&mut spin, &machine, None);
+        assert!(took >= LONGEST_SPIN / 2 && took < LONGEST_SPIN, "{took:?}");
+    }
+
+    /// Whatever happens, no look is longer than the longest, none goes on after what is due, and none misses work.
+    #[test]
+    fn looks_are_bounded() {
+        with_seeds(200, |seed| {
+            let (mut spin, machine, mut chance) = (Spin::default(), Machine::new(seed), Chance(seed));
+            let tick = Duration::from_nanos(100);
+            for _ in 0..500 {
+                let began = machine.elapsed();
+                match chance.below(4) {
+                    0 => spin.learn(chance.time(3 * LONGEST_SPIN / 2)),
+                    1 => short_sleeps(&mut spin, SHORT_SLEEPS),
+                    2 => {
+                        let due = began + chance.time(LONGEST_SPIN);
+                        in_vain(&mut spin, &machine, Some(machine.instant(due)));
+                        assert!(machine.elapsed() <= due + tick, "it looked on after what was due");
+                    }
+                    _ => {
+                        let comes = began + chance.time(2 * LONGEST_SPIN);
+                        let found = spin.until(&machine, None, || machine.elapsed() >= comes);
+                        assert!(!found || machine.elapsed() <= comes + tick, "work was there for long");
+                    }
+                }
+                assert!(machine.elapsed() - began <= LONGEST_SPIN + tick, "it looked too long");
+            }
+        });
+    }
+}

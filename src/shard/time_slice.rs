@@ -67,3 +67,85 @@ impl TimeSlice {
         self.since = until;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::{Chance, Machine, with_seeds};
+
+    /// How long the shard runs until it lets others run, if it asks all the time.
+    fn runs(slice: &mut TimeSlice, machine: &Machine) -> Duration {
+        let (began, yields) = (machine.elapsed(), machine.kernel(|kernel| kernel.yields));
+        let mut last = began;
+        while machine.kernel(|kernel| kernel.yields) == yields {
+            last = machine.elapsed();
+            slice.yield_if_over(machine);
+        }
+        last - began
+    }
+
+    /// Whether a run was of this length: a look at the clock shorter at most.
+    fn is_slice(run: Duration, slice: Duration) -> bool {
+        run <= slice && run + Duration::from_nanos(100) >= slice
+    }
+
+    /// Another thread wants the core, for so long at a time.
+    fn wanted(machine: &Machine, time: Duration) {
+        machine.kernel(|kernel| kernel.core_wanted = time);
+    }
+
+    #[test]
+    fn slices_are_as_long_as_the_traffic_and_the_others_ask_for() {
+        let machine = Machine::new(0);
+        let mut slice = TimeSlice::new(machine.now());
+        assert!(is_slice(runs(&mut slice, &machine), SLICE));
+        wanted(&machine, SLICE);
+        // That others want the core is known once they have had it.
+        assert!(is_slice(runs(&mut slice, &machine), SLICE));
+        for (traffic, storm, length) in [
+            (true, false, SLICE_WHEN_WANTED),
+            (true, true, SLICE),
+            (false, false, SLICE_IN_SILENCE),
+            (false, true, SLICE_IN_SILENCE),
+        ] {
+            slice.set_length(traffic, storm);
+            let ran = runs(&mut slice, &machine);
+            assert!(is_slice(ran, length), "traffic: {traffic}, storm: {storm}: it ran for {ran:?}");
+        }
+        wanted(&machine, Duration::ZERO);
+        slice.yield_now(&machine);
+        slice.set_length(true, false);
+        assert!(is_slice(runs(&mut slice, &machine), SLICE), "nobody wants the core any more");
+    }
+
+    #[test]
+    fn a_sleep_begins_a_new_slice() {
+        let machine = Machine::new(0);
+        let mut slice = TimeSlice::new(machine.now());
+        machine.nap(SLICE / 2);
+        slice.slept(machine.now());
+        assert!(is_slice(runs(&mut slice, &machine), SLICE));
+    }
+
+    /// Whatever others want and the shard does, it asks before it runs for longer than its slice.
+    #[test]
+    fn others_get_their_turns() {
+        with_seeds(100, |seed| {
+            let (machine, mut chance) = (Machine::new(seed), Chance(seed));
+            let mut slice = TimeSlice::new(machine.now());
+            for _ in 0..200 {
+                let (traffic, storm) = (chance.one_in(2), chance.one_in(2));
+                slice.set_length(traffic, storm);
+                wanted(&machine, chance.time(2 * SLICE));
+                let before = machine.kernel(|kernel| kernel.yields);
+                let began = slice.since;
+                machine.nap(chance.time(SLICE));
+                let now = slice.yield_if_over(&machine);
+                let yields = machine.kernel(|kernel| kernel.yields) - before;
+                let ran = now - began;
+                assert!(yields == 1 || ran < slice.length, "it ran for {ran:?} of {:?}", slice.length);
+                assert!(yields == 0 || now == slice.since, "a new slice begins after a yield");
+            }
+        });
+    }
+}

@@ -1,18 +1,15 @@
 //! A server's duties to its connections, whatever the peers do, tested through the library and real sockets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread;
 
-use c1m::internal::host::Cores;
-use c1m::internal::plan::Ports;
-use c1m::internal::server::{Options, Server};
-use c1m::internal::service::{Echo, Outbox, Reply, Service, Sink};
 use c1m::internal::stats::Snapshot;
 use c1m::internal::sys::Resource;
-use c1m::internal::token::ConnId;
+use c1m::{
+    Broadcast, CloseMode, CloseReason, ConnId, Cores, Ctx, Echo, Ports, Reply, Server, Service, ShardInfo, Sink,
+};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
@@ -24,17 +21,13 @@ struct Running {
 }
 
 impl Running {
-    fn start<S: Service>(max_connections: u64, service: impl Fn(usize) -> S + Clone + Send + 'static) -> Running {
+    fn start<S: Service<Message = ()>>(
+        max_connections: u64,
+        service: impl Fn(ShardInfo<()>) -> S + Send + Sync + 'static,
+    ) -> Running {
         let port = free_ports(1);
-        let (sender, _) = mpsc::channel();
-        let options = Options {
-            cores: Cores::Count(1),
-            bind: "127.0.0.1".parse().unwrap(),
-            ports: Ports::new(port, 1).unwrap(),
-            max_connections,
-            ..Options::default()
-        };
-        let server = Server::start(&options, service, &sender).unwrap();
+        let builder = Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+        let server = builder.cores(Cores::Count(1)).max_connections(max_connections).start(service).unwrap();
         Running { server: Some(server), port }
     }
 
@@ -59,7 +52,7 @@ impl Running {
     fn stop(mut self) -> Snapshot {
         let server = self.server.take().unwrap();
         server.stop();
-        server.join().unwrap().into_iter().sum()
+        server.join().unwrap().into_iter().map(|shard| shard.server).sum()
     }
 }
 
@@ -257,11 +250,12 @@ struct Flood;
 
 impl Service for Flood {
     type State = ();
+    type Message = ();
 
-    fn received(&mut self, conn: ConnId, _: &mut (), data: &mut [u8], out: &mut Outbox) -> Reply {
+    fn received(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId, data: &mut [u8]) -> Reply {
         if data.starts_with(b"flood") {
             for _ in 0..1_000 {
-                out.send(conn, &[7; 1_024]);
+                ctx.send(conn, &[7; 1_024]);
             }
         }
         Reply::Back(0..data.len())
@@ -295,39 +289,42 @@ struct Room {
 
 impl Service for Room {
     type State = u64;
+    type Message = ();
 
-    fn opened(&mut self, conn: ConnId, seen: &mut u64, out: &mut Outbox) {
-        *seen = 100;
+    fn opened(&mut self, ctx: &mut Ctx<'_, u64>, conn: ConnId) {
+        *ctx.state(conn).unwrap() = 100;
         self.open.push(conn);
-        out.send(conn, b"welcome");
+        ctx.send(conn, b"welcome");
     }
 
-    fn received(&mut self, conn: ConnId, seen: &mut u64, data: &mut [u8], out: &mut Outbox) -> Reply {
+    fn received(&mut self, ctx: &mut Ctx<'_, u64>, conn: ConnId, data: &mut [u8]) -> Reply {
+        let seen = ctx.state(conn).unwrap();
         *seen += data.len() as u64;
+        let seen = *seen;
         match &*data {
             b"all" => {
-                out.push(self.open.iter().copied(), b"to all");
+                ctx.broadcast(Broadcast::to_all(*b"to all")).unwrap();
                 Reply::Nothing
             }
             b"bye" => Reply::Close,
             b"farewell" => {
-                out.send(conn, b"goodbye");
+                ctx.send(conn, b"goodbye");
                 Reply::Close
             }
             b"out" => {
                 for other in self.open.iter().filter(|other| **other != conn) {
-                    out.close(*other);
+                    ctx.close(*other, CloseMode::Graceful);
                 }
                 Reply::Back(0..3)
             }
             _ => {
-                out.send(conn, format!("{seen} ").as_bytes());
+                ctx.send(conn, format!("{seen} ").as_bytes());
                 Reply::Back(0..data.len())
             }
         }
     }
 
-    fn closed(&mut self, conn: ConnId, _: &mut u64, _: &mut Outbox) {
+    fn closed(&mut self, _: &mut Ctx<'_, u64>, conn: ConnId, _: CloseReason) {
         self.open.retain(|other| *other != conn);
     }
 }

@@ -1,5 +1,4 @@
-//! What the benches need to hold programs against each other: arguments, server processes, a quiet
-//! machine between runs, and the table.
+//! What the benches need to compare programs: arguments, server processes, a quiet machine between runs, and the table.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +17,7 @@ use crate::sys;
 /// The names of the two sides, in the order in which they take turns.
 pub const SIDES: [&str; 2] = ["epoll", "c1m"];
 
-/// Held by the bench that runs.
+/// The port that the running bench listens on, so that only one runs at a time.
 const TURN_PORT: u16 = 20_999;
 /// How long another bench may run.
 const TURN_LIMIT: Duration = Duration::from_secs(900);
@@ -26,7 +25,7 @@ const TURN_LIMIT: Duration = Duration::from_secs(900);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long the sockets of a run may take to disappear.
 const QUIET_LIMIT: Duration = Duration::from_secs(30);
-/// Sockets that others may have opened meanwhile.
+/// Sockets that other programs may have opened meanwhile.
 const QUIET_SLACK: u64 = 16;
 
 /// Memory that is touched before each run, in bytes: more than the sockets of most take.
@@ -67,8 +66,8 @@ pub fn host() -> String {
     format!("kernel {kernel}, tcp_congestion_control {}", setting("/proc/sys/net/ipv4/tcp_congestion_control"))
 }
 
-/// Waits until no other bench runs; the turn lasts as long as what is returned. Two at once would
-/// share cores and, through SO_REUSEPORT, even connections.
+/// Waits until no other bench runs, and keeps others from running until the returned listener is dropped. Two benches
+/// at once would share cores and, through SO_REUSEPORT, even connections.
 pub fn our_turn() -> TcpListener {
     let give_up = Instant::now() + TURN_LIMIT;
     loop {
@@ -104,7 +103,7 @@ impl ServerProcess {
         thread::spawn(move || {
             for text in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if text.starts_with("ready") {
-                    // Nobody listens any more when the server was too slow.
+                    // The receiver is gone if the server was too slow.
                     let _ = line.send(());
                 }
             }
@@ -121,7 +120,7 @@ impl ServerProcess {
     pub fn processes(&self) -> Vec<PathBuf> {
         let group = self.0.id().to_string();
         let all = fs::read_dir("/proc").expect("/proc can be listed").flatten().map(|process| process.path());
-        // Behind the name: state, parent, group.
+        // The fields after the name are state, parent, group.
         let ours = all.filter(|process| fields(process).get(2) == Some(&group)).collect::<Vec<_>>();
         assert!(!ours.is_empty(), "the server died");
         ours
@@ -131,19 +130,19 @@ impl ServerProcess {
     pub fn cpu_time(&self) -> Duration {
         let processes = self.processes().into_iter();
         let tasks = processes.flat_map(|process| fs::read_dir(process.join("task")).into_iter().flatten());
-        // A thread that ends between the listing and the reading counts no more.
+        // A thread that ends between the listing and the reading is left out.
         let times = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
         Duration::from_nanos(times.filter_map(|times| times.split(' ').next()?.parse::<u64>().ok()).sum())
     }
 
-    /// Of that, what was not in the kernel, in steps of 10 ms for each process.
+    /// The part of `cpu_time` in user space, in steps of 10 ms for each process.
     pub fn user_time(&self) -> Duration {
-        // Behind the name, utime is the twelfth.
+        // utime is the twelfth field after the name.
         let ticks: f64 = self.processes().iter().filter_map(|process| fields(process).get(11..12).map(sum)).sum();
         Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
     }
 
-    /// Waits until it has had nothing to do for a while, and tells the processor time that it has used.
+    /// Waits until the server has had nothing to do for a while, and returns the processor time that it has used.
     pub fn cpu_time_at_rest(&self) -> Duration {
         let give_up = Instant::now() + QUIET_LIMIT;
         let mut before = self.cpu_time();
@@ -161,15 +160,15 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Both fail only when it has ended already, which the run has noticed then.
+        // Both fail only if the server has ended already, which the run has noticed by then.
         sys::kill_group(self.0.id());
         let _ = self.0.wait();
     }
 }
 
-/// Touches memory and gives it back, so that the run finds it there. A virtual machine lets its host have pages
-/// that were free for some seconds (free page reporting), and waits for the host when it uses one again: a ramp
-/// would be slower by a sixth, or not, by what ran before it.
+/// Touches memory and gives it back, so that this machine has it when the run begins. A virtual machine gives pages
+/// that were free for some seconds to its host (free page reporting), and waits for the host when it uses one again. A
+/// ramp is a sixth slower then, so its rate would depend on what ran before.
 fn warm_memory() {
     std::hint::black_box(vec![1_u8; WARM_BYTES.min(available_memory() / 4) as usize]);
 }
@@ -182,9 +181,9 @@ fn available_memory() -> u64 {
     kibibytes * 1024
 }
 
-/// Waits until nobody listens on the target's ports: two servers on one port would share its
-/// connections (SO_REUSEPORT), and the figures. The kernel takes a killed io_uring apart some time
-/// after the process is gone, and its listeners with it.
+/// Waits until no socket listens on the target's ports. Two servers on one port would share its connections
+/// (SO_REUSEPORT), and spoil the figures. The kernel frees a killed process's io_uring, and its listeners with it, some
+/// time after the process has ended.
 fn wait_for_ports(target: Target) {
     let give_up = Instant::now() + QUIET_LIMIT;
     for port in (target.first_port..).take(target.ports) {
@@ -195,13 +194,13 @@ fn wait_for_ports(target: Target) {
     }
 }
 
-/// Sleeps before a condition is looked at again.
+/// Sleeps between two looks at a condition.
 #[allow(clippy::disallowed_methods, reason = "the kernel tells nobody that a socket is gone or a core is idle")]
 fn pause(time: Duration) {
     thread::sleep(time);
 }
 
-/// The sockets before a run, to be met again after it.
+/// The number of sockets before a run, which must be reached again after it.
 pub struct Quiet(u64);
 
 impl Quiet {
@@ -209,8 +208,8 @@ impl Quiet {
         Quiet(tcp_sockets())
     }
 
-    /// Waits until the sockets of a run are gone: the kernel frees them some time after the close,
-    /// and a run must not pay for the one before.
+    /// Waits until the sockets of a run are gone. The kernel frees them some time after the close, and that work must
+    /// not be charged to the next run.
     pub fn wait(&self) {
         let give_up = Instant::now() + QUIET_LIMIT;
         while tcp_sockets() > self.0 + QUIET_SLACK {
@@ -223,7 +222,8 @@ impl Quiet {
     }
 }
 
-/// TCP sockets of this network namespace: in use, and orphaned. Those in TIME_WAIT do nothing, for a minute.
+/// TCP sockets of this network namespace that are in use or orphaned. Those in TIME_WAIT cost nothing, and are left
+/// out.
 fn tcp_sockets() -> u64 {
     let text = fs::read_to_string("/proc/net/sockstat").expect("/proc/net/sockstat can be read");
     let line = text.lines().find_map(|line| line.strip_prefix("TCP: ")).expect("it has a line for TCP");
@@ -239,19 +239,19 @@ fn fields(process: &Path) -> Vec<String> {
     stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// Time of our processors that the host of this virtual machine gave to others, since its start: what runs
-/// here stands still meanwhile, and does not see why.
+/// Processor time that the host of this virtual machine has taken from it since the start (`steal`). Programs here
+/// stand still meanwhile.
 pub fn stolen() -> Duration {
     Duration::from_secs_f64(sum(&machine_ticks()[8..9]) / TICKS_PER_SECOND)
 }
 
-/// What all processors did since the machine's start: the words of the first line of /proc/stat (proc(5)).
+/// Ticks of all processors since the machine's start: the fields of the first line of /proc/stat (proc(5)).
 fn machine_ticks() -> Vec<String> {
     let text = fs::read_to_string("/proc/stat").expect("/proc/stat can be read");
     text.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
-/// What processes other than ours use of the processors.
+/// Processor time of processes that are no part of the bench.
 pub struct Others {
     since: Instant,
     used: f64,
@@ -273,7 +273,7 @@ impl Others {
         (used / self.since.elapsed().as_secs_f64()).max(0.0)
     }
 
-    /// Waits, not for ever, until nobody else is at work.
+    /// Waits until other processes use less than `OTHERS_LIMIT`, for `QUIET_LIMIT` at most.
     pub fn wait_until_idle() {
         let give_up = Instant::now() + QUIET_LIMIT;
         while Instant::now() < give_up {
@@ -285,12 +285,12 @@ impl Others {
         }
     }
 
-    /// Seconds, since the machine's start: what all processors did, less this process, its
-    /// children, which count from when they were waited for, and the kernel's threads, which work
-    /// for us too: ksoftirqd carries packets, and kworkers take a killed io_uring apart.
+    /// Seconds that all processors worked since the machine's start, less three parts: this process; its children, from
+    /// the moment on at which they were waited for; and the kernel's threads. Those work for the bench too: ksoftirqd
+    /// carries packets, and kworkers free a killed io_uring.
     fn used() -> f64 {
         let machine = machine_ticks();
-        // user, nice, system; irq, softirq, without idle and iowait between them.
+        // user, nice, system; then irq and softirq. idle and iowait stand between them.
         let mut ticks = sum(&machine[1..4]) + sum(&machine[6..8]);
         for process in fs::read_dir("/proc").expect("/proc can be listed").flatten() {
             let fields = fields(&process.path());
@@ -315,9 +315,8 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Runs the sides in turns, A B A B, and shows each round as it ends. A round in which other
-    /// processes took the cores says nothing about either side, and is run again; the figures have
-    /// no say in that.
+    /// Runs the sides in turns, A B A B, and shows each round as it ends. A round in which other processes took the cores
+    /// says nothing about either side, and is run again. That does not depend on its figures.
     pub fn alternate(effort: &Effort, mut run: impl FnMut(usize) -> f64) -> Pairs {
         let mut pairs = Pairs::default();
         let mut spare = if effort.smoke { 0 } else { SPARE_ROUNDS * effort.rounds };
@@ -364,7 +363,7 @@ impl Pairs {
     }
 }
 
-/// Sorts the figures and tells the middle one.
+/// Sorts the figures and returns the median.
 pub fn median(figures: &mut [f64]) -> f64 {
     assert!(!figures.is_empty(), "a bench has a round at least");
     figures.sort_by(f64::total_cmp);

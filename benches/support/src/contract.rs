@@ -2,7 +2,7 @@
 //!
 //!     PEER ADDRESS FIRST_PORT PORTS CORES
 //!
-//! It listens on PORTS ports from FIRST_PORT on, echoes what comes, and uses only CORES, a list such
+//! The peer listens on PORTS ports from FIRST_PORT on, echoes what comes, and uses only CORES, a list such
 //! as 0,1; it has been started with that affinity already. It says `ready` on standard output as
 //! soon as every port listens, and runs until it is killed.
 
@@ -14,11 +14,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys;
 
-/// Bytes that a peer with a buffer per connection reads at once: that of tokio's own example. A
-/// larger one would hold more memory for nothing, since messages have 64 bytes.
+/// Bytes of the buffer of a peer that has one per connection, as in tokio's own example. Messages have 64 bytes, so a
+/// larger buffer would only take more memory.
 pub const BUFFER_BYTES: usize = 1024;
 
-/// What was typed.
+/// What a peer was told.
 pub struct Contract {
     pub address: Ipv4Addr,
     pub first_port: u16,
@@ -79,7 +79,7 @@ pub fn pin(core: usize) {
     sys::pin(core).unwrap_or_else(|error| panic!("core {core} cannot be used: {error}"));
 }
 
-/// Tells whoever started this that every port listens.
+/// Reports that every port listens.
 pub fn ready() {
     println!("ready");
 }

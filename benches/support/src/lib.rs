@@ -3,6 +3,7 @@
 //! ```text
 //!  contract     what a peer is told on its command line, and what it does before it is ready
 //!  compare      server processes, alternating rounds, a quiet machine between them, medians
+//!  questions    five questions that a comparison answers, as one table
 //!  reference    an echo server and a client on plain edge-triggered epoll
 //!  sys          their system calls, and the only unsafe code
 //! ```
@@ -12,5 +13,6 @@
 
 pub mod compare;
 pub mod contract;
+pub mod questions;
 pub mod reference;
 pub mod sys;

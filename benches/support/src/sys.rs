@@ -7,17 +7,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Readable, half-closed, and told once per change: what every connection is watched for.
+/// What every connection is watched for: readable or half-closed, reported once per change.
 pub const READ: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 /// `READ`, and also room to write.
 pub const READ_WRITE: u32 = READ | libc::EPOLLOUT as u32;
-/// The connection is over, or half over: a short read is then not the last one to make.
+/// The connection has ended, or its peer has sent a FIN: another read must follow a short one.
 pub const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 /// Events taken in one `epoll_wait`.
 pub const EVENTS: usize = 512;
 
-/// One event: what happened, and the number the descriptor was registered under.
+/// One event: what happened, and the number under which the descriptor was registered.
 pub type Event = libc::epoll_event;
 
 /// An epoll instance.
@@ -35,7 +35,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, interest, number)
     }
 
-    /// Changes the interest. What is already true of it is told again.
+    /// Changes the interest. epoll reports again what is already true.
     pub fn change(&self, fd: RawFd, interest: u32, number: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, interest, number)
     }
@@ -46,7 +46,7 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Waits for events, `timeout` milliseconds at most or for ever if negative; tells how many came.
+    /// Waits for events, `timeout` milliseconds at most or for ever if negative. Returns how many came.
     pub fn wait(&self, events: &mut [Event; EVENTS], timeout: i32) -> io::Result<usize> {
         loop {
             // SAFETY: the kernel writes at most `EVENTS` events into an array of that length.
@@ -102,7 +102,7 @@ pub fn pin(core: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) }).map(drop)
 }
 
-/// Raises the soft limit of open files to the hard one, and tells it.
+/// Raises the soft limit of open files to the hard one, and returns it.
 pub fn raise_open_files() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the structure, which lives through the call.
@@ -125,7 +125,7 @@ pub fn dying_with_us(command: &mut Command) -> &mut Command {
 /// Kills every process of a group, if it has any.
 pub fn kill_group(leader: u32) {
     let Ok(group) = i32::try_from(leader) else { return };
-    // SAFETY: takes no pointer. It fails only when nobody is left.
+    // SAFETY: takes no pointer. It fails only if no process of the group is left.
     unsafe { libc::kill(-group, libc::SIGKILL) };
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connections::{CloseReason, Connections, ConnectionsConfig, FilterConfig};
 use crate::error::Result;
 use crate::reactor::{Driver, Reactor, Schedule};
-use crate::service::Reply;
+use crate::reply::Reply;
 use crate::sys::{Doorbell, Filter};
 use crate::token::ConnId;
 

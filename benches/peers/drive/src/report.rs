@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use bench_support::compare::{self, OTHERS_LIMIT, thousands};
+use bench_support::questions;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::chart;
 use crate::peers::PEERS;
@@ -41,24 +42,29 @@ impl Report {
         self.tables.iter().filter_map(Table::others).any(|others| others.median > OTHERS_LIMIT)
     }
 
-    /// The tables.
+    /// Five questions with their answers, and the tables.
     pub fn text(&self) -> String {
         let rounds = if self.rounds == 1 { "one round".to_owned() } else { format!("{} rounds in turns", self.rounds) };
         let mut text = format!("{}; {}; median (range) of {rounds}\n", self.host, self.versions);
         if self.quick {
             text.push_str("\nA look with `--quick`: the figures mean nothing.\n");
         }
+        text.push_str(&format!("\n{}", questions::table(&self.document())));
         for table in &self.tables {
             text.push_str(&markdown(table));
         }
         text
     }
 
+    /// Every figure, and the lines of the tables.
+    fn document(&self) -> Value {
+        let rows: Vec<Vec<Row>> = self.tables.iter().map(Table::rows).collect();
+        json!({ "report": self, "rows": rows, "command": std::env::args().collect::<Vec<_>>() })
+    }
+
     /// Writes report.md, report.json and chart.svg.
     pub fn write(&self, folder: &Path) {
-        let rows: Vec<Vec<Row>> = self.tables.iter().map(Table::rows).collect();
-        let document = json!({ "report": self, "rows": rows, "command": std::env::args().collect::<Vec<_>>() });
-        let document = serde_json::to_string_pretty(&document).expect("plain figures can be written as JSON");
+        let document = serde_json::to_string_pretty(&self.document()).expect("plain figures can be written as JSON");
         let keep = |name: &str, text: &str| {
             let file = folder.join(name);
             fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

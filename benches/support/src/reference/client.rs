@@ -1,4 +1,4 @@
-//! The client: a ramp that opens connections and greets on each, and a closed loop that keeps one
+//! The client: a ramp that opens connections and sends a greeting on each, and a closed loop that keeps one
 //! message in flight on each. Every byte that comes back is compared with what was sent.
 
 use std::io::{self, ErrorKind, Write};
@@ -15,10 +15,10 @@ use crate::sys::{self, ENDING, Epoll, Event, READ_WRITE};
 /// Bytes of a message in the closed loop.
 pub const MESSAGE_BYTES: usize = 64;
 
-/// How long nothing at all may come from the server before the bench gives up.
+/// How long the server may send nothing at all before the bench gives up, in milliseconds.
 const SILENCE_MS: i32 = 60_000;
 
-/// Runs of the closed loop before it is measured.
+/// How long the closed loop runs before it is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Connects in flight while the closed loop's connections are opened, which is not measured.
@@ -35,15 +35,15 @@ pub struct Target {
 /// What the closed loop saw.
 pub struct Echoes {
     pub per_second: f64,
-    /// How far the caller's clock went per echo, in seconds.
+    /// Growth of the caller's clock per echo, in seconds.
     pub clock_per_echo: f64,
     /// Echoes of the connection that got fewest, as a share of the average.
     pub least: f64,
 }
 
 /// Opens `count` connections over the target's ports in turn, from one pinned thread per core, with
-/// `concurrency` in flight over all threads. Tells the seconds from the first connect to the last
-/// greeting that came back; by then all of them stand.
+/// `concurrency` in flight over all threads. Returns the seconds from the first connect to the last
+/// greeting that came back; by then all connections are live.
 pub fn ramp(cores: &[usize], target: Target, count: usize, concurrency: usize) -> f64 {
     sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
     let share = |place: usize, of: usize| of * place / cores.len()..of * (place + 1) / cores.len();
@@ -70,8 +70,8 @@ pub fn ramp(cores: &[usize], target: Target, count: usize, concurrency: usize) -
 }
 
 /// Opens `active` connections from one pinned thread and keeps one message in flight on each for
-/// `lasting`, after a warm-up. `clock` is read at both ends of what is measured; `told` hears how long
-/// each echo took.
+/// `lasting`, after a warm-up. `clock` is read at the start and the end of the measurement; `told` gets the duration
+/// of each echo.
 pub fn echo(
     core: usize,
     target: Target,
@@ -97,8 +97,8 @@ pub fn echo(
 pub struct Led(Peers);
 
 impl Led {
-    /// Opens `count` connections over the target's ports in turn, with `concurrency` in flight; tells
-    /// again and again how many stand.
+    /// Opens `count` connections over the target's ports in turn, with `concurrency` in flight; reports
+    /// again and again how many are live.
     pub fn open(core: usize, target: Target, count: usize, concurrency: usize, told: impl FnMut(usize)) -> Led {
         sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
         sys::pin(core).expect("the core exists and this process may use it");
@@ -107,12 +107,12 @@ impl Led {
         Led(peers)
     }
 
-    /// Has every connection echo its number; tells again and again how many did. All did on return.
+    /// Has every connection echo its number; reports again and again how many did. All did on return.
     pub fn audit(&mut self, concurrency: usize, told: impl FnMut(usize)) {
         self.0.audit(concurrency, told);
     }
 
-    /// Closes in order.
+    /// Closes every connection by FIN.
     pub fn close(self) {
         drop(self);
     }
@@ -154,8 +154,8 @@ impl Peers {
         Peers { epoll, target, numbers, all, buffer: [0; 4096] }
     }
 
-    /// Opens every connection, `concurrency` at a time, and greets on each; tells again and again how
-    /// many stand. All stand on return.
+    /// Opens every connection, `concurrency` at a time, and sends a greeting on each; reports again and again
+    /// how many are live. All are on return.
     fn open(&mut self, concurrency: usize, mut told: impl FnMut(usize)) {
         let mut events = sys::no_events();
         let mut live = 0;
@@ -211,7 +211,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Takes a connection that is being opened a step further; tells whether it became live.
+    /// Takes a connection that is being opened a step further. Returns whether it became live.
     fn advance(&mut self, place: usize, flags: u32) -> bool {
         self.check_alive(place, flags);
         let number = self.numbers.start + place;
@@ -237,7 +237,7 @@ impl Peers {
     /// The closed loop: each echo is answered with the next message at once.
     fn echo(&mut self, lasting: Duration, clock: impl Fn() -> Duration, mut told: impl FnMut(Duration)) -> Echoes {
         let mut events = sys::no_events();
-        // Every connection carries the same message but for its number at the start.
+        // All connections send the same message; only the number at its start differs.
         let mut message = [b'.'; MESSAGE_BYTES];
         for place in 0..self.all.len() {
             self.all[place].sent = Instant::now();
@@ -316,8 +316,8 @@ impl Peers {
         assert!(sent == bytes.len(), "an empty socket buffer takes a message whole");
     }
 
-    /// Reads once, which is enough with one message in flight: what comes later is a new edge.
-    /// Compares it with what was sent; tells whether all of that is back.
+    /// Reads once, which is enough with one message in flight: bytes that come later are a new edge.
+    /// Compares them with what was sent. Returns whether the whole message is back.
     fn take_back(&mut self, place: usize, sent: &[u8]) -> bool {
         let peer = &mut self.all[place];
         let count = match sys::receive(peer.socket.as_raw_fd(), &mut self.buffer) {
@@ -341,7 +341,7 @@ impl Peers {
     }
 }
 
-/// What connection `number` says first.
+/// The greeting of connection `number`.
 fn greeting(number: usize, text: &mut [u8; MESSAGE_BYTES]) -> &[u8] {
     let mut rest = &mut text[..];
     write!(rest, "Hello Server: client --> {number}").expect("a greeting is shorter than a message");
@@ -349,7 +349,7 @@ fn greeting(number: usize, text: &mut [u8; MESSAGE_BYTES]) -> &[u8] {
     &text[..MESSAGE_BYTES - unused]
 }
 
-/// Puts the connection's number into the message, so that another's echo is noticed.
+/// Puts the connection's number into the message, so that an echo of another connection is noticed.
 fn number_of(place: usize, message: &mut [u8; MESSAGE_BYTES]) -> &[u8; MESSAGE_BYTES] {
     message[..8].copy_from_slice(&(place as u64).to_le_bytes());
     message

@@ -51,12 +51,12 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// One core's world. A connection is nothing but its descriptor, which is also its event's number.
+/// The server of one core. A connection is its descriptor and nothing else; its event's number is the descriptor.
 struct Shard {
     epoll: Epoll,
     _listeners: Vec<Socket>,
     buffer: Vec<u8>,
-    /// What slow readers have not taken yet. While it waits, nothing more is read from them.
+    /// Bytes that slow readers have not taken yet. While they wait, nothing more is read from those connections.
     unsent: HashMap<RawFd, Vec<u8>>,
 }
 
@@ -85,7 +85,7 @@ impl Shard {
         }
     }
 
-    /// Edge-triggered: the queue must be emptied, since what is left is not told again.
+    /// Edge-triggered: the queue must be emptied, because epoll does not report again what is left.
     fn accept_all(&self, listener: RawFd) {
         loop {
             match sys::accept(listener) {
@@ -98,7 +98,7 @@ impl Shard {
         }
     }
 
-    /// Sends back what is there until a short read says there is no more.
+    /// Sends back what has come, until a short read shows that there is no more.
     fn echo(&mut self, fd: RawFd, flags: u32) {
         loop {
             let count = match sys::receive(fd, &mut self.buffer) {
@@ -122,13 +122,13 @@ impl Shard {
         }
     }
 
-    /// Keeps what a slow reader has no room for, and watches for that room.
+    /// Keeps bytes that a slow reader has no room for, and waits until its socket is writable.
     fn keep(&mut self, fd: RawFd, rest: std::ops::Range<usize>) {
         self.unsent.insert(fd, self.buffer[rest].to_vec());
         self.epoll.change(fd, READ_WRITE, fd as u64).expect("a watched socket can be watched differently");
     }
 
-    /// Sends what was kept for this connection; tells whether it may be read from again.
+    /// Sends what was kept for this connection. Returns whether it may be read from again.
     fn flush(&mut self, fd: RawFd) -> bool {
         let Some(rest) = self.unsent.get_mut(&fd) else { return true };
         match sys::send(fd, rest) {
@@ -138,7 +138,7 @@ impl Shard {
             }
             Ok(_) => {
                 self.unsent.remove(&fd);
-                // The change tells again what came in the meantime, with its own flags; so not now.
+                // After this change epoll reports again what came meanwhile, with its own flags; so it is not read now.
                 self.epoll.change(fd, READ, fd as u64).expect("a watched socket can be watched differently");
                 false
             }

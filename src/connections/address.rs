@@ -1,0 +1,93 @@
+//! Whom a connection is with. No row keeps an address: the kernel is asked when somebody wants to know, or the accept
+//! brings the peer's, which is kept until the driver was told of the connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+
+use super::{Connections, Engine, Platform};
+use crate::error::Result;
+use crate::ring::RingOps;
+use crate::token::{ConnId, Operation};
+
+/// Peers of connections that were accepted and of which the driver was not told yet.
+#[derive(Debug, Default)]
+pub(super) struct AcceptedFrom {
+    /// Whether accepts bring addresses at all.
+    wanted: bool,
+    peers: HashMap<ConnId, SocketAddr>,
+}
+
+impl AcceptedFrom {
+    /// The driver was told of the connection, or it is refused.
+    pub fn forget(&mut self, conn: ConnId) {
+        if self.wanted {
+            self.peers.remove(&conn);
+        }
+    }
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// A connection was accepted, into a plain descriptor or its slot: notes its peer, if that is wanted.
+    pub fn note_peer(&mut self, conn: ConnId, plain: Option<&OwnedFd>) {
+        if !self.accepted_from.wanted {
+            return;
+        }
+        let peer = match plain {
+            // A peer that has gone already has no address any more.
+            Some(plain) => peer_of(plain).ok(),
+            None => self.slots.ring(conn).accepted_from(conn.token(Operation::Accept)),
+        };
+        self.accepted_from.peers.extend(peer.map(|peer| (conn, peer)));
+    }
+
+    /// The driver was told of a connection.
+    pub fn told_of(&mut self, conn: ConnId) {
+        self.accepted_from.forget(conn);
+    }
+}
+
+impl<S: Default, P: Platform> Connections<S, P> {
+    /// Has every accept from now on bring the peer's address. To be called before `listen`.
+    pub fn bring_peer_addresses(&mut self) {
+        self.engine.accepted_from.wanted = true;
+        self.engine.acceptor.bring_peers();
+    }
+
+    /// The address of a connection's peer. The outer error is the ring's end.
+    pub fn peer_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
+        match self.engine.accepted_from.peers.get(&conn) {
+            Some(peer) => Ok(Ok(canonical(*peer))),
+            None => self.ask_socket(conn, TcpStream::peer_addr),
+        }
+    }
+
+    /// The address of a connection's own end. The outer error is the ring's end.
+    pub fn local_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
+        self.ask_socket(conn, TcpStream::local_addr)
+    }
+
+    fn ask_socket(
+        &mut self,
+        conn: ConnId,
+        ask: fn(&TcpStream) -> io::Result<SocketAddr>,
+    ) -> Result<io::Result<SocketAddr>> {
+        let engine = &mut self.engine;
+        if !engine.slots.is_live(conn) {
+            return Ok(Err(io::ErrorKind::NotConnected.into()));
+        }
+        engine.counters.enters.add(1);
+        let copy = engine.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))?;
+        Ok(copy.map(TcpStream::from).and_then(|socket| ask(&socket)).map(canonical))
+    }
+}
+
+fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    TcpStream::from(socket.try_clone()?).peer_addr()
+}
+
+/// The IPv4 address of an IPv4 peer of an IPv6 socket.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,363 @@
+//! What a server shall be: defaults, what may be chosen, and what cannot be.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{IdlePolicy, Server, ServerEvent, ShardInfo};
+use crate::addresses::{Address, Use};
+use crate::connections::LONGEST_IDLE;
+use crate::constants::MAX_PENDING_BYTES;
+use crate::error::{ConfigError, CounterProblem, Result};
+use crate::host::Cores;
+use crate::plan::{PortSharing, Ports, Reserve};
+use crate::service::{CounterId, Service};
+
+/// Messages that a shard's mailbox holds unless told otherwise.
+const MAILBOX_CAPACITY: usize = 1_024;
+
+/// The kernel's shortest keepalive time, and its longest (`MAX_TCP_KEEPIDLE` in net/tcp.h).
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+/// What a server shall be. The setters of `ServerBuilder` say what each means.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// See `ServerBuilder::cores`.
+    pub cores: Cores,
+    /// See `ServerBuilder::bind`.
+    pub bind: Address,
+    /// See `ServerBuilder::ports`.
+    pub ports: Ports,
+    /// See `ServerBuilder::port_sharing`.
+    pub sharing: PortSharing,
+    /// See `ServerBuilder::max_connections`.
+    pub max_connections: u64,
+    /// See `ServerBuilder::backlog`; `None` takes net.core.somaxconn.
+    pub backlog: Option<u32>,
+    /// See `ServerBuilder::max_pending`.
+    pub max_pending: usize,
+    /// See `ServerBuilder::idle_policy`.
+    pub idle: IdlePolicy,
+    /// See `ServerBuilder::memory_reserve`.
+    pub memory_reserve: Reserve,
+    /// See `ServerBuilder::drain_timeout`.
+    pub drain_timeout: Duration,
+    /// See `ServerBuilder::idle_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// See `ServerBuilder::accept_rate`.
+    pub accept_rate: Option<f64>,
+    /// See `ServerBuilder::keepalive`.
+    pub keepalive: Option<Duration>,
+    /// See `ServerBuilder::mailbox_capacity`.
+    pub mailbox_capacity: usize,
+    /// See `ServerBuilder::connection_ages`.
+    pub connection_ages: bool,
+    /// See `ServerBuilder::peer_addresses`.
+    pub peer_addresses: bool,
+    /// See `ServerBuilder::metrics`.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Default for Options {
+    /// The server of the article: ports 8888 to 8987 on any IPv4 address, a million connections, every core.
+    fn default() -> Options {
+        Options {
+            cores: Cores::All,
+            bind: Ipv4Addr::UNSPECIFIED.into(),
+            ports: Ports::ARTICLE,
+            sharing: PortSharing::Subset,
+            max_connections: 1_000_000,
+            backlog: None,
+            max_pending: MAX_PENDING_BYTES,
+            idle: IdlePolicy::Auto,
+            memory_reserve: Reserve::Auto,
+            drain_timeout: Duration::from_secs(30),
+            idle_timeout: None,
+            accept_rate: None,
+            keepalive: None,
+            mailbox_capacity: MAILBOX_CAPACITY,
+            connection_ages: false,
+            peer_addresses: false,
+            metrics: None,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what cannot be.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(asked) = self.idle_timeout.filter(|time| time.is_zero() || *time > LONGEST_IDLE) {
+            return Err(ConfigError::IdleTimeout { asked, longest: LONGEST_IDLE }.into());
+        }
+        if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
+            let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
+            return Err(ConfigError::Keepalive { asked, shortest, longest }.into());
+        }
+        if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {
+            return Err(ConfigError::MaxConnections { asked: self.max_connections, most: u32::MAX.into() }.into());
+        }
+        if let Some(rate) = self.accept_rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
+            return Err(ConfigError::AcceptRate { asked: rate.to_string() }.into());
+        }
+        if self.mailbox_capacity == 0 {
+            return Err(ConfigError::MailboxCapacity.into());
+        }
+        self.bind.check(Use::Listener)?;
+        let Some(address) = self.metrics else { return Ok(()) };
+        let at = Address::of(address);
+        at.check(Use::Metrics)?;
+        if self.ports.contains(address.port()) && self.bind.covers(at) {
+            let (first, last) = (self.ports.first(), self.ports.last());
+            return Err(ConfigError::MetricsPort { address, first, last }.into());
+        }
+        Ok(())
+    }
+}
+
+/// Hears what a server tells.
+pub(super) type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
+
+/// Describes a server, and starts it. Made by `Server::builder`; every setting has a default.
+///
+/// ```no_run
+/// # fn main() -> c1m::Result<()> {
+/// use c1m::{Cores, Echo, Ports, Server};
+///
+/// let server = Server::builder()
+///     .ports(Ports::new(8888, 100)?)
+///     .cores(Cores::Count(2))
+///     .max_connections(1_000_000)
+///     .start(|_shard| Echo)?;
+/// // An error here means that every shard has ended.
+/// let event = server.events().recv();
+/// println!("{event:?}");
+/// server.stop();
+/// server.join()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct ServerBuilder {
+    pub(super) options: Options,
+    pub(super) counters: Vec<(String, String)>,
+    pub(super) on_event: Option<EventSink>,
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder").field("options", &self.options).field("counters", &self.counters).finish()
+    }
+}
+
+impl From<Options> for ServerBuilder {
+    fn from(options: Options) -> ServerBuilder {
+        ServerBuilder { options, counters: Vec::new(), on_event: None }
+    }
+}
+
+impl ServerBuilder {
+    /// The address to listen on; every IPv4 address of the host (0.0.0.0) by default. `::` takes IPv4 and IPv6, at
+    /// about 200 bytes more of kernel memory for each connection.
+    pub fn bind(mut self, address: impl Into<Address>) -> ServerBuilder {
+        self.options.bind = address.into();
+        self
+    }
+
+    /// The ports to listen on; 8888 to 8987 by default. One port allows each client address 64,000 connections at
+    /// most, and as a rule 28,000.
+    pub fn ports(mut self, ports: Ports) -> ServerBuilder {
+        self.options.ports = ports;
+        self
+    }
+
+    /// Which shard listens on which port. By default each port belongs to one shard. For clients that know a single
+    /// port take `PortSharing::All`: the kernel then spreads the connections of each port over all shards.
+    pub fn port_sharing(mut self, sharing: PortSharing) -> ServerBuilder {
+        self.options.sharing = sharing;
+        self
+    }
+
+    /// The cores to use, with one shard each; all that this process may use by default.
+    pub fn cores(mut self, cores: Cores) -> ServerBuilder {
+        self.options.cores = cores;
+        self
+    }
+
+    /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait a tenth of a
+    /// second for a place, and are then reset and counted as refused. Rings and tables for all of them are made at the
+    /// start, 12 bytes a connection.
+    pub fn max_connections(mut self, connections: u64) -> ServerBuilder {
+        self.options.max_connections = connections;
+        self
+    }
+
+    /// The accept queue of each port, in connections. By default it is net.core.somaxconn, to which the kernel also
+    /// cuts a larger number.
+    pub fn backlog(mut self, connections: u32) -> ServerBuilder {
+        self.options.backlog = Some(connections);
+        self
+    }
+
+    /// Bytes kept at most for a peer that does not read; 65,536 by default, and 4,096 at least. A connection that would
+    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once.
+    pub fn max_pending(mut self, bytes: usize) -> ServerBuilder {
+        self.options.max_pending = bytes;
+        self
+    }
+
+    /// How idle connections wait in the kernel: behind a BPF filter where the process may load one, which takes no
+    /// memory, and otherwise in polls of 256 bytes each.
+    pub fn idle_policy(mut self, policy: IdlePolicy) -> ServerBuilder {
+        self.options.idle = policy;
+        self
+    }
+
+    /// Memory to leave to the rest of the host; 24 MiB and 1 % by default. While less is left, new connections are
+    /// reset and counted as refused; with half of it left the server does not listen.
+    pub fn memory_reserve(mut self, reserve: Reserve) -> ServerBuilder {
+        self.options.memory_reserve = reserve;
+        self
+    }
+
+    /// How long closing every connection takes when the server stops, at an even pace; 30 s by default. A shard closes
+    /// 10,000 a second at least, so few are closed sooner.
+    pub fn drain_timeout(mut self, time: Duration) -> ServerBuilder {
+        self.options.drain_timeout = time;
+        self
+    }
+
+    /// Closes connections from which nothing was received for so long, up to 36 hours; none by default. A sweep finds
+    /// them up to 12 s later, and no connection has a timer.
+    pub fn idle_timeout(mut self, time: Duration) -> ServerBuilder {
+        self.options.idle_timeout = Some(time);
+        self
+    }
+
+    /// Connections accepted per second at most, over all shards; the others wait in the accept queues. As many as come
+    /// by default.
+    pub fn accept_rate(mut self, per_second: f64) -> ServerBuilder {
+        self.options.accept_rate = Some(per_second);
+        self
+    }
+
+    /// Has the kernel ask a peer that was silent for so long whether it is still there, and three times more, so long
+    /// apart; then the connection is closed. In whole seconds, 1 to 32,767. Never by default.
+    pub fn keepalive(mut self, time: Duration) -> ServerBuilder {
+        self.options.keepalive = Some(time);
+        self
+    }
+
+    /// Messages that the mailbox of each shard holds, 1 or more; 1,024 by default. Its memory is taken at the start.
+    pub fn mailbox_capacity(mut self, messages: usize) -> ServerBuilder {
+        self.options.mailbox_capacity = messages;
+        self
+    }
+
+    /// Keeps when each connection was opened, for `Ctx::age`: 4 bytes a slot. Not by default.
+    pub fn connection_ages(mut self, keep: bool) -> ServerBuilder {
+        self.options.connection_ages = keep;
+        self
+    }
+
+    /// Has every accept bring the peer's address, so that `Ctx::peer_addr` has it within `Service::opened` on every
+    /// kernel and without a further system call. The address is not kept after that call. Not by default.
+    pub fn peer_addresses(mut self, bring: bool) -> ServerBuilder {
+        self.options.peer_addresses = bring;
+        self
+    }
+
+    /// Shows Prometheus what the shards and the service count, at `http://ADDRESS/metrics`; port 0 takes a free one
+    /// that the server does not serve, and `Server::metrics_url` tells which. Whoever reaches the address may read it.
+    /// With the feature `metrics` alone.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(mut self, address: SocketAddr) -> ServerBuilder {
+        self.options.metrics = Some(address);
+        self
+    }
+
+    /// Hands what the server tells to a function, and not to `Server::events`. It is called on threads of the server,
+    /// shards among them, and must not block.
+    pub fn on_event(mut self, hear: impl Fn(ServerEvent) + Send + Sync + 'static) -> ServerBuilder {
+        self.on_event = Some(Arc::new(hear));
+        self
+    }
+
+    /// Adds a counter of the service's own: `Ctx::count` counts with it, and `Server::counters` and the metrics show
+    /// it, the metrics as `name_total` with a label for the shard.
+    ///
+    /// `name` is what Prometheus allows for a metric (ASCII letters, digits and `_`, no digit first), and begins with
+    /// neither `c1m_` nor `process_`, which are the server's, and does not end with `_total`. A name that cannot be or
+    /// was taken before is an error.
+    pub fn counter(&mut self, name: &str, help: &str) -> Result<CounterId> {
+        let taken = || self.counters.iter().any(|(taken, _)| taken == name).then_some(CounterProblem::Taken);
+        if let Some(problem) = cannot_be_a_name(name).or_else(taken) {
+            return Err(ConfigError::Counter { name: name.to_owned(), problem }.into());
+        }
+        self.counters.push((name.to_owned(), help.to_owned()));
+        Ok(CounterId(self.counters.len() - 1))
+    }
+
+    /// Starts the server. On return every port of every shard accepts. `service` makes the service of each shard, on
+    /// the shard's own thread.
+    ///
+    /// Fails on what cannot be, and on what the host refuses: a port that is taken, too few file descriptors, too
+    /// little locked memory, no io_uring. Nothing runs then.
+    pub fn start<S: Service>(
+        self,
+        service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,
+    ) -> Result<Server<S::Message>> {
+        self.options.check()?;
+        Server::start(self, service)
+    }
+}
+
+/// Why a counter cannot have this name.
+fn cannot_be_a_name(name: &str) -> Option<CounterProblem> {
+    let mut bytes = name.bytes();
+    let begins = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    if !begins || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Some(CounterProblem::NoName);
+    }
+    if name.starts_with("c1m_") || name.starts_with("process_") || name == "c1m" {
+        return Some(CounterProblem::Reserved);
+    }
+    name.ends_with("_total").then_some(CounterProblem::Total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_counter_has_a_name_that_prometheus_takes_and_only_once() {
+        let mut builder = Server::builder();
+        let refused = ["", "2nd", "two words", "grüße", "a:b", "c1m", "c1m_logins", "process_logins", "logins_total"];
+        for name in refused {
+            assert!(builder.counter(name, "Logins.").is_err(), "{name}");
+        }
+        assert_eq!(builder.counter("logins", "Logins.").unwrap(), CounterId(0));
+        assert_eq!(builder.counter("_kicks2", "Kicks.").unwrap(), CounterId(1));
+        assert!(builder.counter("logins", "Again.").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_anything_starts() {
+        let builders = [
+            Server::builder().max_connections(0),
+            Server::builder().idle_timeout(Duration::ZERO),
+            Server::builder().idle_timeout(Duration::from_secs(1 << 20)),
+            Server::builder().keepalive(Duration::from_millis(999)),
+            Server::builder().accept_rate(f64::NAN),
+            Server::builder().mailbox_capacity(0),
+            Server::builder().metrics(([127, 0, 0, 1], 8888).into()),
+            Server::builder().metrics(([224, 0, 0, 1], 9187).into()),
+        ];
+        for builder in builders {
+            let error = builder.options.check().unwrap_err();
+            assert!(matches!(error, Error::Config(_)) && !error.to_string().contains("--"), "{error}");
+        }
+        Options::default().check().unwrap();
+    }
+}

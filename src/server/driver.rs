@@ -1,0 +1,192 @@
+//! A server's part on each shard: hands what happens to the service, and does for it what no completion brings.
+
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::builder::EventSink;
+use super::{STOP, ServerEvent, ShardInfo};
+use crate::connections::{CloseMode, CloseReason, Connections};
+use crate::error::{Errno, Result};
+use crate::mailbox::Inbox;
+use crate::pace::Pace;
+use crate::reactor::{Closing, Driver, Schedule};
+use crate::reply::Reply;
+use crate::service::{Ctx, Service, ShardContext};
+use crate::stats::OwnCounters;
+use crate::token::ConnId;
+
+/// Connections that one shard closes in a second at least while it drains: a third of what a core
+/// can do.
+const SLOWEST_DRAIN: f64 = 10_000.0;
+
+/// Messages of the mailbox that a shard takes in one pass.
+const MESSAGES_PER_PASS: usize = 128;
+
+/// The shortest interval between two ticks of a service.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Tells the owner that a shard ended, however it ends.
+pub(super) struct Ended {
+    pub index: usize,
+    pub events: EventSink,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        (self.events)(ServerEvent::ShardEnded(self.index));
+    }
+}
+
+/// What one shard needs to begin, carried to its thread.
+pub(super) struct ShardStart<M> {
+    pub info: ShardInfo<M>,
+    pub inbox: Inbox<M>,
+    pub own: Arc<OwnCounters>,
+    pub sockets: Vec<Arc<TcpListener>>,
+    pub accepts: usize,
+    pub drain_timeout: Duration,
+    pub connection_ages: bool,
+    pub peer_addresses: bool,
+    pub ready: mpsc::Sender<usize>,
+    pub ended: Ended,
+}
+
+impl<M: Send + 'static> ShardStart<M> {
+    pub fn build<S: Service<Message = M>>(
+        self,
+        net: &mut Connections<S::State>,
+        make: &dyn Fn(ShardInfo<M>) -> S,
+    ) -> Result<ServerDriver<S>> {
+        self.inbox.settle_here();
+        if self.peer_addresses {
+            net.bring_peer_addresses();
+        }
+        let (index, shards) = (self.info.index(), self.info.shards());
+        let service = make(self.info);
+        net.listen(self.sockets, self.accepts)?;
+        let next_tick = service.interval().map(|every| Instant::now() + every);
+        // The owner is waiting for this.
+        let _ = self.ready.send(index);
+        Ok(ServerDriver {
+            service,
+            context: ShardContext::new(index, shards, self.connection_ages, self.own),
+            inbox: self.inbox,
+            next_tick,
+            drain_timeout: self.drain_timeout,
+            closing: None,
+            _ended: self.ended,
+        })
+    }
+}
+
+/// The server's driver: hands bytes to the service and carries out what it wants.
+pub(super) struct ServerDriver<S: Service> {
+    service: S,
+    context: ShardContext<S::State>,
+    inbox: Inbox<S::Message>,
+    next_tick: Option<Instant>,
+    drain_timeout: Duration,
+    /// While stopping.
+    closing: Option<Closing>,
+    _ended: Ended,
+}
+
+impl<S: Service> Driver for ServerDriver<S> {
+    type State = S::State;
+
+    fn opened(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.context.opened(conn);
+        self.call(net, |service, ctx| service.opened(ctx, conn))
+    }
+
+    fn received(&mut self, net: &mut Connections<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.call(net, |service, ctx| service.received(ctx, conn, data))
+    }
+
+    fn sent(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(net, |service, ctx| service.sent(ctx, conn))
+    }
+
+    fn ended(&mut self, net: &mut Connections<S::State>, conn: ConnId, reason: CloseReason) -> Result<()> {
+        self.context.closed(conn);
+        let reason = match reason {
+            // A send or a receive found out before a poll could tell.
+            CloseReason::Failed(Errno::ECONNRESET | Errno::EPIPE) => CloseReason::PeerReset,
+            reason => reason,
+        };
+        self.call(net, |service, ctx| service.closed(ctx, conn, reason))
+    }
+
+    fn turn(&mut self, net: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+        if command == STOP {
+            return self.drain(net, now);
+        }
+        self.take_messages(net)?;
+        if self.next_tick.is_some_and(|at| at <= now) {
+            self.call(net, Service::tick)?;
+            self.next_tick = self.service.interval().map(|every| now + every.max(SHORTEST_INTERVAL));
+        }
+        self.expire(net)?;
+        self.context.broadcast_some(net)?;
+        if self.inbox.has_more() || self.context.has_more() {
+            return Ok(Schedule::Now);
+        }
+        let due = self.next_tick.into_iter().chain(self.context.due(net)).min();
+        Ok(due.map_or(Schedule::OnEvent, Schedule::At))
+    }
+}
+
+impl<S: Service> ServerDriver<S> {
+    /// Calls the service. What failed in the call is the shard's failure.
+    fn call<R>(
+        &mut self,
+        net: &mut Connections<S::State>,
+        call: impl FnOnce(&mut S, &mut Ctx<'_, S::State>) -> R,
+    ) -> Result<R> {
+        let result = call(&mut self.service, &mut self.context.with(net));
+        self.context.check().map(|()| result)
+    }
+
+    /// Hands on a bounded number of messages.
+    fn take_messages(&mut self, net: &mut Connections<S::State>) -> Result<()> {
+        let Some(count) = self.inbox.open(MESSAGES_PER_PASS) else { return Ok(()) };
+        for _ in 0..count {
+            let Some(message) = self.inbox.take() else { break };
+            self.call(net, |service, ctx| service.message(ctx, message))?;
+        }
+        self.inbox.taken();
+        Ok(())
+    }
+
+    /// Tells the service of some deadlines that have passed.
+    fn expire(&mut self, net: &mut Connections<S::State>) -> Result<()> {
+        let passed = self.context.take_expired(net.clock().now());
+        for place in &passed {
+            if let Some(conn) = net.live_at(*place) {
+                self.context.closes_because(CloseReason::Deadline);
+                let told = self.call(net, |service, ctx| service.expired(ctx, conn));
+                self.context.closes_because(CloseReason::Local);
+                told?;
+            }
+        }
+        self.context.told_expired(passed);
+        Ok(())
+    }
+
+    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    fn drain(&mut self, net: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
+        let closing = match &mut self.closing {
+            Some(closing) => closing,
+            None => {
+                self.context.stop();
+                self.inbox.close();
+                net.stop_listening()?;
+                let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
+                let pace = Pace::new(net.clock().start(now), Some(rate));
+                self.closing.insert(Closing::new(CloseMode::Immediate, pace).because(CloseReason::Stopping))
+            }
+        };
+        closing.turn(net, now)
+    }
+}

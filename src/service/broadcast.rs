@@ -1,0 +1,188 @@
+//! One message for many connections of a shard: a shared buffer, and a cursor over the connections that sends a bounded
+//! number a pass. Nothing is queued or copied for a recipient whose socket has room.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::members::{Bitmap, Members};
+use crate::connections::{Connections, Cursor};
+use crate::error::Result;
+use crate::token::ConnId;
+
+/// Recipients of broadcasts in one pass of a shard: some 200 us, for which those who talk wait at most.
+const RECIPIENTS_PER_PASS: usize = 128;
+
+/// Slots that are looked at for recipients in one pass.
+const SLOTS_PER_PASS: usize = 4_096;
+
+/// Broadcasts under way on one shard at most.
+pub(super) const MOST_BROADCASTS: usize = 4_096;
+
+/// A message for many connections of one shard; `Ctx::broadcast` sends it.
+///
+/// The bytes are stored once, in an `Arc<[u8]>`, and the kernel takes them from there for each recipient. A shard sends
+/// to a bounded number of recipients between two looks at its connections, so a large broadcast delays those who talk
+/// by a fraction of a millisecond at a time.
+///
+/// **Order.** Broadcasts of one shard are sent one after the other, so each recipient gets them in the order of the
+/// calls of `Ctx::broadcast`. Bytes of `Ctx::send` and replies go at once, and may overtake a broadcast.
+///
+/// **Connections that open or close meanwhile.** A connection that opens after the call does not get the broadcast. One
+/// that closes before its turn is passed over.
+///
+/// **Slow readers.** A recipient whose socket has no room keeps its bytes by the same rule as for `Ctx::send`: they
+/// count against `ServerBuilder::max_pending`, and beyond it the recipient is closed as a slow reader.
+pub struct Broadcast<S> {
+    bytes: Arc<[u8]>,
+    to: Recipients<S>,
+    except: Option<ConnId>,
+}
+
+/// Decides whether a connection is a recipient.
+type Choice<S> = Box<dyn Fn(ConnId, &S) -> bool>;
+
+enum Recipients<S> {
+    All,
+    Chosen(Choice<S>),
+    Members(Members),
+}
+
+impl<S> fmt::Debug for Broadcast<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = match &self.to {
+            Recipients::All => "all".to_owned(),
+            Recipients::Chosen(_) => "those that a function chooses".to_owned(),
+            Recipients::Members(members) => format!("{} members", members.len()),
+        };
+        f.debug_struct("Broadcast").field("bytes", &self.bytes.len()).field("to", &to).finish()
+    }
+}
+
+impl<S> Broadcast<S> {
+    /// For every connection of the shard.
+    pub fn to_all(bytes: impl Into<Arc<[u8]>>) -> Broadcast<S> {
+        Broadcast { bytes: bytes.into(), to: Recipients::All, except: None }
+    }
+
+    /// For the connections that `chosen` picks. It is asked when a connection's turn comes, with the state that the
+    /// connection has then.
+    pub fn to_chosen(bytes: impl Into<Arc<[u8]>>, chosen: impl Fn(ConnId, &S) -> bool + 'static) -> Broadcast<S> {
+        Broadcast { bytes: bytes.into(), to: Recipients::Chosen(Box::new(chosen)), except: None }
+    }
+
+    /// For the members of a set as it is now. Only its members are looked at, however many connections the shard has.
+    pub fn to_members(bytes: impl Into<Arc<[u8]>>, members: &Members) -> Broadcast<S> {
+        Broadcast { bytes: bytes.into(), to: Recipients::Members(members.clone()), except: None }
+    }
+
+    /// Passes over one connection, such as the author of the message.
+    pub fn except(mut self, conn: ConnId) -> Broadcast<S> {
+        self.except = Some(conn);
+        self
+    }
+}
+
+/// A broadcast under way.
+struct Running<S> {
+    broadcast: Broadcast<S>,
+    /// The place that is looked at next.
+    next: Cursor,
+    /// Connections that opened after it was begun and before the next one was: they get neither it nor an earlier one.
+    newcomers: Bitmap,
+}
+
+/// The broadcasts of a shard, the oldest first: it alone is sent.
+pub(super) struct Broadcasts<S> {
+    running: VecDeque<Running<S>>,
+    /// Whether any of them has newcomers.
+    newcomers: bool,
+}
+
+impl<S> Default for Broadcasts<S> {
+    fn default() -> Broadcasts<S> {
+        Broadcasts { running: VecDeque::new(), newcomers: false }
+    }
+}
+
+impl<S: Default> Broadcasts<S> {
+    /// Begins a broadcast, or gives it back if too many are under way.
+    pub fn begin(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
+        if self.running.len() >= MOST_BROADCASTS {
+            return Err(broadcast);
+        }
+        if !broadcast.bytes.is_empty() {
+            self.running.push_back(Running { broadcast, next: Cursor::START, newcomers: Bitmap::default() });
+        }
+        Ok(())
+    }
+
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// A connection opened.
+    pub fn opened(&mut self, conn: ConnId) {
+        if let Some(last) = self.running.back_mut() {
+            last.newcomers.insert(Cursor::before(conn));
+            self.newcomers = true;
+        }
+    }
+
+    /// Sends to some recipients.
+    pub fn send_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
+        let (mut sends, mut slots) = (RECIPIENTS_PER_PASS, SLOTS_PER_PASS);
+        while sends > 0 && slots > 0 {
+            let Some(first) = self.running.front_mut() else { break };
+            match first.next_recipient(connections, &mut slots) {
+                Some(conn) if self.is_newcomer(conn) => {}
+                Some(conn) => {
+                    sends -= 1;
+                    // It is still the first.
+                    let Some(first) = self.running.front() else { break };
+                    connections.send_shared(conn, &first.broadcast.bytes)?;
+                }
+                // It only had its share of this pass.
+                None if slots == 0 => break,
+                None => {
+                    self.running.pop_front();
+                    self.newcomers &= !self.running.is_empty();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_newcomer(&self, conn: ConnId) -> bool {
+        self.newcomers && self.running.iter().any(|running| running.newcomers.contains(Cursor::before(conn)))
+    }
+}
+
+impl<S: Default> Running<S> {
+    /// The next recipient. `None` when there is none, or when as many slots as may be were looked at.
+    fn next_recipient(&mut self, connections: &Connections<S>, slots: &mut usize) -> Option<ConnId> {
+        loop {
+            let conn = match &self.broadcast.to {
+                Recipients::Members(members) => {
+                    if *slots == 0 {
+                        return None;
+                    }
+                    let place = members.next(self.next)?;
+                    *slots -= 1;
+                    self.next = place.after();
+                    connections.live_at(place)
+                }
+                Recipients::All | Recipients::Chosen(_) => Some(connections.next_live_within(&mut self.next, slots)?),
+            };
+            let chosen = |conn| match &self.broadcast.to {
+                Recipients::Chosen(choice) => connections.peek(conn).is_some_and(|state| choice(conn, state)),
+                _ => true,
+            };
+            let recipient = conn.filter(|conn| Some(*conn) != self.broadcast.except && chosen(*conn));
+            if recipient.is_some() {
+                return recipient;
+            }
+        }
+    }
+}

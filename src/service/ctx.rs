@@ -1,0 +1,271 @@
+//! What a call of a service is given: the connections of its shard, and what the shard keeps beside them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::broadcast::{Broadcast, Broadcasts};
+use super::deadlines::Deadlines;
+use super::slot_table::SlotTable;
+use crate::clock::Mark;
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
+use crate::error::{Error, Result};
+use crate::stats::OwnCounters;
+use crate::token::ConnId;
+
+/// A counter of the service's own, made by `ServerBuilder::counter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CounterId(pub(crate) usize);
+
+/// The shard as a service sees it in one call: its connections, and what may be done with them.
+///
+/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it, and there is
+/// nothing to be told of it. Nothing here blocks, but every call runs on the thread that carries the shard's
+/// connections, and delays them as long as it takes.
+pub struct Ctx<'a, S> {
+    connections: &'a mut Connections<S>,
+    shard: &'a mut ShardContext<S>,
+}
+
+/// What a server's shard keeps for its service beside the connections.
+pub(crate) struct ShardContext<S> {
+    index: usize,
+    shards: usize,
+    deadlines: Deadlines,
+    /// When each connection was opened, in `AGE_UNIT`s since `began`; `None` where nobody asked for it.
+    opened: Option<SlotTable>,
+    began: Instant,
+    broadcasts: Broadcasts<S>,
+    own: Arc<OwnCounters>,
+    /// What is told of a close that the service asks for.
+    reason: CloseReason,
+    stopping: bool,
+    /// The first failure of the shard in a call of the service, which cannot return it.
+    failure: Option<Error>,
+    /// Places whose deadline has passed, kept for its memory.
+    passed: Vec<Cursor>,
+}
+
+/// The unit of a connection's age. 32 bits of it are 13 years.
+const AGE_UNIT: Duration = Duration::from_millis(100);
+
+impl<S: Default> ShardContext<S> {
+    /// That of shard `index` of `shards`. `ages` says whether to keep when each connection was opened.
+    pub fn new(index: usize, shards: usize, ages: bool, own: Arc<OwnCounters>) -> ShardContext<S> {
+        ShardContext {
+            index,
+            shards,
+            deadlines: Deadlines::default(),
+            opened: ages.then(SlotTable::default),
+            began: Instant::now(),
+            broadcasts: Broadcasts::default(),
+            own,
+            reason: CloseReason::Local,
+            stopping: false,
+            failure: None,
+            passed: Vec::new(),
+        }
+    }
+
+    /// What a service is given in a call.
+    pub fn with<'a>(&'a mut self, connections: &'a mut Connections<S>) -> Ctx<'a, S> {
+        Ctx { connections, shard: self }
+    }
+
+    /// The failure of the last call, if there was one.
+    pub fn check(&mut self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// A connection was opened.
+    pub fn opened(&mut self, conn: ConnId) {
+        self.broadcasts.opened(conn);
+        if let Some(opened) = &mut self.opened {
+            opened.set(conn, (self.began.elapsed().as_millis() / AGE_UNIT.as_millis()) as u32);
+        }
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, conn: ConnId) {
+        self.deadlines.forget(conn);
+    }
+
+    /// The server stops.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.broadcasts = Broadcasts::default();
+    }
+
+    /// Sends to some recipients of the broadcasts that are under way.
+    pub fn broadcast_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
+        if self.broadcasts.len() == 0 { Ok(()) } else { self.broadcasts.send_some(connections) }
+    }
+
+    /// Whether there is more to do at once.
+    pub fn has_more(&self) -> bool {
+        self.broadcasts.len() > 0 || self.deadlines.is_sweeping()
+    }
+
+    /// When deadlines are to be looked at.
+    pub fn due(&self, connections: &Connections<S>) -> Option<Instant> {
+        self.deadlines.due(connections.clock())
+    }
+
+    /// Some connections whose deadline has passed, to be given back to `told_expired`.
+    pub fn take_expired(&mut self, now: Mark) -> Vec<Cursor> {
+        self.deadlines.sweep(now, &mut self.passed);
+        std::mem::take(&mut self.passed)
+    }
+
+    /// The service was told of all of them.
+    pub fn told_expired(&mut self, mut passed: Vec<Cursor>) {
+        passed.clear();
+        self.passed = passed;
+    }
+
+    /// What is told from now on of a close that the service asks for.
+    pub fn closes_because(&mut self, reason: CloseReason) {
+        self.reason = reason;
+    }
+}
+
+impl<S: Default> Ctx<'_, S> {
+    /// The number of this shard, counted from 0.
+    pub fn shard(&self) -> usize {
+        self.shard.index
+    }
+
+    /// How many shards the server has.
+    pub fn shards(&self) -> usize {
+        self.shard.shards
+    }
+
+    /// The host's time now (CLOCK_MONOTONIC).
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Whether the server stops: nothing is accepted any more, and every connection is being closed.
+    pub fn is_stopping(&self) -> bool {
+        self.shard.stopping
+    }
+
+    /// How many connections stand on this shard.
+    #[allow(clippy::len_without_is_empty, reason = "a context is no collection")]
+    pub fn len(&self) -> u64 {
+        self.connections.counters().live.get()
+    }
+
+    /// The service's state of a connection. In `Service::closed` it can be read for the last time.
+    pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
+        self.connections.state(conn)
+    }
+
+    /// The connections that stand on this shard, with their states. A walk over a million takes some 10 ms, for which
+    /// all others wait: prefer a `Broadcast` or lists of the service's own.
+    pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
+        self.connections.live()
+    }
+
+    /// Sends `bytes` after what is on its way to the connection already. They are copied. A connection whose unsent
+    /// bytes would exceed `ServerBuilder::max_pending` is reset, and counted as a slow reader.
+    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
+        let done = self.connections.send(conn, bytes);
+        self.note(done);
+    }
+
+    /// Sends `bytes` as `send` does, straight from where they lie, without a copy where the socket has room.
+    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) {
+        let done = self.connections.send_shared(conn, bytes);
+        self.note(done);
+    }
+
+    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already.
+    pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
+        if self.shard.stopping { Ok(()) } else { self.shard.broadcasts.begin(broadcast) }
+    }
+
+    /// How many broadcasts are under way on this shard. A service that makes more of them than its connections can
+    /// take sees it here.
+    pub fn broadcasts(&self) -> usize {
+        self.shard.broadcasts.len()
+    }
+
+    /// Closes a connection. `Service::closed` follows soon, and not within this call.
+    pub fn close(&mut self, conn: ConnId, mode: CloseMode) {
+        let done = self.connections.close(conn, mode, self.shard.reason);
+        self.note(done);
+    }
+
+    /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
+    /// peer to read. Those that wait there count until the kernel has taken the last of them.
+    pub fn pending(&mut self, conn: ConnId) -> usize {
+        self.connections.pending_bytes(conn)
+    }
+
+    /// The address of the peer. The kernel is asked, which takes two system calls more than a microsecond each and a
+    /// file descriptor for that time; it must be Linux 6.8 or newer, else the error is `Unsupported`. Within `opened`
+    /// of a server with `ServerBuilder::peer_addresses(true)` it is at hand, on every kernel. An IPv4 peer of a server
+    /// that listens on `::` has its IPv4 address.
+    ///
+    /// Errors: `NotConnected` for a connection that is gone or whose peer has gone; EMFILE where no file descriptor is
+    /// left.
+    pub fn peer_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
+        let asked = self.connections.peer_addr(conn);
+        self.answer(asked)
+    }
+
+    /// The address on which the server accepted the connection. Asked as `peer_addr` is, always: Linux 6.8 or newer.
+    pub fn local_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
+        let asked = self.connections.local_addr(conn);
+        self.answer(asked)
+    }
+
+    /// How long ago the connection was opened, to a tenth of a second. `None` unless the server was built with
+    /// `ServerBuilder::connection_ages(true)`, which takes 4 bytes a slot, or if the connection is gone.
+    pub fn age(&self, conn: ConnId) -> Option<Duration> {
+        let opened = self.shard.opened.as_ref()?.get(conn);
+        self.connections.peek(conn)?;
+        (opened != SlotTable::UNSET).then(|| self.shard.began.elapsed().saturating_sub(AGE_UNIT * opened))
+    }
+
+    /// How long nothing was received from the connection: in whole windows of 4 s, rounded down, so 0 for up to 4 s
+    /// and never more than 36 hours. `None` if the connection is gone.
+    pub fn idle(&self, conn: ConnId) -> Option<Duration> {
+        self.connections.silence(conn)
+    }
+
+    /// Sets when `Service::expired` is called for a connection, or takes that away with `None`. A new deadline takes
+    /// the place of the one before.
+    ///
+    /// It passes never early and up to about a second late: deadlines are rounded up to a quarter of a second, and a
+    /// sweep finds those that have passed. They count on the shard's own clock, which stands still while the process
+    /// is suspended: what peers sent meanwhile is received first. The first deadline of a shard makes a table of 4
+    /// bytes for each slot in use; no connection has a timer.
+    pub fn set_deadline(&mut self, conn: ConnId, after: Option<Duration>) {
+        if self.connections.is_live(conn) {
+            let now = Instant::now();
+            self.shard.deadlines.set(conn, after, self.connections.clock(), now);
+        }
+    }
+
+    /// Adds `n` to a counter of the server's own. It counts for this shard; metrics and `Server::counters` show it.
+    pub fn count(&mut self, counter: CounterId, n: u64) {
+        self.shard.own.add(counter.0, n);
+    }
+
+    fn note(&mut self, done: Result<()>) {
+        if let Err(failure) = done {
+            self.shard.failure.get_or_insert(failure);
+        }
+    }
+
+    fn answer(&mut self, asked: Result<io::Result<SocketAddr>>) -> io::Result<SocketAddr> {
+        asked.unwrap_or_else(|failure| {
+            let error = io::Error::other(failure.to_string());
+            self.note(Err(failure));
+            Err(error)
+        })
+    }
+}

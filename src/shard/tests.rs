@@ -1,0 +1,235 @@
+//! The loop of a shard on a simulated machine: storms, silence, pauses and clocks that jump, without waiting for any.
+//!
+//! Each test runs with several seeds. A failure prints its seed, and `C1M_SIM_SEED=seed` repeats that run.
+
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, TcpListener};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_lite::pin;
+
+use super::*;
+use crate::clock::Suspended;
+use crate::connections::{AdmissionGate, AdmissionState, CloseMode, CloseReason};
+use crate::constants::BUFFER_BYTES;
+use crate::pace::Pace;
+use crate::reactor::Closing;
+use crate::service::Reply;
+use crate::simulation::{Chance, Ending, Machine, mixed, with_seeds};
+use crate::stats::Snapshot;
+use crate::token::ConnId;
+
+mod peers;
+mod storms;
+
+/// Accepts in flight: so many slots are never free.
+const ACCEPTS: u64 = 32;
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a driver saw, each with its time since the start.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    opened: Vec<Duration>,
+    ended: Vec<(Duration, CloseReason)>,
+    /// Slots in use, whenever they had changed.
+    in_use: Vec<(Duration, u64)>,
+    suspended: Suspended,
+    counters: Snapshot,
+}
+
+impl Seen {
+    /// How many connections had ended at a time.
+    fn ended_by(&self, time: Duration) -> usize {
+        self.ended.partition_point(|(at, _)| *at <= time)
+    }
+
+    /// When at most so many slots were in use, for the first time after another time.
+    fn freed(&self, slots: u64, after: Duration) -> Duration {
+        let freed = self.in_use.iter().find(|(at, in_use)| *at > after && *in_use <= slots);
+        freed.unwrap_or_else(|| panic!("{slots} slots are never free: {:?}", self.in_use.last())).0
+    }
+}
+
+/// Echoes, and notes what it sees. At a time it closes everything, and is finished when all slots are free.
+struct Echo {
+    machine: Machine,
+    end: Duration,
+    closing: Option<Closing>,
+    seen: Rc<RefCell<Seen>>,
+    /// Choices of its own, where it is to do anything at any time.
+    chance: Option<Chance>,
+}
+
+impl Echo {
+    /// Where it may do anything: something that a driver may do with a connection.
+    fn meddle(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId, data: &[u8]) -> Result<Reply> {
+        let Some(chance) = &mut self.chance else { return Ok(Reply::Back(0..data.len())) };
+        match chance.below(64) {
+            0 => Ok(Reply::Close),
+            1 => {
+                let how = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+                net.close(conn, how, CloseReason::Local)?;
+                Ok(Reply::Back(0..data.len()))
+            }
+            2 => {
+                // More than is kept while its receive is with the driver: it is reset as a slow reader.
+                net.send(conn, &[0; 3 * BUFFER_BYTES])?;
+                Ok(Reply::Back(0..data.len()))
+            }
+            3..=20 => {
+                let sent = chance.below(data.len() + 1);
+                net.send(conn, &data[..sent])?;
+                Ok(Reply::Back(sent..data.len()))
+            }
+            _ => Ok(Reply::Back(0..data.len())),
+        }
+    }
+}
+
+impl Driver<Machine> for Echo {
+    type State = u32;
+
+    fn opened(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId) -> Result<()> {
+        self.seen.borrow_mut().opened.push(self.machine.elapsed());
+        let number = self.seen.borrow().opened.len() as u32;
+        assert_eq!(net.state(conn).map(|state| std::mem::replace(state, number)), Some(0), "another's state");
+        Ok(())
+    }
+
+    fn received(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.meddle(net, conn, data)
+    }
+
+    fn ended(&mut self, _net: &mut Connections<u32, Machine>, _conn: ConnId, why: CloseReason) -> Result<()> {
+        self.seen.borrow_mut().ended.push((self.machine.elapsed(), why));
+        Ok(())
+    }
+
+    fn turn(&mut self, net: &mut Connections<u32, Machine>, now: Instant, _command: u32) -> Result<Schedule> {
+        let (time, in_use) = (self.machine.elapsed(), net.in_use());
+        let seen = &mut *self.seen.borrow_mut();
+        (seen.suspended, seen.counters) = (net.clock().suspended(), net.counters().snapshot());
+        if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
+            seen.in_use.push((time, in_use));
+        }
+        if time < self.end {
+            return Ok(Schedule::At(self.machine.instant(self.end)));
+        }
+        if self.closing.is_none() {
+            net.stop_listening()?;
+            self.machine.kernel(|kernel| kernel.fail_accepts());
+        }
+        let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
+        closing.turn(net, now)
+    }
+}
+
+/// Sleeps as the simulated machine does.
+struct SimulatedSleeper(Machine);
+
+impl Sleeper for SimulatedSleeper {
+    fn was_woken(&self) -> bool {
+        false
+    }
+
+    async fn sleep(&self, until: Option<Instant>) -> Result<Slept> {
+        self.0.sleep(until);
+        Ok(Slept::Alone)
+    }
+
+    async fn yield_to_tasks(&self) {}
+}
+
+/// A shard with so many slots, and what happens to it.
+struct Scene {
+    machine: Machine,
+    chance: Chance,
+    config: ConnectionsConfig,
+    /// Whether the driver does anything at any time.
+    meddles: bool,
+}
+
+impl Scene {
+    fn new(seed: u64, slots: u32) -> Scene {
+        let capacity = u64::from(slots) - 2 * ACCEPTS;
+        let config = ConnectionsConfig::new(vec![slots.div_ceil(2), slots / 2], capacity);
+        Scene { machine: Machine::new(seed), chance: Chance(mixed(seed)), config, meddles: false }
+    }
+
+    /// So many peers connect from a time on, one every 10 us. Returns their numbers.
+    fn come(&self, count: usize, from: Duration) -> std::ops::Range<usize> {
+        let first = self.machine.kernel(|kernel| kernel.expect(count));
+        for peer in first..first + count {
+            let at = from + Duration::from_micros(10) * (peer - first) as u32;
+            self.machine.at(at, move |kernel| kernel.connect(peer));
+        }
+        first..first + count
+    }
+
+    /// Peers send a byte each, at an even pace and not all at once.
+    fn talk(&mut self, peers: std::ops::Range<usize>, every: Duration, from: Duration, to: Duration) -> Talk {
+        let mut said = Vec::new();
+        for peer in peers.clone() {
+            let mut at = from + self.chance.time(every);
+            let mut times = Vec::new();
+            while at < to {
+                self.machine.at(at, move |kernel| kernel.say(peer, b"!"));
+                times.push(at);
+                at += every;
+            }
+            said.push(times);
+        }
+        Talk { peers, said }
+    }
+
+    /// Runs the shard until a time, and then until everything is closed.
+    fn run(self, end: Duration) -> (Machine, Seen) {
+        let Scene { machine, chance, config, meddles } = self;
+        let seen = Rc::new(RefCell::new(Seen::default()));
+        let handle = ShardHandle::new().unwrap();
+        let mut net = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        net.listen(vec![listener], ACCEPTS as usize).unwrap();
+        let driver = Echo {
+            machine: machine.clone(),
+            end,
+            closing: None,
+            seen: seen.clone(),
+            chance: meddles.then_some(chance),
+        };
+        let shard = Shard::new(Reactor::new(net, driver), handle);
+        let sleeper = SimulatedSleeper(machine.clone());
+        let run = shard.run(&sleeper);
+        pin!(run);
+        // Nothing that it waits for is outside of the machine.
+        match run.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(ended) => drop(ended.unwrap()),
+            Poll::Pending => panic!("the shard waits for something outside of the simulated machine"),
+        }
+        let seen = seen.take();
+        assert_eq!(seen.counters.stale, 0, "a completion of an earlier connection");
+        (machine, seen)
+    }
+}
+
+/// What some peers have said, and when.
+struct Talk {
+    peers: std::ops::Range<usize>,
+    said: Vec<Vec<Duration>>,
+}
+
+impl Talk {
+    /// The longest time from a byte to its echo. All must have come.
+    fn longest_wait(&self, machine: &Machine) -> Duration {
+        let mut longest = Duration::ZERO;
+        for (peer, said) in self.peers.clone().zip(&self.said) {
+            let heard = machine.kernel(|kernel| kernel.heard(peer));
+            assert_eq!(heard.len(), said.len(), "peer {peer} was not answered");
+            longest = heard.iter().zip(said).map(|(heard, said)| *heard - *said).fold(longest, Duration::max);
+        }
+        longest
+    }
+}

@@ -1,0 +1,265 @@
+//! Silent peers, a process that stands still, a clock that jumps, and peers that do anything.
+
+use super::*;
+use crate::simulation::Kernel;
+
+/// The timeout, and what it takes at most to find a silent connection: two windows of 4 s, and a sweep of 4 s.
+const FOUND_WITHIN: Duration = Duration::from_secs(12);
+
+/// Connections that are silent for the timeout are closed, soon after; others never are.
+#[test]
+fn the_silent_are_closed_and_nobody_else() {
+    const PEERS: usize = 200;
+    with_seeds(8, |seed| {
+        let mut scene = Scene::new(seed, 400);
+        let timeout = Duration::from_secs(5 + scene.chance.below(60) as u64);
+        scene.config.idle_timeout = Some(timeout);
+        let end = 6 * timeout + 2 * FOUND_WITHIN;
+        let peers = scene.come(PEERS, Duration::ZERO);
+        let mut last_heard = Vec::new();
+        for peer in peers.clone() {
+            // It talks with gaps that are not long enough, and falls silent at some time, or never.
+            let silent_from = scene.chance.time(2 * end);
+            let mut at = 10 * MILLI;
+            let mut last = at;
+            while at < silent_from.min(end) {
+                scene.machine.at(at, move |kernel| kernel.say(peer, b"!"));
+                last = at;
+                at += scene.chance.time(timeout) + MILLI;
+            }
+            last_heard.push(last);
+        }
+        let (machine, seen) = scene.run(end);
+        let mut closed = 0;
+        for (peer, last) in peers.zip(last_heard) {
+            let ended = machine.kernel(|kernel| kernel.ended(peer)).expect("all are closed in the end");
+            if ended >= end {
+                assert!(last + timeout + FOUND_WITHIN > end, "peer {peer}, silent from {last:?} on, was not closed");
+                continue;
+            }
+            closed += 1;
+            let silence = ended - last;
+            assert!(silence >= timeout, "peer {peer} was closed after a silence of {silence:?} of {timeout:?}");
+            assert!(silence <= timeout + FOUND_WITHIN, "peer {peer} was closed after {silence:?} of {timeout:?}");
+        }
+        assert_eq!(seen.counters.silent, closed);
+    });
+}
+
+/// Too many are silent to be closed in one step: the sweep goes on with the next, and delays nobody.
+#[test]
+fn many_silent_connections_are_closed_without_delaying_others() {
+    const PEERS: usize = 3_000;
+    with_seeds(2, |seed| {
+        let mut scene = Scene::new(seed, 4_000);
+        scene.config.idle_timeout = Some(8 * SECOND);
+        let talkers = scene.come(10, Duration::ZERO);
+        scene.come(PEERS, MILLI);
+        let talk = scene.talk(talkers, 10 * MILLI, 100 * MILLI, 25 * SECOND);
+        let (machine, seen) = scene.run(26 * SECOND);
+        assert_eq!(seen.counters.silent, PEERS as u64);
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < 2 * MILLI, "an echo took {wait:?}");
+    });
+}
+
+/// While a process stands still nothing is heard, which says nothing about its peers.
+#[test]
+fn a_process_that_stands_still_closes_nobody_for_silence() {
+    with_seeds(4, |seed| {
+        for waits in [false, true] {
+            for still in [5 * SECOND, 3_600 * SECOND] {
+                let mut scene = Scene::new(seed, 400);
+                scene.config.idle_timeout = Some(8 * SECOND);
+                let peers = scene.come(50, Duration::ZERO);
+                let stops = 3 * SECOND + scene.chance.time(SECOND);
+                let to = stops + still + 20 * SECOND;
+                scene.talk(peers, 2 * SECOND, MILLI, to);
+                scene.machine.stand_still(stops, still, waits);
+                let (_, seen) = scene.run(to);
+                assert_eq!(seen.counters.silent, 0, "closed after standing still for {still:?}");
+                let times = u64::from(!waits);
+                assert_eq!(seen.suspended.times, times, "waits: {waits}");
+                let counted = still.as_secs_f64() * times as f64;
+                assert!((seen.suspended.time.as_secs_f64() - counted).abs() < 1.0, "{:?}", seen.suspended);
+            }
+        }
+    });
+}
+
+/// Connections that come to a full shard while its process stands still get the places of those that go meanwhile.
+#[test]
+fn a_process_that_stands_still_refuses_nobody_for_whom_a_place_is_free() {
+    const PEERS: usize = 100;
+    with_seeds(4, |seed| {
+        let mut scene = Scene::new(seed, 300);
+        scene.config.capacity = PEERS as u64;
+        let first = scene.come(PEERS, Duration::ZERO);
+        scene.machine.stand_still(SECOND, 5 * SECOND, seed % 2 == 0);
+        // They come before the resets that make room for them.
+        let second = scene.come(20, SECOND - MILLI / 2);
+        for peer in first.clone().take(20) {
+            let at = 2 * SECOND + scene.chance.time(SECOND);
+            scene.machine.at(at, move |kernel| kernel.reset(peer));
+        }
+        let (machine, seen) = scene.run(8 * SECOND);
+        assert_eq!(seen.counters.refused_when_full, 0);
+        assert_eq!(seen.opened.len(), PEERS + 20);
+        for peer in second {
+            assert!(machine.kernel(|kernel| kernel.ended(peer)).is_none_or(|ended| ended >= 8 * SECOND));
+        }
+    });
+}
+
+/// Without a place a connection is refused, not at once and not late.
+#[test]
+fn a_connection_waits_for_a_place_as_long_as_it_should() {
+    with_seeds(4, |seed| {
+        let mut scene = Scene::new(seed, 300);
+        scene.config.capacity = 100;
+        scene.come(100, Duration::ZERO);
+        let late = scene.come(10, SECOND);
+        let (machine, seen) = scene.run(3 * SECOND);
+        assert_eq!(seen.counters.refused_when_full, 10);
+        for peer in late {
+            let ended = machine.kernel(|kernel| kernel.ended(peer)).expect("it is refused");
+            let waited = ended - SECOND;
+            assert!(waited >= 100 * MILLI && waited < 110 * MILLI, "it waited for {waited:?}");
+        }
+    });
+}
+
+/// A clock of the host that jumps, ahead as after a virtual machine's pause, or even back, ends no connection, and every
+/// peer is answered.
+#[test]
+fn a_clock_that_jumps_harms_nobody() {
+    with_seeds(6, |seed| {
+        let mut scene = Scene::new(seed, 400);
+        scene.config.idle_timeout = Some(8 * SECOND);
+        let peers = scene.come(50, Duration::ZERO);
+        let to = 30 * SECOND;
+        let talk = scene.talk(peers, SECOND, MILLI, to);
+        for _ in 0..10 {
+            let (at, by) = (scene.chance.time(to), scene.chance.time(20 * SECOND));
+            if seed % 2 == 0 {
+                scene.machine.at(at, move |kernel| kernel.clock_jumps_ahead(by));
+            } else {
+                scene.machine.at(at, move |kernel| kernel.clock_goes_back(by));
+            }
+        }
+        let (machine, seen) = scene.run(to + SECOND);
+        assert_eq!(seen.counters.silent, 0);
+        talk.longest_wait(&machine);
+    });
+}
+
+/// A peer that answers at once is not slept for: looking pays. A peer that takes long is.
+#[test]
+fn the_shard_looks_for_work_where_that_pays() {
+    const MESSAGES: u32 = 1_000;
+    let sleeps = |pause: Duration| {
+        let mut scene = Scene::new(0, 100);
+        let peer = scene.come(1, Duration::ZERO);
+        let talk = scene.talk(peer, pause, 10 * MILLI, 10 * MILLI + pause * MESSAGES);
+        let (machine, seen) = scene.run(20 * MILLI + pause * MESSAGES);
+        (talk.longest_wait(&machine), seen.counters.sleeps)
+    };
+    let (_, sleeps_of_a_quick_one) = sleeps(Duration::from_micros(30));
+    assert!(sleeps_of_a_quick_one < 100, "{sleeps_of_a_quick_one} sleeps");
+    let (wait, sleeps_of_a_slow_one) = sleeps(2 * MILLI);
+    assert!(sleeps_of_a_slow_one >= MESSAGES.into(), "{sleeps_of_a_slow_one} sleeps");
+    assert!(wait < MILLI / 10, "an echo took {wait:?}");
+}
+
+/// A thread that wants the core gets it, again and again, also while the shard always has work.
+#[test]
+fn a_thread_that_wants_the_core_gets_it() {
+    let mut scene = Scene::new(0, 1_000);
+    let turn = MILLI / 10;
+    scene.machine.kernel(|kernel| kernel.core_wanted = turn);
+    let peers = scene.come(500, Duration::ZERO);
+    scene.talk(peers, 5 * MILLI, 10 * MILLI, SECOND);
+    let (machine, _) = scene.run(SECOND);
+    let turns = machine.kernel(|kernel| kernel.yields);
+    // Of each 125 us it has 100: the shard's slices are then 25 us.
+    assert!(turns > 4_000, "{turns} turns in a second");
+}
+
+/// What one run of peers that do anything came to.
+fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
+    const PEERS: usize = 150;
+    const END: Duration = Duration::from_millis(400);
+    let mut scene = Scene::new(seed, 160);
+    scene.meddles = true;
+    scene.config.max_pending = 2 * BUFFER_BYTES;
+    scene.config.capacity = 60 + scene.chance.below(40) as u64;
+    scene.config.timing.resets_per_batch = 1 + scene.chance.below(4);
+    scene.config.drain_after_reset = scene.chance.one_in(4);
+    scene.config.accept_rate = scene.chance.one_in(4).then_some(2_000.0);
+    let (completions, short_sends) = (8 + scene.chance.below(100), scene.chance.below(5));
+    let lingers = scene.chance.one_in(2);
+    scene.machine.kernel(|kernel| {
+        (kernel.completions, kernel.short_sends, kernel.lingers) = (completions, short_sends, lingers);
+    });
+    let first = scene.machine.kernel(|kernel| kernel.expect(PEERS));
+    for peer in first..first + PEERS {
+        let mut at = scene.chance.time(END / 2);
+        let (said, window) = (scene.chance.one_in(4), scene.chance.below(30_000));
+        scene.machine.at(at, move |kernel| {
+            kernel.connect(peer);
+            if said {
+                kernel.sockets[peer].window = window;
+            }
+        });
+        for _ in 0..scene.chance.below(30) {
+            at += scene.chance.time(END / 40);
+            match scene.chance.below(40) {
+                0 => scene.machine.at(at, move |kernel| kernel.fin(peer)),
+                1 => scene.machine.at(at, move |kernel| kernel.reset(peer)),
+                2..=8 => {
+                    let bytes = scene.chance.below(20_000);
+                    scene.machine.at(at, move |kernel| kernel.take(peer, bytes));
+                }
+                kind => {
+                    let bytes = scene.chance.below(if kind < 12 { 20_000 } else { 200 });
+                    scene.machine.at(at, move |kernel| kernel.say_next(peer, bytes));
+                }
+            }
+        }
+    }
+    let (machine, seen) = scene.run(END);
+    let heard = machine.kernel(|kernel| {
+        let all = first..first + PEERS;
+        all.map(|peer| std::mem::take(&mut kernel.sockets[peer].heard)).collect::<Vec<_>>()
+    });
+    for (nth, heard) in heard.iter().enumerate() {
+        let wrong = heard.iter().enumerate().find(|(at, byte)| **byte != Kernel::byte(first + nth, *at));
+        assert!(wrong.is_none(), "peer {nth} heard something else than it said: {wrong:?}");
+    }
+    let Snapshot { live, opened, closed, .. } = seen.counters;
+    assert_eq!((live, opened), (0, closed));
+    assert_eq!((seen.opened.len(), seen.ended.len()), (opened as usize, closed as usize));
+    (seen, heard)
+}
+
+/// Whatever peers, driver and kernel do, each echo is of its own connection and in its order, and nothing is left.
+#[test]
+fn whatever_happens_each_connection_is_its_own() {
+    let sum = RefCell::new(Snapshot::default());
+    with_seeds(40, |seed| {
+        let (seen, _) = anything(seed);
+        let before = *sum.borrow();
+        *sum.borrow_mut() = before + seen.counters;
+    });
+    let Snapshot { parked, overflows, slow_readers, refused_when_full, .. } = sum.into_inner();
+    let rare = [parked, overflows, slow_readers, refused_when_full];
+    // One seed alone need not come to all of it.
+    let all = std::env::var_os("C1M_SIM_SEED").is_none();
+    assert!(!all || rare.iter().all(|times| *times > 0), "too little happens: {rare:?}");
+}
+
+/// The same seed is the same run.
+#[test]
+fn a_run_can_be_repeated() {
+    with_seeds(3, |seed| assert_eq!(anything(seed), anything(seed)));
+}

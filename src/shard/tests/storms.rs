@@ -1,0 +1,171 @@
+//! Many connections that end at once.
+
+use super::*;
+
+/// Connections that survive, and talk.
+const SURVIVORS: usize = 20;
+
+/// No echo of a survivor takes longer, however many connections end at once: a nap, a batch and a pass over all.
+const LONGEST_WAIT: Duration = Duration::from_micros(1_500);
+
+/// The slots that are in use when all but the survivors are gone.
+const CALM: u64 = SURVIVORS as u64 + ACCEPTS;
+
+/// When storms begin.
+const STORM: Duration = Duration::from_millis(200);
+
+/// Connections of a storm: more than the reset reaper takes for few, which are dismantled with shorter rests.
+const MANY: usize = 5_000;
+
+/// `MANY` connections and the survivors stand before the storm, in more slots than they need.
+fn before_the_storm(seed: u64) -> (Scene, std::ops::Range<usize>, std::ops::Range<usize>) {
+    let scene = Scene::new(seed, MANY as u32 + 1_000);
+    let survivors = scene.come(SURVIVORS, Duration::ZERO);
+    let others = scene.come(MANY, MILLI);
+    (scene, survivors, others)
+}
+
+/// All of these peers reset their connections within a moment, in any order.
+fn resets(scene: &mut Scene, peers: std::ops::Range<usize>) {
+    for peer in peers {
+        let at = STORM + scene.chance.time(10 * MILLI);
+        scene.machine.at(at, move |kernel| kernel.reset(peer));
+    }
+}
+
+/// Resets give up their places at once and are dismantled in batches. The rests between these leave the time to the
+/// survivors.
+#[test]
+fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_time() {
+    with_seeds(3, |seed| {
+        let (mut scene, survivors, others) = before_the_storm(seed);
+        let talk = scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
+        resets(&mut scene, others);
+        let (machine, seen) = scene.run(STORM + 2 * SECOND);
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < LONGEST_WAIT, "an echo took {wait:?}");
+        assert_eq!(seen.ended_by(STORM + 60 * MILLI), MANY, "places are not given up at once");
+        assert!(seen.ended[..MANY].iter().all(|(_, why)| *why == CloseReason::PeerClosed));
+        // 3,000 of them with rests of 32 times the 3 us that a close takes, 2,000 with rests of 4 times.
+        let took = seen.freed(CALM, STORM) - STORM;
+        assert!(took > 300 * MILLI && took < 700 * MILLI, "dismantling took {took:?}");
+    });
+}
+
+/// Where nobody has messages, or new connections need the memory or the slots, there are no rests.
+#[test]
+fn dismantling_takes_no_rests_that_serve_nobody() {
+    with_seeds(2, |seed| {
+        for way in ["nobody talks", "memory is short", "all slots are taken"] {
+            let (mut scene, survivors, others) = before_the_storm(seed);
+            match way {
+                "nobody talks" => {}
+                "memory is short" => {
+                    let gate = AdmissionGate::default();
+                    scene.config.gate = gate.clone();
+                    scene.machine.at(STORM - MILLI, move |_| gate.set(AdmissionState::Refusing));
+                }
+                _ => {
+                    let slots = (MANY + SURVIVORS) as u32 + ACCEPTS as u32 - 1;
+                    scene.config.rings = vec![slots];
+                }
+            }
+            if way != "nobody talks" {
+                scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
+            }
+            resets(&mut scene, others);
+            let (_, seen) = scene.run(STORM + 2 * SECOND);
+            let took = seen.freed(CALM, STORM) - STORM;
+            // All slots are taken only until the first are free; then new connections have what they need.
+            if way != "all slots are taken" {
+                assert!(took < 150 * MILLI, "{way}: dismantling took {took:?}");
+            }
+        }
+    });
+}
+
+/// Where more connections come and go all the time than are dismantled with rests, the rests end.
+#[test]
+fn connections_that_come_and_go_faster_than_rests_allow_do_not_pile_up() {
+    const A_SECOND: u32 = 12_000;
+    const SECONDS: u64 = 8;
+    with_seeds(1, |seed| {
+        let mut scene = Scene::new(seed, 60_000);
+        let survivors = scene.come(SURVIVORS, Duration::ZERO);
+        let to = SECOND * SECONDS as u32;
+        let talk = scene.talk(survivors, 5 * MILLI, MILLI, to);
+        // It begins with a storm: fewer would be dismantled with shorter rests, and never become so many.
+        let storm = scene.come(MANY, MILLI);
+        resets(&mut scene, storm);
+        let first = scene.machine.kernel(|kernel| kernel.expect((A_SECOND * SECONDS as u32) as usize));
+        for nth in 0..A_SECOND * SECONDS as u32 {
+            let (peer, at) = (first + nth as usize, SECOND / A_SECOND * nth);
+            scene.machine.at(at, move |kernel| kernel.connect(peer));
+            scene.machine.at(at + 20 * MILLI, move |kernel| kernel.reset(peer));
+        }
+        let (machine, seen) = scene.run(to + SECOND);
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < 3 * LONGEST_WAIT, "an echo took {wait:?}");
+        let most = seen.in_use.iter().map(|(_, in_use)| *in_use).max().unwrap();
+        assert!(most > 4_000, "only {most} piled up: that is too little to end the rests");
+        let last = seen.in_use.iter().rfind(|(at, _)| *at < to - 100 * MILLI).unwrap().1;
+        assert!(last < 3_000, "{last} slots are in use in the end, {most} at most");
+    });
+}
+
+/// FINs of a killed process: a bounded number is taken in a second while others talk, what came before each FIN is
+/// answered, and every peer gets a FIN back.
+#[test]
+fn fins_that_come_at_once_are_taken_at_a_bounded_rate() {
+    with_seeds(3, |seed| {
+        let (mut scene, survivors, others) = before_the_storm(seed);
+        let talk = scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
+        // The kernel tells of the polls that fired in their order. So a message waits for as many FINs as are taken at
+        // once, a tenth of a second's, which take 2 us each.
+        let longest_wait = LONGEST_WAIT + Duration::from_micros(2) * 3_200;
+        for peer in others.clone() {
+            let at = STORM + scene.chance.time(MILLI);
+            let speaks = scene.chance.one_in(2);
+            scene.machine.at(at, move |kernel| {
+                if speaks {
+                    kernel.say(peer, b"?");
+                }
+                kernel.fin(peer);
+            });
+        }
+        let (machine, seen) = scene.run(STORM + 2 * SECOND);
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < longest_wait, "an echo took {wait:?}");
+        // A tenth of a second's FINs may be saved up.
+        for (nth, (at, why)) in seen.ended[..MANY].iter().enumerate() {
+            assert_eq!(*why, CloseReason::PeerClosed);
+            let most = 32_000.0 * (0.1 + at.saturating_sub(STORM).as_secs_f64());
+            assert!(nth as f64 <= most + 1.0, "{nth} had ended {:?} after the storm began", *at - STORM);
+        }
+        for peer in others {
+            machine.kernel(|kernel| {
+                let socket = &kernel.sockets[peer];
+                assert_eq!(socket.ended.map(|(how, _)| how), Some(Ending::Fin), "peer {peer}");
+                assert!(socket.inbox.is_empty(), "peer {peer} was not heard");
+                assert_eq!(socket.heard.len(), socket.said, "peer {peer} was not answered");
+            });
+        }
+    });
+}
+
+/// A single FIN or reset is answered without delay, while others talk.
+#[test]
+fn a_single_end_is_not_delayed() {
+    with_seeds(3, |seed| {
+        let mut scene = Scene::new(seed, 1_000);
+        let survivors = scene.come(SURVIVORS, Duration::ZERO);
+        let others = scene.come(2, MILLI);
+        scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
+        let (fin, reset) = (others.start, others.start + 1);
+        scene.machine.at(STORM, move |kernel| kernel.fin(fin));
+        scene.machine.at(STORM, move |kernel| kernel.reset(reset));
+        let (_, seen) = scene.run(STORM + 2 * SECOND);
+        let took = seen.freed(CALM, STORM) - STORM;
+        assert!(took < 2 * MILLI, "it took {took:?}");
+    });
+}

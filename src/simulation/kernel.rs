@@ -1,0 +1,384 @@
+//! The simulated kernel: its time, its sockets, and what it has of each ring.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::{Chance, mixed};
+use crate::token::Token;
+
+/// The time of a look at the clock, and of what a shard has the kernel do. Linux takes between half and twice as much.
+pub const CLOCK: Duration = Duration::from_nanos(25);
+pub const ENTER: Duration = Duration::from_nanos(700);
+pub const POLL: Duration = Duration::from_nanos(300);
+pub const RECEIVE: Duration = Duration::from_nanos(1_000);
+pub const SEND: Duration = Duration::from_nanos(2_000);
+pub const ACCEPT: Duration = Duration::from_nanos(3_000);
+pub const RESET: Duration = Duration::from_nanos(2_000);
+pub const CLOSE: Duration = Duration::from_nanos(3_000);
+/// A system call that does nothing.
+const YIELD: Duration = Duration::from_nanos(500);
+/// From the end of a sleep until the thread runs.
+const WAKE_UP: Duration = Duration::from_nanos(5_000);
+
+/// Pieces of task work in one enter (`IO_LOCAL_TW_DEFAULT_MAX` in io_uring/io_uring.c).
+pub const WORK_PER_ENTER: usize = 20;
+
+/// How the shard ended a connection, as its peer saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By a FIN.
+    Fin,
+    /// By a RST.
+    Reset,
+}
+
+/// One connection: the shard's socket, and the peer at its other end.
+#[derive(Default)]
+pub struct Socket {
+    /// What the peer sent and the shard has not received.
+    pub inbox: VecDeque<u8>,
+    /// Bytes that the peer sent in all.
+    pub said: usize,
+    /// The peer has sent a FIN.
+    pub fin: bool,
+    /// The connection was reset, by either end.
+    pub reset: bool,
+    /// Bytes that the peer's end still takes.
+    pub window: usize,
+    /// What the peer received, and when it had received so many bytes.
+    pub heard: Vec<u8>,
+    heard_at: Vec<(usize, Instant)>,
+    /// How the shard ended it, and when.
+    pub ended: Option<(Ending, Instant)>,
+    /// The slot that it is in.
+    pub place: Option<(usize, u32)>,
+}
+
+/// A poll in the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Poll {
+    pub token: Token,
+    pub lasting: bool,
+    /// It has fired, and its task work is to be run.
+    pub fired: bool,
+}
+
+/// A send in the kernel that waits for its peer.
+pub struct ParkedSend {
+    pub token: Token,
+    pub bytes: Vec<u8>,
+    pub sent: usize,
+    pub fired: bool,
+}
+
+/// What a wake-up leaves to be done when the ring is entered.
+#[derive(Debug, Clone, Copy)]
+pub enum Work {
+    Poll(u32),
+    ParkedSend(u32),
+    Accept,
+}
+
+/// A completion as it stands in the queue: user data, result, flags.
+pub type Raw = (u64, i32, u32);
+
+/// The kernel's side of a ring.
+pub struct RingSide {
+    /// The connection in each slot.
+    pub slots: Vec<Option<usize>>,
+    pub polls: BTreeMap<u32, Poll>,
+    pub parked: BTreeMap<u32, ParkedSend>,
+    /// Accepts that wait for a connection.
+    pub accepts: VecDeque<Token>,
+    pub work: VecDeque<Work>,
+    pub completed: VecDeque<Raw>,
+    /// Completions that are kept back, as the queue is full.
+    pub overflow: VecDeque<Raw>,
+    /// Entries of the completion queue.
+    pub capacity: usize,
+    /// Whether work rings the shard's doorbell.
+    pub rings_doorbell: bool,
+}
+
+/// Something that happens at its time.
+type Act = Box<dyn FnOnce(&mut Kernel)>;
+
+/// The simulated kernel.
+pub struct Kernel {
+    start: Instant,
+    now: Instant,
+    /// The host's clock shows so much more than has passed, and so much less.
+    ahead: Duration,
+    behind: Duration,
+    /// What is to happen, in the order of its time.
+    acts: BTreeMap<(Instant, u64), Act>,
+    /// Numbers acts, so that those of the same time keep their order.
+    number: u64,
+    pub sockets: Vec<Socket>,
+    /// Connections that no accept has taken yet.
+    backlog: VecDeque<usize>,
+    pub rings: Vec<RingSide>,
+    doorbell: bool,
+    /// How often the shard let other threads run.
+    pub yields: u64,
+    /// So long another thread of the core runs when the shard lets it.
+    pub core_wanted: Duration,
+    /// One in so many sends is taken only in part; 0 is none.
+    pub short_sends: usize,
+    /// The shard is to think that closed slots linger, as with older kernels.
+    pub lingers: bool,
+    /// Entries of the completion queue of rings that are opened from now on.
+    pub completions: usize,
+    pub chance: Chance,
+}
+
+impl Kernel {
+    pub fn new(seed: u64) -> Kernel {
+        let start = Instant::now();
+        Kernel {
+            start,
+            now: start,
+            ahead: Duration::ZERO,
+            behind: Duration::ZERO,
+            acts: BTreeMap::new(),
+            number: 0,
+            sockets: Vec::new(),
+            backlog: VecDeque::new(),
+            rings: Vec::new(),
+            doorbell: false,
+            yields: 0,
+            core_wanted: Duration::ZERO,
+            short_sends: 0,
+            lingers: false,
+            completions: 1_024,
+            chance: Chance(seed),
+        }
+    }
+
+    // ---- time ------------------------------------------------------------------------------------
+
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// What the shard reads from the host's clock.
+    pub fn read_clock(&mut self) -> Instant {
+        self.pass(CLOCK);
+        self.on_host_clock(self.now)
+    }
+
+    /// What the host's clock shows at an instant.
+    pub fn on_host_clock(&self, instant: Instant) -> Instant {
+        instant + self.ahead - self.behind
+    }
+
+    /// The host's clock jumps ahead by so much.
+    pub fn clock_jumps_ahead(&mut self, by: Duration) {
+        self.ahead += by;
+    }
+
+    /// The host's clock goes back by so much.
+    pub fn clock_goes_back(&mut self, by: Duration) {
+        self.behind += by;
+    }
+
+    /// Has something happen at a time, counted from the start.
+    pub fn at(&mut self, time: Duration, act: impl FnOnce(&mut Kernel) + 'static) {
+        self.number += 1;
+        self.acts.insert((self.start + time, self.number), Box::new(act));
+    }
+
+    /// So much time passes, and what is to happen in it happens.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(first) = self.acts.first_entry()
+            && first.key().0 <= end
+        {
+            let ((at, _), act) = first.remove_entry();
+            self.now = self.now.max(at);
+            act(self);
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// The shard lets other threads of its core run.
+    pub fn yield_core(&mut self) {
+        self.yields += 1;
+        self.pass(YIELD + self.core_wanted);
+    }
+
+    /// Sleeps until the doorbell is rung, or until an instant on the host's clock.
+    pub fn sleep(&mut self, until: Option<Instant>) {
+        let until = until.map(|until| until + self.behind - self.ahead);
+        while !std::mem::take(&mut self.doorbell) {
+            let next = self.acts.first_key_value().map(|((at, _), _)| *at);
+            let Some(wake) = next.into_iter().chain(until).min() else {
+                panic!("the shard sleeps, and nothing will ever wake it");
+            };
+            self.pass(wake.saturating_duration_since(self.now));
+            if until.is_some_and(|until| until <= self.now) {
+                break;
+            }
+        }
+        self.pass(WAKE_UP);
+    }
+
+    // ---- what peers do -----------------------------------------------------------------------------
+
+    /// So many peers will connect. Returns the number of the first.
+    pub fn expect(&mut self, peers: usize) -> usize {
+        let first = self.sockets.len();
+        self.sockets.extend((0..peers).map(|_| Socket { window: usize::MAX, ..Socket::default() }));
+        first
+    }
+
+    /// A peer connects.
+    pub fn connect(&mut self, peer: usize) {
+        self.backlog.push_back(peer);
+        let waits = |ring: &RingSide| {
+            let coming = ring.work.iter().filter(|work| matches!(work, Work::Accept)).count();
+            ring.accepts.len() > coming
+        };
+        if let Some(ring) = self.rings.iter().position(waits) {
+            self.work(ring, Work::Accept);
+        }
+    }
+
+    /// A peer sends bytes, unless its connection is over.
+    pub fn say(&mut self, peer: usize, bytes: &[u8]) {
+        let socket = &mut self.sockets[peer];
+        if socket.ended.is_none() && !socket.reset && !socket.fin {
+            socket.inbox.extend(bytes);
+            socket.said += bytes.len();
+            self.readable(peer);
+        }
+    }
+
+    /// A peer sends so many bytes more, which are like no other peer's.
+    pub fn say_next(&mut self, peer: usize, count: usize) {
+        let said = self.sockets[peer].said;
+        let bytes: Vec<u8> = (said..said + count).map(|at| Kernel::byte(peer, at)).collect();
+        self.say(peer, &bytes);
+    }
+
+    /// The byte that a peer sends after so many others.
+    pub fn byte(peer: usize, at: usize) -> u8 {
+        mixed((peer as u64) << 40 | at as u64) as u8
+    }
+
+    /// When a peer received each byte.
+    pub fn heard(&self, peer: usize) -> Vec<Duration> {
+        let socket = &self.sockets[peer];
+        let first_with = |at: usize| socket.heard_at[socket.heard_at.partition_point(|(total, _)| *total <= at)].1;
+        (0..socket.heard.len()).map(|at| first_with(at) - self.start).collect()
+    }
+
+    /// When the shard ended the connection of a peer.
+    pub fn ended(&self, peer: usize) -> Option<Duration> {
+        self.sockets[peer].ended.map(|(_, at)| at - self.start)
+    }
+
+    /// A peer sends a FIN.
+    pub fn fin(&mut self, peer: usize) {
+        if !self.sockets[peer].reset {
+            self.sockets[peer].fin = true;
+            self.readable(peer);
+        }
+    }
+
+    /// A peer resets its connection.
+    pub fn reset(&mut self, peer: usize) {
+        self.sockets[peer].reset = true;
+        self.sockets[peer].inbox.clear();
+        self.readable(peer);
+        self.writable(peer);
+    }
+
+    /// A peer takes so many bytes more.
+    pub fn take(&mut self, peer: usize, bytes: usize) {
+        let socket = &mut self.sockets[peer];
+        socket.window = socket.window.saturating_add(bytes);
+        self.writable(peer);
+    }
+
+    // ---- wake-ups ----------------------------------------------------------------------------------
+
+    /// There is something to receive on a connection: its poll fires.
+    fn readable(&mut self, peer: usize) {
+        let Some((ring, slot)) = self.sockets[peer].place else { return };
+        if let Some(poll) = self.rings[ring].polls.get_mut(&slot)
+            && !std::mem::replace(&mut poll.fired, true)
+        {
+            self.work(ring, Work::Poll(slot));
+        }
+    }
+
+    /// A peer takes more, or never will: the send that waits for it goes on.
+    fn writable(&mut self, peer: usize) {
+        let Some((ring, slot)) = self.sockets[peer].place else { return };
+        if let Some(parked) = self.rings[ring].parked.get_mut(&slot)
+            && !std::mem::replace(&mut parked.fired, true)
+        {
+            self.work(ring, Work::ParkedSend(slot));
+        }
+    }
+
+    /// A wake-up leaves something to be done when the ring is entered.
+    pub fn work(&mut self, ring: usize, work: Work) {
+        self.rings[ring].work.push_back(work);
+        self.doorbell |= self.rings[ring].rings_doorbell;
+    }
+
+    /// The next connection for an accept.
+    pub fn next_of_backlog(&mut self) -> Option<usize> {
+        self.backlog.pop_front()
+    }
+
+    /// The listeners are shut down: every accept that waits fails.
+    pub fn fail_accepts(&mut self) {
+        for ring in 0..self.rings.len() {
+            while let Some(token) = self.rings[ring].accepts.pop_front() {
+                self.complete(ring, token, -libc::EINVAL, 0);
+            }
+        }
+    }
+
+    /// The shard resets a connection: whatever waits for its socket ends.
+    pub fn reset_by_us(&mut self, peer: usize) {
+        if !self.sockets[peer].reset {
+            self.sockets[peer].ended = Some((Ending::Reset, self.now));
+        }
+        self.reset(peer);
+    }
+
+    /// The shard closes its descriptor of a connection.
+    pub fn close(&mut self, peer: usize) {
+        let now = self.now;
+        let socket = &mut self.sockets[peer];
+        socket.place = None;
+        if !socket.reset && socket.ended.is_none() {
+            // Unread bytes make a RST of it (RFC 2525, 2.17).
+            let how = if socket.inbox.is_empty() { Ending::Fin } else { Ending::Reset };
+            socket.ended = Some((how, now));
+        }
+    }
+
+    /// The peer of a connection receives what it has room for. Returns how much that is.
+    pub fn deliver(&mut self, peer: usize, bytes: &[u8]) -> usize {
+        let now = self.now;
+        let socket = &mut self.sockets[peer];
+        let taken = bytes.len().min(socket.window);
+        if socket.window != usize::MAX {
+            socket.window -= taken;
+        }
+        if taken > 0 {
+            socket.heard.extend_from_slice(&bytes[..taken]);
+            socket.heard_at.push((socket.heard.len(), now));
+        }
+        taken
+    }
+}

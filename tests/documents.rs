@@ -1,0 +1,121 @@
+//! Holds the documents: links between them lead somewhere, and README stays short.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// README's longest length, in words.
+const README_WORDS: usize = 1_900;
+
+/// Folders without documents of ours.
+const ELSEWHERE: [&str; 4] = ["target", ".git", "node_modules", "corpus"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown file below a folder.
+fn documents(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !ELSEWHERE.contains(&name.as_str()) {
+            documents(&path, into);
+        } else if name.ends_with(".md") {
+            into.push(path);
+        }
+    }
+}
+
+/// The text without what stands in blocks and spans of code.
+fn prose(text: &str) -> String {
+    let outside = text.split("```").step_by(2).collect::<String>();
+    outside.split('`').step_by(2).collect()
+}
+
+/// The anchors of a document's headings, as GitHub makes them: lower case, blanks as hyphens, no punctuation.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut paths = Vec::new();
+    documents(root(), &mut paths);
+    let (mut wrong, mut links) = (Vec::new(), 0);
+    for path in &paths {
+        let text = fs::read_to_string(path).unwrap();
+        let prose = prose(&text);
+        for target in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let found = file.exists()
+                && (anchor.is_empty() || fs::read_to_string(&file).is_ok_and(|text| anchors(&text).contains(anchor)));
+            if !found {
+                wrong.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(links > 40, "{links} links in {} documents", paths.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// ARCHITECTURE.md names files and tests in code spans.
+#[test]
+fn what_architecture_names_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let outside = text.split("```").step_by(2).collect::<String>();
+    let spans: Vec<&str> = outside.split('`').skip(1).step_by(2).collect();
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        every_rust_file(&root().join(folder), &mut sources);
+    }
+    let missing: Vec<&&str> = spans
+        .iter()
+        .filter(|span| match **span {
+            path if path.starts_with("src/") || path.starts_with("tests/") || path.starts_with("benches/") => {
+                !root().join(path).exists()
+            }
+            // The name of a test: a sentence.
+            name if name.matches('_').count() > 3 => !sources.contains(&format!("fn {name}(")),
+            _ => false,
+        })
+        .collect();
+    assert!(spans.len() > 80 && missing.is_empty(), "{missing:?} of {} names", spans.len());
+}
+
+/// The text of every Rust file below a folder.
+fn every_rust_file(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            every_rust_file(&path, into);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            into.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn readme_stays_short() {
+    let words = fs::read_to_string(root().join("README.md")).unwrap().split_whitespace().count();
+    assert!(words <= README_WORDS, "README.md has {words} words; move what only some need to docs/guide");
+}
+
+/// What is not prose is the same in both languages.
+#[test]
+fn both_readmes_show_the_same_code() {
+    let blocks = |name: &str| -> Vec<String> {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        let blocks = text.split("```").skip(1).step_by(2);
+        // Comments of commands are translated.
+        blocks.map(|block| if block.starts_with("sh") { String::new() } else { block.to_owned() }).collect()
+    };
+    assert_eq!(blocks("README.md"), blocks("README.zh-CN.md"));
+}
