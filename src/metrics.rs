@@ -28,7 +28,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
-use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
+use crate::error::{ConfigError, Errno, Result};
+use crate::host::start_thread;
 use crate::plan::DESCRIPTORS_OF_METRICS;
 use crate::shard::ShardHandle;
 use crate::stats::OwnMetrics;
@@ -81,10 +82,7 @@ impl Exporter {
             Arc::new(Shared { doorbell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
         let theirs = shared.clone();
         let answer = move || Endpoint::new(listener).answer(&theirs);
-        let thread = std::thread::Builder::new()
-            .name("c1m-metrics".to_owned())
-            .spawn(answer)
-            .map_err(|error| HostError::new("thread", "c1m-metrics", Errno::of(&error), ThreadReason::Unexplained))?;
+        let thread = start_thread("c1m-metrics", answer)?;
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
