@@ -29,7 +29,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
 use crate::clock::{Clock, Mark};
-use crate::error::{ConfigError, Errno, HostError, Result, ThreadReason};
+use crate::error::{ConfigError, Errno, Result};
+use crate::host::start_thread;
 use crate::plan::{DESCRIPTORS_OF_METRICS, Ports};
 use crate::shard::ShardHandle;
 use crate::stats::OwnMetrics;
@@ -88,11 +89,10 @@ impl Exporter {
         let shared =
             Arc::new(Shared { doorbell: Doorbell::new()?, stop: AtomicBool::new(false), metrics: OnceLock::new() });
         let theirs = shared.clone();
-        let answer = move || Endpoint::new(listener).answer(&theirs);
-        let thread = std::thread::Builder::new()
-            .name("c1m-metrics".to_owned())
-            .spawn(answer)
-            .map_err(|error| HostError::new("thread", "c1m-metrics", Errno::of(&error), ThreadReason::Unexplained))?;
+        // Taken here, before shards and clients can use up the descriptors: without it the endpoint might never have one.
+        let spare = listener.try_clone().ok();
+        let answer = move || Endpoint::new(listener, spare).answer(&theirs);
+        let thread = start_thread("c1m-metrics", answer)?;
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
@@ -149,9 +149,9 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(listener: TcpListener) -> Endpoint {
+    fn new(listener: TcpListener, spare: Option<TcpListener>) -> Endpoint {
         let clock = Clock::begin(Instant::now());
-        Endpoint { spare: listener.try_clone().ok(), listener, connections: Vec::new(), accepts_at: None, clock }
+        Endpoint { listener, connections: Vec::new(), spare, accepts_at: None, clock }
     }
 
     /// Answers until `stop` is set.
@@ -280,7 +280,8 @@ impl Endpoint {
         let least = self.connections.iter().enumerate().min_by_key(|(_, (connection, _))| connection.eviction_rank());
         let place = least.map(|(place, _)| place);
         place.is_some_and(|place| {
-            self.connections.swap_remove(place);
+            // Keeps the order: of connections that came at one time the first goes first.
+            self.connections.remove(place);
             true
         })
     }

@@ -45,7 +45,7 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
         let wait = talk.longest_wait(&machine);
         assert!(wait < LONGEST_WAIT, "an echo took {wait:?}");
         assert_eq!(seen.ended_by(STORM + 60 * MILLI), MANY, "places are not given up at once");
-        assert!(seen.ended[..MANY].iter().all(|(_, why)| *why == CloseReason::PeerClosed));
+        assert!(seen.ended[..MANY].iter().all(|(_, why)| *why == CloseReason::PeerReset));
         // 3,000 of them with rests of 32 times the 3 us that a close takes, 2,000 with rests of 4 times.
         let took = seen.freed(CALM, STORM) - STORM;
         assert!(took > 300 * MILLI && took < 700 * MILLI, "dismantling took {took:?}");
