@@ -146,3 +146,8 @@ use internal::{cli, command_error, doctor, output, render, tune};
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/services.md")]
 mod services_guide {}
+
+// The library's example in README.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
