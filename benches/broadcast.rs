@@ -34,7 +34,7 @@ fn main() {
     let _turn = compare::our_turn();
     let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
     // Both ends of the plain side are file descriptors of this process.
-    let count = if effort.smoke { 200 } else { 9_000.min((open_files - 500) / 2) };
+    let count = if effort.smoke { 200 } else { 9_000.min((open_files - 500) / 3) };
     println!(
         "{BROADCASTS} broadcasts of {} bytes to {count} connections, on core {SERVER_CORE}; rounds: {}\n{}\n",
         MESSAGE.len(),

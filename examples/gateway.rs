@@ -131,8 +131,10 @@ impl Gateway {
             Word::Kick(user) => {
                 if let Some(conn) = self.users.remove(&user) {
                     ctx.count(self.counts.kicks, 1);
+                    // A peer that does not read would keep a graceful close waiting for ever.
+                    let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
                     send(ctx, conn, 132, b"");
-                    ctx.close(conn, CloseMode::Graceful);
+                    ctx.close(conn, mode);
                 }
             }
         }

@@ -43,7 +43,7 @@ const STOP: u32 = 1;
 pub enum ServerEvent {
     /// The shard of this number ended. Before `Server::stop` that is a failure, which `Server::join` explains.
     ShardEnded(usize),
-    /// Memory became short: new connections are refused. `Server::shortage` tells which limit is near.
+    /// Memory became short: new connections are refused until there is clearly more again.
     MemoryShort,
     /// Memory suffices again: new connections are admitted.
     MemorySuffices,

@@ -250,7 +250,7 @@ impl<S: Default> Ctx<'_, S> {
         }
     }
 
-    /// Adds `n` to a counter of the server's own. It counts for this shard; metrics and `Server::counters` show it.
+    /// Adds `n` to a counter of the service's own. It counts for this shard; metrics and `Server::counters` show it.
     pub fn count(&mut self, counter: CounterId, n: u64) {
         self.shard.own.add(counter.0, n);
     }
