@@ -1,4 +1,4 @@
-//! A chat with rooms: whoever is in a room reads what the others in it say, on whatever shard they are.
+//! A chat with rooms: a guest in a room reads what the other guests of the room say, on whichever shards they are.
 //!
 //!     cargo run --release --example chat -- 9000
 //!     nc 127.0.0.1 9000
@@ -109,8 +109,10 @@ impl Chat {
     /// Tells the guests of this shard in a room.
     fn tell(&mut self, ctx: &mut Ctx<'_, Guest>, said: &Said, except: Option<ConnId>) {
         let Some(members) = self.rooms.get(&said.room) else { return };
-        let broadcast = Broadcast::to_members(said.line.clone(), members);
-        let broadcast = except.into_iter().fold(broadcast, Broadcast::except);
+        let mut broadcast = Broadcast::to_members(said.line.clone(), members);
+        if let Some(speaker) = except {
+            broadcast = broadcast.except(speaker);
+        }
         // Given back when thousands of others are under way: then nobody here hears it.
         let _ = ctx.broadcast(broadcast);
     }

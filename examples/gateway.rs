@@ -34,13 +34,13 @@ const LOGIN: Duration = Duration::from_secs(5);
 struct Session {
     /// The start of a frame that is not whole yet.
     partial: Vec<u8>,
-    /// Who it is; `None` before the login.
+    /// The name of the user; `None` before the login.
     user: Option<Box<str>>,
 }
 
 /// What one shard asks of the others.
 #[derive(Clone)]
-enum Word {
+enum Request {
     /// Deliver this frame to a user, if the user is yours.
     Deliver(Box<str>, Vec<u8>),
     /// Kick a user, if the user is yours: by an admin, or as the user has come again elsewhere.
@@ -59,7 +59,7 @@ struct Counts {
 
 /// One shard's part.
 struct Gateway {
-    mailbox: Mailbox<Word>,
+    mailbox: Mailbox<Request>,
     heartbeat: Duration,
     counts: Counts,
     /// The users of this shard.
@@ -67,7 +67,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(shard: &ShardInfo<Word>, heartbeat: Duration, counts: Counts) -> Gateway {
+    fn new(shard: &ShardInfo<Request>, heartbeat: Duration, counts: Counts) -> Gateway {
         Gateway { mailbox: shard.mailbox(), heartbeat, counts, users: HashMap::new() }
     }
 
@@ -80,11 +80,11 @@ impl Gateway {
             (3, Some(sender)) => {
                 let Some((user, text)) = split(rest) else { return false };
                 let frame = [sender.as_bytes(), b"\0", text].concat();
-                self.ask_all(ctx, Word::Deliver(user, frame));
+                self.ask_all(ctx, Request::Deliver(user, frame));
             }
             (4, Some(user)) if &*user == "admin" => {
                 let Ok(user) = std::str::from_utf8(rest) else { return false };
-                self.ask_all(ctx, Word::Kick(user.into()));
+                self.ask_all(ctx, Request::Kick(user.into()));
                 send(ctx, conn, 128, b"");
             }
             _ => return false,
@@ -100,7 +100,7 @@ impl Gateway {
             return false;
         };
         // A user is here once: the connection before gives way, on whatever shard it is.
-        self.ask_all(ctx, Word::Kick(user.clone()));
+        self.ask_all(ctx, Request::Kick(user.clone()));
         ctx.count(self.counts.logins, 1);
         if let Some(session) = ctx.state(conn) {
             session.user = Some(user.clone());
@@ -111,24 +111,24 @@ impl Gateway {
     }
 
     /// Asks every shard; what is for this one is done at once, so that it comes before what follows.
-    fn ask_all(&mut self, ctx: &mut Ctx<'_, Session>, word: Word) {
+    fn ask_all(&mut self, ctx: &mut Ctx<'_, Session>, request: Request) {
         let here = ctx.shard();
         for shard in (0..ctx.shards()).filter(|shard| *shard != here) {
-            if self.mailbox.try_send(shard, word.clone()).is_err() {
+            if self.mailbox.try_send(shard, request.clone()).is_err() {
                 ctx.count(self.counts.lost, 1);
             }
         }
-        self.obey(ctx, word);
+        self.carry_out(ctx, request);
     }
 
-    fn obey(&mut self, ctx: &mut Ctx<'_, Session>, word: Word) {
-        match word {
-            Word::Deliver(user, frame) => {
+    fn carry_out(&mut self, ctx: &mut Ctx<'_, Session>, request: Request) {
+        match request {
+            Request::Deliver(user, frame) => {
                 if let Some(conn) = self.users.get(&user) {
                     send(ctx, *conn, 131, &frame);
                 }
             }
-            Word::Kick(user) => {
+            Request::Kick(user) => {
                 if let Some(conn) = self.users.remove(&user) {
                     ctx.count(self.counts.kicks, 1);
                     // A peer that does not read would keep a graceful close waiting for ever.
@@ -143,7 +143,7 @@ impl Gateway {
 
 impl Service for Gateway {
     type State = Session;
-    type Message = Word;
+    type Message = Request;
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId) {
         ctx.set_deadline(conn, Some(LOGIN.min(self.heartbeat)));
@@ -166,7 +166,7 @@ impl Service for Gateway {
         }
         if let Some(session) = ctx.state(conn) {
             session.partial = rest.to_vec();
-            // Only whoever has logged in stays longer by talking.
+            // Only a user who has logged in extends the deadline by sending.
             if session.user.is_some() {
                 ctx.set_deadline(conn, Some(self.heartbeat));
             }
@@ -174,8 +174,8 @@ impl Service for Gateway {
         Reply::Nothing
     }
 
-    fn message(&mut self, ctx: &mut Ctx<'_, Session>, word: Word) {
-        self.obey(ctx, word);
+    fn message(&mut self, ctx: &mut Ctx<'_, Session>, request: Request) {
+        self.carry_out(ctx, request);
     }
 
     fn closed(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, reason: CloseReason) {
@@ -218,9 +218,12 @@ fn main() -> Result<()> {
         missed: builder
             .counter("gateway_missed_heartbeats", "Connections closed for want of a heartbeat or a login.")?,
         kicks: builder.counter("gateway_kicks", "Connections closed by an admin or for a newer one of the user.")?,
-        lost: builder.counter("gateway_lost_words", "Words that another shard with too much to do did not get.")?,
+        lost: builder.counter("gateway_lost_requests", "Requests that found the mailbox of another shard full.")?,
     };
-    builder = metrics.into_iter().fold(builder.max_connections(100_000), |builder, address| builder.metrics(address));
+    builder = builder.max_connections(100_000);
+    if let Some(address) = metrics {
+        builder = builder.metrics(address);
+    }
     let server = builder.start(move |shard| Gateway::new(&shard, heartbeat, counts))?;
     println!("ready on port {port}, metrics: {}", server.metrics_url().as_deref().unwrap_or("none"));
     // Serves until a shard fails; Ctrl-C ends the process.

@@ -22,8 +22,7 @@
 //!
 //! [`Run::steering`] stops a run early, and asks one on [`Course::Steered`] for audits and reports.
 //!
-//! What is said on the connections is the [`Protocol`]'s. Inside, `fleet` leads the shards through the phases of the
-//! course, and `driver` is what one shard does.
+//! The [`Protocol`] decides what is said on the connections.
 
 mod course;
 mod driver;

@@ -405,7 +405,7 @@ mod tests {
                 looks += 1;
                 prop_assert_eq!(clock.now() >= deadline, LONGEST_LOOK * looks >= patience);
             }
-            // Whoever sleeps until it is due and wakes in time is there, and not before.
+            // A thread that sleeps until the deadline and wakes in time finds it passed, and not before.
             let due = clock.due(deadline);
             if due > now + Duration::from_micros(1) {
                 let mut early = clock.clone();

@@ -214,7 +214,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, a connection that has
     /// something in the kernel is closed when that is done.
-    pub fn close(&mut self, conn: ConnId, how: CloseMode, why: CloseReason) -> Result<()> {
-        self.engine.close(conn, how, why)
+    pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
+        self.engine.close(conn, mode, reason)
     }
 }

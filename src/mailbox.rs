@@ -233,7 +233,7 @@ impl<M> Inbox<M> {
         if !news {
             return None;
         }
-        // Whoever sends from now on announces anew, so nothing is missed between the last message and the sleep.
+        // A sender that comes from now on announces anew, so nothing is missed between the last message and the sleep.
         self.queue.announced.swap(false, Ordering::AcqRel);
         let queued = self.queue.messages.len();
         self.more = queued > most;

@@ -203,7 +203,6 @@ macro_rules! registry {
                 all.into_iter().filter(|(_, takes)| takes.contains(&setting)).map(|(name, _)| name).collect()
             }
 
-
             /// The protocol of this name with these settings. Fails if there is none of this name, if it does not
             /// take one of the settings, or if one of them cannot be.
             pub fn new(name: &str, settings: &Settings) -> Result<Protocol, SettingError> {

@@ -50,13 +50,19 @@ pub trait Driver<P: Platform = Linux>: 'static {
     type State: Default + 'static;
 
     /// A connection stands.
-    fn opened(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
+    fn opened(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
 
     /// Bytes came.
-    fn received(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId, data: &mut [u8]) -> Result<Reply>;
+    fn received(
+        &mut self,
+        connections: &mut Connections<Self::State, P>,
+        conn: ConnId,
+        data: &mut [u8],
+    ) -> Result<Reply>;
 
     /// A connection is gone, or never came to be. Its state can still be read in this call.
-    fn ended(&mut self, net: &mut Connections<Self::State, P>, conn: ConnId, why: CloseReason) -> Result<()>;
+    fn ended(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId, reason: CloseReason)
+    -> Result<()>;
 
     /// The kernel has taken all bytes of a connection after some had to wait for its peer to read.
     fn sent(&mut self, _net: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
@@ -64,12 +70,12 @@ pub trait Driver<P: Platform = Linux>: 'static {
     }
 
     /// Once a pass: whatever no completion calls for. `command` is the last one given to the shard's `ShardHandle`.
-    fn turn(&mut self, net: &mut Connections<Self::State, P>, now: Instant, command: u32) -> Result<Schedule>;
+    fn turn(&mut self, connections: &mut Connections<Self::State, P>, now: Instant, command: u32) -> Result<Schedule>;
 }
 
 /// The connections of a shard and their driver.
 pub(crate) struct Reactor<D: Driver<P>, P: Platform = Linux> {
-    pub(crate) net: Connections<D::State, P>,
+    pub(crate) connections: Connections<D::State, P>,
     pub(crate) driver: D,
     /// Completions that are being handed on; kept for its memory.
     batch: Vec<Completion>,
@@ -79,32 +85,32 @@ pub(crate) struct Reactor<D: Driver<P>, P: Platform = Linux> {
 
 impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Brings a driver what happens to these connections.
-    pub fn new(net: Connections<D::State, P>, driver: D) -> Reactor<D, P> {
-        Reactor { net, driver, batch: Vec::new(), sent: Vec::new() }
+    pub fn new(connections: Connections<D::State, P>, driver: D) -> Reactor<D, P> {
+        Reactor { connections, driver, batch: Vec::new(), sent: Vec::new() }
     }
 
     /// Enters every ring that has work, and hands on what completed. `between` is called after each ring, so that
     /// others may use the core. Tells whether there was any work.
     pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
-        let mut worked = self.net.engine.take_notifications(now)?;
-        for ring in 0..self.net.engine.slots().used() {
-            if !self.net.engine.slots().ring_at(ring).has_work() {
+        let mut worked = self.connections.engine.take_notifications(now)?;
+        for ring in 0..self.connections.engine.slots().used() {
+            if !self.connections.engine.slots().ring_at(ring).has_work() {
                 continue;
             }
             worked = true;
             self.run(ring, now)?;
             between();
         }
-        while let Some((conn, admission)) = self.net.engine.next_admission() {
+        while let Some((conn, admission)) = self.connections.engine.next_admission() {
             self.admit(conn, admission)?;
         }
-        self.net.engine.resume(now)?;
+        self.connections.engine.resume(now)?;
         Ok(worked)
     }
 
     /// The driver's turn, after a pass.
     pub fn turn(&mut self, now: Instant, command: u32) -> Result<Schedule> {
-        let schedule = self.driver.turn(&mut self.net, now, command)?;
+        let schedule = self.driver.turn(&mut self.connections, now, command)?;
         self.tell_ended()?;
         Ok(schedule)
     }
@@ -115,9 +121,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn run(&mut self, ring: usize, now: Instant) -> Result<()> {
         let mut since = None;
         for entered in 1.. {
-            self.net.engine.enter(ring)?;
+            self.connections.engine.enter(ring)?;
             self.drain(ring, now)?;
-            let engine = &mut self.net.engine;
+            let engine = &mut self.connections.engine;
             let goes_on = if entered < ENTERS_PER_PASS {
                 engine.slots().ring_at(ring).has_work()
             } else if engine.slots().ring_at(ring).has_backlog() {
@@ -138,7 +144,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let mut batch = std::mem::take(&mut self.batch);
         let mut emptied = false;
         for _ in 0..REAPS_PER_ENTER {
-            self.net.engine.slots().ring_at(ring).reap(&mut batch)?;
+            self.connections.engine.slots().ring_at(ring).reap(&mut batch)?;
             if batch.is_empty() {
                 emptied = true;
                 break;
@@ -158,7 +164,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     }
 
     fn finish_sends(&mut self, ring: usize) -> Result<()> {
-        let engine = &mut self.net.engine;
+        let engine = &mut self.connections.engine;
         engine.finish_sends(ring, &mut self.sent);
         for Token { slot, generation, .. } in self.sent.drain(..) {
             engine.operation_ended(ConnId::new(ring, slot, generation))?;
@@ -167,7 +173,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     }
 
     fn dispatch(&mut self, ring: usize, completion: Completion, now: Instant) -> Result<()> {
-        let engine = &mut self.net.engine;
+        let engine = &mut self.connections.engine;
         match completion.outcome {
             // Of a cancel that found nothing to do, perhaps because its connection was gone already.
             Outcome::Settled => return Ok(()),
@@ -223,10 +229,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// An accept brought a connection, in its slot or in a plain descriptor.
     fn accepted(&mut self, conn: ConnId, plain: Option<OwnedFd>, now: Instant) -> Result<()> {
-        let engine = &mut self.net.engine;
+        let engine = &mut self.connections.engine;
         engine.accept_ended(conn);
-        engine.note_peer(conn, plain.as_ref());
-        if let Some(socket) = plain
+        if let Some(socket) = engine.note_peer(conn, plain)
             && !engine.install_accepted(conn, socket)?
         {
             engine.abandon(conn);
@@ -241,34 +246,34 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// A dial succeeded.
     fn connected(&mut self, conn: ConnId) -> Result<()> {
-        let admission = self.net.engine.admission();
+        let admission = self.connections.engine.admission();
         if !self.admit(conn, admission)? {
             // The driver is owed an end of what it dialed. A shard without a place is short of memory too.
-            self.net.engine.not_opened(conn, Errno::ENOMEM);
+            self.connections.engine.not_opened(conn, Errno::ENOMEM);
         }
         Ok(())
     }
 
     /// A connection stands, if it may. Tells whether it does.
     fn admit(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
-        let stands = self.net.engine.opened(conn, admission)?;
+        let stands = self.connections.engine.opened(conn, admission)?;
         if stands {
-            self.driver.opened(&mut self.net, conn)?;
-            self.net.engine.told_of(conn);
+            self.driver.opened(&mut self.connections, conn)?;
+            self.connections.engine.told_of(conn);
         }
         Ok(stands)
     }
 
     fn received(&mut self, conn: ConnId, mut buffer: Buffer, len: usize, more: bool) -> Result<()> {
-        let counters = self.net.counters();
+        let counters = self.connections.counters();
         counters.messages.add(1);
         counters.bytes_in.add(len as u64);
-        let reply = if self.net.engine.received(conn, more) {
-            self.driver.received(&mut self.net, conn, &mut buffer.bytes()[..len])?
+        let reply = if self.connections.engine.received(conn, more) {
+            self.driver.received(&mut self.connections, conn, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing
         };
-        let engine = &mut self.net.engine;
+        let engine = &mut self.connections.engine;
         // The receive is over. Unless the reply keeps the connection busy, it goes on with what waits.
         match reply {
             Reply::Back(range) if range.end <= len => engine.reply_to_receive(conn, buffer, range),
@@ -289,25 +294,25 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// A completion of an earlier connection of its slot: only its buffer matters.
     fn stale(&mut self, outcome: Outcome) {
-        self.net.counters().stale.add(1);
+        self.connections.counters().stale.add(1);
         match outcome {
             Outcome::Received { buffer, .. }
             | Outcome::Empty(buffer)
             | Outcome::End(buffer)
             | Outcome::ReceiveFailed(buffer, _)
             | Outcome::SentShort(buffer, _)
-            | Outcome::SendFailed(buffer, _) => self.net.engine.put_buffer(buffer),
+            | Outcome::SendFailed(buffer, _) => self.connections.engine.put_buffer(buffer),
             _ => {}
         }
     }
 
     /// Tells the driver of connections that ended, and of those whose bytes have all gone.
     fn tell_ended(&mut self) -> Result<()> {
-        while let Some((conn, why)) = self.net.engine.next_ended() {
-            self.driver.ended(&mut self.net, conn, why)?;
+        while let Some((conn, reason)) = self.connections.engine.next_ended() {
+            self.driver.ended(&mut self.connections, conn, reason)?;
         }
-        while let Some(conn) = self.net.engine.next_drained() {
-            self.driver.sent(&mut self.net, conn)?;
+        while let Some(conn) = self.connections.engine.next_drained() {
+            self.driver.sent(&mut self.connections, conn)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One io_uring with its descriptor table: typed operations in, typed completions out.
 //!
-//! Who owns the memory of an operation, and until when:
+//! The owner of an operation's memory, and how long it owns it:
 //!
 //! | operation | memory | owner while in the kernel | given back |
 //! |---|---|---|---|

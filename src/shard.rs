@@ -62,11 +62,6 @@ impl ShardHandle {
         &self.doorbell
     }
 
-    /// Wakes the shard for a turn of its driver.
-    pub fn wake(&self) {
-        self.doorbell.ring();
-    }
-
     /// The shard's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -94,10 +89,10 @@ where
 {
     executor::start(name, core, move || async move {
         sys::sleep_precisely();
-        let mut net = Connections::new(config, &handle.doorbell, handle.counters.clone())?;
-        let driver = build(&mut net)?;
+        let mut connections = Connections::new(config, &handle.doorbell, handle.counters.clone())?;
+        let driver = build(&mut connections)?;
         let sleeper = DoorbellSleeper::listen(&handle.doorbell)?;
-        let shard = Shard::new(Reactor::new(net, driver), handle);
+        let shard = Shard::new(Reactor::new(connections, driver), handle);
         shard.run(&*sleeper).await.map(finish)
     })
 }
@@ -117,7 +112,7 @@ struct Shard<D: Driver<P>, P: Platform> {
 
 impl<D: Driver<P>, P: Platform> Shard<D, P> {
     fn new(reactor: Reactor<D, P>, handle: ShardHandle) -> Shard<D, P> {
-        let platform = reactor.net.engine.platform().clone();
+        let platform = reactor.connections.engine.platform().clone();
         let now = platform.now();
         let (time_slice, spin) = (TimeSlice::new(now), Spin::default());
         Shard { reactor, platform, handle, time_slice, spin, tasks_ran: now, round: None }
@@ -130,7 +125,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             if let Some(began) = self.round.replace(now) {
                 self.handle.rounds.count(now.saturating_duration_since(began));
             }
-            let engine = &mut self.reactor.net.engine;
+            let engine = &mut self.reactor.connections.engine;
             engine.look(now);
             let traffic = engine.has_traffic(now);
             self.time_slice.set_length(traffic, engine.has_resets());
@@ -142,7 +137,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
                 self.tasks_ran = self.platform.now();
             }
             let now = self.time_slice.yield_if_over(&self.platform);
-            self.reactor.net.note(now);
+            self.reactor.connections.note(now);
             let schedule = self.reactor.turn(now, self.handle.command.load(Ordering::Acquire))?;
             if schedule == Schedule::Finished {
                 return Ok(self.reactor.driver);
@@ -150,7 +145,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             if worked || schedule == Schedule::Now || sleeper.was_woken() {
                 continue;
             }
-            if self.reactor.net.engine.take_resets() {
+            if self.reactor.connections.engine.take_resets() {
                 self.platform.nap(sleep::nap(traffic));
                 continue;
             }
@@ -171,7 +166,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
 
     /// Waits until there is work, or something is due: it looks for a moment, and then sleeps.
     async fn rest(&mut self, schedule: Schedule, sleeper: &impl Sleeper) -> Result<()> {
-        let engine = &mut self.reactor.net.engine;
+        let engine = &mut self.reactor.connections.engine;
         let turn = if let Schedule::At(at) = schedule { Some(at) } else { None };
         let due = turn.into_iter().chain(engine.due()).min();
         if self.spin.until(&self.platform, due, || engine.has_work()) {

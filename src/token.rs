@@ -98,27 +98,32 @@ pub struct ConnId(u64);
 
 impl ConnId {
     /// The name of occupant number `generation` of `slot` in the shard's ring number `ring`.
+    #[doc(hidden)]
     pub fn new(ring: usize, slot: u32, generation: u32) -> ConnId {
         debug_assert!(ring < RINGS_PER_SHARD);
         ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
     }
 
     /// The number of the shard's ring that holds the connection.
+    #[doc(hidden)]
     pub fn ring(self) -> usize {
         (self.0 >> 52) as usize
     }
 
     /// Its place in that ring's descriptor table, below 2^20.
+    #[doc(hidden)]
     pub fn slot(self) -> u32 {
         (self.0 & SLOT_MASK) as u32
     }
 
     /// The number of this occupant of the slot.
+    #[doc(hidden)]
     pub fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32
     }
 
     /// The token of `operation` on this connection.
+    #[doc(hidden)]
     pub fn token(self, operation: Operation) -> Token {
         Token { slot: self.slot(), generation: self.generation(), operation }
     }

@@ -95,7 +95,7 @@ struct Reporter {
     /// Whether the last line on memory reported a shortage, and the number of refusals in it.
     memory_said: (bool, u64),
     memory_said_at: Option<Instant>,
-    watch: EvidenceRecorder,
+    evidence: EvidenceRecorder,
     /// Walls that were already reported.
     walls_said: BTreeSet<String>,
 }
@@ -113,7 +113,7 @@ impl Reporter {
             last: (now, Vec::new()),
             memory_said: (false, 0),
             memory_said_at: None,
-            watch: EvidenceRecorder::begin(&Host::here()),
+            evidence: EvidenceRecorder::begin(&Host::here()),
             walls_said: BTreeSet::new(),
         }
     }
@@ -183,7 +183,7 @@ impl Reporter {
         say("ready");
         if !self.quiet {
             self.live = Live::open(None, server.plans().count());
-            self.rounds = server.handles().into_iter().map(|remote| (remote, RoundCounts::default())).collect();
+            self.rounds = server.handles().into_iter().map(|handle| (handle, RoundCounts::default())).collect();
         }
     }
 
@@ -226,7 +226,7 @@ impl Reporter {
         // After the live ones, so that it is not less than they are.
         let peak_live = server.peak_live();
         let shortage = server.last_shortage();
-        let mut walls = walls::explain(&self.watch.evidence(Causes::new()));
+        let mut walls = walls::explain(&self.evidence.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
         server.stop();
@@ -273,10 +273,10 @@ impl Reporter {
 
     /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
     fn walls(&mut self) {
-        if !self.watch.look() {
+        if !self.evidence.look() {
             return;
         }
-        for met in walls::explain(&self.watch.evidence(Causes::new())) {
+        for met in walls::explain(&self.evidence.evidence(Causes::new())) {
             if self.walls_said.insert(met.wall.clone()) {
                 self.warn(&met.to_string());
             }
@@ -296,12 +296,12 @@ impl Reporter {
             }));
         } else if let Some(live) = &mut self.live {
             live.head(0, format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
-            for (shard, ((before, now), (remote, rounds))) in
+            for (shard, ((before, now), (handle, rounds))) in
                 self.last.1.iter().zip(now).zip(&mut self.rounds).enumerate()
             {
                 let done = (now.opened + now.closed + now.messages)
                     .saturating_sub(before.opened + before.closed + before.messages);
-                let text = format!("       {}  rounds p99 {:>7}", line(before, now, seconds), rounds.p99(remote));
+                let text = format!("       {}  rounds p99 {:>7}", line(before, now, seconds), rounds.p99(handle));
                 live.shard(shard, &text, (done as f64 / seconds) as u64);
             }
         } else if !self.quiet {
@@ -333,8 +333,8 @@ struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
 
 impl RoundCounts {
     /// The upper bound of the bucket that holds the 99th percentile of the rounds since the last report.
-    fn p99(&mut self, remote: &ShardHandle) -> String {
-        let (counts, _) = remote.rounds().read();
+    fn p99(&mut self, handle: &ShardHandle) -> String {
+        let (counts, _) = handle.rounds().read();
         let before = std::mem::replace(&mut self.0, counts);
         let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now.saturating_sub(then)).collect();
         let all: u64 = since.iter().sum();

@@ -117,8 +117,8 @@ type ClientConnections = Connections<ConnState>;
 impl Driver for ClientDriver {
     type State = ConnState;
 
-    fn opened(&mut self, net: &mut ClientConnections, conn: ConnId) -> Result<()> {
-        let Some(state) = net.state(conn) else { return Ok(()) };
+    fn opened(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        let Some(state) = connections.state(conn) else { return Ok(()) };
         let now = Instant::now();
         let Some(probe) = self.window.get(state.key) else { return Ok(()) };
         let opening = |socket| Awaited::Answer { purpose: Purpose::Open(0), socket };
@@ -129,7 +129,7 @@ impl Driver for ClientDriver {
         let routes = &self.config.workload.routes;
         let (_, to) = routes.of(self.config.number(state.index));
         if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
-            return self.give_up(net, conn, Cause::ConnectedToItself);
+            return self.give_up(connections, conn, Cause::ConnectedToItself);
         }
         let service = now.duration_since(probe.started);
         let latency = now.duration_since(probe.intended);
@@ -141,61 +141,62 @@ impl Driver for ClientDriver {
         let is_asked = self.config.workload.protocol.open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
             probe.awaited = opening(socket);
-            (probe.started, probe.since) = (now, net.clock().now());
+            (probe.started, probe.since) = (now, connections.clock().now());
         } else {
             self.window.remove(state.key);
             state.key = 0;
-            self.proved(net, conn)?;
+            self.proved(connections, conn)?;
         }
-        net.send(conn, &self.scratch)
+        connections.send(conn, &self.scratch)
     }
 
-    fn received(&mut self, net: &mut ClientConnections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        self.hear(net, conn, data)?;
+    fn received(&mut self, connections: &mut ClientConnections, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.hear(connections, conn, data)?;
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> Result<()> {
-        let given_up =
-            self.probe_of(net, conn).is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
-        if self.phase != Phase::Close && self.port_is_free_again(net, conn, why) {
+    fn ended(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> Result<()> {
+        let given_up = self
+            .probe_of(connections, conn)
+            .is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
+        if self.phase != Phase::Close && self.port_is_free_again(connections, conn, reason) {
             return Ok(());
         }
-        let cause = match why {
+        let cause = match reason {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
             CloseReason::PeerClosed => Cause::ClosedByServer,
             CloseReason::SlowReader => Cause::Unread,
             CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
-                self.forget(net, conn);
+                self.forget(connections, conn);
                 if self.phase == Phase::Close {
                     self.config.progress.closed.add(1);
-                } else if net.state(conn).is_some_and(|state| state.proved) {
-                    self.dropped(net, conn);
+                } else if connections.state(conn).is_some_and(|state| state.proved) {
+                    self.dropped(connections, conn);
                 }
                 return Ok(());
             }
         };
-        if self.is_shed(net, conn, why) {
-            self.dropped(net, conn);
+        if self.is_shed(connections, conn, reason) {
+            self.dropped(connections, conn);
             return Ok(());
         }
         if self.phase == Phase::Close {
             self.config.progress.closed.add(1);
         }
-        self.failed(net, conn, cause);
+        self.failed(connections, conn, cause);
         Ok(())
     }
 
-    fn turn(&mut self, net: &mut ClientConnections, now: Instant, command: u32) -> Result<Schedule> {
+    fn turn(&mut self, connections: &mut ClientConnections, now: Instant, command: u32) -> Result<Schedule> {
         let phase = Phase::of_command(command);
         if phase != self.phase {
-            self.begin(phase, net.clock(), now)?;
+            self.begin(phase, connections.clock(), now)?;
         }
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
-            self.sweep(net)?;
+            self.sweep(connections)?;
             self.measures.look(now)?;
         }
         if phase == Phase::Quit {
@@ -206,14 +207,14 @@ impl Driver for ClientDriver {
         }
         let turn = match phase {
             Phase::Ready | Phase::Quit => return Ok(Schedule::OnEvent),
-            Phase::Ramp => self.ramp(net, now)?,
-            Phase::Audit(_) if self.config.workload.audit == Audit::State => self.count(net),
-            Phase::Audit(_) => self.ask(net, now)?,
-            Phase::Hold => self.hold(net, now)?,
+            Phase::Ramp => self.ramp(connections, now)?,
+            Phase::Audit(_) if self.config.workload.audit == Audit::State => self.count(connections),
+            Phase::Audit(_) => self.ask(connections, now)?,
+            Phase::Hold => self.hold(connections, now)?,
             Phase::Settle => self.settle(),
-            Phase::Calm | Phase::Storm | Phase::After => self.stage(net, now)?,
+            Phase::Calm | Phase::Storm | Phase::After => self.stage(connections, now)?,
             Phase::Report => self.report()?,
-            Phase::Close => self.close(net, now)?,
+            Phase::Close => self.close(connections, now)?,
         };
         if turn == Schedule::Finished {
             if !std::mem::replace(&mut self.done, true) {
@@ -288,13 +289,13 @@ impl ClientDriver {
 
     // ---- the phases: each returns `Schedule::Finished` when its shard has nothing left to do ------------
 
-    fn ramp(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn ramp(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
             if self.window.len() >= self.config.concurrency {
                 return Ok(Schedule::OnEvent);
             }
             if let Some(attempt) = self.again.pop_front() {
-                if !self.dial_again(net, attempt)? {
+                if !self.dial_again(connections, attempt)? {
                     return Ok(Schedule::OnEvent);
                 }
                 continue;
@@ -303,11 +304,11 @@ impl ClientDriver {
                 return Ok(self.settle());
             }
             let nth = self.next - self.config.numbers.start;
-            let intended = self.pace.intended(nth, net.clock());
+            let intended = self.pace.intended(nth, connections.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Schedule::At(at));
             }
-            if !self.dial(net, nth as u32, intended)? {
+            if !self.dial(connections, nth as u32, intended)? {
                 return Ok(Schedule::OnEvent);
             }
             self.next += 1;
@@ -321,25 +322,25 @@ impl ClientDriver {
     }
 
     /// Audits every connection, as many at a time as the ramp had connects.
-    fn ask(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn ask(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
             if self.window.len() >= self.config.concurrency {
                 return Ok(Schedule::OnEvent);
             }
-            let Some((conn, next)) = net.next_live(self.place) else { return Ok(self.settle()) };
+            let Some((conn, next)) = connections.next_live(self.place) else { return Ok(self.settle()) };
             self.place = next;
-            if self.is_talker(net, conn) {
+            if self.is_talker(connections, conn) {
                 self.talkers = self.talkers.max(next);
             }
-            self.send(net, conn, Purpose::Audit, now, now)?;
+            self.send(connections, conn, Purpose::Audit, now, now)?;
         }
         Ok(Schedule::Now)
     }
 
     /// The audit that asks nothing: each connection counts that got neither FIN nor RST.
-    fn count(&mut self, net: &mut ClientConnections) -> Schedule {
+    fn count(&mut self, connections: &mut ClientConnections) -> Schedule {
         for _ in 0..PROBES_PER_PASS {
-            let Some((_, next)) = net.next_live(self.place) else { return Schedule::Finished };
+            let Some((_, next)) = connections.next_live(self.place) else { return Schedule::Finished };
             self.place = next;
             self.config.progress.audited.add(1);
         }
@@ -347,9 +348,11 @@ impl ClientDriver {
     }
 
     /// Sends messages as they are due, until another command comes.
-    fn hold(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn hold(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
-            let Some(intended) = self.pace.intended(self.sent, net.clock()) else { return Ok(Schedule::OnEvent) };
+            let Some(intended) = self.pace.intended(self.sent, connections.clock()) else {
+                return Ok(Schedule::OnEvent);
+            };
             if intended > now {
                 return Ok(Schedule::At(intended));
             }
@@ -357,18 +360,19 @@ impl ClientDriver {
                 return Ok(Schedule::OnEvent);
             }
             let from = if self.talked < self.talkers { self.talked } else { Cursor::START };
-            let Some((conn, next)) = net.next_live(from).or_else(|| net.next_live(Cursor::START)) else {
+            let Some((conn, next)) = connections.next_live(from).or_else(|| connections.next_live(Cursor::START))
+            else {
                 return Ok(Schedule::OnEvent);
             };
             self.talked = next;
-            if !self.is_talker(net, conn) {
+            if !self.is_talker(connections, conn) {
                 continue;
             }
             self.sent += 1;
             // A connection whose last message is unanswered sends no second one. When the answer comes, the
             // histogram is corrected for the messages that were left out.
-            if net.state(conn).is_some_and(|state| state.key == 0) {
-                self.send(net, conn, Purpose::Message, intended, now)?;
+            if connections.state(conn).is_some_and(|state| state.key == 0) {
+                self.send(connections, conn, Purpose::Message, intended, now)?;
             }
         }
         Ok(Schedule::Now)
@@ -379,21 +383,21 @@ impl ClientDriver {
         if self.window.len() == 0 && self.again.is_empty() { Schedule::Finished } else { Schedule::OnEvent }
     }
 
-    fn close(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        if self.closing.is_none() && !self.say_goodbye(net)? {
+    fn close(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        if self.closing.is_none() && !self.say_goodbye(connections)? {
             return Ok(Schedule::Now);
         }
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
-                for conn in self.window.late(net.clock().now(), Duration::ZERO, Duration::MAX) {
-                    net.cancel_dial(conn)?;
+                for conn in self.window.late(connections.clock().now(), Duration::ZERO, Duration::MAX) {
+                    connections.cancel_dial(conn)?;
                 }
-                let pace = self.close_pace(net.clock().start(now), None);
+                let pace = self.close_pace(connections.clock().start(now), None);
                 self.closing.insert(Closing::new(self.config.workload.close, pace))
             }
         };
-        closing.turn(net, now)
+        closing.turn(connections, now)
     }
 
     fn close_pace(&self, start: Start, otherwise: Option<f64>) -> Pace {
@@ -401,8 +405,8 @@ impl ClientDriver {
     }
 
     /// Whether a connection sends messages: in a storm only the survivors do, otherwise all.
-    fn is_talker(&self, net: &mut ClientConnections, conn: ConnId) -> bool {
-        let index = net.state(conn).map(|state| state.index);
+    fn is_talker(&self, connections: &mut ClientConnections, conn: ConnId) -> bool {
+        let index = connections.state(conn).map(|state| state.index);
         self.storm.as_ref().is_none_or(|storm| index.is_some_and(|index| storm.spares(index)))
     }
 }

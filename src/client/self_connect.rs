@@ -1,10 +1,11 @@
 //! Connections between two client sockets, or of one to itself. They need no server and prove none.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use socket2::{SockAddr, Socket};
 
+use crate::addresses::Address;
 use crate::plan::Ports;
 use crate::sys;
 
@@ -23,19 +24,14 @@ pub fn is_connected_to_itself(socket: &Socket, to: SocketAddr, ports: Ports) -> 
     // A listener answers a SYN with one segment. A dialing socket that meets another one gets its SYN and an answer.
     // The socket that dialed last may get the answer alone; it is reset with the other.
     let simultaneous = || sys::tcp_info(socket).is_some_and(|info| info.received_empty > 1);
-    ports.contains(peer.port()) && simultaneous() && is_of_this_host(peer.ip())
-}
-
-/// Only an address of this host can be bound to.
-fn is_of_this_host(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+    ports.contains(peer.port()) && simultaneous() && Address::of(peer).is_here()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use socket2::{Domain, Type};
-    use std::net::TcpListener;
+    use std::net::{IpAddr, TcpListener};
 
     fn connected(from: SocketAddr, to: SocketAddr) -> Socket {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();

@@ -30,8 +30,8 @@ pub struct Workload {
     pub routes: Routes,
     /// Connections to open, 1 to 4,294,967,295.
     pub connections: u64,
-    /// Number of the first connection, at most 2^40. The numbers take the targets and ports in turn. Several clients of one server whose protocol uses the numbers
-    /// take numbers apart from each other.
+    /// Number of the first connection, at most 2^40. A connection's number decides its target, its port and what its
+    /// protocol says, such as the key of a store. Give several clients of one server numbers that do not overlap.
     pub first_number: u64,
     /// Cores to use, one shard each.
     pub cores: Cores,

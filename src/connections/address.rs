@@ -29,17 +29,20 @@ impl AcceptedFrom {
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {
-    /// A connection was accepted, into a plain descriptor or its slot: notes its peer, if that is wanted.
-    pub fn note_peer(&mut self, conn: ConnId, plain: Option<&OwnedFd>) {
+    /// A connection was accepted, into a plain descriptor or its slot: notes its peer, if that is wanted. Hands the
+    /// descriptor back.
+    pub fn note_peer(&mut self, conn: ConnId, plain: Option<OwnedFd>) -> Option<OwnedFd> {
         if !self.accepted_from.wanted {
-            return;
+            return plain;
         }
-        let peer = match plain {
+        let plain = plain.map(TcpStream::from);
+        let peer = match &plain {
             // A peer that has gone already has no address any more.
-            Some(plain) => peer_of(plain).ok(),
+            Some(plain) => plain.peer_addr().ok(),
             None => self.slots.ring(conn).accepted_from(conn.token(Operation::Accept)),
         };
         self.accepted_from.peers.extend(peer.map(|peer| (conn, peer)));
+        plain.map(OwnedFd::from)
     }
 
     /// The driver was told of a connection.
@@ -81,10 +84,6 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let copy = engine.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))?;
         Ok(copy.map(TcpStream::from).and_then(|socket| ask(&socket)).map(canonical))
     }
-}
-
-fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
-    TcpStream::from(socket.try_clone()?).peer_addr()
 }
 
 /// The IPv4 address of an IPv4 peer of an IPv6 socket.

@@ -68,18 +68,18 @@ impl Endings {
         &mut self,
         mut parts: Parts<'_, S, R>,
         conn: ConnId,
-        how: CloseMode,
-        why: CloseReason,
+        mode: CloseMode,
+        reason: CloseReason,
     ) -> Result<()> {
         let Some(row) = parts.slots.row(conn) else { return Ok(()) };
-        if !row.lifecycle.close(how) {
-            if row.lifecycle.is_live() && why != CloseReason::Local {
-                self.deferred.insert(conn, why);
+        if !row.lifecycle.close(mode) {
+            if row.lifecycle.is_live() && reason != CloseReason::Local {
+                self.deferred.insert(conn, reason);
             }
             return Ok(());
         }
-        self.leave(&parts, conn, why);
-        match how {
+        self.leave(&parts, conn, reason);
+        match mode {
             CloseMode::Abort => {
                 // The reset ends whatever the connection has in the kernel, its poll too. Finding the poll to remove
                 // it is what closing would spend most of its time on.
@@ -163,8 +163,8 @@ impl Endings {
     }
 
     /// The driver is to be told of an end.
-    pub fn tell(&mut self, conn: ConnId, why: CloseReason) {
-        self.untold.push_back((conn, why));
+    pub fn tell(&mut self, conn: ConnId, reason: CloseReason) {
+        self.untold.push_back((conn, reason));
     }
 
     /// The next end of which the driver was not told yet.
@@ -174,14 +174,14 @@ impl Endings {
     }
 
     /// A connection that stood is over: another may have its place.
-    fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, why: CloseReason) {
+    fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, reason: CloseReason) {
         parts.counters.live.sub(1);
         parts.counters.closed.add(1);
         parts.acceptor.leave();
         if !self.deferred.is_empty() {
             self.deferred.remove(&conn);
         }
-        self.tell(conn, why);
+        self.tell(conn, reason);
     }
 
     /// Has a connection that is over wait until there is time to dismantle it.

@@ -376,9 +376,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Closes a connection that stands; anything else is left alone.
-    pub fn close(&mut self, conn: ConnId, how: CloseMode, why: CloseReason) -> Result<()> {
+    pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         let (endings, parts) = self.ending();
-        endings.close(parts, conn, how, why)
+        endings.close(parts, conn, mode, reason)
     }
 
     /// A receive or a send failed: the connection is broken.

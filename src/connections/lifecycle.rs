@@ -404,8 +404,8 @@ impl SlotState {
 
     /// Whether it is to be closed at once, if it stands at all. A close in order has to wait while something is on its
     /// way to the peer; it is remembered.
-    pub fn close(&mut self, how: CloseMode) -> bool {
-        let later = how == CloseMode::Graceful && self.is_sending();
+    pub fn close(&mut self, mode: CloseMode) -> bool {
+        let later = mode == CloseMode::Graceful && self.is_sending();
         if self.phase == Phase::Live && later {
             self.flags.set(Flags::CLOSE_WHEN_SENT);
         }

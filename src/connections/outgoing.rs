@@ -1,7 +1,6 @@
 //! Sending. Bytes go to the kernel at once, or are kept while a data operation of their connection is in the kernel.
 //! What is kept for a peer that does not read is bounded.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,13 +54,9 @@ impl Outgoing {
         conn: ConnId,
         bytes: &[u8],
     ) -> Result<AfterSend> {
-        match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
-            SendDecision::Never => Ok(AfterSend::Rest),
-            SendDecision::Later if self.keep(slots, conn, bytes) => Ok(AfterSend::Rest),
-            SendDecision::Now if bytes.len() <= self.max_pending => {
-                send_bytes(slots, buffers, counters, conn, Cow::Borrowed(bytes))
-            }
-            SendDecision::Later | SendDecision::Now => Ok(AfterSend::Reset { then_go_on: false }),
+        match self.hold_back(slots, conn, bytes) {
+            Some(after) => Ok(after),
+            None => send_bytes(slots, buffers, counters, conn, bytes),
         }
     }
 
@@ -74,11 +69,24 @@ impl Outgoing {
         conn: ConnId,
         bytes: &Arc<[u8]>,
     ) -> Result<AfterSend> {
+        match self.hold_back(slots, conn, bytes) {
+            Some(after) => Ok(after),
+            None => send_at_once(slots, counters, conn, bytes.clone()),
+        }
+    }
+
+    /// Keeps, drops or refuses bytes that the kernel cannot take now. `None` if it can: the caller sends them.
+    fn hold_back<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        conn: ConnId,
+        bytes: &[u8],
+    ) -> Option<AfterSend> {
         match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
-            SendDecision::Never => Ok(AfterSend::Rest),
-            SendDecision::Later if self.keep(slots, conn, bytes) => Ok(AfterSend::Rest),
-            SendDecision::Now if bytes.len() <= self.max_pending => send_at_once(slots, counters, conn, bytes.clone()),
-            SendDecision::Later | SendDecision::Now => Ok(AfterSend::Reset { then_go_on: false }),
+            SendDecision::Never => Some(AfterSend::Rest),
+            SendDecision::Later if self.keep(slots, conn, bytes) => Some(AfterSend::Rest),
+            SendDecision::Now if bytes.len() <= self.max_pending => None,
+            SendDecision::Later | SendDecision::Now => Some(AfterSend::Reset { then_go_on: false }),
         }
     }
 
@@ -149,7 +157,7 @@ impl Outgoing {
         conn: ConnId,
     ) -> Result<AfterSend> {
         let bytes = self.pending.remove(&conn).unwrap_or_default();
-        send_bytes(slots, buffers, counters, conn, Cow::Owned(bytes))
+        send_bytes(slots, buffers, counters, conn, &bytes)
     }
 
     /// Keeps bytes until the data operation in the kernel is over. `false` if that would be more than may be kept.
@@ -184,14 +192,14 @@ fn send_bytes<S: Default, R: RingOps>(
     buffers: &mut Buffers,
     counters: &Counters,
     conn: ConnId,
-    bytes: Cow<'_, [u8]>,
+    bytes: &[u8],
 ) -> Result<AfterSend> {
     if bytes.len() <= BUFFER_BYTES {
         let mut buffer = buffers.take();
-        buffer.bytes()[..bytes.len()].copy_from_slice(&bytes);
+        buffer.bytes()[..bytes.len()].copy_from_slice(bytes);
         return send_buffer(slots, buffers, counters, conn, buffer, 0..bytes.len());
     }
-    send_at_once(slots, counters, conn, bytes.into_owned().into())
+    send_at_once(slots, counters, conn, bytes.into())
 }
 
 /// Sends shared bytes on a connection with nothing in the kernel.

@@ -49,7 +49,7 @@ pub struct ServerGoal {
     pub cores: Vec<usize>,
     /// Ports to serve.
     pub ports: Ports,
-    /// Who listens on what.
+    /// Which shard listens on which port.
     pub sharing: PortSharing,
     /// Connections in all.
     pub connections: u64,

@@ -13,7 +13,7 @@ const CLOSES_PER_PASS: usize = 16;
 /// How far a closing has come.
 #[derive(Debug)]
 pub struct Closing {
-    how: CloseMode,
+    mode: CloseMode,
     reason: CloseReason,
     pace: Pace,
     closed: u64,
@@ -23,8 +23,8 @@ pub struct Closing {
 
 impl Closing {
     /// Has closed nothing yet.
-    pub fn new(how: CloseMode, pace: Pace) -> Closing {
-        Closing { how, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END }
+    pub fn new(mode: CloseMode, pace: Pace) -> Closing {
+        Closing { mode, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END }
     }
 
     /// Gives the reason that the driver is told for each.
@@ -38,21 +38,25 @@ impl Closing {
     }
 
     /// Closes all that are due. `Schedule::Finished` when nothing is left, also of those that opened meanwhile.
-    pub fn turn<S: Default, P: Platform>(&mut self, net: &mut Connections<S, P>, now: Instant) -> Result<Schedule> {
-        let turn = self.turn_of(net, now, u64::MAX, |_| true)?;
+    pub fn turn<S: Default, P: Platform>(
+        &mut self,
+        connections: &mut Connections<S, P>,
+        now: Instant,
+    ) -> Result<Schedule> {
+        let turn = self.turn_of(connections, now, u64::MAX, |_| true)?;
         if turn != Schedule::Finished {
             return Ok(turn);
         }
         // A connection may have opened behind the place, from an accept that was in the kernel.
         self.place = Cursor::END;
-        Ok(if net.in_use() == 0 { Schedule::Finished } else { Schedule::OnEvent })
+        Ok(if connections.in_use() == 0 { Schedule::Finished } else { Schedule::OnEvent })
     }
 
     /// Closes those that are chosen and due, the last ones first: their polls were armed last, and the kernel finds
     /// such polls first. `Schedule::Finished` when `most` are closed, or all were looked at.
     pub fn turn_of<S: Default, P: Platform>(
         &mut self,
-        net: &mut Connections<S, P>,
+        connections: &mut Connections<S, P>,
         now: Instant,
         most: u64,
         chosen: impl Fn(&S) -> bool,
@@ -61,12 +65,12 @@ impl Closing {
             if self.closed >= most {
                 return Ok(Schedule::Finished);
             }
-            let Some((conn, place)) = net.last_live(self.place) else { return Ok(Schedule::Finished) };
-            if net.state(conn).is_some_and(|state| chosen(state)) {
-                if let Some(at) = self.pace.intended(self.closed, net.clock()).filter(|at| *at > now) {
+            let Some((conn, place)) = connections.last_live(self.place) else { return Ok(Schedule::Finished) };
+            if connections.state(conn).is_some_and(|state| chosen(state)) {
+                if let Some(at) = self.pace.intended(self.closed, connections.clock()).filter(|at| *at > now) {
                     return Ok(Schedule::At(at));
                 }
-                net.close(conn, self.how, self.reason)?;
+                connections.close(conn, self.mode, self.reason)?;
                 self.closed += 1;
             }
             self.place = place;

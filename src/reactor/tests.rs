@@ -60,9 +60,9 @@ impl Noting {
     }
 
     /// Sends what a connection's collected.
-    fn flush(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
+    fn flush(&mut self, connections: &mut Connections<u32>, conn: ConnId) -> Result<()> {
         match self.standing.get_mut(&conn).and_then(|held| held.collects.as_mut()) {
-            Some(collected) => net.send(conn, &std::mem::take(collected)),
+            Some(collected) => connections.send(conn, &std::mem::take(collected)),
             None => Ok(()),
         }
     }
@@ -71,65 +71,65 @@ impl Noting {
 impl Driver for Noting {
     type State = u32;
 
-    fn opened(&mut self, net: &mut Connections<u32>, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, connections: &mut Connections<u32>, conn: ConnId) -> Result<()> {
         self.calls += 1;
         self.opened += 1;
         self.dialing.remove(&conn);
         assert!(!self.former.contains(&conn), "a former connection's name");
-        let state = net.state(conn).expect("it stands");
+        let state = connections.state(conn).expect("it stands");
         assert_eq!(std::mem::replace(state, self.opened), 0, "another's state");
         let collects = self.chance.one_in(2).then(Vec::new);
         let former = self.standing.insert(conn, Held { number: self.opened, collects });
         assert!(former.is_none(), "opened twice");
         if self.chance.one_in(16) {
-            net.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
+            connections.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
         }
         Ok(())
     }
 
-    fn received(&mut self, net: &mut Connections<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, connections: &mut Connections<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.calls += 1;
         let held = self.standing.get_mut(&conn).expect("bytes of a connection that stands");
-        assert_eq!(net.state(conn), Some(&mut held.number), "another's state");
+        assert_eq!(connections.state(conn), Some(&mut held.number), "another's state");
         let len = data.len();
         if let Some(collected) = &mut held.collects {
             collected.extend_from_slice(data);
             if self.chance.one_in(3) {
-                self.flush(net, conn)?;
+                self.flush(connections, conn)?;
             }
             return Ok(Reply::Nothing);
         }
         Ok(match self.chance.below(64) {
             0 => Reply::Close,
             1..=3 => {
-                net.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
+                connections.close(conn, any_mode(&mut self.chance), CloseReason::Local)?;
                 Reply::Back(0..len)
             }
             4..=20 => {
-                net.send(conn, data)?;
+                connections.send(conn, data)?;
                 Reply::Nothing
             }
             _ => {
                 let sent = self.chance.below(len + 1);
-                net.send(conn, &data[..sent])?;
+                connections.send(conn, &data[..sent])?;
                 Reply::Back(sent..len)
             }
         })
     }
 
-    fn ended(&mut self, net: &mut Connections<u32>, conn: ConnId, why: CloseReason) -> Result<()> {
+    fn ended(&mut self, connections: &mut Connections<u32>, conn: ConnId, reason: CloseReason) -> Result<()> {
         self.calls += 1;
         self.former.push_back(conn);
         if self.former.len() > FORMER {
             self.former.pop_front();
         }
-        if matches!(why, CloseReason::NotOpened(_)) {
+        if matches!(reason, CloseReason::NotOpened(_)) {
             assert!(self.dialing.remove(&conn).is_some(), "never dialed, or ended twice");
             return Ok(());
         }
         self.ended += 1;
         let held = self.standing.remove(&conn).expect("never opened, or ended twice");
-        assert_eq!(net.state(conn), Some(&mut { held.number }), "another's state, {why:?}");
+        assert_eq!(connections.state(conn), Some(&mut { held.number }), "another's state, {reason:?}");
         Ok(())
     }
 
@@ -228,8 +228,8 @@ impl World {
             ..ConnectionsConfig::new(rings, capacity)
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Connections::new(config, &doorbell, Arc::default()).unwrap();
-        net.listen(listeners, 2).unwrap();
+        let mut connections = Connections::new(config, &doorbell, Arc::default()).unwrap();
+        connections.listen(listeners, 2).unwrap();
         let driver = Noting {
             chance,
             standing: HashMap::new(),
@@ -239,7 +239,7 @@ impl World {
             opened: 0,
             ended: 0,
         };
-        let reactor = Reactor::new(net, driver);
+        let reactor = Reactor::new(connections, driver);
         World { reactor, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
     }
 
@@ -319,7 +319,7 @@ impl World {
                 (socket.as_raw_fd(), if kind == 1 { nobody } else { door }, Some(socket))
             }
         };
-        if let Some(conn) = self.reactor.net.dial(fd, to)? {
+        if let Some(conn) = self.reactor.connections.dial(fd, to)? {
             let former = self.reactor.driver.dialing.insert(conn, socket);
             assert!(former.is_none(), "two dials of one name");
         }
@@ -328,55 +328,55 @@ impl World {
 
     fn cancel_dial(&mut self) -> Result<()> {
         match self.reactor.driver.dialing.keys().next().copied() {
-            Some(conn) => self.reactor.net.cancel_dial(conn),
+            Some(conn) => self.reactor.connections.cancel_dial(conn),
             None => Ok(()),
         }
     }
 
     /// The driver closes or deafens a connection, or one that is gone.
     fn close(&mut self) -> Result<()> {
-        let Reactor { net, driver, .. } = &mut self.reactor;
+        let Reactor { connections, driver, .. } = &mut self.reactor;
         let former = driver.former.back().copied();
         let gone = driver.chance.one_in(4);
         let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
         if driver.chance.one_in(4) {
-            net.pause_reads(conn);
+            connections.pause_reads(conn);
         } else {
-            net.close(conn, any_mode(&mut driver.chance), CloseReason::Local)?;
+            connections.close(conn, any_mode(&mut driver.chance), CloseReason::Local)?;
         }
         self.reactor.tell_ended()
     }
 
     /// The driver sends what it collected.
     fn collected(&mut self) -> Result<()> {
-        let Reactor { net, driver, .. } = &mut self.reactor;
-        driver.pick().map_or(Ok(()), |conn| driver.flush(net, conn))?;
+        let Reactor { connections, driver, .. } = &mut self.reactor;
+        driver.pick().map_or(Ok(()), |conn| driver.flush(connections, conn))?;
         self.reactor.tell_ended()
     }
 
     /// A completion comes of a connection that is gone from its slot.
     fn stale(&mut self) -> Result<()> {
-        let Reactor { net, driver, .. } = &mut self.reactor;
+        let Reactor { connections, driver, .. } = &mut self.reactor;
         let Some(at) = (driver.chance.next() as usize).checked_rem(driver.former.len()) else { return Ok(()) };
         let conn = driver.former[at];
-        if net.state(conn).is_some() {
+        if connections.state(conn).is_some() {
             return Ok(());
         }
         let (outcome, operation) = any_outcome(&mut driver.chance);
-        let (calls, stale) = (driver.calls, net.counters().stale.get());
+        let (calls, stale) = (driver.calls, connections.counters().stale.get());
         self.reactor.dispatch(conn.ring(), Completion { token: conn.token(operation), outcome }, Instant::now())?;
         self.injected += 1;
         assert_eq!(self.reactor.driver.calls, calls, "the driver was told");
-        assert_eq!(self.reactor.net.counters().stale.get(), stale + 1);
+        assert_eq!(self.reactor.connections.counters().stale.get(), stale + 1);
         Ok(())
     }
 
     fn check(&mut self) {
-        let Reactor { net, driver, .. } = &mut self.reactor;
-        let counters = net.counters().snapshot();
+        let Reactor { connections, driver, .. } = &mut self.reactor;
+        let counters = connections.counters().snapshot();
         assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
         assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
-        let slots = net.engine.slots();
+        let slots = connections.engine.slots();
         assert_eq!(slots.in_use() + slots.free(), slots.count() as u64);
         let (mut cursor, mut taken) = (Cursor::START, 0);
         while let Some((_, row)) = slots.next(&mut cursor) {
@@ -384,28 +384,28 @@ impl World {
         }
         assert_eq!(taken, slots.in_use(), "slots are lost");
         for (conn, held) in &driver.standing {
-            assert_eq!(net.state(*conn), Some(&mut { held.number }), "another's row");
+            assert_eq!(connections.state(*conn), Some(&mut { held.number }), "another's row");
         }
-        assert!(net.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)), "bytes for nobody");
+        assert!(connections.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)), "bytes for nobody");
     }
 
     /// Everyone goes: nothing is left of anyone.
     fn end(mut self) -> Result<()> {
         self.peers.clear();
-        self.reactor.net.stop_listening()?;
+        self.reactor.connections.stop_listening()?;
         let mut closing = Closing::new(CloseMode::Immediate, Pace::UNPACED);
         let mut passes = 0;
-        while closing.turn(&mut self.reactor.net, Instant::now())? != Schedule::Finished {
+        while closing.turn(&mut self.reactor.connections, Instant::now())? != Schedule::Finished {
             self.reactor.tell_ended()?;
             self.pass()?;
             passes += 1;
-            assert!(passes < 100_000, "{} slots are never freed", self.reactor.net.in_use());
+            assert!(passes < 100_000, "{} slots are never freed", self.reactor.connections.in_use());
         }
-        let Reactor { net, driver, .. } = &mut self.reactor;
+        let Reactor { connections, driver, .. } = &mut self.reactor;
         assert!(driver.standing.is_empty() && driver.dialing.is_empty());
-        assert!(net.engine.kept_for().next().is_none() && net.engine.next_ended().is_none());
-        assert_eq!(net.engine.slots().buffers_held(), 0, "buffers are not given back");
-        assert_eq!(net.counters().stale.get(), self.injected, "the kernel told of earlier connections");
+        assert!(connections.engine.kept_for().next().is_none() && connections.engine.next_ended().is_none());
+        assert_eq!(connections.engine.slots().buffers_held(), 0, "buffers are not given back");
+        assert_eq!(connections.counters().stale.get(), self.injected, "the kernel told of earlier connections");
         Ok(())
     }
 }
@@ -485,11 +485,11 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
         max_pending: BUFFER_BYTES,
         ..ConnectionsConfig::new(vec![2 * GREEDY as u32], GREEDY as u64 + 1)
     };
-    let mut net = Connections::new(config, &doorbell, Arc::default())?;
+    let mut connections = Connections::new(config, &doorbell, Arc::default())?;
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
     let door = listener.local_addr()?;
-    net.listen(vec![listener], 2)?;
-    let mut reactor = Reactor::new(net, Counting::default());
+    connections.listen(vec![listener], 2)?;
+    let mut reactor = Reactor::new(connections, Counting::default());
     let mut peers = Vec::new();
     while reactor.driver.standing <= GREEDY {
         if peers.len() <= GREEDY {

@@ -268,7 +268,7 @@ impl ServerBuilder {
     }
 
     /// Shows Prometheus what the shards and the service count, at `http://ADDRESS/metrics`; port 0 takes a free one
-    /// that the server does not serve, and `Server::metrics_url` tells which. Whoever reaches the address may read it.
+    /// that the server does not serve, and `Server::metrics_url` tells which. Every client that reaches the address may read it.
     /// With the feature `metrics` alone.
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, address: SocketAddr) -> ServerBuilder {

@@ -55,16 +55,16 @@ pub(super) struct ShardStart<M> {
 impl<M: Send + 'static> ShardStart<M> {
     pub fn build<S: Service<Message = M>>(
         self,
-        net: &mut Connections<S::State>,
+        connections: &mut Connections<S::State>,
         make: &dyn Fn(ShardInfo<M>) -> S,
     ) -> Result<ServerDriver<S>> {
         self.inbox.settle_here();
         if self.peer_addresses {
-            net.bring_peer_addresses();
+            connections.bring_peer_addresses();
         }
         let (index, shards) = (self.info.index(), self.info.shards());
         let service = make(self.info);
-        net.listen(self.sockets, self.accepts)?;
+        connections.listen(self.sockets, self.accepts)?;
         let next_tick = service.interval().map(|every| Instant::now() + every);
         // The owner is waiting for this.
         let _ = self.ready.send(index);
@@ -95,44 +95,44 @@ pub(super) struct ServerDriver<S: Service> {
 impl<S: Service> Driver for ServerDriver<S> {
     type State = S::State;
 
-    fn opened(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
         self.context.opened(conn);
-        self.call(net, |service, ctx| service.opened(ctx, conn))
+        self.call(connections, |service, ctx| service.opened(ctx, conn))
     }
 
-    fn received(&mut self, net: &mut Connections<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        self.call(net, |service, ctx| service.received(ctx, conn, data))
+    fn received(&mut self, connections: &mut Connections<S::State>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        self.call(connections, |service, ctx| service.received(ctx, conn, data))
     }
 
-    fn sent(&mut self, net: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
-        self.call(net, |service, ctx| service.sent(ctx, conn))
+    fn sent(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(connections, |service, ctx| service.sent(ctx, conn))
     }
 
-    fn ended(&mut self, net: &mut Connections<S::State>, conn: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(&mut self, connections: &mut Connections<S::State>, conn: ConnId, reason: CloseReason) -> Result<()> {
         self.context.closed(conn);
         let reason = match reason {
             // A send or a receive found out before a poll could tell.
             CloseReason::Failed(Errno::ECONNRESET | Errno::EPIPE) => CloseReason::PeerReset,
             reason => reason,
         };
-        self.call(net, |service, ctx| service.closed(ctx, conn, reason))
+        self.call(connections, |service, ctx| service.closed(ctx, conn, reason))
     }
 
-    fn turn(&mut self, net: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+    fn turn(&mut self, connections: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
         if command == STOP {
-            return self.drain(net, now);
+            return self.drain(connections, now);
         }
-        self.take_messages(net)?;
+        self.take_messages(connections)?;
         if self.next_tick.is_some_and(|at| at <= now) {
-            self.call(net, Service::tick)?;
+            self.call(connections, Service::tick)?;
             self.next_tick = self.service.interval().map(|every| now + every.max(SHORTEST_INTERVAL));
         }
-        self.expire(net)?;
-        self.context.broadcast_some(net)?;
+        self.expire(connections)?;
+        self.context.broadcast_some(connections)?;
         if self.inbox.has_more() || self.context.has_more() {
             return Ok(Schedule::Now);
         }
-        let due = self.next_tick.into_iter().chain(self.context.due(net)).min();
+        let due = self.next_tick.into_iter().chain(self.context.due(connections)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
     }
 }
@@ -141,31 +141,31 @@ impl<S: Service> ServerDriver<S> {
     /// Calls the service. What failed in the call is the shard's failure.
     fn call<R>(
         &mut self,
-        net: &mut Connections<S::State>,
+        connections: &mut Connections<S::State>,
         call: impl FnOnce(&mut S, &mut Ctx<'_, S::State>) -> R,
     ) -> Result<R> {
-        let result = call(&mut self.service, &mut self.context.with(net));
+        let result = call(&mut self.service, &mut self.context.with(connections));
         self.context.check().map(|()| result)
     }
 
     /// Hands on a bounded number of messages.
-    fn take_messages(&mut self, net: &mut Connections<S::State>) -> Result<()> {
+    fn take_messages(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
         let Some(count) = self.inbox.open(MESSAGES_PER_PASS) else { return Ok(()) };
         for _ in 0..count {
             let Some(message) = self.inbox.take() else { break };
-            self.call(net, |service, ctx| service.message(ctx, message))?;
+            self.call(connections, |service, ctx| service.message(ctx, message))?;
         }
         self.inbox.taken();
         Ok(())
     }
 
     /// Tells the service of some deadlines that have passed.
-    fn expire(&mut self, net: &mut Connections<S::State>) -> Result<()> {
-        let passed = self.context.take_expired(net.clock().now());
+    fn expire(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
+        let passed = self.context.take_expired(connections.clock().now());
         for place in &passed {
-            if let Some(conn) = net.live_at(*place) {
+            if let Some(conn) = connections.live_at(*place) {
                 self.context.closes_because(CloseReason::Deadline);
-                let told = self.call(net, |service, ctx| service.expired(ctx, conn));
+                let told = self.call(connections, |service, ctx| service.expired(ctx, conn));
                 self.context.closes_because(CloseReason::Local);
                 told?;
             }
@@ -175,18 +175,18 @@ impl<S: Service> ServerDriver<S> {
     }
 
     /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
-    fn drain(&mut self, net: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
+    fn drain(&mut self, connections: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
                 self.context.stop();
                 self.inbox.close();
-                net.stop_listening()?;
-                let rate = (net.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
-                let pace = Pace::new(net.clock().start(now), Some(rate));
+                connections.stop_listening()?;
+                let rate = (connections.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
+                let pace = Pace::new(connections.clock().start(now), Some(rate));
                 self.closing.insert(Closing::new(CloseMode::Immediate, pace).because(CloseReason::Stopping))
             }
         };
-        closing.turn(net, now)
+        closing.turn(connections, now)
     }
 }

@@ -10,7 +10,8 @@ use crate::connections::{Connections, Cursor};
 use crate::error::Result;
 use crate::token::ConnId;
 
-/// Recipients of broadcasts in one pass of a shard: some 200 us, for which those who talk wait at most.
+/// Recipients of broadcasts in one pass of a shard. They take some 200 us, which a message on another connection may
+/// have to wait.
 const RECIPIENTS_PER_PASS: usize = 128;
 
 /// Slots that are looked at for recipients in one pass.
@@ -22,7 +23,7 @@ pub(super) const MOST_BROADCASTS: usize = 4_096;
 /// A message for many connections of one shard; `Ctx::broadcast` sends it.
 ///
 /// The bytes are stored once, in an `Arc<[u8]>`, and the kernel takes them from there for each recipient. A shard sends
-/// to a bounded number of recipients between two looks at its connections, so a large broadcast delays those who talk
+/// to a bounded number of recipients and then serves its other connections, so a large broadcast delays their messages
 /// by a fraction of a millisecond at a time.
 ///
 /// **Order.** Broadcasts of one shard are sent one after the other, so each recipient gets them in the order of the

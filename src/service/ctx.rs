@@ -20,8 +20,7 @@ pub struct CounterId(pub(crate) usize);
 
 /// The shard as a service sees it in one call: its connections, and what may be done with them.
 ///
-/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it, and there is
-/// nothing to be told of it. Nothing here blocks, but every call runs on the thread that carries the shard's
+/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here blocks, but every call runs on the thread that carries the shard's
 /// connections, and delays them as long as it takes.
 pub struct Ctx<'a, S> {
     connections: &'a mut Connections<S>,
@@ -99,7 +98,7 @@ impl<S: Default> ShardContext<S> {
 
     /// Sends to some recipients of the broadcasts that are under way.
     pub fn broadcast_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
-        if self.broadcasts.len() == 0 { Ok(()) } else { self.broadcasts.send_some(connections) }
+        self.broadcasts.send_some(connections)
     }
 
     /// Whether there is more to do at once.
@@ -151,7 +150,7 @@ impl<S: Default> Ctx<'_, S> {
         self.shard.stopping
     }
 
-    /// How many connections stand on this shard.
+    /// How many connections are open on this shard.
     #[allow(clippy::len_without_is_empty, reason = "a context is no collection")]
     pub fn len(&self) -> u64 {
         self.connections.counters().live.get()
@@ -162,8 +161,8 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.state(conn)
     }
 
-    /// The connections that stand on this shard, with their states. A walk over a million takes some 10 ms, for which
-    /// all others wait: prefer a `Broadcast` or lists of the service's own.
+    /// The connections that are open on this shard, with their states. A walk over a million takes some 10 ms, in which
+    /// the shard does nothing else: prefer a `Broadcast`, or lists of the service's own.
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &S)> {
         self.connections.live()
     }

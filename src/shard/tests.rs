@@ -65,23 +65,23 @@ struct Echo {
 
 impl Echo {
     /// Where it may do anything: something that a driver may do with a connection.
-    fn meddle(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId, data: &[u8]) -> Result<Reply> {
+    fn meddle(&mut self, connections: &mut Connections<u32, Machine>, conn: ConnId, data: &[u8]) -> Result<Reply> {
         let Some(chance) = &mut self.chance else { return Ok(Reply::Back(0..data.len())) };
         match chance.below(64) {
             0 => Ok(Reply::Close),
             1 => {
-                let how = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
-                net.close(conn, how, CloseReason::Local)?;
+                let mode = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+                connections.close(conn, mode, CloseReason::Local)?;
                 Ok(Reply::Back(0..data.len()))
             }
             2 => {
                 // More than is kept while its receive is with the driver: it is reset as a slow reader.
-                net.send(conn, &[0; 3 * BUFFER_BYTES])?;
+                connections.send(conn, &[0; 3 * BUFFER_BYTES])?;
                 Ok(Reply::Back(0..data.len()))
             }
             3..=20 => {
                 let sent = chance.below(data.len() + 1);
-                net.send(conn, &data[..sent])?;
+                connections.send(conn, &data[..sent])?;
                 Ok(Reply::Back(sent..data.len()))
             }
             _ => Ok(Reply::Back(0..data.len())),
@@ -92,26 +92,31 @@ impl Echo {
 impl Driver<Machine> for Echo {
     type State = u32;
 
-    fn opened(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, connections: &mut Connections<u32, Machine>, conn: ConnId) -> Result<()> {
         self.seen.borrow_mut().opened.push(self.machine.elapsed());
         let number = self.seen.borrow().opened.len() as u32;
-        assert_eq!(net.state(conn).map(|state| std::mem::replace(state, number)), Some(0), "another's state");
+        assert_eq!(connections.state(conn).map(|state| std::mem::replace(state, number)), Some(0), "another's state");
         Ok(())
     }
 
-    fn received(&mut self, net: &mut Connections<u32, Machine>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        self.meddle(net, conn, data)
+    fn received(
+        &mut self,
+        connections: &mut Connections<u32, Machine>,
+        conn: ConnId,
+        data: &mut [u8],
+    ) -> Result<Reply> {
+        self.meddle(connections, conn, data)
     }
 
-    fn ended(&mut self, _net: &mut Connections<u32, Machine>, _conn: ConnId, why: CloseReason) -> Result<()> {
-        self.seen.borrow_mut().ended.push((self.machine.elapsed(), why));
+    fn ended(&mut self, _net: &mut Connections<u32, Machine>, _conn: ConnId, reason: CloseReason) -> Result<()> {
+        self.seen.borrow_mut().ended.push((self.machine.elapsed(), reason));
         Ok(())
     }
 
-    fn turn(&mut self, net: &mut Connections<u32, Machine>, now: Instant, _command: u32) -> Result<Schedule> {
-        let (time, in_use) = (self.machine.elapsed(), net.in_use());
+    fn turn(&mut self, connections: &mut Connections<u32, Machine>, now: Instant, _command: u32) -> Result<Schedule> {
+        let (time, in_use) = (self.machine.elapsed(), connections.in_use());
         let seen = &mut *self.seen.borrow_mut();
-        (seen.suspended, seen.counters) = (net.clock().suspended(), net.counters().snapshot());
+        (seen.suspended, seen.counters) = (connections.clock().suspended(), connections.counters().snapshot());
         if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
             seen.in_use.push((time, in_use));
         }
@@ -119,11 +124,11 @@ impl Driver<Machine> for Echo {
             return Ok(Schedule::At(self.machine.instant(self.end)));
         }
         if self.closing.is_none() {
-            net.stop_listening()?;
+            connections.stop_listening()?;
             self.machine.kernel(|kernel| kernel.fail_accepts());
         }
         let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
-        closing.turn(net, now)
+        closing.turn(connections, now)
     }
 }
 
@@ -190,9 +195,9 @@ impl Scene {
         let Scene { machine, chance, config, meddles } = self;
         let seen = Rc::new(RefCell::new(Seen::default()));
         let handle = ShardHandle::new().unwrap();
-        let mut net = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
+        let mut connections = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-        net.listen(vec![listener], ACCEPTS as usize).unwrap();
+        connections.listen(vec![listener], ACCEPTS as usize).unwrap();
         let driver = Echo {
             machine: machine.clone(),
             end,
@@ -200,7 +205,7 @@ impl Scene {
             seen: seen.clone(),
             chance: meddles.then_some(chance),
         };
-        let shard = Shard::new(Reactor::new(net, driver), handle);
+        let shard = Shard::new(Reactor::new(connections, driver), handle);
         let sleeper = SimulatedSleeper(machine.clone());
         let run = shard.run(&sleeper);
         pin!(run);

@@ -38,11 +38,17 @@ pub(super) struct Attempt {
 
 impl ClientDriver {
     /// Dials a connection. `false` if there is no slot or no port for it yet.
-    pub(super) fn dial(&mut self, net: &mut ClientConnections, index: u32, intended: Option<Instant>) -> Result<bool> {
+    pub(super) fn dial(
+        &mut self,
+        connections: &mut ClientConnections,
+        index: u32,
+        intended: Option<Instant>,
+    ) -> Result<bool> {
         let number = self.config.number(index);
         let started = Instant::now();
         let port = self.config.ports.first(number, started);
-        let dialed = self.dial_from(net, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
+        let dialed =
+            self.dial_from(connections, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
         self.config.progress.tried.add(u64::from(dialed));
         if let (Choice::Port(port), false) = (port, dialed) {
             self.config.ports.not_tried(number, port, started);
@@ -51,11 +57,11 @@ impl ClientDriver {
     }
 
     /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
-    pub(super) fn dial_again(&mut self, net: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
+    pub(super) fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
         let number = self.config.number(attempt.index);
         let now = Instant::now();
         let port = self.config.ports.another(number, now);
-        let dialed = self.dial_from(net, attempt, port)?;
+        let dialed = self.dial_from(connections, attempt, port)?;
         if let (Choice::Port(port), false) = (port, dialed) {
             self.config.ports.give_back(number, port, now);
         }
@@ -67,7 +73,7 @@ impl ClientDriver {
 
     /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
     /// or no port for it yet.
-    fn dial_from(&mut self, net: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
+    fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
         let number = self.config.number(index);
         let (source, to) = self.config.workload.routes.of(number);
@@ -86,18 +92,18 @@ impl ClientDriver {
             }
             Err(error) => return Ok(self.not_dialed(index, Errno::of(&error))),
         };
-        let Some(conn) = net.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
+        let Some(conn) = connections.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
         let awaited = Awaited::Connect { socket, given_up: false };
         let key = self.window.add(Probe {
             conn,
             awaited,
             intended,
             started,
-            since: net.clock().now(),
+            since: connections.clock().now(),
             position: Position::default(),
             round: 0,
         });
-        if let Some(state) = net.state(conn) {
+        if let Some(state) = connections.state(conn) {
             *state = ConnState { index, key, port, proved: false };
         }
         Ok(true)
@@ -120,11 +126,16 @@ impl ClientDriver {
 
     /// A connection is over, and its source port may serve another one. Returns whether the connection never opened
     /// because another socket has the port; it is then dialed again.
-    pub(super) fn port_is_free_again(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
-        let Some(ConnState { index, key, port, .. }) = net.state(conn).copied() else { return false };
+    pub(super) fn port_is_free_again(
+        &mut self,
+        connections: &mut ClientConnections,
+        conn: ConnId,
+        reason: CloseReason,
+    ) -> bool {
+        let Some(ConnState { index, key, port, .. }) = connections.state(conn).copied() else { return false };
         let number = self.config.number(index);
         let (source, to) = self.config.workload.routes.of(number);
-        if !matches!(why, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
+        if !matches!(reason, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
         }

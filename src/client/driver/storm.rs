@@ -75,7 +75,7 @@ struct Asking {
     asked: usize,
     total: u64,
     /// The place in the tables of the last connection that was put into a group.
-    place: Option<Cursor>,
+    place: Cursor,
 }
 
 impl Asking {
@@ -106,7 +106,7 @@ impl Storming {
             redialed: 0,
             stood_anew: 0,
             failed_anew: 0,
-            asking: Asking::default(),
+            asking: Asking { place: Cursor::END, ..Asking::default() },
             closed_by_server: 0,
             lost: 0,
             wrong: 0,
@@ -227,7 +227,7 @@ impl Storming {
 
     /// Looks for the next group of slow readers once the last group has sent all its messages. If none is to send in
     /// this pass, returns when to look again.
-    fn find_group(&mut self, net: &mut ClientConnections) -> Option<Schedule> {
+    fn find_group(&mut self, connections: &mut ClientConnections) -> Option<Schedule> {
         if self.asking.next().is_none() {
             self.asking.asked = 0;
             self.asking.group.clear();
@@ -237,10 +237,10 @@ impl Storming {
             if self.asking.complete {
                 break;
             }
-            let found = net.last_live(self.asking.place.unwrap_or(Cursor::END));
+            let found = connections.last_live(self.asking.place);
             if let Some((conn, place)) = found {
-                self.asking.place = Some(place);
-                if net.state(conn).is_some_and(|state| self.is_victim(state.index)) {
+                self.asking.place = place;
+                if connections.state(conn).is_some_and(|state| self.is_victim(state.index)) {
                     self.asking.group.push(conn);
                 }
             }
@@ -264,76 +264,78 @@ impl Storming {
 
 impl ClientDriver {
     /// One of the three stages of a storm's course, messages included.
-    pub(super) fn stage(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    pub(super) fn stage(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(config) = self.storm.as_ref().map(|storm| storm.config) else { return Ok(Schedule::Finished) };
-        let since = net.clock().begun(self.since);
+        let since = connections.clock().begun(self.since);
         let (calm, after) = (since + config.calm, since + config.after);
         if self.phase == Phase::After && now >= after {
             return Ok(self.settle());
         }
-        let talk = self.hold(net, now)?;
+        let talk = self.hold(connections, now)?;
         let work = match self.phase {
             // Other shards may not have done their part yet.
             _ if self.done => Schedule::OnEvent,
             Phase::Calm if now >= calm => Schedule::Finished,
             Phase::Calm => Schedule::At(calm),
             Phase::After => Schedule::At(after),
-            _ => self.rage(net, now, config.scenario)?,
+            _ => self.rage(connections, now, config.scenario)?,
         };
         Ok(if work == Schedule::Finished { work } else { sooner(talk, work) })
     }
 
-    fn rage(&mut self, net: &mut ClientConnections, now: Instant, scenario: Scenario) -> Result<Schedule> {
-        let since = net.clock().begun(self.since);
+    fn rage(&mut self, connections: &mut ClientConnections, now: Instant, scenario: Scenario) -> Result<Schedule> {
+        let since = connections.clock().begun(self.since);
         match scenario {
-            Scenario::Disconnect => self.close_victims(net, now),
+            Scenario::Disconnect => self.close_victims(connections, now),
             Scenario::Reconnect => {
-                let closing = self.close_victims(net, now)?;
-                Ok(sooner(closing, self.redial(net, now)?))
+                let closing = self.close_victims(connections, now)?;
+                Ok(sooner(closing, self.redial(connections, now)?))
             }
-            Scenario::Churn(_) => self.redial(net, now),
-            Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= since + time => self.close_victims(net, now),
-            Scenario::SlowReaders(time) => Ok(sooner(Schedule::At(since + time), self.demand(net, now)?)),
+            Scenario::Churn(_) => self.redial(connections, now),
+            Scenario::SlowReaders(time) | Scenario::Silent(time) if now >= since + time => {
+                self.close_victims(connections, now)
+            }
+            Scenario::SlowReaders(time) => Ok(sooner(Schedule::At(since + time), self.demand(connections, now)?)),
             Scenario::Killed(time) if now >= since + time => Ok(Schedule::Finished),
             Scenario::Silent(time) | Scenario::Killed(time) => Ok(Schedule::At(since + time)),
         }
     }
 
-    fn close_victims(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn close_victims(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let slow = self.storm.as_ref().is_some_and(|storm| matches!(storm.config.scenario, Scenario::SlowReaders(_)));
-        let pace = self.close_pace(net.clock().start(now), slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
+        let pace = self.close_pace(connections.clock().start(now), slow.then_some(SLOW_READERS_CLOSED_PER_SECOND));
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         let victims = storm.victims();
         let most = victims.len() as u64;
         let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.workload.close, pace));
-        closing.turn_of(net, now, most, |state| victims.contains(&state.index))
+        closing.turn_of(connections, now, most, |state| victims.contains(&state.index))
     }
 
     /// Dials new connections, as many at a time as the ramp did.
-    fn redial(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn redial(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..DIALS_PER_PASS {
             if let Some(attempt) = self.again.pop_front() {
-                if !self.dial_again(net, attempt)? {
+                if !self.dial_again(connections, attempt)? {
                     return Ok(Schedule::OnEvent);
                 }
                 continue;
             }
             let hopeless = self.hopeless();
             let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
-            if storm.redialed >= storm.goal(net.clock(), now) || hopeless {
+            if storm.redialed >= storm.goal(connections.clock(), now) || hopeless {
                 return Ok(if storm.in_flight() == 0 { Schedule::Finished } else { Schedule::OnEvent });
             }
             if storm.in_flight() >= self.config.concurrency as u64 {
                 return Ok(Schedule::OnEvent);
             }
-            let intended = storm.pace.intended(storm.redialed.into(), net.clock());
+            let intended = storm.pace.intended(storm.redialed.into(), connections.clock());
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Schedule::At(at));
             }
             let index = storm.own + storm.redialed;
             storm.redialed += 1;
             self.config.progress.redialed.add(1);
-            if !self.dial(net, index, intended)? {
+            if !self.dial(connections, index, intended)? {
                 // There is no slot yet, so the connection was not dialed.
                 self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
                 self.config.progress.redialed.sub(1);
@@ -345,23 +347,23 @@ impl ClientDriver {
 
     /// Lets the victims send messages whose answers they will not read, evenly paced: a flood would show what this
     /// machine copies in a second. A victim that cannot send any more leaves out its turn.
-    fn demand(&mut self, net: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+    fn demand(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         // Several together: otherwise each message would wake the shard.
-        let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, net.clock());
+        let due = storm.pace.intended(storm.asking.total + ASKS_PER_PASS as u64, connections.clock());
         if let Some(due) = due.filter(|due| *due > now) {
             return Ok(Schedule::At(due));
         }
-        if let Some(turn) = storm.find_group(net) {
+        if let Some(turn) = storm.find_group(connections) {
             return Ok(turn);
         }
         for _ in 0..ASKS_PER_PASS {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            net.pause_reads(conn);
-            let Some(state) = net.state(conn).map(|state| *state) else { continue };
-            if net.is_sending(conn) {
+            connections.pause_reads(conn);
+            let Some(state) = connections.state(conn).map(|state| *state) else { continue };
+            if connections.is_sending(conn) {
                 continue;
             }
             let number = self.config.number(state.index);
@@ -374,26 +376,27 @@ impl ClientDriver {
             while message > 0 && self.scratch.len() + message <= BUFFER_BYTES {
                 self.scratch.extend_from_within(..message);
             }
-            net.send(conn, &self.scratch)?;
+            connections.send(conn, &self.scratch)?;
         }
         Ok(Schedule::Now)
     }
 
     /// A proved connection was closed by the storm, or by the server in a storm that allows this.
-    pub(super) fn dropped(&mut self, net: &mut ClientConnections, conn: ConnId) {
-        if let Some(state) = net.state(conn) {
+    pub(super) fn dropped(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        if let Some(state) = connections.state(conn) {
             state.proved = false;
         }
-        self.forget(net, conn);
+        self.forget(connections, conn);
         self.config.progress.live.sub(1);
         self.config.progress.dropped.add(1);
     }
 
     /// Whether the server closed a victim that it may close.
-    pub(super) fn is_shed(&mut self, net: &mut ClientConnections, conn: ConnId, why: CloseReason) -> bool {
-        let proved = net.state(conn).filter(|state| state.proved).map(|state| state.index);
+    pub(super) fn is_shed(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> bool {
+        let proved = connections.state(conn).filter(|state| state.proved).map(|state| state.index);
         let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
-        matches!(why, CloseReason::PeerClosed | CloseReason::Failed(_)) && storm.server_may_close(index, self.phase)
+        matches!(reason, CloseReason::PeerClosed | CloseReason::PeerReset | CloseReason::Failed(_))
+            && storm.server_may_close(index, self.phase)
     }
 }
 

@@ -425,7 +425,7 @@ impl Occupant {
                 lifecycle.pause_reads();
                 self.deaf = true;
             }
-            Wish::Close(how) => return self.close(lifecycle, how),
+            Wish::Close(mode) => return self.close(lifecycle, mode),
         }
         false
     }
@@ -436,15 +436,15 @@ impl Occupant {
         self.data = data;
     }
 
-    fn close(&mut self, lifecycle: &mut SlotState, how: CloseMode) -> bool {
+    fn close(&mut self, lifecycle: &mut SlotState, mode: CloseMode) -> bool {
         let stood = self.stands;
-        if !lifecycle.close(how) {
+        if !lifecycle.close(mode) {
             self.ending |= stood;
             return false;
         }
-        assert!(how != CloseMode::Graceful || !self.busy() && !self.kept, "an end before what is on its way");
+        assert!(mode != CloseMode::Graceful || !self.busy() && !self.kept, "an end before what is on its way");
         assert!(stood, "closed what does not stand");
-        if how == CloseMode::Abort {
+        if mode == CloseMode::Abort {
             self.poll_ends |= self.poll == Poll::Once;
             return self.hang(lifecycle, true);
         }

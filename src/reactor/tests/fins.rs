@@ -35,8 +35,8 @@ impl Driver for Noting {
         Ok(Reply::Back(0..data.len()))
     }
 
-    fn ended(&mut self, _net: &mut Connections<()>, _conn: ConnId, why: CloseReason) -> Result<()> {
-        assert_eq!(why, CloseReason::PeerClosed);
+    fn ended(&mut self, _net: &mut Connections<()>, _conn: ConnId, reason: CloseReason) -> Result<()> {
+        assert_eq!(reason, CloseReason::PeerClosed);
         self.ended += 1;
         Ok(())
     }
@@ -77,9 +77,9 @@ impl Scene {
             ..ConnectionsConfig::new(vec![slots], slots.into())
         };
         let doorbell = Doorbell::new().unwrap();
-        let mut net = Connections::new(config, &doorbell, Arc::default()).unwrap();
-        net.listen(vec![listener.clone()], ACCEPTS as usize).unwrap();
-        let reactor = Reactor::new(net, Noting::default());
+        let mut connections = Connections::new(config, &doorbell, Arc::default()).unwrap();
+        connections.listen(vec![listener.clone()], ACCEPTS as usize).unwrap();
+        let reactor = Reactor::new(connections, Noting::default());
         let mut scene = Scene { reactor, peers: Vec::new(), now, _doorbell: doorbell };
         for nth in 1..=PEERS {
             scene.peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
@@ -90,7 +90,7 @@ impl Scene {
 
     fn until(&mut self, what: &str, enough: impl Fn(&Noting, &Connections<()>) -> bool) {
         for _ in 0..PASSES {
-            if enough(&self.reactor.driver, &self.reactor.net) {
+            if enough(&self.reactor.driver, &self.reactor.connections) {
                 return;
             }
             self.reactor.pass(self.now, || {}).unwrap();
@@ -133,13 +133,13 @@ fn survivors_are_served_before_fins_and_every_fin_is_answered() {
         // In a second so many may be heard, and not all of them closed at once.
         scene.now += Duration::from_secs(1);
         scene.until("all have ended", |noting, _| noting.ended == PEERS - 1);
-        assert!(scene.reactor.net.engine.has_resets(), "{filtered}: all are dismantled already");
+        assert!(scene.reactor.connections.engine.has_resets(), "{filtered}: all are dismantled already");
         scene.survivor_talks();
         for _ in 0..PEERS {
             scene.now += Duration::from_secs(1);
             scene.survivor_talks();
         }
-        scene.until("all slots are free again", |_, net| net.in_use() == 1 + ACCEPTS);
+        scene.until("all slots are free again", |_, connections| connections.in_use() == 1 + ACCEPTS);
         for peer in &mut scene.peers[..PEERS - 1] {
             assert_eq!(peer.read(&mut [0]).unwrap(), 0, "{filtered}");
         }
@@ -160,7 +160,7 @@ fn answers_come_before_the_end() {
             scene.now += Duration::from_millis(10);
             scene.survivor_talks();
         }
-        scene.until("all slots are free again", |_, net| net.in_use() == 1 + ACCEPTS);
+        scene.until("all slots are free again", |_, connections| connections.in_use() == 1 + ACCEPTS);
         for peer in &mut scene.peers[..PEERS - 1] {
             let mut said = Vec::new();
             peer.read_to_end(&mut said).unwrap();
@@ -176,19 +176,19 @@ fn a_single_fin_is_answered_at_once() {
         let mut scene = Scene::new(filtered);
         scene.survivor_talks();
         scene.peers[0].shutdown(Shutdown::Write).unwrap();
-        scene.until("its slot is free", |_, net| net.in_use() == PEERS as u64 - 1 + ACCEPTS);
+        scene.until("its slot is free", |_, connections| connections.in_use() == PEERS as u64 - 1 + ACCEPTS);
         assert_eq!(scene.reactor.driver.ended, 1);
         assert_eq!(scene.peers[0].read(&mut [0]).unwrap(), 0, "{filtered}");
     }
 }
 
-/// Whoever needs the places need not wait for the budget.
+/// A new connection that needs a place does not wait for the token bucket of the FINs.
 #[test]
 fn a_full_shard_hears_fins_at_once() {
     for &filtered in ways() {
         let mut scene = Scene::new(filtered);
         scene.survivor_talks();
-        scene.reactor.net.engine.set_capacity(PEERS as u64 / 2);
+        scene.reactor.connections.engine.set_capacity(PEERS as u64 / 2);
         for peer in &scene.peers[..PEERS - 1] {
             peer.shutdown(Shutdown::Write).unwrap();
         }

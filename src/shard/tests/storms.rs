@@ -45,7 +45,7 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
         let wait = talk.longest_wait(&machine);
         assert!(wait < LONGEST_WAIT, "an echo took {wait:?}");
         assert_eq!(seen.ended_by(STORM + 60 * MILLI), MANY, "places are not given up at once");
-        assert!(seen.ended[..MANY].iter().all(|(_, why)| *why == CloseReason::PeerReset));
+        assert!(seen.ended[..MANY].iter().all(|(_, reason)| *reason == CloseReason::PeerReset));
         // 3,000 of them with rests of 32 times the 3 us that a close takes, 2,000 with rests of 4 times.
         let took = seen.freed(CALM, STORM) - STORM;
         assert!(took > 300 * MILLI && took < 700 * MILLI, "dismantling took {took:?}");
@@ -137,8 +137,8 @@ fn fins_that_come_at_once_are_taken_at_a_bounded_rate() {
         let wait = talk.longest_wait(&machine);
         assert!(wait < longest_wait, "an echo took {wait:?}");
         // A tenth of a second's FINs may be saved up.
-        for (nth, (at, why)) in seen.ended[..MANY].iter().enumerate() {
-            assert_eq!(*why, CloseReason::PeerClosed);
+        for (nth, (at, reason)) in seen.ended[..MANY].iter().enumerate() {
+            assert_eq!(*reason, CloseReason::PeerClosed);
             let most = 32_000.0 * (0.1 + at.saturating_sub(STORM).as_secs_f64());
             assert!(nth as f64 <= most + 1.0, "{nth} had ended {:?} after the storm began", *at - STORM);
         }
