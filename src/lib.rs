@@ -95,6 +95,7 @@ pub mod internal {
     #[cfg(all(any(test, fuzzing), feature = "cli"))]
     #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
     pub mod fuzz;
+    pub mod hibernation;
     pub mod host;
     pub mod latency;
     pub mod listener;
@@ -136,7 +137,7 @@ use internal::metrics;
 use internal::simulation;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
-    addresses, clock, connections, constants, failure, format, host, latency, listener, mailbox, memory_model, pace,
+    addresses, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox, memory_model, pace,
     plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token, walls,
 };
 #[cfg(feature = "cli")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 36] = [
+const LAYERS: [(&str, u8); 37] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, u8); 36] = [
     ("reply", 0),
     ("format", 0),
     ("clock", 0),
+    ("hibernation", 0),
     ("ring", 1),
     ("sys", 1),
     ("latency", 1),
@@ -62,7 +63,7 @@ const BELOW: [(&str, &str); 9] = [
 
 /// Rooms that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though it stands above
 /// them.
-const PURE: [(&str, &[&str]); 1] = [("protocol", &["constants", "failure"])];
+const PURE: [(&str, &[&str]); 2] = [("protocol", &["constants", "failure"]), ("hibernation", &[])];
 
 /// The rooms, or the files, in which each crate may be used.
 const CRATES: [(&str, &[&str]); 21] = [

@@ -1,0 +1,66 @@
+//! Hibernation: an idle TCP connection without a socket. A connection that has nothing in flight is described by its
+//! two ends, by what was agreed on in the handshake, and by how far both directions have come (`Checkpoint`). The
+//! kernel gives its socket up without a segment (TCP_REPAIR, tcp(7)), and makes an equal one later. Meanwhile a filter
+//! of the listener catches the segments of the peer (`sys/catcher.rs`), and this module judges them.
+//!
+//! This module knows segments and states, and neither socket nor ring. It is used by both roles.
+
+use std::net::SocketAddr;
+
+/// The two ends of a connection. An IPv4-mapped IPv6 address stands here as the IPv4 address that is in the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// The peer's end.
+    pub remote: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+}
+
+/// What the handshake agreed on. It never changes in the life of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The largest segment that may be sent, in bytes of payload.
+    pub mss: u16,
+    /// Window scaling (RFC 7323): by how many bits the peer's windows are shifted, and ours; 14 at most. `None` if it
+    /// was not agreed on.
+    pub scales: Option<Scales>,
+    /// Selective acknowledgements (RFC 2018) are allowed.
+    pub sack: bool,
+    /// With timestamps (RFC 7323): what is added to CLOCK_MONOTONIC in milliseconds, modulo 2^32.
+    pub timestamp_offset: Option<u32>,
+}
+
+/// The shifts of window scaling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scales {
+    /// Of windows that the peer announces.
+    pub send: u8,
+    /// Of windows that we announce.
+    pub receive: u8,
+}
+
+/// How far a connection has come that has nothing in flight. Names in brackets are those of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The sequence number that is expected from the peer next (`rcv_nxt`).
+    pub received: u32,
+    /// The sequence number that we send next (`snd_nxt`, which is `snd_una` too).
+    pub sent: u32,
+    /// The window that the peer announced last, in bytes (`snd_wnd`).
+    pub send_window: u32,
+    /// The window that we announced last, in bytes (`rcv_wnd`).
+    pub receive_window: u32,
+    /// The largest window that the peer ever announced, in bytes (`max_window`).
+    pub largest_window: u32,
+}
+
+/// All that is kept of a sleeping connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its ends.
+    pub tuple: Tuple,
+    /// What was agreed on.
+    pub negotiated: Negotiated,
+    /// How far it has come.
+    pub progress: Progress,
+}
