@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::connections::lifecycle::SlotState;
-use crate::connections::{Admission, CloseMode, CloseReason, Connections, Linux, Platform};
+use crate::connections::{Admission, Arrival, CloseMode, CloseReason, Connections, Linux, Platform};
 use crate::error::{Errno, Error, Result};
 use crate::reply::Reply;
 use crate::ring::{Buffer, Completion, Outcome, RingOps};
@@ -29,6 +29,10 @@ const BACKLOG_TIME: Duration = Duration::from_millis(1);
 /// Times that completions are reaped after one enter. What is handed on may fill the submission queue, whose early
 /// submission completes more: peers that never stop sending could keep the reactor at one ring for ever.
 const REAPS_PER_ENTER: usize = 4;
+
+/// Segments that were caught for sleeping connections and are taken in one pass. Each may wake a connection, which
+/// takes some 20 us.
+const ARRIVALS_PER_PASS: usize = 32;
 
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,16 @@ pub trait Driver<P: Platform = Linux>: 'static {
     fn ended(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId, reason: CloseReason)
     -> Result<()>;
 
+    /// A silent connection was put to sleep: it has no socket until it wakes.
+    fn slept(&mut self, _connections: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
+        Ok(())
+    }
+
+    /// A sleeping connection was woken, by a segment of its peer or because something is sent to it.
+    fn woke(&mut self, _connections: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
+        Ok(())
+    }
+
     /// The kernel has taken all bytes of a connection after some had to wait for its peer to read.
     fn sent(&mut self, _net: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
         Ok(())
@@ -92,7 +106,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Enters every ring that has work, and hands on what completed. `between` is called after each ring, so that
     /// others may use the core. Tells whether there was any work.
     pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
-        let mut worked = self.connections.engine.take_notifications(now)?;
+        let mut worked = self.connections.engine.take_notifications(now)? | self.take_arrivals()?;
         for ring in 0..self.connections.engine.slots().used() {
             if !self.connections.engine.slots().ring_at(ring).has_work() {
                 continue;
@@ -105,7 +119,31 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.admit(conn, admission)?;
         }
         self.connections.engine.resume(now)?;
+        self.tell_moved()?;
         Ok(worked)
+    }
+
+    /// Takes a bounded number of segments that were caught for sleeping connections. Tells whether there were any.
+    fn take_arrivals(&mut self) -> Result<bool> {
+        for taken in 0..ARRIVALS_PER_PASS {
+            let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
+            self.tell_moved()?;
+            if let Arrival::Delivered(conn) = arrival {
+                let (buffer, len) = self.connections.engine.take_payload(conn);
+                self.received(conn, buffer, len, false)?;
+                self.connections.engine.acknowledge(conn);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells the driver of connections that fell asleep or woke.
+    fn tell_moved(&mut self) -> Result<()> {
+        while let Some((name, woke)) = self.connections.engine.next_moved() {
+            let driver = &mut self.driver;
+            if woke { driver.woke(&mut self.connections, name) } else { driver.slept(&mut self.connections, name) }?;
+        }
+        Ok(())
     }
 
     /// The driver's turn, after a pass.
@@ -181,6 +219,10 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 engine.filter_woke();
                 return Ok(());
             }
+            Outcome::CatcherWoke => {
+                engine.catcher_woke();
+                return Ok(());
+            }
             _ => {}
         }
         let Some(conn) = engine.slots().owner(ring, completion.token) else {
@@ -223,7 +265,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => engine.broke(conn, errno),
             Outcome::CancelTooLate => engine.cancel_again(conn),
             Outcome::Closed => engine.closed(conn),
-            Outcome::FilterWoke | Outcome::Settled => Ok(()),
+            Outcome::FilterWoke | Outcome::CatcherWoke | Outcome::Settled => Ok(()),
         }
     }
 
@@ -258,7 +300,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn admit(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         let stands = self.connections.engine.opened(conn, admission)?;
         if stands {
-            self.driver.opened(&mut self.connections, conn)?;
+            let name = self.connections.engine.name_of(conn);
+            self.driver.opened(&mut self.connections, name)?;
             self.connections.engine.told_of(conn);
         }
         Ok(stands)
@@ -269,7 +312,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         counters.messages.add(1);
         counters.bytes_in.add(len as u64);
         let reply = if self.connections.engine.received(conn, more) {
-            self.driver.received(&mut self.connections, conn, &mut buffer.bytes()[..len])?
+            let name = self.connections.engine.name_of(conn);
+            self.driver.received(&mut self.connections, name, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing
         };
@@ -310,9 +354,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn tell_ended(&mut self) -> Result<()> {
         while let Some((conn, reason)) = self.connections.engine.next_ended() {
             self.driver.ended(&mut self.connections, conn, reason)?;
+            self.connections.engine.told_of_end(conn);
         }
         while let Some(conn) = self.connections.engine.next_drained() {
-            self.driver.sent(&mut self.connections, conn)?;
+            let name = self.connections.engine.name_of(conn);
+            self.driver.sent(&mut self.connections, name)?;
         }
         Ok(())
     }

@@ -25,8 +25,8 @@ use crate::token::ConnId;
 /// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Word for other shards goes
 /// through a [`Mailbox`](crate::mailbox::Mailbox).
 ///
-/// The order of calls for one connection: `opened` once, then `received`, `sent` and `expired` in any order and number,
-/// then `closed` once.
+/// The order of calls for one connection: `opened` once, then `received`, `sent`, `expired`, and `slept` and `woke` in
+/// turns, in any order and number, then `closed` once.
 pub trait Service: 'static {
     /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; made anew for each
     /// connection, and dropped after `closed`.
@@ -45,6 +45,14 @@ pub trait Service: 'static {
     /// The kernel has taken all bytes that had to wait because the peer did not read. Never called for bytes that the
     /// kernel took at once.
     fn sent(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
+
+    /// A silent connection was put to sleep (`ServerBuilder::hibernate`): it has no socket until it wakes. Nothing needs
+    /// to be done; all calls of `Ctx` work as before, and a send wakes it.
+    fn slept(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
+
+    /// A sleeping connection was woken: its peer sent something, which `received` brings next, or something is sent to
+    /// it.
+    fn woke(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// The deadline that `Ctx::set_deadline` set has passed, and is no longer set. The default closes the connection:
     /// gracefully, or with a reset if it has bytes waiting, as those of a peer that does not read might wait for ever.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Connections, Engine, Platform};
 use crate::error::Result;
+use crate::hibernation::Tuple;
 use crate::ring::RingOps;
 use crate::token::{ConnId, Operation};
 
@@ -60,29 +61,35 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// The address of a connection's peer. The outer error is the ring's end.
     pub fn peer_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
-        match self.engine.accepted_from.peers.get(&conn) {
+        let slot = self.engine.find(conn);
+        match slot.and_then(|slot| self.engine.accepted_from.peers.get(&slot)) {
             Some(peer) => Ok(Ok(canonical(*peer))),
-            None => self.ask_socket(conn, TcpStream::peer_addr),
+            None => self.ask(conn, |ends| ends.remote, TcpStream::peer_addr),
         }
     }
 
     /// The address of a connection's own end. The outer error is the ring's end.
     pub fn local_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
-        self.ask_socket(conn, TcpStream::local_addr)
+        self.ask(conn, |ends| ends.local, TcpStream::local_addr)
     }
 
-    fn ask_socket(
+    /// Asks what is kept of a sleeping connection, or the socket of another one.
+    fn ask(
         &mut self,
         conn: ConnId,
-        ask: fn(&TcpStream) -> io::Result<SocketAddr>,
+        of_sleeper: fn(&Tuple) -> SocketAddr,
+        of_socket: fn(&TcpStream) -> io::Result<SocketAddr>,
     ) -> Result<io::Result<SocketAddr>> {
         let engine = &mut self.engine;
-        if !engine.slots.is_live(conn) {
-            return Ok(Err(io::ErrorKind::NotConnected.into()));
+        if let Some(ends) = engine.hibernation.as_ref().and_then(|hibernation| hibernation.tuple(conn)) {
+            return Ok(Ok(of_sleeper(&ends)));
         }
+        let Some(conn) = engine.find(conn).filter(|conn| engine.slots.is_live(*conn)) else {
+            return Ok(Err(io::ErrorKind::NotConnected.into()));
+        };
         engine.counters.enters.add(1);
         let copy = engine.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))?;
-        Ok(copy.map(TcpStream::from).and_then(|socket| ask(&socket)).map(canonical))
+        Ok(copy.map(TcpStream::from).and_then(|socket| of_socket(&socket)).map(canonical))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::admission::{AdmissionGate, SharedLimit};
+use super::hibernation::HibernationConfig;
 use crate::constants::MAX_PENDING_BYTES;
 use crate::sys::Filter;
 
@@ -26,6 +27,8 @@ pub struct ConnectionsConfig {
     pub accept_rate: Option<f64>,
     /// Silence after which a connection is closed, up to `LONGEST_IDLE`; with `None` never.
     pub idle_timeout: Option<Duration>,
+    /// How silent connections sleep; with `None` they keep their sockets.
+    pub hibernation: Option<HibernationConfig>,
     /// Times and amounts by which the engine works.
     pub timing: Timing,
 }
@@ -44,6 +47,7 @@ impl ConnectionsConfig {
             drain_after_reset: false,
             accept_rate: None,
             idle_timeout: None,
+            hibernation: None,
             timing: Timing::default(),
         }
     }

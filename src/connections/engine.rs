@@ -14,6 +14,7 @@ use super::close_reason::CloseReason;
 use super::config::ConnectionsConfig;
 use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
+use super::hibernation::{Arrival, Hibernation};
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
 use super::outgoing::{AfterSend, Outgoing};
@@ -23,7 +24,7 @@ use super::slot_release::SlotRelease;
 use super::slots::Slots;
 use crate::clock::Clock;
 use crate::connections::lifecycle::{Action, CloseMode, SlotState};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Error, Result};
 use crate::ring::{Accepts, Buffer, Buffers, RingOps};
 use crate::stats::Counters;
 use crate::sys::Notification;
@@ -41,6 +42,7 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) idle: IdleTracker,
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
+    pub(super) hibernation: Option<Box<Hibernation<S>>>,
     pub(super) buffers: Buffers,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
@@ -62,6 +64,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
             // Each accept makes a receive.
             buffers.prepare(NOTIFICATIONS_PER_PASS);
         }
+        let rings = config.rings.len();
+        let hibernation = config.hibernation.map(|config| Box::new(Hibernation::new(config, rings, clock.now())));
         Ok(Engine {
             platform,
             slots,
@@ -72,7 +76,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
             outgoing: Outgoing::new(config.max_pending),
             idle: IdleTracker::new(config.idle_timeout, now),
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
-            releases: SlotRelease::new(config.rings.len()),
+            releases: SlotRelease::new(rings),
+            hibernation,
             buffers,
             clock,
             counters,
@@ -126,12 +131,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
         !self.incoming.is_empty()
             || self.releases.is_under_way()
             || self.readiness.has_notifications()
+            || self.hibernation.as_mut().is_some_and(|hibernation| hibernation.has_work())
             || self.slots.has_work()
     }
 
     /// When something is due that no completion brings.
     pub fn due(&self) -> Option<Instant> {
-        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due()];
+        let hibernation = self.hibernation.as_ref().and_then(|hibernation| hibernation.due(&self.clock));
+        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due(), hibernation];
         dues.into_iter().flatten().min()
     }
 
@@ -139,6 +146,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
         self.slots.wake_on_completion(wake);
         self.readiness.wake_on_notification(&mut self.slots, &self.counters, wake)?;
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.wake_on_segment(&mut self.slots, &self.counters, wake)?;
+        }
         // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
         Ok(())
@@ -169,6 +179,48 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(taken > 0)
     }
 
+    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none.
+    pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
+        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
+        let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
+        if let Arrival::Woke(conn) = arrival {
+            self.park(conn)?;
+        }
+        Ok(Some(arrival))
+    }
+
+    /// The bytes of a woken connection's segment, in a buffer as if they had been received. The connection is busy
+    /// with them.
+    pub fn take_payload(&mut self, conn: ConnId) -> (Buffer, usize) {
+        self.slots.update(conn, SlotState::receive);
+        let mut buffer = self.buffers.take();
+        let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
+        let len = payload.len().min(buffer.bytes().len());
+        buffer.bytes()[..len].copy_from_slice(&payload[..len]);
+        (buffer, len)
+    }
+
+    /// Acknowledges the segment that woke a connection, unless an answer does that.
+    pub fn acknowledge(&mut self, conn: ConnId) {
+        let answers = self.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending());
+        if !answers && let Some(hibernation) = &mut self.hibernation {
+            hibernation.acknowledge_delivery(&self.counters);
+        }
+    }
+
+    /// The poll on the ring buffer of caught segments has ended.
+    pub fn catcher_woke(&mut self) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.catcher_woke();
+        }
+    }
+
+    /// The next connection that fell asleep or woke, and of which the driver was not told yet; with whether it woke.
+    #[inline]
+    pub fn next_moved(&mut self) -> Option<(ConnId, bool)> {
+        self.hibernation.as_mut()?.next_moved()
+    }
+
     /// Does what no completion calls for, a bounded part of it: receives that wait, resets, silent connections, and
     /// those that wait behind the filter.
     pub fn resume(&mut self, now: Instant) -> Result<()> {
@@ -181,13 +233,23 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.reap_resets(now)?;
         self.check_filtered()?;
         self.close_silent(now)?;
+        self.hibernate(now)?;
         self.releases.rearm_some(&mut self.slots)
     }
 
-    /// The next connection that ended and whose driver was not told yet.
+    /// The next connection that ended and whose driver was not told yet. `told_of_end` is to be called then.
     #[inline]
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
-        self.endings.next_untold()
+        let slept = self.hibernation.as_mut().and_then(|hibernation| hibernation.next_ended());
+        slept.or_else(|| self.endings.next_untold().map(|(conn, reason)| (self.name_of(conn), reason)))
+    }
+
+    /// The driver was told of the end of a connection.
+    #[inline]
+    pub fn told_of_end(&mut self, name: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.forget(name);
+        }
     }
 
     // ---- connections begin -----------------------------------------------------------------------
@@ -255,6 +317,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
             row.lifecycle.establish();
             row.link = 0;
         }
+        if let Some(hibernation) = &mut self.hibernation
+            && hibernation.name_of(conn).is_none()
+            && hibernation.name(conn).is_none()
+        {
+            return Err(Error::bug("more connections than a shard may have"));
+        }
         self.counters.live.add(1);
         self.counters.opened.add(1);
         self.park(conn)?;
@@ -292,6 +360,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
     /// has closed the connection, as a reply could not be sent whole.
     pub fn received(&mut self, conn: ConnId, more: bool) -> bool {
+        self.used(conn);
         let Some(row) = self.slots.row(conn) else { return false };
         row.lifecycle.received();
         if row.lifecycle.is_live() {
@@ -309,8 +378,17 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.apply(conn, SlotState::operation_ended)
     }
 
+    /// A connection is used, and does not become drowsy.
+    #[inline]
+    fn used(&mut self, conn: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.used(conn);
+        }
+    }
+
     /// Sends bytes after those that are already on their way.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        self.used(conn);
         let after = self.outgoing.send(&mut self.slots, &mut self.buffers, &self.counters, conn, bytes)?;
         self.after_send(conn, after)
     }
@@ -338,6 +416,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Sends shared bytes after those that are already on their way.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        self.used(conn);
         let after = self.outgoing.send_shared(&mut self.slots, &self.counters, conn, bytes)?;
         self.after_send(conn, after)
     }
@@ -432,7 +511,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Has a connection wait that has nothing to receive.
-    fn park(&mut self, conn: ConnId) -> Result<()> {
+    pub(super) fn park(&mut self, conn: ConnId) -> Result<()> {
         let Some(row) = self.slots.row(conn) else { return Ok(()) };
         self.idle.heard(&mut row.link);
         let next = self.readiness.park(&mut self.slots, conn)?;

@@ -178,6 +178,22 @@ impl SlotState {
         self.flags.any(Flags::BUSY.or(Flags::KEPT))
     }
 
+    /// Whether nothing is under way for a connection: it may be put to sleep.
+    pub fn may_sleep(self) -> bool {
+        let under_way = [
+            Flags::BUSY,
+            Flags::READABLE,
+            Flags::KEPT,
+            Flags::CLOSE_WHEN_SENT,
+            Flags::SERVED,
+            Flags::WAITING,
+            Flags::NOTIFIED,
+            Flags::READS_PAUSED,
+            Flags::REARMING,
+        ];
+        self.phase == Phase::Live && !under_way.iter().any(|flag| self.flags.any(*flag))
+    }
+
     /// The accept or connect succeeded.
     pub fn establish(&mut self) {
         debug_assert_eq!(self.phase, Phase::Opening, "a connection stands twice");

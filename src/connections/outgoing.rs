@@ -127,6 +127,11 @@ impl Outgoing {
         if self.pending.is_empty() { 0 } else { self.pending.get(&conn).map_or(0, Vec::len) }
     }
 
+    /// Bytes kept for one connection at most.
+    pub fn most(&self) -> usize {
+        self.max_pending
+    }
+
     /// Ends a receive with a reply from its buffer. The reply is sent at once; if the driver sent other bytes on the
     /// connection meanwhile, it is sent after those.
     pub fn reply<S: Default, R: RingOps>(

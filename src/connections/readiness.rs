@@ -11,11 +11,11 @@ use super::config::{FilterConfig, Timing};
 use super::slots::Slots;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::Action;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::sys::Notification;
-use crate::token::ConnId;
+use crate::token::{ConnId, Operation};
 pub(super) use filter::{FilterReadiness, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS};
 pub(super) use poll::poll;
 
@@ -71,6 +71,22 @@ impl Readiness {
         match self {
             Readiness::Poll => Ok(false),
             Readiness::Filter(filter) => filter.install_accepted(slots, conn, socket),
+        }
+    }
+
+    /// Puts the plain socket of a connection that slept into its slot.
+    pub fn install_woken<S: Default, R: RingOps>(
+        &self,
+        slots: &mut Slots<S, R>,
+        conn: ConnId,
+        socket: OwnedFd,
+    ) -> Result<()> {
+        match self {
+            Readiness::Poll => slots.ring(conn).install_accepted(socket, conn.token(Operation::InstallAccepted)),
+            Readiness::Filter(filter) => match filter.install_accepted(slots, conn, socket)? {
+                true => Ok(()),
+                false => Err(Error::bug("a socket that slept cannot have an owner")),
+            },
         }
     }
 

@@ -104,6 +104,14 @@ impl<S: Service> Driver for ServerDriver<S> {
         self.call(connections, |service, ctx| service.received(ctx, conn, data))
     }
 
+    fn slept(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(connections, |service, ctx| service.slept(ctx, conn))
+    }
+
+    fn woke(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(connections, |service, ctx| service.woke(ctx, conn))
+    }
+
     fn sent(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
         self.call(connections, |service, ctx| service.sent(ctx, conn))
     }

@@ -135,7 +135,7 @@ impl<S: Default> Broadcasts<S> {
     pub fn send_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
         let (mut sends, mut slots) = (RECIPIENTS_PER_PASS, SLOTS_PER_PASS);
         while sends > 0 && slots > 0 {
-            let Some(first) = self.running.front_mut() else { break };
+            let Some(first) = self.running.front_mut().filter(|_| connections.can_wake()) else { break };
             match first.next_recipient(connections, &mut slots) {
                 Some(conn) if self.is_newcomer(conn) => {}
                 Some(conn) => {

@@ -167,7 +167,8 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.live()
     }
 
-    /// Sends `bytes` after what is on its way to the connection already. They are copied. A connection whose unsent
+    /// Sends `bytes` after what is on its way to the connection already. They are copied. A sleeping connection is
+    /// woken; if no slot is free for it (`ServerBuilder::awake`) the bytes wait for one. A connection whose unsent
     /// bytes would exceed `ServerBuilder::max_pending` is reset, and counted as a slow reader.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
         let done = self.connections.send(conn, bytes);
@@ -189,6 +190,12 @@ impl<S: Default> Ctx<'_, S> {
     /// take sees it here.
     pub fn broadcasts(&self) -> usize {
         self.shard.broadcasts.len()
+    }
+
+    /// Whether a connection sleeps: it has no socket, and takes some 51 bytes in all. Always `false` without
+    /// `ServerBuilder::hibernate`.
+    pub fn is_asleep(&self, conn: ConnId) -> bool {
+        self.connections.is_asleep(conn)
     }
 
     /// Closes a connection. `Service::closed` follows soon, and not within this call.

@@ -117,8 +117,8 @@ impl RingOps for SimRing {
         self.push(Submission::Poll(token.with(Operation::Poll), lasting))
     }
 
-    fn poll_filter(&mut self, _bell: RawFd) -> Result<()> {
-        Err(Error::bug("the simulated kernel has no filter"))
+    fn poll_wake(&mut self, _wake_fd: RawFd, _operation: Operation) -> Result<()> {
+        Err(Error::bug("the simulated kernel has no descriptors to wait for"))
     }
 
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()> {
