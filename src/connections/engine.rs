@@ -51,7 +51,9 @@ pub(crate) struct Engine<S, P: Platform> {
 impl<S: Default, P: Platform> Engine<S, P> {
     /// Opens the rings of a platform, on the thread that will use them.
     pub fn new(platform: P, config: ConnectionsConfig, counters: Arc<Counters>) -> Result<Engine<S, P>> {
-        let accepts = if config.filter.is_some() { Accepts::Plain } else { Accepts::Direct };
+        let keeps_descriptors = config.hibernation.as_ref().is_some_and(|hibernation| hibernation.keeps_descriptors);
+        let plain = config.filter.is_some() || keeps_descriptors;
+        let accepts = if plain { Accepts::Plain } else { Accepts::Direct };
         let open = |slots: &u32| platform.open_ring(*slots, accepts).map(|ring| (ring, *slots));
         let slots = Slots::new(config.rings.iter().map(open))?;
         let (now, clock) = (platform.now(), platform.clock());
@@ -269,6 +271,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Takes an accepted connection out of its plain descriptor into its slot. `false` if the kernel refuses that.
     pub fn install_accepted(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.keep(conn, &socket);
+        }
         self.readiness.install_accepted(&mut self.slots, conn, socket)
     }
 

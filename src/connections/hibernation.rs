@@ -55,6 +55,9 @@ pub struct HibernationConfig {
     pub most: u32,
     /// Connections that are being put to sleep at most, each with a file descriptor of its own.
     pub most_drowsy: usize,
+    /// Keep a file descriptor of each connection that is awake. Needed before Linux 6.8, where a slot's socket cannot
+    /// be given one later.
+    pub keeps_descriptors: bool,
     /// The kernel.
     pub host: Box<dyn HibernationHost + Send>,
 }
@@ -91,6 +94,8 @@ pub(super) struct Hibernation<S> {
     by_slot: Vec<Vec<u32>>,
     stamps: Stamps,
     drowsy: VecDeque<Drowsy>,
+    /// File descriptors of connections that are awake, where they must be kept.
+    kept: Option<HashMap<(usize, u32), OwnedFd>>,
     most_drowsy: usize,
     /// When to look again whether a grace period has passed.
     grace_look: Option<Instant>,
@@ -134,6 +139,7 @@ impl<S: Default> Hibernation<S> {
             by_slot: vec![Vec::new(); rings],
             stamps: Stamps::new(rings, config.after, now),
             drowsy: VecDeque::new(),
+            kept: config.keeps_descriptors.then(HashMap::new),
             most_drowsy: config.most_drowsy.max(1),
             grace_look: None,
             endings: SleeperEndings::default(),
@@ -216,8 +222,11 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// The occupant of a slot has no entry any more.
+    /// The occupant of a slot is over, or has no socket any more.
     fn leave_slot(&mut self, ring: usize, slot: u32) {
+        if let Some(kept) = &mut self.kept {
+            kept.remove(&(ring, slot));
+        }
         if let Some(entry) = self.by_slot.get_mut(ring).and_then(|ring| ring.get_mut(slot as usize)) {
             *entry = NO_ENTRY;
         }
@@ -381,7 +390,7 @@ impl<S: Default> Hibernation<S> {
         };
         self.stamps.used(conn);
         counters.enters.add(1);
-        let socket = match around.parts.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))? {
+        let socket = match self.descriptor(around, conn)? {
             Ok(socket) => socket,
             Err(error) => {
                 counters.stayed_awake.add(1);
@@ -403,6 +412,30 @@ impl<S: Default> Hibernation<S> {
         let name = self.entries.name_of(index);
         self.drowsy.push_back(Drowsy { name, index, conn, socket: Some(socket), grace: None });
         Ok(true)
+    }
+
+    /// A file descriptor of a slot's socket.
+    fn descriptor<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        conn: ConnId,
+    ) -> Result<std::io::Result<OwnedFd>> {
+        match &self.kept {
+            Some(kept) => Ok(kept
+                .get(&(conn.ring(), conn.slot()))
+                .map_or(Err(std::io::ErrorKind::NotFound.into()), OwnedFd::try_clone)),
+            None => around.parts.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor)),
+        }
+    }
+
+    /// The socket of a slot's occupant, before it goes into the slot: keeps a descriptor of it where that is needed.
+    /// Without one, because no more is left, the connection cannot sleep.
+    pub fn keep(&mut self, conn: ConnId, socket: &OwnedFd) {
+        if let Some(kept) = &mut self.kept
+            && let Ok(socket) = socket.try_clone()
+        {
+            kept.insert((conn.ring(), conn.slot()), socket);
+        }
     }
 
     /// Asks the kernel for the ends of a connection, and keeps them. `false` if it cannot sleep.

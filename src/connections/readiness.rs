@@ -60,8 +60,8 @@ impl Readiness {
         }
     }
 
-    /// Takes an accepted connection out of its plain descriptor into its slot, where the filter knows it by its
-    /// place. `false` if the kernel refuses that.
+    /// Takes an accepted connection out of its plain descriptor into its slot, where a filter knows it by its place.
+    /// `false` if the kernel refuses that.
     pub fn install_accepted<S: Default, R: RingOps>(
         &self,
         slots: &mut Slots<S, R>,
@@ -69,7 +69,9 @@ impl Readiness {
         socket: OwnedFd,
     ) -> Result<bool> {
         match self {
-            Readiness::Poll => Ok(false),
+            Readiness::Poll => {
+                slots.ring(conn).install_accepted(socket, conn.token(Operation::InstallAccepted)).map(|()| true)
+            }
             Readiness::Filter(filter) => filter.install_accepted(slots, conn, socket),
         }
     }
@@ -81,12 +83,9 @@ impl Readiness {
         conn: ConnId,
         socket: OwnedFd,
     ) -> Result<()> {
-        match self {
-            Readiness::Poll => slots.ring(conn).install_accepted(socket, conn.token(Operation::InstallAccepted)),
-            Readiness::Filter(filter) => match filter.install_accepted(slots, conn, socket)? {
-                true => Ok(()),
-                false => Err(Error::bug("a socket that slept cannot have an owner")),
-            },
+        match self.install_accepted(slots, conn, socket)? {
+            true => Ok(()),
+            false => Err(Error::bug("a socket that slept cannot have an owner")),
         }
     }
 

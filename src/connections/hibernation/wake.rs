@@ -76,6 +76,7 @@ impl<S: Default> Hibernation<S> {
                 row.state = mem::take(state);
             }
         }
+        self.keep(conn, &socket);
         around.readiness.install_woken(around.parts.slots, conn, socket)
     }
 
