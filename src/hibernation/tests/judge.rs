@@ -188,7 +188,7 @@ fn a_keepalive_probe_is_acknowledged_with_and_without_its_byte() {
 fn payload_is_delivered_if_it_is_next_and_wakes_otherwise() {
     let progress = Progress { send_window: 500, ..plain().progress };
     assert_eq!(verdict(|data| data.payload = vec![1; 100]), Verdict::Deliver(Progress { received: 1_100, ..progress }));
-    let mut reinjected = |change: fn(&mut Written)| {
+    let reinjected = |change: fn(&mut Written)| {
         let verdict = verdict(|data| {
             data.payload = vec![1; 10];
             change(data);
