@@ -14,7 +14,7 @@ use super::close_reason::CloseReason;
 use super::config::ConnectionsConfig;
 use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
-use super::hibernation::{Arrival, Hibernation};
+use super::hibernation::Hibernation;
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
 use super::outgoing::{AfterSend, Outgoing};
@@ -181,48 +181,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(taken > 0)
     }
 
-    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none.
-    pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
-        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
-        let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
-        if let Arrival::Woke(conn) = arrival {
-            self.park(conn)?;
-        }
-        Ok(Some(arrival))
-    }
-
-    /// The bytes of a woken connection's segment, in a buffer as if they had been received. The connection is busy
-    /// with them.
-    pub fn take_payload(&mut self, conn: ConnId) -> (Buffer, usize) {
-        self.slots.update(conn, SlotState::receive);
-        let mut buffer = self.buffers.take();
-        let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
-        let len = payload.len().min(buffer.bytes().len());
-        buffer.bytes()[..len].copy_from_slice(&payload[..len]);
-        (buffer, len)
-    }
-
-    /// Acknowledges the segment that woke a connection, unless an answer does that.
-    pub fn acknowledge(&mut self, conn: ConnId) {
-        let answers = self.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending());
-        if !answers && let Some(hibernation) = &mut self.hibernation {
-            hibernation.acknowledge_delivery(&self.counters);
-        }
-    }
-
-    /// The poll on the ring buffer of caught segments has ended.
-    pub fn catcher_woke(&mut self) {
-        if let Some(hibernation) = &mut self.hibernation {
-            hibernation.catcher_woke();
-        }
-    }
-
-    /// The next connection that fell asleep or woke, and of which the driver was not told yet; with whether it woke.
-    #[inline]
-    pub fn next_moved(&mut self) -> Option<(ConnId, bool)> {
-        self.hibernation.as_mut()?.next_moved()
-    }
-
     /// Does what no completion calls for, a bounded part of it: receives that wait, resets, silent connections, and
     /// those that wait behind the filter.
     pub fn resume(&mut self, now: Instant) -> Result<()> {
@@ -244,14 +202,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
         let slept = self.hibernation.as_mut().and_then(|hibernation| hibernation.next_ended());
         slept.or_else(|| self.endings.next_untold().map(|(conn, reason)| (self.name_of(conn), reason)))
-    }
-
-    /// The driver was told of the end of a connection.
-    #[inline]
-    pub fn told_of_end(&mut self, name: ConnId) {
-        if let Some(hibernation) = &mut self.hibernation {
-            hibernation.forget(name);
-        }
     }
 
     // ---- connections begin -----------------------------------------------------------------------
@@ -381,14 +331,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn operation_ended(&mut self, conn: ConnId) -> Result<()> {
         self.outgoing.operation_ended(&mut self.slots, conn);
         self.apply(conn, SlotState::operation_ended)
-    }
-
-    /// A connection is used, and does not become drowsy.
-    #[inline]
-    fn used(&mut self, conn: ConnId) {
-        if let Some(hibernation) = &mut self.hibernation {
-            hibernation.used(conn);
-        }
     }
 
     /// Sends bytes after those that are already on their way.

@@ -1,17 +1,18 @@
 //! Names of connections: what a driver calls them. Where connections may sleep, a connection has a name for life, and a
-//! slot while it is awake (`hibernation.rs`). Otherwise its slot's occupant is its name.
+//! slot while it is awake (`hibernation.rs`). Otherwise its slot's occupant is its name. The engine's part in sleeping
+//! and waking is here too.
 
 use std::time::{Duration, Instant};
 
 use super::close_reason::CloseReason;
 use super::endings::Parts;
 use super::engine::Engine;
-use super::hibernation::{Around, Hibernation};
+use super::hibernation::{Around, Arrival, Hibernation};
 use super::platform::Platform;
 use super::slots::Cursor;
-use crate::connections::lifecycle::CloseMode;
+use crate::connections::lifecycle::{CloseMode, SlotState};
 use crate::error::Result;
-use crate::ring::RingOps;
+use crate::ring::{Buffer, RingOps};
 use crate::token::{ConnId, Operation};
 
 impl<S: Default, P: Platform> Engine<S, P> {
@@ -118,6 +119,66 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return 0;
         }
         unsent + outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
+    }
+
+    // ---- caught segments ---------------------------------------------------------------------------
+
+    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none.
+    pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
+        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
+        let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
+        if let Arrival::Woke(conn) = arrival {
+            self.park(conn)?;
+        }
+        Ok(Some(arrival))
+    }
+
+    /// The bytes of a woken connection's segment, in a buffer as if they had been received. The connection is busy
+    /// with them.
+    pub fn take_payload(&mut self, conn: ConnId) -> (Buffer, usize) {
+        self.slots.update(conn, SlotState::receive);
+        let mut buffer = self.buffers.take();
+        let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
+        let len = payload.len().min(buffer.bytes().len());
+        buffer.bytes()[..len].copy_from_slice(&payload[..len]);
+        (buffer, len)
+    }
+
+    /// Acknowledges the segment that woke a connection, unless an answer does that.
+    pub fn acknowledge(&mut self, conn: ConnId) {
+        let answers = self.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending());
+        if !answers && let Some(hibernation) = &mut self.hibernation {
+            hibernation.acknowledge_delivery(&self.counters);
+        }
+    }
+
+    /// The poll on the ring buffer of caught segments has ended.
+    pub fn catcher_woke(&mut self) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.catcher_woke();
+        }
+    }
+
+    /// The next connection that fell asleep or woke, and of which the driver was not told yet; with whether it woke.
+    #[inline]
+    pub fn next_moved(&mut self) -> Option<(ConnId, bool)> {
+        self.hibernation.as_mut()?.next_moved()
+    }
+
+    /// A connection is used, and does not become drowsy.
+    #[inline]
+    pub(super) fn used(&mut self, conn: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.used(conn);
+        }
+    }
+
+    /// The driver was told of the end of a connection.
+    #[inline]
+    pub fn told_of_end(&mut self, name: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.forget(name);
+        }
     }
 
     // ---- waking and closing by name ----------------------------------------------------------------
