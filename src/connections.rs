@@ -65,7 +65,7 @@ pub use close_reason::CloseReason;
 pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Timing};
 pub(crate) use engine::Engine;
 pub(crate) use hibernation::Arrival;
-pub use hibernation::{Caught, HibernationConfig, HibernationHost};
+pub use hibernation::{Caught, HibernationConfig, HibernationHost, KernelHost};
 pub use idle::LONGEST_IDLE;
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;

@@ -19,6 +19,7 @@ mod chunks;
 mod endings;
 mod entries;
 mod host;
+mod kernel;
 mod stamps;
 mod wake;
 
@@ -45,6 +46,7 @@ use chunks::Chunks;
 use endings::SleeperEndings;
 use entries::{Entries, Whereabouts};
 pub use host::{Caught, HibernationHost};
+pub use kernel::KernelHost;
 use stamps::{ROWS_PER_PASS, Stamps};
 
 /// How a shard's connections sleep.
@@ -349,6 +351,7 @@ impl<S: Default> Hibernation<S> {
         } else if self.grace_look.is_none_or(|at| at <= now) {
             self.grace_look = Some(now + GRACE_LOOK);
         }
+        self.host.turn();
         let dropped = self.host.dropped() + self.unanswered;
         around.parts.counters.segments_dropped.set(dropped);
         Ok(())
@@ -468,14 +471,8 @@ impl<S: Default> Hibernation<S> {
         let counters = around.parts.counters;
         let rests = around.parts.slots.row(conn).is_some_and(|row| row.lifecycle.may_sleep());
         let drowsy = self.entries.whereabouts(index) == Whereabouts::Drowsy;
-        let (tuple, negotiated) = (self.entries.tuple(index), self.entries.negotiated(index));
-        let state = match (tuple, negotiated) {
-            (Some(tuple), Some(negotiated)) if drowsy && rests => {
-                self.host.checkpoint(&socket, &negotiated).ok().flatten().map(|progress| (tuple, progress))
-            }
-            _ => None,
-        };
-        let Some((tuple, progress)) = state else {
+        let state = if drowsy && rests { self.host.checkpoint(&socket).ok().flatten() } else { None };
+        let Some(progress) = state else {
             if drowsy {
                 self.leave_table(index);
             }
@@ -485,7 +482,7 @@ impl<S: Default> Hibernation<S> {
             counters.stayed_awake.add(1);
             return Ok(());
         };
-        let retired = self.host.retire(socket, &tuple);
+        let retired = self.host.retire(socket);
         self.host.end_transit();
         retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
         if let Some(row) = around.parts.slots.row(conn) {

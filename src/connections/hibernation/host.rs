@@ -1,4 +1,4 @@
-//! What hibernation asks of the kernel. `sys` carries it out; the tests of the engine have a simulated kernel.
+//! What hibernation asks of the kernel. `kernel.rs` has it carried out; the tests of the engine have a simulated kernel.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -32,6 +32,13 @@ pub trait HibernationHost {
     /// Removes a connection from the table.
     fn remove(&mut self, tuple: &Tuple, index: u32);
 
+    /// A connection of the table has a socket again. What reaches the socket is not caught any more. What reaches the
+    /// listener still is, until a grace period is over: its look-up may have come before the socket was there.
+    fn woke(&mut self, tuple: &Tuple, index: u32);
+
+    /// Does what is due by itself. To be called in each pass.
+    fn turn(&mut self);
+
     /// A socket is about to be taken from a connection that is in the table, or given to it. Until `end_transit`
     /// segments for sockets are caught too, and not only segments for listeners.
     fn begin_transit(&mut self);
@@ -48,11 +55,11 @@ pub trait HibernationHost {
 
     /// Takes the state of a connection. `None` if something is in flight; its socket is then as it was. Otherwise its
     /// socket must be given to `retire`.
-    fn checkpoint(&mut self, socket: &OwnedFd, negotiated: &Negotiated) -> io::Result<Option<Progress>>;
+    fn checkpoint(&mut self, socket: &OwnedFd) -> io::Result<Option<Progress>>;
 
     /// Gives up the socket of a connection whose state was taken, at once and without a segment, also where other
     /// descriptors of the socket are open.
-    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()>;
+    fn retire(&mut self, socket: OwnedFd) -> io::Result<()>;
 
     /// Makes a socket for a connection that slept.
     fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd>;

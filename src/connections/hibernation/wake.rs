@@ -37,7 +37,7 @@ impl<S: Default> Hibernation<S> {
         let restored = self.host.restore(from);
         if restored.is_ok() {
             // Last: until here its segments are caught, as the socket is not complete before.
-            self.host.remove(&from.tuple, index);
+            self.host.woke(&from.tuple, index);
         }
         self.host.end_transit();
         let socket = match restored {
