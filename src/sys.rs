@@ -2,8 +2,13 @@
 //! socket addresses, and a socket filter that announces data.
 
 mod allocator;
+mod bpf;
+mod catcher;
 mod filter;
+mod grace;
 mod network;
+mod raw;
+pub mod repair;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +21,11 @@ use std::time::Duration;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use allocator::Allocator;
+pub use catcher::{Catcher, Caught, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
+pub use grace::GracePeriods;
 pub use network::OwnNetwork;
+pub use raw::RawSender;
 
 /// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -208,7 +208,7 @@ impl World {
         let mut chance = Chance(seed);
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
         let gate = AdmissionGate::default();
-        let filter = filtered.then(|| Filter::new(rings.iter().sum()).unwrap());
+        let filter = filtered.then(|| Filter::new(rings.iter().sum(), None).unwrap());
         // An address of its own for each world: a port stays taken for a minute after what was there, and in
         // that time there are more worlds than ports.
         static WORLDS: AtomicU32 = AtomicU32::new(0);

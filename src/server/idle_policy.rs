@@ -39,7 +39,7 @@ impl IdleChoice {
             return Ok(None);
         }
         let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
-        Filter::new(slots).map(Some).map_err(|error| refused(Errno::of(&error)))
+        Filter::new(slots, None).map(Some).map_err(|error| refused(Errno::of(&error)))
     }
 }
 

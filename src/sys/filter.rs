@@ -22,11 +22,12 @@
 mod program;
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::bpf::{self, Mapping};
+use super::catcher::Catcher;
 use super::set_option;
 use crate::constants::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
@@ -123,15 +124,19 @@ impl Taken {
 }
 
 impl Filter {
-    /// Loads a filter for `places` places. Fails with EPERM without CAP_BPF. Fails with EACCES without CAP_PERFMON,
-    /// as the verifier then forbids addressing the bitmaps through a register.
-    pub fn new(places: u32) -> io::Result<Filter> {
+    /// Loads a filter for `places` places. With a catcher the same program first catches the segments of sleeping
+    /// connections, which are announced by the catcher and not here.
+    ///
+    /// Fails with EPERM without CAP_BPF. Fails with EACCES without CAP_PERFMON, as the verifier then forbids
+    /// addressing the bitmaps through a register.
+    pub fn new(places: u32, catcher: Option<&Catcher>) -> io::Result<Filter> {
         let (layout, page) = (Layout::of(places), PAGE_BYTES as usize);
         let map_bytes = ((BITMAPS + BITMAP_COUNT * layout.bitmap()) * 8).next_multiple_of(page);
         let map = bpf::create_map(bpf::ARRAY, 4, map_bytes as u32, 1, bpf::MMAPABLE)?;
         let wake_up = bpf::create_map(bpf::RING_BUFFER, 0, 0, page as u32, 0)?;
+        let instructions = program::filter(map.as_raw_fd(), wake_up.as_raw_fd(), layout, catcher);
         Ok(Filter {
-            program: bpf::load(&program::filter(map.as_raw_fd(), wake_up.as_raw_fd(), layout))?,
+            program: bpf::load(bpf::SOCKET_FILTER, &instructions)?,
             map: Mapping::new(&map, 0, map_bytes, libc::PROT_READ | libc::PROT_WRITE)?,
             layout,
             consumed: Mapping::new(&wake_up, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
@@ -145,7 +150,7 @@ impl Filter {
     /// the filter announces nothing, as in a network whose user namespace does not map our owners.
     pub fn probe() -> io::Result<()> {
         let place = KERNEL_SLOTS_PER_RING - 1;
-        let mut filter = Filter::new(KERNEL_SLOTS_PER_RING)?;
+        let mut filter = Filter::new(KERNEL_SLOTS_PER_RING, None)?;
         // A pair of Unix sockets stands for a connection, as it takes no port and appears in no TCP
         // counter. A message without a TCP header looks to the filter like a segment with payload.
         let (ours, theirs) = UnixDatagram::pair()?;
@@ -159,6 +164,11 @@ impl Filter {
     /// Attaches the filter to a socket. Sockets that it accepts later inherit the filter.
     pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
         set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, self.program.as_raw_fd())
+    }
+
+    /// The program, for sockets that no listener accepts: those of connections that wake.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
     }
 
     /// Marks a socket as the connection in `place`, by setting its owner. Fails with the error of fchown(2).
@@ -267,128 +277,4 @@ fn take_bit(bits: &mut u64) -> usize {
     let lowest = bits.trailing_zeros();
     *bits &= *bits - 1;
     lowest as usize
-}
-
-/// Memory shared with the kernel. The kernel writes to it at any time, so it is read and written through
-/// atomics alone.
-struct Mapping {
-    start: NonNull<AtomicU64>,
-    bytes: usize,
-}
-
-impl Mapping {
-    fn new(map: &OwnedFd, offset: usize, bytes: usize, protection: libc::c_int) -> io::Result<Mapping> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                offset as libc::off_t,
-            )
-        };
-        match NonNull::new(start.cast::<AtomicU64>()) {
-            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, bytes }),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Word number `at`. A word of a read-only mapping may only be loaded, and only with `Relaxed`.
-    fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at < self.bytes / 8, "word {at} of a mapping of {} bytes", self.bytes);
-        // SAFETY: within the mapping, aligned as the mapping is to a page, and valid as any bits are; it is
-        // unmapped when `self` is dropped.
-        unsafe { self.start.add(at).as_ref() }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and nobody can have a reference into it any more.
-        let _ = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
-    }
-}
-
-// SAFETY: atomics in memory that does not depend on the thread.
-unsafe impl Send for Mapping {}
-
-/// The system call bpf(2), as far as the filter needs it (include/uapi/linux/bpf.h).
-mod bpf {
-    use super::*;
-    use program::Instruction;
-
-    pub const ARRAY: u32 = 2;
-    pub const RING_BUFFER: u32 = 27;
-    pub const MMAPABLE: u32 = 1 << 10;
-
-    const MAP_CREATE: libc::c_long = 0;
-    const PROG_LOAD: libc::c_long = 5;
-    const SOCKET_FILTER: u32 = 1;
-
-    /// How often a load that fails with EAGAIN is tried again.
-    const LOAD_AGAIN: usize = 10;
-
-    #[repr(C)]
-    struct MapAttributes {
-        kind: u32,
-        key_bytes: u32,
-        value_bytes: u32,
-        entries: u32,
-        flags: u32,
-    }
-
-    #[repr(C)]
-    struct ProgramAttributes {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_bytes: u32,
-        log: u64,
-        kernel_version: u32,
-        flags: u32,
-    }
-
-    pub fn create_map(kind: u32, key_bytes: u32, value_bytes: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
-        call(MAP_CREATE, &MapAttributes { kind, key_bytes, value_bytes, entries, flags })
-    }
-
-    pub fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
-        let attributes = ProgramAttributes {
-            kind: SOCKET_FILTER,
-            instruction_count: instructions.len() as u32,
-            instructions: instructions.as_ptr() as u64,
-            // The helpers in use are available under any license.
-            license: c"Dual MIT/GPL".as_ptr() as u64,
-            log_level: 0,
-            log_bytes: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-        };
-        // The verifier gives up with EAGAIN when a signal or other work is pending for the thread, such
-        // as a ring's.
-        for _ in 0..LOAD_AGAIN {
-            match call(PROG_LOAD, &attributes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                loaded => return loaded,
-            }
-        }
-        call(PROG_LOAD, &attributes)
-    }
-
-    /// Calls bpf(2). Every command in use returns a descriptor that is closed on exec.
-    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-        // SAFETY: the kernel reads the attributes, and the instructions and the license that they point to; all
-        // outlive the call. It writes nothing without a log.
-        let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-        match RawFd::try_from(fd) {
-            // SAFETY: `fd` was just made and nobody else has it.
-            Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
 }

@@ -17,7 +17,7 @@ struct Scene {
 }
 
 fn scene(connections: u32, places: u32) -> Scene {
-    let filter = Filter::new(places).unwrap();
+    let filter = Filter::new(places, None).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     filter.attach(&listener).unwrap();
     let connect = |nth| {

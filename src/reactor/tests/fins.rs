@@ -68,7 +68,7 @@ impl Scene {
     fn new(filtered: bool) -> Scene {
         let now = Instant::now();
         let slots = PEERS as u32 + 64;
-        let filter = filtered.then(|| Filter::new(slots).unwrap());
+        let filter = filtered.then(|| Filter::new(slots, None).unwrap());
         let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         filter.iter().for_each(|filter| filter.attach(&listener).unwrap());
         let config = ConnectionsConfig {

@@ -1,0 +1,224 @@
+//! The catcher: it keeps the segments of sleeping connections from the kernel, which has no sockets for them, and
+//! gives them to the shards.
+//!
+//! A segment whose connection has no socket is looked up to the listener of its port, and `tcp_v4_rcv` runs the
+//! listener's socket filter before anything else looks at the segment. The catcher's part of this filter looks its ends
+//! up in a table. If it finds them, it copies the segment into a ring buffer, and has the kernel drop it; the kernel
+//! then answers nothing. Other segments go on as ever.
+//!
+//! A connection is put to sleep, or woken, in a *transit*, in which it has both a socket and a place in the table. Only
+//! while a transit is under way do the programs of established sockets look into the table: it has precedence over the
+//! socket. So no segment reaches a socket that is about to go or is not yet complete.
+//!
+//! **Three times belong to a softirq that has looked a segment's socket up, and has not yet run its filter.** It may
+//! stand still meanwhile, for as long as a grace period of RCU at most (`grace.rs`):
+//!
+//! - It may have passed the filter before `insert`, and bring its segment to the socket afterwards. Therefore a
+//!   grace period lies between `insert` and the checkpoint.
+//! - It may have found the listener before a woken connection had its socket, and run the filter afterwards. If the
+//!   connection were not in the table then, the listener would answer with a RST. Therefore `wake` leaves it
+//!   there, for listeners alone, and `remove` follows a grace period later.
+//! - It may have found a socket that was blanked meanwhile (`repair.rs`), and serves another connection afterwards.
+//!   Therefore a blank socket rests for a grace period.
+//!
+//! For connections that were dialed there is no listener. `steer` attaches a program to the network namespace that
+//! finds sinks for them: listeners of the catcher's own, with its filter.
+
+mod hash;
+mod program;
+mod ring;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::bpf::{self, Mapping, Program};
+use super::set_option;
+use crate::constants::PAGE_BYTES;
+use crate::hibernation::Tuple;
+use program::{LINE, Maps, SINK_V4, SINK_V6, TRANSITS};
+pub use ring::{Caught, CaughtSegment};
+use table::Table;
+
+/// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
+/// mark of a rule of this host's routing. These are the letters "c1mh".
+pub const MARK: u32 = u32::from_be_bytes(*b"c1mh");
+
+/// Bytes of a record before the segment: value, length, protocol and nothing, 4 bytes each, and two addresses of 16.
+const RECORD_HEADER: i32 = 48;
+
+/// Why a connection cannot be inserted. It then stays awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// Both of its buckets are full, or its index is too large.
+    Full,
+    /// One of its buckets holds a connection with the same tag: the programs could not tell them apart.
+    Collides,
+}
+
+/// The memory with words that the programs share with this process.
+struct Shared(Mapping);
+
+impl Shared {
+    fn transits(&self) -> &AtomicU64 {
+        self.0.word(TRANSITS / size_of::<u64>())
+    }
+
+    fn dropped(&self, shard: usize) -> &AtomicU64 {
+        self.0.word((shard + 1) * LINE / size_of::<u64>())
+    }
+}
+
+/// A catcher for all shards of this process.
+pub struct Catcher {
+    table: Table,
+    /// The ring buffer of each shard, and whether its consumer's end was given out.
+    rings: Vec<(OwnedFd, AtomicBool)>,
+    ring_bytes: u32,
+    /// The ring buffers for the programs, by the number of the shard.
+    ring_map: OwnedFd,
+    words: OwnedFd,
+    shared: Arc<Shared>,
+    program: OwnedFd,
+}
+
+impl fmt::Debug for Catcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catcher").field("shards", &self.rings.len()).field("bytes", &self.bytes()).finish()
+    }
+}
+
+impl Catcher {
+    /// A catcher for `connections` sleeping connections of `shards` shards. Each shard has a ring buffer of at least
+    /// `ring_bytes` bytes, which becomes a power of two from 256 KiB to 1 GiB. The table takes 11.4 bytes for each
+    /// connection, all of which the kernel allocates at once.
+    ///
+    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM. `probe` tells more.
+    pub fn new(shards: usize, connections: u64, ring_bytes: u32) -> io::Result<Catcher> {
+        let ring_bytes = ring::ring_bytes(ring_bytes);
+        let table = Table::new(shards, connections)?;
+        let rings = (0..shards.max(1))
+            .map(|_| Ok((bpf::create_map(bpf::RING_BUFFER, 0, 0, ring_bytes, 0)?, AtomicBool::new(false))))
+            .collect::<io::Result<Vec<_>>>()?;
+        let ring_map = bpf::create_array_of_maps(table.division.shards as u32, &rings[0].0)?;
+        for (shard, (ring, _)) in rings.iter().enumerate() {
+            bpf::put(&ring_map, shard as u32, ring)?;
+        }
+        let bytes = ((table.division.shards + 1) * LINE).next_multiple_of(PAGE_BYTES as usize);
+        let words = bpf::create_map(bpf::ARRAY, 4, bytes as u32, 1, bpf::MMAPABLE)?;
+        let shared = Arc::new(Shared(Mapping::new(&words, 0, bytes, libc::PROT_READ | libc::PROT_WRITE)?));
+        let maps = Maps { table: &table, rings: ring_map.as_raw_fd(), words: words.as_raw_fd() };
+        let program = bpf::load(bpf::SOCKET_FILTER, &maps.catching())?;
+        Ok(Catcher { table, rings, ring_bytes, ring_map, words, shared, program })
+    }
+
+    /// Bytes of memory of the table.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    /// Has the segments of a connection caught, for `shard` with `index`. A transit must be under way if the
+    /// connection has a socket.
+    pub fn insert(&self, tuple: &Tuple, shard: usize, index: u32) -> Result<(), NoPlace> {
+        if shard < self.rings.len() { self.table.insert(tuple, shard, index) } else { Err(NoPlace::Full) }
+    }
+
+    /// Records that an inserted connection is awake: segments that reach its socket are no longer caught, and those
+    /// that reach a listener still are. `remove` follows a grace period later, or another `insert` with the same
+    /// index.
+    pub fn wake(&self, tuple: &Tuple, shard: usize, index: u32) {
+        self.table.wake(tuple, shard, index);
+    }
+
+    /// Ends what `insert` began. Nothing happens if the connection was not inserted with this index.
+    pub fn remove(&self, tuple: &Tuple, shard: usize, index: u32) {
+        self.table.remove(tuple, shard, index);
+    }
+
+    /// A transit begins: from now on the segments of established connections are looked up too.
+    pub fn begin_transit(&self) {
+        self.shared.transits().fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A transit ends.
+    pub fn end_transit(&self) {
+        let before = self.shared.transits().fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a transit ends that did not begin");
+    }
+
+    /// Attaches the program without notifications to a socket: one whose connection waits in a poll, or that was
+    /// dialed. Sockets that it accepts later inherit the program.
+    pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
+        attach(socket, &self.program)
+    }
+
+    /// The program without notifications.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    /// Adds this catcher's part to the program of a listener.
+    pub(super) fn catch(&self, program: &mut Program) {
+        self.maps().catch(program);
+    }
+
+    /// The consumer's end of a shard's ring buffer. There is one: fails with EBUSY the second time, and with EINVAL for
+    /// a shard that this catcher does not have.
+    pub fn caught(&self, shard: usize) -> io::Result<Caught> {
+        let error = |errno| Err(io::Error::from_raw_os_error(errno));
+        let Some((ring, taken)) = self.rings.get(shard) else { return error(libc::EINVAL) };
+        if taken.swap(true, Ordering::SeqCst) {
+            return error(libc::EBUSY);
+        }
+        Caught::new(ring, self.ring_bytes, self.shared.clone(), shard, self.table.division)
+    }
+
+    /// Has segments of inserted connections caught that have no listener, as those of dialed connections, in the
+    /// network namespace of this thread.
+    ///
+    /// Fails with EPERM without CAP_NET_ADMIN, and with EINVAL before Linux 5.9.
+    pub fn steer(&self) -> io::Result<Steering> {
+        let maps = self.maps();
+        let sinking = bpf::load(bpf::SOCKET_FILTER, &maps.sinking())?;
+        let map = bpf::create_map(bpf::SOCKET_MAP, 4, 4, 2, 0)?;
+        let sink = |ip: SocketAddr, at: i32| -> io::Result<TcpListener> {
+            let sink = TcpListener::bind(ip)?;
+            attach(&sink, &sinking)?;
+            bpf::put(&map, at.cast_unsigned(), &sink)?;
+            Ok(sink)
+        };
+        let v4 = sink((Ipv4Addr::LOCALHOST, 0).into(), SINK_V4)?;
+        let v6 = match sink((Ipv6Addr::LOCALHOST, 0).into(), SINK_V6) {
+            // A host without IPv6, or without its loopback address, has no connections over it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => None,
+            sink => Some(sink?),
+        };
+        let steering = bpf::load(bpf::SOCKET_LOOKUP, &maps.steering(map.as_raw_fd()))?;
+        let link = bpf::attach_to_namespace(&steering, &File::open("/proc/thread-self/ns/net")?)?;
+        Ok(Steering { _link: link, _sinks: (v4, v6) })
+    }
+
+    fn maps(&self) -> Maps<'_> {
+        Maps { table: &self.table, rings: self.ring_map.as_raw_fd(), words: self.words.as_raw_fd() }
+    }
+}
+
+fn attach(socket: &impl AsRawFd, program: &OwnedFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
+}
+
+/// Segments of sleeping connections without a listener are caught, as long as this lives.
+#[derive(Debug)]
+pub struct Steering {
+    /// The link between program and namespace.
+    _link: OwnedFd,
+    /// For IPv4, and for IPv6 if this host has it.
+    _sinks: (TcpListener, Option<TcpListener>),
+}

@@ -1,0 +1,224 @@
+//! The catcher's programs, in BPF instructions (RFC 9669).
+//!
+//! ```text
+//!   if the socket neither listens nor is closed
+//!     if no transit is under way            go on
+//!   if the segment carries our mark         go on
+//!   look the segment's ends up in the table
+//!   if they are not there                   go on
+//!   if the connection is awake again, and the socket neither listens nor is closed
+//!                                           go on
+//!   copy the segment into the ring buffer of the connection's shard; count it if there is no room
+//!   drop it
+//! ```
+//!
+//! Where a segment goes on, the program of a listener announces it (`filter/program.rs`), others pass it. A sink drops
+//! it.
+
+use std::os::fd::RawFd;
+
+use super::table::{AWAKE, Table, lookup};
+use super::{MARK, RECORD_HEADER};
+use crate::sys::bpf::{ADD, FRAME, Instruction, Label, Program, helper};
+
+/// Offsets in `struct __sk_buff`.
+const LENGTH: i16 = 0;
+const MARKED: i16 = 8;
+const PROTOCOL: i16 = 16;
+const SOCKET: i16 = 168;
+
+/// The offset of `state` in `struct bpf_sock`, and two states (`enum` in include/net/tcp_states.h).
+const STATE: i16 = 72;
+const TCP_CLOSE: i32 = 7;
+const TCP_LISTEN: i32 = 10;
+
+/// Offsets in `struct bpf_sk_lookup`.
+const LOOKUP_FAMILY: i16 = 8;
+const LOOKUP_PROTOCOL: i16 = 12;
+const LOOKUP_REMOTE_V4: i16 = 16;
+const LOOKUP_REMOTE_V6: i16 = 20;
+const LOOKUP_REMOTE_PORT: i16 = 36;
+const LOOKUP_LOCAL_V4: i16 = 40;
+const LOOKUP_LOCAL_V6: i16 = 44;
+const LOOKUP_LOCAL_PORT: i16 = 60;
+
+/// The result of a lookup program that lets the lookup go on, with the assigned socket if there is one.
+const SK_PASS: i32 = 1;
+
+/// Protocols of Ethernet, in network order, as they are in `struct __sk_buff` (include/uapi/linux/if_ether.h).
+pub const IPV4: u32 = 0x0800u16.to_be() as u32;
+pub const IPV6: u32 = 0x86ddu16.to_be() as u32;
+
+/// The offsets of the source and destination addresses in the headers of IPv4 and IPv6, and their bytes.
+const ADDRESSES_V4: (i32, i32) = (12, 8);
+const ADDRESSES_V6: (i32, i32) = (8, 32);
+/// `BPF_HDR_START_NET`: an offset counts from the network header.
+const FROM_NETWORK_HEADER: i32 = 1;
+
+/// The program's stack: the ends of the connection, in the order of the hash's words. IPv4 ends leave the rest zero.
+const ENDS: i16 = -40;
+const PORTS_V4: i16 = ENDS + 8;
+const PORTS_V6: i16 = ENDS + 32;
+/// The key of a lookup, and the flags of a value that let its connection's segments go on.
+const KEY: i16 = -44;
+const EXEMPT: i16 = -48;
+
+/// The shortest segment: a header without options.
+const SHORTEST: i32 = 20;
+
+/// Bytes of a record for each size of segments, the record's header included: requests and acknowledgements, one
+/// segment of an Ethernet network, and what GRO or a loopback device makes of many. The kernel adds 8 bytes.
+pub const RECORD_BYTES: [i32; 3] = [248, 1_592, 65_536 + RECORD_HEADER];
+
+/// Where the words are that this process shares with the programs: how many transits are under way, and for each shard
+/// how many segments were dropped, each in a cache line of its own.
+pub const TRANSITS: usize = 0;
+pub const LINE: usize = 64;
+
+/// The maps that the programs use.
+pub struct Maps<'a> {
+    pub table: &'a Table,
+    pub rings: RawFd,
+    pub words: RawFd,
+}
+
+impl Maps<'_> {
+    /// Adds instructions that catch a segment, or go on with the context in register 6, where it must be.
+    pub fn catch(&self, program: &mut Program) {
+        let (mut consult, mut miss) = (Label::default(), Label::default());
+        program.load_64(2, 6, SOCKET).jump_if(2, 0, &mut miss).load_32(3, 2, STATE).set(4, 0);
+        program.jump_if(3, TCP_LISTEN, &mut consult).jump_if(3, TCP_CLOSE, &mut consult);
+        program.map_value(1, self.words, TRANSITS as i32).load_64(1, 1, 0).jump_if(1, 0, &mut miss);
+        program.set(4, AWAKE.cast_signed()).here(consult).store_32(FRAME, EXEMPT, 4);
+        self.catch_listed(program, miss);
+    }
+
+    /// The program of a socket without notifications: it catches or passes.
+    pub fn catching(&self) -> Vec<Instruction> {
+        let mut program = Program::default();
+        program.copy(6, 1);
+        self.catch(&mut program);
+        program.pass()
+    }
+
+    /// The program of a sink: it catches or drops.
+    pub fn sinking(&self) -> Vec<Instruction> {
+        let mut program = Program::default();
+        program.copy(6, 1).set(4, 0).store_32(FRAME, EXEMPT, 4);
+        self.catch_listed(&mut program, Label::default());
+        program.ending_with(0)
+    }
+
+    /// Catches a segment whose connection is in the table and has none of the flags at `EXEMPT`. Goes on at its end
+    /// otherwise, where `miss` is put.
+    fn catch_listed(&self, program: &mut Program, mut miss: Label) {
+        let (mut v6, mut hashed) = (Label::default(), Label::default());
+        program.load_32(1, 6, MARKED).jump_if(1, MARK.cast_signed(), &mut miss);
+        program.set(2, 0);
+        for at in (ENDS..PORTS_V6).step_by(size_of::<u64>()) {
+            program.store_64(FRAME, at, 2);
+        }
+        program.load_32(1, 6, PROTOCOL).jump_if(1, IPV6.cast_signed(), &mut v6);
+        program.jump_unless(1, IPV4.cast_signed(), &mut miss);
+        load_ends(program, ADDRESSES_V4, PORTS_V4, &mut miss);
+        self.table.sum_v4(program, ENDS);
+        program.jump_to(&mut hashed).here(v6);
+        load_ends(program, ADDRESSES_V6, PORTS_V6, &mut miss);
+        self.table.sum_v6(program, ENDS);
+        program.here(hashed);
+        self.table.find(program, KEY, &mut miss);
+        program.shift_right(1, 32).load_32(2, FRAME, EXEMPT).and_register(2, 1).jump_unless(2, 0, &mut miss);
+        self.record(program);
+        program.here(miss);
+    }
+
+    /// Copies the segment into the ring buffer of the shard in the value in register 1, and drops it.
+    fn record(&self, program: &mut Program) {
+        let (mut full, mut end) = (Label::default(), Label::default());
+        program.and(1, (AWAKE - 1).cast_signed()).copy(8, 1);
+        program.shift_right(1, self.table.division.index_bits.cast_signed()).copy(7, 1);
+        program.load_32(9, 6, LENGTH).jump_if_below(9, SHORTEST, &mut end);
+        lookup(program, self.rings, KEY, &mut end);
+        let [small, middle, large] = RECORD_BYTES;
+        for bytes in [small, middle] {
+            let mut larger = Label::default();
+            program.jump_if_above(9, bytes - RECORD_HEADER, &mut larger);
+            fill(program, bytes, &mut full, &mut end);
+            program.here(larger);
+        }
+        let mut fits = Label::default();
+        program.jump_if_below(9, large - RECORD_HEADER, &mut fits).set(9, large - RECORD_HEADER).here(fits);
+        fill(program, large, &mut full, &mut end);
+        program.here(full).multiply(7, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 7);
+        program.set(2, 1).atomic(ADD, 1, 0, 2).here(end).exit(0);
+    }
+
+    /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family.
+    /// `sinks` is a map of sockets: for IPv4, and for IPv6.
+    pub fn steering(&self, sinks: RawFd) -> Vec<Instruction> {
+        let (mut v6, mut hashed, mut miss) = (Label::default(), Label::default(), Label::default());
+        let mut program = Program::default();
+        program.copy(6, 1).load_32(1, 6, LOOKUP_PROTOCOL).jump_unless(1, libc::IPPROTO_TCP, &mut miss);
+        program.load_32(1, 6, LOOKUP_FAMILY).jump_if(1, libc::AF_INET6, &mut v6);
+        copy_words(&mut program, LOOKUP_REMOTE_V4, ENDS, 1);
+        copy_words(&mut program, LOOKUP_LOCAL_V4, ENDS + 4, 1);
+        copy_ports(&mut program, PORTS_V4);
+        self.table.sum_v4(&mut program, ENDS);
+        program.jump_to(&mut hashed).here(v6);
+        copy_words(&mut program, LOOKUP_REMOTE_V6, ENDS, 4);
+        copy_words(&mut program, LOOKUP_LOCAL_V6, ENDS + 16, 4);
+        copy_ports(&mut program, PORTS_V6);
+        self.table.sum_v6(&mut program, ENDS);
+        program.here(hashed);
+        self.table.find(&mut program, KEY, &mut miss);
+        let mut sink = Label::default();
+        program.load_32(2, 6, LOOKUP_FAMILY).set(1, SINK_V6).jump_if(2, libc::AF_INET6, &mut sink);
+        program.set(1, SINK_V4).here(sink);
+        lookup(&mut program, sinks, KEY, &mut miss);
+        program.copy(7, 0).copy(1, 6).copy(2, 7).set(3, 0).call(helper::SK_ASSIGN);
+        program.copy(1, 7).call(helper::SK_RELEASE).here(miss);
+        program.ending_with(SK_PASS)
+    }
+}
+
+/// The places of the sinks in their map.
+pub const SINK_V4: i32 = 0;
+pub const SINK_V6: i32 = 1;
+
+/// Loads the addresses and the ports of a segment onto the stack.
+fn load_ends(program: &mut Program, (at, bytes): (i32, i32), ports: i16, miss: &mut Label) {
+    program.copy(1, 6).set(2, at).copy(3, FRAME).add(3, ENDS.into()).set(4, bytes).set(5, FROM_NETWORK_HEADER);
+    program.call(helper::SKB_LOAD_BYTES_RELATIVE).jump_unless(0, 0, miss);
+    program.copy(1, 6).set(2, 0).copy(3, FRAME).add(3, ports.into()).set(4, 4);
+    program.call(helper::SKB_LOAD_BYTES).jump_unless(0, 0, miss);
+}
+
+/// Copies words of a lookup's context onto the stack.
+fn copy_words(program: &mut Program, from: i16, to: i16, words: i16) {
+    for at in (0..words).map(|word| word * 4) {
+        program.load_32(1, 6, from + at).store_32(FRAME, to + at, 1);
+    }
+}
+
+/// Copies the ports of a lookup's context onto the stack, as they are in a TCP header. The context has the remote port
+/// in network order, and the local port in host order.
+fn copy_ports(program: &mut Program, to: i16) {
+    program.load_16(1, 6, LOOKUP_REMOTE_PORT).store_16(FRAME, to, 1);
+    program.load_32(1, 6, LOOKUP_LOCAL_PORT).to_network_16(1).store_16(FRAME, to + 2, 1);
+}
+
+/// Fills a record of `bytes` bytes in the ring buffer in register 0: with the value in register 8, the context in
+/// register 6, and the first bytes of the segment, as many as register 9 says.
+fn fill(program: &mut Program, bytes: i32, full: &mut Label, end: &mut Label) {
+    let mut failed = Label::default();
+    program.copy(1, 0).set(2, bytes).set(3, 0).call(helper::RINGBUF_RESERVE).jump_if(0, 0, full);
+    program.copy(7, 0).store_32(7, 0, 8).load_32(1, 6, LENGTH).store_32(7, 4, 1);
+    program.load_32(1, 6, PROTOCOL).store_32(7, 8, 1);
+    for at in (0..PORTS_V6 - ENDS).step_by(size_of::<u64>()) {
+        program.load_64(1, FRAME, ENDS + at).store_64(7, 16 + at, 1);
+    }
+    program.copy(1, 6).set(2, 0).copy(3, 7).add(3, RECORD_HEADER).copy(4, 9).call(helper::SKB_LOAD_BYTES);
+    program.copy(1, 7).set(2, 0).jump_unless(0, 0, &mut failed);
+    program.call(helper::RINGBUF_SUBMIT).jump_to(end);
+    program.here(failed).call(helper::RINGBUF_DISCARD).jump_to(end);
+}
