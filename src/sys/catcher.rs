@@ -142,6 +142,11 @@ impl Catcher {
         self.table.remove(tuple, shard, index);
     }
 
+    /// Removes a connection that is awake. One that was inserted again since it woke stays.
+    pub fn remove_awake(&self, tuple: &Tuple, shard: usize, index: u32) {
+        self.table.remove_awake(tuple, shard, index);
+    }
+
     /// A transit begins: from now on the segments of established connections are looked up too.
     pub fn begin_transit(&self) {
         self.shared.transits().fetch_add(1, Ordering::SeqCst);

@@ -103,6 +103,11 @@ pub struct Blank {
 }
 
 impl Blank {
+    /// The local end that it is bound to.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
     /// Whether it can serve a connection with this local end: it is bound to it, or to nothing.
     pub fn fits(&self, local: SocketAddr) -> bool {
         let local = canonical(local);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
-use crate::sys::{self, Blank, Catcher, GracePeriods, Keepalive, RawSender, Wish};
+use crate::sys::repair::{self, Blank, Keepalive, Wish};
+use crate::sys::{self, Catcher, GracePeriods, RawSender};
 
 /// Blank sockets that a shard keeps for its next wakes. Each takes a file descriptor and 3.6 kB of the kernel.
 const MOST_BLANKS: usize = 512;
@@ -119,7 +120,7 @@ fn number<T>(waiting: &mut AfterGrace<T>, grace: &GracePeriods) {
 
 impl HibernationHost for KernelHost {
     fn identify(&mut self, socket: &OwnedFd) -> io::Result<Option<(Tuple, Negotiated)>> {
-        sys::identify(socket)
+        repair::identify(socket)
     }
 
     fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()> {
@@ -166,11 +167,11 @@ impl HibernationHost for KernelHost {
     }
 
     fn checkpoint(&mut self, socket: &OwnedFd) -> io::Result<Option<Progress>> {
-        sys::checkpoint(socket)
+        repair::checkpoint(socket)
     }
 
     fn retire(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let blank = sys::blank(socket)?;
+        let blank = repair::blank(socket)?;
         if !self.dialed && self.resting.len() < MOST_BLANKS {
             self.resting.push_back((None, blank));
         }
@@ -180,7 +181,7 @@ impl HibernationHost for KernelHost {
     fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd> {
         let blank = self.blank(checkpoint.tuple.local);
         let wish = Wish { program: self.program.as_fd(), no_delay: true, keepalive: self.keepalive };
-        sys::restore(checkpoint, &wish, blank)
+        repair::restore(checkpoint, &wish, blank)
     }
 
     fn has_caught(&mut self) -> bool {
@@ -213,6 +214,6 @@ impl HibernationHost for KernelHost {
     }
 
     fn timestamp_clock(&self) -> u32 {
-        sys::timestamp_clock()
+        repair::timestamp_clock()
     }
 }
