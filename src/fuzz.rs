@@ -304,11 +304,13 @@ pub fn words(bytes: &[u8]) {
 }
 
 /// Options with a value that is more than a word: what comes before them, and their name.
-const OPTIONS: [(&[&str], &str); 21] = [
+const OPTIONS: [(&[&str], &str); 24] = [
     (&["server"], "--memory-reserve"),
     (&["server"], "--accept-rate"),
     (&["server"], "--idle-timeout"),
     (&["server"], "--keepalive"),
+    (&["server"], "--hibernate"),
+    (&["server", "--hibernate=1s"], "--awake"),
     (&["server"], "--core-list"),
     (&["server"], "--max-connections"),
     (&["server"], "--stats-interval"),
@@ -316,6 +318,7 @@ const OPTIONS: [(&[&str], &str); 21] = [
     (&["client", "--target-ip=::1"], "--rate"),
     (&["client", "--target-ip=::1"], "--interval"),
     (&["client", "--target-ip=::1"], "--hello"),
+    (&["client", "--target-ip=::1"], "--hibernate"),
     (&["client"], "--target-ip"),
     (&["client", "--target-ip=::1", "--port=0"], "--ports"),
     (&["storm", "disconnect", "--target-ip=::1"], "--share"),
@@ -491,7 +494,7 @@ pub fn host(bytes: &[u8]) {
 fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
-    let goal = Goal { role: Role::Both, connections: 1_000_000, routes, cores: vec![0, 1] };
+    let goal = Goal { role: Role::Both, connections: 1_000_000, awake: None, routes, cores: vec![0, 1] };
     // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
+use crate::memory_model::{End, Family};
 #[cfg(feature = "metrics")]
 use crate::metrics::Exporter;
 use crate::plan::{self, ServerGoal, ShardPlan};
@@ -122,6 +123,7 @@ pub struct Server<M = ()> {
     options: Options,
     raised: Raised,
     idle_choice: IdleChoice,
+    awake: Option<u64>,
     backlog: i32,
     gate: AdmissionGate,
     limit: SharedLimit,
@@ -156,6 +158,7 @@ impl<M: Send + 'static> Server<M> {
         let metrics = options.metrics.map(|address| Exporter::listen(address, options.ports)).transpose()?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
+        let awake = awake(&options, &host)?;
         let raised = raise_limits()?;
         ring::probe()?;
         let goal = ServerGoal {
@@ -163,6 +166,7 @@ impl<M: Send + 'static> Server<M> {
             ports: options.ports,
             sharing: options.sharing,
             connections: options.max_connections,
+            awake,
             nofile: raised.files.1.soft,
         };
         let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
@@ -191,6 +195,7 @@ impl<M: Send + 'static> Server<M> {
             options,
             raised,
             idle_choice,
+            awake,
             backlog,
             gate,
             limit,
@@ -207,7 +212,7 @@ impl<M: Send + 'static> Server<M> {
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
-                    metrics.serve(server.handles(), server.own.clone());
+                    metrics.serve(server.handles(), server.own.clone(), server.awake.is_some());
                 }
                 Ok(server)
             }
@@ -324,6 +329,12 @@ impl<M> Server<M> {
         self.idle_choice
     }
 
+    /// How many of its connections may be awake at once, over all shards; `None` where none sleeps.
+    #[doc(hidden)]
+    pub fn awake(&self) -> Option<u64> {
+        self.awake
+    }
+
     /// The accept queue of each listener, as the kernel caps it.
     #[doc(hidden)]
     pub fn backlog(&self) -> i32 {
@@ -391,6 +402,19 @@ fn channel(on_event: Option<EventSink>) -> (EventSink, Receiver<ServerEvent>) {
         })
     });
     (sink, events)
+}
+
+/// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
+fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
+    if options.hibernate.is_none() {
+        return Ok(None);
+    }
+    host.check_hibernation()?;
+    let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
+    // In polls, which take the most.
+    let ends = [(End::Server, IdleBackend::Poll)];
+    let planned = || host.awake(options.max_connections, &ends, family, options.memory_reserve);
+    Ok(Some(options.awake.unwrap_or_else(planned)))
 }
 
 fn backlog(wanted: Option<u32>, host: &Host) -> i32 {

@@ -241,6 +241,8 @@ counters! {
     redialed,
     /// Source ports passed over because another socket had them.
     passed_over,
+    /// Connections asleep when the shard looked last, some 0.1 s ago; they are live too.
+    asleep,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::constants::{THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::failure::Causes;
 use crate::host::{Host, NetCounters, check_threads};
-use crate::plan::{self, share};
-use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
+use crate::plan::share;
+use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
 use crate::walls::{self, Evidence, EvidenceRecorder};
@@ -98,6 +98,8 @@ struct Fleet {
     /// Audits that the owner has asked for.
     rounds: u32,
     stopping: bool,
+    /// Whether connections may sleep.
+    sleeps: bool,
     /// Both ends of the channel by which shards tell what they measured so far.
     measured: (mpsc::Sender<Measured>, mpsc::Receiver<Measured>),
 }
@@ -123,6 +125,7 @@ impl Fleet {
             ahead,
             rounds: 0,
             stopping: false,
+            sleeps: workload.hibernate.is_some(),
             measured: mpsc::channel(),
         };
         match fleet.start(workload, planned, &sender) {
@@ -159,13 +162,7 @@ impl Fleet {
                 intervals: self.sampler.sender(),
             };
             let handle = ShardHandle::new()?;
-            let rings = plan::client_rings(
-                workload.own_connections(),
-                shards,
-                index as u64,
-                workload.concurrency,
-                planned.raised.files.1.soft,
-            );
+            let rings = planned.goal(&workload).rings(workload.own_connections(), index as u64);
             let connections = ConnectionsConfig {
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND,
@@ -220,9 +217,16 @@ impl Fleet {
         self.take_in_intervals();
         summary.suspended = self.clock.suspended();
         summary.timeline = self.sampler.timeline.clone();
+        summary.hibernation = self.hibernation();
         let mut so_far = summary.clone();
         conclude(&mut so_far, shards, self.evidence.evidence(Causes::new()));
         self.teller.tell(Event::Reported(Box::new(so_far)));
+    }
+
+    /// What became of sleeping connections so far; `None` where none may sleep.
+    fn hibernation(&self) -> Option<HibernationDocument> {
+        let counted = || self.shards.iter().map(|(handle, ..)| handle.counters().snapshot()).sum();
+        self.sleeps.then(|| HibernationDocument::of(&counted()))
     }
 
     fn join(&mut self) -> Result<Vec<ShardSummary>> {
@@ -249,6 +253,7 @@ impl Fleet {
             stopped: false,
             suspended: self.clock.suspended(),
             storm: workload.course.storm().map(storm_summary),
+            hibernation: None,
             timeline: self.sampler.timeline.clone(),
             about: About::here(),
         }
@@ -294,6 +299,7 @@ impl Fleet {
         }
         summary.stopped = self.stopping;
         self.evidence.dialed();
+        summary.hibernation = self.hibernation();
         summary.close = self.phase(Phase::Close)?.0;
         summary.suspended = self.clock.suspended();
         Ok(summary)

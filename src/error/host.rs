@@ -1,5 +1,6 @@
 //! What this host refuses or lacks.
 
+mod hibernation;
 mod ring;
 mod threads;
 
@@ -7,6 +8,7 @@ use std::fmt;
 
 use super::{Diagnostic, Errno};
 
+pub use hibernation::{HibernationReason, MissingCapabilities};
 pub use ring::RingReason;
 pub use threads::{RaiseThreads, ThreadReason};
 
@@ -35,6 +37,8 @@ pub enum HostReason {
     Thread(ThreadReason),
     /// It does not let this process put a filter on its sockets.
     Filter(FilterReason),
+    /// It does not let this process put connections to sleep.
+    Hibernation(HibernationReason),
     /// No file descriptor is left.
     NoDescriptor,
     /// The rings and listeners of all shards need more file descriptors than this process may have.
@@ -218,6 +222,7 @@ impl HostReason {
             HostReason::Ring(reason) => reason.means(),
             HostReason::Thread(reason) => reason.means(),
             HostReason::Filter(reason) => reason.means().to_owned(),
+            HostReason::Hibernation(reason) => reason.means(),
             HostReason::NoDescriptor => "no file descriptor is left".to_owned(),
             HostReason::DescriptorLimit { connections, rings, slots, rings_per_shard, .. } => format!(
                 "{connections} connections need {rings} rings of {slots} slots, and each ring is a descriptor (no core has more than {rings_per_shard})"
@@ -242,6 +247,7 @@ impl HostReason {
             HostReason::Ring(reason) => reason.cure().to_owned(),
             HostReason::Thread(reason) => reason.cure(),
             HostReason::Filter(reason) => format!("{}, or let connections wait in polls", reason.cure()),
+            HostReason::Hibernation(reason) => reason.cure(),
             HostReason::NoDescriptor => "raise the limit (ulimit -n)".to_owned(),
             HostReason::DescriptorLimit { possible: 0, whose: ShardsOf::Server, .. } => {
                 format!("{RAISE_DESCRIPTORS} or serve fewer ports")
@@ -325,6 +331,7 @@ reasons! {
     Ring = RingReason,
     Thread = ThreadReason,
     Filter = FilterReason,
+    Hibernation = HibernationReason,
 }
 
 impl fmt::Display for HostError {

@@ -72,6 +72,7 @@ impl Appetite<'_> {
             server: goal.role.serves().then(server),
             idle_backend: self.park,
             client: goal.role.dials().then(client),
+            awake: goal.awake,
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,
         };
@@ -82,7 +83,8 @@ impl Appetite<'_> {
     fn holds(&self, limit: &MemoryLeft) -> u64 {
         let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total)) as f64;
         // A goal far beyond what fits is not planned.
-        let most = (room as u64 / SMALLEST_CONNECTION).min(u32::MAX.into());
+        let smallest = if self.goal.awake.is_some() { SMALLEST_SLEEPER } else { SMALLEST_CONNECTION };
+        let most = (room as u64 / smallest).min(u32::MAX.into());
         largest(most, |connections| self.footprint(connections, limit.by).total <= room)
     }
 
@@ -96,8 +98,12 @@ impl Appetite<'_> {
             bytes(Reserve::Auto.of(limit.total))
         );
         let ends = if self.goal.role.ends() == 2 { "for both ends of" } else { "for" };
+        let awake = self.goal.awake.map_or(String::new(), |_| {
+            let (sockets, taken) = (count(self.goal.sockets(wanted)), bytes(need.awake as u64));
+            format!(" asleep, {taken} for {sockets} awake at once")
+        });
         let need = format!(
-            "{}: {:.0} bytes {ends} each connection, {} for the rest ({})",
+            "{}: {:.0} bytes {ends} each connection{awake}, {} for the rest ({})",
             bytes(need.total as u64),
             need.per_connection,
             bytes(need.fixed as u64),
@@ -110,6 +116,9 @@ impl Appetite<'_> {
 /// Bytes that a connection takes at least: a TCP socket alone has more with every kernel. It bounds the number of
 /// connections where a cgroup counts next to nothing of them.
 const SMALLEST_CONNECTION: u64 = 256;
+
+/// Bytes that a sleeping connection takes at least.
+const SMALLEST_SLEEPER: u64 = 32;
 
 fn memory(host: &Host, goal: &Goal) -> Finding {
     let left = host.memory_left().into_iter().find(|limit| limit.by == By::Host);
@@ -133,7 +142,8 @@ fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
     }
 }
 
-/// Bytes of this host's memory for each connection of a goal, both ends if both are here.
+/// Bytes of this host's memory for all connections of a goal, both ends if both are here.
 pub fn connection_bytes(host: &Host, goal: &Goal) -> u64 {
-    Appetite::of(host, goal).footprint(goal.connections, By::Host).per_connection as u64
+    let all = Appetite::of(host, goal).footprint(goal.connections, By::Host);
+    (all.total - all.fixed) as u64
 }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 fn goal(role: Role, connections: u64, ports: u16) -> Goal {
     let routes =
         Routes { targets: vec![Ipv4Addr::LOCALHOST.into()], ports: Ports::new(8_888, ports).unwrap(), sources: vec![] };
-    Goal { role, connections, routes, cores: vec![0, 1] }
+    Goal { role, connections, awake: None, routes, cores: vec![0, 1] }
 }
 
 const ROLES: [Role; 3] = [Role::Server, Role::Client, Role::Both];

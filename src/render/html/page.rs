@@ -29,6 +29,9 @@ pub fn page(run: &Run) -> Result<String> {
             (tables::failures(run.client, run.server))
             @if let Some(audits) = tables::audits(run.client) { (audits) }
             @if let Some(machines) = tables::machines(run.client) { (machines) }
+            @if let Some(slept) = &run.client.hibernation {
+                section { (tables::hibernation("Sleeping connections of the client", slept)) }
+            }
             @if let Some(server) = run.server { (tables::server(server)) }
             (made(run))
         }
