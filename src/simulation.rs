@@ -4,8 +4,10 @@
 //! Time moves only when the shard does something, by what that costs, or when it sleeps. What the peers do is given
 //! beforehand, each act at its time.
 
+mod catcher;
 mod kernel;
 mod ring;
+mod tcp;
 
 use std::cell::RefCell;
 use std::env;
@@ -18,8 +20,10 @@ use crate::clock::{Clock, WaitAccount};
 use crate::connections::Platform;
 use crate::error::Result;
 use crate::ring::Accepts;
+pub use catcher::{Catcher, Faults, SimHost};
 pub use kernel::{Ending, Kernel};
 pub use ring::SimRing;
+pub use tcp::Network;
 
 /// Choices that follow from a seed (SplitMix64, Steele, Lea and Flood 2014).
 pub struct Chance(pub u64);
@@ -95,6 +99,12 @@ impl Machine {
     /// A machine whose chances follow from `seed`.
     pub fn new(seed: u64) -> Machine {
         Machine { kernel: Rc::new(RefCell::new(Kernel::new(seed))), waited: Arc::default() }
+    }
+
+    /// Has connections be able to sleep. From then on TCP is simulated between the peers and the shard.
+    pub fn catch(&self, catcher: Catcher) -> SimHost {
+        self.kernel(|kernel| kernel.catcher = Some(Box::new(catcher)));
+        SimHost::new(&self.kernel)
     }
 
     /// Looks at the kernel, or does something as it.

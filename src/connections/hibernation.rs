@@ -544,3 +544,13 @@ impl<S: Default> Hibernation<S> {
         self.listening = false;
     }
 }
+
+#[cfg(test)]
+impl<S: Default> Hibernation<S> {
+    /// Entries that are in use, and what else is kept: drowsy connections, ends under way, connections with unsent
+    /// bytes.
+    pub fn left(&self) -> (usize, usize) {
+        let entries = (0..self.entries.len()).filter(|index| self.entries.whereabouts(*index) != Whereabouts::Free);
+        (entries.count(), self.drowsy.len() + self.endings.len() + self.unsent_bytes.len())
+    }
+}

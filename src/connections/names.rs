@@ -257,3 +257,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 }
+
+#[cfg(test)]
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// What is kept of connections that sleep or slept: entries in use, and what else.
+    pub fn left_of_sleepers(&self) -> (usize, usize) {
+        self.hibernation.as_ref().map_or((0, 0), |hibernation| hibernation.left())
+    }
+}

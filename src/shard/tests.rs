@@ -20,6 +20,7 @@ use crate::simulation::{Chance, Ending, Machine, mixed, with_seeds};
 use crate::stats::Snapshot;
 use crate::token::ConnId;
 
+mod hibernation;
 mod peers;
 mod storms;
 
@@ -194,10 +195,6 @@ impl Scene {
     fn run(self, end: Duration) -> (Machine, Seen) {
         let Scene { machine, chance, config, meddles } = self;
         let seen = Rc::new(RefCell::new(Seen::default()));
-        let handle = ShardHandle::new().unwrap();
-        let mut connections = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
-        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-        connections.listen(vec![listener], ACCEPTS as usize).unwrap();
         let driver = Echo {
             machine: machine.clone(),
             end,
@@ -205,18 +202,27 @@ impl Scene {
             seen: seen.clone(),
             chance: meddles.then_some(chance),
         };
-        let shard = Shard::new(Reactor::new(connections, driver), handle);
-        let sleeper = SimulatedSleeper(machine.clone());
-        let run = shard.run(&sleeper);
-        pin!(run);
-        // Nothing that it waits for is outside of the machine.
-        match run.poll(&mut Context::from_waker(std::task::Waker::noop())) {
-            Poll::Ready(ended) => drop(ended.unwrap()),
-            Poll::Pending => panic!("the shard waits for something outside of the simulated machine"),
-        }
+        run_shard(&machine, config, driver);
         let seen = seen.take();
         assert_eq!(seen.counters.stale, 0, "a completion of an earlier connection");
         (machine, seen)
+    }
+}
+
+/// Runs a shard on a machine until its driver is done.
+fn run_shard<D: Driver<Machine>>(machine: &Machine, config: ConnectionsConfig, driver: D) {
+    let handle = ShardHandle::new().unwrap();
+    let mut connections = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
+    let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    connections.listen(vec![listener], ACCEPTS as usize).unwrap();
+    let shard = Shard::new(Reactor::new(connections, driver), handle);
+    let sleeper = SimulatedSleeper(machine.clone());
+    let run = shard.run(&sleeper);
+    pin!(run);
+    // Nothing that it waits for is outside of the machine.
+    match run.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(ended) => drop(ended.unwrap()),
+        Poll::Pending => panic!("the shard waits for something outside of the simulated machine"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::catcher::Catcher;
 use super::{Chance, mixed};
 use crate::token::Token;
 
@@ -47,7 +48,7 @@ pub struct Socket {
     pub window: usize,
     /// What the peer received, and when it had received so many bytes.
     pub heard: Vec<u8>,
-    heard_at: Vec<(usize, Instant)>,
+    pub heard_at: Vec<(usize, Instant)>,
     /// How the shard ended it, and when.
     pub ended: Option<(Ending, Instant)>,
     /// The slot that it is in.
@@ -77,6 +78,8 @@ pub enum Work {
     Poll(u32),
     ParkedSend(u32),
     Accept,
+    /// Segments were caught.
+    Catcher,
 }
 
 /// A completion as it stands in the queue: user data, result, flags.
@@ -130,6 +133,8 @@ pub struct Kernel {
     /// Entries of the completion queue of rings that are opened from now on.
     pub completions: usize,
     pub chance: Chance,
+    /// Where connections may sleep: what catches their segments, and the network.
+    pub catcher: Option<Box<Catcher>>,
 }
 
 impl Kernel {
@@ -152,6 +157,7 @@ impl Kernel {
             lingers: false,
             completions: 1_024,
             chance: Chance(seed),
+            catcher: None,
         }
     }
 
@@ -159,6 +165,10 @@ impl Kernel {
 
     pub fn start(&self) -> Instant {
         self.start
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -238,6 +248,7 @@ impl Kernel {
 
     /// A peer connects.
     pub fn connect(&mut self, peer: usize) {
+        self.link_up(peer);
         self.backlog.push_back(peer);
         let waits = |ring: &RingSide| {
             let coming = ring.work.iter().filter(|work| matches!(work, Work::Accept)).count();
@@ -250,6 +261,9 @@ impl Kernel {
 
     /// A peer sends bytes, unless its connection is over.
     pub fn say(&mut self, peer: usize, bytes: &[u8]) {
+        if self.catcher.is_some() {
+            return self.peer_says(peer, bytes);
+        }
         let socket = &mut self.sockets[peer];
         if socket.ended.is_none() && !socket.reset && !socket.fin {
             socket.inbox.extend(bytes);
@@ -284,6 +298,9 @@ impl Kernel {
 
     /// A peer sends a FIN.
     pub fn fin(&mut self, peer: usize) {
+        if self.catcher.is_some() {
+            return self.peer_ends(peer);
+        }
         if !self.sockets[peer].reset {
             self.sockets[peer].fin = true;
             self.readable(peer);
@@ -292,6 +309,14 @@ impl Kernel {
 
     /// A peer resets its connection.
     pub fn reset(&mut self, peer: usize) {
+        if self.catcher.is_some() {
+            return self.peer_resets(peer);
+        }
+        self.is_reset(peer);
+    }
+
+    /// A connection is reset: whatever waits for its socket ends.
+    pub(super) fn is_reset(&mut self, peer: usize) {
         self.sockets[peer].reset = true;
         self.sockets[peer].inbox.clear();
         self.readable(peer);
@@ -308,7 +333,7 @@ impl Kernel {
     // ---- wake-ups ----------------------------------------------------------------------------------
 
     /// There is something to receive on a connection: its poll fires.
-    fn readable(&mut self, peer: usize) {
+    pub(super) fn readable(&mut self, peer: usize) {
         let Some((ring, slot)) = self.sockets[peer].place else { return };
         if let Some(poll) = self.rings[ring].polls.get_mut(&slot)
             && !std::mem::replace(&mut poll.fired, true)
@@ -318,7 +343,7 @@ impl Kernel {
     }
 
     /// A peer takes more, or never will: the send that waits for it goes on.
-    fn writable(&mut self, peer: usize) {
+    pub(super) fn writable(&mut self, peer: usize) {
         let Some((ring, slot)) = self.sockets[peer].place else { return };
         if let Some(parked) = self.rings[ring].parked.get_mut(&slot)
             && !std::mem::replace(&mut parked.fired, true)
@@ -349,17 +374,22 @@ impl Kernel {
 
     /// The shard resets a connection: whatever waits for its socket ends.
     pub fn reset_by_us(&mut self, peer: usize) {
-        if !self.sockets[peer].reset {
+        if self.catcher.is_some() {
+            self.tcp_abort(peer);
+        } else if !self.sockets[peer].reset {
             self.sockets[peer].ended = Some((Ending::Reset, self.now));
         }
-        self.reset(peer);
+        self.is_reset(peer);
     }
 
     /// The shard closes its descriptor of a connection.
     pub fn close(&mut self, peer: usize) {
         let now = self.now;
+        self.sockets[peer].place = None;
+        if self.catcher.is_some() {
+            return self.tcp_close(peer);
+        }
         let socket = &mut self.sockets[peer];
-        socket.place = None;
         if !socket.reset && socket.ended.is_none() {
             // Unread bytes make a RST of it (RFC 2525, 2.17).
             let how = if socket.inbox.is_empty() { Ending::Fin } else { Ending::Reset };
@@ -369,16 +399,30 @@ impl Kernel {
 
     /// The peer of a connection receives what it has room for. Returns how much that is.
     pub fn deliver(&mut self, peer: usize, bytes: &[u8]) -> usize {
-        let now = self.now;
+        if let Some(taken) = self.tcp_deliver(peer, bytes) {
+            return taken;
+        }
         let socket = &mut self.sockets[peer];
         let taken = bytes.len().min(socket.window);
         if socket.window != usize::MAX {
             socket.window -= taken;
         }
-        if taken > 0 {
-            socket.heard.extend_from_slice(&bytes[..taken]);
+        self.note_heard(peer, &bytes[..taken]);
+        taken
+    }
+
+    /// A peer has received bytes.
+    pub(super) fn note_heard(&mut self, peer: usize, bytes: &[u8]) {
+        let now = self.now;
+        let socket = &mut self.sockets[peer];
+        if !bytes.is_empty() {
+            socket.heard.extend_from_slice(bytes);
             socket.heard_at.push((socket.heard.len(), now));
         }
-        taken
+    }
+
+    /// Wakes the shard.
+    pub fn ring_doorbell(&mut self) {
+        self.doorbell = true;
     }
 }

@@ -33,6 +33,10 @@ enum Submission {
     Cancel(Token, Operation),
     Reset(Token),
     Close(Token),
+    /// The connection of a socket comes into a slot. The descriptor is open until then.
+    Install(Token, OwnedFd),
+    /// A poll on the ring buffer of caught segments.
+    PollCatcher(Token),
 }
 
 /// A ring of the simulated machine.
@@ -101,12 +105,13 @@ impl RingOps for SimRing {
         None
     }
 
-    fn copy_descriptor(&mut self, _token: Token) -> Result<io::Result<OwnedFd>> {
-        Ok(Err(io::ErrorKind::Unsupported.into()))
+    fn copy_descriptor(&mut self, token: Token) -> Result<io::Result<OwnedFd>> {
+        self.submit();
+        Ok(self.kernel.borrow_mut().copy_descriptor(self.index, token))
     }
 
-    fn install_accepted(&mut self, _socket: OwnedFd, _token: Token) -> Result<()> {
-        Err(Error::bug("the simulated kernel accepts into slots"))
+    fn install_accepted(&mut self, socket: OwnedFd, token: Token) -> Result<()> {
+        self.push(Submission::Install(token.with(Operation::InstallAccepted), socket))
     }
 
     fn dial(&mut self, _fd: RawFd, _to: SocketAddr, _token: Token) -> Result<()> {
@@ -117,8 +122,9 @@ impl RingOps for SimRing {
         self.push(Submission::Poll(token.with(Operation::Poll), lasting))
     }
 
-    fn poll_wake(&mut self, _wake_fd: RawFd, _operation: Operation) -> Result<()> {
-        Err(Error::bug("the simulated kernel has no descriptors to wait for"))
+    fn poll_wake(&mut self, _wake_fd: RawFd, operation: Operation) -> Result<()> {
+        assert_eq!(operation, Operation::CatcherWake, "nothing else is simulated");
+        self.push(Submission::PollCatcher(Token { slot: 0, generation: 0, operation }))
     }
 
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()> {
@@ -245,7 +251,7 @@ impl Kernel {
         queue.push_back((token.pack(), result, flags));
     }
 
-    fn peer_in(&self, ring: usize, token: Token) -> Option<usize> {
+    pub(super) fn peer_in(&self, ring: usize, token: Token) -> Option<usize> {
         self.rings[ring].slots[token.slot as usize]
     }
 
@@ -279,6 +285,8 @@ impl Kernel {
                 peer.into_iter().for_each(|peer| self.close(peer));
                 self.complete(ring, token, if peer.is_some() { 0 } else { -libc::EBADF }, 0);
             }
+            Submission::Install(token, socket) => self.install(ring, token, &socket),
+            Submission::PollCatcher(token) => self.poll_catcher(ring, token),
         }
     }
 
@@ -414,6 +422,7 @@ impl Kernel {
                 Some(Work::Poll(slot)) => self.fire(ring, slot),
                 Some(Work::ParkedSend(slot)) => self.go_on_sending(ring, slot),
                 Some(Work::Accept) => self.accept(ring),
+                Some(Work::Catcher) => self.catcher_woke(ring),
                 None => break,
             }
         }

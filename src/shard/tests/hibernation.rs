@@ -1,0 +1,342 @@
+//! Connections that sleep, on a simulated machine: nothing is lost, torn or doubled, whatever happens in whatever order.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+
+use super::*;
+use crate::connections::HibernationConfig;
+use crate::simulation::{Catcher, Faults, Kernel, Network};
+
+mod crowds;
+mod ends;
+mod orders;
+
+/// The silence after which connections are put to sleep.
+const AFTER: Duration = Duration::from_millis(200);
+
+/// A connection that was used sleeps after so long, if nothing hinders it: a quarter more, and a grace period.
+const ASLEEP: Duration = Duration::from_millis(280);
+
+/// What the driver is told to do, beside its own choices. Connections are numbered from 1 on, as they opened.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    /// What comes from now on is kept, to be sent back later.
+    Collect,
+    /// What comes from now on is sent back at once.
+    Echo,
+    /// What was kept for a connection is sent back.
+    Push(u32),
+    /// One byte of what was kept for a connection is sent back.
+    PushOne(u32),
+    /// What was kept for each connection is sent back.
+    PushAll,
+    Close(u32, CloseMode),
+}
+
+/// A connection as the driver knows it.
+struct Held {
+    number: u32,
+    asleep: bool,
+    kept: Vec<u8>,
+}
+
+/// What a keeper saw.
+#[derive(Debug, Default)]
+struct Kept {
+    opened: u32,
+    slept: u64,
+    woke: u64,
+    most_asleep: u64,
+    /// Each end: when, of which number, and why.
+    ended: Vec<(Duration, u32, CloseReason)>,
+    in_use: Vec<(Duration, u64)>,
+    counters: Snapshot,
+}
+
+impl Kept {
+    fn ended_by(&self, time: Duration) -> usize {
+        self.ended.partition_point(|(at, ..)| *at <= time)
+    }
+}
+
+/// Sends back what came, at once or later, and checks that what it is told fits together.
+struct Keeper {
+    machine: Machine,
+    end: Duration,
+    how: (CloseMode, Option<f64>),
+    closing: Option<Closing>,
+    commands: Rc<RefCell<VecDeque<Command>>>,
+    collects: bool,
+    /// Choices of its own.
+    chance: Option<Chance>,
+    held: HashMap<ConnId, Held>,
+    names: Vec<ConnId>,
+    seen: Rc<RefCell<Kept>>,
+}
+
+type Net = Connections<u32, Machine>;
+
+impl Keeper {
+    fn held(&mut self, connections: &Net, conn: ConnId) -> &mut Held {
+        let held = self.held.get_mut(&conn).expect("it stands");
+        assert_eq!(connections.peek(conn), Some(&held.number), "another's state");
+        held
+    }
+
+    fn push(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+        let Some(held) = self.held.get_mut(&conn) else { return Ok(()) };
+        let kept = std::mem::take(&mut held.kept);
+        if kept.is_empty() {
+            return Ok(());
+        }
+        match self.chance.as_mut().map_or(0, |chance| chance.below(3)) {
+            0 => connections.send(conn, &kept),
+            1 => connections.send_shared(conn, &kept.into()),
+            _ => {
+                let (first, second) = kept.split_at(kept.len() / 2);
+                connections.send(conn, first)?;
+                connections.send(conn, second)
+            }
+        }
+    }
+
+    fn obey(&mut self, connections: &mut Net, command: Command) -> Result<()> {
+        let name = |names: &[ConnId], number: u32| names.get(number as usize - 1).copied();
+        match command {
+            Command::Collect => self.collects = true,
+            Command::Echo => self.collects = false,
+            Command::Push(number) => {
+                if let Some(name) = name(&self.names, number) {
+                    self.push(connections, name)?;
+                }
+            }
+            Command::PushOne(number) => {
+                let name = name(&self.names, number);
+                if let Some((name, held)) = name.and_then(|name| self.held.get_mut(&name).map(|held| (name, held)))
+                    && !held.kept.is_empty()
+                {
+                    let byte = held.kept.remove(0);
+                    connections.send(name, &[byte])?;
+                }
+            }
+            Command::PushAll => {
+                for at in 0..self.names.len() {
+                    self.push(connections, self.names[at])?;
+                }
+            }
+            Command::Close(number, mode) => {
+                if let Some(name) = name(&self.names, number) {
+                    connections.close(name, mode, CloseReason::Local)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it has choices of its own, something that a driver may do at any time.
+    fn meddle(&mut self, connections: &mut Net) -> Result<()> {
+        let Some(chance) = &mut self.chance else { return Ok(()) };
+        if !chance.one_in(3) || self.names.is_empty() {
+            return Ok(());
+        }
+        let conn = self.names[chance.below(self.names.len())];
+        let mode = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+        match chance.below(60) {
+            0 => connections.close(conn, mode, CloseReason::Local),
+            1 => {
+                self.push(connections, conn)?;
+                connections.close(conn, CloseMode::Graceful, CloseReason::Local)
+            }
+            2..=4 => {
+                self.collects = !self.collects;
+                Ok(())
+            }
+            _ => self.push(connections, conn),
+        }
+    }
+}
+
+impl Driver<Machine> for Keeper {
+    type State = u32;
+
+    fn opened(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+        let seen = &mut *self.seen.borrow_mut();
+        seen.opened += 1;
+        let number = seen.opened;
+        assert_eq!(connections.state(conn).map(|state| std::mem::replace(state, number)), Some(0), "another's state");
+        let former = self.held.insert(conn, Held { number, asleep: false, kept: Vec::new() });
+        assert!(former.is_none(), "opened twice");
+        self.names.push(conn);
+        Ok(())
+    }
+
+    fn received(&mut self, connections: &mut Net, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+        let collects = self.collects;
+        let held = self.held(connections, conn);
+        assert!(!held.asleep, "bytes of a connection that sleeps");
+        if collects || !held.kept.is_empty() {
+            held.kept.extend_from_slice(data);
+            if !collects {
+                self.push(connections, conn)?;
+            }
+            self.meddle(connections)?;
+            return Ok(Reply::Nothing);
+        }
+        let split = self.chance.as_mut().map_or(0, |chance| chance.below(2) * chance.below(data.len() + 1));
+        if split > 0 {
+            connections.send(conn, &data[..split])?;
+        }
+        self.meddle(connections)?;
+        Ok(Reply::Back(split..data.len()))
+    }
+
+    fn slept(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+        let held = self.held(connections, conn);
+        assert!(!std::mem::replace(&mut held.asleep, true), "asleep twice");
+        self.seen.borrow_mut().slept += 1;
+        self.meddle(connections)
+    }
+
+    fn woke(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+        let held = self.held(connections, conn);
+        assert!(std::mem::replace(&mut held.asleep, false), "awake twice");
+        self.seen.borrow_mut().woke += 1;
+        // What is sent now stands before the reply to the segment that woke it.
+        if self.chance.as_mut().is_some_and(|chance| chance.one_in(2)) {
+            self.push(connections, conn)?;
+        }
+        self.meddle(connections)
+    }
+
+    fn ended(&mut self, connections: &mut Net, conn: ConnId, reason: CloseReason) -> Result<()> {
+        let number = self.held(connections, conn).number;
+        self.held.remove(&conn);
+        self.seen.borrow_mut().ended.push((self.machine.elapsed(), number, reason));
+        Ok(())
+    }
+
+    fn turn(&mut self, connections: &mut Net, now: Instant, _command: u32) -> Result<Schedule> {
+        let (time, in_use) = (self.machine.elapsed(), connections.in_use());
+        {
+            let seen = &mut *self.seen.borrow_mut();
+            seen.counters = connections.counters().snapshot();
+            seen.most_asleep = seen.most_asleep.max(seen.counters.asleep);
+            if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
+                seen.in_use.push((time, in_use));
+            }
+        }
+        while let Some(command) = { self.commands.borrow_mut().pop_front() } {
+            self.obey(connections, command)?;
+        }
+        if time < self.end {
+            return Ok(Schedule::At(self.machine.instant(self.end)));
+        }
+        if self.closing.is_none() {
+            connections.stop_listening()?;
+            self.machine.kernel(|kernel| kernel.fail_accepts());
+        }
+        let (mode, rate) = self.how;
+        let start = connections.clock().start(now);
+        let closing = self.closing.get_or_insert_with(|| Closing::new(mode, Pace::new(start, rate)));
+        let schedule = closing.turn(connections, now)?;
+        if schedule == Schedule::Finished && connections.engine.left_of_sleepers() != (0, 0) {
+            // Those that ended while they were drowsy wait for their grace period.
+            assert!(time < self.end + 300 * SECOND, "{:?}", connections.engine.left_of_sleepers());
+            return Ok(Schedule::At(now + MILLI));
+        }
+        Ok(schedule)
+    }
+}
+
+/// A shard whose connections may sleep, and what happens to it.
+struct Night {
+    machine: Machine,
+    chance: Chance,
+    config: ConnectionsConfig,
+    commands: Rc<RefCell<VecDeque<Command>>>,
+    /// How everything is closed in the end, and how many of them a second.
+    how: (CloseMode, Option<f64>),
+    meddles: bool,
+}
+
+impl Night {
+    /// So many slots beyond those that accepts need, and so many connections at most.
+    fn new(seed: u64, slots: u32, most: u32, catcher: Catcher) -> Night {
+        let machine = Machine::new(seed);
+        let mut config = ConnectionsConfig::new(vec![slots + ACCEPTS as u32], u64::from(most));
+        let host = Box::new(machine.catch(catcher));
+        config.hibernation =
+            Some(HibernationConfig { after: AFTER, most, most_drowsy: 64, keeps_descriptors: false, host });
+        let how = (CloseMode::Immediate, None);
+        Night { machine, chance: Chance(mixed(seed)), config, commands: Rc::default(), how, meddles: false }
+    }
+
+    /// So many peers connect from a time on, one every so often. Returns their numbers.
+    fn come(&self, count: usize, from: Duration, every: Duration) -> std::ops::Range<usize> {
+        let first = self.machine.kernel(|kernel| kernel.expect(count));
+        for peer in first..first + count {
+            let at = from + every * (peer - first) as u32;
+            self.machine.at(at, move |kernel| kernel.connect(peer));
+        }
+        first..first + count
+    }
+
+    /// Has the driver do something at a time.
+    fn command(&self, at: Duration, command: Command) {
+        let commands = self.commands.clone();
+        self.machine.at(at, move |kernel| {
+            commands.borrow_mut().push_back(command);
+            kernel.ring_doorbell();
+        });
+    }
+
+    /// A peer sends bytes at a time.
+    fn say(&self, at: Duration, peer: usize, count: usize) {
+        self.machine.at(at, move |kernel| kernel.say_next(peer, count));
+    }
+
+    /// Runs the shard until a time, and then until everything is closed.
+    fn run(self, end: Duration) -> (Machine, Kept) {
+        let Night { machine, chance, config, commands, how, meddles } = self;
+        let seen = Rc::new(RefCell::new(Kept::default()));
+        let driver = Keeper {
+            machine: machine.clone(),
+            end,
+            how,
+            closing: None,
+            commands,
+            collects: false,
+            chance: meddles.then_some(chance),
+            held: HashMap::new(),
+            names: Vec::new(),
+            seen: seen.clone(),
+        };
+        run_shard(&machine, config, driver);
+        let seen = seen.take();
+        let Snapshot { live, opened, closed, asleep, stale, hibernated, woken_by_peer, woken_by_send, .. } =
+            seen.counters;
+        assert_eq!((live, asleep, stale), (0, 0, 0));
+        assert_eq!((u64::from(seen.opened), seen.ended.len() as u64), (opened, closed));
+        assert_eq!((opened, seen.slept, seen.woke), (closed, hibernated, woken_by_peer + woken_by_send));
+        machine.kernel(|kernel| {
+            let catcher = kernel.catcher.as_ref().expect("connections may sleep");
+            assert!(catcher.is_empty(), "a connection is in the table that is gone");
+        });
+        (machine, seen)
+    }
+}
+
+/// How many of a peer's bytes it has heard. All that it heard must be what it said, in order.
+fn heard(machine: &Machine, peer: usize) -> usize {
+    machine.kernel(|kernel| {
+        let heard = &kernel.sockets[peer].heard;
+        let wrong = heard.iter().enumerate().find(|(at, byte)| **byte != Kernel::byte(peer, *at));
+        assert!(wrong.is_none(), "peer {peer} heard something else than it said: {wrong:?} of {}", heard.len());
+        heard.len()
+    })
+}
+
+/// How many bytes a peer said and did not hear.
+fn missing(machine: &Machine, peer: usize) -> usize {
+    machine.kernel(|kernel| kernel.sockets[peer].said) - heard(machine, peer)
+}

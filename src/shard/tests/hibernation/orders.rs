@@ -1,0 +1,156 @@
+//! What may happen to a connection, in every order, and to many at random.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What happens to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Its peer says something, which is answered.
+    Say,
+    /// Its peer says something, which is kept.
+    SayToKeep,
+    /// What was kept is sent back.
+    Push,
+    /// Its peer asks whether it still exists.
+    Probe,
+    /// A segment comes that its peer did not send.
+    Forge,
+    Fin,
+    Reset,
+    Close(CloseMode),
+    /// Nothing, until it sleeps.
+    Rest,
+    /// Others take all free slots.
+    FillSlots,
+}
+
+const STEPS: [Step; 12] = [
+    Step::Say,
+    Step::SayToKeep,
+    Step::Push,
+    Step::Probe,
+    Step::Forge,
+    Step::Fin,
+    Step::Reset,
+    Step::Close(CloseMode::Graceful),
+    Step::Close(CloseMode::Immediate),
+    Step::Close(CloseMode::Abort),
+    Step::Rest,
+    Step::FillSlots,
+];
+
+/// Has steps happen to the first connection, each a gap after the one before.
+fn one_connection(seed: u64, catcher: Catcher, steps: &[(Step, Duration)]) -> Kept {
+    const OTHERS: u32 = 3;
+    let loses = catcher.network.lost > 0 || catcher.records < 16;
+    // Where the table has no place for the others, they keep their slots for ever.
+    let slots = if catcher.places == 1 { 40 } else { OTHERS };
+    let night = Night::new(seed, slots, 40, catcher);
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    let mut at = MILLI;
+    let mut pushed = true;
+    let mut spoken = Vec::new();
+    for (step, gap) in steps {
+        at += *gap;
+        match *step {
+            Step::Say => {
+                night.command(at, Command::Echo);
+                night.say(at + MILLI / 10, peer, 3);
+                pushed = true;
+            }
+            Step::SayToKeep => {
+                night.command(at, Command::Collect);
+                night.say(at + MILLI / 10, peer, 3);
+                pushed = false;
+            }
+            Step::Push => {
+                night.command(at, Command::Push(1));
+                pushed = true;
+            }
+            Step::Probe => night.machine.at(at, move |kernel| kernel.probe(peer)),
+            Step::Forge => night.machine.at(at, move |kernel| kernel.forge(peer)),
+            Step::Fin => night.machine.at(at, move |kernel| kernel.fin(peer)),
+            Step::Reset => night.machine.at(at, move |kernel| kernel.reset(peer)),
+            Step::Close(mode) => night.command(at, Command::Close(1, mode)),
+            Step::Rest => at += ASLEEP,
+            Step::FillSlots => spoken.extend(night.come(OTHERS as usize, at, MILLI / 100)),
+        }
+    }
+    // What was kept last is pushed last; everything is heard by the end.
+    let end = at + 5 * SECOND;
+    night.command(at + SECOND, Command::Echo);
+    night.command(at + SECOND + MILLI, Command::PushAll);
+    let (machine, seen) = night.run(end);
+    let left = missing(&machine, peer);
+    let ended = seen.ended.iter().find(|(at, number, _)| *number == 1 && *at < end).map(|(.., reason)| *reason);
+    let closes = steps.iter().any(|(step, _)| matches!(step, Step::Fin | Step::Reset | Step::Close(_)));
+    // A reset may be lost.
+    assert!(ended.is_some() == closes || closes && loses, "{ended:?}");
+    assert!(left == 0 || ended.is_some(), "{left} bytes are lost (pushed {pushed})");
+    seen
+}
+
+/// Every order of three steps. The connection sleeps before the first one, and may sleep between them.
+#[test]
+fn a_few_steps_in_every_order_lose_nothing() {
+    let mut moved = (0, 0);
+    let gaps = [MILLI, ASLEEP];
+    for first in STEPS {
+        for second in STEPS {
+            for third in STEPS {
+                for ways in 0..4 {
+                    let steps = [(first, ASLEEP), (second, gaps[ways & 1]), (third, gaps[ways >> 1])];
+                    let seed = ways as u64;
+                    let seen = std::panic::catch_unwind(|| one_connection(seed, Catcher::default(), &steps));
+                    let seen = seen.unwrap_or_else(|_| panic!("these steps: {steps:?}"));
+                    moved = (moved.0 + seen.slept, moved.1 + seen.woke);
+                }
+            }
+        }
+    }
+    assert!(moved.0 > 1_000 && moved.1 > 1_000, "too little happens: {moved:?}");
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Step, Duration)>> {
+    // Around the time at which it is put to sleep every microsecond may matter.
+    let gap = prop_oneof![
+        (0..3_000u64).prop_map(Duration::from_micros),
+        (190_000..290_000u64).prop_map(Duration::from_micros),
+        Just(ASLEEP),
+    ];
+    prop::collection::vec((prop::sample::select(STEPS.to_vec()), gap), 1..14)
+}
+
+/// A network and a host with any faults that lose nothing for good.
+fn catchers() -> impl Strategy<Value = Catcher> {
+    let rare = || prop_oneof![3 => Just(0usize), 1 => 3..12usize];
+    let network = (rare(), rare(), 0..2_000u64);
+    let faults = (rare(), rare(), rare(), rare(), rare(), rare());
+    (network, faults, 0..3usize, 1..40usize, 0..30u64).prop_map(|(network, faults, places, records, grace)| {
+        let mut catcher = Catcher::default();
+        let (lost, twice, jitter) = (network.0, network.1, Duration::from_micros(network.2));
+        catcher.network = Network { lost, twice, jitter, ..Network::default() };
+        catcher.faults = Faults {
+            copy: faults.0,
+            insert: faults.1,
+            checkpoint: faults.2,
+            restore: faults.3,
+            send: faults.4,
+            same_hash: faults.5,
+            ..Faults::default()
+        };
+        catcher.places = if places == 0 { 1 } else { usize::MAX };
+        (catcher.records, catcher.grace) = (records, Some(Duration::from_millis(grace)));
+        catcher
+    })
+}
+
+proptest! {
+    /// Many steps at any times, while segments are lost, doubled and overtaken, and the host refuses this and that.
+    #[test]
+    fn many_steps_lose_nothing(seed: u64, steps in steps(), catcher in catchers()) {
+        one_connection(seed, catcher, &steps);
+    }
+}
