@@ -133,6 +133,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 self.received(conn, buffer, len, false)?;
                 self.connections.engine.acknowledge(conn);
             }
+            // Before the next enter frees the row of a connection that ended.
+            self.tell_ended()?;
         }
         Ok(true)
     }
@@ -350,9 +352,12 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
     }
 
-    /// Tells the driver of connections that ended, and of those whose bytes have all gone.
+    /// Tells the driver of connections that ended, and of those whose bytes have all gone. One that woke before it ended
+    /// has woken first.
     fn tell_ended(&mut self) -> Result<()> {
-        while let Some((conn, reason)) = self.connections.engine.next_ended() {
+        loop {
+            self.tell_moved()?;
+            let Some((conn, reason)) = self.connections.engine.next_ended() else { break };
             self.driver.ended(&mut self.connections, conn, reason)?;
             self.connections.engine.told_of_end(conn);
         }

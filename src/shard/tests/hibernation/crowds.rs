@@ -40,6 +40,82 @@ fn a_grace_period_lets_segments_arrive_that_passed_the_filter_before() {
     assert!(!all || lost.get() > 0, "nothing is lost without a grace period either: this shows nothing");
 }
 
+/// Anything happens to many connections, at any time.
+fn anything(seed: u64) -> Kept {
+    const PEERS: usize = 60;
+    const END: Duration = Duration::from_secs(12);
+    let mut chance = Chance(mixed(!seed));
+    let mut catcher = Catcher::default();
+    let mut rare = || if chance.one_in(2) { 0 } else { 5 + chance.below(60) };
+    catcher.faults = Faults {
+        unfit: rare(),
+        copy: rare(),
+        insert: rare(),
+        checkpoint: rare(),
+        restore: rare(),
+        restore_for_good: if seed % 4 == 0 { 40 } else { 0 },
+        send: rare(),
+        same_hash: rare(),
+    };
+    catcher.network = Network { lost: rare(), twice: rare(), jitter: MILLI * (seed % 3) as u32, never_closes: false };
+    catcher.records = [3, 30, 4_096][chance.below(3)];
+    let slots = [10, PEERS as u32][chance.below(2)];
+    // With few places and few slots those that are awake would keep their slots for ever.
+    catcher.places = if slots == 10 { usize::MAX } else { [20, usize::MAX][chance.below(2)] };
+    let mut night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher);
+    night.meddles = chance.one_in(2);
+    night.config.idle_timeout = chance.one_in(4).then_some(5 * SECOND);
+    night.how.0 = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+    let meddles = night.meddles;
+    let peers = night.come(PEERS, Duration::ZERO, 20 * MILLI);
+    for peer in peers.clone() {
+        let mut at = chance.time(SECOND);
+        while at < END - 5 * SECOND {
+            let most = if chance.one_in(10) { 9_000 } else { 50 };
+            let bytes = 1 + chance.below(most);
+            match chance.below(40) {
+                0 => night.machine.at(at, move |kernel| kernel.fin(peer)),
+                1 => night.machine.at(at, move |kernel| kernel.reset(peer)),
+                2..=3 => night.machine.at(at, move |kernel| kernel.probe(peer)),
+                4..=5 => night.machine.at(at, move |kernel| kernel.forge(peer)),
+                6..=9 => night.command(at, Command::Collect),
+                10..=13 => night.command(at, Command::Echo),
+                14 => night.command(at, Command::PushAll),
+                15..=20 => night.command(at, Command::Push(1 + chance.below(PEERS) as u32)),
+                _ => night.say(at, peer, bytes),
+            }
+            at += chance.time(2 * AFTER);
+        }
+    }
+    night.command(END - 5 * SECOND, Command::Echo);
+    night.command(END - 5 * SECOND + MILLI, Command::PushAll);
+    let faults_for_good = seed % 4 == 0;
+    let (machine, seen) = night.run(END);
+    let whole = seen.ended.iter().all(|(at, ..)| *at >= END);
+    for peer in peers {
+        let missing = missing(&machine, peer);
+        let open = machine.kernel(|kernel| kernel.ended(peer)).is_none_or(|at| at >= END);
+        let lossy = faults_for_good || meddles || !whole;
+        assert!(missing == 0 || !open || lossy, "peer {peer} did not hear {missing} bytes");
+    }
+    seen
+}
+
+#[test]
+fn whatever_happens_each_sleeper_is_its_own() {
+    let sum = RefCell::new(Snapshot::default());
+    with_seeds(60, |seed| {
+        let seen = anything(seed);
+        let before = *sum.borrow();
+        *sum.borrow_mut() = before + seen.counters;
+    });
+    let Snapshot { woken_by_peer, woken_by_send, stayed_awake, segments_answered, segments_dropped, .. } =
+        sum.into_inner();
+    let rare = [woken_by_peer, woken_by_send, stayed_awake, segments_answered, segments_dropped];
+    let all = std::env::var_os("C1M_SIM_SEED").is_none();
+    assert!(!all || rare.iter().all(|times| *times > 0), "too little happens: {rare:?}");
+}
+
 /// Bytes for more sleepers than there are slots reach all of them: slots become free as others fall asleep again.
 #[test]
 fn bytes_for_more_sleepers_than_slots_reach_all() {
