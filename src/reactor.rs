@@ -129,7 +129,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
             if let Arrival::Delivered(conn) = arrival {
-                let (buffer, len) = self.connections.engine.take_payload(conn);
+                let (buffer, len) = self.connections.engine.take_payload();
                 self.received(conn, buffer, len, false)?;
                 self.connections.engine.acknowledge(conn);
             }

@@ -127,16 +127,32 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
         let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
-        if let Arrival::Woke(conn) = arrival {
-            self.park(conn)?;
+        match arrival {
+            Arrival::Settled => {}
+            Arrival::Woke(conn) => {
+                self.park(conn)?;
+                self.send_unsent_of(conn)?;
+            }
+            Arrival::Delivered(conn) => {
+                // Busy with the payload: what is sent before the driver has it stands before the driver's reply.
+                self.slots.update(conn, SlotState::receive);
+                self.send_unsent_of(conn)?;
+            }
         }
         Ok(Some(arrival))
     }
 
-    /// The bytes of a woken connection's segment, in a buffer as if they had been received. The connection is busy
-    /// with them.
-    pub fn take_payload(&mut self, conn: ConnId) -> (Buffer, usize) {
-        self.slots.update(conn, SlotState::receive);
+    /// Sends what was kept for a connection that is awake again.
+    fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
+        let name = self.name_of(conn);
+        match self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name)) {
+            Some(bytes) => self.send(conn, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of a woken connection's segment, in a buffer as if they had been received.
+    pub fn take_payload(&mut self) -> (Buffer, usize) {
         let mut buffer = self.buffers.take();
         let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
         let len = payload.len().min(buffer.bytes().len());
@@ -219,15 +235,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         /// Connections that are woken for that in one pass.
         const WAKES_PER_PASS: usize = 16;
         for _ in 0..WAKES_PER_PASS {
-            let Some(name) = self.hibernation.as_ref().and_then(|hibernation| hibernation.first_unsent()) else {
+            let Some(name) = self.hibernation.as_mut().and_then(|hibernation| hibernation.first_unsent()) else {
                 break;
             };
             let awake = if self.is_asleep(name) { self.awaken(name)? } else { self.find(name) };
             if awake.is_none() && self.is_asleep(name) {
                 break;
             }
-            let bytes = self.hibernation.as_mut().map(|hibernation| hibernation.take_unsent()).unwrap_or_default();
-            if let Some(conn) = awake {
+            let bytes = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
+            if let (Some(conn), Some(bytes)) = (awake, bytes) {
                 self.send(conn, &bytes)?;
             }
         }

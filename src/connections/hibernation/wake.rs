@@ -96,12 +96,12 @@ impl<S: Default> Hibernation<S> {
     /// Keeps bytes for a connection that still sleeps as no slot is free, or for which bytes are kept already. `false`
     /// if more than `most` would be kept: the connection is then to be closed.
     pub fn keep_unsent(&mut self, name: ConnId, bytes: &[u8], most: usize) -> bool {
-        let kept = self.unsent_bytes.entry(name).or_default();
-        if kept.is_empty() {
-            self.unsent.push_back(name);
-        }
-        let fits = kept.len() + bytes.len() <= most && self.unsent_total + bytes.len() <= MOST_UNSENT;
-        if fits {
+        let fits = self.unsent(name) + bytes.len() <= most && self.unsent_total + bytes.len() <= MOST_UNSENT;
+        if fits && !bytes.is_empty() {
+            let kept = self.unsent_bytes.entry(name).or_default();
+            if kept.is_empty() {
+                self.unsent.push_back(name);
+            }
             kept.extend_from_slice(bytes);
             self.unsent_total += bytes.len();
         }
@@ -110,7 +110,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether bytes are kept for a connection.
     pub fn has_unsent(&self, name: ConnId) -> bool {
-        !self.unsent.is_empty() && self.unsent_bytes.contains_key(&name)
+        !self.unsent_bytes.is_empty() && self.unsent_bytes.contains_key(&name)
     }
 
     /// Bytes that are kept for a connection.
@@ -119,14 +119,18 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// The connection for which bytes are kept the longest.
-    pub fn first_unsent(&self) -> Option<ConnId> {
+    pub fn first_unsent(&mut self) -> Option<ConnId> {
+        // The bytes of some have gone, as they woke by themselves.
+        while self.unsent.front().is_some_and(|name| !self.unsent_bytes.contains_key(name)) {
+            self.unsent.pop_front();
+        }
         self.unsent.front().copied()
     }
 
-    /// Takes the bytes that are kept for the first connection.
-    pub fn take_unsent(&mut self) -> Vec<u8> {
-        let bytes = self.unsent.pop_front().and_then(|name| self.unsent_bytes.remove(&name)).unwrap_or_default();
+    /// Takes the bytes that are kept for a connection.
+    pub fn take_unsent_of(&mut self, name: ConnId) -> Option<Vec<u8>> {
+        let bytes = self.unsent_bytes.remove(&name)?;
         self.unsent_total -= bytes.len();
-        bytes
+        Some(bytes)
     }
 }

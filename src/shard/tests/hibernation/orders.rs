@@ -154,3 +154,35 @@ proptest! {
         one_connection(seed, catcher, &steps);
     }
 }
+
+/// Bytes for a sleeper that cannot be woken are kept, and go before those that are sent once its peer has woken it.
+#[test]
+fn bytes_that_had_to_wait_go_first() {
+    const ROUNDS: u32 = 20;
+    with_seeds(4, |seed| {
+        for bytes in [3, 2 * BUFFER_BYTES] {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = 2;
+            let night = Night::new(seed, 3, 40, catcher);
+            let peer = night.come(1, Duration::ZERO, MILLI).start;
+            let round = SECOND + ASLEEP;
+            for nth in 0..ROUNDS {
+                let at = MILLI + round * nth;
+                night.command(at, Command::Collect);
+                night.say(at, peer, bytes);
+                let asleep = at + SECOND;
+                night.command(asleep, Command::Echo);
+                night.command(asleep, Command::Push(1));
+                night.say(asleep, peer, 2);
+            }
+            let (machine, seen) = night.run(round * ROUNDS + 5 * SECOND);
+            let Snapshot { woken_by_peer, woken_by_send, segments_dropped, .. } = seen.counters;
+            assert!(
+                woken_by_peer.min(woken_by_send).min(segments_dropped) > 0,
+                "too little happens: {:?}",
+                seen.counters
+            );
+            assert_eq!(missing(&machine, peer), 0, "{:?}", (&seen.ended, seen.counters));
+        }
+    });
+}
