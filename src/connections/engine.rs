@@ -431,7 +431,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     // ---- our own ----------------------------------------------------------------------------------
 
     /// Does for a connection what comes next.
-    fn perform(&mut self, conn: ConnId, next: Action) -> Result<()> {
+    pub(super) fn perform(&mut self, conn: ConnId, next: Action) -> Result<()> {
         match next {
             Action::Rest => Ok(()),
             Action::Receive => self.incoming.receive(&mut self.slots, &mut self.buffers, conn),

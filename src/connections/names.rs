@@ -226,7 +226,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     fn awaken(&mut self, name: ConnId) -> Result<Option<ConnId>> {
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
         let Some(conn) = hibernation.wake_to_send(&mut around, name)? else { return Ok(None) };
-        self.park(conn)?;
+        // It was not heard.
+        let next = self.readiness.park(&mut self.slots, conn)?;
+        self.perform(conn, next)?;
         Ok(Some(conn))
     }
 

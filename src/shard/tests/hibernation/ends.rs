@@ -83,3 +83,23 @@ fn sleepers_are_drained_at_a_pace() {
         }
     });
 }
+
+/// What is sent to a silent peer is no sign of life, whether the connection wakes for it or not.
+#[test]
+fn a_push_does_not_make_a_peer_heard() {
+    with_seeds(4, |seed| {
+        let mut night = Night::new(seed, 10, 10, Catcher::default());
+        night.config.idle_timeout = Some(8 * SECOND);
+        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        night.command(Duration::ZERO, Command::Collect);
+        night.say(MILLI, peer, 20);
+        for nth in 0..40 {
+            night.command(SECOND * nth + SECOND / 2, Command::PushOne(1));
+        }
+        let (machine, seen) = night.run(40 * SECOND);
+        assert!(seen.counters.woken_by_send > 8, "it does not sleep: {:?}", seen.counters);
+        assert_eq!(seen.counters.silent, 1);
+        let ended = machine.kernel(|kernel| kernel.ended(peer)).expect("it was closed");
+        assert!(ended < 8 * SECOND + 16 * SECOND, "it was closed at {ended:?}");
+    });
+}
