@@ -24,7 +24,7 @@ use super::slot_release::SlotRelease;
 use super::slots::Slots;
 use crate::clock::Clock;
 use crate::connections::lifecycle::{Action, CloseMode, SlotState};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Errno, Result};
 use crate::ring::{Accepts, Buffer, Buffers, RingOps};
 use crate::stats::Counters;
 use crate::sys::Notification;
@@ -256,6 +256,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// A connection was accepted, or its dial succeeded. If it may stand it is parked; if not it is reset, and this
     /// returns `false`.
     pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
+        let mut admission = admission;
+        if admission == Admission::Granted && !self.is_named(conn) {
+            self.acceptor.leave();
+            admission = Admission::AtCapacity;
+        }
         if admission != Admission::Granted {
             let cause = if admission == Admission::LowMemory {
                 &self.counters.refused_for_memory
@@ -271,12 +276,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if let Some(row) = self.slots.row(conn) {
             row.lifecycle.establish();
             row.link = 0;
-        }
-        if let Some(hibernation) = &mut self.hibernation
-            && hibernation.name_of(conn).is_none()
-            && hibernation.name(conn).is_none()
-        {
-            return Err(Error::bug("more connections than a shard may have"));
         }
         self.counters.live.add(1);
         self.counters.opened.add(1);

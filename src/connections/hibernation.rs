@@ -178,7 +178,13 @@ impl<S: Default> Hibernation<S> {
 
     /// Gives a connection that begins to open a name. `None` if the shard may have no more connections.
     pub fn name(&mut self, conn: ConnId) -> Option<ConnId> {
-        let index = self.entries.claim(conn)?;
+        let index = match self.entries.claim(conn) {
+            Some(index) => index,
+            None => {
+                self.give_up_an_end();
+                self.entries.claim(conn)?
+            }
+        };
         self.settle_in(index, conn);
         Some(self.entries.name_of(index))
     }
@@ -552,5 +558,10 @@ impl<S: Default> Hibernation<S> {
     pub fn left(&self) -> (usize, usize) {
         let entries = (0..self.entries.len()).filter(|index| self.entries.whereabouts(*index) != Whereabouts::Free);
         (entries.count(), self.drowsy.len() + self.endings.len() + self.unsent_bytes.len())
+    }
+
+    /// Timers of ends that are under way.
+    pub fn timers(&self) -> usize {
+        self.endings.timers()
     }
 }

@@ -31,6 +31,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.hibernation.as_mut().map_or(Some(conn), |hibernation| hibernation.name(conn))
     }
 
+    /// Whether a connection that begins to stand has a name, which an accepted one is given now. `false` if there may
+    /// be no more connections.
+    pub(super) fn is_named(&mut self, conn: ConnId) -> bool {
+        let Some(hibernation) = &mut self.hibernation else { return true };
+        hibernation.name_of(conn).is_some() || hibernation.name(conn).is_some()
+    }
+
     /// The name of a slot's occupant.
     #[inline]
     pub fn name_of(&self, conn: ConnId) -> ConnId {
@@ -281,5 +288,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// What is kept of connections that sleep or slept: entries in use, and what else.
     pub fn left_of_sleepers(&self) -> (usize, usize) {
         self.hibernation.as_ref().map_or((0, 0), |hibernation| hibernation.left())
+    }
+
+    /// Timers of sleepers' ends that are under way.
+    pub fn timers_of_sleepers(&self) -> usize {
+        self.hibernation.as_ref().map_or(0, |hibernation| hibernation.timers())
     }
 }

@@ -29,11 +29,16 @@ const SHORTEST_SWEEP: Duration = Duration::from_secs(4);
 /// In how many steps it does so.
 const STEPS: u32 = 64;
 
+/// Sleeping connections that one pass closes at most for their silence, so that closing delays no other connection for
+/// long.
+const CLOSES_PER_PASS: usize = 16;
+
 /// The ends of sleeping connections that are under way.
 #[derive(Debug, Default)]
 pub(super) struct SleeperEndings {
-    closings: HashMap<u32, Closing>,
-    /// When something is due for each of them, the first first. A timer whose closing has another due is stale.
+    /// Each with the end of its timer.
+    closings: HashMap<u32, (Closing, Mark)>,
+    /// One timer for each of them, the first first, and stale ones: their closings are over or have another timer.
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
@@ -118,13 +123,43 @@ impl<S: Default> Hibernation<S> {
     }
 
     fn begin<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Closing) {
-        self.set_timer(around.clock.now(), index, &closing);
-        self.endings.closings.insert(index, closing);
+        self.set_timer(around.clock.now(), index, closing);
     }
 
-    fn set_timer(&mut self, now: Mark, index: u32, closing: &Closing) {
+    /// Keeps how far an end has come, with a timer for what is due next.
+    fn set_timer(&mut self, now: Mark, index: u32, closing: Closing) {
         let pause = Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())));
-        self.endings.timers.push(Reverse((now.after(pause), index)));
+        let due = now.after(pause);
+        self.endings.timers.push(Reverse((due, index)));
+        self.endings.closings.insert(index, (closing, due));
+    }
+
+    /// Keeps how far an end has come after a segment. A timer that ends too early remains: a peer that sends without end
+    /// must not set ever more of them.
+    fn keep_closing(&mut self, now: Mark, index: u32, closing: Closing) {
+        let pause = Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())));
+        match self.endings.closings.get_mut(&index) {
+            Some((kept, timer)) if *timer <= now.after(pause) => *kept = closing,
+            _ => self.set_timer(now, index, closing),
+        }
+    }
+
+    /// Forgets the end that is due first, as its entry is needed. If its FIN comes again, a listener answers with a RST.
+    pub(super) fn give_up_an_end(&mut self) {
+        while let Some(Reverse((due, index))) = self.endings.timers.pop() {
+            if self.endings.closings.get(&index).is_some_and(|(_, timer)| *timer == due) {
+                return self.end(index);
+            }
+        }
+    }
+
+    /// An end is over.
+    fn end(&mut self, index: u32) {
+        self.leave_table(index);
+        self.endings.closings.remove(&index);
+        if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
+            self.entries.release(index);
+        }
     }
 
     /// A segment came for a connection that ends.
@@ -137,7 +172,7 @@ impl<S: Default> Hibernation<S> {
         let index = caught.index;
         let now_ms = self.host.timestamp_clock();
         let Some(mut checkpoint) = self.entries.checkpoint(index) else { return };
-        let Some(mut closing) = self.endings.closings.get(&index).copied() else { return };
+        let Some((mut closing, _)) = self.endings.closings.get(&index).copied() else { return };
         let step = closing.heard(&mut checkpoint, &caught.tuple, segment, now_ms);
         self.entries.progressed(index, &checkpoint.progress);
         if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
@@ -146,8 +181,7 @@ impl<S: Default> Hibernation<S> {
             }
             return;
         }
-        self.set_timer(around.clock.now(), index, &closing);
-        self.endings.closings.insert(index, closing);
+        self.keep_closing(around.clock.now(), index, closing);
     }
 
     /// Does the next step of an end. Tells whether it was the last one.
@@ -169,11 +203,7 @@ impl<S: Default> Hibernation<S> {
             }
             Step::Reopen => {}
         }
-        self.leave_table(index);
-        self.endings.closings.remove(&index);
-        if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
-            self.entries.release(index);
-        }
+        self.end(index);
         true
     }
 
@@ -187,19 +217,14 @@ impl<S: Default> Hibernation<S> {
             }
             self.endings.timers.pop();
             let now_ms = self.host.timestamp_clock();
-            let (Some(mut closing), Some(checkpoint)) =
-                (self.endings.closings.get(&index).copied(), self.entries.checkpoint(index))
-            else {
+            let closing = self.endings.closings.get(&index).copied().filter(|(_, timer)| *timer == due);
+            let (Some((mut closing, _)), Some(checkpoint)) = (closing, self.entries.checkpoint(index)) else {
                 continue;
             };
-            if closing.due_in_ms(now_ms) > 0 {
-                // A newer timer is set.
-                continue;
-            }
+            // Nothing is done if more is due later only.
             let step = closing.expired(&checkpoint, now_ms);
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
-                self.set_timer(now, index, &closing);
-                self.endings.closings.insert(index, closing);
+                self.set_timer(now, index, closing);
             }
         }
         self.close_silent(around);
@@ -216,9 +241,12 @@ impl<S: Default> Hibernation<S> {
         if due > now {
             return;
         }
-        self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));
-        let rows = self.entries.len().div_ceil(STEPS);
-        for _ in 0..rows {
+        let mut closes = 0;
+        for _ in 0..self.entries.len().div_ceil(STEPS) {
+            if closes == CLOSES_PER_PASS {
+                // It goes on in the next pass.
+                return;
+            }
             let index = self.entries.from_cursor(self.endings.sweep);
             if index >= self.entries.len() {
                 self.endings.sweep = Cursor::START;
@@ -229,8 +257,18 @@ impl<S: Default> Hibernation<S> {
                 && around.idle.is_over(u32::from(self.entries.heard(index)) << 16)
             {
                 around.parts.counters.silent.add(1);
+                closes += 1;
                 self.close(around, self.entries.name_of(index), CloseMode::Immediate, CloseReason::IdleTimeout);
             }
         }
+        self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));
+    }
+}
+
+#[cfg(test)]
+impl SleeperEndings {
+    /// Timers that are set, with the stale ones.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
     }
 }

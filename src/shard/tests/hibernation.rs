@@ -47,6 +47,7 @@ struct Kept {
     slept: u64,
     woke: u64,
     most_asleep: u64,
+    most_timers: usize,
     /// Each end: when, of which number, and why.
     ended: Vec<(Duration, u32, CloseReason)>,
     in_use: Vec<(Duration, u64)>,
@@ -221,6 +222,7 @@ impl Driver<Machine> for Keeper {
             let seen = &mut *self.seen.borrow_mut();
             seen.counters = connections.counters().snapshot();
             seen.most_asleep = seen.most_asleep.max(seen.counters.asleep);
+            seen.most_timers = seen.most_timers.max(connections.engine.timers_of_sleepers());
             if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
                 seen.in_use.push((time, in_use));
             }

@@ -84,6 +84,37 @@ fn sleepers_are_drained_at_a_pace() {
     });
 }
 
+/// Sleepers that are silent for too long are closed, a few in each pass, so that closing delays nobody.
+#[test]
+fn silent_sleepers_are_closed_without_delaying_others() {
+    const SLEEPERS: usize = 16_000;
+    with_seeds(1, |seed| {
+        let mut night = Night::new(seed, SLEEPERS as u32, 2 * SLEEPERS as u32, Catcher::default());
+        night.config.idle_timeout = Some(8 * SECOND);
+        let sleepers = night.come(SLEEPERS, Duration::ZERO, Duration::from_micros(10));
+        let talker = night.come(1, SECOND, MILLI).start;
+        let end = 24 * SECOND;
+        let mut times = Vec::new();
+        let mut at = 2 * SECOND;
+        while at < end - SECOND {
+            night.say(at, talker, 1);
+            times.push(at);
+            at += 3 * MILLI;
+        }
+        let talk = Talk { peers: talker..talker + 1, said: vec![times] };
+        let (machine, seen) = night.run(end);
+        assert_eq!(seen.counters.silent, SLEEPERS as u64);
+        for peer in sleepers {
+            let (how, at) =
+                machine.kernel(|kernel| (kernel.sockets[peer].ended.map(|(how, _)| how), kernel.ended(peer)));
+            assert_eq!(how, Some(Ending::Fin), "peer {peer}");
+            assert!(at.is_some_and(|at| at >= 8 * SECOND && at < end), "peer {peer} was closed at {at:?}");
+        }
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < MILLI, "an echo took {wait:?}");
+    });
+}
+
 /// What is sent to a silent peer is no sign of life, whether the connection wakes for it or not.
 #[test]
 fn a_push_does_not_make_a_peer_heard() {
@@ -102,4 +133,47 @@ fn a_push_does_not_make_a_peer_heard() {
         let ended = machine.kernel(|kernel| kernel.ended(peer)).expect("it was closed");
         assert!(ended < 8 * SECOND + 16 * SECOND, "it was closed at {ended:?}");
     });
+}
+
+/// Ends that are under way hold names, but no new connection is refused for them.
+#[test]
+fn ends_under_way_make_room_for_new_connections() {
+    const PEERS: usize = 100;
+    with_seeds(3, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.network.never_closes = true;
+        let night = Night::new(seed, PEERS as u32, PEERS as u32, catcher);
+        let first = night.come(PEERS, Duration::ZERO, MILLI / 10);
+        let closed = SECOND;
+        for number in 1..=PEERS as u32 {
+            night.command(closed, Command::Close(number, CloseMode::Graceful));
+        }
+        let second = night.come(PEERS, closed + SECOND, MILLI / 10);
+        for peer in second.clone() {
+            night.say(closed + 2 * SECOND, peer, 5);
+        }
+        let (machine, seen) = night.run(closed + 4 * SECOND);
+        assert_eq!(seen.most_asleep, PEERS as u64);
+        assert_eq!((seen.opened, seen.counters.refused), (2 * PEERS as u32, 0));
+        assert_eq!(second.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+        for peer in first {
+            assert_eq!(machine.kernel(|kernel| kernel.sockets[peer].ended.map(|(how, _)| how)), Some(Ending::Fin));
+        }
+    });
+}
+
+/// A peer that goes on sending to a connection that ends takes no memory for that.
+#[test]
+fn a_peer_that_does_not_stop_sets_no_timers_without_end() {
+    let mut catcher = Catcher::default();
+    catcher.network.never_closes = true;
+    let night = Night::new(1, 10, 10, catcher);
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    night.command(SECOND, Command::Close(1, CloseMode::Graceful));
+    for nth in 0..5_000 {
+        night.machine.at(2 * SECOND + MILLI * nth, move |kernel| kernel.probe(peer));
+    }
+    let (_, seen) = night.run(8 * SECOND);
+    assert!(seen.counters.segments_caught > 5_000, "they are not caught: {:?}", seen.counters);
+    assert!(seen.most_timers < 5, "{} timers for one end", seen.most_timers);
 }
