@@ -379,3 +379,6 @@ fn octets(end: SocketAddr) -> [u8; 16] {
         IpAddr::V6(ip) => ip.octets(),
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -1,0 +1,239 @@
+//! The entries against a plain map.
+
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the map has of a connection.
+#[derive(Debug, Clone)]
+struct Known {
+    name: ConnId,
+    /// A name that the driver has forgotten.
+    renamed: bool,
+    whereabouts: Whereabouts,
+    place: (usize, u32),
+    ends: Option<(Tuple, Negotiated)>,
+    progress: Option<(Progress, u16)>,
+}
+
+/// Something that happens to one connection, or to a new one.
+#[derive(Debug, Clone)]
+enum Step {
+    Claim {
+        ring: usize,
+        slot: u32,
+    },
+    Identify(Tuple, Negotiated),
+    /// It is being put to sleep, and has something to do again.
+    Doze {
+        again: bool,
+    },
+    Sleep(Progress, u16),
+    Progress(Progress),
+    Wake {
+        ring: usize,
+        slot: u32,
+    },
+    End,
+    Rename,
+    Release,
+}
+
+fn tuples() -> impl Strategy<Value = Tuple> {
+    let tuple = |remote: IpAddr, local: IpAddr, ports: (u16, u16)| Tuple {
+        remote: SocketAddr::new(remote, ports.0),
+        local: SocketAddr::new(local, ports.1),
+    };
+    let of_interface = |(remote, local, ports, scope): ([u8; 16], [u8; 16], (u16, u16), u32)| {
+        let end = |ip: [u8; 16], port| SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope).into();
+        Tuple { remote: end(remote, ports.0), local: end(local, ports.1) }
+    };
+    prop_oneof![
+        any::<([u8; 4], [u8; 4], (u16, u16))>().prop_map(move |(remote, local, ports)| tuple(
+            remote.into(),
+            local.into(),
+            ports
+        )),
+        any::<([u8; 16], [u8; 16], (u16, u16), u32)>().prop_map(of_interface),
+    ]
+}
+
+fn negotiated() -> impl Strategy<Value = Negotiated> {
+    let scales = prop::option::of((0..=14u8, 0..=14u8).prop_map(|(send, receive)| Scales { send, receive }));
+    (any::<u16>(), scales, any::<bool>(), any::<Option<u32>>())
+        .prop_map(|(mss, scales, sack, timestamp_offset)| Negotiated { mss, scales, sack, timestamp_offset })
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    let windows = || prop_oneof![0..100_000u32, 0..=65_535u32 << 14, any::<u32>()];
+    (any::<(u32, u32)>(), windows(), windows(), windows()).prop_map(
+        |((received, sent), send_window, receive_window, largest_window)| Progress {
+            received,
+            sent,
+            send_window,
+            receive_window,
+            largest_window,
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
+    let place = || (0..16usize, 0..1u32 << SLOT_BITS);
+    let step = prop_oneof![
+        4 => place().prop_map(|(ring, slot)| Step::Claim { ring, slot }),
+        4 => (tuples(), negotiated()).prop_map(|(tuple, negotiated)| Step::Identify(tuple, negotiated)),
+        2 => any::<bool>().prop_map(|again| Step::Doze { again }),
+        3 => (progress(), any::<u16>()).prop_map(|(progress, heard)| Step::Sleep(progress, heard)),
+        1 => progress().prop_map(Step::Progress),
+        2 => place().prop_map(|(ring, slot)| Step::Wake { ring, slot }),
+        1 => Just(Step::End),
+        1 => Just(Step::Rename),
+        2 => Just(Step::Release),
+    ];
+    prop::collection::vec((any::<prop::sample::Index>().prop_map(|pick| pick.index(64)), step), 1..200)
+}
+
+/// A window as an entry keeps it: in whole units, 65,535 of them at most.
+fn kept(window: u32, shift: u8) -> u32 {
+    (window >> shift).min(65_535) << shift
+}
+
+fn kept_of(progress: &Progress, negotiated: &Negotiated) -> Progress {
+    let (send, receive) = negotiated.scales.map_or((0, 0), |scales| (scales.send, scales.receive));
+    Progress {
+        send_window: kept(progress.send_window, send),
+        receive_window: kept(progress.receive_window, receive),
+        largest_window: kept(progress.largest_window, send),
+        ..*progress
+    }
+}
+
+/// Does a step, with the entries and in the map.
+fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut HashSet<ConnId>, pick: usize, step: Step) {
+    if let Step::Claim { ring, slot } = step {
+        let claimed = entries.claim(ConnId::new(ring, slot, 7));
+        assert_eq!(claimed.is_none(), map.len() as u32 == entries.most, "there is room, or there is none");
+        let Some(index) = claimed else { return };
+        let (name, place) = (entries.name_of(index), (ring, slot));
+        assert!(!former.contains(&name), "a former connection's name");
+        let (whereabouts, ends, progress) = (Whereabouts::Awake, None, None);
+        let former = map.insert(index, Known { name, renamed: false, whereabouts, place, ends, progress });
+        assert!(former.is_none(), "an entry that is taken");
+        return;
+    }
+    let Some(index) = map.keys().copied().nth(pick % map.len().max(1)) else { return };
+    let Some(known) = map.get_mut(&index) else { return };
+    let asleep = matches!(known.whereabouts, Whereabouts::Asleep | Whereabouts::Ending);
+    match step {
+        Step::Claim { .. } => {}
+        Step::Identify(tuple, negotiated) if known.ends.is_none() => {
+            entries.identify(index, &tuple, &negotiated);
+            known.ends = Some((tuple, negotiated));
+        }
+        Step::Doze { again } if !asleep => {
+            known.whereabouts = if again { Whereabouts::Roused } else { Whereabouts::Drowsy };
+            entries.move_to(index, known.whereabouts);
+        }
+        Step::Sleep(progress, heard) if !asleep && known.ends.is_some() => {
+            entries.fell_asleep(index, &progress, heard);
+            known.whereabouts = Whereabouts::Asleep;
+            known.progress = Some((progress, heard));
+        }
+        Step::Progress(progress) if asleep => {
+            entries.progressed(index, &progress);
+            known.progress = known.progress.map(|(_, heard)| (progress, heard));
+        }
+        Step::Wake { ring, slot } if known.whereabouts == Whereabouts::Asleep => {
+            entries.woke(index, ConnId::new(ring, slot, 9));
+            (known.whereabouts, known.place, known.progress) = (Whereabouts::Awake, (ring, slot), None);
+        }
+        Step::End if known.whereabouts == Whereabouts::Asleep => {
+            entries.move_to(index, Whereabouts::Ending);
+            known.whereabouts = Whereabouts::Ending;
+        }
+        Step::Rename if known.whereabouts == Whereabouts::Ending && !known.renamed => {
+            entries.rename(index);
+            former.insert(known.name);
+            known.renamed = true;
+        }
+        Step::Release => {
+            entries.release(index);
+            former.insert(known.name);
+            map.remove(&index);
+        }
+        _ => {}
+    }
+}
+
+/// The entries say the same as the map.
+fn agree(entries: &Entries, map: &BTreeMap<u32, Known>, former: &HashSet<ConnId>) {
+    for (index, known) in map {
+        if !known.renamed {
+            assert_eq!((entries.name_of(*index), entries.find(known.name)), (known.name, Some(*index)));
+        }
+        assert_eq!(entries.whereabouts(*index), known.whereabouts);
+        assert_eq!(entries.is_known(*index), known.ends.is_some());
+        assert_eq!(entries.tuple(*index), known.ends.map(|(tuple, _)| tuple));
+        assert_eq!(entries.negotiated(*index), known.ends.map(|(_, negotiated)| negotiated));
+        let asleep = matches!(known.whereabouts, Whereabouts::Asleep | Whereabouts::Ending);
+        assert_eq!(entries.place(*index), (!asleep).then_some(known.place));
+        let checkpoint =
+            known.ends.zip(known.progress).filter(|_| asleep).map(|((tuple, negotiated), (progress, _))| Checkpoint {
+                tuple,
+                negotiated,
+                progress: kept_of(&progress, &negotiated),
+            });
+        assert_eq!(entries.checkpoint(*index), checkpoint);
+        if let Some((_, heard)) = known.progress {
+            assert_eq!(entries.heard(*index), heard);
+        }
+    }
+    for name in former {
+        assert_eq!(entries.find(*name), None, "a former connection is known");
+    }
+    for index in (0..entries.len()).filter(|index| !map.contains_key(index)) {
+        assert_eq!(entries.whereabouts(index), Whereabouts::Free);
+        assert_eq!((entries.place(index), entries.tuple(index), entries.checkpoint(index)), (None, None, None));
+    }
+}
+
+proptest! {
+    /// Names are unique and former ones unknown; what is kept of a connection is what was given, windows in the units
+    /// of its scales; places and memory of connections that are gone are used again.
+    #[test]
+    fn entries_are_a_map(most in 1u32..12, steps in steps()) {
+        let (mut entries, mut map, mut former) = (Entries::new(most), BTreeMap::new(), HashSet::new());
+        let mut most_v6 = 0;
+        for (pick, step) in steps {
+            take(&mut entries, &mut map, &mut former, pick, step);
+            agree(&entries, &map, &former);
+            let is_v6 = |known: &&Known| known.ends.is_some_and(|(tuple, _)| tuple.remote.is_ipv6());
+            most_v6 = most_v6.max(map.values().filter(is_v6).count());
+            prop_assert_eq!(entries.addresses.len(), most_v6, "addresses are not used again");
+        }
+    }
+
+    /// Each index has one cursor, and the order of cursors is that of indexes. What is no place is behind the last one.
+    #[test]
+    fn cursors_name_entries(index in any::<u32>(), ring in any::<usize>(), slot in any::<u32>()) {
+        let entries = Entries::new(0);
+        let cursor = Entries::to_cursor(index);
+        prop_assert_eq!((cursor.ring as u64) << SLOT_BITS | u64::from(cursor.slot), u64::from(index));
+        prop_assert_eq!(entries.from_cursor(Cursor { ring, slot }), 0);
+        prop_assert_eq!(entries.from_cursor(Cursor::END), 0);
+    }
+}
+
+/// The end of a walk is behind the last entry, with as many entries as one ring has slots, and more.
+#[test]
+fn the_end_is_behind_all_entries() {
+    for count in [1, (1 << SLOT_BITS) - 1, 1 << SLOT_BITS, (1 << SLOT_BITS) + 3] {
+        let mut entries = Entries::new(u32::MAX);
+        assert!((0..count).all(|_| entries.claim(ConnId::new(0, 0, 0)).is_some()));
+        assert_eq!(entries.from_cursor(Cursor::END), count);
+        assert_eq!(entries.from_cursor(Entries::to_cursor(count - 1)), count - 1);
+        assert_eq!(entries.from_cursor(Entries::to_cursor(count - 1).after()), count);
+    }
+}
