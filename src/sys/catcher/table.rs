@@ -13,6 +13,9 @@
 //! All shards insert and remove at the same time, and programs of the kernel look up meanwhile. A cell is therefore
 //! changed as a whole, and only by the shard that its value names.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
