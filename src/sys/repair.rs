@@ -100,16 +100,12 @@ pub struct Blank {
 }
 
 impl Blank {
-<<<<<<< HEAD
-    /// The local end that it is bound to.
+    /// The local end of its former connection, to which it may still be bound.
     pub fn local(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// Whether it can serve a connection with this local end: it is bound to it, or to nothing.
-=======
     /// Whether it can serve a connection with this local end: it must be that of its former connection.
->>>>>>> h-sys
     pub fn fits(&self, local: SocketAddr) -> bool {
         self.local.is_none_or(|former| former == local)
     }

@@ -22,7 +22,9 @@ pub struct KernelHost {
     catcher: Arc<Catcher>,
     shard: usize,
     caught: sys::Caught,
-    raw: RawSender,
+    /// Sends answers, and lets caught segments arrive.
+    answers: RawSender,
+    released: RawSender,
     grace: Arc<GracePeriods>,
     /// What woken sockets are given.
     program: OwnedFd,
@@ -52,7 +54,8 @@ impl KernelHost {
             caught: catcher.caught(shard)?,
             catcher,
             shard,
-            raw: RawSender::new()?,
+            answers: RawSender::without_mark()?,
+            released: RawSender::new()?,
             grace,
             program,
             keepalive,
@@ -206,11 +209,11 @@ impl HibernationHost for KernelHost {
     }
 
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()> {
-        self.raw.send(tuple.local.ip(), tuple.remote.ip(), segment)
+        self.answers.send(tuple.local.ip(), tuple.remote.ip(), segment)
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
-        self.raw.reinject(tuple, segment, whole_len)
+        self.released.reinject(tuple, segment, whole_len)
     }
 
     fn timestamp_clock(&self) -> u32 {
