@@ -173,8 +173,8 @@ impl HibernationHost for KernelHost {
         repair::checkpoint(socket)
     }
 
-    fn retire(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let blank = repair::blank(socket)?;
+    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
+        let blank = repair::blank(socket, tuple)?;
         if !self.dialed && self.resting.len() < MOST_BLANKS {
             self.resting.push_back((None, blank));
         }
