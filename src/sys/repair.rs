@@ -180,6 +180,9 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
 /// Empties a socket, of which `checkpoint` has taken the progress of the connection `tuple`, without a segment.
 pub fn blank(socket: OwnedFd, tuple: &Tuple) -> io::Result<Blank> {
     connect(&socket, &RawAddress::unspecified())?;
+    // A socket that is disconnected in repair mode has an error (`tcp_disconnect`), which the first receive of its next
+    // connection would bring. Asking for it takes it away.
+    let _: libc::c_int = get_option(&socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
     let is_v6 = matches!(address(&socket, libc::getsockname)?, Some(SocketAddr::V6(_)));
     Ok(Blank { socket, is_v6, local: Some(tuple.local) })
 }
