@@ -16,7 +16,7 @@ use crate::error::{ConfigError, Errno, HostError, HostReason, Result};
 use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
-pub use hibernation::Refused;
+pub use hibernation::{Refused, SharedCatcher};
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};

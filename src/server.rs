@@ -2,6 +2,7 @@
 
 mod builder;
 mod driver;
+mod hibernation;
 mod idle_policy;
 mod memory_monitor;
 
@@ -18,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
-use crate::memory_model::{End, Family};
 #[cfg(feature = "metrics")]
 use crate::metrics::Exporter;
 use crate::plan::{self, ServerGoal, ShardPlan};
@@ -26,8 +26,10 @@ use crate::ring;
 use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
+use crate::sys::{Catcher, Filter};
 use builder::EventSink;
 use driver::{Ended, ShardStart};
+use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
 
 pub use crate::plan::{IdleBackend, Reserve};
@@ -146,6 +148,7 @@ struct Launch<M> {
     handles: Vec<ShardHandle>,
     inboxes: Vec<Inbox<M>>,
     events: EventSink,
+    hibernation: Option<Hibernation>,
 }
 
 impl<M: Send + 'static> Server<M> {
@@ -158,7 +161,7 @@ impl<M: Send + 'static> Server<M> {
         let metrics = options.metrics.map(|address| Exporter::listen(address, options.ports)).transpose()?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
-        let awake = awake(&options, &host)?;
+        let awake = hibernation::awake(&options, &host)?;
         let raised = raise_limits()?;
         ring::probe()?;
         let goal = ServerGoal {
@@ -204,8 +207,9 @@ impl<M: Send + 'static> Server<M> {
             #[cfg(feature = "metrics")]
             metrics,
         };
-        let launch = Launch { plans, handles, inboxes, events: sink.clone() };
-        match server.launch(launch, service) {
+        let hibernation = Hibernation::of(&server.options, &host, &plans, raised.files.1.soft)?;
+        let launch = Launch { plans, handles, inboxes, events: sink.clone(), hibernation };
+        match server.launch(launch, &host, service) {
             Ok(()) => {
                 let (gate, listeners) = (server.gate.clone(), server.listeners.clone());
                 let control = ListenerControl { gate, listeners, backlog };
@@ -227,6 +231,7 @@ impl<M: Send + 'static> Server<M> {
     fn launch<S: Service<Message = M>>(
         &mut self,
         launch: Launch<M>,
+        host: &Host,
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
@@ -236,9 +241,13 @@ impl<M: Send + 'static> Server<M> {
         let service = Arc::new(service);
         let each = launch.plans.into_iter().zip(launch.handles).zip(launch.inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let filter = self.idle_choice.filter(&plan)?;
-            let filtered = filter.as_ref();
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, filtered)?;
+            let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
+            let filter = self.idle_choice.filter(&plan, catcher)?;
+            let program = filter.as_ref().map(Filter::program).or(catcher.map(Catcher::program));
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, program)?;
+            let hibernation = launch.hibernation.as_ref();
+            let hibernation =
+                hibernation.map(|sleep| sleep.of_shard(host, index, &plan, filter.as_ref())).transpose()?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
             self.listeners.extend(sockets.iter().cloned());
             let start = ShardStart {
@@ -260,6 +269,7 @@ impl<M: Send + 'static> Server<M> {
                 max_pending: options.max_pending,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
                 idle_timeout: options.idle_timeout,
+                hibernation,
                 ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
             };
             let make = service.clone();
@@ -402,19 +412,6 @@ fn channel(on_event: Option<EventSink>) -> (EventSink, Receiver<ServerEvent>) {
         })
     });
     (sink, events)
-}
-
-/// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
-fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
-    if options.hibernate.is_none() {
-        return Ok(None);
-    }
-    host.check_hibernation()?;
-    let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
-    // In polls, which take the most.
-    let ends = [(End::Server, IdleBackend::Poll)];
-    let planned = || host.awake(options.max_connections, &ends, family, options.memory_reserve);
-    Ok(Some(options.awake.unwrap_or_else(planned)))
 }
 
 fn backlog(wanted: Option<u32>, host: &Host) -> i32 {

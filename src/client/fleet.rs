@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::driver::ShardConfig;
+use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
 use super::run::{Event, Notice, Steer, Teller};
 use super::sampler::Sampler;
@@ -98,8 +99,8 @@ struct Fleet {
     /// Audits that the owner has asked for.
     rounds: u32,
     stopping: bool,
-    /// Whether connections may sleep.
-    sleeps: bool,
+    /// How connections sleep; it must live as long as they do.
+    hibernation: Option<Hibernation>,
     /// Both ends of the channel by which shards tell what they measured so far.
     measured: (mpsc::Sender<Measured>, mpsc::Receiver<Measured>),
 }
@@ -125,7 +126,7 @@ impl Fleet {
             ahead,
             rounds: 0,
             stopping: false,
-            sleeps: workload.hibernate.is_some(),
+            hibernation: None,
             measured: mpsc::channel(),
         };
         match fleet.start(workload, planned, &sender) {
@@ -144,6 +145,7 @@ impl Fleet {
         let (first, seed) = (workload.first_number, workload.source_port_seed.unwrap_or_else(random_seed));
         let numbers = first..first + workload.connections;
         let ports = Arc::new(Ports::new(&planned.source_ports, &workload.routes, numbers, seed, Way::here()));
+        self.hibernation = Hibernation::of(&workload, planned)?;
         for (index, core) in planned.cores.iter().enumerate() {
             let part = share(workload.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -163,7 +165,10 @@ impl Fleet {
             };
             let handle = ShardHandle::new()?;
             let rings = planned.goal(&workload).rings(workload.own_connections(), index as u64);
+            let hibernation = self.hibernation.as_ref();
+            let hibernation = hibernation.map(|sleep| sleep.of_shard(index, part.end - part.start, &rings));
             let connections = ConnectionsConfig {
+                hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND,
                 ..ConnectionsConfig::new(rings, u64::MAX)
@@ -226,7 +231,7 @@ impl Fleet {
     /// What became of sleeping connections so far; `None` where none may sleep.
     fn hibernation(&self) -> Option<HibernationDocument> {
         let counted = || self.shards.iter().map(|(handle, ..)| handle.counters().snapshot()).sum();
-        self.sleeps.then(|| HibernationDocument::of(&counted()))
+        self.hibernation.is_some().then(|| HibernationDocument::of(&counted()))
     }
 
     fn join(&mut self) -> Result<Vec<ShardSummary>> {

@@ -64,6 +64,23 @@ pub struct HibernationConfig {
     pub host: Box<dyn HibernationHost + Send>,
 }
 
+impl HibernationConfig {
+    /// How many connections of a shard may be drowsy, if it has so many descriptors to spare: half of them.
+    pub fn most_drowsy(spare: u64) -> usize {
+        (spare / 2).clamp(FEWEST_DROWSY, MOST_DROWSY) as usize
+    }
+
+    /// The names that a shard needs for so many connections, with so many slots.
+    pub fn names(connections: u64, slots: u64) -> u32 {
+        u32::try_from(connections.saturating_add(slots)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Connections that are drowsy at once: the fewest that descriptors are planned for, and the most. A grace period of
+/// 50 ms lets 80,000 a second fall asleep with the most.
+const FEWEST_DROWSY: u64 = 64;
+const MOST_DROWSY: u64 = 4_096;
+
 /// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them.
 const CHECKPOINTS_PER_PASS: usize = 16;
 

@@ -1,11 +1,36 @@
 //! Whether this process may put connections to sleep, and why not.
 
+use std::io;
+use std::sync::Arc;
+
 use super::{Capability, Host};
 use crate::error::{Errno, Error, HibernationReason, HostError, MissingCapabilities, Result};
-use crate::sys;
+use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
 
 /// The oldest kernel on which connections sleep: BPF ring buffers came with 5.8, and c1m's rings need 6.1 anyway.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
+
+/// The oldest kernel that makes a descriptor of a slot's socket (`IORING_OP_FIXED_FD_INSTALL`).
+const COPIES_DESCRIPTORS: (u32, u32) = (6, 8);
+
+/// Bytes of a shard's ring buffer for caught segments, for each connection: a sixteenth of a small record. Where more
+/// come at once, their peers send them again.
+const RING_BYTES_PER_CONNECTION: u64 = 16;
+
+/// The fewest and the most bytes of a ring buffer. The least holds three segments that GRO made.
+const RING_BYTES: (u64, u64) = (256 << 10, 16 << 20);
+
+/// What all shards of a process share whose connections may sleep.
+#[derive(Debug)]
+pub struct SharedCatcher {
+    /// The table of the sleeping connections, and the programs that look into it.
+    pub catcher: Arc<Catcher>,
+    /// Grace periods of the kernel.
+    pub grace: Arc<GracePeriods>,
+    /// The kernel cannot make a descriptor of a slot's socket.
+    pub keeps_descriptors: bool,
+    _steering: Option<Steering>,
+}
 
 /// The part of sleeping that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +86,28 @@ impl Host {
         if !missing.is_empty() {
             return refused(HibernationReason::Capabilities(missing));
         }
-        // The engine cannot put connections to sleep yet, and an option must not be ignored.
-        refused(HibernationReason::NotAvailable)
+        Ok(())
+    }
+
+    /// Makes what all shards of this process share whose connections may sleep. With `dials`, segments of dialed
+    /// connections are caught too.
+    ///
+    /// Fails with `HostReason::Hibernation`.
+    pub fn share_catcher(&self, shards: usize, connections: u64, dials: bool) -> Result<SharedCatcher> {
+        let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
+        // Before what takes memory: it needs a right of its own.
+        RawSender::new().map_err(refused(Refused::Answers))?;
+        let ring_bytes = (connections / shards.max(1) as u64).saturating_mul(RING_BYTES_PER_CONNECTION);
+        let ring_bytes = ring_bytes.clamp(RING_BYTES.0, RING_BYTES.1) as u32;
+        let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
+        let steering = dials.then(|| catcher.steer()).transpose().map_err(refused(Refused::Lookup))?;
+        let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;
+        Ok(SharedCatcher {
+            catcher: Arc::new(catcher),
+            grace: Arc::new(grace),
+            keeps_descriptors: self.kernel_version() < COPIES_DESCRIPTORS,
+            _steering: steering,
+        })
     }
 
     /// The capabilities that sleeping needs and this process lacks.
