@@ -358,7 +358,8 @@ impl Entries {
 
     /// The index of the entry behind a cursor, or the number of entries where there is none.
     pub fn from_cursor(&self, cursor: Cursor) -> u32 {
-        let index = (cursor.ring as u64).saturating_mul(1 << SLOT_BITS) + u64::from(cursor.slot.min(1 << SLOT_BITS));
+        let slot = u64::from(cursor.slot.min(1 << SLOT_BITS));
+        let index = (cursor.ring as u64).saturating_mul(1 << SLOT_BITS).saturating_add(slot);
         index.min(u64::from(self.len())) as u32
     }
 
