@@ -302,7 +302,7 @@ impl Reporter {
                 "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
             });
             if self.sleeps {
-                stats["asleep"] = total.asleep.into();
+                stats["hibernation"] = json!(HibernationDocument::of(&total));
             }
             event(&stats);
         } else if let Some(live) = &mut self.live {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Capability, Host};
 use crate::error::{Errno, Error, HibernationReason, HostError, MissingCapabilities, Result};
+use crate::plan;
 use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
 
 /// The oldest kernel on which connections sleep: BPF ring buffers came with 5.8, and c1m's rings need 6.1 anyway.
@@ -12,13 +13,6 @@ const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// The oldest kernel that makes a descriptor of a slot's socket (`IORING_OP_FIXED_FD_INSTALL`).
 const COPIES_DESCRIPTORS: (u32, u32) = (6, 8);
-
-/// Bytes of a shard's ring buffer for caught segments, for each connection: a sixteenth of a small record. Where more
-/// come at once, their peers send them again.
-const RING_BYTES_PER_CONNECTION: u64 = 16;
-
-/// The fewest and the most bytes of a ring buffer. The least holds three segments that GRO made.
-const RING_BYTES: (u64, u64) = (256 << 10, 16 << 20);
 
 /// What all shards of a process share whose connections may sleep.
 #[derive(Debug)]
@@ -97,8 +91,7 @@ impl Host {
         let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
         // Before what takes memory: it needs a right of its own.
         RawSender::new().map_err(refused(Refused::Answers))?;
-        let ring_bytes = (connections / shards.max(1) as u64).saturating_mul(RING_BYTES_PER_CONNECTION);
-        let ring_bytes = ring_bytes.clamp(RING_BYTES.0, RING_BYTES.1) as u32;
+        let ring_bytes = plan::caught_bytes(connections, shards as u64);
         let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
         let steering = dials.then(|| catcher.steer()).transpose().map_err(refused(Refused::Lookup))?;
         let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;
