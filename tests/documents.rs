@@ -1,4 +1,4 @@
-//! Holds the documents: links between them lead somewhere, and README stays short.
+//! Holds the documents: links between them lead somewhere, what they quote is there, and README stays short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -88,6 +88,16 @@ fn what_architecture_names_is_there() {
         })
         .collect();
     assert!(spans.len() > 80 && missing.is_empty(), "{missing:?} of {} names", spans.len());
+}
+
+/// The guide on protocols has a dialect to copy from. It is compiled and tested in another place, word by word.
+#[test]
+fn the_dialect_of_the_guide_is_one_that_is_tested() {
+    let text = fs::read_to_string(root().join("src/protocol/tests/session.rs")).unwrap();
+    let dialect = text.split("#[cfg(test)]").next().unwrap();
+    let dialect = &dialect[dialect.find("use super::").unwrap()..];
+    let guide = fs::read_to_string(root().join("docs/guide/protocols.md")).unwrap();
+    assert!(guide.contains(dialect.trim()), "copy src/protocol/tests/session.rs into docs/guide/protocols.md");
 }
 
 /// The text of every Rust file below a folder.
