@@ -90,14 +90,22 @@ fn what_architecture_names_is_there() {
     assert!(spans.len() > 80 && missing.is_empty(), "{missing:?} of {} names", spans.len());
 }
 
-/// The guide on protocols has a dialect to copy from. It is compiled and tested in another place, word by word.
+/// Programs of the guides that are compiled and tested elsewhere, word by word: the guide, the file, and the first words
+/// that are quoted. Tests at the end of the file are not.
+const QUOTED: [(&str, &str, &str); 2] = [
+    ("docs/guide/protocols.md", "src/protocol/tests/session.rs", "use super::"),
+    ("docs/guide/services.md", "examples/farewell.rs", "use std::"),
+];
+
 #[test]
-fn the_dialect_of_the_guide_is_one_that_is_tested() {
-    let text = fs::read_to_string(root().join("src/protocol/tests/session.rs")).unwrap();
-    let dialect = text.split("#[cfg(test)]").next().unwrap();
-    let dialect = &dialect[dialect.find("use super::").unwrap()..];
-    let guide = fs::read_to_string(root().join("docs/guide/protocols.md")).unwrap();
-    assert!(guide.contains(dialect.trim()), "copy src/protocol/tests/session.rs into docs/guide/protocols.md");
+fn guides_quote_programs_that_are_tested() {
+    for (guide, file, from) in QUOTED {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        let program = &program[program.find(from).unwrap()..];
+        let guide_text = fs::read_to_string(root().join(guide)).unwrap();
+        assert!(guide_text.contains(program.trim()), "copy {file} into {guide}");
+    }
 }
 
 /// The text of every Rust file below a folder.

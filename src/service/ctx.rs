@@ -20,8 +20,8 @@ pub struct CounterId(pub(crate) usize);
 
 /// The shard as a service sees it in one call: its connections, and what may be done with them.
 ///
-/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here blocks, but every call runs on the thread that carries the shard's
-/// connections, and delays them as long as it takes.
+/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here
+/// blocks, but every call runs on the thread that carries the shard's connections, and delays them as long as it takes.
 pub struct Ctx<'a, S> {
     connections: &'a mut Connections<S>,
     shard: &'a mut ShardContext<S>,
@@ -145,7 +145,9 @@ impl<S: Default> Ctx<'_, S> {
         Instant::now()
     }
 
-    /// Whether the server stops: nothing is accepted any more, and every connection is being closed.
+    /// Whether the server stops: nothing is accepted any more, and the shard closes its connections at an even pace.
+    /// Those whose turn has not come can still be sent to and closed. Messages, ticks, deadlines and broadcasts have
+    /// ended: a service that wants to tell its peers does so before `Server::stop`.
     pub fn is_stopping(&self) -> bool {
         self.shard.stopping
     }
@@ -180,7 +182,8 @@ impl<S: Default> Ctx<'_, S> {
         self.note(done);
     }
 
-    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already.
+    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already. While the server
+    /// stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
         if self.shard.stopping { Ok(()) } else { self.shard.broadcasts.begin(broadcast) }
     }

@@ -159,6 +159,24 @@ fn chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
     guest.hear_at_last("* /name NAME, /join ROOM, /who or /quit; anything else is said in the room");
 }
 
+#[test]
+fn farewell_tells_every_peer_before_it_closes() {
+    let mut example = Example::start("farewell", "");
+    let mut peers: Vec<Lines> = (0..40).map(|_| example.lines()).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.say(&format!("hello {number}"));
+        assert_eq!(peer.hear(), format!("hello {number}"));
+    }
+    example.running.end_input();
+    for peer in &mut peers {
+        assert_eq!(peer.hear(), "the server goes down");
+        peer.ends();
+    }
+    let finished = example.running.wait();
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert!(finished.out.contains("closed 40 connections in order"), "{}", finished.out);
+}
+
 /// A client of the gateway.
 struct Client(TcpStream);
 
