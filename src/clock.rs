@@ -1,10 +1,10 @@
 //! A clock that counts only the time in which its owner, such as a shard, looked for events.
 //!
-//! A process may stand still: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is stopped, or other
-//! processes have the processor. What comes meanwhile waits unread, so that time says nothing about the peers. Deadlines
-//! of peers, such as the wait for a reply or the silence of a connection, are therefore measured on this clock. It goes
-//! on only with a look of its owner, and by `LONGEST_LOOK` at most beyond a sleep that was meant. So after a gap the
-//! owner first reads what has come, and then judges.
+//! A process may be suspended: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is stopped, or other
+//! processes have the processor. What comes meanwhile waits unread, so that time says nothing about the peers.
+//! Deadlines of peers, such as the wait for a reply or the silence of a connection, are therefore measured on this
+//! clock. It goes on only with a look of its owner, and by `LONGEST_LOOK` at most beyond a sleep that was meant. So
+//! after a gap the owner first reads what has come, and then judges.
 //!
 //! Latencies are measured on the clock of the host: a stall is charged to everything that it delayed.
 //!

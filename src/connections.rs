@@ -12,8 +12,9 @@
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
 //! | `slot_release` | closed descriptors that some kernels do not free |
 //!
-//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` says what comes next, and
-//! the parts do it. `Connections` is what a driver may do with them. None of this knows a role or a protocol.
+//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` decides what comes next, and
+//! the parts do it. `Connections` has the operations that a driver may use. None of these modules knows a role or a
+//! protocol.
 //!
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read from either, and what
 //! is kept for it is bounded by `ConnectionsConfig::max_pending`.
@@ -64,8 +65,8 @@ pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
 pub use slots::Cursor;
 
-/// The connections of one shard, as its driver may use them; `S` is the driver's state in each row, `P` the machine
-/// below.
+/// The connections of one shard, as its driver may use them. `S` is the driver's state in each row, `P` the machine
+/// that the engine runs on.
 pub struct Connections<S, P: Platform = Linux> {
     pub(crate) engine: Engine<S, P>,
 }
@@ -95,7 +96,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         &self.engine.clock
     }
 
-    /// Looks whether the process was suspended since the last look. What the driver does next may be by a schedule.
+    /// Checks whether the process was suspended since the last check. To be called before the driver acts by a
+    /// schedule.
     pub(crate) fn note(&mut self, now: Instant) {
         self.engine.clock.note(now);
     }
@@ -142,7 +144,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.last_live(place)
     }
 
-    /// Slots that are taken: by connections that open, stand or close.
+    /// Slots that are taken: by connections that are opening, live or closing.
     pub fn in_use(&self) -> u64 {
         self.engine.slots.in_use()
     }
@@ -163,14 +165,14 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.send(conn, bytes)
     }
 
-    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
-    /// the connection they are copied.
+    /// Sends shared bytes as `send` does, straight from the `Arc`. They are copied only if they must wait for another
+    /// operation of the connection.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
         self.engine.send_shared(conn, bytes)
     }
 
-    /// Bytes for a connection that the kernel has not taken: kept here, or of a send that waits there, which counts
-    /// whole until it is over.
+    /// Bytes for a connection that the kernel has not taken: bytes kept here, and those of a send that waits in the
+    /// kernel, which count until all of them are taken.
     pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
         let Engine { slots, outgoing, .. } = &mut self.engine;
         if slots.row(conn).is_none() {
@@ -179,7 +181,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
     }
 
-    /// Whether a connection stands.
+    /// Whether a connection is live.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.engine.slots.is_live(conn)
     }
@@ -206,14 +208,14 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.next_live_within(place, rows)
     }
 
-    /// How long nothing was received from a connection that stands, in whole windows of 4 s, rounded down.
+    /// How long nothing was received from a live connection, in whole windows of 4 s, rounded down.
     pub fn silence(&self, conn: ConnId) -> Option<Duration> {
         let (latest, row) = self.engine.slots.latest(conn.ring(), conn.slot())?;
         (latest == conn && row.lifecycle.is_live()).then(|| self.engine.idle.silence(row.link))
     }
 
-    /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, a connection that has
-    /// something in the kernel is closed when that is done.
+    /// Closes a live connection; any other is left alone. With `CloseMode::Graceful`, a connection that has something
+    /// in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         self.engine.close(conn, mode, reason)
     }

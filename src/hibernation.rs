@@ -7,7 +7,8 @@
 
 use std::net::SocketAddr;
 
-/// The two ends of a connection. An IPv4-mapped IPv6 address stands here as the IPv4 address that is in the packets.
+/// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
+/// packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// The peer's end.

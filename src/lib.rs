@@ -137,8 +137,9 @@ use internal::metrics;
 use internal::simulation;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
-    addresses, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox, memory_model, pace,
-    plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token, walls,
+    addresses, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
+    memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token,
+    walls,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};

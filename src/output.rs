@@ -245,7 +245,8 @@ impl Begun {
         let through = through.filter(|through| through.exists());
         // The file is opened here, with the mode of any new file: tempfile's own errors have no errno.
         let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
-        let new = tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(through.as_deref().unwrap_or(at), open)?;
+        let new =
+            tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(through.as_deref().unwrap_or(at), open)?;
         begun.push(new.path().to_owned());
         if let Ok(earlier) = fs::metadata(path) {
             let file = new.as_file();

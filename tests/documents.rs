@@ -27,7 +27,7 @@ fn documents(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text without what stands in blocks and spans of code.
+/// The text without blocks and spans of code.
 fn prose(text: &str) -> String {
     let outside = text.split("```").step_by(2).collect::<String>();
     outside.split('`').step_by(2).collect()

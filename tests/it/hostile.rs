@@ -266,7 +266,9 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
             let server = Server::start_as_at(c1m(), 8888, 1, &format!("--bind 127.0.0.1 {output}"));
             eventually("the server says that nobody reaches it", || {
                 let said = server.running.err();
-                said.contains("the loopback device of this network namespace is down: no client can connect; ip link set lo up")
+                said.contains(
+                    "the loopback device of this network namespace is down: no client can connect; ip link set lo up",
+                )
             });
         }
         // The wall does not concern a client that connects elsewhere.
