@@ -144,7 +144,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.last_live(place)
     }
 
-    /// Slots that are taken: by connections that are opening, live or closing.
+    /// Slots that are taken: by connections that open, stand or close.
     pub fn in_use(&self) -> u64 {
         self.engine.slots.in_use()
     }
@@ -181,7 +181,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
     }
 
-    /// Whether a connection is live.
+    /// Whether a connection stands.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.engine.slots.is_live(conn)
     }
@@ -208,7 +208,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.next_live_within(place, rows)
     }
 
-    /// How long nothing was received from a live connection, in whole windows of 4 s, rounded down.
+    /// How long nothing was received from a connection that stands, in whole windows of 4 s, rounded down.
     pub fn silence(&self, conn: ConnId) -> Option<Duration> {
         let (latest, row) = self.engine.slots.latest(conn.ring(), conn.slot())?;
         (latest == conn && row.lifecycle.is_live()).then(|| self.engine.idle.silence(row.link))

@@ -139,7 +139,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
         self.slots.wake_on_completion(wake);
         self.readiness.wake_on_notification(&mut self.slots, &self.counters, wake)?;
-        // A later look for work must not see the queues as they were before this.
+        // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
         Ok(())
     }
@@ -431,7 +431,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
-    /// Parks a connection that has nothing to receive.
+    /// Has a connection wait that has nothing to receive.
     fn park(&mut self, conn: ConnId) -> Result<()> {
         let Some(row) = self.slots.row(conn) else { return Ok(()) };
         self.idle.heard(&mut row.link);
