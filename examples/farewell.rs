@@ -62,7 +62,7 @@ impl Service for Farewell {
         if let Order::GoDown(done) = order {
             (self.telling, self.going_down) = (Some(done), true);
             // Refused only while 4,096 others are under way.
-            let _ = ctx.broadcast(Broadcast::to_all(GOODBYE.into()));
+            let _ = ctx.broadcast(Broadcast::to_all(GOODBYE));
         }
         if ctx.broadcasts() == 0 {
             self.telling = None;
