@@ -43,7 +43,7 @@ pub struct Wall {
 }
 
 /// All walls, in the order in which a reader of the article meets them.
-pub const WALLS: [Wall; 22] = [
+pub const WALLS: [Wall; 23] = [
     files::DESCRIPTORS,
     files::OPEN_FILES,
     files::IO_URING,
@@ -66,6 +66,7 @@ pub const WALLS: [Wall; 22] = [
     machine::CORES,
     machine::NIC_QUEUES,
     machine::NEIGHBOURS,
+    memory::ADDRESS_SPACE,
 ];
 
 impl Wall {

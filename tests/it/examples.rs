@@ -24,7 +24,7 @@ impl Example {
         let port = free_ports(1);
         let mut command = Command::new(program);
         command.arg(port.to_string()).args(further.split_whitespace());
-        let mut running = Running::start(command);
+        let mut running = Running::with_input(command);
         running.until("the example is ready", |out| out.contains("ready on port"));
         Example { running, port }
     }

@@ -69,6 +69,12 @@ fn too_little_address_space_is_named() {
         }
     }
     assert!(refused >= 3 && held >= 6, "{refused} refused, {held} held");
+    // The doctor warns of a limit below which nobody knows whether a run holds.
+    for (limit, verdict) in [("300000", "tight"), ("8000000", "ok"), ("unlimited", "ok")] {
+        let page = doctor_as(c1m_after(&format!("ulimit -v {limit}")), "--connections 1000 --cores 1");
+        assert_eq!(page.says("address space", "verdict"), verdict, "{}", page.says("address space", "have"));
+        assert_eq!(page.fixes("address space").len(), usize::from(verdict == "tight"));
+    }
 }
 
 /// The storm that kills starts a second process. The threads of both count towards the limit.
