@@ -15,7 +15,7 @@ pub(crate) enum Admission {
 }
 
 /// A limit on the connections of all shards together, and the most that were live at one moment. Shards share nothing
-/// else. They share the limit because nobody knows beforehand how many connections each shard gets, and they share the
+/// else. They share the limit because the kernel decides how many connections each shard gets, and they share the
 /// highest number because it cannot be computed from the highest numbers of each shard. A connection touches it twice,
 /// when it opens and when it ends; messages never do.
 #[derive(Debug, Clone)]

@@ -209,8 +209,8 @@ impl World {
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
         let gate = AdmissionGate::default();
         let filter = filtered.then(|| Filter::new(rings.iter().sum()).unwrap());
-        // Each case has its own address: TIME_WAIT holds a port for a minute, and more cases run in that time than
-        // there are ports.
+        // An address of its own for each world: a port stays taken for a minute after what was there, and in
+        // that time there are more worlds than ports.
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);

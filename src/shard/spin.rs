@@ -74,7 +74,7 @@ mod tests {
         machine.elapsed() - began
     }
 
-    /// So many short sleeps in a row.
+    /// A number of short sleeps in a row.
     fn short_sleeps(spin: &mut Spin, times: u32) {
         (0..times).for_each(|_| spin.learn(LONGEST_SPIN / 2));
     }

@@ -89,7 +89,7 @@ mod tests {
         run <= slice && run + Duration::from_nanos(100) >= slice
     }
 
-    /// Another thread wants the core, for so long at a time.
+    /// Another thread wants the core, for this time in each turn.
     fn wanted(machine: &Machine, time: Duration) {
         machine.kernel(|kernel| kernel.core_wanted = time);
     }

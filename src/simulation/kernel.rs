@@ -123,7 +123,7 @@ pub struct Kernel {
     pub yields: u64,
     /// How long another thread of the core runs when the shard yields.
     pub core_wanted: Duration,
-    /// One in so many sends is taken only in part; 0 is never.
+    /// Each n-th send on average is taken only in part; at 0 none is.
     pub short_sends: usize,
     /// The shard is told that closed slots linger, as with older kernels.
     pub lingers: bool,

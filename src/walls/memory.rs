@@ -129,24 +129,10 @@ fn memory(host: &Host, goal: &Goal) -> Finding {
     finding.advise(false, format!("add memory, ask for at most {most}, or boot with tuning/cmdline.md's parameters"))
 }
 
-fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
-    let appetite = Appetite::of(host, goal);
-    let groups = host.memory_left().into_iter().filter(|limit| limit.by != By::Host);
-    let found = groups.map(|limit| (appetite.finding(&limit, &format!("{}: ", limit.name)), limit.name));
-    match found.min_by_key(|(finding, _)| finding.holds) {
-        Some((finding, file)) => {
-            let may = host.may_write(&file);
-            finding.advise(may, format!("raise {file} (MemoryMax=, --memory of a container)"))
-        }
-        None if host.shows_cgroups("memory") => Finding::fine("no limit", "a part of what the host needs"),
-        None => Finding::unknown("the memory limit of this process's cgroup", "a part of what the host needs"),
-    }
-}
-
 /// Address space of a process of ours with no shard, and of each shard, at the highest: VmPeak of a server was 357 MB
 /// with one shard and 493 MB with two. Nearly all of it is never touched: glibc reserves 128 MiB for the allocator of
 /// each thread (`new_heap` in malloc/arena.c). If that is refused, threads share one allocator. So a process may run with
-/// less, but nobody knows beforehand with how much.
+/// less, but how much less cannot be computed.
 const SPACE_OF_PROCESS: u64 = 256 << 20;
 const SPACE_OF_SHARD: u64 = 160 << 20;
 
@@ -170,6 +156,20 @@ fn address_space(_host: &Host, goal: &Goal) -> Finding {
     Finding::fine(have, need)
         .tight_if(limit.soft < wanted)
         .advise(may, "ulimit -v unlimited (LimitAS=infinity in a unit)")
+}
+
+fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
+    let appetite = Appetite::of(host, goal);
+    let groups = host.memory_left().into_iter().filter(|limit| limit.by != By::Host);
+    let found = groups.map(|limit| (appetite.finding(&limit, &format!("{}: ", limit.name)), limit.name));
+    match found.min_by_key(|(finding, _)| finding.holds) {
+        Some((finding, file)) => {
+            let may = host.may_write(&file);
+            finding.advise(may, format!("raise {file} (MemoryMax=, --memory of a container)"))
+        }
+        None if host.shows_cgroups("memory") => Finding::fine("no limit", "a part of what the host needs"),
+        None => Finding::unknown("the memory limit of this process's cgroup", "a part of what the host needs"),
+    }
 }
 
 /// Bytes of this host's memory for each connection of a goal, both ends if both are here.
