@@ -234,8 +234,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections accepted per second at most, over all shards; the others wait in the accept queues. Not limited by
-    /// default.
+    /// Connections accepted per second at most, over all shards; the others wait in the accept queues. As many as come
+    /// by default.
     pub fn accept_rate(mut self, per_second: f64) -> ServerBuilder {
         self.options.accept_rate = Some(per_second);
         self
