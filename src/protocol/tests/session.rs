@@ -11,6 +11,7 @@ const LONGEST_LINE: u16 = 200;
 const ENQ: u8 = 0x05;
 const ACK: u8 = 0x06;
 
+/// A server of lines, with a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session;
 
