@@ -7,6 +7,7 @@ mod diagnostics;
 mod display;
 mod doctor;
 mod files;
+mod hibernation;
 mod live;
 mod observer;
 mod out;

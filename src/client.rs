@@ -27,6 +27,7 @@
 mod course;
 mod driver;
 mod fleet;
+mod hibernation;
 mod ports;
 mod run;
 mod sampler;

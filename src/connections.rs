@@ -11,9 +11,14 @@
 //! | `idle` | when connections were last heard, and the search for silent ones |
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
 //! | `slot_release` | closed descriptors that some kernels do not free |
+//! | `hibernation` | connections that sleep without a socket; the names by which drivers know connections then |
 //!
-//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` says what comes next, and
-//! the parts do it. `Connections` is what a driver may do with them. None of this knows a role or a protocol.
+//! Where connections may sleep, a driver knows each by a name that it keeps for life; the engine knows it by its slot.
+//! `Connections` translates. Otherwise both are the same.
+//!
+//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` decides what comes next, and
+//! the parts do it. `Connections` has the operations that a driver may use. None of these modules knows a role or a
+//! protocol.
 //!
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read from either, and what
 //! is kept for it is bounded by `ConnectionsConfig::max_pending`.
@@ -26,9 +31,11 @@ mod config;
 mod endings;
 mod engine;
 mod fins;
+mod hibernation;
 mod idle;
 mod incoming;
 pub mod lifecycle;
+mod names;
 mod outgoing;
 mod platform;
 mod readiness;
@@ -39,6 +46,7 @@ mod slots;
 mod traffic;
 mod write_readiness;
 
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -57,6 +65,8 @@ pub use admission::{AdmissionGate, AdmissionState, SharedLimit};
 pub use close_reason::CloseReason;
 pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Timing};
 pub(crate) use engine::Engine;
+pub(crate) use hibernation::Arrival;
+pub use hibernation::{Caught, HibernationConfig, HibernationHost, KernelHost};
 pub use idle::LONGEST_IDLE;
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;
@@ -64,8 +74,8 @@ pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
 pub use slots::Cursor;
 
-/// The connections of one shard, as its driver may use them; `S` is the driver's state in each row, `P` the machine
-/// below.
+/// The connections of one shard, as its driver may use them. `S` is the driver's state in each row, `P` the machine
+/// that the engine runs on.
 pub struct Connections<S, P: Platform = Linux> {
     pub(crate) engine: Engine<S, P>,
 }
@@ -95,7 +105,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         &self.engine.clock
     }
 
-    /// Looks whether the process was suspended since the last look. What the driver does next may be by a schedule.
+    /// Checks whether the process was suspended since the last check. To be called before the driver acts by a
+    /// schedule.
     pub(crate) fn note(&mut self, now: Instant) {
         self.engine.clock.note(now);
     }
@@ -117,104 +128,133 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// opened or has failed. `None` if no slot is free.
     pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
         let Some(conn) = self.engine.slots.claim(0) else { return Ok(None) };
+        let Some(name) = self.engine.name(conn) else {
+            self.engine.slots.release(conn);
+            return Ok(None);
+        };
         self.engine.readiness.attach_dialed(conn, &fd)?;
         self.engine.slots.ring(conn).dial(fd, to, conn.token(Operation::Connect))?;
-        Ok(Some(conn))
+        Ok(Some(name))
     }
 
     /// Gives up a dial that has not opened yet. It then fails with ECANCELED.
     pub fn cancel_dial(&mut self, conn: ConnId) -> Result<()> {
+        let Some(conn) = self.engine.find(conn) else { return Ok(()) };
         self.engine.slots.ring(conn).cancel(conn.token(Operation::Connect), Operation::Connect)
     }
 
-    /// The driver's state of a connection that still has its slot.
+    /// The driver's state of a connection whose end the driver was not told yet.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
-        self.engine.slots.row(conn).map(|row| &mut row.state)
+        self.engine.state_mut(conn)
     }
 
     /// The first live connection behind a place, and the place behind that connection; `None` at the end.
-    pub fn next_live(&self, place: Cursor) -> Option<(ConnId, Cursor)> {
-        self.engine.slots.next_live(place)
+    pub fn next_live(&self, mut place: Cursor) -> Option<(ConnId, Cursor)> {
+        iter::from_fn(|| self.engine.next_name(&mut place)).flatten().next().map(|conn| (conn, place))
     }
 
     /// The last live connection before a place, and the place before that connection; `None` at the start.
-    pub fn last_live(&self, place: Cursor) -> Option<(ConnId, Cursor)> {
-        self.engine.slots.last_live(place)
+    pub fn last_live(&self, mut place: Cursor) -> Option<(ConnId, Cursor)> {
+        iter::from_fn(|| self.engine.previous_name(&mut place)).flatten().next().map(|conn| (conn, place))
     }
 
-    /// Slots that are taken: by connections that open, stand or close.
+    /// Connections that open, are open, or close.
     pub fn in_use(&self) -> u64 {
-        self.engine.slots.in_use()
+        self.engine.in_use()
     }
 
-    /// Receives nothing more on a connection. Its end is then seen only when something is sent.
+    /// Receives nothing more on a connection. Its end is then seen only when something is sent. A sleeping connection
+    /// has nothing to receive.
     pub fn pause_reads(&mut self, conn: ConnId) {
-        self.engine.slots.update(conn, SlotState::pause_reads);
+        if let Some(conn) = self.engine.find(conn) {
+            self.engine.slots.update(conn, SlotState::pause_reads);
+        }
     }
 
     /// Whether bytes of a connection are on their way into the kernel.
     pub fn is_sending(&mut self, conn: ConnId) -> bool {
+        let Some(conn) = self.engine.find(conn) else { return false };
         self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending())
     }
 
-    /// Sends bytes after those that are already on their way. Bytes for a connection that is gone are dropped. A
-    /// connection whose unsent bytes would exceed the limit is reset, as `CloseReason::SlowReader`.
+    /// Sends bytes after those that are already on their way. A sleeping connection is woken. Bytes for a connection
+    /// that is gone are dropped. A connection whose unsent bytes would exceed the limit is reset, as
+    /// `CloseReason::SlowReader`.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        self.engine.send(conn, bytes)
-    }
-
-    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
-    /// the connection they are copied.
-    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
-        self.engine.send_shared(conn, bytes)
-    }
-
-    /// Bytes for a connection that the kernel has not taken: kept here, or of a send that waits there, which counts
-    /// whole until it is over.
-    pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
-        let Engine { slots, outgoing, .. } = &mut self.engine;
-        if slots.row(conn).is_none() {
-            return 0;
+        match self.engine.wake_to_send(conn, bytes)? {
+            Some(conn) => self.engine.send(conn, bytes),
+            None => Ok(()),
         }
-        outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
     }
 
-    /// Whether a connection stands.
+    /// Sends shared bytes as `send` does, straight from the `Arc`. They are copied only if they must wait for another
+    /// operation of the connection.
+    pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        match self.engine.wake_to_send(conn, bytes)? {
+            Some(conn) => self.engine.send_shared(conn, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a sleeping connection could be woken now: a slot is free.
+    pub fn can_wake(&self) -> bool {
+        self.engine.can_wake()
+    }
+
+    /// Whether a connection sleeps: it has no socket.
+    pub fn is_asleep(&self, conn: ConnId) -> bool {
+        self.engine.is_asleep(conn)
+    }
+
+    /// Bytes for a connection that the kernel has not taken: bytes kept here, and those of a send that waits in the
+    /// kernel, which count until all of them are taken.
+    pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
+        self.engine.pending_bytes(conn)
+    }
+
+    /// Whether a connection is open.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
-        self.engine.slots.is_live(conn)
+        self.engine.is_asleep(conn) || self.engine.find(conn).is_some_and(|conn| self.engine.slots.is_live(conn))
     }
 
-    /// The driver's state of a connection that still has its slot.
+    /// The driver's state of a connection whose end the driver was not told yet.
     pub fn peek(&self, conn: ConnId) -> Option<&S> {
-        self.engine.slots.state(conn)
+        self.engine.state(conn)
     }
 
     /// All live connections, with the driver's state of each.
     pub fn live(&self) -> impl Iterator<Item = (ConnId, &S)> {
-        self.engine.slots.live()
+        let mut place = Cursor::START;
+        let names = iter::from_fn(move || self.engine.next_name(&mut place)).flatten();
+        names.filter_map(|name| self.engine.state(name).map(|state| (name, state)))
     }
 
-    /// The live connection whose row is behind a place.
+    /// The live connection behind a place.
     pub fn live_at(&self, place: Cursor) -> Option<ConnId> {
-        let (conn, row) = self.engine.slots.latest(place.ring, place.slot)?;
-        row.lifecycle.is_live().then_some(conn)
+        self.engine.name_at(place)
     }
 
     /// The next live connection behind a place, which moves behind it. Looks at `rows` rows at most, and takes those
     /// that it looked at off that. `None` with rows left means that there is none.
     pub fn next_live_within(&self, place: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
-        self.engine.slots.next_live_within(place, rows)
+        while *rows > 0 {
+            let open = self.engine.next_name(place)?;
+            *rows -= 1;
+            if open.is_some() {
+                return open;
+            }
+        }
+        None
     }
 
-    /// How long nothing was received from a connection that stands, in whole windows of 4 s, rounded down.
+    /// How long nothing was received from a connection that is open, in whole windows of 4 s, rounded down.
     pub fn silence(&self, conn: ConnId) -> Option<Duration> {
-        let (latest, row) = self.engine.slots.latest(conn.ring(), conn.slot())?;
-        (latest == conn && row.lifecycle.is_live()).then(|| self.engine.idle.silence(row.link))
+        self.engine.silence(conn)
     }
 
-    /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, a connection that has
-    /// something in the kernel is closed when that is done.
+    /// Closes a live connection; any other is left alone. With `CloseMode::Graceful`, a connection that has something
+    /// in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
-        self.engine.close(conn, mode, reason)
+        self.engine.close_named(conn, mode, reason)
     }
 }

@@ -13,7 +13,10 @@ use std::fmt;
 pub(crate) use config::last_port;
 pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem};
 pub use errno::Errno;
-pub use host::{FilterReason, HostError, HostReason, ListenReason, RaiseThreads, RingReason, ShardsOf, ThreadReason};
+pub use host::{
+    FilterReason, HibernationReason, HostError, HostReason, ListenReason, MissingCapabilities, RaiseThreads,
+    RingReason, ShardsOf, ThreadReason,
+};
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 

@@ -37,6 +37,10 @@ use crate::token::{ConnId, Operation, Token};
 use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
+mod segments;
+
+pub use segments::segments;
+
 /// An input that is read as numbers; zeros follow its end.
 struct Input<'a>(&'a [u8]);
 
@@ -304,11 +308,13 @@ pub fn words(bytes: &[u8]) {
 }
 
 /// Options with a value that is more than a word: what comes before them, and their name.
-const OPTIONS: [(&[&str], &str); 21] = [
+const OPTIONS: [(&[&str], &str); 24] = [
     (&["server"], "--memory-reserve"),
     (&["server"], "--accept-rate"),
     (&["server"], "--idle-timeout"),
     (&["server"], "--keepalive"),
+    (&["server"], "--hibernate"),
+    (&["server", "--hibernate=1s"], "--awake"),
     (&["server"], "--core-list"),
     (&["server"], "--max-connections"),
     (&["server"], "--stats-interval"),
@@ -316,6 +322,7 @@ const OPTIONS: [(&[&str], &str); 21] = [
     (&["client", "--target-ip=::1"], "--rate"),
     (&["client", "--target-ip=::1"], "--interval"),
     (&["client", "--target-ip=::1"], "--hello"),
+    (&["client", "--target-ip=::1"], "--hibernate"),
     (&["client"], "--target-ip"),
     (&["client", "--target-ip=::1", "--port=0"], "--ports"),
     (&["storm", "disconnect", "--target-ip=::1"], "--share"),
@@ -491,7 +498,7 @@ pub fn host(bytes: &[u8]) {
 fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
-    let goal = Goal { role: Role::Both, connections: 1_000_000, routes, cores: vec![0, 1] };
+    let goal = Goal { role: Role::Both, connections: 1_000_000, awake: None, routes, cores: vec![0, 1] };
     // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);
@@ -570,5 +577,5 @@ mod tests {
         )*};
     }
 
-    properties!(token completions echo pattern words typed histogram results kept host request);
+    properties!(token completions echo pattern words typed histogram results kept host request segments);
 }

@@ -4,10 +4,23 @@
 //! of the listener catches the segments of the peer (`sys/catcher.rs`), and this module judges them.
 //!
 //! This module knows segments and states, and neither socket nor ring. It is used by both roles.
+//!
+//! - [`segment`]: a caught segment, and whether its checksum is right.
+//! - [`judge`](mod@judge): what is to be done about a segment of a sleeper.
+//! - [`answer`]: segments that are sent for a connection without a socket.
+//! - [`closing`]: a sleeper that ends without a socket.
+//! - [`challenge`]: the limit on answers to segments that may be forged.
 
-use std::net::SocketAddr;
+pub mod answer;
+pub mod challenge;
+pub mod closing;
+pub mod judge;
+pub mod segment;
 
-/// The two ends of a connection. An IPv4-mapped IPv6 address stands here as the IPv4 address that is in the packets.
+use core::net::SocketAddr;
+
+/// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
+/// packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// The peer's end.
@@ -64,3 +77,6 @@ pub struct Checkpoint {
     /// How far it has come.
     pub progress: Progress,
 }
+
+#[cfg(test)]
+mod tests;

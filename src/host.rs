@@ -1,7 +1,9 @@
 //! What this host is and what it allows, read from /proc, /sys and the kernel. Files are read below a root folder,
 //! which tests replace.
 
+mod awake;
 mod cgroup;
+mod hibernation;
 mod memory;
 mod net;
 mod threads;
@@ -14,6 +16,7 @@ use crate::error::{ConfigError, Errno, HostError, HostReason, Result};
 use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, largest};
 use crate::sys::{self, Filter, Limit, Resource};
 
+pub use hibernation::{Refused, SharedCatcher};
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
@@ -38,15 +41,23 @@ pub enum Reading {
     Refused(Errno),
 }
 
-/// A capability that lifts a limit, by its number in linux/capability.h.
+/// A capability that c1m looks for, by its number in linux/capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
+    /// CAP_NET_ADMIN: the process may take over sockets' states (TCP_REPAIR).
+    NetAdmin = 12,
+    /// CAP_NET_RAW: the process may open raw sockets.
+    NetRaw = 13,
     /// CAP_IPC_LOCK: the process is not charged for locked memory.
     IpcLock = 14,
     /// CAP_SYS_ADMIN: the process is not bound by fs.file-max.
     SysAdmin = 21,
     /// CAP_SYS_RESOURCE: the process may raise its hard limits.
     SysResource = 24,
+    /// CAP_PERFMON: the process's BPF programs may read what the kernel has.
+    Perfmon = 38,
+    /// CAP_BPF: the process may load BPF programs.
+    Bpf = 39,
 }
 
 /// What this process sees of another one.
@@ -159,6 +170,15 @@ impl Host {
             return Seen::Shown;
         }
         if sys::process_runs(pid) { Seen::Hidden } else { Seen::Gone }
+    }
+
+    /// Whether a process is stopped, by a signal or by a debugger (state `T` or `t` of /proc/PID/stat, proc(5)). `false`
+    /// when that cannot be read.
+    pub fn is_stopped(&self, pid: u32) -> bool {
+        let stat = self.read(&format!("proc/{pid}/stat")).unwrap_or_default();
+        // The program's name in parentheses may hold anything. The state follows it.
+        let state = stat.rsplit(')').next().unwrap_or_default().split_whitespace().next();
+        matches!(state, Some("T" | "t"))
     }
 
     /// Resident memory of a process now and at its highest, in bytes (VmRSS, VmHWM of

@@ -1,6 +1,7 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -9,10 +10,10 @@ use crate::addresses::Address;
 use crate::constants::{AFTERLIFE, LOOK_AGAIN};
 use crate::error::{ConfigError, Errno, Error, HostError, ListenReason, Result};
 use crate::plan::Ports;
-use crate::sys::Filter;
+use crate::sys;
 
 /// Binds and listens on `bind:port` for each of `ports`. The kernel caps `backlog` silently at net.core.somaxconn. For
-/// port 0 it takes a free port. Accepted sockets inherit `filter`.
+/// port 0 it takes a free port. Accepted sockets inherit the BPF program, if there is one.
 ///
 /// Fails with a `ListenReason`, or with `ConfigError::NotThisHost`.
 pub fn listen(
@@ -20,17 +21,17 @@ pub fn listen(
     ports: &[u16],
     backlog: i32,
     keepalive: Option<Duration>,
-    filter: Option<&Filter>,
+    program: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<TcpListener>> {
-    ports.iter().map(|port| listen_one(bind.at(*port), backlog, keepalive, filter)).collect()
+    ports.iter().map(|port| listen_one(bind.at(*port), backlog, keepalive, program)).collect()
 }
 
 /// Keepalive probes without an answer after which the kernel gives a connection up.
-const KEEPALIVE_PROBES: u32 = 3;
+pub const KEEPALIVE_PROBES: u32 = 3;
 
-/// Checks that nobody listens on one of the ports. SO_REUSEPORT would let a second server of the same user share them
-/// silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer, so
-/// the check tries again until `AFTERLIFE` is over.
+/// Checks that no process listens on one of the ports. SO_REUSEPORT would let a second server of the same user share
+/// them silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer,
+/// so the check tries again until `AFTERLIFE` is over.
 pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
     let deadline = Instant::now() + AFTERLIFE;
     for index in 0..ports.count() as u64 {
@@ -64,7 +65,7 @@ fn listen_one(
     address: SocketAddr,
     backlog: i32,
     keepalive: Option<Duration>,
-    filter: Option<&Filter>,
+    program: Option<BorrowedFd<'_>>,
 ) -> Result<TcpListener> {
     let refused = |operation: &'static str, e: std::io::Error| refused(operation, address, &e);
     let socket = socket(address)?;
@@ -76,9 +77,9 @@ fn listen_one(
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
         socket.set_tcp_keepalive(&keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
     }
-    if let Some(filter) = filter {
+    if let Some(program) = program {
         // Attached before the first accept: a socket that was accepted earlier would never have the filter.
-        filter.attach(&socket).map_err(|e| refused("SO_ATTACH_BPF on", e))?;
+        sys::attach_program(&socket, program).map_err(|e| refused("SO_ATTACH_BPF on", e))?;
     }
     socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
     socket.listen(backlog).map_err(|e| refused("listen on", e))?;

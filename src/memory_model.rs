@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{IdleBackend, ShardPlan, largest};
+use crate::plan::{IdleBackend, ShardPlan, caught_bytes, largest};
 
 /// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
@@ -286,6 +286,28 @@ fn kmalloc(bytes: u64) -> f64 {
     PAGE / (4096 / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
 }
 
+/// Bytes of c1m's entry for a sleeping connection: both addresses and ports, sequence numbers, windows, the timestamps'
+/// offset and what the handshake agreed on. IPv6 addresses take 32 more.
+const SLEEPER_BYTES: f64 = 40.0;
+const V6_SLEEPER_BYTES: f64 = SLEEPER_BYTES + 32.0;
+
+/// Bytes of a place in the catcher's table, which is filled to 7 tenths.
+const PLACE_BYTES: f64 = 8.0 / 0.7;
+
+/// Bytes of what a client knows of a connection, asleep or awake. An echo server's service knows nothing.
+const CLIENT_SLEEPER_STATE_BYTES: f64 = 12.0;
+
+/// The memory that one end of a sleeping connection takes, in bytes: c1m's own and the table's. The kernel has no object
+/// for it.
+pub fn asleep(end: End, family: Family) -> f64 {
+    let entry = match family {
+        Family::V4 => SLEEPER_BYTES,
+        Family::V6 => V6_SLEEPER_BYTES,
+    };
+    let state = if end == End::Client { CLIENT_SLEEPER_STATE_BYTES } else { 0.0 };
+    entry + PLACE_BYTES + state
+}
+
 /// The parts of a c1m process, apart from its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Process {
@@ -364,6 +386,8 @@ pub struct Load {
     pub idle_backend: IdleBackend,
     /// The client, if it is on this host.
     pub client: Option<Process>,
+    /// Connections awake at once at most, where the others sleep; `None` where none sleeps.
+    pub awake: Option<u64>,
     /// Number of ports that the client's host chooses from (`Host::ephemeral_ports`).
     pub ephemeral: u64,
     /// Number of the server's ports times the number of its addresses, as the client sees them.
@@ -380,7 +404,9 @@ pub struct Footprint {
     pub hidden: f64,
     /// The part of `total` that does not depend on each connection: the processes and the local ports.
     pub fixed: f64,
-    /// Bytes of each connection: its end on this host, or both ends.
+    /// The part of `total` that the sockets of those awake take, where the others sleep; 0 where none sleeps.
+    pub awake: f64,
+    /// Bytes of each connection: its end on this host, or both ends; asleep, where connections sleep.
     pub per_connection: f64,
     /// The source of the sizes.
     pub source: Source,
@@ -391,18 +417,27 @@ impl Load {
     pub fn of(&self, kernel: &Kernel, connections: u64, by: By) -> Footprint {
         let ends = [(End::Server, self.server, self.idle_backend), (End::Client, self.client, IdleBackend::Poll)];
         let source = kernel.per_end(End::Server, self.family, self.idle_backend).source;
-        let mut sum = Footprint { total: 0.0, hidden: 0.0, fixed: 0.0, per_connection: 0.0, source };
+        let mut sum = Footprint { total: 0.0, hidden: 0.0, fixed: 0.0, awake: 0.0, per_connection: 0.0, source };
+        let sockets = self.awake.map_or(connections, |awake| awake.min(connections));
         for (end, process, idle_backend) in ends {
             let Some(process) = process else { continue };
             let each = kernel.per_end(end, self.family, idle_backend);
-            sum.per_connection += each.counted(by);
-            sum.hidden += each.hidden * connections as f64;
+            match self.awake {
+                // An entry is kept for everyone, also while it is not needed.
+                Some(_) => {
+                    sum.per_connection += asleep(end, self.family);
+                    sum.awake += each.counted(by) * sockets as f64;
+                    sum.fixed += (process.shards * u64::from(caught_bytes(connections, process.shards))) as f64;
+                }
+                None => sum.per_connection += each.counted(by),
+            }
+            sum.hidden += each.hidden * sockets as f64;
             sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
         }
         if self.client.is_some() {
-            sum.fixed += self.local_ports(connections) * kernel.per_local_port().counted(by);
+            sum.fixed += self.local_ports(connections).min(sockets as f64) * kernel.per_local_port().counted(by);
         }
-        sum.total = sum.fixed + sum.per_connection * connections as f64;
+        sum.total = sum.fixed + sum.awake + sum.per_connection * connections as f64;
         sum
     }
 
@@ -432,6 +467,7 @@ mod tests {
             server: Some(process),
             idle_backend: IdleBackend::Poll,
             client: Some(process),
+            awake: None,
             ephemeral: 28_232,
             targets: 100,
         }
@@ -483,11 +519,30 @@ mod tests {
         assert_eq!(each(&without).source, Source::Measured((6, 18)));
     }
 
+    /// Ten million connections asleep at both ends take little more than 1 GB, and whoever is awake what they always take.
+    #[test]
+    fn sleepers_take_bytes_and_those_awake_kilobytes() {
+        let kernel = kernel((6, 18), true);
+        let process = Process { shards: 2, rings: 14, slots: 265_000, listeners: 100 };
+        let load = Load { awake: Some(262_144), ..load(process) };
+        let ten_million = load.of(&kernel, 10_000_000, By::Host);
+        assert_eq!(ten_million.per_connection.round(), 115.0);
+        let awake = Load { awake: None, ..load }.of(&kernel, 262_144, By::Host);
+        near(ten_million.awake, awake.per_connection * 262_144.0, 1e-9);
+        assert!(ten_million.total > ten_million.awake + 1.15e9 && ten_million.total < ten_million.awake + 1.28e9);
+        // More connections than may be awake take no more sockets.
+        assert_eq!(load.of(&kernel, 20_000_000, By::Host).hidden, ten_million.hidden);
+        assert_eq!(asleep(End::Server, Family::V6) - asleep(End::Server, Family::V4), 32.0);
+    }
+
     proptest! {
         /// The reported number of connections fits, and one more does not.
         #[test]
-        fn the_largest_fitting_number_is_found(bytes in 30_000_000u64..40_000_000_000, version in 1u32..20) {
+        fn the_largest_fitting_number_is_found(
+            bytes in 50_000_000u64..40_000_000_000, version in 1u32..20, awake in prop::option::of(1u64..1_000_000),
+        ) {
             let (kernel, load) = (kernel((6, version), true), load(Process { shards: 2, rings: 2, slots: 9_000, listeners: 50 }));
+            let load = Load { awake, ..load };
             let most = load.most(&kernel, bytes, By::Host);
             prop_assert!(load.of(&kernel, most, By::Host).total <= bytes as f64);
             prop_assert!(load.of(&kernel, most + 1, By::Host).total > bytes as f64);

@@ -96,10 +96,11 @@ impl Exporter {
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers from now on, with the counters of these shards and those of their service.
-    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics) {
+    /// Answers from now on, with the counters of these shards and those of their service; with those of sleeping
+    /// connections too if they `sleep`.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool) {
         // Only the first call counts: a second set of shards would belong to another server.
-        let _ = self.shared.metrics.set(Metrics::new(shards, own));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own, sleep));
         self.shared.doorbell.ring();
     }
 

@@ -1,5 +1,7 @@
 //! Pure arithmetic from a goal to cores, ports, rings, slots and routes. Nothing here asks the host.
 
+mod awake;
+mod client;
 mod goal;
 mod idle;
 mod needs;
@@ -10,6 +12,8 @@ mod shards;
 
 use std::ops::Range;
 
+pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, caught_bytes, check_hibernation};
+pub use client::ClientGoal;
 pub use goal::{Goal, Role};
 pub use idle::IdleBackend;
 pub use needs::{DESCRIPTORS_OF_METRICS, EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, needs};
@@ -35,21 +39,6 @@ pub fn largest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
         if fits(middle) { good = middle } else { bad = middle }
     }
     good
-}
-
-/// The rings of one client shard: for its connections, and for as many again as can be closing
-/// while others open.
-pub fn client_rings(connections: u64, shards: u64, index: u64, concurrency: u32, nofile: u64) -> Vec<u32> {
-    let part = share(connections, shards, index);
-    let (own, window) = (part.end - part.start, share(concurrency.into(), shards, index));
-    rings(own + own.min(window.end - window.start), nofile)
-}
-
-/// The file descriptors of a client that has one plain socket a shard; each connect in flight
-/// takes another one.
-pub fn client_needs(connections: u64, shards: u64, concurrency: u32, nofile: u64) -> Needs {
-    let rings = |index| client_rings(connections, shards, index, concurrency, nofile).len();
-    Needs { rings: (0..shards).map(rings).collect(), sockets: shards }
 }
 
 #[cfg(test)]

@@ -160,6 +160,8 @@ pub enum Outcome {
     Closed,
     /// There are announcements, or the poll on them has failed.
     FilterWoke,
+    /// Segments were caught for sleeping connections, or the poll on them has failed.
+    CatcherWoke,
     /// Nothing that anyone waits for.
     Settled,
 }
@@ -347,8 +349,8 @@ impl RingOps for Ring {
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
     }
 
-    fn poll_filter(&mut self, wake_fd: RawFd) -> Result<()> {
-        let token = Token { slot: 0, generation: 0, operation: Operation::FilterWake };
+    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation) -> Result<()> {
+        let token = Token { slot: 0, generation: 0, operation };
         let entry = opcode::PollAdd::new(types::Fd(wake_fd), libc::POLLIN as u32).build();
         self.push(&[entry.user_data(token.pack())])
     }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod driver;
+mod hibernation;
 mod idle_policy;
 mod memory_monitor;
 
@@ -25,8 +26,10 @@ use crate::ring;
 use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
+use crate::sys::{Catcher, Filter};
 use builder::EventSink;
 use driver::{Ended, ShardStart};
+use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
 
 pub use crate::plan::{IdleBackend, Reserve};
@@ -122,6 +125,7 @@ pub struct Server<M = ()> {
     options: Options,
     raised: Raised,
     idle_choice: IdleChoice,
+    awake: Option<u64>,
     backlog: i32,
     gate: AdmissionGate,
     limit: SharedLimit,
@@ -144,6 +148,7 @@ struct Launch<M> {
     handles: Vec<ShardHandle>,
     inboxes: Vec<Inbox<M>>,
     events: EventSink,
+    hibernation: Option<Hibernation>,
 }
 
 impl<M: Send + 'static> Server<M> {
@@ -156,6 +161,7 @@ impl<M: Send + 'static> Server<M> {
         let metrics = options.metrics.map(|address| Exporter::listen(address, options.ports)).transpose()?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
+        let awake = hibernation::awake(&options, &host)?;
         let raised = raise_limits()?;
         ring::probe()?;
         let goal = ServerGoal {
@@ -163,6 +169,7 @@ impl<M: Send + 'static> Server<M> {
             ports: options.ports,
             sharing: options.sharing,
             connections: options.max_connections,
+            awake,
             nofile: raised.files.1.soft,
         };
         let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
@@ -191,6 +198,7 @@ impl<M: Send + 'static> Server<M> {
             options,
             raised,
             idle_choice,
+            awake,
             backlog,
             gate,
             limit,
@@ -199,15 +207,16 @@ impl<M: Send + 'static> Server<M> {
             #[cfg(feature = "metrics")]
             metrics,
         };
-        let launch = Launch { plans, handles, inboxes, events: sink.clone() };
-        match server.launch(launch, service) {
+        let hibernation = Hibernation::of(&server.options, &host, &plans, raised.files.1.soft)?;
+        let launch = Launch { plans, handles, inboxes, events: sink.clone(), hibernation };
+        match server.launch(launch, &host, service) {
             Ok(()) => {
                 let (gate, listeners) = (server.gate.clone(), server.listeners.clone());
                 let control = ListenerControl { gate, listeners, backlog };
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
-                    metrics.serve(server.handles(), server.own.clone());
+                    metrics.serve(server.handles(), server.own.clone(), server.awake.is_some());
                 }
                 Ok(server)
             }
@@ -222,6 +231,7 @@ impl<M: Send + 'static> Server<M> {
     fn launch<S: Service<Message = M>>(
         &mut self,
         launch: Launch<M>,
+        host: &Host,
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
@@ -231,9 +241,13 @@ impl<M: Send + 'static> Server<M> {
         let service = Arc::new(service);
         let each = launch.plans.into_iter().zip(launch.handles).zip(launch.inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let filter = self.idle_choice.filter(&plan)?;
-            let filtered = filter.as_ref();
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, filtered)?;
+            let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
+            let filter = self.idle_choice.filter(&plan, catcher)?;
+            let program = filter.as_ref().map(Filter::program).or(catcher.map(Catcher::program));
+            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, program)?;
+            let hibernation = launch.hibernation.as_ref();
+            let hibernation =
+                hibernation.map(|sleep| sleep.of_shard(host, index, &plan, filter.as_ref())).transpose()?;
             let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
             self.listeners.extend(sockets.iter().cloned());
             let start = ShardStart {
@@ -255,6 +269,7 @@ impl<M: Send + 'static> Server<M> {
                 max_pending: options.max_pending,
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
                 idle_timeout: options.idle_timeout,
+                hibernation,
                 ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
             };
             let make = service.clone();
@@ -263,7 +278,7 @@ impl<M: Send + 'static> Server<M> {
             self.shards.push((plan, handle, running));
         }
         drop(ready);
-        // A shard that fails drops its sender without a word.
+        // A shard that fails drops its sender and sends nothing.
         if all_ready.iter().count() < self.shards.len() {
             return Err(Error::bug("a shard ended before it was ready"));
         }
@@ -324,6 +339,12 @@ impl<M> Server<M> {
         self.idle_choice
     }
 
+    /// How many of its connections may be awake at once, over all shards; `None` where none sleeps.
+    #[doc(hidden)]
+    pub fn awake(&self) -> Option<u64> {
+        self.awake
+    }
+
     /// The accept queue of each listener, as the kernel caps it.
     #[doc(hidden)]
     pub fn backlog(&self) -> i32 {
@@ -360,7 +381,9 @@ impl<M> Server<M> {
         self.shards.iter().map(|(_, handle, _)| handle.clone()).collect()
     }
 
-    /// Stops accepting, and closes every connection at an even pace; `join` waits for that.
+    /// Stops accepting, and closes every connection at an even pace (`ServerBuilder::drain_timeout`), by
+    /// `CloseMode::Immediate` and with `CloseReason::Stopping`; `join` waits for that. Queued messages and broadcasts
+    /// under way are dropped.
     pub fn stop(&self) {
         for (_, handle, _) in &self.shards {
             handle.command(STOP);

@@ -83,7 +83,7 @@ macro_rules! counters {
 pub struct OwnCounters(Box<[Counter]>);
 
 impl OwnCounters {
-    /// So many, all at 0.
+    /// `count` counters, all at 0.
     pub fn new(count: usize) -> OwnCounters {
         OwnCounters((0..count).map(|_| Counter::default()).collect())
     }
@@ -186,6 +186,28 @@ counters! {
     enters,
     /// Notifications by the socket filter.
     notifications,
+    /// Connections asleep now, without a socket; they are live too.
+    asleep,
+    /// Times that a connection was put to sleep.
+    hibernated,
+    /// Sleeping connections that a segment of their peer woke.
+    woken_by_peer,
+    /// Sleeping connections that were woken because something was to be sent.
+    woken_by_send,
+    /// Idle connections that could not be put to sleep: something was in flight, or the table of sleepers had no
+    /// place.
+    stayed_awake,
+    /// Segments caught for sleeping connections.
+    segments_caught,
+    /// Segments sent for sleeping connections without waking them: acknowledgements, FINs, keepalive probes.
+    segments_answered,
+    /// Segments for sleeping connections that were no TCP segment, or had a wrong checksum.
+    segments_malformed,
+    /// Segments for sleeping connections outside the window, or with an impossible acknowledgement.
+    segments_outside,
+    /// Segments for sleeping connections that were lost because the ring buffer was full, or because no slot was free
+    /// to wake the connection. The peer sends them again.
+    segments_dropped,
     }
     /// Connections refused, for either reason.
     refused = refused_when_full + refused_for_memory;
@@ -219,6 +241,8 @@ counters! {
     redialed,
     /// Source ports passed over because another socket had them.
     passed_over,
+    /// Connections asleep when the shard looked last, some 0.1 s ago; they are live too.
+    asleep,
     }
 }
 

@@ -357,6 +357,11 @@ pub fn set_source_ports(socket: &impl AsRawFd, port: u16) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range.cast_signed())
 }
 
+/// Attaches a BPF program to a socket (SO_ATTACH_BPF, socket(7)). Sockets that it accepts later inherit the program.
+pub fn attach_program(socket: &impl AsRawFd, program: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
+}
+
 /// Sets a socket option whose value is an int.
 fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = size_of::<libc::c_int>() as libc::socklen_t;

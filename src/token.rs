@@ -34,10 +34,12 @@ pub enum Operation {
     InstallAccepted = 12,
     /// Making a plain descriptor of the slot's socket, to ask it for its addresses.
     CopyDescriptor = 13,
+    /// The poll on the ring buffer of segments that were caught for sleeping connections. It belongs to no connection.
+    CatcherWake = 14,
 }
 
 impl Operation {
-    const ALL: [Operation; 13] = [
+    const ALL: [Operation; 14] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -51,6 +53,7 @@ impl Operation {
         Operation::FilterWake,
         Operation::InstallAccepted,
         Operation::CopyDescriptor,
+        Operation::CatcherWake,
     ];
 }
 
@@ -136,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..13) {
+        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..14) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }

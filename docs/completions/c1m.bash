@@ -118,7 +118,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -200,6 +200,14 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --close-rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -248,7 +256,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__demo)
-            opts="-q -h --connections --cores --port --ports --hold --network --json --report --hlog --quiet --help"
+            opts="-q -h --connections --cores --port --ports --hold --network --hibernate --awake --json --report --hlog --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +286,14 @@ _c1m() {
                     COMPREPLY=($(compgen -W "auto host own" -- "${cur}"))
                     return 0
                     ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --json)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -298,7 +314,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__doctor)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --json --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --hibernate --awake --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -329,6 +345,14 @@ _c1m() {
                     return 0
                     ;;
                 --cores)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -658,7 +682,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__server)
-            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --max-pending --park --memory-reserve --drain-timeout --idle-timeout --accept-rate --keepalive --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
+            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -720,6 +744,14 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --accept-rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -748,7 +780,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -830,6 +862,14 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --close-rate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -878,7 +918,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__tune)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --profile --apply --persist --revert --for-article --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --hibernate --awake --profile --apply --persist --revert --for-article --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -909,6 +949,14 @@ _c1m() {
                     return 0
                     ;;
                 --cores)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hibernate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --awake)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

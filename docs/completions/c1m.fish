@@ -52,8 +52,10 @@ filter\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Memory to leave to the rest of the host, such as 64MiB or 2%. While the host or a cgroup has less left, new connections are reset at once and counted as refused; with half of it left, the server stops listening. 0 disables the check; the default is 24 MiB and 1 %' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the time here or at the peers; a few connections take less time' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has a timer' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment, or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and nobody falls asleep' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, and 3 times more, TIME apart; a peer that does not answer is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Serve the shards\' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one' -r
@@ -81,6 +83,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expec
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -117,6 +121,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -138,6 +144,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hold -d 'How long to ho
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network of server and client: this `host`\'s, or their `own`, a network namespace whose table of established connections has at least two buckets for each connection. `auto` uses their own network if the host\'s table has fewer buckets than there will be sockets, and a namespace is allowed' -r -f -a "auto\t''
 host\t''
 own\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hibernate -d 'Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and `client` do with --hibernate' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
@@ -152,6 +160,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l ports -d 'Number of p
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l json -d 'Write the page as JSON to FILE; without FILE, or as -, to standard output' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
@@ -163,6 +173,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand tune" -l ports -d 'Number of por
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l profile -d '`extreme` also prints the kernel command line with which a small server holds most' -r -f -a "standard\t''
 extreme\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l apply -d 'Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json'

@@ -20,7 +20,7 @@ use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
 
 pub use client::ClientArguments;
-pub use goal::{DoctorArguments, Profile, TuneArguments};
+pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
 pub use storm::StormArguments;
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
@@ -155,11 +155,20 @@ pub struct ServerArguments {
     /// a timer.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_timeout: Option<Duration>,
+    /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment,
+    /// or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and
+    /// CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and nobody falls asleep.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub hibernate: Option<Duration>,
+    /// Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most
+    /// 262,144.
+    #[arg(long, value_name = "N", requires = "hibernate")]
+    pub awake: Option<u64>,
     /// Accept at most N connections per second; the others wait in the accept queue.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub accept_rate: Option<f64>,
-    /// Probe a peer that was silent for TIME, and 3 times more, TIME apart; a peer that does not answer is closed.
-    /// In whole seconds. The kernel sends the probes, so they cost c1m nothing.
+    /// Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the
+    /// probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive: Option<Duration>,
     /// Interval between lines of figures.
@@ -235,6 +244,8 @@ impl ServerArguments {
             memory_reserve: self.memory_reserve.unwrap_or_default(),
             drain_timeout: self.drain_timeout,
             idle_timeout: self.idle_timeout,
+            hibernate: self.hibernate,
+            awake: self.awake,
             accept_rate: self.accept_rate,
             keepalive: self.keepalive,
             metrics: self.metrics.map(|at| at.address.at(at.port)),
@@ -263,6 +274,14 @@ pub struct DemoArguments {
     /// host's table has fewer buckets than there will be sockets, and a namespace is allowed.
     #[arg(long, value_enum, default_value_t = NetworkName::Auto)]
     pub network: NetworkName,
+    /// Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and
+    /// `client` do with --hibernate.
+    #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
+    pub hibernate: Option<Duration>,
+    /// Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default,
+    /// at most 262,144.
+    #[arg(long, value_name = "N", requires = "hibernate")]
+    pub awake: Option<u64>,
     #[command(flatten)]
     pub files: FileArguments,
 }
@@ -321,6 +340,15 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
         Err(_) => humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))?,
     };
     if time > LONGEST { Err("at most a year, please".to_owned()) } else { Ok(time) }
+}
+
+/// The silence after which a demo's connections sleep with `auto`. A demo is silent from the moment that a connection is
+/// proved to the next audit.
+const HIBERNATE_AUTO: Duration = Duration::from_secs(1);
+
+/// A time after which connections sleep, or `auto`.
+fn hibernate(text: &str) -> std::result::Result<Duration, String> {
+    if text == "auto" { Ok(HIBERNATE_AUTO) } else { duration(text) }
 }
 
 /// An amount of memory such as 64MiB, 2GiB, 2% or 1048576.
@@ -436,6 +464,8 @@ mod tests {
         assert_eq!(reserve("2%").unwrap(), Reserve::Percent(2.0));
         assert!(reserve("100%").is_err() && reserve("-1").is_err() && reserve("lots").is_err());
         assert_eq!(duration("3").unwrap(), Duration::from_secs(3));
+        assert_eq!(hibernate("auto").unwrap(), Duration::from_secs(1));
+        assert_eq!(hibernate("250ms").unwrap(), Duration::from_millis(250));
         let block = address_block("10.0.0.0/29").unwrap().0;
         assert_eq!(
             (block.len(), block[0].to_string(), block[5].to_string()),

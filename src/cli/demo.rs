@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Ended;
-use super::args::DemoArguments;
+use super::args::{self, DemoArguments};
 use super::client::lead;
 use super::display::Display;
 use super::files::Files;
@@ -26,7 +26,7 @@ use crate::doctor;
 use crate::error::{self, PeerError};
 use crate::format;
 use crate::host::{self, Cores, Host, start_thread};
-use crate::plan::{Goal, Role, Routes};
+use crate::plan::{Goal, Role, Routes, check_hibernation};
 use crate::render::text;
 use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
@@ -45,13 +45,14 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         return Err(CommandError::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
     }
     let host = Host::here();
+    let awake = awake(arguments, &host)?;
     let mut files = Files::open(&arguments.files, &[])?;
     let quiet = files.are_printed();
-    let network = network::choose(arguments, &host, || fit(arguments, &host))?;
+    let network = network::choose(arguments, &host, awake, || fit(arguments, &host, awake))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
         say(line);
     }
-    let goal = fit(arguments, &host)?;
+    let goal = fit(arguments, &host, awake)?;
     if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
         say(format!(
             "this host holds {} of {} connections: {wall}",
@@ -59,8 +60,9 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             format::count(arguments.connections)
         ));
     }
-    let mut server = ServerProcess::start(arguments, goal.connections)?;
-    let workload = Workload { server_pid: Some(server.child.id()), ..workload(arguments, goal.connections)? };
+    let mut server = ServerProcess::start(arguments, goal.connections, awake)?;
+    let workload =
+        Workload { server_pid: Some(server.child.id()), awake, ..workload(arguments, &host, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(workload, &mut files.logging(&mut watcher));
@@ -99,11 +101,24 @@ struct Fit {
     wall: Option<String>,
 }
 
-fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
+/// How many connections may be awake at once at each end, where others sleep; `None` where none sleeps.
+fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
+    check_hibernation(arguments.hibernate, arguments.awake)?;
+    if arguments.hibernate.is_none() {
+        return Ok(None);
+    }
+    host.check_hibernation()?;
+    let routes = workload(arguments, host, arguments.connections)?.routes;
+    let planned = || args::awake(host, Role::Both, arguments.connections, &routes);
+    Ok(Some(arguments.awake.unwrap_or_else(planned)))
+}
+
+fn fit(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Fit> {
     let goal = Goal {
         role: Role::Both,
         connections: arguments.connections,
-        routes: workload(arguments, arguments.connections)?.routes,
+        awake,
+        routes: workload(arguments, host, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
     };
     let page = doctor::examine(host, &goal);
@@ -119,9 +134,11 @@ fn fit(arguments: &DemoArguments, host: &Host) -> Result<Fit> {
     }
 }
 
-fn workload(arguments: &DemoArguments, connections: u64) -> Result<Workload> {
+fn workload(arguments: &DemoArguments, host: &Host, connections: u64) -> Result<Workload> {
+    let mut routes = Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?;
+    routes.sources = host.loopback_sources(&routes, connections);
     Ok(Workload {
-        routes: Routes::new(&[Ipv4Addr::LOCALHOST.into()], arguments.ports.ports()?, &[])?,
+        routes,
         connections,
         cores: arguments.cores.map_or(Cores::All, Cores::Count),
         connect_timeout: PATIENCE,
@@ -130,6 +147,7 @@ fn workload(arguments: &DemoArguments, connections: u64) -> Result<Workload> {
         // Closing by FIN would leave every source port in TIME_WAIT, and the next demo would lack them for a
         // minute.
         close: CloseMode::Abort,
+        hibernate: arguments.hibernate,
         ..Workload::default()
     })
 }
@@ -169,7 +187,7 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start(arguments: &DemoArguments, connections: u64) -> Result<ServerProcess> {
+    fn start(arguments: &DemoArguments, connections: u64, awake: Option<u64>) -> Result<ServerProcess> {
         let not_started = |e: std::io::Error| host::not_started("the server process", &e);
         let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
         command.args([
@@ -186,6 +204,10 @@ impl ServerProcess {
         command.args(["--max-connections", &connections.to_string()]);
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
+        }
+        if let (Some(silence), Some(awake)) = (arguments.hibernate, awake) {
+            let silence = humantime::format_duration(silence).to_string();
+            command.args(["--hibernate", &silence, "--awake", &awake.to_string()]);
         }
         // The server has a process group of its own, so Ctrl-C reaches only this process, which then ends the
         // server in order.

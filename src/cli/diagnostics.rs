@@ -3,8 +3,8 @@
 
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
-    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, HostError, HostReason, ListenReason, PeerError,
-    REPORT, ShardsOf, ThreadReason, last_port,
+    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, HibernationReason, HostError, HostReason,
+    ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -72,6 +72,8 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
+        ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
+        ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => format!("--awake {asked}"),
         ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
@@ -102,6 +104,9 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
+        ConfigError::Hibernate { .. } => "try --hibernate 30s",
+        ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
+        ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
         ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
         ConfigError::AcceptRate { .. } => "try 1000",
@@ -155,6 +160,10 @@ fn cure(reason: &HostReason) -> Option<String> {
         HostReason::Listen(ListenReason::NoDescriptor) => {
             "raise the limit (ulimit -n) or serve fewer --ports".to_owned()
         }
+        HostReason::Hibernation(reason @ (HibernationReason::Capabilities(_) | HibernationReason::Forbidden)) => {
+            format!("{}, or leave out --hibernate", reason.cure())
+        }
+        HostReason::Hibernation(HibernationReason::Other) => "leave out --hibernate".to_owned(),
         HostReason::Filter(reason) => format!("{}, or choose --park poll", reason.cure()),
         HostReason::DescriptorLimit { possible: 0, whose, .. } => match whose {
             ShardsOf::Server => format!("{RAISE_DESCRIPTORS} or serve fewer --ports"),
@@ -177,6 +186,7 @@ fn cure(reason: &HostReason) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
+    use std::time::Duration;
 
     use super::*;
     use crate::error::{Errno, FilterReason, RaiseThreads, RingReason};
@@ -211,6 +221,15 @@ mod tests {
             (host(ListenReason::PrivilegedPort.into()), "--port"),
             (host(ListenReason::NoDescriptor.into()), "--ports"),
             (host(FilterReason::Privilege.into()), "--park poll"),
+            (
+                ConfigError::Hibernate { asked: Duration::ZERO, shortest: Duration::ZERO, longest: Duration::ZERO }
+                    .into(),
+                "--hibernate 0s",
+            ),
+            (ConfigError::Awake { asked: 0, most: 9 }.into(), "--awake 0"),
+            (ConfigError::AwakeWithoutSleep { asked: 7 }.into(), "--hibernate"),
+            (host(HibernationReason::Capabilities(Default::default()).into()), "--hibernate"),
+            (host(HibernationReason::Other.into()), "--hibernate"),
             (
                 host(
                     ThreadReason::Limit {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::observer::Observer;
 use super::out::{event, say, warn};
@@ -35,6 +36,9 @@ fn warn_of(plan: &Planned, workload: &Workload) {
             workload.concurrency, plan.concurrency, plan.raised.files.1.soft
         ));
     }
+    if workload.hibernate.is_some_and(|silence| silence < DELAYED_ACKNOWLEDGEMENT) {
+        warn(TOO_SOON);
+    }
 }
 
 /// The warning after the process was suspended.
@@ -55,6 +59,8 @@ pub struct Display {
     goal: u64,
     /// Whether a storm may close connections.
     storm: bool,
+    /// Whether connections may sleep.
+    sleeps: bool,
     /// Whether the storm's victims are in another process, whose line follows the shards' lines.
     victims: bool,
     /// Echoes received before the current phase.
@@ -72,6 +78,7 @@ impl Display {
             seconds: Seconds::default(),
             goal: 0,
             storm: false,
+            sleeps: false,
             victims: false,
             echoes_before: 0,
             echoes: 0,
@@ -95,7 +102,8 @@ impl Display {
             let rate = if first { 0 } else { (since as f64 / seconds.as_secs_f64()) as u64 };
             let p99 = self.shown.p99.get(shard).copied().flatten().map_or_else(|| "-".to_owned(), format::time);
             let (held, per_second) = (format::count(progress.live), format::count(rate));
-            live.shard(shard, &format!("{held:>9} live  {per_second:>9}/s  p99 {p99:>6}"), rate);
+            let asleep = asleep(self.sleeps, progress);
+            live.shard(shard, &format!("{held:>9} live{asleep}  {per_second:>9}/s  p99 {p99:>6}"), rate);
         }
     }
 
@@ -113,15 +121,21 @@ impl Display {
             _ => format!("{} echoes", format::count(p.echoes.saturating_sub(self.echoes_before))),
         };
         format!(
-            "{:<8} {:>5.1}s  {} = {} live + {} failed{dropped} + {} to go  {detail}",
+            "{:<8} {:>5.1}s  {} = {} live{} + {} failed{dropped} + {} to go  {detail}",
             phase.name(),
             elapsed.as_secs_f64(),
             format::count(goal),
             format::count(p.live),
+            asleep(self.sleeps, p),
             format::count(p.failed),
             format::count(left),
         )
     }
+}
+
+/// How many of the live ones are asleep, where connections may sleep.
+fn asleep(sleeps: bool, progress: &ProgressSnapshot) -> String {
+    if sleeps { format!(" ({} asleep)", format::count(progress.asleep)) } else { String::new() }
 }
 
 /// The interval between changes of the shards' lines. Rates over a shorter time would flicker.
@@ -149,7 +163,7 @@ fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
 impl Observer for Display {
     fn planned(&mut self, plan: &Planned, workload: &Workload) {
         (self.goal, self.storm) = (workload.connections, workload.course.storm().is_some());
-        self.victims = workload.victims.is_some();
+        (self.victims, self.sleeps) = (workload.victims.is_some(), workload.hibernate.is_some());
         self.shown.p99 = vec![None; plan.cores.len() + usize::from(self.victims)];
         warn_of(plan, workload);
         if self.quiet {
@@ -167,6 +181,9 @@ impl Observer for Display {
             format::count(plan.source_ports.count()),
             format::count(workload.routes.tuples()),
         ));
+        if let (Some(silence), Some(awake)) = (workload.hibernate, plan.awake) {
+            say(asleep_after(silence, awake));
+        }
     }
 
     fn victims_started(&mut self, pid: u32) {
@@ -260,25 +277,32 @@ impl Observer for Display {
 pub struct Events {
     seconds: Seconds,
     goal: u64,
+    /// Whether connections may sleep.
+    sleeps: bool,
 }
 
 impl Events {
     /// Events of a client that has no plan yet.
     pub fn new() -> Events {
-        Events { seconds: Seconds::default(), goal: 0 }
+        Events { seconds: Seconds::default(), goal: 0, sleeps: false }
     }
 }
 
 impl Observer for Events {
     fn planned(&mut self, plan: &Planned, workload: &Workload) {
-        self.goal = workload.connections;
+        (self.goal, self.sleeps) = (workload.connections, workload.hibernate.is_some());
         warn_of(plan, workload);
-        event(&json!({
+        let mut planned = json!({
             "event": "planned", "pid": std::process::id(), "kernel": sys::kernel_release(),
             "nofile": plan.raised.files.1.soft, "connections": workload.connections, "targets": workload.routes.targets,
             "port": workload.routes.ports.first(), "ports": workload.routes.ports.count(), "cores": plan.cores,
             "concurrency": plan.concurrency, "ephemeral": plan.source_ports.count(),
-        }));
+        });
+        if let (Some(silence), Some(awake)) = (workload.hibernate, plan.awake) {
+            planned["hibernate_seconds"] = silence.as_secs_f64().into();
+            planned["awake"] = awake.into();
+        }
+        event(&planned);
     }
 
     fn victims_started(&mut self, pid: u32) {
@@ -296,12 +320,16 @@ impl Observer for Events {
         let progress: ProgressSnapshot = shards.iter().copied().sum();
         let gone = progress.live + progress.failed + progress.dropped;
         let to_go = (self.goal + progress.redialed).saturating_sub(gone);
-        event(&json!({
+        let mut told = json!({
             "event": "progress", "phase": phase.kind(), "round": phase.round(), "ended": ended,
             "seconds": elapsed.as_secs_f64(), "live": progress.live, "failed": progress.failed,
             "dropped": progress.dropped, "redialed": progress.redialed, "to_go": to_go, "audited": progress.audited,
             "echoes": progress.echoes, "closed": progress.closed,
-        }));
+        });
+        if self.sleeps {
+            told["asleep"] = progress.asleep.into();
+        }
+        event(&told);
     }
 
     fn suspended(&mut self, time: Duration) {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{ServerArguments, ServiceName};
+use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
 use super::{Ended, on_signal};
@@ -17,7 +18,7 @@ use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
-use crate::results::{ServerShard, ServerSummary};
+use crate::results::{HibernationDocument, ServerShard, ServerSummary};
 use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, Shortage};
 use crate::service::{Echo, Sink};
 use crate::shard::ShardHandle;
@@ -88,6 +89,8 @@ struct Reporter {
     quiet: bool,
     /// The lines that are rewritten in place, on a terminal.
     live: Option<Live>,
+    /// Whether connections may sleep.
+    sleeps: bool,
     /// The shards, each with the counts of its rounds at the last report.
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
@@ -107,6 +110,7 @@ impl Reporter {
             events: false,
             verbose: false,
             quiet: false,
+            sleeps: false,
             live: None,
             rounds: Vec::new(),
             started: now,
@@ -120,20 +124,14 @@ impl Reporter {
 
     fn ready(&mut self, server: &Server) {
         let (options, metrics) = (server.options(), server.metrics_url());
+        if let Some(unreachable) = walls::out_of_reach(&Host::here(), options.bind) {
+            warn(unreachable.to_string());
+        }
         self.last = (Instant::now(), server.snapshots());
+        self.sleeps = server.awake().is_some();
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
-            let shards: Vec<_> = server
-                .plans()
-                .enumerate()
-                .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
-                .collect();
-            let park = if server.idle_choice().park == IdleBackend::Filter { "filter" } else { "poll" };
-            event(&json!({
-                "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
-                "backlog": server.backlog(), "park": park, "shards": shards, "metrics": metrics,
-            }));
-            return;
+            return event(&ready(server));
         }
         say(format!(
             "c1m server: {} ports {}-{} on {}, up to {} connections, accept queue {} per port",
@@ -164,6 +162,12 @@ impl Reporter {
                 format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
             }
         });
+        if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
+            say(asleep_after(silence, awake));
+            if silence < DELAYED_ACKNOWLEDGEMENT {
+                warn(TOO_SOON);
+            }
+        }
         for (shard, plan) in server.plans().enumerate() {
             let span = match (plan.ports.first(), plan.ports.last()) {
                 (Some(first), Some(last)) if first != last => format!("ports {first}-{last}"),
@@ -222,15 +226,20 @@ impl Reporter {
         self.live = None;
         let host = Host::here();
         let pid = std::process::id();
-        let live_at_stop = server.snapshots().iter().map(|shard| shard.live).sum();
+        let at_stop: Snapshot = server.snapshots().into_iter().sum();
         // After the live ones, so that it is not less than they are.
         let peak_live = server.peak_live();
         let shortage = server.last_shortage();
         let mut walls = walls::explain(&self.evidence.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
+        let sleeps = server.awake().is_some();
         server.stop();
         let finals = server.join()?;
+        let hibernation = sleeps.then(|| {
+            let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
+            HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted })
+        });
         if failed {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
@@ -240,10 +249,11 @@ impl Reporter {
                 .zip(finals)
                 .map(|(plan, counters)| ServerShard { plan, counters: counters.server })
                 .collect(),
-            live_at_stop,
+            live_at_stop: at_stop.live,
             peak_live,
             memory_wall: shortage.as_ref().map(wall),
             walls,
+            hibernation,
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })
@@ -289,26 +299,34 @@ impl Reporter {
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
         if self.events {
-            event(&json!({
+            let mut stats = json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
                 "closed": total.closed, "silent": total.silent, "refused": total.refused,
                 "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
-            }));
+            });
+            if self.sleeps {
+                stats["hibernation"] = json!(HibernationDocument::of(&total));
+            }
+            event(&stats);
         } else if let Some(live) = &mut self.live {
-            live.head(0, format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
+            live.head(
+                0,
+                format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds, self.sleeps)),
+            );
             for (shard, ((before, now), (handle, rounds))) in
                 self.last.1.iter().zip(now).zip(&mut self.rounds).enumerate()
             {
                 let done = (now.opened + now.closed + now.messages)
                     .saturating_sub(before.opened + before.closed + before.messages);
-                let text = format!("       {}  rounds p99 {:>7}", line(before, now, seconds), rounds.p99(handle));
+                let text =
+                    format!("       {}  rounds p99 {:>7}", line(before, now, seconds, self.sleeps), rounds.p99(handle));
                 live.shard(shard, &text, (done as f64 / seconds) as u64);
             }
         } else if !self.quiet {
-            say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds)));
+            say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds, self.sleeps)));
             if self.verbose {
                 for (shard, (before, now)) in self.last.1.iter().zip(now).enumerate() {
-                    say(format!("  shard {shard}  {}", line(before, now, seconds)));
+                    say(format!("  shard {shard}  {}", line(before, now, seconds, self.sleeps)));
                 }
             }
         }
@@ -325,6 +343,26 @@ impl Reporter {
         }
         self.last = (at, now.to_vec());
     }
+}
+
+/// The event of a server that accepts.
+fn ready(server: &Server) -> Value {
+    let (options, files) = (server.options(), server.raised().files);
+    let shards: Vec<_> = server
+        .plans()
+        .enumerate()
+        .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
+        .collect();
+    let park = if server.idle_choice().park == IdleBackend::Filter { "filter" } else { "poll" };
+    let mut ready = json!({
+        "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
+        "backlog": server.backlog(), "park": park, "shards": shards, "metrics": server.metrics_url(),
+    });
+    if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
+        ready["hibernate_seconds"] = silence.as_secs_f64().into();
+        ready["awake"] = awake.into();
+    }
+    ready
 }
 
 /// The counts of a shard's rounds in each bucket, at the last report.
@@ -362,15 +400,17 @@ fn explained(shortage: &Shortage) -> Explained {
     Explained {
         wall: if shortage.wall == HOST_MEMORY { "memory" } else { "cgroup memory" }.to_owned(),
         saw: wall(shortage),
-        means: "new connections were refused so that those that stand can stay".to_owned(),
+        means: "new connections were refused so that those that are open can stay".to_owned(),
         cure: "free memory, raise the limit, or lower --memory-reserve".to_owned(),
     }
 }
 
-fn line(before: &Snapshot, now: &Snapshot, seconds: f64) -> String {
+/// A line of figures; with those asleep where connections may sleep.
+fn line(before: &Snapshot, now: &Snapshot, seconds: f64, sleeps: bool) -> String {
+    let asleep = if sleeps { format!("  asleep {:>9}", format::count(now.asleep)) } else { String::new() };
     let rate = |before: u64, now: u64| format::count((now.saturating_sub(before) as f64 / seconds) as u64);
     format!(
-        "live {:>9}  opened {:>9}  closed {:>9}  {:>7} accepts/s  {:>7} messages/s  {:>9}/s",
+        "live {:>9}{asleep}  opened {:>9}  closed {:>9}  {:>7} accepts/s  {:>7} messages/s  {:>9}/s",
         format::count(now.live),
         format::count(now.opened),
         format::count(now.closed),

@@ -197,6 +197,7 @@ impl Driver for ClientDriver {
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(connections)?;
+            self.config.progress.asleep.set(connections.counters().asleep.get());
             self.measures.look(now)?;
         }
         if phase == Phase::Quit {

@@ -6,10 +6,11 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::driver::ShardConfig;
+use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
 use super::run::{Event, Notice, Steer, Teller};
 use super::sampler::Sampler;
-use super::victims::Victims;
+use super::victims::{PATIENCE, Victims};
 use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
 use crate::clock::Clock;
 use crate::connections::ConnectionsConfig;
@@ -17,8 +18,8 @@ use crate::constants::{THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::failure::Causes;
 use crate::host::{Host, NetCounters, check_threads};
-use crate::plan::{self, share};
-use crate::results::{About, AuditResult, ShardSummary, StageCost, StormSummary, Summary};
+use crate::plan::share;
+use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
 use crate::walls::{self, Evidence, EvidenceRecorder};
@@ -98,6 +99,8 @@ struct Fleet {
     /// Audits that the owner has asked for.
     rounds: u32,
     stopping: bool,
+    /// How connections sleep; it must live as long as they do.
+    hibernation: Option<Hibernation>,
     /// Both ends of the channel by which shards tell what they measured so far.
     measured: (mpsc::Sender<Measured>, mpsc::Receiver<Measured>),
 }
@@ -123,6 +126,7 @@ impl Fleet {
             ahead,
             rounds: 0,
             stopping: false,
+            hibernation: None,
             measured: mpsc::channel(),
         };
         match fleet.start(workload, planned, &sender) {
@@ -141,6 +145,7 @@ impl Fleet {
         let (first, seed) = (workload.first_number, workload.source_port_seed.unwrap_or_else(random_seed));
         let numbers = first..first + workload.connections;
         let ports = Arc::new(Ports::new(&planned.source_ports, &workload.routes, numbers, seed, Way::here()));
+        self.hibernation = Hibernation::of(&workload, planned)?;
         for (index, core) in planned.cores.iter().enumerate() {
             let part = share(workload.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -159,14 +164,11 @@ impl Fleet {
                 intervals: self.sampler.sender(),
             };
             let handle = ShardHandle::new()?;
-            let rings = plan::client_rings(
-                workload.own_connections(),
-                shards,
-                index as u64,
-                workload.concurrency,
-                planned.raised.files.1.soft,
-            );
+            let rings = planned.goal(&workload).rings(workload.own_connections(), index as u64);
+            let hibernation = self.hibernation.as_ref();
+            let hibernation = hibernation.map(|sleep| sleep.of_shard(index, part.end - part.start, &rings));
             let connections = ConnectionsConfig {
+                hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND,
                 ..ConnectionsConfig::new(rings, u64::MAX)
@@ -220,9 +222,16 @@ impl Fleet {
         self.take_in_intervals();
         summary.suspended = self.clock.suspended();
         summary.timeline = self.sampler.timeline.clone();
+        summary.hibernation = self.hibernation();
         let mut so_far = summary.clone();
         conclude(&mut so_far, shards, self.evidence.evidence(Causes::new()));
         self.teller.tell(Event::Reported(Box::new(so_far)));
+    }
+
+    /// What became of sleeping connections so far; `None` where none may sleep.
+    fn hibernation(&self) -> Option<HibernationDocument> {
+        let counted = || self.shards.iter().map(|(handle, ..)| handle.counters().snapshot()).sum();
+        self.hibernation.is_some().then(|| HibernationDocument::of(&counted()))
     }
 
     fn join(&mut self) -> Result<Vec<ShardSummary>> {
@@ -249,6 +258,7 @@ impl Fleet {
             stopped: false,
             suspended: self.clock.suspended(),
             storm: workload.course.storm().map(storm_summary),
+            hibernation: None,
             timeline: self.sampler.timeline.clone(),
             about: About::here(),
         }
@@ -269,7 +279,7 @@ impl Fleet {
                 break;
             }
             if let (Phase::Storm, Some(victims)) = (phase, &mut self.victims) {
-                victims.report()?;
+                victims.report(PATIENCE)?;
             }
             let spent = server_cpu(workload);
             let (elapsed, progress) = self.phase(phase)?;
@@ -294,6 +304,7 @@ impl Fleet {
         }
         summary.stopped = self.stopping;
         self.evidence.dialed();
+        summary.hibernation = self.hibernation();
         summary.close = self.phase(Phase::Close)?.0;
         summary.suspended = self.clock.suspended();
         Ok(summary)

@@ -8,7 +8,8 @@ use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{ConfigError, Error, Result, ShardsOf};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
-use crate::plan::{self, Needs, Ports, Routes};
+use crate::memory_model::{End, Family};
+use crate::plan::{self, ClientGoal, IdleBackend, Needs, Ports, Reserve, Routes};
 use crate::protocol::Protocol;
 
 /// Connections that a client opens by default: as many as each of the article's clients.
@@ -59,6 +60,14 @@ pub struct Workload {
     pub server_pid: Option<u32>,
     /// How to start the process of a killed storm's victims; no other course has one.
     pub victims: Option<VictimsCommand>,
+    /// Puts connections to sleep that were silent for so long, 1 ms to 36 hours, so that they have no socket on this
+    /// host until their next message, or one of the server's; `None` lets none sleep. See
+    /// [`ServerBuilder::hibernate`](crate::ServerBuilder::hibernate), which says what it needs, costs and loses. A
+    /// client also needs its source ports for itself: while it runs, let no other program dial the same targets.
+    pub hibernate: Option<Duration>,
+    /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep; `None` plans it from the memory that
+    /// is left.
+    pub awake: Option<u64>,
     /// Decides where the list of source ports begins; `None` is at random. Clients of one seed that have numbers apart
     /// from each other try different ports.
     pub(crate) source_port_seed: Option<u64>,
@@ -87,6 +96,8 @@ impl Default for Workload {
             close_rate: None,
             server_pid: None,
             victims: None,
+            hibernate: None,
+            awake: None,
             source_port_seed: None,
         }
     }
@@ -103,6 +114,16 @@ pub struct Planned {
     pub concurrency: u32,
     /// Source ports of each (source, target, port).
     pub source_ports: SourcePorts,
+    /// Connections awake at once at most in this process, where others sleep; `None` where none sleeps.
+    pub awake: Option<u64>,
+}
+
+impl Planned {
+    /// What the shards of this process shall be.
+    pub(super) fn goal(&self, workload: &Workload) -> ClientGoal {
+        let (shards, nofile) = (self.cores.len() as u64, self.raised.files.1.soft);
+        ClientGoal { shards, concurrency: workload.concurrency, nofile, awake: self.awake }
+    }
 }
 
 impl Workload {
@@ -144,7 +165,9 @@ impl Workload {
         }
         let nofile = raised.files.1.soft;
         let shards = cores.len() as u64;
-        let needs = |connections: u64| plan::client_needs(connections, shards, self.concurrency, nofile);
+        let awake = self.awake(host)?;
+        let goal = ClientGoal { shards, concurrency: self.concurrency, nofile, awake };
+        let needs = |connections: u64| goal.needs(connections);
         // The limit on descriptors holds for each process, that on locked memory for all processes of the user.
         let fit = |connections: u64| self.processes(connections).all(|n| needs(n).fit(nofile));
         let together = |connections: u64| Needs::together(self.processes(connections).map(needs));
@@ -156,7 +179,20 @@ impl Workload {
         host.check_locked_memory(raised.memory.1.soft, self.connections, together)?;
         let room = nofile - needs(self.own_connections()).descriptors() + shards;
         let concurrency = u64::from(self.concurrency).min(room) as u32;
-        Ok(Planned { cores, raised, concurrency, source_ports })
+        Ok(Planned { cores, raised, concurrency, source_ports, awake })
+    }
+
+    /// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
+    fn awake(&self, host: &Host) -> Result<Option<u64>> {
+        if self.hibernate.is_none() {
+            return Ok(None);
+        }
+        host.check_hibernation()?;
+        let v6 = self.routes.targets.iter().any(|target| target.ip().is_ipv6());
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let ends = [(End::Client, IdleBackend::Poll)];
+        let planned = || host.awake(self.connections, &ends, family, Reserve::Auto);
+        Ok(Some(self.awake.unwrap_or_else(planned)))
     }
 
     fn check(&self) -> Result<()> {
@@ -176,6 +212,7 @@ impl Workload {
         if self.audit != Audit::Answer && self.protocol.open(0, 1, &mut Vec::new()) {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }
+        plan::check_hibernation(self.hibernate, self.awake)?;
         self.check_storm()?;
         self.routes.check()
     }

@@ -14,6 +14,7 @@ use super::close_reason::CloseReason;
 use super::config::ConnectionsConfig;
 use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
+use super::hibernation::Hibernation;
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
 use super::outgoing::{AfterSend, Outgoing};
@@ -23,7 +24,7 @@ use super::slot_release::SlotRelease;
 use super::slots::Slots;
 use crate::clock::Clock;
 use crate::connections::lifecycle::{Action, CloseMode, SlotState};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Error, Result};
 use crate::ring::{Accepts, Buffer, Buffers, RingOps};
 use crate::stats::Counters;
 use crate::sys::Notification;
@@ -41,6 +42,7 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) idle: IdleTracker,
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
+    pub(super) hibernation: Option<Box<Hibernation<S>>>,
     pub(super) buffers: Buffers,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
@@ -49,7 +51,9 @@ pub(crate) struct Engine<S, P: Platform> {
 impl<S: Default, P: Platform> Engine<S, P> {
     /// Opens the rings of a platform, on the thread that will use them.
     pub fn new(platform: P, config: ConnectionsConfig, counters: Arc<Counters>) -> Result<Engine<S, P>> {
-        let accepts = if config.filter.is_some() { Accepts::Plain } else { Accepts::Direct };
+        let keeps_descriptors = config.hibernation.as_ref().is_some_and(|hibernation| hibernation.keeps_descriptors);
+        let plain = config.filter.is_some() || keeps_descriptors;
+        let accepts = if plain { Accepts::Plain } else { Accepts::Direct };
         let open = |slots: &u32| platform.open_ring(*slots, accepts).map(|ring| (ring, *slots));
         let slots = Slots::new(config.rings.iter().map(open))?;
         let (now, clock) = (platform.now(), platform.clock());
@@ -62,6 +66,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
             // Each accept makes a receive.
             buffers.prepare(NOTIFICATIONS_PER_PASS);
         }
+        let rings = config.rings.len();
+        let hibernation = config.hibernation.map(|config| Box::new(Hibernation::new(config, rings, clock.now())));
         Ok(Engine {
             platform,
             slots,
@@ -72,7 +78,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
             outgoing: Outgoing::new(config.max_pending),
             idle: IdleTracker::new(config.idle_timeout, now),
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
-            releases: SlotRelease::new(config.rings.len()),
+            releases: SlotRelease::new(rings),
+            hibernation,
             buffers,
             clock,
             counters,
@@ -126,12 +133,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
         !self.incoming.is_empty()
             || self.releases.is_under_way()
             || self.readiness.has_notifications()
+            || self.hibernation.as_mut().is_some_and(|hibernation| hibernation.has_work())
             || self.slots.has_work()
     }
 
     /// When something is due that no completion brings.
     pub fn due(&self) -> Option<Instant> {
-        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due()];
+        let hibernation = self.hibernation.as_ref().and_then(|hibernation| hibernation.due(&self.clock));
+        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due(), hibernation];
         dues.into_iter().flatten().min()
     }
 
@@ -139,6 +148,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
         self.slots.wake_on_completion(wake);
         self.readiness.wake_on_notification(&mut self.slots, &self.counters, wake)?;
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.wake_on_segment(&mut self.slots, &self.counters, wake)?;
+        }
         // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
         Ok(())
@@ -181,18 +193,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.reap_resets(now)?;
         self.check_filtered()?;
         self.close_silent(now)?;
+        self.hibernate(now)?;
         self.releases.rearm_some(&mut self.slots)
     }
 
-    /// The next connection that ended and whose driver was not told yet.
+    /// The next connection that ended and whose driver was not told yet. `told_of_end` is to be called then.
     #[inline]
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
-        self.endings.next_untold()
+        let slept = self.hibernation.as_mut().and_then(|hibernation| hibernation.next_ended());
+        slept.or_else(|| self.endings.next_untold().map(|(conn, reason)| (self.name_of(conn), reason)))
     }
 
     // ---- connections begin -----------------------------------------------------------------------
 
-    /// The accept of a slot ended, one way or the other.
+    /// The accept of a slot ended, with a connection or without.
     pub fn accept_ended(&mut self, conn: ConnId) {
         // While it opens, a row's link is its listener.
         if let Some(row) = self.slots.row(conn) {
@@ -207,6 +221,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Takes an accepted connection out of its plain descriptor into its slot. `false` if the kernel refuses that.
     pub fn install_accepted(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.keep(conn, &socket);
+        }
         self.readiness.install_accepted(&mut self.slots, conn, socket)
     }
 
@@ -222,7 +239,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.acceptor.admission(&self.counters)
     }
 
-    /// Decides whether a connection that was just accepted may stand. `None` while it waits for a place.
+    /// Decides whether a connection that was just accepted is admitted. `None` while it waits for a place.
     pub fn try_admit(&mut self, conn: ConnId) -> Option<Admission> {
         self.acceptor.try_admit(conn, &self.counters, &self.clock)
     }
@@ -236,7 +253,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.acceptor.next_admission(&self.counters, self.clock.now(), unread)
     }
 
-    /// A connection was accepted, or its dial succeeded. If it may stand it is parked; if not it is reset, and this
+    /// A connection was accepted, or its dial succeeded. If it is admitted it is parked. If not it is reset, and this
     /// returns `false`.
     pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         if admission != Admission::Granted {
@@ -254,6 +271,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if let Some(row) = self.slots.row(conn) {
             row.lifecycle.establish();
             row.link = 0;
+        }
+        if let Some(hibernation) = &mut self.hibernation
+            && hibernation.name_of(conn).is_none()
+            && hibernation.name(conn).is_none()
+        {
+            return Err(Error::bug("more connections than a shard may have"));
         }
         self.counters.live.add(1);
         self.counters.opened.add(1);
@@ -292,6 +315,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
     /// has closed the connection, as a reply could not be sent whole.
     pub fn received(&mut self, conn: ConnId, more: bool) -> bool {
+        self.used(conn);
         let Some(row) = self.slots.row(conn) else { return false };
         row.lifecycle.received();
         if row.lifecycle.is_live() {
@@ -311,6 +335,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Sends bytes after those that are already on their way.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        self.used(conn);
         let after = self.outgoing.send(&mut self.slots, &mut self.buffers, &self.counters, conn, bytes)?;
         self.after_send(conn, after)
     }
@@ -338,6 +363,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Sends shared bytes after those that are already on their way.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        self.used(conn);
         let after = self.outgoing.send_shared(&mut self.slots, &self.counters, conn, bytes)?;
         self.after_send(conn, after)
     }
@@ -375,7 +401,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         endings.peer_ended(parts, conn, now)
     }
 
-    /// Closes a connection that stands; anything else is left alone.
+    /// Closes a live connection; any other is left alone.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         let (endings, parts) = self.ending();
         endings.close(parts, conn, mode, reason)
@@ -432,7 +458,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Has a connection wait that has nothing to receive.
-    fn park(&mut self, conn: ConnId) -> Result<()> {
+    pub(super) fn park(&mut self, conn: ConnId) -> Result<()> {
         let Some(row) = self.slots.row(conn) else { return Ok(()) };
         self.idle.heard(&mut row.link);
         let next = self.readiness.park(&mut self.slots, conn)?;
@@ -549,7 +575,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
 #[cfg(test)]
 impl<S: Default, P: Platform> Engine<S, P> {
-    /// Has so many connections stand at most from now on.
+    /// From now on at most `capacity` connections are live.
     pub fn set_capacity(&mut self, capacity: u64) {
         self.acceptor.set_capacity(capacity);
     }

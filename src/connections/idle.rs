@@ -46,6 +46,11 @@ pub(super) fn parked_often(link: &mut u32, times: u16) -> bool {
     often
 }
 
+/// The whole windows in which a connection must have been silent for so long.
+fn windows(timeout: Duration) -> u64 {
+    timeout.as_secs().div_ceil(WINDOW.as_secs())
+}
+
 /// When the connections of a shard were last heard, and the search for those that are silent.
 #[derive(Debug)]
 pub(super) struct IdleTracker {
@@ -91,6 +96,16 @@ impl IdleTracker {
         WINDOW * u32::from(age(link, self.window).saturating_sub(1))
     }
 
+    /// The silence after which connections are closed; `None` if they are not.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.sweep.as_ref().map(|sweep| sweep.timeout)
+    }
+
+    /// Whether a connection with this link was silent for the timeout.
+    pub fn is_over(&self, link: u32) -> bool {
+        self.timeout().is_some_and(|timeout| u64::from(age(link, self.window)) > windows(timeout))
+    }
+
     /// Closes no more connections for silence.
     pub fn stop(&mut self) {
         self.sweep = None;
@@ -115,7 +130,7 @@ impl IdleTracker {
     pub fn next_silent<S: Default, R: RingOps>(&mut self, slots: &Slots<S, R>, now: Instant) -> Option<ConnId> {
         let window = self.window;
         let sweep = self.sweep.as_mut()?;
-        let windows = sweep.timeout.as_secs().div_ceil(WINDOW.as_secs());
+        let windows = windows(sweep.timeout);
         while sweep.rows > 0 {
             if sweep.closes == 0 {
                 // There were too many to close in one step: the rest of its rows come in the next pass.

@@ -1,5 +1,5 @@
-//! How a connection that has nothing to receive waits until it has: in a poll of its own, or behind a filter that
-//! watches all of them.
+//! How an idle connection waits for bytes: in a poll of its own, or behind a filter that watches all connections of the
+//! shard.
 
 mod filter;
 mod poll;
@@ -11,11 +11,11 @@ use super::config::{FilterConfig, Timing};
 use super::slots::Slots;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::Action;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::sys::Notification;
-use crate::token::ConnId;
+use crate::token::{ConnId, Operation};
 pub(super) use filter::{FilterReadiness, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS};
 pub(super) use poll::poll;
 
@@ -23,12 +23,12 @@ pub(super) use poll::poll;
 pub(super) enum Readiness {
     /// Each in a poll.
     Poll,
-    /// Behind a filter, without anything in the kernel but their sockets.
+    /// Behind a filter, with nothing in the kernel but their sockets.
     Filter(Box<FilterReadiness>),
 }
 
 impl Readiness {
-    /// The way that the configuration asks for, in rings of so many slots.
+    /// The way that the configuration asks for, for rings of these slots.
     pub fn new(filter: Option<FilterConfig>, rings: &[u32], timing: &Timing, now: Mark) -> Readiness {
         match filter {
             None => Readiness::Poll,
@@ -36,7 +36,7 @@ impl Readiness {
         }
     }
 
-    /// Has a connection wait that has nothing to receive. Returns what is to be done for it first.
+    /// Parks a connection that has nothing to receive. Returns what is to be done for it first.
     pub fn park<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
         match self {
             Readiness::Poll => poll::park(slots, conn).map(|()| Action::Rest),
@@ -44,7 +44,7 @@ impl Readiness {
         }
     }
 
-    /// Has a connection wait anew whose poll was removed for that. Returns what is to be done for it first.
+    /// Parks a connection anew after its poll was removed for that. Returns what is to be done for it first.
     pub fn park_anew<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
         match self {
             Readiness::Poll => poll(slots, conn, false).map(|()| Action::Rest),
@@ -52,7 +52,8 @@ impl Readiness {
         }
     }
 
-    /// Has the filter, if there is one, watch the socket of a dial. What is no socket the ring will refuse.
+    /// Makes the filter, if there is one, watch the socket of a dial. A descriptor that is no socket is ignored here:
+    /// the ring refuses it.
     pub fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
         match self {
             Readiness::Poll => Ok(()),
@@ -60,8 +61,8 @@ impl Readiness {
         }
     }
 
-    /// Takes an accepted connection out of its plain descriptor into its slot, where the filter knows it by its
-    /// place. `false` if the kernel refuses that.
+    /// Takes an accepted connection out of its plain descriptor into its slot, where a filter knows it by its place.
+    /// `false` if the kernel refuses that.
     pub fn install_accepted<S: Default, R: RingOps>(
         &self,
         slots: &mut Slots<S, R>,
@@ -69,8 +70,23 @@ impl Readiness {
         socket: OwnedFd,
     ) -> Result<bool> {
         match self {
-            Readiness::Poll => Ok(false),
+            Readiness::Poll => {
+                slots.ring(conn).install_accepted(socket, conn.token(Operation::InstallAccepted)).map(|()| true)
+            }
             Readiness::Filter(filter) => filter.install_accepted(slots, conn, socket),
+        }
+    }
+
+    /// Puts the plain socket of a connection that slept into its slot.
+    pub fn install_woken<S: Default, R: RingOps>(
+        &self,
+        slots: &mut Slots<S, R>,
+        conn: ConnId,
+        socket: OwnedFd,
+    ) -> Result<()> {
+        match self.install_accepted(slots, conn, socket)? {
+            true => Ok(()),
+            false => Err(Error::bug("a socket that slept cannot have an owner")),
         }
     }
 
@@ -112,7 +128,7 @@ impl Readiness {
         }
     }
 
-    /// When a connection behind the filter is to be looked at although nothing was announced.
+    /// When a connection behind the filter is to be checked although nothing was announced.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
         match self {
             Readiness::Poll => None,

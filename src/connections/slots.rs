@@ -1,7 +1,5 @@
 //! The slots of a shard: its rings, and one row for each slot in them.
 
-use std::iter;
-
 use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slot_map::{Row, SlotMap};
 use crate::error::Result;
@@ -98,7 +96,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         self.row(conn).map_or(Action::Rest, |row| event(&mut row.lifecycle))
     }
 
-    /// Whether a connection stands.
+    /// Whether a connection is live.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.row(conn).is_some_and(|row| row.lifecycle.is_live())
     }
@@ -155,40 +153,6 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         }
     }
 
-    /// The first live connection behind a place, and the place behind that connection.
-    pub fn next_live(&self, mut cursor: Cursor) -> Option<(ConnId, Cursor)> {
-        iter::from_fn(|| self.next(&mut cursor).map(|(conn, row)| (conn, row.lifecycle.is_live())))
-            .find_map(|(conn, live)| live.then_some(conn))
-            .map(|conn| (conn, cursor))
-    }
-
-    /// The last live connection before a place, and the place before that connection.
-    pub fn last_live(&self, mut cursor: Cursor) -> Option<(ConnId, Cursor)> {
-        iter::from_fn(|| self.previous(&mut cursor).map(|(conn, row)| (conn, row.lifecycle.is_live())))
-            .find_map(|(conn, live)| live.then_some(conn))
-            .map(|conn| (conn, cursor))
-    }
-
-    /// The next live connection behind a cursor, which moves behind it. Looks at `rows` rows at most, and takes those
-    /// that it looked at off that. `None` with rows left means that there is none, and the cursor is at the start.
-    pub fn next_live_within(&self, cursor: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
-        while *rows > 0 {
-            let (conn, row) = self.next(cursor)?;
-            *rows -= 1;
-            if row.lifecycle.is_live() {
-                return Some(conn);
-            }
-        }
-        None
-    }
-
-    /// All live connections, with the driver's state of each.
-    pub fn live(&self) -> impl Iterator<Item = (ConnId, &S)> {
-        let mut cursor = Cursor::START;
-        let rows = iter::from_fn(move || self.next(&mut cursor));
-        rows.filter(|(_, row)| row.lifecycle.is_live()).map(|(conn, row)| (conn, &row.state))
-    }
-
     // ---- numbers -------------------------------------------------------------------------------
 
     /// Slots of all rings.
@@ -196,7 +160,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         self.rings.iter().map(|RingSlots { map, .. }| map.slots() as usize).sum()
     }
 
-    /// Slots that are taken: by connections that open, stand or close.
+    /// Slots that are taken: by connections that are opening, live or closing.
     pub fn in_use(&self) -> u64 {
         self.rings.iter().map(|RingSlots { map, .. }| u64::from(map.slots() - map.free())).sum()
     }
@@ -240,7 +204,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         &mut self.rings[index].ring
     }
 
-    /// Has the kernel do what a ring has for it.
+    /// Submits what a ring has queued for the kernel.
     pub fn enter(&mut self, ring: usize, counters: &Counters) -> Result<()> {
         counters.enters.add(1);
         let overflowed = self.rings[ring].ring.enter()?;

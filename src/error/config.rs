@@ -104,6 +104,28 @@ pub enum ConfigError {
         /// The longest time.
         longest: Duration,
     },
+    /// A time of silence after which connections are put to sleep that is too short to be worth it, or too long to
+    /// remember.
+    Hibernate {
+        /// The time that was asked for.
+        asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
+        /// The longest time.
+        longest: Duration,
+    },
+    /// No connection may be awake, so none could be served, or more than can be counted. At least 1 may.
+    Awake {
+        /// The number that was asked for.
+        asked: u64,
+        /// The highest number.
+        most: u64,
+    },
+    /// A number of connections that may be awake at once, where none sleeps.
+    AwakeWithoutSleep {
+        /// The number that was asked for.
+        asked: u64,
+    },
     /// A number of connections accepted per second with which none would be.
     AcceptRate {
         /// The number, as it is written.
@@ -249,6 +271,10 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
+            ConfigError::Hibernate { asked, .. } => format!("sleep after {asked:?}"),
+            ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => {
+                format!("{asked} connections awake at once")
+            }
             ConfigError::FirstNumber { asked, .. } => format!("first number {asked}"),
             ConfigError::HandshakeWithoutAnswers { protocol } => {
                 format!("audits without answers, and the protocol {protocol} with several steps")
@@ -289,6 +315,13 @@ impl ConfigError {
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
+            ConfigError::Hibernate { shortest, longest, .. } => format!(
+                "a connection sleeps after {} ms of silence or more, and {} hours or less",
+                shortest.as_millis(),
+                longest.as_secs() / 3600
+            ),
+            ConfigError::Awake { most, .. } => format!("between 1 and {most} connections are awake at once"),
+            ConfigError::AwakeWithoutSleep { .. } => "without a time after which they sleep all are awake".to_owned(),
             ConfigError::FirstNumber { most, .. } => format!("it is {most} at most"),
             ConfigError::HandshakeWithoutAnswers { .. } => {
                 "a new connection has to await an answer before it says all that it should".to_owned()

@@ -33,6 +33,10 @@ const TCP_COUNTERS: [&str; 11] = [
 /// The highest port.
 pub const LAST_PORT: u64 = 65_535;
 
+/// Addresses of loopback to connect from at most: with 28,000 ports each, one served port suffices for 28 million
+/// connections.
+const MOST_SOURCES: u64 = 1_000;
+
 /// The columns of /proc/net/stat/nf_conntrack that count packets dropped because the table was full.
 const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
 
@@ -199,6 +203,19 @@ impl Host {
         let ports = self.source_ports()?;
         let is_local = routes.targets.iter().any(|target| target.is_here());
         Some(if is_local { ports.reserving(routes.ports.first().into()..=routes.ports.last().into()) } else { ports })
+    }
+
+    /// Addresses to connect from over loopback, so that so many connections find source ports on these routes: none where
+    /// those of the address that the kernel chooses suffice, otherwise as many of 127.0.0.0/8 as they need, up to
+    /// `MOST_SOURCES`. All of them are this host's.
+    pub fn loopback_sources(&self, routes: &Routes, connections: u64) -> Vec<Address> {
+        let ports = self.source_ports_to(routes).map_or(0, |ports| ports.count());
+        let of_one = ports.saturating_mul(routes.tuples());
+        if of_one == 0 || connections <= of_one {
+            return Vec::new();
+        }
+        let wanted = connections.div_ceil(of_one).min(MOST_SOURCES) as u32;
+        (0..wanted).map(|nth| Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + nth).into()).collect()
     }
 
     /// The counters that a report shows: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
@@ -396,6 +413,7 @@ fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Vec<RangeInclusive<u64>> {
 mod tests {
     use super::super::tests::host;
     use super::*;
+    use crate::plan::Ports;
     use proptest::prelude::*;
 
     #[test]
@@ -408,6 +426,24 @@ mod tests {
         let ports = host.source_ports().unwrap();
         assert_eq!(ports.covers(&(8_900..=8_999)), 12);
         assert_eq!(ports.reserving(8_980..=9_000).reserved_text(), "80,8888-9000,65535");
+    }
+
+    /// Over loopback, addresses are there for the taking, and one is taken more only where ports do not suffice.
+    #[test]
+    fn loopback_has_an_address_for_each_range_of_ports() {
+        let (_dir, host) = host(&[("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")]);
+        let routes = Routes::new(&[Ipv4Addr::LOCALHOST.into()], Ports::ARTICLE, &[]).unwrap();
+        let sources = |connections| host.loopback_sources(&routes, connections);
+        let of_one = 28_232 * 100;
+        assert_eq!((sources(of_one).len(), sources(of_one + 1).len()), (0, 2));
+        assert_eq!(
+            (sources(10_000_000).len(), sources(100_000_000).len(), sources(u32::MAX.into()).len()),
+            (4, 36, 1_000)
+        );
+        let many = Routes { sources: sources(100_000_000), ..routes };
+        many.check().unwrap();
+        many.fit(100_000_000, 28_232).unwrap();
+        assert_eq!([0, 1].map(|at| many.sources[at].to_string()), ["127.0.0.1", "127.0.0.2"]);
     }
 
     #[test]

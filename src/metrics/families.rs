@@ -28,7 +28,7 @@ struct Family {
 type Label = (&'static str, &'static str);
 type Read = fn(&Snapshot) -> u64;
 
-/// All metrics of a shard's counters.
+/// The metrics of a shard's counters, in every server.
 const FAMILIES: [Family; 14] = [
     Family {
         name: "c1m_connections",
@@ -125,11 +125,62 @@ const FAMILIES: [Family; 14] = [
     },
 ];
 
+/// The metrics of sleeping connections, in a server that lets them sleep.
+const SLEEP_FAMILIES: [Family; 6] = [
+    Family {
+        name: "c1m_connections_asleep",
+        help: "Connections of c1m_connections that are asleep now, without a socket.",
+        kind: MetricType::Gauge,
+        series: &[(None, |shard| shard.asleep)],
+    },
+    Family {
+        name: "c1m_hibernations",
+        help: "Times a connection was put to sleep.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.hibernated)],
+    },
+    Family {
+        name: "c1m_wakes",
+        help: "Times a sleeping connection was woken: by a segment of its peer, or by something to send.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("cause", "peer")), |shard| shard.woken_by_peer),
+            (Some(("cause", "send")), |shard| shard.woken_by_send),
+        ],
+    },
+    Family {
+        name: "c1m_stayed_awake",
+        help: "Idle connections that could not be put to sleep: something was in flight, or the table had no place.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.stayed_awake)],
+    },
+    Family {
+        name: "c1m_sleeper_segments",
+        help: "Segments caught for sleeping connections, and segments that answered some of them without a wake.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("kind", "caught")), |shard| shard.segments_caught),
+            (Some(("kind", "answer")), |shard| shard.segments_answered),
+        ],
+    },
+    Family {
+        name: "c1m_sleeper_segments_refused",
+        help: "Caught segments that woke nobody: malformed, outside of the window, or dropped for lack of room.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("reason", "malformed")), |shard| shard.segments_malformed),
+            (Some(("reason", "outside")), |shard| shard.segments_outside),
+            (Some(("reason", "dropped")), |shard| shard.segments_dropped),
+        ],
+    },
+];
+
 /// The shards of a server, whose counters are written whenever a client asks.
 #[derive(Debug)]
 struct Shards {
     shards: Vec<ShardHandle>,
     own: OwnMetrics,
+    sleep: bool,
 }
 
 /// The metrics of a server.
@@ -137,10 +188,11 @@ struct Shards {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards' counters, of those of their service, and of this process.
-    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics) -> Metrics {
+    /// Metrics of these shards' counters, of those of their service, and of this process; of sleeping connections too
+    /// if they `sleep`.
+    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards { shards, own }));
+        registry.register_collector(Box::new(Shards { shards, own, sleep }));
         Metrics(registry)
     }
 
@@ -158,7 +210,8 @@ impl Metrics {
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
-        for metric in &FAMILIES {
+        let of_sleep: &[Family] = if self.sleep { &SLEEP_FAMILIES } else { &[] };
+        for metric in FAMILIES.iter().chain(of_sleep) {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
             for (shard, counted) in counted.iter().enumerate() {
                 for (further, read) in metric.series {

@@ -1,7 +1,7 @@
 //! What a host shall do, and what its processes need for that.
 
 use super::shards::layout;
-use super::{GLOMMIO_MEMLOCK, Needs, PortSharing, Routes, ServerGoal, ShardPlan, client_needs, client_rings, needs};
+use super::{ClientGoal, GLOMMIO_MEMLOCK, Needs, PortSharing, Routes, ServerGoal, ShardPlan, needs};
 use crate::constants::DEFAULT_CONCURRENCY;
 
 /// Which end of the connections a host is.
@@ -39,6 +39,8 @@ pub struct Goal {
     pub role: Role,
     /// Connections in all.
     pub connections: u64,
+    /// How many of them are awake at once at most at each end, where the others sleep; `None` where none sleeps.
+    pub awake: Option<u64>,
     /// The served ports; where a client's connections go, and from where.
     pub routes: Routes,
     /// Cores to use, one shard each; not empty.
@@ -46,22 +48,32 @@ pub struct Goal {
 }
 
 impl Goal {
+    /// The sockets that so many connections have at one end: those asleep have none.
+    pub fn sockets(&self, connections: u64) -> u64 {
+        self.awake.map_or(connections, |awake| awake.min(connections))
+    }
+
     /// The server's shards, whether descriptors suffice or not.
     pub fn server_shards(&self, connections: u64, nofile: u64) -> Vec<ShardPlan> {
-        let (cores, ports) = (self.cores.clone(), self.routes.ports);
-        layout(&ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, nofile }, connections)
+        let (cores, ports, awake) = (self.cores.clone(), self.routes.ports, self.awake);
+        layout(&ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, awake, nofile }, connections)
     }
 
     /// The rings of the client's shards, whether descriptors suffice or not.
     pub fn client_shards(&self, connections: u64, nofile: u64) -> Vec<Vec<u32>> {
-        let shards = self.cores.len() as u64;
-        (0..shards).map(|index| client_rings(connections, shards, index, DEFAULT_CONCURRENCY, nofile)).collect()
+        let client = self.client(nofile);
+        (0..client.shards).map(|index| client.rings(connections, index)).collect()
+    }
+
+    fn client(&self, nofile: u64) -> ClientGoal {
+        let (shards, concurrency) = (self.cores.len() as u64, DEFAULT_CONCURRENCY);
+        ClientGoal { shards, concurrency, nofile, awake: self.awake }
     }
 
     /// What `connections` need in each process: one at each end that is here.
     pub fn processes(&self, connections: u64, nofile: u64) -> Vec<Needs> {
         let server = || needs(&self.server_shards(connections, nofile));
-        let client = || client_needs(connections, self.cores.len() as u64, DEFAULT_CONCURRENCY, nofile);
+        let client = || self.client(nofile).needs(connections);
         let ends = [self.role.serves().then(server), self.role.dials().then(client)];
         ends.into_iter().flatten().collect()
     }
@@ -71,7 +83,7 @@ impl Goal {
     pub fn needs(&self, connections: u64, nofile: u64) -> Needs {
         let processes = self.processes(connections, nofile).into_iter();
         // A role has one end at least.
-        processes.max_by_key(Needs::descriptors).unwrap_or(Needs { rings: Vec::new(), sockets: 0 })
+        processes.max_by_key(Needs::descriptors).unwrap_or_default()
     }
 
     /// Bytes of locked memory that `connections` need where rings are charged: a user's processes are

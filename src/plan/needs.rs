@@ -16,6 +16,15 @@ pub const DESCRIPTORS_OF_METRICS: u64 = 12;
 /// the metrics.
 const DESCRIPTORS_PER_PROCESS: u64 = 32 + DESCRIPTORS_OF_METRICS;
 
+/// File descriptors of a shard whose connections sleep: the ring buffer of its caught segments, two raw sockets for
+/// answers (IPv4 and IPv6), its thread's eventfd, and a plain descriptor for each of the 64 connections of a batch that
+/// it puts to sleep.
+const DESCRIPTORS_PER_SLEEPING_SHARD: u64 = 4 + 64;
+
+/// File descriptors of a process whose connections sleep, beside its shards': the maps and programs of the catcher, and
+/// a client's link to the network and listener.
+const DESCRIPTORS_OF_CATCHER: u64 = 16;
+
 /// Bytes of locked memory that newer kernels charge an ordinary user for one ring: both queues, in whole pages,
 /// measured with kernel 6.18.
 pub const RING_LOCKED_BYTES: u64 = 36 * 1024;
@@ -28,12 +37,14 @@ pub const EXECUTOR_LOCKED_BYTES: u64 = 3 * (2 * PAGE_BYTES + GLOMMIO_IO_MEMORY a
 pub const GLOMMIO_MEMLOCK: u64 = 512 * 1024;
 
 /// The file descriptors that a process needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Needs {
     /// Rings of each shard.
     pub rings: Vec<usize>,
     /// Plain sockets.
     pub sockets: u64,
+    /// Shards whose connections sleep.
+    pub sleeping: u64,
 }
 
 impl Needs {
@@ -43,15 +54,20 @@ impl Needs {
 
     /// What several processes need together.
     pub fn together(each: impl Iterator<Item = Needs>) -> Needs {
-        each.fold(Needs { rings: Vec::new(), sockets: 0 }, |all, one| Needs {
+        each.fold(Needs::default(), |all, one| Needs {
             rings: [all.rings, one.rings].concat(),
             sockets: all.sockets + one.sockets,
+            sleeping: all.sleeping + one.sleeping,
         })
     }
 
     /// Descriptors beside rings and sockets.
     pub fn fixed(&self) -> u64 {
-        DESCRIPTORS_PER_PROCESS + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
+        let catcher = if self.sleeping > 0 { DESCRIPTORS_OF_CATCHER } else { 0 };
+        DESCRIPTORS_PER_PROCESS
+            + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
+            + catcher
+            + self.sleeping * DESCRIPTORS_PER_SLEEPING_SHARD
     }
 
     /// Descriptors in all.
@@ -92,5 +108,6 @@ pub fn needs(plans: &[ShardPlan]) -> Needs {
     Needs {
         rings: plans.iter().map(|plan| plan.rings.len()).collect(),
         sockets: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
+        sleeping: plans.iter().filter(|plan| plan.awake.is_some()).count() as u64,
     }
 }

@@ -31,6 +31,9 @@ pub struct ShardPlan {
     pub accepts: usize,
     /// Connections it holds at most.
     pub capacity: u64,
+    /// How many of them are awake at once at most, where the others sleep; `None` where none sleeps, and each has a
+    /// slot.
+    pub awake: Option<u64>,
     /// Slots of each of its rings.
     pub rings: Vec<u32>,
 }
@@ -53,6 +56,8 @@ pub struct ServerGoal {
     pub sharing: PortSharing,
     /// Connections in all.
     pub connections: u64,
+    /// How many of them are awake at once at most, over all shards, where the others sleep; `None` where none sleeps.
+    pub awake: Option<u64>,
     /// The soft limit on file descriptors.
     pub nofile: u64,
 }
@@ -97,13 +102,19 @@ pub(super) fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
             PortSharing::All => shards,
             PortSharing::Subset => (shards / ports + u64::from(index % ports < shards % ports)).max(1),
         };
-        let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
-        // Clients that take the ports at random, and the kernel that spreads a port's connections by hash:
-        // four standard deviations of a binomial.
-        let even = offered.div_ceil(sharers);
-        let capacity = (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections);
-        let slots = capacity + (accepts * mine.len()) as u64;
-        ShardPlan { core: *core, ports: mine, accepts, capacity, rings: rings(slots, goal.nofile) }
+        // Of so many connections to all ports, those that come to this shard at most.
+        let comes = |connections: u64| {
+            let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
+            // Clients that take the ports at random, and the kernel that spreads a port's connections by hash:
+            // four standard deviations of a binomial.
+            let even = offered.div_ceil(sharers);
+            (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections)
+        };
+        let capacity = comes(connections);
+        // Whoever is awake at a moment is spread over the shards as all are.
+        let awake = goal.awake.map(|awake| comes(awake.min(connections)));
+        let slots = awake.unwrap_or(capacity) + (accepts * mine.len()) as u64;
+        ShardPlan { core: *core, ports: mine, accepts, capacity, awake, rings: rings(slots, goal.nofile) }
     };
     goal.cores.iter().enumerate().map(plan).collect()
 }
@@ -133,6 +144,7 @@ mod tests {
             ports: Ports::new(8888, ports).unwrap(),
             sharing,
             connections,
+            awake: None,
             nofile,
         }
     }
@@ -162,6 +174,22 @@ mod tests {
             }
         }
 
+        /// Where connections sleep, a shard has slots for its part of those awake, and holds as many as without.
+        #[test]
+        fn only_those_awake_have_slots(cores in 1usize..40, ports in 1u16..200, connections in 1u64..100_000_000, awake in 1u64..500_000) {
+            let all = goal(cores, ports, PortSharing::Subset, connections, 1_000_000);
+            let (with, without) = (layout(&ServerGoal { awake: Some(awake), ..all.clone() }, connections), layout(&all, connections));
+            for (with, without) in with.iter().zip(&without) {
+                prop_assert_eq!((with.capacity, with.accepts, &with.ports), (without.capacity, without.accepts, &without.ports));
+                let slots = with.awake.unwrap();
+                prop_assert!((1..=with.capacity).contains(&slots));
+                prop_assert_eq!(with.slots(), slots + (with.accepts * with.ports.len()) as u64);
+                prop_assert!(with.slots() <= without.slots());
+            }
+            // However the ports are chosen, all that may be awake can be.
+            prop_assert!(with.iter().filter_map(|plan| plan.awake).sum::<u64>() >= awake.min(connections));
+        }
+
         #[test]
         fn rings_hold_all_slots_and_none_is_too_large(slots in 1u64..2_000_000, nofile in 1_000u64..2_000_000) {
             let rings = rings(slots, nofile);
@@ -177,6 +205,15 @@ mod tests {
         assert_eq!(plans[1].ports.first(), Some(&8938));
         // A half, and four standard deviations.
         assert_eq!(plans[0].capacity, 502_832);
+    }
+
+    #[test]
+    fn ten_million_of_whom_most_sleep_on_two_cores() {
+        let goal = goal(2, 100, PortSharing::Subset, 10_000_000, 20_000);
+        let plans = server(&ServerGoal { awake: Some(262_144), ..goal }, u64::MAX).unwrap();
+        assert_eq!(plans.iter().map(|p| p.rings.len()).collect::<Vec<_>>(), [7, 7]);
+        // Halves, those awake in whole connections of each port, and four standard deviations.
+        assert_eq!((plans[0].capacity, plans[0].awake), (5_008_948, Some(132_552)));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
+use super::proof::proof;
 use super::{failures, storm};
 use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
-use crate::results::{AuditResult, EchoSource, ServerSummary};
+use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary};
 use crate::walls::Explained;
 
 /// Width of the longest bar of a histogram, in characters.
@@ -27,6 +28,9 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     }
     if let Some(line) = suspended(document) {
         let _ = writeln!(out, "{line}");
+    }
+    if let Some(slept) = &document.hibernation {
+        hibernation(&mut out, slept);
     }
     for machine in &document.machines {
         let _ = writeln!(out, "  {}: {}; {}", machine.machine, sum(&machine.result), ramp(&machine.result));
@@ -76,21 +80,6 @@ fn ramp(document: &ClientDocument) -> String {
     format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
 }
 
-/// What was spoken, and what that proves of a connection; nothing for a result of an earlier version.
-fn proof(document: &ClientDocument) -> Option<String> {
-    let ClientDocument { protocol, proof, .. } = document;
-    let means = match proof.as_str() {
-        "" => return None,
-        "end-to-end" => ": each answer held what its connection alone was sent",
-        "gateway" => ": a gateway may have answered for the service",
-        "liveness" => ": answers came, and would look the same on another connection",
-        "state" => ": neither FIN nor RST came",
-        "none" => ": nothing was asked",
-        _ => "",
-    };
-    Some(format!("protocol {protocol}, proof {proof}{means}"))
-}
-
 /// That the client was suspended, if it was.
 fn suspended(document: &ClientDocument) -> Option<String> {
     let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
@@ -138,8 +127,22 @@ pub fn server(summary: &ServerSummary) -> String {
         summary.cpu_seconds.0,
         summary.cpu_seconds.1
     );
+    if let Some(slept) = &summary.hibernation {
+        hibernation(&mut out, slept);
+    }
     walls(&mut out, &summary.walls);
     out
+}
+
+/// One line for what became of sleeping connections, and one for the segments that came for them.
+fn hibernation(out: &mut String, slept: &HibernationDocument) {
+    let listed = |some: &[(&str, u64)]| {
+        some.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect::<Vec<_>>().join(", ")
+    };
+    let named = slept.named();
+    let (connections, segments) = named.split_at(5);
+    let _ = writeln!(out, "sleeping connections: {}", listed(connections));
+    let _ = writeln!(out, "for them: {}", listed(segments));
 }
 
 /// Writes a table with a row for each machine, or for each shard of a single client.

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{About, AuditResult, EchoSource, ServerSummary, ShardSummary, StormDocument, Summary, Timeline};
+use super::{
+    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ShardSummary, StormDocument, Summary, Timeline,
+};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
@@ -180,6 +182,10 @@ pub struct ClientDocument {
     /// The storm. The field is missing from the result of a client without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormDocument>,
+    /// What became of sleeping connections in the client. The field is missing from the result of a client none of whose
+    /// connections may sleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernation: Option<HibernationDocument>,
     /// The course of the run. It is missing from a merged result, whose machines have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
@@ -262,6 +268,7 @@ impl ClientDocument {
             shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
             close_seconds: summary.close.as_secs_f64(),
             storm: StormDocument::of(summary)?,
+            hibernation: summary.hibernation,
             timeline: Some(summary.timeline.clone()),
             about: Some(summary.about.clone()),
             machines: Vec::new(),
@@ -367,6 +374,10 @@ pub struct ServerDocument {
     pub bytes: u64,
     /// The highest resident memory of the server's process.
     pub resident_bytes: u64,
+    /// What became of sleeping connections. The field is missing from the result of a server none of whose connections
+    /// may sleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hibernation: Option<HibernationDocument>,
     /// User processor time of the server's process.
     pub cpu_user_seconds: f64,
     /// System processor time of the server's process.
@@ -414,6 +425,7 @@ impl ServerDocument {
             messages: total.messages,
             bytes: total.bytes_in,
             resident_bytes: summary.resident_bytes,
+            hibernation: summary.hibernation,
             cpu_user_seconds: summary.cpu_seconds.0,
             cpu_system_seconds: summary.cpu_seconds.1,
             shards: shards.collect(),

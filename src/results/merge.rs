@@ -52,6 +52,7 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         shards: Vec::new(),
         close_seconds: longest(|part| part.close_seconds),
         storm: None,
+        hibernation: parts.iter().filter_map(|part| part.hibernation).reduce(|sum, one| sum.and(&one)),
         timeline: None,
         about: None,
         machines: results.into_iter().flat_map(machines).collect(),
@@ -143,6 +144,7 @@ mod tests {
     use crate::failure::Cause;
     use crate::render::json;
     use crate::render::text;
+    use crate::results::HibernationDocument;
     use crate::results::document::read_client;
     use proptest::prelude::*;
 
@@ -196,6 +198,7 @@ mod tests {
                 shards: Vec::new(),
                 close_seconds: close,
                 storm: None,
+                hibernation: paced.then(|| HibernationDocument { asleep: live, ..HibernationDocument::default() }),
                 timeline: None,
                 about: None,
                 machines: Vec::new(),

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod doctor;
 pub mod document;
 pub mod events;
+mod hibernation;
 pub mod identity;
 pub mod logs;
 pub mod merge;
@@ -25,6 +26,7 @@ use crate::stats::{ProgressSnapshot, Snapshot};
 use crate::walls::Explained;
 
 pub use about::{About, run_id};
+pub use hibernation::HibernationDocument;
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 
@@ -100,6 +102,8 @@ pub struct Summary {
     pub suspended: Suspended,
     /// The storm, if the run had one.
     pub storm: Option<StormSummary>,
+    /// What became of sleeping connections in this process; `None` where none may sleep.
+    pub hibernation: Option<HibernationDocument>,
     /// The course of the run.
     pub timeline: Timeline,
     /// The run's machine, version and command line.
@@ -237,6 +241,8 @@ pub struct ServerSummary {
     pub memory_wall: Option<String>,
     /// The walls of this host that the server met, shown by evidence.
     pub walls: Vec<Explained>,
+    /// What became of sleeping connections; `None` where none may sleep.
+    pub hibernation: Option<HibernationDocument>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

@@ -80,6 +80,9 @@ pub struct ShardSample {
     pub stood: u64,
     /// Echoes received since the run began.
     pub echoes: u64,
+    /// Live connections that are asleep. The field is missing where none is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub asleep: u64,
 }
 
 /// The memory and processor time of a process.
@@ -113,12 +116,17 @@ pub struct Connects {
     pub counts: Vec<u64>,
 }
 
+/// As serde asks whether a field is left out.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl ShardSample {
     /// The sample of a shard's counts.
     pub fn of(progress: &ProgressSnapshot) -> ShardSample {
-        let ProgressSnapshot { live, closed, failed, stood, echoes, .. } = *progress;
+        let ProgressSnapshot { live, closed, failed, stood, echoes, asleep, .. } = *progress;
         // In its last phase a client counts the connections that it closes separately.
-        ShardSample { live: live.saturating_sub(closed), failed, stood, echoes }
+        ShardSample { live: live.saturating_sub(closed), failed, stood, echoes, asleep }
     }
 }
 

@@ -159,6 +159,7 @@ impl InFlightOps {
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
             Operation::FilterWake => Outcome::FilterWoke,
+            Operation::CatcherWake => Outcome::CatcherWoke,
             Operation::Install
             | Operation::InstallAccepted
             | Operation::Cancel

@@ -42,8 +42,9 @@ pub trait RingOps {
     /// whenever more comes, until it is removed (multishot, edge-triggered).
     fn poll(&mut self, token: Token, lasting: bool) -> Result<()>;
 
-    /// Queues a poll on a filter's wake-up descriptor. It ends as soon as there are announcements.
-    fn poll_filter(&mut self, wake_fd: RawFd) -> Result<()>;
+    /// Queues a poll on a wake-up descriptor, of the filter (`Operation::FilterWake`) or of the catcher
+    /// (`Operation::CatcherWake`). It ends as soon as the descriptor is readable.
+    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation) -> Result<()>;
 
     /// Queues a receive into `buffer` that does not wait.
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()>;

@@ -104,6 +104,14 @@ impl<S: Service> Driver for ServerDriver<S> {
         self.call(connections, |service, ctx| service.received(ctx, conn, data))
     }
 
+    fn slept(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(connections, |service, ctx| service.slept(ctx, conn))
+    }
+
+    fn woke(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
+        self.call(connections, |service, ctx| service.woke(ctx, conn))
+    }
+
     fn sent(&mut self, connections: &mut Connections<S::State>, conn: ConnId) -> Result<()> {
         self.call(connections, |service, ctx| service.sent(ctx, conn))
     }
@@ -174,7 +182,7 @@ impl<S: Service> ServerDriver<S> {
         Ok(())
     }
 
-    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    /// Accepts nothing more, and closes the open connections at an even pace until none is left.
     fn drain(&mut self, connections: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
         let closing = match &mut self.closing {
             Some(closing) => closing,

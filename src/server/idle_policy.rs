@@ -3,7 +3,7 @@
 use crate::error::{Errno, Error, FilterReason, HostError, Result};
 use crate::host::Host;
 use crate::plan::{IdleBackend, ShardPlan, needs};
-use crate::sys::Filter;
+use crate::sys::{Catcher, Filter};
 
 /// How the connections of a server wait that have nothing to say.
 ///
@@ -33,13 +33,14 @@ pub struct IdleChoice {
 }
 
 impl IdleChoice {
-    /// The filter of a shard, if its connections wait behind one.
-    pub(super) fn filter(self, plan: &ShardPlan) -> Result<Option<Filter>> {
+    /// The filter of a shard, if its connections wait behind one. With a catcher it catches segments of sleeping
+    /// connections too.
+    pub(super) fn filter(self, plan: &ShardPlan, catcher: Option<&Catcher>) -> Result<Option<Filter>> {
         if self.park == IdleBackend::Poll {
             return Ok(None);
         }
         let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
-        Filter::new(slots, None).map(Some).map_err(|error| refused(Errno::of(&error)))
+        Filter::new(slots, catcher).map(Some).map_err(|error| refused(Errno::of(&error)))
     }
 }
 

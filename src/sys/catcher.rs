@@ -38,8 +38,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::attach_program;
 use super::bpf::{self, Mapping, Program};
-use super::set_option;
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
 pub use probe::Lack;
@@ -142,6 +142,11 @@ impl Catcher {
         self.table.remove(tuple, shard, index);
     }
 
+    /// Removes a connection that is awake. One that was inserted again since it woke stays.
+    pub fn remove_awake(&self, tuple: &Tuple, shard: usize, index: u32) {
+        self.table.remove_awake(tuple, shard, index);
+    }
+
     /// A transit begins: from now on the segments of established connections are looked up too.
     pub fn begin_transit(&self) {
         self.shared.transits().fetch_add(1, Ordering::SeqCst);
@@ -156,7 +161,7 @@ impl Catcher {
     /// Attaches the program without notifications to a socket: one whose connection waits in a poll, or that was
     /// dialed. Sockets that it accepts later inherit the program.
     pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
-        attach(socket, &self.program)
+        attach_program(socket, self.program())
     }
 
     /// The program without notifications.
@@ -190,7 +195,7 @@ impl Catcher {
         let map = bpf::create_map(bpf::SOCKET_MAP, 4, 4, 2, 0)?;
         let sink = |ip: SocketAddr, at: i32| -> io::Result<TcpListener> {
             let sink = TcpListener::bind(ip)?;
-            attach(&sink, &sinking)?;
+            attach_program(&sink, sinking.as_fd())?;
             bpf::put(&map, at.cast_unsigned(), &sink)?;
             Ok(sink)
         };
@@ -208,10 +213,6 @@ impl Catcher {
     fn maps(&self) -> Maps<'_> {
         Maps { table: &self.table, rings: self.ring_map.as_raw_fd(), words: self.words.as_raw_fd() }
     }
-}
-
-fn attach(socket: &impl AsRawFd, program: &OwnedFd) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
 }
 
 /// Segments of sleeping connections without a listener are caught, as long as this lives.

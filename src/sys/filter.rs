@@ -26,9 +26,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::attach_program;
 use super::bpf::{self, Mapping};
 use super::catcher::Catcher;
-use super::set_option;
 use crate::constants::{KERNEL_SLOTS_PER_RING, PAGE_BYTES};
 
 /// Owner of the socket whose place is 0. Distributions give users numbers below 2^29 (systemd's
@@ -163,7 +163,7 @@ impl Filter {
 
     /// Attaches the filter to a socket. Sockets that it accepts later inherit the filter.
     pub fn attach(&self, socket: &impl AsRawFd) -> io::Result<()> {
-        set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, self.program.as_raw_fd())
+        attach_program(socket, self.program())
     }
 
     /// The program, for sockets that no listener accepts: those of connections that wake.

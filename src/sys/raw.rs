@@ -31,8 +31,7 @@ const CHECKSUM: usize = 16;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 
-/// Sends segments of TCP with headers of IP that it makes itself (IP_HDRINCL, raw(7)). All of them have the catcher's
-/// mark.
+/// Sends segments of TCP with headers of IP that it makes itself (IP_HDRINCL, raw(7)).
 #[derive(Debug)]
 pub struct RawSender {
     v4: OwnedFd,
@@ -41,14 +40,15 @@ pub struct RawSender {
 }
 
 impl RawSender {
-    /// Opens the raw sockets. Fails with EPERM without CAP_NET_RAW, or without CAP_NET_ADMIN.
+    /// Opens raw sockets whose segments carry the catcher's mark: for segments that are to arrive here after all. Fails
+    /// with EPERM without CAP_NET_RAW, or without CAP_NET_ADMIN.
     pub fn new() -> io::Result<RawSender> {
         RawSender::with_mark(MARK)
     }
 
-    /// One whose segments are caught like others.
-    #[cfg(test)]
-    pub(super) fn without_mark() -> io::Result<RawSender> {
+    /// Opens raw sockets whose segments are caught like others: for answers, whose receiver may sleep on this host too.
+    /// Fails with EPERM without CAP_NET_RAW.
+    pub fn without_mark() -> io::Result<RawSender> {
         RawSender::with_mark(0)
     }
 
@@ -143,7 +143,9 @@ fn raw_socket(family: libc::c_int, mark: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: `fd` was just made and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
+    if mark != 0 {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
+    }
     Ok(socket)
 }
 

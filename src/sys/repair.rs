@@ -100,6 +100,11 @@ pub struct Blank {
 }
 
 impl Blank {
+    /// The local end of its former connection, to which it may still be bound.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
     /// Whether it can serve a connection with this local end: it must be that of its former connection.
     pub fn fits(&self, local: SocketAddr) -> bool {
         self.local.is_none_or(|former| former == local)
@@ -175,6 +180,9 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
 /// Empties a socket, of which `checkpoint` has taken the progress of the connection `tuple`, without a segment.
 pub fn blank(socket: OwnedFd, tuple: &Tuple) -> io::Result<Blank> {
     connect(&socket, &RawAddress::unspecified())?;
+    // A socket that is disconnected in repair mode has an error (`tcp_disconnect`), which the first receive of its next
+    // connection would bring. Asking for it takes it away.
+    let _: libc::c_int = get_option(&socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
     let is_v6 = matches!(address(&socket, libc::getsockname)?, Some(SocketAddr::V6(_)));
     Ok(Blank { socket, is_v6, local: Some(tuple.local) })
 }

@@ -17,7 +17,7 @@ pub struct Parameter {
 /// The parameters for a goal.
 pub fn parameters(goal: &Goal) -> Vec<Parameter> {
     let of = |text: &str, bytes, reason| Parameter { text: text.to_owned(), bytes, reason };
-    let sockets = goal.connections * goal.role.ends();
+    let sockets = goal.sockets(goal.connections) * goal.role.ends();
     vec![
         of("slub_min_order=3", Some(24), "larger slabs waste less behind their last object"),
         of("transparent_hugepage=never", None, "the kernel keeps 60 MiB more free for huge pages that nobody needs"),

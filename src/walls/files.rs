@@ -95,13 +95,15 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
 
 fn open_files(host: &Host, goal: &Goal) -> Finding {
     let ends = goal.role.ends();
-    let wanted = goal.connections * ends;
+    let wanted = goal.sockets(goal.connections) * ends;
     let (Some(open), Some(most)) = (host.sysctl("fs.file-nr"), host.sysctl("fs.file-max")) else {
         return Finding::unknown("fs.file-nr, fs.file-max", format!("{} more", count(wanted)));
     };
     let have = format!("fs.file-max {}, {} open", count(most), count(open));
     let need = format!("{} more, {ends} a connection", count(wanted));
     let left = most.saturating_sub(open) / ends;
+    // Those asleep are no files: room for all who may be awake is room for everyone.
+    let left = if goal.sockets(u64::MAX) <= left { u32::MAX.into() } else { left };
     let finding = if host.may(Capability::SysAdmin) {
         // Other processes of this host meet the limit all the same.
         Finding::fine(format!("{have}; does not bind CAP_SYS_ADMIN"), need).tight_if(left < goal.connections)

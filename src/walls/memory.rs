@@ -46,6 +46,16 @@ pub const CGROUP_MEMORY: Wall = Wall {
     },
 };
 
+/// The wall of a process's address space.
+pub const ADDRESS_SPACE: Wall = Wall {
+    name: "address space",
+    symptom: "a process ends with exit code 3 and a line that names ulimit -v, or a thread or a ring is refused with ENOMEM, while the host has memory left",
+    evidence: "\"Max address space\" in /proc/self/limits (RLIMIT_AS), VmPeak in /proc/PID/status",
+    cure: "ulimit -v unlimited, LimitAS=infinity in a systemd unit; or fewer --cores",
+    judge: address_space,
+    blame: super::never,
+};
+
 /// The memory that a goal takes on this host.
 struct Appetite<'a> {
     goal: &'a Goal,
@@ -72,6 +82,7 @@ impl Appetite<'_> {
             server: goal.role.serves().then(server),
             idle_backend: self.park,
             client: goal.role.dials().then(client),
+            awake: goal.awake,
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,
         };
@@ -82,7 +93,8 @@ impl Appetite<'_> {
     fn holds(&self, limit: &MemoryLeft) -> u64 {
         let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total)) as f64;
         // A goal far beyond what fits is not planned.
-        let most = (room as u64 / SMALLEST_CONNECTION).min(u32::MAX.into());
+        let smallest = if self.goal.awake.is_some() { SMALLEST_SLEEPER } else { SMALLEST_CONNECTION };
+        let most = (room as u64 / smallest).min(u32::MAX.into());
         largest(most, |connections| self.footprint(connections, limit.by).total <= room)
     }
 
@@ -96,8 +108,12 @@ impl Appetite<'_> {
             bytes(Reserve::Auto.of(limit.total))
         );
         let ends = if self.goal.role.ends() == 2 { "for both ends of" } else { "for" };
+        let awake = self.goal.awake.map_or(String::new(), |_| {
+            let (sockets, taken) = (count(self.goal.sockets(wanted)), bytes(need.awake as u64));
+            format!(" asleep, {taken} for {sockets} awake at once")
+        });
         let need = format!(
-            "{}: {:.0} bytes {ends} each connection, {} for the rest ({})",
+            "{}: {:.0} bytes {ends} each connection{awake}, {} for the rest ({})",
             bytes(need.total as u64),
             need.per_connection,
             bytes(need.fixed as u64),
@@ -111,12 +127,44 @@ impl Appetite<'_> {
 /// connections where a cgroup counts next to nothing of them.
 const SMALLEST_CONNECTION: u64 = 256;
 
+/// Bytes that a sleeping connection takes at least.
+const SMALLEST_SLEEPER: u64 = 32;
+
 fn memory(host: &Host, goal: &Goal) -> Finding {
     let left = host.memory_left().into_iter().find(|limit| limit.by == By::Host);
     let Some(limit) = left else { return Finding::unknown("/proc/meminfo", "") };
     let finding = Appetite::of(host, goal).finding(&limit, "");
     let most = count(finding.holds.unwrap_or(0));
     finding.advise(false, format!("add memory, ask for at most {most}, or boot with tuning/cmdline.md's parameters"))
+}
+
+/// Address space of a process of ours with no shard, and of each shard, at the highest: VmPeak of a server was 357 MB
+/// with one shard and 493 MB with two. Nearly all of it is never touched: glibc reserves 128 MiB for the allocator of
+/// each thread (`new_heap` in malloc/arena.c). If that is refused, threads share one allocator. So a process may run with
+/// less, but how much less cannot be computed.
+const SPACE_OF_PROCESS: u64 = 256 << 20;
+const SPACE_OF_SHARD: u64 = 160 << 20;
+
+/// Address space for a connection: a row of 24 bytes at a client, which doubles as it grows.
+const SPACE_OF_CONNECTION: u64 = 48;
+
+fn address_space(_host: &Host, goal: &Goal) -> Finding {
+    let wanted = SPACE_OF_PROCESS
+        .saturating_add(SPACE_OF_SHARD.saturating_mul(goal.cores.len() as u64))
+        .saturating_add(SPACE_OF_CONNECTION.saturating_mul(goal.connections));
+    let need = format!("{} a process, most of it reserved and never touched", bytes(wanted));
+    let Ok(limit) = Resource::AddressSpace.read() else {
+        return Finding::unknown("the limit on address space", need);
+    };
+    if limit.soft == u64::MAX {
+        return Finding::fine("no limit", need);
+    }
+    let have = format!("ulimit -v {}", bytes(limit.soft));
+    // Only root raises a hard limit.
+    let may = limit.hard >= wanted;
+    Finding::fine(have, need)
+        .tight_if(limit.soft < wanted)
+        .advise(may, "ulimit -v unlimited (LimitAS=infinity in a unit)")
 }
 
 fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
@@ -133,7 +181,8 @@ fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
     }
 }
 
-/// Bytes of this host's memory for each connection of a goal, both ends if both are here.
+/// Bytes of this host's memory for all connections of a goal, both ends if both are here.
 pub fn connection_bytes(host: &Host, goal: &Goal) -> u64 {
-    Appetite::of(host, goal).footprint(goal.connections, By::Host).per_connection as u64
+    let all = Appetite::of(host, goal).footprint(goal.connections, By::Host);
+    (all.total - all.fixed) as u64
 }

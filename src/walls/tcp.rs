@@ -203,9 +203,10 @@ fn conntrack(host: &Host, goal: &Goal) -> Finding {
 }
 
 fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
-    let wanted = goal.connections.div_ceil(AT_ONCE) * goal.role.ends();
+    let sockets = goal.sockets(goal.connections);
+    let wanted = sockets.div_ceil(AT_ONCE) * goal.role.ends();
     let need = format!("{} pages: one for each end of one connection in {AT_ONCE}; idle ones take none", count(wanted));
-    let (Some(limits), Some(sockets)) = (host.sysctl_numbers("net.ipv4.tcp_mem"), host.sockets()) else {
+    let (Some(limits), Some(used)) = (host.sysctl_numbers("net.ipv4.tcp_mem"), host.sockets()) else {
         return Finding::unknown("net.ipv4.tcp_mem (not shown in a network namespace of its own)", need);
     };
     let [low, pressure, high] = limits[..] else { return Finding::unknown("net.ipv4.tcp_mem", need) };
@@ -215,16 +216,15 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
     let have = format!(
         "{low} {pressure} {high} pages ({}), {} in use{beyond}",
         bytes(high.saturating_mul(PAGE_BYTES)),
-        count(sockets.pages)
+        count(used.pages)
     );
-    let wanted = sockets.pages.saturating_add(wanted);
+    let wanted = used.pages.saturating_add(wanted);
     // Half of the memory that the connections themselves leave.
-    let spare =
-        total.saturating_sub(memory::connection_bytes(host, goal).saturating_mul(goal.connections)) / 2 / PAGE_BYTES;
+    let spare = total.saturating_sub(memory::connection_bytes(host, goal)) / 2 / PAGE_BYTES;
     let raised = wanted.min(spare);
     Finding::fine(have, need)
         .tight_if(high < wanted || !beyond.is_empty())
-        .blocking_if(high < sockets.pages.saturating_add(goal.connections.min(PAGES_TO_BEGIN)))
+        .blocking_if(high < used.pages.saturating_add(sockets.min(PAGES_TO_BEGIN)))
         .set((high < raised).then(|| {
             let least = [raised / 2, raised / 4 * 3, raised];
             Setting::raise(host, "net.ipv4.tcp_mem", &least, format!("a queued page for one connection in {AT_ONCE}, and never more than half of what the sockets leave of {}", bytes(total)))
@@ -265,7 +265,7 @@ fn orphans(host: &Host, goal: &Goal) -> Finding {
     if !goal.role.serves() {
         return not_here();
     }
-    let wanted = goal.connections.div_ceil(AT_ONCE);
+    let wanted = goal.sockets(goal.connections).div_ceil(AT_ONCE);
     let need = format!("{}, one connection in {AT_ONCE} closing at once", count(wanted));
     let (Some(most), Some(sockets)) = (host.sysctl("net.ipv4.tcp_max_orphans"), host.sockets()) else {
         return Finding::unknown("net.ipv4.tcp_max_orphans", need);
@@ -306,7 +306,7 @@ fn accept_queue(host: &Host, goal: &Goal) -> Finding {
 
 /// Connections that come to one port at the same moment, up to the largest sensible backlog.
 fn at_once_per_port(goal: &Goal) -> u64 {
-    goal.connections.div_ceil(AT_ONCE).div_ceil(goal.routes.ports.count() as u64).min(65_535)
+    goal.sockets(goal.connections).div_ceil(AT_ONCE).div_ceil(goal.routes.ports.count() as u64).min(65_535)
 }
 
 fn syn_queue(host: &Host, goal: &Goal) -> Finding {
@@ -340,7 +340,7 @@ fn syn_queue(host: &Host, goal: &Goal) -> Finding {
 }
 
 fn lookup(host: &Host, goal: &Goal) -> Finding {
-    let sockets = goal.connections * goal.role.ends();
+    let sockets = goal.sockets(goal.connections) * goal.role.ends();
     let need = format!("{} sockets in chains of {LONGEST_CHAIN} at most", count(sockets));
     let Some(entries) = host.established_buckets().filter(|buckets| *buckets > 0) else {
         return Finding::unknown("net.ipv4.tcp_ehash_entries", need);

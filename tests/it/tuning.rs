@@ -21,7 +21,7 @@ fn tuning(file: &str) -> PathBuf {
 fn goal(role: Role, connections: u64) -> Goal {
     let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
-    Goal { role, connections, routes, cores: vec![0, 1] }
+    Goal { role, connections, awake: None, routes, cores: vec![0, 1] }
 }
 
 /// Checks that a file agrees with the table, or rewrites it with C1M_BLESS=1.

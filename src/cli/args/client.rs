@@ -52,6 +52,14 @@ pub struct ConnectionArguments {
     pub interval: Option<Duration>,
     #[command(flatten)]
     pub protocol: ProtocolArguments,
+    /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their
+    /// next message, or one of the server's. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub hibernate: Option<Duration>,
+    /// Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most
+    /// 262,144.
+    #[arg(long, value_name = "N", requires = "hibernate")]
+    pub awake: Option<u64>,
     /// Close N connections per second, evenly; as fast as it goes by default.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub close_rate: Option<f64>,
@@ -106,6 +114,8 @@ impl ConnectionArguments {
             close_rate: self.close_rate,
             server_pid: self.server_pid,
             victims: None,
+            hibernate: self.hibernate,
+            awake: self.awake,
             source_port_seed: self.source_port_seed,
         })
     }
@@ -141,6 +151,8 @@ impl ConnectionArguments {
         // One argument has 128 KiB at most.
         words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));
         words.extend(self.cores.map(|cores| format!("--cores={cores}")));
+        words.extend(self.hibernate.map(|silence| format!("--hibernate={}", time(silence))));
+        words.extend(self.awake.map(|awake| format!("--awake={awake}")));
         words.extend(rate.map(|rate| format!("--rate={rate}")));
         words.extend(self.close_rate.map(|rate| format!("--close-rate={rate}")));
         words

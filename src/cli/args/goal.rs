@@ -2,14 +2,16 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, address_block, addresses};
+use super::{AddressBlock, PortArguments, address_block, addresses, hibernate};
 use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
 use crate::host::{Cores, Host};
-use crate::plan::{Goal, Role, Routes};
+use crate::memory_model::{End, Family};
+use crate::plan::{Goal, IdleBackend, Reserve, Role, Routes, check_hibernation};
 
 #[derive(Debug, Args)]
 pub struct GoalArguments {
@@ -31,6 +33,14 @@ pub struct GoalArguments {
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
+    /// Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time
+    /// itself does not matter here.
+    #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
+    pub hibernate: Option<Duration>,
+    /// Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most
+    /// 262,144.
+    #[arg(long, value_name = "N", requires = "hibernate")]
+    pub awake: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,13 +67,30 @@ impl GoalArguments {
             None if self.target_ip.is_empty() => Role::Both,
             None => Role::Client,
         };
+        check_hibernation(self.hibernate, self.awake)?;
+        let mut routes = Routes::new(&targets, self.ports.ports()?, &addresses(&self.source_ip))?;
+        if role == Role::Both && self.target_ip.is_empty() && routes.sources.is_empty() {
+            // As a demo does.
+            routes.sources = host.loopback_sources(&routes, self.connections);
+        }
+        let planned = || awake(host, role, self.connections, &routes);
         Ok(Goal {
             role,
             connections: self.connections,
-            routes: Routes::new(&targets, self.ports.ports()?, &addresses(&self.source_ip))?,
+            awake: self.hibernate.map(|_| self.awake.unwrap_or_else(planned)),
+            routes,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
         })
     }
+}
+
+/// How many connections may be awake at once, where others sleep: at each end that is on this host.
+pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes) -> u64 {
+    let v6 = routes.targets.iter().any(|target| target.ip().is_ipv6());
+    let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
+    let ends: Vec<_> =
+        [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
+    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, Reserve::Auto)
 }
 
 #[derive(Debug, Args)]

@@ -45,15 +45,22 @@ impl Network {
     }
 }
 
-/// Chooses the network, and enters it. `fit` says how many connections the host's network would hold. Call it while
-/// the process has one thread.
-pub fn choose(arguments: &DemoArguments, host: &Host, fit: impl FnOnce() -> Result<Fit>) -> Result<Network> {
+/// Chooses the network, and enters it. `fit` says how many connections the host's network would hold, of which `awake`
+/// at most have sockets at once, if others sleep. Call it while the process has one thread.
+pub fn choose(
+    arguments: &DemoArguments,
+    host: &Host,
+    awake: Option<u64>,
+    fit: impl FnOnce() -> Result<Fit>,
+) -> Result<Network> {
     let buckets = host.established_buckets();
+    // Of so many connections those that have sockets at once.
+    let with_sockets = |connections: u64| awake.map_or(connections, |awake| awake.min(connections));
     let connections = match arguments.network {
         NetworkName::Host => return Ok(Network::Host),
-        NetworkName::Own => arguments.connections,
+        NetworkName::Own => with_sockets(arguments.connections),
         NetworkName::Auto => {
-            let connections = fit()?.connections;
+            let connections = with_sockets(fit()?.connections);
             // With at most one socket per bucket, the host's table is as fast as any.
             if buckets.is_none_or(|buckets| 2 * connections <= buckets) {
                 return Ok(Network::Host);

@@ -100,7 +100,9 @@ impl<'a> OverTime<'a> {
 
     /// All charts that have values to show.
     pub fn markup(&self) -> Result<Markup> {
-        let mut figures = vec![self.live(), self.connects()];
+        let mut figures = vec![self.live()];
+        figures.extend(self.asleep());
+        figures.push(self.connects());
         figures.extend(self.echoes());
         figures.extend(self.heat());
         figures.extend([self.memory(), self.kernel_memory(), self.processors()].into_iter().flatten());
@@ -127,6 +129,16 @@ impl<'a> OverTime<'a> {
         let (each, all, most) = self.lines(|source| source.count(|shard| shard.live));
         let caption = format!("Live connections; at most {} at once. {}", count(most as u64), self.phases());
         Figure::new("Live connections", caption, self.chart(Axis::counts(most))).with(each, all)
+    }
+
+    fn asleep(&self) -> Option<Figure> {
+        let (each, all, most) = self.lines(|source| source.count(|shard| shard.asleep));
+        let caption = format!(
+            "Live connections of the client that are asleep, without a socket; at most {} at once.",
+            count(most as u64)
+        );
+        let figure = || Figure::new("Connections asleep", caption, self.chart(Axis::counts(most)));
+        (most > 0.0).then(|| figure().with(each, all))
     }
 
     /// The duration of each phase; empty if there are too many phases to read.

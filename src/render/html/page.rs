@@ -7,6 +7,7 @@ use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
 use crate::format::{bytes, count};
+use crate::render::proof::proof;
 use crate::results::document::{ClientDocument, LatencyOf};
 use crate::results::{About, EchoSource};
 
@@ -29,6 +30,9 @@ pub fn page(run: &Run) -> Result<String> {
             (tables::failures(run.client, run.server))
             @if let Some(audits) = tables::audits(run.client) { (audits) }
             @if let Some(machines) = tables::machines(run.client) { (machines) }
+            @if let Some(slept) = &run.client.hibernation {
+                section { (tables::hibernation("Sleeping connections of the client", slept)) }
+            }
             @if let Some(server) = run.server { (tables::server(server)) }
             (made(run))
         }
@@ -72,6 +76,7 @@ fn head(run: &Run) -> Markup {
         header {
             h1 { (headline(run.client)) }
             p class=(class) { (verdict) }
+            @if let Some(proof) = proof(run.client) { p.proof { (proof) } }
             @if let Some(when) = when(run.client) { p.when { (when) } }
         }
     }

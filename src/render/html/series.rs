@@ -86,6 +86,7 @@ fn sum(all: &[ShardSample]) -> ShardSample {
         failed: sum.failed.saturating_add(one.failed),
         stood: sum.stood.saturating_add(one.stood),
         echoes: sum.echoes.saturating_add(one.echoes),
+        asleep: sum.asleep.saturating_add(one.asleep),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
 use crate::render::failures::sentence;
 use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf, ServerDocument};
-use crate::results::{About, AuditResult, StormDocument};
+use crate::results::{About, AuditResult, HibernationDocument, StormDocument};
 use crate::walls::Explained;
 
 /// From this number of connections on, the memory of a process without connections hardly counts for each
@@ -159,7 +159,16 @@ pub fn server(server: &ServerDocument) -> Markup {
                 ("resident at most", resident),
                 ("processor time", cpu),
             ]))
+            @if let Some(slept) = &server.hibernation { (hibernation("Sleeping connections of the server", slept)) }
         }
+    }
+}
+
+/// What became of sleeping connections.
+pub fn hibernation(title: &str, slept: &HibernationDocument) -> Markup {
+    html! {
+        h3 { (title) }
+        (facts(slept.named().map(|(name, number)| (name, count(number)))))
     }
 }
 

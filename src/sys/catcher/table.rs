@@ -168,6 +168,12 @@ impl Table {
         self.change(tuple, shard, index, |_| 0);
     }
 
+    /// Removes a connection if it is awake.
+    pub fn remove_awake(&self, tuple: &Tuple, shard: usize, index: u32) {
+        let awake = u64::from(AWAKE) << 32;
+        self.change(tuple, shard, index, |cell| if cell & awake == 0 { cell } else { 0 });
+    }
+
     fn change(&self, tuple: &Tuple, shard: usize, index: u32, to: impl Fn(u64) -> u64) {
         let Some(value) = self.division.value(shard, index) else { return };
         let ours = |cell: u64| (cell >> 32) as u32 & !AWAKE == value;

@@ -74,6 +74,10 @@ pub struct Arguments {
     /// PORTS CORES, which says `ready` as soon as it listens (see benches/peers). Its sockets are counted.
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     pub server_program: Option<PathBuf>,
+    /// Put connections to sleep at both ends that were silent for TIME, such as 1s, so that they have no sockets
+    /// meanwhile; with c1m's own programs.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with_all = ["reference", "server_program"])]
+    pub hibernate: Option<Duration>,
     /// More options for `c1m server`, such as '--memory-reserve 0'.
     #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true, conflicts_with_all = ["reference", "server_program"])]
     pub server_options: String,
@@ -111,6 +115,8 @@ pub struct Plan {
     pub kill: bool,
     /// What serves and dials.
     pub programs: Programs,
+    /// After which silence connections sleep, if they do.
+    pub hibernate: Option<Duration>,
     /// How long all of it may take, if that was limited.
     pub deadline: Option<Duration>,
 }
@@ -128,6 +134,11 @@ impl Plan {
     /// Connections in all.
     pub fn connections(&self) -> u64 {
         self.share * u64::from(self.clients)
+    }
+
+    /// The option that lets connections sleep, behind a space; empty where none sleeps.
+    pub fn hibernate(&self) -> String {
+        self.hibernate.map_or(String::new(), |silence| format!(" --hibernate {}", humantime::format_duration(silence)))
     }
 
     /// Memory of all machines in MiB.
@@ -224,6 +235,7 @@ impl Arguments {
             client: Size { memory_mib: memory(self.client_memory, 512, 2048), cores: 1 },
             kill: !self.no_kill && self.clients > 1,
             programs: self.programs()?,
+            hibernate: self.hibernate,
             deadline: self.deadline,
         })
     }

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use c1m::internal::command_error::{CommandError, Result};
 use c1m::internal::format::count;
 use c1m::internal::output::{self, Output};
-use c1m::internal::plan::Ports;
+use c1m::internal::plan::{MOST_AWAKE, Ports, Role as End};
 use clap::Parser;
 
 use archive::Role;
@@ -93,18 +93,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let folder = folder(&arguments.out, &stamp)?;
     let (accelerator, processor) = accel::choose(arguments.accel, &kernel, &tools, &folder)?;
     let profile = arguments.profile;
+    let awake = plan.hibernate.map(|_| MOST_AWAKE);
     let setting = Setting {
         started: stamp,
         programs: plan.programs.name(),
         accelerator,
         kernel: kernel.release.clone(),
         profile,
-        server_command_line: profile.command_line(
-            c1m::internal::plan::Role::Server,
-            plan.connections(),
-            &arguments.append,
-        ),
-        client_command_line: profile.command_line(c1m::internal::plan::Role::Client, plan.share, ""),
+        server_command_line: profile.command_line(End::Server, plan.connections(), awake, &arguments.append),
+        client_command_line: profile.command_line(End::Client, plan.share, awake, ""),
         server: plan.server,
         client: plan.client,
         host_cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -202,6 +199,7 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
         Programs::Reference => (vec![reference.clone(), ours.clone()], vec![reference, ours]),
         Programs::Theirs { server, .. } => (vec![server.clone(), ours.clone()], vec![ours]),
     };
+    let sleep = plan.hibernate();
     for client in 1..=plan.clients {
         let socket = format!("link-{client}");
         server_links.push(Link { socket: socket.clone(), listens: true });
@@ -214,10 +212,10 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
             command: match &plan.programs {
                 Programs::Reference => format!("c1m-reference client {server} {share}"),
                 Programs::Ours { client, .. } | Programs::Theirs { client, .. } => {
-                    format!("c1m client --target-ip {server} --connections {share} {CLIENT} {client}")
+                    format!("c1m client --target-ip {server} --connections {share} {CLIENT}{sleep} {client}")
                 }
             },
-            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {share}"),
+            tune: format!("c1m tune --apply --role client --target-ip {server} --connections {share}{sleep}"),
             server,
         };
         all.push((role, vec![Link { socket, listens: false }]));
@@ -231,7 +229,9 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
         counts: plan.programs.count(),
         command: match &plan.programs {
             Programs::Reference => "c1m-reference server 0.0.0.0".to_owned(),
-            Programs::Ours { server, .. } => format!("c1m server --max-connections {connections} --json - {server}"),
+            Programs::Ours { server, .. } => {
+                format!("c1m server --max-connections {connections} --json -{sleep} {server}")
+            }
             Programs::Theirs { .. } => {
                 let (ports, cores) = (Ports::ARTICLE, (0..plan.server.cores).map(|core| core.to_string()));
                 let cores = cores.collect::<Vec<_>>().join(",");
@@ -240,8 +240,8 @@ fn roles(plan: &Plan, folder: &Path) -> Vec<(Role, Vec<Link>)> {
         },
         // What the doctor says of the tuned machine is held against what it then does.
         tune: format!(
-            "c1m tune --apply --role server --connections {connections} &&\n\
-             {{ c1m doctor --role server --connections {connections} --json >/run/doctor || true; }}\n"
+            "c1m tune --apply --role server --connections {connections}{sleep} &&\n\
+             {{ c1m doctor --role server --connections {connections}{sleep} --json >/run/doctor || true; }}\n"
         ),
     };
     all.insert(0, (role, server_links));
@@ -311,6 +311,13 @@ mod tests {
         let ours = commands("--connections 100 --clients 2 --server-options=--memory-reserve=0");
         assert_eq!(ours[0], ("c1m server --max-connections 100 --json - --memory-reserve=0".to_owned(), true));
         assert!(ours[1].0.starts_with(client) && ours.len() == 3, "{ours:?}");
+
+        // Who sleeps does so at both ends, and the host is judged and tuned for that.
+        let asleep = roles(&plan("--connections 100 --clients 2 --hibernate 1s").unwrap(), Path::new("/built"));
+        assert_eq!(asleep.len(), 3);
+        for (role, _) in asleep {
+            assert!(role.command.contains(" --hibernate 1s ") && role.tune.contains(" --hibernate 1s"), "{role:?}");
+        }
 
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("peer-x");

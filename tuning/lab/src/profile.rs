@@ -22,11 +22,12 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The boot command line of an end of so many connections, with `more` behind it.
-    pub fn command_line(self, role: Role, connections: u64, more: &str) -> String {
+    /// The boot command line of an end of so many connections, of which `awake` at most have sockets at once if others
+    /// sleep, with `more` behind it.
+    pub fn command_line(self, role: Role, connections: u64, awake: Option<u64>, more: &str) -> String {
         let own = match self {
             Profile::Standard => String::new(),
-            Profile::Extreme => extreme(role, connections),
+            Profile::Extreme => extreme(role, connections, awake),
         };
         let parts = [LAB, &own, more.trim()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
@@ -34,9 +35,9 @@ impl Profile {
 }
 
 /// What `c1m tune --profile extreme` prints for this goal.
-fn extreme(role: Role, connections: u64) -> String {
+fn extreme(role: Role, connections: u64, awake: Option<u64>) -> String {
     let routes = Routes { targets: Vec::new(), ports: Ports::ARTICLE, sources: Vec::new() };
-    let parameters = boot::parameters(&Goal { role, connections, routes, cores: vec![0] });
+    let parameters = boot::parameters(&Goal { role, connections, awake, routes, cores: vec![0] });
     parameters.into_iter().map(|parameter| parameter.text).collect::<Vec<_>>().join(" ")
 }
 
@@ -50,13 +51,13 @@ mod tests {
     #[test]
     fn the_document_holds_the_parameters() {
         let block = DOCUMENT.split("```").nth(1).and_then(|block| block.lines().nth(1)).unwrap();
-        assert_eq!(block, extreme(Role::Server, 1_020_000));
+        assert_eq!(block, extreme(Role::Server, 1_020_000, None));
     }
 
     #[test]
     fn a_line_is_ours_the_profiles_and_more() {
-        let line = Profile::Extreme.command_line(Role::Server, 1_020_000, " nokaslr ");
+        let line = Profile::Extreme.command_line(Role::Server, 1_020_000, None, " nokaslr ");
         assert!(line.starts_with(LAB) && line.contains(" slub_min_order=") && line.ends_with(" nokaslr"), "{line}");
-        assert_eq!(Profile::Standard.command_line(Role::Server, 1, ""), LAB);
+        assert_eq!(Profile::Standard.command_line(Role::Server, 1, None, ""), LAB);
     }
 }

@@ -1,0 +1,546 @@
+//! Hibernation: idle connections without a socket. A third way to wait, beside a poll and a filter.
+//!
+//! ```text
+//!              silent for long            nothing in flight
+//!     AWAKE ──────────────────▶ DROWSY ─────────────────────▶ ASLEEP ─── FIN ───▶ ENDING
+//!       ▲  ◀── something came ────┘       grace period over     │
+//!       └──────────── a segment with data, or something to send ┘
+//! ```
+//!
+//! A drowsy connection is in the catcher's table, and still has its socket: segments that come for it are caught, and
+//! let go. When a grace period has passed no segment can be on its way to the socket any more, so what `checkpoint`
+//! reads is all there is. Then the socket is given up.
+//!
+//! Where connections may sleep the driver knows each by the name of its entry (`entries.rs`), which it keeps for life,
+//! and not by its slot, which it has only while it is awake. `Connections` translates.
+
+mod caught;
+mod chunks;
+mod endings;
+mod entries;
+mod host;
+mod kernel;
+mod stamps;
+mod wake;
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::endings::{Parts, tear_down};
+use super::idle::IdleTracker;
+use super::readiness::Readiness;
+use super::slots::{Cursor, Slots};
+use crate::clock::{Clock, Mark};
+use crate::error::{Errno, Error, Result};
+use crate::hibernation::Tuple;
+use crate::hibernation::challenge::ChallengeLimit;
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::token::{ConnId, Operation};
+pub(crate) use caught::Arrival;
+use caught::Delivery;
+use chunks::Chunks;
+use endings::SleeperEndings;
+use entries::{Entries, Whereabouts};
+pub use host::{Caught, HibernationHost};
+pub use kernel::KernelHost;
+use stamps::{ROWS_PER_PASS, Stamps};
+
+/// How a shard's connections sleep.
+pub struct HibernationConfig {
+    /// The silence after which a connection is put to sleep.
+    pub after: Duration,
+    /// Connections of the shard at most, awake and asleep.
+    pub most: u32,
+    /// Connections that are being put to sleep at most, each with a file descriptor of its own.
+    pub most_drowsy: usize,
+    /// Keep a file descriptor of each connection that is awake. Needed before Linux 6.8, where a slot's socket cannot
+    /// be given one later.
+    pub keeps_descriptors: bool,
+    /// The kernel.
+    pub host: Box<dyn HibernationHost + Send>,
+}
+
+impl HibernationConfig {
+    /// How many connections of a shard may be drowsy, if it has so many descriptors to spare: half of them.
+    pub fn most_drowsy(spare: u64) -> usize {
+        (spare / 2).clamp(FEWEST_DROWSY, MOST_DROWSY) as usize
+    }
+
+    /// The names that a shard needs for so many connections, with so many slots.
+    pub fn names(connections: u64, slots: u64) -> u32 {
+        u32::try_from(connections.saturating_add(slots)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Connections that are drowsy at once: the fewest that descriptors are planned for, and the most. A grace period of
+/// 50 ms lets 80,000 a second fall asleep with the most.
+const FEWEST_DROWSY: u64 = 64;
+const MOST_DROWSY: u64 = 4_096;
+
+/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them.
+const CHECKPOINTS_PER_PASS: usize = 16;
+
+/// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes some
+/// milliseconds for one.
+const GRACE_LOOK: Duration = Duration::from_millis(2);
+
+/// A slot whose occupant has no entry.
+const NO_ENTRY: u32 = u32::MAX;
+
+/// A connection that is being put to sleep.
+struct Drowsy {
+    /// Its name, its entry and its slot.
+    name: ConnId,
+    index: u32,
+    conn: ConnId,
+    /// Its socket once more; `None` once the connection ended.
+    socket: Option<OwnedFd>,
+    /// The grace period that it waits for; `None` until one was asked for.
+    grace: Option<u64>,
+}
+
+/// The connections of a shard that may sleep. `S` is the driver's state of each.
+pub(super) struct Hibernation<S> {
+    host: Box<dyn HibernationHost>,
+    entries: Entries,
+    /// The driver's states of sleeping connections.
+    states: Chunks<S>,
+    /// The entry of each slot's occupant, by ring.
+    by_slot: Vec<Vec<u32>>,
+    stamps: Stamps,
+    drowsy: VecDeque<Drowsy>,
+    /// File descriptors of connections that are awake, where they must be kept.
+    kept: Option<HashMap<(usize, u32), OwnedFd>>,
+    most_drowsy: usize,
+    /// When to look again whether a grace period has passed.
+    grace_look: Option<Instant>,
+    endings: SleeperEndings,
+    challenges: ChallengeLimit,
+    /// The payload that woke a connection last.
+    delivery: Option<Delivery>,
+    /// Segments that could not be answered or let go, as no slot was free or the kernel lacked memory.
+    unanswered: u64,
+    /// Bytes for sleeping connections that found no free slot, in the order in which they came.
+    unsent: VecDeque<ConnId>,
+    unsent_bytes: HashMap<ConnId, Vec<u8>>,
+    unsent_total: usize,
+    /// Connections that fell asleep or woke, and whose driver was not told yet: with whether they woke.
+    moved: VecDeque<(ConnId, bool)>,
+    /// The bytes of the caught segment.
+    bytes: Vec<u8>,
+    /// A poll on the ring buffer of caught segments is in the kernel.
+    listening: bool,
+}
+
+/// The parts of the engine that hibernation touches.
+pub(super) struct Around<'a, S, R> {
+    /// Those that the end of a connection touches too.
+    pub parts: Parts<'a, S, R>,
+    /// How idle connections wait that are awake.
+    pub readiness: &'a mut Readiness,
+    /// When connections were last heard.
+    pub idle: &'a IdleTracker,
+    /// The shard's clock.
+    pub clock: &'a Clock,
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Has connections of so many rings sleep. Nothing sleeps yet.
+    pub fn new(config: HibernationConfig, rings: usize, now: Mark) -> Hibernation<S> {
+        Hibernation {
+            host: config.host,
+            entries: Entries::new(config.most),
+            states: Chunks::default(),
+            by_slot: vec![Vec::new(); rings],
+            stamps: Stamps::new(rings, config.after, now),
+            drowsy: VecDeque::new(),
+            kept: config.keeps_descriptors.then(HashMap::new),
+            most_drowsy: config.most_drowsy.max(1),
+            grace_look: None,
+            endings: SleeperEndings::default(),
+            challenges: ChallengeLimit::new(RandomState::new()),
+            delivery: None,
+            unanswered: 0,
+            unsent: VecDeque::new(),
+            unsent_bytes: HashMap::new(),
+            unsent_total: 0,
+            moved: VecDeque::new(),
+            bytes: Vec::new(),
+            listening: false,
+        }
+    }
+
+    // ---- names -----------------------------------------------------------------------------------
+
+    /// Gives a connection that begins to open a name. `None` if the shard may have no more connections.
+    pub fn name(&mut self, conn: ConnId) -> Option<ConnId> {
+        let index = self.entries.claim(conn)?;
+        self.settle_in(index, conn);
+        Some(self.entries.name_of(index))
+    }
+
+    /// The connection of an entry has this slot now.
+    fn settle_in(&mut self, index: u32, conn: ConnId) {
+        self.entries.woke(index, conn);
+        self.stamps.used(conn);
+        if let Some(ring) = self.by_slot.get_mut(conn.ring()) {
+            let slot = conn.slot() as usize;
+            if ring.len() <= slot {
+                ring.resize(slot + 1, NO_ENTRY);
+            }
+            ring[slot] = index;
+        }
+    }
+
+    /// The entry of a slot's occupant.
+    fn index_at(&self, conn: ConnId) -> Option<u32> {
+        let index = *self.by_slot.get(conn.ring())?.get(conn.slot() as usize)?;
+        (index != NO_ENTRY).then_some(index)
+    }
+
+    /// The name of a slot's occupant.
+    pub fn name_of(&self, conn: ConnId) -> Option<ConnId> {
+        self.index_at(conn).map(|index| self.entries.name_of(index))
+    }
+
+    /// The slot's occupant that has a name. `None` while it sleeps, and once it is gone.
+    pub fn find<R: RingOps>(&self, slots: &Slots<S, R>, name: ConnId) -> Option<ConnId> {
+        let (ring, slot) = self.entries.place(self.entries.find(name)?)?;
+        slots.latest(ring, slot).map(|(conn, _)| conn)
+    }
+
+    /// Whether the connection of a name sleeps.
+    pub fn is_asleep(&self, name: ConnId) -> bool {
+        self.entries.find(name).is_some_and(|index| self.entries.whereabouts(index) == Whereabouts::Asleep)
+    }
+
+    /// The driver was told of the end of a connection.
+    pub fn forget(&mut self, name: ConnId) {
+        let Some(index) = self.entries.find(name) else { return };
+        if let Some((ring, slot)) = self.entries.place(index) {
+            self.leave_slot(ring, slot);
+            if self.entries.whereabouts(index) == Whereabouts::Drowsy {
+                self.leave_table(index);
+            }
+            // Its last descriptor would delay the FIN.
+            if self.entries.whereabouts(index) != Whereabouts::Awake
+                && let Some(drowsy) = self.drowsy.iter_mut().find(|drowsy| drowsy.name == name)
+            {
+                drowsy.socket = None;
+            }
+            self.entries.release(index);
+        } else if self.entries.whereabouts(index) == Whereabouts::Ending {
+            if let Some(state) = self.states.get_mut(index as usize) {
+                *state = S::default();
+            }
+            if self.endings.is_under_way(index) { self.entries.rename(index) } else { self.entries.release(index) }
+        }
+    }
+
+    /// The occupant of a slot is over, or has no socket any more.
+    fn leave_slot(&mut self, ring: usize, slot: u32) {
+        if let Some(kept) = &mut self.kept {
+            kept.remove(&(ring, slot));
+        }
+        if let Some(entry) = self.by_slot.get_mut(ring).and_then(|ring| ring.get_mut(slot as usize)) {
+            *entry = NO_ENTRY;
+        }
+    }
+
+    /// The driver's state of a sleeping connection.
+    pub fn state(&self, name: ConnId) -> Option<&S> {
+        self.states.get(self.asleep_or_ended(name)? as usize)
+    }
+
+    /// The driver's state of a sleeping connection.
+    pub fn state_mut(&mut self, name: ConnId) -> Option<&mut S> {
+        let index = self.asleep_or_ended(name)?;
+        self.states.get_mut(index as usize)
+    }
+
+    fn asleep_or_ended(&self, name: ConnId) -> Option<u32> {
+        let index = self.entries.find(name)?;
+        let asleep = matches!(self.entries.whereabouts(index), Whereabouts::Asleep | Whereabouts::Ending);
+        asleep.then_some(index)
+    }
+
+    /// Connections without a slot: those that sleep, and those that slept and whose FIN is to be acknowledged yet.
+    pub fn without_slot(&self, counters: &Counters) -> u64 {
+        counters.asleep.get() + self.endings.len() as u64
+    }
+
+    /// The window of time in which a sleeping connection was last heard.
+    pub fn heard(&self, name: ConnId) -> Option<u16> {
+        self.is_asleep(name).then(|| self.entries.find(name).map(|index| self.entries.heard(index))).flatten()
+    }
+
+    /// The ends of a sleeping connection.
+    pub fn tuple(&self, name: ConnId) -> Option<Tuple> {
+        self.entries.tuple(self.asleep_or_ended(name)?)
+    }
+
+    // ---- walking the names -----------------------------------------------------------------------
+
+    /// Moves a cursor behind the next entry that ever had a connection, and returns its name if its connection is
+    /// open, awake or asleep. `None` behind the last entry, and the cursor is at the start again.
+    pub fn next<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
+        let index = self.entries.from_cursor(*cursor);
+        if index >= self.entries.len() {
+            *cursor = Cursor::START;
+            return None;
+        }
+        *cursor = Entries::to_cursor(index).after();
+        Some(self.open_at(slots, index))
+    }
+
+    /// Moves a cursor before the entry that comes before it, and returns that as `next` does; `None` at the start.
+    pub fn previous<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
+        let index = self.entries.from_cursor(*cursor).checked_sub(1)?;
+        *cursor = Entries::to_cursor(index);
+        Some(self.open_at(slots, index))
+    }
+
+    /// The name of an entry whose connection is open.
+    pub fn open_at<R: RingOps>(&self, slots: &Slots<S, R>, index: u32) -> Option<ConnId> {
+        let open = match self.entries.whereabouts(index) {
+            Whereabouts::Asleep => true,
+            Whereabouts::Free | Whereabouts::Ending => false,
+            Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused => {
+                let (ring, slot) = self.entries.place(index)?;
+                slots.latest(ring, slot).is_some_and(|(_, row)| row.lifecycle.is_live())
+            }
+        };
+        open.then(|| self.entries.name_of(index))
+    }
+
+    /// The name of the entry behind a cursor, if its connection is open.
+    pub fn open_behind<R: RingOps>(&self, slots: &Slots<S, R>, cursor: Cursor) -> Option<ConnId> {
+        self.open_at(slots, self.entries.from_cursor(cursor))
+    }
+
+    // ---- the shard's passes ----------------------------------------------------------------------
+
+    /// A connection is used: it is not silent.
+    #[inline]
+    pub fn used(&mut self, conn: ConnId) {
+        self.stamps.used(conn);
+    }
+
+    /// Whether there is work that must not wait.
+    pub fn has_work(&mut self) -> bool {
+        self.host.has_caught() || self.grace_is_over() || (self.stamps.cursor.is_some() && self.may_doze())
+    }
+
+    /// When something is due that no segment brings.
+    pub fn due(&self, clock: &Clock) -> Option<Instant> {
+        let look = self.stamps.due().map(|due| clock.due(due));
+        let ending = self.endings.due().map(|due| clock.due(due));
+        [look, ending, self.grace_look].into_iter().flatten().min()
+    }
+
+    /// Whether one more connection may become drowsy.
+    fn may_doze(&self) -> bool {
+        self.drowsy.len() < self.most_drowsy
+    }
+
+    fn grace_is_over(&mut self) -> bool {
+        let grace = self.drowsy.front().and_then(|first| first.grace);
+        grace.is_some_and(|number| self.host.grace_passed(number))
+    }
+
+    /// The next connection that fell asleep or woke, and of which the driver was not told yet; with whether it woke.
+    pub fn next_moved(&mut self) -> Option<(ConnId, bool)> {
+        self.moved.pop_front()
+    }
+
+    /// Puts connections to sleep that have been silent for long, a bounded number, and does what is due for those that
+    /// sleep.
+    pub fn turn<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, now: Instant) -> Result<()> {
+        self.settle(around)?;
+        self.look_for_silent(around)?;
+        self.serve_endings(around);
+        if self.drowsy.is_empty() {
+            self.grace_look = None;
+        } else if self.grace_look.is_none_or(|at| at <= now) {
+            self.grace_look = Some(now + GRACE_LOOK);
+        }
+        self.host.turn();
+        let dropped = self.host.dropped() + self.unanswered;
+        around.parts.counters.segments_dropped.set(dropped);
+        Ok(())
+    }
+
+    /// Looks at some rows for connections that have been silent for long, and makes them drowsy.
+    fn look_for_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
+        if !self.stamps.look(around.clock.now()) {
+            return Ok(());
+        }
+        let before = self.drowsy.len();
+        let hurry = around.parts.slots.is_full();
+        for _ in 0..ROWS_PER_PASS {
+            if !self.may_doze() {
+                break;
+            }
+            let Some(cursor) = &mut self.stamps.cursor else { break };
+            let Some((conn, row)) = around.parts.slots.next(cursor) else {
+                self.stamps.cursor = None;
+                break;
+            };
+            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn, hurry) && !self.doze(around, conn)? {
+                break;
+            }
+        }
+        if self.drowsy.len() > before {
+            let grace = self.host.request_grace();
+            self.drowsy.range_mut(before..).for_each(|drowsy| drowsy.grace = Some(grace));
+        }
+        Ok(())
+    }
+
+    /// Makes a connection drowsy, if it can sleep. `false` if no file descriptor is left: this is not the time.
+    fn doze<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
+        let counters = around.parts.counters;
+        let Some(index) = self.index_at(conn).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Awake)
+        else {
+            return Ok(true);
+        };
+        self.stamps.used(conn);
+        counters.enters.add(1);
+        let socket = match self.descriptor(around, conn)? {
+            Ok(socket) => socket,
+            Err(error) => {
+                counters.stayed_awake.add(1);
+                return Ok(!matches!(Errno::of(&error), Errno::EMFILE | Errno::ENFILE));
+            }
+        };
+        let known = self.entries.is_known(index) || self.identify(index, &socket);
+        let Some(tuple) = self.entries.tuple(index).filter(|_| known && self.host.prepare(&socket).is_ok()) else {
+            counters.stayed_awake.add(1);
+            return Ok(true);
+        };
+        self.host.begin_transit();
+        if !self.host.insert(&tuple, index) {
+            self.host.end_transit();
+            counters.stayed_awake.add(1);
+            return Ok(true);
+        }
+        self.entries.move_to(index, Whereabouts::Drowsy);
+        let name = self.entries.name_of(index);
+        self.drowsy.push_back(Drowsy { name, index, conn, socket: Some(socket), grace: None });
+        Ok(true)
+    }
+
+    /// A file descriptor of a slot's socket.
+    fn descriptor<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        conn: ConnId,
+    ) -> Result<std::io::Result<OwnedFd>> {
+        match &self.kept {
+            Some(kept) => Ok(kept
+                .get(&(conn.ring(), conn.slot()))
+                .map_or(Err(std::io::ErrorKind::NotFound.into()), OwnedFd::try_clone)),
+            None => around.parts.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor)),
+        }
+    }
+
+    /// The socket of a slot's occupant, before it goes into the slot: keeps a descriptor of it where that is needed.
+    /// Without one, because no more is left, the connection cannot sleep.
+    pub fn keep(&mut self, conn: ConnId, socket: &OwnedFd) {
+        if let Some(kept) = &mut self.kept
+            && let Ok(socket) = socket.try_clone()
+        {
+            kept.insert((conn.ring(), conn.slot()), socket);
+        }
+    }
+
+    /// Asks the kernel for the ends of a connection, and keeps them. `false` if it cannot sleep.
+    fn identify(&mut self, index: u32, socket: &OwnedFd) -> bool {
+        let Ok(Some((tuple, negotiated))) = self.host.identify(socket) else { return false };
+        self.entries.identify(index, &tuple, &negotiated);
+        true
+    }
+
+    /// Takes the state of some drowsy connections whose grace period has passed.
+    fn settle<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
+        for _ in 0..CHECKPOINTS_PER_PASS {
+            if !self.grace_is_over() {
+                break;
+            }
+            let Some(drowsy) = self.drowsy.pop_front() else { break };
+            self.fall_asleep(around, drowsy)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the state of a drowsy connection, and gives its socket up, unless it has something to do.
+    fn fall_asleep<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, drowsy: Drowsy) -> Result<()> {
+        let Drowsy { name, index, conn, socket, .. } = drowsy;
+        let (Some(socket), Some(_)) = (socket, self.entries.find(name)) else {
+            // It ended meanwhile, and is in the table no more.
+            self.host.end_transit();
+            return Ok(());
+        };
+        let counters = around.parts.counters;
+        let rests = around.parts.slots.row(conn).is_some_and(|row| row.lifecycle.may_sleep());
+        let drowsy = self.entries.whereabouts(index) == Whereabouts::Drowsy;
+        let state = if drowsy && rests { self.host.checkpoint(&socket).ok().flatten() } else { None };
+        let (Some(progress), Some(tuple)) = (state, self.entries.tuple(index)) else {
+            if drowsy {
+                self.leave_table(index);
+            }
+            self.host.end_transit();
+            self.entries.woke(index, conn);
+            self.stamps.used(conn);
+            counters.stayed_awake.add(1);
+            return Ok(());
+        };
+        let retired = self.host.retire(socket, &tuple);
+        self.host.end_transit();
+        retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
+        if let Some(row) = around.parts.slots.row(conn) {
+            self.entries.fell_asleep(index, &progress, (row.link >> 16) as u16);
+            self.states.reach(index as usize);
+            if let Some(state) = self.states.get_mut(index as usize) {
+                *state = mem::take(&mut row.state);
+            }
+        }
+        self.leave_slot(conn.ring(), conn.slot());
+        tear_down(&mut around.parts, conn)?;
+        counters.asleep.add(1);
+        counters.hibernated.add(1);
+        self.moved.push_back((name, false));
+        Ok(())
+    }
+
+    /// Takes a connection out of the table: its segments go to its socket again, or to the listener.
+    fn leave_table(&mut self, index: u32) {
+        if let Some(tuple) = self.entries.tuple(index) {
+            self.host.remove(&tuple, index);
+        }
+    }
+
+    /// Lets caught segments ring the doorbell, or not.
+    pub fn wake_on_segment<R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        wake: bool,
+    ) -> Result<()> {
+        if wake && !self.listening {
+            self.listening = true;
+            slots.ring_at(0).poll_wake(self.host.wake_fd(), Operation::CatcherWake)?;
+            slots.enter(0, counters)?;
+        }
+        Ok(())
+    }
+
+    /// The poll on the ring buffer has ended.
+    pub fn catcher_woke(&mut self) {
+        self.listening = false;
+    }
+}

@@ -1,0 +1,196 @@
+//! Segments that were caught for sleeping connections.
+
+use super::entries::Whereabouts;
+use super::wake::Wake;
+use super::{Around, Caught, Hibernation};
+use crate::connections::close_reason::CloseReason;
+use crate::constants::BUFFER_BYTES;
+use crate::error::Result;
+use crate::hibernation::Checkpoint;
+use crate::hibernation::answer::{Answer, LONGEST};
+use crate::hibernation::judge::{Reason, Verdict, judge};
+use crate::hibernation::segment::{Segment, checksum_is_right};
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::token::ConnId;
+
+/// What came of a caught segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The segment has gone its way, or was answered.
+    Settled,
+    /// A connection is awake again, and its socket gets the segment. It is to be parked.
+    Woke(ConnId),
+    /// A connection is awake again, and the segment's payload is for its driver.
+    Delivered(ConnId),
+}
+
+/// The payload of the segment that woke a connection, and what its acknowledgement needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Delivery {
+    checkpoint: Checkpoint,
+    segment: Segment,
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Takes the next segment that was caught. `None` if there is none.
+    pub fn next_arrival<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<Option<Arrival>> {
+        let Some(caught) = self.host.next_caught(&mut self.bytes) else { return Ok(None) };
+        let counters = around.parts.counters;
+        counters.segments_caught.add(1);
+        let Caught { index, tuple, whole_len } = caught;
+        let ours = self.entries.tuple(index).is_some_and(|ends| {
+            (ends.remote.ip(), ends.local.ip()) == (tuple.remote.ip(), tuple.local.ip())
+                && (ends.remote.port(), ends.local.port()) == (tuple.remote.port(), tuple.local.port())
+        });
+        let whereabouts = if ours { self.entries.whereabouts(index) } else { Whereabouts::Free };
+        match whereabouts {
+            Whereabouts::Drowsy => {
+                // It has something to do again. From here on its segments go straight to its socket.
+                self.entries.move_to(index, Whereabouts::Roused);
+                self.leave_table(index);
+                self.let_go(&caught, counters);
+                return Ok(Some(Arrival::Settled));
+            }
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => {
+                // It was caught before the connection woke, or is of other ends with the same hash.
+                self.let_go(&caught, counters);
+                return Ok(Some(Arrival::Settled));
+            }
+            Whereabouts::Asleep | Whereabouts::Ending => {}
+        }
+        let segment = Segment::parse(&self.bytes, whole_len);
+        let Some(segment) = segment.filter(|_| checksum_is_right(&tuple, &self.bytes, whole_len)) else {
+            counters.segments_malformed.add(1);
+            return Ok(Some(Arrival::Settled));
+        };
+        if whereabouts == Whereabouts::Ending {
+            self.heard_while_ending(around, &caught, &segment);
+            return Ok(Some(Arrival::Settled));
+        }
+        self.judge(around, &caught, segment).map(Some)
+    }
+
+    /// Does what a segment for a sleeping connection calls for.
+    fn judge<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        caught: &Caught,
+        segment: Segment,
+    ) -> Result<Arrival> {
+        let (counters, index) = (around.parts.counters, caught.index);
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(Arrival::Settled) };
+        match judge(&checkpoint, &caught.tuple, &segment) {
+            Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
+                return self.deliver(around, caught, Checkpoint { progress, ..checkpoint }, segment);
+            }
+            Verdict::Deliver(_) | Verdict::Reinject => return self.wake_for_socket(around, caught, &checkpoint),
+            Verdict::PeerEnds(progress) => {
+                self.entries.progressed(index, &progress);
+                self.gone(around, index, CloseReason::PeerClosed);
+                self.answer_fin(around, &Checkpoint { progress, ..checkpoint }, index, segment.echo());
+            }
+            Verdict::PeerReset => {
+                self.leave_table(index);
+                self.gone(around, index, CloseReason::PeerReset);
+            }
+            Verdict::Acknowledge => {
+                let answer = Answer::acknowledgement(&checkpoint.progress);
+                self.answer(counters, &checkpoint, answer, segment.echo());
+            }
+            Verdict::Challenge(reason) => {
+                if reason != Reason::Syn {
+                    counters.segments_outside.add(1);
+                }
+                self.challenge(counters, &checkpoint, Answer::acknowledgement(&checkpoint.progress), segment.echo());
+            }
+            Verdict::Update(progress) => self.entries.progressed(index, &progress),
+            Verdict::Refuse(_) => counters.segments_outside.add(1),
+        }
+        Ok(Arrival::Settled)
+    }
+
+    /// Wakes a connection whose segment is for its driver.
+    fn deliver<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        caught: &Caught,
+        checkpoint: Checkpoint,
+        segment: Segment,
+    ) -> Result<Arrival> {
+        match self.wake(around, caught.index, &checkpoint)? {
+            Wake::Awake(conn) => {
+                around.parts.counters.woken_by_peer.add(1);
+                self.delivery = Some(Delivery { checkpoint, segment });
+                Ok(Arrival::Delivered(conn))
+            }
+            Wake::Later => {
+                // The peer sends it again.
+                self.unanswered += 1;
+                Ok(Arrival::Settled)
+            }
+            Wake::Gone => Ok(Arrival::Settled),
+        }
+    }
+
+    /// Wakes a connection whose socket is to judge the segment.
+    fn wake_for_socket<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        caught: &Caught,
+        checkpoint: &Checkpoint,
+    ) -> Result<Arrival> {
+        match self.wake(around, caught.index, checkpoint)? {
+            Wake::Awake(conn) => {
+                around.parts.counters.woken_by_peer.add(1);
+                self.let_go(caught, around.parts.counters);
+                Ok(Arrival::Woke(conn))
+            }
+            Wake::Later => {
+                self.unanswered += 1;
+                Ok(Arrival::Settled)
+            }
+            Wake::Gone => Ok(Arrival::Settled),
+        }
+    }
+
+    /// Lets the caught segment go the way that it would have gone.
+    pub(super) fn let_go(&mut self, caught: &Caught, counters: &Counters) {
+        if Segment::parse(&self.bytes, caught.whole_len).is_none() {
+            counters.segments_malformed.add(1);
+        } else if self.host.reinject(&caught.tuple, &mut self.bytes, caught.whole_len).is_err() {
+            // The kernel has no memory for it, or its route is gone. The peer sends it again.
+            self.unanswered += 1;
+        }
+    }
+
+    /// The payload of the segment that woke a connection last.
+    pub fn payload(&self) -> &[u8] {
+        let range = self.delivery.as_ref().map(|delivery| delivery.segment.payload());
+        range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
+    }
+
+    /// Acknowledges the segment that woke a connection last, as nothing is sent that does so.
+    pub fn acknowledge_delivery(&mut self, counters: &Counters) {
+        if let Some(Delivery { checkpoint, segment }) = self.delivery {
+            self.answer(counters, &checkpoint, Answer::acknowledgement(&checkpoint.progress), segment.echo());
+        }
+    }
+
+    /// Sends a segment for a connection without a socket.
+    pub(super) fn answer(&mut self, counters: &Counters, checkpoint: &Checkpoint, answer: Answer, echo: u32) {
+        let mut buffer = [0; LONGEST];
+        let segment = answer.write(checkpoint, self.host.timestamp_clock(), echo, &mut buffer);
+        match self.host.send(&checkpoint.tuple, segment) {
+            Ok(()) => counters.segments_answered.add(1),
+            Err(_) => self.unanswered += 1,
+        }
+    }
+
+    /// Sends an acknowledgement that anybody can make us send, if there were not too many of them lately.
+    pub(super) fn challenge(&mut self, counters: &Counters, checkpoint: &Checkpoint, answer: Answer, echo: u32) {
+        if self.challenges.allows(&checkpoint.tuple, self.host.timestamp_clock()) {
+            self.answer(counters, checkpoint, answer, echo);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Connections that end while they sleep. None of them gets a socket for that: their FINs and acknowledgements are
+//! single segments (`hibernation/closing.rs`).
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::entries::{Entries, Whereabouts};
+use super::{Around, Caught, Hibernation};
+use crate::clock::Mark;
+use crate::connections::close_reason::CloseReason;
+use crate::connections::lifecycle::CloseMode;
+use crate::connections::slots::Cursor;
+use crate::hibernation::Checkpoint;
+use crate::hibernation::answer::Answer;
+use crate::hibernation::closing::{Closing, Step};
+use crate::hibernation::segment::Segment;
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::token::ConnId;
+
+/// Timers that are served in one pass, each with a segment at most.
+const TIMERS_PER_PASS: usize = 64;
+
+/// The search for sleeping connections that were silent for too long looks at all of them once in this time, or once in
+/// an eighth of the timeout if that is longer.
+const SHORTEST_SWEEP: Duration = Duration::from_secs(4);
+
+/// In how many steps it does so.
+const STEPS: u32 = 64;
+
+/// The ends of sleeping connections that are under way.
+#[derive(Debug, Default)]
+pub(super) struct SleeperEndings {
+    closings: HashMap<u32, Closing>,
+    /// When something is due for each of them, the first first. A timer whose closing has another due is stale.
+    timers: BinaryHeap<Reverse<(Mark, u32)>>,
+    /// Connections that ended and whose driver was not told yet, by entry.
+    untold: VecDeque<(u32, CloseReason)>,
+    /// The search for silent ones: where it goes on, and when.
+    sweep: Cursor,
+    sweep_due: Option<Mark>,
+}
+
+impl SleeperEndings {
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.closings.len()
+    }
+
+    /// Whether the end of an entry's connection is under way: its FIN is to be acknowledged yet.
+    pub fn is_under_way(&self, index: u32) -> bool {
+        self.closings.contains_key(&index)
+    }
+
+    /// The driver is to be told of an end.
+    fn tell(&mut self, index: u32, reason: CloseReason) {
+        self.untold.push_back((index, reason));
+    }
+
+    /// When something is due.
+    pub fn due(&self) -> Option<Mark> {
+        let timer = self.timers.peek().map(|Reverse((due, _))| *due);
+        timer.into_iter().chain(self.sweep_due).min()
+    }
+}
+
+impl<S: Default> Hibernation<S> {
+    /// A sleeping connection is over, and its driver is to be told. Its entry remains.
+    pub(super) fn gone<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, reason: CloseReason) {
+        let counters = around.parts.counters;
+        counters.asleep.sub(1);
+        counters.live.sub(1);
+        counters.closed.add(1);
+        around.parts.acceptor.leave();
+        self.entries.move_to(index, Whereabouts::Ending);
+        self.endings.tell(index, reason);
+    }
+
+    /// The next connection that ended while it slept and whose driver was not told yet.
+    pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
+        let (index, reason) = self.endings.untold.pop_front()?;
+        Some((self.entries.name_of(index), reason))
+    }
+
+    /// Closes a sleeping connection, without a socket.
+    pub fn close<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        name: ConnId,
+        mode: CloseMode,
+        reason: CloseReason,
+    ) {
+        let Some(index) = self.entries.find(name).filter(|_| self.is_asleep(name)) else { return };
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return };
+        let counters = around.parts.counters;
+        self.gone(around, index, reason);
+        if mode == CloseMode::Abort {
+            self.leave_table(index);
+            return self.answer(counters, &checkpoint, Answer::reset(&checkpoint.progress), 0);
+        }
+        let (closing, fin) = Closing::begin(&checkpoint, self.host.timestamp_clock());
+        self.begin(around, index, closing);
+        self.answer(counters, &checkpoint, fin, 0);
+    }
+
+    /// Answers the FIN of a peer with ours.
+    pub(super) fn answer_fin<R: RingOps>(
+        &mut self,
+        around: &Around<'_, S, R>,
+        checkpoint: &Checkpoint,
+        index: u32,
+        echo: u32,
+    ) {
+        let (closing, fin) = Closing::answer(checkpoint, self.host.timestamp_clock());
+        self.begin(around, index, closing);
+        self.answer(around.parts.counters, checkpoint, fin, echo);
+    }
+
+    fn begin<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Closing) {
+        self.set_timer(around.clock.now(), index, &closing);
+        self.endings.closings.insert(index, closing);
+    }
+
+    fn set_timer(&mut self, now: Mark, index: u32, closing: &Closing) {
+        let pause = Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())));
+        self.endings.timers.push(Reverse((now.after(pause), index)));
+    }
+
+    /// A segment came for a connection that ends.
+    pub(super) fn heard_while_ending<R: RingOps>(
+        &mut self,
+        around: &Around<'_, S, R>,
+        caught: &Caught,
+        segment: &Segment,
+    ) {
+        let index = caught.index;
+        let now_ms = self.host.timestamp_clock();
+        let Some(mut checkpoint) = self.entries.checkpoint(index) else { return };
+        let Some(mut closing) = self.endings.closings.get(&index).copied() else { return };
+        let step = closing.heard(&mut checkpoint, &caught.tuple, segment, now_ms);
+        self.entries.progressed(index, &checkpoint.progress);
+        if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
+            if step == Step::Reopen {
+                self.let_go(caught, around.parts.counters);
+            }
+            return;
+        }
+        self.set_timer(around.clock.now(), index, &closing);
+        self.endings.closings.insert(index, closing);
+    }
+
+    /// Does the next step of an end. Tells whether it was the last one.
+    fn take_step(&mut self, counters: &Counters, checkpoint: &Checkpoint, index: u32, step: Step, echo: u32) -> bool {
+        match step {
+            Step::Wait => return false,
+            Step::Send(answer) => {
+                self.answer(counters, checkpoint, answer, echo);
+                return false;
+            }
+            Step::Challenge(answer) => {
+                self.challenge(counters, checkpoint, answer, echo);
+                return false;
+            }
+            Step::Gone(answer) => {
+                if let Some(answer) = answer {
+                    self.answer(counters, checkpoint, answer, echo);
+                }
+            }
+            Step::Reopen => {}
+        }
+        self.leave_table(index);
+        self.endings.closings.remove(&index);
+        if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
+            self.entries.release(index);
+        }
+        true
+    }
+
+    /// Serves timers of connections that end, and looks for sleeping connections that were silent for too long.
+    pub(super) fn serve_endings<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
+        let now = around.clock.now();
+        for _ in 0..TIMERS_PER_PASS {
+            let Some(Reverse((due, index))) = self.endings.timers.peek().copied() else { break };
+            if due > now {
+                break;
+            }
+            self.endings.timers.pop();
+            let now_ms = self.host.timestamp_clock();
+            let (Some(mut closing), Some(checkpoint)) =
+                (self.endings.closings.get(&index).copied(), self.entries.checkpoint(index))
+            else {
+                continue;
+            };
+            if closing.due_in_ms(now_ms) > 0 {
+                // A newer timer is set.
+                continue;
+            }
+            let step = closing.expired(&checkpoint, now_ms);
+            if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
+                self.set_timer(now, index, &closing);
+                self.endings.closings.insert(index, closing);
+            }
+        }
+        self.close_silent(around);
+    }
+
+    /// Looks at some sleeping connections, and closes those that were silent for too long.
+    fn close_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
+        let now = around.clock.now();
+        let Some(timeout) = around.idle.timeout() else {
+            self.endings.sweep_due = None;
+            return;
+        };
+        let due = *self.endings.sweep_due.get_or_insert(now);
+        if due > now {
+            return;
+        }
+        self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));
+        let rows = self.entries.len().div_ceil(STEPS);
+        for _ in 0..rows {
+            let index = self.entries.from_cursor(self.endings.sweep);
+            if index >= self.entries.len() {
+                self.endings.sweep = Cursor::START;
+                break;
+            }
+            self.endings.sweep = Entries::to_cursor(index).after();
+            if self.entries.whereabouts(index) == Whereabouts::Asleep
+                && around.idle.is_over(u32::from(self.entries.heard(index)) << 16)
+            {
+                around.parts.counters.silent.add(1);
+                self.close(around, self.entries.name_of(index), CloseMode::Immediate, CloseReason::IdleTimeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Hibernation on Linux: the catcher, repair mode and raw sockets, on one shard.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use super::host::{Caught, HibernationHost};
+use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
+use crate::sys::repair::{self, Blank, Keepalive, Wish};
+use crate::sys::{self, Catcher, GracePeriods, RawSender};
+
+/// Blank sockets that a shard keeps for its next wakes. Each takes a file descriptor and 3.6 kB of the kernel.
+const MOST_BLANKS: usize = 512;
+
+/// Something that is done once a grace period has passed; without a number it was not asked for yet.
+type AfterGrace<T> = VecDeque<(Option<u64>, T)>;
+
+/// The kernel, for the hibernation of one shard.
+pub struct KernelHost {
+    catcher: Arc<Catcher>,
+    shard: usize,
+    caught: sys::Caught,
+    /// Sends answers, and lets caught segments arrive.
+    answers: RawSender,
+    released: RawSender,
+    grace: Arc<GracePeriods>,
+    /// What woken sockets are given.
+    program: OwnedFd,
+    keepalive: Option<Keepalive>,
+    /// Sockets were dialed: they have no program yet, and are bound to a port that no other connection has.
+    dialed: bool,
+    /// Blank sockets, and those that a softirq may still have found for their former connection.
+    blanks: HashMap<SocketAddr, Vec<Blank>>,
+    unbound: Vec<Blank>,
+    resting: AfterGrace<Blank>,
+    /// Connections that woke and are in the table for listeners yet, and when each woke last.
+    woken: AfterGrace<(Tuple, u32, u64)>,
+    latest: HashMap<u32, u64>,
+    wakes: u64,
+}
+
+impl KernelHost {
+    /// For a shard that accepts. `program` catches and is what the shard's listeners have; `keepalive` too.
+    pub fn accepting(
+        catcher: Arc<Catcher>,
+        grace: Arc<GracePeriods>,
+        shard: usize,
+        program: OwnedFd,
+        keepalive: Option<Keepalive>,
+    ) -> io::Result<KernelHost> {
+        Ok(KernelHost {
+            caught: catcher.caught(shard)?,
+            catcher,
+            shard,
+            answers: RawSender::without_mark()?,
+            released: RawSender::new()?,
+            grace,
+            program,
+            keepalive,
+            dialed: false,
+            blanks: HashMap::new(),
+            unbound: Vec::new(),
+            resting: VecDeque::new(),
+            woken: VecDeque::new(),
+            latest: HashMap::new(),
+            wakes: 0,
+        })
+    }
+
+    /// For a shard that dials, in a namespace where the catcher steers.
+    pub fn dialing(catcher: Arc<Catcher>, grace: Arc<GracePeriods>, shard: usize) -> io::Result<KernelHost> {
+        let program = catcher.program().try_clone_to_owned()?;
+        Ok(KernelHost { dialed: true, ..KernelHost::accepting(catcher, grace, shard, program, None)? })
+    }
+
+    /// A blank socket for a connection with this local end.
+    fn blank(&mut self, local: SocketAddr) -> Option<Blank> {
+        let bound = self.blanks.get_mut(&local).and_then(Vec::pop);
+        bound.or_else(|| self.unbound.pop_if(|blank| blank.fits(local)))
+    }
+
+    /// Keeps blank sockets that have rested, as many as may be.
+    fn keep_rested(&mut self) {
+        while let Some(blank) = take_passed(&mut self.resting, &self.grace) {
+            let kept = self.unbound.len() + self.blanks.values().map(Vec::len).sum::<usize>();
+            if kept >= MOST_BLANKS {
+                continue;
+            }
+            match blank.local() {
+                Some(local) => self.blanks.entry(local).or_default().push(blank),
+                None => self.unbound.push(blank),
+            }
+        }
+    }
+
+    /// Takes connections out of the table that woke a grace period ago and are awake since.
+    fn remove_woken(&mut self) {
+        while let Some((tuple, index, wake)) = take_passed(&mut self.woken, &self.grace) {
+            if self.latest.get(&index) == Some(&wake) {
+                self.latest.remove(&index);
+                self.catcher.remove_awake(&tuple, self.shard, index);
+            }
+        }
+    }
+}
+
+/// The next of what waits for a grace period, if that has passed.
+fn take_passed<T>(waiting: &mut AfterGrace<T>, grace: &GracePeriods) -> Option<T> {
+    let passed = waiting.front()?.0.is_some_and(|number| grace.passed(number));
+    passed.then(|| waiting.pop_front()).flatten().map(|(_, item)| item)
+}
+
+/// Gives the number of a grace period to what has none yet, which came last.
+fn number<T>(waiting: &mut AfterGrace<T>, grace: &GracePeriods) {
+    let numbered = waiting.partition_point(|(number, _)| number.is_some());
+    if numbered < waiting.len() {
+        let next = grace.request();
+        waiting.range_mut(numbered..).for_each(|(number, _)| *number = Some(next));
+    }
+}
+
+impl HibernationHost for KernelHost {
+    fn identify(&mut self, socket: &OwnedFd) -> io::Result<Option<(Tuple, Negotiated)>> {
+        repair::identify(socket)
+    }
+
+    fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        if self.dialed { self.catcher.attach(socket) } else { Ok(()) }
+    }
+
+    fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
+        self.catcher.insert(tuple, self.shard, index).is_ok()
+    }
+
+    fn remove(&mut self, tuple: &Tuple, index: u32) {
+        self.latest.remove(&index);
+        self.catcher.remove(tuple, self.shard, index);
+    }
+
+    fn woke(&mut self, tuple: &Tuple, index: u32) {
+        self.catcher.wake(tuple, self.shard, index);
+        self.wakes += 1;
+        self.latest.insert(index, self.wakes);
+        self.woken.push_back((None, (*tuple, index, self.wakes)));
+    }
+
+    fn turn(&mut self) {
+        number(&mut self.resting, &self.grace);
+        number(&mut self.woken, &self.grace);
+        self.keep_rested();
+        self.remove_woken();
+    }
+
+    fn begin_transit(&mut self) {
+        self.catcher.begin_transit();
+    }
+
+    fn end_transit(&mut self) {
+        self.catcher.end_transit();
+    }
+
+    fn request_grace(&mut self) -> u64 {
+        self.grace.request()
+    }
+
+    fn grace_passed(&mut self, number: u64) -> bool {
+        self.grace.passed(number)
+    }
+
+    fn checkpoint(&mut self, socket: &OwnedFd) -> io::Result<Option<Progress>> {
+        repair::checkpoint(socket)
+    }
+
+    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
+        let blank = repair::blank(socket, tuple)?;
+        if !self.dialed && self.resting.len() < MOST_BLANKS {
+            self.resting.push_back((None, blank));
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd> {
+        let blank = self.blank(checkpoint.tuple.local);
+        let wish = Wish { program: self.program.as_fd(), no_delay: true, keepalive: self.keepalive };
+        repair::restore(checkpoint, &wish, blank)
+    }
+
+    fn has_caught(&mut self) -> bool {
+        self.caught.any()
+    }
+
+    fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught> {
+        let caught = self.caught.next()?;
+        bytes.clear();
+        bytes.extend_from_slice(caught.bytes);
+        let caught = Caught { index: caught.index, tuple: caught.tuple, whole_len: caught.whole_len };
+        self.caught.release();
+        Some(caught)
+    }
+
+    fn dropped(&self) -> u64 {
+        self.caught.dropped()
+    }
+
+    fn wake_fd(&self) -> RawFd {
+        self.caught.fd()
+    }
+
+    fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()> {
+        self.answers.send(tuple.local.ip(), tuple.remote.ip(), segment)
+    }
+
+    fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
+        self.released.reinject(tuple, segment, whole_len)
+    }
+
+    fn timestamp_clock(&self) -> u32 {
+        repair::timestamp_clock()
+    }
+}

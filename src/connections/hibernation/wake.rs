@@ -1,0 +1,132 @@
+//! Waking a sleeping connection: it gets a slot and a socket again.
+
+use std::mem;
+use std::os::fd::OwnedFd;
+
+use super::{Around, Hibernation};
+use crate::connections::close_reason::CloseReason;
+use crate::error::{Errno, Result};
+use crate::hibernation::Checkpoint;
+use crate::ring::RingOps;
+use crate::token::ConnId;
+
+/// Bytes kept at most for sleeping connections that wait for a free slot, over all of a shard.
+const MOST_UNSENT: usize = 16 << 20;
+
+/// What came of waking a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connections) enum Wake {
+    /// It is awake, in this slot.
+    Awake(ConnId),
+    /// No slot is free, or the kernel has no memory or no descriptor: it still sleeps.
+    Later,
+    /// It could not be restored, and is gone.
+    Gone,
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Wakes a sleeping connection, from the state that is kept of it and as changed by `from`.
+    pub(super) fn wake<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        index: u32,
+        from: &Checkpoint,
+    ) -> Result<Wake> {
+        let Some(conn) = around.parts.slots.claim(0) else { return Ok(Wake::Later) };
+        self.host.begin_transit();
+        let restored = self.host.restore(from);
+        if restored.is_ok() {
+            // Last: until here its segments are caught, as the socket is not complete before.
+            self.host.woke(&from.tuple, index);
+        }
+        self.host.end_transit();
+        let socket = match restored {
+            Ok(socket) => socket,
+            Err(error) => {
+                around.parts.slots.release(conn);
+                let errno = Errno::of(&error);
+                if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) {
+                    return Ok(Wake::Later);
+                }
+                self.leave_table(index);
+                self.gone(around, index, CloseReason::Failed(errno));
+                return Ok(Wake::Gone);
+            }
+        };
+        self.settle_in(index, conn);
+        self.install(around, index, conn, socket)?;
+        around.parts.counters.asleep.sub(1);
+        self.moved.push_back((self.entries.name_of(index), true));
+        Ok(Wake::Awake(conn))
+    }
+
+    /// Puts the socket of a woken connection into its slot.
+    fn install<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        index: u32,
+        conn: ConnId,
+        socket: OwnedFd,
+    ) -> Result<()> {
+        let heard = u32::from(self.entries.heard(index)) << 16;
+        if let Some(row) = around.parts.slots.row(conn) {
+            row.lifecycle.establish();
+            row.link = heard;
+            if let Some(state) = self.states.get_mut(index as usize) {
+                row.state = mem::take(state);
+            }
+        }
+        self.keep(conn, &socket);
+        around.readiness.install_woken(around.parts.slots, conn, socket)
+    }
+
+    /// Wakes a connection because something is to be sent to it. `None` if it still sleeps or is gone.
+    pub fn wake_to_send<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, name: ConnId) -> Result<Option<ConnId>> {
+        let Some(index) = self.entries.find(name) else { return Ok(None) };
+        let Some(checkpoint) = self.entries.checkpoint(index).filter(|_| self.is_asleep(name)) else { return Ok(None) };
+        Ok(match self.wake(around, index, &checkpoint)? {
+            Wake::Awake(conn) => {
+                around.parts.counters.woken_by_send.add(1);
+                Some(conn)
+            }
+            Wake::Later | Wake::Gone => None,
+        })
+    }
+
+    /// Keeps bytes for a connection that still sleeps as no slot is free, or for which bytes are kept already. `false`
+    /// if more than `most` would be kept: the connection is then to be closed.
+    pub fn keep_unsent(&mut self, name: ConnId, bytes: &[u8], most: usize) -> bool {
+        let kept = self.unsent_bytes.entry(name).or_default();
+        if kept.is_empty() {
+            self.unsent.push_back(name);
+        }
+        let fits = kept.len() + bytes.len() <= most && self.unsent_total + bytes.len() <= MOST_UNSENT;
+        if fits {
+            kept.extend_from_slice(bytes);
+            self.unsent_total += bytes.len();
+        }
+        fits
+    }
+
+    /// Whether bytes are kept for a connection.
+    pub fn has_unsent(&self, name: ConnId) -> bool {
+        !self.unsent.is_empty() && self.unsent_bytes.contains_key(&name)
+    }
+
+    /// Bytes that are kept for a connection.
+    pub fn unsent(&self, name: ConnId) -> usize {
+        self.unsent_bytes.get(&name).map_or(0, Vec::len)
+    }
+
+    /// The connection for which bytes are kept the longest.
+    pub fn first_unsent(&self) -> Option<ConnId> {
+        self.unsent.front().copied()
+    }
+
+    /// Takes the bytes that are kept for the first connection.
+    pub fn take_unsent(&mut self) -> Vec<u8> {
+        let bytes = self.unsent.pop_front().and_then(|name| self.unsent_bytes.remove(&name)).unwrap_or_default();
+        self.unsent_total -= bytes.len();
+        bytes
+    }
+}

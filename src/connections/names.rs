@@ -1,0 +1,259 @@
+//! Names of connections: what a driver calls them. Where connections may sleep, a connection has a name for life, and a
+//! slot while it is awake (`hibernation.rs`). Otherwise its slot's occupant is its name. The engine's part in sleeping
+//! and waking is here too.
+
+use std::time::{Duration, Instant};
+
+use super::close_reason::CloseReason;
+use super::endings::Parts;
+use super::engine::Engine;
+use super::hibernation::{Around, Arrival, Hibernation};
+use super::platform::Platform;
+use super::slots::Cursor;
+use crate::connections::lifecycle::{CloseMode, SlotState};
+use crate::error::Result;
+use crate::ring::{Buffer, RingOps};
+use crate::token::{ConnId, Operation};
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// What sleeps, and the parts of the engine that this touches; `None` where nothing may sleep.
+    pub(super) fn sleepers(&mut self) -> Option<(&mut Hibernation<S>, Around<'_, S, P::Ring>)> {
+        let Engine { hibernation, slots, acceptor, outgoing, counters, readiness, idle, clock, .. } = self;
+        let hibernation = hibernation.as_deref_mut()?;
+        let parts = Parts { slots, acceptor, outgoing, counters };
+        Some((hibernation, Around { parts, readiness, idle, clock }))
+    }
+
+    // ---- from slots to names -----------------------------------------------------------------------
+
+    /// Gives a connection that begins to open a name. `None` if there may be no more connections.
+    pub(super) fn name(&mut self, conn: ConnId) -> Option<ConnId> {
+        self.hibernation.as_mut().map_or(Some(conn), |hibernation| hibernation.name(conn))
+    }
+
+    /// The name of a slot's occupant.
+    #[inline]
+    pub fn name_of(&self, conn: ConnId) -> ConnId {
+        self.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn)).unwrap_or(conn)
+    }
+
+    // ---- from names to slots -----------------------------------------------------------------------
+
+    /// The slot's occupant that has a name, which may be gone meanwhile. `None` while it sleeps.
+    #[inline]
+    pub(super) fn find(&self, name: ConnId) -> Option<ConnId> {
+        self.hibernation.as_ref().map_or(Some(name), |hibernation| hibernation.find(&self.slots, name))
+    }
+
+    /// Whether a connection sleeps.
+    #[inline]
+    pub(super) fn is_asleep(&self, name: ConnId) -> bool {
+        self.hibernation.as_ref().is_some_and(|hibernation| hibernation.is_asleep(name))
+    }
+
+    /// The driver's state of a connection.
+    pub(super) fn state(&self, name: ConnId) -> Option<&S> {
+        match self.find(name) {
+            Some(conn) => self.slots.state(conn),
+            None => self.hibernation.as_ref()?.state(name),
+        }
+    }
+
+    /// The driver's state of a connection.
+    pub(super) fn state_mut(&mut self, name: ConnId) -> Option<&mut S> {
+        match self.find(name) {
+            Some(conn) => self.slots.row(conn).map(|row| &mut row.state),
+            None => self.hibernation.as_mut()?.state_mut(name),
+        }
+    }
+
+    /// Moves a cursor behind the next row or entry that ever had a connection, and returns the connection if it is
+    /// open. `None` at the end, and the cursor is at the start again.
+    pub(super) fn next_name(&self, cursor: &mut Cursor) -> Option<Option<ConnId>> {
+        match &self.hibernation {
+            Some(hibernation) => hibernation.next(&self.slots, cursor),
+            None => self.slots.next(cursor).map(|(conn, row)| row.lifecycle.is_live().then_some(conn)),
+        }
+    }
+
+    /// Moves a cursor before the row or entry that comes before it, and returns that as `next_name` does; `None` at
+    /// the start.
+    pub(super) fn previous_name(&self, cursor: &mut Cursor) -> Option<Option<ConnId>> {
+        match &self.hibernation {
+            Some(hibernation) => hibernation.previous(&self.slots, cursor),
+            None => self.slots.previous(cursor).map(|(conn, row)| row.lifecycle.is_live().then_some(conn)),
+        }
+    }
+
+    /// The connection behind a cursor, if it is open.
+    pub(super) fn name_at(&self, cursor: Cursor) -> Option<ConnId> {
+        if let Some(hibernation) = &self.hibernation {
+            return hibernation.open_behind(&self.slots, cursor);
+        }
+        let (conn, row) = self.slots.latest(cursor.ring, cursor.slot)?;
+        row.lifecycle.is_live().then_some(conn)
+    }
+
+    /// Connections that open, are open, or close.
+    pub(super) fn in_use(&self) -> u64 {
+        let without_slot = self.hibernation.as_ref().map_or(0, |hibernation| hibernation.without_slot(&self.counters));
+        self.slots.in_use() + without_slot
+    }
+
+    /// How long nothing was received from a connection that is open.
+    pub(super) fn silence(&self, name: ConnId) -> Option<Duration> {
+        if let Some(heard) = self.hibernation.as_ref().and_then(|hibernation| hibernation.heard(name)) {
+            return Some(self.idle.silence(u32::from(heard) << 16));
+        }
+        let conn = self.find(name)?;
+        let (latest, row) = self.slots.latest(conn.ring(), conn.slot())?;
+        (latest == conn && row.lifecycle.is_live()).then(|| self.idle.silence(row.link))
+    }
+
+    /// Bytes for a connection that the kernel has not taken.
+    pub(super) fn pending_bytes(&mut self, name: ConnId) -> usize {
+        let unsent = self.hibernation.as_ref().map_or(0, |hibernation| hibernation.unsent(name));
+        let Some(conn) = self.find(name) else { return unsent };
+        let Engine { slots, outgoing, .. } = self;
+        if slots.row(conn).is_none() {
+            return 0;
+        }
+        unsent + outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
+    }
+
+    // ---- caught segments ---------------------------------------------------------------------------
+
+    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none.
+    pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
+        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
+        let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
+        if let Arrival::Woke(conn) = arrival {
+            self.park(conn)?;
+        }
+        Ok(Some(arrival))
+    }
+
+    /// The bytes of a woken connection's segment, in a buffer as if they had been received. The connection is busy
+    /// with them.
+    pub fn take_payload(&mut self, conn: ConnId) -> (Buffer, usize) {
+        self.slots.update(conn, SlotState::receive);
+        let mut buffer = self.buffers.take();
+        let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
+        let len = payload.len().min(buffer.bytes().len());
+        buffer.bytes()[..len].copy_from_slice(&payload[..len]);
+        (buffer, len)
+    }
+
+    /// Acknowledges the segment that woke a connection, unless an answer does that.
+    pub fn acknowledge(&mut self, conn: ConnId) {
+        let answers = self.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending());
+        if !answers && let Some(hibernation) = &mut self.hibernation {
+            hibernation.acknowledge_delivery(&self.counters);
+        }
+    }
+
+    /// The poll on the ring buffer of caught segments has ended.
+    pub fn catcher_woke(&mut self) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.catcher_woke();
+        }
+    }
+
+    /// The next connection that fell asleep or woke, and of which the driver was not told yet; with whether it woke.
+    #[inline]
+    pub fn next_moved(&mut self) -> Option<(ConnId, bool)> {
+        self.hibernation.as_mut()?.next_moved()
+    }
+
+    /// A connection is used, and does not become drowsy.
+    #[inline]
+    pub(super) fn used(&mut self, conn: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.used(conn);
+        }
+    }
+
+    /// The driver was told of the end of a connection.
+    #[inline]
+    pub fn told_of_end(&mut self, name: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.forget(name);
+        }
+    }
+
+    // ---- waking and closing by name ----------------------------------------------------------------
+
+    /// Whether a sleeping connection could be woken now.
+    pub(super) fn can_wake(&self) -> bool {
+        self.hibernation.is_none() || !self.slots.is_full()
+    }
+
+    /// The slot's occupant to which bytes for a name are to be sent; a connection that sleeps is woken. `None` if there
+    /// is nothing more to do: the connection is gone, or the bytes are kept until a slot is free.
+    pub(super) fn wake_to_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<Option<ConnId>> {
+        let Some(hibernation) = &self.hibernation else { return Ok(Some(name)) };
+        if !hibernation.has_unsent(name) {
+            let awake = if hibernation.is_asleep(name) { self.awaken(name)? } else { self.find(name) };
+            if awake.is_some() || !self.is_asleep(name) {
+                return Ok(awake);
+            }
+        }
+        let most = self.outgoing.most();
+        if self.hibernation.as_mut().is_some_and(|hibernation| !hibernation.keep_unsent(name, bytes, most)) {
+            self.counters.slow_readers.add(1);
+            self.close_named(name, CloseMode::Abort, CloseReason::SlowReader)?;
+        }
+        Ok(None)
+    }
+
+    /// Wakes a connection that sleeps, because something is to be sent to it.
+    fn awaken(&mut self, name: ConnId) -> Result<Option<ConnId>> {
+        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
+        let Some(conn) = hibernation.wake_to_send(&mut around, name)? else { return Ok(None) };
+        self.park(conn)?;
+        Ok(Some(conn))
+    }
+
+    /// Sends what was kept for connections that slept while no slot was free, as far as slots are free now.
+    pub(super) fn send_unsent(&mut self) -> Result<()> {
+        /// Connections that are woken for that in one pass.
+        const WAKES_PER_PASS: usize = 16;
+        for _ in 0..WAKES_PER_PASS {
+            let Some(name) = self.hibernation.as_ref().and_then(|hibernation| hibernation.first_unsent()) else {
+                break;
+            };
+            let awake = if self.is_asleep(name) { self.awaken(name)? } else { self.find(name) };
+            if awake.is_none() && self.is_asleep(name) {
+                break;
+            }
+            let bytes = self.hibernation.as_mut().map(|hibernation| hibernation.take_unsent()).unwrap_or_default();
+            if let Some(conn) = awake {
+                self.send(conn, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a connection that is open; anything else is left alone.
+    pub(super) fn close_named(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
+        if let Some(conn) = self.find(name) {
+            return self.close(conn, mode, reason);
+        }
+        if let Some((hibernation, mut around)) = self.sleepers() {
+            hibernation.close(&mut around, name, mode, reason);
+        }
+        Ok(())
+    }
+
+    /// Does what is due for connections that sleep or are to sleep.
+    pub(super) fn hibernate(&mut self, now: Instant) -> Result<()> {
+        if self.hibernation.is_none() {
+            return Ok(());
+        }
+        self.send_unsent()?;
+        match self.sleepers() {
+            Some((hibernation, mut around)) => hibernation.turn(&mut around, now),
+            None => Ok(()),
+        }
+    }
+}

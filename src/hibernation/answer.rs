@@ -1,0 +1,75 @@
+//! Segments that are sent for a connection without a socket. None has payload.
+
+use super::segment::{ACK, FIN, HEADER, RST, write_checksum};
+use super::{Checkpoint, Progress};
+
+/// The most bytes of an answer: a header with timestamps.
+pub const LONGEST: usize = HEADER + OPTIONS.len();
+
+/// The timestamps option behind two options that fill up, as RFC 7323 (appendix A) lays it out, with both timestamps 0.
+const OPTIONS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// A segment to be sent to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Answer {
+    /// `ACK`, with `FIN` or `RST` or alone.
+    pub flags: u8,
+    /// Its sequence number.
+    pub sequence: u32,
+}
+
+impl Answer {
+    /// Tells the peer what was received and what we send next.
+    pub fn acknowledgement(progress: &Progress) -> Answer {
+        Answer { flags: ACK, sequence: progress.sent }
+    }
+
+    /// Tells the peer that we have no more to send.
+    pub fn finish(progress: &Progress) -> Answer {
+        Answer { flags: ACK | FIN, sequence: progress.sent }
+    }
+
+    /// Asks the peer whether the connection still exists: a number that it has received makes it answer (RFC 9293,
+    /// 3.8.4, and `tcp_xmit_probe_skb`).
+    pub fn probe(progress: &Progress) -> Answer {
+        Answer { flags: ACK, sequence: progress.sent.wrapping_sub(1) }
+    }
+
+    /// Makes the peer forget the connection.
+    pub fn reset(progress: &Progress) -> Answer {
+        Answer { flags: ACK | RST, sequence: progress.sent }
+    }
+
+    /// Writes the whole TCP segment. `now_ms` is CLOCK_MONOTONIC in milliseconds, modulo 2^32. `echo` is the
+    /// timestamp of the segment that is answered (`Segment::echo`), or 0 if none is.
+    pub fn write<'a>(
+        &self,
+        checkpoint: &Checkpoint,
+        now_ms: u32,
+        echo: u32,
+        buffer: &'a mut [u8; LONGEST],
+    ) -> &'a [u8] {
+        let Checkpoint { tuple, negotiated, progress } = checkpoint;
+        // A window is announced in whole units, rounded down.
+        let shift = negotiated.scales.map_or(0, |scales| scales.receive.min(14));
+        let window = u16::try_from(progress.receive_window >> shift).unwrap_or(u16::MAX);
+        let length = if negotiated.timestamp_offset.is_some() { LONGEST } else { HEADER };
+        let (header, options) = buffer.split_at_mut(HEADER);
+        header.fill(0);
+        header[0..2].copy_from_slice(&tuple.local.port().to_be_bytes());
+        header[2..4].copy_from_slice(&tuple.remote.port().to_be_bytes());
+        header[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+        header[8..12].copy_from_slice(&progress.received.to_be_bytes());
+        // The length of the header, in units of 4 bytes, is in the upper half.
+        header[12] = (length / 4 << 4) as u8;
+        header[13] = self.flags;
+        header[14..16].copy_from_slice(&window.to_be_bytes());
+        options.copy_from_slice(&OPTIONS);
+        let value = now_ms.wrapping_add(negotiated.timestamp_offset.unwrap_or_default());
+        options[4..8].copy_from_slice(&value.to_be_bytes());
+        options[8..12].copy_from_slice(&echo.to_be_bytes());
+        write_checksum(tuple, &mut buffer[..length]);
+        &buffer[..length]
+    }
+}

@@ -1,0 +1,46 @@
+//! How many connections may be awake at once on this host, where the others sleep.
+
+use super::Host;
+use crate::memory_model::{End, Family, asleep};
+use crate::plan::{self, IdleBackend, Reserve};
+
+impl Host {
+    /// How many of `connections` may be awake at once: as many sockets as the memory has room for that every limit has
+    /// left now, beyond the reserve and what all of them take asleep; between `plan::FEWEST_AWAKE` and
+    /// `plan::MOST_AWAKE`, as far as there are so many. `ends` are those that this host holds of each connection, and
+    /// how they wait.
+    pub fn awake(&self, connections: u64, ends: &[(End, IdleBackend)], family: Family, reserve: Reserve) -> u64 {
+        let kernel = self.memory_kernel();
+        let sleeping: f64 = ends.iter().map(|(end, _)| asleep(*end, family)).sum::<f64>() * connections as f64;
+        let room = self.memory_left().into_iter().map(|limit| {
+            let left = limit.left.saturating_sub(reserve.of(limit.total)) as f64;
+            let one = |(end, waits): &(End, IdleBackend)| kernel.per_end(*end, family, *waits).counted(limit.by);
+            // A cgroup v1 counts next to nothing of an accepted socket, and never less than a byte.
+            let socket: f64 = ends.iter().map(one).sum();
+            ((left - sleeping).max(0.0) / socket.max(1.0)) as u64
+        });
+        plan::awake(connections, room.min().unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::host;
+    use super::*;
+    use crate::plan::{FEWEST_AWAKE, MOST_AWAKE};
+
+    #[test]
+    fn those_awake_fit_beside_the_sleepers() {
+        let awake = |mib: u64, connections: u64| {
+            let meminfo = format!("MemTotal: {} kB\nMemFree: {} kB\n", mib << 10, mib << 10);
+            let (_dir, host) = host(&[("proc/meminfo", &meminfo)]);
+            let server = [(End::Server, IdleBackend::Filter)];
+            host.awake(connections, &server, Family::V4, Reserve::Bytes(0))
+        };
+        assert_eq!(awake(64 << 10, 10_000_000), MOST_AWAKE);
+        assert_eq!(awake(64 << 10, 1_000), 1_000);
+        // A million asleep take 51 MB of 268, and a socket without its poll some 3,700 bytes.
+        assert!((50_000..65_000).contains(&awake(256, 1_000_000)), "{}", awake(256, 1_000_000));
+        assert_eq!(awake(32, 1_000_000), FEWEST_AWAKE);
+    }
+}

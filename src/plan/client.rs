@@ -1,0 +1,60 @@
+//! The rings that a client's shards need.
+
+use super::{Needs, rings, share};
+
+/// What a client shall be, however many connections it opens.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientGoal {
+    /// Shards, one for each core; at least 1.
+    pub shards: u64,
+    /// Connects in flight in all.
+    pub concurrency: u32,
+    /// The soft limit on file descriptors.
+    pub nofile: u64,
+    /// Connections awake at once at most in all, where the others sleep; `None` where none sleeps.
+    pub awake: Option<u64>,
+}
+
+impl ClientGoal {
+    /// The rings of one shard: for those of its connections that are awake, and for as many again as can be closing
+    /// while others open.
+    pub fn rings(&self, connections: u64, index: u64) -> Vec<u32> {
+        let of_shard = |total: u64| {
+            let part = share(total, self.shards, index);
+            part.end - part.start
+        };
+        let own = of_shard(self.awake.map_or(connections, |awake| awake.min(connections)));
+        rings(own + own.min(of_shard(self.concurrency.into())), self.nofile)
+    }
+
+    /// The file descriptors of a client that has one plain socket a shard; each connect in flight takes another one.
+    pub fn needs(&self, connections: u64) -> Needs {
+        let rings = |index| self.rings(connections, index).len();
+        let sleeping = if self.awake.is_some() { self.shards } else { 0 };
+        Needs { rings: (0..self.shards).map(rings).collect(), sockets: self.shards, sleeping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// There is a slot for each connection that is awake; those asleep take none.
+        #[test]
+        fn only_those_awake_have_slots(shards in 1u64..40, connections in 1u64..100_000_000, awake in 1u64..500_000, concurrency in 1u32..5_000) {
+            let goal = ClientGoal { shards, concurrency, nofile: 20_000, awake: Some(awake) };
+            let slots: u64 = (0..shards).flat_map(|index| goal.rings(connections, index)).map(u64::from).sum();
+            let sockets = awake.min(connections);
+            prop_assert!(slots >= sockets && slots <= sockets + u64::from(concurrency));
+        }
+    }
+
+    #[test]
+    fn ten_million_asleep_need_the_rings_of_those_awake() {
+        let goal = ClientGoal { shards: 2, concurrency: 512, nofile: 20_000, awake: Some(262_144) };
+        assert_eq!(goal.needs(10_000_000).rings, [7, 7]);
+        assert_eq!(ClientGoal { awake: None, ..goal }.needs(10_000_000).rings, [251, 251]);
+    }
+}

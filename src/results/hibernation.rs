@@ -1,0 +1,81 @@
+//! What became of sleeping connections.
+
+use serde::{Deserialize, Serialize};
+
+use crate::stats::Snapshot;
+
+/// What became of sleeping connections in a run. The result of a run in which none may sleep has no such part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HibernationDocument {
+    /// Connections asleep at the end, before any was closed.
+    pub asleep: u64,
+    /// Times that a connection was put to sleep.
+    pub hibernated: u64,
+    /// Sleeping connections that a segment of their peer woke.
+    pub woken_by_peer: u64,
+    /// Sleeping connections that were woken because something was to be sent.
+    pub woken_by_send: u64,
+    /// Idle connections that could not be put to sleep: something was in flight, or the table had no place.
+    pub stayed_awake: u64,
+    /// Segments caught for sleeping connections.
+    pub segments_caught: u64,
+    /// Segments sent for sleeping connections without waking them.
+    pub segments_answered: u64,
+    /// Caught segments that were no TCP segment, or had a wrong checksum.
+    pub segments_malformed: u64,
+    /// Caught segments outside the window, or with an impossible acknowledgement.
+    pub segments_outside: u64,
+    /// Segments for sleeping connections that were lost for lack of room; the peer sent them again.
+    pub segments_dropped: u64,
+}
+
+impl HibernationDocument {
+    /// What was counted.
+    pub fn of(counted: &Snapshot) -> HibernationDocument {
+        HibernationDocument {
+            asleep: counted.asleep,
+            hibernated: counted.hibernated,
+            woken_by_peer: counted.woken_by_peer,
+            woken_by_send: counted.woken_by_send,
+            stayed_awake: counted.stayed_awake,
+            segments_caught: counted.segments_caught,
+            segments_answered: counted.segments_answered,
+            segments_malformed: counted.segments_malformed,
+            segments_outside: counted.segments_outside,
+            segments_dropped: counted.segments_dropped,
+        }
+    }
+
+    /// Each count with its name, in the order in which they are shown.
+    pub fn named(&self) -> [(&'static str, u64); 10] {
+        [
+            ("asleep at the end", self.asleep),
+            ("put to sleep", self.hibernated),
+            ("woken by their peer", self.woken_by_peer),
+            ("woken to send", self.woken_by_send),
+            ("stayed awake", self.stayed_awake),
+            ("segments caught", self.segments_caught),
+            ("answered asleep", self.segments_answered),
+            ("malformed", self.segments_malformed),
+            ("outside the window", self.segments_outside),
+            ("dropped", self.segments_dropped),
+        ]
+    }
+
+    /// The sum of two. Files may have any counts; a sum that overflows stays at `u64::MAX`.
+    pub fn and(&self, other: &HibernationDocument) -> HibernationDocument {
+        let sum = |which: fn(&HibernationDocument) -> u64| which(self).saturating_add(which(other));
+        HibernationDocument {
+            asleep: sum(|one| one.asleep),
+            hibernated: sum(|one| one.hibernated),
+            woken_by_peer: sum(|one| one.woken_by_peer),
+            woken_by_send: sum(|one| one.woken_by_send),
+            stayed_awake: sum(|one| one.stayed_awake),
+            segments_caught: sum(|one| one.segments_caught),
+            segments_answered: sum(|one| one.segments_answered),
+            segments_malformed: sum(|one| one.segments_malformed),
+            segments_outside: sum(|one| one.segments_outside),
+            segments_dropped: sum(|one| one.segments_dropped),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How a server's connections sleep.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::Options;
+use crate::connections::{HibernationConfig, KernelHost};
+use crate::error::{Errno, Result};
+use crate::host::{Host, Refused, SharedCatcher};
+use crate::listener::KEEPALIVE_PROBES;
+use crate::memory_model::{End, Family};
+use crate::plan::{IdleBackend, ShardPlan, needs};
+use crate::sys::repair::Keepalive;
+use crate::sys::{Catcher, Filter};
+
+/// What the shards of a server share whose connections sleep.
+pub(super) struct Hibernation {
+    after: Duration,
+    shared: SharedCatcher,
+    most_drowsy: usize,
+    keepalive: Option<Keepalive>,
+}
+
+/// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
+pub(super) fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
+    if options.hibernate.is_none() {
+        return Ok(None);
+    }
+    host.check_hibernation()?;
+    let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
+    // In polls, which take the most.
+    let ends = [(End::Server, IdleBackend::Poll)];
+    let planned = || host.awake(options.max_connections, &ends, family, options.memory_reserve);
+    Ok(Some(options.awake.unwrap_or_else(planned)))
+}
+
+impl Hibernation {
+    /// `None` where no connection sleeps.
+    pub fn of(options: &Options, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<Option<Hibernation>> {
+        let Some(after) = options.hibernate else { return Ok(None) };
+        let spare = nofile.saturating_sub(needs(plans).descriptors());
+        Ok(Some(Hibernation {
+            after,
+            shared: host.share_catcher(plans.len(), options.max_connections, false)?,
+            most_drowsy: HibernationConfig::most_drowsy(spare / plans.len() as u64),
+            keepalive: options.keepalive.map(|time| Keepalive { time, interval: time, probes: KEEPALIVE_PROBES }),
+        }))
+    }
+
+    /// What catches the segments of sleeping connections.
+    pub fn catcher(&self) -> &Catcher {
+        &self.shared.catcher
+    }
+
+    /// How the connections of a shard sleep, whose listeners have this filter, or none.
+    pub fn of_shard(
+        &self,
+        host: &Host,
+        index: usize,
+        plan: &ShardPlan,
+        filter: Option<&Filter>,
+    ) -> Result<HibernationConfig> {
+        let SharedCatcher { catcher, grace, keeps_descriptors, .. } = &self.shared;
+        let program = filter.map_or_else(|| catcher.program(), Filter::program).try_clone_to_owned();
+        let kernel =
+            |program: OwnedFd| KernelHost::accepting(catcher.clone(), grace.clone(), index, program, self.keepalive);
+        let kernel = program.and_then(kernel);
+        Ok(HibernationConfig {
+            after: self.after,
+            most: HibernationConfig::names(plan.capacity, plan.slots()),
+            most_drowsy: self.most_drowsy,
+            keeps_descriptors: *keeps_descriptors,
+            host: Box::new(kernel.map_err(|error| host.hibernation_refused(Refused::Answers, Errno::of(&error)))?),
+        })
+    }
+}
