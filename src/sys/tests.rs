@@ -177,7 +177,7 @@ impl Scene {
     }
 
     fn reinject(&self, kept: &Kept) {
-        self.raw.reinject(&kept.tuple, &kept.bytes, kept.whole_len).unwrap();
+        self.raw.reinject(&kept.tuple, &mut kept.bytes.clone(), kept.whole_len).unwrap();
     }
 }
 

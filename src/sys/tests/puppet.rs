@@ -50,9 +50,10 @@ impl Puppet {
         segment.extend([0; 4]);
         segment.extend(options);
         segment.extend(payload);
+        let length = segment.len();
         // The segment's sender is the puppet.
         let way = Tuple { remote: self.tuple.local, local: self.tuple.remote };
-        self.raw.reinject(&way, &segment, segment.len()).unwrap();
+        self.raw.reinject(&way, &mut segment, length).unwrap();
     }
 
     /// Says something, which the next segment acknowledges.
