@@ -112,8 +112,8 @@ impl Table {
         let hash = self.hash.of(&Words::of(tuple));
         let tag = hash as u32 | 1;
         let buckets = u64::from(self.buckets);
-        let first = (hash >> 32) * buckets >> 32;
-        let sum = (u64::from(tag).wrapping_mul(SPREAD) >> 32) * buckets >> 32;
+        let scaled = |number: u64| ((number >> 32) * buckets) >> 32;
+        let (first, sum) = (scaled(hash), scaled(u64::from(tag).wrapping_mul(SPREAD)));
         let second = (sum + buckets - first) % buckets;
         Places { tag, buckets: [first, second].map(|bucket| bucket as usize * CELLS) }
     }

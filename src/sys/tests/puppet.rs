@@ -45,7 +45,7 @@ impl Puppet {
         segment.extend(self.tuple.remote.port().to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
         segment.extend(self.acknowledged.to_be_bytes());
-        segment.extend([((20 + options.len()) / 4 << 4) as u8, flags]);
+        segment.extend([(((20 + options.len()) / 4) << 4) as u8, flags]);
         segment.extend(30_000u16.to_be_bytes());
         segment.extend([0; 4]);
         segment.extend(options);
