@@ -121,6 +121,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// `self`.
     pub fn stop_listening(&mut self) -> Result<()> {
         self.engine.idle.stop();
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.stop();
+        }
         self.engine.acceptor.stop_listening()
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
-use crate::sys::{self, Catcher, GracePeriods, RawSender};
+use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
 
 /// Blank sockets that a shard keeps for its next wakes. Each takes a file descriptor and 3.6 kB of the kernel.
 const MOST_BLANKS: usize = 512;
@@ -20,6 +20,8 @@ type AfterGrace<T> = VecDeque<(Option<u64>, T)>;
 /// The kernel, for the hibernation of one shard.
 pub struct KernelHost {
     catcher: Arc<Catcher>,
+    /// Catches what comes without a listener, as long as a shard has sleeping connections.
+    _steering: Arc<Steering>,
     shard: usize,
     caught: sys::Caught,
     /// Sends answers, and lets caught segments arrive.
@@ -44,7 +46,7 @@ pub struct KernelHost {
 impl KernelHost {
     /// For a shard that accepts. `program` catches and is what the shard's listeners have; `keepalive` too.
     pub fn accepting(
-        catcher: Arc<Catcher>,
+        (catcher, steering): (Arc<Catcher>, Arc<Steering>),
         grace: Arc<GracePeriods>,
         shard: usize,
         program: OwnedFd,
@@ -53,6 +55,7 @@ impl KernelHost {
         Ok(KernelHost {
             caught: catcher.caught(shard)?,
             catcher,
+            _steering: steering,
             shard,
             answers: RawSender::without_mark()?,
             released: RawSender::new()?,
@@ -69,10 +72,15 @@ impl KernelHost {
         })
     }
 
-    /// For a shard that dials, in a namespace where the catcher steers.
-    pub fn dialing(catcher: Arc<Catcher>, grace: Arc<GracePeriods>, shard: usize) -> io::Result<KernelHost> {
+    /// For a shard that dials.
+    pub fn dialing(
+        catcher: Arc<Catcher>,
+        steering: Arc<Steering>,
+        grace: Arc<GracePeriods>,
+        shard: usize,
+    ) -> io::Result<KernelHost> {
         let program = catcher.program().try_clone_to_owned()?;
-        Ok(KernelHost { dialed: true, ..KernelHost::accepting(catcher, grace, shard, program, None)? })
+        Ok(KernelHost { dialed: true, ..KernelHost::accepting((catcher, steering), grace, shard, program, None)? })
     }
 
     /// A blank socket for a connection with this local end.
