@@ -489,7 +489,7 @@ impl<S: Default> Hibernation<S> {
         let rests = around.parts.slots.row(conn).is_some_and(|row| row.lifecycle.may_sleep());
         let drowsy = self.entries.whereabouts(index) == Whereabouts::Drowsy;
         let state = if drowsy && rests { self.host.checkpoint(&socket).ok().flatten() } else { None };
-        let Some(progress) = state else {
+        let (Some(progress), Some(tuple)) = (state, self.entries.tuple(index)) else {
             if drowsy {
                 self.leave_table(index);
             }
@@ -499,7 +499,7 @@ impl<S: Default> Hibernation<S> {
             counters.stayed_awake.add(1);
             return Ok(());
         };
-        let retired = self.host.retire(socket);
+        let retired = self.host.retire(socket, &tuple);
         self.host.end_transit();
         retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
         if let Some(row) = around.parts.slots.row(conn) {

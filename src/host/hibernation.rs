@@ -23,7 +23,8 @@ pub struct SharedCatcher {
     pub grace: Arc<GracePeriods>,
     /// The kernel cannot make a descriptor of a slot's socket.
     pub keeps_descriptors: bool,
-    _steering: Option<Steering>,
+    /// Catches segments without a listener; it must live as long as connections sleep.
+    pub steering: Arc<Steering>,
 }
 
 /// The part of sleeping that the kernel refused.
@@ -83,23 +84,23 @@ impl Host {
         Ok(())
     }
 
-    /// Makes what all shards of this process share whose connections may sleep. With `dials`, segments of dialed
-    /// connections are caught too.
+    /// Makes what all shards of this process share whose connections may sleep. Segments are caught whether there is a
+    /// listener for them or not: a client has none, and a server that drains or lacks memory listens no more.
     ///
     /// Fails with `HostReason::Hibernation`.
-    pub fn share_catcher(&self, shards: usize, connections: u64, dials: bool) -> Result<SharedCatcher> {
+    pub fn share_catcher(&self, shards: usize, connections: u64) -> Result<SharedCatcher> {
         let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
         // Before what takes memory: it needs a right of its own.
         RawSender::new().map_err(refused(Refused::Answers))?;
         let ring_bytes = plan::caught_bytes(connections, shards as u64);
         let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
-        let steering = dials.then(|| catcher.steer()).transpose().map_err(refused(Refused::Lookup))?;
+        let steering = catcher.steer().map_err(refused(Refused::Lookup))?;
         let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;
         Ok(SharedCatcher {
             catcher: Arc::new(catcher),
             grace: Arc::new(grace),
             keeps_descriptors: self.kernel_version() < COPIES_DESCRIPTORS,
-            _steering: steering,
+            steering: Arc::new(steering),
         })
     }
 

@@ -25,11 +25,10 @@
 //! finds sinks for them: listeners of the catcher's own, with its filter.
 
 mod hash;
+mod probe;
 mod program;
 mod ring;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::fs::File;
@@ -43,6 +42,7 @@ use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
+pub use probe::Lack;
 use program::{LINE, Maps, SINK_V4, SINK_V6, TRANSITS};
 pub use ring::{Caught, CaughtSegment};
 use table::Table;

@@ -31,8 +31,7 @@ const CHECKSUM: usize = 16;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 
-/// Sends segments of TCP with headers of IP that it makes itself (IP_HDRINCL, raw(7)). All of them have the catcher's
-/// mark.
+/// Sends segments of TCP with headers of IP that it makes itself (IP_HDRINCL, raw(7)).
 #[derive(Debug)]
 pub struct RawSender {
     v4: OwnedFd,
@@ -41,13 +40,24 @@ pub struct RawSender {
 }
 
 impl RawSender {
-    /// Opens the raw sockets. Fails with EPERM without CAP_NET_RAW, or without CAP_NET_ADMIN.
+    /// Opens raw sockets whose segments carry the catcher's mark: for segments that are to arrive here after all. Fails
+    /// with EPERM without CAP_NET_RAW, or without CAP_NET_ADMIN.
     pub fn new() -> io::Result<RawSender> {
-        let v6 = match raw_socket(libc::AF_INET6) {
+        RawSender::with_mark(MARK)
+    }
+
+    /// Opens raw sockets whose segments are caught like others: for answers, whose receiver may sleep on this host too.
+    /// Fails with EPERM without CAP_NET_RAW.
+    pub fn without_mark() -> io::Result<RawSender> {
+        RawSender::with_mark(0)
+    }
+
+    fn with_mark(mark: u32) -> io::Result<RawSender> {
+        let v6 = match raw_socket(libc::AF_INET6, mark) {
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             socket => Some(socket?),
         };
-        Ok(RawSender { v4: raw_socket(libc::AF_INET)?, v6 })
+        Ok(RawSender { v4: raw_socket(libc::AF_INET, mark)?, v6 })
     }
 
     /// Sends a segment, whose checksum is right, from one address to another of the same family.
@@ -74,7 +84,7 @@ impl RawSender {
         }
     }
 
-    fn send_pieces(&self, tuple: &Tuple, bytes: &[u8], whole_len: usize, longest: usize) -> io::Result<()> {
+    pub(super) fn send_pieces(&self, tuple: &Tuple, bytes: &[u8], whole_len: usize, longest: usize) -> io::Result<()> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let length = usize::from(bytes.get(OFFSET).ok_or_else(invalid)? >> 4) * 4;
         let (header, payload) = bytes.split_at_checked(length.max(TCP_HEADER)).ok_or_else(invalid)?;
@@ -124,7 +134,7 @@ impl RawSender {
 }
 
 /// A raw socket on which nothing arrives (IPPROTO_RAW), and whose sender writes the header of IP.
-fn raw_socket(family: libc::c_int) -> io::Result<OwnedFd> {
+fn raw_socket(family: libc::c_int, mark: u32) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = unsafe { libc::socket(family, kind, libc::IPPROTO_RAW) };
@@ -133,7 +143,9 @@ fn raw_socket(family: libc::c_int) -> io::Result<OwnedFd> {
     }
     // SAFETY: `fd` was just made and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, MARK.cast_signed())?;
+    if mark != 0 {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
+    }
     Ok(socket)
 }
 

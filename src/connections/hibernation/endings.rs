@@ -22,6 +22,10 @@ use crate::token::ConnId;
 /// Timers that are served in one pass, each with a segment at most.
 const TIMERS_PER_PASS: usize = 64;
 
+/// How often a FIN is sent again while the shard is about to end: after 1 and 3 s. A peer that has not answered after
+/// 7 s is likely gone.
+const RETRIES_WHILE_STOPPING: u8 = 2;
+
 /// The search for sleeping connections that were silent for too long looks at all of them once in this time, or once in
 /// an eighth of the timeout if that is longer.
 const SHORTEST_SWEEP: Duration = Duration::from_secs(4);
@@ -37,6 +41,8 @@ pub(super) struct SleeperEndings {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
+    /// The shard is about to end: a peer that has acknowledged a FIN needs nothing more.
+    stopping: bool,
     /// The search for silent ones: where it goes on, and when.
     sweep: Cursor,
     sweep_due: Option<Mark>,
@@ -81,6 +87,11 @@ impl<S: Default> Hibernation<S> {
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
         let (index, reason) = self.endings.untold.pop_front()?;
         Some((self.entries.name_of(index), reason))
+    }
+
+    /// The shard is about to end. It waits for acknowledgements of FINs, and not for what comes after them.
+    pub fn stop(&mut self) {
+        self.endings.stopping = true;
     }
 
     /// Closes a sleeping connection, without a socket.
@@ -140,7 +151,9 @@ impl<S: Default> Hibernation<S> {
         let Some(mut closing) = self.endings.closings.get(&index).copied() else { return };
         let step = closing.heard(&mut checkpoint, &caught.tuple, segment, now_ms);
         self.entries.progressed(index, &checkpoint.progress);
-        if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
+        let ended = self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo())
+            || self.endings.stopping && closing.is_acknowledged() && self.end(index);
+        if ended {
             if step == Step::Reopen {
                 self.let_go(caught, around.parts.counters);
             }
@@ -169,6 +182,11 @@ impl<S: Default> Hibernation<S> {
             }
             Step::Reopen => {}
         }
+        self.end(index)
+    }
+
+    /// The end of a connection is over. Always `true`.
+    fn end(&mut self, index: u32) -> bool {
         self.leave_table(index);
         self.endings.closings.remove(&index);
         if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
@@ -196,7 +214,12 @@ impl<S: Default> Hibernation<S> {
                 // A newer timer is set.
                 continue;
             }
-            let step = closing.expired(&checkpoint, now_ms);
+            let step = match closing.expired(&checkpoint, now_ms) {
+                Step::Send(_) if self.endings.stopping && closing.retries() > RETRIES_WHILE_STOPPING => {
+                    Step::Gone(None)
+                }
+                step => step,
+            };
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
                 self.set_timer(now, index, &closing);
                 self.endings.closings.insert(index, closing);

@@ -13,6 +13,9 @@
 //! All shards insert and remove at the same time, and programs of the kernel look up meanwhile. A cell is therefore
 //! changed as a whole, and only by the shard that its value names.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +79,7 @@ pub struct Table {
 }
 
 /// Where a connection may lie: its tag, and the first cells of its two buckets.
+#[derive(Debug, Clone, Copy)]
 struct Places {
     tag: u32,
     buckets: [usize; 2],
@@ -112,12 +116,11 @@ impl Table {
     }
 
     /// Cells with a tag, in both buckets.
-    fn tagged<'a>(&'a self, places: &Places) -> impl Iterator<Item = &'a AtomicU64> {
+    fn tagged(&self, places: Places) -> impl Iterator<Item = &AtomicU64> {
         let [first, second] = places.buckets;
         let other = (first != second).then(|| self.bucket(second));
-        let tag = places.tag;
         let both = self.bucket(first).chain(other.into_iter().flatten());
-        both.filter(move |cell| cell.load(Ordering::SeqCst) as u32 == tag)
+        both.filter(move |cell| cell.load(Ordering::SeqCst) as u32 == places.tag)
     }
 
     /// Inserts a connection.
@@ -127,7 +130,7 @@ impl Table {
         let cell = u64::from(value) << 32 | u64::from(places.tag);
         // An earlier sleep's cell of the same connection may still be there.
         let old = u64::from(AWAKE) << 32 | cell;
-        for at in self.tagged(&places) {
+        for at in self.tagged(places) {
             let again = at.compare_exchange(old, cell, Ordering::SeqCst, Ordering::SeqCst);
             return again.map(drop).map_err(|_| NoPlace::Collides);
         }
@@ -141,7 +144,7 @@ impl Table {
         let taken = cells.find(take).ok_or(NoPlace::Full)?;
         // Another shard may have inserted the same tag since the first look. Each of the two has written its cell
         // before this look, so at least one of them sees the other and withdraws.
-        if self.tagged(&places).any(|at| !std::ptr::eq(at, taken)) {
+        if self.tagged(places).any(|at| !std::ptr::eq(at, taken)) {
             taken.store(0, Ordering::SeqCst);
             return Err(NoPlace::Collides);
         }
@@ -167,7 +170,7 @@ impl Table {
     fn change(&self, tuple: &Tuple, shard: usize, index: u32, to: impl Fn(u64) -> u64) {
         let Some(value) = self.division.value(shard, index) else { return };
         let ours = |cell: u64| (cell >> 32) as u32 & !AWAKE == value;
-        for cell in self.tagged(&self.places(tuple)) {
+        for cell in self.tagged(self.places(tuple)) {
             let now = cell.load(Ordering::SeqCst);
             if ours(now) {
                 cell.store(to(now), Ordering::SeqCst);
