@@ -19,6 +19,9 @@ pub const URG: u8 = 0x20;
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
 
+/// Where the flags are in a header.
+const FLAGS: usize = 13;
+
 /// Where the checksum is in a header.
 pub const CHECKSUM: Range<usize> = 16..18;
 
@@ -161,6 +164,23 @@ pub fn checksum_is_right(tuple: &Tuple, bytes: &[u8], whole: usize) -> bool {
 /// checksum.
 pub fn checksum(tuple: &Tuple, first: &[u8], second: &[u8]) -> u16 {
     !fold(pseudo_header(tuple, first.len() + second.len()) + sum(first) + sum(second))
+}
+
+/// Makes a caught segment of `whole` bytes, of which `bytes` were captured, one that can be sent again as it is: its
+/// checksum covers the payload, and the beginning of a segment ends without the segment's FIN.
+pub fn restore(tuple: &Tuple, bytes: &mut [u8], whole: usize) {
+    if bytes.len() < whole
+        && let Some(flags) = bytes.get_mut(FLAGS)
+    {
+        *flags &= !FIN;
+    }
+    if let Some(field) = bytes.get_mut(CHECKSUM) {
+        field.fill(0);
+    }
+    let sum = checksum(tuple, bytes, &[]);
+    if let Some(field) = bytes.get_mut(CHECKSUM) {
+        field.copy_from_slice(&sum.to_be_bytes());
+    }
 }
 
 /// The sum of the pseudo header (RFC 9293, 3.1, and RFC 8200, 8.1). It is the same in both directions.
