@@ -184,6 +184,35 @@ fn a_woken_connection_sends_full_segments() {
     }
 }
 
+/// The window that was announced before the sleep may be larger than the memory of a new socket.
+#[test]
+fn a_woken_connection_receives_much() {
+    if !may_sleep() {
+        return;
+    }
+    for ip in LOOPBACKS {
+        let mut scene = Scene::new(ip);
+        let (mut theirs, mut ours) = scene.connection();
+        let sent: Vec<u8> = (0..8 << 20).map(|at: u32| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| theirs.write_all(&sent).unwrap());
+            hear(&mut ours, &sent);
+        });
+        let checkpoint = scene.put_to_sleep(ours, 0);
+        assert!(checkpoint.progress.receive_window > 1 << 20, "{checkpoint:?}");
+        theirs.write_all(b"wake").unwrap();
+        let kept = scene.next_caught();
+        let mut ours = scene.wake(&checkpoint, 0);
+        scene.reinject(&kept);
+        hear(&mut ours, b"wake");
+        std::thread::scope(|scope| {
+            scope.spawn(|| theirs.write_all(&sent).unwrap());
+            hear(&mut ours, &sent);
+        });
+        exchange(&mut theirs, &mut ours);
+    }
+}
+
 /// Trap 4. Its cure is SO_REUSEADDR in `leave`.
 #[test]
 fn a_port_can_be_listened_on_again_while_a_woken_connection_lives() {
