@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use allocator::Allocator;
-pub use catcher::{Catcher, Caught, CaughtSegment, Lack, MARK, NoPlace, Steering};
+pub use catcher::{Catcher, Caught, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;

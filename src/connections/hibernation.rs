@@ -270,7 +270,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Connections without a slot: those that sleep, and those that slept and whose FIN is to be acknowledged yet.
     pub fn without_slot(&self, counters: &Counters) -> u64 {
-        counters.asleep.get() + self.endings.len() as u64
+        counters.asleep.get() + self.endings.unacknowledged()
     }
 
     /// The window of time in which a sleeping connection was last heard.

@@ -25,7 +25,6 @@
 //! finds sinks for them: listeners of the catcher's own, with its filter.
 
 mod hash;
-mod probe;
 mod program;
 mod ring;
 mod table;
@@ -42,7 +41,6 @@ use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
-pub use probe::Lack;
 use program::{LINE, Maps, SINK_V4, SINK_V6, TRANSITS};
 pub use ring::{Caught, CaughtSegment};
 use table::Table;
@@ -100,7 +98,7 @@ impl Catcher {
     /// `ring_bytes` bytes, which becomes a power of two from 256 KiB to 1 GiB. The table takes 11.4 bytes for each
     /// connection, all of which the kernel allocates at once.
     ///
-    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM. `probe` tells more.
+    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM.
     pub fn new(shards: usize, connections: u64, ring_bytes: u32) -> io::Result<Catcher> {
         let ring_bytes = ring::ring_bytes(ring_bytes);
         let table = Table::new(shards, connections)?;

@@ -243,13 +243,8 @@ fn window(progress: &Progress) -> Window {
     [updated_by, progress.send_window, largest, progress.receive_window, progress.received]
 }
 
-/// Checks that this process may put sockets into repair mode in this network namespace. Fails with EPERM if it may not.
-pub fn probe() -> io::Result<()> {
-    in_repair(libc::AF_INET).map(drop)
-}
-
 /// A new socket in repair mode.
-fn in_repair(family: libc::c_int) -> io::Result<OwnedFd> {
+pub(super) fn in_repair(family: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

@@ -25,7 +25,7 @@ const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6
 
 /// Whether this user may put connections to sleep. With C1M_NO_SKIPS it must.
 fn may_sleep() -> bool {
-    let may = Catcher::probe();
+    let may = Catcher::new(1, 1, 0).and_then(|_| repair::in_repair(libc::AF_INET)).and_then(|_| RawSender::new());
     assert!(may.is_ok() || std::env::var_os("C1M_NO_SKIPS").is_none(), "connections cannot sleep: {may:?}");
     may.is_ok()
 }
@@ -164,7 +164,7 @@ impl Scene {
     }
 
     fn take_caught(&mut self) -> Option<Kept> {
-        let segment = self.caught.next()?;
+        let segment = self.caught.next_segment()?;
         let (index, tuple, whole_len) = (segment.index, segment.tuple, segment.whole_len);
         Some(Kept { index, tuple, whole_len, bytes: segment.bytes.to_vec() })
     }
@@ -177,7 +177,7 @@ impl Scene {
     }
 
     fn reinject(&self, kept: &Kept) {
-        self.raw.reinject(&kept.tuple, &kept.bytes, kept.whole_len).unwrap();
+        self.raw.reinject(&kept.tuple, &mut kept.bytes.clone(), kept.whole_len).unwrap();
     }
 }
 

@@ -37,11 +37,13 @@ const STEPS: u32 = 64;
 #[derive(Debug, Default)]
 pub(super) struct SleeperEndings {
     closings: HashMap<u32, Closing>,
+    /// Those whose FIN the peer has not acknowledged.
+    unacknowledged: u64,
     /// When something is due for each of them, the first first. A timer whose closing has another due is stale.
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
-    /// The shard is about to end: a peer that has acknowledged a FIN needs nothing more.
+    /// The shard is about to end.
     stopping: bool,
     /// The search for silent ones: where it goes on, and when.
     sweep: Cursor,
@@ -49,9 +51,24 @@ pub(super) struct SleeperEndings {
 }
 
 impl SleeperEndings {
-    /// How many are under way.
-    pub fn len(&self) -> usize {
-        self.closings.len()
+    /// How many are under way whose FIN the peer has not acknowledged. What comes after that, such as TIME_WAIT, nobody
+    /// needs to wait for.
+    pub fn unacknowledged(&self) -> u64 {
+        self.unacknowledged
+    }
+
+    /// The end of a connection has come so far.
+    fn put(&mut self, index: u32, closing: Closing) {
+        let before = self.closings.insert(index, closing);
+        let counts = |closing: Closing| u64::from(!closing.is_acknowledged());
+        self.unacknowledged = self.unacknowledged + counts(closing) - before.map_or(0, counts);
+    }
+
+    /// The end of a connection is over.
+    fn take(&mut self, index: u32) {
+        if self.closings.remove(&index).is_some_and(|closing| !closing.is_acknowledged()) {
+            self.unacknowledged -= 1;
+        }
     }
 
     /// Whether the end of an entry's connection is under way: its FIN is to be acknowledged yet.
@@ -89,7 +106,7 @@ impl<S: Default> Hibernation<S> {
         Some((self.entries.name_of(index), reason))
     }
 
-    /// The shard is about to end. It waits for acknowledgements of FINs, and not for what comes after them.
+    /// The shard is about to end, and does not wait long for acknowledgements of FINs.
     pub fn stop(&mut self) {
         self.endings.stopping = true;
     }
@@ -130,7 +147,7 @@ impl<S: Default> Hibernation<S> {
 
     fn begin<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Closing) {
         self.set_timer(around.clock.now(), index, &closing);
-        self.endings.closings.insert(index, closing);
+        self.endings.put(index, closing);
     }
 
     fn set_timer(&mut self, now: Mark, index: u32, closing: &Closing) {
@@ -151,16 +168,14 @@ impl<S: Default> Hibernation<S> {
         let Some(mut closing) = self.endings.closings.get(&index).copied() else { return };
         let step = closing.heard(&mut checkpoint, &caught.tuple, segment, now_ms);
         self.entries.progressed(index, &checkpoint.progress);
-        let ended = self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo())
-            || self.endings.stopping && closing.is_acknowledged() && self.end(index);
-        if ended {
+        if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
             if step == Step::Reopen {
                 self.let_go(caught, around.parts.counters);
             }
             return;
         }
         self.set_timer(around.clock.now(), index, &closing);
-        self.endings.closings.insert(index, closing);
+        self.endings.put(index, closing);
     }
 
     /// Does the next step of an end. Tells whether it was the last one.
@@ -182,13 +197,8 @@ impl<S: Default> Hibernation<S> {
             }
             Step::Reopen => {}
         }
-        self.end(index)
-    }
-
-    /// The end of a connection is over. Always `true`.
-    fn end(&mut self, index: u32) -> bool {
         self.leave_table(index);
-        self.endings.closings.remove(&index);
+        self.endings.take(index);
         if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
             self.entries.release(index);
         }
@@ -222,7 +232,7 @@ impl<S: Default> Hibernation<S> {
             };
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
                 self.set_timer(now, index, &closing);
-                self.endings.closings.insert(index, closing);
+                self.endings.put(index, closing);
             }
         }
         self.close_silent(around);

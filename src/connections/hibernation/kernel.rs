@@ -200,7 +200,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught> {
-        let caught = self.caught.next()?;
+        let caught = self.caught.next_segment()?;
         bytes.clear();
         bytes.extend_from_slice(caught.bytes);
         let caught = Caught { index: caught.index, tuple: caught.tuple, whole_len: caught.whole_len };

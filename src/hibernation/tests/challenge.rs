@@ -48,9 +48,9 @@ fn one_connection_takes_nothing_from_others() {
     assert!((1..20).filter(|number| limit.allows(&tuple(*number), 0)).count() > 9);
 }
 
-/// Which connections stand in each other's way changes with every period.
+/// So nobody can find out a pair by one test and use it in the next.
 #[test]
-fn nobody_can_find_out_whom_a_connection_stands_in_the_way_of() {
+fn which_connections_share_a_bit_changes_with_every_period() {
     let mut limit = ChallengeLimit::new(RandomState::new());
     let refused: BTreeSet<Vec<u32>> = (0..40)
         .map(|period| (0..200).filter(|number| !limit.allows(&tuple(*number), period * 500)).collect())

@@ -162,9 +162,9 @@ fn a_shard_gets_the_segments_of_its_own_connections() {
         // SAFETY: as above.
         assert_eq!(unsafe { libc::poll(&raw mut poll, 1, patience) }, 1);
         until("the segment is committed", || readers[shard].any());
-        let segment = readers[shard].next().unwrap();
+        let segment = readers[shard].next_segment().unwrap();
         assert_eq!((segment.index, segment.tuple), (1_000_000 + shard as u32, *tuple));
-        assert!(readers[shard].next().is_none());
+        assert!(readers[shard].next_segment().is_none());
     }
 }
 

@@ -45,14 +45,15 @@ impl Puppet {
         segment.extend(self.tuple.remote.port().to_be_bytes());
         segment.extend(self.sequence.to_be_bytes());
         segment.extend(self.acknowledged.to_be_bytes());
-        segment.extend([((20 + options.len()) / 4 << 4) as u8, flags]);
+        segment.extend([(((20 + options.len()) / 4) << 4) as u8, flags]);
         segment.extend(30_000u16.to_be_bytes());
         segment.extend([0; 4]);
         segment.extend(options);
         segment.extend(payload);
+        let length = segment.len();
         // The segment's sender is the puppet.
         let way = Tuple { remote: self.tuple.local, local: self.tuple.remote };
-        self.raw.reinject(&way, &segment, segment.len()).unwrap();
+        self.raw.reinject(&way, &mut segment, length).unwrap();
     }
 
     /// Says something, which the next segment acknowledges.

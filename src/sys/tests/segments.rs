@@ -33,9 +33,10 @@ fn what_is_no_segment_is_not_sent() {
     let tuple = Tuple { remote: "127.0.0.1:1".parse().unwrap(), local: "127.0.0.1:2".parse().unwrap() };
     let mut long = [0; 40];
     long[12] = 0xf0;
-    for bytes in [&[][..], &[0; 12], &[0; 19], &long] {
-        let error = raw.reinject(&tuple, bytes, bytes.len()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{} bytes", bytes.len());
+    for mut bytes in [&[][..], &[0; 12], &[0; 19], &long].map(<[u8]>::to_vec) {
+        let length = bytes.len();
+        let error = raw.reinject(&tuple, &mut bytes, length).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{length} bytes");
     }
     let [v4, v6] = LOOPBACKS;
     assert_eq!(raw.send(v4, v6, &[0; 20]).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));

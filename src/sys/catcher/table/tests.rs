@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::*;
-use crate::sys::Catcher;
 
 /// Whether this user may have a table. With C1M_NO_SKIPS it must.
 fn may_have_one() -> bool {
-    let may = Catcher::probe();
+    let may = Table::new(1, 1).map(|table| table.bytes());
     assert!(may.is_ok() || std::env::var_os("C1M_NO_SKIPS").is_none(), "no table is to be had: {may:?}");
     may.is_ok()
 }
@@ -100,6 +99,26 @@ fn a_full_table_refuses_and_takes_again_what_was_removed() {
     table.remove(&all[3], 0, 3);
     assert_eq!(table.insert(&all[8], 0, 8), Ok(()));
     assert_eq!(table.value_of(&all[8]), Some(8));
+}
+
+/// Connections with the same tag have both buckets in common, or none. So whoever looks one up cannot find the other.
+#[test]
+fn a_tag_and_a_bucket_in_common_are_both_buckets_in_common() {
+    if !may_have_one() {
+        return;
+    }
+    let table = Table::new(1, 50).unwrap();
+    assert_eq!(table.buckets, 9);
+    let mut tags = HashMap::<u32, Places>::new();
+    let mut twins = 0;
+    for places in (0..300_000).map(|nth| table.places(&connection(nth))) {
+        if let Some(other) = tags.insert(places.tag, places) {
+            let [first, second] = places.buckets;
+            assert_eq!(other.buckets.contains(&first), other.buckets.contains(&second));
+            twins += 1;
+        }
+    }
+    assert!(twins > 0);
 }
 
 /// Trap 7: two connections that the programs could not tell apart.
