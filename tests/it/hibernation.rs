@@ -445,6 +445,19 @@ fn without_the_rights_nothing_starts() {
     finished.fails_with(3, &["CAP_NET_ADMIN"]);
 }
 
+/// The doctor reckons with bytes for those asleep and with sockets for those awake, and knows who may not.
+#[test(Users)]
+fn the_doctor_judges_both_kinds_of_connections() {
+    let goal = "--connections 10000000 --role server --hibernate 1s --awake 100000";
+    let page = crate::doctor::doctor_as(c1m(), goal);
+    let need = page.says("memory", "need");
+    assert!(need.contains("51 bytes for each connection asleep") && need.contains("for 100,000 awake"), "{need}");
+    let dir = tempfile::tempdir().unwrap();
+    let page = crate::doctor::doctor_as(c1m_unprivileged(&dir), goal);
+    assert_eq!((page.says("sleep", "verdict"), page.holds("sleep")), ("blocks", 0));
+    assert!(page.says("sleep", "have").contains("CAP_NET_ADMIN"), "{}", page.says("sleep", "have"));
+}
+
 /// Where nothing may sleep, no document and no metric has a word of it.
 #[test]
 fn without_the_option_nothing_speaks_of_sleep() {
