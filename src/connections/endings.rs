@@ -192,6 +192,19 @@ impl Endings {
     }
 }
 
+/// Frees the slot of a connection whose socket was disconnected. Finding the poll to remove it is what most of the time
+/// would be spent on, and the disconnect has ended it.
+pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
+    let Some(row) = parts.slots.row(conn) else { return Ok(()) };
+    let polling = row.lifecycle.tear_down_disconnected();
+    parts.outgoing.forget(conn);
+    let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
+    if polling {
+        ring.remove_poll(token)?;
+    }
+    ring.close(token)
+}
+
 /// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its
 /// descriptor.
 pub(super) fn tear_down<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {

@@ -29,7 +29,7 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::endings::{Parts, tear_down};
+use super::endings::{Parts, tear_down_disconnected};
 use super::idle::IdleTracker;
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
@@ -237,7 +237,12 @@ impl<S: Default> Hibernation<S> {
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = S::default();
             }
-            if self.endings.is_under_way(index) { self.entries.rename(index) } else { self.entries.release(index) }
+            if self.endings.is_under_way(index) {
+                self.endings.told(index);
+                self.entries.rename(index);
+            } else {
+                self.entries.release(index);
+            }
         }
     }
 
@@ -510,7 +515,7 @@ impl<S: Default> Hibernation<S> {
             }
         }
         self.leave_slot(conn.ring(), conn.slot());
-        tear_down(&mut around.parts, conn)?;
+        tear_down_disconnected(&mut around.parts, conn)?;
         counters.asleep.add(1);
         counters.hibernated.add(1);
         self.moved.push_back((name, false));

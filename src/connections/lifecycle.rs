@@ -448,6 +448,12 @@ impl SlotState {
         self.flags.any(Flags::POLLING)
     }
 
+    /// Its socket was disconnected, and its descriptor is being closed. Returns whether its poll must be removed for that:
+    /// the disconnect ends one that is not lasting.
+    pub fn tear_down_disconnected(&mut self) -> bool {
+        self.tear_down() && self.flags.any(Flags::LASTING)
+    }
+
     /// Its descriptor is closed.
     pub fn closed(&mut self) -> Action {
         self.flags.clear(Flags::CLOSE_IN_FLIGHT);

@@ -2,7 +2,7 @@
 //! single segments (`hibernation/closing.rs`).
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entries::{Entries, Whereabouts};
@@ -43,6 +43,8 @@ pub(super) struct SleeperEndings {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
+    /// Those whose driver was told of the end. The others' entries are released when it is.
+    told: HashSet<u32>,
     /// The shard is about to end.
     stopping: bool,
     /// The search for silent ones: where it goes on, and when.
@@ -74,6 +76,11 @@ impl SleeperEndings {
     /// Whether the end of an entry's connection is under way: its FIN is to be acknowledged yet.
     pub fn is_under_way(&self, index: u32) -> bool {
         self.closings.contains_key(&index)
+    }
+
+    /// The driver was told of an end that is under way.
+    pub fn told(&mut self, index: u32) {
+        self.told.insert(index);
     }
 
     /// The driver is to be told of an end.
@@ -170,12 +177,15 @@ impl<S: Default> Hibernation<S> {
         self.entries.progressed(index, &checkpoint.progress);
         if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
             if step == Step::Reopen {
-                self.let_go(caught, around.parts.counters);
+                self.let_go(caught);
             }
             return;
         }
-        self.set_timer(around.clock.now(), index, &closing);
-        self.endings.put(index, closing);
+        // What changes nothing, such as a forged segment, sets no timer.
+        if self.endings.closings.get(&index) != Some(&closing) {
+            self.set_timer(around.clock.now(), index, &closing);
+            self.endings.put(index, closing);
+        }
     }
 
     /// Does the next step of an end. Tells whether it was the last one.
@@ -199,7 +209,7 @@ impl<S: Default> Hibernation<S> {
         }
         self.leave_table(index);
         self.endings.take(index);
-        if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
+        if self.endings.told.remove(&index) {
             self.entries.release(index);
         }
         true

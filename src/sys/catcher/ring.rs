@@ -91,9 +91,10 @@ impl Caught {
             }
         };
         let start = PAGE + ((self.position + KERNEL_HEADER) & self.mask) as usize;
-        // SAFETY: the record is committed, so the kernel writes to it again only after `release`, which needs `self`
-        // alone. The mapping is read-only for this process.
-        read(unsafe { self.produced.slice(start, bytes) }, self.division)
+        let record = self.produced.range(start, bytes);
+        // SAFETY: the range is in the mapping, which lives as long as `self`. The record is committed, so the kernel
+        // writes to it again only after `release`, which needs `self` alone. This process cannot write to it.
+        read(unsafe { &*record }, self.division)
     }
 
     /// Whether `next_segment` would return a segment. A segment that the kernel is copying at this moment counts a moment

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::sys::repair::{identify, restore};
+use crate::sys::set_option;
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -157,6 +158,47 @@ fn what_was_agreed_on_is_restored() {
             negotiated.scales.unwrap_or(crate::hibernation::Scales { send: 0, receive: 0 })
         });
     }
+}
+
+/// Segments that came out of order are in no queue that can be asked for, and their peer believes them to be safe.
+#[test]
+fn segments_out_of_order_keep_a_connection_awake() {
+    if !may_sleep() {
+        return;
+    }
+    let server = Scene::new(LOOPBACKS[0]);
+    let (mut puppet, mut ours) = Puppet::dial(&server, &[1, 1, 4, 2]);
+    puppet.sequence += 5;
+    puppet.say(b"later");
+    until("the kernel has the segment", || whole_info(&ours).tcpi_segs_in >= 2);
+    assert_eq!(repair::checkpoint(&ours).unwrap(), None);
+    puppet.sequence -= 10;
+    puppet.say(b"first");
+    hear(&mut ours, b"firstlater");
+}
+
+/// What was read and not yet acknowledged would be sent again.
+#[test]
+fn a_delayed_acknowledgement_keeps_a_connection_awake() {
+    if !may_sleep() {
+        return;
+    }
+    let mut server = Scene::new(LOOPBACKS[0]);
+    let (mut theirs, mut ours) = server.connection();
+    set_option(&ours, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0).unwrap();
+    theirs.write_all(b"?").unwrap();
+    hear(&mut ours, b"?");
+    // Acknowledgements are delayed by 40 ms and more, so it is still to come, if this thread ran on.
+    let progress = repair::checkpoint(&ours).unwrap();
+    if let Some(progress) = progress {
+        let acknowledged = info(&theirs).unacknowledged == 0;
+        assert!(acknowledged, "{progress:?}");
+        return;
+    }
+    until("the acknowledgement comes", || info(&theirs).unacknowledged == 0);
+    let checkpoint = server.put_to_sleep(ours, 0);
+    let mut ours = server.wake(&checkpoint, 0);
+    exchange(&mut theirs, &mut ours);
 }
 
 /// A peer's window of zero is no error, and neither is one that is smaller than the largest ever.
