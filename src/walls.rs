@@ -12,6 +12,7 @@ mod files;
 mod machine;
 mod memory;
 mod ports;
+mod sleep;
 mod tcp;
 
 use serde::Serialize;
@@ -23,6 +24,7 @@ use crate::sys::Resource;
 
 pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
 pub use machine::out_of_reach;
+pub use sleep::SLEEP;
 
 /// One connection in this many is expected to open, to close or to have data queued at the same moment. A storm of all
 /// connections at once would need queues for all of them.

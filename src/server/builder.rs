@@ -193,7 +193,7 @@ impl ServerBuilder {
 
     /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait a tenth of a
     /// second for a place, and are then reset and counted as refused. Rings and tables for all of them are made at the
-    /// start, 12 bytes a connection.
+    /// start, 12 bytes a connection; where connections sleep, for those awake (`awake`).
     pub fn max_connections(mut self, connections: u64) -> ServerBuilder {
         self.options.max_connections = connections;
         self
