@@ -293,19 +293,19 @@ impl<S: Default> Hibernation<S> {
     /// Moves a cursor behind the next entry that ever had a connection, and returns its name if its connection is
     /// open, awake or asleep. `None` behind the last entry, and the cursor is at the start again.
     pub fn next<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
-        let index = self.entries.from_cursor(*cursor);
+        let index = self.entries.index_behind(*cursor);
         if index >= self.entries.len() {
             *cursor = Cursor::START;
             return None;
         }
-        *cursor = Entries::to_cursor(index).after();
+        *cursor = Entries::cursor_before(index).after();
         Some(self.open_at(slots, index))
     }
 
     /// Moves a cursor before the entry that comes before it, and returns that as `next` does; `None` at the start.
     pub fn previous<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
-        let index = self.entries.from_cursor(*cursor).checked_sub(1)?;
-        *cursor = Entries::to_cursor(index);
+        let index = self.entries.index_behind(*cursor).checked_sub(1)?;
+        *cursor = Entries::cursor_before(index);
         Some(self.open_at(slots, index))
     }
 
@@ -324,7 +324,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The name of the entry behind a cursor, if its connection is open.
     pub fn open_behind<R: RingOps>(&self, slots: &Slots<S, R>, cursor: Cursor) -> Option<ConnId> {
-        self.open_at(slots, self.entries.from_cursor(cursor))
+        self.open_at(slots, self.entries.index_behind(cursor))
     }
 
     // ---- the shard's passes ----------------------------------------------------------------------

@@ -14,6 +14,9 @@ use crate::hibernation::segment::{self, Segment};
 /// Bytes of the headers of IP without options.
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
+/// Bytes of the send buffers, which the kernel doubles. A segment counts for about 1 KiB of them until it has left.
+const SEND_BUFFER: libc::c_int = 4 << 20;
+
 /// Hops that a packet may take: the default of Linux (`ip_default_ttl`, ip(7)).
 const HOPS: u8 = 64;
 
@@ -117,6 +120,9 @@ fn raw_socket(family: libc::c_int, mark: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: `fd` was just made and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // Answers to a mass disconnect come in bursts. Where this may not be set, some of them are lost, and their peers ask
+    // again.
+    let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER);
     if mark != 0 {
         set_option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
     }

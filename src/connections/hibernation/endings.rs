@@ -262,12 +262,12 @@ impl<S: Default> Hibernation<S> {
         self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));
         let rows = self.entries.len().div_ceil(STEPS);
         for _ in 0..rows {
-            let index = self.entries.from_cursor(self.endings.sweep);
+            let index = self.entries.index_behind(self.endings.sweep);
             if index >= self.entries.len() {
                 self.endings.sweep = Cursor::START;
                 break;
             }
-            self.endings.sweep = Entries::to_cursor(index).after();
+            self.endings.sweep = Entries::cursor_before(index).after();
             if self.entries.whereabouts(index) == Whereabouts::Asleep
                 && around.idle.is_over(u32::from(self.entries.heard(index)) << 16)
             {
