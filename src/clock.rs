@@ -1,10 +1,10 @@
 //! A clock that counts only the time in which its owner, such as a shard, looked for events.
 //!
-//! A process may stand still: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is stopped, or other
-//! processes have the processor. What comes meanwhile waits unread, so that time says nothing about the peers. Deadlines
-//! of peers, such as the wait for a reply or the silence of a connection, are therefore measured on this clock. It goes
-//! on only with a look of its owner, and by `LONGEST_LOOK` at most beyond a sleep that was meant. So after a gap the
-//! owner first reads what has come, and then judges.
+//! A process may be suspended: it is stopped (SIGSTOP, Ctrl-Z, a frozen cgroup), its whole machine is stopped, or other
+//! processes have the processor. What comes meanwhile waits unread, so that time says nothing about the peers.
+//! Deadlines of peers, such as the wait for a reply or the silence of a connection, are therefore measured on this
+//! clock. It goes on only with a look of its owner, and by `LONGEST_LOOK` at most beyond a sleep that was meant. So
+//! after a gap the owner first reads what has come, and then judges.
 //!
 //! Latencies are measured on the clock of the host: a stall is charged to everything that it delayed.
 //!
@@ -67,14 +67,14 @@ pub struct Suspended {
     pub time: Duration,
 }
 
-/// A clock that counts the time in which its owner looked.
+/// A clock that counts only the time in which its owner ran: time while the owner was suspended does not count.
 #[derive(Debug, Clone)]
 pub struct Clock {
     looked: Instant,
     counted: Mark,
-    /// Until when the owner meant to sleep after its last look; `None` is as long as nobody wakes it.
+    /// Until when the owner meant to sleep after its last look; `None` if it sleeps until it is woken.
     asleep: Option<Instant>,
-    /// When it last looked for a suspension.
+    /// When it last checked for a suspension.
     noted: Instant,
     /// When it last found one.
     resumed: Option<Instant>,
@@ -85,7 +85,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins with a look, for the thread that asks.
     pub fn begin(now: Instant) -> Clock {
-        // Only the account of this thread tells what this thread waited.
+        // Only this thread's own account has the time that this thread waited.
         let account = File::open("/proc/thread-self/schedstat").ok();
         Clock::with(now, account.map(|account| Arc::new(account) as Arc<dyn WaitAccount>))
     }
@@ -118,11 +118,12 @@ impl Clock {
         (self.counted, self.looked, self.asleep) = (self.counted.after(counts), now, Some(now));
     }
 
-    /// Looks for a suspension since it last did; a schedule is then right. Nothing counts for that.
+    /// Checks for a suspension since the last check, so that schedules can be put off by it. This counts no time.
     pub fn note(&mut self, now: Instant) {
         let gap = self.gap(now);
         if gap >= SHORTEST_SUSPENSION {
-            // Where the kernel keeps no account it may all have been waiting, which schedules catch up with.
+            // If the kernel keeps no account, all of it may have been waiting for a processor. Schedules catch up with
+            // such waits.
             let waited = self.waits.since(now).unwrap_or(gap);
             self.resume(now, gap.saturating_sub(waited));
         } else {
@@ -130,14 +131,14 @@ impl Clock {
         }
     }
 
-    /// The time since it last looked for a suspension, without the sleep that was meant.
+    /// The time since the last check for a suspension, without the intended sleep.
     fn gap(&mut self, now: Instant) -> Duration {
         let from = std::mem::replace(&mut self.noted, now);
         let until = self.asleep.map_or(now, |until| until.max(from));
         now.saturating_duration_since(until)
     }
 
-    /// Nothing happened for so long, in which the thread did not wait for a processor either.
+    /// Notes a suspension: the thread did not run for this time, and did not wait for a processor.
     fn resume(&mut self, now: Instant, after: Duration) {
         if after >= SHORTEST_SUSPENSION {
             self.resumed = Some(now);
@@ -155,7 +156,7 @@ impl Clock {
         self.resumed.is_some_and(|resumed| resumed > instant)
     }
 
-    /// Something begins.
+    /// The start of something, from which elapsed time is measured.
     pub fn start(&self, now: Instant) -> Start {
         Start { at: now, suspended: self.suspended.time }
     }
@@ -254,8 +255,8 @@ impl<T> Told<T> {
         self.changed.notify_all();
     }
 
-    /// Waits until `enough` says so or `patience` ends. Only the time counts in which the caller could hear of a
-    /// change: while it is suspended nobody tells it anything.
+    /// Waits until `enough` says so or `patience` ends. Only the time counts in which the caller could be told of a
+    /// change: not the time in which it is suspended.
     pub fn wait(&self, patience: Duration, enough: impl Fn(&T) -> bool) -> MutexGuard<'_, T> {
         let (mut clock, mut value) = (Clock::begin(Instant::now()), self.lock());
         while !enough(&value) && clock.now().counted() < patience {

@@ -16,8 +16,9 @@
 //! Where connections may sleep, a driver knows each by a name that it keeps for life; the engine knows it by its slot.
 //! `Connections` translates. Otherwise both are the same.
 //!
-//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` says what comes next, and
-//! the parts do it. `Connections` is what a driver may do with them. None of this knows a role or a protocol.
+//! `engine` composes them: the reactor tells it what happened to a connection, `lifecycle` decides what comes next, and
+//! the parts do it. `Connections` has the operations that a driver may use. None of these modules knows a role or a
+//! protocol.
 //!
 //! No receive is queued while a send is in the kernel, so a peer that does not read is not read from either, and what
 //! is kept for it is bounded by `ConnectionsConfig::max_pending`.
@@ -73,8 +74,8 @@ pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
 pub use slots::Cursor;
 
-/// The connections of one shard, as its driver may use them; `S` is the driver's state in each row, `P` the machine
-/// below.
+/// The connections of one shard, as its driver may use them. `S` is the driver's state in each row, `P` the machine
+/// that the engine runs on.
 pub struct Connections<S, P: Platform = Linux> {
     pub(crate) engine: Engine<S, P>,
 }
@@ -104,7 +105,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         &self.engine.clock
     }
 
-    /// Looks whether the process was suspended since the last look. What the driver does next may be by a schedule.
+    /// Checks whether the process was suspended since the last check. To be called before the driver acts by a
+    /// schedule.
     pub(crate) fn note(&mut self, now: Instant) {
         self.engine.clock.note(now);
     }
@@ -119,6 +121,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// `self`.
     pub fn stop_listening(&mut self) -> Result<()> {
         self.engine.idle.stop();
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.stop();
+        }
         self.engine.acceptor.stop_listening()
     }
 
@@ -185,8 +190,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
     }
 
-    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
-    /// the connection they are copied.
+    /// Sends shared bytes as `send` does, straight from the `Arc`. They are copied only if they must wait for another
+    /// operation of the connection.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
         match self.engine.wake_to_send(conn, bytes)? {
             Some(conn) => self.engine.send_shared(conn, bytes),
@@ -204,8 +209,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.is_asleep(conn)
     }
 
-    /// Bytes for a connection that the kernel has not taken: kept here, or of a send that waits there, which counts
-    /// whole until it is over.
+    /// Bytes for a connection that the kernel has not taken: bytes kept here, and those of a send that waits in the
+    /// kernel, which count until all of them are taken.
     pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
         self.engine.pending_bytes(conn)
     }
@@ -250,8 +255,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.silence(conn)
     }
 
-    /// Closes a connection that stands; anything else is left alone. With `CloseMode::Graceful`, a connection that has
-    /// something in the kernel is closed when that is done.
+    /// Closes a live connection; any other is left alone. With `CloseMode::Graceful`, a connection that has something
+    /// in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         self.engine.close_named(conn, mode, reason)
     }

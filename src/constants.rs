@@ -1,5 +1,5 @@
 //! Constants that several modules need, each with its reason, and what happens beyond it. A constant that one module
-//! needs stands there.
+//! needs is there.
 
 use std::time::Duration;
 

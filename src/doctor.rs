@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::plan::Goal;
 use crate::results::doctor::{Advice, Page, Row};
-use crate::walls::WALLS;
+use crate::walls::{SLEEP, WALLS};
 
 /// Judges whether a host fits a goal.
 pub fn examine(host: &Host, goal: &Goal) -> Page {
@@ -19,5 +19,6 @@ pub fn examine(host: &Host, goal: &Goal) -> Page {
             holds: finding.holds,
         }
     };
-    Page::new(goal, WALLS.iter().map(row).collect())
+    let sleep = goal.awake.map(|_| &SLEEP);
+    Page::new(goal, WALLS.iter().chain(sleep).map(row).collect())
 }

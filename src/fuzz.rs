@@ -37,6 +37,10 @@ use crate::token::{ConnId, Operation, Token};
 use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
+mod segments;
+
+pub use segments::segments;
+
 /// An input that is read as numbers; zeros follow its end.
 struct Input<'a>(&'a [u8]);
 
@@ -573,5 +577,5 @@ mod tests {
         )*};
     }
 
-    properties!(token completions echo pattern words typed histogram results kept host request);
+    properties!(token completions echo pattern words typed histogram results kept host request segments);
 }

@@ -19,7 +19,8 @@ pub mod segment;
 
 use core::net::SocketAddr;
 
-/// The two ends of a connection. An IPv4-mapped IPv6 address stands here as the IPv4 address that is in the packets.
+/// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
+/// packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// The peer's end.

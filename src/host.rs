@@ -172,6 +172,15 @@ impl Host {
         if sys::process_runs(pid) { Seen::Hidden } else { Seen::Gone }
     }
 
+    /// Whether a process is stopped, by a signal or by a debugger (state `T` or `t` of /proc/PID/stat, proc(5)). `false`
+    /// when that cannot be read.
+    pub fn is_stopped(&self, pid: u32) -> bool {
+        let stat = self.read(&format!("proc/{pid}/stat")).unwrap_or_default();
+        // The program's name in parentheses may hold anything. The state follows it.
+        let state = stat.rsplit(')').next().unwrap_or_default().split_whitespace().next();
+        matches!(state, Some("T" | "t"))
+    }
+
     /// Resident memory of a process now and at its highest, in bytes (VmRSS, VmHWM of
     /// /proc/PID/status); zeros when it cannot be read.
     pub fn resident(&self, pid: u32) -> (u64, u64) {

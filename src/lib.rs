@@ -149,6 +149,11 @@ use internal::{cli, command_error, doctor, output, render, tune};
 #[doc = include_str!("../docs/guide/services.md")]
 mod services_guide {}
 
+/// The same for the guide on protocols. Its dialect is compiled as a test of `protocol`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/protocols.md")]
+mod protocols_guide {}
+
 // The library's example in README.md compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

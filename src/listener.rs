@@ -29,9 +29,9 @@ pub fn listen(
 /// Keepalive probes without an answer after which the kernel gives a connection up.
 pub const KEEPALIVE_PROBES: u32 = 3;
 
-/// Checks that nobody listens on one of the ports. SO_REUSEPORT would let a second server of the same user share them
-/// silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer, so
-/// the check tries again until `AFTERLIFE` is over.
+/// Checks that no process listens on one of the ports. SO_REUSEPORT would let a second server of the same user share
+/// them silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer,
+/// so the check tries again until `AFTERLIFE` is over.
 pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
     let deadline = Instant::now() + AFTERLIFE;
     for index in 0..ports.count() as u64 {

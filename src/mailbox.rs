@@ -122,8 +122,8 @@ impl<M> Queue<M> {
 ///
 /// What happens when a queue is full is the sender's choice: get the message back (`try_send`), wait (`send`), or drop
 /// the oldest message (`force_send`). A queue holds as many messages as `ServerBuilder::mailbox_capacity` says, 1,024
-/// by default. Messages of one sender to one shard arrive in order; a shard takes a bounded number between two looks
-/// at its connections. Messages that are still queued when the shard stops are dropped.
+/// by default. Messages of one sender to one shard arrive in order; a shard takes 128 in a pass. What a service sends to
+/// its own shard arrives in a later pass. Messages that are still queued when the shard stops are dropped.
 ///
 /// A `ConnId` names a connection of one shard. A message about a connection must go to the shard that gave the name.
 pub struct Mailbox<M> {

@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{IdleBackend, ShardPlan, largest};
+use crate::plan::{IdleBackend, ShardPlan, caught_bytes, largest};
 
 /// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
@@ -297,9 +297,6 @@ const PLACE_BYTES: f64 = 8.0 / 0.7;
 /// Bytes of what a client knows of a connection, asleep or awake. An echo server's service knows nothing.
 const CLIENT_SLEEPER_STATE_BYTES: f64 = 12.0;
 
-/// Bytes of a shard's ring buffer of caught segments.
-const CAUGHT_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
-
 /// The memory that one end of a sleeping connection takes, in bytes: c1m's own and the table's. The kernel has no object
 /// for it.
 pub fn asleep(end: End, family: Family) -> f64 {
@@ -430,7 +427,7 @@ impl Load {
                 Some(_) => {
                     sum.per_connection += asleep(end, self.family);
                     sum.awake += each.counted(by) * sockets as f64;
-                    sum.fixed += process.shards as f64 * CAUGHT_BYTES;
+                    sum.fixed += (process.shards * u64::from(caught_bytes(connections, process.shards))) as f64;
                 }
                 None => sum.per_connection += each.counted(by),
             }
@@ -532,7 +529,7 @@ mod tests {
         assert_eq!(ten_million.per_connection.round(), 115.0);
         let awake = Load { awake: None, ..load }.of(&kernel, 262_144, By::Host);
         near(ten_million.awake, awake.per_connection * 262_144.0, 1e-9);
-        assert!(ten_million.total > ten_million.awake + 1.15e9 && ten_million.total < ten_million.awake + 1.25e9);
+        assert!(ten_million.total > ten_million.awake + 1.15e9 && ten_million.total < ten_million.awake + 1.28e9);
         // More connections than may be awake take no more sockets.
         assert_eq!(load.of(&kernel, 20_000_000, By::Host).hidden, ten_million.hidden);
         assert_eq!(asleep(End::Server, Family::V6) - asleep(End::Server, Family::V4), 32.0);

@@ -2,6 +2,9 @@
 //! renamed when it is complete. Its name therefore always leads to a complete document: the earlier one or the new
 //! one.
 //!
+//! The temporary file is reached through its open folder, so it is also removed where that folder was renamed or moved
+//! meanwhile. The document is written only if the path still leads there.
+//!
 //! `Output::open` checks the place before a run begins, and changes nothing there. A pipe, a device or a terminal
 //! receives the bytes as they come. A file that cannot be replaced, because its folder takes no new file or because
 //! it is a mount point, is rewritten in place at the end.
@@ -10,6 +13,7 @@ mod place;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -68,7 +72,7 @@ impl Output {
     /// Begins a document that is written piece by piece. It takes its place when `finish` is called.
     pub fn stream(&self) -> io::Result<Stream> {
         Ok(Stream(match &self.way {
-            Way::Beside(path) => Into::Beside(begin(path)?, path.clone()),
+            Way::Beside(path) => Into::Beside(Begun::new(path)?, path.clone()),
             Way::InPlace(path) => Into::Held(Vec::new(), path.clone()),
             Way::Special(file) => Into::Special(file.try_clone()?),
         }))
@@ -122,7 +126,7 @@ impl Way {
         }
         // A symbolic link stays; the file that it leads to is replaced.
         let path = place::end_of_links(path);
-        match begin(&path) {
+        match Begun::new(&path) {
             Ok(_) => Ok(Way::Beside(path)),
             // The file must be readable too: its content is restored if the new document does not fit.
             Err(_) if found.is_some() => File::open(&path).map(|_| Way::InPlace(path)),
@@ -139,7 +143,7 @@ pub struct Stream(Into);
 #[derive(Debug)]
 enum Into {
     /// The new file, and the path that it will take.
-    Beside(NamedTempFile, PathBuf),
+    Beside(Begun, PathBuf),
     Held(Vec<u8>, PathBuf),
     Special(File),
 }
@@ -148,7 +152,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             // Write to the file itself: tempfile's own errors have no errno.
-            Into::Beside(new, _) => new.as_file_mut().write(bytes),
+            Into::Beside(begun, _) => begun.new.as_file_mut().write(bytes),
             Into::Held(held, _) => held.write(bytes),
             Into::Special(file) => file.write(bytes),
         }
@@ -163,7 +167,7 @@ impl Stream {
     /// Puts the document in its place.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {
-            Into::Beside(new, path) => {
+            Into::Beside(Begun { new, folder: _open }, path) => {
                 synchronise(new.as_file())?;
                 match new.persist(&path) {
                     Ok(_) => Ok(()),
@@ -221,22 +225,39 @@ pub fn abandon() {
     std::mem::forget(begun);
 }
 
-/// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
-fn begin(path: &Path) -> io::Result<NamedTempFile> {
-    let mut begun = begun();
-    // The file is opened here, with the mode of any new file: tempfile's own errors have no errno.
-    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
-    let new = tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(place::folder(path), open)?;
-    begun.push(new.path().to_owned());
-    if let Ok(earlier) = fs::metadata(path) {
-        let file = new.as_file();
-        let ours = file.metadata()?;
-        if (ours.uid(), ours.gid()) != (earlier.uid(), earlier.gid()) {
-            fchown(file, Some(earlier.uid()), Some(earlier.gid()))?;
+/// A new file that is to replace another one.
+#[derive(Debug)]
+struct Begun {
+    /// The file; it is removed when this is dropped. Its path leads through the descriptor of its folder.
+    new: NamedTempFile,
+    /// Its folder, open as long as the file may have to be removed. `None` where /proc does not show descriptors or
+    /// the folder cannot be read: then the file is known by the folder's path.
+    folder: Option<File>,
+}
+
+impl Begun {
+    /// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
+    fn new(path: &Path) -> io::Result<Begun> {
+        let mut begun = begun();
+        let at = place::folder(path);
+        let folder = File::open(at).ok();
+        let through = folder.as_ref().map(|folder| PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())));
+        let through = through.filter(|through| through.exists());
+        // The file is opened here, with the mode of any new file: tempfile's own errors have no errno.
+        let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+        let new =
+            tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(through.as_deref().unwrap_or(at), open)?;
+        begun.push(new.path().to_owned());
+        if let Ok(earlier) = fs::metadata(path) {
+            let file = new.as_file();
+            let ours = file.metadata()?;
+            if (ours.uid(), ours.gid()) != (earlier.uid(), earlier.gid()) {
+                fchown(file, Some(earlier.uid()), Some(earlier.gid()))?;
+            }
+            file.set_permissions(Permissions::from_mode(earlier.mode() & 0o7777))?;
         }
-        file.set_permissions(Permissions::from_mode(earlier.mode() & 0o7777))?;
+        Ok(Begun { new, folder })
     }
-    Ok(new)
 }
 
 #[cfg(test)]
@@ -271,6 +292,28 @@ mod tests {
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"three".to_vec(), vec!["link".into(), "x".into()]));
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn a_folder_that_moved_meanwhile_keeps_nothing_unfinished() {
+        let dir = tempfile::tempdir().unwrap();
+        let [folder, moved] = ["folder", "moved"].map(|name| dir.path().join(name));
+        for finishes in [false, true] {
+            fs::create_dir(&folder).unwrap();
+            let output = Output::open(&folder.join("x")).unwrap();
+            let mut stream = output.stream().unwrap();
+            stream.write_all(b"one").unwrap();
+            fs::rename(&folder, &moved).unwrap();
+            if finishes {
+                let error = stream.finish().unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::NotFound);
+                assert!(output.failed(&error).to_string().contains("its folder has gone"), "{error}");
+            } else {
+                drop(stream);
+            }
+            assert!(names(&moved).is_empty(), "{:?}", names(&moved));
+            fs::remove_dir(&moved).unwrap();
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod shards;
 
 use std::ops::Range;
 
-pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, check_hibernation};
+pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, caught_bytes, check_hibernation};
 pub use client::ClientGoal;
 pub use goal::{Goal, Role};
 pub use idle::IdleBackend;

@@ -3,26 +3,33 @@
 //! A protocol is one file in this directory that implements [`Dialect`], and one line in the registry at the end of
 //! this file. It knows no ring, no socket and no clock. A driver hands it bytes and does what it answers.
 //!
+//! docs/guide/protocols.md explains how to write one, step by step, with a dialect of two steps that is tested in
+//! `tests/session.rs`.
+//!
 //! # Rules that every dialect keeps
 //!
 //! - **No memory per connection.** Each message, and each answer to it, follows from the [`Exchange`] alone: the
 //!   number of the connection, the round and the purpose. While an answer is incomplete, a [`Position`] of 8 bytes
-//!   says how far it has come. The driver keeps that position beside the message in flight and nowhere else.
+//!   says how far it has come. The driver keeps that position beside the message in flight and nowhere else. A value
+//!   that the server chose can therefore be passed over, but not be repeated later.
 //! - **Bytes are cut anywhere.** The network decides how many bytes one call of [`Dialect::hear`] gets. The verdict
 //!   on a stream of bytes is the same however it is cut, and [`Heard::used`] tells where the next message begins, so
 //!   one segment may hold several answers.
 //! - **A handshake may take several steps.** The driver asks for [`Dialect::open`] step by step. Each step is an
-//!   exchange: bytes to send, which may be none, and an answer to await.
+//!   exchange: bytes to send, which may be none, and an answer to await. The number of steps is the same for all
+//!   connections.
 //! - **Unasked bytes are judged here.** `hear` without an exchange gets the bytes that came while nothing was asked.
 //!   A dialect passes over them ([`Verdict::Aside`]), answers them (bytes in [`Scratch::reply`], as a WebSocket Pong
-//!   to a Ping) or refuses them.
+//!   to a Ping) or refuses them. Its position lives for that one call, so unasked bytes that are to be passed over
+//!   must be recognised in one piece.
 //!
 //! # What later protocols need
 //!
 //! A protocol of frames may get an unasked frame in two pieces. Its position must then outlive the call although
-//! nothing is in flight: the driver keeps such positions, and only those that are not the default, in a table beside
-//! the connections. TLS is a layer between the driver and the dialect. It opens records in the receive buffer and
-//! hands their content on; a dialect need not know where a record ends, because its bytes may be cut anywhere.
+//! nothing is in flight: the driver will have to keep such positions, and only those that are not the default, in a
+//! table beside the connections. TLS will be a layer between the driver and the dialect. It opens records in the
+//! receive buffer and hands their content on; a dialect need not know where a record ends, because its bytes may be
+//! cut anywhere.
 
 mod raw;
 mod send_expect;
@@ -37,21 +44,22 @@ pub use raw::{LONGEST_PAYLOAD, Raw};
 pub use send_expect::{Pattern, SendExpect, Template, TemplateError};
 pub use settings::{SettingError, Settings};
 
-/// What an exchange is for.
+/// What an exchange is for. A dialect says another message for each, if it likes, and knows by it which answer to expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A step of opening the connection, from 0 on. The connection stands when the last step is answered.
+    /// A step of opening the connection, from 0 on. The connection is live when the last step is answered.
     Open(u8),
-    /// An audit: the answer proves that the connection lives.
+    /// An audit: the answer proves that the connection is live.
     Audit,
-    /// Traffic while the connections are held.
+    /// Traffic while the connections are held (`--interval`).
     Message,
 }
 
-/// A message on one connection and its answer: all that the bytes of both follow from.
+/// A message on one connection and its answer: all that the bytes of both follow from. A connection has one exchange
+/// in flight at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exchange {
-    /// The connection's number.
+    /// The connection's number, which it keeps as long as it is open (`Workload::first_number` and on).
     pub number: u64,
     /// Tells exchanges of the same connection and purpose apart; 0 while it is opened.
     pub round: u32,
@@ -59,7 +67,8 @@ pub struct Exchange {
     pub purpose: Purpose,
 }
 
-/// How far an incomplete answer has come. What the fields count is up to the dialect; the default is the beginning.
+/// How far an incomplete answer has come. What the fields count is up to the dialect. It begins as the default with each
+/// exchange, each step of opening included, and is kept between the calls of `hear` for that exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// The part of the answer, or the state of a parser.
@@ -75,13 +84,14 @@ const _: () = assert!(size_of::<Position>() == 8, "a message in flight takes no 
 /// What a dialect makes of the bytes that it has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// They are right so far, and the answer is not complete.
+    /// They are right so far, and the answer is not complete. All bytes must be used.
     Part,
-    /// The answer is complete and right.
+    /// The answer is complete and right. The exchange ends; the driver asks for the next step of opening, if it was one.
     Proof,
-    /// They belong to no answer and are no fault. What stands in [`Scratch::reply`] is to be sent.
+    /// They belong to no answer and are no fault. The driver sends the bytes in [`Scratch::reply`], if there are any. An
+    /// exchange in flight goes on, at the position that the dialect left.
     Aside,
-    /// They are not what the server should have sent, for this cause. The connection has failed.
+    /// They are not what the server should have sent, for this cause. The connection has failed and is reset.
     Wrong(Cause),
 }
 
@@ -94,10 +104,11 @@ pub struct Heard {
     pub verdict: Verdict,
 }
 
-/// Memory that a driver lends to a dialect, so that hearing allocates nothing. Each shard has one.
+/// Memory that a driver lends to a dialect for one call, so that hearing allocates nothing. Each shard has one, for all
+/// of its connections: what an earlier call left in it means nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// For the bytes that are expected.
+    /// For the bytes that are expected. A dialect clears it before use.
     expected: Vec<u8>,
     /// For the table with which a literal is searched.
     borders: Vec<u16>,
@@ -143,21 +154,25 @@ pub trait Dialect: Sized {
     /// What the answer of an audit proves.
     fn strength(&self) -> Strength;
 
-    /// Bytes of its longest message. A longer one than a segment is sent without waiting for acknowledgements.
+    /// Bytes of the longest message of an audit or of traffic. If that is more than a segment, the client's sockets send
+    /// without waiting for acknowledgements (TCP_NODELAY).
     fn longest_message(&self) -> usize;
 
     /// Appends the bytes of a step of opening to `into`; a step may send none and only await something. `false` if
-    /// there is no such step: the connection stands.
+    /// there is no such step, and the connection is live. Which steps there are must not depend on `number`: the driver
+    /// asks for step 1 of number 0 ahead of time. The exchange of a step has the round 0.
     fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool;
 
     /// Appends the message of an audit, or one of traffic, to `into`.
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>);
 
-    /// Judges the bytes that came next, at least one, on a connection with this exchange in flight; with none they
-    /// are unasked. `position` is where the last call left it, at first the default.
+    /// Judges the bytes that came next, at least one, on a connection with this exchange in flight. `position` is
+    /// where the last call for the same exchange left it, at first the default. Without an exchange the bytes are
+    /// unasked, and `position` is the default in each call. The driver calls again with the bytes that were not used.
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard;
 
-    /// Appends what is said before the client closes the connection to `into`. No answer is awaited.
+    /// Appends what is said before the client closes the connection to `into`. No answer is awaited. Whether there is
+    /// a goodbye must not depend on the number: the driver asks for that of number 0 ahead of time.
     fn goodbye(&self, _number: u64, _into: &mut Vec<u8>) {}
 }
 

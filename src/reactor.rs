@@ -1,5 +1,5 @@
-//! The reactor of a shard: it enters the rings, and turns what completed into calls of a `Driver`. It knows no role and
-//! no protocol, and neither thread nor sleep: `shard.rs` runs its passes.
+//! The reactor of a shard: it enters the rings, and turns completions into calls of a `Driver`. It knows no role, no
+//! protocol, no thread and no sleep: `shard.rs` runs its passes.
 
 mod closing;
 #[cfg(test)]
@@ -21,13 +21,14 @@ pub use closing::Closing;
 /// Times that a ring is entered in one pass at most, while it has more work.
 const ENTERS_PER_PASS: usize = 3;
 
-/// How long a ring is entered again in one pass while the kernel holds completions back. Since 6.13 the kernel makes
-/// 20 of them in one enter (`IO_LOCAL_TW_DEFAULT_MAX` in io_uring/io_uring.c), and behind half a million polls that
-/// fired for a RST there are others that fired for a message.
+/// How long one pass enters a ring again and again while the kernel holds completions back. Since 6.13 the kernel makes
+/// 20 completions in one enter (`IO_LOCAL_TW_DEFAULT_MAX` in io_uring/io_uring.c). Half a million polls that fired for
+/// a RST may come before one that fired for a message.
 const BACKLOG_TIME: Duration = Duration::from_millis(1);
 
-/// Times that completions are reaped after one enter. What is handed on may fill the submission queue, whose early
-/// submission completes more: peers that never stop sending could keep the reactor at one ring for ever.
+/// Times that completions are reaped after one enter. Handling them may fill the submission queue; it is then submitted
+/// early, which completes more. Without this bound, peers that never stop sending could keep the reactor at one ring
+/// for ever.
 const REAPS_PER_ENTER: usize = 4;
 
 /// Segments that were caught for sleeping connections and are taken in one pass. Each may wake a connection, which
@@ -47,13 +48,13 @@ pub enum Schedule {
     Finished,
 }
 
-/// A role: what to do when something happens to a connection. A driver lives on one shard and shares nothing. An error
-/// of any of its methods ends the shard.
+/// A role, server or client: it decides what to do when something happens to a connection. A driver lives on one shard
+/// and shares nothing. An error from any of its methods ends the shard.
 pub trait Driver<P: Platform = Linux>: 'static {
     /// Kept in each connection's row.
     type State: Default + 'static;
 
-    /// A connection stands.
+    /// A connection is live.
     fn opened(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
 
     /// Bytes came.
@@ -83,7 +84,8 @@ pub trait Driver<P: Platform = Linux>: 'static {
         Ok(())
     }
 
-    /// Once a pass: whatever no completion calls for. `command` is the last one given to the shard's `ShardHandle`.
+    /// Called once in each pass, for work that no completion triggers. `command` is the last one given to the shard's
+    /// `ShardHandle`.
     fn turn(&mut self, connections: &mut Connections<Self::State, P>, now: Instant, command: u32) -> Result<Schedule>;
 }
 
@@ -91,20 +93,20 @@ pub trait Driver<P: Platform = Linux>: 'static {
 pub(crate) struct Reactor<D: Driver<P>, P: Platform = Linux> {
     pub(crate) connections: Connections<D::State, P>,
     pub(crate) driver: D,
-    /// Completions that are being handed on; kept for its memory.
+    /// Completions that are being handled. Empty between passes; kept for its memory.
     batch: Vec<Completion>,
-    /// Sends that are done; kept for its memory.
+    /// Sends that are complete. Empty between passes; kept for its memory.
     sent: Vec<Token>,
 }
 
 impl<D: Driver<P>, P: Platform> Reactor<D, P> {
-    /// Brings a driver what happens to these connections.
+    /// A reactor for these connections and their driver.
     pub fn new(connections: Connections<D::State, P>, driver: D) -> Reactor<D, P> {
         Reactor { connections, driver, batch: Vec::new(), sent: Vec::new() }
     }
 
-    /// Enters every ring that has work, and hands on what completed. `between` is called after each ring, so that
-    /// others may use the core. Tells whether there was any work.
+    /// Enters every ring that has work, and handles the completions. `between` is called after each ring, so that other
+    /// threads may use the core. Returns whether there was any work.
     pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
         let mut worked = self.connections.engine.take_notifications(now)? | self.take_arrivals()?;
         for ring in 0..self.connections.engine.slots().used() {
@@ -155,9 +157,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(schedule)
     }
 
-    /// Enters one ring, and hands on what completed, until it has no more work or had its share of the pass. A message
-    /// is three steps at least: ready, received, answered. They follow each other here, and not in three passes with
-    /// the work of all other rings between them.
+    /// Enters one ring and handles its completions, until it has no more work or has used its share of the pass. A
+    /// message takes at least three steps: ready, received, answered. They follow each other here, instead of in three
+    /// passes with the work of all other rings in between.
     fn run(&mut self, ring: usize, now: Instant) -> Result<()> {
         let mut since = None;
         for entered in 1.. {
@@ -179,7 +181,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(())
     }
 
-    /// Hands on what an enter completed.
+    /// Handles the completions of one enter.
     fn drain(&mut self, ring: usize, now: Instant) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         let mut emptied = false;
@@ -197,7 +199,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         self.batch = batch;
         if emptied {
             self.finish_sends(ring)?;
-            // Before the next enter frees the row of a connection that ended.
+            // This must come before the next enter, which frees the row of a connection that ended.
             self.tell_ended()?;
         }
         Ok(())
@@ -215,7 +217,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn dispatch(&mut self, ring: usize, completion: Completion, now: Instant) -> Result<()> {
         let engine = &mut self.connections.engine;
         match completion.outcome {
-            // Of a cancel that found nothing to do, perhaps because its connection was gone already.
+            // The completion of a cancel that found no operation, perhaps because the connection was gone already.
             Outcome::Settled => return Ok(()),
             Outcome::FilterWoke => {
                 engine.filter_woke();
@@ -292,13 +294,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn connected(&mut self, conn: ConnId) -> Result<()> {
         let admission = self.connections.engine.admission();
         if !self.admit(conn, admission)? {
-            // The driver is owed an end of what it dialed. A shard without a place is short of memory too.
+            // The driver must be told of the end of its dial: with ENOMEM, also where the shard is at capacity.
             self.connections.engine.not_opened(conn, Errno::ENOMEM);
         }
         Ok(())
     }
 
-    /// A connection stands, if it may. Tells whether it does.
+    /// Makes a connection live, if it is admitted. Returns whether it is.
     fn admit(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         let stands = self.connections.engine.opened(conn, admission)?;
         if stands {
@@ -320,7 +322,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Reply::Nothing
         };
         let engine = &mut self.connections.engine;
-        // The receive is over. Unless the reply keeps the connection busy, it goes on with what waits.
+        // The receive is over. Unless the reply is still being sent, the connection goes on with its next action.
         match reply {
             Reply::Back(range) if range.end <= len => engine.reply_to_receive(conn, buffer, range),
             Reply::Back(Range { start, end }) => {
@@ -338,7 +340,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
     }
 
-    /// A completion of an earlier connection of its slot: only its buffer matters.
+    /// A completion of an earlier connection of the slot: only its buffer is used again.
     fn stale(&mut self, outcome: Outcome) {
         self.connections.counters().stale.add(1);
         match outcome {
@@ -352,8 +354,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
     }
 
-    /// Tells the driver of connections that ended, and of those whose bytes have all gone. One that woke before it ended
-    /// has woken first.
+    /// Tells the driver of connections that ended, and of those whose waiting bytes the kernel has taken. A connection
+    /// that woke before it ended has woken first.
     fn tell_ended(&mut self) -> Result<()> {
         loop {
             self.tell_moved()?;

@@ -278,7 +278,7 @@ impl<M: Send + 'static> Server<M> {
             self.shards.push((plan, handle, running));
         }
         drop(ready);
-        // A shard that fails drops its sender without a word.
+        // A shard that fails drops its sender and sends nothing.
         if all_ready.iter().count() < self.shards.len() {
             return Err(Error::bug("a shard ended before it was ready"));
         }
@@ -381,7 +381,9 @@ impl<M> Server<M> {
         self.shards.iter().map(|(_, handle, _)| handle.clone()).collect()
     }
 
-    /// Stops accepting, and closes every connection at an even pace; `join` waits for that.
+    /// Stops accepting, and closes every connection at an even pace (`ServerBuilder::drain_timeout`), by
+    /// `CloseMode::Immediate` and with `CloseReason::Stopping`; `join` waits for that. Queued messages and broadcasts
+    /// under way are dropped.
     pub fn stop(&self) {
         for (_, handle, _) in &self.shards {
             handle.command(STOP);

@@ -22,17 +22,17 @@ use crate::token::ConnId;
 /// locked or shared, and no call of one shard runs while another of the same shard does.
 ///
 /// Every call runs on the thread that carries all connections of its shard, so none may block. What a call asks for
-/// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Word for other shards goes
+/// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Messages to other shards go
 /// through a [`Mailbox`](crate::mailbox::Mailbox).
 ///
 /// The order of calls for one connection: `opened` once, then `received`, `sent`, `expired`, and `slept` and `woke` in
 /// turns, in any order and number, then `closed` once.
 pub trait Service: 'static {
-    /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; made anew for each
-    /// connection, and dropped after `closed`.
+    /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; `Default` makes it anew
+    /// for each connection, and it is dropped after `closed`. It stays on the shard's thread, so it needs no `Send`.
     type State: Default + 'static;
 
-    /// What the server's mailbox carries; `()` where there is no need for one.
+    /// What the server's mailbox carries from thread to thread, hence `Send`; `()` where there is no need for one.
     type Message: Send + 'static;
 
     /// A connection was accepted.
@@ -64,14 +64,15 @@ pub trait Service: 'static {
     /// The connection is gone, and why. Its state can be read for the last time; its `ConnId` is not used again.
     fn closed(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
 
-    /// A message came through the mailbox.
+    /// A message came through the mailbox. One that the service sent to its own shard arrives in a later pass of the
+    /// shard, and never within the call that sends it. While the server stops no message arrives.
     fn message(&mut self, _ctx: &mut Ctx<'_, Self::State>, _message: Self::Message) {}
 
-    /// Called about every `interval()`.
+    /// Called about every `interval()`, until the server stops.
     fn tick(&mut self, _ctx: &mut Ctx<'_, Self::State>) {}
 
-    /// How often `tick` is wanted, 1 ms at least. `None`, the default, lets an idle shard sleep. Asked anew after each
-    /// `tick`.
+    /// How often `tick` is wanted, 1 ms at least. `None`, the default, lets an idle shard sleep. Asked when the shard
+    /// begins and anew after each `tick`, so a service that once said `None` is not ticked again.
     fn interval(&self) -> Option<Duration> {
         None
     }

@@ -26,16 +26,16 @@ use sleep::{DoorbellSleeper, Sleeper, Slept};
 use spin::Spin;
 use time_slice::TimeSlice;
 
-/// How long the loop runs at most before the executor's other tasks have a turn: one of them hears the doorbell in a
-/// long sleep, and nothing waits for it otherwise. Each turn costs the executor's system calls, and a message that
+/// How long the loop runs at most before the executor's other tasks have a turn. One of them reads the doorbell during
+/// a long sleep; otherwise nothing depends on them. Each turn costs the executor's system calls, and a message that
 /// comes meanwhile waits for them.
 const TASKS_EVERY: Duration = Duration::from_millis(100);
 
-/// No sleep is shorter: setting a timer and waking up would take longer, and a timer that has expired by then lets
-/// nobody else run.
+/// The shortest sleep. Setting a timer and waking up would take longer than a shorter one; and a timer that has already
+/// expired lets no other thread run.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 
-/// How other threads reach a shard: a command word, a doorbell, and counters to read.
+/// Another thread's access to a shard: a command, a doorbell, and counters to read.
 #[derive(Debug, Clone)]
 pub struct ShardHandle {
     command: Arc<AtomicU32>,
@@ -51,13 +51,13 @@ impl ShardHandle {
         Ok(ShardHandle { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
     }
 
-    /// Gives a command, and wakes the shard. Its driver knows what it means.
+    /// Gives a command, and wakes the shard. Its meaning is up to the driver.
     pub fn command(&self, command: u32) {
         self.command.store(command, Ordering::Release);
         self.doorbell.ring();
     }
 
-    /// What wakes the shard for a turn of its driver.
+    /// The doorbell: it wakes the shard for a turn of its driver.
     pub fn doorbell(&self) -> &Doorbell {
         &self.doorbell
     }
@@ -74,7 +74,7 @@ impl ShardHandle {
 }
 
 /// Runs a shard on a thread of its own, pinned to `core`, until its driver is done. `build` makes the driver there,
-/// once the rings stand; `finish` turns it into what `join` returns.
+/// once the rings are open; `finish` turns the driver into the result of `join`.
 pub fn spawn<D, T>(
     name: &str,
     core: usize,
@@ -130,8 +130,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             let traffic = engine.has_traffic(now);
             self.time_slice.set_length(traffic, engine.has_resets());
             let worked = self.pass(now, traffic)?;
-            // Here the kernel has all that the shard wants. After the driver's turn, what the driver asked for would
-            // wait until the others have had theirs.
+            // Yield here, where everything is submitted. After the driver's turn, the driver's requests would have to
+            // wait until the other threads have run.
             if now.saturating_duration_since(self.tasks_ran) > TASKS_EVERY {
                 sleeper.yield_to_tasks().await;
                 self.tasks_ran = self.platform.now();
@@ -153,8 +153,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         }
     }
 
-    /// One pass of the reactor. While there are no messages all rings are one slice: shorter ones would only be more
-    /// of them.
+    /// One pass of the reactor. Without messages it yields once, after all rings: more yields would help nobody.
     fn pass(&mut self, now: Instant, traffic: bool) -> Result<bool> {
         let (time_slice, platform) = (&mut self.time_slice, &self.platform);
         self.reactor.pass(now, || {
@@ -164,7 +163,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         })
     }
 
-    /// Waits until there is work, or something is due: it looks for a moment, and then sleeps.
+    /// Waits until there is work, or something is due: it spins for a moment, and then sleeps.
     async fn rest(&mut self, schedule: Schedule, sleeper: &impl Sleeper) -> Result<()> {
         let engine = &mut self.reactor.connections.engine;
         let turn = if let Schedule::At(at) = schedule { Some(at) } else { None };

@@ -1,8 +1,8 @@
-//! A machine of which everything is simulated: its time, its kernel's sockets, its rings and the peers at the other
-//! end. The tests of the engine run on it without waiting for anything, and the same seed always gives the same run.
+//! A simulated machine: its time, its kernel's sockets, its rings and the peers at the other end. The tests of the
+//! engine run on it without waiting for anything, and the same seed always gives the same run.
 //!
-//! Time moves only when the shard does something, by what that costs, or when it sleeps. What the peers do is given
-//! beforehand, each act at its time.
+//! Time moves only when the shard does something, by the cost of that, or when it sleeps. The acts of the peers are
+//! scheduled beforehand, each at its time.
 
 mod catcher;
 mod kernel;
@@ -40,7 +40,7 @@ impl Chance {
         (self.next() % most as u64) as usize
     }
 
-    /// Whether one of so many choices comes.
+    /// True with a probability of one in `many`.
     pub fn one_in(&mut self, many: usize) -> bool {
         self.below(many) == 0
     }
@@ -51,7 +51,7 @@ impl Chance {
     }
 }
 
-/// A number that looks like chance, always the same for the same one.
+/// A number that looks random, and is always the same for the same input.
 pub fn mixed(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -107,18 +107,17 @@ impl Machine {
         SimHost::new(&self.kernel)
     }
 
-    /// Looks at the kernel, or does something as it.
+    /// Reads or changes the simulated kernel.
     pub fn kernel<T>(&self, act: impl FnOnce(&mut Kernel) -> T) -> T {
         act(&mut self.kernel.borrow_mut())
     }
 
-    /// Has something happen at a time, counted from the start.
+    /// Schedules an event at a time that is counted from the start.
     pub fn at(&self, time: Duration, act: impl FnOnce(&mut Kernel) + 'static) {
         self.kernel(|kernel| kernel.at(time, act));
     }
 
-    /// Has the process stand still for a while at a time: stopped, or, if it `waits`, because others have the
-    /// processor.
+    /// Suspends the process for a while at a time: it is stopped, or, if it `waits`, other threads have the processor.
     pub fn stand_still(&self, time: Duration, length: Duration, waits: bool) {
         let waited = self.waited.clone();
         self.at(time, move |kernel| {

@@ -83,7 +83,7 @@ macro_rules! counters {
 pub struct OwnCounters(Box<[Counter]>);
 
 impl OwnCounters {
-    /// So many, all at 0.
+    /// `count` counters, all at 0.
     pub fn new(count: usize) -> OwnCounters {
         OwnCounters((0..count).map(|_| Counter::default()).collect())
     }

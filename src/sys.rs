@@ -9,6 +9,8 @@ mod grace;
 mod network;
 mod raw;
 pub mod repair;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

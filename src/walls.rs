@@ -12,6 +12,7 @@ mod files;
 mod machine;
 mod memory;
 mod ports;
+mod sleep;
 mod tcp;
 
 use serde::Serialize;
@@ -22,6 +23,8 @@ use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
 pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
+pub use machine::out_of_reach;
+pub use sleep::SLEEP;
 
 /// One connection in this many is expected to open, to close or to have data queued at the same moment. A storm of all
 /// connections at once would need queues for all of them.
@@ -42,7 +45,7 @@ pub struct Wall {
 }
 
 /// All walls, in the order in which a reader of the article meets them.
-pub const WALLS: [Wall; 22] = [
+pub const WALLS: [Wall; 23] = [
     files::DESCRIPTORS,
     files::OPEN_FILES,
     files::IO_URING,
@@ -65,6 +68,7 @@ pub const WALLS: [Wall; 22] = [
     machine::CORES,
     machine::NIC_QUEUES,
     machine::NEIGHBOURS,
+    memory::ADDRESS_SPACE,
 ];
 
 impl Wall {

@@ -1,4 +1,4 @@
-//! Holds the documents: links between them lead somewhere, and README stays short.
+//! Holds the documents: links between them lead somewhere, what they quote is there, and README stays short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ fn documents(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text without what stands in blocks and spans of code.
+/// The text without blocks and spans of code.
 fn prose(text: &str) -> String {
     let outside = text.split("```").step_by(2).collect::<String>();
     outside.split('`').step_by(2).collect()
@@ -83,11 +83,29 @@ fn what_architecture_names_is_there() {
                 !root().join(path).exists()
             }
             // The name of a test: a sentence.
-            name if name.matches('_').count() > 3 => !sources.contains(&format!("fn {name}(")),
+            name if name.matches('_').count() > 2 => !sources.contains(&format!("fn {name}(")),
             _ => false,
         })
         .collect();
     assert!(spans.len() > 80 && missing.is_empty(), "{missing:?} of {} names", spans.len());
+}
+
+/// Programs of the guides that are compiled and tested elsewhere, word by word: the guide, the file, and the first words
+/// that are quoted. Tests at the end of the file are not.
+const QUOTED: [(&str, &str, &str); 2] = [
+    ("docs/guide/protocols.md", "src/protocol/tests/session.rs", "use super::"),
+    ("docs/guide/services.md", "examples/farewell.rs", "use std::"),
+];
+
+#[test]
+fn guides_quote_programs_that_are_tested() {
+    for (guide, file, from) in QUOTED {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let program = text.split("#[cfg(test)]").next().unwrap();
+        let program = &program[program.find(from).unwrap()..];
+        let guide_text = fs::read_to_string(root().join(guide)).unwrap();
+        assert!(guide_text.contains(program.trim()), "copy {file} into {guide}");
+    }
 }
 
 /// The text of every Rust file below a folder.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// What stands at the crate's root.
+/// The public names at the crate's root.
 const NAMES: [&str; 30] = [
     "Address",
     "Broadcast",

@@ -61,8 +61,8 @@ const BELOW: [(&str, &str); 9] = [
     ("walls", "host"),
 ];
 
-/// Rooms that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though it stands above
-/// them.
+/// Rooms that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though its layer is
+/// above them.
 const PURE: [(&str, &[&str]); 2] = [("protocol", &["constants", "failure"]), ("hibernation", &[])];
 
 /// The rooms, or the files, in which each crate may be used.
@@ -91,7 +91,7 @@ const CRATES: [(&str, &[&str]); 21] = [
 ];
 
 /// Rooms that speak to people at the command line, and may name its flags. Errors of the library come from the others.
-/// The walls are a table for people too, whose texts stand in results as data.
+/// The walls are a table for people too, whose texts are data in results.
 const NAMES_FLAGS: [&str; 6] = ["cli", "render", "tune", "walls", "fuzz", "lib"];
 
 /// The root module of a crate, among the names of its modules.

@@ -167,8 +167,8 @@ pub struct ServerArguments {
     /// Accept at most N connections per second; the others wait in the accept queue.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub accept_rate: Option<f64>,
-    /// Probe a peer that was silent for TIME, and 3 times more, TIME apart; a peer that does not answer is closed.
-    /// In whole seconds. The kernel sends the probes, so they cost c1m nothing.
+    /// Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the
+    /// probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive: Option<Duration>,
     /// Interval between lines of figures.

@@ -163,9 +163,7 @@ fn cure(reason: &HostReason) -> Option<String> {
         HostReason::Hibernation(reason @ (HibernationReason::Capabilities(_) | HibernationReason::Forbidden)) => {
             format!("{}, or leave out --hibernate", reason.cure())
         }
-        HostReason::Hibernation(HibernationReason::Other | HibernationReason::NotAvailable) => {
-            "leave out --hibernate".to_owned()
-        }
+        HostReason::Hibernation(HibernationReason::Other) => "leave out --hibernate".to_owned(),
         HostReason::Filter(reason) => format!("{}, or choose --park poll", reason.cure()),
         HostReason::DescriptorLimit { possible: 0, whose, .. } => match whose {
             ShardsOf::Server => format!("{RAISE_DESCRIPTORS} or serve fewer --ports"),
@@ -231,7 +229,7 @@ mod tests {
             (ConfigError::Awake { asked: 0, most: 9 }.into(), "--awake 0"),
             (ConfigError::AwakeWithoutSleep { asked: 7 }.into(), "--hibernate"),
             (host(HibernationReason::Capabilities(Default::default()).into()), "--hibernate"),
-            (host(HibernationReason::NotAvailable.into()), "--hibernate"),
+            (host(HibernationReason::Other.into()), "--hibernate"),
             (
                 host(
                     ThreadReason::Limit {

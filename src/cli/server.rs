@@ -124,6 +124,9 @@ impl Reporter {
 
     fn ready(&mut self, server: &Server) {
         let (options, metrics) = (server.options(), server.metrics_url());
+        if let Some(unreachable) = walls::out_of_reach(&Host::here(), options.bind) {
+            warn(unreachable.to_string());
+        }
         self.last = (Instant::now(), server.snapshots());
         self.sleeps = server.awake().is_some();
         let (files, memory) = (server.raised().files, server.raised().memory);
@@ -302,7 +305,7 @@ impl Reporter {
                 "refused_for_memory": total.refused_for_memory, "messages": total.messages, "bytes": total.bytes_in,
             });
             if self.sleeps {
-                stats["asleep"] = total.asleep.into();
+                stats["hibernation"] = json!(HibernationDocument::of(&total));
             }
             event(&stats);
         } else if let Some(live) = &mut self.live {
@@ -397,7 +400,7 @@ fn explained(shortage: &Shortage) -> Explained {
     Explained {
         wall: if shortage.wall == HOST_MEMORY { "memory" } else { "cgroup memory" }.to_owned(),
         saw: wall(shortage),
-        means: "new connections were refused so that those that stand can stay".to_owned(),
+        means: "new connections were refused so that those that are open can stay".to_owned(),
         cure: "free memory, raise the limit, or lower --memory-reserve".to_owned(),
     }
 }

@@ -49,7 +49,7 @@ pub enum Scenario {
     Disconnect,
     /// The victims are closed, and as many connections dialed anew.
     Reconnect,
-    /// For this time connections are dialed, proved and closed, beside those that stand. No victims.
+    /// For this time connections are dialed, proved and closed, beside those that are open. No victims.
     Churn(Duration),
     /// For this time the victims send messages and read no answer; then they are closed.
     SlowReaders(Duration),

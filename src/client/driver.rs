@@ -218,6 +218,7 @@ impl Driver for ClientDriver {
             Phase::Close => self.close(connections, now)?,
         };
         if turn == Schedule::Finished {
+            self.config.progress.asleep.set(connections.counters().asleep.get());
             if !std::mem::replace(&mut self.done, true) {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;

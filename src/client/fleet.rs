@@ -10,7 +10,7 @@ use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
 use super::run::{Event, Notice, Steer, Teller};
 use super::sampler::Sampler;
-use super::victims::Victims;
+use super::victims::{PATIENCE, Victims};
 use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
 use crate::clock::Clock;
 use crate::connections::ConnectionsConfig;
@@ -279,7 +279,7 @@ impl Fleet {
                 break;
             }
             if let (Phase::Storm, Some(victims)) = (phase, &mut self.victims) {
-                victims.report()?;
+                victims.report(PATIENCE)?;
             }
             let spent = server_cpu(workload);
             let (elapsed, progress) = self.phase(phase)?;

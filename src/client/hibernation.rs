@@ -24,7 +24,7 @@ impl Hibernation {
         let spare = planned.raised.files.1.soft.saturating_sub(needs + u64::from(planned.concurrency));
         Ok(Some(Hibernation {
             after,
-            shared: host.share_catcher(shards, connections, true)?,
+            shared: host.share_catcher(shards, connections)?,
             most_drowsy: HibernationConfig::most_drowsy(spare / shards as u64),
             host,
         }))
@@ -32,8 +32,8 @@ impl Hibernation {
 
     /// How the connections of a shard sleep, which has so many of them, and these rings.
     pub fn of_shard(&self, index: usize, connections: u64, rings: &[u32]) -> Result<HibernationConfig> {
-        let SharedCatcher { catcher, grace, keeps_descriptors, .. } = &self.shared;
-        let kernel = KernelHost::dialing(catcher.clone(), grace.clone(), index);
+        let SharedCatcher { catcher, grace, keeps_descriptors, steering } = &self.shared;
+        let kernel = KernelHost::dialing(catcher.clone(), steering.clone(), grace.clone(), index);
         let slots = rings.iter().map(|slots| u64::from(*slots)).sum();
         Ok(HibernationConfig {
             after: self.after,

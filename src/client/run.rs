@@ -37,7 +37,7 @@ pub enum Event {
     Suspended(Duration),
     /// A shard's measurements of about a second.
     Measured(Interval),
-    /// An audit is complete. Every connection that it proved still stands, until the next event is taken.
+    /// An audit is complete. Every connection that it proved is still open, until the next event is taken.
     Audited(AuditResult),
     /// What the run came to so far, because [`Steering::report`] asked for it. Nothing is closed yet.
     Reported(Box<Summary>),
@@ -51,7 +51,7 @@ pub(super) enum Notice {
     Done(usize, Phase),
     /// A shard's thread ended, or that process.
     ShardEnded(usize),
-    /// The owner's word.
+    /// The owner's request.
     Steer(Steer),
 }
 

@@ -13,7 +13,7 @@ use super::Phase;
 use super::run::Notice;
 use crate::clock::Told;
 use crate::error::{Error, HostError, HostReason, Result};
-use crate::host::{self, start_thread};
+use crate::host::{self, Host, start_thread};
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
@@ -22,7 +22,7 @@ use crate::stats::ProgressSnapshot;
 use crate::sys;
 
 /// How long the process may take to report.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to start the process that holds the victims: a steered client that tells events on its standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct VictimsCommand {
 #[derive(Debug, Default)]
 struct Seen {
     progress: ProgressSnapshot,
-    /// Connections that stood after the ramp.
+    /// Connections that were live after the ramp.
     stood: u64,
     /// Its result: a report that was asked for, or the one at its end.
     document: Option<Box<ClientDocument>>,
@@ -158,14 +158,23 @@ impl Victims {
         self.input.as_mut().is_some_and(|input| writeln!(input, "{word}").and_then(|()| input.flush()).is_ok())
     }
 
-    /// Has the process report what it measured so far.
-    pub(super) fn report(&mut self) -> Result<()> {
+    /// Has the process report what it measured so far, and waits for that up to `patience`.
+    pub(super) fn report(&mut self, patience: Duration) -> Result<()> {
         if self.killed || self.shared.lock().ended {
             return self.ended(Phase::Report);
         }
         self.say("report");
-        let told = self.shared.wait(PATIENCE, |seen| seen.document.is_some() || seen.ended).document.is_some();
-        if told { Ok(()) } else { Err(self.died(Phase::Report)) }
+        let seen = self.shared.wait(patience, |seen| seen.document.is_some() || seen.ended);
+        let (told, ended) = (seen.document.is_some(), seen.ended);
+        drop(seen);
+        match (told, ended) {
+            (true, _) => Ok(()),
+            (false, true) => Err(self.died(Phase::Report)),
+            (false, false) => {
+                let stopped = Host::here().is_stopped(self.pid());
+                Err(self.error(HostReason::VictimsSilent { stopped, seconds: patience.as_secs() }))
+            }
+        }
     }
 
     /// Kills the process: the kernel closes every connection that it had.
@@ -187,12 +196,12 @@ impl Victims {
     }
 
     fn died(&mut self, phase: Phase) -> Error {
-        let ended = self.shared.lock().ended;
         // The output ends a moment before the process does.
-        let status = if ended { self.child.wait().map(Some) } else { self.child.try_wait() };
-        let status = status.ok().flatten();
-        let how = status.map_or("does not answer".to_owned(), |status: ExitStatus| format!("ended ({status})"));
-        let reason = HostReason::VictimsGone { how, phase: phase.name().to_owned() };
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status: ExitStatus| status.to_string());
+        self.error(HostReason::VictimsGone { status, phase: phase.name().to_owned() })
+    }
+
+    fn error(&self, reason: HostReason) -> Error {
         HostError::new("victims' process", self.pid().to_string(), None, reason).into()
     }
 
@@ -247,7 +256,7 @@ impl Drop for Victims {
     }
 }
 
-/// Connections that stand and that failed: as the report says, or as told last if there is none yet.
+/// Connections that are live and that failed: as the report says, or as told last if there is none yet.
 struct SeenCounts {
     live: u64,
     failed: u64,
@@ -259,5 +268,40 @@ impl SeenCounts {
             Some(document) => SeenCounts { live: document.live, failed: document.failed },
             None => SeenCounts { live: seen.progress.live, failed: seen.progress.failed },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process of this shell script in place of the victims' client.
+    fn running(script: &str) -> Victims {
+        let arguments = vec!["-c".into(), script.into()];
+        let command = VictimsCommand { program: "/bin/sh".into(), arguments };
+        Victims::start(&command, 1, 0, mpsc::channel().0).unwrap()
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_is_said_to_be_stopped() {
+        let mut victims = running("kill -STOP $$; read line");
+        while !Host::here().is_stopped(victims.pid()) {
+            std::thread::yield_now();
+        }
+        let text = victims.report(Duration::ZERO).unwrap_err().to_string();
+        assert!(text.contains("is stopped (SIGSTOP") && text.contains("kill -CONT"), "{text}");
+        assert!(text.contains(&victims.pid().to_string()) && !text.contains("ended"), "{text}");
+    }
+
+    #[test]
+    fn a_process_that_runs_without_an_answer_is_not_said_to_be_gone() {
+        let text = running("read line; read line").report(Duration::ZERO).unwrap_err().to_string();
+        assert!(text.contains("it runs, and gave no report within 0 s") && !text.contains("stopped"), "{text}");
+    }
+
+    #[test]
+    fn a_process_that_ended_is_named_with_its_status() {
+        let text = running("exit 3").report(Duration::MAX).unwrap_err().to_string();
+        assert!(text.contains("ended (exit status: 3) in the report phase"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
-//! Accepting: the listening sockets, the accepts in flight on each, and the connections that wait for a place. An
-//! accept owns a free slot before it begins, so a full ring never loses a connection.
+//! Accepting: the listening sockets, the accepts in flight on each, and the connections that wait for a place within
+//! the limits. An accept owns a free slot before it begins, so a full ring never loses a connection.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -17,12 +17,12 @@ use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::token::{ConnId, Operation};
 
-/// How long a connection waits for a place that was accepted at capacity. When a crowd reconnects to a full server,
-/// new connections come before the shard has received the resets that make room for them. After this time the
-/// connection is refused, unless something is still unread: that may be a reset. It is time on the shard's own clock.
+/// How long a connection that was accepted at capacity waits for a place. When a crowd reconnects to a full server, new
+/// connections come before the shard has received the resets that make room for them. After this time the connection is
+/// refused, unless something is still unread: that may be a reset. It is time on the shard's own clock.
 const ADMISSION_WAIT: Duration = Duration::from_millis(100);
 
-/// How much longer it waits at most while something is unread.
+/// How much longer such a connection waits at most while the shard has unread completions or notifications.
 const ADMISSION_WAIT_WHILE_READING: Duration = Duration::from_secs(2);
 
 const _: () = assert!(ADMISSION_WAIT.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no one is refused for one gap");
@@ -38,12 +38,13 @@ struct Listener {
     wanted: usize,
 }
 
-/// What is unread, and may tell of places that become free.
+/// Whether the shard has completions or notifications that it has not handled. They may be the ends of connections,
+/// whose places become free.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unread {
-    /// Anything is.
+    /// There are any.
     pub any: bool,
-    /// Resets or FINs are known to be among it.
+    /// Resets or FINs are known to be among them.
     pub ends: bool,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct Acceptor {
     needs_refill: bool,
     /// No accept begins before this instant: the kernel lacked memory or files, or the budget is used up.
     paused: Option<Instant>,
-    /// Accepts that may begin; without it as many as connections come.
+    /// How many accepts may begin now. `None` does not limit them.
     budget: Option<TokenBucket>,
     /// Connections that were accepted at capacity, each with the end of its wait.
     queue: VecDeque<(ConnId, Mark)>,
@@ -69,7 +70,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Listens nowhere yet. Of `slots` slots, `capacity` may have live connections.
+    /// An acceptor without listeners. Of `slots` slots, `capacity` may have live connections.
     pub fn new(slots: usize, capacity: u64, shared_limit: Option<SharedLimit>, gate: AdmissionGate) -> Acceptor {
         Acceptor {
             listeners: Vec::new(),
@@ -85,12 +86,12 @@ impl Acceptor {
         }
     }
 
-    /// Begins so many accepts a second at most.
+    /// Limits accepts to `rate` a second.
     pub fn limit_rate(&mut self, rate: f64, now: Instant) {
         self.budget = Some(TokenBucket::new(now, rate));
     }
 
-    /// Has every accept that begins from now on bring the peer's address.
+    /// Makes every later accept return the peer's address too.
     pub fn bring_peers(&mut self) {
         self.brings_peers = true;
     }
@@ -102,7 +103,7 @@ impl Acceptor {
 
     // ---- admission -----------------------------------------------------------------------------
 
-    /// Takes a place for one more connection, if there is one.
+    /// Takes a place within the limits for one more connection, if one is left.
     pub fn admission(&self, counters: &Counters) -> Admission {
         if self.is_short_of_memory() {
             return Admission::LowMemory;
@@ -112,8 +113,8 @@ impl Acceptor {
         if taken { Admission::Granted } else { Admission::AtCapacity }
     }
 
-    /// Decides whether a connection that was just accepted may stand. `None` while it waits in the queue, since a
-    /// place may become free: `next_admission` tells.
+    /// Decides whether a connection that was just accepted is admitted. `None` if it waits in the queue because a place
+    /// may become free; `next_admission` decides later.
     pub fn try_admit(&mut self, conn: ConnId, counters: &Counters, clock: &Clock) -> Option<Admission> {
         let admission = if self.queue.is_empty() { self.admission(counters) } else { Admission::AtCapacity };
         if admission == Admission::AtCapacity {
@@ -123,8 +124,8 @@ impl Acceptor {
         Some(admission)
     }
 
-    /// The first connection of the queue, if the wait of this connection is over: there is a place for it, or its
-    /// time has passed, or too many came after it and nothing is known that will free a place.
+    /// The first connection of the queue, if its wait is over: there is a place for it, or its time has passed, or the
+    /// queue is too long and no end of a connection is known to be coming.
     pub fn next_admission(&mut self, counters: &Counters, now: Mark, unread: Unread) -> Option<(ConnId, Admission)> {
         let &(conn, until) = self.queue.front()?;
         let admission = self.admission(counters);
@@ -140,7 +141,7 @@ impl Acceptor {
         in_time && (self.queue.len() <= self.queue_places || unread.ends)
     }
 
-    /// A connection that stood is over: another may have its place.
+    /// A live connection has ended: gives its place back.
     pub fn leave(&self) {
         if let Some(shared_limit) = &self.shared_limit {
             shared_limit.leave();
@@ -152,12 +153,12 @@ impl Acceptor {
         !self.queue.is_empty()
     }
 
-    /// Whether as many connections stand as may.
+    /// Whether as many connections are live as the limits allow.
     pub fn is_at_capacity(&self, counters: &Counters) -> bool {
         counters.live.get() >= self.capacity || self.shared_limit.as_ref().is_some_and(SharedLimit::is_full)
     }
 
-    /// Whether the gate is shut, as the host is short of memory.
+    /// Whether the gate is shut because the host is short of memory.
     pub fn is_short_of_memory(&self) -> bool {
         self.gate.level() != AdmissionState::Open
     }
@@ -177,7 +178,7 @@ impl Acceptor {
     }
 
     /// Accepts nothing more. The sockets are shut down, which fails the accepts in flight; they close with `self`.
-    /// Cancelling the accepts instead would miss one that the kernel was just trying again: it would wait anew.
+    /// Cancelling the accepts instead would miss an accept that the kernel is just retrying: it would wait again.
     pub fn stop_listening(&mut self) -> Result<()> {
         for Listener { socket, wanted, .. } in &mut self.listeners {
             *wanted = 0;
@@ -187,7 +188,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// An accept of the listener with this index ended, one way or the other.
+    /// An accept of the listener with this index ended, with a connection or without.
     pub fn accept_ended(&mut self, listener: usize) {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.in_flight -= 1;
@@ -195,22 +196,22 @@ impl Acceptor {
         }
     }
 
-    /// The kernel has no memory or files for accepts: wait a little.
+    /// The kernel has no memory or files for accepts: begins none for `ACCEPT_PAUSE`.
     pub fn pause(&mut self, counters: &Counters, now: Instant) {
-        // Listeners that were shut down fail what was in flight, as they should.
+        // Listeners that were shut down fail their accepts. That is no lack of memory.
         let listening = self.gate.level() != AdmissionState::NotListening
             && self.listeners.iter().any(|listener| listener.wanted > 0);
         counters.accept_errors.add(u64::from(listening));
         self.paused = Some(now + ACCEPT_PAUSE);
     }
 
-    /// When something is due that no completion brings: the end of a pause, or of a wait in the queue.
+    /// When the acceptor has something to do without a completion: a pause ends, or a wait in the queue.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
         let queue = self.queue.front().map(|&(_, until)| clock.due(until));
         self.paused.into_iter().chain(queue).min()
     }
 
-    /// Queues accepts wherever one is wanted and a slot is free.
+    /// Queues the accepts that are wanted, as long as slots are free.
     pub fn replenish<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Instant) -> Result<()> {
         if self.paused.is_some_and(|until| now < until) {
             return Ok(());
@@ -226,7 +227,7 @@ impl Acceptor {
         self.refill(slots, now)
     }
 
-    /// Each listener gets the accepts that it wants. A listener with none comes before one with some.
+    /// Gives each listener the accepts that it wants. Listeners with the fewest accepts come first.
     fn refill<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Instant) -> Result<()> {
         self.needs_refill = false;
         let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);

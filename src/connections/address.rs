@@ -1,5 +1,5 @@
-//! Whom a connection is with. No row keeps an address: the kernel is asked when somebody wants to know, or the accept
-//! brings the peer's, which is kept until the driver was told of the connection.
+//! The addresses of a connection. No row keeps one. The kernel is asked when the driver asks; or each accept returns
+//! the peer's address, which is kept until the driver was told of the connection.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,10 +12,10 @@ use crate::hibernation::Tuple;
 use crate::ring::RingOps;
 use crate::token::{ConnId, Operation};
 
-/// Peers of connections that were accepted and of which the driver was not told yet.
+/// The peers' addresses of accepted connections that the driver was not told of yet.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedFrom {
-    /// Whether accepts bring addresses at all.
+    /// Whether accepts return addresses.
     wanted: bool,
     peers: HashMap<ConnId, SocketAddr>,
 }
@@ -30,8 +30,8 @@ impl AcceptedFrom {
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {
-    /// A connection was accepted, into a plain descriptor or its slot: notes its peer, if that is wanted. Hands the
-    /// descriptor back.
+    /// A connection was accepted, into a plain descriptor or its slot: keeps the peer's address, if that is wanted.
+    /// Returns the descriptor.
     pub fn note_peer(&mut self, conn: ConnId, plain: Option<OwnedFd>) -> Option<OwnedFd> {
         if !self.accepted_from.wanted {
             return plain;
@@ -53,13 +53,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
 }
 
 impl<S: Default, P: Platform> Connections<S, P> {
-    /// Has every accept from now on bring the peer's address. To be called before `listen`.
+    /// Makes every accept return the peer's address. To be called before `listen`.
     pub fn bring_peer_addresses(&mut self) {
         self.engine.accepted_from.wanted = true;
         self.engine.acceptor.bring_peers();
     }
 
-    /// The address of a connection's peer. The outer error is the ring's end.
+    /// The address of a connection's peer. The outer error is a failure of the ring, which ends the shard.
     pub fn peer_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
         let slot = self.engine.find(conn);
         match slot.and_then(|slot| self.engine.accepted_from.peers.get(&slot)) {
@@ -68,7 +68,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
     }
 
-    /// The address of a connection's own end. The outer error is the ring's end.
+    /// The address of a connection's own end. The outer error is a failure of the ring, which ends the shard.
     pub fn local_addr(&mut self, conn: ConnId) -> Result<io::Result<SocketAddr>> {
         self.ask(conn, |ends| ends.local, TcpStream::local_addr)
     }

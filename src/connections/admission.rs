@@ -1,29 +1,30 @@
-//! Whether one more connection may stand: the limits on their number, and the gate that is shut when memory is short.
+//! Whether one more connection is admitted: the limits on their number, and the gate that is shut when memory is short.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// Whether one more connection may stand.
+/// Whether one more connection is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It may, and its place in the limits is taken.
+    /// It is, and its place within the limits is taken.
     Granted,
-    /// As many connections stand as may.
+    /// As many connections are live as the limits allow.
     AtCapacity,
     /// The host is short of memory.
     LowMemory,
 }
 
 /// A limit on the connections of all shards together, and the most that were live at one moment. Shards share nothing
-/// else: how many connections each of them gets is not known beforehand, and the highest sum over shards cannot be had
-/// from the highest number of each. A connection touches it twice, when it opens and when it ends; messages never do.
+/// else. They share the limit because the kernel decides how many connections each shard gets, and they share the
+/// highest number because it cannot be computed from the highest numbers of each shard. A connection touches it twice,
+/// when it opens and when it ends; messages never do.
 #[derive(Debug, Clone)]
 pub struct SharedLimit {
     admitted: Arc<Admitted>,
     most: u64,
 }
 
-/// On a cache line of its own, and not on that of a neighbour's prefetch.
+/// Aligned to two cache lines, as processors prefetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Admitted {
@@ -65,7 +66,7 @@ impl SharedLimit {
     }
 }
 
-/// Whether new connections are let in. It is set from outside the shards, which only read it.
+/// Whether new connections are admitted. The memory monitor sets it, and shards only read it.
 #[derive(Debug, Clone, Default)]
 pub struct AdmissionGate {
     level: Arc<AtomicU8>,
@@ -75,7 +76,7 @@ pub struct AdmissionGate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AdmissionState {
-    /// New connections are let in.
+    /// New connections are admitted.
     Open = 0,
     /// New connections are accepted and reset.
     Refusing = 1,

@@ -19,7 +19,7 @@ pub enum CloseReason {
     SlowReader,
     /// Nothing was received for longer than `ServerBuilder::idle_timeout`.
     IdleTimeout,
-    /// The deadline passed that the service had set, and the service closed the connection when it was told.
+    /// The deadline that the service had set passed, and the service closed the connection in `Service::expired`.
     Deadline,
     /// The server stops.
     Stopping,

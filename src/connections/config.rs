@@ -1,4 +1,4 @@
-//! What a shard's connections are made of, and the times and amounts by which the engine works.
+//! The configuration of a shard's connections: slots, limits, and the engine's times and amounts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::hibernation::HibernationConfig;
 use crate::constants::MAX_PENDING_BYTES;
 use crate::sys::Filter;
 
-/// What a shard's connections are made of. `ConnectionsConfig::new` has a default for all but the slots.
+/// The configuration of a shard's connections. `ConnectionsConfig::new` has a default for all but the slots.
 pub struct ConnectionsConfig {
     /// Slots of each ring.
     pub rings: Vec<u32>,
@@ -15,15 +15,15 @@ pub struct ConnectionsConfig {
     pub capacity: u64,
     /// How idle connections wait; with `None` each waits in a poll.
     pub filter: Option<FilterConfig>,
-    /// A limit that this shard shares with others; with `None` `capacity` is the only one, as in a client.
+    /// A limit that this shard shares with others. With `None` `capacity` is the only limit, as in a client.
     pub shared_limit: Option<SharedLimit>,
-    /// While it is shut, new connections are refused for want of memory.
+    /// While it is shut, new connections are refused because memory is short.
     pub gate: AdmissionGate,
     /// Bytes kept at most for a peer that does not read. Beyond it the connection is reset.
     pub max_pending: usize,
     /// Whether a connection that was reset is asked for its last bytes and for the error.
     pub drain_after_reset: bool,
-    /// Accepts begun per second; with `None` as many as come.
+    /// Accepts that begin per second at most. `None` does not limit them.
     pub accept_rate: Option<f64>,
     /// Silence after which a connection is closed, up to `LONGEST_IDLE`; with `None` never.
     pub idle_timeout: Option<Duration>,
@@ -34,8 +34,8 @@ pub struct ConnectionsConfig {
 }
 
 impl ConnectionsConfig {
-    /// Connections in rings of so many slots each, `capacity` of them live at most. Each waits in a poll, and none
-    /// is closed for silence.
+    /// A configuration for rings of these slots, with `capacity` live connections at most. Idle connections wait in
+    /// polls, and none is closed for silence.
     pub fn new(rings: Vec<u32>, capacity: u64) -> ConnectionsConfig {
         ConnectionsConfig {
             rings,
@@ -55,31 +55,32 @@ impl ConnectionsConfig {
 
 /// Connections wait behind a filter.
 pub struct FilterConfig {
-    /// The filter, which was put on the listeners before they listened.
+    /// The filter. It was attached to the listeners before they began to listen.
     pub filter: Filter,
-    /// Each connection receives once in this time although nothing was announced. It takes longer where there are
-    /// more than some 6,000 connections for each second of it.
+    /// Each connection receives once in this time although nothing was announced. A shard makes some 6,000 such
+    /// receives a second at most, so with more connections it takes longer.
     pub speculative_period: Duration,
 }
 
-/// Within this time each connection behind a filter receives once although nothing was announced: the kernel may have
-/// given it up, without a segment, because its peer was silent. With keepalives it is their time.
+/// Within this time each connection behind a filter receives once although nothing was announced. The kernel may have
+/// given the connection up because its peer was silent, without a segment that the filter could announce. If keepalives
+/// are on, their time is used instead.
 pub const SPECULATIVE_RECEIVE_PERIOD: Duration = Duration::from_secs(600);
 
-/// Times and amounts by which the engine works. The tests have shorter and smaller ones, to come to the same states
-/// with fewer connections.
+/// Times and amounts by which the engine works. Tests pass shorter and smaller ones, to reach the same states with
+/// fewer connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How long a segment takes at most from the filter to its socket, or to the backlog of a socket that its owner
-    /// is using: microseconds of one softirq. A pause of this length lies between two looks at a connection that may
+    /// How long a segment takes at most from the filter to its socket, or to the backlog of a socket that is in use:
+    /// some microseconds within one softirq. A pause of this length separates the two checks of a connection that may
     /// have missed a segment.
     pub segment_time: Duration,
     /// The shortest time from one step of speculative receives to the next.
     pub shortest_speculative_step: Duration,
     /// The longest time from one step of speculative receives to the next.
     pub longest_speculative_step: Duration,
-    /// Connections that were reset and are dismantled in one batch. Each takes the kernel as long as a message or
-    /// two, and the messages that come meanwhile wait for it.
+    /// Reset connections that are dismantled in one batch. The kernel needs as long for each as for one or two
+    /// messages, and messages that come meanwhile wait until the batch is done.
     pub resets_per_batch: usize,
 }
 

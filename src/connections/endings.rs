@@ -39,7 +39,7 @@ pub(super) struct Parts<'a, S, R> {
 }
 
 impl<S: Default, R: RingOps> Parts<'_, S, R> {
-    /// Whether new connections need what connections that are over still hold: slots, or memory.
+    /// Whether new connections need slots or memory that ended connections still hold.
     fn are_pressed(&self) -> bool {
         self.slots.is_full() || self.acceptor.is_short_of_memory()
     }
@@ -63,7 +63,7 @@ impl Endings {
         }
     }
 
-    /// Closes a connection that stands; anything else is left alone.
+    /// Closes a live connection; any other is left alone.
     pub fn close<S: Default, R: RingOps>(
         &mut self,
         mut parts: Parts<'_, S, R>,
@@ -81,8 +81,8 @@ impl Endings {
         self.leave(&parts, conn, reason);
         match mode {
             CloseMode::Abort => {
-                // The reset ends whatever the connection has in the kernel, its poll too. Finding the poll to remove
-                // it is what closing would spend most of its time on.
+                // The reset ends every operation that the connection has in the kernel, its poll included. So the poll
+                // need not be removed: finding it would take most of the time of closing.
                 parts.slots.ring(conn).reset(conn.token(Operation::Reset))?;
                 self.await_reaping(&mut parts, conn, true);
                 Ok(())
@@ -173,7 +173,7 @@ impl Endings {
         self.untold.pop_front()
     }
 
-    /// A connection that stood is over: another may have its place.
+    /// A live connection has ended: gives its place back.
     fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, reason: CloseReason) {
         parts.counters.live.sub(1);
         parts.counters.closed.add(1);
@@ -184,12 +184,25 @@ impl Endings {
         self.tell(conn, reason);
     }
 
-    /// Has a connection that is over wait until there is time to dismantle it.
+    /// Queues an ended connection to be dismantled when there is time.
     fn await_reaping<S: Default, R: RingOps>(&mut self, parts: &mut Parts<'_, S, R>, conn: ConnId, armed: bool) {
         parts.slots.update(conn, |state| state.await_reaping(armed));
         parts.outgoing.forget(conn);
         self.resets.push(conn);
     }
+}
+
+/// Frees the slot of a connection whose socket was disconnected. Finding the poll to remove it is what most of the time
+/// would be spent on, and the disconnect has ended it.
+pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
+    let Some(row) = parts.slots.row(conn) else { return Ok(()) };
+    let polling = row.lifecycle.tear_down_disconnected();
+    parts.outgoing.forget(conn);
+    let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
+    if polling {
+        ring.remove_poll(token)?;
+    }
+    ring.close(token)
 }
 
 /// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its

@@ -206,7 +206,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     // ---- connections begin -----------------------------------------------------------------------
 
-    /// The accept of a slot ended, one way or the other.
+    /// The accept of a slot ended, with a connection or without.
     pub fn accept_ended(&mut self, conn: ConnId) {
         // While it opens, a row's link is its listener.
         if let Some(row) = self.slots.row(conn) {
@@ -239,7 +239,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.acceptor.admission(&self.counters)
     }
 
-    /// Decides whether a connection that was just accepted may stand. `None` while it waits for a place.
+    /// Decides whether a connection that was just accepted is admitted. `None` while it waits for a place.
     pub fn try_admit(&mut self, conn: ConnId) -> Option<Admission> {
         self.acceptor.try_admit(conn, &self.counters, &self.clock)
     }
@@ -253,7 +253,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.acceptor.next_admission(&self.counters, self.clock.now(), unread)
     }
 
-    /// A connection was accepted, or its dial succeeded. If it may stand it is parked; if not it is reset, and this
+    /// A connection was accepted, or its dial succeeded. If it is admitted it is parked. If not it is reset, and this
     /// returns `false`.
     pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         let mut admission = admission;
@@ -400,7 +400,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         endings.peer_ended(parts, conn, now)
     }
 
-    /// Closes a connection that stands; anything else is left alone.
+    /// Closes a live connection; any other is left alone.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         let (endings, parts) = self.ending();
         endings.close(parts, conn, mode, reason)
@@ -574,7 +574,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
 #[cfg(test)]
 impl<S: Default, P: Platform> Engine<S, P> {
-    /// Has so many connections stand at most from now on.
+    /// From now on at most `capacity` connections are live.
     pub fn set_capacity(&mut self, capacity: u64) {
         self.acceptor.set_capacity(capacity);
     }

@@ -29,7 +29,7 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::endings::{Parts, tear_down};
+use super::endings::{Parts, tear_down_disconnected};
 use super::idle::IdleTracker;
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
@@ -243,7 +243,12 @@ impl<S: Default> Hibernation<S> {
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = S::default();
             }
-            if self.endings.is_under_way(index) { self.entries.rename(index) } else { self.entries.release(index) }
+            if self.endings.is_under_way(index) {
+                self.endings.told(index);
+                self.entries.rename(index);
+            } else {
+                self.entries.release(index);
+            }
         }
     }
 
@@ -276,7 +281,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Connections without a slot: those that sleep, and those that slept and whose FIN is to be acknowledged yet.
     pub fn without_slot(&self, counters: &Counters) -> u64 {
-        counters.asleep.get() + self.endings.len() as u64
+        counters.asleep.get() + self.endings.unacknowledged()
     }
 
     /// The window of time in which a sleeping connection was last heard.
@@ -294,19 +299,19 @@ impl<S: Default> Hibernation<S> {
     /// Moves a cursor behind the next entry that ever had a connection, and returns its name if its connection is
     /// open, awake or asleep. `None` behind the last entry, and the cursor is at the start again.
     pub fn next<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
-        let index = self.entries.from_cursor(*cursor);
+        let index = self.entries.index_behind(*cursor);
         if index >= self.entries.len() {
             *cursor = Cursor::START;
             return None;
         }
-        *cursor = Entries::to_cursor(index).after();
+        *cursor = Entries::cursor_before(index).after();
         Some(self.open_at(slots, index))
     }
 
     /// Moves a cursor before the entry that comes before it, and returns that as `next` does; `None` at the start.
     pub fn previous<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
-        let index = self.entries.from_cursor(*cursor).checked_sub(1)?;
-        *cursor = Entries::to_cursor(index);
+        let index = self.entries.index_behind(*cursor).checked_sub(1)?;
+        *cursor = Entries::cursor_before(index);
         Some(self.open_at(slots, index))
     }
 
@@ -325,7 +330,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The name of the entry behind a cursor, if its connection is open.
     pub fn open_behind<R: RingOps>(&self, slots: &Slots<S, R>, cursor: Cursor) -> Option<ConnId> {
-        self.open_at(slots, self.entries.from_cursor(cursor))
+        self.open_at(slots, self.entries.index_behind(cursor))
     }
 
     // ---- the shard's passes ----------------------------------------------------------------------
@@ -495,7 +500,7 @@ impl<S: Default> Hibernation<S> {
         let rests = around.parts.slots.row(conn).is_some_and(|row| row.lifecycle.may_sleep());
         let drowsy = self.entries.whereabouts(index) == Whereabouts::Drowsy;
         let state = if drowsy && rests { self.host.checkpoint(&socket).ok().flatten() } else { None };
-        let Some(progress) = state else {
+        let (Some(progress), Some(tuple)) = (state, self.entries.tuple(index)) else {
             if drowsy {
                 self.leave_table(index);
             }
@@ -505,7 +510,7 @@ impl<S: Default> Hibernation<S> {
             counters.stayed_awake.add(1);
             return Ok(());
         };
-        let retired = self.host.retire(socket);
+        let retired = self.host.retire(socket, &tuple);
         self.host.end_transit();
         retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
         if let Some(row) = around.parts.slots.row(conn) {
@@ -516,7 +521,7 @@ impl<S: Default> Hibernation<S> {
             }
         }
         self.leave_slot(conn.ring(), conn.slot());
-        tear_down(&mut around.parts, conn)?;
+        tear_down_disconnected(&mut around.parts, conn)?;
         counters.asleep.add(1);
         counters.hibernated.add(1);
         self.moved.push_back((name, false));
@@ -557,7 +562,7 @@ impl<S: Default> Hibernation<S> {
     /// bytes.
     pub fn left(&self) -> (usize, usize) {
         let entries = (0..self.entries.len()).filter(|index| self.entries.whereabouts(*index) != Whereabouts::Free);
-        (entries.count(), self.drowsy.len() + self.endings.len() + self.unsent_bytes.len())
+        (entries.count(), self.drowsy.len() + self.endings.under_way() + self.unsent_bytes.len())
     }
 
     /// Timers of ends that are under way.

@@ -1,5 +1,5 @@
-//! Receiving. A receive goes to the kernel when there may be bytes and a buffer may be used for them; else its
-//! connection waits for its turn.
+//! Receiving. A receive goes to the kernel when the connection may have bytes and a buffer is free for them. Otherwise
+//! the connection waits for its turn.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use crate::error::Result;
 use crate::ring::{Buffers, RingOps};
 use crate::token::{ConnId, Operation};
 
-/// Buffers that one ring's receives and sends in flight hold at most. Beyond it readable connections wait for their
-/// turn. Behind an overflowing completion queue there could be one buffer for each slot.
+/// Buffers that the receives and sends in flight of one ring hold at most. Beyond that, readable connections wait for
+/// their turn. Without this bound an overflowing completion queue could hold one buffer for each slot.
 const BUFFERS_PER_RING: usize = 512;
 
-/// Connections that receive in one pass what an earlier receive of theirs left in the socket, or that had to wait for
-/// a buffer. A peer that sends without end has a turn of one buffer after all peers that send a little.
+/// Waiting connections that receive in one pass: those whose last receive left bytes in the socket, and those that had
+/// to wait for a buffer. So a peer that sends without end gets one buffer a turn, after all peers that send a little.
 pub(crate) const RESUMED_PER_PASS: usize = 8;
 
 /// Readable connections that wait for a receive.
@@ -39,13 +39,13 @@ impl Incoming {
         self.waiting.pop_front()
     }
 
-    /// Has a connection wait for its turn.
+    /// Makes a connection wait for its turn.
     pub fn wait<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) {
         slots.update(conn, SlotState::wait);
         self.waiting.push_back(conn);
     }
 
-    /// Receives what may be there, or waits until a buffer may be used for that.
+    /// Queues a receive, or makes the connection wait until a buffer is free.
     pub fn receive<S: Default, R: RingOps>(
         &mut self,
         slots: &mut Slots<S, R>,

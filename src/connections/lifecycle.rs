@@ -3,7 +3,7 @@
 //! events in every order.
 //!
 //! ```text
-//!            claim            stand             dismantle           release
+//!            claim          establish           dismantle           release
 //!   FREE ───────────▶ OPENING ─────▶ LIVE ────────────▶ CLOSING ─────────▶ FREE
 //!                        └───────────────────────────▶─┘        generation + 1
 //! ```
@@ -69,7 +69,7 @@ pub enum Action {
     Release,
 }
 
-/// What becomes of bytes for a connection.
+/// What is done with bytes for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendDecision {
     /// They can go to the kernel.
@@ -87,7 +87,7 @@ enum Phase {
     Free,
     /// An accept or a connect is in the kernel.
     Opening,
-    /// A connection stands.
+    /// A connection is established and admitted.
     Live,
     /// Its descriptor is being closed.
     Closing,
@@ -168,7 +168,7 @@ impl SlotState {
         self.phase == Phase::Free
     }
 
-    /// Whether a connection stands.
+    /// Whether it is live.
     pub fn is_live(self) -> bool {
         self.phase == Phase::Live
     }
@@ -418,8 +418,8 @@ impl SlotState {
 
     // ---- the end ------------------------------------------------------------------------------
 
-    /// Whether it is to be closed at once, if it stands at all. A close in order has to wait while something is on its
-    /// way to the peer; it is remembered.
+    /// Whether it is to be closed at once, if it is live at all. While bytes are on their way to the peer, a close in
+    /// order must wait, and is remembered.
     pub fn close(&mut self, mode: CloseMode) -> bool {
         let later = mode == CloseMode::Graceful && self.is_sending();
         if self.phase == Phase::Live && later {
@@ -428,8 +428,8 @@ impl SlotState {
         self.phase == Phase::Live && !later
     }
 
-    /// A connection that stands is over: it was reset, or its peer has sent a FIN. `armed` if its poll still waits. It
-    /// keeps its slot until it has been dismantled.
+    /// A live connection has ended: it was reset, or its peer has sent a FIN. `armed` if its poll still waits. It keeps
+    /// its slot until it has been dismantled.
     pub fn await_reaping(&mut self, armed: bool) {
         debug_assert_eq!(self.phase, Phase::Live, "what does not stand is over");
         self.poll_left(armed);
@@ -446,6 +446,12 @@ impl SlotState {
         self.flags.set(Flags::CLOSE_IN_FLIGHT);
         self.flags.clear(Flags::KEPT.or(Flags::NOTIFIED).or(Flags::AWAITS_REAPING));
         self.flags.any(Flags::POLLING)
+    }
+
+    /// Its socket was disconnected, and its descriptor is being closed. Returns whether its poll must be removed for that:
+    /// the disconnect ends one that is not lasting.
+    pub fn tear_down_disconnected(&mut self) -> bool {
+        self.tear_down() && self.flags.any(Flags::LASTING)
     }
 
     /// Its descriptor is closed.

@@ -16,6 +16,7 @@ use crate::ring::{Buffer, RingOps};
 use crate::token::{ConnId, Operation};
 
 impl<S: Default, P: Platform> Engine<S, P> {
+    #[allow(clippy::type_complexity, reason = "a pair of what it is called after")]
     /// What sleeps, and the parts of the engine that this touches; `None` where nothing may sleep.
     pub(super) fn sleepers(&mut self) -> Option<(&mut Hibernation<S>, Around<'_, S, P::Ring>)> {
         let Engine { hibernation, slots, acceptor, outgoing, counters, readiness, idle, clock, .. } = self;

@@ -14,22 +14,22 @@ use crate::ring::{Buffer, Buffers, RingOps};
 use crate::stats::Counters;
 use crate::token::{ConnId, Operation};
 
-/// What is to be done for a connection after bytes for it were handed over.
+/// What the engine must do for a connection after a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum AfterSend {
     /// Nothing: the bytes are with the kernel or kept, or the connection sends nothing any more.
     Rest,
-    /// Go on with what waits: nothing of the connection is in the kernel.
+    /// The connection's next action: it has no data operation in the kernel.
     GoOn,
-    /// Reset it: more would be kept for it than may be. If `then_go_on`, what waited for it goes on after that.
+    /// A reset: more bytes would be kept for it than the limit allows. If `then_go_on`, its next action follows.
     Reset {
         /// The data operation of the connection is over.
         then_go_on: bool,
     },
 }
 
-/// The bytes that are kept for peers, and the ways to send.
+/// The bytes that are kept for peers that cannot be sent to now.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pending: HashMap<ConnId, Vec<u8>>,
@@ -60,8 +60,8 @@ impl Outgoing {
         }
     }
 
-    /// Sends shared bytes as `send` does, straight from where they lie. Where they must wait for another operation of
-    /// the connection they are copied.
+    /// Sends shared bytes as `send` does, straight from the `Arc`. They are copied only if they must wait for another
+    /// operation of the connection.
     pub fn send_shared<S: Default, R: RingOps>(
         &mut self,
         slots: &mut Slots<S, R>,
@@ -75,7 +75,7 @@ impl Outgoing {
         }
     }
 
-    /// Keeps, drops or refuses bytes that the kernel cannot take now. `None` if it can: the caller sends them.
+    /// Keeps, drops or refuses bytes that cannot go to the kernel now. `None` if they can: the caller sends them.
     fn hold_back<S: Default, R: RingOps>(
         &mut self,
         slots: &mut Slots<S, R>,
@@ -90,7 +90,7 @@ impl Outgoing {
         }
     }
 
-    /// The kernel took only a part of a send: the rest waits there, if the connection still stands.
+    /// The kernel took only a part of a send. If the connection is still live, the rest waits in the kernel.
     pub fn sent_short<S: Default, R: RingOps>(
         &mut self,
         slots: &mut Slots<S, R>,

@@ -1,5 +1,5 @@
-//! The machine below the engine: its rings, its time, and its turns on a core. The tests of the engine have a
-//! simulated one, whose time moves only when they say so.
+//! The machine that the engine runs on: rings, time and the core. The engine's tests have a simulated one, whose time
+//! moves only when a test moves it.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,7 @@ use crate::error::Result;
 use crate::ring::{self, Accepts, Queues, Quirks, Ring, RingOps};
 use crate::sys::Doorbell;
 
-/// What the engine asks of the machine below it. The engine is compiled for one platform, so no call of it is
-/// dispatched at run time.
+/// The machine that the engine runs on. The engine is compiled for one platform, so no call is dispatched at run time.
 pub trait Platform: Clone + 'static {
     /// Its rings.
     type Ring: RingOps;
@@ -17,7 +16,7 @@ pub trait Platform: Clone + 'static {
     /// The time now.
     fn now(&self) -> Instant;
 
-    /// A clock that begins now, for the thread that asks.
+    /// A clock for the calling thread that begins now.
     fn clock(&self) -> Clock;
 
     /// Opens a ring with `slots` descriptors, on the thread that will use it.
@@ -26,7 +25,7 @@ pub trait Platform: Clone + 'static {
     /// Lets other threads of this core run.
     fn yield_core(&self);
 
-    /// Has this thread sleep for so long, whatever comes.
+    /// Makes this thread sleep for this time. Nothing wakes it earlier.
     fn nap(&self, time: Duration);
 }
 
@@ -38,7 +37,7 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// Linux as it runs here, for a shard that is woken by `doorbell`.
+    /// This host's Linux, for a shard that `doorbell` wakes. Fails where the experiments on rings fail.
     pub fn new(doorbell: &Doorbell) -> Result<Linux> {
         Ok(Linux { doorbell: doorbell.clone(), quirks: ring::quirks()? })
     }

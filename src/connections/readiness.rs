@@ -1,5 +1,5 @@
-//! How a connection that has nothing to receive waits until it has: in a poll of its own, or behind a filter that
-//! watches all of them.
+//! How an idle connection waits for bytes: in a poll of its own, or behind a filter that watches all connections of the
+//! shard.
 
 mod filter;
 mod poll;
@@ -23,12 +23,12 @@ pub(super) use poll::poll;
 pub(super) enum Readiness {
     /// Each in a poll.
     Poll,
-    /// Behind a filter, without anything in the kernel but their sockets.
+    /// Behind a filter, with nothing in the kernel but their sockets.
     Filter(Box<FilterReadiness>),
 }
 
 impl Readiness {
-    /// The way that the configuration asks for, in rings of so many slots.
+    /// The way that the configuration asks for, for rings of these slots.
     pub fn new(filter: Option<FilterConfig>, rings: &[u32], timing: &Timing, now: Mark) -> Readiness {
         match filter {
             None => Readiness::Poll,
@@ -36,7 +36,7 @@ impl Readiness {
         }
     }
 
-    /// Has a connection wait that has nothing to receive. Returns what is to be done for it first.
+    /// Parks a connection that has nothing to receive. Returns what is to be done for it first.
     pub fn park<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
         match self {
             Readiness::Poll => poll::park(slots, conn).map(|()| Action::Rest),
@@ -44,7 +44,7 @@ impl Readiness {
         }
     }
 
-    /// Has a connection wait anew whose poll was removed for that. Returns what is to be done for it first.
+    /// Parks a connection anew after its poll was removed for that. Returns what is to be done for it first.
     pub fn park_anew<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) -> Result<Action> {
         match self {
             Readiness::Poll => poll(slots, conn, false).map(|()| Action::Rest),
@@ -52,7 +52,8 @@ impl Readiness {
         }
     }
 
-    /// Has the filter, if there is one, watch the socket of a dial. What is no socket the ring will refuse.
+    /// Makes the filter, if there is one, watch the socket of a dial. A descriptor that is no socket is ignored here:
+    /// the ring refuses it.
     pub fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
         match self {
             Readiness::Poll => Ok(()),
@@ -127,7 +128,7 @@ impl Readiness {
         }
     }
 
-    /// When a connection behind the filter is to be looked at although nothing was announced.
+    /// When a connection behind the filter is to be checked although nothing was announced.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
         match self {
             Readiness::Poll => None,

@@ -1,8 +1,8 @@
 //! The slot map of one ring: a small row for each slot, and the list of free slots. A row takes memory once its slot
 //! has had a connection.
 //!
-//! A slot is used by one connection after another, its occupants. Each has another generation, by which an event of an
-//! earlier occupant is told from one of the present. The states of an occupant are in `lifecycle.rs`.
+//! A slot is used by one connection after another: its occupants. Each occupant has its own generation, which tells an
+//! event of an earlier occupant from one of the present occupant. The states of an occupant are in `lifecycle.rs`.
 
 use std::mem;
 
@@ -122,7 +122,7 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// Against a plain map: no slot has two occupants, none is lost, an earlier occupant is unknown.
+        /// Compared with a plain map: no slot has two occupants, no slot is lost, and an earlier occupant is not found.
         #[test]
         fn slots_are_reused_and_earlier_occupants_unknown(
             slots in 1u32..20, steps in prop::collection::vec((any::<bool>(), any::<u32>()), 0..400)

@@ -1,7 +1,7 @@
 //! Some kernels free the descriptor of a closed slot only once every operation that began before on the same ring has
-//! ended (`Quirks::closed_slots_linger`). A poll may stand for days, and whatever was closed meanwhile stays: its
-//! socket, about 4 kB, and 200 bytes for the wait. So when a ring has closed a certain part of the connections that it
-//! holds, all its polls are armed anew.
+//! ended (`Quirks::closed_slots_linger`). A poll may wait for days. Every connection that was closed meanwhile keeps
+//! its socket, about 4 kB, and 200 bytes for the wait. So when a ring has closed a certain share of the connections
+//! that it holds, all its polls are armed anew.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,14 @@ use crate::token::Operation;
 /// Polls armed anew in one pass.
 const REARMS_PER_PASS: usize = 256;
 
-/// Closed connections that may linger in a ring: one for each so many that stand. Fewer would need less memory, and
+/// One closed connection may linger in a ring for each so many live ones. A larger number would need less memory, and
 /// arm more polls for each close.
 const LINGERING_SHARE: u32 = 4;
 
-/// So many closed connections may linger in any ring.
+/// So many closed connections may linger in a ring in any case.
 const LINGERING_ANYWAY: u32 = 64;
 
-/// What lingers in the rings of a shard.
+/// The closed connections that linger in the rings of a shard.
 #[derive(Debug)]
 pub(super) struct SlotRelease {
     rings: Vec<Lingering>,
@@ -28,7 +28,7 @@ pub(super) struct SlotRelease {
     rearming: VecDeque<usize>,
 }
 
-/// What lingers in one ring.
+/// The closed connections that linger in one ring.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lingering {
     /// Slots closed since the polls were last armed anew.

@@ -96,7 +96,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         self.row(conn).map_or(Action::Rest, |row| event(&mut row.lifecycle))
     }
 
-    /// Whether a connection stands.
+    /// Whether a connection is live.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.row(conn).is_some_and(|row| row.lifecycle.is_live())
     }
@@ -160,7 +160,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         self.rings.iter().map(|RingSlots { map, .. }| map.slots() as usize).sum()
     }
 
-    /// Slots that are taken: by connections that open, stand or close.
+    /// Slots that are taken: by connections that are opening, live or closing.
     pub fn in_use(&self) -> u64 {
         self.rings.iter().map(|RingSlots { map, .. }| u64::from(map.slots() - map.free())).sum()
     }
@@ -204,7 +204,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         &mut self.rings[index].ring
     }
 
-    /// Has the kernel do what a ring has for it.
+    /// Submits what a ring has queued for the kernel.
     pub fn enter(&mut self, ring: usize, counters: &Counters) -> Result<()> {
         counters.enters.add(1);
         let overflowed = self.rings[ring].ring.enter()?;

@@ -1,4 +1,4 @@
-//! Whether the shard has messages. While it has, what can wait is done in small parts with rests between them.
+//! Whether the shard has messages. While it has, deferrable work is done in small parts with rests in between.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ pub(super) const QUIET_TIME: Duration = Duration::from_millis(100);
 /// The messages of a shard over time.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// Messages received when it was last asked.
+    /// The count of received messages when this was last asked.
     messages: u64,
-    /// When it was last asked and found new ones.
+    /// When the count had last grown.
     latest: Option<Instant>,
 }
 

@@ -1,10 +1,11 @@
-//! Connections whose socket had no room for all that was sent: the driver is told when it has taken everything.
+//! Connections whose socket had no room for all bytes that were sent. The driver is told when the kernel has taken the
+//! last of them.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::token::ConnId;
 
-/// Connections that have a send waiting in the kernel, and those for which that is over.
+/// Connections with a send that waits in the kernel, and those whose waiting send is complete.
 #[derive(Debug, Default)]
 pub(super) struct WriteReadiness {
     blocked: HashSet<ConnId>,
@@ -17,7 +18,7 @@ impl WriteReadiness {
         self.blocked.insert(conn);
     }
 
-    /// Whether one of a connection did, and it was not told yet that this is over.
+    /// Whether a send of this connection waits, or has waited and the driver was not told yet.
     pub(super) fn is_blocked(&self, conn: ConnId) -> bool {
         !self.blocked.is_empty() && self.blocked.contains(&conn)
     }
@@ -28,7 +29,7 @@ impl WriteReadiness {
         self.ready.push_back(conn);
     }
 
-    /// The next connection for which that is over.
+    /// The next connection whose waiting send is complete.
     pub(super) fn next_drained(&mut self) -> Option<ConnId> {
         self.ready.pop_front()
     }

@@ -103,12 +103,19 @@ pub enum HostReason {
         /// Source addresses that would suffice, if any number of them does.
         sources_needed: Option<u64>,
     },
-    /// The process of a storm's victims ended by itself, or does not answer.
+    /// The process of a storm's victims ended by itself.
     VictimsGone {
-        /// How: "ended (exit status: 3)", "does not answer".
-        how: String,
+        /// How: "exit status: 3", "signal: 9 (SIGKILL)".
+        status: String,
         /// In which phase of the run.
         phase: String,
+    },
+    /// The process of a storm's victims runs, and did not report in time what it holds.
+    VictimsSilent {
+        /// Whether it was stopped at the end of that time: by SIGSTOP, SIGTSTP (Ctrl-Z) or a debugger.
+        stopped: bool,
+        /// How long its report was awaited, in seconds.
+        seconds: u64,
     },
 }
 
@@ -207,7 +214,13 @@ impl HostError {
             (HostReason::Ring(RingReason::KernelTooOld { release, lacks, .. }), _) => {
                 format!("io_uring of kernel {release}: it lacks {lacks}")
             }
-            (HostReason::VictimsGone { how, phase }, _) => format!("{tried}: it {how} in the {phase} phase"),
+            (HostReason::VictimsGone { status, phase }, _) => {
+                format!("{tried}: it ended ({status}) in the {phase} phase")
+            }
+            (HostReason::VictimsSilent { stopped, seconds }, _) => {
+                let state = if *stopped { "is stopped (SIGSTOP, Ctrl-Z or a debugger)" } else { "runs" };
+                format!("{tried}: it {state}, and gave no report within {seconds} s")
+            }
             (HostReason::Thread(ThreadReason::Executor(why)), _) => format!("{tried}: {why}"),
             (_, Some(errno)) => format!("{tried}: {errno}"),
             (_, None) => tried.to_owned(),
@@ -237,7 +250,10 @@ impl HostReason {
             HostReason::SourcePorts { ephemeral, sources, targets, ports, possible, .. } => format!(
                 "{ephemeral} ephemeral ports x {sources} source address(es) x {targets} target(s) x {ports} port(s) = {possible} connections at most"
             ),
-            HostReason::VictimsGone { .. } => "nobody is left to be killed by the storm".to_owned(),
+            HostReason::VictimsGone { .. } => "the connections that the storm was to kill are gone".to_owned(),
+            HostReason::VictimsSilent { .. } => {
+                "how many connections the storm would kill is not known, so it did not begin".to_owned()
+            }
         }
     }
 
@@ -268,6 +284,12 @@ impl HostReason {
             }
             HostReason::SourcePorts { sources_needed: None, .. } => "widen net.ipv4.ip_local_port_range".to_owned(),
             HostReason::VictimsGone { .. } => "read its message above, if there is one".to_owned(),
+            HostReason::VictimsSilent { stopped: true, .. } => {
+                "start the storm again, and let that process run (kill -CONT continues a stopped one)".to_owned()
+            }
+            HostReason::VictimsSilent { stopped: false, .. } => {
+                "open fewer connections, or leave its cores less other work".to_owned()
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Segments that are sent for a connection without a socket. None has payload.
 
-use super::segment::{ACK, FIN, HEADER, RST, write_checksum};
+use super::segment::{ACK, CHECKSUM, FIN, HEADER, RST, checksum};
 use super::{Checkpoint, Progress};
 
 /// The most bytes of an answer: a header with timestamps.
@@ -62,14 +62,16 @@ impl Answer {
         header[4..8].copy_from_slice(&self.sequence.to_be_bytes());
         header[8..12].copy_from_slice(&progress.received.to_be_bytes());
         // The length of the header, in units of 4 bytes, is in the upper half.
-        header[12] = (length / 4 << 4) as u8;
+        header[12] = ((length / 4) << 4) as u8;
         header[13] = self.flags;
         header[14..16].copy_from_slice(&window.to_be_bytes());
         options.copy_from_slice(&OPTIONS);
         let value = now_ms.wrapping_add(negotiated.timestamp_offset.unwrap_or_default());
         options[4..8].copy_from_slice(&value.to_be_bytes());
         options[8..12].copy_from_slice(&echo.to_be_bytes());
-        write_checksum(tuple, &mut buffer[..length]);
-        &buffer[..length]
+        let segment = &mut buffer[..length];
+        let checksum = checksum(tuple, segment, &[]);
+        segment[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+        segment
     }
 }

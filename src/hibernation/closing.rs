@@ -188,8 +188,13 @@ impl Closing {
         (self.state, self.due_ms) = (state, due_ms);
     }
 
+    /// How often our FIN was sent again.
+    pub fn retries(&self) -> u8 {
+        self.retries
+    }
+
     /// Whether the peer has acknowledged our FIN.
-    fn is_acknowledged(&self) -> bool {
+    pub fn is_acknowledged(&self) -> bool {
         matches!(self.state, State::FinWait2 | State::TimeWait)
     }
 

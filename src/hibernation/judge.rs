@@ -1,9 +1,9 @@
 //! What is to be done about a segment of a sleeper: the tests of RFC 9293, 3.10.7.4, with those of RFC 5961 against
 //! blind attacks, for a connection that is established and has nothing in flight.
 //!
-//! A sleeper costs its owner little, and a wake costs a socket. So a segment wakes it only if a blind attacker could
-//! not have made it: its sequence number must be in the window, and its acknowledgement must be one that the peer may
-//! send.
+//! A wake costs a socket, so attackers must not cause wakes. A segment wakes a sleeper only if an attacker who does not
+//! see the connection could hardly have made it: its sequence number must be in the window, and it must acknowledge
+//! what the peer may acknowledge.
 //!
 //! Two tests of the kernel are missing, because a checkpoint lacks what they need. The protection against wrapped
 //! sequence numbers (PAWS, RFC 7323, 5) needs the peer's last timestamp: a duplicate that was under way while 4 GiB
@@ -166,14 +166,14 @@ impl Place {
         let start = i64::from(segment.sequence.wrapping_sub(progress.received).cast_signed());
         let length = segment.payload as i64 + i64::from(segment.has(FIN));
         let (end, window) = (start + length, i64::from(progress.receive_window));
-        let kind = if start < 0 && end <= 0 {
-            Kind::Old
-        } else if length == 0 && start <= window {
-            Kind::Inside
-        } else if segment.payload == 0 && start == 0 || start.max(0) < window {
-            Kind::Inside
-        } else {
-            Kind::Beyond
+        let fits = match length {
+            0 => start <= window,
+            _ => segment.payload == 0 && start == 0 || start.max(0) < window,
+        };
+        let kind = match fits {
+            _ if start < 0 && end <= 0 => Kind::Old,
+            true => Kind::Inside,
+            false => Kind::Beyond,
         };
         Place { start, end, window, kind }
     }

@@ -19,8 +19,11 @@ pub const URG: u8 = 0x20;
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
 
+/// Where the flags are in a header.
+const FLAGS: usize = 13;
+
 /// Where the checksum is in a header.
-const CHECKSUM: Range<usize> = 16..18;
+pub const CHECKSUM: Range<usize> = 16..18;
 
 /// The options that end the list, that fill it, and that carry timestamps, and the bytes of the last one (RFC 7323, 3.2).
 const END: u8 = 0;
@@ -157,25 +160,26 @@ pub fn checksum_is_right(tuple: &Tuple, bytes: &[u8], whole: usize) -> bool {
     u16::from_be_bytes([*high, *low]) == fold(pseudo) || bytes.len() == whole && fold(pseudo + sum(bytes)) == u16::MAX
 }
 
+/// The checksum of a whole segment in two parts, the first of which has an even length and 0 in the place of the
+/// checksum.
+pub fn checksum(tuple: &Tuple, first: &[u8], second: &[u8]) -> u16 {
+    !fold(pseudo_header(tuple, first.len() + second.len()) + sum(first) + sum(second))
+}
+
 /// Makes a caught segment of `whole` bytes, of which `bytes` were captured, one that can be sent again as it is: its
 /// checksum covers the payload, and the beginning of a segment ends without the segment's FIN.
 pub fn restore(tuple: &Tuple, bytes: &mut [u8], whole: usize) {
     if bytes.len() < whole
-        && let Some(flags) = bytes.get_mut(13)
+        && let Some(flags) = bytes.get_mut(FLAGS)
     {
         *flags &= !FIN;
     }
-    write_checksum(tuple, bytes);
-}
-
-/// Writes the checksum of a segment into its header.
-pub(super) fn write_checksum(tuple: &Tuple, bytes: &mut [u8]) {
     if let Some(field) = bytes.get_mut(CHECKSUM) {
         field.fill(0);
     }
-    let checksum = !fold(pseudo_header(tuple, bytes.len()) + sum(bytes));
+    let sum = checksum(tuple, bytes, &[]);
     if let Some(field) = bytes.get_mut(CHECKSUM) {
-        field.copy_from_slice(&checksum.to_be_bytes());
+        field.copy_from_slice(&sum.to_be_bytes());
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
 mod answer;
 mod challenge;
-
+mod closing;
 mod judge;
 mod segment;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Capability, Host};
 use crate::error::{Errno, Error, HibernationReason, HostError, MissingCapabilities, Result};
+use crate::plan;
 use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
 
 /// The oldest kernel on which connections sleep: BPF ring buffers came with 5.8, and c1m's rings need 6.1 anyway.
@@ -12,13 +13,6 @@ const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// The oldest kernel that makes a descriptor of a slot's socket (`IORING_OP_FIXED_FD_INSTALL`).
 const COPIES_DESCRIPTORS: (u32, u32) = (6, 8);
-
-/// Bytes of a shard's ring buffer for caught segments, for each connection: a sixteenth of a small record. Where more
-/// come at once, their peers send them again.
-const RING_BYTES_PER_CONNECTION: u64 = 16;
-
-/// The fewest and the most bytes of a ring buffer. The least holds three segments that GRO made.
-const RING_BYTES: (u64, u64) = (256 << 10, 16 << 20);
 
 /// What all shards of a process share whose connections may sleep.
 #[derive(Debug)]
@@ -29,7 +23,8 @@ pub struct SharedCatcher {
     pub grace: Arc<GracePeriods>,
     /// The kernel cannot make a descriptor of a slot's socket.
     pub keeps_descriptors: bool,
-    _steering: Option<Steering>,
+    /// Catches segments without a listener; it must live as long as connections sleep.
+    pub steering: Arc<Steering>,
 }
 
 /// The part of sleeping that the kernel refused.
@@ -89,24 +84,23 @@ impl Host {
         Ok(())
     }
 
-    /// Makes what all shards of this process share whose connections may sleep. With `dials`, segments of dialed
-    /// connections are caught too.
+    /// Makes what all shards of this process share whose connections may sleep. Segments are caught whether there is a
+    /// listener for them or not: a client has none, and a server that drains or lacks memory listens no more.
     ///
     /// Fails with `HostReason::Hibernation`.
-    pub fn share_catcher(&self, shards: usize, connections: u64, dials: bool) -> Result<SharedCatcher> {
+    pub fn share_catcher(&self, shards: usize, connections: u64) -> Result<SharedCatcher> {
         let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
         // Before what takes memory: it needs a right of its own.
         RawSender::new().map_err(refused(Refused::Answers))?;
-        let ring_bytes = (connections / shards.max(1) as u64).saturating_mul(RING_BYTES_PER_CONNECTION);
-        let ring_bytes = ring_bytes.clamp(RING_BYTES.0, RING_BYTES.1) as u32;
+        let ring_bytes = plan::caught_bytes(connections, shards as u64);
         let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
-        let steering = dials.then(|| catcher.steer()).transpose().map_err(refused(Refused::Lookup))?;
+        let steering = catcher.steer().map_err(refused(Refused::Lookup))?;
         let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;
         Ok(SharedCatcher {
             catcher: Arc::new(catcher),
             grace: Arc::new(grace),
             keeps_descriptors: self.kernel_version() < COPIES_DESCRIPTORS,
-            _steering: steering,
+            steering: Arc::new(steering),
         })
     }
 

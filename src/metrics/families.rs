@@ -134,13 +134,13 @@ const SLEEP_FAMILIES: [Family; 6] = [
         series: &[(None, |shard| shard.asleep)],
     },
     Family {
-        name: "c1m_hibernations",
+        name: "c1m_connections_hibernated",
         help: "Times a connection was put to sleep.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.hibernated)],
     },
     Family {
-        name: "c1m_wakes",
+        name: "c1m_connections_woken",
         help: "Times a sleeping connection was woken: by a segment of its peer, or by something to send.",
         kind: MetricType::Counter,
         series: &[
@@ -149,7 +149,7 @@ const SLEEP_FAMILIES: [Family; 6] = [
         ],
     },
     Family {
-        name: "c1m_stayed_awake",
+        name: "c1m_connections_stayed_awake",
         help: "Idle connections that could not be put to sleep: something was in flight, or the table had no place.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.stayed_awake)],

@@ -24,6 +24,19 @@ pub fn awake(connections: u64, room: u64) -> u64 {
     room.clamp(FEWEST_AWAKE, MOST_AWAKE).min(connections)
 }
 
+/// Bytes of a shard's ring buffer for caught segments, for each connection: a quarter of a small record. Where more come
+/// at once, their peers send them again.
+const CAUGHT_BYTES_PER_CONNECTION: u64 = 64;
+
+/// The fewest and the most bytes of a ring buffer. The least holds 4,000 small segments, or 15 that GRO made.
+const CAUGHT_BYTES: (u64, u64) = (1 << 20, 16 << 20);
+
+/// Bytes of the ring buffer of each shard for segments of sleeping connections.
+pub fn caught_bytes(connections: u64, shards: u64) -> u32 {
+    let each = (connections / shards.max(1)).saturating_mul(CAUGHT_BYTES_PER_CONNECTION);
+    each.clamp(CAUGHT_BYTES.0, CAUGHT_BYTES.1) as u32
+}
+
 /// Checks after which silence connections sleep, and how many may be awake at once.
 ///
 /// Fails with `ConfigError::Hibernate`, `ConfigError::Awake` or `ConfigError::AwakeWithoutSleep`.

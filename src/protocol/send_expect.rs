@@ -10,7 +10,7 @@ use crate::failure::Cause;
 pub use pattern::Pattern;
 pub use template::{Template, TemplateError};
 
-/// A message, its answer, and what stands around them.
+/// A message, its answer, and what comes before and after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendExpect {
     /// What the server says first.

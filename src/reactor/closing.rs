@@ -10,24 +10,24 @@ use crate::pace::Pace;
 /// Connections closed in one pass, so that closing delays no other connection for long.
 const CLOSES_PER_PASS: usize = 16;
 
-/// How far a closing has come.
+/// The progress of closing the connections of a shard.
 #[derive(Debug)]
 pub struct Closing {
     mode: CloseMode,
     reason: CloseReason,
     pace: Pace,
     closed: u64,
-    /// The connections before this place are still to be looked at.
+    /// The connections before this place are still to be closed.
     place: Cursor,
 }
 
 impl Closing {
-    /// Has closed nothing yet.
+    /// A closing that has not begun.
     pub fn new(mode: CloseMode, pace: Pace) -> Closing {
         Closing { mode, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END }
     }
 
-    /// Gives the reason that the driver is told for each.
+    /// Sets the reason that the driver is told for each connection.
     pub fn because(self, reason: CloseReason) -> Closing {
         Closing { reason, ..self }
     }
@@ -52,8 +52,8 @@ impl Closing {
         Ok(if connections.in_use() == 0 { Schedule::Finished } else { Schedule::OnEvent })
     }
 
-    /// Closes those that are chosen and due, the last ones first: their polls were armed last, and the kernel finds
-    /// such polls first. `Schedule::Finished` when `most` are closed, or all were looked at.
+    /// Closes the chosen connections that are due. It begins with the last rows: their polls were armed last, and the
+    /// kernel finds such polls first. `Schedule::Finished` when `most` are closed, or every row was visited.
     pub fn turn_of<S: Default, P: Platform>(
         &mut self,
         connections: &mut Connections<S, P>,

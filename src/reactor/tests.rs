@@ -30,11 +30,11 @@ use crate::token::Operation;
 /// A connection as the driver knows it.
 struct Held {
     number: u32,
-    /// Its bytes are not sent back at once, but collected here.
+    /// Its bytes, if they are collected here instead of being sent back at once.
     collects: Option<Vec<u8>>,
 }
 
-/// Sends back what came, in one way or another, and notes what it is told.
+/// Sends back what came, in all ways that there are, and records its calls.
 struct Noting {
     chance: Chance,
     standing: HashMap<ConnId, Held>,
@@ -50,7 +50,7 @@ fn any_mode(chance: &mut Chance) -> CloseMode {
     [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)]
 }
 
-/// Names of former connections kept.
+/// How many `ConnId`s of former connections are kept.
 const FORMER: usize = 64;
 
 impl Noting {
@@ -59,7 +59,7 @@ impl Noting {
         self.standing.keys().nth(at.checked_rem(self.standing.len())?).copied()
     }
 
-    /// Sends what a connection's collected.
+    /// Sends back the bytes that were collected for a connection.
     fn flush(&mut self, connections: &mut Connections<u32>, conn: ConnId) -> Result<()> {
         match self.standing.get_mut(&conn).and_then(|held| held.collects.as_mut()) {
             Some(collected) => connections.send(conn, &std::mem::take(collected)),
@@ -76,7 +76,7 @@ impl Driver for Noting {
         self.opened += 1;
         self.dialing.remove(&conn);
         assert!(!self.former.contains(&conn), "a former connection's name");
-        let state = connections.state(conn).expect("it stands");
+        let state = connections.state(conn).expect("it is live");
         assert_eq!(std::mem::replace(state, self.opened), 0, "another's state");
         let collects = self.chance.one_in(2).then(Vec::new);
         let former = self.standing.insert(conn, Held { number: self.opened, collects });
@@ -89,7 +89,7 @@ impl Driver for Noting {
 
     fn received(&mut self, connections: &mut Connections<u32>, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.calls += 1;
-        let held = self.standing.get_mut(&conn).expect("bytes of a connection that stands");
+        let held = self.standing.get_mut(&conn).expect("bytes of a connection that is not live");
         assert_eq!(connections.state(conn), Some(&mut held.number), "another's state");
         let len = data.len();
         if let Some(collected) = &mut held.collects {
@@ -138,7 +138,7 @@ impl Driver for Noting {
     }
 }
 
-/// A peer, whose bytes are like nobody else's.
+/// A peer. Its bytes differ from those of every other peer.
 struct Peer {
     stream: TcpStream,
     number: u64,
@@ -151,7 +151,7 @@ impl Peer {
         mixed(self.number << 40 | at) as u8
     }
 
-    /// Sends some bytes. Whether the connection is still of use.
+    /// Sends some bytes. Returns whether the connection still works.
     fn talk(&mut self, bytes: u64) -> bool {
         let text: Vec<u8> = (self.sent..self.sent + bytes).map(|at| self.byte(at)).collect();
         match self.stream.write(&text) {
@@ -163,7 +163,7 @@ impl Peer {
         }
     }
 
-    /// Reads some bytes, which must be those it sent. Whether the connection is still of use.
+    /// Reads some bytes, which must be those that it sent. Returns whether the connection still works.
     fn listen(&mut self, most: usize) -> bool {
         let mut text = vec![0; most];
         match self.stream.read(&mut text) {
@@ -191,7 +191,7 @@ struct World {
     _doorbell: Doorbell,
 }
 
-/// What takes long is short, and what is much is little: so few connections come to every state.
+/// Times are short and amounts small, so that a few connections reach every state.
 const QUICK: Timing = Timing {
     segment_time: Duration::from_millis(1),
     shortest_speculative_step: Duration::from_millis(1),
@@ -203,7 +203,7 @@ const QUICK: Timing = Timing {
 const PEERS: usize = 24;
 
 impl World {
-    /// Few slots in two rings, so that they are reused all the time, and full now and then.
+    /// A few slots in two rings, so that slots are reused all the time, and the rings are full now and then.
     fn new(seed: u64, filtered: bool) -> World {
         let mut chance = Chance(seed);
         let rings: Vec<u32> = (0..2).map(|_| 5 + chance.below(8) as u32).collect();
@@ -297,7 +297,7 @@ impl World {
         self.peers.push(Peer { stream, number: self.numbers, sent: 0, got: 0 });
     }
 
-    /// A peer goes, in order or not.
+    /// A peer closes its connection by a FIN, or resets it.
     fn leave(&mut self) {
         let rudely = !self.chance().one_in(4);
         self.with_peer(|peer, _| {
@@ -307,7 +307,7 @@ impl World {
         });
     }
 
-    /// The shard dials: itself, a port where nobody listens, or with what is no socket.
+    /// The shard dials: to itself, to a port without a listener, or with a descriptor that is no socket.
     fn dial(&mut self) -> Result<()> {
         let door = self.doors[0];
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -333,7 +333,7 @@ impl World {
         }
     }
 
-    /// The driver closes or deafens a connection, or one that is gone.
+    /// The driver closes a connection or stops receiving on it; the connection may be gone.
     fn close(&mut self) -> Result<()> {
         let Reactor { connections, driver, .. } = &mut self.reactor;
         let former = driver.former.back().copied();
@@ -354,7 +354,7 @@ impl World {
         self.reactor.tell_ended()
     }
 
-    /// A completion comes of a connection that is gone from its slot.
+    /// A completion arrives of a connection that has left its slot.
     fn stale(&mut self) -> Result<()> {
         let Reactor { connections, driver, .. } = &mut self.reactor;
         let Some(at) = (driver.chance.next() as usize).checked_rem(driver.former.len()) else { return Ok(()) };
@@ -374,7 +374,7 @@ impl World {
     fn check(&mut self) {
         let Reactor { connections, driver, .. } = &mut self.reactor;
         let counters = connections.counters().snapshot();
-        assert_eq!(counters.live, driver.standing.len() as u64, "connections that stand");
+        assert_eq!(counters.live, driver.standing.len() as u64, "live connections");
         assert_eq!((counters.opened, counters.closed), (driver.opened.into(), driver.ended.into()));
         let slots = connections.engine.slots();
         assert_eq!(slots.in_use() + slots.free(), slots.count() as u64);
@@ -386,10 +386,13 @@ impl World {
         for (conn, held) in &driver.standing {
             assert_eq!(connections.state(*conn), Some(&mut { held.number }), "another's row");
         }
-        assert!(connections.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)), "bytes for nobody");
+        assert!(
+            connections.engine.kept_for().all(|conn| driver.standing.contains_key(&conn)),
+            "bytes are kept for a connection that is gone"
+        );
     }
 
-    /// Everyone goes: nothing is left of anyone.
+    /// All peers close, and nothing is left of any connection.
     fn end(mut self) -> Result<()> {
         self.peers.clear();
         self.reactor.connections.stop_listening()?;
@@ -410,7 +413,7 @@ impl World {
     }
 }
 
-/// Whatever a completion may say, and of which operation.
+/// Any completion: any operation with any result.
 fn any_outcome(chance: &mut Chance) -> (Outcome, Operation) {
     let (len, more, errno) = (1 + chance.below(100), chance.one_in(2), Errno::ECONNRESET);
     let mut buffers = Buffers::default();
@@ -433,7 +436,7 @@ fn any_outcome(chance: &mut Chance) -> (Outcome, Operation) {
 }
 
 proptest! {
-    // What the kernel does is not repeated exactly, so a smaller case would be another one.
+    // The kernel does not repeat its timing, so shrinking would test another case.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases / 16, max_shrink_iters: 0, ..ProptestConfig::default()
     })]
@@ -448,7 +451,7 @@ proptest! {
     }
 }
 
-/// Notes how many bytes came at a time, and answers nothing.
+/// Records how many bytes came in each call, and answers nothing.
 #[derive(Default)]
 struct Counting {
     standing: usize,
@@ -501,7 +504,7 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     for peer in greedy {
         peer.write_all(&[0; 16 * BUFFER_BYTES])?;
     }
-    // All of them are known to have more.
+    // Every connection is known to have more bytes.
     while reactor.driver.came.len() < 2 * GREEDY {
         reactor.pass(Instant::now(), || {})?;
     }

@@ -7,5 +7,6 @@ pub mod hgrm;
 pub mod html;
 pub mod json;
 pub mod logs;
+mod proof;
 mod storm;
 pub mod text;

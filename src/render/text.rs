@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::proof::proof;
 use super::{failures, storm};
 use crate::error::Result;
 use crate::format::{bytes, count, time};
@@ -77,21 +78,6 @@ fn ramp(document: &ClientDocument) -> String {
     let longest = if document.machines.len() > 1 { " at the longest" } else { "" };
     let rate = count(document.connects_per_second as u64);
     format!("ramp {:.1} s{longest}, {rate} connects/s", document.ramp_seconds)
-}
-
-/// What was spoken, and what that proves of a connection; nothing for a result of an earlier version.
-fn proof(document: &ClientDocument) -> Option<String> {
-    let ClientDocument { protocol, proof, .. } = document;
-    let means = match proof.as_str() {
-        "" => return None,
-        "end-to-end" => ": each answer held what its connection alone was sent",
-        "gateway" => ": a gateway may have answered for the service",
-        "liveness" => ": answers came, and would look the same on another connection",
-        "state" => ": neither FIN nor RST came",
-        "none" => ": nothing was asked",
-        _ => "",
-    };
-    Some(format!("protocol {protocol}, proof {proof}{means}"))
 }
 
 /// That the client was suspended, if it was.

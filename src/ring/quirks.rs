@@ -12,29 +12,28 @@ use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::Doorbell;
 use crate::token::{Operation, Token};
 
-/// What rings do on this kernel.
+/// The behaviour of rings that differs between kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
-    /// When rings do the work that wake-ups leave for them.
+    /// When rings run the task work that wake-ups queue.
     pub work: TaskWork,
-    /// The descriptor of a closed slot stays open until every operation of its ring that began
-    /// before has ended. So it is before 6.13 (the queue of `io_rsrc_node`s in io_uring/rsrc.c).
+    /// The descriptor of a closed slot stays open until every operation that its ring began before the close has ended.
+    /// Kernels before 6.13 do that (the queue of `io_rsrc_node`s in io_uring/rsrc.c).
     pub closed_slots_linger: bool,
     /// An accept can be told to wait for a connection before it tries to take one (`IORING_ACCEPT_POLL_FIRST`, 6.10).
-    /// The kernel makes a socket and a file before it looks whether there is any (`do_accept` in net/socket.c), so
-    /// that an accept in vain costs about as much as one that succeeds.
+    /// Otherwise the kernel allocates a socket and a file before it looks for a connection (`do_accept` in
+    /// net/socket.c), so a futile accept costs about as much as a successful one.
     pub accepts_wait_first: bool,
 }
 
-/// When a ring does the work that wake-ups leave for it, such as completing a poll that fired.
+/// When a ring runs the task work that wake-ups queue, such as completing a poll that fired.
 ///
-/// Deferred work is the cheapest, and then the wake-up itself must ring the eventfd, as there is no
-/// completion yet. Since 2026 kernels ring it a grace period of RCU later instead, milliseconds
-/// (`IOU_F_TWQ_IN_WAKE` in io_uring/poll.c and eventfd.c), and those that lack a later correction,
-/// 6.12.117 among them, do it once in a ring's life: `io_eventfd_do_signal` leaves
-/// `IO_EVENTFD_OP_SIGNAL_BIT` set, with which no later wake-up rings any more. A shard that sleeps
-/// on such a bell is deaf. Without deferral the wake-up interrupts the thread's sleep in the kernel
-/// (`TWA_SIGNAL_NO_IPI`), which completes the poll, and that rings at once.
+/// Deferred work is the cheapest. With it, the wake-up itself must signal the eventfd, because there is no completion
+/// yet. Kernels since 2026 signal it an RCU grace period later instead, which takes milliseconds (`IOU_F_TWQ_IN_WAKE`
+/// in io_uring/poll.c and eventfd.c). Those that lack a later fix, such as 6.12.117, signal it once in a ring's life:
+/// `io_eventfd_do_signal` leaves `IO_EVENTFD_OP_SIGNAL_BIT` set, and that suppresses every later signal. A shard that
+/// sleeps on this eventfd would never wake up again. Without deferral the wake-up interrupts the thread's sleep in the
+/// kernel (`TWA_SIGNAL_NO_IPI`). The thread then completes the poll, and the completion signals the eventfd at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskWork {
     /// In `Ring::enter` only (`IORING_SETUP_DEFER_TASKRUN`).
@@ -54,10 +53,10 @@ impl fmt::Display for TaskWork {
 
 const SMALL: Queues = Queues { submissions: 8, completions: 16 };
 
-/// The quirks that a ring is opened with to find out the real ones.
+/// The quirks that the experiments' rings are opened with, before the real ones are known.
 const TRIED: Quirks = Quirks { work: TaskWork::Deferred, closed_slots_linger: false, accepts_wait_first: true };
 
-/// The quirks of this kernel. The first call finds them out, with rings of its own.
+/// The quirks of this kernel. The first call finds them by experiments, with rings of its own.
 pub fn quirks() -> Result<Quirks> {
     static FOUND: OnceLock<Quirks> = OnceLock::new();
     if let Some(found) = FOUND.get() {
@@ -68,9 +67,9 @@ pub fn quirks() -> Result<Quirks> {
     Ok(*FOUND.get_or_init(|| found))
 }
 
-/// Whether the wake-up of a poll has signalled a deferring ring's eventfd by the time it returns. It is tried twice: a
-/// late signal may seem to be in time when something kept this thread between the wake-up and the look, but a kernel
-/// that signals only once has then done so.
+/// Whether a poll's wake-up signals the eventfd of a ring with deferred work before it returns. The experiment runs
+/// twice: if this thread is delayed between the wake-up and the check, a late signal seems to be in time. A kernel that
+/// signals only once has then used up its signal, and fails the second round.
 fn rings_within_wake_ups() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
@@ -91,7 +90,7 @@ fn rings_within_wake_ups() -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a closed descriptor outlives its close while an older poll waits.
+/// Whether a closed descriptor stays open while an older poll of the same ring waits.
 fn closed_slots_linger() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(2, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
@@ -103,18 +102,19 @@ fn closed_slots_linger() -> Result<bool> {
     ring.poll(token(0), false)?;
     ring.close(token(1))?;
     ring.enter()?;
-    // A pipe that nobody can read any more breaks; Rust programs ignore SIGPIPE.
+    // If the read end is closed, the write fails with EPIPE. Rust programs ignore SIGPIPE.
     Ok(writer.write_all(b"x").is_ok())
 }
 
-/// Whether an accept that is to wait first does so, on a socket that can be waited for, if never accepted from.
+/// Whether an accept with `IORING_ACCEPT_POLL_FIRST` waits. It is tried on a socket that can be polled but not accepted
+/// from: without the flag the accept would fail at once.
 fn accepts_wait_first() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(1, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
     let (silent, _its_peer) = UnixStream::pair().map_err(refused)?;
     ring.accept(silent.as_raw_fd(), token(0))?;
     ring.enter()?;
-    // A kernel that does not know the flag refuses it.
+    // A kernel that does not know the flag fails the accept with EINVAL.
     let mut ended = Vec::new();
     ring.reap(&mut ended)?;
     Ok(ended.is_empty())
@@ -125,7 +125,7 @@ fn token(slot: u32) -> Token {
 }
 
 impl Ring {
-    /// Puts a plain descriptor into an empty slot, at once.
+    /// Installs a plain descriptor in an empty slot, before this call returns.
     pub(super) fn put(&mut self, slot: u32, file: &impl AsRawFd) -> io::Result<()> {
         self.uring.submitter().register_files_update(slot, &[file.as_raw_fd()]).map(drop)
     }

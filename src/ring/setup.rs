@@ -1,4 +1,4 @@
-//! Opening a ring, and asking the host beforehand whether it lets us.
+//! Opens rings, and probes beforehand whether this host lets the process open one.
 
 use std::io;
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub const REQUIRED: [(u8, &str); 10] = [
     (opcode::Shutdown::CODE, "SHUTDOWN"),
 ];
 
-/// Opens an io_uring the way a shard needs it, or says why the host refuses.
+/// Opens an io_uring as a shard needs it. Fails with the reason for which the host refuses.
 pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_taskrun_flag().setup_submit_all().setup_cqsize(queues.completions);
@@ -54,8 +54,7 @@ pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
     Ok(uring)
 }
 
-/// Checks that this host lets this process use io_uring with every operation in `REQUIRED`,
-/// and tells what rings do here.
+/// Checks that this process may use io_uring here, with every operation in `REQUIRED`. Returns the kernel's quirks.
 pub fn probe() -> Result<Quirks> {
     let quirks = quirks()?;
     let uring = open(Queues { submissions: 8, completions: 16 }, quirks.work)?;
@@ -72,7 +71,7 @@ fn too_old(lacks: &str) -> Error {
     HostError::new("set up", "io_uring", None, reason).into()
 }
 
-/// Why the kernel refuses a ring to `operation` on `subject`.
+/// The error for an `operation` on `subject` that the kernel refused with `error`.
 pub fn refused(operation: &'static str, subject: impl Into<String>, error: &io::Error) -> Error {
     let errno = Errno::of(error);
     let reason = match errno {
@@ -88,11 +87,11 @@ pub fn refused(operation: &'static str, subject: impl Into<String>, error: &io::
     HostError::new(operation, subject, errno, reason).into()
 }
 
-/// The kernel that brought io_uring: a newer one has no other reason than a filter to deny that it knows the
-/// system call, or was built without.
+/// The first kernel with io_uring. A newer one answers ENOSYS for two reasons only: a seccomp filter hides the system
+/// call, or the kernel was built without it.
 const FIRST_WITH_IO_URING: (u32, u32) = (5, 1);
 
-/// What keeps this process from using io_uring at all; `None` where the kernel is too old to have it.
+/// Why this process may not use io_uring at all. `None` if the kernel is too old to have it.
 fn forbidden(errno: Errno) -> Option<RingReason> {
     let release = sys::kernel_release();
     let (filtered, disabled) =

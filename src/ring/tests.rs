@@ -208,7 +208,8 @@ fn every_wake_up_rings() {
     }
 }
 
-/// Whoever came before the accepts, and whoever comes after, is accepted, whether or not they wait first.
+/// Connections that came before the accepts, and those that come after, are accepted, whether or not the accepts wait
+/// first.
 #[test]
 fn accepts_bring_whoever_comes() {
     let found = quirks().unwrap();

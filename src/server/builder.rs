@@ -193,7 +193,7 @@ impl ServerBuilder {
 
     /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait a tenth of a
     /// second for a place, and are then reset and counted as refused. Rings and tables for all of them are made at the
-    /// start, 12 bytes a connection.
+    /// start, 12 bytes a connection; where connections sleep, for those awake (`awake`).
     pub fn max_connections(mut self, connections: u64) -> ServerBuilder {
         self.options.max_connections = connections;
         self
@@ -234,7 +234,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes connections from which nothing was received for so long, up to 36 hours; none by default. A sweep finds
+    /// Closes connections from which nothing was received for this time, up to 36 hours; none by default. A sweep finds
     /// them up to 12 s later, and no connection has a timer.
     pub fn idle_timeout(mut self, time: Duration) -> ServerBuilder {
         self.options.idle_timeout = Some(time);
@@ -278,8 +278,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Has the kernel ask a peer that was silent for so long whether it is still there, and three times more, so long
-    /// apart; then the connection is closed. In whole seconds, 1 to 32,767. Never by default.
+    /// Turns on TCP keepalives: after this time of silence the kernel probes the peer, up to three times, this time
+    /// apart. A connection whose peer answers none of the probes is closed after four times this time. In whole
+    /// seconds, 1 to 32,767. Off by default.
     pub fn keepalive(mut self, time: Duration) -> ServerBuilder {
         self.options.keepalive = Some(time);
         self
@@ -291,29 +292,29 @@ impl ServerBuilder {
         self
     }
 
-    /// Keeps when each connection was opened, for `Ctx::age`: 4 bytes a slot. Not by default.
+    /// Keeps when each connection was opened, for `Ctx::age`: 4 bytes a slot. Off by default.
     pub fn connection_ages(mut self, keep: bool) -> ServerBuilder {
         self.options.connection_ages = keep;
         self
     }
 
-    /// Has every accept bring the peer's address, so that `Ctx::peer_addr` has it within `Service::opened` on every
-    /// kernel and without a further system call. The address is not kept after that call. Not by default.
+    /// Makes every accept return the peer's address, so that `Ctx::peer_addr` has it within `Service::opened`, on every
+    /// kernel and without a further system call. The address is not kept after that call. Off by default.
     pub fn peer_addresses(mut self, bring: bool) -> ServerBuilder {
         self.options.peer_addresses = bring;
         self
     }
 
-    /// Shows Prometheus what the shards and the service count, at `http://ADDRESS/metrics`; port 0 takes a free one
-    /// that the server does not serve, and `Server::metrics_url` tells which. Every client that reaches the address may read it.
-    /// With the feature `metrics` alone.
+    /// Serves the counters of the shards and of the service to Prometheus, at `http://ADDRESS/metrics`. Port 0 takes a
+    /// free port that the server does not serve, and `Server::metrics_url` returns it. Every client that reaches the
+    /// address can read the counters. Only with the feature `metrics`.
     #[cfg(feature = "metrics")]
     pub fn metrics(mut self, address: SocketAddr) -> ServerBuilder {
         self.options.metrics = Some(address);
         self
     }
 
-    /// Hands what the server tells to a function, and not to `Server::events`. It is called on threads of the server,
+    /// Hands the server's events to a function, instead of to `Server::events`. It is called on threads of the server,
     /// shards among them, and must not block.
     pub fn on_event(mut self, hear: impl Fn(ServerEvent) + Send + Sync + 'static) -> ServerBuilder {
         self.on_event = Some(Arc::new(hear));
@@ -324,8 +325,8 @@ impl ServerBuilder {
     /// it, the metrics as `name_total` with a label for the shard.
     ///
     /// `name` is what Prometheus allows for a metric (ASCII letters, digits and `_`, no digit first), and begins with
-    /// neither `c1m_` nor `process_`, which are the server's, and does not end with `_total`. A name that cannot be or
-    /// was taken before is an error.
+    /// neither `c1m_` nor `process_`, which are the server's, and does not end with `_total`. A name that breaks these
+    /// rules or was used before is an error.
     pub fn counter(&mut self, name: &str, help: &str) -> Result<CounterId> {
         let taken = || self.counters.iter().any(|(taken, _)| taken == name).then_some(CounterProblem::Taken);
         if let Some(problem) = cannot_be_a_name(name).or_else(taken) {
@@ -338,8 +339,9 @@ impl ServerBuilder {
     /// Starts the server. On return every port of every shard accepts. `service` makes the service of each shard, on
     /// the shard's own thread.
     ///
-    /// Fails on what cannot be, and on what the host refuses: a port that is taken, too few file descriptors, too
-    /// little locked memory, no io_uring. Nothing runs then.
+    /// Fails with a `ConfigError` if the options contradict each other, and with a `HostError` if the host refuses: a
+    /// port is taken, or there are too few file descriptors, too little locked memory, or no io_uring. Then nothing
+    /// runs.
     pub fn start<S: Service>(
         self,
         service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,

@@ -182,7 +182,7 @@ impl<S: Service> ServerDriver<S> {
         Ok(())
     }
 
-    /// Accepts nothing more, and closes what stands at an even pace until nothing is left.
+    /// Accepts nothing more, and closes the open connections at an even pace until none is left.
     fn drain(&mut self, connections: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
         let closing = match &mut self.closing {
             Some(closing) => closing,

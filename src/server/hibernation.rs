@@ -41,7 +41,7 @@ impl Hibernation {
         let spare = nofile.saturating_sub(needs(plans).descriptors());
         Ok(Some(Hibernation {
             after,
-            shared: host.share_catcher(plans.len(), options.max_connections, false)?,
+            shared: host.share_catcher(plans.len(), options.max_connections)?,
             most_drowsy: HibernationConfig::most_drowsy(spare / plans.len() as u64),
             keepalive: options.keepalive.map(|time| Keepalive { time, interval: time, probes: KEEPALIVE_PROBES }),
         }))
@@ -60,10 +60,10 @@ impl Hibernation {
         plan: &ShardPlan,
         filter: Option<&Filter>,
     ) -> Result<HibernationConfig> {
-        let SharedCatcher { catcher, grace, keeps_descriptors, .. } = &self.shared;
+        let SharedCatcher { catcher, grace, keeps_descriptors, steering } = &self.shared;
+        let catching = (catcher.clone(), steering.clone());
         let program = filter.map_or_else(|| catcher.program(), Filter::program).try_clone_to_owned();
-        let kernel =
-            |program: OwnedFd| KernelHost::accepting(catcher.clone(), grace.clone(), index, program, self.keepalive);
+        let kernel = |program: OwnedFd| KernelHost::accepting(catching, grace.clone(), index, program, self.keepalive);
         let kernel = program.and_then(kernel);
         Ok(HibernationConfig {
             after: self.after,

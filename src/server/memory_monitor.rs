@@ -2,12 +2,11 @@
 //! all shards while it is less than the reserve. The kernel refuses nothing by itself before it
 //! kills a process, and then it is the server that it kills.
 //!
-//! Refusing takes memory too: a connection stands in the accept queue, with a socket of its own,
-//! until a shard comes to reset it; and before 6.13 the kernel keeps the file of a closed direct
-//! descriptor until every request of that ring that is older than the close has ended, parked polls
-//! included. With 4,000 connects in flight at a server of 103,000 the last 28 MiB of a 512 MiB
-//! guest were gone in 20 seconds, and its kernel panicked. So when only half of the reserve is left
-//! the listeners are shut down as well; the same guest then kept 18 MB free, and its connections.
+//! Refusing takes memory too: a connection is in the accept queue, with a socket of its own, until a shard comes to
+//! reset it; and before 6.13 the kernel keeps the file of a closed direct descriptor until every request of that ring
+//! that is older than the close has ended, parked polls included. With 4,000 connects in flight at a server of 103,000
+//! the last 28 MiB of a 512 MiB guest were gone in 20 seconds, and its kernel panicked. So when only half of the
+//! reserve is left the listeners are shut down as well; the same guest then kept 18 MB free, and its connections.
 
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};

@@ -14,7 +14,7 @@ use crate::token::ConnId;
 /// have to wait.
 const RECIPIENTS_PER_PASS: usize = 128;
 
-/// Slots that are looked at for recipients in one pass.
+/// Slots that are searched for recipients in one pass.
 const SLOTS_PER_PASS: usize = 4_096;
 
 /// Broadcasts under way on one shard at most.
@@ -61,23 +61,23 @@ impl<S> fmt::Debug for Broadcast<S> {
 }
 
 impl<S> Broadcast<S> {
-    /// For every connection of the shard.
+    /// To every connection of the shard.
     pub fn to_all(bytes: impl Into<Arc<[u8]>>) -> Broadcast<S> {
         Broadcast { bytes: bytes.into(), to: Recipients::All, except: None }
     }
 
-    /// For the connections that `chosen` picks. It is asked when a connection's turn comes, with the state that the
-    /// connection has then.
+    /// To the connections that `chosen` picks. It is called when a connection's turn comes, with the connection's state
+    /// at that time.
     pub fn to_chosen(bytes: impl Into<Arc<[u8]>>, chosen: impl Fn(ConnId, &S) -> bool + 'static) -> Broadcast<S> {
         Broadcast { bytes: bytes.into(), to: Recipients::Chosen(Box::new(chosen)), except: None }
     }
 
-    /// For the members of a set as it is now. Only its members are looked at, however many connections the shard has.
+    /// To the members of a set as it is now. Other connections cost nothing, however many the shard has.
     pub fn to_members(bytes: impl Into<Arc<[u8]>>, members: &Members) -> Broadcast<S> {
         Broadcast { bytes: bytes.into(), to: Recipients::Members(members.clone()), except: None }
     }
 
-    /// Passes over one connection, such as the author of the message.
+    /// Leaves one connection out, such as the author of the message.
     pub fn except(mut self, conn: ConnId) -> Broadcast<S> {
         self.except = Some(conn);
         self
@@ -87,16 +87,17 @@ impl<S> Broadcast<S> {
 /// A broadcast under way.
 struct Running<S> {
     broadcast: Broadcast<S>,
-    /// The place that is looked at next.
+    /// The place that is searched next.
     next: Cursor,
-    /// Connections that opened after it was begun and before the next one was: they get neither it nor an earlier one.
+    /// Connections that opened after this broadcast began and before the next one did: they get neither this one nor an
+    /// earlier one.
     newcomers: Bitmap,
 }
 
-/// The broadcasts of a shard, the oldest first: it alone is sent.
+/// The broadcasts of a shard, the oldest first. Only the oldest is being sent.
 pub(super) struct Broadcasts<S> {
     running: VecDeque<Running<S>>,
-    /// Whether any of them has newcomers.
+    /// Whether any broadcast has newcomers.
     newcomers: bool,
 }
 
@@ -144,7 +145,7 @@ impl<S: Default> Broadcasts<S> {
                     let Some(first) = self.running.front() else { break };
                     connections.send_shared(conn, &first.broadcast.bytes)?;
                 }
-                // It only had its share of this pass.
+                // It has used its share of this pass, and is not complete.
                 None if slots == 0 => break,
                 None => {
                     self.running.pop_front();
@@ -161,7 +162,7 @@ impl<S: Default> Broadcasts<S> {
 }
 
 impl<S: Default> Running<S> {
-    /// The next recipient. `None` when there is none, or when as many slots as may be were looked at.
+    /// The next recipient. `None` if there is none, or if the pass has searched as many slots as it may.
     fn next_recipient(&mut self, connections: &Connections<S>, slots: &mut usize) -> Option<ConnId> {
         loop {
             let conn = match &self.broadcast.to {

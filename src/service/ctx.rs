@@ -1,4 +1,4 @@
-//! What a call of a service is given: the connections of its shard, and what the shard keeps beside them.
+//! `Ctx`, the argument of every call of a service: the connections of its shard, and what the shard keeps beside them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::token::ConnId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CounterId(pub(crate) usize);
 
-/// The shard as a service sees it in one call: its connections, and what may be done with them.
+/// The shard as a service sees it in one call: its connections, and the operations on them.
 ///
-/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here blocks, but every call runs on the thread that carries the shard's
-/// connections, and delays them as long as it takes.
+/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here
+/// blocks, but every call runs on the thread that carries the shard's connections, and delays them as long as it takes.
 pub struct Ctx<'a, S> {
     connections: &'a mut Connections<S>,
     shard: &'a mut ShardContext<S>,
@@ -32,15 +32,15 @@ pub(crate) struct ShardContext<S> {
     index: usize,
     shards: usize,
     deadlines: Deadlines,
-    /// When each connection was opened, in `AGE_UNIT`s since `began`; `None` where nobody asked for it.
+    /// When each connection was opened, in `AGE_UNIT`s since `began`; `None` unless the builder asked for it.
     opened: Option<SlotTable>,
     began: Instant,
     broadcasts: Broadcasts<S>,
     own: Arc<OwnCounters>,
-    /// What is told of a close that the service asks for.
+    /// The reason that a close by the service has.
     reason: CloseReason,
     stopping: bool,
-    /// The first failure of the shard in a call of the service, which cannot return it.
+    /// The first failure of the shard within a call of the service. The call cannot return it.
     failure: Option<Error>,
     /// Places whose deadline has passed, kept for its memory.
     passed: Vec<Cursor>,
@@ -50,7 +50,7 @@ pub(crate) struct ShardContext<S> {
 const AGE_UNIT: Duration = Duration::from_millis(100);
 
 impl<S: Default> ShardContext<S> {
-    /// That of shard `index` of `shards`. `ages` says whether to keep when each connection was opened.
+    /// The context of shard `index` of `shards`. `ages` says whether to keep when each connection was opened.
     pub fn new(index: usize, shards: usize, ages: bool, own: Arc<OwnCounters>) -> ShardContext<S> {
         ShardContext {
             index,
@@ -67,7 +67,7 @@ impl<S: Default> ShardContext<S> {
         }
     }
 
-    /// What a service is given in a call.
+    /// The `Ctx` for one call of the service.
     pub fn with<'a>(&'a mut self, connections: &'a mut Connections<S>) -> Ctx<'a, S> {
         Ctx { connections, shard: self }
     }
@@ -106,7 +106,7 @@ impl<S: Default> ShardContext<S> {
         self.broadcasts.len() > 0 || self.deadlines.is_sweeping()
     }
 
-    /// When deadlines are to be looked at.
+    /// When the next sweep over the deadlines is due.
     pub fn due(&self, connections: &Connections<S>) -> Option<Instant> {
         self.deadlines.due(connections.clock())
     }
@@ -123,7 +123,7 @@ impl<S: Default> ShardContext<S> {
         self.passed = passed;
     }
 
-    /// What is told from now on of a close that the service asks for.
+    /// Sets the reason that a close by the service has from now on.
     pub fn closes_because(&mut self, reason: CloseReason) {
         self.reason = reason;
     }
@@ -145,7 +145,9 @@ impl<S: Default> Ctx<'_, S> {
         Instant::now()
     }
 
-    /// Whether the server stops: nothing is accepted any more, and every connection is being closed.
+    /// Whether the server stops: nothing is accepted any more, and the shard closes its connections at an even pace.
+    /// Those whose turn has not come can still be sent to and closed. Messages, ticks, deadlines and broadcasts have
+    /// ended: a service that wants to tell its peers does so before `Server::stop`.
     pub fn is_stopping(&self) -> bool {
         self.shard.stopping
     }
@@ -175,13 +177,14 @@ impl<S: Default> Ctx<'_, S> {
         self.note(done);
     }
 
-    /// Sends `bytes` as `send` does, straight from where they lie, without a copy where the socket has room.
+    /// Sends `bytes` as `send` does, straight from the `Arc`, and without a copy if the socket has room.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) {
         let done = self.connections.send_shared(conn, bytes);
         self.note(done);
     }
 
-    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already.
+    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already. While the server
+    /// stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
         if self.shard.stopping { Ok(()) } else { self.shard.broadcasts.begin(broadcast) }
     }
@@ -242,13 +245,13 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.silence(conn)
     }
 
-    /// Sets when `Service::expired` is called for a connection, or takes that away with `None`. A new deadline takes
-    /// the place of the one before.
+    /// Sets when `Service::expired` is called for a connection; `None` removes the deadline. A new deadline replaces
+    /// the one before.
     ///
-    /// It passes never early and up to about a second late: deadlines are rounded up to a quarter of a second, and a
-    /// sweep finds those that have passed. They count on the shard's own clock, which stands still while the process
-    /// is suspended: what peers sent meanwhile is received first. The first deadline of a shard makes a table of 4
-    /// bytes for each slot in use; no connection has a timer.
+    /// A deadline passes never early and up to about a second late: it is rounded up to a quarter of a second, and a
+    /// sweep finds those that have passed. It counts on the shard's own clock, which does not run while the process is
+    /// suspended: what peers sent meanwhile is received first. The first deadline of a shard makes a table of 4 bytes
+    /// for each slot in use; no connection has a timer.
     pub fn set_deadline(&mut self, conn: ConnId, after: Option<Duration>) {
         if self.connections.is_live(conn) {
             let now = Instant::now();

@@ -1,7 +1,7 @@
-//! A deadline for each connection without a timer for any: a table of 4 bytes a slot, which exists once a service has
-//! set the first deadline, and a sweep over it that begins when the earliest of them may have passed.
+//! Deadlines without timers: a table of 4 bytes a slot, which exists once a service has set the first deadline, and a
+//! sweep over the table that begins when the earliest deadline may have passed.
 //!
-//! Deadlines are marks of the shard's own clock (`clock.rs`), in ticks. That clock counts little while the process is
+//! Deadlines are marks of the shard's own clock (`clock.rs`), in ticks. That clock hardly runs while the process is
 //! suspended, so what came meanwhile is received before a deadline is judged.
 
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use crate::clock::{Clock, Mark};
 use crate::connections::Cursor;
 use crate::token::ConnId;
 
-/// What a deadline is rounded up to. 32 bits of it are 34 years.
+/// Deadlines are rounded up to this. 32 bits of it are 34 years.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Slots that a sweep looks at in one pass of the shard: 32 KiB of the table, some 3 us.
+/// Slots that a sweep reads in one pass of the shard: 32 KiB of the table, some 3 us.
 const SLOTS_PER_PASS: usize = 8_192;
 
-/// Connections told in one pass that their deadline has passed.
+/// Connections of which the service is told in one pass that their deadline has passed.
 const EXPIRED_PER_PASS: usize = 64;
 
 const NONE: u32 = SlotTable::UNSET;
@@ -26,7 +26,8 @@ const NONE: u32 = SlotTable::UNSET;
 #[derive(Debug)]
 pub(crate) struct Deadlines {
     table: SlotTable,
-    /// No deadline that the sweep has passed by is earlier than this tick. `NONE` if there is none at all.
+    /// No deadline that the present sweep has passed is earlier than this tick; between two sweeps none at all. `NONE`
+    /// if there is no such deadline.
     earliest: u32,
     /// Where the sweep goes on; `None` between two sweeps.
     sweep: Option<Cursor>,
@@ -46,8 +47,8 @@ fn tick_of(mark: Mark) -> u32 {
 }
 
 impl Deadlines {
-    /// Sets the deadline of a connection, or takes it away. It counts from `now` on, the host's clock within a pass
-    /// that `clock` saw begin.
+    /// Sets the deadline of a connection, or removes it. It counts from `now` on, the host's clock within a pass that
+    /// `clock` saw begin.
     pub fn set(&mut self, conn: ConnId, after: Option<Duration>, clock: &Clock, now: Instant) {
         let Some(after) = after else { return self.table.unset(conn) };
         let began = clock.due(clock.now());
@@ -81,8 +82,8 @@ impl Deadlines {
         })
     }
 
-    /// A part of the sweep, if one is due or under way: moves the places whose deadline has passed into `passed`, and
-    /// takes those deadlines away.
+    /// Does a part of the sweep, if one is due or under way: moves the places whose deadline has passed into `passed`,
+    /// and removes those deadlines.
     pub fn sweep(&mut self, now: Mark, passed: &mut Vec<Cursor>) {
         let tick = tick_of(now);
         if self.sweep.is_none() {
@@ -132,8 +133,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever deadlines are set, replaced and taken away: none passes early, each passes within a second of its
-        /// time, and only once.
+        /// Whatever deadlines are set, replaced and removed: none passes early, and each passes within a second of its
+        /// time, once.
         #[test]
         fn a_deadline_passes_once_never_early_and_within_a_second(
             steps in prop::collection::vec((0u32..3_000, 0usize..3, prop::option::of(0u64..20_000)), 1..60)

@@ -9,7 +9,7 @@ use crate::token::ConnId;
 /// Slots of one page of a bitmap: a cache line.
 const PAGE: u32 = 512;
 
-/// Bits for places, in pages that exist where a bit is set.
+/// A bitmap of places. A page exists only if a bit of it is set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bitmap {
     /// By ring and by number of the page within it.
@@ -28,7 +28,7 @@ impl Bitmap {
         self.pages.get(&page).is_some_and(|words| words[word] >> bit & 1 == 1)
     }
 
-    /// Tells whether it was not there before.
+    /// Returns whether the place is new to the set.
     pub fn insert(&mut self, place: Cursor) -> bool {
         let (page, word, bit) = split(place);
         let words = self.pages.entry(page).or_default();
@@ -37,7 +37,7 @@ impl Bitmap {
         words[word] != before
     }
 
-    /// Tells whether it was there.
+    /// Returns whether the place was in the set.
     pub fn remove(&mut self, place: Cursor) -> bool {
         let (page, word, bit) = split(place);
         let Some(words) = self.pages.get_mut(&page) else { return false };
@@ -70,8 +70,8 @@ impl Bitmap {
 /// Connections of one shard, such as a room's: one bit each, and 64 bytes for each 512 slots that have any. Clones
 /// share their memory until one of them changes.
 ///
-/// It holds places and not names, so a connection must be removed in `Service::closed`: its place is given to the next
-/// connection.
+/// A set holds the connections' places and not their `ConnId`s. So remove a connection in `Service::closed`: its place
+/// is given to the next connection.
 #[derive(Debug, Clone, Default)]
 pub struct Members {
     bits: Rc<Bitmap>,
@@ -125,7 +125,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     proptest! {
-        /// Against a plain set: what is in it, how many, and in which order they are found.
+        /// Compared with a plain set: its members, their number, and the order in which they are found.
         #[test]
         fn members_are_a_set(steps in prop::collection::vec((any::<bool>(), 0usize..4, 0u32..2_000), 0..200)) {
             let (mut members, mut set) = (Members::new(), BTreeSet::new());

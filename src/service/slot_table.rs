@@ -1,4 +1,4 @@
-//! A number for each slot of a shard, kept beside the rows: services that do not ask for it do not pay for it.
+//! A number for each slot of a shard, kept beside the rows, so that only services that ask for it pay for it.
 
 use crate::token::ConnId;
 
@@ -12,7 +12,7 @@ pub(super) struct SlotTable {
 }
 
 impl SlotTable {
-    /// What a slot has that was never set.
+    /// The number of a slot that was never set.
     pub const UNSET: u32 = u32::MAX;
 
     /// The number of a connection's slot.

@@ -17,11 +17,11 @@ use crate::sys::Doorbell;
 /// Entries of each of glommio's own rings; they carry timers and one eventfd.
 const RING_DEPTH: usize = 32;
 
-/// How long glommio runs tasks before it looks at its own rings: for as long as there is something to do. While a
-/// shard works it needs nothing from them. A short time would be worse than useless: should it expire before the first
-/// task is looked at, as on a host that lets a thread stand still for glommio's 100 ms, glommio 0.9 goes to sleep
-/// with tasks that are ready (`run_task_queues` in executor/mod.rs tells that nothing ran). One of them reads the
-/// doorbell, so the shard would never wake up again.
+/// How long glommio runs tasks before it polls its own rings: as long as there is any task to run. A working shard
+/// needs nothing from those rings. A short time would do harm: it may expire before the first task runs, on a host that
+/// suspends the thread for longer than glommio's 100 ms. glommio 0.9 then goes to sleep although tasks are ready
+/// (`run_task_queues` in executor/mod.rs reports that nothing ran). One of these tasks reads the doorbell, so the shard
+/// would never wake up again.
 const PREEMPTION: Duration = Duration::from_secs(24 * 3600);
 
 /// A shard's thread.
@@ -53,8 +53,8 @@ where
     Ok(ShardThread { handle, core })
 }
 
-/// Has a task of this thread call `rang(true)` whenever the doorbell was rung, and `rang(false)` once it cannot be
-/// read any more.
+/// Starts a task of this thread that calls `rang(true)` whenever the doorbell was rung, and `rang(false)` once when it
+/// cannot be read any more.
 pub(super) fn watch(doorbell: &Doorbell, rang: impl Fn(bool) + 'static) -> Result<()> {
     let file: BufferedFile = doorbell.listen()?;
     glommio::spawn_local(async move {

@@ -13,18 +13,19 @@ use super::executor;
 use crate::error::{Error, Result};
 use crate::sys::Doorbell;
 
-/// The longest sleep on the doorbell itself. Only then does the executor wait for it: that wait costs calls of two
-/// rings more and a membarrier(2), which interrupts this process's other cores (`heavy` in glommio's sys/uring.rs).
+/// The longest sleep on the doorbell itself; a longer sleep goes on in the executor. The executor's sleep costs the
+/// system calls of two more rings and a membarrier(2), which interrupts this process's other cores (`heavy` in
+/// glommio's sys/uring.rs).
 const LONGEST_DOZE: Duration = Duration::from_millis(1);
 
-/// A nap while others have messages.
+/// The length of a nap while other connections have messages.
 const NAP: Duration = Duration::from_micros(150);
 
-/// A nap while nobody has.
+/// The length of a nap while no connection has messages.
 const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
-/// How long a nap is. In a storm each connection that is reset would wake the shard by itself, and a wake-up by the
-/// doorbell costs as much as closing three connections: so the shard sleeps for a moment, whatever comes.
+/// How long to nap. In a storm each reset would wake the shard, and a wake-up by the doorbell costs as much as closing
+/// three connections. So the shard sleeps for a moment without listening to the doorbell.
 pub(super) fn nap(traffic: bool) -> Duration {
     if traffic { NAP } else { NAP_IN_SILENCE }
 }
@@ -43,7 +44,7 @@ pub(super) trait Sleeper {
     /// Whether another thread has woken the shard since this was last asked.
     fn was_woken(&self) -> bool;
 
-    /// Sleeps until the shard is woken, or until an instant. Fails if it can be woken no more.
+    /// Sleeps until the shard is woken, or until an instant. Fails if nothing can wake the shard any more.
     fn sleep(&self, until: Option<Instant>) -> impl Future<Output = Result<Slept>>;
 
     /// Lets the other tasks of the thread run.
@@ -69,7 +70,7 @@ impl DoorbellSleeper {
         });
         let ours = sleeper.clone();
         executor::watch(doorbell, move |rang| {
-            // A shard that can be woken no more must not go to sleep.
+            // If nothing can wake the shard any more, it must not go to sleep.
             if rang {
                 ours.rung.set(true)
             } else {

@@ -1,31 +1,32 @@
-//! Looking for work a little longer before sleeping, where that pays. A wake-up costs about 18 us (an echo takes 46 us
-//! with one at each end, 10 us without), so a pause that is shorter than `LONGEST_SPIN` is better looked through. When
-//! the peer shares our core nothing can come while we look: each look in vain halves the next, down to none.
+//! Spinning: looking for work for a moment before sleeping, where that pays. A wake-up costs about 18 us (an echo takes
+//! 46 us with a wake-up at each end, 10 us without), so it is better to spin through a pause that is shorter than
+//! `LONGEST_SPIN`. If the peer runs on the same core, nothing can come while the shard spins: each futile spin halves
+//! the next, down to none.
 
 use std::time::{Duration, Instant};
 
 use crate::connections::Platform;
 
-/// The longest look for work before sleeping; pauses up to a few wake-ups' cost are worth one.
+/// The longest spin before sleeping. Pauses of up to the cost of a few wake-ups are worth it.
 const LONGEST_SPIN: Duration = Duration::from_micros(50);
 
-/// A look shorter than this is none.
+/// A spin shorter than this is left out.
 const SHORTEST_SPIN: Duration = Duration::from_micros(2);
 
-/// Short sleeps in a row after which looking is tried again.
+/// Short sleeps in a row after which spinning is tried again.
 const SHORT_SLEEPS: u32 = 8;
 
-/// How long a shard looks for work before it sleeps.
+/// How long a shard spins before it sleeps.
 #[derive(Debug, Default)]
 pub(super) struct Spin {
-    /// How long it looks now; zero is not at all.
+    /// How long it spins now; at zero not at all.
     look: Duration,
     /// Short sleeps in a row.
     short: u32,
 }
 
 impl Spin {
-    /// Looks for work for as long as seems worth it, and not after `due`. Tells whether work came.
+    /// Spins for as long as seems worth it, and not beyond `due`. Returns whether work came.
     pub fn until(&mut self, platform: &impl Platform, due: Option<Instant>, mut work: impl FnMut() -> bool) -> bool {
         if self.look.is_zero() {
             return false;
@@ -52,7 +53,7 @@ impl Spin {
         false
     }
 
-    /// Learns from a sleep: several short ones in a row should have been looks.
+    /// Learns from a sleep: after several short sleeps in a row, spinning would have been better.
     pub fn learn(&mut self, slept: Duration) {
         self.short = if slept < LONGEST_SPIN { self.short + 1 } else { 0 };
         if self.look.is_zero() && self.short >= SHORT_SLEEPS {
@@ -66,14 +67,14 @@ mod tests {
     use super::*;
     use crate::simulation::{Chance, Machine, with_seeds};
 
-    /// Looks for work that never comes. Returns how long.
+    /// Spins for work that never comes. Returns for how long.
     fn in_vain(spin: &mut Spin, machine: &Machine, due: Option<Instant>) -> Duration {
         let began = machine.elapsed();
         assert!(!spin.until(machine, due, || false));
         machine.elapsed() - began
     }
 
-    /// So many short sleeps in a row.
+    /// A number of short sleeps in a row.
     fn short_sleeps(spin: &mut Spin, times: u32) {
         (0..times).for_each(|_| spin.learn(LONGEST_SPIN / 2));
     }
@@ -104,7 +105,7 @@ mod tests {
         assert!(took >= LONGEST_SPIN / 2 && took < LONGEST_SPIN, "{took:?}");
     }
 
-    /// Whatever happens, no look is longer than the longest, none goes on after what is due, and none misses work.
+    /// Whatever happens: no spin is longer than `LONGEST_SPIN`, none goes on beyond what is due, and none misses work.
     #[test]
     fn looks_are_bounded() {
         with_seeds(200, |seed| {

@@ -1,4 +1,4 @@
-//! The loop of a shard on a simulated machine: storms, silence, pauses and clocks that jump, without waiting for any.
+//! The loop of a shard on a simulated machine: storms, silence, pauses and clocks that jump, without real waiting.
 //!
 //! Each test runs with several seeds. A failure prints its seed, and `C1M_SIM_SEED=seed` repeats that run.
 
@@ -24,48 +24,48 @@ mod hibernation;
 mod peers;
 mod storms;
 
-/// Accepts in flight: so many slots are never free.
+/// Accepts in flight. Each occupies a slot.
 const ACCEPTS: u64 = 32;
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a driver saw, each with its time since the start.
+/// The events that a driver saw, each with its time since the start.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     opened: Vec<Duration>,
     ended: Vec<(Duration, CloseReason)>,
-    /// Slots in use, whenever they had changed.
+    /// The number of slots in use, each time that it changed.
     in_use: Vec<(Duration, u64)>,
     suspended: Suspended,
     counters: Snapshot,
 }
 
 impl Seen {
-    /// How many connections had ended at a time.
+    /// How many connections had ended by a time.
     fn ended_by(&self, time: Duration) -> usize {
         self.ended.partition_point(|(at, _)| *at <= time)
     }
 
-    /// When at most so many slots were in use, for the first time after another time.
+    /// The first time later than `after` at which at most `slots` slots were in use.
     fn freed(&self, slots: u64, after: Duration) -> Duration {
         let freed = self.in_use.iter().find(|(at, in_use)| *at > after && *in_use <= slots);
         freed.unwrap_or_else(|| panic!("{slots} slots are never free: {:?}", self.in_use.last())).0
     }
 }
 
-/// Echoes, and notes what it sees. At a time it closes everything, and is finished when all slots are free.
+/// Echoes, and records its calls. At a given time it closes everything; it is finished when all slots are free.
 struct Echo {
     machine: Machine,
     end: Duration,
     closing: Option<Closing>,
     seen: Rc<RefCell<Seen>>,
-    /// Choices of its own, where it is to do anything at any time.
+    /// Its random choices, if it is to do anything at any time.
     chance: Option<Chance>,
 }
 
 impl Echo {
-    /// Where it may do anything: something that a driver may do with a connection.
+    /// If it may do anything: does something that a driver may do with a connection.
     fn meddle(&mut self, connections: &mut Connections<u32, Machine>, conn: ConnId, data: &[u8]) -> Result<Reply> {
         let Some(chance) = &mut self.chance else { return Ok(Reply::Back(0..data.len())) };
         match chance.below(64) {
@@ -76,7 +76,7 @@ impl Echo {
                 Ok(Reply::Back(0..data.len()))
             }
             2 => {
-                // More than is kept while its receive is with the driver: it is reset as a slow reader.
+                // More bytes than are kept while the driver has a receive: the connection is reset as a slow reader.
                 connections.send(conn, &[0; 3 * BUFFER_BYTES])?;
                 Ok(Reply::Back(0..data.len()))
             }
@@ -149,7 +149,7 @@ impl Sleeper for SimulatedSleeper {
     async fn yield_to_tasks(&self) {}
 }
 
-/// A shard with so many slots, and what happens to it.
+/// A shard with a number of slots, and the events that happen to it.
 struct Scene {
     machine: Machine,
     chance: Chance,
@@ -165,7 +165,7 @@ impl Scene {
         Scene { machine: Machine::new(seed), chance: Chance(mixed(seed)), config, meddles: false }
     }
 
-    /// So many peers connect from a time on, one every 10 us. Returns their numbers.
+    /// Peers connect from a time on, one every 10 us. Returns their numbers.
     fn come(&self, count: usize, from: Duration) -> std::ops::Range<usize> {
         let first = self.machine.kernel(|kernel| kernel.expect(count));
         for peer in first..first + count {
@@ -175,7 +175,7 @@ impl Scene {
         first..first + count
     }
 
-    /// Peers send a byte each, at an even pace and not all at once.
+    /// Peers send a byte each, at an even pace.
     fn talk(&mut self, peers: std::ops::Range<usize>, every: Duration, from: Duration, to: Duration) -> Talk {
         let mut said = Vec::new();
         for peer in peers.clone() {
@@ -219,21 +219,21 @@ fn run_shard<D: Driver<Machine>>(machine: &Machine, config: ConnectionsConfig, d
     let sleeper = SimulatedSleeper(machine.clone());
     let run = shard.run(&sleeper);
     pin!(run);
-    // Nothing that it waits for is outside of the machine.
+    // The future waits for nothing outside of the machine.
     match run.poll(&mut Context::from_waker(std::task::Waker::noop())) {
         Poll::Ready(ended) => drop(ended.unwrap()),
         Poll::Pending => panic!("the shard waits for something outside of the simulated machine"),
     }
 }
 
-/// What some peers have said, and when.
+/// The bytes that some peers have sent, and when.
 struct Talk {
     peers: std::ops::Range<usize>,
     said: Vec<Vec<Duration>>,
 }
 
 impl Talk {
-    /// The longest time from a byte to its echo. All must have come.
+    /// The longest time from a byte to its echo. Every byte must have been echoed.
     fn longest_wait(&self, machine: &Machine) -> Duration {
         let mut longest = Duration::ZERO;
         for (peer, said) in self.peers.clone().zip(&self.said) {

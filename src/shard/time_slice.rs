@@ -9,18 +9,18 @@ use crate::connections::Platform;
 /// How long the shard runs at most before it lets others run.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// The same if others wanted the core the last time: connects and echoes of a peer on this core wait for so long.
-/// With 0.1 ms the 99th percentile of connects was 0.56 ms, with this 0.43 ms, with less the same. Where nobody wants
-/// the core, asking this often would cost a hundredth of it.
+/// The same if another thread wanted the core the last time: connects and echoes of a peer on this core wait for so
+/// long. With 0.1 ms the 99th percentile of connects was 0.56 ms, with this value 0.43 ms; shorter slices gain nothing.
+/// If no thread wanted the core, yielding this often would cost a hundredth of it.
 const SLICE_WHEN_WANTED: Duration = Duration::from_micros(25);
 
-/// The same while nobody has messages, and slices may be longer for being fewer.
+/// The same while no connection has messages: nothing waits, and fewer slices cost less.
 const SLICE_IN_SILENCE: Duration = Duration::from_micros(300);
 
 /// A yield that takes less ran no other thread; it cost only the system call.
 const YIELD_COST: Duration = Duration::from_micros(3);
 
-/// Since when a shard has its core, and for how long.
+/// When the present slice began, and how long it may be.
 #[derive(Debug)]
 pub(super) struct TimeSlice {
     since: Instant,
@@ -29,13 +29,13 @@ pub(super) struct TimeSlice {
 }
 
 impl TimeSlice {
-    /// A slice that begins now.
+    /// Begins a slice now.
     pub fn new(now: Instant) -> TimeSlice {
         TimeSlice { since: now, length: SLICE, wanted: false }
     }
 
-    /// Sets how long slices are now. In a storm of resets they are long even if the core is wanted: the process that
-    /// resets keeps the core for as long when it has it, and an echo must fit in between.
+    /// Sets how long slices are now. In a storm of resets they are long even if another thread wants the core: the
+    /// process that resets keeps the core as long when it has it, and an echo must fit in between.
     pub fn set_length(&mut self, traffic: bool, storm: bool) {
         self.length = match (traffic, self.wanted && !storm) {
             (false, _) => SLICE_IN_SILENCE,
@@ -44,13 +44,13 @@ impl TimeSlice {
         };
     }
 
-    /// Lets others run on this core if the slice is over. Returns the time after that.
+    /// Lets other threads run on this core if the slice is over. Returns the time after that.
     pub fn yield_if_over(&mut self, platform: &impl Platform) -> Instant {
         let now = platform.now();
         if now.saturating_duration_since(self.since) < self.length { now } else { self.yield_at(platform, now) }
     }
 
-    /// Lets others run on this core, even within the slice.
+    /// Lets other threads run on this core, even within the slice.
     pub fn yield_now(&mut self, platform: &impl Platform) {
         self.yield_at(platform, platform.now());
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::simulation::{Chance, Machine, with_seeds};
 
-    /// How long the shard runs until it lets others run, if it asks all the time.
+    /// How long the shard runs until it yields, if it checks all the time.
     fn runs(slice: &mut TimeSlice, machine: &Machine) -> Duration {
         let (began, yields) = (machine.elapsed(), machine.kernel(|kernel| kernel.yields));
         let mut last = began;
@@ -84,12 +84,12 @@ mod tests {
         last - began
     }
 
-    /// Whether a run was of this length: a look at the clock shorter at most.
+    /// Whether a run had this length, or was shorter by one reading of the clock at most.
     fn is_slice(run: Duration, slice: Duration) -> bool {
         run <= slice && run + Duration::from_nanos(100) >= slice
     }
 
-    /// Another thread wants the core, for so long at a time.
+    /// Another thread wants the core, for this time in each turn.
     fn wanted(machine: &Machine, time: Duration) {
         machine.kernel(|kernel| kernel.core_wanted = time);
     }
@@ -100,7 +100,7 @@ mod tests {
         let mut slice = TimeSlice::new(machine.now());
         assert!(is_slice(runs(&mut slice, &machine), SLICE));
         wanted(&machine, SLICE);
-        // That others want the core is known once they have had it.
+        // The shard knows that another thread wants the core once that thread has had it.
         assert!(is_slice(runs(&mut slice, &machine), SLICE));
         for (traffic, storm, length) in [
             (true, false, SLICE_WHEN_WANTED),
@@ -127,7 +127,7 @@ mod tests {
         assert!(is_slice(runs(&mut slice, &machine), SLICE));
     }
 
-    /// Whatever others want and the shard does, it asks before it runs for longer than its slice.
+    /// Whatever other threads want and the shard does, it yields before it runs longer than its slice.
     #[test]
     fn others_get_their_turns() {
         with_seeds(100, |seed| {

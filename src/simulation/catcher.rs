@@ -237,10 +237,13 @@ impl Kernel {
                 ghost
             }
         };
-        // The poll may tell of it.
-        if self.chance.one_in(2) {
-            self.readable(peer);
+        // Its poll tells of it, and ends.
+        if let Some((ring, slot)) = self.sockets[peer].place
+            && let Some(poll) = self.rings[ring].polls.get_mut(&slot)
+        {
+            poll.over = true;
         }
+        self.readable(peer);
         let socket = &mut self.sockets[peer];
         // What the kernel has acknowledged and nobody received is lost.
         socket.inbox.clear();
@@ -390,10 +393,11 @@ impl HibernationHost for SimHost {
         })
     }
 
-    fn retire(&mut self, socket: OwnedFd) -> io::Result<()> {
+    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
         self.kernel(|kernel| {
             kernel.pass(RETIRE);
             let (peer, id) = kernel.catching().descriptors[&socket.as_raw_fd()];
+            assert_eq!(peer, peer_of(tuple), "another's socket");
             let catcher = kernel.catching();
             assert!(catcher.transits > 0 && catcher.catches(peer), "given up without a place in the table");
             let link = kernel.link(peer).expect("it had connected");

@@ -1,4 +1,4 @@
-//! The simulated kernel: its time, its sockets, and what it has of each ring.
+//! The simulated kernel: its time, its sockets, and its side of each ring.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::catcher::Catcher;
 use super::{Chance, mixed};
 use crate::token::Token;
 
-/// The time of a look at the clock, and of what a shard has the kernel do. Linux takes between half and twice as much.
+/// How long reading the clock takes, and each operation of the kernel. Linux takes between half and twice as much.
 pub const CLOCK: Duration = Duration::from_nanos(25);
 pub const ENTER: Duration = Duration::from_nanos(700);
 pub const POLL: Duration = Duration::from_nanos(300);
@@ -24,7 +24,7 @@ const WAKE_UP: Duration = Duration::from_nanos(5_000);
 /// Pieces of task work in one enter (`IO_LOCAL_TW_DEFAULT_MAX` in io_uring/io_uring.c).
 pub const WORK_PER_ENTER: usize = 20;
 
-/// How the shard ended a connection, as its peer saw it.
+/// How the shard ended a connection, as the peer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// By a FIN.
@@ -44,9 +44,9 @@ pub struct Socket {
     pub fin: bool,
     /// The connection was reset, by either end.
     pub reset: bool,
-    /// Bytes that the peer's end still takes.
+    /// Bytes for which the peer's socket has room.
     pub window: usize,
-    /// What the peer received, and when it had received so many bytes.
+    /// The bytes that the peer received. `heard_at` has the times: how many bytes there were at each.
     pub heard: Vec<u8>,
     pub heard_at: Vec<(usize, Instant)>,
     /// How the shard ended it, and when.
@@ -60,8 +60,10 @@ pub struct Socket {
 pub struct Poll {
     pub token: Token,
     pub lasting: bool,
-    /// It has fired, and its task work is to be run.
+    /// It has fired, and its task work has not run yet.
     pub fired: bool,
+    /// The socket was disconnected: it tells of that whatever becomes of the slot.
+    pub over: bool,
 }
 
 /// A send in the kernel that waits for its peer.
@@ -72,7 +74,7 @@ pub struct ParkedSend {
     pub fired: bool,
 }
 
-/// What a wake-up leaves to be done when the ring is entered.
+/// Task work: what a wake-up leaves to be done when the ring is entered.
 #[derive(Debug, Clone, Copy)]
 pub enum Work {
     Poll(u32),
@@ -82,7 +84,7 @@ pub enum Work {
     Catcher,
 }
 
-/// A completion as it stands in the queue: user data, result, flags.
+/// An entry of the completion queue: user data, result, flags.
 pub type Raw = (u64, i32, u32);
 
 /// The kernel's side of a ring.
@@ -95,7 +97,7 @@ pub struct RingSide {
     pub accepts: VecDeque<Token>,
     pub work: VecDeque<Work>,
     pub completed: VecDeque<Raw>,
-    /// Completions that are kept back, as the queue is full.
+    /// Completions that the kernel holds back because the queue is full.
     pub overflow: VecDeque<Raw>,
     /// Entries of the completion queue.
     pub capacity: usize,
@@ -103,19 +105,19 @@ pub struct RingSide {
     pub rings_doorbell: bool,
 }
 
-/// Something that happens at its time.
+/// An event that is scheduled for a time.
 type Act = Box<dyn FnOnce(&mut Kernel)>;
 
 /// The simulated kernel.
 pub struct Kernel {
     start: Instant,
     now: Instant,
-    /// The host's clock shows so much more than has passed, and so much less.
+    /// How far the host's clock is ahead of the time that has passed, and how far behind.
     ahead: Duration,
     behind: Duration,
-    /// What is to happen, in the order of its time.
+    /// Scheduled events, in the order of their times.
     acts: BTreeMap<(Instant, u64), Act>,
-    /// Numbers acts, so that those of the same time keep their order.
+    /// Numbers events, so that those of the same time keep their order.
     number: u64,
     pub sockets: Vec<Socket>,
     /// Connections that no accept has taken yet.
@@ -124,11 +126,11 @@ pub struct Kernel {
     doorbell: bool,
     /// How often the shard let other threads run.
     pub yields: u64,
-    /// So long another thread of the core runs when the shard lets it.
+    /// How long another thread of the core runs when the shard yields.
     pub core_wanted: Duration,
-    /// One in so many sends is taken only in part; 0 is none.
+    /// Each n-th send on average is taken only in part; at 0 none is.
     pub short_sends: usize,
-    /// The shard is to think that closed slots linger, as with older kernels.
+    /// The shard is told that closed slots linger, as with older kernels.
     pub lingers: bool,
     /// Entries of the completion queue of rings that are opened from now on.
     pub completions: usize,
@@ -175,34 +177,34 @@ impl Kernel {
         self.now - self.start
     }
 
-    /// What the shard reads from the host's clock.
+    /// The time that the host's clock shows now.
     pub fn read_clock(&mut self) -> Instant {
         self.pass(CLOCK);
         self.on_host_clock(self.now)
     }
 
-    /// What the host's clock shows at an instant.
+    /// The time that the host's clock shows at an instant.
     pub fn on_host_clock(&self, instant: Instant) -> Instant {
         instant + self.ahead - self.behind
     }
 
-    /// The host's clock jumps ahead by so much.
+    /// Sets the host's clock ahead.
     pub fn clock_jumps_ahead(&mut self, by: Duration) {
         self.ahead += by;
     }
 
-    /// The host's clock goes back by so much.
+    /// Sets the host's clock back.
     pub fn clock_goes_back(&mut self, by: Duration) {
         self.behind += by;
     }
 
-    /// Has something happen at a time, counted from the start.
+    /// Schedules an event at a time that is counted from the start.
     pub fn at(&mut self, time: Duration, act: impl FnOnce(&mut Kernel) + 'static) {
         self.number += 1;
         self.acts.insert((self.start + time, self.number), Box::new(act));
     }
 
-    /// So much time passes, and what is to happen in it happens.
+    /// Lets time pass, and the events that are scheduled within it happen.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(first) = self.acts.first_entry()
@@ -215,7 +217,7 @@ impl Kernel {
         self.now = self.now.max(end);
     }
 
-    /// The shard lets other threads of its core run.
+    /// The shard yields its core to other threads.
     pub fn yield_core(&mut self) {
         self.yields += 1;
         self.pass(YIELD + self.core_wanted);
@@ -239,7 +241,7 @@ impl Kernel {
 
     // ---- what peers do -----------------------------------------------------------------------------
 
-    /// So many peers will connect. Returns the number of the first.
+    /// Announces peers that will connect. Returns the number of the first.
     pub fn expect(&mut self, peers: usize) -> usize {
         let first = self.sockets.len();
         self.sockets.extend((0..peers).map(|_| Socket { window: usize::MAX, ..Socket::default() }));
@@ -272,14 +274,14 @@ impl Kernel {
         }
     }
 
-    /// A peer sends so many bytes more, which are like no other peer's.
+    /// A peer sends further bytes, which differ from every other peer's.
     pub fn say_next(&mut self, peer: usize, count: usize) {
         let said = self.sockets[peer].said;
         let bytes: Vec<u8> = (said..said + count).map(|at| Kernel::byte(peer, at)).collect();
         self.say(peer, &bytes);
     }
 
-    /// The byte that a peer sends after so many others.
+    /// The byte that a peer sends after `at` others.
     pub fn byte(peer: usize, at: usize) -> u8 {
         mixed((peer as u64) << 40 | at as u64) as u8
     }
@@ -323,7 +325,7 @@ impl Kernel {
         self.writable(peer);
     }
 
-    /// A peer takes so many bytes more.
+    /// A peer makes room for further bytes.
     pub fn take(&mut self, peer: usize, bytes: usize) {
         let socket = &mut self.sockets[peer];
         socket.window = socket.window.saturating_add(bytes);
@@ -332,7 +334,7 @@ impl Kernel {
 
     // ---- wake-ups ----------------------------------------------------------------------------------
 
-    /// There is something to receive on a connection: its poll fires.
+    /// A connection has something to receive: its poll fires.
     pub(super) fn readable(&mut self, peer: usize) {
         let Some((ring, slot)) = self.sockets[peer].place else { return };
         if let Some(poll) = self.rings[ring].polls.get_mut(&slot)
@@ -342,7 +344,7 @@ impl Kernel {
         }
     }
 
-    /// A peer takes more, or never will: the send that waits for it goes on.
+    /// A peer has room again, or is gone: the send that waits for it goes on.
     pub(super) fn writable(&mut self, peer: usize) {
         let Some((ring, slot)) = self.sockets[peer].place else { return };
         if let Some(parked) = self.rings[ring].parked.get_mut(&slot)
@@ -372,7 +374,7 @@ impl Kernel {
         }
     }
 
-    /// The shard resets a connection: whatever waits for its socket ends.
+    /// The shard resets a connection: every operation that waits for its socket ends.
     pub fn reset_by_us(&mut self, peer: usize) {
         if self.catcher.is_some() {
             self.tcp_abort(peer);
@@ -391,13 +393,13 @@ impl Kernel {
         }
         let socket = &mut self.sockets[peer];
         if !socket.reset && socket.ended.is_none() {
-            // Unread bytes make a RST of it (RFC 2525, 2.17).
+            // With unread bytes the close sends a RST (RFC 2525, 2.17).
             let how = if socket.inbox.is_empty() { Ending::Fin } else { Ending::Reset };
             socket.ended = Some((how, now));
         }
     }
 
-    /// The peer of a connection receives what it has room for. Returns how much that is.
+    /// The peer of a connection receives as much as it has room for. Returns how much that is.
     pub fn deliver(&mut self, peer: usize, bytes: &[u8]) -> usize {
         if let Some(taken) = self.tcp_deliver(peer, bytes) {
             return taken;

@@ -1,4 +1,4 @@
-//! A ring whose kernel is simulated. What it completes is decoded as for a real ring.
+//! A ring of the simulated kernel. Its completions are decoded as those of a real ring.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +22,7 @@ use crate::token::{Operation, Token};
 const MORE: u32 = 1 << 1;
 const SOCKET_HAS_MORE: u32 = 1 << 2;
 
-/// Something that is queued for the kernel.
+/// A submission that is queued for the kernel.
 enum Submission {
     Accept(Token),
     Poll(Token, bool),
@@ -45,12 +45,12 @@ pub struct SimRing {
     index: usize,
     queued: Vec<Submission>,
     in_flight: InFlightOps,
-    /// A copy of each buffer stays with its receive: it is filled when the kernel receives.
+    /// A copy of each receive's buffer, which is filled when the kernel receives.
     received: BTreeMap<u64, Vec<u8>>,
 }
 
 impl SimRing {
-    /// A ring with a table of so many slots.
+    /// A ring with a table of `slots` slots.
     pub fn new(kernel: Rc<RefCell<Kernel>>, slots: u32, accepts: Accepts) -> SimRing {
         let index = kernel.borrow().rings.len();
         let capacity = kernel.borrow().completions;
@@ -231,9 +231,9 @@ impl RingOps for SimRing {
     }
 }
 
-/// What the kernel does for a ring.
+/// The kernel's work for a ring.
 impl Kernel {
-    /// A ring is entered: what was kept back goes into the queue as far as there is room.
+    /// A ring is entered: completions that were held back go into the queue as far as it has room.
     fn enter(&mut self, ring: usize) {
         self.pass(ENTER);
         let side = &mut self.rings[ring];
@@ -255,7 +255,7 @@ impl Kernel {
         self.rings[ring].slots[token.slot as usize]
     }
 
-    /// Does what was submitted. Receives are apart, as they bring bytes.
+    /// Carries out a submission. Receives have a function of their own.
     fn submit(&mut self, ring: usize, submission: Submission) {
         match submission {
             Submission::Accept(token) => {
@@ -290,7 +290,7 @@ impl Kernel {
         }
     }
 
-    /// The oldest accept of a ring takes the next connection, if there are both.
+    /// The oldest accept of a ring takes the next connection, if there is one of each.
     fn accept(&mut self, ring: usize) {
         if self.rings[ring].accepts.is_empty() {
             return;
@@ -306,7 +306,7 @@ impl Kernel {
 
     fn poll(&mut self, ring: usize, token: Token, lasting: bool) {
         self.pass(POLL);
-        let former = self.rings[ring].polls.insert(token.slot, Poll { token, lasting, fired: false });
+        let former = self.rings[ring].polls.insert(token.slot, Poll { token, lasting, fired: false, over: false });
         assert!(former.is_none(), "two polls of one slot");
         if self.events(ring, token).is_some() {
             self.fire(ring, token.slot);
@@ -329,8 +329,9 @@ impl Kernel {
         let Some(poll) = self.rings[ring].polls.get_mut(&slot) else { return };
         poll.fired = false;
         let (token, lasting) = (poll.token, poll.lasting);
-        // What it fired for may have been received meanwhile: it waits on.
-        let Some(events) = self.events(ring, token) else { return };
+        let over = poll.over.then_some(i32::from(libc::POLLIN | libc::POLLRDHUP | libc::POLLHUP));
+        // If the bytes have been received meanwhile, the poll goes on waiting.
+        let Some(events) = over.or_else(|| self.events(ring, token)) else { return };
         if !lasting {
             self.rings[ring].polls.remove(&slot);
         }
@@ -358,7 +359,7 @@ impl Kernel {
         bytes
     }
 
-    /// Sends without waiting. What is taken whole has no completion.
+    /// Sends without waiting. A send that is taken whole has no completion.
     fn send(&mut self, ring: usize, token: Token, bytes: &[u8]) {
         self.pass(SEND);
         let Some(peer) = self.peer_in(ring, token) else { return self.complete(ring, token, -libc::EBADF, 0) };
@@ -373,7 +374,7 @@ impl Kernel {
         }
     }
 
-    /// A send that waits goes on: the peer may take more, or never will.
+    /// A send that waits goes on: the peer has room again, or is gone.
     fn go_on_sending(&mut self, ring: usize, slot: u32) {
         let Some(mut parked) = self.rings[ring].parked.remove(&slot) else { return };
         parked.fired = false;
@@ -415,7 +416,7 @@ impl Kernel {
         self.complete(ring, token, result, 0);
     }
 
-    /// Runs a bounded part of a ring's task work. Tells whether completions are kept back.
+    /// Runs a bounded part of a ring's task work. Returns whether completions are held back.
     fn run_work(&mut self, ring: usize) -> bool {
         for _ in 0..WORK_PER_ENTER {
             match self.rings[ring].work.pop_front() {

@@ -28,8 +28,6 @@ mod hash;
 mod program;
 mod ring;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::fs::File;
@@ -100,7 +98,7 @@ impl Catcher {
     /// `ring_bytes` bytes, which becomes a power of two from 256 KiB to 1 GiB. The table takes 11.4 bytes for each
     /// connection, all of which the kernel allocates at once.
     ///
-    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM. `probe` tells more.
+    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM.
     pub fn new(shards: usize, connections: u64, ring_bytes: u32) -> io::Result<Catcher> {
         let ring_bytes = ring::ring_bytes(ring_bytes);
         let table = Table::new(shards, connections)?;

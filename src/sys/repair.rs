@@ -7,9 +7,6 @@
 //!
 //! Repair mode needs CAP_NET_ADMIN in the user namespace of the socket's network namespace.
 
-#[cfg(test)]
-mod tests;
-
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -90,7 +87,7 @@ pub struct Keepalive {
 }
 
 /// A socket that had a connection and is empty now, in repair mode. It keeps its filter and its options, and so serves
-/// `restore` for the same `Wish` at two thirds of the cost of a new one.
+/// `restore` for the same `Wish` at less cost than a new one.
 ///
 /// A softirq may have found the socket for a segment of its former connection. Use it only after a grace period
 /// (`grace.rs`).
@@ -98,20 +95,19 @@ pub struct Keepalive {
 pub struct Blank {
     socket: OwnedFd,
     is_v6: bool,
-    /// What it is bound to. An accepted socket is bound to nothing when it is blank.
+    /// The local end of its former connection, to which it may still be bound.
     local: Option<SocketAddr>,
 }
 
 impl Blank {
-    /// The local end that it is bound to.
+    /// The local end of its former connection, to which it may still be bound.
     pub fn local(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// Whether it can serve a connection with this local end: it is bound to it, or to nothing.
+    /// Whether it can serve a connection with this local end: it must be that of its former connection.
     pub fn fits(&self, local: SocketAddr) -> bool {
-        let local = canonical(local);
-        (self.is_v6 || local.is_ipv4()) && self.local.is_none_or(|bound| bound == local)
+        self.local.is_none_or(|former| former == local)
     }
 }
 
@@ -181,12 +177,14 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
     Ok(Some(Progress { received, sent, send_window, receive_window, largest_window }))
 }
 
-/// Empties a socket of which `checkpoint` has taken the progress, without a segment.
-pub fn blank(socket: OwnedFd) -> io::Result<Blank> {
+/// Empties a socket, of which `checkpoint` has taken the progress of the connection `tuple`, without a segment.
+pub fn blank(socket: OwnedFd, tuple: &Tuple) -> io::Result<Blank> {
     connect(&socket, &RawAddress::unspecified())?;
-    let bound = raw_address(&socket, libc::getsockname)?.socket_addr();
-    let is_v6 = matches!(bound, Some(SocketAddr::V6(_)));
-    Ok(Blank { socket, is_v6, local: bound.filter(|local| local.port() != 0).map(canonical) })
+    // A socket that is disconnected in repair mode has an error (`tcp_disconnect`), which the first receive of its next
+    // connection would bring. Asking for it takes it away.
+    let _: libc::c_int = get_option(&socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    let is_v6 = matches!(address(&socket, libc::getsockname)?, Some(SocketAddr::V6(_)));
+    Ok(Blank { socket, is_v6, local: Some(tuple.local) })
 }
 
 /// Makes a socket of a connection that was taken out of its own: a new one, or the blank one if it fits. An IPv4-mapped
@@ -199,30 +197,41 @@ pub fn blank(socket: OwnedFd) -> io::Result<Blank> {
 /// socket already, ENETUNREACH or EHOSTUNREACH if the peer has no route, EMFILE, ENOMEM, ENOBUFS, and EPERM without
 /// CAP_NET_ADMIN. The checkpoint stays valid then.
 pub fn restore(checkpoint: &Checkpoint, wish: &Wish<'_>, blank: Option<Blank>) -> io::Result<OwnedFd> {
+    let blank = blank.filter(|blank| blank.fits(checkpoint.tuple.local));
+    let blank = blank.map_or_else(|| new_socket(&checkpoint.tuple, wish), Ok)?;
+    let socket = connected(checkpoint, blank)?;
+    complete(&socket, checkpoint)?;
+    Ok(socket)
+}
+
+/// Sets what the connection is made of, and makes it. Segments find the socket from now on.
+pub(super) fn connected(checkpoint: &Checkpoint, blank: Blank) -> io::Result<OwnedFd> {
     let Checkpoint { tuple, negotiated, progress } = checkpoint;
-    let blank = blank.filter(|blank| blank.fits(tuple.local));
-    let (socket, is_v6, is_bound) = match blank {
-        Some(blank) => (blank.socket, blank.is_v6, blank.local.is_some()),
-        None => (new_socket(tuple, wish)?, tuple.local.is_ipv6(), false),
-    };
-    // Of these the connection is made, so they must be there when it is made. An acknowledgement with a wrong timestamp
-    // would have the peer refuse all later ones (PAWS). And only TCP_MAXSEG at this time lets full segments be sent.
+    let Blank { socket, is_v6, local: former } = blank;
+    // An acknowledgement with a wrong timestamp would have the peer refuse all later ones (PAWS). And only TCP_MAXSEG
+    // at this time lets full segments be sent.
     set(&socket, libc::TCP_MAXSEG, negotiated.mss.clamp(LEAST_MSS, MOST_MSS).into())?;
     if let Some(offset) = negotiated.timestamp_offset {
         set_timestamp(&socket, offset)?;
     }
-    if !is_bound {
-        bind(&socket, &raw(tuple.local, is_v6))?;
+    match bind(&socket, &raw(tuple.local, is_v6)) {
+        // A blank socket that was accepted has lost its port, and one that was restored is still bound to it.
+        Err(error) if former.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {}
+        bound => bound?,
     }
     for (queue, sequence) in [(RECEIVE_QUEUE, progress.received), (SEND_QUEUE, progress.sent)] {
         set(&socket, libc::TCP_REPAIR_QUEUE, queue)?;
         set(&socket, libc::TCP_QUEUE_SEQ, sequence.cast_signed())?;
     }
     connect(&socket, &raw(tuple.remote, is_v6))?;
-    set_agreed(&socket, negotiated)?;
-    set_words(&socket, TCP_REPAIR_WINDOW, &window(progress))?;
-    leave(&socket)?;
     Ok(socket)
+}
+
+/// Sets what can be set only when the connection is made, and leaves repair mode.
+pub(super) fn complete(socket: &OwnedFd, checkpoint: &Checkpoint) -> io::Result<()> {
+    set_agreed(socket, &checkpoint.negotiated)?;
+    set_words(socket, TCP_REPAIR_WINDOW, &window(&checkpoint.progress))?;
+    leave(socket)
 }
 
 /// The windows of a restored socket. The kernel refuses a largest window below the present one, and windows that begin
@@ -234,9 +243,8 @@ fn window(progress: &Progress) -> Window {
     [updated_by, progress.send_window, largest, progress.receive_window, progress.received]
 }
 
-/// A new socket in repair mode, with what is wished.
-fn new_socket(tuple: &Tuple, wish: &Wish<'_>) -> io::Result<OwnedFd> {
-    let family = if tuple.local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+/// A new socket in repair mode.
+pub(super) fn in_repair(family: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -245,6 +253,13 @@ fn new_socket(tuple: &Tuple, wish: &Wish<'_>) -> io::Result<OwnedFd> {
     // SAFETY: `fd` was just made and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(&socket, libc::TCP_REPAIR, REPAIR_ON)?;
+    Ok(socket)
+}
+
+/// A new socket in repair mode, with what is wished.
+pub(super) fn new_socket(tuple: &Tuple, wish: &Wish<'_>) -> io::Result<Blank> {
+    let is_v6 = tuple.local.is_ipv6();
+    let socket = in_repair(if is_v6 { libc::AF_INET6 } else { libc::AF_INET })?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, wish.program.as_raw_fd())?;
     if wish.no_delay {
         set(&socket, libc::TCP_NODELAY, 1)?;
@@ -256,7 +271,7 @@ fn new_socket(tuple: &Tuple, wish: &Wish<'_>) -> io::Result<OwnedFd> {
         set(&socket, libc::TCP_KEEPCNT, libc::c_int::try_from(keepalive.probes).unwrap_or(libc::c_int::MAX))?;
         set_option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     }
-    Ok(socket)
+    Ok(Blank { socket, is_v6, local: None })
 }
 
 /// Sets what the handshake agreed on.
@@ -377,7 +392,7 @@ fn connect(socket: &impl AsRawFd, to: &RawAddress) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn tcp_info(socket: &impl AsRawFd) -> io::Result<libc::tcp_info> {
+pub(super) fn tcp_info(socket: &impl AsRawFd) -> io::Result<libc::tcp_info> {
     get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)
 }
 
@@ -386,7 +401,7 @@ fn tcp_info(socket: &impl AsRawFd) -> io::Result<libc::tcp_info> {
 /// # Safety
 ///
 /// The type is plain integers.
-unsafe trait Plain {}
+pub(super) unsafe trait Plain {}
 // SAFETY: integers.
 unsafe impl Plain for libc::c_int {}
 // SAFETY: integers.
@@ -395,7 +410,7 @@ unsafe impl Plain for libc::tcp_info {}
 unsafe impl<const N: usize> Plain for [u32; N] {}
 
 /// Reads an option. What the kernel does not write is 0.
-fn get_option<T: Plain>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
+pub(super) fn get_option<T: Plain>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
     // SAFETY: plain integers, for which zero is valid.
     let mut value = unsafe { std::mem::zeroed::<T>() };
     let mut len = size_of::<T>() as libc::socklen_t;
@@ -404,7 +419,7 @@ fn get_option<T: Plain>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c
     if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
-fn get(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn get(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> {
     get_option(socket, libc::IPPROTO_TCP, name)
 }
 

@@ -135,6 +135,22 @@ fn loopback(host: &Host, goal: &Goal) -> Finding {
     Finding::fine(have, need).blocking_if(true).advise(may, repair(*target, loopback))
 }
 
+/// Why no client can reach a server that listens on a loopback address; `None` if clients can, or if the kernel does not
+/// tell.
+pub fn out_of_reach(host: &Host, bind: Address) -> Option<Diagnostic> {
+    let loopback = bind.ip().is_loopback().then(|| host.loopback_to(bind)).flatten()?;
+    let seen = match loopback {
+        Loopback::Reaches => return None,
+        Loopback::Down => "is down",
+        Loopback::NoWay => "has no way there",
+    };
+    Some(Diagnostic {
+        saw: format!("the server listens on {bind}, and the loopback device of this network namespace {seen}"),
+        means: "no client can connect".to_owned(),
+        cure: repair(bind, loopback).to_owned(),
+    })
+}
+
 /// What makes loopback carry packets to an address of this host.
 fn repair(to: Address, loopback: Loopback) -> &'static str {
     match (loopback, to.ip().is_ipv6()) {

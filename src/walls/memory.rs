@@ -46,6 +46,16 @@ pub const CGROUP_MEMORY: Wall = Wall {
     },
 };
 
+/// The wall of a process's address space.
+pub const ADDRESS_SPACE: Wall = Wall {
+    name: "address space",
+    symptom: "a process ends with exit code 3 and a line that names ulimit -v, or a thread or a ring is refused with ENOMEM, while the host has memory left",
+    evidence: "\"Max address space\" in /proc/self/limits (RLIMIT_AS), VmPeak in /proc/PID/status",
+    cure: "ulimit -v unlimited, LimitAS=infinity in a systemd unit; or fewer --cores",
+    judge: address_space,
+    blame: super::never,
+};
+
 /// The memory that a goal takes on this host.
 struct Appetite<'a> {
     goal: &'a Goal,
@@ -126,6 +136,35 @@ fn memory(host: &Host, goal: &Goal) -> Finding {
     let finding = Appetite::of(host, goal).finding(&limit, "");
     let most = count(finding.holds.unwrap_or(0));
     finding.advise(false, format!("add memory, ask for at most {most}, or boot with tuning/cmdline.md's parameters"))
+}
+
+/// Address space of a process of ours with no shard, and of each shard, at the highest: VmPeak of a server was 357 MB
+/// with one shard and 493 MB with two. Nearly all of it is never touched: glibc reserves 128 MiB for the allocator of
+/// each thread (`new_heap` in malloc/arena.c). If that is refused, threads share one allocator. So a process may run with
+/// less, but how much less cannot be computed.
+const SPACE_OF_PROCESS: u64 = 256 << 20;
+const SPACE_OF_SHARD: u64 = 160 << 20;
+
+/// Address space for a connection: a row of 24 bytes at a client, which doubles as it grows.
+const SPACE_OF_CONNECTION: u64 = 48;
+
+fn address_space(_host: &Host, goal: &Goal) -> Finding {
+    let wanted = SPACE_OF_PROCESS
+        .saturating_add(SPACE_OF_SHARD.saturating_mul(goal.cores.len() as u64))
+        .saturating_add(SPACE_OF_CONNECTION.saturating_mul(goal.connections));
+    let need = format!("{} a process, most of it reserved and never touched", bytes(wanted));
+    let Ok(limit) = Resource::AddressSpace.read() else {
+        return Finding::unknown("the limit on address space", need);
+    };
+    if limit.soft == u64::MAX {
+        return Finding::fine("no limit", need);
+    }
+    let have = format!("ulimit -v {}", bytes(limit.soft));
+    // Only root raises a hard limit.
+    let may = limit.hard >= wanted;
+    Finding::fine(have, need)
+        .tight_if(limit.soft < wanted)
+        .advise(may, "ulimit -v unlimited (LimitAS=infinity in a unit)")
 }
 
 fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {

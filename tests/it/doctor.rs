@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use c1m::internal::walls::WALLS;
+use c1m::internal::walls::{SLEEP, WALLS};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -32,7 +32,8 @@ pub fn doctor_as(command: Command, arguments: &str) -> Page {
     let page = Page { code: finished.code(), document };
     let rows = page.document["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["wall"].as_str().unwrap()).collect();
-    assert_eq!(names, WALLS.map(|wall| wall.name));
+    let sleep = arguments.contains("--hibernate").then_some(SLEEP.name);
+    assert_eq!(names, WALLS.iter().map(|wall| wall.name).chain(sleep).collect::<Vec<_>>());
     for row in rows {
         has_names(row, &["wall", "verdict", "have", "need", "holds", "fixes"]);
         assert!(!row["have"].as_str().unwrap().is_empty(), "{row}");

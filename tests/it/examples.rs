@@ -24,7 +24,7 @@ impl Example {
         let port = free_ports(1);
         let mut command = Command::new(program);
         command.arg(port.to_string()).args(further.split_whitespace());
-        let mut running = Running::start(command);
+        let mut running = Running::with_input(command);
         running.until("the example is ready", |out| out.contains("ready on port"));
         Example { running, port }
     }
@@ -157,6 +157,24 @@ fn chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
     assert!(line.contains(" guests on this shard: ") && line.contains("guest"), "{line}: the hall heard the kitchen");
     guest.say("/what");
     guest.hear_at_last("* /name NAME, /join ROOM, /who or /quit; anything else is said in the room");
+}
+
+#[test]
+fn farewell_tells_every_peer_before_it_closes() {
+    let mut example = Example::start("farewell", "");
+    let mut peers: Vec<Lines> = (0..40).map(|_| example.lines()).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.say(&format!("hello {number}"));
+        assert_eq!(peer.hear(), format!("hello {number}"));
+    }
+    example.running.end_input();
+    for peer in &mut peers {
+        assert_eq!(peer.hear(), "the server goes down");
+        peer.ends();
+    }
+    let finished = example.running.wait();
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert!(finished.out.contains("closed 40 connections in order"), "{}", finished.out);
 }
 
 /// A client of the gateway.

@@ -69,6 +69,12 @@ fn too_little_address_space_is_named() {
         }
     }
     assert!(refused >= 3 && held >= 6, "{refused} refused, {held} held");
+    // The doctor warns of a limit below which nobody knows whether a run holds.
+    for (limit, verdict) in [("300000", "tight"), ("8000000", "ok"), ("unlimited", "ok")] {
+        let page = doctor_as(c1m_after(&format!("ulimit -v {limit}")), "--connections 1000 --cores 1");
+        assert_eq!(page.says("address space", "verdict"), verdict, "{}", page.says("address space", "have"));
+        assert_eq!(page.fixes("address space").len(), usize::from(verdict == "tight"));
+    }
 }
 
 /// The storm that kills starts a second process. The threads of both count towards the limit.
@@ -261,6 +267,16 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
         let run = client("--connections 10 --connect-timeout 1s");
         assert_eq!(run.number("failed"), 10, "{}", run.json);
         assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
+        // A server that listens there says so when it starts, and serves once the device is up.
+        for output in ["", "--json -"] {
+            let server = Server::start_as_at(c1m(), 8888, 1, &format!("--bind 127.0.0.1 {output}"));
+            eventually("the server says that nobody reaches it", || {
+                let said = server.running.err();
+                said.contains(
+                    "the loopback device of this network namespace is down: no client can connect; ip link set lo up",
+                )
+            });
+        }
         // The wall does not concern a client that connects elsewhere.
         let page = doctor_as(c1m(), "--connections 10 --target-ip 10.0.0.1");
         assert_eq!(page.says("loopback", "verdict"), "ok");

@@ -60,7 +60,7 @@ fn a_host_without_files_gets_a_whole_page() {
         // Limits of this process and its kernel come from system calls, not from files. Some walls do not concern a
         // role.
         for row in page.rows().iter().filter(|row| row.verdict != Verdict::Unknown) {
-            let asked = ["descriptors", "io_uring", "locked memory"].contains(&row.wall);
+            let asked = ["descriptors", "io_uring", "locked memory", "address space"].contains(&row.wall);
             assert!(asked || row.need == "nothing in this role", "{role:?} {row:?}");
         }
     }

@@ -15,6 +15,7 @@ mod doctor;
 mod examples;
 mod filter;
 mod firewall;
+mod hibernation;
 mod hostile;
 mod hosts;
 mod idle;

@@ -99,9 +99,38 @@ fn an_address_in_use_is_reported_before_the_start() {
     assert!(!finished.out.contains("ready"), "{}", finished.out);
 }
 
-#[test]
+/// Those of sleepers are among them only where connections may sleep.
+#[test(Hibernation)]
+fn the_metrics_of_sleepers_count_them() {
+    let (awake, address) = server("");
+    assert!(!scrape(&address).contains("asleep"));
+    awake.stop();
+    let (server, address) = server("--max-connections 100 --hibernate 100ms");
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| connected(server.port)).collect();
+    let asleep = |connections: f64| {
+        let mut text = String::new();
+        eventually("they sleep", || {
+            text = scrape(&address);
+            sum(&text, "c1m_connections_asleep", "") == connections
+        });
+        text
+    };
+    asleep(10.0);
+    streams.iter_mut().take(4).for_each(echoes);
+    let text = asleep(10.0);
+    openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|e| panic!("{e}:\n{text}"));
+    assert_eq!(sum(&text, "c1m_connections", ""), 10.0, "{text}");
+    let woken = |cause: &str| sum(&text, "c1m_connections_woken_total", &format!(r#",cause="{cause}""#));
+    assert_eq!((woken("peer"), woken("send")), (4.0, 0.0), "{text}");
+    assert!(sum(&text, "c1m_connections_hibernated_total", "") >= 14.0, "{text}");
+    assert!(sum(&text, "c1m_sleeper_segments_total", r#",kind="caught""#) >= 4.0, "{text}");
+    assert_eq!(sum(&text, "c1m_sleeper_segments_refused_total", r#",reason="malformed""#), 0.0, "{text}");
+    server.stop();
+}
+
+#[test(Hibernation)]
 fn the_dashboard_asks_only_for_existing_metrics() {
-    let (server, address) = server("");
+    let (server, address) = server("--hibernate 1s");
     let text = scrape(&address);
     let there: BTreeSet<&str> =
         text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap()).collect();

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use c1m::error::{Error, HibernationReason, HostReason};
 use c1m::internal::host::Host;
 use c1m::internal::sys::Filter;
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -43,6 +44,8 @@ pub enum Need {
     MemoryCgroup,
     /// The BPF filter behind which a server's idle connections wait.
     SocketFilter,
+    /// Connections that sleep.
+    Hibernation,
     /// Sockets that take a source port from a range of their own (IP_LOCAL_PORT_RANGE, Linux 6.3).
     SourcePortRange,
     /// The right to run programs as other users.
@@ -123,9 +126,20 @@ impl Need {
                     .and_then(|listener| SockRef::from(&listener).attach_filter(&[pass_all]));
                 attached.map_err(|why| Lack::new("no filter on a socket of the test's own", &why))
             }
+            Need::Hibernation => {
+                let host = Host::here();
+                let shared = host.check_hibernation().and_then(|()| host.share_catcher(1, 1));
+                shared.map(drop).map_err(|error| Lack { kernel: is_of_the_kernel(&error), reason: error.to_string() })
+            }
             Need::SocketFilter => Filter::probe().map_err(|why| Lack::new("no filter of sockets", &why)),
         }
     }
+}
+
+/// Whether sleep fails because the kernel lacks something, and not this user.
+fn is_of_the_kernel(error: &Error) -> bool {
+    let reason = if let Error::Host(error) = error { Some(error.reason()) } else { None };
+    matches!(reason, Some(HostReason::Hibernation(HibernationReason::Kernel { .. })))
 }
 
 /// Whether a thread may have a namespace of its own.

@@ -24,7 +24,8 @@ fn time(us: u64) -> String {
     format!("{}\u{a0}{}", &text[..unit], text[unit..].replace('u', "µ"))
 }
 
-/// Checks that a page loads nothing from elsewhere, has exactly these charts, and shows the latencies of a result.
+/// Checks that a page loads nothing from elsewhere, has exactly these charts, names the protocol and the
+/// strength of its proof, and shows the latencies of a result.
 fn check_page(page: &str, result: &Value, charts: &[&str]) {
     let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "src=", "<script", "<link", "url(", "@import"] {
@@ -34,6 +35,8 @@ fn check_page(page: &str, result: &Value, charts: &[&str]) {
         assert!(page.contains(&format!(">{chart}</h2>")), "no chart {chart}");
     }
     assert_eq!(page.matches("<svg ").count(), charts.len());
+    let [protocol, proof] = ["protocol", "proof"].map(|name| result[name].as_str().unwrap());
+    assert!(page.contains(&format!("protocol {protocol}, proof {proof}")), "the page does not say what was proved");
     for name in ["requested", "live", "failed"] {
         let value = format::count(number(result, name));
         assert!(page.contains(&format!("<dd>{value}</dd>")), "{name} is {value}, which is not in the page");

@@ -283,7 +283,7 @@ fn a_fixed_course_is_kept_whatever_its_owner_says() {
     assert_eq!(seen.phases, [Ramp, Phase::Audit(1), Hold, Phase::Audit(2), Close]);
 }
 
-/// The run goes on when its owner takes the next event, and not before: what an audit proved still stands.
+/// The run goes on when its owner takes the next event, and not before: what an audit proved is still open.
 #[test]
 fn a_run_waits_for_its_owner() {
     let server = Server::start(2, "--json - --stats-interval 50ms");

@@ -109,7 +109,7 @@ impl ClientDriver {
         Ok(())
     }
 
-    /// Goes on with opening a connection. `false` if the protocol has no such step: the connection stands.
+    /// Goes on with opening a connection. `false` if the protocol has no such step: the connection is live.
     fn next_step(&mut self, connections: &mut ClientConnections, conn: ConnId, key: u32, step: u8) -> Result<bool> {
         let since = connections.clock().now();
         let (Some(state), Some(probe)) = (connections.state(conn), self.window.get(key)) else { return Ok(false) };
@@ -141,7 +141,7 @@ impl ClientDriver {
         Ok(false)
     }
 
-    /// A connection stands: it was opened, and gave every answer that was awaited.
+    /// A connection is live: it was opened, and gave every answer that was awaited.
     pub(super) fn proved(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some(state) = connections.state(conn) else { return Ok(()) };
         state.proved = true;
@@ -160,7 +160,7 @@ impl ClientDriver {
         self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
     }
 
-    /// Counts a connection that stands as failed, and resets it.
+    /// Counts an open connection as failed, and resets it.
     pub(super) fn give_up(&mut self, connections: &mut ClientConnections, conn: ConnId, cause: Cause) -> Result<()> {
         self.failed(connections, conn, cause);
         connections.close(conn, CloseMode::Abort, CloseReason::Local)

@@ -220,7 +220,7 @@ impl Storming {
         may
     }
 
-    /// Connections dialed in the storm of which it is not known yet whether they stand.
+    /// Connections dialed in the storm that have neither been proved live nor failed yet.
     fn in_flight(&self) -> u64 {
         u64::from(self.redialed) - self.stood_anew - self.failed_anew
     }

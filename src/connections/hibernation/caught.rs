@@ -44,26 +44,27 @@ impl<S: Default> Hibernation<S> {
                 && (ends.remote.port(), ends.local.port()) == (tuple.remote.port(), tuple.local.port())
         });
         let whereabouts = if ours { self.entries.whereabouts(index) } else { Whereabouts::Free };
-        match whereabouts {
-            Whereabouts::Drowsy => {
-                // It has something to do again. From here on its segments go straight to its socket.
-                self.entries.move_to(index, Whereabouts::Roused);
-                self.leave_table(index);
-                self.let_go(&caught, counters);
-                return Ok(Some(Arrival::Settled));
-            }
-            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => {
-                // It was caught before the connection woke, or is of other ends with the same hash.
-                self.let_go(&caught, counters);
-                return Ok(Some(Arrival::Settled));
-            }
-            Whereabouts::Asleep | Whereabouts::Ending => {}
-        }
+        // What is let go gets a new checksum, so a damaged segment must not be.
         let segment = Segment::parse(&self.bytes, whole_len);
         let Some(segment) = segment.filter(|_| checksum_is_right(&tuple, &self.bytes, whole_len)) else {
             counters.segments_malformed.add(1);
             return Ok(Some(Arrival::Settled));
         };
+        match whereabouts {
+            Whereabouts::Drowsy => {
+                // It has something to do again. From here on its segments go straight to its socket.
+                self.entries.move_to(index, Whereabouts::Roused);
+                self.leave_table(index);
+                self.let_go(&caught);
+                return Ok(Some(Arrival::Settled));
+            }
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => {
+                // It was caught before the connection woke, or is of other ends with the same hash.
+                self.let_go(&caught);
+                return Ok(Some(Arrival::Settled));
+            }
+            Whereabouts::Asleep | Whereabouts::Ending => {}
+        }
         if whereabouts == Whereabouts::Ending {
             self.heard_while_ending(around, &caught, &segment);
             return Ok(Some(Arrival::Settled));
@@ -143,7 +144,7 @@ impl<S: Default> Hibernation<S> {
         match self.wake(around, caught.index, checkpoint)? {
             Wake::Awake(conn) => {
                 around.parts.counters.woken_by_peer.add(1);
-                self.let_go(caught, around.parts.counters);
+                self.let_go(caught);
                 Ok(Arrival::Woke(conn))
             }
             Wake::Later => {
@@ -155,10 +156,8 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Lets the caught segment go the way that it would have gone.
-    pub(super) fn let_go(&mut self, caught: &Caught, counters: &Counters) {
-        if Segment::parse(&self.bytes, caught.whole_len).is_none() {
-            counters.segments_malformed.add(1);
-        } else if self.host.reinject(&caught.tuple, &mut self.bytes, caught.whole_len).is_err() {
+    pub(super) fn let_go(&mut self, caught: &Caught) {
+        if self.host.reinject(&caught.tuple, &mut self.bytes, caught.whole_len).is_err() {
             // The kernel has no memory for it, or its route is gone. The peer sends it again.
             self.unanswered += 1;
         }

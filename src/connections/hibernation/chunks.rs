@@ -24,7 +24,7 @@ impl<T: Default> Chunks<T> {
 
     /// Adds an item, and returns its index.
     pub fn push(&mut self, item: T) -> usize {
-        if self.len % CHUNK == 0 {
+        if self.len.is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(last) = self.chunks.last_mut() {

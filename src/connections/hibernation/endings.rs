@@ -2,7 +2,7 @@
 //! single segments (`hibernation/closing.rs`).
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entries::{Entries, Whereabouts};
@@ -22,6 +22,10 @@ use crate::token::ConnId;
 /// Timers that are served in one pass, each with a segment at most.
 const TIMERS_PER_PASS: usize = 64;
 
+/// How often a FIN is sent again while the shard is about to end: after 1 and 3 s. A peer that has not answered after
+/// 7 s is likely gone.
+const RETRIES_WHILE_STOPPING: u8 = 2;
+
 /// The search for sleeping connections that were silent for too long looks at all of them once in this time, or once in
 /// an eighth of the timeout if that is longer.
 const SHORTEST_SWEEP: Duration = Duration::from_secs(4);
@@ -38,24 +42,50 @@ const CLOSES_PER_PASS: usize = 16;
 pub(super) struct SleeperEndings {
     /// Each with the end of its timer.
     closings: HashMap<u32, (Closing, Mark)>,
+    /// Those whose FIN the peer has not acknowledged.
+    unacknowledged: u64,
     /// One timer for each of them, the first first, and stale ones: their closings are over or have another timer.
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
+    /// Those whose driver was told of the end. The others' entries are released when it is.
+    told: HashSet<u32>,
+    /// The shard is about to end.
+    stopping: bool,
     /// The search for silent ones: where it goes on, and when.
     sweep: Cursor,
     sweep_due: Option<Mark>,
 }
 
 impl SleeperEndings {
-    /// How many are under way.
-    pub fn len(&self) -> usize {
-        self.closings.len()
+    /// How many are under way whose FIN the peer has not acknowledged. What comes after that, such as TIME_WAIT, nobody
+    /// needs to wait for.
+    pub fn unacknowledged(&self) -> u64 {
+        self.unacknowledged
+    }
+
+    /// The end of a connection has come so far, and its timer ends then.
+    fn put(&mut self, index: u32, closing: Closing, timer: Mark) {
+        let before = self.closings.insert(index, (closing, timer));
+        let counts = |closing: Closing| u64::from(!closing.is_acknowledged());
+        self.unacknowledged = self.unacknowledged + counts(closing) - before.map_or(0, |(before, _)| counts(before));
+    }
+
+    /// The end of a connection is over.
+    fn take(&mut self, index: u32) {
+        if self.closings.remove(&index).is_some_and(|(closing, _)| !closing.is_acknowledged()) {
+            self.unacknowledged -= 1;
+        }
     }
 
     /// Whether the end of an entry's connection is under way: its FIN is to be acknowledged yet.
     pub fn is_under_way(&self, index: u32) -> bool {
         self.closings.contains_key(&index)
+    }
+
+    /// The driver was told of an end that is under way.
+    pub fn told(&mut self, index: u32) {
+        self.told.insert(index);
     }
 
     /// The driver is to be told of an end.
@@ -86,6 +116,11 @@ impl<S: Default> Hibernation<S> {
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
         let (index, reason) = self.endings.untold.pop_front()?;
         Some((self.entries.name_of(index), reason))
+    }
+
+    /// The shard is about to end, and does not wait long for acknowledgements of FINs.
+    pub fn stop(&mut self) {
+        self.endings.stopping = true;
     }
 
     /// Closes a sleeping connection, without a socket.
@@ -128,20 +163,23 @@ impl<S: Default> Hibernation<S> {
 
     /// Keeps how far an end has come, with a timer for what is due next.
     fn set_timer(&mut self, now: Mark, index: u32, closing: Closing) {
-        let pause = Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())));
-        let due = now.after(pause);
+        let due = now.after(self.pause_of(&closing));
         self.endings.timers.push(Reverse((due, index)));
-        self.endings.closings.insert(index, (closing, due));
+        self.endings.put(index, closing, due);
     }
 
     /// Keeps how far an end has come after a segment. A timer that ends too early remains: a peer that sends without end
     /// must not set ever more of them.
     fn keep_closing(&mut self, now: Mark, index: u32, closing: Closing) {
-        let pause = Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())));
-        match self.endings.closings.get_mut(&index) {
-            Some((kept, timer)) if *timer <= now.after(pause) => *kept = closing,
+        let due = now.after(self.pause_of(&closing));
+        match self.endings.closings.get(&index) {
+            Some((_, timer)) if *timer <= due => self.endings.put(index, closing, *timer),
             _ => self.set_timer(now, index, closing),
         }
+    }
+
+    fn pause_of(&self, closing: &Closing) -> Duration {
+        Duration::from_millis(u64::from(closing.due_in_ms(self.host.timestamp_clock())))
     }
 
     /// Forgets the end that is due first, as its entry is needed. If its FIN comes again, a listener answers with a RST.
@@ -156,8 +194,8 @@ impl<S: Default> Hibernation<S> {
     /// An end is over.
     fn end(&mut self, index: u32) {
         self.leave_table(index);
-        self.endings.closings.remove(&index);
-        if !self.endings.untold.iter().any(|(untold, _)| *untold == index) {
+        self.endings.take(index);
+        if self.endings.told.remove(&index) {
             self.entries.release(index);
         }
     }
@@ -177,7 +215,7 @@ impl<S: Default> Hibernation<S> {
         self.entries.progressed(index, &checkpoint.progress);
         if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
             if step == Step::Reopen {
-                self.let_go(caught, around.parts.counters);
+                self.let_go(caught);
             }
             return;
         }
@@ -221,8 +259,13 @@ impl<S: Default> Hibernation<S> {
             let (Some((mut closing, _)), Some(checkpoint)) = (closing, self.entries.checkpoint(index)) else {
                 continue;
             };
-            // Nothing is done if more is due later only.
-            let step = closing.expired(&checkpoint, now_ms);
+            // It does nothing if something is due only later.
+            let step = match closing.expired(&checkpoint, now_ms) {
+                Step::Send(_) if self.endings.stopping && closing.retries() > RETRIES_WHILE_STOPPING => {
+                    Step::Gone(None)
+                }
+                step => step,
+            };
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
                 self.set_timer(now, index, closing);
             }
@@ -247,12 +290,12 @@ impl<S: Default> Hibernation<S> {
                 // It goes on in the next pass.
                 return;
             }
-            let index = self.entries.from_cursor(self.endings.sweep);
+            let index = self.entries.index_behind(self.endings.sweep);
             if index >= self.entries.len() {
                 self.endings.sweep = Cursor::START;
                 break;
             }
-            self.endings.sweep = Entries::to_cursor(index).after();
+            self.endings.sweep = Entries::cursor_before(index).after();
             if self.entries.whereabouts(index) == Whereabouts::Asleep
                 && around.idle.is_over(u32::from(self.entries.heard(index)) << 16)
             {
@@ -267,6 +310,11 @@ impl<S: Default> Hibernation<S> {
 
 #[cfg(test)]
 impl SleeperEndings {
+    /// How many are under way.
+    pub fn under_way(&self) -> usize {
+        self.closings.len()
+    }
+
     /// Timers that are set, with the stale ones.
     pub fn timers(&self) -> usize {
         self.timers.len()

@@ -357,14 +357,14 @@ impl Entries {
     // ---- walking ---------------------------------------------------------------------------------
 
     /// The index of the entry behind a cursor, or the number of entries where there is none.
-    pub fn from_cursor(&self, cursor: Cursor) -> u32 {
+    pub fn index_behind(&self, cursor: Cursor) -> u32 {
         let slot = u64::from(cursor.slot.min(1 << SLOT_BITS));
         let index = (cursor.ring as u64).saturating_mul(1 << SLOT_BITS).saturating_add(slot);
         index.min(u64::from(self.len())) as u32
     }
 
     /// The cursor before an index.
-    pub fn to_cursor(index: u32) -> Cursor {
+    pub fn cursor_before(index: u32) -> Cursor {
         Cursor { ring: (index >> SLOT_BITS) as usize, slot: index & ((1 << SLOT_BITS) - 1) }
     }
 }

@@ -59,7 +59,7 @@ pub trait HibernationHost {
 
     /// Gives up the socket of a connection whose state was taken, at once and without a segment, also where other
     /// descriptors of the socket are open.
-    fn retire(&mut self, socket: OwnedFd) -> io::Result<()>;
+    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()>;
 
     /// Makes a socket for a connection that slept.
     fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd>;

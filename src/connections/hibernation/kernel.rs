@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
-use crate::sys::{self, Catcher, GracePeriods, RawSender};
+use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
 
 /// Blank sockets that a shard keeps for its next wakes. Each takes a file descriptor and 3.6 kB of the kernel.
 const MOST_BLANKS: usize = 512;
@@ -20,9 +20,13 @@ type AfterGrace<T> = VecDeque<(Option<u64>, T)>;
 /// The kernel, for the hibernation of one shard.
 pub struct KernelHost {
     catcher: Arc<Catcher>,
+    /// Catches what comes without a listener, as long as a shard has sleeping connections.
+    _steering: Arc<Steering>,
     shard: usize,
     caught: sys::Caught,
-    raw: RawSender,
+    /// Sends answers, and lets caught segments arrive.
+    answers: RawSender,
+    released: RawSender,
     grace: Arc<GracePeriods>,
     /// What woken sockets are given.
     program: OwnedFd,
@@ -42,7 +46,7 @@ pub struct KernelHost {
 impl KernelHost {
     /// For a shard that accepts. `program` catches and is what the shard's listeners have; `keepalive` too.
     pub fn accepting(
-        catcher: Arc<Catcher>,
+        (catcher, steering): (Arc<Catcher>, Arc<Steering>),
         grace: Arc<GracePeriods>,
         shard: usize,
         program: OwnedFd,
@@ -51,8 +55,10 @@ impl KernelHost {
         Ok(KernelHost {
             caught: catcher.caught(shard)?,
             catcher,
+            _steering: steering,
             shard,
-            raw: RawSender::new()?,
+            answers: RawSender::without_mark()?,
+            released: RawSender::new()?,
             grace,
             program,
             keepalive,
@@ -66,10 +72,15 @@ impl KernelHost {
         })
     }
 
-    /// For a shard that dials, in a namespace where the catcher steers.
-    pub fn dialing(catcher: Arc<Catcher>, grace: Arc<GracePeriods>, shard: usize) -> io::Result<KernelHost> {
+    /// For a shard that dials.
+    pub fn dialing(
+        catcher: Arc<Catcher>,
+        steering: Arc<Steering>,
+        grace: Arc<GracePeriods>,
+        shard: usize,
+    ) -> io::Result<KernelHost> {
         let program = catcher.program().try_clone_to_owned()?;
-        Ok(KernelHost { dialed: true, ..KernelHost::accepting(catcher, grace, shard, program, None)? })
+        Ok(KernelHost { dialed: true, ..KernelHost::accepting((catcher, steering), grace, shard, program, None)? })
     }
 
     /// A blank socket for a connection with this local end.
@@ -170,8 +181,8 @@ impl HibernationHost for KernelHost {
         repair::checkpoint(socket)
     }
 
-    fn retire(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let blank = repair::blank(socket)?;
+    fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
+        let blank = repair::blank(socket, tuple)?;
         if !self.dialed && self.resting.len() < MOST_BLANKS {
             self.resting.push_back((None, blank));
         }
@@ -189,7 +200,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught> {
-        let caught = self.caught.next()?;
+        let caught = self.caught.next_segment()?;
         bytes.clear();
         bytes.extend_from_slice(caught.bytes);
         let caught = Caught { index: caught.index, tuple: caught.tuple, whole_len: caught.whole_len };
@@ -206,11 +217,11 @@ impl HibernationHost for KernelHost {
     }
 
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()> {
-        self.raw.send(tuple.local.ip(), tuple.remote.ip(), segment)
+        self.answers.send(tuple.local.ip(), tuple.remote.ip(), segment)
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
-        self.raw.reinject(tuple, segment, whole_len)
+        self.released.reinject(tuple, segment, whole_len)
     }
 
     fn timestamp_clock(&self) -> u32 {

@@ -1,9 +1,9 @@
-//! Waiting behind a filter (`sys/filter.rs`), without a poll in the kernel. A notification of the filter makes one
-//! receive. `lifecycle.rs` tells what else must be asked, so that nothing is missed:
+//! Waiting behind a filter (`sys/filter.rs`), without a poll in the kernel. Each notification of the filter leads to
+//! one receive. `lifecycle.rs` explains which further receives are needed so that nothing is missed:
 //!
-//! - Connections that were lately announced are looked at twice, with a pause between the two looks. A sweep over all
-//!   rows finds them, as long as there may be any.
-//! - The others receive speculatively now and then, all in their turn.
+//! - Connections that were announced lately are checked twice, with a pause in between. A sweep over all rows finds
+//!   them, as long as there may be any.
+//! - The others receive speculatively, each in its turn.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -23,12 +23,10 @@ use crate::token::{ConnId, Operation};
 /// a pass, 100 active connections are slower.
 pub const NOTIFICATIONS_PER_PASS: usize = 128;
 
-/// Notifications of resets that a shard takes in one pass. Each is asked for in vain, or is the end of a connection
-/// that need not be answered.
+/// Notifications of resets that a shard takes in one pass. No peer waits for an answer to them.
 pub const RESETS_PER_PASS: usize = 32;
 
-/// Rows that one step of the sweep looks at. With `LOOKS_PER_STEP` and `STEP` that is two million rows a second, for
-/// 1 % of a core.
+/// Rows that one step of the sweep reads. One step each `STEP` makes two million rows a second, for 1 % of a core.
 const ROWS_PER_STEP: usize = 2_048;
 
 /// Connections that receive in one step at most, of the sweep or of the speculative receives.
@@ -37,7 +35,7 @@ const LOOKS_PER_STEP: usize = 64;
 /// The time from one step of the sweep to the next.
 const STEP: Duration = Duration::from_millis(1);
 
-/// The filter of a shard, and how far the looks at its connections have come.
+/// The filter of a shard, and the progress of the checks of its connections.
 pub struct FilterReadiness {
     filter: Filter,
     /// The first place of each ring among the filter's places.
@@ -58,12 +56,12 @@ struct Sweep {
     due: Option<Mark>,
     /// Whether this round has found a connection that may have missed something. Then there is another round.
     found: bool,
-    /// Rows that the present step may still look at, and connections that may still receive in it.
+    /// Rows that the present step may still read, and connections that may still receive in it.
     rows: usize,
     looks: usize,
 }
 
-/// The receives of connections that have missed nothing, for all that is known.
+/// The speculative receives: of connections that are not known to have missed anything.
 struct SpeculativeReceives {
     cursor: Cursor,
     /// When the next step is due.
@@ -75,7 +73,7 @@ struct SpeculativeReceives {
 }
 
 impl FilterReadiness {
-    /// Watches the connections in rings of so many slots.
+    /// Watches the connections in rings of these slots.
     pub fn new(filter: FilterConfig, rings: &[u32], timing: &Timing, now: Mark) -> FilterReadiness {
         let mut places = 0;
         let mut starts = Vec::new();
@@ -97,7 +95,7 @@ impl FilterReadiness {
 
     // ---- connections come ----------------------------------------------------------------------
 
-    /// Watches a socket that no listener accepted. What is no socket the ring will refuse.
+    /// Watches a socket that no listener accepted. A descriptor that is no socket is ignored here: the ring refuses it.
     pub fn attach_dialed(&self, conn: ConnId, socket: &impl AsRawFd) -> Result<()> {
         let adopted = self.filter.attach(socket).and_then(|()| self.filter.set_place(socket, self.place(conn)));
         adopted.or_else(|error| match Errno::of(&error) {
@@ -162,7 +160,7 @@ impl FilterReadiness {
     ) -> Option<Option<(ConnId, Action)>> {
         let place = self.filter.next_notification(kind)?;
         let (ring, slot) = self.slot(place);
-        // It may be for an earlier connection of the slot: the present one then receives in vain.
+        // It may be for an earlier connection of the slot. The present connection's receive then finds nothing.
         let watched = slots.latest(ring, slot).filter(|(_, row)| row.lifecycle.awaits_filter());
         let Some((conn, _)) = watched else { return Some(None) };
         self.sweep.found = true;
@@ -198,7 +196,7 @@ impl FilterReadiness {
 
     // ---- looks at connections that were not announced --------------------------------------------
 
-    /// When there is something to do although nothing was announced.
+    /// When a step of the sweep or of the speculative receives is due.
     pub fn due(&self, now: Mark) -> Mark {
         let first_look = self.sweep.found.then(|| now.after(self.timing.segment_time));
         self.sweep.due.or(first_look).map_or(self.speculative.due, |sweep| sweep.min(self.speculative.due))
@@ -228,7 +226,7 @@ impl FilterReadiness {
         while sweep.rows > 0 && sweep.looks > 0 {
             sweep.rows -= 1;
             let Some((conn, row)) = slots.next(&mut sweep.cursor) else {
-                // A row is not looked at again before the pause is over.
+                // A row is not checked again before the pause is over.
                 sweep.due = std::mem::take(&mut sweep.found).then_some(now.after(self.timing.segment_time));
                 return None;
             };
@@ -260,7 +258,7 @@ impl FilterReadiness {
     }
 
     /// The next connection of this step, with what is to be done for it; `None` when the step is over. A connection
-    /// that waits in a poll, as something was announced that never came, returns behind the filter.
+    /// that waits in a poll because an announced segment never came returns behind the filter.
     pub fn next_speculative<S: Default, R: RingOps>(
         &mut self,
         slots: &mut Slots<S, R>,

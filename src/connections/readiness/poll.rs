@@ -1,6 +1,6 @@
-//! Waiting in a poll. A poll is armed when there was nothing left to receive, and is gone when it fires. A lasting
-//! (multishot) poll saves arming it for each message, but each close must find it among the ring's polls and remove
-//! it, which cost more than half of a mass disconnect: so only connections that are parked often get one.
+//! Waiting in a poll. A poll is armed when nothing is left to receive, and ends when it fires. A lasting (multishot)
+//! poll need not be armed for each message. But each close must find it among the ring's polls and remove it, which
+//! took more than half of the time of a mass disconnect. So only connections that are parked often get a lasting poll.
 
 use crate::connections::idle::parked_often;
 use crate::connections::slots::Slots;
@@ -11,7 +11,7 @@ use crate::token::{ConnId, Operation};
 /// A connection that is parked this often within one window of `idle.rs` is busy, and gets a lasting poll.
 const POLLS_BEFORE_MULTISHOT: u16 = 16;
 
-/// Has a connection wait in a poll, in a lasting one if it is busy.
+/// Parks a connection in a poll: in a lasting one if it is busy.
 pub fn park<S: Default, R: RingOps>(slots: &mut Slots<S, R>, conn: ConnId) -> Result<()> {
     let Some(row) = slots.row(conn) else { return Ok(()) };
     let lasting = parked_often(&mut row.link, POLLS_BEFORE_MULTISHOT);

@@ -10,10 +10,10 @@ use crate::connections::lifecycle::{Action, CloseMode, SendDecision};
 
 mod world;
 
-/// What may happen to a occupant.
+/// An event that may happen to an occupant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
-    // What a kernel does.
+    // Acts of the kernel.
     Opened,
     Refused,
     AcceptFailed,
@@ -26,8 +26,7 @@ enum Event {
     PollEnds,
     RemovalWorks,
     RemovalTooLate,
-    /// A receive brings bytes, and perhaps there are more. The driver, told so, first has a wish and
-    /// then a reply.
+    /// A receive brings bytes, and there may be more. The driver first acts on the connection and then replies.
     Received(bool, Wish, Answer),
     Empty,
     /// A receive finds the peer's FIN, and there is no time to close.
@@ -37,12 +36,12 @@ enum Event {
     DataFailed,
     CancelTooLate,
     Closed,
-    // What the shard does.
+    // Acts of the shard.
     Wish(Wish),
     Rearm,
-    /// There is time for one that was reset.
+    /// The shard has time to dismantle a connection that was reset.
     Reclaim,
-    /// No buffer may be used for a receive from now on, or may be again.
+    /// From now on no buffer is free for a receive, or one is free again.
     Crowd,
     Room,
     /// It waited for its turn to receive.
@@ -51,7 +50,7 @@ enum Event {
     Often,
     /// A filter is to watch it.
     Filtered,
-    // What the filter does, and who looks after those that it watches.
+    // Acts of the filter, and of the sweeps over the connections that it watches.
     Told,
     ToldOfReset,
     Look,
@@ -115,12 +114,12 @@ enum Data {
     ParkedSend,
 }
 
-/// A occupant as it should be: what of it is in the kernel, and what it may expect.
+/// The model of an occupant: its operations in the kernel, and what must still happen to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Occupant {
     opening: bool,
     stands: bool,
-    /// It stood, or was dialed: its end is to be told.
+    /// It was live, or was dialed: the driver must be told of its end.
     owed_an_end: bool,
     notified: u8,
     poll: Poll,
@@ -146,11 +145,11 @@ struct Occupant {
     often: bool,
     filtered: bool,
     watched: bool,
-    /// The filter told of something, and no receive that began later has ended.
+    /// The filter announced something, and no receive that began later has ended.
     announced: bool,
     /// A receive is in the kernel that began later.
     asked: bool,
-    /// Something may have been missed of it; so many looks are left.
+    /// A segment may have been missed; so many checks are left.
     looks: u8,
 }
 
@@ -197,7 +196,7 @@ impl Occupant {
             Event::DataFailed => self.data != Data::None,
             Event::CancelTooLate => self.data == Data::ParkedSend && self.cancelled,
             Event::Closed => self.closing,
-            // Wishes come at any time: whoever has the name of a connection may have kept it.
+            // Acts of the driver may come at any time: it may have kept the name of a connection that is gone.
             Event::Wish(_) => true,
             Event::Rearm => self.stands,
             Event::Reclaim => self.hung,
@@ -211,7 +210,7 @@ impl Occupant {
         }
     }
 
-    /// Does what the shard does then. Returns whether the slot is free again.
+    /// Does what the shard does on this event. Returns whether the slot is free again.
     fn happen(&mut self, lifecycle: &mut SlotState, event: Event) -> bool {
         match event {
             Event::Opened => {
@@ -242,7 +241,7 @@ impl Occupant {
             }
             Event::RemovalTooLate => {
                 self.removing = false;
-                // It is firing: once is its end.
+                // It is firing. A single-shot poll ends with that.
                 self.poll_ends |= self.poll == Poll::Once;
                 self.cancel_again(*lifecycle)
             }
@@ -284,7 +283,7 @@ impl Occupant {
         }
     }
 
-    /// What happens to one that a filter watches.
+    /// An event of an occupant that a filter watches.
     fn behind_the_filter(&mut self, lifecycle: &mut SlotState, event: Event) -> bool {
         match event {
             Event::Told => {
@@ -519,7 +518,7 @@ impl Occupant {
         self.driven || self.data != Data::None
     }
 
-    /// What holds between events, for a occupant that was not released.
+    /// The invariants between events, of an occupant that was not released.
     fn check(&self, lifecycle: SlotState) {
         assert_eq!((lifecycle.is_live(), lifecycle.is_free()), (self.stands, false));
         let busy = self.busy();
@@ -536,7 +535,7 @@ impl Occupant {
         assert!(asks || !self.announced, "what the filter told of is forgotten");
     }
 
-    /// What holds when it was released.
+    /// The invariants when it was released.
     fn check_released(&self) {
         let in_kernel = self.opening || self.hung || self.closing || self.poll != Poll::None || self.data != Data::None;
         assert!(!in_kernel, "released with an operation in the kernel");
@@ -544,7 +543,7 @@ impl Occupant {
         assert_eq!(self.notified, u8::from(self.owed_an_end), "its end was told so often");
     }
 
-    /// What a kernel cannot but do, sooner or later.
+    /// Events that the kernel will bring sooner or later.
     fn certain(&self, too_late: bool) -> Option<Event> {
         let removal = if too_late { Event::RemovalTooLate } else { Event::RemovalWorks };
         let data = match self.data {
@@ -561,7 +560,7 @@ impl Occupant {
     }
 }
 
-/// Every state that one occupant can come to, by whatever events in whatever order.
+/// Explores every state that one occupant can reach, by all events in all orders.
 #[test]
 #[cfg_attr(miri, ignore = "takes it more than ten minutes, and random orders reach the same code")]
 fn no_order_of_events_breaks_a_life() {
@@ -589,7 +588,7 @@ fn no_order_of_events_breaks_a_life() {
     }
 }
 
-/// Whether what must happen frees the slot.
+/// Whether the events that must happen lead to a free slot.
 fn is_released(mut lifecycle: SlotState, mut occupant: Occupant, too_late: bool) -> bool {
     while let Some(event) = occupant.certain(too_late) {
         if occupant.happen(&mut lifecycle, event) {

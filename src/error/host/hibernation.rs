@@ -26,8 +26,6 @@ pub enum HibernationReason {
     NoDescriptor,
     /// The kernel refuses for a reason that is not known.
     Other,
-    /// This version of c1m has the options and not yet the engine.
-    NotAvailable,
 }
 
 /// Capabilities that sleeping needs and a process lacks. One of the fields is true at least.
@@ -87,7 +85,6 @@ impl HibernationReason {
             }
             HibernationReason::NoDescriptor => "no file descriptor is left for the programs and maps".to_owned(),
             HibernationReason::Other => "the kernel refuses what sleeping connections need".to_owned(),
-            HibernationReason::NotAvailable => "sleeping connections are not available in this version".to_owned(),
         }
     }
 
@@ -106,7 +103,7 @@ impl HibernationReason {
             }
             HibernationReason::Memory => "free memory, or hold fewer connections".to_owned(),
             HibernationReason::NoDescriptor => "raise the hard limit (ulimit -Hn, LimitNOFILE=)".to_owned(),
-            HibernationReason::Other | HibernationReason::NotAvailable => "let no connection sleep".to_owned(),
+            HibernationReason::Other => "let no connection sleep".to_owned(),
         }
     }
 }

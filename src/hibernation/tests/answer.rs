@@ -53,6 +53,7 @@ proptest! {
             payload: 0,
         };
         prop_assert_eq!(Segment::parse(bytes, bytes.len()), Some(expected));
+        prop_assert_eq!(&bytes[18..20], &[0, 0], "the urgent pointer");
         prop_assert!(checksum_is_right(&tuple, bytes, bytes.len()));
         let (mut zeroed, checksum) = (bytes.to_vec(), u16::from_be_bytes([bytes[16], bytes[17]]));
         zeroed[16..18].fill(0);

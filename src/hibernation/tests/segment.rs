@@ -110,44 +110,51 @@ proptest! {
     /// Its end may hold anything, so a checksum over all of it says nothing.
     #[test]
     fn of_the_beginning_of_a_segment_no_full_checksum_is_believed(tuple in tuples(), written in written(), more in 1..9usize) {
-        let bytes = written.bytes(&tuple);
+        let mut bytes = written.bytes(&tuple);
         let whole = bytes.len() + more;
+        bytes[16..18].fill(0);
+        let checksum = naive_checksum(&tuple, &bytes, whole);
+        bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
         prop_assume!(bytes[16..18] != naive_pseudo_sum(&tuple, whole).to_be_bytes());
         prop_assert!(!checksum_is_right(&tuple, &bytes, whole));
     }
 
     #[test]
-    fn a_restored_segment_has_a_full_checksum(tuple in tuples(), written in written(), more in 0..2usize) {
+    fn a_checksum_is_the_same_in_two_parts(tuple in tuples(), written in written(), cut: Index) {
         let mut bytes = written.bytes(&tuple);
-        let whole = bytes.len() + more;
-        bytes[16..18].copy_from_slice(&naive_pseudo_sum(&tuple, whole).to_be_bytes());
-        let before = Segment::parse(&bytes, whole).unwrap();
-        restore(&tuple, &mut bytes, whole);
-        prop_assert_eq!(Segment::parse(&bytes, bytes.len()), Some(before));
-        let written = u16::from_be_bytes([bytes[16], bytes[17]]);
-        bytes[16..18].fill(0);
-        prop_assert_eq!(written, naive_checksum(&tuple, &bytes, bytes.len()));
+        let expected = u16::from_be_bytes([bytes[16], bytes[17]]);
+        bytes[CHECKSUM].fill(0);
+        let (first, second) = bytes.split_at(cut.index(bytes.len() / 2 + 1) * 2);
+        prop_assert_eq!(checksum(&tuple, first, second), expected);
     }
 
     #[test]
-    fn whatever_is_restored_nothing_fails(mut bytes in prop::collection::vec(any::<u8>(), 0..30), whole in 0..40usize) {
-        let tuple = plain().tuple;
-        let _ = checksum_is_right(&tuple, &bytes, whole);
-        restore(&tuple, &mut bytes, whole);
+    fn of_no_bytes_a_checksum_fails(bytes in prop::collection::vec(any::<u8>(), 0..30), whole in 0..40usize) {
+        let right = checksum_is_right(&plain().tuple, &bytes, whole);
+        prop_assert!(!right || bytes.len() >= 18);
     }
+}
+
+fn timestamps_in(options: &[u8]) -> Option<Timestamps> {
+    Written { options: options.to_vec(), ..Written::default() }.parse(&plain().tuple).timestamps
 }
 
 #[test]
 fn options_behind_one_that_cannot_be_read_are_skipped() {
     let timestamps = [8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
-    for broken in [&[5, 0][..], &[5, 1], &[0], &[8, 40], &[3, 9, 1]] {
-        let options = [broken, &timestamps[..]].concat();
-        let tuple = plain().tuple;
-        let bytes = Written { options: options[..12.min(options.len())].to_vec(), ..Written::default() }.bytes(&tuple);
-        assert_eq!(Segment::parse(&bytes, bytes.len()).unwrap().timestamps, None, "{broken:?}");
+    assert_eq!(timestamps_in(&timestamps), Some(Timestamps { value: 1, echo: 2 }));
+    for broken in [&[5, 0][..], &[5, 1], &[0], &[0, 2], &[8, 40], &[3, 9, 1]] {
+        assert_eq!(timestamps_in(&[broken, &timestamps].concat()), None, "{broken:?}");
     }
-    let cut = Written { options: timestamps[..7].to_vec(), ..Written::default() };
-    assert_eq!(cut.parse(&plain().tuple).timestamps, None);
+    assert_eq!(timestamps_in(&timestamps[..7]), None);
+    assert_eq!(timestamps_in(&[1, 1, 1, 8]), None);
+}
+
+#[test]
+fn timestamps_of_another_length_are_another_option() {
+    assert_eq!(timestamps_in(&[8, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0]), None);
+    let (short, timestamps) = ([8, 4, 0, 0], [8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
+    assert_eq!(timestamps_in(&[&short[..], &timestamps].concat()), Some(Timestamps { value: 1, echo: 2 }));
 }
 
 /// IPv4 addresses that reached an IPv6 socket are those of the packet.

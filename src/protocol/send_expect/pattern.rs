@@ -18,14 +18,14 @@ pub const LONGEST_ANSWER: usize = 64 * 1024;
 pub struct Pattern {
     /// Literals, none of them empty. The position counts through them.
     pieces: Vec<Piece>,
-    /// A star stands at the end.
+    /// A star is at the end.
     open_end: bool,
 }
 
 /// A literal with its placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Piece {
-    /// A star stands before it.
+    /// A star is before it.
     after_anything: bool,
     literal: Template,
 }
@@ -257,7 +257,7 @@ mod tests {
             prop_assert_eq!(heard(&pattern, stream, cuts.into_iter()), expected);
         }
 
-        /// The answer of another connection, or of another round, is never a proof, wherever the token stands.
+        /// The answer of another connection, or of another round, is never a proof, wherever the token is.
         #[test]
         fn anothers_token_is_no_proof(
             pattern in "(a|\\*){0,2}[{]token[}](\\*|b|\\*b){0,2}",

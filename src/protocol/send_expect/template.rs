@@ -44,7 +44,7 @@ pub struct Template {
 pub struct TemplateError {
     /// The character at which it is wrong, from 1 on.
     pub at: usize,
-    /// What stands there.
+    /// What is there.
     pub found: String,
     /// What is wrong.
     fault: Fault,

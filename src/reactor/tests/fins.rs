@@ -14,7 +14,7 @@ use crate::token::ConnId;
 
 use super::QUICK;
 
-/// Echoes, and notes what happens in its order.
+/// Echoes, and records its calls in order.
 #[derive(Default)]
 struct Noting {
     opened: usize,
@@ -46,7 +46,7 @@ impl Driver for Noting {
     }
 }
 
-/// A shard whose clock stands still unless it is moved.
+/// A shard whose clock moves only when a test moves it.
 struct Scene {
     reactor: Reactor<Noting>,
     peers: Vec<TcpStream>,
@@ -57,14 +57,14 @@ struct Scene {
 /// Connections, the last of which survives.
 const PEERS: usize = 400;
 
-/// Accepts in flight: so many slots are never free.
+/// Accepts in flight. Each occupies a slot.
 const ACCEPTS: u64 = 8;
 
-/// Passes in which anything must have happened that is to happen.
+/// Passes within which an expected event must happen.
 const PASSES: usize = 10_000;
 
 impl Scene {
-    /// `PEERS` connections stand, behind a filter or in polls.
+    /// Opens `PEERS` connections, behind a filter or in polls.
     fn new(filtered: bool) -> Scene {
         let now = Instant::now();
         let slots = PEERS as u32 + 64;
@@ -83,7 +83,7 @@ impl Scene {
         let mut scene = Scene { reactor, peers: Vec::new(), now, _doorbell: doorbell };
         for nth in 1..=PEERS {
             scene.peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
-            scene.until("it stands", |noting, _| noting.opened == nth);
+            scene.until("the connection is open", |noting, _| noting.opened == nth);
         }
         scene
     }
@@ -95,13 +95,13 @@ impl Scene {
             }
             self.reactor.pass(self.now, || {}).unwrap();
             self.reactor.tell_ended().unwrap();
-            // Its sends and closes may need another thread of the kernel.
+            // The peers' sends and closes may need another thread of the kernel.
             std::thread::yield_now();
         }
         panic!("not in {PASSES} passes: {what}");
     }
 
-    /// The survivor, whose place comes last, says something and is answered.
+    /// The survivor, whose slot is the last, sends a message and is answered.
     fn survivor_talks(&mut self) {
         let mut survivor = self.peers[PEERS - 1].try_clone().unwrap();
         survivor.set_nonblocking(true).unwrap();
@@ -110,7 +110,7 @@ impl Scene {
     }
 }
 
-/// Behind a filter, where this user may have one, and in polls.
+/// Runs a test behind a filter, if this user may attach one, and in polls.
 fn ways() -> &'static [bool] {
     let filter = Filter::probe();
     assert!(filter.is_ok() || std::env::var_os("C1M_NO_SKIPS").is_none(), "no filter is to be had: {filter:?}");
@@ -128,9 +128,9 @@ fn survivors_are_served_before_fins_and_every_fin_is_answered() {
         for _ in 0..20 {
             scene.survivor_talks();
         }
-        // The clock stands still, and with it the budget.
+        // The clock does not move, so the token buckets fill no more.
         assert!(scene.reactor.driver.ended <= 1, "{filtered}: {} were closed first", scene.reactor.driver.ended);
-        // In a second so many may be heard, and not all of them closed at once.
+        // After one second the shard may receive so many more FINs, but not close all of them at once.
         scene.now += Duration::from_secs(1);
         scene.until("all have ended", |noting, _| noting.ended == PEERS - 1);
         assert!(scene.reactor.connections.engine.has_resets(), "{filtered}: all are dismantled already");
@@ -146,7 +146,7 @@ fn survivors_are_served_before_fins_and_every_fin_is_answered() {
     }
 }
 
-/// What a peer said before its FIN is answered, however many do so at once.
+/// Bytes before a FIN are answered, however many peers send both at once.
 #[test]
 fn answers_come_before_the_end() {
     for &filtered in ways() {
@@ -169,7 +169,7 @@ fn answers_come_before_the_end() {
     }
 }
 
-/// One alone is closed without delay, while others talk.
+/// A single FIN is handled without delay, while others talk.
 #[test]
 fn a_single_fin_is_answered_at_once() {
     for &filtered in ways() {
@@ -182,7 +182,7 @@ fn a_single_fin_is_answered_at_once() {
     }
 }
 
-/// A new connection that needs a place does not wait for the token bucket of the FINs.
+/// A new connection that needs a place does not wait for the FINs' token bucket.
 #[test]
 fn a_full_shard_hears_fins_at_once() {
     for &filtered in ways() {

@@ -7,6 +7,7 @@ use super::figures::{self, OverTime};
 use super::{Run, tables};
 use crate::error::Result;
 use crate::format::{bytes, count};
+use crate::render::proof::proof;
 use crate::results::document::{ClientDocument, LatencyOf};
 use crate::results::{About, EchoSource};
 
@@ -75,6 +76,7 @@ fn head(run: &Run) -> Markup {
         header {
             h1 { (headline(run.client)) }
             p class=(class) { (verdict) }
+            @if let Some(proof) = proof(run.client) { p.proof { (proof) } }
             @if let Some(when) = when(run.client) { p.when { (when) } }
         }
     }

@@ -242,9 +242,9 @@ impl Driver<Machine> for Keeper {
         let closing = self.closing.get_or_insert_with(|| Closing::new(mode, Pace::new(start, rate)));
         let schedule = closing.turn(connections, now)?;
         if schedule == Schedule::Finished && connections.engine.left_of_sleepers() != (0, 0) {
-            // Those that ended while they were drowsy wait for their grace period.
+            // Some that ended while they were drowsy wait for their grace period, others for FINs of their peers.
             assert!(time < self.end + 300 * SECOND, "{:?}", connections.engine.left_of_sleepers());
-            return Ok(Schedule::At(now + MILLI));
+            return Ok(Schedule::At(now + 50 * MILLI));
         }
         Ok(schedule)
     }

@@ -1,12 +1,12 @@
-//! Silent peers, a process that stands still, a clock that jumps, and peers that do anything.
+//! Silent peers, a process that is suspended, a clock that jumps, and peers that do anything.
 
 use super::*;
 use crate::simulation::Kernel;
 
-/// The timeout, and what it takes at most to find a silent connection: two windows of 4 s, and a sweep of 4 s.
+/// The timeout, and the longest time to find a silent connection: two windows of 4 s, and a sweep of 4 s.
 const FOUND_WITHIN: Duration = Duration::from_secs(12);
 
-/// Connections that are silent for the timeout are closed, soon after; others never are.
+/// Connections that are silent for the timeout are closed soon after. Others never are.
 #[test]
 fn the_silent_are_closed_and_nobody_else() {
     const PEERS: usize = 200;
@@ -18,7 +18,7 @@ fn the_silent_are_closed_and_nobody_else() {
         let peers = scene.come(PEERS, Duration::ZERO);
         let mut last_heard = Vec::new();
         for peer in peers.clone() {
-            // It talks with gaps that are not long enough, and falls silent at some time, or never.
+            // The peer talks with gaps shorter than the timeout, and falls silent at some time, or never.
             let silent_from = scene.chance.time(2 * end);
             let mut at = 10 * MILLI;
             let mut last = at;
@@ -46,7 +46,7 @@ fn the_silent_are_closed_and_nobody_else() {
     });
 }
 
-/// Too many are silent to be closed in one step: the sweep goes on with the next, and delays nobody.
+/// More connections are silent than one step closes: the next step goes on, and no message is delayed.
 #[test]
 fn many_silent_connections_are_closed_without_delaying_others() {
     const PEERS: usize = 3_000;
@@ -63,7 +63,7 @@ fn many_silent_connections_are_closed_without_delaying_others() {
     });
 }
 
-/// While a process stands still nothing is heard, which says nothing about its peers.
+/// While the process is suspended nothing is received, which says nothing about its peers.
 #[test]
 fn a_process_that_stands_still_closes_nobody_for_silence() {
     with_seeds(4, |seed| {
@@ -87,7 +87,7 @@ fn a_process_that_stands_still_closes_nobody_for_silence() {
     });
 }
 
-/// Connections that come to a full shard while its process stands still get the places of those that go meanwhile.
+/// Connections that come to a full shard while its process is suspended get the places of those that close meanwhile.
 #[test]
 fn a_process_that_stands_still_refuses_nobody_for_whom_a_place_is_free() {
     const PEERS: usize = 100;
@@ -96,7 +96,7 @@ fn a_process_that_stands_still_refuses_nobody_for_whom_a_place_is_free() {
         scene.config.capacity = PEERS as u64;
         let first = scene.come(PEERS, Duration::ZERO);
         scene.machine.stand_still(SECOND, 5 * SECOND, seed % 2 == 0);
-        // They come before the resets that make room for them.
+        // The new connections come before the resets that make room for them.
         let second = scene.come(20, SECOND - MILLI / 2);
         for peer in first.clone().take(20) {
             let at = 2 * SECOND + scene.chance.time(SECOND);
@@ -111,7 +111,7 @@ fn a_process_that_stands_still_refuses_nobody_for_whom_a_place_is_free() {
     });
 }
 
-/// Without a place a connection is refused, not at once and not late.
+/// A connection for which no place becomes free is refused: not at once, and not late.
 #[test]
 fn a_connection_waits_for_a_place_as_long_as_it_should() {
     with_seeds(4, |seed| {
@@ -153,7 +153,7 @@ fn a_clock_that_jumps_harms_nobody() {
     });
 }
 
-/// A peer that answers at once is not slept for: looking pays. A peer that takes long is.
+/// For a peer that answers at once the shard spins, for one that takes long it sleeps.
 #[test]
 fn the_shard_looks_for_work_where_that_pays() {
     const MESSAGES: u32 = 1_000;
@@ -171,7 +171,7 @@ fn the_shard_looks_for_work_where_that_pays() {
     assert!(wait < MILLI / 10, "an echo took {wait:?}");
 }
 
-/// A thread that wants the core gets it, again and again, also while the shard always has work.
+/// Another thread that wants the core gets it again and again, even while the shard always has work.
 #[test]
 fn a_thread_that_wants_the_core_gets_it() {
     let mut scene = Scene::new(0, 1_000);
@@ -181,11 +181,11 @@ fn a_thread_that_wants_the_core_gets_it() {
     scene.talk(peers, 5 * MILLI, 10 * MILLI, SECOND);
     let (machine, _) = scene.run(SECOND);
     let turns = machine.kernel(|kernel| kernel.yields);
-    // Of each 125 us it has 100: the shard's slices are then 25 us.
+    // That thread has 100 of each 125 us: the shard's slices are then 25 us.
     assert!(turns > 4_000, "{turns} turns in a second");
 }
 
-/// What one run of peers that do anything came to.
+/// The result of one run of peers that do anything.
 fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
     const PEERS: usize = 150;
     const END: Duration = Duration::from_millis(400);
@@ -253,12 +253,12 @@ fn whatever_happens_each_connection_is_its_own() {
     });
     let Snapshot { parked, overflows, slow_readers, refused_when_full, .. } = sum.into_inner();
     let rare = [parked, overflows, slow_readers, refused_when_full];
-    // One seed alone need not come to all of it.
+    // A single seed need not reach every case.
     let all = std::env::var_os("C1M_SIM_SEED").is_none();
     assert!(!all || rare.iter().all(|times| *times > 0), "too little happens: {rare:?}");
 }
 
-/// The same seed is the same run.
+/// The same seed gives the same run.
 #[test]
 fn a_run_can_be_repeated() {
     with_seeds(3, |seed| assert_eq!(anything(seed), anything(seed)));

@@ -5,19 +5,20 @@ use super::*;
 /// Connections that survive, and talk.
 const SURVIVORS: usize = 20;
 
-/// No echo of a survivor takes longer, however many connections end at once: a nap, a batch and a pass over all.
+/// No echo of a survivor takes longer than this, however many connections end at once: a nap, a batch, and a pass over
+/// all rings.
 const LONGEST_WAIT: Duration = Duration::from_micros(1_500);
 
-/// The slots that are in use when all but the survivors are gone.
+/// The slots in use when all but the survivors are gone.
 const CALM: u64 = SURVIVORS as u64 + ACCEPTS;
 
 /// When storms begin.
 const STORM: Duration = Duration::from_millis(200);
 
-/// Connections of a storm: more than the reset reaper takes for few, which are dismantled with shorter rests.
+/// Connections of a storm: more than the reset reaper's `FEW`, below which it takes shorter rests.
 const MANY: usize = 5_000;
 
-/// `MANY` connections and the survivors stand before the storm, in more slots than they need.
+/// `MANY` connections and the survivors are open before the storm, in more slots than they need.
 fn before_the_storm(seed: u64) -> (Scene, std::ops::Range<usize>, std::ops::Range<usize>) {
     let scene = Scene::new(seed, MANY as u32 + 1_000);
     let survivors = scene.come(SURVIVORS, Duration::ZERO);
@@ -33,8 +34,8 @@ fn resets(scene: &mut Scene, peers: std::ops::Range<usize>) {
     }
 }
 
-/// Resets give up their places at once and are dismantled in batches. The rests between these leave the time to the
-/// survivors.
+/// Reset connections give up their places at once and are dismantled in batches. The rests in between leave the time to
+/// the survivors.
 #[test]
 fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_time() {
     with_seeds(3, |seed| {
@@ -52,7 +53,7 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
     });
 }
 
-/// Where nobody has messages, or new connections need the memory or the slots, there are no rests.
+/// There are no rests if no connection has messages, or if new connections need the memory or the slots.
 #[test]
 fn dismantling_takes_no_rests_that_serve_nobody() {
     with_seeds(2, |seed| {
@@ -76,7 +77,7 @@ fn dismantling_takes_no_rests_that_serve_nobody() {
             resets(&mut scene, others);
             let (_, seen) = scene.run(STORM + 2 * SECOND);
             let took = seen.freed(CALM, STORM) - STORM;
-            // All slots are taken only until the first are free; then new connections have what they need.
+            // Only until the first slots are free; then new connections have what they need.
             if way != "all slots are taken" {
                 assert!(took < 150 * MILLI, "{way}: dismantling took {took:?}");
             }
@@ -84,7 +85,7 @@ fn dismantling_takes_no_rests_that_serve_nobody() {
     });
 }
 
-/// Where more connections come and go all the time than are dismantled with rests, the rests end.
+/// If more connections come and go all the time than are dismantled with rests, the rests end.
 #[test]
 fn connections_that_come_and_go_faster_than_rests_allow_do_not_pile_up() {
     const A_SECOND: u32 = 12_000;
@@ -94,7 +95,8 @@ fn connections_that_come_and_go_faster_than_rests_allow_do_not_pile_up() {
         let survivors = scene.come(SURVIVORS, Duration::ZERO);
         let to = SECOND * SECONDS as u32;
         let talk = scene.talk(survivors, 5 * MILLI, MILLI, to);
-        // It begins with a storm: fewer would be dismantled with shorter rests, and never become so many.
+        // It begins with a storm: fewer connections would be dismantled with shorter rests, and the queue would not
+        // grow.
         let storm = scene.come(MANY, MILLI);
         resets(&mut scene, storm);
         let first = scene.machine.kernel(|kernel| kernel.expect((A_SECOND * SECONDS as u32) as usize));
@@ -113,15 +115,15 @@ fn connections_that_come_and_go_faster_than_rests_allow_do_not_pile_up() {
     });
 }
 
-/// FINs of a killed process: a bounded number is taken in a second while others talk, what came before each FIN is
+/// FINs of a killed process: while others talk a bounded number is received in a second. Bytes before a FIN are
 /// answered, and every peer gets a FIN back.
 #[test]
 fn fins_that_come_at_once_are_taken_at_a_bounded_rate() {
     with_seeds(3, |seed| {
         let (mut scene, survivors, others) = before_the_storm(seed);
         let talk = scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
-        // The kernel tells of the polls that fired in their order. So a message waits for as many FINs as are taken at
-        // once, a tenth of a second's, which take 2 us each.
+        // The kernel completes polls in the order in which they fired. So a message waits for as many FINs as are
+        // received at once: those of a tenth of a second, 2 us each.
         let longest_wait = LONGEST_WAIT + Duration::from_micros(2) * 3_200;
         for peer in others.clone() {
             let at = STORM + scene.chance.time(MILLI);
@@ -136,7 +138,7 @@ fn fins_that_come_at_once_are_taken_at_a_bounded_rate() {
         let (machine, seen) = scene.run(STORM + 2 * SECOND);
         let wait = talk.longest_wait(&machine);
         assert!(wait < longest_wait, "an echo took {wait:?}");
-        // A tenth of a second's FINs may be saved up.
+        // The token bucket may hold the FINs of a tenth of a second.
         for (nth, (at, reason)) in seen.ended[..MANY].iter().enumerate() {
             assert_eq!(*reason, CloseReason::PeerClosed);
             let most = 32_000.0 * (0.1 + at.saturating_sub(STORM).as_secs_f64());

@@ -167,7 +167,7 @@ impl Program {
     }
 
     /// Takes the lower 16 bits from host order to that of the network.
-    pub fn to_network_16(&mut self, register: Register) -> &mut Program {
+    pub fn network_order_16(&mut self, register: Register) -> &mut Program {
         self.push(0xdc, register, 0, 0, 16)
     }
 

@@ -204,7 +204,7 @@ fn copy_words(program: &mut Program, from: i16, to: i16, words: i16) {
 /// in network order, and the local port in host order.
 fn copy_ports(program: &mut Program, to: i16) {
     program.load_16(1, 6, LOOKUP_REMOTE_PORT).store_16(FRAME, to, 1);
-    program.load_32(1, 6, LOOKUP_LOCAL_PORT).to_network_16(1).store_16(FRAME, to + 2, 1);
+    program.load_32(1, 6, LOOKUP_LOCAL_PORT).network_order_16(1).store_16(FRAME, to + 2, 1);
 }
 
 /// Fills a record of `bytes` bytes in the ring buffer in register 0: with the value in register 8, the context in

@@ -70,7 +70,7 @@ impl Caught {
         Ok(Caught { ring, shared, shard, division, consumed, produced, mask, position, held: 0 })
     }
 
-    /// Gives the kernel the room of the segment that `next` returned last.
+    /// Gives the kernel the room of the segment that `next_segment` returned last.
     pub fn release(&mut self) {
         if self.held > 0 {
             self.position += std::mem::take(&mut self.held);
@@ -80,7 +80,7 @@ impl Caught {
 
     /// The next caught segment, if there is one. Its room in the ring buffer is given back by the next call, or by
     /// `release`.
-    pub fn next(&mut self) -> Option<CaughtSegment<'_>> {
+    pub fn next_segment(&mut self) -> Option<CaughtSegment<'_>> {
         let bytes = loop {
             self.release();
             let length = self.committed_at(self.position)?;
@@ -91,12 +91,13 @@ impl Caught {
             }
         };
         let start = PAGE + ((self.position + KERNEL_HEADER) & self.mask) as usize;
-        // SAFETY: the record is committed, so the kernel writes to it again only after `release`, which needs `self`
-        // alone. The mapping is read-only for this process.
-        read(unsafe { self.produced.slice(start, bytes) }, self.division)
+        let record = self.produced.range(start, bytes);
+        // SAFETY: the range is in the mapping, which lives as long as `self`. The record is committed, so the kernel
+        // writes to it again only after `release`, which needs `self` alone. This process cannot write to it.
+        read(unsafe { &*record }, self.division)
     }
 
-    /// Whether `next` would return a segment. A segment that the kernel is copying at this moment counts a moment
+    /// Whether `next_segment` would return a segment. A segment that the kernel is copying at this moment counts a moment
     /// later.
     pub fn any(&self) -> bool {
         let mut next = self.position + self.held;

@@ -6,12 +6,17 @@
 //!   value  = awake, shard, index     1 bit, as many bits as shards need, and the rest
 //! ```
 //!
-//! A connection may lie in either of two buckets, which come from two independent hashes of its ends. With buckets of
-//! eight cells the first insertion fails at a load of 0.71 (measured with 10 million connections), so the table is
-//! sized for 0.70.
+//! A connection may lie in either of two buckets. The first comes from the hash of its ends, and the two together from
+//! its tag: their numbers add up to the same sum, modulo the number of buckets, for all connections of one tag. So two
+//! connections that have the tag and a bucket in common have both buckets in common, and the second is refused. With
+//! buckets of eight cells the first insertion fails at a load of 0.71 (measured with 10 million connections), so the
+//! table is sized for 0.70.
 //!
 //! All shards insert and remove at the same time, and programs of the kernel look up meanwhile. A cell is therefore
 //! changed as a whole, and only by the shard that its value names.
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -31,6 +36,10 @@ const BUCKET_BYTES: usize = CELLS * size_of::<u64>();
 /// The load that the table is sized for, as cells for each of so many connections.
 const CELLS_PER_TEN: u64 = 10;
 const CONNECTIONS_PER_TEN: u64 = 7;
+
+/// What a tag is multiplied with, so that its 31 bits spread over the buckets: 2^64 divided by the golden ratio (Knuth,
+/// "The Art of Computer Programming", 6.4).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The flag of a value whose connection is awake again.
 pub const AWAKE: u32 = 1 << 31;
@@ -70,12 +79,12 @@ pub struct Table {
     map: OwnedFd,
     cells: Mapping,
     buckets: u32,
-    /// Hash of the first bucket and of the tag, and hash of the second bucket.
-    hashes: [Hash; 2],
+    hash: Hash,
     pub division: Division,
 }
 
 /// Where a connection may lie: its tag, and the first cells of its two buckets.
+#[derive(Debug, Clone, Copy)]
 struct Places {
     tag: u32,
     buckets: [usize; 2],
@@ -91,8 +100,7 @@ impl Table {
         let map = bpf::create_map(bpf::ARRAY, 4, BUCKET_BYTES as u32, buckets, bpf::MMAPABLE)?;
         let bytes = (buckets as usize * BUCKET_BYTES).next_multiple_of(PAGE_BYTES as usize);
         let cells = Mapping::new(&map, 0, bytes, libc::PROT_READ | libc::PROT_WRITE)?;
-        let hashes = [Hash::random(&mut random)?, Hash::random(&mut random)?];
-        Ok(Table { map, cells, buckets, hashes, division: Division::of(shards) })
+        Ok(Table { map, cells, buckets, hash: Hash::random(&mut random)?, division: Division::of(shards) })
     }
 
     /// Bytes of memory that the table takes, whether it is full or empty.
@@ -101,10 +109,13 @@ impl Table {
     }
 
     fn places(&self, tuple: &Tuple) -> Places {
-        let words = Words::of(tuple);
-        let hashes = self.hashes.map(|hash| hash.of(&words));
-        let bucket = |hash: u64| ((hash >> 32) * u64::from(self.buckets) >> 32) as usize * CELLS;
-        Places { tag: hashes[0] as u32 | 1, buckets: hashes.map(bucket) }
+        let hash = self.hash.of(&Words::of(tuple));
+        let tag = hash as u32 | 1;
+        let buckets = u64::from(self.buckets);
+        let scaled = |number: u64| ((number >> 32) * buckets) >> 32;
+        let (first, sum) = (scaled(hash), scaled(u64::from(tag).wrapping_mul(SPREAD)));
+        let second = (sum + buckets - first) % buckets;
+        Places { tag, buckets: [first, second].map(|bucket| bucket as usize * CELLS) }
     }
 
     fn bucket(&self, first: usize) -> impl Iterator<Item = &AtomicU64> {
@@ -112,12 +123,11 @@ impl Table {
     }
 
     /// Cells with a tag, in both buckets.
-    fn tagged<'a>(&'a self, places: &Places) -> impl Iterator<Item = &'a AtomicU64> {
+    fn tagged(&self, places: Places) -> impl Iterator<Item = &AtomicU64> {
         let [first, second] = places.buckets;
         let other = (first != second).then(|| self.bucket(second));
-        let tag = places.tag;
         let both = self.bucket(first).chain(other.into_iter().flatten());
-        both.filter(move |cell| cell.load(Ordering::SeqCst) as u32 == tag)
+        both.filter(move |cell| cell.load(Ordering::SeqCst) as u32 == places.tag)
     }
 
     /// Inserts a connection.
@@ -127,7 +137,7 @@ impl Table {
         let cell = u64::from(value) << 32 | u64::from(places.tag);
         // An earlier sleep's cell of the same connection may still be there.
         let old = u64::from(AWAKE) << 32 | cell;
-        for at in self.tagged(&places) {
+        if let Some(at) = self.tagged(places).next() {
             let again = at.compare_exchange(old, cell, Ordering::SeqCst, Ordering::SeqCst);
             return again.map(drop).map_err(|_| NoPlace::Collides);
         }
@@ -141,7 +151,7 @@ impl Table {
         let taken = cells.find(take).ok_or(NoPlace::Full)?;
         // Another shard may have inserted the same tag since the first look. Each of the two has written its cell
         // before this look, so at least one of them sees the other and withdraws.
-        if self.tagged(&places).any(|at| !std::ptr::eq(at, taken)) {
+        if self.tagged(places).any(|at| !std::ptr::eq(at, taken)) {
             taken.store(0, Ordering::SeqCst);
             return Err(NoPlace::Collides);
         }
@@ -167,7 +177,7 @@ impl Table {
     fn change(&self, tuple: &Tuple, shard: usize, index: u32, to: impl Fn(u64) -> u64) {
         let Some(value) = self.division.value(shard, index) else { return };
         let ours = |cell: u64| (cell >> 32) as u32 & !AWAKE == value;
-        for cell in self.tagged(&self.places(tuple)) {
+        for cell in self.tagged(self.places(tuple)) {
             let now = cell.load(Ordering::SeqCst);
             if ours(now) {
                 cell.store(to(now), Ordering::SeqCst);
@@ -176,33 +186,39 @@ impl Table {
     }
 
     /// Adds instructions that sum up the ends of a connection over IPv4, whose words lie in the program's stack from
-    /// `offset` on, into registers 7 and 8.
+    /// `offset` on, into register 7.
     pub fn sum_v4(&self, program: &mut Program, offset: i16) {
-        self.hashes[0].sum_v4(program, 7, FRAME, offset);
-        self.hashes[1].sum_v4(program, 8, FRAME, offset);
+        self.hash.sum_v4(program, 7, FRAME, offset);
     }
 
     /// The same for IPv6.
     pub fn sum_v6(&self, program: &mut Program, offset: i16) {
-        self.hashes[0].sum_v6(program, 7, FRAME, offset);
-        self.hashes[1].sum_v6(program, 8, FRAME, offset);
+        self.hash.sum_v6(program, 7, FRAME, offset);
     }
 
-    /// Adds instructions that look up the connection whose sums are in registers 7 and 8. They go on with the cell in
-    /// register 1, or jump to `miss`. Registers 7, 8 and 9, and four bytes of the stack at `key`, are used.
+    /// Adds instructions that look up the connection whose sum is in register 7. They go on with the cell in register
+    /// 1, or jump to `miss`. Registers 7 and 9, and four bytes of the stack at `key`, are used.
     pub fn find(&self, program: &mut Program, key: i16, miss: &mut Label) {
         let mut found = Label::default();
+        let buckets = self.buckets.cast_signed();
         mix(program, 7);
-        mix(program, 8);
-        program.copy(9, 7).or_32(9, 1);
-        for hash in [7, 8] {
-            program.copy(1, hash).shift_right(1, 32).multiply(1, self.buckets.cast_signed()).shift_right(1, 32);
-            lookup(program, self.map.as_raw_fd(), key, miss);
-            for at in 0..CELLS {
-                program.load_64(1, 0, (at * size_of::<u64>()) as i16).jump_if_same_32(1, 9, &mut found);
-            }
-        }
+        program.copy(9, 7).or_32(9, 1).shift_right(7, 32).multiply(7, buckets).shift_right(7, 32);
+        program.copy(1, 7);
+        self.scan(program, key, &mut found, miss);
+        let mut within = Label::default();
+        program.copy(1, 9).set_64(2, SPREAD).multiply_register(1, 2).shift_right(1, 32);
+        program.multiply(1, buckets).shift_right(1, 32).add(1, buckets).subtract_register(1, 7);
+        program.jump_if_below(1, buckets, &mut within).add(1, -buckets).here(within);
+        self.scan(program, key, &mut found, miss);
         program.jump_to(miss).here(found);
+    }
+
+    /// Adds instructions that look for the tag in register 9 in the bucket whose number is in register 1.
+    fn scan(&self, program: &mut Program, key: i16, found: &mut Label, miss: &mut Label) {
+        lookup(program, self.map.as_raw_fd(), key, miss);
+        for at in 0..CELLS {
+            program.load_64(1, 0, (at * size_of::<u64>()) as i16).jump_if_same_32(1, 9, found);
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Machine {
     pub phase: String,
     /// Lines on its console.
     pub console_lines: u64,
-    /// Connections that stand; of a client, those that stood when its close phase began.
+    /// Open connections; of a client, those that were open when its close phase began.
     pub live: u64,
     /// Connections proved in all audits.
     proved: u64,

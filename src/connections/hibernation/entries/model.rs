@@ -219,10 +219,10 @@ proptest! {
     #[test]
     fn cursors_name_entries(index in any::<u32>(), ring in any::<usize>(), slot in any::<u32>()) {
         let entries = Entries::new(0);
-        let cursor = Entries::to_cursor(index);
+        let cursor = Entries::cursor_before(index);
         prop_assert_eq!((cursor.ring as u64) << SLOT_BITS | u64::from(cursor.slot), u64::from(index));
-        prop_assert_eq!(entries.from_cursor(Cursor { ring, slot }), 0);
-        prop_assert_eq!(entries.from_cursor(Cursor::END), 0);
+        prop_assert_eq!(entries.index_behind(Cursor { ring, slot }), 0);
+        prop_assert_eq!(entries.index_behind(Cursor::END), 0);
     }
 }
 
@@ -232,8 +232,8 @@ fn the_end_is_behind_all_entries() {
     for count in [1, (1 << SLOT_BITS) - 1, 1 << SLOT_BITS, (1 << SLOT_BITS) + 3] {
         let mut entries = Entries::new(u32::MAX);
         assert!((0..count).all(|_| entries.claim(ConnId::new(0, 0, 0)).is_some()));
-        assert_eq!(entries.from_cursor(Cursor::END), count);
-        assert_eq!(entries.from_cursor(Entries::to_cursor(count - 1)), count - 1);
-        assert_eq!(entries.from_cursor(Entries::to_cursor(count - 1).after()), count);
+        assert_eq!(entries.index_behind(Cursor::END), count);
+        assert_eq!(entries.index_behind(Entries::cursor_before(count - 1)), count - 1);
+        assert_eq!(entries.index_behind(Entries::cursor_before(count - 1).after()), count);
     }
 }

@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// A completion of a former occupant finds nobody, whoever has its slot now.
+    /// A completion of a former occupant finds no connection, even if its slot has a new one.
     fn stale(&mut self, who: u32, what: u32) {
         let Some(at) = (who as usize).checked_rem(self.former.len()) else { return };
         let conn = self.former[at];

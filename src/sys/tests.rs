@@ -1,0 +1,212 @@
+//! Real connections over loopback that are put to sleep and woken, and what they do meanwhile. The tests need the rights
+//! for that: root has them.
+
+mod catching;
+mod dialed;
+mod puppet;
+mod restoring;
+mod segments;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::repair::{self, Wish};
+use super::{Catcher, Caught, GracePeriods, RawSender, TcpInfo, tcp_info};
+use crate::hibernation::{Checkpoint, Tuple};
+
+/// No wait of a test takes longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the tests of both families run on.
+const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Whether this user may put connections to sleep. With C1M_NO_SKIPS it must.
+fn may_sleep() -> bool {
+    let may = Catcher::new(1, 1, 0).and_then(|_| repair::in_repair(libc::AF_INET)).and_then(|_| RawSender::new());
+    assert!(may.is_ok() || std::env::var_os("C1M_NO_SKIPS").is_none(), "connections cannot sleep: {may:?}");
+    may.is_ok()
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a grace period that begins now.
+fn wait_for_grace(grace: &GracePeriods) {
+    let epoch = grace.request();
+    until("a grace period passes", || grace.passed(epoch));
+}
+
+/// A caught segment that is kept.
+#[derive(Debug, Clone)]
+struct Kept {
+    index: u32,
+    tuple: Tuple,
+    whole_len: usize,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn header(&self) -> usize {
+        usize::from(self.bytes[12] >> 4) * 4
+    }
+
+    fn payload(&self) -> &[u8] {
+        &self.bytes[self.header()..]
+    }
+
+    fn sequence(&self) -> u32 {
+        u32::from_be_bytes(self.bytes[4..8].try_into().unwrap())
+    }
+}
+
+/// A listener whose connections can sleep, with one shard.
+struct Scene {
+    catcher: Arc<Catcher>,
+    caught: Caught,
+    listener: TcpListener,
+    raw: RawSender,
+    grace: GracePeriods,
+}
+
+impl Scene {
+    fn new(ip: IpAddr) -> Scene {
+        let catcher = Catcher::new(1, 1_000, 0).unwrap();
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        catcher.attach(&listener).unwrap();
+        let caught = catcher.caught(0).unwrap();
+        Scene {
+            catcher: Arc::new(catcher),
+            caught,
+            listener,
+            raw: RawSender::new().unwrap(),
+            grace: GracePeriods::new().unwrap(),
+        }
+    }
+
+    /// A connection: the peer's end, and ours. A byte has gone in each direction.
+    fn connection(&self) -> (TcpStream, TcpStream) {
+        let address = self.listener.local_addr().unwrap();
+        let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+        let mut theirs = TcpStream::connect((ip, address.port())).unwrap();
+        let (mut ours, _) = self.listener.accept().unwrap();
+        for end in [&theirs, &ours] {
+            end.set_read_timeout(Some(PATIENCE)).unwrap();
+            end.set_nodelay(true).unwrap();
+        }
+        exchange(&mut theirs, &mut ours);
+        (theirs, ours)
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        Wish { program: self.catcher.program(), no_delay: true, keepalive: None }
+    }
+
+    /// Puts a connection to sleep. Waits until it is idle.
+    fn put_to_sleep(&mut self, ours: TcpStream, index: u32) -> Checkpoint {
+        let (checkpoint, socket) = self.checkpoint(ours, index);
+        drop(socket);
+        self.catcher.end_transit();
+        checkpoint
+    }
+
+    /// Puts a connection to sleep, but for its socket. The transit is under way.
+    fn checkpoint(&mut self, ours: TcpStream, index: u32) -> (Checkpoint, OwnedFd) {
+        let (tuple, negotiated) = repair::identify(&ours).unwrap().unwrap();
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "the connection is never idle");
+            self.catcher.begin_transit();
+            self.catcher.insert(&tuple, 0, index).unwrap();
+            wait_for_grace(&self.grace);
+            if let Some(progress) = repair::checkpoint(&ours).unwrap() {
+                return (Checkpoint { tuple, negotiated, progress }, ours.into());
+            }
+            self.catcher.remove(&tuple, 0, index);
+            self.catcher.end_transit();
+            self.reinject_all();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Wakes a connection.
+    fn wake(&self, checkpoint: &Checkpoint, index: u32) -> TcpStream {
+        self.catcher.begin_transit();
+        let socket = repair::restore(checkpoint, &self.wish(), None).unwrap();
+        self.awake(checkpoint, index, socket)
+    }
+
+    /// Ends the transit of a wake.
+    fn awake(&self, checkpoint: &Checkpoint, index: u32, socket: OwnedFd) -> TcpStream {
+        self.catcher.wake(&checkpoint.tuple, 0, index);
+        self.catcher.end_transit();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The next caught segment. Waits for it.
+    fn next_caught(&mut self) -> Kept {
+        let mut kept = None;
+        until("a segment is caught", || {
+            kept = self.take_caught();
+            kept.is_some()
+        });
+        kept.unwrap()
+    }
+
+    fn take_caught(&mut self) -> Option<Kept> {
+        let segment = self.caught.next_segment()?;
+        let (index, tuple, whole_len) = (segment.index, segment.tuple, segment.whole_len);
+        Some(Kept { index, tuple, whole_len, bytes: segment.bytes.to_vec() })
+    }
+
+    /// Lets all segments that are caught arrive.
+    fn reinject_all(&mut self) {
+        while let Some(kept) = self.take_caught() {
+            self.reinject(&kept);
+        }
+    }
+
+    fn reinject(&self, kept: &Kept) {
+        self.raw.reinject(&kept.tuple, &mut kept.bytes.clone(), kept.whole_len).unwrap();
+    }
+}
+
+/// A byte in each direction.
+fn exchange(theirs: &mut TcpStream, ours: &mut TcpStream) {
+    theirs.write_all(b"?").unwrap();
+    hear(ours, b"?");
+    ours.write_all(b"!").unwrap();
+    hear(theirs, b"!");
+}
+
+/// Reads exactly this.
+fn hear(stream: &mut TcpStream, expected: &[u8]) {
+    let mut heard = vec![0; expected.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, expected);
+}
+
+fn info(stream: &TcpStream) -> TcpInfo {
+    tcp_info(stream).unwrap()
+}
+
+/// All that TCP_INFO tells.
+fn whole_info(stream: &impl AsRawFd) -> libc::tcp_info {
+    repair::tcp_info(stream).unwrap()
+}
+
+/// The ends of a connection as our side sees them.
+fn tuple_of(ours: &TcpStream) -> Tuple {
+    let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    Tuple { remote: canonical(ours.peer_addr().unwrap()), local: canonical(ours.local_addr().unwrap()) }
+}

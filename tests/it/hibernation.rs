@@ -1,0 +1,469 @@
+//! Sleeping connections as their peers see them: plain sockets of the standard library, to a server that puts
+//! connections to sleep; over IPv4 and IPv6, over loopback and over a cable between two network namespaces.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use c1m::{ConnId, Cores, Ctx, Ports, Reply, Server as Library, Service};
+use serde_json::Value;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::network;
+use crate::support::*;
+
+/// Sleep soon, and tell often how many do.
+const SLEEP: &str = "--cores 1 --max-connections 1000 --hibernate 100ms --stats-interval 20ms --json -";
+
+/// Option of TCP that takes over a socket's state, from linux/tcp.h. A socket that is closed meanwhile sends nothing.
+const TCP_REPAIR: libc::c_int = 19;
+
+/// The mark of an event that tells what the server counts.
+const STATS: &str = r#""event":"stats""#;
+
+/// A server whose connections sleep, and the address at which the calling thread reaches it.
+pub struct Scene<'a> {
+    server: &'a Server,
+    to: SocketAddr,
+    /// The server is in another network namespace than the calling thread.
+    pub is_apart: bool,
+}
+
+impl Scene<'_> {
+    /// A new connection, on which everything is sent at once.
+    pub fn connected(&self) -> TcpStream {
+        self.connected_from(0)
+    }
+
+    /// A new connection from a port, or from any for 0.
+    pub fn connected_from(&self, port: u16) -> TcpStream {
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let any: IpAddr = if self.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        socket.bind(&SocketAddr::new(any, port).into()).unwrap();
+        socket.set_tcp_nodelay(true).unwrap();
+        socket.connect_timeout(&self.to.into(), PATIENCE).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// What the server said last of its connections.
+    fn stats(&self) -> Value {
+        last_stats(&self.server.running.out())
+    }
+
+    /// How many connections the server says to be live.
+    pub fn live(&self) -> u64 {
+        number(&self.stats(), "live")
+    }
+
+    /// A count of what became of sleepers, such as `asleep`.
+    pub fn count(&self, name: &str) -> u64 {
+        number(&self.stats()["hibernation"], name)
+    }
+
+    /// Waits until exactly so many connections are live, and all of them are asleep.
+    pub fn all_asleep(&self, connections: u64) {
+        let said = || self.server.running.out().matches(STATS).count();
+        // The first event from now on may tell of counts from before, and the second does not.
+        let fresh = said() + 2;
+        eventually(&format!("{connections} connections are asleep"), || {
+            let stats = self.stats();
+            let asleep = number(&stats["hibernation"], "asleep");
+            said() >= fresh && (number(&stats, "live"), asleep) == (connections, connections)
+        });
+    }
+
+    /// Waits until no connection is live.
+    pub fn all_gone(&self) {
+        eventually("the server has no connection", || self.live() == 0);
+    }
+}
+
+/// The last whole event of the kind `stats`; one of zeros if there is none yet.
+fn last_stats(out: &str) -> Value {
+    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
+    let event = whole.lines().rev().find(|line| line.contains(STATS));
+    let none = || serde_json::json!({ "live": 0, "hibernation": { "asleep": 0 } });
+    event.map_or_else(none, |line| serde_json::from_str(line).unwrap())
+}
+
+/// Runs `body` with a server in each of the four places; then `check` with what the server says at its end of sleepers.
+pub fn everywhere(body: impl Fn(&Scene) + Sync, check: impl Fn(&Value)) {
+    for to in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let ended = in_own_network(|| {
+            let server = Server::start(1, &format!("--bind {to} {SLEEP}"));
+            body(&Scene { server: &server, to: SocketAddr::new(to, server.port), is_apart: false });
+            server.stop()
+        });
+        check(&ended.last_document()["hibernation"]);
+    }
+    for (here, there, prefix) in [("10.77.0.1", "10.77.0.2", 24), ("fd77::1", "fd77::2", 64)] {
+        let ended = over_a_cable(here.parse().unwrap(), there.parse().unwrap(), prefix, &body);
+        check(&ended.last_document()["hibernation"]);
+    }
+}
+
+/// Runs `body` in a network namespace that a cable connects with the one of a server, which then ends.
+fn over_a_cable(here: IpAddr, there: IpAddr, prefix: u8, body: &(impl Fn(&Scene) + Sync)) -> Finished {
+    in_own_network(|| {
+        let host = File::open("/proc/thread-self/ns/net").unwrap();
+        let ((linked, link), (started, start)) = (channel(), channel::<Arc<Server>>());
+        std::thread::scope(|scope| {
+            let peers = scope.spawn(move || {
+                in_own_network(move || {
+                    network::cable(c"near", c"far", Some(&host));
+                    network::address(c"near", there, prefix);
+                    network::up(c"near");
+                    linked.send(()).unwrap();
+                    let Ok(server) = start.recv() else { return };
+                    let to = SocketAddr::new(here, server.port);
+                    body(&Scene { server: &server, to, is_apart: true });
+                });
+            });
+            link.recv().unwrap();
+            network::address(c"far", here, prefix);
+            network::up(c"far");
+            let server = Arc::new(Server::start(1, &format!("--bind {here} {SLEEP}")));
+            started.send(server.clone()).unwrap();
+            peers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // The other thread has ended, and had the only other reference.
+            Arc::into_inner(server).unwrap().stop()
+        })
+    })
+}
+
+/// Segments that this thread's network namespace received.
+fn segments() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names.split(' ').position(|name| name == "InSegs").unwrap();
+    values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+/// Sends a message, and wants it back.
+fn exchanges(stream: &mut TcpStream, message: &[u8]) {
+    stream.write_all(message).unwrap();
+    let mut back = vec![0; message.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == message, "another answer");
+}
+
+/// Bytes that differ from place to place, so that none can be lost, doubled or out of order unnoticed.
+fn bytes(count: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    std::iter::repeat_with(&mut next).take(count).collect()
+}
+
+/// Whether nothing came, and the connection is open.
+fn is_silent(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Has the kernel forget a connection without a segment, as a host that crashed does.
+fn forget(stream: TcpStream) {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads an integer, which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, std::ptr::from_ref(&on).cast(), size)
+    };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Over a cable: from the answer to the sleep, and while it lasts, the peer hears nothing at all.
+#[test(Network, Hibernation)]
+fn a_connection_falls_asleep_without_a_segment() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, b"good night");
+            let before = segments();
+            scene.all_asleep(1);
+            assert!(is_silent(&stream));
+            assert!(!scene.is_apart || segments() == before, "{} segments came", segments() - before);
+            exchanges(&mut stream, b"good morning");
+        },
+        |slept| assert!(number(slept, "hibernated") >= 1 && number(slept, "woken_by_peer") >= 1, "{slept}"),
+    );
+}
+
+#[test(Network, Hibernation)]
+fn a_message_wakes_a_connection_again_and_again() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            for round in 0..5 {
+                exchanges(&mut stream, &bytes(64, round));
+                scene.all_asleep(1);
+            }
+            // What follows the sleeps is a stream as ever.
+            exchanges(&mut stream, &bytes(1_000, 5));
+        },
+        |slept| assert!(number(slept, "woken_by_peer") >= 5 && number(slept, "segments_malformed") == 0, "{slept}"),
+    );
+}
+
+/// The peer asks after a second whether the server is there, and would give up after two unanswered probes more.
+#[test(Network, Hibernation)]
+fn probes_of_the_peer_are_answered_without_a_wake() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            let often = Duration::from_secs(1);
+            let keepalive = TcpKeepalive::new().with_time(often).with_interval(often).with_retries(2);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive).unwrap();
+            exchanges(&mut stream, b"k");
+            scene.all_asleep(1);
+            let woken = scene.count("woken_by_peer");
+            eventually("four probes are answered", || scene.count("segments_answered") >= 4);
+            assert_eq!((scene.count("asleep"), scene.count("woken_by_peer")), (1, woken));
+            assert!(is_silent(&stream));
+            exchanges(&mut stream, b"and data");
+        },
+        |slept| assert!(number(slept, "segments_answered") >= 4, "{slept}"),
+    );
+}
+
+#[test(Network, Hibernation)]
+fn a_fin_for_a_sleeper_is_answered_without_a_wake() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, b"f");
+            scene.all_asleep(1);
+            let woken = scene.count("woken_by_peer");
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the server ends too");
+            scene.all_gone();
+            assert_eq!(scene.count("woken_by_peer"), woken);
+        },
+        |slept| assert_eq!(number(slept, "asleep"), 0, "{slept}"),
+    );
+}
+
+#[test(Network, Hibernation)]
+fn a_reset_for_a_sleeper_ends_it_without_a_wake() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, b"r");
+            scene.all_asleep(1);
+            let woken = scene.count("woken_by_peer");
+            reset(stream);
+            scene.all_gone();
+            assert_eq!(scene.count("woken_by_peer"), woken);
+        },
+        |slept| assert_eq!(number(slept, "asleep"), 0, "{slept}"),
+    );
+}
+
+/// The peer's host forgot the connection, and connects again from the same port.
+#[test(Network, Hibernation)]
+fn a_peer_that_forgot_its_connection_gets_a_new_one() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, b"s");
+            scene.all_asleep(1);
+            let port = stream.local_addr().unwrap().port();
+            forget(stream);
+            let mut stream = scene.connected_from(port);
+            exchanges(&mut stream, b"new");
+            scene.all_asleep(1);
+            exchanges(&mut stream, b"again");
+        },
+        |slept| assert!(number(slept, "segments_answered") >= 1, "a SYN is answered by a challenge: {slept}"),
+    );
+}
+
+#[test(Network, Hibernation)]
+fn megabytes_after_a_sleep_come_back_whole() {
+    everywhere(
+        |scene| {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, b"l");
+            scene.all_asleep(1);
+            let sent = bytes(3 << 20, 7);
+            let mut writer = stream.try_clone().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| writer.write_all(&sent).unwrap());
+                let mut back = vec![0; sent.len()];
+                stream.read_exact(&mut back).unwrap();
+                assert!(back == sent, "3 MiB came back changed");
+            });
+        },
+        |slept| assert!(number(slept, "woken_by_peer") >= 1, "{slept}"),
+    );
+}
+
+#[test(Network, Hibernation)]
+fn many_sleep_and_each_keeps_its_own_stream() {
+    everywhere(
+        |scene| {
+            let mut streams: Vec<TcpStream> = (0..200).map(|_| scene.connected()).collect();
+            for round in 0..3 {
+                for (nth, stream) in streams.iter_mut().enumerate() {
+                    exchanges(stream, &bytes(100, nth as u32 * 10 + round));
+                }
+                scene.all_asleep(200);
+            }
+        },
+        |slept| assert!(number(slept, "hibernated") >= 600 && number(slept, "asleep") <= 200, "{slept}"),
+    );
+}
+
+/// The server ends: whoever sleeps is told by a FIN.
+#[test(Network, Hibernation)]
+fn a_server_that_stops_says_goodbye_to_sleepers() {
+    in_own_network(|| {
+        let server = Server::start(1, &format!("--bind 127.0.0.1 {SLEEP}"));
+        let to = (Ipv4Addr::LOCALHOST, server.port).into();
+        let scene = Scene { server: &server, to, is_apart: false };
+        let mut streams: Vec<TcpStream> = (0..50).map(|_| scene.connected()).collect();
+        streams.iter_mut().for_each(|stream| exchanges(stream, b"hello"));
+        scene.all_asleep(50);
+        let finished = server.stop();
+        for stream in &mut streams {
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        }
+        let document = finished.last_document();
+        assert_eq!((number(&document, "live_at_stop"), number(&document, "live")), (50, 0), "{document}");
+        assert_eq!(number(&document["hibernation"], "asleep"), 50, "{document}");
+    });
+}
+
+/// Says something to all its connections when it is told to.
+struct Pusher;
+
+impl Service for Pusher {
+    type State = ();
+    type Message = Vec<u8>;
+
+    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
+        Reply::Back(0..data.len())
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_, ()>, message: Vec<u8>) {
+        let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
+        all.into_iter().for_each(|conn| ctx.send(conn, &message));
+    }
+}
+
+/// What the service sends reaches whoever sleeps, and no peer has to ask for it.
+#[test(Network, Hibernation)]
+fn what_a_service_sends_wakes_a_sleeper() {
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        in_own_network(|| {
+            let port = free_ports(1);
+            let builder = Library::builder().bind(ip).ports(Ports::new(port, 1).unwrap()).cores(Cores::Count(1));
+            let builder = builder.max_connections(100).hibernate(Duration::from_millis(100));
+            let server = builder.start(|_| Pusher).unwrap();
+            let mut stream = TcpStream::connect((ip, port)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            exchanges(&mut stream, b"hello");
+            for round in 0..3 {
+                eventually("it sleeps", || server.counters()[0].asleep == 1);
+                let pushed = bytes(200, round);
+                server.mailbox().send(0, pushed.clone()).map_err(drop).unwrap();
+                let mut heard = vec![0; pushed.len()];
+                stream.read_exact(&mut heard).unwrap();
+                assert!(heard == pushed, "other bytes");
+            }
+            exchanges(&mut stream, b"and data again");
+            let counted = server.counters()[0].server;
+            assert!(counted.woken_by_send >= 3, "{counted:?}");
+            server.stop();
+            server.join().map(drop).unwrap();
+        });
+    }
+}
+
+/// Both ends sleep between the audits, and all is proved twice.
+#[test(Network, Hibernation)]
+fn a_demo_proves_sleepers_at_both_ends() {
+    in_own_network(|| {
+        let words = "demo --connections 2000 --hibernate 100ms --hold 2s --network host --json -";
+        let finished = run(&format!("{words} {}", at(free_ports(10), 10)));
+        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+        let document: Value = serde_json::from_str(&finished.out).unwrap();
+        let (server, client) = (&document["server"], &document["client"]);
+        for audit in client["audits"].as_array().unwrap() {
+            assert_eq!((number(audit, "live"), number(audit, "wrong")), (2_000, 0), "{audit}");
+        }
+        for end in [server, client] {
+            let slept = &end["hibernation"];
+            assert!(number(slept, "hibernated") >= 2_000 && number(slept, "asleep") <= 2_000, "{slept}");
+        }
+    });
+}
+
+/// Fewer slots than connections: whoever is awake makes room by falling asleep.
+#[test(Network, Hibernation)]
+fn more_connections_than_slots_are_held() {
+    in_own_network(|| {
+        let server = Server::start(1, &format!("--bind 127.0.0.1 {SLEEP} --awake 50"));
+        let to = (Ipv4Addr::LOCALHOST, server.port).into();
+        let scene = Scene { server: &server, to, is_apart: false };
+        let mut streams = Vec::new();
+        for nth in 0..500 {
+            let mut stream = scene.connected();
+            exchanges(&mut stream, &bytes(20, nth));
+            streams.push(stream);
+        }
+        scene.all_asleep(500);
+        for (nth, stream) in streams.iter_mut().enumerate() {
+            exchanges(stream, &bytes(30, nth as u32));
+        }
+        scene.all_asleep(500);
+        server.stop();
+    });
+}
+
+/// Without the rights nothing starts, and the line names what is missing and how it is granted.
+#[test(Users)]
+fn without_the_rights_nothing_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let finished = run_as(c1m_unprivileged(&dir), &format!("server {} --hibernate 1s", at(free_ports(1), 1)));
+    finished.fails_with(3, &["CAP_NET_ADMIN", "CAP_BPF", "CAP_NET_RAW", "AmbientCapabilities=", "--hibernate"]);
+    let finished = run_as(c1m_unprivileged(&dir), "client --target-ip 127.0.0.1 --connections 1 --hibernate 1s");
+    finished.fails_with(3, &["CAP_NET_ADMIN"]);
+}
+
+/// The doctor reckons with bytes for those asleep and with sockets for those awake, and knows who may not.
+#[test(Users)]
+fn the_doctor_judges_both_kinds_of_connections() {
+    let goal = "--connections 10000000 --role server --hibernate 1s --awake 100000";
+    let page = crate::doctor::doctor_as(c1m(), goal);
+    let need = page.says("memory", "need");
+    assert!(need.contains("51 bytes for each connection asleep") && need.contains("for 100,000 awake"), "{need}");
+    let dir = tempfile::tempdir().unwrap();
+    let page = crate::doctor::doctor_as(c1m_unprivileged(&dir), goal);
+    assert_eq!((page.says("sleep", "verdict"), page.holds("sleep")), ("blocks", 0));
+    assert!(page.says("sleep", "have").contains("CAP_NET_ADMIN"), "{}", page.says("sleep", "have"));
+}
+
+/// Where nothing may sleep, no document and no metric has a word of it.
+#[test]
+fn without_the_option_nothing_speaks_of_sleep() {
+    let server = Server::start(1, "--cores 1 --max-connections 10 --stats-interval 20ms --json -");
+    let mut running = server;
+    running.running.until("figures come", |out| out.contains(r#""event":"stats""#));
+    let finished = running.stop();
+    assert!(!finished.out.contains("hibernat") && !finished.out.contains("asleep"), "{}", finished.out);
+}
