@@ -53,7 +53,7 @@ fn anything(seed: u64) -> Kept {
         insert: rare(),
         checkpoint: rare(),
         restore: rare(),
-        restore_for_good: if seed % 4 == 0 { 40 } else { 0 },
+        restore_for_good: if seed.is_multiple_of(4) { 40 } else { 0 },
         send: rare(),
         same_hash: rare(),
     };
@@ -89,7 +89,7 @@ fn anything(seed: u64) -> Kept {
     }
     night.command(END - 5 * SECOND, Command::Echo);
     night.command(END - 5 * SECOND + MILLI, Command::PushAll);
-    let faults_for_good = seed % 4 == 0;
+    let faults_for_good = seed.is_multiple_of(4);
     let (machine, seen) = night.run(END);
     let whole = seen.ended.iter().all(|(at, ..)| *at >= END);
     for peer in peers {
