@@ -132,8 +132,12 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.tell_moved()?;
             if let Arrival::Delivered(conn) = arrival {
                 let (buffer, len) = self.connections.engine.take_payload();
+                let sent = self.connections.counters().bytes_out.get();
                 self.received(conn, buffer, len, false)?;
-                self.connections.engine.acknowledge(conn);
+                // What is sent in answer acknowledges the segment too.
+                if self.connections.counters().bytes_out.get() == sent {
+                    self.connections.engine.acknowledge();
+                }
             }
             // Before the next enter frees the row of a connection that ended.
             self.tell_ended()?;

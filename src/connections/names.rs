@@ -168,10 +168,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         (buffer, len)
     }
 
-    /// Acknowledges the segment that woke a connection, unless an answer does that.
-    pub fn acknowledge(&mut self, conn: ConnId) {
-        let answers = self.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending());
-        if !answers && let Some(hibernation) = &mut self.hibernation {
+    /// Acknowledges the segment that woke a connection.
+    pub fn acknowledge(&mut self) {
+        if let Some(hibernation) = &mut self.hibernation {
             hibernation.acknowledge_delivery(&self.counters);
         }
     }
