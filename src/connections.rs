@@ -48,7 +48,7 @@ mod write_readiness;
 
 use std::iter;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,15 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.readiness.attach_dialed(conn, &fd)?;
         self.engine.slots.ring(conn).dial(fd, to, conn.token(Operation::Connect))?;
         Ok(Some(name))
+    }
+
+    /// Has a dialed connection sleep later where the kernel gives no descriptor of a slot's socket, before Linux 6.8:
+    /// keeps one of `socket`, which was dialed.
+    pub fn keep_dialed(&mut self, conn: ConnId, socket: &impl AsFd) {
+        let slot = self.engine.find(conn);
+        if let (Some(hibernation), Some(slot)) = (&mut self.engine.hibernation, slot) {
+            hibernation.keep(slot, socket);
+        }
     }
 
     /// Gives up a dial that has not opened yet. It then fails with ECANCELED.

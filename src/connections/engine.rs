@@ -229,6 +229,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Gives back the slot of an accept that brought no connection.
     pub fn abandon(&mut self, conn: ConnId) {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.refused(conn);
+        }
         if self.slots.row(conn).is_some() {
             self.slots.release(conn);
         }
@@ -269,6 +272,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
             };
             cause.add(1);
             self.accepted_from.forget(conn);
+            if let Some(hibernation) = &mut self.hibernation {
+                hibernation.refused(conn);
+            }
             self.slots.ring(conn).reset(conn.token(Operation::Reset))?;
             tear_down(&mut self.ending().1, conn)?;
             return Ok(false);

@@ -26,7 +26,7 @@ mod wake;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::endings::{Parts, tear_down_disconnected};
@@ -461,11 +461,18 @@ impl<S: Default> Hibernation<S> {
 
     /// The socket of a slot's occupant, before it goes into the slot: keeps a descriptor of it where that is needed.
     /// Without one, because no more is left, the connection cannot sleep.
-    pub fn keep(&mut self, conn: ConnId, socket: &OwnedFd) {
+    pub fn keep(&mut self, conn: ConnId, socket: &impl AsFd) {
         if let Some(kept) = &mut self.kept
-            && let Ok(socket) = socket.try_clone()
+            && let Ok(socket) = socket.as_fd().try_clone_to_owned()
         {
             kept.insert((conn.ring(), conn.slot()), socket);
+        }
+    }
+
+    /// A connection that was accepted is refused: no descriptor of it is kept.
+    pub fn refused(&mut self, conn: ConnId) {
+        if let Some(kept) = &mut self.kept {
+            kept.remove(&(conn.ring(), conn.slot()));
         }
     }
 

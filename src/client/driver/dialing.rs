@@ -93,6 +93,7 @@ impl ClientDriver {
             Err(error) => return Ok(self.not_dialed(index, Errno::of(&error))),
         };
         let Some(conn) = connections.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
+        connections.keep_dialed(conn, &socket);
         let awaited = Awaited::Connect { socket, given_up: false };
         let key = self.window.add(Probe {
             conn,

@@ -39,7 +39,7 @@ pub struct KernelHost {
     resting: AfterGrace<Blank>,
     /// Connections that woke and are in the table for listeners yet, and when each woke last.
     woken: AfterGrace<(Tuple, u32, u64)>,
-    latest: HashMap<u32, u64>,
+    latest: HashMap<u32, (Tuple, u64)>,
     wakes: u64,
 }
 
@@ -106,10 +106,14 @@ impl KernelHost {
     /// Takes connections out of the table that woke a grace period ago and are awake since.
     fn remove_woken(&mut self) {
         while let Some((tuple, index, wake)) = take_passed(&mut self.woken, &self.grace) {
-            if self.latest.get(&index) == Some(&wake) {
-                self.latest.remove(&index);
-                self.catcher.remove_awake(&tuple, self.shard, index);
+            match self.latest.get(&index) {
+                // It slept and woke once more since then, so its grace period is a later one.
+                Some((latest, number)) if *latest == tuple && *number != wake => continue,
+                Some((latest, _)) if *latest == tuple => drop(self.latest.remove(&index)),
+                // Another connection has the index now.
+                _ => {}
             }
+            self.catcher.remove_awake(&tuple, self.shard, index);
         }
     }
 }
@@ -150,7 +154,7 @@ impl HibernationHost for KernelHost {
     fn woke(&mut self, tuple: &Tuple, index: u32) {
         self.catcher.wake(tuple, self.shard, index);
         self.wakes += 1;
-        self.latest.insert(index, self.wakes);
+        self.latest.insert(index, (*tuple, self.wakes));
         self.woken.push_back((None, (*tuple, index, self.wakes)));
     }
 
