@@ -37,6 +37,7 @@ impl Hibernation {
         let slots = rings.iter().map(|slots| u64::from(*slots)).sum();
         Ok(HibernationConfig {
             after: self.after,
+            keepalive: None,
             most: HibernationConfig::names(connections, slots),
             most_drowsy: self.most_drowsy,
             keeps_descriptors: *keeps_descriptors,

@@ -19,6 +19,7 @@ mod chunks;
 mod endings;
 mod entries;
 mod host;
+mod keepalive;
 mod kernel;
 mod stamps;
 mod wake;
@@ -46,11 +47,14 @@ use chunks::Chunks;
 use endings::SleeperEndings;
 use entries::{Entries, Whereabouts};
 pub use host::{Caught, HibernationHost};
+use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
 use stamps::{ROWS_PER_PASS, Stamps};
 
 /// How a shard's connections sleep.
 pub struct HibernationConfig {
+    /// Silence after which the peer of a sleeping connection is asked whether it is there; `None` asks none.
+    pub keepalive: Option<Duration>,
     /// The silence after which a connection is put to sleep.
     pub after: Duration,
     /// Connections of the shard at most, awake and asleep.
@@ -81,8 +85,9 @@ impl HibernationConfig {
 const FEWEST_DROWSY: u64 = 64;
 const MOST_DROWSY: u64 = 4_096;
 
-/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them.
-const CHECKPOINTS_PER_PASS: usize = 16;
+/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They are
+/// as many as a pass wakes at most: otherwise the connections that are awake would become more and more in an audit of all.
+const CHECKPOINTS_PER_PASS: usize = 32;
 
 /// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes some
 /// milliseconds for one.
@@ -119,6 +124,7 @@ pub(super) struct Hibernation<S> {
     /// When to look again whether a grace period has passed.
     grace_look: Option<Instant>,
     endings: SleeperEndings,
+    keepalive: SleeperKeepalive,
     challenges: ChallengeLimit,
     /// The payload that woke a connection last.
     delivery: Option<Delivery>,
@@ -162,6 +168,7 @@ impl<S: Default> Hibernation<S> {
             most_drowsy: config.most_drowsy.max(1),
             grace_look: None,
             endings: SleeperEndings::default(),
+            keepalive: SleeperKeepalive::new(config.keepalive, now),
             challenges: ChallengeLimit::new(RandomState::new()),
             delivery: None,
             unanswered: 0,
@@ -350,7 +357,8 @@ impl<S: Default> Hibernation<S> {
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
         let look = self.stamps.due().map(|due| clock.due(due));
         let ending = self.endings.due().map(|due| clock.due(due));
-        [look, ending, self.grace_look].into_iter().flatten().min()
+        let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
+        [look, ending, probes, self.grace_look].into_iter().flatten().min()
     }
 
     /// Whether one more connection may become drowsy.
@@ -374,6 +382,7 @@ impl<S: Default> Hibernation<S> {
         self.settle(around)?;
         self.look_for_silent(around)?;
         self.serve_endings(around);
+        self.keep_alive(around);
         if self.drowsy.is_empty() {
             self.grace_look = None;
         } else if self.grace_look.is_none_or(|at| at <= now) {

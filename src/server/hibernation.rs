@@ -67,6 +67,7 @@ impl Hibernation {
         let kernel = program.and_then(kernel);
         Ok(HibernationConfig {
             after: self.after,
+            keepalive: self.keepalive.map(|keepalive| keepalive.time),
             most: HibernationConfig::names(plan.capacity, plan.slots()),
             most_drowsy: self.most_drowsy,
             keeps_descriptors: *keeps_descriptors,

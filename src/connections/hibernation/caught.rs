@@ -81,7 +81,11 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<Arrival> {
         let (counters, index) = (around.parts.counters, caught.index);
         let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(Arrival::Settled) };
-        match judge(&checkpoint, &caught.tuple, &segment) {
+        let verdict = judge(&checkpoint, &caught.tuple, &segment);
+        if !matches!(verdict, Verdict::Refuse(_) | Verdict::Challenge(_)) {
+            self.keepalive.forget(index);
+        }
+        match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 return self.deliver(around, caught, Checkpoint { progress, ..checkpoint }, segment);
             }

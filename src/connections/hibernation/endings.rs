@@ -108,6 +108,7 @@ impl<S: Default> Hibernation<S> {
         counters.live.sub(1);
         counters.closed.add(1);
         around.parts.acceptor.leave();
+        self.keepalive.forget(index);
         self.entries.move_to(index, Whereabouts::Ending);
         self.endings.tell(index, reason);
     }

@@ -53,6 +53,7 @@ impl<S: Default> Hibernation<S> {
                 return Ok(Wake::Gone);
             }
         };
+        self.keepalive.forget(index);
         self.settle_in(index, conn);
         self.install(around, index, conn, socket)?;
         around.parts.counters.asleep.sub(1);

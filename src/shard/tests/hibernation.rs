@@ -267,8 +267,14 @@ impl Night {
         let machine = Machine::new(seed);
         let mut config = ConnectionsConfig::new(vec![slots + ACCEPTS as u32], u64::from(most));
         let host = Box::new(machine.catch(catcher));
-        config.hibernation =
-            Some(HibernationConfig { after: AFTER, most, most_drowsy: 64, keeps_descriptors: false, host });
+        config.hibernation = Some(HibernationConfig {
+            after: AFTER,
+            keepalive: None,
+            most,
+            most_drowsy: 64,
+            keeps_descriptors: false,
+            host,
+        });
         let how = (CloseMode::Immediate, None);
         Night { machine, chance: Chance(mixed(seed)), config, commands: Rc::default(), how, meddles: false }
     }

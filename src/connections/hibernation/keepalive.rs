@@ -1,0 +1,93 @@
+//! Keepalive of sleeping connections. For a socket the kernel asks a silent peer now and then whether it still exists; a
+//! sleeping connection has none, so the shard asks. No connection has a timer: a cursor visits each once in the
+//! keepalive's time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::entries::{Entries, Whereabouts};
+use super::{Around, Hibernation};
+use crate::clock::Mark;
+use crate::connections::close_reason::CloseReason;
+use crate::connections::slots::Cursor;
+use crate::error::Errno;
+use crate::hibernation::answer::Answer;
+use crate::listener::KEEPALIVE_PROBES;
+use crate::ring::RingOps;
+
+/// The time from one step of the cursor to the next.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Entries that one step visits at most, each of which may be sent a probe, some 2 us. Where there are more than 2,500
+/// for each second of the keepalive's time, a round of the cursor takes longer.
+const ENTRIES_PER_STEP: u32 = 256;
+
+/// The keepalive of a shard's sleeping connections.
+#[derive(Debug)]
+pub(super) struct SleeperKeepalive {
+    /// Silence after which a peer is asked, and the time between two probes; `None` asks none.
+    time: Option<Duration>,
+    cursor: Cursor,
+    due: Mark,
+    /// Probes that the peer of an entry's connection has not answered.
+    unanswered: HashMap<u32, u32>,
+}
+
+impl SleeperKeepalive {
+    pub fn new(time: Option<Duration>, now: Mark) -> SleeperKeepalive {
+        SleeperKeepalive { time, cursor: Cursor::START, due: now, unanswered: HashMap::new() }
+    }
+
+    /// When the next step is due, if there is any.
+    pub fn due(&self) -> Option<Mark> {
+        self.time.map(|_| self.due)
+    }
+
+    /// The peer of a connection is there, or the connection sleeps no more.
+    #[inline]
+    pub fn forget(&mut self, index: u32) {
+        if !self.unanswered.is_empty() {
+            self.unanswered.remove(&index);
+        }
+    }
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Visits some sleeping connections if it is time: asks peers that were silent, and gives up those that did not
+    /// answer `KEEPALIVE_PROBES` times.
+    pub(super) fn keep_alive<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
+        let now = around.clock.now();
+        let Some(time) = self.keepalive.time.filter(|_| self.keepalive.due <= now) else { return };
+        self.keepalive.due = now.after(STEP);
+        let share = f64::from(self.entries.len()) * STEP.as_secs_f64() / time.as_secs_f64();
+        for _ in 0..(share.ceil() as u32).min(ENTRIES_PER_STEP) {
+            let index = self.entries.index_behind(self.keepalive.cursor);
+            if index >= self.entries.len() {
+                self.keepalive.cursor = Cursor::START;
+                break;
+            }
+            self.keepalive.cursor = Entries::cursor_before(index).after();
+            if self.entries.whereabouts(index) == Whereabouts::Asleep {
+                self.ask(around, index, time);
+            }
+        }
+    }
+
+    /// Asks the peer of a sleeping connection whether it is there, if it was silent for `time`.
+    fn ask<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, time: Duration) {
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return };
+        let unanswered = self.keepalive.unanswered.get(&index).copied().unwrap_or(0);
+        let silence = around.idle.silence(u32::from(self.entries.heard(index)) << 16);
+        if unanswered == 0 && silence < time {
+            return;
+        }
+        if unanswered >= KEEPALIVE_PROBES {
+            self.keepalive.forget(index);
+            self.leave_table(index);
+            self.gone(around, index, CloseReason::Failed(Errno::ETIMEDOUT));
+            return self.answer(around.parts.counters, &checkpoint, Answer::reset(&checkpoint.progress), 0);
+        }
+        self.keepalive.unanswered.insert(index, unanswered + 1);
+        self.answer(around.parts.counters, &checkpoint, Answer::probe(&checkpoint.progress), 0);
+    }
+}
