@@ -217,7 +217,15 @@ pub struct Ring {
     quirks: Quirks,
     /// Completions that came while `copy_descriptor` waited for its own. `reap` returns them first.
     early: Vec<Completion>,
+    /// Enters in a row that found nothing, although the kernel said that there was task work.
+    futile_enters: u32,
 }
+
+/// So many enters in a row find nothing before a flag of the kernel is taken as stale.
+const FUTILE_ENTERS: u32 = 64;
+
+/// The kernel reads it when it takes the submission.
+static NO_TIME: types::Timespec = types::Timespec::new();
 
 impl Ring {
     /// Opens a ring with a table of `slots` descriptors that signals `eventfd`, for a kernel with these quirks. Must
@@ -232,7 +240,7 @@ impl Ring {
         submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
         let arguments = Arguments::new(queues.submissions);
         let in_flight = InFlightOps::new(accepts);
-        let mut ring = Ring { uring, queued: 0, in_flight, arguments, quirks, early: Vec::new() };
+        let mut ring = Ring { uring, queued: 0, in_flight, arguments, quirks, early: Vec::new(), futile_enters: 0 };
         ring.wake_on_completion(false);
         Ok(ring)
     }
@@ -273,6 +281,24 @@ impl Ring {
             self.in_flight.submitted();
         }
         Ok(())
+    }
+
+    /// Has the kernel clear a flag that says that there is task work while there is none.
+    ///
+    /// The kernel adds task work to a list and sets the flag after that (`io_req_local_work_add`). An enter on another
+    /// processor may come between the two: it does the work and clears the flag, which is then set. Nothing but the
+    /// next task work clears it, and a shard without any would look at the ring for ever. A timeout of no time is such
+    /// work.
+    fn clear_stale_taskrun(&mut self) -> Result<()> {
+        let found = !self.uring.completion().is_empty();
+        let futile = !found && self.uring.submission().taskrun();
+        self.futile_enters = if futile { self.futile_enters + 1 } else { 0 };
+        if self.futile_enters < FUTILE_ENTERS {
+            return Ok(());
+        }
+        self.futile_enters = 0;
+        let token = Token { slot: 0, generation: 0, operation: Operation::Cancel };
+        self.push(&[opcode::Timeout::new(&NO_TIME).build().user_data(token.pack())])
     }
 
     fn make_room(&mut self, entries: usize) -> Result<()> {
@@ -472,6 +498,7 @@ impl RingOps for Ring {
 
     fn enter(&mut self) -> Result<bool> {
         self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;
+        self.clear_stale_taskrun()?;
         Ok(self.uring.submission().cq_overflow())
     }
 

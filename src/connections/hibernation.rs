@@ -399,6 +399,12 @@ impl<S: Default> Hibernation<S> {
         if !self.stamps.look(around.clock.now()) {
             return Ok(());
         }
+        let counters = around.parts.counters;
+        if counters.live.get() <= counters.asleep.get() {
+            // Everybody sleeps.
+            self.stamps.cursor = None;
+            return Ok(());
+        }
         let before = self.drowsy.len();
         let hurry = around.parts.slots.is_full();
         for _ in 0..ROWS_PER_PASS {
