@@ -65,6 +65,8 @@ impl Hibernation {
         let program = filter.map_or_else(|| catcher.program(), Filter::program).try_clone_to_owned();
         let kernel = |program: OwnedFd| KernelHost::accepting(catching, grace.clone(), index, program, self.keepalive);
         let kernel = program.and_then(kernel);
+        // Old kernels, on which descriptors must be kept, do not take sockets twice.
+        let kernel = if *keeps_descriptors { kernel.map(KernelHost::with_new_sockets) } else { kernel };
         Ok(HibernationConfig {
             after: self.after,
             keepalive: self.keepalive.map(|keepalive| keepalive.time),

@@ -33,6 +33,8 @@ pub struct KernelHost {
     keepalive: Option<Keepalive>,
     /// Sockets were dialed: they have no program yet, and are bound to a port that no other connection has.
     dialed: bool,
+    /// Sockets that are blank serve other connections.
+    reuses_sockets: bool,
     /// Blank sockets, and those that a softirq may still have found for their former connection.
     blanks: HashMap<SocketAddr, Vec<Blank>>,
     unbound: Vec<Blank>,
@@ -63,6 +65,7 @@ impl KernelHost {
             program,
             keepalive,
             dialed: false,
+            reuses_sockets: true,
             blanks: HashMap::new(),
             unbound: Vec::new(),
             resting: VecDeque::new(),
@@ -80,7 +83,17 @@ impl KernelHost {
         shard: usize,
     ) -> io::Result<KernelHost> {
         let program = catcher.program().try_clone_to_owned()?;
-        Ok(KernelHost { dialed: true, ..KernelHost::accepting((catcher, steering), grace, shard, program, None)? })
+        Ok(KernelHost {
+            dialed: true,
+            reuses_sockets: false,
+            ..KernelHost::accepting((catcher, steering), grace, shard, program, None)?
+        })
+    }
+
+    /// Makes a new socket for each connection that wakes. With Linux 6.1 connections in reused sockets were closed soon
+    /// after they woke, in the lab; why is not known.
+    pub fn with_new_sockets(self) -> KernelHost {
+        KernelHost { reuses_sockets: false, ..self }
     }
 
     /// A blank socket for a connection with this local end.
@@ -187,7 +200,7 @@ impl HibernationHost for KernelHost {
 
     fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
         let blank = repair::blank(socket, tuple)?;
-        if !self.dialed && self.resting.len() < MOST_BLANKS {
+        if self.reuses_sockets && self.resting.len() < MOST_BLANKS {
             self.resting.push_back((None, blank));
         }
         Ok(())
