@@ -297,6 +297,11 @@ impl Ring {
             return Ok(());
         }
         self.futile_enters = 0;
+        self.make_task_work()
+    }
+
+    /// Queues what makes task work, and completes as settled.
+    fn make_task_work(&mut self) -> Result<()> {
         let token = Token { slot: 0, generation: 0, operation: Operation::Cancel };
         self.push(&[opcode::Timeout::new(&NO_TIME).build().user_data(token.pack())])
     }

@@ -282,6 +282,27 @@ fn a_failed_install_is_all_that_comes_of_a_dial() {
     );
 }
 
+/// What is to clear the kernel's flag makes task work, and leaves nothing behind: neither the flag nor a completion that
+/// somebody must handle.
+#[test]
+fn task_work_that_the_ring_makes_settles() {
+    let (mut ring, _peers) = connected(1, TINY);
+    ring.make_task_work().unwrap();
+    let done = gather(&mut ring, 1);
+    assert!(matches!(done[..], [Completion { outcome: Outcome::Settled, .. }]), "{done:?}");
+    assert!(!ring.has_work());
+}
+
+/// A flag that stays set although enters find nothing is cleared by task work of the ring's own.
+#[test]
+fn a_flag_that_is_set_in_vain_is_cleared() {
+    let (mut ring, _peers) = connected(1, TINY);
+    ring.futile_enters = FUTILE_ENTERS;
+    // Without the flag there is nothing to clear.
+    ring.enter().unwrap();
+    assert_eq!((ring.futile_enters, ring.has_work()), (0, false));
+}
+
 #[test]
 fn this_host_has_every_operation() {
     probe().unwrap();
