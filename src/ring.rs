@@ -283,15 +283,14 @@ impl Ring {
         Ok(())
     }
 
-    /// Has the kernel clear a flag that says that there is task work while there is none.
+    /// Has the kernel clear its flag `taskrun`, which says that there is task work, if there is none.
     ///
     /// The kernel adds task work to a list and sets the flag after that (`io_req_local_work_add`). An enter on another
     /// processor may come between the two: it does the work and clears the flag, which is then set. Nothing but the
     /// next task work clears it, and a shard without any would look at the ring for ever. A timeout of no time is such
     /// work.
-    fn clear_stale_taskrun(&mut self) -> Result<()> {
-        let found = !self.uring.completion().is_empty();
-        let futile = !found && self.uring.submission().taskrun();
+    fn clear_stale_taskrun(&mut self, taskrun: bool) -> Result<()> {
+        let futile = taskrun && self.uring.completion().is_empty();
         self.futile_enters = if futile { self.futile_enters + 1 } else { 0 };
         if self.futile_enters < FUTILE_ENTERS {
             return Ok(());
@@ -503,8 +502,11 @@ impl RingOps for Ring {
 
     fn enter(&mut self) -> Result<bool> {
         self.enter_with(io_uring::EnterFlags::GETEVENTS.bits())?;
-        self.clear_stale_taskrun()?;
-        Ok(self.uring.submission().cq_overflow())
+        let submission = self.uring.submission();
+        let (taskrun, overflow) = (submission.taskrun(), submission.cq_overflow());
+        drop(submission);
+        self.clear_stale_taskrun(taskrun)?;
+        Ok(overflow)
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {

@@ -38,6 +38,15 @@ pub(super) struct Parts<'a, S, R> {
     pub counters: &'a Counters,
 }
 
+impl<S, R> Parts<'_, S, R> {
+    /// A live connection has ended: counts that, and gives its place back.
+    pub fn leave(&self) {
+        self.counters.live.sub(1);
+        self.counters.closed.add(1);
+        self.acceptor.leave();
+    }
+}
+
 impl<S: Default, R: RingOps> Parts<'_, S, R> {
     /// Whether new connections need slots or memory that ended connections still hold.
     fn are_pressed(&self) -> bool {
@@ -175,9 +184,7 @@ impl Endings {
 
     /// A live connection has ended: gives its place back.
     fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, reason: CloseReason) {
-        parts.counters.live.sub(1);
-        parts.counters.closed.add(1);
-        parts.acceptor.leave();
+        parts.leave();
         if !self.deferred.is_empty() {
             self.deferred.remove(&conn);
         }
@@ -192,24 +199,26 @@ impl Endings {
     }
 }
 
-/// Frees the slot of a connection whose socket was disconnected. Finding the poll to remove it is what most of the time
-/// would be spent on, and the disconnect has ended it.
-pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
-    let Some(row) = parts.slots.row(conn) else { return Ok(()) };
-    let polling = row.lifecycle.tear_down_disconnected();
-    parts.outgoing.forget(conn);
-    let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
-    if polling {
-        ring.remove_poll(token)?;
-    }
-    ring.close(token)
-}
-
 /// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its
 /// descriptor.
 pub(super) fn tear_down<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
+    free_slot(parts, conn, SlotState::tear_down)
+}
+
+/// The same for a connection whose socket was disconnected. The disconnect has ended its poll, and most of the time would
+/// be spent on finding the poll to remove it.
+pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
+    free_slot(parts, conn, SlotState::tear_down_disconnected)
+}
+
+/// Frees a slot. `close` tells its state, and returns whether its poll must be removed.
+fn free_slot<S: Default, R: RingOps>(
+    parts: &mut Parts<'_, S, R>,
+    conn: ConnId,
+    close: impl FnOnce(&mut SlotState) -> bool,
+) -> Result<()> {
     let Some(row) = parts.slots.row(conn) else { return Ok(()) };
-    let polling = row.lifecycle.tear_down();
+    let polling = close(&mut row.lifecycle);
     parts.outgoing.forget(conn);
     let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
     if polling {

@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::endings::{Parts, tear_down_disconnected};
-use super::idle::IdleTracker;
+use super::idle::{self, IdleTracker};
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
 use crate::clock::{Clock, Mark};
@@ -226,9 +226,14 @@ impl<S: Default> Hibernation<S> {
         slots.latest(ring, slot).map(|(conn, _)| conn)
     }
 
+    /// The entry of a name whose connection sleeps.
+    fn asleep(&self, name: ConnId) -> Option<u32> {
+        self.entries.find(name).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Asleep)
+    }
+
     /// Whether the connection of a name sleeps.
     pub fn is_asleep(&self, name: ConnId) -> bool {
-        self.entries.find(name).is_some_and(|index| self.entries.whereabouts(index) == Whereabouts::Asleep)
+        self.asleep(name).is_some()
     }
 
     /// The driver was told of the end of a connection.
@@ -261,9 +266,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The occupant of a slot is over, or has no socket any more.
     fn leave_slot(&mut self, ring: usize, slot: u32) {
-        if let Some(kept) = &mut self.kept {
-            kept.remove(&(ring, slot));
-        }
+        self.drop_descriptor(ring, slot);
         if let Some(entry) = self.by_slot.get_mut(ring).and_then(|ring| ring.get_mut(slot as usize)) {
             *entry = NO_ENTRY;
         }
@@ -293,7 +296,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The window of time in which a sleeping connection was last heard.
     pub fn heard(&self, name: ConnId) -> Option<u16> {
-        self.is_asleep(name).then(|| self.entries.find(name).map(|index| self.entries.heard(index))).flatten()
+        self.asleep(name).map(|index| self.entries.heard(index))
     }
 
     /// The ends of a sleeping connection.
@@ -306,13 +309,7 @@ impl<S: Default> Hibernation<S> {
     /// Moves a cursor behind the next entry that ever had a connection, and returns its name if its connection is
     /// open, awake or asleep. `None` behind the last entry, and the cursor is at the start again.
     pub fn next<R: RingOps>(&self, slots: &Slots<S, R>, cursor: &mut Cursor) -> Option<Option<ConnId>> {
-        let index = self.entries.index_behind(*cursor);
-        if index >= self.entries.len() {
-            *cursor = Cursor::START;
-            return None;
-        }
-        *cursor = Entries::cursor_before(index).after();
-        Some(self.open_at(slots, index))
+        self.entries.next(cursor).map(|index| self.open_at(slots, index))
     }
 
     /// Moves a cursor before the entry that comes before it, and returns that as `next` does; `None` at the start.
@@ -486,8 +483,13 @@ impl<S: Default> Hibernation<S> {
 
     /// A connection that was accepted is refused: no descriptor of it is kept.
     pub fn refused(&mut self, conn: ConnId) {
+        self.drop_descriptor(conn.ring(), conn.slot());
+    }
+
+    /// Closes the descriptor that is kept of a slot's socket, if there is one.
+    fn drop_descriptor(&mut self, ring: usize, slot: u32) {
         if let Some(kept) = &mut self.kept {
-            kept.remove(&(conn.ring(), conn.slot()));
+            kept.remove(&(ring, slot));
         }
     }
 
@@ -536,7 +538,7 @@ impl<S: Default> Hibernation<S> {
         self.host.end_transit();
         retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
         if let Some(row) = around.parts.slots.row(conn) {
-            self.entries.fell_asleep(index, &progress, (row.link >> 16) as u16);
+            self.entries.fell_asleep(index, &progress, idle::window_of(row.link));
             self.states.reach(index as usize);
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = mem::take(&mut row.state);
@@ -566,8 +568,7 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<()> {
         if wake && !self.listening {
             self.listening = true;
-            slots.ring_at(0).poll_wake(self.host.wake_fd(), Operation::CatcherWake)?;
-            slots.enter(0, counters)?;
+            slots.poll_wake(self.host.wake_fd(), Operation::CatcherWake, counters)?;
         }
         Ok(())
     }

@@ -29,13 +29,23 @@ const CLOSES_PER_STEP: usize = 16;
 /// half counts how often the connection was parked within that window. What is heard in a new window begins a new
 /// count.
 fn heard_in(link: u32, window: u16) -> u32 {
-    let now = u32::from(window) << 16;
+    let now = link_of(window);
     if link & !0xffff == now { link } else { now }
+}
+
+/// The link of a row whose connection was last heard in a window, and not parked since.
+pub(super) fn link_of(window: u16) -> u32 {
+    u32::from(window) << 16
+}
+
+/// The window in which the connection of a live row's link was last heard.
+pub(super) fn window_of(link: u32) -> u16 {
+    (link >> 16) as u16
 }
 
 /// Whole windows since a live row's connection was last heard.
 fn age(link: u32, window: u16) -> u16 {
-    window.wrapping_sub((link >> 16) as u16)
+    window.wrapping_sub(window_of(link))
 }
 
 /// Counts a parking in a row's link, and tells whether its connection has been parked this often within the window.
@@ -165,7 +175,7 @@ mod tests {
         /// The count of parkings ends at what is often, and leaves the window as it is.
         #[test]
         fn parkings_are_counted_up_to_what_is_often(window in any::<u16>(), times in 1u16..100, parked in 1u16..300) {
-            let mut link = u32::from(window) << 16;
+            let mut link = link_of(window);
             for nth in 1..=parked {
                 prop_assert_eq!(parked_often(&mut link, times), nth >= times);
             }

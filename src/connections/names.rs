@@ -8,6 +8,7 @@ use super::close_reason::CloseReason;
 use super::endings::Parts;
 use super::engine::Engine;
 use super::hibernation::{Around, Arrival, Hibernation};
+use super::idle;
 use super::platform::Platform;
 use super::slots::Cursor;
 use crate::connections::lifecycle::{CloseMode, SlotState};
@@ -15,10 +16,12 @@ use crate::error::Result;
 use crate::ring::{Buffer, RingOps};
 use crate::token::{ConnId, Operation};
 
+/// What sleeps, and the parts of the engine around it.
+type Sleepers<'a, S, R> = (&'a mut Hibernation<S>, Around<'a, S, R>);
+
 impl<S: Default, P: Platform> Engine<S, P> {
-    #[allow(clippy::type_complexity, reason = "a pair of what it is called after")]
     /// What sleeps, and the parts of the engine that this touches; `None` where nothing may sleep.
-    pub(super) fn sleepers(&mut self) -> Option<(&mut Hibernation<S>, Around<'_, S, P::Ring>)> {
+    pub(super) fn sleepers(&mut self) -> Option<Sleepers<'_, S, P::Ring>> {
         let Engine { hibernation, slots, acceptor, outgoing, counters, readiness, idle, clock, .. } = self;
         let hibernation = hibernation.as_deref_mut()?;
         let parts = Parts { slots, acceptor, outgoing, counters };
@@ -32,8 +35,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.hibernation.as_mut().map_or(Some(conn), |hibernation| hibernation.name(conn))
     }
 
-    /// Whether a connection that begins to stand has a name, which an accepted one is given now. `false` if there may
-    /// be no more connections.
+    /// Whether a connection that has just opened has a name. A dialed connection was given one with its dial, and an
+    /// accepted one is given one now. `false` if there may be no more connections.
     pub(super) fn is_named(&mut self, conn: ConnId) -> bool {
         let Some(hibernation) = &mut self.hibernation else { return true };
         hibernation.name_of(conn).is_some() || hibernation.name(conn).is_some()
@@ -111,7 +114,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// How long nothing was received from a connection that is open.
     pub(super) fn silence(&self, name: ConnId) -> Option<Duration> {
         if let Some(heard) = self.hibernation.as_ref().and_then(|hibernation| hibernation.heard(name)) {
-            return Some(self.idle.silence(u32::from(heard) << 16));
+            return Some(self.idle.silence(idle::link_of(heard)));
         }
         let conn = self.find(name)?;
         let (latest, row) = self.slots.latest(conn.ring(), conn.slot())?;
@@ -142,7 +145,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 self.send_unsent_of(conn)?;
             }
             Arrival::Delivered(conn) => {
-                // Busy with the payload: what is sent before the driver has it stands before the driver's reply.
+                // The connection is busy with the payload, so the kept bytes go out before the driver's reply.
                 self.slots.update(conn, SlotState::receive);
                 self.send_unsent_of(conn)?;
             }

@@ -1,11 +1,13 @@
 //! The slots of a shard: its rings, and one row for each slot in them.
 
+use std::os::fd::RawFd;
+
 use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slot_map::{Row, SlotMap};
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Token};
+use crate::token::{ConnId, Operation, Token};
 
 /// One ring, and the rows of its slots.
 struct RingSlots<S, R> {
@@ -202,6 +204,12 @@ impl<S: Default, R: RingOps> Slots<S, R> {
     #[inline]
     pub fn ring_at(&mut self, index: usize) -> &mut R {
         &mut self.rings[index].ring
+    }
+
+    /// Has a wake-up descriptor ring the doorbell once it is readable: the first ring polls it.
+    pub fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation, counters: &Counters) -> Result<()> {
+        self.ring_at(0).poll_wake(wake_fd, operation)?;
+        self.enter(0, counters)
     }
 
     /// Submits what a ring has queued for the kernel.

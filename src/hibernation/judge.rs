@@ -111,7 +111,7 @@ fn reset_or_syn(progress: &Progress, segment: &Segment) -> Option<Verdict> {
 }
 
 /// Whether both are the same connection. Flow labels and scopes of IPv6 are not compared: a segment has no scope.
-pub(super) fn same(one: &Tuple, other: &Tuple) -> bool {
+pub fn same(one: &Tuple, other: &Tuple) -> bool {
     let ends = |tuple: &Tuple| [tuple.remote, tuple.local].map(|end| (end.ip(), end.port()));
     ends(one) == ends(other)
 }

@@ -100,11 +100,6 @@ pub struct Blank {
 }
 
 impl Blank {
-    /// The local end of its former connection, to which it may still be bound.
-    pub fn local(&self) -> Option<SocketAddr> {
-        self.local
-    }
-
     /// Whether it can serve a connection with this local end: it must be that of its former connection.
     pub fn fits(&self, local: SocketAddr) -> bool {
         self.local.is_none_or(|former| former == local)

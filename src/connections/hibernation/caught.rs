@@ -8,7 +8,7 @@ use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::hibernation::Checkpoint;
 use crate::hibernation::answer::{Answer, LONGEST};
-use crate::hibernation::judge::{Reason, Verdict, judge};
+use crate::hibernation::judge::{Reason, Verdict, judge, same};
 use crate::hibernation::segment::{Segment, checksum_is_right};
 use crate::ring::RingOps;
 use crate::stats::Counters;
@@ -39,10 +39,7 @@ impl<S: Default> Hibernation<S> {
         let counters = around.parts.counters;
         counters.segments_caught.add(1);
         let Caught { index, tuple, whole_len } = caught;
-        let ours = self.entries.tuple(index).is_some_and(|ends| {
-            (ends.remote.ip(), ends.local.ip()) == (tuple.remote.ip(), tuple.local.ip())
-                && (ends.remote.port(), ends.local.port()) == (tuple.remote.port(), tuple.local.port())
-        });
+        let ours = self.entries.tuple(index).is_some_and(|ends| same(&ends, &tuple));
         let whereabouts = if ours { self.entries.whereabouts(index) } else { Whereabouts::Free };
         // What is let go gets a new checksum, so a damaged segment must not be.
         let segment = Segment::parse(&self.bytes, whole_len);
@@ -51,25 +48,18 @@ impl<S: Default> Hibernation<S> {
             return Ok(Some(Arrival::Settled));
         };
         match whereabouts {
+            Whereabouts::Asleep => return self.judge(around, &caught, segment).map(Some),
+            Whereabouts::Ending => self.heard_while_ending(around, &caught, &segment),
             Whereabouts::Drowsy => {
                 // It has something to do again. From here on its segments go straight to its socket.
                 self.entries.move_to(index, Whereabouts::Roused);
                 self.leave_table(index);
                 self.let_go(&caught);
-                return Ok(Some(Arrival::Settled));
             }
-            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => {
-                // It was caught before the connection woke, or is of other ends with the same hash.
-                self.let_go(&caught);
-                return Ok(Some(Arrival::Settled));
-            }
-            Whereabouts::Asleep | Whereabouts::Ending => {}
+            // It was caught before the connection woke, or is of other ends with the same hash.
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => self.let_go(&caught),
         }
-        if whereabouts == Whereabouts::Ending {
-            self.heard_while_ending(around, &caught, &segment);
-            return Ok(Some(Arrival::Settled));
-        }
-        self.judge(around, &caught, segment).map(Some)
+        Ok(Some(Arrival::Settled))
     }
 
     /// Does what a segment for a sleeping connection calls for.
@@ -87,9 +77,18 @@ impl<S: Default> Hibernation<S> {
         }
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
-                return self.deliver(around, caught, Checkpoint { progress, ..checkpoint }, segment);
+                let checkpoint = Checkpoint { progress, ..checkpoint };
+                if let Some(conn) = self.wake_by_peer(around, index, &checkpoint)? {
+                    self.delivery = Some(Delivery { checkpoint, segment });
+                    return Ok(Arrival::Delivered(conn));
+                }
             }
-            Verdict::Deliver(_) | Verdict::Reinject => return self.wake_for_socket(around, caught, &checkpoint),
+            Verdict::Deliver(_) | Verdict::Reinject => {
+                if let Some(conn) = self.wake_by_peer(around, index, &checkpoint)? {
+                    self.let_go(caught);
+                    return Ok(Arrival::Woke(conn));
+                }
+            }
             Verdict::PeerEnds(progress) => {
                 self.entries.progressed(index, &progress);
                 self.gone(around, index, CloseReason::PeerClosed);
@@ -115,48 +114,25 @@ impl<S: Default> Hibernation<S> {
         Ok(Arrival::Settled)
     }
 
-    /// Wakes a connection whose segment is for its driver.
-    fn deliver<R: RingOps>(
+    /// Wakes a connection because of its peer's segment. `None` if it still sleeps, and the peer sends the segment again,
+    /// or is gone.
+    fn wake_by_peer<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
-        caught: &Caught,
-        checkpoint: Checkpoint,
-        segment: Segment,
-    ) -> Result<Arrival> {
-        match self.wake(around, caught.index, &checkpoint)? {
-            Wake::Awake(conn) => {
-                around.parts.counters.woken_by_peer.add(1);
-                self.delivery = Some(Delivery { checkpoint, segment });
-                Ok(Arrival::Delivered(conn))
-            }
-            Wake::Later => {
-                // The peer sends it again.
-                self.unanswered += 1;
-                Ok(Arrival::Settled)
-            }
-            Wake::Gone => Ok(Arrival::Settled),
-        }
-    }
-
-    /// Wakes a connection whose socket is to judge the segment.
-    fn wake_for_socket<R: RingOps>(
-        &mut self,
-        around: &mut Around<'_, S, R>,
-        caught: &Caught,
+        index: u32,
         checkpoint: &Checkpoint,
-    ) -> Result<Arrival> {
-        match self.wake(around, caught.index, checkpoint)? {
+    ) -> Result<Option<ConnId>> {
+        Ok(match self.wake(around, index, checkpoint)? {
             Wake::Awake(conn) => {
                 around.parts.counters.woken_by_peer.add(1);
-                self.let_go(caught);
-                Ok(Arrival::Woke(conn))
+                Some(conn)
             }
             Wake::Later => {
                 self.unanswered += 1;
-                Ok(Arrival::Settled)
+                None
             }
-            Wake::Gone => Ok(Arrival::Settled),
-        }
+            Wake::Gone => None,
+        })
     }
 
     /// Lets the caught segment go the way that it would have gone.

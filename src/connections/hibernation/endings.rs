@@ -5,10 +5,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::entries::{Entries, Whereabouts};
+use super::entries::Whereabouts;
 use super::{Around, Caught, Hibernation};
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
+use crate::connections::idle;
 use crate::connections::lifecycle::CloseMode;
 use crate::connections::slots::Cursor;
 use crate::hibernation::Checkpoint;
@@ -103,11 +104,8 @@ impl SleeperEndings {
 impl<S: Default> Hibernation<S> {
     /// A sleeping connection is over, and its driver is to be told. Its entry remains.
     pub(super) fn gone<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, reason: CloseReason) {
-        let counters = around.parts.counters;
-        counters.asleep.sub(1);
-        counters.live.sub(1);
-        counters.closed.add(1);
-        around.parts.acceptor.leave();
+        around.parts.counters.asleep.sub(1);
+        around.parts.leave();
         self.keepalive.forget(index);
         self.entries.move_to(index, Whereabouts::Ending);
         self.endings.tell(index, reason);
@@ -132,7 +130,7 @@ impl<S: Default> Hibernation<S> {
         mode: CloseMode,
         reason: CloseReason,
     ) {
-        let Some(index) = self.entries.find(name).filter(|_| self.is_asleep(name)) else { return };
+        let Some(index) = self.asleep(name) else { return };
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
         let counters = around.parts.counters;
         self.gone(around, index, reason);
@@ -141,7 +139,7 @@ impl<S: Default> Hibernation<S> {
             return self.answer(counters, &checkpoint, Answer::reset(&checkpoint.progress), 0);
         }
         let (closing, fin) = Closing::begin(&checkpoint, self.host.timestamp_clock());
-        self.begin(around, index, closing);
+        self.set_timer(around.clock.now(), index, closing);
         self.answer(counters, &checkpoint, fin, 0);
     }
 
@@ -154,12 +152,8 @@ impl<S: Default> Hibernation<S> {
         echo: u32,
     ) {
         let (closing, fin) = Closing::answer(checkpoint, self.host.timestamp_clock());
-        self.begin(around, index, closing);
-        self.answer(around.parts.counters, checkpoint, fin, echo);
-    }
-
-    fn begin<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Closing) {
         self.set_timer(around.clock.now(), index, closing);
+        self.answer(around.parts.counters, checkpoint, fin, echo);
     }
 
     /// Keeps how far an end has come, with a timer for what is due next.
@@ -291,14 +285,9 @@ impl<S: Default> Hibernation<S> {
                 // It goes on in the next pass.
                 return;
             }
-            let index = self.entries.index_behind(self.endings.sweep);
-            if index >= self.entries.len() {
-                self.endings.sweep = Cursor::START;
-                break;
-            }
-            self.endings.sweep = Entries::cursor_before(index).after();
+            let Some(index) = self.entries.next(&mut self.endings.sweep) else { break };
             if self.entries.whereabouts(index) == Whereabouts::Asleep
-                && around.idle.is_over(u32::from(self.entries.heard(index)) << 16)
+                && around.idle.is_over(idle::link_of(self.entries.heard(index)))
             {
                 around.parts.counters.silent.add(1);
                 closes += 1;

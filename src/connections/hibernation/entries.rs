@@ -152,8 +152,8 @@ impl Entries {
         Entries { entries, addresses, free_addresses: Vec::new(), free_head: NONE, most }
     }
 
-    /// The name of the present connection of an entry.
-    fn name(&self, index: u32) -> ConnId {
+    /// The name of the present connection of an entry, by which the driver knows it.
+    pub fn name_of(&self, index: u32) -> ConnId {
         let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation);
         ConnId::new((index >> SLOT_BITS) as usize, index & ((1 << SLOT_BITS) - 1), generation)
     }
@@ -226,11 +226,6 @@ impl Entries {
             entry.received = (conn.ring() as u32) << SLOT_BITS | conn.slot();
             entry.move_to(Whereabouts::Awake);
         }
-    }
-
-    /// The name of an entry's connection, for the driver.
-    pub fn name_of(&self, index: u32) -> ConnId {
-        self.name(index)
     }
 
     /// All entries that ever had a connection: those before this one.
@@ -355,6 +350,18 @@ impl Entries {
     }
 
     // ---- walking ---------------------------------------------------------------------------------
+
+    /// Moves a cursor behind the next entry that ever had a connection, and returns the entry. Behind the last one it
+    /// returns `None`, and the cursor is at the start again.
+    pub fn next(&self, cursor: &mut Cursor) -> Option<u32> {
+        let index = self.index_behind(*cursor);
+        if index >= self.len() {
+            *cursor = Cursor::START;
+            return None;
+        }
+        *cursor = Entries::cursor_before(index).after();
+        Some(index)
+    }
 
     /// The index of the entry behind a cursor, or the number of entries where there is none.
     pub fn index_behind(&self, cursor: Cursor) -> u32 {

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::entries::{Entries, Whereabouts};
+use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
+use crate::connections::idle;
 use crate::connections::slots::Cursor;
 use crate::error::Errno;
 use crate::hibernation::answer::Answer;
@@ -61,12 +62,7 @@ impl<S: Default> Hibernation<S> {
         self.keepalive.due = now.after(STEP);
         let share = f64::from(self.entries.len()) * STEP.as_secs_f64() / time.as_secs_f64();
         for _ in 0..(share.ceil() as u32).min(ENTRIES_PER_STEP) {
-            let index = self.entries.index_behind(self.keepalive.cursor);
-            if index >= self.entries.len() {
-                self.keepalive.cursor = Cursor::START;
-                break;
-            }
-            self.keepalive.cursor = Entries::cursor_before(index).after();
+            let Some(index) = self.entries.next(&mut self.keepalive.cursor) else { break };
             if self.entries.whereabouts(index) == Whereabouts::Asleep {
                 self.ask(around, index, time);
             }
@@ -77,7 +73,7 @@ impl<S: Default> Hibernation<S> {
     fn ask<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, time: Duration) {
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
         let unanswered = self.keepalive.unanswered.get(&index).copied().unwrap_or(0);
-        let silence = around.idle.silence(u32::from(self.entries.heard(index)) << 16);
+        let silence = around.idle.silence(idle::link_of(self.entries.heard(index)));
         if unanswered == 0 && silence < time {
             return;
         }

@@ -35,10 +35,9 @@ pub struct KernelHost {
     dialed: bool,
     /// Sockets that are blank serve other connections.
     reuses_sockets: bool,
-    /// Blank sockets, and those that a softirq may still have found for their former connection.
+    /// Blank sockets by the local end of their former connection, and those that a softirq may still have found for it.
     blanks: HashMap<SocketAddr, Vec<Blank>>,
-    unbound: Vec<Blank>,
-    resting: AfterGrace<Blank>,
+    resting: AfterGrace<(SocketAddr, Blank)>,
     /// Connections that woke and are in the table for listeners yet, and when each woke last.
     woken: AfterGrace<(Tuple, u32, u64)>,
     latest: HashMap<u32, (Tuple, u64)>,
@@ -67,7 +66,6 @@ impl KernelHost {
             dialed: false,
             reuses_sockets: true,
             blanks: HashMap::new(),
-            unbound: Vec::new(),
             resting: VecDeque::new(),
             woken: VecDeque::new(),
             latest: HashMap::new(),
@@ -90,28 +88,22 @@ impl KernelHost {
         })
     }
 
-    /// Makes a new socket for each connection that wakes. With Linux 6.1 connections in reused sockets were closed soon
-    /// after they woke, in the lab; why is not known.
+    /// Makes a new socket for each connection that wakes. With Linux 6.1, in the lab, connections in reused sockets were
+    /// closed soon after they woke. The cause is not known.
     pub fn with_new_sockets(self) -> KernelHost {
         KernelHost { reuses_sockets: false, ..self }
     }
 
     /// A blank socket for a connection with this local end.
     fn blank(&mut self, local: SocketAddr) -> Option<Blank> {
-        let bound = self.blanks.get_mut(&local).and_then(Vec::pop);
-        bound.or_else(|| self.unbound.pop_if(|blank| blank.fits(local)))
+        self.blanks.get_mut(&local).and_then(Vec::pop)
     }
 
     /// Keeps blank sockets that have rested, as many as may be.
     fn keep_rested(&mut self) {
-        while let Some(blank) = take_passed(&mut self.resting, &self.grace) {
-            let kept = self.unbound.len() + self.blanks.values().map(Vec::len).sum::<usize>();
-            if kept >= MOST_BLANKS {
-                continue;
-            }
-            match blank.local() {
-                Some(local) => self.blanks.entry(local).or_default().push(blank),
-                None => self.unbound.push(blank),
+        while let Some((local, blank)) = take_passed(&mut self.resting, &self.grace) {
+            if self.blanks.values().map(Vec::len).sum::<usize>() < MOST_BLANKS {
+                self.blanks.entry(local).or_default().push(blank);
             }
         }
     }
@@ -201,7 +193,7 @@ impl HibernationHost for KernelHost {
     fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
         let blank = repair::blank(socket, tuple)?;
         if self.reuses_sockets && self.resting.len() < MOST_BLANKS {
-            self.resting.push_back((None, blank));
+            self.resting.push_back((None, (tuple.local, blank)));
         }
         Ok(())
     }

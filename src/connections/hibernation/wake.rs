@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Around, Hibernation};
 use crate::connections::close_reason::CloseReason;
+use crate::connections::idle;
 use crate::error::{Errno, Result};
 use crate::hibernation::Checkpoint;
 use crate::ring::RingOps;
@@ -69,7 +70,7 @@ impl<S: Default> Hibernation<S> {
         conn: ConnId,
         socket: OwnedFd,
     ) -> Result<()> {
-        let heard = u32::from(self.entries.heard(index)) << 16;
+        let heard = idle::link_of(self.entries.heard(index));
         if let Some(row) = around.parts.slots.row(conn) {
             row.lifecycle.establish();
             row.link = heard;
@@ -83,8 +84,8 @@ impl<S: Default> Hibernation<S> {
 
     /// Wakes a connection because something is to be sent to it. `None` if it still sleeps or is gone.
     pub fn wake_to_send<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, name: ConnId) -> Result<Option<ConnId>> {
-        let Some(index) = self.entries.find(name) else { return Ok(None) };
-        let Some(checkpoint) = self.entries.checkpoint(index).filter(|_| self.is_asleep(name)) else { return Ok(None) };
+        let Some(index) = self.asleep(name) else { return Ok(None) };
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(None) };
         Ok(match self.wake(around, index, &checkpoint)? {
             Wake::Awake(conn) => {
                 around.parts.counters.woken_by_send.add(1);

@@ -188,8 +188,7 @@ impl FilterReadiness {
         }
         if wake && !self.listening && slots.used() > 0 {
             self.listening = true;
-            slots.ring_at(0).poll_wake(self.filter.wake_fd(), Operation::FilterWake)?;
-            slots.enter(0, counters)?;
+            slots.poll_wake(self.filter.wake_fd(), Operation::FilterWake, counters)?;
         }
         Ok(())
     }
