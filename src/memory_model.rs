@@ -388,6 +388,8 @@ pub struct Load {
     pub client: Option<Process>,
     /// Connections awake at once at most, where the others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// Bytes of memory that are left before the load, of which ring buffers for sleepers' segments take a part.
+    pub left: u64,
     /// Number of ports that the client's host chooses from (`Host::ephemeral_ports`).
     pub ephemeral: u64,
     /// Number of the server's ports times the number of its addresses, as the client sees them.
@@ -427,7 +429,8 @@ impl Load {
                 Some(_) => {
                     sum.per_connection += asleep(end, self.family);
                     sum.awake += each.counted(by) * sockets as f64;
-                    sum.fixed += (process.shards * u64::from(caught_bytes(connections, process.shards))) as f64;
+                    let caught = caught_bytes(connections, process.shards, self.left);
+                    sum.fixed += (process.shards * u64::from(caught)) as f64;
                 }
                 None => sum.per_connection += each.counted(by),
             }
@@ -468,6 +471,7 @@ mod tests {
             idle_backend: IdleBackend::Poll,
             client: Some(process),
             awake: None,
+            left: u64::MAX,
             ephemeral: 28_232,
             targets: 100,
         }

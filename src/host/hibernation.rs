@@ -92,7 +92,7 @@ impl Host {
         let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
         // Before what takes memory: it needs a right of its own.
         RawSender::new().map_err(refused(Refused::Answers))?;
-        let ring_bytes = plan::caught_bytes(connections, shards as u64);
+        let ring_bytes = plan::caught_bytes(connections, shards as u64, self.least_memory_left());
         let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
         let steering = catcher.steer().map_err(refused(Refused::Lookup))?;
         let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;

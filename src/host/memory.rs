@@ -73,6 +73,11 @@ impl Host {
         host.into_iter().chain(groups).collect()
     }
 
+    /// Bytes that the strictest of the limits on memory has left; no limit is known where none can be read.
+    pub fn least_memory_left(&self) -> u64 {
+        self.memory_left().iter().map(|limit| limit.left).min().unwrap_or(u64::MAX)
+    }
+
     /// The memory of this host; `None` when /proc/meminfo cannot be read.
     ///
     /// `usable` is MemAvailable without its share of reclaimable slab: free pages beyond what the

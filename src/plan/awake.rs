@@ -31,10 +31,16 @@ const CAUGHT_BYTES_PER_CONNECTION: u64 = 64;
 /// The fewest and the most bytes of a ring buffer. The least holds 4,000 small segments, or 15 that GRO made.
 const CAUGHT_BYTES: (u64, u64) = (1 << 20, 16 << 20);
 
-/// Bytes of the ring buffer of each shard for segments of sleeping connections.
-pub fn caught_bytes(connections: u64, shards: u64) -> u32 {
-    let each = (connections / shards.max(1)).saturating_mul(CAUGHT_BYTES_PER_CONNECTION);
-    each.clamp(CAUGHT_BYTES.0, CAUGHT_BYTES.1) as u32
+/// The part of the memory left that all ring buffers may take, as a divisor: on a host of 256 MiB two of them take
+/// 8 MiB at most. 32 MiB would take the room of 450,000 more sleepers.
+const CAUGHT_PART: u64 = 32;
+
+/// Bytes of the ring buffer of each shard for segments of sleeping connections, where `left` bytes of memory are left: a
+/// power of two.
+pub fn caught_bytes(connections: u64, shards: u64, left: u64) -> u32 {
+    let shards = shards.max(1);
+    let each = (connections / shards).saturating_mul(CAUGHT_BYTES_PER_CONNECTION);
+    1 << each.min(left / CAUGHT_PART / shards).clamp(CAUGHT_BYTES.0, CAUGHT_BYTES.1).ilog2()
 }
 
 /// Checks after which silence connections sleep, and how many may be awake at once.
@@ -66,6 +72,14 @@ mod tests {
             prop_assert!((1..=connections.min(MOST_AWAKE)).contains(&planned));
             prop_assert!(planned >= connections.min(FEWEST_AWAKE));
             prop_assert!(awake(connections, room.saturating_add(more)) >= planned);
+        }
+
+        /// Every shard has a ring buffer, and all of them take a small part of the memory that is left.
+        #[test]
+        fn ring_buffers_leave_room_for_sleepers(connections in 1u64..200_000_000, shards in 1u64..64, left: u64) {
+            let bytes = u64::from(caught_bytes(connections, shards, left));
+            prop_assert!((CAUGHT_BYTES.0..=CAUGHT_BYTES.1).contains(&bytes));
+            prop_assert!(bytes == CAUGHT_BYTES.0 || bytes * shards <= left / CAUGHT_PART);
         }
     }
 }

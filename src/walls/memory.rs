@@ -63,13 +63,16 @@ struct Appetite<'a> {
     ephemeral: u64,
     nofile: u64,
     park: IdleBackend,
+    /// Bytes that the strictest limit on memory has left.
+    left: u64,
 }
 
 impl Appetite<'_> {
     fn of<'a>(host: &Host, goal: &'a Goal) -> Appetite<'a> {
         let nofile = Resource::Files.read().map_or(u64::from(SLOTS_PER_RING), |limit| limit.hard);
         let park = if goal.role.serves() && host.filters().is_ok() { IdleBackend::Filter } else { IdleBackend::Poll };
-        Appetite { goal, kernel: host.memory_kernel(), ephemeral: host.ephemeral_ports(), nofile, park }
+        let (kernel, ephemeral, left) = (host.memory_kernel(), host.ephemeral_ports(), host.least_memory_left());
+        Appetite { goal, kernel, ephemeral, nofile, park, left }
     }
 
     fn footprint(&self, connections: u64, by: By) -> Footprint {
@@ -83,6 +86,7 @@ impl Appetite<'_> {
             idle_backend: self.park,
             client: goal.role.dials().then(client),
             awake: goal.awake,
+            left: self.left,
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,
         };
