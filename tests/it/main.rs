@@ -13,6 +13,7 @@ mod connections;
 mod demo;
 mod doctor;
 mod examples;
+mod faults;
 mod filter;
 mod firewall;
 mod hibernation;
@@ -46,6 +47,7 @@ mod terminal;
 mod tune;
 mod tuning;
 mod walls;
+mod wire;
 
 use std::process::ExitCode;
 
