@@ -38,8 +38,10 @@ use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
 mod segments;
+mod spoken;
 
 pub use segments::segments;
+pub use spoken::{frames, publication, requests, upgrade};
 
 /// An input that is read as numbers; zeros follow its end.
 struct Input<'a>(&'a [u8]);
@@ -577,5 +579,8 @@ mod tests {
         )*};
     }
 
-    properties!(token completions echo pattern words typed histogram results kept host request segments);
+    properties!(
+        token completions echo pattern words typed histogram results kept host request segments frames upgrade requests
+        publication
+    );
 }

@@ -55,7 +55,7 @@
 //! # Features
 //!
 //! - `cli`, the default: the program `c1m`. A library turns it off with `default-features = false`, and then brings
-//!   no command line, no charts and no HTTP.
+//!   no command line, no charts and no metrics.
 //! - `metrics`: a server's counters over HTTP, for Prometheus. `cli` implies it.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -71,7 +71,8 @@ pub use internal::host::Cores;
 pub use internal::mailbox::{Mailbox, MailboxError};
 pub use internal::plan::{PortSharing, Ports, Reserve};
 pub use internal::server::{IdlePolicy, Server, ServerBuilder, ServerEvent, ShardCounters, ShardInfo};
-pub use internal::service::{Broadcast, CounterId, Ctx, Echo, Members, Reply, Service, Sink};
+pub use internal::service::{Broadcast, Conversation, CounterId, Ctx, Echo, Members, Reply, Service, Sink};
+pub use internal::service::{http, push, websocket};
 pub use internal::stats::Snapshot;
 pub use internal::token::ConnId;
 

@@ -33,7 +33,7 @@ use crate::error::{ConfigError, Errno, Result};
 use crate::host::start_thread;
 use crate::plan::{DESCRIPTORS_OF_METRICS, Ports};
 use crate::shard::ShardHandle;
-use crate::stats::OwnMetrics;
+use crate::stats::{OwnMetrics, Spoken};
 use crate::sys::Doorbell;
 use connection::{Connection, Next};
 use families::Metrics;
@@ -97,10 +97,10 @@ impl Exporter {
     }
 
     /// Answers from now on, with the counters of these shards and those of their service; with those of sleeping
-    /// connections too if they `sleep`.
-    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool) {
+    /// connections too if they `sleep`, and those of what is `spoken`.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool, spoken: Spoken) {
         // Only the first call counts: a second set of shards would belong to another server.
-        let _ = self.shared.metrics.set(Metrics::new(shards, own, sleep));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own, sleep, spoken));
         self.shared.doorbell.ring();
     }
 

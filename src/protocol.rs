@@ -31,11 +31,14 @@
 //! receive buffer and hands their content on; a dialect need not know where a record ends, because its bytes may be
 //! cut anywhere.
 
+pub mod http;
+pub mod push;
 mod raw;
 mod send_expect;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub mod websocket;
 
 use crate::constants::BUFFER_BYTES;
 use crate::failure::Cause;

@@ -216,7 +216,7 @@ impl<M: Send + 'static> Server<M> {
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
-                    metrics.serve(server.handles(), server.own.clone(), server.awake.is_some());
+                    metrics.serve(server.handles(), server.own.clone(), server.awake.is_some(), S::SPOKEN);
                 }
                 Ok(server)
             }

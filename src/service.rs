@@ -1,14 +1,24 @@
 //! What a server does with its connections: the trait that a gateway's author implements, and what its calls are given.
+//! `http` and `websocket` make a service of bytes of one of requests, or of messages.
 
 mod broadcast;
+mod builtin;
+mod conversation;
 mod ctx;
 mod deadlines;
+pub mod http;
 mod members;
+pub mod push;
+mod shared_calls;
+mod slab;
 mod slot_table;
+pub mod websocket;
 
 use std::time::Duration;
 
 pub use broadcast::Broadcast;
+pub use builtin::{Echo, Sink};
+pub use conversation::Conversation;
 pub(crate) use ctx::ShardContext;
 pub use ctx::{CounterId, Ctx};
 pub use members::Members;
@@ -16,6 +26,7 @@ pub use members::Members;
 pub use crate::reply::Reply;
 
 use crate::connections::{CloseMode, CloseReason};
+use crate::stats::Spoken;
 use crate::token::ConnId;
 
 /// What a server does with its connections. Each shard has one value of its own, on its own thread: nothing in it is
@@ -34,6 +45,10 @@ pub trait Service: 'static {
 
     /// What the server's mailbox carries from thread to thread, hence `Send`; `()` where there is no need for one.
     type Message: Send + 'static;
+
+    /// What its connections speak, for the metrics.
+    #[doc(hidden)]
+    const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: false };
 
     /// A connection was accepted.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
@@ -61,6 +76,11 @@ pub trait Service: 'static {
         ctx.close(conn, mode);
     }
 
+    /// The server stops, and is about to close this connection (`CloseMode::Immediate`, with `CloseReason::Stopping`).
+    /// What is sent here goes out before the FIN, if the socket has room for it. Sending to a sleeping connection would
+    /// wake it. The default says nothing.
+    fn stopping(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
+
     /// The connection is gone, and why. Its state can be read for the last time; its `ConnId` is not used again.
     fn closed(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
 
@@ -75,31 +95,5 @@ pub trait Service: 'static {
     /// begins and anew after each `tick`, so a service that once said `None` is not ticked again.
     fn interval(&self) -> Option<Duration> {
         None
-    }
-}
-
-/// Sends back what came, straight from the receive buffer.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Echo;
-
-impl Service for Echo {
-    type State = ();
-    type Message = ();
-
-    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
-        Reply::Back(0..data.len())
-    }
-}
-
-/// Discards what came. The shard counts it.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Sink;
-
-impl Service for Sink {
-    type State = ();
-    type Message = ();
-
-    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, _: &mut [u8]) -> Reply {
-        Reply::Nothing
     }
 }

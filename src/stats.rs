@@ -31,6 +31,17 @@ impl Counter {
     }
 }
 
+/// What is spoken on the connections of a server, as far as c1m knows it: which of its counters mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spoken {
+    /// HTTP requests.
+    pub http: bool,
+    /// WebSocket messages.
+    pub websocket: bool,
+    /// Publications, and receipts for them.
+    pub push: bool,
+}
+
 macro_rules! counters {
     (
         $(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }
@@ -208,6 +219,38 @@ counters! {
     /// Segments for sleeping connections that were lost because the ring buffer was full, or because no slot was free
     /// to wake the connection. The peer sends them again.
     segments_dropped,
+    /// HTTP requests answered, those for an upgrade included.
+    requests,
+    /// Requests refused because they could not be read.
+    requests_malformed,
+    /// Requests refused because their head or body was too long.
+    requests_too_long,
+    /// Requests refused because they were not complete in time.
+    requests_late,
+    /// Requests refused because those that were incomplete took all the memory that they may.
+    requests_without_room,
+    /// Upgrades to WebSocket.
+    upgrades,
+    /// WebSocket messages that came whole.
+    messages_whole,
+    /// Connections closed because their peer did what the protocol forbids.
+    protocol_errors,
+    /// Connections closed because a text of their peer was not UTF-8.
+    texts_invalid,
+    /// Connections closed because a message of their peer was too long.
+    messages_too_long,
+    /// Connections closed because a message of their peer was not complete in time.
+    messages_late,
+    /// Connections closed because the messages that were incomplete took all the memory that they may.
+    messages_without_room,
+    /// Connections whose peer did not answer a close in time.
+    closes_unanswered,
+    /// Publications that came from publishers.
+    publications,
+    /// Publications begun to be sent, once for each subscriber.
+    pushes,
+    /// Publications that a shard with too much to do did not send to its subscribers.
+    pushes_missed,
     }
     /// Connections refused, for either reason.
     refused = refused_when_full + refused_for_memory;

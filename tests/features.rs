@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Crates that only the program needs, or only the metrics of a server.
-const PROGRAM: [&str; 11] = [
+const PROGRAM: [&str; 10] = [
     "clap",
-    "httparse",
     "humantime",
     "indicatif",
     "maud",
@@ -44,10 +43,10 @@ fn the_library_alone_needs_no_crate_of_the_program() {
 }
 
 #[test]
-fn metrics_need_their_parser_and_no_command_line() {
+fn metrics_need_no_command_line() {
     let direct = crates(&["--no-default-features", "--features", "metrics"], "1");
     for name in PROGRAM {
-        assert_eq!(direct.contains(name), ["httparse", "prometheus-client", "rustix"].contains(&name), "{name}");
+        assert_eq!(direct.contains(name), ["prometheus-client", "rustix"].contains(&name), "{name}");
     }
 }
 

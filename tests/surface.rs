@@ -3,13 +3,14 @@
 use std::fs;
 
 /// The public names at the crate's root.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 31] = [
     "Address",
     "Broadcast",
     "CloseMode",
     "CloseReason",
     "ConfigError",
     "ConnId",
+    "Conversation",
     "Cores",
     "CounterId",
     "Ctx",
@@ -36,8 +37,8 @@ const NAMES: [&str; 30] = [
     "client",
 ];
 
-/// Modules beside these, for what is seldom named: the parts of errors.
-const MODULES: [&str; 1] = ["error"];
+/// Modules beside these: the parts of errors, and services of more than bytes.
+const MODULES: [&str; 4] = ["error", "http", "push", "websocket"];
 
 /// What the root makes public and documents: the names of its `pub use` and `pub mod`, and any other public item as it
 /// stands.

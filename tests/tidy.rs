@@ -32,10 +32,10 @@ const LAYERS: [(&str, u8); 37] = [
     ("host", 2),
     ("walls", 2),
     ("mailbox", 2),
+    ("protocol", 2),
     ("reactor", 3),
     ("service", 3),
     ("shard", 4),
-    ("protocol", 5),
     ("results", 5),
     ("metrics", 5),
     ("server", 6),
@@ -66,7 +66,7 @@ const BELOW: [(&str, &str); 9] = [
 const PURE: [(&str, &[&str]); 2] = [("protocol", &["constants", "failure"]), ("hibernation", &[])];
 
 /// The rooms, or the files, in which each crate may be used.
-const CRATES: [(&str, &[&str]); 21] = [
+const CRATES: [(&str, &[&str]); 23] = [
     ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("libc", &["ring", "sys"]),
@@ -74,7 +74,7 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("socket2", &["listener", "client"]),
     ("core_affinity", &["host"]),
     ("hdrhistogram", &["latency"]),
-    ("base64", &["latency"]),
+    ("base64", &["latency", "protocol"]),
     ("flate2", &["latency"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
@@ -82,7 +82,9 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("serde_json", &["results", "render", "cli", "tune"]),
     ("maud", &["render"]),
     ("prometheus_client", &["metrics"]),
-    ("httparse", &["metrics"]),
+    ("httparse", &["metrics", "protocol"]),
+    ("sha1_smol", &["protocol"]),
+    ("simdutf8", &["protocol"]),
     ("rustix", &["metrics"]),
     ("plotters", &["render"]),
     ("tempfile", &["output"]),

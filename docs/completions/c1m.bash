@@ -682,7 +682,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__server)
-            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
+            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -721,7 +721,15 @@ _c1m() {
                     return 0
                     ;;
                 --service)
-                    COMPREPLY=($(compgen -W "echo sink" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "echo sink push" -- "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --max-pending)

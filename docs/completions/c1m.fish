@@ -43,8 +43,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l port-sharing -d 'Assi
 all\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-connections -d 'The most connections held. A further connection waits 0.1 s for a place, and is then reset and counted as refused' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l backlog -d 'Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l service -d 'What to do with bytes: `echo` sends them back, `sink` counts and discards them' -r -f -a "echo\t''
-sink\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l service -d 'What to do with what comes: `echo` sends it back; `sink` counts and discards it; `push` sends what a publisher says to all subscribers (docs/guide/services.md)' -r -f -a "echo\t''
+sink\t''
+push\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l protocol -d 'What is spoken on the connections: `raw` bytes; `websocket` messages, after an upgrade at any path; `http` requests on kept connections. With the last two, GET /healthz answers 200' -r -f -a "raw\t''
+websocket\t''
+http\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-message -d 'Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused (1009, or 413), and its connection closed. --max-pending is raised to hold a message' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read. The connection is reset beyond them' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per connection, and needs CAP_BPF, CAP_PERFMON and CAP_CHOWN. With `poll` each waits in a poll of its ring, which takes 256 bytes of the kernel. `auto` uses the filter where it is allowed. Sockets behind the filter have owners from 1073741824 on (ss -e). If such a connection ends without a segment, the server notices up to 10 minutes later, with --keepalive up to its TIME later' -r -f -a "auto\t''
 poll\t''

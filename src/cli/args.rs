@@ -3,6 +3,7 @@
 mod client;
 mod goal;
 mod protocol;
+mod service;
 mod storm;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::server::{self, IdlePolicy, Reserve};
 
 pub use client::ClientArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
+pub use service::{ServerProtocol, ServiceArguments, ServiceName};
 pub use storm::StormArguments;
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
@@ -129,9 +131,8 @@ pub struct ServerArguments {
     /// Accept queue of each port; the kernel caps it at net.core.somaxconn, which is the default.
     #[arg(long, value_name = "N")]
     pub backlog: Option<u32>,
-    /// What to do with bytes: `echo` sends them back, `sink` counts and discards them.
-    #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
-    pub service: ServiceName,
+    #[command(flatten)]
+    pub service: ServiceArguments,
     /// Bytes kept for a peer that does not read. The connection is reset beyond them.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
@@ -199,12 +200,6 @@ pub enum Sharing {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ServiceName {
-    Echo,
-    Sink,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum IdlePolicyName {
     Auto,
     Poll,
@@ -220,6 +215,7 @@ impl ServerArguments {
         if self.stats_interval.is_zero() {
             return Err(CommandError::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
         }
+        self.service.check()?;
         let ports = self.ports.ports()?;
         let options = server::Options {
             cores: match (&self.cores, &self.core_list) {
@@ -235,7 +231,7 @@ impl ServerArguments {
             },
             max_connections: self.max_connections,
             backlog: self.backlog,
-            max_pending: self.max_pending,
+            max_pending: self.max_pending.max(self.service.pending().unwrap_or(0)),
             idle: match self.park {
                 IdlePolicyName::Auto => IdlePolicy::Auto,
                 IdlePolicyName::Poll => IdlePolicy::Poll,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::args::{ServerArguments, ServiceName};
+use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
@@ -18,11 +18,14 @@ use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
-use crate::results::{HibernationDocument, ServerShard, ServerSummary};
-use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, Shortage};
-use crate::service::{Echo, Sink};
+use crate::results::{HibernationDocument, ServerShard, ServerSummary, SpokenDocument};
+use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, ShardInfo, Shortage};
+use crate::service::http::{Http, HttpLimits, HttpService};
+use crate::service::push::Push;
+use crate::service::websocket::{WebSocket, WebSocketLimits, WebSocketService};
+use crate::service::{Echo, Service, Sink};
 use crate::shard::ShardHandle;
-use crate::stats::{ROUND_BOUNDS, Snapshot};
+use crate::stats::{ROUND_BOUNDS, Snapshot, Spoken};
 use crate::sys;
 use crate::walls::{self, EvidenceRecorder, Explained};
 
@@ -51,26 +54,76 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         // Nobody listens any more when the reporter has gone.
         let _ = sender.send(News::Server(event));
     });
-    let server = match arguments.service {
-        ServiceName::Echo => builder.start(|_| Echo)?,
-        ServiceName::Sink => builder.start(|_| Sink)?,
-    };
-    let mut reporter =
-        Reporter { events: json.is_some(), verbose: arguments.verbose, quiet: arguments.quiet, ..Reporter::new() };
-    reporter.ready(&server);
-    let summary = reporter.serve(server, &news, arguments.stats_interval)?;
-    let document = ServerDocument::of(&summary);
-    match json {
-        None => say(text::server(&summary).trim_end()),
-        Some(target) => {
-            if !target.is_stdout() {
-                event(&json!({ "event": "stopped" }));
-            }
-            target.write_last(&document)?;
-        }
+    let run = Run { arguments, builder, news, json };
+    let most = arguments.service.max_message;
+    match (arguments.service.protocol, arguments.service.service) {
+        (ServerProtocol::Raw, ServiceName::Echo) => run.serve(|_| Echo),
+        (ServerProtocol::Raw, ServiceName::Sink) => run.serve(|_| Sink),
+        (ServerProtocol::Raw, ServiceName::Push) => run.serve(move |shard| Push::new(shard.mailbox(), most)),
+        (ServerProtocol::WebSocket, ServiceName::Echo) => run.websocket(|_| Echo),
+        (ServerProtocol::WebSocket, ServiceName::Sink) => run.websocket(|_| Sink),
+        (ServerProtocol::WebSocket, ServiceName::Push) => run.websocket(move |shard| Push::new(shard.mailbox(), most)),
+        (ServerProtocol::Http, ServiceName::Echo) => run.http(Echo),
+        // `Arguments` refuses `push`.
+        (ServerProtocol::Http, ServiceName::Sink | ServiceName::Push) => run.http(Sink),
     }
-    Ok(Ended::Well)
 }
+
+/// A server that is to run, and what waits for its end.
+struct Run<'a> {
+    arguments: &'a ServerArguments,
+    builder: ServerBuilder,
+    news: mpsc::Receiver<News>,
+    json: Option<Target>,
+}
+
+impl Run<'_> {
+    /// Runs it with this service until it ends.
+    fn serve<S: Service>(self, service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static) -> Result<Ended> {
+        let Run { arguments, builder, news, json } = self;
+        let server = builder.start(service)?;
+        let (verbose, quiet) = (arguments.verbose, arguments.quiet);
+        let mut reporter = Reporter { events: json.is_some(), verbose, quiet, spoken: S::SPOKEN, ..Reporter::new() };
+        reporter.ready(&server, arguments);
+        let summary = reporter.serve(server, &news, arguments.stats_interval)?;
+        let document = ServerDocument::of(&summary);
+        match json {
+            None => say(text::server(&summary).trim_end()),
+            Some(target) => {
+                if !target.is_stdout() {
+                    event(&json!({ "event": "stopped" }));
+                }
+                target.write_last(&document)?;
+            }
+        }
+        Ok(Ended::Well)
+    }
+
+    /// Runs it with this service of messages.
+    fn websocket<S: WebSocketService>(
+        self,
+        service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,
+    ) -> Result<Ended> {
+        let longest_message = self.arguments.service.max_message;
+        let defaults = WebSocketLimits::default();
+        let http = HttpLimits { longest_body: longest_message, ..defaults.http };
+        let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_message);
+        let limits = WebSocketLimits { longest_message, incomplete, http, ..defaults };
+        self.serve(move |shard| WebSocket::with(service(shard), limits))
+    }
+
+    /// Runs it with this service of requests.
+    fn http<S: HttpService<Message = ()> + Copy + Send + Sync>(self, service: S) -> Result<Ended> {
+        let longest_body = self.arguments.service.max_message;
+        let defaults = HttpLimits::default();
+        let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_body);
+        let limits = HttpLimits { longest_body, incomplete, ..defaults };
+        self.serve(move |_| Http::with(service, limits))
+    }
+}
+
+/// Longest messages of a shard that may be incomplete at once, where that is more than the default allows.
+const MOST_INCOMPLETE: usize = 4;
 
 fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
     let wait = move || {
@@ -91,6 +144,8 @@ struct Reporter {
     live: Option<Live>,
     /// Whether connections may sleep.
     sleeps: bool,
+    /// What is said on the connections.
+    spoken: Spoken,
     /// The shards, each with the counts of its rounds at the last report.
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
@@ -111,6 +166,7 @@ impl Reporter {
             verbose: false,
             quiet: false,
             sleeps: false,
+            spoken: Spoken::default(),
             live: None,
             rounds: Vec::new(),
             started: now,
@@ -122,7 +178,7 @@ impl Reporter {
         }
     }
 
-    fn ready(&mut self, server: &Server) {
+    fn ready<M: Send + 'static>(&mut self, server: &Server<M>, arguments: &ServerArguments) {
         let (options, metrics) = (server.options(), server.metrics_url());
         if let Some(unreachable) = walls::out_of_reach(&Host::here(), options.bind) {
             warn(unreachable.to_string());
@@ -131,7 +187,7 @@ impl Reporter {
         self.sleeps = server.awake().is_some();
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
-            return event(&ready(server));
+            return event(&ready(server, arguments));
         }
         say(format!(
             "c1m server: {} ports {}-{} on {}, up to {} connections, accept queue {} per port",
@@ -200,7 +256,12 @@ impl Reporter {
     }
 
     /// Reports until a signal arrives or a shard dies, then stops the server.
-    fn serve(&mut self, server: Server, news: &mpsc::Receiver<News>, interval: Duration) -> Result<ServerSummary> {
+    fn serve<M: Send + 'static>(
+        &mut self,
+        server: Server<M>,
+        news: &mpsc::Receiver<News>,
+        interval: Duration,
+    ) -> Result<ServerSummary> {
         let mut next = Instant::now() + interval;
         let mut failed = false;
         loop {
@@ -243,12 +304,14 @@ impl Reporter {
         if failed {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
+        let counted = finals.iter().map(|shard| shard.server).sum();
         Ok(ServerSummary {
             shards: plans
                 .into_iter()
                 .zip(finals)
                 .map(|(plan, counters)| ServerShard { plan, counters: counters.server })
                 .collect(),
+            spoken: SpokenDocument::of(self.spoken, &counted),
             live_at_stop: at_stop.live,
             peak_live,
             memory_wall: shortage.as_ref().map(wall),
@@ -261,7 +324,7 @@ impl Reporter {
 
     /// Reports the begin and the end of a memory shortage, and during it the number of refused connections. It
     /// prints one line per second at most.
-    fn memory(&mut self, server: &Server) {
+    fn memory<M: Send + 'static>(&mut self, server: &Server<M>) {
         let total: Snapshot = server.snapshots().into_iter().sum();
         let shortage = server.shortage();
         let (was_short, refused) = self.memory_said;
@@ -307,6 +370,11 @@ impl Reporter {
             if self.sleeps {
                 stats["hibernation"] = json!(HibernationDocument::of(&total));
             }
+            if let (Value::Object(stats), Value::Object(said)) =
+                (&mut stats, json!(SpokenDocument::of(self.spoken, &total)))
+            {
+                stats.extend(said);
+            }
             event(&stats);
         } else if let Some(live) = &mut self.live {
             live.head(
@@ -346,7 +414,7 @@ impl Reporter {
 }
 
 /// The event of a server that accepts.
-fn ready(server: &Server) -> Value {
+fn ready<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments) -> Value {
     let (options, files) = (server.options(), server.raised().files);
     let shards: Vec<_> = server
         .plans()
@@ -357,6 +425,7 @@ fn ready(server: &Server) -> Value {
     let mut ready = json!({
         "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
         "backlog": server.backlog(), "park": park, "shards": shards, "metrics": server.metrics_url(),
+        "service": arguments.service.service.name(), "protocol": arguments.service.protocol.name(),
     });
     if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
         ready["hibernate_seconds"] = silence.as_secs_f64().into();

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::http::Format;
 use crate::host::Host;
 use crate::shard::ShardHandle;
-use crate::stats::{OwnMetrics, ROUND_BOUNDS, Snapshot};
+use crate::stats::{OwnMetrics, ROUND_BOUNDS, Snapshot, Spoken};
 use crate::sys;
 
 /// A family of metrics.
@@ -175,12 +175,91 @@ const SLEEP_FAMILIES: [Family; 6] = [
     },
 ];
 
+/// The metrics of HTTP requests.
+const HTTP_FAMILIES: [Family; 2] = [
+    Family {
+        name: "c1m_http_requests",
+        help: "HTTP requests answered, those for an upgrade included.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.requests)],
+    },
+    Family {
+        name: "c1m_http_requests_refused",
+        help: "HTTP requests refused: not readable, too long, not complete in time, or without room while incomplete.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("reason", "malformed")), |shard| shard.requests_malformed),
+            (Some(("reason", "too_long")), |shard| shard.requests_too_long),
+            (Some(("reason", "late")), |shard| shard.requests_late),
+            (Some(("reason", "no_room")), |shard| shard.requests_without_room),
+        ],
+    },
+];
+
+/// The metrics of WebSocket.
+const WEBSOCKET_FAMILIES: [Family; 4] = [
+    Family {
+        name: "c1m_websocket_upgrades",
+        help: "Connections upgraded to WebSocket.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.upgrades)],
+    },
+    Family {
+        name: "c1m_websocket_messages",
+        help: "WebSocket messages that came whole.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.messages_whole)],
+    },
+    Family {
+        name: "c1m_websocket_failed",
+        help: "WebSocket connections closed for a fault of the peer: it broke the protocol, sent a text that is not UTF-8 \
+               or a message that is too long or late, or there was no room for messages that are incomplete.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("cause", "protocol")), |shard| shard.protocol_errors),
+            (Some(("cause", "not_utf8")), |shard| shard.texts_invalid),
+            (Some(("cause", "too_long")), |shard| shard.messages_too_long),
+            (Some(("cause", "late")), |shard| shard.messages_late),
+            (Some(("cause", "no_room")), |shard| shard.messages_without_room),
+        ],
+    },
+    Family {
+        name: "c1m_websocket_closes_unanswered",
+        help: "WebSocket connections whose peer did not answer a close in time.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.closes_unanswered)],
+    },
+];
+
+/// The metrics of a broadcaster.
+const PUSH_FAMILIES: [Family; 3] = [
+    Family {
+        name: "c1m_publications",
+        help: "Publications that came from publishers.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.publications)],
+    },
+    Family {
+        name: "c1m_pushes",
+        help: "Publications begun to be sent, once for each subscriber.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.pushes)],
+    },
+    Family {
+        name: "c1m_publications_missed",
+        help: "Publications that a shard with too much to do did not send to its subscribers.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.pushes_missed)],
+    },
+];
+
 /// The shards of a server, whose counters are written whenever a client asks.
 #[derive(Debug)]
 struct Shards {
     shards: Vec<ShardHandle>,
     own: OwnMetrics,
     sleep: bool,
+    spoken: Spoken,
 }
 
 /// The metrics of a server.
@@ -189,10 +268,10 @@ pub struct Metrics(Registry);
 
 impl Metrics {
     /// Metrics of these shards' counters, of those of their service, and of this process; of sleeping connections too
-    /// if they `sleep`.
-    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool) -> Metrics {
+    /// if they `sleep`, and of what is `spoken`.
+    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool, spoken: Spoken) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards { shards, own, sleep }));
+        registry.register_collector(Box::new(Shards { shards, own, sleep, spoken }));
         Metrics(registry)
     }
 
@@ -210,8 +289,14 @@ impl Metrics {
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
-        let of_sleep: &[Family] = if self.sleep { &SLEEP_FAMILIES } else { &[] };
-        for metric in FAMILIES.iter().chain(of_sleep) {
+        let further: [(bool, &[Family]); 4] = [
+            (self.sleep, &SLEEP_FAMILIES),
+            (self.spoken.http, &HTTP_FAMILIES),
+            (self.spoken.websocket, &WEBSOCKET_FAMILIES),
+            (self.spoken.push, &PUSH_FAMILIES),
+        ];
+        let further = further.into_iter().filter(|(shown, _)| *shown).flat_map(|(_, families)| families);
+        for metric in FAMILIES.iter().chain(further) {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
             for (shard, counted) in counted.iter().enumerate() {
                 for (further, read) in metric.series {

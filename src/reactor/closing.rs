@@ -6,6 +6,7 @@ use super::Schedule;
 use crate::connections::{CloseMode, CloseReason, Connections, Cursor, Platform};
 use crate::error::Result;
 use crate::pace::Pace;
+use crate::token::ConnId;
 
 /// Connections closed in one pass, so that closing delays no other connection for long.
 const CLOSES_PER_PASS: usize = 16;
@@ -43,9 +44,19 @@ impl Closing {
         connections: &mut Connections<S, P>,
         now: Instant,
     ) -> Result<Schedule> {
+        self.turn_after(connections, now, |_, _| Ok(()))
+    }
+
+    /// The same, where each connection has a `last_word` before it is closed.
+    pub fn turn_after<S: Default, P: Platform>(
+        &mut self,
+        connections: &mut Connections<S, P>,
+        now: Instant,
+        last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<()>,
+    ) -> Result<Schedule> {
         // A walk over ten million that are closed already would take the time of many passes.
         if connections.counters().live.get() > 0 {
-            let turn = self.turn_of(connections, now, u64::MAX, |_| true)?;
+            let turn = self.close_some(connections, now, u64::MAX, |_| true, last_word)?;
             if turn != Schedule::Finished {
                 return Ok(turn);
             }
@@ -64,6 +75,17 @@ impl Closing {
         most: u64,
         chosen: impl Fn(&S) -> bool,
     ) -> Result<Schedule> {
+        self.close_some(connections, now, most, chosen, |_, _| Ok(()))
+    }
+
+    fn close_some<S: Default, P: Platform>(
+        &mut self,
+        connections: &mut Connections<S, P>,
+        now: Instant,
+        most: u64,
+        chosen: impl Fn(&S) -> bool,
+        mut last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<()>,
+    ) -> Result<Schedule> {
         for _ in 0..CLOSES_PER_PASS {
             if self.closed >= most {
                 return Ok(Schedule::Finished);
@@ -73,6 +95,7 @@ impl Closing {
                 if let Some(at) = self.pace.intended(self.closed, connections.clock()).filter(|at| *at > now) {
                     return Ok(Schedule::At(at));
                 }
+                last_word(connections, conn)?;
                 connections.close(conn, self.mode, self.reason)?;
                 self.closed += 1;
             }

@@ -130,15 +130,20 @@ pub fn server(summary: &ServerSummary) -> String {
     if let Some(slept) = &summary.hibernation {
         hibernation(&mut out, slept);
     }
+    for (name, counts) in summary.spoken.named() {
+        let _ = writeln!(out, "{name}: {}", listed(&counts));
+    }
     walls(&mut out, &summary.walls);
     out
 }
 
+/// Counts with their names.
+fn listed(counts: &[(&str, u64)]) -> String {
+    counts.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect::<Vec<_>>().join(", ")
+}
+
 /// One line for what became of sleeping connections, and one for the segments that came for them.
 fn hibernation(out: &mut String, slept: &HibernationDocument) {
-    let listed = |some: &[(&str, u64)]| {
-        some.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect::<Vec<_>>().join(", ")
-    };
     let named = slept.named();
     let (connections, segments) = named.split_at(5);
     let _ = writeln!(out, "sleeping connections: {}", listed(connections));

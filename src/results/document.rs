@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ShardSummary, StormDocument, Summary, Timeline,
+    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ShardSummary, SpokenDocument, StormDocument,
+    Summary, Timeline,
 };
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
@@ -378,6 +379,9 @@ pub struct ServerDocument {
     /// may sleep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hibernation: Option<HibernationDocument>,
+    /// What was said on its connections: a field for each protocol that it speaks.
+    #[serde(flatten)]
+    pub spoken: SpokenDocument,
     /// User processor time of the server's process.
     pub cpu_user_seconds: f64,
     /// System processor time of the server's process.
@@ -426,6 +430,7 @@ impl ServerDocument {
             bytes: total.bytes_in,
             resident_bytes: summary.resident_bytes,
             hibernation: summary.hibernation,
+            spoken: summary.spoken,
             cpu_user_seconds: summary.cpu_seconds.0,
             cpu_system_seconds: summary.cpu_seconds.1,
             shards: shards.collect(),

@@ -9,6 +9,7 @@ mod hibernation;
 pub mod identity;
 pub mod logs;
 pub mod merge;
+mod spoken;
 mod storm;
 mod timeline;
 
@@ -27,6 +28,7 @@ use crate::walls::Explained;
 
 pub use about::{About, run_id};
 pub use hibernation::HibernationDocument;
+pub use spoken::{HttpDocument, PushDocument, SpokenDocument, WebSocketDocument};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 
@@ -243,6 +245,8 @@ pub struct ServerSummary {
     pub walls: Vec<Explained>,
     /// What became of sleeping connections; `None` where none may sleep.
     pub hibernation: Option<HibernationDocument>,
+    /// What was said on its connections, as far as it speaks more than bytes.
+    pub spoken: SpokenDocument,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

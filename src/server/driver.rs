@@ -184,7 +184,7 @@ impl<S: Service> ServerDriver<S> {
 
     /// Accepts nothing more, and closes the open connections at an even pace until none is left.
     fn drain(&mut self, connections: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
-        let closing = match &mut self.closing {
+        let mut closing = match self.closing.take() {
             Some(closing) => closing,
             None => {
                 self.context.stop();
@@ -192,9 +192,13 @@ impl<S: Service> ServerDriver<S> {
                 connections.stop_listening()?;
                 let rate = (connections.in_use() as f64 / self.drain_timeout.as_secs_f64()).max(SLOWEST_DRAIN);
                 let pace = Pace::new(connections.clock().start(now), Some(rate));
-                self.closing.insert(Closing::new(CloseMode::Immediate, pace).because(CloseReason::Stopping))
+                Closing::new(CloseMode::Immediate, pace).because(CloseReason::Stopping)
             }
         };
-        closing.turn(connections, now)
+        let schedule = closing.turn_after(connections, now, |connections, conn| {
+            self.call(connections, |service, ctx| service.stopping(ctx, conn))
+        });
+        self.closing = Some(closing);
+        schedule
     }
 }

@@ -38,6 +38,8 @@ pub struct Broadcast<S> {
     bytes: Arc<[u8]>,
     to: Recipients<S>,
     except: Option<ConnId>,
+    /// Connections of which this is not true are left out.
+    only: Option<fn(&S) -> bool>,
 }
 
 /// Decides whether a connection is a recipient.
@@ -63,18 +65,24 @@ impl<S> fmt::Debug for Broadcast<S> {
 impl<S> Broadcast<S> {
     /// To every connection of the shard.
     pub fn to_all(bytes: impl Into<Arc<[u8]>>) -> Broadcast<S> {
-        Broadcast { bytes: bytes.into(), to: Recipients::All, except: None }
+        Broadcast { bytes: bytes.into(), to: Recipients::All, except: None, only: None }
     }
 
     /// To the connections that `chosen` picks. It is called when a connection's turn comes, with the connection's state
     /// at that time.
     pub fn to_chosen(bytes: impl Into<Arc<[u8]>>, chosen: impl Fn(ConnId, &S) -> bool + 'static) -> Broadcast<S> {
-        Broadcast { bytes: bytes.into(), to: Recipients::Chosen(Box::new(chosen)), except: None }
+        Broadcast { bytes: bytes.into(), to: Recipients::Chosen(Box::new(chosen)), except: None, only: None }
     }
 
     /// To the members of a set as it is now. Other connections cost nothing, however many the shard has.
     pub fn to_members(bytes: impl Into<Arc<[u8]>>, members: &Members) -> Broadcast<S> {
-        Broadcast { bytes: bytes.into(), to: Recipients::Members(members.clone()), except: None }
+        Broadcast { bytes: bytes.into(), to: Recipients::Members(members.clone()), except: None, only: None }
+    }
+
+    /// Leaves out connections of which this is not true when their turn comes.
+    pub(super) fn only(mut self, only: fn(&S) -> bool) -> Broadcast<S> {
+        self.only = Some(only);
+        self
     }
 
     /// Leaves one connection out, such as the author of the message.
@@ -177,11 +185,13 @@ impl<S: Default> Running<S> {
                 }
                 Recipients::All | Recipients::Chosen(_) => Some(connections.next_live_within(&mut self.next, slots)?),
             };
+            let state = |conn| connections.peek(conn);
             let chosen = |conn| match &self.broadcast.to {
-                Recipients::Chosen(choice) => connections.peek(conn).is_some_and(|state| choice(conn, state)),
+                Recipients::Chosen(choice) => state(conn).is_some_and(|state| choice(conn, state)),
                 _ => true,
             };
-            let recipient = conn.filter(|conn| Some(*conn) != self.broadcast.except && chosen(*conn));
+            let only = |conn| self.broadcast.only.is_none_or(|only| state(conn).is_some_and(only));
+            let recipient = conn.filter(|conn| Some(*conn) != self.broadcast.except && only(*conn) && chosen(*conn));
             if recipient.is_some() {
                 return recipient;
             }

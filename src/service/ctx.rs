@@ -11,7 +11,7 @@ use super::slot_table::SlotTable;
 use crate::clock::Mark;
 use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
 use crate::error::{Error, Result};
-use crate::stats::OwnCounters;
+use crate::stats::{Counters, OwnCounters};
 use crate::token::ConnId;
 
 /// A counter of the service's own, made by `ServerBuilder::counter`.
@@ -262,6 +262,21 @@ impl<S: Default> Ctx<'_, S> {
     /// Adds `n` to a counter of the service's own. It counts for this shard; metrics and `Server::counters` show it.
     pub fn count(&mut self, counter: CounterId, n: u64) {
         self.shard.own.add(counter.0, n);
+    }
+
+    /// The same context, for a service within the service.
+    pub(super) fn again(&mut self) -> Ctx<'_, S> {
+        Ctx { connections: self.connections, shard: self.shard }
+    }
+
+    /// The counters of this shard.
+    pub(super) fn counters(&self) -> &Counters {
+        self.connections.counters()
+    }
+
+    /// Whether a connection has a deadline.
+    pub(super) fn has_deadline(&self, conn: ConnId) -> bool {
+        self.shard.deadlines.is_set(conn)
     }
 
     fn note(&mut self, done: Result<()>) {

@@ -58,6 +58,11 @@ impl Deadlines {
         self.earliest = self.earliest.min(tick);
     }
 
+    /// Whether a connection has a deadline.
+    pub fn is_set(&self, conn: ConnId) -> bool {
+        self.table.get(conn) != NONE
+    }
+
     /// A connection is gone.
     pub fn forget(&mut self, conn: ConnId) {
         if self.is_used() {

@@ -1,9 +1,12 @@
 //! The examples that people copy from, as built programs with clients on real sockets.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+
+use tungstenite::{Error, HandshakeError, Message};
 
 use crate::support::*;
 
@@ -157,6 +160,64 @@ fn chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
     assert!(line.contains(" guests on this shard: ") && line.contains("guest"), "{line}: the hall heard the kitchen");
     guest.say("/what");
     guest.hear_at_last("* /name NAME, /join ROOM, /who or /quit; anything else is said in the room");
+}
+
+/// A guest of the chat over WebSocket.
+struct Guest(tungstenite::WebSocket<TcpStream>);
+
+impl Guest {
+    fn say(&mut self, text: &str) {
+        self.0.send(Message::text(text)).unwrap();
+    }
+
+    /// Skips texts up to one that is `wanted`.
+    fn hear_at_last(&mut self, wanted: &str) {
+        while self.0.read().unwrap() != Message::text(wanted) {}
+    }
+}
+
+#[test]
+fn websocket_chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
+    let example = Example::start("websocket_chat", "");
+    let at = |path: &str| format!("ws://127.0.0.1:{}{path}", example.port);
+    let enter = |name: &str, room: &str| {
+        let at = at(&format!("/{room}?name={name}"));
+        let mut guest = Guest(tungstenite::client(at, example.connect()).unwrap().0);
+        guest.hear_at_last(&format!("* welcome, {name}"));
+        guest
+    };
+    let mut guest = enter("guest", "hall");
+    let mut cooks: Vec<Guest> = (0..12).map(|number| enter(&format!("cook{number}"), "kitchen")).collect();
+    for cook in &mut cooks[..11] {
+        cook.hear_at_last("* cook11 has come");
+    }
+    cooks[0].say("dinner is ready");
+    for cook in &mut cooks[1..] {
+        cook.hear_at_last("cook0: dinner is ready");
+    }
+    // One leaves in order, and one just goes.
+    cooks.pop().unwrap().0.close(None).unwrap();
+    drop(cooks.pop());
+    for cook in &mut cooks {
+        let mut gone = BTreeSet::from(["* cook10 has left", "* cook11 has left"]);
+        while !gone.is_empty() {
+            let Message::Text(text) = cook.0.read().unwrap() else { panic!("a chat says texts") };
+            gone.remove(text.as_str());
+        }
+    }
+    // The hall has heard nothing of it.
+    let mut late = enter("late", "hall");
+    guest.0.send(Message::binary(vec![1, 2, 3])).unwrap();
+    assert_eq!(guest.0.read().unwrap(), Message::text("* late has come"));
+    let Message::Close(Some(close)) = guest.0.read().unwrap() else { panic!("bytes are not for a chat") };
+    assert_eq!(u16::from(close.code), 1003);
+    // Reading on answers the close.
+    assert!(matches!(guest.0.read(), Err(Error::ConnectionClosed)));
+    late.hear_at_last("* guest has left");
+    match tungstenite::client(at("/nowhere"), example.connect()) {
+        Err(HandshakeError::Failure(Error::Http(refused))) => assert_eq!(refused.status(), 404),
+        _ => panic!("a guest without a name was let in"),
+    }
 }
 
 #[test]

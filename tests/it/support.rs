@@ -16,6 +16,8 @@ pub use peer::{Peer, connected, echoes, reset};
 pub use ports::free_ports;
 pub use process::{Finished, Outlet, Running, children, kill, run, run_as, runs};
 pub use program::{NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged, unprivileged};
-pub use schema::{has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, number};
+pub use schema::{
+    has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, has_server_names_and, number,
+};
 pub use server::{Server, at, server_arguments};
 pub use wait::{PATIENCE, eventually};

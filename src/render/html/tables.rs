@@ -160,6 +160,10 @@ pub fn server(server: &ServerDocument) -> Markup {
                 ("processor time", cpu),
             ]))
             @if let Some(slept) = &server.hibernation { (hibernation("Sleeping connections of the server", slept)) }
+            @for (name, counts) in server.spoken.named() {
+                h3 { (name) " of the server" }
+                (facts(counts.into_iter().map(|(name, number)| (name, count(number)))))
+            }
         }
     }
 }

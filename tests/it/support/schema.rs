@@ -84,6 +84,11 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
 
 /// Checks the names of a server's result.
 pub fn has_server_names(document: &Value) {
+    has_server_names_and(document, &[]);
+}
+
+/// Checks the names of a server's result that has `more` names.
+pub fn has_server_names_and(document: &Value, more: &[&str]) {
     let names = [
         "live",
         "live_at_stop",
@@ -103,7 +108,7 @@ pub fn has_server_names(document: &Value) {
         "cpu_system_seconds",
         "shards",
     ];
-    has_names(document, &names);
+    has_names(document, &[&names[..], more].concat());
     for shard in shards(document) {
         has_names(shard, &["shard", "core", "ports", "rings", "slots", "live", "accepted"]);
     }

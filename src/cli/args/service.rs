@@ -1,0 +1,91 @@
+//! What a server does with what comes, and how it is framed.
+
+use clap::{Args, ValueEnum};
+
+use crate::command_error::{CommandError, Result};
+
+/// The most that --max-message can be: a message is assembled in memory.
+const LONGEST_MESSAGE: usize = 1 << 30;
+
+#[derive(Debug, Args)]
+pub struct ServiceArguments {
+    /// What to do with what comes: `echo` sends it back; `sink` counts and discards it; `push` sends what a publisher
+    /// says to all subscribers (docs/guide/services.md).
+    #[arg(long, value_enum, default_value_t = ServiceName::Echo)]
+    pub service: ServiceName,
+    /// What is spoken on the connections: `raw` bytes; `websocket` messages, after an upgrade at any path; `http`
+    /// requests on kept connections. With the last two, GET /healthz answers 200.
+    #[arg(long, value_enum, default_value_t = ServerProtocol::Raw)]
+    pub protocol: ServerProtocol,
+    /// Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused
+    /// (1009, or 413), and its connection closed. --max-pending is raised to hold a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536)]
+    pub max_message: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceName {
+    Echo,
+    Sink,
+    Push,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServerProtocol {
+    Raw,
+    #[value(name = "websocket")]
+    WebSocket,
+    Http,
+}
+
+impl ServiceName {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            ServiceName::Echo => "echo",
+            ServiceName::Sink => "sink",
+            ServiceName::Push => "push",
+        }
+    }
+}
+
+impl ServerProtocol {
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            ServerProtocol::Raw => "raw",
+            ServerProtocol::WebSocket => "websocket",
+            ServerProtocol::Http => "http",
+        }
+    }
+}
+
+impl ServiceArguments {
+    /// Refuses what cannot be.
+    pub fn check(&self) -> Result<()> {
+        if (self.service, self.protocol) == (ServiceName::Push, ServerProtocol::Http) {
+            return Err(CommandError::usage(
+                "--service push --protocol http",
+                "subscribers wait for publications, and HTTP only answers requests",
+                "choose --protocol websocket, where a publication can be posted by HTTP",
+            ));
+        }
+        if self.max_message == 0 || self.max_message > LONGEST_MESSAGE {
+            return Err(CommandError::usage(
+                format!("--max-message {}", self.max_message),
+                format!("a message has between 1 and {LONGEST_MESSAGE} bytes"),
+                "try 65536",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes that must be kept for a peer so that the longest message can be sent to it, with its frame or head. `None`
+    /// where nothing but bytes is spoken.
+    pub fn pending(&self) -> Option<usize> {
+        /// More than the header of a frame, and than what c1m writes into the head of a response.
+        const BESIDE: usize = 1_024;
+        let framed = self.protocol != ServerProtocol::Raw || self.service == ServiceName::Push;
+        framed.then_some(self.max_message + BESIDE)
+    }
+}

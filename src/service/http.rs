@@ -1,0 +1,235 @@
+//! `Http<S>`: a service of HTTP/1.1 requests (RFC 9110 and 9112) on connections that are kept.
+
+mod context;
+mod kept;
+mod message;
+mod requests;
+
+use std::time::Duration;
+
+pub use context::HttpCtx;
+pub(super) use kept::{After, Exchange, serve};
+pub use message::{Request, Response};
+pub(super) use requests::Fault;
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) use requests::Next;
+pub(crate) use requests::Requests;
+
+use super::conversation::{Conversation, Phase};
+use super::{Ctx, Reply, Service};
+use crate::connections::{CloseMode, CloseReason};
+use crate::constants::BUFFER_BYTES;
+use crate::stats::Spoken;
+use crate::token::ConnId;
+
+/// What a server answers to HTTP requests. `Http` makes a `Service` of it.
+///
+/// Each call runs on its shard's thread, as those of [`Service`] do, and answers at once.
+pub trait HttpService: 'static {
+    /// Kept in each connection's row, as [`Service::State`].
+    type State: Default + 'static;
+
+    /// What the server's mailbox carries, as [`Service::Message`].
+    type Message: Send + 'static;
+
+    /// Answers a request. Requests that cannot be read are answered by c1m, and so is `GET /healthz`, with 200.
+    fn request<'r>(
+        &mut self,
+        ctx: &mut HttpCtx<'_, Self::State>,
+        conn: ConnId,
+        request: &'r Request<'r>,
+    ) -> Response<'r>;
+
+    /// The connection is gone. Its state can be read for the last time.
+    fn closed(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
+
+    /// A message came through the mailbox, as in [`Service::message`].
+    fn message(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _message: Self::Message) {}
+
+    /// As [`Service::tick`].
+    fn tick(&mut self, _ctx: &mut HttpCtx<'_, Self::State>) {}
+
+    /// As [`Service::interval`].
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What a shard takes of requests that are not whole yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpLimits {
+    /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413.
+    pub longest_body: usize,
+    /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. Beyond it the answer is 503.
+    pub incomplete: usize,
+    /// How long a request may take from its first byte to its last, and a new connection to its first request; 10 s by
+    /// default. Beyond it the answer is 408, or the connection is closed without one if nothing has come.
+    pub request_time: Duration,
+    /// How long a connection is kept after an answer without another request. By default as long as
+    /// `ServerBuilder::idle_timeout` allows.
+    pub kept_time: Option<Duration>,
+}
+
+impl Default for HttpLimits {
+    fn default() -> HttpLimits {
+        HttpLimits {
+            longest_body: 64 * 1024,
+            incomplete: 16 << 20,
+            request_time: Duration::from_secs(10),
+            kept_time: None,
+        }
+    }
+}
+
+/// The path at which every server of HTTP or WebSocket says that it is alive.
+const HEALTH: &str = "/healthz";
+
+/// The answer to a request for the server's health: 503 once it stops.
+pub(super) fn health(request: &Request<'_>, stopping: bool) -> Option<Response<'static>> {
+    (request.path() == HEALTH).then(|| match (request.reads(), stopping) {
+        (false, _) => Response::text(405, "the health can only be read\n").field("Allow", "GET, HEAD"),
+        (true, true) => Response::text(503, "the server stops\n"),
+        (true, false) => Response::text(200, "ok\n"),
+    })
+}
+
+/// A [`Service`] that answers HTTP requests as `S` says.
+///
+/// A connection takes 4 bytes beside its state, and 4 more for its deadline. Of a request that does not come in one
+/// piece, what has come is kept in a bounded table. Requests may follow each other without waiting for the answers, which
+/// keep their order.
+pub struct Http<S: HttpService> {
+    service: S,
+    limits: HttpLimits,
+    requests: Requests,
+    /// The answers to what one receive brought.
+    out: Vec<u8>,
+}
+
+impl<S: HttpService> Http<S> {
+    /// Answers as `service` says, with the default limits.
+    pub fn new(service: S) -> Http<S> {
+        Http::with(service, HttpLimits::default())
+    }
+
+    /// Answers as `service` says, within these limits.
+    pub fn with(service: S, limits: HttpLimits) -> Http<S> {
+        let requests = Requests::new(limits.longest_body, limits.incomplete);
+        Http { service, limits, requests, out: Vec::new() }
+    }
+}
+
+impl<S: HttpService> Service for Http<S> {
+    type State = Conversation<S::State>;
+    type Message = S::Message;
+
+    const SPOKEN: Spoken = Spoken { http: true, websocket: false, push: false };
+
+    fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        ctx.set_deadline(conn, Some(self.limits.request_time));
+    }
+
+    fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
+        let Some(row) = ctx.state(conn) else { return Reply::Nothing };
+        if row.phase() == Phase::Over {
+            return discard(data);
+        }
+        let mut place = row.place();
+        let Http { service, limits, requests, out } = self;
+        out.clear();
+        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out };
+        let after = serve(&mut exchange, ctx, |ctx, request, out| {
+            let response = health(request, ctx.is_stopping())
+                .unwrap_or_else(|| service.request(&mut HttpCtx::new(ctx.again()), conn, request));
+            let closes = !request.head.keeps_alive;
+            response.write(request.method() == "HEAD", closes, out);
+            if closes { After::Ends } else { After::GoesOn }
+        });
+        let Some(row) = ctx.state(conn) else { return Reply::Nothing };
+        row.set_place(place);
+        match after {
+            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.request_time)),
+            After::Awaits { new: false } => {}
+            After::GoesOn | After::Leaves => ctx.set_deadline(conn, limits.kept_time),
+            After::Ends => {
+                row.enter(Phase::Over);
+                ctx.set_deadline(conn, Some(limits.request_time));
+                ctx.send(conn, out);
+                return discard(data);
+            }
+        }
+        reply(ctx, conn, data, out)
+    }
+
+    fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        expired(&mut self.requests, ctx, conn);
+    }
+
+    fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
+        self.requests.free(&mut ctx.state(conn).and_then(|row| row.place()));
+        self.service.closed(&mut HttpCtx::new(ctx.again()), conn, reason);
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: S::Message) {
+        self.service.message(&mut HttpCtx::new(ctx.again()), message);
+    }
+
+    fn tick(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        self.service.tick(&mut HttpCtx::new(ctx.again()));
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.service.interval()
+    }
+}
+
+/// Sends what one receive is answered with: in its own buffer if it fits.
+pub(super) fn reply<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, data: &mut [u8], out: &[u8]) -> Reply {
+    match data.get_mut(..out.len()) {
+        _ if out.is_empty() => Reply::Nothing,
+        Some(fits) => {
+            fits.copy_from_slice(out);
+            Reply::Back(0..out.len())
+        }
+        None => {
+            ctx.send(conn, out);
+            Reply::Nothing
+        }
+    }
+}
+
+/// Closes a connection on which nothing more is said, once all that its peer had sent by now is received: a close with
+/// bytes unread would be a RST, and could overtake the answer. The deadline ends a peer that sends on and on.
+pub(super) fn discard(data: &[u8]) -> Reply {
+    if data.len() < BUFFER_BYTES { Reply::Close } else { Reply::Nothing }
+}
+
+/// The deadline of a connection that speaks HTTP, or says nothing more, has passed.
+pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Conversation<T>>, conn: ConnId) {
+    let pending = ctx.pending(conn) > 0;
+    let Some(row) = ctx.state(conn) else { return };
+    let mut place = row.place();
+    let is_late = row.phase() == Phase::Http && place.is_some();
+    if row.phase() == Phase::Http {
+        row.set_place(None);
+        requests.free(&mut place);
+    }
+    row.enter(Phase::Over);
+    if is_late {
+        Fault::Late.count(ctx.counters());
+    }
+    if is_late && !pending {
+        let mut answer = Vec::new();
+        Fault::Late.response().write(false, true, &mut answer);
+        ctx.send(conn, &answer);
+        // A peer that does not read it must not wait for ever.
+        ctx.set_deadline(conn, Some(LAST_WORD));
+        ctx.close(conn, CloseMode::Graceful);
+    } else {
+        ctx.close(conn, if pending { CloseMode::Abort } else { CloseMode::Graceful });
+    }
+}
+
+/// How long a peer has to read the last thing that is said to it.
+pub(super) const LAST_WORD: Duration = Duration::from_secs(5);

@@ -1,0 +1,68 @@
+//! The requests that one receive brings, one after the other.
+
+use super::message::Request;
+use super::requests::{Next, Requests};
+use crate::service::ctx::Ctx;
+
+/// What follows an answer, or the last of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// The connection waits for another request.
+    GoesOn,
+    /// A part of a request has come; it is `new` if this receive began it.
+    Awaits { new: bool },
+    /// The connection speaks another protocol from here on.
+    Leaves,
+    /// The connection is to be closed.
+    Ends,
+}
+
+/// What one receive brought, and where its answers go.
+pub struct Exchange<'a> {
+    pub requests: &'a mut Requests,
+    /// Where the request is kept of which a part has come.
+    pub place: &'a mut Option<u32>,
+    pub data: &'a [u8],
+    /// How much of it is used.
+    pub at: usize,
+    /// What is sent.
+    pub out: &'a mut Vec<u8>,
+}
+
+/// Has `handle` answer each request, and answers those that cannot be read. Tells what is to be done after the last, and
+/// how many bytes were used.
+pub fn serve<'c, S: Default>(
+    exchange: &mut Exchange<'_>,
+    ctx: &mut Ctx<'c, S>,
+    mut handle: impl FnMut(&mut Ctx<'c, S>, &Request<'_>, &mut Vec<u8>) -> After,
+) -> After {
+    let Exchange { requests, place, data, at, out } = exchange;
+    let mut new = place.is_none();
+    let mut after = After::GoesOn;
+    while *at < data.len() {
+        after = match requests.next(place, data, at) {
+            Ok(Next::More { waits }) => {
+                if waits {
+                    out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                return if place.is_some() { After::Awaits { new } } else { after };
+            }
+            Ok(Next::Whole(request)) => {
+                ctx.counters().requests.add(1);
+                let after = handle(ctx, &request, out);
+                requests.free(place);
+                new = true;
+                after
+            }
+            Err(fault) => {
+                fault.count(ctx.counters());
+                fault.response().write(false, true, out);
+                After::Ends
+            }
+        };
+        if after != After::GoesOn {
+            break;
+        }
+    }
+    after
+}

@@ -1,0 +1,191 @@
+//! A request as a service sees it, and what it answers.
+
+use std::borrow::Cow;
+
+use crate::protocol::http::RequestHead;
+
+/// A whole request of a client.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub(crate) head: RequestHead<'a>,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// Its method, such as `GET`, as it was sent.
+    pub fn method(&self) -> &'a str {
+        self.head.method
+    }
+
+    /// What it asks for, as it was sent: a path, perhaps with a query behind a question mark. Nothing in it is decoded.
+    pub fn target(&self) -> &'a str {
+        self.head.target
+    }
+
+    /// The target without the query.
+    pub fn path(&self) -> &'a str {
+        self.head.path()
+    }
+
+    /// The value of the first field of a name, whose letters may be small or large.
+    pub fn field(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.fields.get(name)
+    }
+
+    /// The names and values of all fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.head.fields.iter()
+    }
+
+    /// The members of a list, which may be spread over several fields, such as those of `Sec-WebSocket-Protocol`.
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.head.fields.list(name)
+    }
+
+    /// The subprotocols that a client of WebSocket offers, the one that it likes most first.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.list("sec-websocket-protocol")
+    }
+
+    /// Its body, which is empty where it has none.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// Whether the method only reads: `GET` or `HEAD`.
+    pub fn reads(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD")
+    }
+}
+
+/// An answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response<'a> {
+    status: u16,
+    /// The fields as they are sent.
+    fields: Vec<u8>,
+    body: Cow<'a, [u8]>,
+}
+
+impl<'a> Response<'a> {
+    /// An answer with this status, such as 200, from 200 to 599, and without a body.
+    pub fn new(status: u16) -> Response<'a> {
+        Response { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
+    }
+
+    /// An answer of text.
+    pub fn text(status: u16, text: impl Into<Cow<'a, str>>) -> Response<'a> {
+        let body = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response { body, ..Response::new(status) }.field("Content-Type", "text/plain; charset=utf-8")
+    }
+
+    /// With this body. A borrowed one, such as the request's own, is not copied but once.
+    pub fn body(mut self, body: impl Into<Cow<'a, [u8]>>) -> Response<'a> {
+        self.body = body.into();
+        self
+    }
+
+    /// With this field beside those that frame the answer: `Content-Length` and `Connection` are written by c1m. A line
+    /// break in a value becomes a space.
+    pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Response<'a> {
+        self.fields.extend_from_slice(name.as_bytes());
+        self.fields.extend_from_slice(b": ");
+        let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
+        self.fields.extend(value.as_ref().iter().map(clean));
+        self.fields.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The same answer, with nothing borrowed.
+    pub fn into_owned(self) -> Response<'static> {
+        Response { status: self.status, fields: self.fields, body: Cow::Owned(self.body.into_owned()) }
+    }
+
+    /// Appends it to `into`. The body is left out in answer to `HEAD`. If the connection `closes`, the answer says so.
+    pub(crate) fn write(&self, head_only: bool, closes: bool, into: &mut Vec<u8>) {
+        // Writing to memory cannot fail.
+        let _ = std::io::Write::write_fmt(into, format_args!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)));
+        into.extend_from_slice(&self.fields);
+        // Neither may have a length (RFC 9110, 8.6).
+        if !matches!(self.status, 100..200 | 204) {
+            let _ = std::io::Write::write_fmt(into, format_args!("Content-Length: {}\r\n", self.body.len()));
+        }
+        if closes {
+            into.extend_from_slice(b"Connection: close\r\n");
+        }
+        into.extend_from_slice(b"\r\n");
+        if !head_only && !matches!(self.status, 100..200 | 204 | 304) {
+            into.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// The words of a status (RFC 9110, 15).
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        // It may be empty (RFC 9112, 4).
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::http::{Body, ResponseHead};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// An answer is read back as it was meant, whatever a service puts into it.
+        #[test]
+        fn an_answer_is_framed_whatever_is_in_it(
+            status in 200u16..600, value in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), b' '..=b'~'], 0..20),
+            body in prop::collection::vec(any::<u8>(), 0..50), head_only: bool, closes: bool
+        ) {
+            let mut bytes = Vec::new();
+            Response::new(status).field("X-Value", &value).body(&body[..]).write(head_only, closes, &mut bytes);
+            let (head, length) = ResponseHead::read(&bytes).unwrap().unwrap();
+            prop_assert_eq!((head.status, head.keeps_alive), (status, !closes));
+            let has_body = !matches!(status, 204 | 304);
+            let announced = if has_body { body.len() as u64 } else { 0 };
+            prop_assert_eq!(head.body, Body::Length(announced));
+            let sent: &[u8] = if has_body && !head_only { &body } else { &[] };
+            prop_assert_eq!(&bytes[length..], sent);
+            prop_assert!(head.fields.get("x-value").is_some());
+            prop_assert!(head.fields.iter().count() <= 3);
+        }
+    }
+}

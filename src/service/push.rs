@@ -1,0 +1,223 @@
+//! `Push`: a broadcaster. What a publisher sends goes to every subscriber of every shard, as it is.
+
+mod board;
+
+pub use board::PushMessage;
+use board::{Board, Task};
+
+use super::http::{Request, Response};
+use super::slab::{Holds, Slab};
+use super::websocket::{Answer, Ending, Frame, WebSocketCtx, WebSocketService};
+use super::{Broadcast, Ctx, Reply, Service};
+use crate::connections::CloseReason;
+use crate::mailbox::Mailbox;
+use crate::protocol::push::{self, FRAME_HEADER, Kind, PUBLISH_PATH};
+use crate::protocol::websocket::CloseCode;
+use crate::stats::Spoken;
+use crate::token::ConnId;
+
+/// Bytes of all publications of a shard together that are incomplete.
+const INCOMPLETE: usize = 64 << 20;
+
+/// Sends what publishers say to all subscribers of all shards: as a [`Service`] of frames over plain bytes, and as a
+/// [`WebSocketService`]. docs/guide/services.md describes what both say.
+pub struct Push {
+    board: Board,
+    /// Bytes of a publication at most, over plain bytes.
+    longest: usize,
+    /// Frames over plain bytes of which a part has come.
+    parts: Slab<Part>,
+    /// What goes back to the connection whose bytes are handled.
+    out: Vec<u8>,
+}
+
+/// What has come of a frame.
+#[derive(Debug, Default)]
+struct Part(Vec<u8>);
+
+impl Holds for Part {
+    fn bytes(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl Push {
+    /// A shard's part of the broadcaster. Over plain bytes a publication has at most `longest` bytes; over WebSocket
+    /// that is one of the `WebSocketLimits`.
+    pub fn new(mailbox: Mailbox<PushMessage>, longest: usize) -> Push {
+        Push { board: Board::new(mailbox), longest, parts: Slab::new(INCOMPLETE), out: Vec::new() }
+    }
+
+    /// Carries out one frame over plain bytes. `false` if the connection is to be closed.
+    fn frame(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, kind: Kind, frame: &[u8]) -> bool {
+        match kind {
+            Kind::Subscribe => {
+                self.board.subscribe(conn);
+                push::Frame::append(Kind::Subscribe, &[], &mut self.out);
+            }
+            Kind::Publish => {
+                ctx.counters().publications.add(1);
+                return self.board.publish(ctx.shard(), ctx.shards(), conn, frame.into());
+            }
+            Kind::Echo => self.out.extend_from_slice(frame),
+            Kind::Receipt => return false,
+        }
+        true
+    }
+
+    /// Carries out the whole frames at the beginning of `bytes`. Returns how many bytes they have, or `None` if the
+    /// connection is to be closed.
+    fn frames(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(push::Frame { kind, length }) = push::Frame::read(&bytes[at..]).ok()? {
+            if length > self.longest {
+                return None;
+            }
+            let Some(frame) = bytes.get(at..at + FRAME_HEADER + length) else { break };
+            if !self.frame(ctx, conn, kind, frame) {
+                return None;
+            }
+            at += frame.len();
+        }
+        Some(at)
+    }
+
+    fn close(&mut self, ctx: &mut Ctx<'_, u32>, place: Option<u32>, conn: ConnId) -> Reply {
+        ctx.counters().protocol_errors.add(1);
+        self.parts.free(place);
+        if let Some(place) = ctx.state(conn) {
+            *place = 0;
+        }
+        Reply::Close
+    }
+}
+
+impl Service for Push {
+    /// The place of a frame of which a part has come, counted from 1.
+    type State = u32;
+    type Message = PushMessage;
+
+    const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: true };
+
+    fn received(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, data: &mut [u8]) -> Reply {
+        let Some(state) = ctx.state(conn) else { return Reply::Nothing };
+        let place = state.checked_sub(1);
+        self.out.clear();
+        let mut part = self.parts.take(place).0;
+        let had = !part.is_empty();
+        if had {
+            part.extend_from_slice(data);
+        }
+        let bytes: &[u8] = if had { &part } else { data };
+        let Some(used) = self.frames(ctx, conn, bytes) else { return self.close(ctx, place, conn) };
+        let kept = if used == bytes.len() {
+            self.parts.free(place);
+            0
+        } else {
+            if had {
+                part.drain(..used);
+            } else {
+                part.extend_from_slice(&data[used..]);
+            }
+            match self.parts.put(place, Part(part)) {
+                Ok(place) => place + 1,
+                Err(_) => return self.close(ctx, None, conn),
+            }
+        };
+        if let Some(state) = ctx.state(conn) {
+            *state = kept;
+        }
+        super::http::reply(ctx, conn, data, &self.out)
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_, u32>, message: PushMessage) {
+        let told = match self.board.take(ctx.shard(), message) {
+            Some(Task::Send(bytes, author)) => {
+                let missed = ctx.broadcast(Broadcast::to_members(bytes, self.board.subscribers())).is_err();
+                self.board.sent(author, missed, ctx.shard(), ctx.counters())
+            }
+            told => told,
+        };
+        if let Some(Task::Tell(conn, receipt)) = told {
+            let mut frame = Vec::new();
+            push::Frame::append(Kind::Receipt, receipt.to_string().as_bytes(), &mut frame);
+            ctx.send(conn, &frame);
+        }
+    }
+
+    fn closed(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, _: CloseReason) {
+        self.board.closed(conn);
+        let place = ctx.state(conn).and_then(|place| place.checked_sub(1));
+        self.parts.free(place);
+    }
+}
+
+impl Push {
+    /// Takes a message over WebSocket: a publication, if its connection is a publisher's. What subscribers say is passed
+    /// over.
+    fn said(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, frame: impl FnOnce() -> Frame) -> Answer {
+        if !self.board.is_publisher(conn) {
+            return Answer::Nothing;
+        }
+        ctx.counters().publications.add(1);
+        match self.board.publish(ctx.shard(), ctx.shards(), conn, frame().into()) {
+            true => Answer::Nothing,
+            false => Answer::Close(CloseCode::TRY_AGAIN),
+        }
+    }
+}
+
+impl WebSocketService for Push {
+    type State = ();
+    type Message = PushMessage;
+
+    const PUSHES: bool = true;
+
+    fn opened(&mut self, _: &mut WebSocketCtx<'_, ()>, conn: ConnId, request: &Request<'_>) {
+        if request.path() == PUBLISH_PATH { self.board.register(conn) } else { self.board.subscribe(conn) }
+    }
+
+    fn text(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, text: &str) -> Answer {
+        self.said(ctx, conn, || Frame::text(text))
+    }
+
+    fn binary(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, bytes: &mut [u8]) -> Answer {
+        self.said(ctx, conn, || Frame::binary(bytes))
+    }
+
+    /// A publication can be posted too. Nobody waits for its receipt.
+    fn request<'r>(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        if request.path() != PUBLISH_PATH {
+            return Response::text(404, "subscribe by WebSocket, or POST to /publish\n");
+        }
+        if request.method() != "POST" {
+            return Response::text(405, "a publication is posted\n").field("Allow", "POST");
+        }
+        let frame = match std::str::from_utf8(request.body()) {
+            Ok(text) => Frame::text(text),
+            Err(_) => Frame::binary(request.body()),
+        };
+        ctx.counters().publications.add(1);
+        match self.board.publish(ctx.shard(), ctx.shards(), conn, frame.into()) {
+            true => Response::text(202, "taken\n"),
+            false => Response::text(503, "too many publications are under way\n"),
+        }
+    }
+
+    fn message(&mut self, ctx: &mut WebSocketCtx<'_, ()>, message: PushMessage) {
+        let told = match self.board.take(ctx.shard(), message) {
+            Some(Task::Send(bytes, author)) => {
+                let missed = ctx.broadcast(Broadcast::to_members(bytes, self.board.subscribers())).is_err();
+                self.board.sent(author, missed, ctx.shard(), ctx.counters())
+            }
+            told => told,
+        };
+        if let Some(Task::Tell(conn, receipt)) = told {
+            ctx.send_text(conn, &receipt.to_string());
+        }
+    }
+
+    fn closed(&mut self, _: &mut WebSocketCtx<'_, ()>, conn: ConnId, _: Ending<'_>) {
+        self.board.closed(conn);
+    }
+}

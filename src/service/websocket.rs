@@ -1,0 +1,214 @@
+//! `WebSocket<S>`: a service of WebSocket messages (RFC 6455), and of plain HTTP requests on the same ports.
+
+mod context;
+mod hold;
+mod speaker;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+pub use context::{Frame, WebSocketCtx};
+pub use speaker::WebSocket;
+
+use super::http::HttpLimits;
+pub use super::http::{Request, Response};
+use crate::connections::CloseReason;
+pub use crate::protocol::websocket::{Close, CloseCode, Violation};
+use crate::stats::Counters;
+use crate::token::ConnId;
+
+/// What a server does with WebSocket messages. `WebSocket` makes a `Service` of it.
+///
+/// Each call runs on its shard's thread, as those of [`Service`](super::Service) do, and must not block. The order of calls for one
+/// connection: `upgrade` once, then, if it accepts, `opened` once, then messages, and `closed` once. Plain requests come
+/// before, if at all.
+pub trait WebSocketService: 'static {
+    /// Kept in each connection's row, as [`Service::State`](super::Service::State).
+    type State: Default + 'static;
+
+    /// What the server's mailbox carries, as [`Service::Message`](super::Service::Message).
+    type Message: Send + 'static;
+
+    /// Whether it counts publications, for the metrics.
+    #[doc(hidden)]
+    const PUSHES: bool = false;
+
+    /// A client asks for an upgrade, by a request that is right. The default accepts it without a subprotocol. Browsers
+    /// send the page's origin in the field `Origin`: where pages of others must not connect, check it here.
+    fn upgrade(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _request: &Request<'_>) -> Upgrade {
+        Upgrade::accept()
+    }
+
+    /// The connection is open for messages.
+    fn opened(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _request: &Request<'_>) {}
+
+    /// A text came.
+    fn text(&mut self, ctx: &mut WebSocketCtx<'_, Self::State>, conn: ConnId, text: &str) -> Answer;
+
+    /// A binary message came. It may be changed in place before it is sent back.
+    fn binary(&mut self, ctx: &mut WebSocketCtx<'_, Self::State>, conn: ConnId, bytes: &mut [u8]) -> Answer;
+
+    /// A pong came, asked for by [`WebSocketCtx::ping`] or not. Pings of the peer are answered by c1m.
+    fn pong(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _payload: &[u8]) {}
+
+    /// A request came that asks for no upgrade. The default answers that one is required, with 426. Requests that cannot
+    /// be read are answered by c1m, and so is `GET /healthz`, with 200.
+    fn request<'r>(
+        &mut self,
+        _ctx: &mut WebSocketCtx<'_, Self::State>,
+        _conn: ConnId,
+        _request: &'r Request<'r>,
+    ) -> Response<'r> {
+        upgrade_required()
+    }
+
+    /// The kernel has taken all bytes that had to wait because the peer did not read, as in [`Service::sent`](super::Service::sent).
+    fn sent(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId) {}
+
+    /// The deadline that [`WebSocketCtx::set_deadline`] set has passed. The default closes the connection, with the code
+    /// 1008.
+    fn expired(&mut self, ctx: &mut WebSocketCtx<'_, Self::State>, conn: ConnId) {
+        ctx.close(conn, CloseCode::POLICY, "too slow");
+    }
+
+    /// No more messages come, and none can be sent. The state can be read for the last time.
+    fn closed(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _ending: Ending<'_>) {}
+
+    /// A message came through the mailbox, as in [`Service::message`](super::Service::message).
+    fn message(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _message: Self::Message) {}
+
+    /// As [`Service::tick`](super::Service::tick).
+    fn tick(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>) {}
+
+    /// As [`Service::interval`](super::Service::interval).
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What is done about a request for an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Upgrade {
+    /// It is accepted, with one of the subprotocols that the client offers, or with none. One that the client does not
+    /// offer is left out.
+    Accept(Option<Cow<'static, str>>),
+    /// It is answered with this and not accepted, such as 401 or 404.
+    Refuse(Response<'static>),
+}
+
+impl Upgrade {
+    /// Accepts without a subprotocol.
+    pub fn accept() -> Upgrade {
+        Upgrade::Accept(None)
+    }
+}
+
+/// What follows a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answer {
+    /// Nothing.
+    Nothing,
+    /// The message is sent back: straight from the receive buffer if it lies there whole.
+    Back,
+    /// The connection is closed with this code, as [`WebSocketCtx::close`] does.
+    Close(CloseCode),
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending<'a> {
+    /// The peer closed it.
+    Peer(Close<'a>),
+    /// The service closed it.
+    Local {
+        /// Whether the peer answered the close in time.
+        answered: bool,
+    },
+    /// c1m closed it for this fault of the peer.
+    Failed(Fault),
+    /// The connection ended without a close, which is the code 1006 elsewhere.
+    Lost(CloseReason),
+}
+
+/// Why c1m closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The peer did what the protocol forbids, or sent a message that is too long.
+    Violation(Violation),
+    /// A message was not complete in time.
+    Late,
+    /// The messages that are incomplete take all the memory that they may.
+    NoRoom,
+}
+
+impl Fault {
+    /// The code with which the connection is closed.
+    pub fn code(self) -> CloseCode {
+        match self {
+            Fault::Violation(violation) => violation.code(),
+            Fault::Late => CloseCode::POLICY,
+            Fault::NoRoom => CloseCode::TOO_LONG,
+        }
+    }
+
+    fn reason(self) -> Cow<'static, str> {
+        match self {
+            Fault::Violation(violation) => violation.to_string().into(),
+            Fault::Late => "the message did not come in time".into(),
+            Fault::NoRoom => "too many messages are incomplete".into(),
+        }
+    }
+
+    fn count(self, counters: &Counters) {
+        let counter = match self {
+            Fault::Violation(violation) if violation.code() == CloseCode::INVALID_DATA => &counters.texts_invalid,
+            Fault::Violation(Violation::TooLong) => &counters.messages_too_long,
+            Fault::Violation(_) => &counters.protocol_errors,
+            Fault::Late => &counters.messages_late,
+            Fault::NoRoom => &counters.messages_without_room,
+        };
+        counter.add(1);
+    }
+}
+
+/// What a shard takes of peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WebSocketLimits {
+    /// Bytes of a message at most; 64 KiB by default. Beyond it the connection is closed with the code 1009. A message
+    /// that is sent back must also fit into `ServerBuilder::max_pending`, with its header of up to 10 bytes.
+    pub longest_message: usize,
+    /// Bytes of all messages of a shard together that are incomplete; 64 MiB by default. The connection whose message
+    /// would need more is closed with the code 1009.
+    pub incomplete: usize,
+    /// How long a message may take from the receive that began it to the one that completes it; 60 s by default. Beyond
+    /// it the connection is closed with the code 1008. Not watched on a connection with a deadline of the service's own.
+    pub message_time: Duration,
+    /// How long the peer has to answer a close; 5 s by default.
+    pub close_time: Duration,
+    /// Of the requests before the upgrade. `kept_time` is 60 s by default: a connection without an upgrade is of no use
+    /// here.
+    pub http: HttpLimits,
+}
+
+impl Default for WebSocketLimits {
+    fn default() -> WebSocketLimits {
+        WebSocketLimits {
+            longest_message: 64 * 1024,
+            incomplete: 64 << 20,
+            message_time: Duration::from_secs(60),
+            close_time: Duration::from_secs(5),
+            http: HttpLimits { kept_time: Some(Duration::from_secs(60)), ..HttpLimits::default() },
+        }
+    }
+}
+
+/// The answer to a request without an upgrade, at a path where one is needed.
+fn upgrade_required() -> Response<'static> {
+    let response = Response::text(426, "this is a WebSocket server\n");
+    response.field("Upgrade", "websocket").field("Connection", "Upgrade")
+}

@@ -1,0 +1,436 @@
+//! The wrapper itself: requests until the upgrade, then frames.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::context::{Present, WebSocketCtx, append_frame};
+use super::hold::hold;
+use super::{Answer, Close, CloseCode, Ending, Fault, Upgrade, Violation, WebSocketLimits, WebSocketService};
+use crate::connections::{CloseMode, CloseReason};
+use crate::protocol::websocket::{Assembly, Event, Opcode, Refusal, Role, Rules, check_request, text, write_accept};
+use crate::service::conversation::{Conversation, Phase};
+use crate::service::http::{self, After, Exchange, LAST_WORD, Request, Requests, Response};
+use crate::service::slab::{Holds, NoRoom, Slab};
+use crate::service::{Ctx, Reply, Service};
+use crate::stats::Spoken;
+use crate::token::ConnId;
+
+impl Holds for Assembly {
+    fn bytes(&self) -> usize {
+        Assembly::bytes(self)
+    }
+}
+
+/// A [`Service`] that speaks WebSocket as `S` says.
+///
+/// An idle connection takes 4 bytes beside its state, and 4 more for its deadline. Of a message that does not come in one
+/// piece, what has come is kept in a bounded table. No extension is spoken, so nothing is compressed.
+pub struct WebSocket<S: WebSocketService> {
+    service: S,
+    limits: WebSocketLimits,
+    rules: Rules,
+    requests: Requests,
+    assemblies: Slab<Assembly>,
+    pen: Pen,
+}
+
+/// Where frames are written.
+struct Pen {
+    /// What goes to the connection whose bytes are handled.
+    out: Vec<u8>,
+    /// What goes to others.
+    scratch: Vec<u8>,
+    close_time: Duration,
+}
+
+impl Pen {
+    /// Where the next answer is written, behind those that are held in the receive buffer.
+    fn out(&mut self, held: &[u8]) -> &mut Vec<u8> {
+        if self.out.is_empty() {
+            self.out.extend_from_slice(held);
+        }
+        &mut self.out
+    }
+
+    /// The context of a call that handles bytes of `conn`; `held` of them are answers already.
+    fn present<'a, S: Default>(
+        &'a mut self,
+        ctx: &'a mut Ctx<'_, Conversation<S>>,
+        conn: ConnId,
+        held: &'a [u8],
+    ) -> WebSocketCtx<'a, S> {
+        let present = Some(Present { conn, held, out: &mut self.out });
+        WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, close_time: self.close_time }
+    }
+
+    /// The context of any other call.
+    fn absent<'a, S: Default>(&'a mut self, ctx: &'a mut Ctx<'_, Conversation<S>>) -> WebSocketCtx<'a, S> {
+        WebSocketCtx { ctx: ctx.again(), present: None, scratch: &mut self.scratch, close_time: self.close_time }
+    }
+}
+
+/// The context that a service within is called with.
+type Outer<'a, S> = Ctx<'a, Conversation<<S as WebSocketService>::State>>;
+
+/// What follows one message or control frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Nothing.
+    Nothing,
+    /// Its payload goes back, as a frame of this kind.
+    Back(Opcode),
+    /// Nothing more is said on the connection.
+    Ends,
+}
+
+impl<S: WebSocketService> WebSocket<S> {
+    /// Speaks as `service` says, with the default limits.
+    pub fn new(service: S) -> WebSocket<S> {
+        WebSocket::with(service, WebSocketLimits::default())
+    }
+
+    /// Speaks as `service` says, within these limits.
+    pub fn with(service: S, limits: WebSocketLimits) -> WebSocket<S> {
+        WebSocket {
+            service,
+            limits,
+            rules: Rules { from: Role::Client, longest: limits.longest_message },
+            requests: Requests::new(limits.http.longest_body, limits.http.incomplete),
+            assemblies: Slab::new(limits.incomplete),
+            pen: Pen { out: Vec::new(), scratch: Vec::new(), close_time: limits.close_time },
+        }
+    }
+
+    /// Answers the requests in `data`. `Some` if nothing but requests came, with what to do.
+    fn requests(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], at: &mut usize) -> Option<Reply> {
+        let mut place = ctx.state(conn).and_then(|row| row.place());
+        let WebSocket { service, requests, limits, pen, .. } = self;
+        let mut out = std::mem::take(&mut pen.out);
+        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out: &mut out };
+        let after = http::serve(&mut exchange, ctx, |ctx, request, out| {
+            std::mem::swap(out, &mut pen.out);
+            let after = answer(service, pen, ctx, conn, request);
+            std::mem::swap(out, &mut pen.out);
+            after
+        });
+        *at = exchange.at;
+        pen.out = out;
+        let row = ctx.state(conn)?;
+        row.set_place(place);
+        match after {
+            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.http.request_time)),
+            After::Awaits { new: false } => {}
+            After::GoesOn => ctx.set_deadline(conn, limits.http.kept_time),
+            After::Leaves => return None,
+            After::Ends => {
+                row.enter(Phase::Over);
+                ctx.set_deadline(conn, Some(limits.http.request_time));
+                ctx.send(conn, &pen.out);
+                return Some(http::discard(data));
+            }
+        }
+        Some(http::reply(ctx, conn, data, &pen.out))
+    }
+
+    /// Handles the frames in `data`, from `at` on.
+    fn frames(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], mut at: usize) -> Reply {
+        let place = ctx.state(conn).and_then(|row| row.place());
+        let mut assembly = self.assemblies.take(place);
+        // Answers that lie in `data`, ready to go out.
+        let mut held = 0..0;
+        let ends = loop {
+            let next = match assembly.next(self.rules, data, &mut at) {
+                Ok(None) => break false,
+                Err(violation) => self.fail(ctx, conn, Fault::Violation(violation), &data[held.clone()]),
+                Ok(Some(Event::Assembled(opcode))) => {
+                    let payload = assembly.payload(opcode);
+                    let next = self.heard(ctx, conn, opcode, payload, &data[held.clone()]);
+                    if let Next::Back(opcode) = next {
+                        append_frame(opcode, assembly.payload(opcode), self.pen.out(&data[held.clone()]));
+                    }
+                    next
+                }
+                Ok(Some(Event::Here(opcode, range))) => {
+                    let (before, payload) = data[..range.end].split_at_mut(range.start);
+                    let next = self.heard(ctx, conn, opcode, payload, &before[held.clone()]);
+                    if let Next::Back(opcode) = next
+                        && !(self.pen.out.is_empty() && hold(data, &mut held, opcode, range.clone()))
+                    {
+                        append_frame(opcode, &data[range], self.pen.out(&data[held.clone()]));
+                    }
+                    next
+                }
+            };
+            if !self.pen.out.is_empty() {
+                // They went before what was written there.
+                held = 0..0;
+            }
+            if next == Next::Ends {
+                break true;
+            }
+        };
+        if ends || !self.keep(ctx, conn, place, assembly, &data[held.clone()]) {
+            return self.end(ctx, conn, place, data);
+        }
+        if self.pen.out.is_empty() && !held.is_empty() {
+            return Reply::Back(held);
+        }
+        http::reply(ctx, conn, data, &self.pen.out)
+    }
+
+    /// Hands on what came whole.
+    fn heard(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, opcode: Opcode, payload: &mut [u8], held: &[u8]) -> Next {
+        let Some(phase) = ctx.state(conn).map(|row| row.phase()) else { return Next::Nothing };
+        if opcode == Opcode::Close {
+            return self.peer_closed(ctx, conn, phase, payload, held);
+        }
+        if phase != Phase::Open {
+            // What a peer sends after a close is dropped.
+            return Next::Nothing;
+        }
+        let WebSocket { service, pen, .. } = self;
+        let answer = match opcode {
+            Opcode::Ping => return Next::Back(Opcode::Pong),
+            Opcode::Text => {
+                let Ok(text) = text(payload) else {
+                    return self.fail(ctx, conn, Fault::Violation(Violation::NotUtf8), held);
+                };
+                ctx.counters().messages_whole.add(1);
+                service.text(&mut pen.present(ctx, conn, held), conn, text)
+            }
+            Opcode::Binary => {
+                ctx.counters().messages_whole.add(1);
+                service.binary(&mut pen.present(ctx, conn, held), conn, payload)
+            }
+            Opcode::Pong | Opcode::Continuation | Opcode::Close => {
+                service.pong(&mut pen.present(ctx, conn, held), conn, payload);
+                Answer::Nothing
+            }
+        };
+        match answer {
+            // The service may have closed it in the call.
+            Answer::Back if ctx.state(conn).is_some_and(|row| row.is_open()) => Next::Back(opcode),
+            Answer::Nothing | Answer::Back => Next::Nothing,
+            Answer::Close(code) => {
+                pen.present(ctx, conn, held).close(conn, code, "");
+                Next::Nothing
+            }
+        }
+    }
+
+    /// The peer sent a close: answers it, or takes it as the answer to ours.
+    fn peer_closed(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, phase: Phase, payload: &[u8], held: &[u8]) -> Next {
+        let ending = match Close::read(payload) {
+            _ if phase == Phase::Closing => Ending::Local { answered: true },
+            Err(violation) => return self.fail(ctx, conn, Fault::Violation(violation), held),
+            Ok(close) => {
+                let mut answer = Vec::new();
+                Close { reason: "", ..close }.append(&mut answer);
+                append_frame(Opcode::Close, &answer, self.pen.out(held));
+                Ending::Peer(close)
+            }
+        };
+        self.over(ctx, conn, ending);
+        Next::Ends
+    }
+
+    /// Closes a connection for a fault of its peer, unless it is being closed.
+    fn fail(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, fault: Fault, held: &[u8]) -> Next {
+        fault.count(ctx.counters());
+        if ctx.state(conn).is_some_and(|row| row.is_open()) {
+            let mut payload = Vec::new();
+            Close { code: Some(fault.code()), reason: &fault.reason() }.append(&mut payload);
+            append_frame(Opcode::Close, &payload, self.pen.out(held));
+        }
+        self.over(ctx, conn, Ending::Failed(fault));
+        Next::Ends
+    }
+
+    /// Nothing more is said on a connection: tells the service.
+    fn over(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, ending: Ending<'_>) {
+        if let Some(row) = ctx.state(conn) {
+            row.enter(Phase::Over);
+        }
+        self.service.closed(&mut self.pen.absent(ctx), conn, ending);
+    }
+
+    /// Keeps what is incomplete, and watches how long it takes. `false` if there is no room for it: the connection is
+    /// over.
+    fn keep(
+        &mut self,
+        ctx: &mut Outer<'_, S>,
+        conn: ConnId,
+        place: Option<u32>,
+        assembly: Assembly,
+        held: &[u8],
+    ) -> bool {
+        let kept = if assembly.is_idle() {
+            self.assemblies.free(place);
+            None
+        } else {
+            match self.assemblies.put(place, assembly) {
+                Ok(place) => Some(place),
+                Err(NoRoom) => {
+                    if let Some(row) = ctx.state(conn) {
+                        row.set_place(None);
+                    }
+                    self.fail(ctx, conn, Fault::NoRoom, held);
+                    return false;
+                }
+            }
+        };
+        let Some(row) = ctx.state(conn) else { return true };
+        row.set_place(kept);
+        let (open, timed) = (row.is_open(), row.is_timed());
+        if open && kept.is_none() && timed {
+            row.set_timed(false);
+            ctx.set_deadline(conn, None);
+        } else if open && kept.is_some() && !timed && !ctx.has_deadline(conn) {
+            ctx.set_deadline(conn, Some(self.limits.message_time));
+            if let Some(row) = ctx.state(conn) {
+                row.set_timed(true);
+            }
+        }
+        true
+    }
+
+    /// Sends the last bytes of a connection that is over, and closes it.
+    fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, place: Option<u32>, data: &[u8]) -> Reply {
+        if let Some(row) = ctx.state(conn).filter(|row| row.place().is_some()) {
+            row.set_place(None);
+            self.assemblies.free(place);
+        }
+        ctx.set_deadline(conn, Some(self.limits.close_time));
+        ctx.send(conn, &self.pen.out);
+        http::discard(data)
+    }
+}
+
+/// Answers one request: an upgrade, or any other.
+fn answer<S: WebSocketService>(
+    service: &mut S,
+    pen: &mut Pen,
+    ctx: &mut Outer<'_, S>,
+    conn: ConnId,
+    request: &Request<'_>,
+) -> After {
+    let response = match check_request(&request.head) {
+        Ok(key) => match service.upgrade(&mut pen.absent(ctx), conn, request) {
+            Upgrade::Accept(subprotocol) => {
+                let offered = |chosen: &Cow<'_, str>| request.subprotocols().any(|offer| offer == chosen.as_bytes());
+                write_accept(key.accept(), subprotocol.filter(offered).as_deref(), &mut pen.out);
+                if let Some(row) = ctx.state(conn) {
+                    row.enter(Phase::Open);
+                }
+                ctx.set_deadline(conn, None);
+                ctx.counters().upgrades.add(1);
+                service.opened(&mut pen.present(ctx, conn, &[]), conn, request);
+                return After::Leaves;
+            }
+            Upgrade::Refuse(response) => response,
+        },
+        Err(Refusal::NoUpgrade) => match http::health(request, ctx.is_stopping()) {
+            Some(health) => health,
+            None => service.request(&mut pen.absent(ctx), conn, request),
+        },
+        Err(Refusal::Version) => {
+            Response::text(426, format!("{}\n", Refusal::Version)).field("Sec-WebSocket-Version", "13")
+        }
+        Err(refusal) => Response::text(400, format!("{refusal}\n")),
+    };
+    let closes = !request.head.keeps_alive;
+    response.write(request.method() == "HEAD", closes, &mut pen.out);
+    if closes { After::Ends } else { After::GoesOn }
+}
+
+impl<S: WebSocketService> Service for WebSocket<S> {
+    type State = Conversation<S::State>;
+    type Message = S::Message;
+
+    const SPOKEN: Spoken = Spoken { http: true, websocket: true, push: S::PUSHES };
+
+    fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        ctx.set_deadline(conn, Some(self.limits.http.request_time));
+    }
+
+    fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
+        let Some(phase) = ctx.state(conn).map(|row| row.phase()) else { return Reply::Nothing };
+        self.pen.out.clear();
+        let mut at = 0;
+        match phase {
+            Phase::Over => return http::discard(data),
+            Phase::Open | Phase::Closing => {}
+            Phase::Http => {
+                if let Some(reply) = self.requests(ctx, conn, data, &mut at) {
+                    return reply;
+                }
+            }
+        }
+        self.frames(ctx, conn, data, at)
+    }
+
+    fn sent(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        if ctx.state(conn).is_some_and(|row| row.is_open()) {
+            self.service.sent(&mut self.pen.absent(ctx), conn);
+        }
+    }
+
+    fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        let Some((phase, timed)) = ctx.state(conn).map(|row| (row.phase(), row.is_timed())) else { return };
+        match phase {
+            Phase::Http | Phase::Over => http::expired(&mut self.requests, ctx, conn),
+            Phase::Open if !timed => self.service.expired(&mut self.pen.absent(ctx), conn),
+            Phase::Open | Phase::Closing => {
+                let place = ctx.state(conn).and_then(|row| row.place());
+                self.pen.out.clear();
+                if phase == Phase::Open {
+                    self.fail(ctx, conn, Fault::Late, &[]);
+                } else {
+                    ctx.counters().closes_unanswered.add(1);
+                    self.over(ctx, conn, Ending::Local { answered: false });
+                }
+                self.end(ctx, conn, place, &[]);
+                let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
+                ctx.set_deadline(conn, Some(LAST_WORD));
+                ctx.close(conn, mode);
+            }
+        }
+    }
+
+    /// The peer is told, unless it sleeps: it would be woken for that.
+    fn stopping(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        if !ctx.is_asleep(conn) {
+            self.pen.absent(ctx).close(conn, CloseCode::GOING_AWAY, "the server stops");
+        }
+    }
+
+    fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
+        let Some(row) = ctx.state(conn) else { return };
+        let (phase, mut place) = (row.phase(), row.place());
+        row.set_place(None);
+        match phase {
+            Phase::Http => self.requests.free(&mut place),
+            Phase::Over => {}
+            Phase::Open | Phase::Closing => {
+                self.assemblies.free(place);
+                let ending = match phase {
+                    Phase::Closing if reason != CloseReason::Stopping => Ending::Local { answered: false },
+                    _ => Ending::Lost(reason),
+                };
+                self.over(ctx, conn, ending);
+            }
+        }
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: S::Message) {
+        self.service.message(&mut self.pen.absent(ctx), message);
+    }
+
+    fn tick(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        self.service.tick(&mut self.pen.absent(ctx));
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.service.interval()
+    }
+}

@@ -1,0 +1,207 @@
+//! HTTP at the server: `c1m server --protocol http`, and the requests that a WebSocket server answers.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
+
+use c1m::http::{Http, HttpCtx, HttpLimits, HttpService, Request, Response};
+use c1m::internal::protocol::http::{Body, ResponseHead};
+use c1m::{ConnId, Cores, Ports};
+
+use crate::support::{Server, connected, free_ports, has_server_names_and, number};
+
+/// A client of bytes.
+struct Client {
+    stream: TcpStream,
+    /// What came behind the last answer.
+    rest: Vec<u8>,
+}
+
+impl Client {
+    fn connect(port: u16) -> Client {
+        let stream = connected(port);
+        stream.set_nodelay(true).unwrap();
+        Client { stream, rest: Vec::new() }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next answer: its status, its head, its body, and whether the connection goes on. `has_body` is false for the
+    /// answer to HEAD.
+    fn answer(&mut self, has_body: bool) -> (u16, String, Vec<u8>, bool) {
+        loop {
+            if let Some((head, length)) = ResponseHead::read(&self.rest).unwrap() {
+                let (status, keeps_alive) = (head.status, head.keeps_alive);
+                let Body::Length(body) = head.body else { panic!("{head:?}") };
+                let text = String::from_utf8(self.rest[..length].to_vec()).unwrap();
+                let end = length + if has_body { body as usize } else { 0 };
+                while self.rest.len() < end {
+                    self.more();
+                }
+                let body = self.rest[length..end].to_vec();
+                self.rest.drain(..end);
+                return (status, text, body, keeps_alive);
+            }
+            self.more();
+        }
+    }
+
+    fn more(&mut self) {
+        let mut some = [0];
+        self.stream.read_exact(&mut some).unwrap();
+        self.rest.extend(some);
+    }
+
+    /// Sends a request and awaits this status, on a connection that goes on or not.
+    fn asks(&mut self, request: &str, status: u16, goes_on: bool) -> Vec<u8> {
+        self.say(request);
+        let (got, head, body, keeps_alive) = self.answer(!request.starts_with("HEAD"));
+        assert_eq!((got, keeps_alive), (status, goes_on), "{:?}: {head}", request.get(..60));
+        body
+    }
+
+    fn ends(&mut self) {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        assert_eq!(rest, b"");
+    }
+}
+
+#[test]
+fn a_token_comes_back_from_the_path_a_field_or_the_body_on_a_connection_that_is_kept() {
+    let server = Server::start(1, "--protocol http --max-message 10000 --json -");
+    let mut client = Client::connect(server.port);
+    for round in 0..3 {
+        assert_eq!(
+            client.asks(&format!("GET /echo/{round}?q HTTP/1.1\r\nHost: a\r\n\r\n"), 200, true),
+            format!("/echo/{round}?q").as_bytes()
+        );
+        client.say(&format!("HEAD /x HTTP/1.1\r\nHost: a\r\nX-Token: {round:x}\r\n\r\n"));
+        let (status, head, body, _) = client.answer(false);
+        assert!(status == 200 && body.is_empty() && head.contains(&format!("\r\nX-Token: {round:x}\r\n")), "{head}");
+        assert!(head.contains("\r\nContent-Length: 2\r\n"), "{head}");
+        let long = "x".repeat(4_000 * round + 1);
+        let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{long}", long.len());
+        assert_eq!(client.asks(&post, 200, true), long.as_bytes());
+    }
+    // Byte by byte.
+    for byte in "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".chars() {
+        client.say(&byte.to_string());
+    }
+    assert_eq!(client.answer(true).2, b"abc");
+    // Many before the first answer is read.
+    let many: String = (0..100).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    client.say(&many);
+    (0..100).for_each(|number| assert_eq!(client.answer(true).2, format!("/{number}").as_bytes()));
+    // The client waits with the body until it is asked for it.
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer(false).0, 100);
+    assert_eq!(client.asks("body", 200, true), b"body");
+    assert_eq!(client.asks("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, true), b"ok\n");
+    client.asks("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, false);
+    client.ends();
+    let mut old = Client::connect(server.port);
+    old.asks("GET / HTTP/1.0\r\n\r\n", 200, false);
+    old.ends();
+    let document = server.stop().last_document();
+    has_server_names_and(&document, &["http"]);
+    assert_eq!(number(&document["http"], "requests"), 114, "{document}");
+}
+
+#[test]
+fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
+    let server = Server::start(1, "--protocol http --service sink --max-message 1000 --json -");
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(70));
+    let refused = [
+        (400, "nonsense\r\n\r\n"),
+        (400, "\x16\x03\x01\x02\x00\x01\x00"),
+        (400, "GET / HTTP/1.1\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (411, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (413, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n"),
+        (417, "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"),
+        (431, &long),
+        (431, &many),
+        (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+    ];
+    for (status, request) in refused {
+        let mut client = Client::connect(server.port);
+        client.asks("GET /first HTTP/1.1\r\nHost: a\r\n\r\n", 204, true);
+        client.asks(request, status, false);
+        client.ends();
+    }
+    let mut client = Client::connect(server.port);
+    client.say("POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    let (status, head, ..) = client.answer(true);
+    assert!(status == 405 && head.contains("\r\nAllow: GET, HEAD\r\n"), "{head}");
+    let document = server.stop().last_document();
+    let counted = ["requests", "malformed", "too_long"].map(|name| number(&document["http"], name));
+    assert_eq!(counted, [12, 8, 3], "{document}");
+}
+
+#[test]
+fn a_websocket_server_answers_requests_that_ask_for_no_upgrade() {
+    let server = Server::start(1, "--protocol websocket");
+    let mut client = Client::connect(server.port);
+    assert_eq!(client.asks("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, true), b"ok\n");
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (status, head, _, goes_on) = client.answer(true);
+    assert!(status == 426 && goes_on && head.contains("\r\nUpgrade: websocket\r\n"), "{head}");
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+    client.asks(&format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade}Sec-WebSocket-Key: short\r\n\r\n"), 400, true);
+    client.asks(&format!("POST / HTTP/1.1\r\nHost: a\r\n{upgrade}Content-Length: 0\r\n\r\n"), 400, true);
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    client.say(&format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade}{key}\r\n"));
+    assert_eq!(client.answer(false).0, 101);
+    server.stop();
+}
+
+/// Counts the requests of each connection.
+struct Counting;
+
+impl HttpService for Counting {
+    type State = u32;
+    type Message = ();
+
+    fn request<'r>(&mut self, ctx: &mut HttpCtx<'_, u32>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        let Some(count) = ctx.state(conn) else { return Response::new(500) };
+        *count += 1;
+        let count = *count;
+        match request.path() {
+            "/count" => Response::text(200, count.to_string()),
+            _ => Response::text(404, "only /count"),
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_never_complete_and_a_connection_without_one_are_ended() {
+    let mut limits = HttpLimits::default();
+    (limits.request_time, limits.kept_time) = (Duration::from_millis(250), Some(Duration::from_secs(2)));
+    let port = free_ports(1);
+    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+    let builder = builder.cores(Cores::Count(1)).max_connections(100);
+    let server = builder.start(move |_| Http::with(Counting, limits)).unwrap();
+    Client::connect(port).ends();
+    let mut slow = Client::connect(port);
+    let count = "GET /count HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(slow.asks(count, 200, true), b"1");
+    slow.asks(&count[..20], 408, false);
+    slow.ends();
+    let mut kept = Client::connect(port);
+    assert_eq!(kept.asks(count, 200, true), b"1");
+    assert_eq!(kept.asks("GET /other HTTP/1.1\r\nHost: a\r\n\r\n", 404, true), b"only /count");
+    // An empty line behind a request is none.
+    kept.say("\r\n");
+    assert_eq!(kept.asks(count, 200, true), b"3");
+    // Kept for a while, and then no longer.
+    kept.ends();
+    let counters = &server.counters()[0];
+    assert_eq!((counters.requests, counters.requests_late), (4, 1));
+    server.stop();
+    server.join().unwrap();
+}
