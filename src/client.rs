@@ -28,6 +28,7 @@ mod course;
 mod driver;
 mod fleet;
 mod hibernation;
+mod incomplete;
 mod ports;
 mod run;
 mod sampler;
@@ -45,8 +46,8 @@ pub use victims::VictimsCommand;
 pub use workload::{DEFAULT_CONNECTIONS, HIGHEST_FIRST_NUMBER, Planned, Workload};
 
 pub use crate::failure::{Cause, Causes};
-pub use crate::plan::Routes;
-pub use crate::protocol::{Protocol, SettingError, Settings};
+pub use crate::plan::{Routes, Scheme, Target};
+pub use crate::protocol::{Authority, Protocol, SettingError, Settings};
 pub use crate::results::{AuditResult, Summary};
 pub use crate::stats::ProgressSnapshot;
 

@@ -30,12 +30,29 @@ pub enum Cause {
     AnswerTooLong,
     /// Bytes came while nothing was asked.
     Unasked,
+    /// The bytes are none of the protocol, such as a frame with reserved bits.
+    Malformed,
+    /// More answers and frames were incomplete at the same time than a client follows.
+    TooManyIncomplete,
+    /// The server answered a request of HTTP with this status.
+    HttpStatus(u16),
+    /// A server of HTTP answered, and does not keep the connection.
+    NotKept,
+    /// The server accepted the connection, and not in the way that the handshake asks for.
+    Handshake,
+    /// The server ended a WebSocket in order, with this code (RFC 6455, 7.4); 1005 is none, 1006 is an end without a
+    /// Close.
+    CloseCode(u16),
     /// The server closed it.
     ClosedByServer,
     /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
     /// target.
     ConnectedToItself,
 }
+
+/// The name of a status or code, before its number.
+const HTTP: &str = "http_";
+const CLOSE: &str = "close_";
 
 /// Failures by cause.
 pub type Causes = BTreeMap<Cause, u64>;
@@ -51,13 +68,18 @@ impl TryFrom<String> for Cause {
 
     fn try_from(name: String) -> Result<Cause, String> {
         let ours = Cause::OURS.into_iter().find(|cause| cause.name() == name);
-        ours.or_else(|| Errno::named(&name).map(Cause::Errno)).ok_or(format!("'{name}' is no cause of a failure"))
+        // Only as `name` writes it, without a sign and without zeros in front.
+        let number = |before: &str| name.strip_prefix(before)?.parse().ok();
+        let numbered = [number(HTTP).map(Cause::HttpStatus), number(CLOSE).map(Cause::CloseCode)];
+        let numbered = numbered.into_iter().flatten().find(|cause| cause.name() == name);
+        let known = ours.or(numbered).or_else(|| Errno::named(&name).map(Cause::Errno));
+        known.ok_or(format!("'{name}' is no cause of a failure"))
     }
 }
 
 impl Cause {
-    /// Those that are no errors of the kernel.
-    const OURS: [Cause; 11] = [
+    /// Those that are no errors of the kernel, and have no number.
+    const OURS: [Cause; 15] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -67,6 +89,10 @@ impl Cause {
         Cause::WrongAnswer,
         Cause::AnswerTooLong,
         Cause::Unasked,
+        Cause::Malformed,
+        Cause::TooManyIncomplete,
+        Cause::NotKept,
+        Cause::Handshake,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
     ];
@@ -84,6 +110,12 @@ impl Cause {
             Cause::WrongAnswer => "wrong_answer".to_owned(),
             Cause::AnswerTooLong => "answer_too_long".to_owned(),
             Cause::Unasked => "unasked".to_owned(),
+            Cause::Malformed => "malformed".to_owned(),
+            Cause::TooManyIncomplete => "too_many_incomplete".to_owned(),
+            Cause::HttpStatus(status) => format!("{HTTP}{status}"),
+            Cause::NotKept => "not_kept".to_owned(),
+            Cause::Handshake => "handshake".to_owned(),
+            Cause::CloseCode(code) => format!("{CLOSE}{code}"),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),
         }
@@ -92,7 +124,8 @@ impl Cause {
     /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
     /// lost.
     pub fn is_wrong(self) -> bool {
-        matches!(self, Cause::WrongEcho | Cause::WrongAnswer | Cause::AnswerTooLong | Cause::Unasked)
+        let wrong = [Cause::WrongEcho, Cause::WrongAnswer, Cause::AnswerTooLong, Cause::Unasked, Cause::Malformed];
+        wrong.contains(&self)
     }
 }
 
@@ -103,9 +136,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_cause_is_found_by_its_name(number: i32, small in 0..140) {
+        fn each_cause_is_found_by_its_name(number: i32, small in 0..140, code: u16) {
             let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
-            for cause in Cause::OURS.into_iter().chain(errnos) {
+            let numbered = [Cause::HttpStatus(code), Cause::CloseCode(code)];
+            for cause in Cause::OURS.into_iter().chain(errnos).chain(numbered) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));
             }
         }

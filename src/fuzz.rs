@@ -37,9 +37,11 @@ use crate::token::{ConnId, Operation, Token};
 use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
+mod dialects;
 mod segments;
 mod spoken;
 
+pub use dialects::{responses, server_frames, target};
 pub use segments::segments;
 pub use spoken::{frames, publication, requests, upgrade};
 
@@ -226,8 +228,8 @@ pub fn echo(bytes: &[u8]) {
         _ => raw.ask(exchange, &mut message),
     }
     let (mut position, mut scratch) = (Position::default(), Scratch::default());
-    let mut hear = |position: &mut Position, piece: &[u8]| {
-        let heard = raw.hear(Some(exchange), position, piece, &mut scratch);
+    let mut judge = |asked: Option<Exchange>, position: &mut Position, piece: &[u8]| {
+        let heard = raw.hear(asked, position, piece, &mut scratch);
         assert_eq!(heard.used, piece.len());
         heard.verdict
     };
@@ -235,14 +237,15 @@ pub fn echo(bytes: &[u8]) {
     for piece in message.chunks(each) {
         got += piece.len();
         let whole = if got == message.len() { Verdict::Proof } else { Verdict::Part };
-        assert_eq!(hear(&mut position, piece), whole);
+        assert_eq!(judge(Some(exchange), &mut position, piece), whole);
     }
-    assert_eq!(hear(&mut position, b"x"), Verdict::Wrong(Cause::WrongEcho));
+    assert_eq!(position, Position::default());
+    assert_eq!(judge(None, &mut position, b"x"), Verdict::Wrong(Cause::WrongEcho));
     let mut answer = message.clone();
     let Some(spoiled) = at.checked_rem(answer.len()).filter(|_| change != 0) else { return };
     answer[spoiled] ^= change;
-    position = Position::default();
-    let wrong = answer.chunks(each).position(|piece| matches!(hear(&mut position, piece), Verdict::Wrong(_)));
+    let is_wrong = |piece: &[u8]| matches!(judge(Some(exchange), &mut position, piece), Verdict::Wrong(_));
+    let wrong = answer.chunks(each).position(is_wrong);
     assert_eq!(wrong, Some(spoiled / each));
 }
 
@@ -581,6 +584,6 @@ mod tests {
 
     properties!(
         token completions echo pattern words typed histogram results kept host request segments frames upgrade requests
-        publication
+        publication server_frames responses target
     );
 }

@@ -5,6 +5,7 @@ mod awake;
 mod cgroup;
 mod hibernation;
 mod memory;
+mod names;
 mod net;
 mod threads;
 
@@ -18,6 +19,7 @@ use crate::sys::{self, Filter, Limit, Resource};
 
 pub use hibernation::{Refused, SharedCatcher};
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
+pub use names::Resolved;
 pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
 pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
 

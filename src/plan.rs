@@ -9,6 +9,7 @@ mod ports;
 mod reserve;
 mod routes;
 mod shards;
+mod target;
 
 use std::ops::Range;
 
@@ -22,6 +23,7 @@ pub use reserve::Reserve;
 pub use routes::Routes;
 use shards::slots_each;
 pub use shards::{SLOTS_PER_RING, ServerGoal, ShardPlan, rings, server, server_needs};
+pub use target::{Scheme, Target};
 
 /// Part `index` of `total` things split into `parts` contiguous runs whose sizes differ by at most
 /// one, the larger first.

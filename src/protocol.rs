@@ -9,9 +9,10 @@
 //! # Rules that every dialect keeps
 //!
 //! - **No memory per connection.** Each message, and each answer to it, follows from the [`Exchange`] alone: the
-//!   number of the connection, the round and the purpose. While an answer is incomplete, a [`Position`] of 8 bytes
-//!   says how far it has come. The driver keeps that position beside the message in flight and nowhere else. A value
-//!   that the server chose can therefore be passed over, but not be repeated later.
+//!   number of the connection, the round and the purpose. While an answer or an unasked frame is incomplete, a
+//!   [`Position`] of 8 bytes says how far it has come, and [`Scratch::kept`] may hold some of its bytes. The driver
+//!   keeps both in a table beside the connections, of those connections alone. A value that the server chose can
+//!   therefore be repeated within the frame that it came in, but not later.
 //! - **Bytes are cut anywhere.** The network decides how many bytes one call of [`Dialect::hear`] gets. The verdict
 //!   on a stream of bytes is the same however it is cut, and [`Heard::used`] tells where the next message begins, so
 //!   one segment may hold several answers.
@@ -19,23 +20,23 @@
 //!   exchange: bytes to send, which may be none, and an answer to await. The number of steps is the same for all
 //!   connections.
 //! - **Unasked bytes are judged here.** `hear` without an exchange gets the bytes that came while nothing was asked.
-//!   A dialect passes over them ([`Verdict::Aside`]), answers them (bytes in [`Scratch::reply`], as a WebSocket Pong
-//!   to a Ping) or refuses them. Its position lives for that one call, so unasked bytes that are to be passed over
-//!   must be recognised in one piece.
+//!   A dialect passes over them ([`Verdict::Aside`]), tells that they are a message of a subscription
+//!   ([`Verdict::Push`]), answers them (bytes in [`Scratch::reply`], as a WebSocket Pong to a Ping) or refuses them.
+//! - **The position belongs to the stream of bytes.** It is the default when the connection opens, and `hear` leaves it
+//!   as the next byte needs it, whatever the verdict was. The default means that nothing is incomplete. So a frame that
+//!   began unasked may end while an exchange is in flight.
 //!
-//! # What later protocols need
-//!
-//! A protocol of frames may get an unasked frame in two pieces. Its position must then outlive the call although
-//! nothing is in flight: the driver will have to keep such positions, and only those that are not the default, in a
-//! table beside the connections. TLS will be a layer between the driver and the dialect. It opens records in the
-//! receive buffer and hands their content on; a dialect need not know where a record ends, because its bytes may be
-//! cut anywhere.
+//! TLS is a layer between the driver and the dialect. It opens records in the receive buffer and hands their content on.
+//! A dialect need not know where a record ends, because its bytes may be cut anywhere.
 
 pub mod http;
+pub mod publication;
 pub mod push;
 mod raw;
+mod search;
 mod send_expect;
 mod settings;
+mod template;
 #[cfg(test)]
 mod tests;
 pub mod websocket;
@@ -43,9 +44,12 @@ pub mod websocket;
 use crate::constants::BUFFER_BYTES;
 use crate::failure::Cause;
 
+pub use http::{Authority, Http};
 pub use raw::{LONGEST_PAYLOAD, Raw};
-pub use send_expect::{Pattern, SendExpect, Template, TemplateError};
-pub use settings::{SettingError, Settings};
+pub use send_expect::{Pattern, SendExpect};
+pub use settings::{RequestError, SettingError, Settings};
+pub use template::{Template, TemplateError};
+pub use websocket::WebSocket;
 
 /// What an exchange is for. A dialect says another message for each, if it likes, and knows by it which answer to expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,10 @@ pub enum Purpose {
     Audit,
     /// Traffic while the connections are held (`--interval`).
     Message,
+    /// A sign of life, so that neither the server nor a middlebox closes the connection for silence.
+    Keepalive,
+    /// The orderly end, of a dialect whose goodbye is answered ([`Dialect::awaits_goodbye`]).
+    Goodbye,
 }
 
 /// A message on one connection and its answer: all that the bytes of both follow from. A connection has one exchange
@@ -70,8 +78,8 @@ pub struct Exchange {
     pub purpose: Purpose,
 }
 
-/// How far an incomplete answer has come. What the fields count is up to the dialect. It begins as the default with each
-/// exchange, each step of opening included, and is kept between the calls of `hear` for that exchange.
+/// How far an incomplete answer or frame has come. What the fields count is up to the dialect. It is the default when the
+/// connection opens, and afterwards what the last call of `hear` for that connection left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// The part of the answer, or the state of a parser.
@@ -82,7 +90,7 @@ pub struct Position {
     pub bytes: u32,
 }
 
-const _: () = assert!(size_of::<Position>() == 8, "a message in flight takes no more than it did for a plain echo");
+const _: () = assert!(size_of::<Position>() == 8, "many answers of a crowd may be incomplete at the same time");
 
 /// What a dialect makes of the bytes that it has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +99,14 @@ pub enum Verdict {
     Part,
     /// The answer is complete and right. The exchange ends; the driver asks for the next step of opening, if it was one.
     Proof,
-    /// They belong to no answer and are no fault. The driver sends the bytes in [`Scratch::reply`], if there are any. An
-    /// exchange in flight goes on, at the position that the dialect left.
+    /// They belong to no answer and are no fault. An exchange in flight goes on.
     Aside,
+    /// They end a message of a subscription: the publication of this number. An exchange in flight goes on.
+    Push(u64),
+    /// The server ends the connection in order, for this cause, as with a Close of WebSocket. The connection has failed
+    /// unless the server may do that; it is closed by FIN. With a reply, which is the last word then, the server's FIN is
+    /// awaited before. Whatever follows is not heard.
+    Ended(Cause),
     /// They are not what the server should have sent, for this cause. The connection has failed and is reset.
     Wrong(Cause),
 }
@@ -108,16 +121,23 @@ pub struct Heard {
 }
 
 /// Memory that a driver lends to a dialect for one call, so that hearing allocates nothing. Each shard has one, for all
-/// of its connections: what an earlier call left in it means nothing.
+/// of its connections: what an earlier call left in it means nothing, but for `kept`.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// For the bytes that are expected. A dialect clears it before use.
     expected: Vec<u8>,
     /// For the table with which a literal is searched.
     borders: Vec<u16>,
-    /// Bytes to send after a `Verdict::Aside`. The driver empties it.
+    /// Bytes to send, after whatever verdict but `Wrong`. The driver empties it.
     pub reply: Vec<u8>,
+    /// Bytes of this connection's incomplete frame that will be needed with its end, such as the payload of a Ping; at
+    /// most [`MOST_KEPT`]. The driver brings them back with the next bytes of the connection. A dialect empties it
+    /// when the frame is whole.
+    pub kept: Vec<u8>,
 }
+
+/// Bytes of an incomplete frame or head that a dialect may keep.
+pub const MOST_KEPT: usize = http::LONGEST_HEAD;
 
 /// What an answer of a protocol proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,17 +186,34 @@ pub trait Dialect: Sized {
     /// asks for step 1 of number 0 ahead of time. The exchange of a step has the round 0.
     fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool;
 
-    /// Appends the message of an audit, or one of traffic, to `into`.
+    /// Appends the message of an audit, one of traffic, or one that keeps the connection alive, to `into`.
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>);
 
-    /// Judges the bytes that came next, at least one, on a connection with this exchange in flight. `position` is
-    /// where the last call for the same exchange left it, at first the default. Without an exchange the bytes are
-    /// unasked, and `position` is the default in each call. The driver calls again with the bytes that were not used.
+    /// Judges the bytes that came next, at least one, on a connection with this exchange in flight; without an exchange
+    /// the bytes are unasked. `position` and `Scratch::kept` are what the last call for the same connection left. The
+    /// driver calls again with the bytes that were not used.
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard;
 
-    /// Appends what is said before the client closes the connection to `into`. No answer is awaited. Whether there is
-    /// a goodbye must not depend on the number: the driver asks for that of number 0 ahead of time.
+    /// Appends what is said before the client closes the connection to `into`. Whether there is a goodbye must not
+    /// depend on the number: the driver asks for that of number 0 ahead of time.
     fn goodbye(&self, _number: u64, _into: &mut Vec<u8>) {}
+
+    /// Whether the goodbye is answered. Then it is an exchange with [`Purpose::Goodbye`]; after its proof the server closes
+    /// the connection, or the client when that is late. Answers to what was asked before are still to come, and no fault.
+    fn awaits_goodbye(&self) -> bool {
+        false
+    }
+
+    /// Whether the server must be heard, because the connection is none of this protocol otherwise. Then audits ask for
+    /// answers, and nothing else.
+    fn must_hear(&self) -> bool {
+        false
+    }
+
+    /// Why a connection failed that was live, and whose server closed it without a word of the protocol.
+    fn cut_off(&self) -> Cause {
+        Cause::ClosedByServer
+    }
 }
 
 /// A number that looks random and differs for each input (the finalizer of SplitMix64, Steele, Lea and Flood 2014).
@@ -185,6 +222,11 @@ fn mix(number: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Appends a number as 16 hexadecimal digits.
+fn append_hexadecimal(number: u64, into: &mut Vec<u8>) {
+    into.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]));
 }
 
 impl Exchange {
@@ -196,6 +238,8 @@ impl Exchange {
             Purpose::Open(_) => 0,
             Purpose::Audit => 1,
             Purpose::Message => 2_u64,
+            Purpose::Keepalive => 3,
+            Purpose::Goodbye => 4,
         };
         mix(self.number ^ mix(purpose << 32 | u64::from(self.round)))
     }
@@ -272,6 +316,21 @@ macro_rules! registry {
             pub fn goodbye(&self, number: u64, into: &mut Vec<u8>) {
                 match self { $(Protocol::$variant(dialect) => dialect.goodbye(number, into),)* }
             }
+
+            /// See [`Dialect::awaits_goodbye`].
+            pub fn awaits_goodbye(&self) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.awaits_goodbye(),)* }
+            }
+
+            /// See [`Dialect::must_hear`].
+            pub fn must_hear(&self) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.must_hear(),)* }
+            }
+
+            /// See [`Dialect::cut_off`].
+            pub fn cut_off(&self) -> Cause {
+                match self { $(Protocol::$variant(dialect) => dialect.cut_off(),)* }
+            }
         }
     };
 }
@@ -289,4 +348,6 @@ const LONGEST_TYPED: usize = BUFFER_BYTES;
 registry! {
     Raw,
     SendExpect,
+    WebSocket,
+    Http,
 }

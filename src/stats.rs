@@ -286,6 +286,12 @@ counters! {
     passed_over,
     /// Connections asleep when the shard looked last, some 0.1 s ago; they are live too.
     asleep,
+    /// Keepalives that were answered.
+    kept_alive,
+    /// Messages of subscriptions that came.
+    pushed,
+    /// Goodbyes that were answered.
+    goodbyes,
     }
 }
 

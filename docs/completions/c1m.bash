@@ -118,7 +118,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -133,6 +133,14 @@ _c1m() {
                     return 0
                     ;;
                 --ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target-addresses)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -168,8 +176,12 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --keepalive-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -193,6 +205,38 @@ _c1m() {
                     return 0
                     ;;
                 --goodbye)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --header)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --subprotocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --message-type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proof)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --method)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --body)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -788,7 +832,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --target-ip --port --ports --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --protocol --hello --payload --send --expect --greeting --goodbye --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -803,6 +847,14 @@ _c1m() {
                     return 0
                     ;;
                 --ports)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --target-addresses)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -838,8 +890,12 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --keepalive-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -863,6 +919,38 @@ _c1m() {
                     return 0
                     ;;
                 --goodbye)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --header)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --subprotocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --message-type)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proof)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --method)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --body)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -71,22 +71,35 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -s h -l help -d 'Print h
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connections -d 'Connections to open: one per (target, port) in turn' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect)' -r -f -a "raw\t''
-send-expect\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`' -r -f -a "raw\t''
+send-expect\t''
+websocket\t''
+http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l path -d 'websocket, http: the path that is asked for, with its query, as --send; / by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l body -d 'http: the body of a POST, as --send' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l status -d 'http: the status that each answer must have; 200 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
@@ -109,22 +122,35 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -s h -l help -d 'Print h
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connections -d 'Connections to open: one per (target, port) in turn' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect)' -r -f -a "raw\t''
-send-expect\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`' -r -f -a "raw\t''
+send-expect\t''
+websocket\t''
+http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l path -d 'websocket, http: the path that is asked for, with its query, as --send; / by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l body -d 'http: the body of a POST, as --send' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l status -d 'http: the status that each answer must have; 200 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r

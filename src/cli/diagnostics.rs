@@ -72,6 +72,9 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
+        ConfigError::KeepaliveInterval { asked, .. } => {
+            format!("--keepalive-interval {}", humantime::format_duration(*asked))
+        }
         ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
         ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => format!("--awake {asked}"),
         ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
@@ -104,11 +107,12 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
+        ConfigError::KeepaliveInterval { .. } => "try --keepalive-interval 30s, or --interval for messages",
         ConfigError::Hibernate { .. } => "try --hibernate 30s",
         ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
         ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
-        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting",
+        ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting if there is one",
         ConfigError::AcceptRate { .. } => "try 1000",
         ConfigError::MailboxCapacity => "give it room for 1 or more",
         ConfigError::MetricsPort { first, last, .. } => {

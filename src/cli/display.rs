@@ -169,13 +169,10 @@ impl Observer for Display {
         if self.quiet {
             return;
         }
-        let targets: Vec<String> = workload.routes.targets.iter().map(ToString::to_string).collect();
         say(format!(
-            "c1m client: {} connections to {} ports {}-{}, {} cores, {} at once, {} source ports for each of {} routes",
+            "c1m client: {} connections to {}, {} cores, {} at once, {} source ports for each of {} routes",
             format::count(workload.connections),
-            targets.join(","),
-            workload.routes.ports.first(),
-            workload.routes.ports.last(),
+            workload.target(),
             plan.cores.len(),
             format::count(plan.concurrency.into()),
             format::count(plan.source_ports.count()),

@@ -2,6 +2,8 @@
 
 mod dialing;
 mod exchanges;
+mod goodbye;
+mod keepalive;
 mod measures;
 mod shard_config;
 mod storm;
@@ -9,9 +11,10 @@ mod storm;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::incomplete::IncompleteTable;
 use super::run::Notice;
 use super::self_connect::is_connected_to_itself;
-use super::window::{Awaited, Window};
+use super::window::{Awaited, Probe, Window};
 use super::{Audit, Phase};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Connections, Cursor};
@@ -27,6 +30,8 @@ use crate::stats::ProgressSnapshot;
 use crate::sys;
 use crate::token::ConnId;
 use dialing::Attempt;
+use goodbye::Goodbye;
+use keepalive::Keepalive;
 use measures::Measures;
 use storm::Storming;
 
@@ -105,8 +110,9 @@ pub struct ClientDriver {
     /// Bytes to send.
     scratch: Vec<u8>,
     hearing: Scratch,
-    /// Close: the protocol has a goodbye. Bytes that come after it are not judged.
-    says_goodbye: bool,
+    incomplete: IncompleteTable,
+    keepalive: Keepalive,
+    goodbye: Goodbye,
     before_close: Option<ProgressSnapshot>,
     measures: Measures,
     causes: Causes,
@@ -118,16 +124,18 @@ impl Driver for ClientDriver {
     type State = ConnState;
 
     fn opened(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let now = Instant::now();
-        let Some(probe) = self.window.get(state.key) else { return Ok(()) };
-        let opening = |socket| Awaited::Answer { purpose: Purpose::Open(0), socket };
-        let socket = match std::mem::replace(&mut probe.awaited, opening(None)) {
+        let number = self.config.number(state.index);
+        let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(()) };
+        let socket = match probe.awaited {
             Awaited::Connect { socket, .. } => Some(socket),
             Awaited::Answer { socket, .. } => socket,
+            Awaited::End => None,
         };
         let routes = &self.config.workload.routes;
-        let (_, to) = routes.of(self.config.number(state.index));
+        let (_, to) = routes.of(number);
         if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
             return self.give_up(connections, conn, Cause::ConnectedToItself);
         }
@@ -136,15 +144,12 @@ impl Driver for ClientDriver {
         let slow = service >= SLOW_CONNECT;
         let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
         self.measures.connected(latency, service, again);
-        let number = self.config.number(state.index);
         self.scratch.clear();
         let is_asked = self.config.workload.protocol.open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
-            probe.awaited = opening(socket);
-            (probe.started, probe.since) = (now, connections.clock().now());
+            let awaited = Awaited::Answer { purpose: Purpose::Open(0), socket };
+            state.key = self.window.add(Probe { awaited, started: now, since, ..probe });
         } else {
-            self.window.remove(state.key);
-            state.key = 0;
             self.proved(connections, conn)?;
         }
         connections.send(conn, &self.scratch)
@@ -158,14 +163,23 @@ impl Driver for ClientDriver {
     fn ended(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> Result<()> {
         let given_up = self
             .probe_of(connections, conn)
-            .is_some_and(|p| matches!(p.awaited, Awaited::Connect { given_up: true, .. }));
+            .is_some_and(|probe| matches!(probe.awaited, Awaited::Connect { given_up: true, .. }));
         if self.phase != Phase::Close && self.port_is_free_again(connections, conn, reason) {
+            return Ok(());
+        }
+        if self.probe_of(connections, conn).is_some_and(|probe| matches!(probe.awaited, Awaited::End)) {
+            // It counted when its end was agreed on.
+            self.forget(connections, conn);
+            self.config.progress.closed.add(u64::from(self.phase == Phase::Close));
             return Ok(());
         }
         let cause = match reason {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
+            CloseReason::PeerClosed if connections.state(conn).is_some_and(|state| state.proved) => {
+                self.config.workload.protocol.cut_off()
+            }
             CloseReason::PeerClosed => Cause::ClosedByServer,
             CloseReason::SlowReader => Cause::Unread,
             CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
@@ -178,7 +192,8 @@ impl Driver for ClientDriver {
                 return Ok(());
             }
         };
-        if self.is_shed(connections, conn, reason) {
+        let by_peer = matches!(reason, CloseReason::PeerClosed | CloseReason::PeerReset | CloseReason::Failed(_));
+        if by_peer && self.is_shed(connections, conn) {
             self.dropped(connections, conn);
             return Ok(());
         }
@@ -203,8 +218,9 @@ impl Driver for ClientDriver {
         if phase == Phase::Quit {
             return Ok(Schedule::Finished);
         }
+        let alive = self.keep_alive(connections, now)?;
         if self.done && phase.stage().is_none() {
-            return Ok(Schedule::OnEvent);
+            return Ok(sooner(alive, self.next_sweep_of_keepalives()));
         }
         let turn = match phase {
             Phase::Ready | Phase::Quit => return Ok(Schedule::OnEvent),
@@ -226,24 +242,34 @@ impl Driver for ClientDriver {
                 let _ = self.config.notices.send(Notice::Done(self.config.index, phase));
             }
             // The messages of a storm's stage go on until the other shards have done their part too.
-            return Ok(if phase.stage().is_some() { Schedule::Now } else { Schedule::OnEvent });
+            let next = if phase.stage().is_some() { Schedule::Now } else { self.next_sweep_of_keepalives() };
+            return Ok(sooner(alive, next));
         }
-        Ok(match turn {
-            Schedule::OnEvent => Schedule::At(self.swept + SWEEP),
-            Schedule::At(at) => Schedule::At(at.min(self.swept + SWEEP)),
-            other => other,
-        })
+        Ok(sooner(sooner(alive, turn), Schedule::At(self.swept + SWEEP)))
+    }
+}
+
+/// The schedule of two pieces of work: the earlier one of both, and finished when both are.
+fn sooner(one: Schedule, other: Schedule) -> Schedule {
+    match (one, other) {
+        (Schedule::Finished, turn) | (turn, Schedule::Finished) => turn,
+        (Schedule::Now, _) | (_, Schedule::Now) => Schedule::Now,
+        (Schedule::At(a), Schedule::At(b)) => Schedule::At(a.min(b)),
+        (Schedule::At(at), Schedule::OnEvent) | (Schedule::OnEvent, Schedule::At(at)) => Schedule::At(at),
+        (Schedule::OnEvent, Schedule::OnEvent) => Schedule::OnEvent,
     }
 }
 
 impl ClientDriver {
-    /// What the shard measured; its counts are those of before closing.
+    /// What the shard measured; its counts are those of before closing, but for the goodbyes.
     pub fn measured(&self) -> Result<ShardSummary> {
         let measures = &self.measures;
+        let now = self.config.progress.snapshot();
+        let progress = ProgressSnapshot { goodbyes: now.goodbyes, ..self.before_close.unwrap_or(now) };
         Ok(ShardSummary {
             core: self.config.core,
             requested: self.config.numbers.end - self.config.numbers.start,
-            progress: self.before_close.unwrap_or_else(|| self.config.progress.snapshot()),
+            progress,
             connect: measures.connect.all()?,
             connect_service: measures.connect_service.clone(),
             retransmitted: measures.retransmitted.all()?,
@@ -279,9 +305,8 @@ impl ClientDriver {
             }
             Phase::Close => {
                 self.before_close = Some(progress.snapshot());
-                self.scratch.clear();
-                self.config.workload.protocol.goodbye(0, &mut self.scratch);
-                self.says_goodbye = !self.scratch.is_empty();
+                let pace = self.close_pace(self.since, None);
+                self.goodbye = Goodbye::begin(&self.config.workload.protocol, pace);
             }
             _ => {}
         }
@@ -373,9 +398,7 @@ impl ClientDriver {
             self.sent += 1;
             // A connection whose last message is unanswered sends no second one. When the answer comes, the
             // histogram is corrected for the messages that were left out.
-            if connections.state(conn).is_some_and(|state| state.key == 0) {
-                self.send(connections, conn, Purpose::Message, intended, now)?;
-            }
+            self.send(connections, conn, Purpose::Message, intended, now)?;
         }
         Ok(Schedule::Now)
     }
@@ -386,13 +409,16 @@ impl ClientDriver {
     }
 
     fn close(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        if self.closing.is_none() && !self.say_goodbye(connections)? {
-            return Ok(Schedule::Now);
+        if self.closing.is_none() {
+            let turn = self.say_goodbye(connections, now)?;
+            if turn != Schedule::Finished {
+                return Ok(turn);
+            }
         }
         let closing = match &mut self.closing {
             Some(closing) => closing,
             None => {
-                for conn in self.window.late(connections.clock().now(), Duration::ZERO, Duration::MAX) {
+                for conn in self.window.dialing() {
                     connections.cancel_dial(conn)?;
                 }
                 let pace = self.close_pace(connections.clock().start(now), None);

@@ -24,6 +24,9 @@ use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
 use crate::walls::{self, Evidence, EvidenceRecorder};
 
+/// Bytes that a protocol may answer to what it was not asked for, such as pings, while a message waits too.
+const REPLIES: usize = 4_096;
+
 /// How often the owner is told of progress.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -170,7 +173,7 @@ impl Fleet {
             let connections = ConnectionsConfig {
                 hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
-                max_pending: LONGEST_SEND,
+                max_pending: LONGEST_SEND.max(workload.protocol.longest_message()) + REPLIES,
                 ..ConnectionsConfig::new(rings, u64::MAX)
             };
             let name = format!("c1m-client-{index}");
@@ -247,6 +250,7 @@ impl Fleet {
             requested: workload.connections,
             protocol: workload.protocol.name(),
             proof: workload.proof(),
+            target: workload.target(),
             shards: Vec::new(),
             audits: Vec::new(),
             counters: NetCounters::new(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use crate::clock::Mark;
-use crate::protocol::{Position, Purpose};
+use crate::protocol::Purpose;
 use crate::token::ConnId;
 
 /// What a probe waits for.
@@ -16,6 +16,8 @@ pub enum Awaited {
     Connect { socket: Socket, given_up: bool },
     /// An answer. While the connection is opened the plain socket is still there.
     Answer { purpose: Purpose, socket: Option<Socket> },
+    /// The server's FIN, after both ends have said goodbye. What comes before it is not heard.
+    End,
 }
 
 /// One thing in flight.
@@ -25,16 +27,56 @@ pub struct Probe {
     pub conn: ConnId,
     /// What is awaited.
     pub awaited: Awaited,
-    /// When it should have started.
+    /// When it should have started; with a `next` message, when that should have.
     pub intended: Instant,
     /// When it started.
     pub started: Instant,
     /// The same on the shard's own clock, by which it becomes late.
     pub since: Mark,
-    /// How far the answer has come.
-    pub position: Position,
     /// The round of the message.
     pub round: u32,
+    /// What is asked once this is answered, and its round: an audit or a message that found a keepalive in flight.
+    pub next: Option<(Purpose, u32)>,
+}
+
+/// What a probe is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The phase waits for it.
+    Work,
+    /// A keepalive, for which nothing waits.
+    Keepalive,
+    /// A goodbye, and the end after it.
+    Goodbye,
+}
+
+impl Probe {
+    /// What its answer is for; `None` for a connect, and for an end.
+    pub fn purpose(&self) -> Option<Purpose> {
+        match self.awaited {
+            Awaited::Connect { .. } | Awaited::End => None,
+            Awaited::Answer { purpose, .. } => Some(purpose),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.awaited {
+            Awaited::Answer { purpose: Purpose::Keepalive, .. } if self.next.is_none() => Kind::Keepalive,
+            Awaited::Answer { purpose: Purpose::Goodbye, .. } | Awaited::End => Kind::Goodbye,
+            _ => Kind::Work,
+        }
+    }
+}
+
+/// How long a connect and answers may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A connect.
+    pub connect: Duration,
+    /// An answer.
+    pub reply: Duration,
+    /// The answer to a goodbye, and the end after it.
+    pub goodbye: Duration,
 }
 
 /// The probes of one shard, each with a key that is never 0.
@@ -42,13 +84,14 @@ pub struct Probe {
 pub struct Window {
     places: Vec<Option<Probe>>,
     free: Vec<u32>,
-    used: usize,
+    /// How many there are of each kind.
+    used: [usize; 3],
 }
 
 impl Window {
     /// Adds a probe.
     pub fn add(&mut self, probe: Probe) -> u32 {
-        self.used += 1;
+        self.used[probe.kind() as usize] += 1;
         match self.free.pop() {
             Some(key) => {
                 self.places[key as usize - 1] = Some(probe);
@@ -62,34 +105,64 @@ impl Window {
     }
 
     /// The probe of a key; `None` for key 0 and for a probe that was removed.
-    pub fn get(&mut self, key: u32) -> Option<&mut Probe> {
-        self.places.get_mut((key as usize).checked_sub(1)?)?.as_mut()
+    pub fn get(&self, key: u32) -> Option<&Probe> {
+        self.places.get((key as usize).checked_sub(1)?)?.as_ref()
+    }
+
+    /// Changes the probe of a key. Tells whether there is one.
+    pub fn change(&mut self, key: u32, change: impl FnOnce(&mut Probe)) -> bool {
+        let place = (key as usize).checked_sub(1).and_then(|at| self.places.get_mut(at));
+        let Some(probe) = place.and_then(Option::as_mut) else { return false };
+        self.used[probe.kind() as usize] -= 1;
+        change(probe);
+        self.used[probe.kind() as usize] += 1;
+        true
     }
 
     /// Takes a probe out.
     pub fn remove(&mut self, key: u32) -> Option<Probe> {
         let probe = self.places.get_mut((key as usize).checked_sub(1)?)?.take()?;
         self.free.push(key);
-        self.used -= 1;
+        self.used[probe.kind() as usize] -= 1;
         Some(probe)
     }
 
-    /// How many there are.
+    /// How many connects and answers a phase waits for.
     pub fn len(&self) -> usize {
-        self.used
+        self.used[Kind::Work as usize]
     }
 
-    /// The connections whose connect is awaited for longer than `connect`, or whose answer is awaited for longer than `reply`.
-    /// A connect that was given up is not named again.
-    pub fn late(&mut self, now: Mark, connect: Duration, reply: Duration) -> Vec<ConnId> {
-        let late = self.places.iter_mut().flatten().filter(|probe| {
+    /// How many keepalives are in flight that nothing waits for.
+    pub fn keepalives(&self) -> usize {
+        self.used[Kind::Keepalive as usize]
+    }
+
+    /// How many goodbyes are in flight.
+    pub fn goodbyes(&self) -> usize {
+        self.used[Kind::Goodbye as usize]
+    }
+
+    /// The connections whose connect or answer is awaited for longer than its limit. A connect that was given up is not
+    /// named again.
+    pub fn late(&self, now: Mark, limits: Limits) -> Vec<ConnId> {
+        let late = self.places.iter().flatten().filter(|probe| {
             let limit = match &probe.awaited {
                 Awaited::Connect { given_up: true, .. } => return false,
-                Awaited::Connect { .. } => connect,
-                Awaited::Answer { .. } => reply,
+                Awaited::Connect { .. } => limits.connect,
+                Awaited::Answer { purpose: Purpose::Goodbye, .. } | Awaited::End => limits.goodbye,
+                Awaited::Answer { .. } => limits.reply,
             };
             now.since(probe.since) >= limit
         });
         late.map(|probe| probe.conn).collect()
+    }
+
+    /// The connections that are being dialed.
+    pub fn dialing(&self) -> Vec<ConnId> {
+        let probes = self.places.iter().flatten();
+        probes
+            .filter(|probe| matches!(probe.awaited, Awaited::Connect { given_up: false, .. }))
+            .map(|p| p.conn)
+            .collect()
     }
 }

@@ -19,6 +19,9 @@ pub const DEFAULT_CONNECTIONS: u64 = 340_000;
 /// connections behind those asked for.
 pub const HIGHEST_FIRST_NUMBER: u64 = 1 << 40;
 
+/// The shortest time between two keepalives of a connection. Whoever wants more of them wants messages.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
+
 /// How long a connect and an answer may take by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Workload {
     /// Where to, and from where.
     pub routes: Routes,
+    /// The name of the server, if it was given by its name. The report shows it, and TLS asks for it (SNI). The addresses
+    /// that connections go to are in `routes`.
+    pub server_name: Option<String>,
     /// Connections to open, 1 to 4,294,967,295.
     pub connections: u64,
     /// Number of the first connection, at most 2^40. A connection's number decides its target, its port and what its
@@ -48,6 +54,10 @@ pub struct Workload {
     pub course: Course,
     /// How often each connection sends a message while held; `None` is never.
     pub interval: Option<Duration>,
+    /// Each connection gives a sign of life every so often, at least every 1 s, whatever else happens: by the message that
+    /// its protocol has for that, such as a Ping of WebSocket. The server's answer is awaited as that to any message.
+    /// `None` gives none.
+    pub keepalive: Option<Duration>,
     /// What is said, and which answer is a proof.
     pub protocol: Protocol,
     /// What proves a connection.
@@ -81,6 +91,7 @@ impl Default for Workload {
                 ports: Ports::ARTICLE,
                 sources: Vec::new(),
             },
+            server_name: None,
             connections: DEFAULT_CONNECTIONS,
             first_number: 0,
             cores: Cores::All,
@@ -90,6 +101,7 @@ impl Default for Workload {
             reply_timeout: TIMEOUT,
             course: Course::Fixed(Duration::from_secs(10)),
             interval: None,
+            keepalive: None,
             protocol: Protocol::default(),
             audit: Audit::Answer,
             close: CloseMode::Immediate,
@@ -142,6 +154,14 @@ impl Workload {
     /// Connections that the shards of this process open.
     pub(super) fn own_connections(&self) -> u64 {
         self.connections.saturating_sub(self.elsewhere())
+    }
+
+    /// Where the connections go, in words.
+    pub fn target(&self) -> String {
+        let addresses: Vec<String> = self.routes.targets.iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(",");
+        let host = self.server_name.as_ref().map_or(addresses.clone(), |name| format!("{name} ({addresses})"));
+        format!("{host} ports {}-{}", self.routes.ports.first(), self.routes.ports.last())
     }
 
     /// The name of what proves a connection: how much the protocol's answers prove, or what is looked at instead.
@@ -208,8 +228,12 @@ impl Workload {
         if self.course == Course::Steered && self.audit == Audit::Off {
             return Err(ConfigError::SteeredWithoutAudit.into());
         }
+        if let Some(asked) = self.keepalive.filter(|interval| *interval < SHORTEST_KEEPALIVE) {
+            return Err(ConfigError::KeepaliveInterval { asked, shortest: SHORTEST_KEEPALIVE }.into());
+        }
         // A second step follows an answer.
-        if self.audit != Audit::Answer && self.protocol.open(0, 1, &mut Vec::new()) {
+        let must_hear = self.protocol.must_hear() || self.protocol.open(0, 1, &mut Vec::new());
+        if self.audit != Audit::Answer && must_hear {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }
         plan::check_hibernation(self.hibernate, self.awake)?;

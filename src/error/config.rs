@@ -104,6 +104,13 @@ pub enum ConfigError {
         /// The longest time.
         longest: Duration,
     },
+    /// Keepalives of a client that follow each other too fast.
+    KeepaliveInterval {
+        /// The time that was asked for.
+        asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
+    },
     /// A time of silence after which connections are put to sleep that is too short to be worth it, or too long to
     /// remember.
     Hibernate {
@@ -271,13 +278,14 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
+            ConfigError::KeepaliveInterval { asked, .. } => format!("a keepalive every {asked:?}"),
             ConfigError::Hibernate { asked, .. } => format!("sleep after {asked:?}"),
             ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => {
                 format!("{asked} connections awake at once")
             }
             ConfigError::FirstNumber { asked, .. } => format!("first number {asked}"),
             ConfigError::HandshakeWithoutAnswers { protocol } => {
-                format!("audits without answers, and the protocol {protocol} with several steps")
+                format!("audits without answers, and the protocol {protocol} with a handshake")
             }
             ConfigError::AcceptRate { asked } => format!("{asked} connections accepted per second"),
             ConfigError::MailboxCapacity => "a mailbox of 0 messages".to_owned(),
@@ -314,6 +322,9 @@ impl ConfigError {
             }
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
+            }
+            ConfigError::KeepaliveInterval { shortest, .. } => {
+                format!("those of one connection are at least {} s apart", shortest.as_secs())
             }
             ConfigError::Hibernate { shortest, longest, .. } => format!(
                 "a connection sleeps after {} ms of silence or more, and {} hours or less",

@@ -103,6 +103,11 @@ pub enum HostReason {
         /// Source addresses that would suffice, if any number of them does.
         sources_needed: Option<u64>,
     },
+    /// Its resolver knows no address of a name.
+    UnknownName {
+        /// What the resolver said.
+        why: String,
+    },
     /// The process of a storm's victims ended by itself.
     VictimsGone {
         /// How: "exit status: 3", "signal: 9 (SIGKILL)".
@@ -250,6 +255,7 @@ impl HostReason {
             HostReason::SourcePorts { ephemeral, sources, targets, ports, possible, .. } => format!(
                 "{ephemeral} ephemeral ports x {sources} source address(es) x {targets} target(s) x {ports} port(s) = {possible} connections at most"
             ),
+            HostReason::UnknownName { why } => why.clone(),
             HostReason::VictimsGone { .. } => "the connections that the storm was to kill are gone".to_owned(),
             HostReason::VictimsSilent { .. } => {
                 "how many connections the storm would kill is not known, so it did not begin".to_owned()
@@ -283,6 +289,9 @@ impl HostReason {
                 format!("give {sources} source addresses, more ports or targets, or widen net.ipv4.ip_local_port_range")
             }
             HostReason::SourcePorts { sources_needed: None, .. } => "widen net.ipv4.ip_local_port_range".to_owned(),
+            HostReason::UnknownName { .. } => {
+                "check the name (getent ahosts), /etc/resolv.conf and /etc/hosts, or give an address".to_owned()
+            }
             HostReason::VictimsGone { .. } => "read its message above, if there is one".to_owned(),
             HostReason::VictimsSilent { stopped: true, .. } => {
                 "start the storm again, and let that process run (kill -CONT continues a stopped one)".to_owned()

@@ -43,6 +43,11 @@ impl Raw {
                 // Writing to memory cannot fail.
                 let _ = writeln!(into, "c1m audit {round} of {number}: {mark:016x}");
             }
+            Purpose::Keepalive => {
+                let _ = writeln!(into, "c1m keepalive {round} of {number}: {:016x}", exchange.token());
+            }
+            // An echo server has no goodbye.
+            Purpose::Goodbye => {}
             Purpose::Message => {
                 let end = into.len() + self.payload;
                 let mut word = mix(number ^ u64::from(round) << 40);
@@ -64,7 +69,7 @@ impl Dialect for Raw {
     fn new(settings: &Settings) -> Result<Raw, SettingError> {
         let payload = settings.payload.unwrap_or(PAYLOAD);
         if payload == 0 || payload > LONGEST_PAYLOAD {
-            return Err(SettingError::Payload { asked: payload, most: LONGEST_PAYLOAD });
+            return Err(SettingError::Payload { asked: payload, least: 1, most: LONGEST_PAYLOAD });
         }
         let hello = settings.hello.clone().unwrap_or_else(|| HELLO.to_owned());
         if hello.len() > LONGEST_TYPED {
@@ -105,9 +110,13 @@ impl Dialect for Raw {
         if scratch.expected.get(from..end) != Some(bytes) {
             return heard(Verdict::Wrong(Cause::WrongEcho));
         }
+        if end == scratch.expected.len() {
+            *position = Position::default();
+            return heard(Verdict::Proof);
+        }
         // No message is longer than a hello of 4 KiB with numbers in it, or 64 KiB.
         position.bytes = end as u32;
-        heard(if end == scratch.expected.len() { Verdict::Proof } else { Verdict::Part })
+        heard(Verdict::Part)
     }
 }
 

@@ -2,13 +2,13 @@
 //! protocols of one's own; docs/guide/protocols.md explains the templates.
 
 mod pattern;
-mod template;
 
-use super::{Dialect, Exchange, Heard, Position, Purpose, Scratch, SettingError, Settings, Strength, Verdict};
+use super::{
+    Dialect, Exchange, Heard, Position, Purpose, Scratch, SettingError, Settings, Strength, Template, Verdict,
+};
 use crate::failure::Cause;
 
 pub use pattern::Pattern;
-pub use template::{Template, TemplateError};
 
 /// A message, its answer, and what comes before and after them.
 #[derive(Debug, Clone, PartialEq, Eq)]

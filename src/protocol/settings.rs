@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::send_expect::TemplateError;
-use super::{Dialect, Protocol};
+use super::{Authority, Dialect, Protocol, TemplateError};
 
 /// What a protocol can be told. A dialect refuses what it does not take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,7 +10,7 @@ use super::{Dialect, Protocol};
 pub struct Settings {
     /// The first message of `raw`, with `{}` for the connection's number; at most 4,096 bytes. Empty sends nothing.
     pub hello: Option<String>,
-    /// Bytes of a message of `raw`, 1 to 65,536.
+    /// Bytes of a message of `raw`, 1 to 65,536; of a ping of `websocket`, 12 to 125, or of its text, 25 to 65,535.
     pub payload: Option<usize>,
     /// The message of `send-expect`, a template.
     pub send: Option<String>,
@@ -21,21 +20,57 @@ pub struct Settings {
     pub greeting: Option<String>,
     /// What `send-expect` says before it closes, a template. No answer is awaited.
     pub goodbye: Option<String>,
+    /// The path that is asked for, with its query, a template: `/` by default.
+    pub path: Option<String>,
+    /// Further fields of the request, each `Name: value`, whose value is a template.
+    pub headers: Vec<String>,
+    /// The subprotocols that `websocket` offers, separated by commas.
+    pub subprotocol: Option<String>,
+    /// The type of a message of `websocket`: `text`, the default, or `binary`.
+    pub message_type: Option<String>,
+    /// What proves a connection. `websocket`: `ping`, the default, or `echo`. `http`: `status`, the default, or `token`.
+    pub proof: Option<String>,
+    /// The method of `http`: `GET`, the default, or `POST`.
+    pub method: Option<String>,
+    /// The body of a request of `http`, a template.
+    pub body: Option<String>,
+    /// The status that an answer of `http` has: 200 by default.
+    pub status: Option<u16>,
+    /// Where the connections go, for the field `Host` of requests. It is no setting of its own: every protocol takes it.
+    pub server: Option<Authority>,
 }
 
 impl Settings {
     /// The names of those that are given.
     fn given(&self) -> impl Iterator<Item = &'static str> {
-        let Settings { hello, payload, send, expect, greeting, goodbye } = self;
         let all = [
-            ("hello", hello.is_some()),
-            ("payload", payload.is_some()),
-            ("send", send.is_some()),
-            ("expect", expect.is_some()),
-            ("greeting", greeting.is_some()),
-            ("goodbye", goodbye.is_some()),
+            ("hello", self.hello.is_some()),
+            ("payload", self.payload.is_some()),
+            ("send", self.send.is_some()),
+            ("expect", self.expect.is_some()),
+            ("greeting", self.greeting.is_some()),
+            ("goodbye", self.goodbye.is_some()),
+            ("path", self.path.is_some()),
+            ("header", !self.headers.is_empty()),
+            ("subprotocol", self.subprotocol.is_some()),
+            ("message-type", self.message_type.is_some()),
+            ("proof", self.proof.is_some()),
+            ("method", self.method.is_some()),
+            ("body", self.body.is_some()),
+            ("status", self.status.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name)
+    }
+
+    /// Which of the words that a setting may be was given; the first one where none was.
+    pub(super) fn choice(
+        setting: &'static str,
+        given: &Option<String>,
+        words: &'static [&'static str],
+    ) -> Result<&'static str, SettingError> {
+        let Some(asked) = given else { return Ok(words.first().copied().unwrap_or_default()) };
+        let found = words.iter().find(|word| word == &asked);
+        found.copied().ok_or_else(|| SettingError::Choice { setting, asked: asked.clone(), words })
     }
 
     /// Fails if one is given that the dialect does not take.
@@ -81,13 +116,26 @@ pub enum SettingError {
         /// The setting.
         setting: &'static str,
     },
-    /// A message has no bytes or too many.
+    /// A message has too few bytes or too many.
     Payload {
-        /// Bytes that were asked for, at least 1.
+        /// Bytes that were asked for.
         asked: usize,
+        /// The least that it may have.
+        least: usize,
         /// The most that it may have.
         most: usize,
     },
+    /// A setting is one of a few words, and none of them was given.
+    Choice {
+        /// The setting.
+        setting: &'static str,
+        /// What was given.
+        asked: String,
+        /// What may be.
+        words: &'static [&'static str],
+    },
+    /// No request can be made of these settings.
+    Request(RequestError),
     /// The first message is too long.
     Hello {
         /// Its bytes.
@@ -95,6 +143,79 @@ pub enum SettingError {
         /// The most that it may have.
         most: usize,
     },
+}
+
+/// Why there is no request with such settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// A path that no request may have.
+    Path {
+        /// What was given.
+        asked: String,
+    },
+    /// A field that no request may have.
+    Header {
+        /// What was given.
+        asked: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A subprotocol whose name is none (RFC 6455, 4.1).
+    Subprotocol {
+        /// What was given.
+        asked: String,
+    },
+    /// A proof by a token that no part of the request has.
+    NoTokenSent,
+    /// A body of a request whose method has none.
+    BodyOfGet,
+    /// A status that no answer has.
+    Status {
+        /// What was given.
+        asked: u16,
+    },
+}
+
+impl From<RequestError> for SettingError {
+    fn from(error: RequestError) -> SettingError {
+        SettingError::Request(error)
+    }
+}
+
+impl RequestError {
+    fn parts(&self, named: impl Fn(&str) -> String) -> [String; 3] {
+        match self {
+            RequestError::Path { asked } => [
+                format!("{} {asked:?}", named("path")),
+                "a path begins with / and has neither spaces nor letters beyond ASCII".to_owned(),
+                "write it percent-encoded, as in /a%20b".to_owned(),
+            ],
+            RequestError::Header { asked, why } => {
+                [format!("{} {asked:?}", named("header")), (*why).to_owned(), "write it as in 'Name: value'".to_owned()]
+            }
+            RequestError::Subprotocol { asked } => [
+                format!("{} {asked:?}", named("subprotocol")),
+                "names have letters, digits and !#$%&'*+-.^_`|~, and commas between them".to_owned(),
+                "write it as in chat,superchat".to_owned(),
+            ],
+            RequestError::NoTokenSent => [
+                format!("{} token without {{token}}", named("proof")),
+                "a server that was sent no token cannot answer with it".to_owned(),
+                format!("put {{token}} into {}, {} or {}", named("path"), named("header"), named("body")),
+            ],
+            RequestError::BodyOfGet => [
+                format!("{} with {} GET", named("body"), named("method")),
+                "a GET has no body".to_owned(),
+                format!("choose {} POST", named("method")),
+            ],
+            RequestError::Status { asked } => [
+                format!("{} {asked}", named("status")),
+                "the status of an answer is between 200 and 599".to_owned(),
+                format!("try {} 200", named("status")),
+            ],
+        }
+    }
 }
 
 impl SettingError {
@@ -127,11 +248,17 @@ impl SettingError {
                 },
                 format!("put {{token}} into {}, or use * for what varies", named("send")),
             ],
-            SettingError::Payload { asked, most } => [
+            SettingError::Payload { asked, least, most } => [
                 format!("{} {asked}", named("payload")),
-                format!("a message has between 1 and {most} bytes"),
+                format!("a message has between {least} and {most} bytes"),
                 format!("try {} 64", named("payload")),
             ],
+            SettingError::Choice { setting, asked, words } => [
+                format!("{} {asked:?}", named(setting)),
+                "this is none of the words that it may be".to_owned(),
+                format!("choose {}", words.join(" or ")),
+            ],
+            SettingError::Request(error) => error.parts(named),
             SettingError::Hello { asked, most } => [
                 format!("{} of {asked} bytes", named("hello")),
                 format!("at most {most} are sent"),

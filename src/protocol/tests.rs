@@ -1,7 +1,9 @@
 //! The shape of a dialect, tried with a protocol of frames: a handshake of two steps, a token in a header and a
 //! body, and a server that pings of its own accord.
 
+mod http;
 mod session;
+mod websocket;
 
 use super::*;
 use proptest::prelude::*;
@@ -65,7 +67,10 @@ impl Dialect for Framed {
             let verdict = match (rest[..used] == bytes[..used], used == rest.len()) {
                 (false, _) => Verdict::Wrong(Cause::WrongAnswer),
                 (true, false) => Verdict::Part,
-                (true, true) => Verdict::Proof,
+                (true, true) => {
+                    *position = Position::default();
+                    Verdict::Proof
+                }
             };
             return Heard { used, verdict };
         }
@@ -87,6 +92,7 @@ impl Dialect for Framed {
                 if verdict == Verdict::Aside {
                     scratch.reply.extend(frame(PONG, b""));
                 }
+                *position = Position::default();
                 return Heard { used: index + 1, verdict };
             }
         }
@@ -95,8 +101,7 @@ impl Dialect for Framed {
 }
 
 /// Follows a stream of bytes that comes in pieces, as a driver does. Returns the verdicts other than `Part`, and
-/// what was replied. The position is kept between exchanges too, which the client's driver does not do yet: unasked
-/// bytes of several pieces need it.
+/// what was replied.
 fn follow<D: Dialect>(
     dialect: &D,
     asked: &[Option<Exchange>],
@@ -115,11 +120,14 @@ fn follow<D: Dialect>(
             assert!((1..=end - from).contains(&used));
             from += used;
             replied.append(&mut scratch.reply);
+            assert!(scratch.kept.len() <= MOST_KEPT);
             if verdict != Verdict::Part {
-                (position, verdicts) = (Position::default(), [verdicts, vec![verdict]].concat());
+                verdicts.push(verdict);
             }
-            if verdict == Verdict::Proof {
-                exchange = asked.next().flatten();
+            match verdict {
+                Verdict::Proof => exchange = asked.next().flatten(),
+                Verdict::Wrong(_) | Verdict::Ended(_) => return (verdicts, replied),
+                _ => {}
             }
         }
     }
@@ -150,7 +158,7 @@ fn every_protocol_is_known_by_its_name() {
         assert_eq!(Protocol::new(name, &settings).unwrap().name(), *name);
     }
     assert_eq!(Protocol::default(), Protocol::new("raw", &Settings::default()).unwrap());
-    let error = Protocol::new("http", &settings).unwrap_err().to_string();
+    let error = Protocol::new("gopher", &settings).unwrap_err().to_string();
     assert!(error.contains("choose one of raw, send-expect"), "{error}");
 }
 

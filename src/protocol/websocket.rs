@@ -9,10 +9,14 @@
 //! | `assembly` | messages out of frames, in the buffer where they lie whole |
 //! | `close` | close codes, and the payload of a close frame |
 //! | `handshake` | the request for an upgrade and the answer, each written and checked |
+//! | `client` | `websocket`, the client's dialect |
+//! | `frames` | the frames that a client gets, in pieces |
 
 mod assembly;
+mod client;
 mod close;
 mod frame;
+mod frames;
 mod handshake;
 mod mask;
 #[cfg(test)]
@@ -22,6 +26,7 @@ mod utf8;
 use std::fmt;
 
 pub use assembly::{Assembly, Event, Rules};
+pub use client::WebSocket;
 pub use close::{Close, CloseCode, LONGEST_REASON};
 pub use frame::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role};
 pub use handshake::{Accept, Key, Refusal, check_request, check_response, write_accept, write_request};

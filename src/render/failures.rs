@@ -6,36 +6,7 @@ use crate::failure::Cause;
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
     match cause {
-        Cause::Errno(Errno::ECONNREFUSED) => {
-            "nothing listens there, or the accept queue overflowed with tcp_abort_on_overflow=1; start the server, check --port and --ports"
-        }
-        Cause::Errno(Errno::ETIMEDOUT) => {
-            "the peer or the way to it stayed silent; look for a firewall, a full conntrack table, or an overloaded server"
-        }
-        Cause::Errno(Errno::EADDRNOTAVAIL) => {
-            "no source port is free for that target and port (TIME_WAIT counts too), or a --source-ip is not on this host; give more --source-ip or widen net.ipv4.ip_local_port_range"
-        }
-        Cause::Errno(Errno::ECONNRESET) => {
-            "the server reset it: it is full, it died, or its accept queue overflowed; read its log"
-        }
-        Cause::Errno(Errno::EPIPE) => "the server closed it while we were sending; read its log",
-        Cause::Errno(Errno::EMFILE) => {
-            "this process may open no more files; raise the limit (ulimit -n) or lower --concurrency"
-        }
-        Cause::Errno(Errno::ENFILE) => "this host may open no more files; raise fs.file-max",
-        Cause::Errno(Errno::ENOBUFS | Errno::ENOMEM) => {
-            "this host has no memory for another socket; free memory, or look at net.ipv4.tcp_mem and the cgroup's limit"
-        }
-        Cause::Errno(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN) => {
-            "there is no way to that address; check --target-ip and `ip route get`"
-        }
-        Cause::Errno(Errno::EACCES | Errno::EPERM) => {
-            "a firewall rule of this host forbids it; look at nft list ruleset"
-        }
-        Cause::Errno(Errno::EINVAL) => {
-            "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and --target-ip"
-        }
-        Cause::Errno(_) => "the kernel gave this error; see errno(3)",
+        Cause::Errno(errno) => errno_sentence(errno),
         Cause::ConnectTimeout => {
             "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
         }
@@ -63,9 +34,105 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::Unasked => {
             "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
         }
+        Cause::Malformed => {
+            "the server broke the rules of the protocol, or speaks another one; look at what it sends, and check --protocol and --port"
+        }
+        Cause::TooManyIncomplete => {
+            "more answers were incomplete at the same time than this client follows (131,072 a core); lower --rate or --concurrency, or use more cores"
+        }
+        Cause::HttpStatus(status) => status_sentence(status),
+        Cause::NotKept => {
+            "the server answered and does not keep the connection (Connection: close); raise its limit on requests of a connection (nginx: keepalive_requests, keepalive_timeout), or ask something that it keeps the connection for"
+        }
+        Cause::Handshake => {
+            "the server answered the handshake, and not as it should have (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
+        }
+        Cause::CloseCode(code) => close_sentence(code),
         Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
         Cause::ConnectedToItself => {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
         }
+    }
+}
+
+/// What an error of the kernel means for a connection.
+fn errno_sentence(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ECONNREFUSED => {
+            "nothing listens there, or the accept queue overflowed with tcp_abort_on_overflow=1; start the server, check --port and --ports"
+        }
+        Errno::ETIMEDOUT => {
+            "the peer or the way to it stayed silent; look for a firewall, a full conntrack table, or an overloaded server"
+        }
+        Errno::EADDRNOTAVAIL => {
+            "no source port is free for that target and port (TIME_WAIT counts too), or a --source-ip is not on this host; give more --source-ip or widen net.ipv4.ip_local_port_range"
+        }
+        Errno::ECONNRESET => "the server reset it: it is full, it died, or its accept queue overflowed; read its log",
+        Errno::EPIPE => "the server closed it while we were sending; read its log",
+        Errno::EMFILE => "this process may open no more files; raise the limit (ulimit -n) or lower --concurrency",
+        Errno::ENFILE => "this host may open no more files; raise fs.file-max",
+        Errno::ENOBUFS | Errno::ENOMEM => {
+            "this host has no memory for another socket; free memory, or look at net.ipv4.tcp_mem and the cgroup's limit"
+        }
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN => {
+            "there is no way to that address; check --target-ip and `ip route get`"
+        }
+        Errno::EACCES | Errno::EPERM => "a firewall rule of this host forbids it; look at nft list ruleset",
+        Errno::EINVAL => {
+            "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and --target-ip"
+        }
+        _ => "the kernel gave this error; see errno(3)",
+    }
+}
+
+/// What a status of HTTP means that was not expected.
+fn status_sentence(status: u16) -> &'static str {
+    match status {
+        400 => "the server did not understand the request; check --path and --header",
+        401 | 403 => "the server wants to know who asks; give it --header 'Authorization: ...' or a cookie",
+        404 => "the server has nothing at that path; check --path",
+        405 => "the server does not take that method there; check --method and --path",
+        408 => {
+            "the server waited too long for the request; it is overloaded, or it closes silent connections (--keepalive-interval)"
+        }
+        426 => "the server wants another protocol on this path; check --protocol, or what it names in Upgrade",
+        429 => {
+            "the server limits how fast, or how many, clients connect; lower --rate, use more --source-ip, or raise its limit"
+        }
+        431 => "the headers are too long for the server; shorten --header or --path",
+        502 | 504 => "the gateway did not reach the service behind it; look at the service, and at the gateway's log",
+        503 => "the server has no room, or is being started or stopped; read its log and its limits on connections",
+        _ => match status / 100 {
+            1 => "the server answered with an interim status that was not asked for",
+            2 => "the server answered with another success than was expected; check --status and --path",
+            3 => "the server sends its clients elsewhere; give the address that it names",
+            4 => "the server refuses the request; read its log",
+            5 => "the server failed at the request; read its log",
+            _ => "this is no status that HTTP knows; the server speaks differently",
+        },
+    }
+}
+
+/// What a close code of WebSocket means that the server sent.
+fn close_sentence(code: u16) -> &'static str {
+    match code {
+        1000 => "the server closed it in order and thinks that all is said; is it a time limit?",
+        1001 => "the server goes away: it stops, restarts, or closes idle connections",
+        1002 => "the server found a breach of the protocol in what we sent; please report it with its log",
+        1003 => "the server does not take this kind of data; try --message-type text or binary",
+        1005 => "the server closed it without a reason",
+        1006 => {
+            "the server, or a proxy between, closed the connection without a Close of WebSocket: it died, or an idle timeout passed (--keepalive-interval)"
+        }
+        1007 => "the server found data that is not what its type says; try --message-type binary",
+        1008 => "the server's policy forbids it; read its log",
+        1009 => "the message is too big for the server; lower --payload or raise its limit",
+        1010 => "the server wants an extension; this client has none",
+        1011 => "the server failed; read its log",
+        1012 => "the server restarts",
+        1013 => "the server is overloaded and wants clients to try later; lower --rate",
+        1014 => "the gateway did not reach the service behind it; look at the service",
+        3000..=4999 => "the server closed it with a code of its own; look there for what it means",
+        _ => "the server closed it with a code that is not for that (RFC 6455, 7.4); look at its log",
     }
 }

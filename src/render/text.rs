@@ -22,7 +22,10 @@ const WIDEST_NAME: usize = 64;
 pub fn client(document: &ClientDocument) -> Result<String> {
     let mut out = String::new();
     let _ = writeln!(out, "\n{}", sum(document));
-    let _ = writeln!(out, "{}; close {:.1} s", ramp(document), document.close_seconds);
+    let _ = writeln!(out, "{}; {}", ramp(document), close(document));
+    if !document.target.is_empty() {
+        let _ = writeln!(out, "target {}", document.target);
+    }
     if let Some(line) = proof(document) {
         let _ = writeln!(out, "{line}");
     }
@@ -72,6 +75,18 @@ fn sum(document: &ClientDocument) -> String {
     let redialed = if redialed > 0 { format!(" + {} dialed in the storm", count(redialed)) } else { String::new() };
     let closed = closed.map(|closed| format!(" + {} closed by the storm", count(closed))).unwrap_or_default();
     format!("{requested} requested{redialed} = {live} live + {failed} failed{closed} + {not_tried} not tried")
+}
+
+fn close(document: &ClientDocument) -> String {
+    let goodbyes = match document.goodbyes {
+        0 => String::new(),
+        answered => format!(", {} goodbyes answered", count(answered)),
+    };
+    let keepalives = match document.keepalives {
+        0 => String::new(),
+        answered => format!("; {} keepalives answered", count(answered)),
+    };
+    format!("close {:.1} s{goodbyes}{keepalives}", document.close_seconds)
 }
 
 fn ramp(document: &ClientDocument) -> String {

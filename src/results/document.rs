@@ -140,6 +140,16 @@ pub struct ClientDocument {
     /// What proved a connection, see `Summary::proof`; `mixed` over machines with different proofs.
     #[serde(default)]
     pub proof: String,
+    /// Where the connections went, see `Summary::target`; `mixed` over machines with different targets. Empty in results
+    /// of an earlier version.
+    #[serde(default)]
+    pub target: String,
+    /// Keepalives that were answered.
+    #[serde(default)]
+    pub keepalives: u64,
+    /// Goodbyes that were answered before the connection was closed.
+    #[serde(default)]
+    pub goodbyes: u64,
     /// How often the client's process was suspended: stopped, frozen, or its machine paused.
     #[serde(default)]
     pub suspensions: u64,
@@ -251,6 +261,9 @@ impl ClientDocument {
             stopped: summary.stopped,
             protocol: summary.protocol.to_owned(),
             proof: summary.proof.to_owned(),
+            target: summary.target.clone(),
+            keepalives: summary.sum(|progress| progress.kept_alive),
+            goodbyes: summary.sum(|progress| progress.goodbyes),
             suspensions: summary.suspended.times,
             suspended_seconds: summary.suspended.time.as_secs_f64(),
             errors: summary.causes(),

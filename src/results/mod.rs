@@ -82,6 +82,8 @@ pub struct Summary {
     /// What proved a connection: `end-to-end`, `gateway` or `liveness`, how much the protocol's answers prove;
     /// `state` if only FIN and RST were looked for; `none`.
     pub proof: &'static str,
+    /// Where the connections went: addresses and ports, and the name that the addresses belong to.
+    pub target: String,
     /// Each shard's part.
     pub shards: Vec<ShardSummary>,
     /// The completed audits.
@@ -130,7 +132,7 @@ impl Summary {
             .saturating_sub(self.live() + self.failed() + self.sum(|p| p.dropped))
     }
 
-    fn sum(&self, which: impl Fn(&ProgressSnapshot) -> u64) -> u64 {
+    pub(super) fn sum(&self, which: impl Fn(&ProgressSnapshot) -> u64) -> u64 {
         self.shards.iter().map(|shard| which(&shard.progress)).sum()
     }
 

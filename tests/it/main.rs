@@ -9,6 +9,8 @@ extern crate test_needs;
 
 mod addresses;
 mod bad_input;
+mod client_http;
+mod client_websocket;
 mod connections;
 mod demo;
 mod doctor;

@@ -327,7 +327,7 @@ fn options_of_another_protocol_are_refused() {
         let finished = run(&format!("storm disconnect --target-ip 127.0.0.1 {at} {option} x"));
         finished.fails_with(2, &[option, "with --protocol raw", "--protocol send-expect"]);
     }
-    assert_eq!(run(&format!("client --target-ip 127.0.0.1 {at} --protocol http")).code(), 2);
+    assert_eq!(run(&format!("client --target-ip 127.0.0.1 {at} --protocol gopher")).code(), 2);
     let greeted = r"--protocol send-expect --send a --expect b --greeting c --audit state";
     run(&format!("client --target-ip 127.0.0.1 {at} {greeted}")).fails_with(2, &["--audit", "await", "--greeting"]);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::super::out::warn;
 use super::protocol::ProtocolArguments;
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
@@ -13,17 +14,25 @@ use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::host::{Cores, Host, Seen};
-use crate::plan::Routes;
+use crate::plan::{Ports, Routes, Target};
 
 /// What every client is told, whatever it does.
 #[derive(Debug, Args)]
 pub struct ConnectionArguments {
     /// Addresses of the server, separated by commas, each once; a link-local one with its interface, such as
     /// fe80::1%eth0.
-    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "IP", required_unless_present = "target", value_delimiter = ',')]
     pub target_ip: Vec<Address>,
     #[command(flatten)]
     pub ports: PortArguments,
+    /// The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as
+    /// ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws,
+    /// wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path.
+    #[arg(long, value_name = "HOST:PORT[-PORT]|URL", conflicts_with_all = ["target_ip", "port", "ports"])]
+    pub target: Option<Target>,
+    /// The addresses of --target, which then is not resolved. `storm killed` passes them to the victims' process.
+    #[arg(long, value_name = "IP", hide = true, requires = "target", value_delimiter = ',')]
+    pub target_addresses: Vec<Address>,
     /// Connections to open: one per (target, port) in turn.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
     pub connections: u64,
@@ -42,7 +51,7 @@ pub struct ConnectionArguments {
     /// How long a connect may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
-    /// How long an answer may take.
+    /// How long an answer may take: of a long poll, longer than the server holds it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
@@ -50,6 +59,11 @@ pub struct ConnectionArguments {
     /// second in all.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
+    /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
+    /// PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server,
+    /// or a middlebox, closes silent connections. None is sent by default.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub keepalive_interval: Option<Duration>,
     #[command(flatten)]
     pub protocol: ProtocolArguments,
     /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their
@@ -93,12 +107,15 @@ impl ConnectionArguments {
                 "try 1s",
             ));
         }
-        let protocol = self.protocol.protocol()?;
+        let sources = addresses(&self.source_ip);
+        let (targets, ports) = self.targets(&sources)?;
+        let protocol = self.protocol.protocol(self.target.as_ref(), targets.first().zip(Some(ports)))?;
         if let Some(pid) = self.server_pid {
             check_process(&Host::here(), pid)?;
         }
         Ok(Workload {
-            routes: Routes::new(&self.target_ip, self.ports.ports()?, &addresses(&self.source_ip))?,
+            routes: Routes::new(&targets, ports, &sources)?,
+            server_name: self.target.as_ref().and_then(Target::name).map(str::to_owned),
             connections: self.connections,
             cores: self.cores.map_or(Cores::All, Cores::Count),
             rate: self.rate,
@@ -107,6 +124,7 @@ impl ConnectionArguments {
             reply_timeout: self.reply_timeout,
             course,
             interval: self.interval,
+            keepalive: self.keepalive_interval,
             protocol,
             first_number: self.protocol.first_number,
             audit,
@@ -120,25 +138,52 @@ impl ConnectionArguments {
         })
     }
 
+    /// The addresses and ports to connect to.
+    fn targets(&self, sources: &[Address]) -> Result<(Vec<Address>, Ports)> {
+        let Some(target) = &self.target else { return Ok((self.target_ip.clone(), self.ports.ports()?)) };
+        if !self.target_addresses.is_empty() {
+            return Ok((self.target_addresses.clone(), target.ports));
+        }
+        let resolved = Host::here().resolve(target, sources)?;
+        if !resolved.left_out.is_empty() {
+            warn(format!(
+                "{} has {} too, which this host cannot reach from here: connections go to {}",
+                target.host,
+                listed(&resolved.left_out),
+                listed(&resolved.addresses)
+            ));
+        }
+        Ok((resolved.addresses, target.ports))
+    }
+
+    /// The words that go to the same targets, whose addresses are these.
+    fn target_words(&self, targets: &[Address]) -> Vec<String> {
+        match &self.target {
+            Some(target) => vec![format!("--target={target}"), format!("--target-addresses={}", listed(targets))],
+            None => vec![
+                format!("--target-ip={}", listed(targets)),
+                format!("--port={}", self.ports.port),
+                format!("--ports={}", self.ports.ports),
+            ],
+        }
+    }
+
     /// The words of a steered client that tells events: it goes the same ways and speaks the same protocol, on
     /// `connections` others from `first_number` on, with the source ports of that `seed`.
     pub fn steered_words(
         &self,
+        targets: &[Address],
         (first_number, connections): (u64, u64),
         seed: u64,
         concurrency: u32,
         rate: Option<f64>,
         close: CloseName,
     ) -> Vec<String> {
-        let listed = |ips: &[Address]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let time = |time: Duration| humantime::format_duration(time).to_string();
         let close = if close == CloseName::Fin { "fin" } else { "rst" };
         let mut words = vec!["client".to_owned(), "--steer".to_owned()];
         words.extend([
             "--json=-".to_owned(),
-            format!("--target-ip={}", listed(&self.target_ip)),
-            format!("--port={}", self.ports.port),
-            format!("--ports={}", self.ports.ports),
             format!("--connections={connections}"),
             format!("--source-port-seed={seed}"),
             format!("--concurrency={concurrency}"),
@@ -146,17 +191,23 @@ impl ConnectionArguments {
             format!("--reply-timeout={}", time(self.reply_timeout)),
             format!("--close={close}"),
         ]);
+        words.extend(self.target_words(targets));
         words.extend(self.protocol.words(first_number));
         let sources = addresses(&self.source_ip);
         // One argument has 128 KiB at most.
         words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));
         words.extend(self.cores.map(|cores| format!("--cores={cores}")));
+        words.extend(self.keepalive_interval.map(|interval| format!("--keepalive-interval={}", time(interval))));
         words.extend(self.hibernate.map(|silence| format!("--hibernate={}", time(silence))));
         words.extend(self.awake.map(|awake| format!("--awake={awake}")));
         words.extend(rate.map(|rate| format!("--rate={rate}")));
         words.extend(self.close_rate.map(|rate| format!("--close-rate={rate}")));
         words
     }
+}
+
+fn listed(addresses: &[Address]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Checks that a process can be looked at.

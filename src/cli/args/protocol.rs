@@ -3,20 +3,22 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
-use crate::protocol::{Protocol, Settings};
+use crate::plan::{Ports, Target};
+use crate::protocol::{Authority, Protocol, Settings};
 
 #[derive(Debug, Args)]
 pub struct ProtocolArguments {
-    /// What is said on the connections: `raw`, for servers that send back every byte; `send-expect`, for any server
-    /// of which one message and its answer can be typed (--send and --expect).
-    #[arg(long, value_name = "NAME", default_value = "raw", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
-    protocol: String,
+    /// What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any
+    /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
+    protocol: Option<String>,
     /// raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty
     /// sends nothing.
     #[arg(long, value_name = "TEXT")]
     hello: Option<String>,
-    /// raw: bytes of a message of --interval; 64 by default.
+    /// raw, websocket: bytes of a message of --interval; 64 by default.
     #[arg(long, value_name = "BYTES")]
     payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection's
@@ -34,15 +36,66 @@ pub struct ProtocolArguments {
     /// send-expect: sent before the connections are closed in the end, as --send; no answer is awaited.
     #[arg(long, value_name = "TEMPLATE")]
     goodbye: Option<String>,
+    /// websocket, http: the path that is asked for, with its query, as --send; / by default.
+    #[arg(long, value_name = "TEMPLATE")]
+    path: Option<String>,
+    /// websocket, http: a further field of the request, its value as --send; may be given several times.
+    #[arg(long, value_name = "NAME: TEMPLATE")]
+    header: Vec<String>,
+    /// websocket: the subprotocols to offer, separated by commas.
+    #[arg(long, value_name = "NAMES")]
+    subprotocol: Option<String>,
+    /// websocket: the type of our messages, `text` (the default) or `binary`.
+    #[arg(long, value_name = "TYPE")]
+    message_type: Option<String>,
+    /// What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway
+    /// sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of
+    /// the answer has the {token} of the request in it.
+    #[arg(long, value_name = "PROOF")]
+    proof: Option<String>,
+    /// http: the method, `GET` (the default) or `POST`.
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// http: the body of a POST, as --send.
+    #[arg(long, value_name = "TEMPLATE")]
+    body: Option<String>,
+    /// http: the status that each answer must have; 200 by default.
+    #[arg(long, value_name = "STATUS")]
+    status: Option<u16>,
     /// Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client
     /// machine numbers of its own.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first_number: u64,
 }
 
+/// The protocol where none is named.
+const DEFAULT: &str = "raw";
+
+/// The port that requests of HTTP do not name.
+const HTTP_PORT: u16 = 80;
+
 impl ProtocolArguments {
-    /// The protocol with its settings.
-    pub fn protocol(&self) -> Result<Protocol> {
+    /// The protocol with its settings, for connections to this target, or else to this address and these ports.
+    pub fn protocol(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Protocol> {
+        let name = self.name(target)?;
+        let path = match (target.and_then(|target| target.path.as_ref()), &self.path) {
+            (Some(path), Some(other)) => {
+                return Err(CommandError::usage(
+                    format!("--target with the path {path}, and --path {other}"),
+                    "a connection asks for one path",
+                    "leave one of them out",
+                ));
+            }
+            (path, other) => path.or(other.as_ref()).cloned(),
+        };
+        let scheme = target.and_then(|target| target.scheme);
+        let host = target.map(Target::url_host).or(at.map(|(address, _)| url_host(address)));
+        let server = host.zip(at).map(|(host, (_, ports))| Authority {
+            host,
+            first_port: ports.first(),
+            ports: ports.count() as u16,
+            default_port: scheme.map_or(HTTP_PORT, |scheme| scheme.default_port()),
+        });
         let settings = Settings {
             hello: self.hello.clone(),
             payload: self.payload,
@@ -50,25 +103,67 @@ impl ProtocolArguments {
             expect: self.expect.clone(),
             greeting: self.greeting.clone(),
             goodbye: self.goodbye.clone(),
+            path,
+            headers: self.header.clone(),
+            subprotocol: self.subprotocol.clone(),
+            message_type: self.message_type.clone(),
+            proof: self.proof.clone(),
+            method: self.method.clone(),
+            body: self.body.clone(),
+            status: self.status,
+            server,
         };
-        Protocol::new(&self.protocol, &settings).map_err(|error| {
+        Protocol::new(name, &settings).map_err(|error| {
             let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
             CommandError::usage(saw, means, cure)
         })
     }
 
+    /// The name of the protocol: that of the URL, or the one that was typed.
+    fn name<'a>(&'a self, target: Option<&'a Target>) -> Result<&'a str> {
+        let Some((target, scheme)) = target.and_then(|target| Some((target, target.scheme?))) else {
+            return Ok(self.protocol.as_deref().unwrap_or(DEFAULT));
+        };
+        if scheme.has_tls() {
+            let means = "this c1m speaks no TLS";
+            return Err(CommandError::usage(format!("--target {target}"), means, "give a URL without TLS"));
+        }
+        if let Some(typed) = self.protocol.as_deref().filter(|typed| *typed != scheme.protocol()) {
+            return Err(CommandError::usage(
+                format!("--target {target} with --protocol {typed}"),
+                format!("{}:// is spoken as {}", scheme.name(), scheme.protocol()),
+                "leave out --protocol, or give the target as HOST:PORT",
+            ));
+        }
+        Ok(scheme.protocol())
+    }
+
     /// The words that choose the same protocol, with connections of other numbers.
     pub fn words(&self, first_number: u64) -> Vec<String> {
         let texts = [
+            ("protocol", &self.protocol),
             ("hello", &self.hello),
             ("send", &self.send),
             ("expect", &self.expect),
             ("greeting", &self.greeting),
             ("goodbye", &self.goodbye),
+            ("path", &self.path),
+            ("subprotocol", &self.subprotocol),
+            ("message-type", &self.message_type),
+            ("proof", &self.proof),
+            ("method", &self.method),
+            ("body", &self.body),
         ];
-        let mut words = vec![format!("--protocol={}", self.protocol), format!("--first-number={first_number}")];
+        let mut words = vec![format!("--first-number={first_number}")];
         words.extend(texts.iter().filter_map(|(name, text)| Some(format!("--{name}={}", text.as_ref()?))));
+        words.extend(self.header.iter().map(|field| format!("--header={field}")));
         words.extend(self.payload.map(|bytes| format!("--payload={bytes}")));
+        words.extend(self.status.map(|status| format!("--status={status}")));
         words
     }
+}
+
+/// An address as it stands in a URL.
+fn url_host(address: &Address) -> String {
+    if address.ip().is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() }
 }

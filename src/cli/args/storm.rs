@@ -125,7 +125,7 @@ impl StormArguments {
         // Their numbers come after those of the survivors, and so do their source ports.
         let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);
         let seed = *workload.source_port_seed.get_or_insert_with(random_seed);
-        let words = self.connection.steered_words(numbers, seed, theirs, rate, close);
+        let words = self.connection.steered_words(&workload.routes.targets, numbers, seed, theirs, rate, close);
         let program = std::env::current_exe().map_err(|e| {
             CommandError::host(
                 format!("this program's file: {e}"),

@@ -14,7 +14,6 @@ use crate::client::window::{Awaited, Probe};
 use crate::connections::CloseReason;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
-use crate::protocol::Position;
 use crate::sys;
 use crate::token::ConnId;
 
@@ -101,8 +100,8 @@ impl ClientDriver {
             intended,
             started,
             since: connections.clock().now(),
-            position: Position::default(),
             round: 0,
+            next: None,
         });
         if let Some(state) = connections.state(conn) {
             *state = ConnState { index, key, port, proved: false };

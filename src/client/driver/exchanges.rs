@@ -2,18 +2,20 @@
 
 use std::time::Instant;
 
-use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
-use crate::client::window::{Awaited, Probe};
+use super::goodbye::GOODBYE_TIMEOUT;
+use super::{ClientConnections, ClientDriver};
+use crate::client::window::{Awaited, Limits, Probe};
 use crate::client::{Audit, Phase};
 use crate::connections::{CloseMode, CloseReason};
 use crate::error::Result;
 use crate::failure::Cause;
-use crate::protocol::{Exchange, Heard, Position, Purpose, Verdict};
+use crate::protocol::{Exchange, Heard, Purpose, Verdict};
 use crate::sys;
 use crate::token::ConnId;
 
 impl ClientDriver {
-    /// Sends the message of an audit or one of traffic, and awaits its answer if audits ask for answers.
+    /// Sends the message of an audit or one of traffic, and awaits its answer if audits ask for answers. While a
+    /// keepalive is in flight the message waits for its answer; while another message is, it is left out.
     pub(super) fn send(
         &mut self,
         connections: &mut ClientConnections,
@@ -22,61 +24,94 @@ impl ClientDriver {
         intended: Instant,
         now: Instant,
     ) -> Result<()> {
-        let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let round = if purpose == Purpose::Message { self.sent as u32 } else { self.round };
+        match self.window.get(state.key) {
+            None => self.ask_now(connections, conn, (purpose, round), intended, now),
+            Some(Probe { awaited: Awaited::Answer { purpose: Purpose::Keepalive, .. }, next: None, .. }) => {
+                self.window
+                    .change(state.key, |probe| (probe.next, probe.intended) = (Some((purpose, round)), intended));
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Sends a message on a connection that has none in flight, and awaits its answer if audits ask for answers.
+    pub(super) fn ask_now(
+        &mut self,
+        connections: &mut ClientConnections,
+        conn: ConnId,
+        (purpose, round): (Purpose, u32),
+        intended: Instant,
+        started: Instant,
+    ) -> Result<()> {
+        let since = connections.clock().now();
+        let Some(state) = connections.state(conn) else { return Ok(()) };
         let exchange = Exchange { number: self.config.number(state.index), round, purpose };
         self.scratch.clear();
         self.config.workload.protocol.ask(exchange, &mut self.scratch);
         if self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose, socket: None };
-            let position = Position::default();
-            state.key = self.window.add(Probe { conn, awaited, intended, started: now, since, position, round });
+            state.key = self.window.add(Probe { conn, awaited, intended, started, since, round, next: None });
         }
         connections.send(conn, &self.scratch)
     }
 
     /// Has the protocol judge what came on a connection: a part of an answer, one or several, or unasked bytes.
     pub(super) fn hear(&mut self, connections: &mut ClientConnections, conn: ConnId, mut bytes: &[u8]) -> Result<()> {
-        if self.config.workload.audit != Audit::Answer || self.says_goodbye {
+        let Some(index) = connections.state(conn).map(|state| state.index) else { return Ok(()) };
+        if self.config.workload.audit != Audit::Answer || self.goodbye.ends_hearing() {
             return Ok(());
         }
+        let number = self.config.number(index);
+        let mut position = self.incomplete.take(index, &mut self.hearing);
         while !bytes.is_empty() {
-            let Some(state) = connections.state(conn) else { return Ok(()) };
-            let (number, key) = (self.config.number(state.index), state.key);
-            let mut unasked = Position::default();
-            let (exchange, position) = match self.window.get(key) {
-                None => (None, &mut unasked),
-                Some(Probe { awaited: Awaited::Answer { purpose, .. }, round, position, .. }) => {
-                    (Some(Exchange { number, round: *round, purpose: *purpose }), position)
+            // Nothing is heard any more that is being closed.
+            let Some(key) = connections.state(conn).map(|state| state.key) else { return Ok(()) };
+            let exchange = match self.window.get(key) {
+                None => None,
+                Some(Probe { awaited: Awaited::Answer { purpose, .. }, round, .. }) => {
+                    Some(Exchange { number, round: *round, purpose: *purpose })
                 }
                 Some(Probe { awaited: Awaited::Connect { .. }, .. }) => {
                     return self.give_up(connections, conn, Cause::Unasked);
                 }
+                Some(Probe { awaited: Awaited::End, .. }) => return Ok(()),
             };
-            let heard = self.config.workload.protocol.hear(exchange, position, bytes, &mut self.hearing);
+            let heard = self.config.workload.protocol.hear(exchange, &mut position, bytes, &mut self.hearing);
             let Heard { used, verdict } = heard;
             bytes = bytes.get(used..).unwrap_or_default();
-            match verdict {
-                Verdict::Part => return Ok(()),
-                Verdict::Proof => self.answered(connections, conn, key)?,
-                Verdict::Aside if self.hearing.reply.is_empty() => {}
-                Verdict::Aside => {
-                    connections.send(conn, &self.hearing.reply)?;
-                    self.hearing.reply.clear();
-                }
-                Verdict::Wrong(cause) => return self.give_up(connections, conn, cause),
+            if let Verdict::Wrong(cause) = verdict {
+                self.hearing.reply.clear();
+                return self.give_up(connections, conn, cause);
             }
+            let has_reply = !self.hearing.reply.is_empty();
+            if has_reply {
+                connections.send(conn, &self.hearing.reply)?;
+                self.hearing.reply.clear();
+            }
+            match verdict {
+                Verdict::Part => break,
+                Verdict::Proof => self.answered(connections, conn, key)?,
+                Verdict::Push(_) => self.config.progress.pushed.add(1),
+                Verdict::Ended(cause) => return self.ended_in_order(connections, conn, cause, has_reply),
+                Verdict::Aside | Verdict::Wrong(_) => {}
+            }
+        }
+        if connections.state(conn).is_some() && !self.incomplete.put(index, position, &mut self.hearing) {
+            return self.give_up(connections, conn, Cause::TooManyIncomplete);
         }
         Ok(())
     }
 
     /// The answer is complete and right.
     fn answered(&mut self, connections: &mut ClientConnections, conn: ConnId, key: u32) -> Result<()> {
-        let purpose = match self.window.get(key) {
-            Some(Probe { awaited: Awaited::Answer { purpose, .. }, .. }) => *purpose,
-            _ => return Ok(()),
-        };
+        let Some(purpose) = self.window.get(key).and_then(Probe::purpose) else { return Ok(()) };
+        if purpose == Purpose::Goodbye {
+            self.config.progress.goodbyes.add(1);
+            return self.await_end(connections, conn);
+        }
         if let Purpose::Open(step) = purpose
             && self.next_step(connections, conn, key, step.saturating_add(1))?
         {
@@ -87,11 +122,12 @@ impl ClientDriver {
             state.key = 0;
         }
         let now = Instant::now();
-        self.config.progress.echoes.add(1);
+        let progress = &self.config.progress;
+        progress.echoes.add(u64::from(purpose != Purpose::Keepalive));
         match purpose {
             Purpose::Open(_) => self.proved(connections, conn)?,
             Purpose::Audit => {
-                self.config.progress.audited.add(1);
+                progress.audited.add(1);
                 self.measures.audit.record(now.duration_since(probe.started));
             }
             Purpose::Message => {
@@ -105,6 +141,13 @@ impl ClientDriver {
                     .iter_mut()
                     .for_each(|storm| storm.heard(connections.clock(), probe.intended, now, service, interval));
             }
+            Purpose::Keepalive => {
+                progress.kept_alive.add(1);
+                if let Some(next) = probe.next {
+                    return self.ask_now(connections, conn, next, probe.intended, now);
+                }
+            }
+            Purpose::Goodbye => {}
         }
         Ok(())
     }
@@ -112,33 +155,21 @@ impl ClientDriver {
     /// Goes on with opening a connection. `false` if the protocol has no such step: the connection is live.
     fn next_step(&mut self, connections: &mut ClientConnections, conn: ConnId, key: u32, step: u8) -> Result<bool> {
         let since = connections.clock().now();
-        let (Some(state), Some(probe)) = (connections.state(conn), self.window.get(key)) else { return Ok(false) };
+        let Some(state) = connections.state(conn) else { return Ok(false) };
         self.scratch.clear();
         if !self.config.workload.protocol.open(self.config.number(state.index), step, &mut self.scratch) {
             return Ok(false);
         }
-        if let Awaited::Answer { purpose, .. } = &mut probe.awaited {
-            *purpose = Purpose::Open(step);
-        }
-        (probe.position, probe.started, probe.since) = (Position::default(), Instant::now(), since);
-        connections.send(conn, &self.scratch)?;
-        Ok(true)
-    }
-
-    /// Says goodbye on the next connections, if the protocol has a goodbye. Tells whether it was said on all.
-    pub(super) fn say_goodbye(&mut self, connections: &mut ClientConnections) -> Result<bool> {
-        if !self.says_goodbye {
-            return Ok(true);
-        }
-        for _ in 0..PROBES_PER_PASS {
-            let Some((conn, next)) = connections.next_live(self.place) else { return Ok(true) };
-            self.place = next;
-            let Some(state) = connections.state(conn) else { continue };
-            self.scratch.clear();
-            self.config.workload.protocol.goodbye(self.config.number(state.index), &mut self.scratch);
+        let goes_on = self.window.change(key, |probe| {
+            if let Awaited::Answer { purpose, .. } = &mut probe.awaited {
+                *purpose = Purpose::Open(step);
+            }
+            (probe.started, probe.since) = (Instant::now(), since);
+        });
+        if goes_on {
             connections.send(conn, &self.scratch)?;
         }
-        Ok(false)
+        Ok(goes_on)
     }
 
     /// A connection is live: it was opened, and gave every answer that was awaited.
@@ -158,6 +189,26 @@ impl ClientDriver {
     pub(super) fn never_stood(&mut self, index: u32) {
         self.failures_in_a_row += 1;
         self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
+    }
+
+    /// The server ended a connection by the rules of the protocol: it has failed unless the server may do that. If the
+    /// protocol has a last word for it, the server closes first.
+    fn ended_in_order(
+        &mut self,
+        connections: &mut ClientConnections,
+        conn: ConnId,
+        cause: Cause,
+        said_goodbye: bool,
+    ) -> Result<()> {
+        if self.is_shed(connections, conn) {
+            self.dropped(connections, conn);
+        } else {
+            self.failed(connections, conn, cause);
+        }
+        match said_goodbye {
+            true => self.await_end(connections, conn),
+            false => connections.close(conn, CloseMode::Immediate, CloseReason::Local),
+        }
     }
 
     /// Counts an open connection as failed, and resets it.
@@ -193,23 +244,39 @@ impl ClientDriver {
     pub(super) fn forget(&mut self, connections: &mut ClientConnections, conn: ConnId) {
         if let Some(state) = connections.state(conn) {
             self.window.remove(std::mem::take(&mut state.key));
+            self.incomplete.forget(state.index);
         }
     }
 
-    pub(super) fn probe_of(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Option<&mut Probe> {
+    pub(super) fn probe_of(&self, connections: &mut ClientConnections, conn: ConnId) -> Option<&Probe> {
         let key = connections.state(conn)?.key;
         self.window.get(key)
     }
 
     /// Gives up on connects and answers that are late.
     pub(super) fn sweep(&mut self, connections: &mut ClientConnections) -> Result<()> {
-        let workload = self.config.workload.clone();
-        for conn in self.window.late(connections.clock().now(), workload.connect_timeout, workload.reply_timeout) {
-            let Some(probe) = self.probe_of(connections, conn) else { continue };
-            let cause = match &mut probe.awaited {
-                Awaited::Connect { given_up, .. } => {
-                    *given_up = true;
+        let workload = &self.config.workload;
+        let limits = Limits {
+            connect: workload.connect_timeout,
+            reply: workload.reply_timeout,
+            goodbye: workload.reply_timeout.min(GOODBYE_TIMEOUT),
+        };
+        for conn in self.window.late(connections.clock().now(), limits) {
+            let Some(key) = connections.state(conn).map(|state| state.key) else { continue };
+            let Some(probe) = self.window.get(key) else { continue };
+            let cause = match &probe.awaited {
+                Awaited::Connect { .. } => {
+                    self.window.change(key, |probe| {
+                        if let Awaited::Connect { given_up, .. } = &mut probe.awaited {
+                            *given_up = true;
+                        }
+                    });
                     connections.cancel_dial(conn)?;
+                    continue;
+                }
+                Awaited::Answer { purpose: Purpose::Goodbye, .. } | Awaited::End => {
+                    self.forget(connections, conn);
+                    connections.close(conn, self.config.workload.close, CloseReason::Local)?;
                     continue;
                 }
                 // A server that never accepted the connection acknowledges nothing; a server that took our bytes

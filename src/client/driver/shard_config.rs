@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
+use super::goodbye::Goodbye;
+use super::keepalive::Keepalive;
 use super::measures::Measures;
 use super::storm::Storming;
 use super::{ClientConnections, ClientDriver};
+use crate::client::incomplete::IncompleteTable;
 use crate::client::ports::Ports;
 use crate::client::run::Notice;
 use crate::client::window::Window;
@@ -72,7 +75,9 @@ impl ShardConfig {
             window: Window::default(),
             scratch: Vec::new(),
             hearing: Scratch::default(),
-            says_goodbye: false,
+            incomplete: IncompleteTable::default(),
+            keepalive: Keepalive::default(),
+            goodbye: Goodbye::default(),
             before_close: None,
             measures: Measures::new(self.index, self.intervals.clone())?,
             causes: Causes::new(),

@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{ClientConnections, ClientDriver, DIALS_PER_PASS};
+use super::{ClientConnections, ClientDriver, DIALS_PER_PASS, sooner};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::clock::{Clock, Start};
-use crate::connections::{CloseReason, Cursor};
+use crate::connections::Cursor;
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::latency::Latency;
@@ -152,6 +152,12 @@ impl Storming {
     /// Whether a connection will stop reading. It gets a small receive buffer from the start.
     pub fn reads_slowly(&self, index: u32) -> bool {
         matches!(self.config.scenario, Scenario::SlowReaders(_)) && self.is_victim(index)
+    }
+
+    /// Whether nothing is said on a connection but what the storm says: a victim that is to be silent, or that will not
+    /// read the answer.
+    pub fn keeps_silent(&self, index: u32) -> bool {
+        matches!(self.config.scenario, Scenario::Silent(_) | Scenario::SlowReaders(_)) && self.is_victim(index)
     }
 
     /// A phase begins.
@@ -391,22 +397,10 @@ impl ClientDriver {
         self.config.progress.dropped.add(1);
     }
 
-    /// Whether the server closed a victim that it may close.
-    pub(super) fn is_shed(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> bool {
+    /// Whether the server, which closes a connection, may do so: it is a victim of a storm that allows it.
+    pub(super) fn is_shed(&mut self, connections: &mut ClientConnections, conn: ConnId) -> bool {
         let proved = connections.state(conn).filter(|state| state.proved).map(|state| state.index);
         let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
-        matches!(reason, CloseReason::PeerClosed | CloseReason::PeerReset | CloseReason::Failed(_))
-            && storm.server_may_close(index, self.phase)
-    }
-}
-
-/// The schedule of two pieces of work: the earlier one of both, and finished when both are.
-fn sooner(one: Schedule, other: Schedule) -> Schedule {
-    match (one, other) {
-        (Schedule::Finished, turn) | (turn, Schedule::Finished) => turn,
-        (Schedule::Now, _) | (_, Schedule::Now) => Schedule::Now,
-        (Schedule::At(a), Schedule::At(b)) => Schedule::At(a.min(b)),
-        (Schedule::At(at), Schedule::OnEvent) | (Schedule::OnEvent, Schedule::At(at)) => Schedule::At(at),
-        (Schedule::OnEvent, Schedule::OnEvent) => Schedule::OnEvent,
+        storm.server_may_close(index, self.phase)
     }
 }

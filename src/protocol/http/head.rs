@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::failure::Cause;
+
 /// Bytes of a head at most.
 pub const LONGEST_HEAD: usize = 16 * 1024;
 
@@ -37,6 +39,12 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+impl From<Malformed> for Cause {
+    fn from(malformed: Malformed) -> Cause {
+        if malformed == Malformed::TooLong { Cause::AnswerTooLong } else { Cause::Malformed }
+    }
+}
 
 impl From<httparse::Error> for Malformed {
     fn from(error: httparse::Error) -> Malformed {

@@ -1,8 +1,9 @@
 //! Answers as they are typed: a template in which `*` stands for anything. They are matched as their bytes come, and
 //! no byte is kept.
 
-use super::template::{Part, Template, TemplateError, parse};
 use crate::failure::Cause;
+use crate::protocol::search::search;
+use crate::protocol::template::{Part, Template, TemplateError, parse};
 use crate::protocol::{Exchange, Heard, Position, Scratch, Verdict};
 
 /// Bytes of an answer at most, those that a `*` stands for included. A longer answer fails the connection, so that a
@@ -65,7 +66,7 @@ impl Pattern {
             piece.literal.write(exchange, &mut scratch.expected);
             let rest = &within[used..];
             let taken = match piece.after_anything {
-                true => search(scratch, &mut position.at, rest),
+                true => Some(search(scratch, &mut position.at, rest)),
                 false => compare(&scratch.expected, &mut position.at, rest),
             };
             let Some(taken) = taken else {
@@ -77,6 +78,7 @@ impl Pattern {
             }
             (position.part, position.at) = (position.part + 1, 0);
         }
+        *position = Position::default();
         // A lone star has no literal: a byte is its answer, and the others come after it.
         Heard { used: used.max(1), verdict: Verdict::Proof }
     }
@@ -100,50 +102,6 @@ fn compare(literal: &[u8], at: &mut u16, bytes: &[u8]) -> Option<usize> {
     // A literal has LONGEST_TYPED bytes at most.
     *at += taken as u16;
     Some(taken)
-}
-
-/// Searches the next bytes for the literal in `scratch.expected`, of which the last `at` bytes so far may be the
-/// beginning (Knuth, Morris, Pratt 1977: no byte is looked at again). Returns how many bytes were used: up to the
-/// end of the literal, or all.
-fn search(scratch: &mut Scratch, at: &mut u16, bytes: &[u8]) -> Option<usize> {
-    let literal = &scratch.expected[..];
-    let borders = &mut scratch.borders;
-    write_borders(literal, borders);
-    let mut matched = usize::from(*at);
-    let mut used = bytes.len();
-    for (index, byte) in bytes.iter().enumerate() {
-        matched = longer(literal, borders, matched, *byte);
-        if matched == literal.len() {
-            used = index + 1;
-            break;
-        }
-    }
-    *at = matched as u16;
-    Some(used)
-}
-
-/// How many bytes of the literal the bytes so far end with, after one more of them. `matched` is how many it was, and
-/// less than all.
-fn longer(literal: &[u8], borders: &[u16], mut matched: usize, byte: u8) -> usize {
-    while literal[matched] != byte {
-        match matched.checked_sub(1) {
-            Some(last) => matched = usize::from(borders[last]),
-            None => return 0,
-        }
-    }
-    matched + 1
-}
-
-/// Writes for each beginning of the literal the length of its longest border: a shorter beginning that is its end
-/// too.
-fn write_borders(literal: &[u8], borders: &mut Vec<u16>) {
-    borders.clear();
-    borders.push(0);
-    let mut matched = 0;
-    for byte in &literal[1..] {
-        matched = longer(literal, borders, matched, *byte);
-        borders.push(matched as u16);
-    }
 }
 
 #[cfg(test)]

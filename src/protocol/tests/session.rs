@@ -76,6 +76,8 @@ impl Dialect for Session {
             }
             position.at += 1;
             if *byte == b'\n' {
+                // The next line begins.
+                *position = Position::default();
                 return Heard { used: index + 1, verdict: Verdict::Proof };
             }
         }

@@ -77,6 +77,7 @@ fn head(run: &Run) -> Markup {
             h1 { (headline(run.client)) }
             p class=(class) { (verdict) }
             @if let Some(proof) = proof(run.client) { p.proof { (proof) } }
+            @if !run.client.target.is_empty() { p.target { "target " (run.client.target) } }
             @if let Some(when) = when(run.client) { p.when { (when) } }
         }
     }

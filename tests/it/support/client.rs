@@ -31,8 +31,8 @@ impl Client {
     pub fn start_as(mut command: Command, out: Outlet, arguments: &str) -> Client {
         let dir = tempfile::tempdir().unwrap();
         command.arg("client").args(arguments.split_whitespace()).arg("--json").arg(dir.path().join("json"));
-        for (flag, value) in [("--target-ip", "127.0.0.1"), ("--hold", "0s")] {
-            if !arguments.contains(flag) {
+        for (given, flag, value) in [("--target", "--target-ip", "127.0.0.1"), ("--hold", "--hold", "0s")] {
+            if !arguments.contains(given) {
                 command.args([flag, value]);
             }
         }

@@ -49,7 +49,7 @@ pub fn has_merged_names(document: &Value) {
 
 /// Checks the names of a client's result that has `more` names.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 24] = [
+    const OTHERS: [&str; 27] = [
         "requested",
         "live",
         "failed",
@@ -58,6 +58,9 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
         "stopped",
         "protocol",
         "proof",
+        "target",
+        "keepalives",
+        "goodbyes",
         "suspensions",
         "suspended_seconds",
         "errors",

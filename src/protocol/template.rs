@@ -198,6 +198,15 @@ impl Template {
         self.parts.iter().map(Part::longest).sum()
     }
 
+    /// The bytes that stand in it as they are. Placeholders make letters and digits.
+    pub fn literals(&self) -> impl Iterator<Item = u8> {
+        let literals = self.parts.iter().filter_map(|part| match part {
+            Part::Literal(bytes) => Some(bytes),
+            _ => None,
+        });
+        literals.flatten().copied()
+    }
+
     /// Whether the token is in it.
     pub fn has_token(&self) -> bool {
         self.parts.contains(&Part::Token)

@@ -1,0 +1,99 @@
+//! What servers say to clients: any bytes, as the client's dialects judge them; and what is typed as a target.
+
+use super::Input;
+use crate::plan::Target;
+use crate::protocol::websocket::{Header, Role, mask};
+use crate::protocol::{Exchange, MOST_KEPT, Position, Protocol, Purpose, Scratch, Settings, Verdict};
+
+/// The verdicts on a stream that comes in pieces of so many bytes, up to the end of the connection, and what was replied.
+fn heard(protocol: &Protocol, mut asked: Option<Exchange>, stream: &[u8], each: usize) -> (Vec<Verdict>, Vec<u8>) {
+    let (mut verdicts, mut replied) = (Vec::new(), Vec::new());
+    let (mut position, mut scratch) = (Position::default(), Scratch::default());
+    for piece in stream.chunks(each) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let heard = protocol.hear(asked, &mut position, rest, &mut scratch);
+            assert!((1..=rest.len()).contains(&heard.used) && scratch.kept.len() <= MOST_KEPT);
+            rest = &rest[heard.used..];
+            replied.append(&mut scratch.reply);
+            match heard.verdict {
+                Verdict::Part => assert!(rest.is_empty()),
+                verdict => verdicts.push(verdict),
+            }
+            match heard.verdict {
+                Verdict::Proof => asked = None,
+                Verdict::Ended(_) | Verdict::Wrong(_) => return (verdicts, replied),
+                _ => {}
+            }
+        }
+    }
+    (verdicts, replied)
+}
+
+/// The verdicts do not depend on how a stream is cut. Returns the replies.
+fn judged(protocol: &Protocol, asked: Option<Exchange>, stream: &[u8], each: usize) -> Vec<u8> {
+    let whole = heard(protocol, asked, stream, stream.len().max(1));
+    assert_eq!(heard(protocol, asked, stream, each), whole);
+    assert_eq!(heard(protocol, asked, stream, 1), whole);
+    whole.1
+}
+
+/// What is awaited, if anything is, and in pieces of how many bytes the answer comes.
+fn exchange(input: &mut Input<'_>) -> (Option<Exchange>, usize) {
+    let purposes =
+        [Purpose::Open(0), Purpose::Open(1), Purpose::Audit, Purpose::Message, Purpose::Keepalive, Purpose::Goodbye];
+    let purpose = purposes.get(usize::from(input.byte()) % 7).copied();
+    let (number, round, each) = (u64::from(input.byte()), input.byte().into(), usize::from(input.byte()).max(1));
+    (purpose.map(|purpose| Exchange { number, round, purpose }), each)
+}
+
+/// The stream in which each byte 1 stands for bytes that none would find, such as a token.
+fn with(bytes: &[u8], token: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| if *byte == 1 { token } else { std::slice::from_ref(byte) }).copied().collect()
+}
+
+/// Frames of a server of WebSocket, and the answer to the handshake: what is replied are whole frames of a client.
+pub fn server_frames(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let proof = if input.byte() % 2 == 0 { "ping" } else { "echo" };
+    let (asked, each) = exchange(&mut input);
+    let settings = Settings { proof: Some(proof.to_owned()), ..Settings::default() };
+    let protocol = Protocol::new("websocket", &settings).unwrap();
+    let mut own = Vec::new();
+    protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut own);
+    let (header, length) = Header::read(&own, Role::Client).unwrap().unwrap();
+    mask(header.mask.unwrap(), 0, &mut own[length..]);
+    let replied = judged(&protocol, asked, &with(input.0, &own[length..]), each);
+    let mut rest = &replied[..];
+    while !rest.is_empty() {
+        let (header, length) = Header::read(rest, Role::Client).unwrap().unwrap();
+        rest = &rest[length + header.length as usize..];
+    }
+}
+
+/// Responses of a server of HTTP. None of them is answered.
+pub fn responses(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let text = |text: &str| Some(text.to_owned());
+    let proof = if input.byte() % 2 == 0 { "status" } else { "token" };
+    let (asked, each) = exchange(&mut input);
+    let settings = Settings { path: text("/{token}"), proof: text(proof), ..Settings::default() };
+    let protocol = Protocol::new("http", &settings).unwrap();
+    let mut request = Vec::new();
+    protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut request);
+    let token = &request["GET /".len()..][..16];
+    assert!(judged(&protocol, asked, &with(input.0, token), each).is_empty());
+}
+
+/// A target is read as it is written, or refused in a line that shows no password.
+pub fn target(bytes: &[u8]) {
+    let typed = String::from_utf8_lossy(bytes);
+    match typed.parse::<Target>() {
+        Ok(target) => {
+            assert_eq!(target.to_string().parse(), Ok(target.clone()));
+            assert!(target.path.as_deref().is_none_or(|path| path.starts_with('/')));
+            assert!(!target.url_host().is_empty());
+        }
+        Err(error) => assert!(!error.is_empty()),
+    }
+}

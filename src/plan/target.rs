@@ -1,0 +1,267 @@
+//! Where a client connects, as it is typed: a host with ports, or a URL.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use super::Ports;
+
+/// The scheme of a URL: a protocol, with TLS or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `ws`
+    Ws,
+    /// `wss`
+    Wss,
+    /// `mqtt`
+    Mqtt,
+    /// `mqtts`
+    Mqtts,
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+/// All schemes: name, protocol, whether TLS is below it, and the port where none is given.
+const SCHEMES: [(Scheme, &str, &str, bool, u16); 6] = [
+    (Scheme::Ws, "ws", "websocket", false, 80),
+    (Scheme::Wss, "wss", "websocket", true, 443),
+    (Scheme::Mqtt, "mqtt", "mqtt", false, 1883),
+    (Scheme::Mqtts, "mqtts", "mqtt", true, 8883),
+    (Scheme::Http, "http", "http", false, 80),
+    (Scheme::Https, "https", "http", true, 443),
+];
+
+impl Scheme {
+    fn row(self) -> (Scheme, &'static str, &'static str, bool, u16) {
+        SCHEMES[self as usize]
+    }
+
+    /// Its name in a URL.
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The protocol that it means, as `Protocol::NAMES` has it.
+    pub fn protocol(self) -> &'static str {
+        self.row().2
+    }
+
+    /// Whether TLS is below the protocol.
+    pub fn has_tls(self) -> bool {
+        self.row().3
+    }
+
+    /// The port where a URL names none.
+    pub fn default_port(self) -> u16 {
+        self.row().4
+    }
+}
+
+/// A host with ports, and what else a URL says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The scheme of a URL; `None` for a bare host with ports.
+    pub scheme: Option<Scheme>,
+    /// The host's name or address; an IPv6 address without brackets.
+    pub host: String,
+    /// Its ports.
+    pub ports: Ports,
+    /// The path of a URL with its query; `None` if there is none, or only `/`.
+    pub path: Option<String>,
+}
+
+/// What a target looks like, for errors.
+const EXAMPLES: &str = "try example.org:8888, 10.0.0.1:8888-8987 or ws://example.org:8888/path";
+
+impl Target {
+    /// The host as it stands in a URL: an IPv6 address has brackets, and no interface.
+    pub fn url_host(&self) -> String {
+        match self.host.split('%').next() {
+            Some(address) if address.parse::<Ipv6Addr>().is_ok() => format!("[{address}]"),
+            _ => self.host.clone(),
+        }
+    }
+
+    /// The host, unless it is an address.
+    pub fn name(&self) -> Option<&str> {
+        let is_address = self.host.split('%').next().is_some_and(|host| host.parse::<IpAddr>().is_ok());
+        (!is_address).then_some(self.host.as_str())
+    }
+}
+
+/// Whether a host can be looked up: an address, perhaps with its interface, or a name of ASCII letters, digits, `-`, `_`
+/// and dots.
+fn is_host(host: &str) -> bool {
+    let name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    !host.is_empty() && host.len() <= LONGEST_HOST && (name || address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Characters of a name at most (RFC 1035, 2.3.4).
+const LONGEST_HOST: usize = 255;
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let (scheme, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some((name, rest)) => {
+                let found = SCHEMES.iter().find(|scheme| scheme.1.eq_ignore_ascii_case(name));
+                let schemes = SCHEMES.map(|scheme| scheme.1).join(", ");
+                let known = found.ok_or_else(|| format!("'{name}://': the schemes are {schemes}"))?;
+                (Some(known.0), rest)
+            }
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if path.contains('#') {
+            return Err(format!("'{text}': what follows # is never sent; leave it out"));
+        }
+        if scheme.is_none() && !path.is_empty() {
+            return Err(format!("'{text}': a path needs a scheme before it; {EXAMPLES}"));
+        }
+        if authority.contains('@') {
+            return Err(format!("'{}' has a name and a password in it; leave them out", rest.replace(authority, "…")));
+        }
+        let (host, port) = split_port(authority).ok_or_else(|| format!("'{text}' is no target; {EXAMPLES}"))?;
+        if !is_host(host) {
+            return Err(format!("'{host}' is no name of a host; write a name in ASCII (xn--…), or an address"));
+        }
+        let ports = match (port, scheme) {
+            (Some(port), _) => ports(port)?,
+            (None, Some(scheme)) => Ports::new(scheme.default_port(), 1).map_err(|e| e.to_string())?,
+            (None, None) => return Err(format!("'{text}' has no port; {EXAMPLES}")),
+        };
+        let path = Some(path).filter(|path| !path.is_empty() && *path != "/");
+        let path = path.map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/{path}") });
+        Ok(Target { scheme, host: host.to_owned(), ports, path })
+    }
+}
+
+/// The host and the text of the ports. `None` if brackets are not closed, or an IPv6 address has none.
+fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        let host = Some(host).filter(|host| host.contains(':'))?;
+        return if port.is_empty() { Some((host, None)) } else { Some((host, Some(port.strip_prefix(':')?))) };
+    }
+    match authority.split_once(':') {
+        None => Some((authority, None)),
+        Some((_, port)) if port.contains(':') => None,
+        Some((host, port)) => Some((host, Some(port))),
+    }
+}
+
+/// Ports such as `8888` or `8888-8987`.
+fn ports(text: &str) -> Result<Ports, String> {
+    let wrong = || format!("'{text}' are no ports; try 8888 or 8888-8987");
+    let number = |word: &str| {
+        let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+        word.parse::<u16>().ok().filter(|port| digits && *port > 0).ok_or_else(wrong)
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    let count = last.checked_sub(first).and_then(|more| more.checked_add(1)).ok_or_else(wrong)?;
+    Ports::new(first, count).map_err(|e| e.to_string())
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scheme) = self.scheme {
+            write!(f, "{}://", scheme.name())?;
+        }
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        write!(f, "{host}:{}", self.ports.first())?;
+        if self.ports.count() > 1 {
+            write!(f, "-{}", self.ports.last())?;
+        }
+        f.write_str(self.path.as_deref().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_typed_is_understood() {
+        let target = read("wss://Example.org:8888-8987/a/{n}?b=c");
+        assert_eq!((target.scheme, &*target.host), (Some(Scheme::Wss), "Example.org"));
+        assert_eq!((target.ports.first(), target.ports.count()), (8888, 100));
+        assert_eq!((target.path.as_deref(), target.name()), (Some("/a/{n}?b=c"), Some("Example.org")));
+        for (text, scheme) in SCHEMES.map(|scheme| (format!("{}://h", scheme.1.to_uppercase()), scheme)) {
+            let target = read(&text);
+            assert_eq!((target.scheme, target.ports.first(), target.path), (Some(scheme.0), scheme.4, None));
+            assert_eq!(scheme.0.name(), scheme.1);
+        }
+        assert_eq!((read("ws://h/").path, read("ws://h?q").path), (None, Some("/?q".to_owned())));
+        let target = read("[fe80::1%eth0]:80");
+        assert_eq!((&*target.host, &*target.url_host(), target.name()), ("fe80::1%eth0", "[fe80::1]", None));
+        assert_eq!((read("10.0.0.1:1-2").ports.count(), read("10.0.0.1:1").name()), (2, None));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for text in [
+            "",
+            "h",
+            "h:",
+            "h:0",
+            "h:5-4",
+            "h:1-2-3",
+            "h:65536",
+            "h:+1",
+            "h:1/p",
+            "::1:80",
+            "[::1",
+            "[::1]80",
+            "[h]:80",
+            "ftp://h",
+            "ws://",
+            "ws://:80",
+            "ws://u:p@h/",
+            "ws://h/#f",
+            "ws://hé",
+            "ws://a b",
+            "h h:1",
+        ] {
+            let error = text.parse::<Target>().unwrap_err();
+            assert!(!error.is_empty() && !error.contains(['\n', '@']), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_read_as_it_is_written(
+            scheme in prop::option::of(0usize..6), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%3\\]",
+            first in 1u16..=65535, more in 0u16..5, path in "(/[a-z{}?=]{1,9})?",
+        ) {
+            let last = first.saturating_add(more);
+            let ports = if more == 0 { first.to_string() } else { format!("{first}-{last}") };
+            let (scheme, path) = match scheme {
+                Some(scheme) => (format!("{}://", SCHEMES[scheme].1), path),
+                None => (String::new(), String::new()),
+            };
+            let text = format!("{scheme}{host}:{ports}{path}");
+            let target = read(&text);
+            prop_assert_eq!(target.ports.count(), usize::from(last - first) + 1);
+            prop_assert_eq!(read(&target.to_string()), target);
+        }
+
+        #[test]
+        fn any_text_is_a_target_or_refused_in_a_line(text in "(ws://)?\\PC{0,30}") {
+            match text.parse::<Target>() {
+                Ok(target) => prop_assert_eq!(read(&target.to_string()), target),
+                Err(error) => prop_assert!(!error.contains('\n')),
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `http`, the client's dialect: a request and its response, again and again on a kept connection. A response with the
+//! token of the request in its body proves the service behind the server; the status alone, that something answers.
+
+use super::{Body, Malformed, RequestTemplate, ResponseHead, whole_head};
+use crate::failure::Cause;
+use crate::protocol::search::search;
+use crate::protocol::{
+    Dialect, Exchange, Heard, Position, Purpose, RequestError, Scratch, SettingError, Settings, Strength, Verdict,
+};
+
+/// Fields that tell where a request's body ends, which the protocol writes itself.
+const OWN_FIELDS: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// A server of HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    request: RequestTemplate,
+    /// The status of a right answer.
+    status: u16,
+    /// The token must be in the body of the answer.
+    wants_token: bool,
+}
+
+/// The part of a response that comes next. `Position::part` has its number, and `FOUND` and `DIGITS` beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+enum Next {
+    /// The head, of which `Scratch::kept` may have a part.
+    Head,
+    /// A body, of which `Position::bytes` are to come.
+    Body,
+    /// The size of a chunk; `Position::bytes` is what its digits so far make.
+    Size,
+    /// The rest of that line.
+    Extension,
+    /// The line feed that ends it.
+    SizeEnd,
+    /// A chunk, of which `Position::bytes` are to come.
+    Chunk,
+    /// The carriage return and the line feed behind a chunk.
+    ChunkReturn,
+    ChunkEnd,
+    /// A line behind the last chunk.
+    Trailer,
+    /// The rest of it.
+    TrailerRest,
+    /// The line feed that ends the response.
+    End,
+}
+
+impl Next {
+    const ALL: [Next; 11] = [
+        Next::Head,
+        Next::Body,
+        Next::Size,
+        Next::Extension,
+        Next::SizeEnd,
+        Next::Chunk,
+        Next::ChunkReturn,
+        Next::ChunkEnd,
+        Next::Trailer,
+        Next::TrailerRest,
+        Next::End,
+    ];
+}
+
+/// Bits of `Position::part` that hold what comes next.
+const NEXT: u16 = 0xff;
+/// The token was in the body.
+const FOUND: u16 = 0x100;
+/// The size of a chunk has a digit.
+const DIGITS: u16 = 0x200;
+
+impl Position {
+    fn next(self) -> Next {
+        // The driver hands back what `go_on` wrote.
+        Next::ALL.get(usize::from(self.part & NEXT)).copied().unwrap_or(Next::Head)
+    }
+
+    fn go_on(&mut self, next: Next) {
+        self.part = self.part & !NEXT | next as u16;
+    }
+}
+
+impl Http {
+    /// The head of a response has come: the verdict, if it is one already.
+    fn judge(&self, head: &ResponseHead<'_>, position: &mut Position) -> Option<Verdict> {
+        if head.status != 101 && head.status < 200 {
+            // An interim answer (RFC 9110, 15.2): the next head follows.
+            return None;
+        }
+        if head.status != self.status {
+            return Some(Verdict::Ended(Cause::HttpStatus(head.status)));
+        }
+        if !head.keeps_alive {
+            return Some(Verdict::Ended(Cause::NotKept));
+        }
+        match head.body {
+            Body::Length(0) => return Some(self.whole(position)),
+            Body::Length(length) => match u32::try_from(length) {
+                Ok(length) => {
+                    position.bytes = length;
+                    position.go_on(Next::Body);
+                }
+                Err(_) => return Some(Verdict::Wrong(Cause::AnswerTooLong)),
+            },
+            Body::Chunked | Body::UntilEnd => position.go_on(Next::Size),
+        }
+        None
+    }
+
+    /// The response is complete.
+    fn whole(&self, position: &mut Position) -> Verdict {
+        let found = position.part & FOUND != 0;
+        *position = Position::default();
+        if self.wants_token && !found { Verdict::Wrong(Cause::WrongAnswer) } else { Verdict::Proof }
+    }
+
+    /// Bytes of the body: looks for the token in them.
+    fn content(&self, position: &mut Position, bytes: &[u8], exchange: Exchange, scratch: &mut Scratch) {
+        if !self.wants_token || position.part & FOUND != 0 {
+            return;
+        }
+        scratch.expected.clear();
+        crate::protocol::append_hexadecimal(exchange.token(), &mut scratch.expected);
+        search(scratch, &mut position.at, bytes);
+        if usize::from(position.at) == scratch.expected.len() {
+            position.part |= FOUND;
+        }
+    }
+
+    /// A byte that frames the body. `Err` if it must not stand there, `Ok` with the verdict if the response is complete.
+    fn framing(&self, position: &mut Position, byte: u8) -> Result<Option<Verdict>, Cause> {
+        let next = match (position.next(), byte) {
+            (Next::Size, b'\r') if position.part & DIGITS != 0 => Next::SizeEnd,
+            (Next::Size, b';' | b' ' | b'\t') if position.part & DIGITS != 0 => Next::Extension,
+            (Next::Size, digit) => {
+                let digit = (digit as char).to_digit(16).ok_or(Cause::Malformed)?;
+                let more = position.bytes.checked_mul(16).ok_or(Cause::AnswerTooLong)?;
+                (position.bytes, position.part) = (more | digit, position.part | DIGITS);
+                return Ok(None);
+            }
+            (Next::Extension, b'\n') | (Next::SizeEnd, b'\n') if position.bytes == 0 => Next::Trailer,
+            (Next::Extension, b'\n') | (Next::SizeEnd, b'\n') => Next::Chunk,
+            (Next::Extension, _) => Next::Extension,
+            (Next::ChunkReturn, b'\r') => Next::ChunkEnd,
+            (Next::ChunkEnd, b'\n') => Next::Size,
+            (Next::Trailer, b'\r') => Next::End,
+            (Next::Trailer | Next::TrailerRest, b'\n') => Next::Trailer,
+            (Next::Trailer | Next::TrailerRest, _) => Next::TrailerRest,
+            (Next::End, b'\n') => return Ok(Some(self.whole(position))),
+            _ => return Err(Cause::Malformed),
+        };
+        position.part &= !DIGITS;
+        position.go_on(next);
+        Ok(None)
+    }
+
+    /// The next bytes of a response, at least one: how many of them were used, and the verdict if there is one.
+    fn step(
+        &self,
+        exchange: Exchange,
+        position: &mut Position,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> (usize, Option<Verdict>) {
+        match position.next() {
+            Next::Head => {
+                let (used, judged) = read_head(bytes, scratch, |head| self.judge(head, position));
+                (used, judged.unwrap_or_else(|cause| Some(Verdict::Wrong(cause))))
+            }
+            next @ (Next::Body | Next::Chunk) => {
+                let here = bytes.len().min(position.bytes as usize);
+                self.content(position, &bytes[..here], exchange, scratch);
+                position.bytes -= here as u32;
+                if position.bytes > 0 {
+                    return (here, None);
+                }
+                if next == Next::Body {
+                    return (here, Some(self.whole(position)));
+                }
+                position.go_on(Next::ChunkReturn);
+                (here, None)
+            }
+            _ => match self.framing(position, bytes[0]) {
+                Ok(verdict) => (1, verdict),
+                Err(cause) => (1, Some(Verdict::Wrong(cause))),
+            },
+        }
+    }
+}
+
+/// Reads a head that may come in pieces, and has it judged when it is whole. Returns how many bytes were used too.
+fn read_head(
+    bytes: &[u8],
+    scratch: &mut Scratch,
+    judge: impl FnOnce(&ResponseHead<'_>) -> Option<Verdict>,
+) -> (usize, Result<Option<Verdict>, Cause>) {
+    let (head, used) = match whole_head(&mut scratch.kept, bytes) {
+        Ok(Some(whole)) => whole,
+        Ok(None) => return (bytes.len(), Ok(None)),
+        Err(malformed) => return (bytes.len(), Err(malformed.into())),
+    };
+    let judged = match ResponseHead::read(head) {
+        Ok(Some((head, _))) => Ok(judge(&head)),
+        Ok(None) => Err(Malformed::Syntax.into()),
+        Err(malformed) => Err(malformed.into()),
+    };
+    scratch.kept.clear();
+    (used, judged)
+}
+
+impl Dialect for Http {
+    const NAME: &'static str = "http";
+    const SETTINGS: &'static [&'static str] = &["method", "path", "header", "body", "status", "proof"];
+    const SAYS: &'static str = "sends one request again and again on each connection";
+
+    fn new(settings: &Settings) -> Result<Http, SettingError> {
+        let method = Settings::choice("method", &settings.method, &["GET", "POST"])?;
+        if method == "GET" && settings.body.is_some() {
+            return Err(RequestError::BodyOfGet.into());
+        }
+        let body = settings.body.clone().or((method == "POST").then(String::new));
+        let request = RequestTemplate::new(&Settings { body, ..settings.clone() }, method, &OWN_FIELDS)?;
+        let wants_token = Settings::choice("proof", &settings.proof, &["status", "token"])? == "token";
+        if wants_token && !request.has_token() {
+            return Err(RequestError::NoTokenSent.into());
+        }
+        let status = settings.status.unwrap_or(200);
+        if !(200..600).contains(&status) {
+            return Err(RequestError::Status { asked: status }.into());
+        }
+        Ok(Http { request, status, wants_token })
+    }
+
+    fn strength(&self) -> Strength {
+        if self.wants_token { Strength::EndToEnd } else { Strength::Liveness }
+    }
+
+    fn longest_message(&self) -> usize {
+        self.request.longest(0)
+    }
+
+    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
+        if step == 0 {
+            self.ask(Exchange { number, round: 0, purpose: Purpose::Open(0) }, into);
+        }
+        step == 0
+    }
+
+    fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
+        self.request.write(exchange, |_| {}, into);
+    }
+
+    fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard {
+        let Some(exchange) = exchange else { return unasked(bytes, scratch) };
+        let mut used = 0;
+        while used < bytes.len() {
+            let (taken, verdict) = self.step(exchange, position, &bytes[used..], scratch);
+            used += taken;
+            if let Some(verdict) = verdict {
+                return Heard { used, verdict };
+            }
+        }
+        Heard { used, verdict: Verdict::Part }
+    }
+
+    fn must_hear(&self) -> bool {
+        true
+    }
+}
+
+/// A server that closes a connection for its silence may say so: with 408, say.
+fn unasked(bytes: &[u8], scratch: &mut Scratch) -> Heard {
+    let judge = |head: &ResponseHead<'_>| Some(Verdict::Ended(Cause::HttpStatus(head.status)));
+    let (used, judged) = read_head(bytes, scratch, judge);
+    let verdict = match judged {
+        Ok(verdict) => verdict.unwrap_or(Verdict::Part),
+        Err(_) => Verdict::Wrong(Cause::Unasked),
+    };
+    Heard { used, verdict }
+}

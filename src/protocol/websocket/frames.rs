@@ -1,0 +1,184 @@
+//! The frames that a server sends, as a client follows them: cut anywhere, and with nothing kept but what is incomplete.
+//! Messages of any length pass through. Of a text that is passed over it is not checked whether it is UTF-8.
+
+use super::client::{Awaits, ECHO_MARK};
+use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Violation};
+use crate::failure::Cause;
+use crate::protocol::{Heard, Position, Scratch, Verdict, publication};
+
+// What `Position::part` tells. `Position::bytes` are those of the payload that are still to come, and `Position::at` those
+// of the message that were as expected.
+
+/// A message has begun.
+const OPEN: u16 = 1;
+/// This frame is the last of its message.
+const LAST: u16 = 2;
+/// The message cannot be the one that is awaited.
+const OTHER: u16 = 4;
+/// The message may be a publication's, and `Scratch::kept` has its beginning.
+const LEADING: u16 = 8;
+/// It is, and `Scratch::kept` begins with its number.
+const PUBLICATION: u16 = 16;
+
+/// Bytes of a frame that is kept while it is incomplete.
+const LONGEST_KEPT: usize = LONGEST_HEADER + LONGEST_CONTROL;
+
+/// Judges a whole close, ping or pong, and its payload.
+type Control = fn(Awaits, Opcode, &[u8], &mut Scratch) -> Verdict;
+
+/// The bytes that came next, and what the connection awaits.
+pub(super) struct Frames<'a> {
+    pub awaits: Awaits,
+    pub bytes: &'a [u8],
+}
+
+impl Frames<'_> {
+    /// Follows the frames up to the first verdict. `Scratch::expected` has what is awaited.
+    pub fn hear(&self, position: &mut Position, scratch: &mut Scratch, control: Control) -> Heard {
+        let mut used = 0;
+        while used < self.bytes.len() {
+            let rest = &self.bytes[used..];
+            let verdict = if position.bytes > 0 {
+                let here = rest.len().min(position.bytes as usize);
+                used += here;
+                self.payload(position, &rest[..here], scratch)
+            } else {
+                match self.begin(position, rest, scratch, control) {
+                    Ok((taken, verdict)) => {
+                        used += taken;
+                        verdict
+                    }
+                    Err(Violation::TooLong) => Some(Verdict::Wrong(Cause::AnswerTooLong)),
+                    Err(_) => Some(Verdict::Wrong(Cause::Malformed)),
+                }
+            };
+            if let Some(verdict) = verdict {
+                return Heard { used: used.max(1), verdict };
+            }
+        }
+        Heard { used: self.bytes.len(), verdict: Verdict::Part }
+    }
+
+    /// A frame begins with these bytes, or has begun with those kept before them. Returns how many of them were taken, and
+    /// a verdict if there is one: on a control frame, or on a message that ends with an empty frame.
+    fn begin(
+        &self,
+        position: &mut Position,
+        rest: &[u8],
+        scratch: &mut Scratch,
+        control: Control,
+    ) -> Result<(usize, Option<Verdict>), Violation> {
+        let base = if position.part & PUBLICATION == 0 { 0 } else { size_of::<u64>() };
+        let before = scratch.kept.len() - base;
+        if before > 0 {
+            scratch.kept.extend_from_slice(&rest[..rest.len().min(LONGEST_KEPT)]);
+        }
+        let frame = if before > 0 { &scratch.kept[base..] } else { rest };
+        let header = Header::read(frame, Role::Server)?;
+        let is_whole = |(header, length): &(Header, usize)| {
+            !header.opcode.is_control() || frame.len() >= length + header.length as usize
+        };
+        let Some((header, length)) = header.filter(is_whole) else {
+            if before == 0 {
+                scratch.kept.extend_from_slice(rest);
+            }
+            return Ok((rest.len(), None));
+        };
+        if header.opcode.is_control() {
+            let (mut payload, end) = ([0; LONGEST_CONTROL], length + header.length as usize);
+            let payload = &mut payload[..end - length];
+            payload.copy_from_slice(&frame[length..end]);
+            scratch.kept.truncate(base);
+            return Ok((end - before, Some(control(self.awaits, header.opcode, payload, scratch))));
+        }
+        scratch.kept.truncate(base);
+        self.begin_data(position, header, scratch)?;
+        let verdict = if header.length == 0 { self.frame_ended(position, scratch) } else { None };
+        Ok((length - before, verdict))
+    }
+
+    /// The header of a text, of a binary message, or of a further fragment of one.
+    fn begin_data(&self, position: &mut Position, header: Header, scratch: &Scratch) -> Result<(), Violation> {
+        match (header.opcode, position.part & OPEN != 0) {
+            (Opcode::Continuation, false) => return Err(Violation::NothingToContinue),
+            (Opcode::Continuation, true) => {}
+            (_, true) => return Err(Violation::Interrupted),
+            (_, false) => {
+                // Where nothing is expected of messages, none can be the answer.
+                let other = if scratch.expected.is_empty() || self.awaits == Awaits::Pong { OTHER } else { 0 };
+                position.part = OPEN | LEADING | other;
+            }
+        }
+        position.bytes = u32::try_from(header.length).map_err(|_| Violation::TooLong)?;
+        position.part |= if header.last { LAST } else { 0 };
+        Ok(())
+    }
+
+    /// The next bytes of a frame's payload.
+    fn payload(&self, position: &mut Position, piece: &[u8], scratch: &mut Scratch) -> Option<Verdict> {
+        position.bytes -= piece.len() as u32;
+        if position.part & LEADING != 0 {
+            lead(position, piece, &mut scratch.kept);
+        }
+        if position.part & OTHER == 0 {
+            let rest = &scratch.expected[usize::from(position.at).min(scratch.expected.len())..];
+            let same = rest.iter().zip(piece).take_while(|(expected, byte)| expected == byte).count();
+            // What is expected has 65,535 bytes at most.
+            position.at += same as u16;
+            if same < piece.len() || self.awaits == Awaits::Nothing {
+                if let Some(wrong) = self.wrong(position.at) {
+                    return Some(wrong);
+                }
+                position.part |= if same < piece.len() { OTHER } else { 0 };
+            }
+        }
+        if position.bytes == 0 { self.frame_ended(position, scratch) } else { None }
+    }
+
+    /// The verdict on a message that is not the awaited one, and of which the first `at` bytes were as expected: it is one
+    /// of ours, of another connection or round, if it has our mark.
+    fn wrong(&self, at: u16) -> Option<Verdict> {
+        let cause = if self.awaits == Awaits::Echo { Cause::WrongAnswer } else { Cause::Unasked };
+        (usize::from(at) >= ECHO_MARK.len()).then_some(Verdict::Wrong(cause))
+    }
+
+    /// The payload of a frame is complete. Returns a verdict if its message is.
+    fn frame_ended(&self, position: &mut Position, scratch: &mut Scratch) -> Option<Verdict> {
+        let Position { part, at, .. } = *position;
+        if part & LEADING != 0 {
+            scratch.kept.clear();
+        }
+        if part & LAST == 0 {
+            position.part = part & !LEADING;
+            return None;
+        }
+        let number = scratch.kept.first_chunk().filter(|_| part & PUBLICATION != 0).copied().map(u64::from_be_bytes);
+        *position = Position::default();
+        scratch.kept.clear();
+        if self.awaits == Awaits::Echo && part & OTHER == 0 {
+            if usize::from(at) == scratch.expected.len() {
+                return Some(Verdict::Proof);
+            }
+            if let Some(wrong) = self.wrong(at) {
+                return Some(wrong);
+            }
+        }
+        Some(number.map_or(Verdict::Aside, Verdict::Push))
+    }
+}
+
+/// Looks whether a message is a publication's, of whose beginning `kept` has the bytes before this piece.
+fn lead(position: &mut Position, piece: &[u8], kept: &mut Vec<u8>) {
+    let missing = publication::LENGTH - kept.len();
+    kept.extend_from_slice(&piece[..piece.len().min(missing)]);
+    if publication::may_be(kept) && kept.len() < publication::LENGTH {
+        return;
+    }
+    let number = publication::read(kept);
+    kept.clear();
+    position.part &= !LEADING;
+    if let Some(number) = number {
+        kept.extend_from_slice(&number.to_be_bytes());
+        position.part |= PUBLICATION;
+    }
+}

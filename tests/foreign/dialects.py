@@ -1,0 +1,216 @@
+"""Foreign servers of WebSocket and HTTP as peers of c1m's client. `tests/foreign/dialects` starts it.
+
+Each check starts a server, runs clients against it, and looks at their results: every connection proved in both audits,
+messages answered, keepalives and goodbyes answered, causes of failures named.
+"""
+import contextlib, json, os, shutil, socket, subprocess, sys, tempfile, time
+
+PROGRAM, WANTED = sys.argv[1], sys.argv[2:]
+PATIENCE = 60.0
+CONNECTIONS = 200
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def server(port, *words, folder=None):
+    """A server that listens on a port; it is killed in the end."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)
+        try:
+            until = time.monotonic() + PATIENCE
+            while not is_open(port):
+                if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise RuntimeError(f"{words[0]} does not listen: {log.read().decode()}")
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def client(target, *words, connections=CONNECTIONS):
+    """Runs a client to its end, and returns its result."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = os.path.join(folder, "json")
+        words = [PROGRAM, "client", "--target", target, "--connections", str(connections), "--json", result, *words]
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE * 2)
+        assert ended.returncode in (0, 1), (words, ended.stderr)
+        with open(result) as file:
+            return json.load(file)
+
+
+def held(run, proof, goodbyes=CONNECTIONS):
+    assert run["complete"] and run["live"] == CONNECTIONS and not run["errors"], run["errors"]
+    assert [audit["live"] for audit in run["audits"]] == [CONNECTIONS] * 2, run["audits"]
+    assert run["proof"] == proof and run["goodbyes"] == goodbyes, (run["proof"], run["goodbyes"])
+    assert run["echo_latency_us"]["count"] > CONNECTIONS, run["echo_latency_us"]
+
+
+TALK = ["--interval", "200ms", "--hold", "2500ms", "--keepalive-interval", "1s"]
+
+NODE_WS = """
+const { WebSocketServer } = require('ws');
+const server = new WebSocketServer({ port: +process.argv[1], perMessageDeflate: true });
+server.on('connection', socket => {
+  socket.on('message', (data, binary) => socket.send(data, { binary }));
+  socket.send('welcome');
+  const asking = setInterval(() => socket.ping('are you there'), 300);
+  socket.on('close', () => clearInterval(asking));
+});
+"""
+
+NODE_HTTP = """
+require('http').createServer((request, response) => {
+  let body = '';
+  request.on('data', piece => body += piece);
+  request.on('end', () => { response.write('you said '); response.end(request.url + body); });
+}).listen(+process.argv[1], '127.0.0.1');
+"""
+
+WEBSOCKETS = """
+import asyncio, sys, websockets
+async def echo(socket):
+    async for message in socket:
+        await socket.send(message)
+async def main():
+    async with websockets.serve(echo, '127.0.0.1', int(sys.argv[1]), ping_interval=0.5):
+        await asyncio.get_running_loop().create_future()
+asyncio.run(main())
+"""
+
+NGINX = """
+daemon off; pid nginx.pid; error_log stderr; worker_processes 1; events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests {requests}; keepalive_timeout 75s;
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location /token/ {{ return 200 "$uri\\n"; }}
+    location /busy {{ return 503; }}
+    location /ws {{
+      proxy_pass http://127.0.0.1:{behind}; proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+    }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(requests=1_000_000, behind=1):
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "nginx.conf"), "w") as file:
+            file.write(NGINX.format(port=port, requests=requests, behind=behind))
+        with server(port, shutil.which("nginx") or "/usr/sbin/nginx", "-p", folder, "-c", "nginx.conf"):
+            yield port
+
+
+def node_ws():
+    port = free_port()
+    with server(port, "node", "-e", NODE_WS, str(port)):
+        for proof, strength in [("ping", "gateway"), ("echo", "end-to-end")]:
+            run = client(f"ws://127.0.0.1:{port}/", "--proof", proof, *TALK)
+            held(run, strength)
+            assert run["keepalives"] >= CONNECTIONS, run["keepalives"]
+        held(client(f"ws://127.0.0.1:{port}/", "--proof", "echo", "--message-type", "binary", "--payload", "20000", *TALK), "end-to-end")
+
+
+def python_websockets():
+    port = free_port()
+    with server(port, sys.executable, "-c", WEBSOCKETS, str(port)):
+        held(client(f"ws://127.0.0.1:{port}/", *TALK), "gateway")
+        held(client(f"ws://127.0.0.1:{port}/", "--proof", "echo", "--payload", "5000", *TALK), "end-to-end")
+
+
+def nginx_keeps_connections():
+    with nginx() as port:
+        target = f"http://localhost:{port}/token/{{n}}/{{token}}"
+        held(client(target, "--source-ip", "127.0.0.1", "--proof", "token", *TALK), "end-to-end", goodbyes=0)
+        run = client(f"http://127.0.0.1:{port}/busy")
+        assert run["errors"] == {"http_503": CONNECTIONS}, run["errors"]
+    with nginx(requests=2) as port:
+        run = client(f"http://127.0.0.1:{port}/token/a", "--interval", "100ms", "--hold", "1s")
+        assert run["errors"] == {"not_kept": CONNECTIONS}, run["errors"]
+
+
+def nginx_before_websocket():
+    """Through a proxy to c1m's own server; and where nothing is behind it."""
+    port = free_port()
+    with server(port, PROGRAM, "server", "--protocol", "websocket", "--bind", "127.0.0.1", "--port", str(port), "--ports", "1"):
+        with nginx(behind=port) as front:
+            held(client(f"ws://127.0.0.1:{front}/ws", "--proof", "echo", *TALK), "end-to-end")
+    with nginx(behind=free_port()) as front:
+        run = client(f"ws://127.0.0.1:{front}/ws")
+        assert run["errors"] == {"http_502": CONNECTIONS}, run["errors"]
+
+
+def node_http():
+    port = free_port()
+    with server(port, "node", "-e", NODE_HTTP, str(port)):
+        target = f"http://127.0.0.1:{port}/a?{{token}}"
+        held(client(target, "--proof", "token", *TALK), "end-to-end", goodbyes=0)
+        body = ["--method", "POST", "--body", "{token} and {n}"]
+        held(client(f"http://127.0.0.1:{port}/", "--proof", "token", *body, *TALK), "end-to-end", goodbyes=0)
+
+
+# Our client passes messages over that are no answers, as it is no echo service. So the cases are those of pings and
+# pongs, reserved bits, opcodes, fragments and closes, without those that want a message back.
+KOSOKU = ["2.*", "3.*", "4.*", "5.*", "7.*"]
+NOT_KOSOKU = ["5.3", "5.4", "5.5", "5.6", "5.7", "5.8", "5.19", "5.20", "7.1.1"]
+FINE = ("OK", "NON-STRICT", "INFORMATIONAL")
+
+
+def ask_kosoku(port, path):
+    """What kosoku says at a path, if it says anything."""
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+    with connect(f"ws://127.0.0.1:{port}/{path}") as asked, contextlib.suppress(ConnectionClosed):
+        return asked.recv(timeout=PATIENCE)
+
+
+def kosoku():
+    port = free_port()
+    program = os.path.join(os.path.dirname(sys.executable), "kosoku")
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [word for case in KOSOKU for word in ("-i", case)] + [word for case in NOT_KOSOKU for word in ("-x", case)]
+        with server(port, program, "-m", "fuzzingserver", f"127.0.0.1:{port}", "-o", folder, *cases) as suite:
+            count = int(ask_kosoku(port, "getCaseCount"))
+            # One case is one connection, which kosoku closes. A steered client asks for no audit by itself.
+            target = f"ws://127.0.0.1:{port}/runCase?case={{n}}&agent=c1m"
+            words = ["--steer", "--json", "-", "--target", target, "--first-number", "1", "--connections", str(count)]
+            steered = subprocess.Popen([PROGRAM, "client", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            events = map(json.loads, steered.stdout)
+            assert any(event.get("failed") == count for event in events), "the client ended before all cases"
+            steered.stdin.close()
+            steered.stdout.read()
+            assert steered.wait() == 1
+            ask_kosoku(port, "updateReports?agent=c1m")
+            suite.wait(PATIENCE)
+        with open(os.path.join(folder, "index.json")) as file:
+            cases = json.load(file)["c1m"]
+    assert len(cases) == count, (len(cases), count)
+    behaviors = [(name, case["behavior"], case["behaviorClose"]) for name, case in cases.items()]
+    bad = [case for case in behaviors if case[1] not in FINE or case[2] not in FINE]
+    assert len(behaviors) > 70 and not bad, bad
+
+
+CHECKS = [node_ws, python_websockets, nginx_keeps_connections, nginx_before_websocket, node_http, kosoku]
+for check in CHECKS:
+    if not WANTED or check.__name__ in WANTED:
+        began = time.monotonic()
+        check()
+        print(f"{check.__name__}: ok ({time.monotonic() - began:.1f} s)", flush=True)
