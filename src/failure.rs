@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Errno;
 
+mod mqtt;
+
+pub use mqtt::{MqttPacket, MqttReason};
+
 /// Why a connection failed. Documents hold its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -48,6 +52,16 @@ pub enum Cause {
     /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
     /// target.
     ConnectedToItself,
+    /// An MQTT server refused something for this reason, or ended the connection.
+    Mqtt(MqttReason),
+    /// The session that an MQTT connection was to resume is not there.
+    NoSession,
+    /// An MQTT server demands packets more often than the client sends them.
+    ShorterKeepalive,
+    /// An MQTT server does not take messages of the quality of service that the client sends.
+    LowerQos,
+    /// An MQTT server takes only packets that are shorter than the client's.
+    ShorterPackets,
 }
 
 /// The name of a status or code, before its number.
@@ -72,14 +86,14 @@ impl TryFrom<String> for Cause {
         let number = |before: &str| name.strip_prefix(before)?.parse().ok();
         let numbered = [number(HTTP).map(Cause::HttpStatus), number(CLOSE).map(Cause::CloseCode)];
         let numbered = numbered.into_iter().flatten().find(|cause| cause.name() == name);
-        let known = ours.or(numbered).or_else(|| Errno::named(&name).map(Cause::Errno));
-        known.ok_or(format!("'{name}' is no cause of a failure"))
+        let known = ours.or(numbered).or_else(|| MqttReason::named(&name).map(Cause::Mqtt));
+        known.or_else(|| Errno::named(&name).map(Cause::Errno)).ok_or(format!("'{name}' is no cause of a failure"))
     }
 }
 
 impl Cause {
     /// Those that are no errors of the kernel, and have no number.
-    const OURS: [Cause; 15] = [
+    const OURS: [Cause; 19] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -95,6 +109,10 @@ impl Cause {
         Cause::Handshake,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
+        Cause::NoSession,
+        Cause::ShorterKeepalive,
+        Cause::LowerQos,
+        Cause::ShorterPackets,
     ];
 
     /// The name under which every report counts the cause.
@@ -118,6 +136,11 @@ impl Cause {
             Cause::CloseCode(code) => format!("{CLOSE}{code}"),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),
+            Cause::Mqtt(reason) => reason.name(),
+            Cause::NoSession => "mqtt_no_session".to_owned(),
+            Cause::ShorterKeepalive => "mqtt_shorter_keepalive".to_owned(),
+            Cause::LowerQos => "mqtt_lower_qos".to_owned(),
+            Cause::ShorterPackets => "mqtt_shorter_packets".to_owned(),
         }
     }
 
@@ -137,9 +160,12 @@ mod tests {
     proptest! {
         #[test]
         fn each_cause_is_found_by_its_name(number: i32, small in 0..140, code: u16) {
+            use MqttPacket::{Connack, Disconnect, Puback, Suback};
             let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
             let numbered = [Cause::HttpStatus(code), Cause::CloseCode(code)];
-            for cause in Cause::OURS.into_iter().chain(errnos).chain(numbered) {
+            let reason = |packet| Cause::Mqtt(MqttReason { packet, code: code as u8 });
+            let reasons = [Connack, Suback, Puback, Disconnect].map(reason);
+            for cause in Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));
             }
         }

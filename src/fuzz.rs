@@ -38,10 +38,12 @@ use crate::tune::state::State;
 use crate::walls::{EvidenceRecorder, WALLS, explain};
 
 mod dialects;
+mod mqtt;
 mod segments;
 mod spoken;
 
 pub use dialects::{responses, server_frames, target};
+pub use mqtt::mqtt;
 pub use segments::segments;
 pub use spoken::{frames, publication, requests, upgrade};
 
@@ -583,7 +585,7 @@ mod tests {
     }
 
     properties!(
-        token completions echo pattern words typed histogram results kept host request segments frames upgrade requests
+        token completions echo pattern mqtt words typed histogram results kept host request segments frames upgrade requests
         publication server_frames responses target
     );
 }

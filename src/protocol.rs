@@ -30,6 +30,7 @@
 //! A dialect need not know where a record ends, because its bytes may be cut anywhere.
 
 pub mod http;
+mod mqtt;
 pub mod publication;
 pub mod push;
 mod raw;
@@ -45,6 +46,7 @@ use crate::constants::BUFFER_BYTES;
 use crate::failure::Cause;
 
 pub use http::{Authority, Http};
+pub use mqtt::{Mqtt, MqttSettings};
 pub use raw::{LONGEST_PAYLOAD, Raw};
 pub use send_expect::{Pattern, SendExpect};
 pub use settings::{RequestError, SettingError, Settings};
@@ -204,10 +206,21 @@ pub trait Dialect: Sized {
         false
     }
 
+    /// Whether the server answers the goodbye by closing the connection, and by nothing else.
+    fn is_closed_by_server(&self) -> bool {
+        false
+    }
+
     /// Whether the server must be heard, because the connection is none of this protocol otherwise. Then audits ask for
     /// answers, and nothing else.
     fn must_hear(&self) -> bool {
         false
+    }
+
+    /// Seconds for which a connection may be silent by what the server was told; `None` is for any time. The driver gives
+    /// signs of life more often than that.
+    fn allowed_silence(&self) -> Option<u32> {
+        None
     }
 
     /// Why a connection failed that was live, and whose server closed it without a word of the protocol.
@@ -322,9 +335,19 @@ macro_rules! registry {
                 match self { $(Protocol::$variant(dialect) => dialect.awaits_goodbye(),)* }
             }
 
+            /// See [`Dialect::is_closed_by_server`].
+            pub fn is_closed_by_server(&self) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.is_closed_by_server(),)* }
+            }
+
             /// See [`Dialect::must_hear`].
             pub fn must_hear(&self) -> bool {
                 match self { $(Protocol::$variant(dialect) => dialect.must_hear(),)* }
+            }
+
+            /// See [`Dialect::allowed_silence`].
+            pub fn allowed_silence(&self) -> Option<u32> {
+                match self { $(Protocol::$variant(dialect) => dialect.allowed_silence(),)* }
             }
 
             /// See [`Dialect::cut_off`].
@@ -350,4 +373,5 @@ registry! {
     SendExpect,
     WebSocket,
     Http,
+    Mqtt,
 }

@@ -118,7 +118,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,7 +181,7 @@ _c1m() {
                     return 0
                     ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect websocket http" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -237,6 +237,58 @@ _c1m() {
                     return 0
                     ;;
                 --status)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-version)
+                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
+                    COMPREPLY=($(compgen -W "clean keep resume" -- "${cur}"))
+                    return 0
+                    ;;
+                --session-expiry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-keepalive)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --will-topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --will-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --subscribe)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --qos)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -832,7 +884,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -895,7 +947,7 @@ _c1m() {
                     return 0
                     ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect websocket http" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -951,6 +1003,58 @@ _c1m() {
                     return 0
                     ;;
                 --status)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-version)
+                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --session)
+                    COMPREPLY=($(compgen -W "clean keep resume" -- "${cur}"))
+                    return 0
+                    ;;
+                --session-expiry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-keepalive)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --will-topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --will-message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --subscribe)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --qos)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -82,12 +82,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'H
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
-http\t''"
+http\t''
+mqtt\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -96,10 +97,26 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l path -d 'websocket, h
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l status -d 'http: the status that each answer must have; 200 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
+5\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l user -d 'mqtt: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
+keep\t''
+resume\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l session-expiry -d 'mqtt 5: how long a session outlives its connection; 1h by default with --session keep and resume' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-message -d 'mqtt: the will' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'mqtt: a topic filter that each connection subscribes to besides; may be given more than once' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
@@ -133,12 +150,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'Ho
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
-http\t''"
+http\t''
+mqtt\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -147,10 +165,26 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l path -d 'websocket, ht
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l status -d 'http: the status that each answer must have; 200 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
+5\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l user -d 'mqtt: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
+keep\t''
+resume\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session-expiry -d 'mqtt 5: how long a session outlives its connection; 1h by default with --session keep and resume' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-message -d 'mqtt: the will' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'mqtt: a topic filter that each connection subscribes to besides; may be given more than once' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r

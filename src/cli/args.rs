@@ -2,6 +2,7 @@
 
 mod client;
 mod goal;
+mod mqtt;
 mod protocol;
 mod service;
 mod storm;

@@ -72,7 +72,7 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
-        ConfigError::KeepaliveInterval { asked, .. } => {
+        ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
             format!("--keepalive-interval {}", humantime::format_duration(*asked))
         }
         ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
@@ -108,6 +108,7 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
         ConfigError::KeepaliveInterval { .. } => "try --keepalive-interval 30s, or --interval for messages",
+        ConfigError::RareKeepalive { .. } => "leave it out, or give half of --mqtt-keepalive",
         ConfigError::Hibernate { .. } => "try --hibernate 30s",
         ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
         ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",

@@ -167,6 +167,7 @@ impl Driver for ClientDriver {
         if self.phase != Phase::Close && self.port_is_free_again(connections, conn, reason) {
             return Ok(());
         }
+        self.hear_end(connections, conn, reason);
         if self.probe_of(connections, conn).is_some_and(|probe| matches!(probe.awaited, Awaited::End)) {
             // It counted when its end was agreed on.
             self.forget(connections, conn);

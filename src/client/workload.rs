@@ -56,7 +56,7 @@ pub struct Workload {
     pub interval: Option<Duration>,
     /// Each connection gives a sign of life every so often, at least every 1 s, whatever else happens: by the message that
     /// its protocol has for that, such as a Ping of WebSocket. The server's answer is awaited as that to any message.
-    /// `None` gives none.
+    /// `None` gives none, or as many as the protocol has promised the server.
     pub keepalive: Option<Duration>,
     /// What is said, and which answer is a proof.
     pub protocol: Protocol,
@@ -139,6 +139,13 @@ impl Planned {
 }
 
 impl Workload {
+    /// How often each connection gives a sign of life. The sweep visits it once in each lap, so two visits are two laps
+    /// apart at most: laps of half the time that the server allows keep what the protocol has promised.
+    pub(super) fn keepalive_interval(&self) -> Option<Duration> {
+        let promised = self.protocol.allowed_silence().map(|seconds| Duration::from_secs(seconds.into()) / 2);
+        self.keepalive.or(promised)
+    }
+
     /// Connections that another process opens, to be killed in the storm.
     pub(super) fn elsewhere(&self) -> u64 {
         self.course.storm().filter(|storm| storm.scenario.is_killed()).map_or(0, |storm| storm.victims)
@@ -230,6 +237,12 @@ impl Workload {
         }
         if let Some(asked) = self.keepalive.filter(|interval| *interval < SHORTEST_KEEPALIVE) {
             return Err(ConfigError::KeepaliveInterval { asked, shortest: SHORTEST_KEEPALIVE }.into());
+        }
+        let allowed = self.protocol.allowed_silence().map(|seconds| Duration::from_secs(seconds.into()));
+        if let (Some(asked), Some(allowed)) = (self.keepalive, allowed)
+            && asked > allowed
+        {
+            return Err(ConfigError::RareKeepalive { asked, allowed }.into());
         }
         // A second step follows an answer.
         let must_hear = self.protocol.must_hear() || self.protocol.open(0, 1, &mut Vec::new());

@@ -111,6 +111,13 @@ pub enum ConfigError {
         /// The shortest time.
         shortest: Duration,
     },
+    /// Keepalives of a client that are rarer than its protocol has promised the server.
+    RareKeepalive {
+        /// The time between two of them that was asked for.
+        asked: Duration,
+        /// The silence that the server was told to allow.
+        allowed: Duration,
+    },
     /// A time of silence after which connections are put to sleep that is too short to be worth it, or too long to
     /// remember.
     Hibernate {
@@ -278,7 +285,9 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
-            ConfigError::KeepaliveInterval { asked, .. } => format!("a keepalive every {asked:?}"),
+            ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
+                format!("a keepalive every {asked:?}")
+            }
             ConfigError::Hibernate { asked, .. } => format!("sleep after {asked:?}"),
             ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => {
                 format!("{asked} connections awake at once")
@@ -325,6 +334,9 @@ impl ConfigError {
             }
             ConfigError::KeepaliveInterval { shortest, .. } => {
                 format!("those of one connection are at least {} s apart", shortest.as_secs())
+            }
+            ConfigError::RareKeepalive { allowed, .. } => {
+                format!("the server is told that a connection is silent for {} s at most", allowed.as_secs())
             }
             ConfigError::Hibernate { shortest, longest, .. } => format!(
                 "a connection sleeps after {} ms of silence or more, and {} hours or less",

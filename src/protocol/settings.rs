@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::mqtt::MqttSettings;
 use super::{Authority, Dialect, Protocol, TemplateError};
 
 /// What a protocol can be told. A dialect refuses what it does not take.
@@ -10,7 +11,8 @@ use super::{Authority, Dialect, Protocol, TemplateError};
 pub struct Settings {
     /// The first message of `raw`, with `{}` for the connection's number; at most 4,096 bytes. Empty sends nothing.
     pub hello: Option<String>,
-    /// Bytes of a message of `raw`, 1 to 65,536; of a ping of `websocket`, 12 to 125, or of its text, 25 to 65,535.
+    /// Bytes of a message of `raw`, 1 to 65,536; of a ping of `websocket`, 12 to 125, or of its text, 25 to 65,535;
+    /// of `mqtt`, 16 to 60,000.
     pub payload: Option<usize>,
     /// The message of `send-expect`, a template.
     pub send: Option<String>,
@@ -29,6 +31,7 @@ pub struct Settings {
     /// The type of a message of `websocket`: `text`, the default, or `binary`.
     pub message_type: Option<String>,
     /// What proves a connection. `websocket`: `ping`, the default, or `echo`. `http`: `status`, the default, or `token`.
+    /// `mqtt`: `publish`, the default, or `ping`.
     pub proof: Option<String>,
     /// The method of `http`: `GET`, the default, or `POST`.
     pub method: Option<String>,
@@ -36,6 +39,8 @@ pub struct Settings {
     pub body: Option<String>,
     /// The status that an answer of `http` has: 200 by default.
     pub status: Option<u16>,
+    /// What `mqtt` can be told besides.
+    pub mqtt: MqttSettings,
     /// Where the connections go, for the field `Host` of requests. It is no setting of its own: every protocol takes it.
     pub server: Option<Authority>,
 }
@@ -59,7 +64,7 @@ impl Settings {
             ("body", self.body.is_some()),
             ("status", self.status.is_some()),
         ];
-        all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name)
+        all.into_iter().chain(self.mqtt.given()).filter(|(_, given)| *given).map(|(name, _)| name)
     }
 
     /// Which of the words that a setting may be was given; the first one where none was.
@@ -133,6 +138,37 @@ pub enum SettingError {
         asked: String,
         /// What may be.
         words: &'static [&'static str],
+    },
+    /// A setting has a value that cannot be.
+    Value {
+        /// The setting.
+        setting: &'static str,
+        /// The value.
+        seen: String,
+        /// Why it cannot be.
+        means: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A setting means nothing without another one.
+    Needs {
+        /// The setting.
+        setting: &'static str,
+        /// The other one.
+        other: &'static str,
+        /// Why.
+        means: &'static str,
+    },
+    /// A setting means nothing with what another one has chosen.
+    Excludes {
+        /// The setting.
+        setting: &'static str,
+        /// The other one.
+        other: &'static str,
+        /// What that one has chosen.
+        chosen: &'static str,
+        /// Why.
+        means: &'static str,
     },
     /// No request can be made of these settings.
     Request(RequestError),
@@ -257,6 +293,19 @@ impl SettingError {
                 format!("{} {asked:?}", named(setting)),
                 "this is none of the words that it may be".to_owned(),
                 format!("choose {}", words.join(" or ")),
+            ],
+            SettingError::Value { setting, seen, means, cure } => {
+                [format!("{} {seen}", named(setting)), (*means).to_owned(), (*cure).to_owned()]
+            }
+            SettingError::Needs { setting, other, means } => [
+                format!("{} without {}", named(setting), named(other)),
+                (*means).to_owned(),
+                "give both or none".to_owned(),
+            ],
+            SettingError::Excludes { setting, other, chosen, means } => [
+                format!("{} with {} {chosen}", named(setting), named(other)),
+                (*means).to_owned(),
+                format!("leave {} out", named(setting)),
             ],
             SettingError::Request(error) => error.parts(named),
             SettingError::Hello { asked, most } => [

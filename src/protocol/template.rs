@@ -211,6 +211,16 @@ impl Template {
     pub fn has_token(&self) -> bool {
         self.parts.contains(&Part::Token)
     }
+
+    /// Whether the connection's number is in it, so that each connection has another text.
+    pub fn has_number(&self) -> bool {
+        self.parts.contains(&Part::Number)
+    }
+
+    /// Whether the text of one connection is the same in every round.
+    pub fn is_the_same_each_round(&self) -> bool {
+        !self.parts.iter().any(|part| matches!(part, Part::Round | Part::Token))
+    }
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Dialect for Framed {
 
 /// Follows a stream of bytes that comes in pieces, as a driver does. Returns the verdicts other than `Part`, and
 /// what was replied.
-fn follow<D: Dialect>(
+pub(super) fn follow<D: Dialect>(
     dialect: &D,
     asked: &[Option<Exchange>],
     stream: &[u8],

@@ -1,5 +1,7 @@
 //! For each cause of failed connections one sentence for people.
 
+mod mqtt;
+
 use crate::error::Errno;
 use crate::failure::Cause;
 
@@ -48,6 +50,17 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the server answered the handshake, and not as it should have (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
         }
         Cause::CloseCode(code) => close_sentence(code),
+        Cause::Mqtt(reason) => mqtt::sentence(reason),
+        Cause::NoSession => {
+            "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
+        }
+        Cause::ShorterKeepalive => {
+            "the server demands a packet more often than --mqtt-keepalive says; lower it to what the server asks for, or raise that"
+        }
+        Cause::LowerQos => "the server takes messages of quality of service 0 alone; use --qos 0",
+        Cause::ShorterPackets => {
+            "the server takes only packets that are shorter than ours; lower --payload or raise its limit"
+        }
         Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
         Cause::ConnectedToItself => {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"

@@ -29,6 +29,7 @@ mod limits;
 mod lossy;
 mod memory;
 mod metrics;
+mod mqtt;
 mod needs;
 mod network;
 mod options;

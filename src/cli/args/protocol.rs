@@ -3,6 +3,7 @@
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use super::mqtt::MqttArguments;
 use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
 use crate::plan::{Ports, Target};
@@ -11,14 +12,15 @@ use crate::protocol::{Authority, Protocol, Settings};
 #[derive(Debug, Args)]
 pub struct ProtocolArguments {
     /// What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any
-    /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`.
+    /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or
+    /// 5.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
     protocol: Option<String>,
     /// raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty
     /// sends nothing.
     #[arg(long, value_name = "TEXT")]
     hello: Option<String>,
-    /// raw, websocket: bytes of a message of --interval; 64 by default.
+    /// raw, websocket, mqtt: bytes of a message of --interval; 64 by default.
     #[arg(long, value_name = "BYTES")]
     payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection's
@@ -50,7 +52,8 @@ pub struct ProtocolArguments {
     message_type: Option<String>,
     /// What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway
     /// sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of
-    /// the answer has the {token} of the request in it.
+    /// the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the
+    /// connection's own topic and must come back; `ping`, PINGREQ is answered.
     #[arg(long, value_name = "PROOF")]
     proof: Option<String>,
     /// http: the method, `GET` (the default) or `POST`.
@@ -62,6 +65,8 @@ pub struct ProtocolArguments {
     /// http: the status that each answer must have; 200 by default.
     #[arg(long, value_name = "STATUS")]
     status: Option<u16>,
+    #[command(flatten)]
+    mqtt: MqttArguments,
     /// Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client
     /// machine numbers of its own.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -111,6 +116,7 @@ impl ProtocolArguments {
             method: self.method.clone(),
             body: self.body.clone(),
             status: self.status,
+            mqtt: self.mqtt.settings(),
             server,
         };
         Protocol::new(name, &settings).map_err(|error| {
@@ -159,6 +165,7 @@ impl ProtocolArguments {
         words.extend(self.header.iter().map(|field| format!("--header={field}")));
         words.extend(self.payload.map(|bytes| format!("--payload={bytes}")));
         words.extend(self.status.map(|status| format!("--status={status}")));
+        words.extend(self.mqtt.words());
         words
     }
 }

@@ -51,6 +51,15 @@ impl Goodbye {
 }
 
 impl ClientDriver {
+    /// A connection ended: some protocols have no other answer to a goodbye.
+    pub(super) fn hear_end(&self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) {
+        let awaited = self.probe_of(connections, conn).and_then(Probe::purpose);
+        let is_answer = awaited == Some(Purpose::Goodbye) && reason == CloseReason::PeerClosed;
+        if is_answer && self.config.workload.protocol.is_closed_by_server() {
+            self.config.progress.goodbyes.add(1);
+        }
+    }
+
     /// Both ends have said goodbye: waits for the server's FIN. The end that closes first keeps the ports in TIME_WAIT, and
     /// that is to be the server (RFC 6455, 7.1.1). A run that leaves nothing behind resets the connection at once.
     pub(super) fn await_end(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {

@@ -45,7 +45,7 @@ impl ClientDriver {
     /// Sends the keepalives that are due, whatever phase it is. A connection that has something in flight, or is not
     /// live yet, needs none.
     pub(super) fn keep_alive(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        let Some(interval) = self.config.workload.keepalive else { return Ok(Schedule::OnEvent) };
+        let Some(interval) = self.config.workload.keepalive_interval() else { return Ok(Schedule::OnEvent) };
         if matches!(self.phase, Phase::Ready | Phase::Close | Phase::Quit) {
             return Ok(Schedule::OnEvent);
         }

@@ -1,0 +1,498 @@
+//! Reads the packets of a server as their bytes come, and keeps none of them: where it is in a packet fits into a
+//! [`Place`]. It checks the form of a packet, and leaves to its caller what the packet means.
+//!
+//! A message on the connection's own topic is compared with the awaited one while it comes. Of other messages the number
+//! is read if they are publications. Everything else that is longer than a number is passed over: texts, and the
+//! properties of all packets but CONNACK.
+
+use super::packets::{Version, variable};
+use super::payload::Payload;
+use super::place::{Place, State, Topic};
+use crate::protocol::publication;
+
+/// A packet that a server sends to a client that uses neither quality of service 2 nor UNSUBSCRIBE nor AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Connack,
+    Publish,
+    Puback,
+    Suback,
+    Pingresp,
+    Disconnect,
+}
+
+impl Kind {
+    /// The kind of the packet that begins with this byte. `None` if no server may send it to such a client.
+    fn of(head: u8, version: Version) -> Option<Kind> {
+        match head {
+            0x20 => Some(Kind::Connack),
+            // Quality of service 0, with and without the flag for retained messages; 1, the same with the flag for
+            // repeated ones besides.
+            0x30..=0x33 | 0x3a | 0x3b => Some(Kind::Publish),
+            0x40 => Some(Kind::Puback),
+            0x90 => Some(Kind::Suback),
+            0xd0 => Some(Kind::Pingresp),
+            0xe0 if version == Version::V5 => Some(Kind::Disconnect),
+            _ => None,
+        }
+    }
+}
+
+/// Bits in the first byte of a PUBLISH.
+const AT_LEAST_ONCE: u8 = 0x02;
+const REPEATED: u8 = 0x08;
+const RETAINED: u8 = 0x01;
+
+/// A message of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// Whose topic it came on.
+    pub topic: Topic,
+    /// It is the awaited one, to the last byte.
+    pub is_awaited: bool,
+    /// It must be acknowledged by this identifier.
+    pub identifier: Option<u16>,
+    /// It may have come before, or be older than the subscription.
+    pub may_be_old: bool,
+    /// The number of the publication that it is, if it is one.
+    pub publication: Option<u64>,
+}
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A packet begins.
+    Begin(Kind),
+    /// CONNACK says whether the server has a session of this client, and why not if it refuses (0 if it does not).
+    Connack { session: bool, code: u8 },
+    /// CONNACK has a property that is a number; what is above 65,535 is given as 65,535.
+    Property { property: u8, value: u16 },
+    /// SUBACK or PUBACK says which packet it answers.
+    Identifier(u16),
+    /// SUBACK has the answer to one of the topic filters.
+    Granted(u8),
+    /// PUBACK or DISCONNECT says why.
+    Code(Kind, u8),
+    /// A message has ended.
+    Message(Message),
+    /// Another packet has ended.
+    End(Kind),
+}
+
+/// The bytes are no packets of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// What a connection awaits, as far as bytes are compared with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// The version that is spoken.
+    pub version: Version,
+    /// The connection's own topic and the awaited message; `None` if no message is awaited.
+    pub awaited: Option<(&'a [u8], Payload)>,
+    /// How many answers a SUBACK must have.
+    pub filters: usize,
+}
+
+impl Reader<'_> {
+    /// Reads on from `place` and `kept` to the next event, and takes the bytes that it used off `bytes`. `None`: all
+    /// bytes are used.
+    pub fn next(&self, place: &mut Place, kept: &mut Vec<u8>, bytes: &mut &[u8]) -> Result<Option<Event>, Malformed> {
+        loop {
+            let is_within = !matches!(place.state, State::Head | State::Length);
+            if is_within && place.left == 0 {
+                return Reader::end(place, kept).map(Some);
+            }
+            let Some((byte, later)) = bytes.split_first() else { return Ok(None) };
+            let event = match place.state {
+                State::String
+                | State::OtherTopic
+                | State::OwnTopic
+                | State::Properties
+                | State::Payload
+                | State::OthersProperties
+                | State::OthersPayload
+                | State::Rest => {
+                    let before = place.state;
+                    let taken = self.run(place, kept, bytes);
+                    // Nothing happens only if the packet began while something else was awaited.
+                    if taken == 0 && place.state == before {
+                        return Err(Malformed);
+                    }
+                    *bytes = &bytes[taken..];
+                    None
+                }
+                State::OthersLength => {
+                    *bytes = later;
+                    others_length(place, kept, *byte)?;
+                    None
+                }
+                _ => {
+                    *bytes = later;
+                    self.byte(place, *byte)?
+                }
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Takes one byte that means something by itself.
+    fn byte(&self, place: &mut Place, byte: u8) -> Result<Option<Event>, Malformed> {
+        match place.state {
+            State::Head => {
+                let kind = Kind::of(byte, self.version).ok_or(Malformed)?;
+                (place.head, place.topic) = (byte, Topic::Unknown);
+                place.enter(State::Length);
+                return Ok(Some(Event::Begin(kind)));
+            }
+            State::Length => return self.length(place, byte).map(|()| None),
+            _ => {}
+        }
+        // The length of the properties is compared with what is left before its byte is taken.
+        if place.state == State::PropertiesLength {
+            return self.properties_length(place, byte).map(|()| None);
+        }
+        place.took(1);
+        Ok(match place.state {
+            State::Flags if byte > 1 => return Err(Malformed),
+            State::Flags => {
+                place.at = byte.into();
+                place.enter(State::ConnackCode);
+                None
+            }
+            State::ConnackCode => {
+                place.enter(if self.version == Version::V5 { State::PropertiesLength } else { State::Rest });
+                Some(Event::Connack { session: place.at == 1, code: byte })
+            }
+            State::Identifier => self.identifier(place, byte)?,
+            State::Property => {
+                property(place, byte)?;
+                None
+            }
+            State::Number => number(place, byte),
+            State::StringLength => {
+                string_length(place, byte)?;
+                None
+            }
+            State::Codes => Some(Event::Granted(byte)),
+            State::Code => {
+                place.enter(State::Rest);
+                Some(Event::Code(if place.head == 0x40 { Kind::Puback } else { Kind::Disconnect }, byte))
+            }
+            State::TopicLength => {
+                self.topic_length(place, byte)?;
+                None
+            }
+            _ => None,
+        })
+    }
+
+    /// Takes bytes that are compared or passed over, as many as are there. Returns their number, which may be 0.
+    fn run(&self, place: &mut Place, kept: &mut Vec<u8>, bytes: &[u8]) -> usize {
+        let there = bytes.len().min(place.left as usize);
+        let taken = match place.state {
+            State::String | State::OtherTopic => {
+                let taken = there.min(place.at.into());
+                place.at -= taken as u16;
+                taken
+            }
+            State::OwnTopic => {
+                let topic = self.awaited.map(|(topic, _)| topic).unwrap_or_default();
+                let rest = topic.get(place.at.into()..).unwrap_or_default();
+                let taken = rest.len().min(there);
+                if rest[..taken] == bytes[..taken] {
+                    place.at += taken as u16;
+                    taken
+                } else {
+                    (place.topic, place.at) = (Topic::Other, rest.len() as u16);
+                    place.enter(State::OtherTopic);
+                    0
+                }
+            }
+            State::Properties => there.min((place.left as usize).saturating_sub(self.behind_properties(place))),
+            State::Payload => {
+                let is_right = self.awaited.is_some_and(|(_, payload)| {
+                    let offset = payload.length.checked_sub(place.left as usize);
+                    offset.is_some_and(|offset| payload.has(offset, &bytes[..there]))
+                });
+                if !is_right {
+                    place.enter(State::Rest);
+                }
+                there
+            }
+            State::OthersProperties => {
+                let behind = kept.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
+                let taken = there.min(place.left.saturating_sub(behind) as usize);
+                if place.left - taken as u32 == behind {
+                    kept.clear();
+                    place.enter(State::OthersPayload);
+                }
+                taken
+            }
+            State::OthersPayload => {
+                let taken = there.min(publication::LENGTH - kept.len());
+                kept.extend_from_slice(&bytes[..taken]);
+                let number = publication::read(kept);
+                if number.is_some() || !publication::may_be(kept) || kept.len() == publication::LENGTH {
+                    kept.clear();
+                    number.iter().for_each(|number| kept.extend_from_slice(&number.to_be_bytes()));
+                    place.enter(State::Rest);
+                }
+                taken
+            }
+            _ => there,
+        };
+        place.took(taken);
+        self.leave(place);
+        taken
+    }
+
+    /// Goes on to the next state if the present one of several bytes is complete.
+    fn leave(&self, place: &mut Place) {
+        match place.state {
+            State::String if place.at == 0 => {
+                place.state = if place.step == 1 { State::StringLength } else { State::Property };
+                place.step = 0;
+            }
+            State::OtherTopic if place.at == 0 => self.after_topic(place),
+            State::OwnTopic if self.awaited.is_some_and(|(topic, _)| topic.len() == usize::from(place.at)) => {
+                place.topic = Topic::Own;
+                self.after_topic(place);
+            }
+            State::Properties if place.left as usize == self.behind_properties(place) => match place.head {
+                0x90 => place.enter(State::Codes),
+                _ => place.enter(State::Payload),
+            },
+            _ => {}
+        }
+    }
+
+    /// A byte of the remaining length. When it is known, the first field of the packet comes.
+    fn length(&self, place: &mut Place, byte: u8) -> Result<(), Malformed> {
+        place.left |= u32::from(byte & 0x7f) << (7 * place.step);
+        if byte & 0x80 != 0 {
+            place.step += 1;
+            return if place.step < 4 { Ok(()) } else { Err(Malformed) };
+        }
+        // MQTT 5 forbids a length that is written with more bytes than it needs.
+        if byte == 0 && place.step > 0 && self.version == Version::V5 {
+            return Err(Malformed);
+        }
+        let (left, is_v3) = (place.left, self.version == Version::V3);
+        let (state, fits) = match Kind::of(place.head, self.version).ok_or(Malformed)? {
+            Kind::Connack => (State::Flags, if is_v3 { left == 2 } else { left > 2 }),
+            Kind::Publish => (State::TopicLength, left > 2),
+            Kind::Puback => (State::Identifier, if is_v3 { left == 2 } else { left >= 2 }),
+            Kind::Suback => (State::Identifier, left > 2),
+            Kind::Pingresp => (State::Rest, left == 0),
+            Kind::Disconnect => (State::Code, true),
+        };
+        place.enter(state);
+        if fits { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// The bytes of a packet that come after its properties, if it is the awaited one.
+    fn behind_properties(&self, place: &Place) -> usize {
+        match place.head {
+            0x20 => 0,
+            0x90 => self.filters,
+            _ => self.awaited.map_or(0, |(_, payload)| payload.length),
+        }
+    }
+
+    /// A byte of the length of the properties. As what comes behind them has a known length, only one length is
+    /// right. A message with another one is not the awaited one.
+    fn properties_length(&self, place: &mut Place, byte: u8) -> Result<(), Malformed> {
+        let whole = place.left as usize + usize::from(place.step);
+        let expected = whole.checked_sub(self.behind_properties(place)).and_then(properties_in);
+        place.took(1);
+        let is_message = place.head & 0xf0 == 0x30;
+        match expected {
+            Some((expected, _)) if expected[usize::from(place.step)] != byte && is_message => place.enter(State::Rest),
+            Some((expected, _)) if expected[usize::from(place.step)] != byte => return Err(Malformed),
+            None if is_message => place.enter(State::Rest),
+            None => return Err(Malformed),
+            Some((_, many)) if usize::from(place.step) + 1 < many => place.step += 1,
+            Some(_) if place.head == 0x20 => place.enter(State::Property),
+            Some(_) => {
+                place.enter(State::Properties);
+                self.leave(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// A byte of a packet identifier.
+    fn identifier(&self, place: &mut Place, byte: u8) -> Result<Option<Event>, Malformed> {
+        if place.step == 0 {
+            (place.at, place.step) = (u16::from(byte) << 8, 1);
+            return Ok(None);
+        }
+        place.at |= u16::from(byte);
+        if place.at == 0 {
+            return Err(Malformed);
+        }
+        match place.head {
+            0x40 => place.enter(State::Code),
+            0x90 if self.version == Version::V5 => place.enter(State::PropertiesLength),
+            0x90 if place.left as usize != self.filters => return Err(Malformed),
+            0x90 => place.enter(State::Codes),
+            _ => {
+                self.enter_content(place);
+                return Ok(None);
+            }
+        }
+        Ok(Some(Event::Identifier(place.at)))
+    }
+
+    /// A byte of the length of a topic.
+    fn topic_length(&self, place: &mut Place, byte: u8) -> Result<(), Malformed> {
+        if place.step == 0 {
+            (place.at, place.step) = (u16::from(byte) << 8, 1);
+            return Ok(());
+        }
+        place.at |= u16::from(byte);
+        // An empty topic stands for an alias, and the client allows none.
+        if place.at == 0 || u32::from(place.at) > place.left {
+            return Err(Malformed);
+        }
+        match self.awaited {
+            Some((topic, _)) if topic.len() == usize::from(place.at) => {
+                place.at = 0;
+                place.enter(State::OwnTopic);
+            }
+            awaited => {
+                place.topic = if awaited.is_some() { Topic::Other } else { Topic::Unknown };
+                place.enter(State::OtherTopic);
+            }
+        }
+        Ok(())
+    }
+
+    fn after_topic(&self, place: &mut Place) {
+        place.at = 0;
+        match place.head & AT_LEAST_ONCE {
+            0 => self.enter_content(place),
+            _ => place.enter(State::Identifier),
+        }
+    }
+
+    /// What comes behind the topic and the identifier of a message: it is read if it may be the awaited one.
+    fn enter_content(&self, place: &mut Place) {
+        let length = self.awaited.map(|(_, payload)| payload.length);
+        place.enter(match (place.topic, self.version) {
+            (Topic::Own, Version::V5) => State::PropertiesLength,
+            (Topic::Own, Version::V3) if length == Some(place.left as usize) => State::Payload,
+            (Topic::Own, Version::V3) => State::Rest,
+            (_, Version::V5) => State::OthersLength,
+            (_, Version::V3) => State::OthersPayload,
+        });
+    }
+
+    /// The packet has ended. Fails if fields are missing.
+    fn end(place: &mut Place, kept: &mut Vec<u8>) -> Result<Event, Malformed> {
+        let Place { head, topic, at, state, .. } = *place;
+        let may_end = [State::Rest, State::Payload, State::OthersPayload, State::Codes, State::Code, State::Property];
+        if !may_end.contains(&state) {
+            return Err(Malformed);
+        }
+        let number = kept.first_chunk().filter(|_| state == State::Rest);
+        let publication = number.map(|number| u64::from_be_bytes(*number));
+        kept.clear();
+        place.end();
+        Ok(match (state, head) {
+            (State::Property, _) | (_, 0x20) => Event::End(Kind::Connack),
+            (_, 0x40) => Event::End(Kind::Puback),
+            (_, 0x90) => Event::End(Kind::Suback),
+            (_, 0xd0) => Event::End(Kind::Pingresp),
+            (_, 0xe0) => Event::End(Kind::Disconnect),
+            _ => Event::Message(Message {
+                topic,
+                is_awaited: state == State::Payload,
+                identifier: (head & AT_LEAST_ONCE != 0).then_some(at),
+                may_be_old: head & (REPEATED | RETAINED) != 0,
+                publication,
+            }),
+        })
+    }
+}
+
+/// A byte of the length of the properties of a message on another topic. Behind them lies the payload.
+fn others_length(place: &mut Place, kept: &mut Vec<u8>, byte: u8) -> Result<(), Malformed> {
+    kept.push(byte);
+    place.took(1);
+    if byte & 0x80 != 0 {
+        place.step += 1;
+        return if place.step < 4 { Ok(()) } else { Err(Malformed) };
+    }
+    if byte == 0 && place.step > 0 {
+        return Err(Malformed);
+    }
+    let properties = kept.iter().rev().fold(0, |length, byte| length << 7 | u32::from(byte & 0x7f));
+    let payload = place.left.checked_sub(properties).ok_or(Malformed)?;
+    kept.clear();
+    if properties == 0 {
+        place.enter(State::OthersPayload);
+    } else {
+        kept.extend_from_slice(&payload.to_be_bytes());
+        place.enter(State::OthersProperties);
+    }
+    Ok(())
+}
+
+/// The length that properties have if they and their length have so many bytes together, as it is written. `None` if
+/// there is no such length: it would have to be written with more bytes than it needs.
+fn properties_in(whole: usize) -> Option<([u8; 4], usize)> {
+    (1..=4).find_map(|many| Some(variable(whole.checked_sub(many)?)).filter(|(_, bytes)| *bytes == many))
+}
+
+/// The properties that a CONNACK may have (MQTT 5.0, section 2.2.2.2), and how each is read.
+fn property(place: &mut Place, property: u8) -> Result<(), Malformed> {
+    let (state, step) = match property {
+        // Maximum quality of service; retained messages, wildcards, subscription identifiers, shared subscriptions.
+        0x24 | 0x25 | 0x28 | 0x29 | 0x2a => (State::Number, 1),
+        // Keepalive, receive maximum, topic aliases.
+        0x13 | 0x21 | 0x22 => (State::Number, 2),
+        // Session expiry, maximum packet size.
+        0x11 | 0x27 => (State::Number, 4),
+        // Client identifier, authentication method and data, response information, another server, reason.
+        0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => (State::StringLength, 0),
+        // A name and a value of the server's own.
+        0x26 => (State::StringLength, 2),
+        _ => return Err(Malformed),
+    };
+    (place.head, place.state, place.step, place.at) = (property, state, step, 0);
+    Ok(())
+}
+
+/// A byte of a property that is a number.
+fn number(place: &mut Place, byte: u8) -> Option<Event> {
+    place.at = place.at.saturating_mul(256).saturating_add(byte.into());
+    place.step -= 1;
+    if place.step > 0 {
+        return None;
+    }
+    place.enter(State::Property);
+    Some(Event::Property { property: place.head, value: place.at })
+}
+
+/// A byte of the length of a string in a property.
+fn string_length(place: &mut Place, byte: u8) -> Result<(), Malformed> {
+    if place.step.is_multiple_of(2) {
+        (place.at, place.step) = (u16::from(byte) << 8, place.step + 1);
+        return Ok(());
+    }
+    place.at |= u16::from(byte);
+    if u32::from(place.at) > place.left {
+        return Err(Malformed);
+    }
+    let another = place.step / 2;
+    (place.state, place.step) = match (place.at, another) {
+        (0, 0) => (State::Property, 0),
+        (0, _) => (State::StringLength, 0),
+        (_, another) => (State::String, another),
+    };
+    Ok(())
+}

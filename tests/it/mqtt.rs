@@ -1,0 +1,229 @@
+//! MQTT against a broker that is built on the codec of others: both versions, both qualities of service, sessions,
+//! wills, refusals and brokers that are wrong.
+
+mod broker;
+#[path = "../../src/protocol/mqtt/tests/oracle.rs"]
+mod oracle;
+
+use std::collections::BTreeSet;
+
+use mqtt_proto::{Protocol, QoS, v5};
+
+use crate::storm::Storm;
+use crate::support::*;
+use broker::{Broker, Rules};
+
+const VERSIONS: [&str; 2] = ["3.1.1", "5"];
+
+/// Each connection has an own topic, and gets back what it publishes: in pieces of any size, and with messages of
+/// another subscription between.
+#[test]
+fn a_broker_is_proved_end_to_end() {
+    for (version, qos, piece) in [("3.1.1", 0, 1), ("3.1.1", 1, usize::MAX), ("5", 0, usize::MAX), ("5", 1, 3)] {
+        let broker = Broker::start(Rules { piece, pushes: Some("news/today"), ..Rules::default() });
+        let words = format!("--mqtt-version {version} --qos {qos} --subscribe news/# --interval 50ms --hold 300ms");
+        let run = client(&format!("{} --connections 30 --first-number 1000 {words}", broker.at()));
+        run.held(30);
+        assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"mqtt".into(), &"end-to-end".into()));
+        assert!(number(&run.json["echo_latency_us"], "count") > 30, "{}", run.json);
+        assert_eq!(run.number("goodbyes"), 30, "the broker closed each connection: {}", run.json);
+        assert_eq!(broker.seen(|seen| seen.goodbyes), 30);
+        broker.seen(|seen| {
+            let clients: BTreeSet<String> = seen.connects.iter().map(|connect| connect.client_id.to_string()).collect();
+            assert_eq!(clients, (1_000..1_030).map(|number| format!("c1m{number}")).collect());
+            // The hello, two audits, and messages.
+            assert!(seen.messages > 4 * 30, "{}", seen.messages);
+            assert_eq!(seen.acknowledged, seen.delivered, "every message is acknowledged");
+            let pushes = seen.delivered - if qos == 1 { seen.messages } else { 0 };
+            assert_eq!(pushes, seen.messages);
+            assert!(seen.subscriptions.iter().all(|filters| filters.len() == 2 && filters[1] == "news/#"));
+        });
+    }
+}
+
+#[test]
+fn a_ping_proves_a_sign_of_life() {
+    for version in VERSIONS {
+        let broker = Broker::start(Rules::default());
+        let words = format!("--mqtt-version {version} --proof ping --interval 50ms --hold 300ms");
+        let run = client(&format!("{} --connections 20 {words}", broker.at()));
+        run.held(20);
+        assert_eq!(run.json["proof"], "liveness");
+        broker.seen(|seen| {
+            assert!(seen.pings.values().sum::<u64>() > 2 * 20 && seen.messages == 0);
+            assert!(seen.subscriptions.is_empty());
+        });
+    }
+}
+
+/// All that can be said in CONNECT and SUBSCRIBE, for each connection by its number.
+#[test]
+fn each_connection_says_who_it_is() {
+    let broker = Broker::start(Rules::default());
+    let who = "--client-id thing-{n} --user user{n} --password secret{n} --will-topic gone/{n} --will-message bye{n}";
+    let topics = "--topic things/{n}/in --subscribe room/{topic}/+ --topics 40 --subscribe all";
+    let words = format!("--qos 1 --session keep --session-expiry 90s --mqtt-keepalive 1m {who} {topics}");
+    client(&format!("{} --connections 5 --first-number 70 {words}", broker.at())).held(5);
+    broker.seen(|seen| {
+        let connect = seen.connects.iter().find(|connect| &*connect.client_id == "thing-72").unwrap();
+        assert_eq!(connect.protocol, Protocol::V500);
+        assert_eq!((connect.clean_start, connect.keep_alive), (false, 60));
+        assert_eq!(connect.properties.session_expiry_interval, Some(90));
+        assert_eq!(connect.username.as_ref().map(|name| name.to_string()), Some("user72".to_owned()));
+        assert_eq!(connect.password.as_deref(), Some(&b"secret72"[..]));
+        let will = connect.last_will.as_ref().unwrap();
+        assert_eq!((&*will.topic_name, &will.payload[..], will.qos), ("gone/72", &b"bye72"[..], QoS::Level1));
+        let filters = seen.subscriptions.iter().find(|filters| filters[0] == "things/72/in").unwrap();
+        assert_eq!(filters.len(), 42);
+        assert_eq!((&*filters[1], &*filters[40], &*filters[41]), ("room/1/+", "room/40/+", "all"));
+        assert!(seen.wills.is_empty(), "each connection ended in order");
+    });
+}
+
+#[test]
+fn sessions_are_resumed_or_missed() {
+    for version in VERSIONS {
+        let broker = Broker::start(Rules::default());
+        let at = format!("{} --connections 20 --mqtt-version {version}", broker.at());
+        let subscribed = || broker.seen(|seen| seen.subscriptions.len());
+        client(&format!("{at} --session keep")).held(20);
+        assert_eq!(subscribed(), 20);
+        // The subscriptions are still there, and nothing else brings the tokens back.
+        client(&format!("{at} --session resume --qos 1")).held(20);
+        assert_eq!(subscribed(), 20);
+        client(&format!("{at} --session keep")).held(20);
+        assert_eq!(subscribed(), 40);
+        broker.forget_sessions();
+        client(&format!("{at} --session resume")).failed("mqtt_no_session", 20, "--session keep");
+    }
+}
+
+// ---- refusals and brokers that are wrong ------------------------------------------------------------
+
+fn refusing(code: v5::ConnectReasonCode) -> Broker {
+    Broker::start(Rules { greets: v5::Connack::new(false, code), ..Rules::default() })
+}
+
+#[test]
+fn refusals_are_counted_by_their_reasons() {
+    use v5::ConnectReasonCode::{BadUserNameOrPassword, NotAuthorized, ServerBusy};
+    for (version, code, cause, words) in [
+        ("3.1.1", BadUserNameOrPassword, "mqtt_connack_bad_user_name_or_password", "check --user"),
+        ("5", NotAuthorized, "mqtt_connack_not_authorized", "--client-id"),
+        ("5", ServerBusy, "mqtt_connack_server_busy", "lower --rate"),
+    ] {
+        let broker = refusing(code);
+        let run = client(&format!("{} --connections 10 --mqtt-version {version}", broker.at()));
+        run.failed(cause, 10, words);
+    }
+    let barred = Broker::start(Rules { bars: Some(v5::SubscribeReasonCode::NotAuthorized), ..Rules::default() });
+    let run = client(&format!("{} --connections 10", barred.at()));
+    run.failed("mqtt_suback_not_authorized", 10, "does not let the client subscribe");
+    let run = client(&format!("{} --connections 10 --mqtt-version 3.1.1", barred.at()));
+    run.failed("mqtt_suback_unspecified_error", 10, "without a reason");
+}
+
+#[test]
+fn limits_of_the_broker_end_a_connection_that_would_break_them() {
+    let limited = |set: fn(&mut v5::ConnackProperties)| {
+        let mut greets = v5::Connack::new(false, v5::ConnectReasonCode::Success);
+        set(&mut greets.properties);
+        Broker::start(Rules { greets, ..Rules::default() })
+    };
+    let broker = limited(|limits| limits.server_keep_alive = Some(30));
+    let at = format!("{} --connections 5", broker.at());
+    client(&format!("{at} --mqtt-keepalive 31s")).failed("mqtt_shorter_keepalive", 5, "--mqtt-keepalive");
+    client(&format!("{at} --mqtt-keepalive 30s")).held(5);
+    let broker = limited(|limits| limits.max_qos = Some(QoS::Level0));
+    client(&format!("{} --connections 5 --qos 1", broker.at())).failed("mqtt_lower_qos", 5, "use --qos 0");
+    let broker = limited(|limits| limits.max_packet_size = Some(100));
+    client(&format!("{} --connections 5 --payload 1000", broker.at())).failed("mqtt_shorter_packets", 5, "--payload");
+    client(&format!("{} --connections 5 --payload 50", broker.at())).held(5);
+}
+
+#[test]
+fn a_broker_that_mixes_up_its_connections_is_found_out() {
+    let broker = Broker::start(Rules { mixes_up: true, ..Rules::default() });
+    let run = client(&format!("{} --connections 20", broker.at()));
+    run.failed("wrong_answer", 20, "mixes up connections");
+}
+
+#[test]
+fn a_goodbye_of_the_broker_is_a_cause() {
+    let ends = Some(v5::DisconnectReasonCode::ServerShuttingDown);
+    let broker = Broker::start(Rules { ends, ..Rules::default() });
+    let run = client(&format!("{} --connections 1", broker.at()));
+    run.failed("mqtt_disconnect_server_shutting_down", 1, "shuts down");
+}
+
+/// A server of another protocol is none.
+#[test]
+fn another_protocol_is_malformed() {
+    let server = Server::start(2, "");
+    let run = client(&format!("{} --connections 10 --protocol mqtt", server.at()));
+    run.failed("malformed", 10, "another one");
+    let sink = Server::start(2, "--service sink");
+    let run = client(&format!("{} --connections 10 --protocol mqtt --reply-timeout 1s", sink.at()));
+    run.failed("silent", 10, "does not answer");
+}
+
+// ---- keepalive and storms -----------------------------------------------------------------------
+
+/// The broker is told, and hears of each connection again and again, while nothing else is said.
+#[test]
+fn keepalives_follow_from_what_the_broker_was_told() {
+    let broker = Broker::start(Rules::default());
+    let held = Client::start(&format!("{} --connections 50 --mqtt-keepalive 1s --hold 1h", broker.at()));
+    eventually("each connection pings", || {
+        broker.seen(|seen| seen.pings.len() == 50 && seen.pings.values().all(|pings| *pings > 2))
+    });
+    held.running.signal(libc::SIGINT);
+    let run = held.finish();
+    assert_eq!((run.number("live"), run.number("failed")), (50, 0), "{}", run.json);
+    broker.seen(|seen| assert!(seen.connects.iter().all(|connect| connect.keep_alive == 1)));
+}
+
+/// A storm's victims are gone without a word: their wills are published, and no others.
+#[test]
+fn a_disconnect_storm_publishes_the_wills_of_its_victims() {
+    let broker = Broker::start(Rules::default());
+    let wills = "--will-topic gone/{n} --will-message gone";
+    let run = Storm::start(&broker.at(), &format!("disconnect --connections 60 --share 20 {wills}")).finish();
+    assert_eq!(run.finished.code(), 0, "{}{}", run.finished.out, run.finished.err);
+    assert_eq!((run.of_storm("closed"), run.of_storm("lost"), run.of_storm("wrong")), (20, 0, 0), "{}", run.json);
+    eventually("all connections ended", || broker.seen(|seen| seen.goodbyes + seen.wills.len() as u64) == 60);
+    let topics: BTreeSet<String> = broker.seen(|seen| seen.wills.iter().map(|(topic, _)| topic.clone()).collect());
+    assert_eq!(topics.len(), 20, "{topics:?}");
+}
+
+#[test]
+fn a_reconnect_storm_goes_on_with_its_sessions() {
+    let broker = Broker::start(Rules::default());
+    let words = "reconnect --connections 60 --share 20 --session keep --qos 1";
+    let run = Storm::start(&broker.at(), words).finish();
+    assert_eq!(run.finished.code(), 0, "{}{}", run.finished.out, run.finished.err);
+    assert_eq!((run.of_storm("redialed"), run.of_storm("lost")), (20, 0), "{}", run.json);
+    assert_eq!(broker.seen(|seen| seen.connects.len()), 80);
+}
+
+// ---- what is typed ------------------------------------------------------------------------------
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let at = at(free_ports(1), 1);
+    let cases: [(&str, &[&str]); 7] = [
+        ("--qos 2", &["--qos 2", "use 0 or 1"]),
+        ("--client-id me", &["--client-id \"me\"", "put {n}"]),
+        ("--topic t/{n}/+", &["--topic", "wildcard"]),
+        ("--topics 4", &["--topics without --subscribe"]),
+        ("--proof echo", &["--proof \"echo\"", "publish or ping"]),
+        ("--mqtt-keepalive 10s --keepalive-interval 20s", &["--keepalive-interval 20s", "10 s", "--mqtt-keepalive"]),
+        ("--audit state", &["--audit", "mqtt"]),
+    ];
+    for (words, named) in cases {
+        let finished = run(&format!("client --target-ip 127.0.0.1 {at} --protocol mqtt {words}"));
+        finished.fails_with(2, named);
+    }
+    let finished = run(&format!("client --target-ip 127.0.0.1 {at} --will-topic a"));
+    finished.fails_with(2, &["--will-topic with --protocol raw", "--protocol mqtt"]);
+}

@@ -1,0 +1,273 @@
+//! A broker of the tests' own, built on the codec of others: sessions, subscriptions with wildcards, quality of service 0
+//! and 1, wills, and whatever a test wants it to do wrong. It has a thread for each connection.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use mqtt_proto::{Pid, Protocol, QoS, QosPid, TopicName, v5};
+
+use super::oracle;
+use crate::support::*;
+
+/// What the broker does besides what every broker does.
+pub struct Rules {
+    /// Bytes of each piece that it sends.
+    pub piece: usize,
+    /// What it answers to CONNECT.
+    pub greets: v5::Connack,
+    /// Refuses subscriptions for this reason.
+    pub bars: Option<v5::SubscribeReasonCode>,
+    /// Answers each message with the one that came before, of whatever connection.
+    pub mixes_up: bool,
+    /// Ends a connection for this reason at its second message.
+    pub ends: Option<v5::DisconnectReasonCode>,
+    /// Publishes to this topic at quality of service 1 before it sends a message on.
+    pub pushes: Option<&'static str>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        let greets = v5::Connack::new(false, v5::ConnectReasonCode::Success);
+        Rules { piece: usize::MAX, greets, bars: None, mixes_up: false, ends: None, pushes: None }
+    }
+}
+
+/// What the broker has seen.
+#[derive(Default)]
+pub struct Seen {
+    pub connects: Vec<v5::Connect>,
+    /// Topic filters of each SUBSCRIBE.
+    pub subscriptions: Vec<Vec<String>>,
+    pub messages: u64,
+    /// Messages that it delivered at quality of service 1, and how many were acknowledged.
+    pub delivered: u64,
+    pub acknowledged: u64,
+    /// PINGREQs of each client.
+    pub pings: BTreeMap<String, u64>,
+    pub goodbyes: u64,
+    /// Topics and messages of wills that were published.
+    pub wills: Vec<(String, Vec<u8>)>,
+}
+
+/// A session, which outlives its connection if the client asked for that.
+#[derive(Default)]
+struct Session {
+    filters: Vec<(String, QoS)>,
+    connection: Option<(Protocol, TcpStream)>,
+}
+
+struct Shared {
+    rules: Rules,
+    seen: Mutex<Seen>,
+    sessions: Mutex<BTreeMap<String, Session>>,
+    /// The topic and the payload of the message that came last.
+    last: Mutex<Option<(String, Vec<u8>)>>,
+}
+
+pub struct Broker {
+    peer: Peer,
+    shared: Arc<Shared>,
+}
+
+impl Broker {
+    pub fn start(rules: Rules) -> Broker {
+        let (seen, sessions, last) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { rules, seen, sessions, last });
+        let of_peer = shared.clone();
+        let peer = Peer::start(move |stream| {
+            let (stream, shared) = (stream.try_clone().unwrap(), of_peer.clone());
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || {
+                Connection { stream, shared, version: None, client: String::new(), published: 0 }.serve()
+            });
+            false
+        });
+        Broker { peer, shared }
+    }
+
+    /// The arguments that lead a client to the broker, and have it speak MQTT.
+    pub fn at(&self) -> String {
+        format!("{} --protocol mqtt", self.peer.at())
+    }
+
+    pub fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.shared.seen.lock().unwrap())
+    }
+
+    /// Forgets all sessions, as a broker does that lost its disk.
+    pub fn forget_sessions(&self) {
+        self.shared.sessions.lock().unwrap().clear();
+    }
+}
+
+/// Whether a topic matches a filter.
+fn matches(filter: &str, topic: &str) -> bool {
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some(level), Some(name)) if level == "+" || level == name => {}
+            _ => return false,
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    version: Option<Protocol>,
+    client: String,
+    published: u64,
+}
+
+impl Connection {
+    fn serve(mut self) {
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        let mut will = None;
+        loop {
+            let read = self.stream.read(&mut piece).unwrap_or(0);
+            if read == 0 {
+                break;
+            }
+            bytes.extend_from_slice(&piece[..read]);
+            // The level stands behind the name of the protocol.
+            let level = bytes.windows(4).position(|name| name == b"MQTT").and_then(|at| bytes.get(at + 4));
+            let spoken = level.map(|level| if *level == 5 { Protocol::V500 } else { Protocol::V311 });
+            let Some(version) = self.version.or(spoken) else { continue };
+            self.version = Some(version);
+            while let Some((packet, length)) = oracle::read(version, &bytes) {
+                bytes.drain(..length);
+                if let v5::Packet::Connect(connect) = &packet {
+                    will.clone_from(&connect.last_will);
+                }
+                if let v5::Packet::Disconnect(_) = &packet {
+                    will = None;
+                    self.shared.seen.lock().unwrap().goodbyes += 1;
+                }
+                if !self.answer(packet) {
+                    let _ = self.stream.shutdown(std::net::Shutdown::Both);
+                    break;
+                }
+            }
+        }
+        if let Some(will) = will {
+            let mut seen = self.shared.seen.lock().unwrap();
+            seen.wills.push((will.topic_name.to_string(), will.payload.to_vec()));
+        }
+    }
+
+    fn say(&self, packet: &v5::Packet) {
+        say(&self.shared.rules, self.version.unwrap(), &self.stream, packet);
+    }
+
+    /// `false` if the connection is to be closed.
+    fn answer(&mut self, packet: v5::Packet) -> bool {
+        let shared = self.shared.clone();
+        let rules = &shared.rules;
+        let mut seen = shared.seen.lock().unwrap();
+        match packet {
+            v5::Packet::Connect(connect) => {
+                self.client = connect.client_id.to_string();
+                let (mut greeting, clean) = (rules.greets.clone(), connect.clean_start);
+                seen.connects.push(connect);
+                drop(seen);
+                let mut sessions = shared.sessions.lock().unwrap();
+                if clean {
+                    sessions.remove(&self.client);
+                }
+                greeting.session_present = sessions.contains_key(&self.client);
+                let is_let_in = greeting.reason_code == v5::ConnectReasonCode::Success;
+                let connection = Some((self.version.unwrap(), self.stream.try_clone().unwrap()));
+                sessions.entry(self.client.clone()).or_default().connection = connection;
+                self.say(&v5::Packet::Connack(greeting));
+                return is_let_in;
+            }
+            v5::Packet::Subscribe(subscribe) => {
+                let filters: Vec<_> =
+                    subscribe.topics.iter().map(|(filter, options)| (filter.to_string(), options.max_qos)).collect();
+                seen.subscriptions.push(filters.iter().map(|(filter, _)| filter.clone()).collect());
+                // `publish` locks the sessions first.
+                drop(seen);
+                let grant = |qos: &QoS| v5::SubscribeReasonCode::from_u8(*qos as u8).unwrap();
+                let grants = filters.iter().map(|(_, qos)| rules.bars.unwrap_or(grant(qos))).collect();
+                if let Some(session) = shared.sessions.lock().unwrap().get_mut(&self.client) {
+                    session.filters = filters;
+                }
+                self.say(&v5::Packet::Suback(v5::Suback::new(subscribe.pid, grants)));
+            }
+            v5::Packet::Publish(publish) => {
+                seen.messages += 1;
+                drop(seen);
+                return self.publish(publish);
+            }
+            v5::Packet::Puback(_) => seen.acknowledged += 1,
+            v5::Packet::Pingreq => {
+                *seen.pings.entry(self.client.clone()).or_default() += 1;
+                self.say(&v5::Packet::Pingresp);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn publish(&mut self, publish: v5::Publish) -> bool {
+        let shared = self.shared.clone();
+        let rules = &shared.rules;
+        if let Some(pid) = publish.qos_pid.pid() {
+            self.say(&v5::Packet::Puback(v5::Puback::new_success(pid)));
+        }
+        self.published += 1;
+        if let Some(reason) = rules.ends.filter(|_| self.published == 2) {
+            self.say(&v5::Packet::Disconnect(v5::Disconnect::new(reason)));
+            return false;
+        }
+        let (mut topic, mut payload) = (publish.topic_name.to_string(), publish.payload.to_vec());
+        let before = shared.last.lock().unwrap().replace((topic.clone(), payload.clone()));
+        if rules.mixes_up {
+            (topic, payload) = before.unwrap_or((topic, payload));
+        }
+        let sessions = shared.sessions.lock().unwrap();
+        for (client, session) in sessions.iter() {
+            let Some((version, stream)) = &session.connection else { continue };
+            let deliver = |topic: &str, payload: &[u8], qos: QoS| {
+                let mut seen = shared.seen.lock().unwrap();
+                seen.delivered += u64::from(qos == QoS::Level1);
+                // No two are in flight at once in one session.
+                let pid = Pid::try_from((seen.delivered % 60_000) as u16 + 1).unwrap();
+                let quality = if qos == QoS::Level1 { QosPid::Level1(pid) } else { QosPid::Level0 };
+                let topic = TopicName::try_from(topic).unwrap();
+                drop(seen);
+                say(
+                    rules,
+                    *version,
+                    stream,
+                    &v5::Packet::Publish(v5::Publish::new(quality, topic, payload.to_vec().into())),
+                );
+            };
+            if let Some(topic) = rules.pushes.filter(|_| *client == self.client) {
+                let mut payload = Vec::new();
+                c1m::internal::protocol::publication::write(7, &mut payload);
+                deliver(topic, &payload, QoS::Level1);
+            }
+            let filters = &session.filters;
+            let most = filters.iter().find(|(filter, _)| matches(filter, &publish.topic_name)).map(|(_, qos)| *qos);
+            if let Some(most) = most {
+                let published = if publish.qos_pid.pid().is_some() { QoS::Level1 } else { QoS::Level0 };
+                deliver(&topic, &payload, published.min(most));
+            }
+        }
+        true
+    }
+}
+
+fn say(rules: &Rules, version: Protocol, mut stream: &TcpStream, packet: &v5::Packet) {
+    for piece in oracle::write(version, packet).chunks(rules.piece) {
+        // A client that is gone is found by its reader.
+        if stream.write_all(piece).is_err() {
+            return;
+        }
+    }
+}
