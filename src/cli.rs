@@ -72,7 +72,30 @@ pub fn run() -> Result<Ended> {
 /// further SIGHUP or SIGXCPU does nothing: when a terminal goes away, the kernel and the shell may each send SIGHUP,
 /// and the kernel sends SIGXCPU every second from the limit on processor time on.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(sys::ending_signals()).map_err(|e| {
+    watch_signals(sys::ending_signals(), |_| true, first)
+}
+
+/// The same, but SIGHUP calls `reload` each time, and ends nothing. A process that was started with SIGHUP ignored, as
+/// nohup(1) does, heeds it too.
+fn on_signal_or_hangup(reload: impl Fn() + Send + 'static, first: impl FnOnce() + Send + 'static) -> Result<()> {
+    let hangup = signal_hook::consts::SIGHUP;
+    let others = sys::ending_signals().filter(|signal| *signal != hangup);
+    let ends = move |signal: i32| {
+        if signal == hangup {
+            reload();
+        }
+        signal != hangup
+    };
+    watch_signals(others.chain([hangup]), ends, first)
+}
+
+/// Watches some signals. Those for which `ends` is false are over with that call.
+fn watch_signals(
+    which: impl Iterator<Item = i32>,
+    ends: impl Fn(i32) -> bool + Send + 'static,
+    first: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(which).map_err(|e| {
         CommandError::host(
             format!("watch signals: {}", Errno::of(&e)),
             "no file descriptor is left",
@@ -80,7 +103,7 @@ fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
         )
     })?;
     let wait = move || {
-        let mut coming = signals.forever();
+        let mut coming = signals.forever().filter(|signal| ends(*signal));
         if coming.next().is_some() {
             first();
         }

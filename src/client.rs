@@ -51,6 +51,9 @@ pub use crate::protocol::{Authority, MqttSettings, Protocol, SettingError, Setti
 pub use crate::results::{AuditResult, Summary};
 pub use crate::stats::ProgressSnapshot;
 
+#[cfg(feature = "tls")]
+pub use crate::tls::handshake::{ClientTls, Pem, Trust};
+
 use sampler::INTERVAL;
 
 /// Bytes that may wait for a server that does not read them, on one connection: the longest message.

@@ -12,6 +12,7 @@
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
 //! | `slot_release` | closed descriptors that some kernels do not free |
 //! | `hibernation` | connections that sleep without a socket; the names by which drivers know connections then |
+//! | `tls` | handshakes, sessions, and what is sealed before it is sent |
 //!
 //! Where connections may sleep, a driver knows each by a name that it keeps for life; the engine knows it by its slot.
 //! `Connections` translates. Otherwise both are the same.
@@ -43,10 +44,15 @@ mod reset_reaper;
 pub mod slot_map;
 mod slot_release;
 mod slots;
+mod sweeps;
+#[cfg(feature = "tls")]
+mod tls;
 mod traffic;
 mod write_readiness;
 
 use std::iter;
+#[cfg(feature = "tls")]
+use std::net::IpAddr;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
@@ -73,6 +79,8 @@ pub(crate) use incoming::RESUMED_PER_PASS;
 pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
 pub use slots::Cursor;
+#[cfg(feature = "tls")]
+pub(crate) use tls::Begins;
 
 /// The connections of one shard, as its driver may use them. `S` is the driver's state in each row, `P` the machine
 /// that the engine runs on.
@@ -155,6 +163,21 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.ring(conn).cancel(conn.token(Operation::Connect), Operation::Connect)
     }
 
+    /// Begins the TLS handshake of a dialed connection that stands, with the server at this address.
+    #[cfg(feature = "tls")]
+    pub fn begin_handshake(&mut self, conn: ConnId, to: IpAddr) -> Result<()> {
+        self.engine.begin_handshake(conn, to)
+    }
+
+    /// Whether a connection that is open is so for its driver too. With TLS it is not before its handshake is over.
+    #[inline]
+    fn is_opened(&self, _conn: &ConnId) -> bool {
+        #[cfg(feature = "tls")]
+        return self.engine.has_session(*_conn);
+        #[cfg(not(feature = "tls"))]
+        true
+    }
+
     /// The driver's state of a connection whose end the driver was not told yet.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
         self.engine.state_mut(conn)
@@ -162,10 +185,12 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// The first live connection behind a place, and the place behind that connection; `None` at the end.
     pub fn next_live(&self, mut place: Cursor) -> Option<(ConnId, Cursor)> {
-        iter::from_fn(|| self.engine.next_name(&mut place)).flatten().next().map(|conn| (conn, place))
+        let mut live = iter::from_fn(|| self.engine.next_name(&mut place)).flatten();
+        live.find(|conn| self.is_opened(conn)).map(|conn| (conn, place))
     }
 
-    /// The last live connection before a place, and the place before that connection; `None` at the start.
+    /// The last live connection before a place, and the place before that connection; `None` at the start. One whose
+    /// handshake is under way is among them.
     pub fn last_live(&self, mut place: Cursor) -> Option<(ConnId, Cursor)> {
         iter::from_fn(|| self.engine.previous_name(&mut place)).flatten().next().map(|conn| (conn, place))
     }
@@ -193,6 +218,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// that is gone are dropped. A connection whose unsent bytes would exceed the limit is reset, as
     /// `CloseReason::SlowReader`.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        #[cfg(feature = "tls")]
+        if self.engine.tls.is_some() {
+            return self.engine.seal_and_send(conn, bytes);
+        }
         match self.engine.wake_to_send(conn, bytes)? {
             Some(conn) => self.engine.send(conn, bytes),
             None => Ok(()),
@@ -200,8 +229,12 @@ impl<S: Default, P: Platform> Connections<S, P> {
     }
 
     /// Sends shared bytes as `send` does, straight from the `Arc`. They are copied only if they must wait for another
-    /// operation of the connection.
+    /// operation of the connection, or are sealed.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
+        #[cfg(feature = "tls")]
+        if self.engine.tls.is_some() {
+            return self.engine.seal_and_send(conn, bytes);
+        }
         match self.engine.wake_to_send(conn, bytes)? {
             Some(conn) => self.engine.send_shared(conn, bytes),
             None => Ok(()),
@@ -238,12 +271,13 @@ impl<S: Default, P: Platform> Connections<S, P> {
     pub fn live(&self) -> impl Iterator<Item = (ConnId, &S)> {
         let mut place = Cursor::START;
         let names = iter::from_fn(move || self.engine.next_name(&mut place)).flatten();
+        let names = names.filter(|conn| self.is_opened(conn));
         names.filter_map(|name| self.engine.state(name).map(|state| (name, state)))
     }
 
     /// The live connection behind a place.
     pub fn live_at(&self, place: Cursor) -> Option<ConnId> {
-        self.engine.name_at(place)
+        self.engine.name_at(place).filter(|conn| self.is_opened(conn))
     }
 
     /// The next live connection behind a place, which moves behind it. Looks at `rows` rows at most, and takes those
@@ -252,8 +286,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         while *rows > 0 {
             let open = self.engine.next_name(place)?;
             *rows -= 1;
-            if open.is_some() {
-                return open;
+            if let Some(conn) = open.filter(|conn| self.is_opened(conn)) {
+                return Some(conn);
             }
         }
         None
@@ -267,6 +301,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Closes a live connection; any other is left alone. With `CloseMode::Graceful`, a connection that has something
     /// in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
+        #[cfg(feature = "tls")]
+        if !self.engine.closes_now(conn, mode, reason)? {
+            return Ok(());
+        }
         self.engine.close_named(conn, mode, reason)
     }
 }

@@ -3,15 +3,18 @@
 //! A library knows no command line, so no text here names one of its flags. The program says the same
 //! errors in its own words: `cli/diagnostics.rs`.
 
+mod alert;
 mod config;
 mod errno;
 mod host;
+mod tls;
 
 use std::fmt;
 
+pub use alert::Alert;
 #[cfg(feature = "cli")]
 pub(crate) use config::last_port;
-pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem};
+pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem, TlsFile, TlsProblem};
 pub use errno::Errno;
 pub use host::{
     FilterReason, HibernationReason, HostError, HostReason, ListenReason, MissingCapabilities, RaiseThreads,
@@ -19,6 +22,7 @@ pub use host::{
 };
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
+pub use tls::{CertificateProblem, TlsFailure};
 
 /// Why something failed, by whose fault it is.
 ///

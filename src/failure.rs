@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Errno;
+use crate::error::{Errno, TlsFailure};
 
 mod mqtt;
 
@@ -62,6 +62,8 @@ pub enum Cause {
     LowerQos,
     /// An MQTT server takes only packets that are shorter than the client's.
     ShorterPackets,
+    /// Its TLS failed.
+    Tls(TlsFailure),
 }
 
 /// The name of a status or code, before its number.
@@ -87,12 +89,13 @@ impl TryFrom<String> for Cause {
         let numbered = [number(HTTP).map(Cause::HttpStatus), number(CLOSE).map(Cause::CloseCode)];
         let numbered = numbered.into_iter().flatten().find(|cause| cause.name() == name);
         let known = ours.or(numbered).or_else(|| MqttReason::named(&name).map(Cause::Mqtt));
+        let known = known.or_else(|| TlsFailure::named(&name).map(Cause::Tls));
         known.or_else(|| Errno::named(&name).map(Cause::Errno)).ok_or(format!("'{name}' is no cause of a failure"))
     }
 }
 
 impl Cause {
-    /// Those that are no errors of the kernel, and have no number.
+    /// Those that are no errors of the kernel or of TLS, and have no number.
     const OURS: [Cause; 19] = [
         Cause::ConnectTimeout,
         Cause::Silent,
@@ -141,6 +144,7 @@ impl Cause {
             Cause::ShorterKeepalive => "mqtt_shorter_keepalive".to_owned(),
             Cause::LowerQos => "mqtt_lower_qos".to_owned(),
             Cause::ShorterPackets => "mqtt_shorter_packets".to_owned(),
+            Cause::Tls(failure) => failure.name(),
         }
     }
 
@@ -155,17 +159,26 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Alert, CertificateProblem};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn each_cause_is_found_by_its_name(number: i32, small in 0..140, code: u16) {
+        fn each_cause_is_found_by_its_name(number: i32, small in 0..140, code: u16, alert: u8) {
             use MqttPacket::{Connack, Disconnect, Puback, Suback};
             let errnos = [number, small].map(|number| Cause::Errno(Errno(number)));
             let numbered = [Cause::HttpStatus(code), Cause::CloseCode(code)];
             let reason = |packet| Cause::Mqtt(MqttReason { packet, code: code as u8 });
             let reasons = [Connack, Suback, Puback, Disconnect].map(reason);
-            for cause in Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons) {
+            let tls = [
+                TlsFailure::PeerAlert(Alert(alert)),
+                TlsFailure::OwnAlert(Alert(alert)),
+                TlsFailure::Certificate(CertificateProblem::WrongName),
+                TlsFailure::HandshakeTimeout,
+                TlsFailure::NoRoom,
+            ];
+            let all = Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons);
+            for cause in all.chain(tls.map(Cause::Tls)) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));
             }
         }

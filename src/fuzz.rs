@@ -39,11 +39,15 @@ use crate::walls::{EvidenceRecorder, WALLS, explain};
 
 mod dialects;
 mod mqtt;
+#[cfg(feature = "tls")]
+mod records;
 mod segments;
 mod spoken;
 
 pub use dialects::{responses, server_frames, target};
 pub use mqtt::mqtt;
+#[cfg(feature = "tls")]
+pub use records::records;
 pub use segments::segments;
 pub use spoken::{frames, publication, requests, upgrade};
 
@@ -588,4 +592,6 @@ mod tests {
         token completions echo pattern mqtt words typed histogram results kept host request segments frames upgrade requests
         publication server_frames responses target
     );
+    #[cfg(feature = "tls")]
+    properties!(records);
 }

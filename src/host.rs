@@ -3,6 +3,8 @@
 
 mod awake;
 mod cgroup;
+#[cfg(feature = "tls")]
+mod handshakes;
 mod hibernation;
 mod memory;
 mod names;

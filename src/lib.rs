@@ -55,8 +55,9 @@
 //! # Features
 //!
 //! - `cli`, the default: the program `c1m`. A library turns it off with `default-features = false`, and then brings
-//!   no command line, no charts and no metrics.
+//!   no command line, no charts, no metrics and no TLS.
 //! - `metrics`: a server's counters over HTTP, for Prometheus. `cli` implies it.
+//! - `tls`: TLS 1.3 at both ends. `cli` implies it.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -74,6 +75,8 @@ pub use internal::server::{IdlePolicy, Server, ServerBuilder, ServerEvent, Shard
 pub use internal::service::{Broadcast, Conversation, CounterId, Ctx, Echo, Members, Reply, Service, Sink};
 pub use internal::service::{http, push, websocket};
 pub use internal::stats::Snapshot;
+#[cfg(feature = "tls")]
+pub use internal::tls::handshake::TlsConfig;
 pub use internal::token::ConnId;
 
 /// What the program, its tests, benches and fuzz targets use. It is no part of the library's interface: all of it may
@@ -82,6 +85,7 @@ pub use internal::token::ConnId;
 #[path = "."]
 pub mod internal {
     pub mod addresses;
+    pub mod chunks;
     #[cfg(feature = "cli")]
     pub mod cli;
     pub mod clock;
@@ -124,6 +128,8 @@ pub mod internal {
     pub mod stats;
     #[allow(unsafe_code, reason = "system calls that std does not offer")]
     pub mod sys;
+    #[cfg(feature = "tls")]
+    pub mod tls;
     pub mod token;
     #[cfg(feature = "cli")]
     pub mod tune;
@@ -136,9 +142,11 @@ pub mod internal {
 use internal::metrics;
 #[cfg(test)]
 use internal::simulation;
+#[cfg(feature = "tls")]
+use internal::tls;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
-    addresses, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
+    addresses, chunks, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
     memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token,
     walls,
 };

@@ -308,6 +308,12 @@ pub fn asleep(end: End, family: Family) -> f64 {
     entry + PLACE_BYTES + state
 }
 
+/// Bytes of a TLS handshake under way: rustls' state, what has come of the peer, and this end's flight.
+pub const HANDSHAKE_BYTES: u64 = 12 * 1024;
+
+/// Bytes of the TLS of an established connection: two secrets and two sequence numbers (`tls/record.rs`).
+pub const TLS_BYTES: u64 = 80;
+
 /// The parts of a c1m process, apart from its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Process {

@@ -33,9 +33,10 @@ use crate::error::{ConfigError, Errno, Result};
 use crate::host::start_thread;
 use crate::plan::{DESCRIPTORS_OF_METRICS, Ports};
 use crate::shard::ShardHandle;
-use crate::stats::{OwnMetrics, Spoken};
+use crate::stats::OwnMetrics;
 use crate::sys::Doorbell;
 use connection::{Connection, Next};
+pub use families::Also;
 use families::Metrics;
 use http::{PATH, Reply, Status};
 
@@ -96,11 +97,11 @@ impl Exporter {
         Ok(Exporter { address, shared, thread: Some(thread) })
     }
 
-    /// Answers from now on, with the counters of these shards and those of their service; with those of sleeping
-    /// connections too if they `sleep`, and those of what is `spoken`.
-    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool, spoken: Spoken) {
+    /// Answers from now on, with the counters of these shards and those of their service; with those of what the server
+    /// does `also`, too.
+    pub fn serve(&self, shards: Vec<ShardHandle>, own: OwnMetrics, also: Also) {
         // Only the first call counts: a second set of shards would belong to another server.
-        let _ = self.shared.metrics.set(Metrics::new(shards, own, sleep, spoken));
+        let _ = self.shared.metrics.set(Metrics::new(shards, own, also));
         self.shared.doorbell.ring();
     }
 

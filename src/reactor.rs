@@ -4,6 +4,8 @@
 mod closing;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -14,6 +16,8 @@ use crate::connections::{Admission, Arrival, CloseMode, CloseReason, Connections
 use crate::error::{Errno, Error, Result};
 use crate::reply::Reply;
 use crate::ring::{Buffer, Completion, Outcome, RingOps};
+#[cfg(feature = "tls")]
+use crate::tls::handshake::Agreed;
 use crate::token::{ConnId, Token};
 
 pub use closing::Closing;
@@ -54,7 +58,25 @@ pub trait Driver<P: Platform = Linux>: 'static {
     /// Kept in each connection's row.
     type State: Default + 'static;
 
-    /// A connection is live.
+    /// A dialed connection stands, and is to have a TLS handshake: the driver begins it (`Connections::begin_handshake`).
+    /// Not called without TLS.
+    #[cfg(feature = "tls")]
+    fn connected(&mut self, _connections: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
+        Ok(())
+    }
+
+    /// The TLS handshake of a connection is over, with this. `opened` follows at once. Not called without TLS.
+    #[cfg(feature = "tls")]
+    fn secured(
+        &mut self,
+        _connections: &mut Connections<Self::State, P>,
+        _conn: ConnId,
+        _agreed: &Agreed,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// A connection is live: with TLS, its handshake is over.
     fn opened(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
 
     /// Bytes came.
@@ -309,6 +331,10 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let stands = self.connections.engine.opened(conn, admission)?;
         if stands {
             let name = self.connections.engine.name_of(conn);
+            #[cfg(feature = "tls")]
+            if self.begin_handshake(name)? {
+                return Ok(true);
+            }
             self.driver.opened(&mut self.connections, name)?;
             self.connections.engine.told_of(conn);
         }
@@ -316,6 +342,10 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     }
 
     fn received(&mut self, conn: ConnId, mut buffer: Buffer, len: usize, more: bool) -> Result<()> {
+        #[cfg(feature = "tls")]
+        if self.connections.engine.tls.is_some() {
+            return self.received_tls(conn, buffer, len, more);
+        }
         let counters = self.connections.counters();
         counters.messages.add(1);
         counters.bytes_in.add(len as u64);
@@ -364,6 +394,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         loop {
             self.tell_moved()?;
             let Some((conn, reason)) = self.connections.engine.next_ended() else { break };
+            #[cfg(feature = "tls")]
+            if !self.connections.engine.forget_tls(conn, reason) {
+                self.connections.engine.told_of_end(conn);
+                continue;
+            }
             self.driver.ended(&mut self.connections, conn, reason)?;
             self.connections.engine.told_of_end(conn);
         }

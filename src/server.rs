@@ -5,6 +5,8 @@ mod driver;
 mod hibernation;
 mod idle_policy;
 mod memory_monitor;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::net::TcpListener;
 use std::ops::Deref;
@@ -20,7 +22,7 @@ use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
 #[cfg(feature = "metrics")]
-use crate::metrics::Exporter;
+use crate::metrics::{Also, Exporter};
 use crate::plan::{self, ServerGoal, ShardPlan};
 use crate::ring;
 use crate::service::{CounterId, Service};
@@ -31,6 +33,8 @@ use builder::EventSink;
 use driver::{Ended, ShardStart};
 use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
+#[cfg(feature = "tls")]
+use tls::Secured;
 
 pub use crate::plan::{IdleBackend, Reserve};
 pub use builder::{Options, ServerBuilder};
@@ -129,6 +133,8 @@ pub struct Server<M = ()> {
     backlog: i32,
     gate: AdmissionGate,
     limit: SharedLimit,
+    #[cfg(feature = "tls")]
+    tls: Option<Secured>,
     listeners: Vec<Arc<TcpListener>>,
     monitor: Option<MemoryMonitor>,
     #[cfg(feature = "metrics")]
@@ -176,6 +182,8 @@ impl<M: Send + 'static> Server<M> {
         host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
         // One more looks at memory.
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
+        #[cfg(feature = "tls")]
+        let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host)).transpose()?;
         let backlog = backlog(options.backlog, &host);
         listener::check_free(options.bind, options.ports)?;
         let limit = SharedLimit::new(options.max_connections);
@@ -202,6 +210,8 @@ impl<M: Send + 'static> Server<M> {
             backlog,
             gate,
             limit,
+            #[cfg(feature = "tls")]
+            tls,
             listeners: Vec::new(),
             monitor: None,
             #[cfg(feature = "metrics")]
@@ -216,7 +226,9 @@ impl<M: Send + 'static> Server<M> {
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
-                    metrics.serve(server.handles(), server.own.clone(), server.awake.is_some(), S::SPOKEN);
+                    let (sleep, tls) = (server.awake.is_some(), server.options.has_tls());
+                    let also = Also { sleep, tls, spoken: S::SPOKEN };
+                    metrics.serve(server.handles(), server.own.clone(), also);
                 }
                 Ok(server)
             }
@@ -270,6 +282,8 @@ impl<M: Send + 'static> Server<M> {
                 accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
                 idle_timeout: options.idle_timeout,
                 hibernation,
+                #[cfg(feature = "tls")]
+                tls: self.tls.as_ref().map(|tls| tls.of_shard(index, shards)),
                 ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
             };
             let make = service.clone();

@@ -251,6 +251,32 @@ counters! {
     pushes,
     /// Publications that a shard with too much to do did not send to its subscribers.
     pushes_missed,
+    /// TLS handshakes under way now, as the last pass saw them.
+    handshakes_under_way,
+    /// TLS handshakes that were completed with a certificate.
+    handshakes_full,
+    /// TLS handshakes that resumed a session.
+    handshakes_resumed,
+    /// TLS handshakes that the peer gave up with an alert.
+    handshakes_alerted,
+    /// TLS handshakes that this end gave up because of what the peer sent, or because of its certificate.
+    handshakes_refused,
+    /// Connections closed because their TLS handshake was not over in time.
+    handshakes_timed_out,
+    /// Connections that ended before their TLS handshake was over, without a word.
+    handshakes_abandoned,
+    /// Records of TLS that were opened.
+    records_opened,
+    /// Records of TLS that were sealed, without alerts and KeyUpdates.
+    records_sealed,
+    /// Connections closed because no more bytes of incomplete records may be kept.
+    records_refused,
+    /// Alerts of TLS that ended an established connection, sent by this end: what the peer had sent cannot be.
+    alerts_sent,
+    /// The same, sent by the peer.
+    alerts_received,
+    /// KeyUpdates of TLS sent: the peer had asked for one, or a key had sealed enough.
+    key_updates,
     }
     /// Connections refused, for either reason.
     refused = refused_when_full + refused_for_memory;

@@ -4,18 +4,22 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Crates that only the program needs, or only the metrics of a server.
-const PROGRAM: [&str; 10] = [
+const PROGRAM: [&str; 11] = [
     "clap",
     "humantime",
     "indicatif",
     "maud",
     "plotters",
     "prometheus-client",
+    "rcgen",
     "rustix",
     "signal-hook",
     "tempfile",
     "terminal_size",
 ];
+
+/// Crates that only TLS needs.
+const TLS: [&str; 4] = ["ring", "rustls", "rustls-native-certs", "zeroize"];
 
 /// Crates of `PROGRAM` that glommio depends on too.
 const ALSO_OF_GLOMMIO: [&str; 1] = ["signal-hook"];
@@ -40,6 +44,16 @@ fn the_library_alone_needs_no_crate_of_the_program() {
         assert!(!direct.contains(name), "{name} among {direct:?}");
         assert!(!all.contains(name) || ALSO_OF_GLOMMIO.contains(&name), "{name} among {all:?}");
     }
+    for name in TLS {
+        assert!(!all.contains(name), "{name} among {all:?}");
+    }
+}
+
+#[test]
+fn tls_needs_its_crates_and_no_program() {
+    let direct = crates(&["--no-default-features", "--features", "tls"], "1");
+    assert!(TLS.iter().all(|name| direct.contains(*name)), "{direct:?}");
+    assert!(PROGRAM.iter().all(|name| !direct.contains(*name)), "{direct:?}");
 }
 
 #[test]
@@ -53,7 +67,7 @@ fn metrics_need_no_command_line() {
 #[test]
 fn the_program_needs_all_of_its_crates() {
     let direct = crates(&[], "1");
-    for name in PROGRAM {
-        assert!(direct.contains(name), "{name} is not among {direct:?}");
+    for name in PROGRAM.iter().chain(&TLS) {
+        assert!(direct.contains(*name), "{name} is not among {direct:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The public names at the crate's root.
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "Address",
     "Broadcast",
     "CloseMode",
@@ -34,6 +34,7 @@ const NAMES: [&str; 31] = [
     "ShardInfo",
     "Sink",
     "Snapshot",
+    "TlsConfig",
     "client",
 ];
 

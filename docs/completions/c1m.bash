@@ -118,7 +118,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -296,6 +296,34 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --alpn)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.3 1.2" -- "${cur}"))
+                    return 0
+                    ;;
+                --handshake-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --hibernate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -352,7 +380,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__demo)
-            opts="-q -h --connections --cores --port --ports --hold --network --hibernate --awake --json --report --hlog --quiet --help"
+            opts="-q -h --connections --cores --port --ports --hold --network --hibernate --awake --tls --json --report --hlog --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -778,7 +806,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__server)
-            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
+            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --tls-cert --tls-key --tls-min --alpn --handshakes --handshake-timeout --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -864,6 +892,30 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --tls-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.3 1.2" -- "${cur}"))
+                    return 0
+                    ;;
+                --alpn)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --handshakes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --handshake-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --stats-interval)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -884,7 +936,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --target-ip --port --ports --target --target-addresses --connections --cores --rate --source-ip --concurrency --connect-timeout --reply-timeout --interval --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --subscribe --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1059,6 +1111,34 @@ _c1m() {
                     return 0
                     ;;
                 --first-number)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --alpn)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.3 1.2" -- "${cur}"))
+                    return 0
+                    ;;
+                --handshake-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -61,6 +61,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put con
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-cert -d 'Speak TLS 1.3 on every port, with the certificates in FILE (PEM, the server\'s own first). A connection takes 80 bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first certificate for that name, any other client the first of all. SIGHUP then reads the files again, without dropping anyone' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-key -d 'The private key of each --tls-cert, in the same order (PEM, without a password)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+1.2\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN)' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to the end of its TLS handshake; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Serve the shards\' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one' -r
@@ -118,6 +125,14 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'mqtt: a
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l sni -d 'The name that the server\'s certificate must have, and that is sent to it (SNI). By default it is the name in --target; else the address that the connection goes to, which is not sent' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l alpn -d 'Protocols to offer, separated by commas, the best first, such as http/1.1 (ALPN)' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+1.2\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
@@ -133,6 +148,9 @@ off\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close -d 'How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which leaves nothing' -r -f -a "fin\t''
 rst\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l histogram -d 'Write the connect latencies as a percentile file for HdrHistogram\'s plotter' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l steer -d 'Hold, and obey lines on standard input: `audit` audits, `report` tells what was measured so far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s h -l help -d 'Print help'
@@ -186,6 +204,14 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'mqtt: a 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l sni -d 'The name that the server\'s certificate must have, and that is sent to it (SNI). By default it is the name in --target; else the address that the connection goes to, which is not sent' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l alpn -d 'Protocols to offer, separated by commas, the best first, such as http/1.1 (ALPN)' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+1.2\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
@@ -198,6 +224,9 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until their work is done' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after the storm' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them. Many such closes leave few ports to dial from'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -214,6 +243,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l tls -d 'Speak TLS 1.3 at both ends, with a certificate that is made for the run'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''

@@ -6,6 +6,7 @@ mod mqtt;
 mod protocol;
 mod service;
 mod storm;
+mod tls;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use client::ClientArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
 pub use service::{ServerProtocol, ServiceArguments, ServiceName};
 pub use storm::StormArguments;
+use tls::ServerTlsArguments;
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
@@ -41,7 +43,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Hold connections and serve them.
-    Server(ServerArguments),
+    Server(Box<ServerArguments>),
     /// Open, prove and measure connections.
     Client(Box<ClientArguments>),
     /// Disturb a server that holds connections, and measure how the connections that the storm spares fare.
@@ -173,6 +175,8 @@ pub struct ServerArguments {
     /// probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive: Option<Duration>,
+    #[command(flatten)]
+    tls: ServerTlsArguments,
     /// Interval between lines of figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
@@ -246,6 +250,7 @@ impl ServerArguments {
             accept_rate: self.accept_rate,
             keepalive: self.keepalive,
             metrics: self.metrics.map(|at| at.address.at(at.port)),
+            tls: self.tls.config()?,
             ..server::Options::default()
         };
         options.check()?;
@@ -279,6 +284,9 @@ pub struct DemoArguments {
     /// at most 262,144.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
+    /// Speak TLS 1.3 at both ends, with a certificate that is made for the run.
+    #[arg(long)]
+    pub tls: bool,
     #[command(flatten)]
     pub files: FileArguments,
 }

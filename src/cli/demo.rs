@@ -1,5 +1,6 @@
 //! `c1m demo`: runs a server process, with this process as its client, over loopback.
 
+mod certificate;
 mod network;
 
 use std::io::{BufRead, BufReader};
@@ -18,7 +19,7 @@ use super::display::Display;
 use super::files::Files;
 use super::observer::Observer;
 use super::out::say;
-use crate::client::{Course, Interval, Phase, Planned, Workload};
+use crate::client::{ClientTls, Course, Interval, Pem, Phase, Planned, Trust, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
@@ -31,6 +32,7 @@ use crate::render::text;
 use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
 use crate::stats::ProgressSnapshot;
+use certificate::Certificate;
 
 /// The most time that the server may take to start, to report a count, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,9 +62,14 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             format::count(arguments.connections)
         ));
     }
-    let mut server = ServerProcess::start(arguments, goal.connections, awake)?;
+    let certificate = arguments.tls.then(Certificate::new).transpose()?;
+    let mut server = ServerProcess::start(arguments, goal.connections, awake, certificate.as_ref())?;
+    let tls = certificate.as_ref().map(|made| {
+        let trust = Trust::Authorities(Pem::File(made.certificates()));
+        ClientTls { trust, handshake_timeout: PATIENCE, ..ClientTls::default() }
+    });
     let workload =
-        Workload { server_pid: Some(server.child.id()), awake, ..workload(arguments, &host, goal.connections)? };
+        Workload { server_pid: Some(server.child.id()), awake, tls, ..workload(arguments, &host, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(workload, &mut files.logging(&mut watcher));
@@ -187,7 +194,12 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start(arguments: &DemoArguments, connections: u64, awake: Option<u64>) -> Result<ServerProcess> {
+    fn start(
+        arguments: &DemoArguments,
+        connections: u64,
+        awake: Option<u64>,
+        certificate: Option<&Certificate>,
+    ) -> Result<ServerProcess> {
         let not_started = |e: std::io::Error| host::not_started("the server process", &e);
         let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
         command.args([
@@ -208,6 +220,10 @@ impl ServerProcess {
         if let (Some(silence), Some(awake)) = (arguments.hibernate, awake) {
             let silence = humantime::format_duration(silence).to_string();
             command.args(["--hibernate", &silence, "--awake", &awake.to_string()]);
+        }
+        if let Some(made) = certificate {
+            command.arg("--tls-cert").arg(made.certificates()).arg("--tls-key").arg(made.key());
+            command.args(["--handshake-timeout", &humantime::format_duration(PATIENCE).to_string()]);
         }
         // The server has a process group of its own, so Ctrl-C reaches only this process, which then ends the
         // server in order.

@@ -4,7 +4,7 @@
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
     AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, HibernationReason, HostError, HostReason,
-    ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, last_port,
+    ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, TlsFile, TlsProblem, last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -124,6 +124,9 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::SteeredWithoutAudit => "try --audit state",
         ConfigError::StormWithoutEcho => "try --audit echo",
         ConfigError::NoSurvivor { .. } | ConfigError::NoVictim { .. } => "try --share 34%",
+        ConfigError::Handshakes => "try --handshakes 1000, or leave it out",
+        ConfigError::HandshakeTimeout => "try --handshake-timeout 10s",
+        ConfigError::Tls { what, problem, .. } => corrected_tls(*what, problem),
         ConfigError::Document { problem, .. } => match problem {
             DocumentProblem::NoResult(_) | DocumentProblem::Histogram(_) => {
                 "give what `c1m client --json` or `c1m demo --json` wrote"
@@ -134,6 +137,19 @@ fn corrected(error: &ConfigError) -> String {
         },
     };
     cure.to_owned()
+}
+
+fn corrected_tls(what: TlsFile, problem: &TlsProblem) -> &'static str {
+    match (what, problem) {
+        (TlsFile::ServerName, _) => "give a name such as gateway.example with --sni",
+        (TlsFile::Alpn, _) => "try --alpn http/1.1",
+        (_, TlsProblem::Unreadable(_)) => "check the path and its permissions",
+        (_, TlsProblem::OtherKey) => "give the key with which the certificate was made",
+        (_, TlsProblem::NoPair) => "give --tls-cert FILE and --tls-key FILE",
+        (TlsFile::Authorities, _) => "give a file of certificates in PEM with --ca, or trust anyone with --insecure",
+        (TlsFile::Key, _) => "give a private key in PEM (PKCS #8, PKCS #1 or SEC 1), without a password",
+        (TlsFile::Certificates, _) => "give the certificates in PEM, the server's own first",
+    }
 }
 
 fn corrected_address(address: &str, problem: AddressProblem) -> String {

@@ -10,7 +10,7 @@ use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::out::{Target, event, say, warn};
-use super::{Ended, on_signal};
+use super::{Ended, on_signal, on_signal_or_hangup};
 use crate::command_error::{CommandError, Result};
 use crate::failure::Causes;
 use crate::format;
@@ -18,7 +18,7 @@ use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
-use crate::results::{HibernationDocument, ServerShard, ServerSummary, SpokenDocument};
+use crate::results::{HibernationDocument, ServerShard, ServerSummary, ServerTlsDocument, SpokenDocument};
 use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, ShardInfo, Shortage};
 use crate::service::http::{Http, HttpLimits, HttpService};
 use crate::service::push::Push;
@@ -34,6 +34,8 @@ use crate::walls::{self, EvidenceRecorder, Explained};
 enum News {
     /// A signal came, or the parent has gone: the server is to stop.
     Stop,
+    /// The certificates are to be read again: SIGHUP came.
+    Reload,
     /// The server tells something.
     Server(ServerEvent),
 }
@@ -43,10 +45,17 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
     let (sender, news) = mpsc::channel();
-    let from_signal = sender.clone();
-    on_signal(move || {
-        let _ = from_signal.send(News::Stop);
-    })?;
+    let tell = |news: News| {
+        let sender = sender.clone();
+        move || {
+            let _ = sender.send(news);
+        }
+    };
+    if options.has_tls() {
+        on_signal_or_hangup(tell(News::Reload), tell(News::Stop))?;
+    } else {
+        on_signal(tell(News::Stop))?;
+    }
     if arguments.until_stdin_closes {
         stop_with_stdin(sender.clone())?;
     }
@@ -146,6 +155,8 @@ struct Reporter {
     sleeps: bool,
     /// What is said on the connections.
     spoken: Spoken,
+    /// Whether the server speaks TLS.
+    has_tls: bool,
     /// The shards, each with the counts of its rounds at the last report.
     rounds: Vec<(ShardHandle, RoundCounts)>,
     started: Instant,
@@ -167,6 +178,7 @@ impl Reporter {
             quiet: false,
             sleeps: false,
             spoken: Spoken::default(),
+            has_tls: false,
             live: None,
             rounds: Vec::new(),
             started: now,
@@ -185,6 +197,7 @@ impl Reporter {
         }
         self.last = (Instant::now(), server.snapshots());
         self.sleeps = server.awake().is_some();
+        self.has_tls = options.has_tls();
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
             return event(&ready(server, arguments));
@@ -209,6 +222,20 @@ impl Reporter {
             raised(files.0.soft, files.1.soft),
             raised(memory.0.soft, memory.1.soft),
         ));
+        self.say_how(server);
+        if let Some(metrics) = metrics {
+            say(format!("metrics: {metrics}"));
+        }
+        say("ready");
+        if !self.quiet {
+            self.live = Live::open(None, server.plans().count());
+            self.rounds = server.handles().into_iter().map(|handle| (handle, RoundCounts::default())).collect();
+        }
+    }
+
+    /// Says how the connections wait, sleep and are spread, and whether they speak TLS.
+    fn say_how<M: Send + 'static>(&self, server: &Server<M>) {
+        let options = server.options();
         say(match server.idle_choice() {
             IdleChoice { park: IdleBackend::Filter, .. } => {
                 "idle connections wait behind a filter, for no memory".to_owned()
@@ -218,6 +245,12 @@ impl Reporter {
                 format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
             }
         });
+        if let Some(handshakes) = server.handshakes() {
+            let most = format::count(handshakes.into());
+            say(format!(
+                "TLS 1.3, 80 bytes a connection; up to {most} handshakes at once; SIGHUP reads the certificates again"
+            ));
+        }
         if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
             say(asleep_after(silence, awake));
             if silence < DELAYED_ACKNOWLEDGEMENT {
@@ -236,14 +269,6 @@ impl Reporter {
                 plan.rings.len(),
                 format::count(plan.slots())
             ));
-        }
-        if let Some(metrics) = metrics {
-            say(format!("metrics: {metrics}"));
-        }
-        say("ready");
-        if !self.quiet {
-            self.live = Live::open(None, server.plans().count());
-            self.rounds = server.handles().into_iter().map(|handle| (handle, RoundCounts::default())).collect();
         }
     }
 
@@ -267,6 +292,7 @@ impl Reporter {
         loop {
             match news.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(News::Stop) => break,
+                Ok(News::Reload) => self.reload(&server),
                 Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(&server),
                 Ok(News::Server(ServerEvent::ShardEnded(shard))) => {
                     self.warn(&format!("shard {shard} died; stopping the others"));
@@ -295,12 +321,14 @@ impl Reporter {
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
         let sleeps = server.awake().is_some();
+        let has_tls = server.options().has_tls();
         server.stop();
         let finals = server.join()?;
         let hibernation = sleeps.then(|| {
             let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
             HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted })
         });
+        let tls = has_tls.then(|| ServerTlsDocument::of(&finals.iter().map(|shard| shard.server).sum()));
         if failed {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
@@ -317,9 +345,21 @@ impl Reporter {
             memory_wall: shortage.as_ref().map(wall),
             walls,
             hibernation,
+            tls,
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })
+    }
+
+    /// Reads the certificates again, and says whether they are used.
+    fn reload<M: Send + 'static>(&self, server: &Server<M>) {
+        match server.reload_certificates() {
+            Ok(()) if self.events => event(&json!({ "event": "reloaded" })),
+            Ok(()) => say("certificates read again: new connections get them"),
+            Err(error) => {
+                self.warn(&format!("the certificates from before stay: {}", CommandError::from(error)));
+            }
+        }
     }
 
     /// Reports the begin and the end of a memory shortage, and during it the number of refused connections. It
@@ -374,6 +414,9 @@ impl Reporter {
                 (&mut stats, json!(SpokenDocument::of(self.spoken, &total)))
             {
                 stats.extend(said);
+            }
+            if self.has_tls {
+                stats["tls"] = json!(ServerTlsDocument::of(&total));
             }
             event(&stats);
         } else if let Some(live) = &mut self.live {
@@ -430,6 +473,9 @@ fn ready<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments) -> 
     if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
         ready["hibernate_seconds"] = silence.as_secs_f64().into();
         ready["awake"] = awake.into();
+    }
+    if let Some(handshakes) = server.handshakes() {
+        ready["handshakes"] = handshakes.into();
     }
     ready
 }

@@ -5,6 +5,7 @@ mod exchanges;
 mod goodbye;
 mod keepalive;
 mod measures;
+mod securing;
 mod shard_config;
 mod storm;
 
@@ -13,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use super::incomplete::IncompleteTable;
 use super::run::Notice;
-use super::self_connect::is_connected_to_itself;
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, Phase};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Connections, Cursor};
-use crate::error::Result;
+use crate::error::{Result, TlsFailure};
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
 use crate::protocol::{Purpose, Scratch};
@@ -27,7 +27,8 @@ use crate::reply::Reply;
 use crate::results::ShardSummary;
 use crate::ring;
 use crate::stats::ProgressSnapshot;
-use crate::sys;
+#[cfg(feature = "tls")]
+use crate::tls::handshake::Agreed;
 use crate::token::ConnId;
 use dialing::Attempt;
 use goodbye::Goodbye;
@@ -54,10 +55,6 @@ const PROBES_IN_FLIGHT: usize = 65_536;
 
 /// Connects of one shard that fail in a row, without a success between them, before it tries no more.
 const HOPELESS_ATTEMPTS: u64 = 256;
-
-/// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission comes after 1 s
-/// (`TCP_TIMEOUT_INIT`), its smallest RTO is 200 ms (`TCP_RTO_MIN`).
-const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
 /// What a client knows of a connection, in its row.
 #[derive(Debug, Default, Clone, Copy)]
@@ -123,27 +120,32 @@ type ClientConnections = Connections<ConnState>;
 impl Driver for ClientDriver {
     type State = ConnState;
 
+    #[cfg(feature = "tls")]
+    fn connected(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        self.begin_handshake(connections, conn)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secured(&mut self, connections: &mut ClientConnections, conn: ConnId, agreed: &Agreed) -> Result<()> {
+        self.measure_handshake(connections, conn, agreed);
+        Ok(())
+    }
+
     fn opened(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let since = connections.clock().now();
+        if !self.config.has_tls() && self.stands(connections, conn)?.is_none() {
+            return Ok(());
+        }
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let now = Instant::now();
         let number = self.config.number(state.index);
         let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(()) };
         let socket = match probe.awaited {
             Awaited::Connect { socket, .. } => Some(socket),
+            Awaited::Handshake { socket } => Some(socket),
             Awaited::Answer { socket, .. } => socket,
             Awaited::End => None,
         };
-        let routes = &self.config.workload.routes;
-        let (_, to) = routes.of(number);
-        if socket.as_ref().is_some_and(|socket| is_connected_to_itself(socket, to, routes.ports)) {
-            return self.give_up(connections, conn, Cause::ConnectedToItself);
-        }
-        let service = now.duration_since(probe.started);
-        let latency = now.duration_since(probe.intended);
-        let slow = service >= SLOW_CONNECT;
-        let again = slow && socket.as_ref().and_then(sys::tcp_info).is_some_and(|info| info.retransmissions > 0);
-        self.measures.connected(latency, service, again);
         self.scratch.clear();
         let is_asked = self.config.workload.protocol.open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
@@ -183,6 +185,8 @@ impl Driver for ClientDriver {
             }
             CloseReason::PeerClosed => Cause::ClosedByServer,
             CloseReason::SlowReader => Cause::Unread,
+            CloseReason::Tls(TlsFailure::HandshakeTimeout) => self.late_handshake(connections, conn),
+            CloseReason::Tls(failure) => Cause::Tls(failure),
             CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
                 self.forget(connections, conn);
                 if self.phase == Phase::Close {
@@ -277,6 +281,7 @@ impl ClientDriver {
             echo: measures.echo.all()?,
             echo_service: measures.echo_service.clone(),
             audit: measures.audit.all()?,
+            handshakes: measures.handshakes()?,
             causes: self.causes.clone(),
             storm: self.storm.as_ref().map(Storming::measured),
         })

@@ -22,6 +22,10 @@ use crate::plan::share;
 use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
+#[cfg(feature = "tls")]
+use crate::tls::handshake::Connector;
+#[cfg(feature = "tls")]
+use crate::tls::layer::{Endpoint, LayerConfig};
 use crate::walls::{self, Evidence, EvidenceRecorder};
 
 /// Bytes that a protocol may answer to what it was not asked for, such as pings, while a message waits too.
@@ -149,6 +153,8 @@ impl Fleet {
         let numbers = first..first + workload.connections;
         let ports = Arc::new(Ports::new(&planned.source_ports, &workload.routes, numbers, seed, Way::here()));
         self.hibernation = Hibernation::of(&workload, planned)?;
+        #[cfg(feature = "tls")]
+        let connector = workload.tls.as_ref().map(Connector::new).transpose()?;
         for (index, core) in planned.cores.iter().enumerate() {
             let part = share(workload.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -174,6 +180,12 @@ impl Fleet {
                 hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND.max(workload.protocol.longest_message()) + REPLIES,
+                #[cfg(feature = "tls")]
+                tls: workload.tls.as_ref().zip(connector.as_ref()).map(|(tls, connector)| LayerConfig {
+                    timeout: tls.handshake_timeout,
+                    // The connects in flight are bounded, and their handshakes with them.
+                    ..LayerConfig::new(Endpoint::Client(connector.for_shard()), usize::MAX)
+                }),
                 ..ConnectionsConfig::new(rings, u64::MAX)
             };
             let name = format!("c1m-client-{index}");

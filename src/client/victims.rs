@@ -17,7 +17,7 @@ use crate::host::{self, Host, start_thread};
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
-use crate::results::{ShardStorm, ShardSummary};
+use crate::results::{ShardStorm, ShardSummary, TlsDocument};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 
@@ -234,6 +234,7 @@ impl Victims {
             echo: Latency::new()?,
             echo_service: Latency::new()?,
             audit: Latency::new()?,
+            handshakes: document.tls.as_ref().map(TlsDocument::latencies).transpose()?,
             causes: document.errors.clone(),
             storm: Some(ShardStorm {
                 echo: [Latency::new()?, Latency::new()?, Latency::new()?],

@@ -14,6 +14,8 @@ use crate::token::ConnId;
 pub enum Awaited {
     /// A connect. The plain socket stays open to ask TCP about it.
     Connect { socket: Socket, given_up: bool },
+    /// The end of a TLS handshake. The engine gives up a late one.
+    Handshake { socket: Socket },
     /// An answer. While the connection is opened the plain socket is still there.
     Answer { purpose: Purpose, socket: Option<Socket> },
     /// The server's FIN, after both ends have said goodbye. What comes before it is not heard.
@@ -54,7 +56,7 @@ impl Probe {
     /// What its answer is for; `None` for a connect, and for an end.
     pub fn purpose(&self) -> Option<Purpose> {
         match self.awaited {
-            Awaited::Connect { .. } | Awaited::End => None,
+            Awaited::Connect { .. } | Awaited::Handshake { .. } | Awaited::End => None,
             Awaited::Answer { purpose, .. } => Some(purpose),
         }
     }
@@ -143,11 +145,11 @@ impl Window {
     }
 
     /// The connections whose connect or answer is awaited for longer than its limit. A connect that was given up is not
-    /// named again.
+    /// named again, and a handshake is not named at all.
     pub fn late(&self, now: Mark, limits: Limits) -> Vec<ConnId> {
         let late = self.places.iter().flatten().filter(|probe| {
             let limit = match &probe.awaited {
-                Awaited::Connect { given_up: true, .. } => return false,
+                Awaited::Connect { given_up: true, .. } | Awaited::Handshake { .. } => return false,
                 Awaited::Connect { .. } => limits.connect,
                 Awaited::Answer { purpose: Purpose::Goodbye, .. } | Awaited::End => limits.goodbye,
                 Awaited::Answer { .. } => limits.reply,

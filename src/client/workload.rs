@@ -11,6 +11,8 @@ use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::memory_model::{End, Family};
 use crate::plan::{self, ClientGoal, IdleBackend, Needs, Ports, Reserve, Routes};
 use crate::protocol::Protocol;
+#[cfg(feature = "tls")]
+use crate::tls::handshake::ClientTls;
 
 /// Connections that a client opens by default: as many as each of the article's clients.
 pub const DEFAULT_CONNECTIONS: u64 = 340_000;
@@ -78,6 +80,9 @@ pub struct Workload {
     /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep; `None` plans it from the memory that
     /// is left.
     pub awake: Option<u64>,
+    /// Speaks TLS 1.3; `None` speaks in the clear. Only with the feature `tls`.
+    #[cfg(feature = "tls")]
+    pub tls: Option<ClientTls>,
     /// Decides where the list of source ports begins; `None` is at random. Clients of one seed that have numbers apart
     /// from each other try different ports.
     pub(crate) source_port_seed: Option<u64>,
@@ -110,6 +115,8 @@ impl Default for Workload {
             victims: None,
             hibernate: None,
             awake: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             source_port_seed: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Why a connection ended.
 
-use crate::error::Errno;
+use crate::error::{Errno, TlsFailure};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum CloseReason {
     Deadline,
     /// The server stops.
     Stopping,
+    /// TLS failed after the connection was opened: a record did not decrypt, or the peer sent an alert. A service is not
+    /// told of a handshake that failed.
+    Tls(TlsFailure),
     /// A dial did not succeed. No service is told of it.
     #[doc(hidden)]
     NotOpened(Errno),

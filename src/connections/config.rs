@@ -6,6 +6,8 @@ use super::admission::{AdmissionGate, SharedLimit};
 use super::hibernation::HibernationConfig;
 use crate::constants::MAX_PENDING_BYTES;
 use crate::sys::Filter;
+#[cfg(feature = "tls")]
+use crate::tls::layer::LayerConfig;
 
 /// The configuration of a shard's connections. `ConnectionsConfig::new` has a default for all but the slots.
 pub struct ConnectionsConfig {
@@ -29,6 +31,9 @@ pub struct ConnectionsConfig {
     pub idle_timeout: Option<Duration>,
     /// How silent connections sleep; with `None` they keep their sockets.
     pub hibernation: Option<HibernationConfig>,
+    /// How the connections speak TLS; with `None` they do not.
+    #[cfg(feature = "tls")]
+    pub tls: Option<LayerConfig>,
     /// Times and amounts by which the engine works.
     pub timing: Timing,
 }
@@ -48,6 +53,8 @@ impl ConnectionsConfig {
             accept_rate: None,
             idle_timeout: None,
             hibernation: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             timing: Timing::default(),
         }
     }

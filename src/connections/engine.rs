@@ -22,6 +22,8 @@ use super::platform::Platform;
 use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
 use super::slot_release::SlotRelease;
 use super::slots::Slots;
+#[cfg(feature = "tls")]
+use super::tls::{self, Tls};
 use crate::clock::Clock;
 use crate::connections::lifecycle::{Action, CloseMode, SlotState};
 use crate::error::{Errno, Result};
@@ -43,6 +45,8 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
     pub(super) hibernation: Option<Box<Hibernation<S>>>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Box<Tls>>,
     pub(super) buffers: Buffers,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
@@ -66,6 +70,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
             // Each accept makes a receive.
             buffers.prepare(NOTIFICATIONS_PER_PASS);
         }
+        #[cfg(feature = "tls")]
+        let most_pending = config.tls.as_ref().map_or(config.max_pending, |_| tls::most_pending(config.max_pending));
+        #[cfg(not(feature = "tls"))]
+        let most_pending = config.max_pending;
         let rings = config.rings.len();
         let hibernation = config.hibernation.map(|config| Box::new(Hibernation::new(config, rings, clock.now())));
         Ok(Engine {
@@ -75,11 +83,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
             accepted_from: AcceptedFrom::default(),
             readiness: Readiness::new(config.filter, &config.rings, &config.timing, clock.now()),
             incoming: Incoming::default(),
-            outgoing: Outgoing::new(config.max_pending),
+            outgoing: Outgoing::new(most_pending),
             idle: IdleTracker::new(config.idle_timeout, now),
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
             releases: SlotRelease::new(rings),
             hibernation,
+            #[cfg(feature = "tls")]
+            tls: config.tls.map(|config| Box::new(Tls::new(config))),
             buffers,
             clock,
             counters,
@@ -130,6 +140,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Whether there is work: in a ring, for a connection that waits for a receive or for a new poll, or from the
     /// filter.
     pub fn has_work(&mut self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.as_ref().is_some_and(|tls| tls.has_work()) {
+            return true;
+        }
         !self.incoming.is_empty()
             || self.releases.is_under_way()
             || self.readiness.has_notifications()
@@ -140,7 +154,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// When something is due that no completion brings.
     pub fn due(&self) -> Option<Instant> {
         let hibernation = self.hibernation.as_ref().and_then(|hibernation| hibernation.due(&self.clock));
-        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due(), hibernation];
+        #[cfg(feature = "tls")]
+        let tls = self.tls.as_ref().and_then(|tls| tls.due(&self.clock));
+        #[cfg(not(feature = "tls"))]
+        let tls = None;
+        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due(), hibernation, tls];
         dues.into_iter().flatten().min()
     }
 
@@ -185,6 +203,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// those that wait behind the filter.
     pub fn resume(&mut self, now: Instant) -> Result<()> {
         self.acceptor.replenish(&mut self.slots, now)?;
+        #[cfg(feature = "tls")]
+        self.go_on_with_handshakes(now)?;
         for _ in 0..self.incoming.turns() {
             if let Some(conn) = self.incoming.next_turn() {
                 self.apply(conn, SlotState::resume)?;
@@ -439,6 +459,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn perform(&mut self, conn: ConnId, next: Action) -> Result<()> {
         match next {
             Action::Rest => Ok(()),
+            #[cfg(feature = "tls")]
+            Action::Receive if !self.may_receive(conn) => Ok(()),
             Action::Receive => self.incoming.receive(&mut self.slots, &mut self.buffers, conn),
             Action::Wait => {
                 self.incoming.wait(&mut self.slots, conn);
@@ -540,40 +562,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         self.slots.enter(ring, &self.counters)?;
         self.endings.resets.batch_ended(began, self.platform.now());
-        Ok(())
-    }
-
-    /// Looks at some connections behind the filter that may have missed something, and has some others receive
-    /// speculatively.
-    fn check_filtered(&mut self) -> Result<()> {
-        let now = self.clock.now();
-        let Readiness::Filter(filter) = &mut self.readiness else { return Ok(()) };
-        let speculates = filter.begin_speculative_step(&self.slots, now);
-        if filter.begin_sweep_step(now) {
-            while let Readiness::Filter(filter) = &mut self.readiness
-                && let Some((conn, next)) = filter.next_look(&mut self.slots, now)
-            {
-                self.perform(conn, next)?;
-            }
-        }
-        while speculates
-            && let Readiness::Filter(filter) = &mut self.readiness
-            && let Some((conn, next)) = filter.next_speculative(&mut self.slots)?
-        {
-            self.perform(conn, next)?;
-        }
-        Ok(())
-    }
-
-    /// Closes some connections that have been silent for long, if they are to be closed.
-    fn close_silent(&mut self, now: Instant) -> Result<()> {
-        if !self.idle.begin_step(&self.slots, now) {
-            return Ok(());
-        }
-        while let Some(conn) = self.idle.next_silent(&self.slots, now) {
-            self.counters.silent.add(1);
-            self.close(conn, CloseMode::Immediate, CloseReason::IdleTimeout)?;
-        }
         Ok(())
     }
 }

@@ -15,7 +15,6 @@
 //! and not by its slot, which it has only while it is awake. `Connections` translates.
 
 mod caught;
-mod chunks;
 mod endings;
 mod entries;
 mod host;
@@ -34,6 +33,7 @@ use super::endings::{Parts, tear_down_disconnected};
 use super::idle::{self, IdleTracker};
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
+use crate::chunks::Chunks;
 use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Error, Result};
 use crate::hibernation::Tuple;
@@ -43,7 +43,6 @@ use crate::stats::Counters;
 use crate::token::{ConnId, Operation};
 pub(crate) use caught::Arrival;
 use caught::Delivery;
-use chunks::Chunks;
 use endings::SleeperEndings;
 use entries::{Entries, Whereabouts};
 pub use host::{Caught, HibernationHost};

@@ -193,6 +193,19 @@ pub enum ConfigError {
         /// Connections in all.
         connections: u64,
     },
+    /// A certificate, a key, or another setting of TLS that cannot be used.
+    Tls {
+        /// What it is.
+        what: TlsFile,
+        /// Its file, or the setting itself.
+        name: String,
+        /// What is wrong with it.
+        problem: TlsProblem,
+    },
+    /// No TLS handshake may be under way, so no connection could be opened. At least 1 may.
+    Handshakes,
+    /// No time for a TLS handshake, so no connection could be opened.
+    HandshakeTimeout,
     /// A document that cannot be used.
     Document {
         /// Where it comes from.
@@ -200,6 +213,44 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: DocumentProblem,
     },
+}
+
+/// A part of what TLS is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsFile {
+    /// A chain of certificates, this end's own first.
+    Certificates,
+    /// The private key of a certificate.
+    Key,
+    /// The authorities to trust.
+    Authorities,
+    /// The name that the peer's certificate must have.
+    ServerName,
+    /// A protocol that is negotiated in the handshake (ALPN).
+    Alpn,
+}
+
+/// What is wrong with a part of what TLS is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsProblem {
+    /// The file cannot be read: what the kernel said.
+    Unreadable(Errno),
+    /// The file holds nothing of the kind in PEM.
+    NotPem,
+    /// It cannot be used: why.
+    Unusable(String),
+    /// The key is not the certificate's.
+    OtherKey,
+    /// No pair of a certificate and a key is given.
+    NoPair,
+    /// The host has no authorities that it trusts.
+    NoAuthorities,
+    /// It is no DNS name and no address.
+    NoName,
+    /// A name has 1 to 255 bytes.
+    Length,
 }
 
 /// What an address is for.
@@ -307,6 +358,9 @@ impl ConfigError {
                 format!("{victims} victims of {connections} connections")
             }
             ConfigError::NoVictim { connections } => format!("no victim of {connections} connections"),
+            ConfigError::Handshakes => "0 TLS handshakes at once".to_owned(),
+            ConfigError::HandshakeTimeout => "a handshake timeout of 0s".to_owned(),
+            ConfigError::Tls { what, name, problem } => problem.saw(*what, name),
             ConfigError::Document { name, problem } => problem.saw(name),
         }
     }
@@ -360,6 +414,8 @@ impl ConfigError {
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),
             ConfigError::NoSurvivor { .. } => "there would be no survivor to measure".to_owned(),
             ConfigError::NoVictim { .. } => "there would be no process to kill".to_owned(),
+            ConfigError::Handshakes | ConfigError::HandshakeTimeout => "no connection could be opened".to_owned(),
+            ConfigError::Tls { what, problem, .. } => problem.means(*what),
             ConfigError::Document { problem, .. } => problem.means(),
         }
     }
@@ -383,6 +439,43 @@ impl fmt::Display for AddressUse {
             AddressUse::Listener => "listener",
             AddressUse::Metrics => "metrics",
         })
+    }
+}
+
+impl fmt::Display for TlsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsFile::Certificates => "certificates",
+            TlsFile::Key => "private key",
+            TlsFile::Authorities => "certificate authorities",
+            TlsFile::ServerName => "server name",
+            TlsFile::Alpn => "protocol of ALPN",
+        })
+    }
+}
+
+impl TlsProblem {
+    fn saw(&self, what: TlsFile, name: &str) -> String {
+        match self {
+            TlsProblem::Unreadable(errno) => format!("read {what} from {name}: {errno}"),
+            TlsProblem::NoPair => "TLS without a certificate and its key".to_owned(),
+            TlsProblem::NoAuthorities => "no certificate authorities on this host".to_owned(),
+            TlsProblem::NotPem | TlsProblem::Unusable(_) | TlsProblem::OtherKey => format!("{what} in {name}"),
+            TlsProblem::NoName | TlsProblem::Length => format!("{what} {name:?}"),
+        }
+    }
+
+    fn means(&self, what: TlsFile) -> String {
+        match self {
+            TlsProblem::Unreadable(_) => format!("TLS needs its {what}"),
+            TlsProblem::NotPem => format!("the file holds no {what} in PEM (BEGIN ... END)"),
+            TlsProblem::Unusable(why) => format!("it cannot be used: {why}"),
+            TlsProblem::OtherKey => "the key is not the one of the first certificate".to_owned(),
+            TlsProblem::NoPair => "a server proves who it is by them".to_owned(),
+            TlsProblem::NoAuthorities => "no server's certificate could be trusted".to_owned(),
+            TlsProblem::NoName => "it is neither a DNS name nor an IP address".to_owned(),
+            TlsProblem::Length => "a name of a protocol has 1 to 255 bytes".to_owned(),
+        }
     }
 }
 

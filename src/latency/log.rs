@@ -21,6 +21,10 @@ pub enum Measure {
     Connect,
     /// Connects for which a SYN or ACK was retransmitted.
     Retransmitted,
+    /// TLS handshakes with a certificate, from the end of the connect.
+    Handshake,
+    /// TLS handshakes that resumed a session, from the end of the connect.
+    Resumption,
     /// Echoes of audits.
     Audit,
     /// Echoes of messages, counted from the intended start.
@@ -29,13 +33,22 @@ pub enum Measure {
 
 impl Measure {
     /// All measures.
-    pub const ALL: [Measure; 4] = [Measure::Connect, Measure::Retransmitted, Measure::Audit, Measure::Echo];
+    pub const ALL: [Measure; 6] = [
+        Measure::Connect,
+        Measure::Retransmitted,
+        Measure::Handshake,
+        Measure::Resumption,
+        Measure::Audit,
+        Measure::Echo,
+    ];
 
     /// Its name in headings.
     pub fn title(self) -> &'static str {
         match self {
             Measure::Connect => "connect latency",
             Measure::Retransmitted => "retransmitted connects",
+            Measure::Handshake => "TLS handshakes (full)",
+            Measure::Resumption => "TLS handshakes (resumed)",
             Measure::Audit => "echo latency (audits)",
             Measure::Echo => "echo latency (messages)",
         }
@@ -46,6 +59,8 @@ impl Measure {
         match self {
             Measure::Connect => "connect",
             Measure::Retransmitted => "retransmitted",
+            Measure::Handshake => "handshake",
+            Measure::Resumption => "resumption",
             Measure::Audit => "audit",
             Measure::Echo => "echo",
         }

@@ -253,13 +253,83 @@ const PUSH_FAMILIES: [Family; 3] = [
     },
 ];
 
+/// The metrics of TLS, in a server that speaks it.
+const TLS_FAMILIES: [Family; 7] = [
+    Family {
+        name: "c1m_tls_handshakes_under_way",
+        help: "TLS handshakes that are under way now.",
+        kind: MetricType::Gauge,
+        series: &[(None, |shard| shard.handshakes_under_way)],
+    },
+    Family {
+        name: "c1m_tls_handshakes",
+        help: "TLS handshakes that were completed: with a certificate, or by resuming a session.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("kind", "full")), |shard| shard.handshakes_full),
+            (Some(("kind", "resumed")), |shard| shard.handshakes_resumed),
+        ],
+    },
+    Family {
+        name: "c1m_tls_handshakes_failed",
+        help: "TLS handshakes that failed: given up by an alert of the peer, refused by the server, not over in time, or abandoned without a word.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("cause", "alerted")), |shard| shard.handshakes_alerted),
+            (Some(("cause", "refused")), |shard| shard.handshakes_refused),
+            (Some(("cause", "timed_out")), |shard| shard.handshakes_timed_out),
+            (Some(("cause", "abandoned")), |shard| shard.handshakes_abandoned),
+        ],
+    },
+    Family {
+        name: "c1m_tls_records",
+        help: "TLS records opened and sealed, without those of handshakes.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("kind", "opened")), |shard| shard.records_opened),
+            (Some(("kind", "sealed")), |shard| shard.records_sealed),
+        ],
+    },
+    Family {
+        name: "c1m_tls_records_refused",
+        help: "Connections closed because no more bytes of incomplete TLS records may be kept.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.records_refused)],
+    },
+    Family {
+        name: "c1m_tls_alerts",
+        help: "TLS alerts that ended an established connection.",
+        kind: MetricType::Counter,
+        series: &[
+            (Some(("direction", "sent")), |shard| shard.alerts_sent),
+            (Some(("direction", "received")), |shard| shard.alerts_received),
+        ],
+    },
+    Family {
+        name: "c1m_tls_key_updates",
+        help: "TLS KeyUpdates sent.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.key_updates)],
+    },
+];
+
+/// What a server does beyond what every server does: the metrics of that are shown too.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Also {
+    /// Its connections may sleep.
+    pub sleep: bool,
+    /// It speaks TLS.
+    pub tls: bool,
+    /// What it speaks on its connections.
+    pub spoken: Spoken,
+}
+
 /// The shards of a server, whose counters are written whenever a client asks.
 #[derive(Debug)]
 struct Shards {
     shards: Vec<ShardHandle>,
     own: OwnMetrics,
-    sleep: bool,
-    spoken: Spoken,
+    also: Also,
 }
 
 /// The metrics of a server.
@@ -267,11 +337,10 @@ struct Shards {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards' counters, of those of their service, and of this process; of sleeping connections too
-    /// if they `sleep`, and of what is `spoken`.
-    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics, sleep: bool, spoken: Spoken) -> Metrics {
+    /// Metrics of these shards' counters, of those of their service, and of this process; and of what the server does `also`.
+    pub fn new(shards: Vec<ShardHandle>, own: OwnMetrics, also: Also) -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Shards { shards, own, sleep, spoken }));
+        registry.register_collector(Box::new(Shards { shards, own, also }));
         Metrics(registry)
     }
 
@@ -289,11 +358,13 @@ impl Metrics {
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
-        let further: [(bool, &[Family]); 4] = [
-            (self.sleep, &SLEEP_FAMILIES),
-            (self.spoken.http, &HTTP_FAMILIES),
-            (self.spoken.websocket, &WEBSOCKET_FAMILIES),
-            (self.spoken.push, &PUSH_FAMILIES),
+        let Also { sleep, tls, spoken } = self.also;
+        let further: [(bool, &[Family]); 5] = [
+            (sleep, &SLEEP_FAMILIES),
+            (tls, &TLS_FAMILIES),
+            (spoken.http, &HTTP_FAMILIES),
+            (spoken.websocket, &WEBSOCKET_FAMILIES),
+            (spoken.push, &PUSH_FAMILIES),
         ];
         let further = further.into_iter().filter(|(shown, _)| *shown).flat_map(|(_, families)| families);
         for metric in FAMILIES.iter().chain(further) {

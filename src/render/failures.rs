@@ -2,13 +2,14 @@
 
 mod mqtt;
 
-use crate::error::Errno;
+use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::Cause;
 
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
     match cause {
         Cause::Errno(errno) => errno_sentence(errno),
+        Cause::Tls(failure) => tls(failure),
         Cause::ConnectTimeout => {
             "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
         }
@@ -147,5 +148,59 @@ fn close_sentence(code: u16) -> &'static str {
         1014 => "the gateway did not reach the service behind it; look at the service",
         3000..=4999 => "the server closed it with a code of its own; look there for what it means",
         _ => "the server closed it with a code that is not for that (RFC 6455, 7.4); look at its log",
+    }
+}
+
+/// What a failure of TLS means.
+fn tls(failure: TlsFailure) -> &'static str {
+    match failure {
+        TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY) => "the server closed it within the TLS handshake; read its log",
+        TlsFailure::PeerAlert(Alert(70)) => {
+            "the server does not speak TLS 1.3, which c1m needs; look at its lowest and highest version"
+        }
+        TlsFailure::PeerAlert(Alert::HANDSHAKE_FAILURE) => {
+            "the server found no suite, group or signature in common; look at those that it allows"
+        }
+        TlsFailure::PeerAlert(Alert(112)) => "the server knows no such name; check --sni",
+        TlsFailure::PeerAlert(Alert::NO_APPLICATION_PROTOCOL) => {
+            "the server speaks none of the protocols; check --alpn"
+        }
+        TlsFailure::PeerAlert(Alert(116)) => "the server wants a certificate of the client; give --cert and --key",
+        TlsFailure::PeerAlert(Alert(42 | 43 | 44 | 45 | 46 | 48)) => {
+            "the server does not accept the client's certificate; check --cert and --key, and whom the server trusts"
+        }
+        TlsFailure::PeerAlert(Alert::INTERNAL_ERROR) => "the server could not go on; read its log",
+        TlsFailure::PeerAlert(_) => {
+            "the server ended the TLS connection by this alert (RFC 8446, section 6); read its log"
+        }
+        TlsFailure::OwnAlert(Alert::BAD_RECORD_MAC) => {
+            "a record did not decrypt: something between the ends changes bytes, or the server's TLS is wrong"
+        }
+        TlsFailure::OwnAlert(_) => {
+            "what the server sent is no TLS 1.3, or none of what was offered: does it speak TLS on this port?"
+        }
+        TlsFailure::Certificate(problem) => certificate(problem),
+        TlsFailure::HandshakeTimeout => {
+            "the TLS handshake was not over within --handshake-timeout: the server is overloaded, or speaks no TLS"
+        }
+        TlsFailure::NoRoom => "this client kept too many bytes of incomplete records; open fewer connections a shard",
+    }
+}
+
+/// What is wrong with a server's certificate.
+fn certificate(problem: CertificateProblem) -> &'static str {
+    match problem {
+        CertificateProblem::Expired => "the server's certificate has expired; renew it, or check this host's clock",
+        CertificateProblem::NotValidYet => "the server's certificate is not valid yet; check this host's clock",
+        CertificateProblem::UnknownIssuer => {
+            "no authority that is trusted signed the server's certificate; give it with --ca, or trust anyone with --insecure"
+        }
+        CertificateProblem::WrongName => "the server's certificate is for other names; give one of them with --sni",
+        CertificateProblem::Revoked => "the server's certificate was revoked; the server needs another one",
+        CertificateProblem::BadSignature => "the server's certificate or its proof has a wrong signature",
+        CertificateProblem::WrongPurpose => {
+            "the server's certificate is an authority's own (openssl req -x509 makes those; add -addext basicConstraints=critical,CA:FALSE), or is not for servers"
+        }
+        _ => "the server's certificate cannot be used; look at it with openssl s_client",
     }
 }

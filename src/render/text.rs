@@ -58,6 +58,12 @@ pub fn client(document: &ClientDocument) -> Result<String> {
         );
         latencies(&mut out, document, "retransmitted connects", |all| &all.retransmitted);
     }
+    if let Some(tls) = &document.tls {
+        let (full, resumed) = (count(tls.full.count), count(tls.resumed.count));
+        let _ = writeln!(out, "\nTLS handshakes: {full} full, {resumed} resumed; from the end of the connect");
+        let rows = [("full", &tls.full), ("resumed", &tls.resumed)].into_iter().filter(|(_, one)| one.count > 0);
+        table(&mut out, "TLS handshakes", "kind", rows.map(|(name, one)| (name.to_owned(), one)).collect());
+    }
     let source = document.echo_source;
     latencies(&mut out, document, &format!("echo latency ({})", source.name()), |all| &all.echo);
     if source != EchoSource::Audits {
@@ -147,6 +153,11 @@ pub fn server(summary: &ServerSummary) -> String {
     }
     for (name, counts) in summary.spoken.named() {
         let _ = writeln!(out, "{name}: {}", listed(&counts));
+    }
+    if let Some(tls) = &summary.tls {
+        let listed = tls.named().map(|(name, number)| format!("{name} {}", count(number)));
+        let _ = writeln!(out, "TLS handshakes: {}", listed[..6].join(", "));
+        let _ = writeln!(out, "TLS records: {}", listed[6..].join(", "));
     }
     walls(&mut out, &summary.walls);
     out

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ShardSummary, SpokenDocument, StormDocument,
-    Summary, Timeline,
+    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ServerTlsDocument, ShardSummary,
+    SpokenDocument, StormDocument, Summary, Timeline, TlsDocument,
 };
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
@@ -197,6 +197,9 @@ pub struct ClientDocument {
     /// connections may sleep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hibernation: Option<HibernationDocument>,
+    /// The TLS handshakes. The field is missing from the result of a client without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsDocument>,
     /// The course of the run. It is missing from a merged result, whose machines have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
@@ -283,6 +286,7 @@ impl ClientDocument {
             close_seconds: summary.close.as_secs_f64(),
             storm: StormDocument::of(summary)?,
             hibernation: summary.hibernation,
+            tls: TlsDocument::of(summary)?,
             timeline: Some(summary.timeline.clone()),
             about: Some(summary.about.clone()),
             machines: Vec::new(),
@@ -341,6 +345,7 @@ impl ClientDocument {
         self.latencies.check()?;
         self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
         self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
+        self.tls.as_ref().map_or(Ok(()), TlsDocument::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
         self.machines.iter().try_for_each(|machine| machine.result.check())?;
         let counts: [fn(&ClientDocument) -> u64; 4] =
@@ -395,6 +400,9 @@ pub struct ServerDocument {
     /// What was said on its connections: a field for each protocol that it speaks.
     #[serde(flatten)]
     pub spoken: SpokenDocument,
+    /// What became of TLS. The field is missing from the result of a server without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTlsDocument>,
     /// User processor time of the server's process.
     pub cpu_user_seconds: f64,
     /// System processor time of the server's process.
@@ -444,6 +452,7 @@ impl ServerDocument {
             resident_bytes: summary.resident_bytes,
             hibernation: summary.hibernation,
             spoken: summary.spoken,
+            tls: summary.tls,
             cpu_user_seconds: summary.cpu_seconds.0,
             cpu_system_seconds: summary.cpu_seconds.1,
             shards: shards.collect(),

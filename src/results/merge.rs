@@ -7,7 +7,7 @@
 //! ramps began together. The merged result is complete if every machine's result is.
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, MachineDocument};
-use super::{AuditResult, EchoSource};
+use super::{AuditResult, EchoSource, TlsDocument};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
@@ -56,6 +56,7 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         close_seconds: longest(|part| part.close_seconds),
         storm: None,
         hibernation: parts.iter().filter_map(|part| part.hibernation).reduce(|sum, one| sum.and(&one)),
+        tls: TlsDocument::merged(parts.iter().filter_map(|part| part.tls.as_ref()))?,
         timeline: None,
         about: None,
         machines: results.into_iter().flat_map(machines).collect(),
@@ -205,6 +206,7 @@ mod tests {
                 close_seconds: close,
                 storm: None,
                 hibernation: paced.then(|| HibernationDocument { asleep: live, ..HibernationDocument::default() }),
+                tls: None,
                 timeline: None,
                 about: None,
                 machines: Vec::new(),

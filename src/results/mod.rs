@@ -12,6 +12,7 @@ pub mod merge;
 mod spoken;
 mod storm;
 mod timeline;
+mod tls;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub use hibernation::HibernationDocument;
 pub use spoken::{HttpDocument, PushDocument, SpokenDocument, WebSocketDocument};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
+pub use tls::{ServerTlsDocument, TlsDocument};
 
 /// The result of one audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,10 +68,21 @@ pub struct ShardSummary {
     pub echo_service: Latency,
     /// Echo latencies of the audits.
     pub audit: Latency,
+    /// TLS handshakes from the end of the connect; `None` without TLS.
+    pub handshakes: Option<HandshakeLatencies>,
     /// Failures by cause.
     pub causes: Causes,
     /// The shard's measurements of a storm, if there was one.
     pub storm: Option<ShardStorm>,
+}
+
+/// How long TLS handshakes took.
+#[derive(Debug, Clone)]
+pub struct HandshakeLatencies {
+    /// Those with a certificate.
+    pub full: Latency,
+    /// Those that resumed a session.
+    pub resumed: Latency,
 }
 
 /// What a client run came to.
@@ -249,6 +262,8 @@ pub struct ServerSummary {
     pub hibernation: Option<HibernationDocument>,
     /// What was said on its connections, as far as it speaks more than bytes.
     pub spoken: SpokenDocument,
+    /// What became of TLS; `None` without it.
+    pub tls: Option<ServerTlsDocument>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

@@ -228,7 +228,7 @@ fn a_target_that_is_none_is_refused() {
         assert!(named.iter().all(|word| finished.err.contains(word)), "{}", finished.err);
     }
     let refused: [(&str, i32, &[&str]); 6] = [
-        ("wss://localhost/", 2, &["--target wss://localhost:443", "no TLS"]),
+        ("localhost:1 --insecure", 2, &["--insecure", "it is for TLS", "add --tls"]),
         ("ws://localhost --protocol raw", 2, &["--target ws://localhost:80 with --protocol raw", "as websocket"]),
         ("ws://localhost/a --path /b", 2, &["the path /a, and --path /b"]),
         ("ws://localhost/{m}", 2, &["--path, character 2", "{n}, {round} or {token}"]),

@@ -49,6 +49,7 @@ mod stopped;
 mod storm;
 mod support;
 mod terminal;
+mod tls;
 mod tune;
 mod tuning;
 mod walls;

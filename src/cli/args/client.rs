@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::out::warn;
 use super::protocol::ProtocolArguments;
+use super::tls::ClientTlsArguments;
 use super::{AddressBlock, FileArguments, PortArguments, address_block, addresses, duration, rate};
 use crate::addresses::Address;
 use crate::client::{Audit, Course, DEFAULT_CONNECTIONS, Workload};
@@ -66,6 +67,8 @@ pub struct ConnectionArguments {
     pub keepalive_interval: Option<Duration>,
     #[command(flatten)]
     pub protocol: ProtocolArguments,
+    #[command(flatten)]
+    pub tls: ClientTlsArguments,
     /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their
     /// next message, or one of the server's. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -134,6 +137,7 @@ impl ConnectionArguments {
             victims: None,
             hibernate: self.hibernate,
             awake: self.awake,
+            tls: self.tls.config(self.target.as_ref())?,
             source_port_seed: self.source_port_seed,
         })
     }
@@ -193,6 +197,7 @@ impl ConnectionArguments {
         ]);
         words.extend(self.target_words(targets));
         words.extend(self.protocol.words(first_number));
+        words.extend(self.tls.words());
         let sources = addresses(&self.source_ip);
         // One argument has 128 KiB at most.
         words.extend(sources.chunks(1_000).map(|some| format!("--source-ip={}", listed(some))));

@@ -130,10 +130,6 @@ impl ProtocolArguments {
         let Some((target, scheme)) = target.and_then(|target| Some((target, target.scheme?))) else {
             return Ok(self.protocol.as_deref().unwrap_or(DEFAULT));
         };
-        if scheme.has_tls() {
-            let means = "this c1m speaks no TLS";
-            return Err(CommandError::usage(format!("--target {target}"), means, "give a URL without TLS"));
-        }
         if let Some(typed) = self.protocol.as_deref().filter(|typed| *typed != scheme.protocol()) {
             return Err(CommandError::usage(
                 format!("--target {target} with --protocol {typed}"),

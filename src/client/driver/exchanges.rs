@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::goodbye::GOODBYE_TIMEOUT;
+use super::securing::is_ghost;
 use super::{ClientConnections, ClientDriver};
 use crate::client::window::{Awaited, Limits, Probe};
 use crate::client::{Audit, Phase};
@@ -10,7 +11,6 @@ use crate::connections::{CloseMode, CloseReason};
 use crate::error::Result;
 use crate::failure::Cause;
 use crate::protocol::{Exchange, Heard, Purpose, Verdict};
-use crate::sys;
 use crate::token::ConnId;
 
 impl ClientDriver {
@@ -74,7 +74,7 @@ impl ClientDriver {
                 Some(Probe { awaited: Awaited::Answer { purpose, .. }, round, .. }) => {
                     Some(Exchange { number, round: *round, purpose: *purpose })
                 }
-                Some(Probe { awaited: Awaited::Connect { .. }, .. }) => {
+                Some(Probe { awaited: Awaited::Connect { .. } | Awaited::Handshake { .. }, .. }) => {
                     return self.give_up(connections, conn, Cause::Unasked);
                 }
                 Some(Probe { awaited: Awaited::End, .. }) => return Ok(()),
@@ -279,12 +279,9 @@ impl ClientDriver {
                     connections.close(conn, self.config.workload.close, CloseReason::Local)?;
                     continue;
                 }
-                // A server that never accepted the connection acknowledges nothing; a server that took our bytes
-                // and is silent has acknowledged them.
-                Awaited::Answer { socket: Some(socket), .. } => match sys::tcp_info(socket) {
-                    Some(info) if info.unacknowledged > 0 => Cause::Ghost,
-                    _ => Cause::Silent,
-                },
+                Awaited::Handshake { .. } => continue,
+                Awaited::Answer { socket: Some(socket), .. } if is_ghost(socket) => Cause::Ghost,
+                Awaited::Answer { socket: Some(_), .. } => Cause::Silent,
                 Awaited::Answer { socket: None, .. } => Cause::Unanswered,
             };
             self.give_up(connections, conn, cause)?;

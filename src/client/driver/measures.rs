@@ -7,6 +7,7 @@ use crate::client::{INTERVAL, Interval};
 use crate::error::Result;
 use crate::latency::log::Measure;
 use crate::latency::{Latency, Recorder};
+use crate::results::HandshakeLatencies;
 
 /// The histograms of a shard.
 pub struct Measures {
@@ -16,6 +17,9 @@ pub struct Measures {
     pub connect_service: Latency,
     /// Connects with a SYN or ACK sent again.
     pub retransmitted: Recorder,
+    /// TLS handshakes, from the end of the connect: those with a certificate, and those that resumed a session. `None`
+    /// without TLS.
+    pub handshakes: Option<Box<(Recorder, Recorder)>>,
     /// Messages from the intended start.
     pub echo: Recorder,
     /// The same from the actual start.
@@ -35,6 +39,7 @@ impl Measures {
             connect: Recorder::new()?,
             connect_service: Latency::new()?,
             retransmitted: Recorder::new()?,
+            handshakes: None,
             echo: Recorder::new()?,
             echo_service: Latency::new()?,
             audit: Recorder::new()?,
@@ -54,10 +59,30 @@ impl Measures {
         }
     }
 
+    /// Measures TLS handshakes too.
+    pub fn measure_handshakes(&mut self) -> Result<()> {
+        self.handshakes = Some(Box::new((Recorder::new()?, Recorder::new()?)));
+        Ok(())
+    }
+
+    /// A TLS handshake took so long.
+    #[cfg(feature = "tls")]
+    pub fn secured(&mut self, took: Duration, resumed: bool) {
+        if let Some((full, resumption)) = self.handshakes.as_deref_mut() {
+            if resumed { resumption } else { full }.record(took);
+        }
+    }
+
     /// The same of a message's answer; the next message of its connection was due after `interval`.
     pub fn echoed(&mut self, latency: Duration, service: Duration, interval: Duration) {
         self.echo.record_with_omitted(latency, service, interval);
         self.echo_service.record(service);
+    }
+
+    /// How long TLS handshakes took; `None` without TLS.
+    pub fn handshakes(&self) -> Result<Option<HandshakeLatencies>> {
+        let Some((full, resumed)) = self.handshakes.as_deref() else { return Ok(None) };
+        Ok(Some(HandshakeLatencies { full: full.all()?, resumed: resumed.all()? }))
     }
 
     /// Ends the interval if it has lasted long enough.
@@ -68,6 +93,10 @@ impl Measures {
     /// Ends the interval, and hands over what was measured in it, if anything was.
     pub fn cut(&mut self, now: Instant) -> Result<()> {
         let from = std::mem::replace(&mut self.since, now);
+        let handshakes = self.handshakes.iter_mut().flat_map(|both| {
+            let (full, resumed) = both.as_mut();
+            [(Measure::Handshake, full), (Measure::Resumption, resumed)]
+        });
         let recorders = [
             (Measure::Connect, &mut self.connect),
             (Measure::Retransmitted, &mut self.retransmitted),
@@ -75,7 +104,7 @@ impl Measures {
             (Measure::Echo, &mut self.echo),
         ];
         let mut pieces = Vec::new();
-        for (measure, recorder) in recorders {
+        for (measure, recorder) in recorders.into_iter().chain(handshakes) {
             pieces.extend(recorder.cut()?.map(|latency| (measure, latency)));
         }
         if !pieces.is_empty() {

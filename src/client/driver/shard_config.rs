@@ -56,6 +56,10 @@ impl ShardConfig {
         let now = Instant::now();
         let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
         let storm = self.workload.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
+        let mut measures = Measures::new(self.index, self.intervals.clone())?;
+        if self.has_tls() {
+            measures.measure_handshakes()?;
+        }
         Ok(ClientDriver {
             phase: Phase::Ready,
             done: false,
@@ -79,10 +83,18 @@ impl ShardConfig {
             keepalive: Keepalive::default(),
             goodbye: Goodbye::default(),
             before_close: None,
-            measures: Measures::new(self.index, self.intervals.clone())?,
+            measures,
             causes: Causes::new(),
             config: self,
         })
+    }
+
+    /// Whether the connections speak TLS.
+    pub fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.workload.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// The number of a connection over all shards, from that within this one. It decides the route and the source

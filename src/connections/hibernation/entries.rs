@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::chunks::Chunks;
+use crate::chunks::Chunks;
 use crate::connections::slots::Cursor;
 use crate::constants::SLOT_BITS;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};

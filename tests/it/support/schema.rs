@@ -78,7 +78,8 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
         "shards",
         "close_seconds",
     ];
-    has_names(document, &[&LATENCIES[..], &OTHERS[..], more].concat());
+    let tls: &[&str] = if document.get("tls").is_some() { &["tls"] } else { &[] };
+    has_names(document, &[&LATENCIES[..], &OTHERS[..], more, tls].concat());
     LATENCIES.iter().for_each(|name| has_names(&document[name], LATENCY_NAMES));
     for audit in document["audits"].as_array().unwrap() {
         has_names(audit, &["round", "live", "lost", "wrong"]);

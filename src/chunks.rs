@@ -5,7 +5,7 @@ const CHUNK: usize = 1 << 14;
 
 /// A vector in chunks.
 #[derive(Debug)]
-pub(super) struct Chunks<T> {
+pub struct Chunks<T> {
     chunks: Vec<Vec<T>>,
     len: usize,
 }
@@ -18,6 +18,7 @@ impl<T> Default for Chunks<T> {
 
 impl<T: Default> Chunks<T> {
     /// How many items it has.
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks that")]
     pub fn len(&self) -> usize {
         self.len
     }

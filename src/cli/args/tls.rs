@@ -1,0 +1,169 @@
+//! What TLS is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::duration;
+use crate::command_error::{CommandError, Result};
+use crate::error::{ConfigError, Error};
+use crate::plan::{Scheme, Target};
+use crate::tls::handshake::{ClientTls, Pem, TlsConfig, Trust};
+
+/// The lowest version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VersionName {
+    #[value(name = "1.3")]
+    Tls13,
+    #[value(name = "1.2")]
+    Tls12,
+}
+
+/// c1m's record layer is that of TLS 1.3.
+fn check_version(version: VersionName) -> Result<()> {
+    match version {
+        VersionName::Tls13 => Ok(()),
+        VersionName::Tls12 => Err(CommandError::usage(
+            "--tls-min 1.2",
+            "c1m speaks TLS 1.3 alone, whose connections take 80 bytes; with 1.2 they would take some 8,000",
+            "leave it out, and have the other end speak TLS 1.3 too",
+        )),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ServerTlsArguments {
+    /// Speak TLS 1.3 on every port, with the certificates in FILE (PEM, the server's own first). A connection takes 80
+    /// bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first
+    /// certificate for that name, any other client the first of all. SIGHUP then reads the files again, without
+    /// dropping anyone.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Vec<PathBuf>,
+    /// The private key of each --tls-cert, in the same order (PEM, without a password).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Vec<PathBuf>,
+    /// The lowest version of TLS.
+    #[arg(long, value_enum, default_value_t = VersionName::Tls13, requires = "tls_cert")]
+    tls_min: VersionName,
+    /// Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN).
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "tls_cert")]
+    alpn: Vec<String>,
+    /// TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the
+    /// memory left has room for, between 64 and 2,048.
+    #[arg(long, value_name = "N", requires = "tls_cert")]
+    handshakes: Option<u32>,
+    /// How long a connection may take from its accept to the end of its TLS handshake; 10s by default.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "tls_cert")]
+    handshake_timeout: Option<Duration>,
+}
+
+impl ServerTlsArguments {
+    /// The server's TLS; `None` without a certificate.
+    pub fn config(&self) -> Result<Option<TlsConfig>> {
+        check_version(self.tls_min)?;
+        if self.tls_cert.len() != self.tls_key.len() {
+            return Err(CommandError::usage(
+                format!("{} --tls-cert and {} --tls-key", self.tls_cert.len(), self.tls_key.len()),
+                "each certificate needs its key",
+                "give them in pairs, in the same order",
+            ));
+        }
+        if self.tls_cert.is_empty() {
+            return Ok(None);
+        }
+        let pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let pairs = pairs.map(|(cert, key)| (Pem::File(cert.clone()), Pem::File(key.clone()))).collect();
+        let mut config = TlsConfig::of(pairs).alpn(self.alpn.iter().cloned());
+        if let Some(most) = self.handshakes {
+            config = config.handshakes(most);
+        }
+        if let Some(time) = self.handshake_timeout {
+            config = config.handshake_timeout(time);
+        }
+        Ok(Some(config))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ClientTlsArguments {
+    /// Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and
+    /// resumed ones are told apart in the report.
+    #[arg(long)]
+    tls: bool,
+    /// The name that the server's certificate must have, and that is sent to it (SNI). By default it is the name in
+    /// --target; else the address that the connection goes to, which is not sent.
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// Protocols to offer, separated by commas, the best first, such as http/1.1 (ALPN).
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    alpn: Vec<String>,
+    /// Trust the certificate authorities in FILE (PEM); those that this host trusts by default.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Trust any server: neither its certificate nor its name is looked at.
+    #[arg(long)]
+    insecure: bool,
+    /// Certificates of the client, for servers that ask for one (PEM, the client's own first).
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The private key of --cert (PEM, without a password).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// The lowest version of TLS.
+    #[arg(long, value_enum, default_value_t = VersionName::Tls13)]
+    tls_min: VersionName,
+    /// Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets.
+    #[arg(long)]
+    no_resumption: bool,
+    /// How long a TLS handshake may take; 10s by default.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    handshake_timeout: Option<Duration>,
+}
+
+impl ClientTlsArguments {
+    /// The client's TLS on connections to this target, if one was named; `None` without TLS.
+    pub fn config(&self, target: Option<&Target>) -> Result<Option<ClientTls>> {
+        check_version(self.tls_min)?;
+        if !self.tls && !target.and_then(|target| target.scheme).is_some_and(Scheme::has_tls) {
+            return match self.words().first() {
+                None => Ok(None),
+                Some(word) => Err(CommandError::usage(
+                    word.clone(),
+                    "it is for TLS, and the connections have none",
+                    "add --tls, or give the target as a URL such as wss://example.org",
+                )),
+            };
+        }
+        if self.handshake_timeout.is_some_and(|time| time.is_zero()) {
+            return Err(Error::from(ConfigError::HandshakeTimeout).into());
+        }
+        let mut config = ClientTls::default();
+        let name = || target.and_then(Target::name).map(str::to_owned);
+        config.server_name = self.sni.clone().or_else(name);
+        config.alpn.clone_from(&self.alpn);
+        config.trust = match &self.ca {
+            Some(file) => Trust::Authorities(Pem::File(file.clone())),
+            None if self.insecure => Trust::Anyone,
+            None => Trust::Host,
+        };
+        config.identity = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| (Pem::File(cert), Pem::File(key)));
+        config.resumption = !self.no_resumption;
+        config.handshake_timeout = self.handshake_timeout.unwrap_or(config.handshake_timeout);
+        Ok(Some(config))
+    }
+
+    /// The words that say the same.
+    pub fn words(&self) -> Vec<String> {
+        let flags = [("tls", self.tls), ("insecure", self.insecure), ("no-resumption", self.no_resumption)];
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        let mut words: Vec<String> =
+            flags.iter().filter(|(_, set)| *set).map(|(name, _)| format!("--{name}")).collect();
+        words.extend(files.iter().filter_map(|(name, file)| Some(format!("--{name}={}", file.as_ref()?.display()))));
+        words.extend(self.sni.as_ref().map(|name| format!("--sni={name}")));
+        words.extend((!self.alpn.is_empty()).then(|| format!("--alpn={}", self.alpn.join(","))));
+        let timeout = self.handshake_timeout.map(humantime::format_duration);
+        words.extend(timeout.map(|time| format!("--handshake-timeout={time}")));
+        words
+    }
+}

@@ -1,0 +1,49 @@
+//! The certificate of a demo with TLS: made for the run, and gone with it.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+
+use crate::command_error::{CommandError, Result};
+use crate::error::Errno;
+
+/// A certificate for 127.0.0.1 with its key, in a folder that only this user can read.
+pub(super) struct Certificate {
+    folder: TempDir,
+}
+
+impl Certificate {
+    /// Makes one.
+    pub fn new() -> Result<Certificate> {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
+        let made = made.map_err(|error| CommandError::bug(format!("a certificate: {error}")))?;
+        let refused = |error: std::io::Error| {
+            let saw = format!("write a certificate: {}", Errno::of(&error));
+            CommandError::host(saw, "the demo's server reads it from a file", "look at TMPDIR and its space")
+        };
+        let folder = tempfile::Builder::new().prefix("c1m-demo-").tempdir().map_err(refused)?;
+        let certificate = Certificate { folder };
+        std::fs::write(certificate.certificates(), pem("CERTIFICATE", made.cert.der())).map_err(refused)?;
+        std::fs::write(certificate.key(), pem("PRIVATE KEY", &made.signing_key.serialize_der())).map_err(refused)?;
+        Ok(certificate)
+    }
+
+    /// The file with the certificate, which is its own authority.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("server.pem")
+    }
+
+    /// The file with its key.
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("server.key")
+    }
+}
+
+/// Bytes in PEM, 64 characters a line (RFC 7468).
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line));
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.collect::<Vec<_>>().join("\n"))
+}

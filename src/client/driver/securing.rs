@@ -1,0 +1,75 @@
+//! Between a connect and the first message: the connect is measured, and with TLS comes the handshake.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::{ClientConnections, ClientDriver};
+use crate::client::self_connect::is_connected_to_itself;
+use crate::client::window::{Awaited, Probe};
+use crate::error::{Result, TlsFailure};
+use crate::failure::Cause;
+use crate::sys;
+#[cfg(feature = "tls")]
+use crate::tls::handshake::Agreed;
+use crate::token::ConnId;
+
+/// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission comes after 1 s
+/// (`TCP_TIMEOUT_INIT`), its smallest RTO is 200 ms (`TCP_RTO_MIN`).
+const SLOW_CONNECT: Duration = Duration::from_millis(200);
+
+impl ClientDriver {
+    /// A dial has succeeded: measures the connect, and awaits the end of a handshake from now on. Returns where the dial
+    /// went, unless the connection is given up.
+    pub(super) fn stands(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<Option<SocketAddr>> {
+        let Some(state) = connections.state(conn) else { return Ok(None) };
+        let now = Instant::now();
+        let number = self.config.number(state.index);
+        let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(None) };
+        let Awaited::Connect { socket, .. } = probe.awaited else { return Ok(None) };
+        let routes = &self.config.workload.routes;
+        let (_, to) = routes.of(number);
+        if is_connected_to_itself(&socket, to, routes.ports) {
+            return self.give_up(connections, conn, Cause::ConnectedToItself).map(|()| None);
+        }
+        let service = now.duration_since(probe.started);
+        let latency = now.duration_since(probe.intended);
+        let again = service >= SLOW_CONNECT && sys::tcp_info(&socket).is_some_and(|info| info.retransmissions > 0);
+        self.measures.connected(latency, service, again);
+        let awaited = Awaited::Handshake { socket };
+        state.key = self.window.add(Probe { awaited, started: now, ..probe });
+        Ok(Some(to))
+    }
+
+    /// Begins the TLS handshake of a connection that stands.
+    #[cfg(feature = "tls")]
+    pub(super) fn begin_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        match self.stands(connections, conn)? {
+            Some(to) => connections.begin_handshake(conn, to.ip()),
+            None => Ok(()),
+        }
+    }
+
+    /// The TLS handshake of a connection is over.
+    #[cfg(feature = "tls")]
+    pub(super) fn measure_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId, agreed: &Agreed) {
+        if let Some(began) = self.probe_of(connections, conn).map(|probe| probe.started) {
+            self.measures.secured(began.elapsed(), agreed.resumed);
+        }
+    }
+
+    /// Why a TLS handshake was not over in time.
+    pub(super) fn late_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Cause {
+        match self.probe_of(connections, conn).map(|probe| &probe.awaited) {
+            Some(Awaited::Handshake { socket }) if is_ghost(socket) => Cause::Ghost,
+            _ => Cause::Tls(TlsFailure::HandshakeTimeout),
+        }
+    }
+}
+
+/// Whether a server that answers nothing never accepted the connection: it acknowledges nothing. A server that took our
+/// bytes and is silent has acknowledged them.
+pub(super) fn is_ghost(socket: &Socket) -> bool {
+    sys::tcp_info(socket).is_some_and(|info| info.unacknowledged > 0)
+}

@@ -1,0 +1,321 @@
+//! TLS in the engine: when a handshake may go on, how long it may take, and what is sealed before it is sent. What comes is
+//! opened in `reactor/tls.rs`, because the driver must be asked for each record.
+//!
+//! A step of a handshake takes a hundred times as long as a message. So a connection that is not established receives only
+//! in its turn: a few of them in each pass, and at a server only as many as there are places for handshakes. The others'
+//! bytes stay in their sockets meanwhile.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::close_reason::CloseReason;
+use super::engine::Engine;
+use super::platform::Platform;
+use crate::clock::{Clock, Mark};
+use crate::connections::lifecycle::{CloseMode, SendDecision, SlotState};
+use crate::error::{Alert, Error, Result, TlsFailure};
+use crate::stats::Counters;
+use crate::tls::layer::{Layer, LayerConfig};
+use crate::tls::record::{HEADER, LARGEST_CONTENT, LARGEST_RECORD, TRAILER, Unsealed};
+use crate::token::ConnId;
+
+/// Receives of connections that are not established, in a pass of a shard that has messages: a step of a handshake takes
+/// some 200 us. Not every receive brings one.
+const TURNS_BESIDE_MESSAGES: usize = 2;
+
+/// The same in a pass of a shard without messages.
+const TURNS: usize = 32;
+
+/// Connections that are closed in one pass because their handshake was not over in time.
+const TIMEOUTS_PER_PASS: usize = 16;
+
+/// Bytes of the buffer for sealed bytes that is kept from one send to the next.
+const KEPT_CAPACITY: usize = 64 * 1024;
+
+/// Bytes kept at most for a peer that does not read, where `content` bytes of data may be kept: data is longer when it is
+/// sealed, and a reply to the longest record comes whole.
+pub(super) fn most_pending(content: usize) -> usize {
+    content + content / LARGEST_CONTENT * (HEADER + TRAILER) + 2 * LARGEST_RECORD
+}
+
+/// TLS of a shard's connections.
+pub(crate) struct Tls {
+    pub(crate) layer: Layer,
+    timeout: Duration,
+    /// Connections with a handshake under way that may have bytes and wait for their turn.
+    shaking: VecDeque<ConnId>,
+    /// The same without a handshake: these also wait for a place.
+    fresh: VecDeque<ConnId>,
+    /// Receives of such connections that this pass may still begin.
+    turns: usize,
+    /// Until when connections must be established, in that order. Those that are stay in it until they are the first.
+    deadlines: VecDeque<(ConnId, Mark)>,
+    /// The connection whose data is with the driver, and why that closes it in order, if it does.
+    pub(crate) current: Option<(ConnId, Option<CloseReason>)>,
+    /// For what is sealed. Empty between calls; kept for its memory.
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl Tls {
+    pub fn new(config: LayerConfig) -> Tls {
+        let timeout = config.timeout;
+        Tls {
+            layer: Layer::new(config),
+            timeout,
+            shaking: VecDeque::new(),
+            fresh: VecDeque::new(),
+            turns: TURNS,
+            deadlines: VecDeque::new(),
+            current: None,
+            sealed: Vec::new(),
+        }
+    }
+
+    /// A connection without a session may receive now: takes a turn for it.
+    fn take_turn(&mut self, name: ConnId) -> bool {
+        let may = self.turns > 0 && (self.layer.is_shaking(name) || self.layer.has_room());
+        self.turns -= usize::from(may);
+        may
+    }
+
+    /// Whether a connection that waits could go on in the next pass.
+    pub(super) fn has_work(&self) -> bool {
+        !self.shaking.is_empty() || !self.fresh.is_empty() && self.layer.has_room()
+    }
+
+    /// When the first handshake must be over.
+    pub(super) fn due(&self, clock: &Clock) -> Option<Instant> {
+        self.deadlines.front().map(|(_, until)| clock.due(*until))
+    }
+
+    /// The next connection that waits and may go on in this pass.
+    fn next_turn(&mut self) -> Option<ConnId> {
+        if self.turns == 0 {
+            return None;
+        }
+        let shaking = self.shaking.pop_front();
+        if shaking.is_some() || !self.layer.has_room() { shaking } else { self.fresh.pop_front() }
+    }
+
+    /// Gives the buffer for sealed bytes back.
+    pub(crate) fn put_sealed(&mut self, mut sealed: Vec<u8>) {
+        sealed.clear();
+        sealed.shrink_to(KEPT_CAPACITY);
+        self.sealed = sealed;
+    }
+
+    /// A handshake has failed: counts it by its cause.
+    fn count_failed(counters: &Counters, reason: CloseReason) {
+        let cause = match reason {
+            CloseReason::Tls(TlsFailure::PeerAlert(_)) => &counters.handshakes_alerted,
+            CloseReason::Tls(TlsFailure::HandshakeTimeout) => &counters.handshakes_timed_out,
+            CloseReason::Tls(_) => &counters.handshakes_refused,
+            _ => &counters.handshakes_abandoned,
+        };
+        cause.add(1);
+    }
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// Whether a connection may receive now. If it is not established and not on, it waits for its turn.
+    #[inline]
+    pub(super) fn may_receive(&mut self, conn: ConnId) -> bool {
+        if self.tls.is_none() {
+            return true;
+        }
+        let name = self.name_of(conn);
+        let Some(tls) = &mut self.tls else { return true };
+        if tls.layer.sessions.has(name) || tls.take_turn(name) {
+            return true;
+        }
+        let queue = if tls.layer.is_shaking(name) { &mut tls.shaking } else { &mut tls.fresh };
+        queue.push_back(conn);
+        self.slots.update(conn, SlotState::wait);
+        false
+    }
+
+    /// Begins a pass: lets some connections go on with their handshakes, and closes those that took too long.
+    pub(super) fn go_on_with_handshakes(&mut self, now: Instant) -> Result<()> {
+        if self.tls.is_none() {
+            return Ok(());
+        }
+        let turns = if self.has_traffic(now) { TURNS_BESIDE_MESSAGES } else { TURNS };
+        if let Some(tls) = &mut self.tls {
+            tls.turns = turns;
+            self.counters.handshakes_under_way.set(tls.layer.handshakes() as u64);
+        }
+        while let Some(conn) = self.tls.as_mut().and_then(|tls| tls.next_turn()) {
+            self.apply(conn, SlotState::resume)?;
+        }
+        for _ in 0..TIMEOUTS_PER_PASS {
+            let Some(&(name, until)) = self.tls.as_ref().and_then(|tls| tls.deadlines.front()) else { break };
+            let is_open = self.is_open_for_tls(name) && !self.has_session(name);
+            if is_open && until > self.clock.now() {
+                break;
+            }
+            if let Some(tls) = &mut self.tls {
+                tls.deadlines.pop_front();
+            }
+            if is_open {
+                self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a connection is open, whatever its handshake has come to.
+    fn is_open_for_tls(&mut self, name: ConnId) -> bool {
+        self.is_asleep(name) || self.find(name).is_some_and(|conn| self.slots.is_live(conn))
+    }
+
+    /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
+    #[inline]
+    pub(super) fn has_session(&self, name: ConnId) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.layer.sessions.has(name))
+    }
+
+    /// A connection stands: its handshake must be over in time. Returns whether it has to have one, and whether this end
+    /// begins it.
+    pub(crate) fn await_handshake(&mut self, name: ConnId) -> Option<Begins> {
+        let tls = self.tls.as_mut()?;
+        tls.deadlines.push_back((name, self.clock.now().after(tls.timeout)));
+        Some(if tls.layer.is_server() { Begins::Peer } else { Begins::Here })
+    }
+
+    /// Begins the handshake of a dialed connection.
+    pub(super) fn begin_handshake(&mut self, name: ConnId, to: IpAddr) -> Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let mut hello = std::mem::take(&mut tls.sealed);
+        match tls.layer.begin(name, to, &mut hello) {
+            Ok(()) => self.send_sealed(name, &hello)?,
+            Err(failure) => self.close_named(name, CloseMode::Abort, CloseReason::Tls(failure))?,
+        }
+        self.put_sealed(hello);
+        Ok(())
+    }
+
+    /// A connection is over. Returns whether the driver knows it: a server's driver does not before its handshake is over.
+    pub(crate) fn forget_tls(&mut self, name: ConnId, reason: CloseReason) -> bool {
+        let slot = self.find(name);
+        let Some(tls) = &mut self.tls else { return true };
+        let is_established = tls.layer.sessions.has(name);
+        tls.layer.forget(name);
+        if is_established || matches!(reason, CloseReason::NotOpened(_)) {
+            return true;
+        }
+        Tls::count_failed(&self.counters, reason);
+        if let Some(slot) = slot {
+            self.accepted_from.forget(slot);
+        }
+        !tls.layer.is_server()
+    }
+
+    /// Whether bytes that came on a connection are still for the driver.
+    pub(crate) fn accepts_bytes(&mut self, conn: ConnId) -> bool {
+        self.slots.row(conn).is_some_and(|row| row.lifecycle.accepts_bytes())
+    }
+
+    // ---- sealing -------------------------------------------------------------------------------
+
+    /// Seals bytes, and sends them. Bytes for a connection that is gone, or has no session yet, are dropped.
+    pub(super) fn seal_and_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() || !self.is_open_for_tls(name) || !self.has_session(name) {
+            return Ok(());
+        }
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        if tls.current.is_some_and(|(current, closes)| current == name && closes.is_some()) {
+            return Ok(());
+        }
+        let mut sealed = std::mem::take(&mut tls.sealed);
+        let outcome = match tls.layer.sessions.seal(name, bytes, &mut sealed) {
+            Ok(records) => {
+                self.counters.records_sealed.add(records);
+                self.send_sealed(name, &sealed)
+            }
+            Err(Unsealed::Closed) => Ok(()),
+            Err(unsealed) => Err(Error::bug(format!("a send over TLS: {unsealed}"))),
+        };
+        self.put_sealed(sealed);
+        outcome
+    }
+
+    /// Sends bytes that are sealed, or those of a handshake.
+    fn send_sealed(&mut self, name: ConnId, sealed: &[u8]) -> Result<()> {
+        match self.wake_to_send(name, sealed)? {
+            Some(conn) => self.send(conn, sealed),
+            None => Ok(()),
+        }
+    }
+
+    fn put_sealed(&mut self, sealed: Vec<u8>) {
+        if let Some(tls) = &mut self.tls {
+            tls.put_sealed(sealed);
+        }
+    }
+
+    /// Sends an alert, after which nothing is sent.
+    pub(crate) fn send_alert(&mut self, name: ConnId, alert: Alert) -> Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        match tls.layer.sessions.alert(name, alert) {
+            Some(record) => self.send_sealed(name, &record),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the KeyUpdate that is due, if one is.
+    pub(crate) fn update_key(&mut self, name: ConnId) -> Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let mut sealed = std::mem::take(&mut tls.sealed);
+        let outcome = match tls.layer.sessions.update_key(name, &mut sealed) {
+            Ok(true) => {
+                self.counters.key_updates.add(1);
+                self.send_sealed(name, &sealed)
+            }
+            Ok(false) | Err(Unsealed::Closed) => Ok(()),
+            Err(unsealed) => Err(Error::bug(format!("a KeyUpdate: {unsealed}"))),
+        };
+        self.put_sealed(sealed);
+        outcome
+    }
+
+    /// The driver closes a connection. Says close_notify first, where that can be sent. Returns `false` if the connection is
+    /// to be closed later: its data is with the driver, whose reply goes first.
+    pub(super) fn closes_now(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> Result<bool> {
+        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open_for_tls(name) || !self.has_session(name) {
+            return Ok(true);
+        }
+        if let Some(tls) = &mut self.tls
+            && mode == CloseMode::Graceful
+            && let Some((current, closes)) = &mut tls.current
+            && *current == name
+        {
+            closes.get_or_insert(reason);
+            return Ok(false);
+        }
+        self.notify_close(name, mode)?;
+        Ok(true)
+    }
+
+    /// Says close_notify before a connection with a session is closed, unless it is to be closed at once and something is
+    /// on its way.
+    pub(super) fn notify_close(&mut self, name: ConnId, mode: CloseMode) -> Result<()> {
+        let decision = self.find(name).and_then(|conn| self.slots.row(conn)).map(|row| row.lifecycle.sending());
+        let says = match mode {
+            CloseMode::Graceful => decision != Some(SendDecision::Never),
+            // A sleeping connection is not woken for it.
+            CloseMode::Immediate => decision == Some(SendDecision::Now),
+            CloseMode::Abort => false,
+        };
+        if says { self.send_alert(name, Alert::CLOSE_NOTIFY) } else { Ok(()) }
+    }
+}
+
+/// The end that begins a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// This one, which dialed.
+    Here,
+    /// The other one.
+    Peer,
+}

@@ -1,0 +1,98 @@
+//! Why a connection with TLS failed.
+
+use super::Alert;
+
+/// Why the TLS of a connection failed, in its handshake or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsFailure {
+    /// The peer gave up, with this alert.
+    PeerAlert(Alert),
+    /// What the peer sent cannot be: this end sent it this alert.
+    OwnAlert(Alert),
+    /// The peer's certificate is not one to trust, for this reason. The peer was sent an alert.
+    Certificate(CertificateProblem),
+    /// The handshake was not over in time.
+    HandshakeTimeout,
+    /// More bytes of incomplete records would have to be kept than the shard may keep. It is this end's fault, and the
+    /// peer was sent internal_error.
+    NoRoom,
+}
+
+/// What is wrong with a peer's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CertificateProblem {
+    /// Its time is over.
+    Expired,
+    /// Its time has not begun.
+    NotValidYet,
+    /// No authority that is trusted has signed it.
+    UnknownIssuer,
+    /// It is for other names than the one that was asked for.
+    WrongName,
+    /// It was revoked.
+    Revoked,
+    /// Its signature, or that of the handshake, is wrong.
+    BadSignature,
+    /// It is not for this end of a connection, or is an authority's own.
+    WrongPurpose,
+    /// It cannot be read, or is refused for another reason.
+    Unusable,
+    /// There is none.
+    Missing,
+}
+
+impl CertificateProblem {
+    const ALL: [(CertificateProblem, &str); 9] = [
+        (CertificateProblem::Expired, "expired"),
+        (CertificateProblem::NotValidYet, "not_valid_yet"),
+        (CertificateProblem::UnknownIssuer, "unknown_issuer"),
+        (CertificateProblem::WrongName, "wrong_name"),
+        (CertificateProblem::Revoked, "revoked"),
+        (CertificateProblem::BadSignature, "bad_signature"),
+        (CertificateProblem::WrongPurpose, "wrong_purpose"),
+        (CertificateProblem::Unusable, "unusable"),
+        (CertificateProblem::Missing, "missing"),
+    ];
+
+    fn name(self) -> &'static str {
+        CertificateProblem::ALL.iter().find(|(problem, _)| *problem == self).map_or("unusable", |(_, name)| name)
+    }
+}
+
+/// How the names of the causes begin.
+const PEER_ALERT: &str = "tls_peer_sent_";
+const OWN_ALERT: &str = "tls_sent_";
+const CERTIFICATE: &str = "tls_certificate_";
+const TIMEOUT: &str = "tls_handshake_timeout";
+const NO_ROOM: &str = "tls_no_room";
+
+impl TlsFailure {
+    /// The name under which reports count it.
+    pub fn name(self) -> String {
+        match self {
+            TlsFailure::PeerAlert(alert) => format!("{PEER_ALERT}{alert}"),
+            TlsFailure::OwnAlert(alert) => format!("{OWN_ALERT}{alert}"),
+            TlsFailure::Certificate(problem) => format!("{CERTIFICATE}{}", problem.name()),
+            TlsFailure::HandshakeTimeout => TIMEOUT.to_owned(),
+            TlsFailure::NoRoom => NO_ROOM.to_owned(),
+        }
+    }
+
+    /// The failure of which `name` is the name.
+    pub fn named(name: &str) -> Option<TlsFailure> {
+        if let Some(problem) = name.strip_prefix(CERTIFICATE) {
+            let found = CertificateProblem::ALL.iter().find(|(_, name)| *name == problem)?;
+            return Some(TlsFailure::Certificate(found.0));
+        }
+        match name {
+            TIMEOUT => Some(TlsFailure::HandshakeTimeout),
+            NO_ROOM => Some(TlsFailure::NoRoom),
+            _ => match name.strip_prefix(PEER_ALERT) {
+                Some(alert) => Alert::named(alert).map(TlsFailure::PeerAlert),
+                None => Alert::named(name.strip_prefix(OWN_ALERT)?).map(TlsFailure::OwnAlert),
+            },
+        }
+    }
+}

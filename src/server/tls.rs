@@ -1,0 +1,51 @@
+//! How a server's connections speak TLS.
+
+use super::Server;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::share;
+use crate::tls::handshake::{Acceptor, TlsConfig};
+use crate::tls::layer::{Endpoint, LayerConfig};
+
+/// What the shards of a server with TLS share.
+#[derive(Debug)]
+pub(super) struct Secured {
+    acceptor: Acceptor,
+    /// Handshakes at once over all shards.
+    handshakes: u32,
+    settings: TlsConfig,
+}
+
+impl Secured {
+    /// Reads the certificates.
+    pub fn new(settings: &TlsConfig, host: &Host) -> Result<Secured> {
+        let handshakes = settings.most_handshakes().unwrap_or_else(|| host.handshakes());
+        Ok(Secured { acceptor: Acceptor::new(settings)?, handshakes, settings: settings.clone() })
+    }
+
+    /// What one of the shards is told.
+    pub fn of_shard(&self, index: usize, shards: usize) -> LayerConfig {
+        let part = share(self.handshakes.into(), shards as u64, index as u64);
+        let handshakes = (part.end - part.start).max(1) as usize;
+        let endpoint = Endpoint::Server(self.acceptor.clone());
+        LayerConfig { timeout: self.settings.timeout(), ..LayerConfig::new(endpoint, handshakes) }
+    }
+}
+
+impl<M> Server<M> {
+    /// Reads the files of the certificates and keys again. Connections that are accepted from now on get the new
+    /// certificates; nobody is dropped, and sessions from before can be resumed. If one of the files cannot be used, this
+    /// fails, and all the certificates from before stay. Only with the feature `tls`, and with `ServerBuilder::tls`.
+    pub fn reload_certificates(&self) -> Result<()> {
+        match &self.tls {
+            Some(tls) => tls.acceptor.reload(),
+            None => Err(Error::bug("a reload of certificates by a server without TLS")),
+        }
+    }
+
+    /// Handshakes at once at most, over all shards; `None` without TLS.
+    #[doc(hidden)]
+    pub fn handshakes(&self) -> Option<u32> {
+        self.tls.as_ref().map(|tls| tls.handshakes)
+    }
+}

@@ -1,0 +1,88 @@
+//! What both ends have in common: the suites, and the sessions that a client can resume.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
+use rustls::pki_types::ServerName;
+
+/// ring's algorithms. The suites with secrets of 32 bytes come first: each connection takes 32 bytes less with them.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    let suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
+    Arc::new(CryptoProvider { cipher_suites: suites, ..rustls::crypto::ring::default_provider() })
+}
+
+/// Sessions that a shard of a client keeps. A ticket serves one handshake (RFC 8446, appendix C.4), which brings one
+/// or two new ones; so as many as there are handshakes at once suffice for any number of connections. Each takes some
+/// 1.5 kB, most of it the server's certificates.
+const SESSIONS: usize = 1_024;
+
+/// The sessions that a shard of a client can resume. The lock is never contended: only that shard has it.
+#[derive(Default)]
+pub(super) struct Store(Mutex<Sessions>);
+
+#[derive(Default)]
+struct Sessions {
+    by_name: HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>,
+    groups: HashMap<ServerName<'static>, NamedGroup>,
+    count: usize,
+}
+
+impl Store {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it needs no more sessions.
+    pub fn is_full(&self) -> bool {
+        self.sessions().count >= SESSIONS
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl ClientSessionStore for Store {
+    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
+        let mut sessions = self.sessions();
+        if sessions.groups.len() < SESSIONS {
+            sessions.groups.insert(server_name, group);
+        }
+    }
+
+    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.sessions().groups.get(&server_name.to_owned()).copied()
+    }
+
+    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        let mut sessions = self.sessions();
+        if sessions.count < SESSIONS {
+            sessions.count += 1;
+            sessions.by_name.entry(server_name).or_default().push_back(value);
+        }
+    }
+
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let mut sessions = self.sessions();
+        // The newest one lives longest.
+        let value = sessions.by_name.get_mut(server_name)?.pop_back()?;
+        sessions.count -= 1;
+        Some(value)
+    }
+}

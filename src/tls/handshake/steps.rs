@@ -1,0 +1,208 @@
+//! How rustls is led through a handshake, the same at both ends: it is given one record after the other, so that it never
+//! sees a record that is for the record layer.
+
+use std::ops::DerefMut;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus};
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeKind};
+
+use super::secrets::Secrets;
+use super::{Agreed, Established, TakesTickets, failure};
+use crate::error::{Alert, TlsFailure};
+use crate::tls::record::{HEADER, LARGEST_RECORD, Side, Suite};
+
+/// What both of rustls' connections can do.
+pub(super) trait Machine: Sized + DerefMut<Target = UnbufferedConnectionCommon<Self::Data>> {
+    /// The rest of rustls' state when the handshake is over.
+    type Data;
+
+    /// The end that this is.
+    const SIDE: Side;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn finish(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), Error>;
+}
+
+impl Machine for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    const SIDE: Side = Side::Server;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn finish(self) -> Result<(ExtractedSecrets, KernelConnection<ServerConnectionData>), Error> {
+        self.dangerous_into_kernel_connection()
+    }
+}
+
+impl Machine for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    const SIDE: Side = Side::Client;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn finish(self) -> Result<(ExtractedSecrets, KernelConnection<ClientConnectionData>), Error> {
+        self.dangerous_into_kernel_connection()
+    }
+}
+
+/// A handshake with what it has found out so far. `machine` is `None` once it is over.
+pub(super) struct Steps<M> {
+    machine: Option<M>,
+    secrets: Secrets,
+    /// Bytes at the front of what has come that rustls has seen and wants to see again: a message in several records.
+    seen: usize,
+    /// Bytes of such a message at most.
+    longest: usize,
+}
+
+/// What is to be done after one call of rustls.
+enum Next {
+    /// Another call.
+    Again,
+    /// A call with one more record.
+    Blocked,
+    /// The handshake is over.
+    Over,
+    /// The peer gave up.
+    Closed,
+    Failed(Error),
+}
+
+impl<M: Machine> Steps<M> {
+    /// A handshake that has not begun, whose peer may send a message of `longest` bytes.
+    pub fn new(machine: M, longest: usize) -> Steps<M> {
+        Steps { machine: Some(machine), secrets: Secrets::default(), seen: 0, longest }
+    }
+
+    /// See `Handshake::advance`. `tickets` makes what takes tickets of the rest of rustls' state.
+    pub fn advance(
+        &mut self,
+        incoming: &mut Vec<u8>,
+        outgoing: &mut Vec<u8>,
+        tickets: impl FnOnce(KernelConnection<M::Data>) -> Option<Box<dyn TakesTickets>>,
+    ) -> Result<Option<Established>, TlsFailure> {
+        let Some(machine) = &mut self.machine else {
+            return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR));
+        };
+        loop {
+            let UnbufferedStatus { discard, state, .. } = machine.process(&mut incoming[..self.seen]);
+            let next = match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => append(data, outgoing),
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    Next::Again
+                }
+                Ok(ConnectionState::BlockedHandshake) => Next::Blocked,
+                Ok(ConnectionState::WriteTraffic(_)) => Next::Over,
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Next::Closed,
+                // Data before the end of the handshake. rustls makes errors of it, and early data is not taken.
+                Ok(_) => Next::Failed(Error::HandshakeNotComplete),
+                Err(error) => Next::Failed(error),
+            };
+            self.secrets.take_caught();
+            incoming.drain(..discard);
+            self.seen -= discard;
+            match next {
+                Next::Again => {}
+                Next::Blocked => match record_behind(&incoming[self.seen..]) {
+                    Some(length) => self.seen += length,
+                    None if incoming.len() > self.longest => {
+                        return Err(TlsFailure::OwnAlert(Alert::RECORD_OVERFLOW));
+                    }
+                    None => return Ok(None),
+                },
+                Next::Closed => return Err(TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY)),
+                Next::Over => return self.finish(tickets).map(Some),
+                Next::Failed(error) => {
+                    let alert = tell(machine, &mut incoming[..self.seen], outgoing);
+                    return Err(failure::of(&error, alert));
+                }
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        tickets: impl FnOnce(KernelConnection<M::Data>) -> Option<Box<dyn TakesTickets>>,
+    ) -> Result<Established, TlsFailure> {
+        const OWN_FAULT: TlsFailure = TlsFailure::OwnAlert(Alert::INTERNAL_ERROR);
+        let machine = self.machine.take().ok_or(OWN_FAULT)?;
+        let agreed = Agreed {
+            resumed: machine.handshake_kind() == Some(HandshakeKind::Resumed),
+            alpn: machine.alpn_protocol().map(Box::from),
+        };
+        let (extracted, rest) = machine.finish().map_err(|_| OWN_FAULT)?;
+        let suite = match &extracted.tx.1 {
+            ConnectionTrafficSecrets::Aes128Gcm { .. } => Suite::Aes128Gcm,
+            ConnectionTrafficSecrets::Aes256Gcm { .. } => Suite::Aes256Gcm,
+            ConnectionTrafficSecrets::Chacha20Poly1305 { .. } => Suite::ChaCha20Poly1305,
+            _ => return Err(OWN_FAULT),
+        };
+        let client = self.secrets.client.take().ok_or(OWN_FAULT)?;
+        let server = self.secrets.server.take().ok_or(OWN_FAULT)?;
+        let (read, write) = match M::SIDE {
+            Side::Server => (client, server),
+            Side::Client => (server, client),
+        };
+        Ok(Established {
+            side: M::SIDE,
+            suite,
+            read: (read, extracted.rx.0),
+            write: (write, extracted.tx.0),
+            agreed,
+            tickets: tickets(rest),
+        })
+    }
+}
+
+/// Appends what rustls has to send.
+fn append<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Next {
+    let start = outgoing.len();
+    // The first call only tells the size.
+    let needed = match data.encode(&mut []) {
+        Err(EncodeError::InsufficientSize(size)) => size.required_size,
+        _ => 0,
+    };
+    outgoing.resize(start + needed, 0);
+    match data.encode(&mut outgoing[start..]) {
+        Ok(written) => {
+            outgoing.truncate(start + written);
+            Next::Again
+        }
+        Err(_) => Next::Failed(Error::EncryptError),
+    }
+}
+
+/// Appends what rustls has for the peer after a failure, an alert at the end, and says which alert it is.
+fn tell<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec<u8>) -> Option<Alert> {
+    let mut last = outgoing.len();
+    // Without anything to send rustls would look at the bytes again, and must not fail a second time.
+    while machine.wants_write()
+        && let Ok(ConnectionState::EncodeTlsData(data)) = machine.process(incoming).state
+    {
+        last = outgoing.len();
+        append(data, outgoing);
+    }
+    // A plain alert is seven bytes: header, level, description. That of an encrypted one cannot be read here.
+    match outgoing.get(last..) {
+        Some(&[21, _, _, 0, 2, _, description]) => Some(Alert(description)),
+        _ => None,
+    }
+}
+
+/// The length of the record at the front, once it is whole. What cannot be a record is given to rustls as it is, which
+/// refuses it.
+fn record_behind(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<{ HEADER }>()?;
+    let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
+    let is_record = (20..=24).contains(&header[0]) && header[1] == 3 && length <= LARGEST_RECORD;
+    if is_record { (length <= bytes.len()).then_some(length) } else { Some(bytes.len()) }
+}

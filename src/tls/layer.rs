@@ -1,0 +1,230 @@
+//! TLS of a shard's connections without their I/O: handshakes, sessions, and what is kept of records that are not whole.
+//! Whoever has the sockets gives it what came, and sends what it appends to a buffer.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::handshake::{Acceptor, Agreed, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets};
+use super::record::{self, HEADER};
+use super::sessions::Sessions;
+use crate::error::{Alert, TlsFailure};
+use crate::token::ConnId;
+
+/// What begins the handshakes of a shard.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// The connections of a server.
+    Server(Acceptor),
+    /// The connections of a client.
+    Client(Connector),
+}
+
+/// What a shard's TLS is told.
+#[derive(Debug, Clone)]
+pub struct LayerConfig {
+    /// What begins handshakes.
+    pub endpoint: Endpoint,
+    /// Handshakes at once at most.
+    pub most_handshakes: usize,
+    /// Bytes of incomplete records at most.
+    pub most_incomplete: usize,
+    /// How long a handshake may take, and an incomplete record to become whole.
+    pub timeout: Duration,
+}
+
+/// Bytes of incomplete records that a shard keeps at most unless told otherwise: those of a thousand peers that send the
+/// longest records, or of many more that send short ones.
+pub const MOST_INCOMPLETE: usize = 16 << 20;
+
+/// What an incomplete record takes beside its bytes: its place in the table, and the allocator's share.
+const INCOMPLETE_OVERHEAD: usize = 96;
+
+impl LayerConfig {
+    /// A configuration with so many handshakes at once at most.
+    pub fn new(endpoint: Endpoint, most_handshakes: usize) -> LayerConfig {
+        LayerConfig { endpoint, most_handshakes, most_incomplete: MOST_INCOMPLETE, timeout: HANDSHAKE_TIMEOUT }
+    }
+}
+
+/// A handshake under way, and the bytes of the peer that it has not taken.
+struct Shaking {
+    handshake: Box<dyn Handshake>,
+    incoming: Vec<u8>,
+}
+
+/// A handshake that is over.
+#[derive(Debug)]
+pub struct Shaken {
+    /// What was agreed on.
+    pub agreed: Agreed,
+    /// What came behind it.
+    pub rest: Vec<u8>,
+}
+
+/// What became of bytes behind an incomplete record.
+#[derive(Debug)]
+pub enum Joined {
+    /// No record of this connection was incomplete.
+    None,
+    /// The record is whole now, and so many of the bytes belong to it.
+    Whole(Vec<u8>, usize),
+    /// All bytes belong to the record, which is still incomplete.
+    Part,
+}
+
+/// See the module.
+pub struct Layer {
+    endpoint: Endpoint,
+    most_handshakes: usize,
+    handshakes: HashMap<ConnId, Box<Shaking>>,
+    /// Of clients: what takes the tickets that have not come yet.
+    tickets: HashMap<ConnId, Box<dyn TakesTickets>>,
+    incomplete: HashMap<ConnId, Vec<u8>>,
+    /// What `incomplete` takes.
+    incomplete_bytes: usize,
+    most_incomplete: usize,
+    /// The sessions of established connections.
+    pub sessions: Sessions,
+}
+
+impl Layer {
+    /// Without connections.
+    pub fn new(config: LayerConfig) -> Layer {
+        let LayerConfig { endpoint, most_handshakes, most_incomplete, .. } = config;
+        Layer {
+            endpoint,
+            most_handshakes,
+            handshakes: HashMap::new(),
+            tickets: HashMap::new(),
+            incomplete: HashMap::new(),
+            incomplete_bytes: 0,
+            most_incomplete,
+            sessions: Sessions::default(),
+        }
+    }
+
+    /// Whether this is a server's end.
+    pub fn is_server(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Server(_))
+    }
+
+    // ---- handshakes ----------------------------------------------------------------------------
+
+    /// Whether another handshake may begin.
+    pub fn has_room(&self) -> bool {
+        self.handshakes.len() < self.most_handshakes
+    }
+
+    /// Handshakes that are under way.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.len()
+    }
+
+    /// Whether the handshake of a connection is under way: at a server, since its first bytes came.
+    pub fn is_shaking(&self, name: ConnId) -> bool {
+        self.handshakes.contains_key(&name)
+    }
+
+    /// Begins the handshake of a connection to a server at an address.
+    pub fn begin(&mut self, name: ConnId, to: IpAddr, outgoing: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        let Endpoint::Client(connector) = &self.endpoint else {
+            return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR));
+        };
+        let mut shaking = Box::new(Shaking { handshake: connector.begin(to)?, incoming: Vec::new() });
+        shaking.handshake.advance(&mut shaking.incoming, outgoing)?;
+        self.handshakes.insert(name, shaking);
+        Ok(())
+    }
+
+    /// Takes in bytes of a connection without a session. Returns its handshake once that is over.
+    pub fn shake(&mut self, name: ConnId, bytes: &[u8], outgoing: &mut Vec<u8>) -> Result<Option<Shaken>, TlsFailure> {
+        let mut shaking = match (self.handshakes.remove(&name), &mut self.endpoint) {
+            (Some(shaking), _) => shaking,
+            (None, Endpoint::Server(acceptor)) => {
+                Box::new(Shaking { handshake: acceptor.begin()?, incoming: Vec::new() })
+            }
+            (None, Endpoint::Client(_)) => return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR)),
+        };
+        shaking.incoming.extend_from_slice(bytes);
+        let Some(established) = shaking.handshake.advance(&mut shaking.incoming, outgoing)? else {
+            self.handshakes.insert(name, shaking);
+            return Ok(None);
+        };
+        let kept = self.sessions.put(name, &established);
+        kept.ok_or(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR))?;
+        if let Some(tickets) = established.tickets {
+            self.tickets.insert(name, tickets);
+        }
+        Ok(Some(Shaken { agreed: established.agreed, rest: shaking.incoming }))
+    }
+
+    /// Takes the tickets at a place in a record that was just opened.
+    pub fn take_tickets(&mut self, name: ConnId, bytes: &[u8]) {
+        if let Some(takes) = self.tickets.get_mut(&name) {
+            // A ticket that cannot be read is one session less to resume.
+            self.sessions.tickets(bytes).for_each(|ticket| _ = takes.take(ticket));
+        }
+    }
+
+    /// Data came: a server that sends tickets has sent them before.
+    #[inline]
+    pub fn await_no_tickets(&mut self, name: ConnId) {
+        if !self.tickets.is_empty() {
+            self.tickets.remove(&name);
+        }
+    }
+
+    // ---- incomplete records --------------------------------------------------------------------
+
+    /// Joins bytes that came to the connection's incomplete record, if it has one. An error is the alert to send.
+    pub fn join(&mut self, name: ConnId, bytes: &[u8]) -> Result<Joined, Alert> {
+        if self.incomplete.is_empty() {
+            return Ok(Joined::None);
+        }
+        let Some(mut record) = self.take_incomplete(name) else { return Ok(Joined::None) };
+        let mut used = 0;
+        loop {
+            let length = record::record_length(&record)?;
+            if length == Some(record.len()) {
+                return Ok(Joined::Whole(record, used));
+            }
+            if used == bytes.len() {
+                self.keep(name, record)?;
+                return Ok(Joined::Part);
+            }
+            let missing = length.unwrap_or(HEADER) - record.len();
+            let now = missing.min(bytes.len() - used);
+            record.reserve_exact(missing);
+            record.extend_from_slice(&bytes[used..used + now]);
+            used += now;
+        }
+    }
+
+    /// Keeps the beginning of a record until its rest comes. An error, internal_error, tells that no more may be kept.
+    pub fn keep(&mut self, name: ConnId, record: Vec<u8>) -> Result<(), Alert> {
+        let takes = record.capacity() + INCOMPLETE_OVERHEAD;
+        if self.incomplete_bytes + takes > self.most_incomplete {
+            return Err(Alert::INTERNAL_ERROR);
+        }
+        self.incomplete_bytes += takes;
+        self.incomplete.insert(name, record);
+        Ok(())
+    }
+
+    fn take_incomplete(&mut self, name: ConnId) -> Option<Vec<u8>> {
+        let record = self.incomplete.remove(&name)?;
+        self.incomplete_bytes -= record.capacity() + INCOMPLETE_OVERHEAD;
+        Some(record)
+    }
+
+    // ---- the end -------------------------------------------------------------------------------
+
+    /// A connection is over: forgets all of it.
+    pub fn forget(&mut self, name: ConnId) {
+        self.handshakes.remove(&name);
+        self.await_no_tickets(name);
+        self.take_incomplete(name);
+        self.sessions.remove(name);
+    }
+}

@@ -1,0 +1,163 @@
+//! The sessions of a shard's connections, by name: a row of 80 bytes for each, or one of 112 where the suite's hash is
+//! SHA-384. Rows of a kind take memory once a connection of that kind has come.
+
+use super::handshake::Established;
+use super::record::{
+    ALERT_RECORD, HEADER, KeyCache, LARGEST_CONTENT, Messages, Opened, Session, Suite, TRAILER, Tickets, Traffic,
+    Unsealed,
+};
+use crate::chunks::Chunks;
+use crate::error::Alert;
+use crate::token::ConnId;
+
+/// Keys that a shard keeps: those of 256 connections that talk. Each takes some 700 bytes.
+const KEYS: usize = 512;
+
+/// Rows with secrets of one length, by the place that a connection's name has.
+struct Rows<const SECRET: usize>(Vec<Chunks<Session<SECRET>>>);
+
+impl<const SECRET: usize> Rows<SECRET> {
+    fn get(&self, name: ConnId) -> Option<&Session<SECRET>> {
+        let row = self.0.get(name.ring())?.get(name.slot() as usize)?;
+        (!row.is_vacant()).then_some(row)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, name: ConnId) -> Option<&mut Session<SECRET>> {
+        let row = self.0.get_mut(name.ring())?.get_mut(name.slot() as usize)?;
+        (!row.is_vacant()).then_some(row)
+    }
+
+    fn put(&mut self, name: ConnId, session: Session<SECRET>) {
+        if self.0.len() <= name.ring() {
+            self.0.resize_with(name.ring() + 1, Chunks::default);
+        }
+        let rows = &mut self.0[name.ring()];
+        rows.reach(name.slot() as usize);
+        if let Some(row) = rows.get_mut(name.slot() as usize) {
+            *row = session;
+        }
+    }
+}
+
+/// The sessions of a shard, and what they share.
+pub struct Sessions {
+    short: Rows<32>,
+    long: Rows<48>,
+    keys: KeyCache,
+    messages: Messages,
+}
+
+/// Evaluates an expression with the session of a name, if it has one.
+macro_rules! with {
+    ($sessions:ident, $name:expr, |$session:ident| $body:expr) => {
+        if let Some($session) = $sessions.short.get_mut($name) {
+            Some($body)
+        } else if let Some($session) = $sessions.long.get_mut($name) {
+            Some($body)
+        } else {
+            None
+        }
+    };
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        let (short, long) = (Rows(Vec::new()), Rows(Vec::new()));
+        Sessions { short, long, keys: KeyCache::new(KEYS), messages: Messages::new() }
+    }
+}
+
+impl Sessions {
+    /// Keeps the session of a connection whose handshake is over. `None` if its secrets do not suit its suite.
+    pub fn put(&mut self, name: ConnId, established: &Established) -> Option<()> {
+        let Established { side, suite, read, write, .. } = established;
+        match suite {
+            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => {
+                let read = Traffic::new(read.0.bytes(), read.1)?;
+                self.short.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
+            }
+            Suite::Aes256Gcm => {
+                let read = Traffic::new(read.0.bytes(), read.1)?;
+                self.long.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
+            }
+        }
+        Some(())
+    }
+
+    /// Whether a connection has a session. The name of an earlier connection must not be asked for.
+    #[inline]
+    pub fn has(&self, name: ConnId) -> bool {
+        self.short.get(name).is_some() || self.long.get(name).is_some()
+    }
+
+    /// Forgets the session of a connection that is over, if it has one. Its secrets are overwritten.
+    pub fn remove(&mut self, name: ConnId) {
+        let Sessions { short, long, keys, messages } = self;
+        if let Some(session) = short.get_mut(name) {
+            session.forget(keys, messages);
+            *session = Session::default();
+        } else if let Some(session) = long.get_mut(name) {
+            session.forget(keys, messages);
+            *session = Session::default();
+        }
+    }
+
+    /// Opens a record in place. See `Session::open`.
+    #[inline]
+    pub fn open(&mut self, name: ConnId, record: &mut [u8]) -> Result<Opened, Alert> {
+        with!(self, name, |session| session.open(&mut self.keys, &mut self.messages, record))
+            .unwrap_or(Err(Alert::INTERNAL_ERROR))
+    }
+
+    /// The tickets of the record that was opened last, from the place in it that `open` gave.
+    pub fn tickets<'a>(&'a self, bytes: &'a [u8]) -> Tickets<'a> {
+        self.messages.tickets(bytes)
+    }
+
+    /// Seals a record in place, whose content has room around it. A KeyUpdate must not be due.
+    #[inline]
+    pub fn seal_in_place(&mut self, name: ConnId, buffer: &mut [u8]) -> Result<(), Unsealed> {
+        with!(self, name, |session| session.seal(&mut self.keys, buffer)).unwrap_or(Err(Unsealed::Closed))
+    }
+
+    /// Appends the record of a KeyUpdate to `into`, if one is due. Returns whether it was.
+    #[inline]
+    pub fn update_key(&mut self, name: ConnId, into: &mut Vec<u8>) -> Result<bool, Unsealed> {
+        let sealed = with!(self, name, |session| {
+            session.key_update_due().then(|| session.seal_key_update(&mut self.keys, false))
+        });
+        match sealed.flatten() {
+            None => Ok(false),
+            Some(record) => {
+                into.extend_from_slice(&record?);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Appends the records of some bytes to `into`. Returns how many records they are. An error leaves some of them out:
+    /// the connection is closed for sending.
+    pub fn seal(&mut self, name: ConnId, bytes: &[u8], into: &mut Vec<u8>) -> Result<u64, Unsealed> {
+        let mut records = 0;
+        for content in bytes.chunks(LARGEST_CONTENT) {
+            self.update_key(name, into)?;
+            let start = into.len();
+            into.reserve(HEADER + content.len() + TRAILER);
+            into.extend_from_slice(&[0; HEADER]);
+            into.extend_from_slice(content);
+            into.extend_from_slice(&[0; TRAILER]);
+            if let Err(unsealed) = self.seal_in_place(name, &mut into[start..]) {
+                into.truncate(start);
+                return Err(unsealed);
+            }
+            records += 1;
+        }
+        Ok(records)
+    }
+
+    /// The record of an alert, after which nothing is sealed. `None` if nothing may be sent any more.
+    pub fn alert(&mut self, name: ConnId, alert: Alert) -> Option<[u8; ALERT_RECORD]> {
+        with!(self, name, |session| session.seal_alert(&mut self.keys, alert)).and_then(Result::ok)
+    }
+}
