@@ -25,7 +25,7 @@ use crate::failure::{Cause, Causes};
 use crate::host::Host;
 use crate::latency::{Latency, PERCENTILES};
 use crate::metrics::http;
-use crate::plan::{Goal, Ports, Reserve, Role, Routes};
+use crate::plan::{Goal, Layers, Ports, Reserve, Role, Routes};
 use crate::protocol::{Exchange, Pattern, Position, Protocol, Purpose, Scratch, Settings, Template, Verdict};
 use crate::render::json;
 use crate::render::{hgrm, text};
@@ -509,7 +509,14 @@ pub fn host(bytes: &[u8]) {
 fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
-    let goal = Goal { role: Role::Both, connections: 1_000_000, awake: None, routes, cores: vec![0, 1] };
+    let goal = Goal {
+        role: Role::Both,
+        connections: 1_000_000,
+        awake: None,
+        routes,
+        cores: vec![0, 1],
+        layers: Layers::default(),
+    };
     // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);

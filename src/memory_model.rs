@@ -22,7 +22,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{IdleBackend, ShardPlan, caught_bytes, largest};
+use crate::plan::{IdleBackend, Layers, ShardPlan, caught_bytes, largest};
 
 /// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
@@ -312,7 +312,17 @@ pub fn asleep(end: End, family: Family) -> f64 {
 pub const HANDSHAKE_BYTES: u64 = 12 * 1024;
 
 /// Bytes of the TLS of an established connection: two secrets and two sequence numbers (`tls/record.rs`).
-pub const TLS_BYTES: u64 = 80;
+const TLS_BYTES: f64 = 80.0;
+
+/// Bytes that a server keeps of a connection on which it speaks HTTP or WebSocket: how far the conversation has come
+/// (`service/conversation.rs`), and a deadline (`service/deadlines.rs`).
+const CONVERSATION_BYTES: f64 = 4.0 + 4.0;
+
+/// Bytes that one end keeps of a connection, asleep or awake, for what is spoken on it. A client's dialects keep nothing.
+fn kept(end: End, layers: Layers) -> f64 {
+    let conversation = if end == End::Server && layers.conversation { CONVERSATION_BYTES } else { 0.0 };
+    conversation + if layers.tls { TLS_BYTES } else { 0.0 }
+}
 
 /// The parts of a c1m process, apart from its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -394,6 +404,8 @@ pub struct Load {
     pub client: Option<Process>,
     /// Connections awake at once at most, where the others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// What is spoken.
+    pub layers: Layers,
     /// Bytes of memory that are left before the load, of which ring buffers for sleepers' segments take a part.
     pub left: u64,
     /// Number of ports that the client's host chooses from (`Host::ephemeral_ports`).
@@ -440,6 +452,7 @@ impl Load {
                 }
                 None => sum.per_connection += each.counted(by),
             }
+            sum.per_connection += kept(end, self.layers);
             sum.hidden += each.hidden * sockets as f64;
             sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
         }
@@ -477,6 +490,7 @@ mod tests {
             idle_backend: IdleBackend::Poll,
             client: Some(process),
             awake: None,
+            layers: Layers::default(),
             left: u64::MAX,
             ephemeral: 28_232,
             targets: 100,
@@ -543,6 +557,23 @@ mod tests {
         // More connections than may be awake take no more sockets.
         assert_eq!(load.of(&kernel, 20_000_000, By::Host).hidden, ten_million.hidden);
         assert_eq!(asleep(End::Server, Family::V6) - asleep(End::Server, Family::V4), 32.0);
+    }
+
+    /// HTTP and WebSocket take 8 bytes of the server, and TLS 80 of each end.
+    #[test]
+    fn what_is_spoken_takes_some_bytes_of_each_connection() {
+        let (kernel, process) =
+            (kernel((6, 18), true), Process { shards: 2, rings: 50, slots: 1_000_000, listeners: 100 });
+        for awake in [None, Some(1_000)] {
+            let raw = Load { awake, ..load(process) };
+            for (conversation, tls, server, client) in [(true, false, 8e6, 0.0), (false, true, 80e6, 80e6), (true, true, 88e6, 80e6)] {
+                let spoken = Load { layers: Layers { conversation, tls }, ..raw };
+                let total = |load: Load| load.of(&kernel, 1_000_000, By::Host).total;
+                near(total(spoken), total(raw) + server + client, 1e-12);
+                let of_client = |load: Load| total(Load { server: None, ..load });
+                near(of_client(spoken), of_client(raw) + client, 1e-12);
+            }
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, caught_bytes, check_hibernation};
 pub use client::ClientGoal;
-pub use goal::{Goal, Role};
+pub use goal::{Goal, Layers, Role};
 pub use idle::IdleBackend;
 pub use needs::{DESCRIPTORS_OF_METRICS, EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, needs};
 pub use ports::{PortSharing, Ports};

@@ -268,6 +268,10 @@ pub struct DemoArguments {
     pub cores: Option<usize>,
     #[command(flatten)]
     pub ports: PortArguments,
+    /// What is spoken on the connections: `raw` bytes; `websocket`, texts with a token that must come back after an
+    /// upgrade; `http`, requests on kept connections, of whose path the token must come back.
+    #[arg(long, value_enum, default_value_t = ServerProtocol::Raw)]
+    pub protocol: ServerProtocol,
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub hold: Duration,

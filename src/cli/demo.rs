@@ -127,6 +127,7 @@ fn fit(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Fit
         awake,
         routes: workload(arguments, host, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
+        layers: arguments.protocol.layers(arguments.tls),
     };
     let page = doctor::examine(host, &goal);
     let wall = page.decisive().map(|row| format!("{}: {}", row.wall, row.have));
@@ -155,6 +156,7 @@ fn workload(arguments: &DemoArguments, host: &Host, connections: u64) -> Result<
         // minute.
         close: CloseMode::Abort,
         hibernate: arguments.hibernate,
+        protocol: arguments.protocol.echoed()?,
         ..Workload::default()
     })
 }
@@ -214,6 +216,7 @@ impl ServerProcess {
         ]);
         command.args(["--port", &arguments.ports.port.to_string(), "--ports", &arguments.ports.ports.to_string()]);
         command.args(["--max-connections", &connections.to_string()]);
+        command.args(["--protocol", arguments.protocol.name()]);
         if let Some(cores) = arguments.cores {
             command.args(["--cores", &cores.to_string()]);
         }

@@ -32,6 +32,15 @@ impl Role {
     }
 }
 
+/// What is spoken above TCP, as far as memory must be kept for it of each connection. The default is raw bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// The server speaks HTTP or WebSocket.
+    pub conversation: bool,
+    /// TLS at both ends.
+    pub tls: bool,
+}
+
 /// What a host shall do.
 #[derive(Clone, Debug)]
 pub struct Goal {
@@ -45,6 +54,8 @@ pub struct Goal {
     pub routes: Routes,
     /// Cores to use, one shard each; not empty.
     pub cores: Vec<usize>,
+    /// What is spoken.
+    pub layers: Layers,
 }
 
 impl Goal {

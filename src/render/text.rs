@@ -92,7 +92,11 @@ fn close(document: &ClientDocument) -> String {
         0 => String::new(),
         answered => format!("; {} keepalives answered", count(answered)),
     };
-    format!("close {:.1} s{goodbyes}{keepalives}", document.close_seconds)
+    let pushes = match document.pushes {
+        0 => String::new(),
+        came => format!("; {} messages of subscriptions came", count(came)),
+    };
+    format!("close {:.1} s{goodbyes}{keepalives}{pushes}", document.close_seconds)
 }
 
 fn ramp(document: &ClientDocument) -> String {

@@ -150,6 +150,9 @@ pub struct ClientDocument {
     /// Goodbyes that were answered before the connection was closed.
     #[serde(default)]
     pub goodbyes: u64,
+    /// Messages of subscriptions that came unasked.
+    #[serde(default)]
+    pub pushes: u64,
     /// How often the client's process was suspended: stopped, frozen, or its machine paused.
     #[serde(default)]
     pub suspensions: u64,
@@ -267,6 +270,7 @@ impl ClientDocument {
             target: summary.target.clone(),
             keepalives: summary.sum(|progress| progress.kept_alive),
             goodbyes: summary.sum(|progress| progress.goodbyes),
+            pushes: summary.sum(|progress| progress.pushed),
             suspensions: summary.suspended.times,
             suspended_seconds: summary.suspended.time.as_secs_f64(),
             errors: summary.causes(),

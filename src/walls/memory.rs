@@ -86,6 +86,7 @@ impl Appetite<'_> {
             idle_backend: self.park,
             client: goal.role.dials().then(client),
             awake: goal.awake,
+            layers: goal.layers,
             left: self.left,
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,

@@ -23,6 +23,26 @@ fn a_demo_proves_every_connection_twice_and_writes_both_results() {
     assert_eq!(finished.out.matches("the server counts 3,000 live too").count(), 2, "{}", finished.out);
 }
 
+/// Each connection proves itself by a message of its own that comes back, end to end.
+#[test]
+fn a_demo_speaks_the_protocol_that_is_asked_for() {
+    for protocol in ["websocket", "http"] {
+        let words = format!("--protocol {protocol} --connections 1000 --hold 0s --json -");
+        let finished = run(&format!("demo {words} {}", at(free_ports(4), 4)));
+        assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
+        let document: Value = serde_json::from_str(&finished.out).unwrap();
+        let (server, client) = (&document["server"], &document["client"]);
+        assert_eq!((number(client, "live"), number(client, "failed")), (1_000, 0), "{client}");
+        for audit in client["audits"].as_array().unwrap() {
+            assert_eq!(["live", "lost", "wrong"].map(|name| number(audit, name)), [1_000, 0, 0], "{client}");
+        }
+        assert_eq!((&client["protocol"], &client["proof"]), (&protocol.into(), &"end-to-end".into()));
+        // One upgrade each, or the opening request and those of two audits.
+        let counted = if protocol == "http" { 3 * 1_000 } else { 1_000 };
+        assert_eq!(number(&server["http"], "requests"), counted, "{server}");
+    }
+}
+
 /// Checks that both ends of a demo counted `connections` in both audits.
 fn holds(document: &Value, connections: u64) {
     let (server, client) = (&document["server"], &document["client"]);

@@ -69,20 +69,25 @@ impl Scene<'_> {
 
     /// Waits until exactly so many connections are live, and all of them are asleep.
     pub fn all_asleep(&self, connections: u64) {
-        let said = || self.server.running.out().matches(STATS).count();
-        // The first event from now on may tell of counts from before, and the second does not.
-        let fresh = said() + 2;
-        eventually(&format!("{connections} connections are asleep"), || {
-            let stats = self.stats();
-            let asleep = number(&stats["hibernation"], "asleep");
-            said() >= fresh && (number(&stats, "live"), asleep) == (connections, connections)
-        });
+        all_asleep(self.server, connections);
     }
 
     /// Waits until no connection is live.
     pub fn all_gone(&self) {
         eventually("the server has no connection", || self.live() == 0);
     }
+}
+
+/// Waits until exactly so many connections of a server are live, and all of them are asleep.
+pub fn all_asleep(server: &Server, connections: u64) {
+    let said = || server.running.out().matches(STATS).count();
+    // The first event from now on may tell of counts from before, and the second does not.
+    let fresh = said() + 2;
+    eventually(&format!("{connections} connections are asleep"), || {
+        let stats = last_stats(&server.running.out());
+        let asleep = number(&stats["hibernation"], "asleep");
+        said() >= fresh && (number(&stats, "live"), asleep) == (connections, connections)
+    });
 }
 
 /// The last whole event of the kind `stats`; one of zeros if there is none yet.

@@ -10,7 +10,7 @@ use c1m::error::Errno;
 use c1m::internal::doctor::examine;
 use c1m::internal::failure::{Cause, Causes};
 use c1m::internal::host::{Host, SourcePorts};
-use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
 use c1m::internal::render::doctor::text;
 use c1m::internal::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 fn goal(role: Role, connections: u64, ports: u16) -> Goal {
     let routes =
         Routes { targets: vec![Ipv4Addr::LOCALHOST.into()], ports: Ports::new(8_888, ports).unwrap(), sources: vec![] };
-    Goal { role, connections, awake: None, routes, cores: vec![0, 1] }
+    Goal { role, connections, awake: None, routes, cores: vec![0, 1], layers: Layers::default() }
 }
 
 const ROLES: [Role; 3] = [Role::Server, Role::Client, Role::Both];

@@ -54,6 +54,7 @@ mod tune;
 mod tuning;
 mod walls;
 mod websocket;
+mod websocket_asleep;
 mod wire;
 
 use std::process::ExitCode;

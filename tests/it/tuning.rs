@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use c1m::internal::host::Host;
-use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
 use c1m::internal::tune::sysctl_conf;
 use c1m::internal::walls::{self, Limits, Setting, WALLS, Wall, boot};
 
@@ -21,7 +21,7 @@ fn tuning(file: &str) -> PathBuf {
 fn goal(role: Role, connections: u64) -> Goal {
     let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
-    Goal { role, connections, awake: None, routes, cores: vec![0, 1] }
+    Goal { role, connections, awake: None, routes, cores: vec![0, 1], layers: Layers::default() }
 }
 
 /// Checks that a file agrees with the table, or rewrites it with C1M_BLESS=1.

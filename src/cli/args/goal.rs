@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, address_block, addresses, hibernate};
+use super::{AddressBlock, PortArguments, ServerProtocol, address_block, addresses, hibernate};
 use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
 use crate::host::{Cores, Host};
@@ -33,6 +33,12 @@ pub struct GoalArguments {
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
+    /// What the server speaks, as its --protocol.
+    #[arg(long, value_enum, default_value_t = ServerProtocol::Raw)]
+    pub protocol: ServerProtocol,
+    /// They speak TLS.
+    #[arg(long)]
+    pub tls: bool,
     /// Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time
     /// itself does not matter here.
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
@@ -80,6 +86,7 @@ impl GoalArguments {
             awake: self.hibernate.map(|_| self.awake.unwrap_or_else(planned)),
             routes,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
+            layers: self.protocol.layers(self.tls),
         })
     }
 }

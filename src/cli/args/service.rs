@@ -3,6 +3,8 @@
 use clap::{Args, ValueEnum};
 
 use crate::command_error::{CommandError, Result};
+use crate::plan::Layers;
+use crate::protocol::{Protocol, Settings};
 
 /// The most that --max-message can be: a message is assembled in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
@@ -57,6 +59,26 @@ impl ServerProtocol {
             ServerProtocol::WebSocket => "websocket",
             ServerProtocol::Http => "http",
         }
+    }
+}
+
+impl ServerProtocol {
+    /// What must be kept of each connection for it, with TLS or without.
+    pub fn layers(self, tls: bool) -> Layers {
+        Layers { conversation: self != ServerProtocol::Raw, tls }
+    }
+
+    /// The client's protocol in which each message has a token that `echo` sends back.
+    pub fn echoed(self) -> Result<Protocol> {
+        let proof = |word: &str| Some(word.to_owned());
+        let settings = match self {
+            ServerProtocol::Raw => Settings::default(),
+            ServerProtocol::WebSocket => Settings { proof: proof("echo"), ..Settings::default() },
+            ServerProtocol::Http => {
+                Settings { proof: proof("token"), path: Some("/{token}".to_owned()), ..Settings::default() }
+            }
+        };
+        Protocol::new(self.name(), &settings).map_err(|error| CommandError::bug(error.to_string()))
     }
 }
 

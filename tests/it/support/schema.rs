@@ -49,7 +49,7 @@ pub fn has_merged_names(document: &Value) {
 
 /// Checks the names of a client's result that has `more` names.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 27] = [
+    const OTHERS: [&str; 28] = [
         "requested",
         "live",
         "failed",
@@ -61,6 +61,7 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
         "target",
         "keepalives",
         "goodbyes",
+        "pushes",
         "suspensions",
         "suspended_seconds",
         "errors",
