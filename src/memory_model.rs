@@ -566,7 +566,9 @@ mod tests {
             (kernel((6, 18), true), Process { shards: 2, rings: 50, slots: 1_000_000, listeners: 100 });
         for awake in [None, Some(1_000)] {
             let raw = Load { awake, ..load(process) };
-            for (conversation, tls, server, client) in [(true, false, 8e6, 0.0), (false, true, 80e6, 80e6), (true, true, 88e6, 80e6)] {
+            for (conversation, tls, server, client) in
+                [(true, false, 8e6, 0.0), (false, true, 80e6, 80e6), (true, true, 88e6, 80e6)]
+            {
                 let spoken = Load { layers: Layers { conversation, tls }, ..raw };
                 let total = |load: Load| load.of(&kernel, 1_000_000, By::Host).total;
                 near(total(spoken), total(raw) + server + client, 1e-12);

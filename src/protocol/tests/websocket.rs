@@ -76,6 +76,12 @@ fn publication(number: u64, length: usize) -> Vec<u8> {
     message
 }
 
+/// Bytes to fill payloads with, mostly those of texts.
+fn filling() -> impl Strategy<Value = Vec<u8>> {
+    let text = "\\PC{1,3}".prop_map(String::into_bytes);
+    prop_oneof![3 => text, 1 => prop::collection::vec(any::<u8>(), 1..4)]
+}
+
 proptest! {
     /// The whole life of a connection in one stream, with pings, pushes and other messages between the answers.
     #[test]
@@ -123,10 +129,27 @@ proptest! {
         prop_assert_eq!(pongs.iter().filter(|(_, payload)| payload == b"are you there").count(), asked.len() - 2);
     }
 
+    /// A text that is passed over is right if the standard library takes it, however it is cut into fragments and pieces;
+    /// of a binary message nothing is asked.
+    #[test]
+    fn a_text_that_is_passed_over_must_be_utf8(
+        said in prop::collection::vec(filling(), 1..30).prop_map(|pieces| pieces.concat()), each in 1usize..40,
+        proof in prop::sample::select(vec!["ping", "echo"]), asks: bool, cuts in prop::collection::vec(1usize..9, 0..60),
+    ) {
+        let (dialect, asked) = (dialect(proof), asks.then_some(exchange(Purpose::Audit, 3)));
+        let verdict = |opcode| {
+            let stream = fragments(opcode, &said, each, &frame(Opcode::Pong, true, b""));
+            let verdicts = follow(&dialect, &[asked], &stream, cuts.iter().copied()).0;
+            *verdicts.last().unwrap()
+        };
+        let right = if std::str::from_utf8(&said).is_ok() { Verdict::Aside } else { Verdict::Wrong(Cause::Malformed) };
+        prop_assert_eq!((verdict(Opcode::Text), verdict(Opcode::Binary)), (right, Verdict::Aside));
+    }
+
     /// Whatever comes, its verdicts do not depend on how it is cut, and nothing is kept beyond the bound.
     #[test]
     fn any_bytes_have_the_same_verdicts_however_they_are_cut(
-        frames in prop::collection::vec((any::<u8>(), 0usize..140, any::<[u8; 3]>(), 0usize..40), 0..8),
+        frames in prop::collection::vec((any::<u8>(), 0usize..140, filling(), 0usize..40), 0..8),
         tail in prop::collection::vec(any::<u8>(), 0..20),
         purpose in prop::sample::select(vec![Purpose::Audit, Purpose::Keepalive, Purpose::Goodbye]),
         proof in prop::sample::select(vec!["ping", "echo"]), asks: bool,
@@ -140,7 +163,7 @@ proptest! {
         let mut stream = Vec::new();
         for (first, length, fill, ours) in frames {
             // Mostly frames, some of which begin as our own answer.
-            let mut payload: Vec<u8> = fill.iter().copied().cycle().take(length).collect();
+            let mut payload: Vec<u8> = fill.into_iter().cycle().take(length).collect();
             let ours = ours.min(own.len()).min(length);
             payload[..ours].copy_from_slice(&own[..ours]);
             let opcodes = [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
@@ -188,6 +211,9 @@ fn what_a_server_must_not_say_is_wrong() {
             b"\x80\x00",
             b"\x01\x01a\x81\x01b",
             b"\x88\x01a",
+            b"\x81\x01\xff",
+            b"\x81\x02a\xc3",
+            b"\x01\x01\xc3\x80\x01a",
         ] {
             assert_eq!(verdict(dialect, Some(audit), malformed), Verdict::Wrong(Malformed), "{malformed:?}");
         }

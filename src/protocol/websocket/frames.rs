@@ -1,8 +1,8 @@
 //! The frames that a server sends, as a client follows them: cut anywhere, and with nothing kept but what is incomplete.
-//! Messages of any length pass through. Of a text that is passed over it is not checked whether it is UTF-8.
+//! Messages of any length pass through. A text that is passed over must be UTF-8.
 
 use super::client::{Awaits, ECHO_MARK};
-use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Violation};
+use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, NotUtf8, Opcode, Role, Utf8, Violation};
 use crate::failure::Cause;
 use crate::protocol::{Heard, Position, Scratch, Verdict, publication};
 
@@ -19,6 +19,9 @@ const OTHER: u16 = 4;
 const LEADING: u16 = 8;
 /// It is, and `Scratch::kept` begins with its number.
 const PUBLICATION: u16 = 16;
+/// The message is a text, and the bits from `TEXT_SHIFT` on tell how far it has come.
+const TEXT: u16 = 32;
+const TEXT_SHIFT: u32 = 6;
 
 /// Bytes of a frame that is kept while it is incomplete.
 const LONGEST_KEPT: usize = LONGEST_HEADER + LONGEST_CONTROL;
@@ -103,10 +106,11 @@ impl Frames<'_> {
             (Opcode::Continuation, false) => return Err(Violation::NothingToContinue),
             (Opcode::Continuation, true) => {}
             (_, true) => return Err(Violation::Interrupted),
-            (_, false) => {
+            (opcode, false) => {
                 // Where nothing is expected of messages, none can be the answer.
                 let other = if scratch.expected.is_empty() || self.awaits == Awaits::Pong { OTHER } else { 0 };
-                position.part = OPEN | LEADING | other;
+                let text = if opcode == Opcode::Text { TEXT } else { 0 };
+                position.part = OPEN | LEADING | other | text;
             }
         }
         position.bytes = u32::try_from(header.length).map_err(|_| Violation::TooLong)?;
@@ -120,17 +124,23 @@ impl Frames<'_> {
         if position.part & LEADING != 0 {
             lead(position, piece, &mut scratch.kept);
         }
+        // What is expected is text.
+        let mut unlike = piece;
         if position.part & OTHER == 0 {
             let rest = &scratch.expected[usize::from(position.at).min(scratch.expected.len())..];
             let same = rest.iter().zip(piece).take_while(|(expected, byte)| expected == byte).count();
             // What is expected has 65,535 bytes at most.
             position.at += same as u16;
+            unlike = &piece[same..];
             if same < piece.len() || self.awaits == Awaits::Nothing {
                 if let Some(wrong) = self.wrong(position.at) {
                     return Some(wrong);
                 }
                 position.part |= if same < piece.len() { OTHER } else { 0 };
             }
+        }
+        if spell(position, unlike).is_err() {
+            return Some(Verdict::Wrong(Cause::Malformed));
         }
         if position.bytes == 0 { self.frame_ended(position, scratch) } else { None }
     }
@@ -152,6 +162,9 @@ impl Frames<'_> {
             position.part = part & !LEADING;
             return None;
         }
+        if !Utf8::of_number(part >> TEXT_SHIFT).is_whole() {
+            return Some(Verdict::Wrong(Cause::Malformed));
+        }
         let number = scratch.kept.first_chunk().filter(|_| part & PUBLICATION != 0).copied().map(u64::from_be_bytes);
         *position = Position::default();
         scratch.kept.clear();
@@ -165,6 +178,17 @@ impl Frames<'_> {
         }
         Some(number.map_or(Verdict::Aside, Verdict::Push))
     }
+}
+
+/// Takes the next bytes of a message. Fails if it is a text and they are not UTF-8.
+fn spell(position: &mut Position, bytes: &[u8]) -> Result<(), NotUtf8> {
+    if position.part & TEXT == 0 || bytes.is_empty() {
+        return Ok(());
+    }
+    let mut text = Utf8::of_number(position.part >> TEXT_SHIFT);
+    text.feed(bytes)?;
+    position.part = position.part & (TEXT | (TEXT - 1)) | text.number() << TEXT_SHIFT;
+    Ok(())
 }
 
 /// Looks whether a message is a publication's, of whose beginning `kept` has the bytes before this piece.
