@@ -509,14 +509,8 @@ pub fn host(bytes: &[u8]) {
 fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
-    let goal = Goal {
-        role: Role::Both,
-        connections: 1_000_000,
-        awake: None,
-        routes,
-        cores: vec![0, 1],
-        layers: Layers::default(),
-    };
+    let (cores, layers) = (vec![0, 1], Layers::default());
+    let goal = Goal { role: Role::Both, connections: 1_000_000, awake: None, routes, cores, layers };
     // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);

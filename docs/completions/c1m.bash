@@ -380,7 +380,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__demo)
-            opts="-q -h --connections --cores --port --ports --hold --network --hibernate --awake --tls --json --report --hlog --quiet --help"
+            opts="-q -h --connections --cores --port --ports --protocol --hold --network --hibernate --awake --tls --json --report --hlog --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -400,6 +400,10 @@ _c1m() {
                     ;;
                 --ports)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
                     return 0
                     ;;
                 --hold)
@@ -438,7 +442,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__doctor)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --hibernate --awake --json --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --hibernate --awake --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -470,6 +474,10 @@ _c1m() {
                     ;;
                 --cores)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
                     return 0
                     ;;
                 --hibernate)
@@ -1198,7 +1206,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__tune)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --hibernate --awake --profile --apply --persist --revert --for-article --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --hibernate --awake --profile --apply --persist --revert --for-article --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1230,6 +1238,10 @@ _c1m() {
                     ;;
                 --cores)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
                     return 0
                     ;;
                 --hibernate)

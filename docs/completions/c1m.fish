@@ -234,6 +234,9 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connect
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l protocol -d 'What is spoken on the connections: `raw` bytes; `websocket`, texts with a token that must come back after an upgrade; `http`, requests on kept connections, of whose path the token must come back' -r -f -a "raw\t''
+websocket\t''
+http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hold -d 'How long to hold the connections between the two audits' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network of server and client: this `host`\'s, or their `own`, a network namespace whose table of established connections has at least two buckets for each connection. `auto` uses their own network if the host\'s table has fewer buckets than there will be sockets, and a namespace is allowed' -r -f -a "auto\t''
 host\t''
@@ -255,9 +258,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l ports -d 'Number of p
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l protocol -d 'What the server speaks, as its --protocol' -r -f -a "raw\t''
+websocket\t''
+http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l json -d 'Write the page as JSON to FILE; without FILE, or as -, to standard output' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls -d 'They speak TLS'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
 client\t''
@@ -268,10 +275,14 @@ complete -c c1m -n "__fish_c1m_using_subcommand tune" -l ports -d 'Number of por
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l target-ip -d 'Addresses of the server, separated by commas: each gives a client all its source ports anew' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l protocol -d 'What the server speaks, as its --protocol' -r -f -a "raw\t''
+websocket\t''
+http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l profile -d '`extreme` also prints the kernel command line with which a small server holds most' -r -f -a "standard\t''
 extreme\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls -d 'They speak TLS'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l apply -d 'Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l persist -d 'Set them now, and write them to /etc/sysctl.d/zz-c1m.conf and, where a limit is too low, /etc/security/limits.d/zz-c1m.conf, for the next boot. A warning names every other file that would then lower one of them'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l revert -d 'Restore exactly what was there before the first --apply or --persist, files included'

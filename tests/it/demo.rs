@@ -26,8 +26,8 @@ fn a_demo_proves_every_connection_twice_and_writes_both_results() {
 /// Each connection proves itself by a message of its own that comes back, end to end.
 #[test]
 fn a_demo_speaks_the_protocol_that_is_asked_for() {
-    for protocol in ["websocket", "http"] {
-        let words = format!("--protocol {protocol} --connections 1000 --hold 0s --json -");
+    for (protocol, tls) in [("websocket", ""), ("http", ""), ("websocket", "--tls")] {
+        let words = format!("--protocol {protocol} {tls} --connections 1000 --hold 0s --json -");
         let finished = run(&format!("demo {words} {}", at(free_ports(4), 4)));
         assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
         let document: Value = serde_json::from_str(&finished.out).unwrap();

@@ -1,5 +1,6 @@
 //! Clients that are steered: by lines on standard input, or by a caller of the library.
 
+use std::io::Write;
 use std::time::Duration;
 
 use c1m::client::{Course, Event, Phase, Run, Steering, Workload};
@@ -40,6 +41,31 @@ fn audited(client: &mut Running, round: usize) -> [u64; 3] {
     let event = events(&lines, "audit")[round - 1];
     assert_eq!(number(event, "round"), round as u64, "{event}");
     ["live", "lost", "wrong"].map(|name| number(event, name))
+}
+
+/// A server that broadcasts: what comes unasked on each connection is counted, in the document and in words.
+#[test]
+fn messages_of_subscriptions_are_reported() {
+    const CONNECTIONS: u64 = 60;
+    let mut server = Server::start(1, "--protocol websocket --service push --port-sharing all --json -");
+    let mut client = steered(&server, &format!("--protocol websocket --connections {CONNECTIONS}"));
+    holds(&mut client);
+    let mut poster = connected(server.port);
+    let text = "c1m publication 000000000000002a, good morning";
+    let head = format!("POST /publish HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}", text.len());
+    write!(poster, "{head}\r\n\r\n{text}").unwrap();
+    server.running.until("each connection was sent to", |out| out.contains(&format!("\"pushes\":{CONNECTIONS}")));
+    // On each connection the answer to the audit follows the publication.
+    client.say("audit");
+    assert_eq!(audited(&mut client, 1), [CONNECTIONS, 0, 0]);
+    client.say("close");
+    let document = client.wait().last_document();
+    assert_eq!(number(&document, "pushes"), CONNECTIONS, "{document}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, document.to_string()).unwrap();
+    let merged = run(&format!("report merge {}", file.path().display()));
+    assert!(merged.out.contains("; 60 messages of subscriptions came"), "{}{}", merged.out, merged.err);
+    server.stop();
 }
 
 #[test]
