@@ -59,6 +59,7 @@ pub fn run() -> Result<Ended> {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Storm(arguments) => client::storm(&arguments),
+        Command::Fanout(arguments) => client::fanout(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),

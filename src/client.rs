@@ -26,6 +26,7 @@
 
 mod course;
 mod driver;
+mod fanout;
 mod fleet;
 mod hibernation;
 mod incomplete;
@@ -37,7 +38,7 @@ mod victims;
 mod window;
 mod workload;
 
-pub use course::{Audit, Course, Phase, Scenario, Storm};
+pub use course::{Audit, Course, Fanout, Phase, Scenario, Storm};
 #[cfg(feature = "cli")]
 pub(crate) use ports::random_seed;
 pub use run::{Event, Run, Steering};

@@ -6,6 +6,7 @@
 mod alert;
 mod config;
 mod errno;
+mod fanout;
 mod host;
 mod tls;
 
@@ -16,6 +17,7 @@ pub use alert::Alert;
 pub(crate) use config::last_port;
 pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem, TlsFile, TlsProblem};
 pub use errno::Errno;
+pub use fanout::FanoutProblem;
 pub use host::{
     FilterReason, HibernationReason, HostError, HostReason, ListenReason, MissingCapabilities, RaiseThreads,
     RingReason, ShardsOf, ThreadReason,

@@ -32,6 +32,8 @@ pub enum Cause {
     WrongAnswer,
     /// The answer did not end within the bound on its length.
     AnswerTooLong,
+    /// A publication came with other bytes than it was published with, or cut off.
+    AlteredPublication,
     /// Bytes came while nothing was asked.
     Unasked,
     /// The bytes are none of the protocol, such as a frame with reserved bits.
@@ -96,7 +98,7 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel or of TLS, and have no number.
-    const OURS: [Cause; 19] = [
+    const OURS: [Cause; 20] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -105,6 +107,7 @@ impl Cause {
         Cause::WrongEcho,
         Cause::WrongAnswer,
         Cause::AnswerTooLong,
+        Cause::AlteredPublication,
         Cause::Unasked,
         Cause::Malformed,
         Cause::TooManyIncomplete,
@@ -130,6 +133,7 @@ impl Cause {
             Cause::WrongEcho => "wrong_echo".to_owned(),
             Cause::WrongAnswer => "wrong_answer".to_owned(),
             Cause::AnswerTooLong => "answer_too_long".to_owned(),
+            Cause::AlteredPublication => "altered_publication".to_owned(),
             Cause::Unasked => "unasked".to_owned(),
             Cause::Malformed => "malformed".to_owned(),
             Cause::TooManyIncomplete => "too_many_incomplete".to_owned(),
@@ -151,7 +155,14 @@ impl Cause {
     /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
     /// lost.
     pub fn is_wrong(self) -> bool {
-        let wrong = [Cause::WrongEcho, Cause::WrongAnswer, Cause::AnswerTooLong, Cause::Unasked, Cause::Malformed];
+        let wrong = [
+            Cause::WrongEcho,
+            Cause::WrongAnswer,
+            Cause::AnswerTooLong,
+            Cause::AlteredPublication,
+            Cause::Unasked,
+            Cause::Malformed,
+        ];
         wrong.contains(&self)
     }
 }

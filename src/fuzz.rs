@@ -43,8 +43,10 @@ mod mqtt;
 mod records;
 mod segments;
 mod spoken;
+#[cfg(test)]
+mod tests;
 
-pub use dialects::{responses, server_frames, target};
+pub use dialects::{pushes, responses, server_frames, target};
 pub use mqtt::mqtt;
 #[cfg(feature = "tls")]
 pub use records::records;
@@ -319,7 +321,7 @@ pub fn words(bytes: &[u8]) {
 }
 
 /// Options with a value that is more than a word: what comes before them, and their name.
-const OPTIONS: [(&[&str], &str); 24] = [
+const OPTIONS: [(&[&str], &str); 26] = [
     (&["server"], "--memory-reserve"),
     (&["server"], "--accept-rate"),
     (&["server"], "--idle-timeout"),
@@ -344,6 +346,8 @@ const OPTIONS: [(&[&str], &str); 24] = [
     (&["client", "--target-ip=::1", "--protocol=send-expect", "--expect=a"], "--send"),
     (&["client", "--target-ip=::1", "--protocol=send-expect", "--send={token}"], "--expect"),
     (&["client", "--target-ip=::1", "--protocol=send-expect", "--send=a", "--expect=b"], "--greeting"),
+    (&["fanout", "--target-ip=::1", "--subscribers=9"], "--rate"),
+    (&["fanout", "--target-ip=::1", "--subscribers=9", "--protocol=websocket"], "--publish"),
 ];
 
 /// The most bytes of a value. A block of addresses takes seven bytes and makes a megabyte of addresses.
@@ -383,6 +387,7 @@ fn check_options(command: &Command) -> command_error::Result<()> {
         }
         Command::Client(arguments) => client(arguments.workload()?),
         Command::Storm(arguments) => client(arguments.workload()?),
+        Command::Fanout(arguments) => client(arguments.workload()?),
         Command::Doctor(arguments) => drop(arguments.goal.goal(&Host::here())?),
         Command::Tune(arguments) => drop(arguments.goal.goal(&Host::here())?),
         Command::Demo(_) | Command::Report(_) => {}
@@ -546,53 +551,4 @@ pub fn request(bytes: &[u8]) {
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 ") && (reply.closes || head.contains("Content-Length: ")));
     assert_eq!(reply.head_only, body.is_empty());
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    /// The files in `fuzz/seeds/NAME`.
-    fn seeds(name: &str) -> Vec<Vec<u8>> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
-        let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
-        assert!(!seeds.is_empty(), "no seeds for {name}");
-        seeds
-    }
-
-    /// Random bytes, or a seed with some bytes changed and perhaps its end cut off.
-    fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-        let changes = prop::collection::vec(any::<(Index, u8)>(), 0..8);
-        let spoiled = (prop::sample::select(seeds), changes, prop::option::of(any::<Index>()));
-        let spoiled = spoiled.prop_map(|(mut bytes, changes, cut)| {
-            bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len() + 1)));
-            if let Some(most) = bytes.len().checked_sub(1) {
-                changes.iter().for_each(|(at, byte)| bytes[at.index(most + 1)] = *byte);
-            }
-            bytes
-        });
-        prop_oneof![prop::collection::vec(any::<u8>(), 0..300), spoiled]
-    }
-
-    macro_rules! properties {
-        ($($name:ident)*) => {$(
-            #[test]
-            fn $name() {
-                let seeds = seeds(stringify!($name));
-                seeds.iter().for_each(|seed| super::$name(seed));
-                proptest!(|(bytes in bytes_like(seeds))| { super::$name(&bytes); });
-            }
-        )*};
-    }
-
-    properties!(
-        token completions echo pattern mqtt words typed histogram results kept host request segments frames upgrade requests
-        publication server_frames responses target
-    );
-    #[cfg(feature = "tls")]
-    properties!(records);
 }

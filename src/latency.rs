@@ -32,6 +32,9 @@ pub struct Latency(Histogram<u64>);
 pub const PERCENTILES: [(f64, &str); 5] =
     [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9"), (99.99, "p99.99")];
 
+/// The values at the `PERCENTILES`, in microseconds.
+pub type Percentiles = [u64; PERCENTILES.len()];
+
 /// Why a text is not a histogram of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -55,6 +58,9 @@ const MOST_COUNTED: u64 = 1 << 48;
 const COUNT_BYTES: usize = 9;
 
 impl Latency {
+    /// Bytes that a histogram takes, about.
+    pub const BYTES: u64 = 180 << 10;
+
     /// An empty histogram. It takes about 180 KiB, however much is recorded.
     pub fn new() -> Result<Latency> {
         Histogram::new_with_bounds(1, MAX_LATENCY_US, LATENCY_DIGITS)
@@ -167,6 +173,11 @@ impl Latency {
         // One step down, so that 99.9 % of 2,000 does not become 1,998.0000000000002 and then 1,999. The Java
         // original does the same.
         self.0.value_at_quantile((percent / 100.0).next_down())
+    }
+
+    /// The latencies at the `PERCENTILES`.
+    pub fn percentiles(&self) -> Percentiles {
+        PERCENTILES.map(|(percent, _)| self.percentile(percent))
     }
 
     /// Mean and standard deviation in microseconds, for the `.hgrm` footer.

@@ -45,8 +45,12 @@ pub mod websocket;
 use crate::constants::BUFFER_BYTES;
 use crate::failure::Cause;
 
+use publication::Altered;
+
 pub use http::{Authority, Http};
 pub use mqtt::{Mqtt, MqttSettings};
+pub use publication::Publication;
+pub use push::Push;
 pub use raw::{LONGEST_PAYLOAD, Raw};
 pub use send_expect::{Pattern, SendExpect};
 pub use settings::{RequestError, SettingError, Settings};
@@ -103,14 +107,21 @@ pub enum Verdict {
     Proof,
     /// They belong to no answer and are no fault. An exchange in flight goes on.
     Aside,
-    /// They end a message of a subscription: the publication of this number. An exchange in flight goes on.
-    Push(u64),
+    /// They end a message of a subscription: this publication. An exchange in flight goes on.
+    Push(Publication),
     /// The server ends the connection in order, for this cause, as with a Close of WebSocket. The connection has failed
     /// unless the server may do that; it is closed by FIN. With a reply, which is the last word then, the server's FIN is
     /// awaited before. Whatever follows is not heard.
     Ended(Cause),
     /// They are not what the server should have sent, for this cause. The connection has failed and is reset.
     Wrong(Cause),
+}
+
+impl Verdict {
+    /// The verdict on a message with a publication in it.
+    fn of_publication(found: Result<Publication, Altered>) -> Verdict {
+        found.map_or(Verdict::Wrong(Cause::AlteredPublication), Verdict::Push)
+    }
 }
 
 /// A verdict, and how many bytes it is about; the rest is to be heard again.
@@ -140,6 +151,18 @@ pub struct Scratch {
 
 /// Bytes of an incomplete frame or head that a dialect may keep.
 pub const MOST_KEPT: usize = http::LONGEST_HEAD;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// To be there, and to talk with the server.
+    #[default]
+    Peer,
+    /// To get what publishers publish.
+    Subscriber,
+    /// To publish.
+    Publisher,
+}
 
 /// What an answer of a protocol proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +218,12 @@ pub trait Dialect: Sized {
     /// the bytes are unasked. `position` and `Scratch::kept` are what the last call for the same connection left. The
     /// driver calls again with the bytes that were not used.
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard;
+
+    /// Appends what a publisher says to publish this to `into`; `number` is that of its connection. `false` if it says
+    /// nothing, because the protocol or these settings publish nothing.
+    fn publish(&self, _number: u64, _publication: &Publication, _into: &mut Vec<u8>) -> bool {
+        false
+    }
 
     /// Appends what is said before the client closes the connection to `into`. Whether there is a goodbye must not
     /// depend on the number: the driver asks for that of number 0 ahead of time.
@@ -325,6 +354,11 @@ macro_rules! registry {
                 match self { $(Protocol::$variant(dialect) => dialect.hear(exchange, position, bytes, scratch),)* }
             }
 
+            /// See [`Dialect::publish`].
+            pub fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.publish(number, publication, into),)* }
+            }
+
             /// See [`Dialect::goodbye`].
             pub fn goodbye(&self, number: u64, into: &mut Vec<u8>) {
                 match self { $(Protocol::$variant(dialect) => dialect.goodbye(number, into),)* }
@@ -358,6 +392,14 @@ macro_rules! registry {
     };
 }
 
+impl Protocol {
+    /// Whether it publishes, as a publisher's with these settings does.
+    pub fn publishes(&self) -> bool {
+        let least = Publication { run: 0, number: 0, instant: 0, length: publication::LENGTH as u32 };
+        self.publish(0, &least, &mut Vec::new())
+    }
+}
+
 impl Default for Protocol {
     fn default() -> Protocol {
         Protocol::Raw(Raw::default())
@@ -374,4 +416,5 @@ registry! {
     WebSocket,
     Http,
     Mqtt,
+    Push,
 }

@@ -316,6 +316,8 @@ counters! {
     kept_alive,
     /// Messages of subscriptions that came.
     pushed,
+    /// Publications of a fan-out that were handed to their publishers' connections.
+    published,
     /// Goodbyes that were answered.
     goodbyes,
     }

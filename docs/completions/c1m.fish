@@ -29,6 +29,7 @@ complete -c c1m -n "__fish_c1m_needs_command" -s V -l version -d 'Print version'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "server" -d 'Hold connections and serve them'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "client" -d 'Open, prove and measure connections'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "storm" -d 'Disturb a server that holds connections, and measure how the connections that the storm spares fare'
+complete -c c1m -n "__fish_c1m_needs_command" -f -a "fanout" -d 'Publish to many subscribers, and prove that each got every publication exactly once'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "doctor" -d 'Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal'
 complete -c c1m -n "__fish_c1m_needs_command" -f -a "tune" -d 'Show the settings that this host needs for a goal, apply them, and restore the old ones'
@@ -75,25 +76,26 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l until-stdin-closes -d
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s v -l verbose -d 'Print a line per shard too'
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s q -l quiet -d 'Print no lines of figures: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand server" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l connections -d 'Connections to open: one per (target, port) in turn' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l ports -d 'Number of ports from --port on' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l connections -d 'Connections to open: one per (target, port) in turn' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l cores -d 'Use the first N cores this process may run on; all by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
 http\t''
-mqtt\t''"
+mqtt\t''
+push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
@@ -108,6 +110,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l status -d 'http: the status that each answer must have; 200 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
@@ -121,7 +124,6 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-keepalive -d 'mq
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-message -d 'mqtt: the will' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'mqtt: a topic filter that each connection subscribes to besides; may be given more than once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -138,7 +140,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hold -d 'How long to hold the connections between the two audits' -r
@@ -154,25 +156,26 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l no-resumption -d 'Mak
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l steer -d 'Hold, and obey lines on standard input: `audit` audits, `report` tells what was measured so far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connections -d 'Connections to open: one per (target, port) in turn' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ports -d 'Number of ports from --port on' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connections -d 'Connections to open: one per (target, port) in turn' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cores -d 'Use the first N cores this process may run on; all by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l rate -d 'Start N connections per second, evenly; latency then counts from the intended start' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a message on each connection every TIME, spread evenly: while `client` holds them, where the default is never, or from before a storm until after it, where it is 20,000 messages a second in all' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
 http\t''
-mqtt\t''"
+mqtt\t''
+push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
@@ -187,6 +190,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l status -d 'http: the status that each answer must have; 200 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
@@ -200,7 +204,6 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-keepalive -d 'mqt
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-message -d 'mqtt: the will' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'mqtt: a topic filter that each connection subscribes to besides; may be given more than once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -217,7 +220,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number. `churn` has no victims' -r
@@ -230,6 +233,84 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l no-resumption -d 'Make
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them. Many such closes leave few ports to dial from'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subscribers -d 'Connections that subscribe' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publishers -d 'Connections that publish, in turn. They do not subscribe' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l rate -d 'Publications per second in all, evenly' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l for -d 'How long to publish' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l wait -d 'The longest that a receipt may take. A subscriber that has not got the publication by then has missed it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-rate -d 'Start N connections per second, evenly; latency of connects then counts from the intended start' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publish -d 'What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt: the topic that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publish-path -d 'websocket: the path that publishers ask for; /publish by default, or with --publish that of the subscribers' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l port -d 'First port' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l ports -d 'Number of ports from --port on' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cores -d 'Use the first N cores this process may run on; all by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-timeout -d 'How long a connect may take' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
+send-expect\t''
+websocket\t''
+http\t''
+mqtt\t''
+push\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l path -d 'websocket, http: the path that is asked for, with its query, as --send; / by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l body -d 'http: the body of a POST, as --send' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l status -d 'http: the status that each answer must have; 200 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
+5\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l user -d 'mqtt: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
+keep\t''
+resume\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session-expiry -d 'mqtt 5: how long a session outlives its connection; 1h by default with --session keep and resume' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-message -d 'mqtt: the will' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l sni -d 'The name that the server\'s certificate must have, and that is sent to it (SNI). By default it is the name in --target; else the address that the connection goes to, which is not sent' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l alpn -d 'Protocols to offer, separated by commas, the best first, such as http/1.1 (ALPN)' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+1.2\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l fin -d 'Close by FIN rather than RST at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s q -l quiet -d 'Show no progress: only warnings and the result'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open. If this host holds fewer, the demo opens as many as it holds' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l port -d 'First port' -r
@@ -243,7 +324,7 @@ host\t''
 own\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hibernate -d 'Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and `client` do with --hibernate' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines first' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l tls -d 'Speak TLS 1.3 at both ends, with a certificate that is made for the run'
@@ -304,14 +385,15 @@ complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcomma
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "html" -d 'Write one HTML file that shows a result. It needs no network, and can be printed'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "compare" -d 'Compare two results: ratios, with the range over their shards'
 complete -c c1m -n "__fish_c1m_using_subcommand report; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "server" -d 'Hold connections and serve them'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "client" -d 'Open, prove and measure connections'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "storm" -d 'Disturb a server that holds connections, and measure how the connections that the storm spares fare'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "doctor" -d 'Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "tune" -d 'Show the settings that this host needs for a goal, apply them, and restore the old ones'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "report" -d 'Read results that earlier runs wrote'
-complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm demo doctor tune report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "server" -d 'Hold connections and serve them'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "client" -d 'Open, prove and measure connections'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "storm" -d 'Disturb a server that holds connections, and measure how the connections that the storm spares fare'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "fanout" -d 'Publish to many subscribers, and prove that each got every publication exactly once'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "demo" -d 'Server and client on this machine: a million connections, a report'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "doctor" -d 'Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "tune" -d 'Show the settings that this host needs for a goal, apply them, and restore the old ones'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "report" -d 'Read results that earlier runs wrote'
+complete -c c1m -n "__fish_c1m_using_subcommand help; and not __fish_seen_subcommand_from server client storm fanout demo doctor tune report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "merge" -d 'Merge the results of several client machines: connections, failures, audits and counters are summed, latencies merged from their histograms, and the longest ramp counts. The exit code says whether they could be merged, not whether connections held'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "html" -d 'Write one HTML file that shows a result. It needs no network, and can be printed'
 complete -c c1m -n "__fish_c1m_using_subcommand help; and __fish_seen_subcommand_from report" -f -a "compare" -d 'Compare two results: ratios, with the range over their shards'

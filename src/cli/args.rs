@@ -1,6 +1,7 @@
 //! The arguments as clap types, and their conversion into options.
 
 mod client;
+mod fanout;
 mod goal;
 mod mqtt;
 mod protocol;
@@ -23,6 +24,7 @@ use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
 
 pub use client::ClientArguments;
+pub use fanout::FanoutArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
 pub use service::{ServerProtocol, ServiceArguments, ServiceName};
 pub use storm::StormArguments;
@@ -52,6 +54,12 @@ pub enum Command {
     /// connections that are left. Exits with 0 only if every survivor and every connection dialed anew passed that
     /// audit, and none was lost or answered wrongly.
     Storm(Box<StormArguments>),
+    /// Publish to many subscribers, and prove that each got every publication exactly once.
+    ///
+    /// Opens subscribers and publishers in one process, audits them, publishes, waits for the receipts, and audits
+    /// again. Exits with 0 only if every connection held, and each publication was received exactly once by every
+    /// subscriber.
+    Fanout(Box<FanoutArguments>),
     /// Server and client on this machine: a million connections, a report.
     Demo(DemoArguments),
     /// Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal.
@@ -94,8 +102,8 @@ impl PortArguments {
 /// The files that a run writes.
 #[derive(Debug, Args)]
 pub struct FileArguments {
-    /// Write the result to FILE; - is standard output, where `client` and `storm` then write events as JSON lines
-    /// first.
+    /// Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON
+    /// lines first.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write one HTML file that shows the run: connections, rates and latencies over time.
@@ -318,7 +326,7 @@ pub struct MergeArguments {
 
 #[derive(Debug, Args)]
 pub struct HtmlArguments {
-    /// A file that `client`, `storm`, `demo` or `report merge` wrote with `--json`.
+    /// A file that `client`, `storm`, `fanout`, `demo` or `report merge` wrote with `--json`.
     #[arg(value_name = "FILE")]
     pub result: PathBuf,
     /// File of the page (- is standard output).

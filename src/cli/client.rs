@@ -1,6 +1,6 @@
-//! `c1m client` and `c1m storm`: the run, the report, the files.
+//! `c1m client`, `c1m storm` and `c1m fanout`: the run, the report, the files.
 
-use super::args::{ClientArguments, StormArguments};
+use super::args::{ClientArguments, FanoutArguments, FileArguments, StormArguments};
 use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
@@ -25,9 +25,17 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
 
 /// Runs a storm to its end.
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
-    let workload = arguments.workload()?;
-    let files = Files::open(&arguments.connection.files, &[])?;
-    let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
+    lead_to_files(arguments.workload()?, &arguments.connection.files)
+}
+
+/// Runs a fan-out to its end.
+pub fn fanout(arguments: &FanoutArguments) -> Result<Ended> {
+    lead_to_files(arguments.workload()?, &arguments.connection.files)
+}
+
+fn lead_to_files(workload: Workload, arguments: &FileArguments) -> Result<Ended> {
+    let files = Files::open(arguments, &[])?;
+    let (summary, written) = report(workload, files, arguments.quiet)?;
     written.map(|()| ended(&summary))
 }
 

@@ -3,8 +3,8 @@
 
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
-    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, HibernationReason, HostError, HostReason,
-    ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, TlsFile, TlsProblem, last_port,
+    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostError,
+    HostReason, ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, TlsFile, TlsProblem, last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -127,12 +127,20 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::Handshakes => "try --handshakes 1000, or leave it out",
         ConfigError::HandshakeTimeout => "try --handshake-timeout 10s",
         ConfigError::Tls { what, problem, .. } => corrected_tls(*what, problem),
+        ConfigError::Fanout(problem) => match problem {
+            FanoutProblem::NoAnswers => "leave out --audit",
+            FanoutProblem::Publishers { .. } => "try --publishers 1 and --subscribers 1000",
+            FanoutProblem::Publications { .. } => "try --rate 1 and --for 10s, or a lower --rate",
+            FanoutProblem::Payload { .. } => "leave out --payload, or give a number between them",
+            FanoutProblem::Protocol { .. } => "use --protocol raw, websocket or mqtt; mqtt needs --publish TOPIC",
+            FanoutProblem::Sleep => "leave out --hibernate",
+        },
         ConfigError::Document { problem, .. } => match problem {
             DocumentProblem::NoResult(_) | DocumentProblem::Histogram(_) => {
                 "give what `c1m client --json` or `c1m demo --json` wrote"
             }
             DocumentProblem::NoLog(_) => "give what `c1m client --hlog` wrote",
-            DocumentProblem::Storm => "give results of c1m client",
+            DocumentProblem::Storm | DocumentProblem::Fanout => "give results of c1m client",
             DocumentProblem::SameRun(_) => "give each machine's result once",
         },
     };
@@ -238,6 +246,7 @@ mod tests {
             (ConfigError::SteeredWithoutAudit.into(), "--steer"),
             (ConfigError::StormWithoutEcho.into(), "--audit echo"),
             (ConfigError::NoVictim { connections: 9 }.into(), "--share"),
+            (ConfigError::Fanout(FanoutProblem::Publications { asked: 0, most: 9 }).into(), "--rate"),
             (host(ListenReason::PortTaken { port: 80 }.into()), "--port"),
             (host(ListenReason::PrivilegedPort.into()), "--port"),
             (host(ListenReason::NoDescriptor.into()), "--ports"),

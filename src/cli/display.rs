@@ -118,6 +118,9 @@ impl Display {
             }
             Phase::Audit(_) => format!("{} proved", format::count(p.audited)),
             Phase::Close => format!("{} closed", format::count(p.closed)),
+            Phase::Publish => {
+                format!("{} published, {} receipts", format::count(p.published), format::count(p.pushed))
+            }
             _ => format!("{} echoes", format::count(p.echoes.saturating_sub(self.echoes_before))),
         };
         format!(
@@ -156,6 +159,7 @@ fn done(phase: Phase, progress: &ProgressSnapshot) -> u64 {
         Phase::Ramp => progress.stood,
         Phase::Audit(_) => progress.audited,
         Phase::Close => progress.closed,
+        Phase::Publish => progress.pushed,
         _ => progress.echoes,
     }
 }
@@ -203,6 +207,7 @@ impl Observer for Display {
             (Phase::Calm, Course::Storm(storm)) => Some(storm.calm.as_millis() as u64),
             (Phase::After, Course::Storm(storm)) => Some(storm.after.as_millis() as u64),
             (Phase::Storm, Course::Storm(storm)) => Some(storm.victims),
+            (Phase::Publish, Course::Fanout(fanout)) => Some(fanout.publications.into()),
             _ => Some(workload.connections),
         };
         self.live = Live::open(goal, self.shown.p99.len());
@@ -225,6 +230,7 @@ impl Observer for Display {
                 Phase::Ramp => progress.live + progress.failed,
                 Phase::Hold | Phase::Calm | Phase::After => elapsed.as_millis() as u64,
                 Phase::Storm => progress.dropped,
+                Phase::Publish => progress.published,
                 Phase::Close => progress.closed,
                 _ => progress.audited + progress.lost,
             };
@@ -321,7 +327,8 @@ impl Observer for Events {
             "event": "progress", "phase": phase.kind(), "round": phase.round(), "ended": ended,
             "seconds": elapsed.as_secs_f64(), "live": progress.live, "failed": progress.failed,
             "dropped": progress.dropped, "redialed": progress.redialed, "to_go": to_go, "audited": progress.audited,
-            "echoes": progress.echoes, "closed": progress.closed,
+            "echoes": progress.echoes, "closed": progress.closed, "published": progress.published,
+            "pushed": progress.pushed,
         });
         if self.sleeps {
             told["asleep"] = progress.asleep.into();

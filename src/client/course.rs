@@ -26,6 +26,25 @@ pub enum Course {
     /// An audit, a calm, a storm, what comes after it, and a second audit of those that are left.
     /// Messages go on from the calm to the end of what comes after.
     Storm(Storm),
+    /// An audit, publications to subscribers, and a second audit. Its answers come behind all that was sent to a
+    /// connection before, so nothing is on its way any more after it.
+    Fanout(Fanout),
+}
+
+/// A fan-out: the last connections publish, and every other one shall get each publication exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fanout {
+    /// Connections that publish in turn, at least 1 and fewer than all.
+    pub publishers: u64,
+    /// Publications, 1 to 100,000.
+    pub publications: u32,
+    /// The time between two of them.
+    pub period: Duration,
+    /// The longest that a receipt may take to count. The time begins when the publication is handed to its publisher's
+    /// connection.
+    pub wait: Duration,
+    /// Bytes of a publication, 64 to 60,000.
+    pub payload: u32,
 }
 
 /// A storm: what happens to some connections while the others, its survivors, send messages.
@@ -93,6 +112,14 @@ impl Course {
         }
     }
 
+    /// The fan-out, if it is one.
+    pub fn fanout(&self) -> Option<&Fanout> {
+        match self {
+            Course::Fanout(fanout) => Some(fanout),
+            _ => None,
+        }
+    }
+
     /// The phases that are known before the ramp; a client that has run out of them holds.
     pub(super) fn phases(self, audit: Audit) -> VecDeque<Phase> {
         use Phase::{After, Calm, Close, Hold};
@@ -103,6 +130,7 @@ impl Course {
             (Course::Storm(_), _) => {
                 VecDeque::from([Phase::Audit(1), Calm, Phase::Storm, After, Phase::Audit(2), Close])
             }
+            (Course::Fanout(_), _) => VecDeque::from([Phase::Audit(1), Phase::Publish, Phase::Audit(2), Close]),
         }
     }
 }
@@ -126,6 +154,8 @@ pub enum Phase {
     Storm,
     /// Messages after a storm, and waiting for their answers.
     After,
+    /// Publishing, until each publication was received by all, or its time is over.
+    Publish,
     /// Telling what was measured so far.
     Report,
     /// Closing.
@@ -136,7 +166,7 @@ pub enum Phase {
 
 /// The phases whose number is fixed. A shard's handle carries the number; audits have the numbers after these. The
 /// handle of a new shard carries 0.
-const FIXED: [Phase; 10] = [
+const FIXED: [Phase; 11] = [
     Phase::Ready,
     Phase::Ramp,
     Phase::Hold,
@@ -144,6 +174,7 @@ const FIXED: [Phase; 10] = [
     Phase::Calm,
     Phase::Storm,
     Phase::After,
+    Phase::Publish,
     Phase::Report,
     Phase::Close,
     Phase::Quit,
@@ -174,6 +205,7 @@ impl Phase {
             Phase::Calm => "calm",
             Phase::Storm => "storm",
             Phase::After => "after",
+            Phase::Publish => "publish",
             Phase::Report => "report",
             Phase::Close => "close",
             Phase::Quit => "quit",

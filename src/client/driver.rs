@@ -2,6 +2,7 @@
 
 mod dialing;
 mod exchanges;
+mod fanning;
 mod goodbye;
 mod keepalive;
 mod measures;
@@ -31,12 +32,13 @@ use crate::stats::ProgressSnapshot;
 use crate::tls::handshake::Agreed;
 use crate::token::ConnId;
 use dialing::Attempt;
+use fanning::Fanning;
 use goodbye::Goodbye;
 use keepalive::Keepalive;
 use measures::Measures;
 use storm::Storming;
 
-pub use shard_config::ShardConfig;
+pub use shard_config::{FanoutPart, ShardConfig};
 
 /// How often the shard looks for connects and answers that are late.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -101,6 +103,7 @@ pub struct ClientDriver {
     /// Counts phases, so that no two audits ask for the same token.
     round: u32,
     storm: Option<Storming>,
+    fanout: Option<Fanning>,
     /// Connections to dial again, because another socket of this host had their source port.
     again: VecDeque<Attempt>,
     window: Window,
@@ -138,7 +141,8 @@ impl Driver for ClientDriver {
         }
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let now = Instant::now();
-        let number = self.config.number(state.index);
+        let index = state.index;
+        let number = self.config.number(index);
         let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(()) };
         let socket = match probe.awaited {
             Awaited::Connect { socket, .. } => Some(socket),
@@ -147,7 +151,7 @@ impl Driver for ClientDriver {
             Awaited::End => None,
         };
         self.scratch.clear();
-        let is_asked = self.config.workload.protocol.open(number, 0, &mut self.scratch);
+        let is_asked = self.config.protocol(index).open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose: Purpose::Open(0), socket };
             state.key = self.window.add(Probe { awaited, started: now, since, ..probe });
@@ -180,10 +184,10 @@ impl Driver for ClientDriver {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
-            CloseReason::PeerClosed if connections.state(conn).is_some_and(|state| state.proved) => {
-                self.config.workload.protocol.cut_off()
-            }
-            CloseReason::PeerClosed => Cause::ClosedByServer,
+            CloseReason::PeerClosed => match connections.state(conn).filter(|state| state.proved) {
+                Some(state) => self.config.protocol(state.index).cut_off(),
+                None => Cause::ClosedByServer,
+            },
             CloseReason::SlowReader => Cause::Unread,
             CloseReason::Tls(TlsFailure::HandshakeTimeout) => self.late_handshake(connections, conn),
             CloseReason::Tls(failure) => Cause::Tls(failure),
@@ -235,6 +239,7 @@ impl Driver for ClientDriver {
             Phase::Hold => self.hold(connections, now)?,
             Phase::Settle => self.settle(),
             Phase::Calm | Phase::Storm | Phase::After => self.stage(connections, now)?,
+            Phase::Publish => self.publish(connections, now)?,
             Phase::Report => self.report()?,
             Phase::Close => self.close(connections, now)?,
         };
@@ -284,6 +289,7 @@ impl ClientDriver {
             handshakes: measures.handshakes()?,
             causes: self.causes.clone(),
             storm: self.storm.as_ref().map(Storming::measured),
+            fanout: self.fanout.as_ref().map(Fanning::measured),
         })
     }
 
@@ -317,6 +323,7 @@ impl ClientDriver {
             _ => {}
         }
         self.storm.iter_mut().for_each(|storm| storm.begin(phase, (self.since, now), rate));
+        self.fanout.iter_mut().for_each(|fanout| fanout.begin(phase, clock, now));
         Ok(())
     }
 

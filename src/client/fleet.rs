@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::driver::ShardConfig;
+use super::driver::{FanoutPart, ShardConfig};
+use super::fanout::Leading;
 use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
 use super::run::{Event, Notice, Steer, Teller};
 use super::sampler::Sampler;
 use super::victims::{PATIENCE, Victims};
-use super::{Course, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
+use super::{Course, Fanout, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
 use crate::clock::Clock;
 use crate::connections::ConnectionsConfig;
 use crate::constants::{THREADS_PER_PROCESS, THREADS_PER_SHARD};
@@ -106,6 +107,8 @@ struct Fleet {
     /// Audits that the owner has asked for.
     rounds: u32,
     stopping: bool,
+    /// What all shards of a fan-out know together.
+    fanout: Option<Leading>,
     /// How connections sleep; it must live as long as they do.
     hibernation: Option<Hibernation>,
     /// Both ends of the channel by which shards tell what they measured so far.
@@ -133,6 +136,7 @@ impl Fleet {
             ahead,
             rounds: 0,
             stopping: false,
+            fanout: None,
             hibernation: None,
             measured: mpsc::channel(),
         };
@@ -155,6 +159,8 @@ impl Fleet {
         self.hibernation = Hibernation::of(&workload, planned)?;
         #[cfg(feature = "tls")]
         let connector = workload.tls.as_ref().map(Connector::new).transpose()?;
+        let begin = |fanout: &Fanout| Leading::begin(*fanout, workload.connections, planned.cores.len(), random_seed());
+        self.fanout = workload.course.fanout().map(begin).transpose()?;
         for (index, core) in planned.cores.iter().enumerate() {
             let part = share(workload.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -166,6 +172,7 @@ impl Fleet {
                 numbers: first + part.start..first + part.end,
                 concurrency: (window.end - window.start).max(1) as usize,
                 workload: workload.clone(),
+                fanout: self.fanout.as_ref().map(|fanout| FanoutPart::new(&workload, (index as u64, shards), fanout)),
                 ports: ports.clone(),
                 progress: progress.clone(),
                 notices: sender.clone(),
@@ -216,10 +223,11 @@ impl Fleet {
     }
 
     /// Looks at what happens while a phase goes on.
-    fn look(&mut self) {
+    fn look(&mut self) -> Result<()> {
         self.evidence.look();
         self.sampler.look(self.progress().into_iter());
         self.take_in_intervals();
+        self.fanout.as_mut().map_or(Ok(()), Leading::look)
     }
 
     /// Takes in what shards have measured in their last intervals, and tells the owner.
@@ -274,6 +282,7 @@ impl Fleet {
             stopped: false,
             suspended: self.clock.suspended(),
             storm: workload.course.storm().map(storm_summary),
+            fanout: None,
             hibernation: None,
             timeline: self.sampler.timeline.clone(),
             about: About::here(),
@@ -322,6 +331,8 @@ impl Fleet {
         self.evidence.dialed();
         summary.hibernation = self.hibernation();
         summary.close = self.phase(Phase::Close)?.0;
+        // By now every shard has handed over what was still under way.
+        summary.fanout = self.fanout.as_mut().map(Leading::summary).transpose()?;
         summary.suspended = self.clock.suspended();
         Ok(summary)
     }
@@ -356,7 +367,7 @@ impl Fleet {
         match self.course {
             Course::Fixed(hold) => hold.saturating_sub(elapsed),
             Course::Steered if self.ahead.is_empty() => Duration::MAX,
-            Course::Steered | Course::Storm(_) => Duration::ZERO,
+            Course::Steered | Course::Storm(_) | Course::Fanout(_) => Duration::ZERO,
         }
     }
 
@@ -414,7 +425,7 @@ impl Fleet {
                 // A hold is over, and its end is shown in a moment.
                 Err(RecvTimeoutError::Timeout) if patience < TICK => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    self.look();
+                    self.look()?;
                     self.tell_progress(phase, start.elapsed(), self.progress(), false);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),

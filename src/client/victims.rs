@@ -244,6 +244,7 @@ impl Victims {
                 lost: seen.stood.saturating_sub(document.live + wrong),
                 wrong,
             }),
+            fanout: None,
         }))
     }
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::course::{Audit, Course};
+use super::course::{Audit, Course, Fanout};
 use super::victims::VictimsCommand;
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{ConfigError, Error, Result, ShardsOf};
+use crate::error::{ConfigError, Error, FanoutProblem, Result, ShardsOf};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::memory_model::{End, Family};
 use crate::plan::{self, ClientGoal, IdleBackend, Needs, Ports, Reserve, Routes};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, publication};
 #[cfg(feature = "tls")]
 use crate::tls::handshake::ClientTls;
 
@@ -20,6 +20,12 @@ pub const DEFAULT_CONNECTIONS: u64 = 340_000;
 /// Number of the first connection at most. The tokens of `raw` have 48 bits for numbers, and a storm dials further
 /// connections behind those asked for.
 pub const HIGHEST_FIRST_NUMBER: u64 = 1 << 40;
+
+/// Publications of a fan-out at most: each has some 100 bytes in every shard, and a row in the result.
+const MOST_PUBLICATIONS: u32 = 100_000;
+
+/// Bytes of a publication at most, so that with what a protocol puts around it there is room for it to wait.
+const LONGEST_PUBLICATION: u64 = 60_000;
 
 /// The shortest time between two keepalives of a connection. Whoever wants more of them wants messages.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
@@ -62,6 +68,8 @@ pub struct Workload {
     pub keepalive: Option<Duration>,
     /// What is said, and which answer is a proof.
     pub protocol: Protocol,
+    /// What the publishers of a fan-out say, and what their subscribers do not; every other course has none.
+    pub publisher: Option<Protocol>,
     /// What proves a connection.
     pub audit: Audit,
     /// How to close in the end.
@@ -108,6 +116,7 @@ impl Default for Workload {
             interval: None,
             keepalive: None,
             protocol: Protocol::default(),
+            publisher: None,
             audit: Audit::Answer,
             close: CloseMode::Immediate,
             close_rate: None,
@@ -258,7 +267,30 @@ impl Workload {
         }
         plan::check_hibernation(self.hibernate, self.awake)?;
         self.check_storm()?;
+        self.check_fanout()?;
         self.routes.check()
+    }
+
+    fn check_fanout(&self) -> Result<()> {
+        let Some(fanout) = self.course.fanout() else { return Ok(()) };
+        let Fanout { publishers, publications, payload, .. } = *fanout;
+        let (least, most) = (publication::LENGTH as u64, LONGEST_PUBLICATION);
+        let problem = if self.audit != Audit::Answer {
+            FanoutProblem::NoAnswers
+        } else if publishers == 0 || publishers >= self.connections {
+            FanoutProblem::Publishers { asked: publishers, connections: self.connections }
+        } else if publications == 0 || publications > MOST_PUBLICATIONS {
+            FanoutProblem::Publications { asked: publications.into(), most: MOST_PUBLICATIONS.into() }
+        } else if !(least..=most).contains(&payload.into()) {
+            FanoutProblem::Payload { asked: payload.into(), least, most }
+        } else if !self.publisher.as_ref().is_some_and(Protocol::publishes) {
+            FanoutProblem::Protocol { protocol: self.protocol.name() }
+        } else if self.hibernate.is_some() {
+            FanoutProblem::Sleep
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Fanout(problem).into())
     }
 
     fn check_storm(&self) -> Result<()> {

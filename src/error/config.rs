@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Errno;
+use super::fanout::FanoutProblem;
 
 /// Options that ask for something that cannot be: what was asked for, and what can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +207,8 @@ pub enum ConfigError {
     Handshakes,
     /// No time for a TLS handshake, so no connection could be opened.
     HandshakeTimeout,
+    /// A fan-out that cannot be.
+    Fanout(FanoutProblem),
     /// A document that cannot be used.
     Document {
         /// Where it comes from.
@@ -309,6 +312,8 @@ pub enum DocumentProblem {
     Histogram(String),
     /// It is the result of a storm, and cannot be merged with others.
     Storm,
+    /// It is the result of a fan-out, and cannot be merged with others.
+    Fanout,
     /// It holds the same run as this other one. The same name for both is one document that holds a run twice.
     SameRun(String),
 }
@@ -361,6 +366,7 @@ impl ConfigError {
             ConfigError::Handshakes => "0 TLS handshakes at once".to_owned(),
             ConfigError::HandshakeTimeout => "a handshake timeout of 0s".to_owned(),
             ConfigError::Tls { what, name, problem } => problem.saw(*what, name),
+            ConfigError::Fanout(problem) => problem.saw(),
             ConfigError::Document { name, problem } => problem.saw(name),
         }
     }
@@ -416,6 +422,7 @@ impl ConfigError {
             ConfigError::NoVictim { .. } => "there would be no process to kill".to_owned(),
             ConfigError::Handshakes | ConfigError::HandshakeTimeout => "no connection could be opened".to_owned(),
             ConfigError::Tls { what, problem, .. } => problem.means(*what),
+            ConfigError::Fanout(problem) => problem.means(),
             ConfigError::Document { problem, .. } => problem.means(),
         }
     }
@@ -509,6 +516,7 @@ impl DocumentProblem {
         match self {
             DocumentProblem::NoResult(_) | DocumentProblem::NoLog(_) | DocumentProblem::Histogram(_) => name.to_owned(),
             DocumentProblem::Storm => format!("{name} is the result of a storm"),
+            DocumentProblem::Fanout => format!("{name} is the result of a fan-out"),
             DocumentProblem::SameRun(other) if other == name => format!("{name}: a run is given twice"),
             DocumentProblem::SameRun(other) => format!("{other} and {name}: the same run is given twice"),
         }
@@ -520,6 +528,7 @@ impl DocumentProblem {
                 why.clone()
             }
             DocumentProblem::Storm => "its stages are not those of another machine".to_owned(),
+            DocumentProblem::Fanout => "its publishers and subscribers were in one process".to_owned(),
             DocumentProblem::SameRun(_) => "its connections would count twice".to_owned(),
         }
     }

@@ -2,8 +2,11 @@
 
 use super::Input;
 use crate::plan::Target;
-use crate::protocol::websocket::{Header, Role, mask};
-use crate::protocol::{Exchange, MOST_KEPT, Position, Protocol, Purpose, Scratch, Settings, Verdict};
+use crate::protocol::push::FRAME_HEADER;
+use crate::protocol::websocket::{self, Header, mask};
+use crate::protocol::{
+    Exchange, MOST_KEPT, Position, Protocol, Publication, Purpose, Role, Scratch, Settings, Verdict,
+};
 
 /// The verdicts on a stream that comes in pieces of so many bytes, up to the end of the connection, and what was replied.
 fn heard(protocol: &Protocol, mut asked: Option<Exchange>, stream: &[u8], each: usize) -> (Vec<Verdict>, Vec<u8>) {
@@ -61,14 +64,30 @@ pub fn server_frames(bytes: &[u8]) {
     let protocol = Protocol::new("websocket", &settings).unwrap();
     let mut own = Vec::new();
     protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut own);
-    let (header, length) = Header::read(&own, Role::Client).unwrap().unwrap();
+    let (header, length) = Header::read(&own, websocket::Role::Client).unwrap().unwrap();
     mask(header.mask.unwrap(), 0, &mut own[length..]);
     let replied = judged(&protocol, asked, &with(input.0, &own[length..]), each);
     let mut rest = &replied[..];
     while !rest.is_empty() {
-        let (header, length) = Header::read(rest, Role::Client).unwrap().unwrap();
+        let (header, length) = Header::read(rest, websocket::Role::Client).unwrap().unwrap();
         rest = &rest[length + header.length as usize..];
     }
+}
+
+/// Frames of the push service over plain bytes. None of them is answered.
+pub fn pushes(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let role = if input.byte() % 2 == 0 { Role::Subscriber } else { Role::Publisher };
+    let (asked, each) = exchange(&mut input);
+    let protocol = Protocol::new("push", &Settings { role, ..Settings::default() }).unwrap();
+    let mut own = Vec::new();
+    protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut own);
+    let publication = Publication { run: 1, number: 2, instant: 3, length: 70 };
+    let mut published = Vec::new();
+    publication.write(&mut published);
+    let stream = with(input.0, &own[FRAME_HEADER..]);
+    let stream = stream.iter().flat_map(|byte| if *byte == 2 { &published[..] } else { std::slice::from_ref(byte) });
+    assert!(judged(&protocol, asked, &stream.copied().collect::<Vec<_>>(), each).is_empty());
 }
 
 /// Responses of a server of HTTP. None of them is answered.

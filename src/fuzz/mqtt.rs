@@ -21,11 +21,11 @@ pub fn mqtt(bytes: &[u8]) {
         version: chosen(0, "3.1.1"),
         qos: is(1).then_some(1),
         session: chosen(2, "keep").or(chosen(3, "resume")),
-        subscribe: chosen(5, "further/#").into_iter().collect(),
         keepalive: is(6).then_some(60),
         ..MqttSettings::default()
     };
-    let settings = Settings { mqtt: settings, proof: chosen(4, "ping"), ..Settings::default() };
+    let subscribe = chosen(5, "further/#").into_iter().collect();
+    let settings = Settings { mqtt: settings, subscribe, proof: chosen(4, "ping"), ..Settings::default() };
     let dialect = Mqtt::new(&settings).unwrap();
     let purpose = match input.byte() % 6 {
         step @ 0..=2 => Purpose::Open(step),

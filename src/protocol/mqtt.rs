@@ -13,7 +13,8 @@ mod settings;
 mod tests;
 
 use super::{
-    Dialect, Exchange, Heard, Position, Purpose, Scratch, SettingError, Settings, Strength, Template, Verdict,
+    Dialect, Exchange, Heard, Position, Publication, Purpose, Scratch, SettingError, Settings, Strength, Template,
+    Verdict,
 };
 use crate::failure::{Cause, MqttPacket, MqttReason};
 use packets::{Connect, Version};
@@ -67,6 +68,8 @@ pub struct Mqtt {
     filters: Vec<Template>,
     /// Quality of service 1, and not 0.
     at_least_once: bool,
+    /// Where a publisher publishes.
+    publishes_to: Option<Template>,
     /// Bytes that a message of traffic holds; those of opening and of audits hold a token alone.
     payload: usize,
     /// How a connection is opened.
@@ -110,7 +113,7 @@ impl Mqtt {
         match step {
             Step::Connect => self.connect(exchange, into),
             Step::Subscribe => self.subscribe(exchange, into),
-            Step::Publish => self.publish(exchange, into),
+            Step::Publish => self.publish_token(exchange, into),
             Step::Ping => packets::pingreq(into),
         }
     }
@@ -136,7 +139,7 @@ impl Mqtt {
         packets::subscribe(self.version, Mqtt::identifier(exchange), filters, self.at_least_once, into);
     }
 
-    fn publish(&self, exchange: Exchange, into: &mut Vec<u8>) {
+    fn publish_token(&self, exchange: Exchange, into: &mut Vec<u8>) {
         let identifier = self.at_least_once.then(|| Mqtt::identifier(exchange));
         let topic = |into: &mut Vec<u8>| self.own.iter().for_each(|topic| topic.write(exchange, into));
         let payload = self.payload(exchange);
@@ -151,7 +154,7 @@ impl Mqtt {
             self.subscribe(exchange, &mut subscribe);
         }
         if self.own.is_some() {
-            self.publish(exchange, &mut publish);
+            self.publish_token(exchange, &mut publish);
         }
         subscribe.len().max(publish.len())
     }
@@ -240,7 +243,7 @@ impl Mqtt {
         if message.topic != Topic::Unknown && !message.may_be_old && !self.gets_others() {
             return Some(Verdict::Wrong(Cause::WrongAnswer));
         }
-        Some(message.publication.map_or(Verdict::Aside, Verdict::Push))
+        Some(message.publication.map_or(Verdict::Aside, Verdict::of_publication))
     }
 
     /// Whether messages may come that the connection did not publish in its present exchange: it has further
@@ -308,6 +311,15 @@ impl Dialect for Mqtt {
         }
         *position = place.into();
         Heard { used: bytes.len() - rest.len(), verdict }
+    }
+
+    fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {
+        let Some(topic) = &self.publishes_to else { return false };
+        // Rounds and tokens are in no topic.
+        let exchange = Exchange { number, round: 0, purpose: Purpose::Message };
+        let topic = |into: &mut Vec<u8>| topic.write(exchange, into);
+        packets::publish(self.version, None, topic, |into| publication.write(into), into);
+        true
     }
 
     /// The connection ends in order: no will is published. The server answers by closing it, and by nothing else.

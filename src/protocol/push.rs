@@ -4,7 +4,11 @@
 //! Over WebSocket a publication is a message on a connection that was opened at [`PUBLISH_PATH`], a receipt is a text, and
 //! every other connection is a subscriber. Over plain bytes each of these is a [`Frame`].
 
+mod client;
+
 use std::fmt;
+
+pub use client::Push;
 
 /// Where publishers connect over WebSocket, and where a publication can be posted by HTTP.
 pub const PUBLISH_PATH: &str = "/publish";

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::mqtt::MqttSettings;
-use super::{Authority, Dialect, Protocol, TemplateError};
+use super::{Authority, Dialect, Protocol, Role, TemplateError};
 
 /// What a protocol can be told. A dialect refuses what it does not take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +39,18 @@ pub struct Settings {
     pub body: Option<String>,
     /// The status that an answer of `http` has: 200 by default.
     pub status: Option<u16>,
+    /// What a connection says to subscribe. `websocket`: the texts that it sends after the handshake, templates; a Ping
+    /// behind each shows that the server has read it. `mqtt`: further topic filters, in which `{topic}` makes several
+    /// of one.
+    pub subscribe: Vec<String>,
+    /// What a publisher says. `websocket`: a message, a template with one `{payload}`, which is the whole message by
+    /// default. `mqtt`: the topic that it publishes to.
+    pub publish: Option<String>,
+    /// The path that publishers of `websocket` ask for, a template. It is `/publish` by default, or `path` where
+    /// `publish` is given.
+    pub publish_path: Option<String>,
+    /// What the connections are for. It is no setting of its own: every protocol takes it.
+    pub role: Role,
     /// What `mqtt` can be told besides.
     pub mqtt: MqttSettings,
     /// Where the connections go, for the field `Host` of requests. It is no setting of its own: every protocol takes it.
@@ -63,6 +75,9 @@ impl Settings {
             ("method", self.method.is_some()),
             ("body", self.body.is_some()),
             ("status", self.status.is_some()),
+            ("subscribe", !self.subscribe.is_empty()),
+            ("publish", self.publish.is_some()),
+            ("publish-path", self.publish_path.is_some()),
         ];
         all.into_iter().chain(self.mqtt.given()).filter(|(_, given)| *given).map(|(name, _)| name)
     }

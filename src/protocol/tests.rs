@@ -2,6 +2,7 @@
 //! body, and a server that pings of its own accord.
 
 mod http;
+mod push;
 mod session;
 mod websocket;
 

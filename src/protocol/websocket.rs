@@ -11,6 +11,7 @@
 //! | `handshake` | the request for an upgrade and the answer, each written and checked |
 //! | `client` | `websocket`, the client's dialect |
 //! | `frames` | the frames that a client gets, in pieces |
+//! | `talk` | what a client says to subscribe and to publish |
 
 mod assembly;
 mod client;
@@ -19,6 +20,7 @@ mod frame;
 mod frames;
 mod handshake;
 mod mask;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod utf8;

@@ -34,6 +34,9 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::AnswerTooLong => {
             "64 KiB came without the end of what --expect says; the server talks on, or its answer is another: look at one, and end --expect with what ends it"
         }
+        Cause::AlteredPublication => {
+            "a publication came with other bytes than it was published with, or cut off; the server, or a proxy, changes what it carries"
+        }
         Cause::Unasked => {
             "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
         }

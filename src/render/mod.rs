@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod doctor;
 mod failures;
+mod fanout;
 pub mod hgrm;
 pub mod html;
 pub mod json;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::proof::proof;
-use super::{failures, storm};
+use super::{failures, fanout, storm};
 use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
@@ -43,6 +43,9 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     }
     if let Some(seen) = &document.storm {
         storm::text(&mut out, seen);
+    }
+    if let Some(seen) = &document.fanout {
+        fanout::text(&mut out, seen);
     }
     latencies(&mut out, document, "connect latency", |all| &all.connect);
     if document.paced {

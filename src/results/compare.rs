@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, Results};
+use super::{FanoutDocument, PublicationDocument};
 
 /// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -72,6 +73,9 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
             changes.extend(percentiles(name, clients, which));
         }
     }
+    if let (Some(before), Some(after)) = (&clients.0.fanout, &clients.1.fanout) {
+        changes.extend(receipts(before, after));
+    }
     if let (Some(before), Some(after)) = (&before.server, &after.server) {
         let whole = |value| Figure { value, range: None };
         let cpu = |user: f64, system: f64| whole(user + system);
@@ -106,6 +110,32 @@ fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
         ("close", Unit::Seconds, |one| one.close_seconds),
     ];
     figures.map(|(name, unit, of)| Change::of(name, unit, whole(of(before)), whole(of(after)))).to_vec()
+}
+
+/// The figures of two fan-outs, with the range over their publications.
+fn receipts(before: &FanoutDocument, after: &FanoutDocument) -> Vec<Change> {
+    type Both = (&'static str, Of<FanoutDocument, u64>, Of<PublicationDocument, u64>);
+    let times: [Both; 4] = [
+        ("receipt p50", |all| all.latency.p50, |one| one.p50),
+        ("receipt p99", |all| all.latency.p99, |one| one.p99),
+        ("receipt p99.9", |all| all.latency.p999, |one| one.p999),
+        ("last subscriber", |all| all.longest_us, |one| one.last_us),
+    ];
+    let counts: [Both; 2] = [
+        ("missed", |all| all.sum.missed, |one| one.receipts.missed),
+        ("twice", |all| all.sum.twice, |one| one.receipts.twice),
+    ];
+    let times = times.into_iter().map(|figure| (Unit::Microseconds, figure));
+    let all = times.chain(counts.into_iter().map(|figure| (Unit::Count, figure)));
+    let change = |(unit, (name, of_all, of_one)): (Unit, Both)| {
+        let figure = |fanout: &FanoutDocument| {
+            let each = || fanout.publications.iter().filter(|one| one.receipts.received > 0).map(of_one);
+            let range = each().min().zip(each().max()).map(|(least, most)| (least as f64, most as f64));
+            Figure { value: of_all(fanout) as f64, range }
+        };
+        Change::of(name, unit, figure(before), figure(after))
+    };
+    all.map(change).collect()
 }
 
 fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), which: LatencyOf) -> Vec<Change> {

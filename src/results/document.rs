@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    About, AuditResult, EchoSource, HibernationDocument, ServerSummary, ServerTlsDocument, ShardSummary,
-    SpokenDocument, StormDocument, Summary, Timeline, TlsDocument,
+    About, AuditResult, EchoSource, FanoutDocument, HibernationDocument, ServerSummary, ServerTlsDocument,
+    ShardSummary, SpokenDocument, StormDocument, Summary, Timeline, TlsDocument,
 };
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
@@ -39,7 +39,7 @@ pub struct LatencyDocument {
 impl LatencyDocument {
     /// The document of a histogram.
     pub fn of(latency: &Latency) -> Result<LatencyDocument> {
-        let [p50, p90, p99, p999, p9999] = PERCENTILES.map(|(percent, _)| latency.percentile(percent));
+        let [p50, p90, p99, p999, p9999] = latency.percentiles();
         let (count, min, max) = (latency.count(), latency.min(), latency.max());
         Ok(LatencyDocument { count, min, p50, p90, p99, p999, p9999, max, histogram: latency.encode()? })
     }
@@ -196,6 +196,9 @@ pub struct ClientDocument {
     /// The storm. The field is missing from the result of a client without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormDocument>,
+    /// The fan-out. The field is missing from the result of a client without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fanout: Option<FanoutDocument>,
     /// What became of sleeping connections in the client. The field is missing from the result of a client none of whose
     /// connections may sleep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -289,6 +292,7 @@ impl ClientDocument {
             shards: summary.shards.iter().enumerate().map(shard).collect::<Result<_>>()?,
             close_seconds: summary.close.as_secs_f64(),
             storm: StormDocument::of(summary)?,
+            fanout: FanoutDocument::of(summary)?,
             hibernation: summary.hibernation,
             tls: TlsDocument::of(summary)?,
             timeline: Some(summary.timeline.clone()),
@@ -348,6 +352,7 @@ impl ClientDocument {
         }
         self.latencies.check()?;
         self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
+        self.fanout.as_ref().map_or(Ok(()), FanoutDocument::check)?;
         self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
         self.tls.as_ref().map_or(Ok(()), TlsDocument::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;

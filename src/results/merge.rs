@@ -15,11 +15,15 @@ use crate::latency::Latency;
 
 /// Merges results, each with the name of its machine. A result that was merged before contributes its machines.
 /// Without any result the merged result is empty. A storm's result is refused with a `ConfigError`, as the stages of
-/// several storms do not coincide.
+/// several storms do not coincide, and so is that of a fan-out, as its latencies are measured by one clock.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
     if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
         let name = storm.machine.clone();
         return Err(ConfigError::Document { name, problem: DocumentProblem::Storm }.into());
+    }
+    if let Some(fanout) = results.iter().find(|machine| machine.result.fanout.is_some()) {
+        let name = fanout.machine.clone();
+        return Err(ConfigError::Document { name, problem: DocumentProblem::Fanout }.into());
     }
     let parts: Vec<&ClientDocument> = results.iter().map(|machine| &machine.result).collect();
     let sum = |which: fn(&ClientDocument) -> u64| sum(parts.iter().map(|part| which(part)));
@@ -56,6 +60,7 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         shards: Vec::new(),
         close_seconds: longest(|part| part.close_seconds),
         storm: None,
+        fanout: None,
         hibernation: parts.iter().filter_map(|part| part.hibernation).reduce(|sum, one| sum.and(&one)),
         tls: TlsDocument::merged(parts.iter().filter_map(|part| part.tls.as_ref()))?,
         timeline: None,
@@ -207,6 +212,7 @@ mod tests {
                 shards: Vec::new(),
                 close_seconds: close,
                 storm: None,
+                fanout: None,
                 hibernation: paced.then(|| HibernationDocument { asleep: live, ..HibernationDocument::default() }),
                 tls: None,
                 timeline: None,

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod doctor;
 pub mod document;
 pub mod events;
+mod fanout;
 mod hibernation;
 pub mod identity;
 pub mod logs;
@@ -28,6 +29,9 @@ use crate::stats::{ProgressSnapshot, Snapshot};
 use crate::walls::Explained;
 
 pub use about::{About, run_id};
+pub use fanout::{
+    FanoutDocument, FanoutSummary, PublicationDocument, Published, Receipts, ReceiptsDocument, ShardFanout,
+};
 pub use hibernation::HibernationDocument;
 pub use spoken::{HttpDocument, PushDocument, SpokenDocument, WebSocketDocument};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
@@ -74,6 +78,8 @@ pub struct ShardSummary {
     pub causes: Causes,
     /// The shard's measurements of a storm, if there was one.
     pub storm: Option<ShardStorm>,
+    /// What the shard's subscribers received in a fan-out, if there was one.
+    pub fanout: Option<ShardFanout>,
 }
 
 /// How long TLS handshakes took.
@@ -119,6 +125,8 @@ pub struct Summary {
     pub suspended: Suspended,
     /// The storm, if the run had one.
     pub storm: Option<StormSummary>,
+    /// The fan-out, if the run had one.
+    pub fanout: Option<FanoutSummary>,
     /// What became of sleeping connections in this process; `None` where none may sleep.
     pub hibernation: Option<HibernationDocument>,
     /// The course of the run.
@@ -169,7 +177,8 @@ impl Summary {
     }
 
     /// Whether all requested connections were live after the ramp, in every audit, and to the end. After a storm
-    /// the live connections must be those that it left and those that it dialed and did not close.
+    /// the live connections must be those that it left and those that it dialed and did not close. A fan-out must be exact
+    /// too.
     pub fn complete(&self) -> bool {
         let asked_for = self.requested.saturating_add(self.sum(|progress| progress.redialed));
         let left = asked_for.saturating_sub(self.sum(|progress| progress.dropped));
@@ -177,7 +186,9 @@ impl Summary {
             Some(_) if audit.round > 1 => left,
             _ => self.requested,
         };
+        let is_exact = self.fanout.as_ref().is_none_or(|fanout| fanout.is_exact(&self.shards));
         !self.stopped
+            && is_exact
             && self.live() == left
             && self.ramped == self.requested
             && self.audits.iter().all(|audit| audit.live == should_be(audit) && audit.wrong == 0)

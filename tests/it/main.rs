@@ -15,6 +15,7 @@ mod connections;
 mod demo;
 mod doctor;
 mod examples;
+mod fanout;
 mod faults;
 mod filter;
 mod firewall;

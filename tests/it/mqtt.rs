@@ -1,7 +1,7 @@
 //! MQTT against a broker that is built on the codec of others: both versions, both qualities of service, sessions,
 //! wills, refusals and brokers that are wrong.
 
-mod broker;
+pub mod broker;
 #[path = "../../src/protocol/mqtt/tests/oracle.rs"]
 mod oracle;
 

@@ -16,6 +16,23 @@ use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::host::{Cores, Host, Seen};
 use crate::plan::{Ports, Routes, Target};
+use crate::protocol::Protocol;
+
+/// How many connections `client` and `storm` open, how fast, and how often they talk.
+#[derive(Debug, Args)]
+pub struct LoadArguments {
+    /// Connections to open: one per (target, port) in turn.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
+    pub connections: u64,
+    /// Start N connections per second, evenly; latency then counts from the intended start.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
+    /// the default is never, or from before a storm until after it, where it is 20,000 messages a
+    /// second in all.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+}
 
 /// What every client is told, whatever it does.
 #[derive(Debug, Args)]
@@ -34,15 +51,9 @@ pub struct ConnectionArguments {
     /// The addresses of --target, which then is not resolved. `storm killed` passes them to the victims' process.
     #[arg(long, value_name = "IP", hide = true, requires = "target", value_delimiter = ',')]
     pub target_addresses: Vec<Address>,
-    /// Connections to open: one per (target, port) in turn.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
-    pub connections: u64,
     /// Use the first N cores this process may run on; all by default.
     #[arg(long, value_name = "N")]
     pub cores: Option<usize>,
-    /// Start N connections per second, evenly; latency then counts from the intended start.
-    #[arg(long, value_name = "N/s", value_parser = rate)]
-    pub rate: Option<f64>,
     /// Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28.
     #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = address_block)]
     pub source_ip: Vec<AddressBlock>,
@@ -55,11 +66,6 @@ pub struct ConnectionArguments {
     /// How long an answer may take: of a long poll, longer than the server holds it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
-    /// Send a message on each connection every TIME, spread evenly: while `client` holds them, where
-    /// the default is never, or from before a storm until after it, where it is 20,000 messages a
-    /// second in all.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub interval: Option<Duration>,
     /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
     /// PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server,
     /// or a middlebox, closes silent connections. None is sent by default.
@@ -91,18 +97,44 @@ pub struct ConnectionArguments {
     pub files: FileArguments,
 }
 
+/// The addresses and ports that connections go to.
+pub struct Reached {
+    targets: Vec<Address>,
+    ports: Ports,
+}
+
+impl Reached {
+    /// The first address, and all ports.
+    pub fn first(&self) -> Option<(&Address, Ports)> {
+        self.targets.first().zip(Some(self.ports))
+    }
+}
+
 /// The shortest time between two messages of a connection.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 impl ConnectionArguments {
     /// A client on this course.
-    pub fn workload(&self, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
+    pub fn workload(&self, load: &LoadArguments, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
+        let protocol = |seen: &Reached| self.protocol.protocol(self.target.as_ref(), seen.first());
+        self.workload_with(load, course, audit, close, protocol)
+    }
+
+    /// The same, where `protocol` says what is spoken with the addresses that were found.
+    pub fn workload_with(
+        &self,
+        load: &LoadArguments,
+        course: Course,
+        audit: Audit,
+        close: CloseMode,
+        protocol: impl FnOnce(&Reached) -> Result<Protocol>,
+    ) -> Result<Workload> {
         for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
             if value.is_zero() {
                 return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
             }
         }
-        if let Some(interval) = self.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
+        if let Some(interval) = load.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
             let means = "messages of one connection are at least 1 ms apart";
             return Err(CommandError::usage(
                 format!("--interval {}", humantime::format_duration(interval)),
@@ -111,24 +143,25 @@ impl ConnectionArguments {
             ));
         }
         let sources = addresses(&self.source_ip);
-        let (targets, ports) = self.targets(&sources)?;
-        let protocol = self.protocol.protocol(self.target.as_ref(), targets.first().zip(Some(ports)))?;
+        let reached = self.targets(&sources)?;
+        let protocol = protocol(&reached)?;
         if let Some(pid) = self.server_pid {
             check_process(&Host::here(), pid)?;
         }
         Ok(Workload {
-            routes: Routes::new(&targets, ports, &sources)?,
+            routes: Routes::new(&reached.targets, reached.ports, &sources)?,
             server_name: self.target.as_ref().and_then(Target::name).map(str::to_owned),
-            connections: self.connections,
+            connections: load.connections,
             cores: self.cores.map_or(Cores::All, Cores::Count),
-            rate: self.rate,
+            rate: load.rate,
             concurrency: self.concurrency,
             connect_timeout: self.connect_timeout,
             reply_timeout: self.reply_timeout,
             course,
-            interval: self.interval,
+            interval: load.interval,
             keepalive: self.keepalive_interval,
             protocol,
+            publisher: None,
             first_number: self.protocol.first_number,
             audit,
             close,
@@ -143,10 +176,12 @@ impl ConnectionArguments {
     }
 
     /// The addresses and ports to connect to.
-    fn targets(&self, sources: &[Address]) -> Result<(Vec<Address>, Ports)> {
-        let Some(target) = &self.target else { return Ok((self.target_ip.clone(), self.ports.ports()?)) };
+    fn targets(&self, sources: &[Address]) -> Result<Reached> {
+        let Some(target) = &self.target else {
+            return Ok(Reached { targets: self.target_ip.clone(), ports: self.ports.ports()? });
+        };
         if !self.target_addresses.is_empty() {
-            return Ok((self.target_addresses.clone(), target.ports));
+            return Ok(Reached { targets: self.target_addresses.clone(), ports: target.ports });
         }
         let resolved = Host::here().resolve(target, sources)?;
         if !resolved.left_out.is_empty() {
@@ -157,7 +192,7 @@ impl ConnectionArguments {
                 listed(&resolved.addresses)
             ));
         }
-        Ok((resolved.addresses, target.ports))
+        Ok(Reached { targets: resolved.addresses, ports: target.ports })
     }
 
     /// The words that go to the same targets, whose addresses are these.
@@ -236,6 +271,8 @@ fn check_process(host: &Host, pid: u32) -> Result<()> {
 #[derive(Debug, Args)]
 pub struct ClientArguments {
     #[command(flatten)]
+    pub load: LoadArguments,
+    #[command(flatten)]
     pub connection: ConnectionArguments,
     /// How long to hold the connections between the two audits.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -283,6 +320,6 @@ impl ClientArguments {
             CloseName::Fin => CloseMode::Immediate,
             CloseName::Rst => CloseMode::Abort,
         };
-        self.connection.workload(course, audit, close)
+        self.connection.workload(&self.load, course, audit, close)
     }
 }

@@ -40,9 +40,6 @@ pub struct MqttArguments {
     /// mqtt: the connection's own topic, c1m/{n} by default.
     #[arg(long, value_name = "TEMPLATE")]
     topic: Option<String>,
-    /// mqtt: a topic filter that each connection subscribes to besides; may be given more than once.
-    #[arg(long, value_name = "TEMPLATE")]
-    subscribe: Vec<String>,
     /// mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N.
     #[arg(long, value_name = "N")]
     topics: Option<u32>,
@@ -74,7 +71,6 @@ impl MqttArguments {
         settings.will_topic.clone_from(&self.will_topic);
         settings.will_message.clone_from(&self.will_message);
         settings.topic.clone_from(&self.topic);
-        settings.subscribe.clone_from(&self.subscribe);
         settings.topics = self.topics;
         settings.qos = self.qos;
         settings
@@ -100,6 +96,6 @@ impl MqttArguments {
         ];
         let texts = texts.into_iter().filter_map(|(name, text)| Some(format!("--{name}={}", text.as_ref()?)));
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some(format!("--{name}={}", number?)));
-        texts.chain(numbers).chain(self.subscribe.iter().map(|filter| format!("--subscribe={filter}"))).collect()
+        texts.chain(numbers).collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::protocol::{Authority, Protocol, Settings};
 pub struct ProtocolArguments {
     /// What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any
     /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or
-    /// 5.
+    /// 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
     protocol: Option<String>,
     /// raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty
@@ -22,7 +22,7 @@ pub struct ProtocolArguments {
     hello: Option<String>,
     /// raw, websocket, mqtt: bytes of a message of --interval; 64 by default.
     #[arg(long, value_name = "BYTES")]
-    payload: Option<usize>,
+    pub payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection's
     /// number, {round} the round, {token} 16 hexadecimal digits that belong to both; \r \n \t \\ \xHH are bytes; {{
     /// and }} are braces.
@@ -65,6 +65,10 @@ pub struct ProtocolArguments {
     /// http: the status that each answer must have; 200 by default.
     #[arg(long, value_name = "STATUS")]
     status: Option<u16>,
+    /// What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the
+    /// handshake. mqtt: a topic filter that it subscribes to beside its own topic.
+    #[arg(long, value_name = "TEMPLATE")]
+    subscribe: Vec<String>,
     #[command(flatten)]
     mqtt: MqttArguments,
     /// Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client
@@ -82,7 +86,11 @@ const HTTP_PORT: u16 = 80;
 impl ProtocolArguments {
     /// The protocol with its settings, for connections to this target, or else to this address and these ports.
     pub fn protocol(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Protocol> {
-        let name = self.name(target)?;
+        made(self.name(target)?, &self.settings(target, at)?)
+    }
+
+    /// The settings of the protocol, for the same.
+    pub fn settings(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Settings> {
         let path = match (target.and_then(|target| target.path.as_ref()), &self.path) {
             (Some(path), Some(other)) => {
                 return Err(CommandError::usage(
@@ -101,7 +109,7 @@ impl ProtocolArguments {
             ports: ports.count() as u16,
             default_port: scheme.map_or(HTTP_PORT, |scheme| scheme.default_port()),
         });
-        let settings = Settings {
+        Ok(Settings {
             hello: self.hello.clone(),
             payload: self.payload,
             send: self.send.clone(),
@@ -116,17 +124,15 @@ impl ProtocolArguments {
             method: self.method.clone(),
             body: self.body.clone(),
             status: self.status,
+            subscribe: self.subscribe.clone(),
             mqtt: self.mqtt.settings(),
             server,
-        };
-        Protocol::new(name, &settings).map_err(|error| {
-            let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
-            CommandError::usage(saw, means, cure)
+            ..Settings::default()
         })
     }
 
     /// The name of the protocol: that of the URL, or the one that was typed.
-    fn name<'a>(&'a self, target: Option<&'a Target>) -> Result<&'a str> {
+    pub fn name<'a>(&'a self, target: Option<&'a Target>) -> Result<&'a str> {
         let Some((target, scheme)) = target.and_then(|target| Some((target, target.scheme?))) else {
             return Ok(self.protocol.as_deref().unwrap_or(DEFAULT));
         };
@@ -161,9 +167,18 @@ impl ProtocolArguments {
         words.extend(self.header.iter().map(|field| format!("--header={field}")));
         words.extend(self.payload.map(|bytes| format!("--payload={bytes}")));
         words.extend(self.status.map(|status| format!("--status={status}")));
+        words.extend(self.subscribe.iter().map(|text| format!("--subscribe={text}")));
         words.extend(self.mqtt.words());
         words
     }
+}
+
+/// The protocol of a name with its settings, which were typed.
+pub fn made(name: &str, settings: &Settings) -> Result<Protocol> {
+    Protocol::new(name, settings).map_err(|error| {
+        let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
+        CommandError::usage(saw, means, cure)
+    })
 }
 
 /// An address as it stands in a URL.

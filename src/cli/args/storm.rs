@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::client::{CloseName, ConnectionArguments, SHORTEST_INTERVAL};
+use super::client::{CloseName, ConnectionArguments, LoadArguments, SHORTEST_INTERVAL};
 use super::duration;
 use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload, random_seed};
 use crate::command_error::{CommandError, Result};
@@ -19,6 +19,8 @@ pub struct StormArguments {
     /// The kind of storm.
     #[arg(value_enum, value_name = "SCENARIO")]
     pub scenario: ScenarioName,
+    #[command(flatten)]
+    pub load: LoadArguments,
     #[command(flatten)]
     pub connection: ConnectionArguments,
     /// How many of the connections are the storm's victims, in percent or as a number. `churn` has no victims.
@@ -102,11 +104,11 @@ impl StormArguments {
             let saw = format!("--for with {}", scenario.name());
             return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
-        let connections = self.connection.connections;
+        let connections = self.load.connections;
         let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
-        let mut workload = self.connection.workload(Course::Storm(storm), Audit::Answer, close)?;
+        let mut workload = self.connection.workload(&self.load, Course::Storm(storm), Audit::Answer, close)?;
         let talkers = connections.saturating_sub(victims);
         let each = Duration::from_secs_f64(talkers as f64 / STORM_MESSAGES_PER_SECOND as f64);
         workload.interval = workload.interval.or(Some(each.max(SHORTEST_INTERVAL)));

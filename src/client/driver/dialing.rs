@@ -83,7 +83,12 @@ impl ClientDriver {
         };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
         let from = (source, port, self.config.ports.way);
-        let socket = match plain_socket(from, to, self.config.workload.protocol.longest_message(), receive_buffer) {
+        let longest = match &self.fanout {
+            // A publication must not wait for an acknowledgement of the one before.
+            Some(fanout) if fanout.is_publisher(index) => usize::MAX,
+            _ => self.config.workload.protocol.longest_message(),
+        };
+        let socket = match plain_socket(from, to, longest, receive_buffer) {
             Ok(socket) => socket,
             Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
                 self.pass_over(attempt, port);

@@ -50,7 +50,7 @@ impl ClientDriver {
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let exchange = Exchange { number: self.config.number(state.index), round, purpose };
         self.scratch.clear();
-        self.config.workload.protocol.ask(exchange, &mut self.scratch);
+        self.config.protocol(state.index).ask(exchange, &mut self.scratch);
         if self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose, socket: None };
             state.key = self.window.add(Probe { conn, awaited, intended, started, since, round, next: None });
@@ -79,7 +79,7 @@ impl ClientDriver {
                 }
                 Some(Probe { awaited: Awaited::End, .. }) => return Ok(()),
             };
-            let heard = self.config.workload.protocol.hear(exchange, &mut position, bytes, &mut self.hearing);
+            let heard = self.config.protocol(index).hear(exchange, &mut position, bytes, &mut self.hearing);
             let Heard { used, verdict } = heard;
             bytes = bytes.get(used..).unwrap_or_default();
             if let Verdict::Wrong(cause) = verdict {
@@ -94,7 +94,11 @@ impl ClientDriver {
             match verdict {
                 Verdict::Part => break,
                 Verdict::Proof => self.answered(connections, conn, key)?,
-                Verdict::Push(_) => self.config.progress.pushed.add(1),
+                Verdict::Push(publication) => {
+                    if let Some(cause) = self.pushed(connections.clock(), index, publication)? {
+                        return self.give_up(connections, conn, cause);
+                    }
+                }
                 Verdict::Ended(cause) => return self.ended_in_order(connections, conn, cause, has_reply),
                 Verdict::Aside | Verdict::Wrong(_) => {}
             }
@@ -157,7 +161,7 @@ impl ClientDriver {
         let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(false) };
         self.scratch.clear();
-        if !self.config.workload.protocol.open(self.config.number(state.index), step, &mut self.scratch) {
+        if !self.config.protocol(state.index).open(self.config.number(state.index), step, &mut self.scratch) {
             return Ok(false);
         }
         let goes_on = self.window.change(key, |probe| {
@@ -180,6 +184,7 @@ impl ClientDriver {
         self.config.progress.live.add(1);
         self.config.progress.stood.add(1);
         let (index, phase) = (state.index, self.phase);
+        self.fanout.iter_mut().for_each(|fanout| fanout.proved(index, conn));
         if self.storm.as_mut().is_some_and(|storm| storm.proved(index, phase)) {
             return connections.close(conn, self.config.workload.close, CloseReason::Local);
         }
@@ -228,6 +233,7 @@ impl ClientDriver {
         if proved {
             self.config.progress.live.sub(1);
             self.storm.iter_mut().for_each(|storm| storm.lost(cause.is_wrong()));
+            self.fanout.iter_mut().for_each(|fanout| fanout.lost(connections.clock(), index));
         } else {
             self.never_stood(index);
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
+use super::fanning::Fanning;
 use super::goodbye::Goodbye;
 use super::keepalive::Keepalive;
 use super::measures::Measures;
 use super::storm::Storming;
 use super::{ClientConnections, ClientDriver};
+use crate::client::fanout::{Board, Closed, Leading};
 use crate::client::incomplete::IncompleteTable;
 use crate::client::ports::Ports;
 use crate::client::run::Notice;
@@ -20,7 +22,8 @@ use crate::connections::Cursor;
 use crate::error::Result;
 use crate::failure::Causes;
 use crate::pace::Pace;
-use crate::protocol::Scratch;
+use crate::plan::share;
+use crate::protocol::{Protocol, Scratch};
 use crate::results::ShardSummary;
 use crate::stats::Progress;
 
@@ -38,6 +41,8 @@ pub struct ShardConfig {
     pub concurrency: usize,
     /// What all shards do.
     pub workload: Arc<Workload>,
+    /// Its connections by what they are for, if the course is a fan-out.
+    pub fanout: Option<FanoutPart>,
     /// The source ports of all shards.
     pub ports: Arc<Ports>,
     /// How far it is.
@@ -50,7 +55,32 @@ pub struct ShardConfig {
     pub intervals: mpsc::Sender<Interval>,
 }
 
+/// A shard's part of a fan-out.
+pub struct FanoutPart {
+    /// The numbers of its subscribers.
+    pub subscribers: Range<u64>,
+    /// Those of its publishers.
+    publishers: Range<u64>,
+    /// The number of the run's first publisher.
+    behind: u64,
+    /// What all shards know together.
+    pub board: Arc<Board>,
+    /// Takes what is known of publications that the shard has closed.
+    pub closed: mpsc::Sender<Closed>,
+}
+
 impl ShardConfig {
+    /// What is spoken on a connection of this number within the shard.
+    pub fn protocol(&self, index: u32) -> &Protocol {
+        let Workload { protocol, publisher, .. } = &*self.workload;
+        match (&self.fanout, publisher) {
+            (Some(part), Some(publisher)) if u64::from(index) >= part.subscribers.end - part.subscribers.start => {
+                publisher
+            }
+            _ => protocol,
+        }
+    }
+
     /// The driver, on its thread.
     pub fn begin(self, connections: &ClientConnections) -> Result<ClientDriver> {
         let now = Instant::now();
@@ -60,6 +90,8 @@ impl ShardConfig {
         if self.has_tls() {
             measures.measure_handshakes()?;
         }
+        let fanout = self.fanout.as_ref().zip(self.workload.course.fanout());
+        let fanout = fanout.map(|(part, fanout)| Fanning::new(*fanout, part, self.index));
         Ok(ClientDriver {
             phase: Phase::Ready,
             done: false,
@@ -70,6 +102,7 @@ impl ShardConfig {
             talked: Cursor::START,
             talkers: if storm.is_some() { Cursor::START } else { Cursor::END },
             storm,
+            fanout,
             closing: None,
             pace: Pace::UNPACED,
             failures_in_a_row: 0,
@@ -102,6 +135,9 @@ impl ShardConfig {
     /// asked for, the shards' in turn.
     pub fn number(&self, index: u32) -> u64 {
         let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
+        if let Some(part) = &self.fanout {
+            return part.number(index);
+        }
         match index.checked_sub(own) {
             None => self.numbers.start + index,
             Some(anew) => {
@@ -109,6 +145,34 @@ impl ShardConfig {
                 behind + anew * self.shards + self.index as u64
             }
         }
+    }
+}
+
+impl FanoutPart {
+    /// The part of a shard whose connections have these numbers, if connections were numbered shard by shard. Among the
+    /// numbers of a run those of all subscribers come before those of all publishers.
+    pub fn new(workload: &Workload, (shard, shards): (u64, u64), fanout: &Leading) -> FanoutPart {
+        let (all, first, of_all) = (workload.own_connections(), workload.first_number, fanout.publishers());
+        let (own, publishers) = (share(all, shards, shard), share(of_all, shards, shard));
+        // No share of a smaller number is larger, so there are no more publishers than connections.
+        let subscribers = first + own.start - publishers.start..first + own.end - publishers.end;
+        let behind = first + all - of_all;
+        let publishers = behind + publishers.start..behind + publishers.end;
+        FanoutPart { subscribers, publishers, behind, board: fanout.board.clone(), closed: fanout.closed.clone() }
+    }
+
+    /// The number of a connection from that within the shard, whose publishers come last.
+    fn number(&self, index: u64) -> u64 {
+        let subscribers = self.subscribers.end - self.subscribers.start;
+        match index.checked_sub(subscribers) {
+            None => self.subscribers.start + index,
+            Some(publisher) => self.publishers.start + publisher,
+        }
+    }
+
+    /// The shard's publishers among all of the run, from 0 on.
+    pub fn publishers(&self) -> Range<u64> {
+        self.publishers.start - self.behind..self.publishers.end - self.behind
     }
 }
 

@@ -47,9 +47,9 @@ pub enum State {
     OthersLength,
     /// PUBLISH on another topic: a byte of the properties. The length of the payload behind them is in `kept`.
     OthersProperties,
-    /// PUBLISH on another topic: a byte of the payload, which may be a publication's so far and is in `kept`.
+    /// PUBLISH on another topic: a byte of the payload. The search for a publication in it is in `kept`.
     OthersPayload,
-    /// The rest of a packet, which is passed over. If it is a publication's, its number is in `kept`.
+    /// The rest of a packet, which is passed over.
     Rest,
 }
 

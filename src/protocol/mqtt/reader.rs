@@ -1,14 +1,14 @@
 //! Reads the packets of a server as their bytes come, and keeps none of them: where it is in a packet fits into a
 //! [`Place`]. It checks the form of a packet, and leaves to its caller what the packet means.
 //!
-//! A message on the connection's own topic is compared with the awaited one while it comes. Of other messages the number
-//! is read if they are publications. Everything else that is longer than a number is passed over: texts, and the
-//! properties of all packets but CONNACK.
+//! A message on the connection's own topic is compared with the awaited one while it comes. In other messages a
+//! publication is looked for. Everything else that is longer than a number is passed over: texts, and the properties of
+//! all packets but CONNACK.
 
 use super::packets::{Version, variable};
 use super::payload::Payload;
 use super::place::{Place, State, Topic};
-use crate::protocol::publication;
+use crate::protocol::publication::{Altered, Publication, Search};
 
 /// A packet that a server sends to a client that uses neither quality of service 2 nor UNSUBSCRIBE nor AUTH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub struct Message {
     pub identifier: Option<u16>,
     /// It may have come before, or be older than the subscription.
     pub may_be_old: bool,
-    /// The number of the publication that it is, if it is one.
-    pub publication: Option<u64>,
+    /// The publication that is in it, if there is one.
+    pub publication: Option<Result<Publication, Altered>>,
 }
 
 /// What came.
@@ -232,15 +232,12 @@ impl Reader<'_> {
                 taken
             }
             State::OthersPayload => {
-                let taken = there.min(publication::LENGTH - kept.len());
-                kept.extend_from_slice(&bytes[..taken]);
-                let number = publication::read(kept);
-                if number.is_some() || !publication::may_be(kept) || kept.len() == publication::LENGTH {
-                    kept.clear();
-                    number.iter().for_each(|number| kept.extend_from_slice(&number.to_be_bytes()));
-                    place.enter(State::Rest);
-                }
-                taken
+                // Nothing is kept before the payload's first byte.
+                let mut search = Search::load(kept);
+                search.take(&bytes[..there]);
+                kept.resize(Search::KEPT, 0);
+                search.store(kept);
+                there
             }
             _ => there,
         };
@@ -398,8 +395,7 @@ impl Reader<'_> {
         if !may_end.contains(&state) {
             return Err(Malformed);
         }
-        let number = kept.first_chunk().filter(|_| state == State::Rest);
-        let publication = number.map(|number| u64::from_be_bytes(*number));
+        let publication = if state == State::OthersPayload { Search::load(kept).end() } else { None };
         kept.clear();
         place.end();
         Ok(match (state, head) {

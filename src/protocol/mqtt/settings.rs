@@ -2,7 +2,7 @@
 
 use super::packets::Version;
 use super::{Mqtt, Session, Step, payload};
-use crate::protocol::{Exchange, Purpose, SettingError, Settings, Template};
+use crate::protocol::{Exchange, Purpose, Role, SettingError, Settings, Template};
 
 /// What `mqtt` can be told. Texts are templates: `{n}` is the connection's number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,9 +31,7 @@ pub struct MqttSettings {
     pub will_message: Option<String>,
     /// The connection's own topic, `c1m/{n}` by default.
     pub topic: Option<String>,
-    /// Further topic filters that each connection subscribes to. `{topic}` makes several of one.
-    pub subscribe: Vec<String>,
-    /// How many: `{topic}` is 1 to this number.
+    /// How many topics `{topic}` makes of a filter in `Settings::subscribe`: it is 1 to this number.
     pub topics: Option<u32>,
     /// Quality of service of messages, subscriptions and wills: 0, the default, or 1.
     pub qos: Option<u8>,
@@ -53,6 +51,7 @@ impl MqttSettings {
         "will-message",
         "topic",
         "subscribe",
+        "publish",
         "topics",
         "qos",
         "payload",
@@ -60,7 +59,7 @@ impl MqttSettings {
     ];
 
     /// The names of its settings, and which of them are given.
-    pub(crate) fn given(&self) -> [(&'static str, bool); 13] {
+    pub(crate) fn given(&self) -> [(&'static str, bool); 12] {
         [
             ("mqtt-version", self.version.is_some()),
             ("client-id", self.client_id.is_some()),
@@ -72,7 +71,6 @@ impl MqttSettings {
             ("will-topic", self.will_topic.is_some()),
             ("will-message", self.will_message.is_some()),
             ("topic", self.topic.is_some()),
-            ("subscribe", !self.subscribe.is_empty()),
             ("topics", self.topics.is_some()),
             ("qos", self.qos.is_some()),
         ]
@@ -118,7 +116,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         }
     };
     let own = own_topic(settings, pings)?;
-    let further = further_filters(mqtt)?;
+    let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings)? };
     let filters: Vec<Template> = own.iter().cloned().chain(further).collect();
     let subscribes = !filters.is_empty() && session != Session::Resume;
     let steps = [(true, Step::Connect), (subscribes, Step::Subscribe), (own.is_some(), Step::Publish)];
@@ -135,6 +133,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         own,
         filters,
         at_least_once,
+        publishes_to: publishes_to(settings, at_least_once)?,
         payload: bytes(settings, pings)?,
         steps: steps.into_iter().filter(|(is_said, _)| *is_said).map(|(_, step)| step).collect(),
     };
@@ -269,6 +268,18 @@ fn own_topic(settings: &Settings, pings: bool) -> Result<Option<Template>, Setti
     Ok(Some(made))
 }
 
+/// The topic of publications.
+fn publishes_to(settings: &Settings, at_least_once: bool) -> Result<Option<Template>, SettingError> {
+    let Some(text) = settings.publish.as_ref().filter(|_| settings.role == Role::Publisher) else { return Ok(None) };
+    if at_least_once {
+        let means = "publications are sent at most once: one that comes twice would be no fault of the server";
+        return Err(SettingError::Excludes { setting: "publish", other: "qos", chosen: "1", means });
+    }
+    let made = topic_name("publish", text)?;
+    is_subscribed_once("publish", text, &made)?;
+    Ok(Some(made))
+}
+
 /// Fails if a topic changes while the subscription stays.
 fn is_subscribed_once(setting: &'static str, text: &str, made: &Template) -> Result<(), SettingError> {
     if made.is_the_same_each_round() {
@@ -279,10 +290,11 @@ fn is_subscribed_once(setting: &'static str, text: &str, made: &Template) -> Res
 }
 
 /// The topic filters beside the own topic.
-fn further_filters(mqtt: &MqttSettings) -> Result<Vec<Template>, SettingError> {
+fn further_filters(settings: &Settings) -> Result<Vec<Template>, SettingError> {
+    let Settings { mqtt, subscribe, .. } = settings;
     if let Some(topics) = mqtt.topics {
         let means = "a connection subscribes to so many topics by one filter with {topic}";
-        let is_used = mqtt.subscribe.iter().any(|text| with_topic(text, 1) != *text);
+        let is_used = subscribe.iter().any(|text| with_topic(text, 1) != *text);
         if topics == 0 {
             return Err(value("topics", topics, means, "give 1 or more"));
         }
@@ -291,7 +303,7 @@ fn further_filters(mqtt: &MqttSettings) -> Result<Vec<Template>, SettingError> {
         }
     }
     let mut filters = Vec::new();
-    for text in &mqtt.subscribe {
+    for text in subscribe {
         // What does not fit into a packet is not made, either: the shortest filter takes four bytes.
         for topic in 1..=mqtt.topics.unwrap_or(1).min(LONGEST_PACKET as u32) {
             let one = with_topic(text, topic);

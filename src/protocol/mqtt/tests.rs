@@ -1,5 +1,6 @@
 //! The packets held against those of another codec, the life of connections cut anywhere, and each way to be wrong.
 
+mod fanout;
 mod oracle;
 
 use mqtt_proto::{Pid, QoS, QosPid, TopicName, v5};
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::tests::follow;
 use super::*;
-use crate::protocol::{Protocol, publication};
+use crate::protocol::{Protocol, Publication};
 use oracle::options;
 
 /// What a server says.
@@ -100,6 +101,15 @@ fn packets_in(version: Version, mut bytes: &[u8]) -> Vec<v5::Packet> {
 
 fn made(settings: MqttSettings) -> Mqtt {
     Mqtt::new(&Settings { mqtt: settings, ..Settings::default() }).unwrap()
+}
+
+fn publication(number: usize) -> Publication {
+    Publication { run: 1, number: number as u32, instant: 2, length: 100 }
+}
+
+fn subscribing(filters: &[&str], mqtt: MqttSettings) -> Mqtt {
+    let subscribe = filters.iter().map(|filter| (*filter).to_owned()).collect();
+    Mqtt::new(&Settings { mqtt, subscribe, ..Settings::default() }).unwrap()
 }
 
 fn settings(version: Version, qos: u8) -> MqttSettings {
@@ -215,11 +225,11 @@ proptest! {
         payload in 16usize..20_000,
     ) {
         let mqtt = MqttSettings {
-            subscribe: vec!["news/{topic}/{n}".to_owned(), "all/#".to_owned()],
             topics: Some(topics),
             ..settings(version, qos)
         };
-        let dialect = Mqtt::new(&Settings { mqtt, payload: Some(payload), ..Settings::default() }).unwrap();
+        let subscribe = vec!["news/{topic}/{n}".to_owned(), "all/#".to_owned()];
+        let dialect = Mqtt::new(&Settings { mqtt, subscribe, payload: Some(payload), ..Settings::default() }).unwrap();
         let quality = QoS::from_u8(qos).unwrap();
         let news = (1..=topics).map(|topic| format!("news/{topic}/7"));
         let filters = ["c1m/7".to_owned()].into_iter().chain(news).chain(["all/#".to_owned()]);
@@ -250,8 +260,8 @@ proptest! {
         acknowledged_first: bool,
         cuts in prop::collection::vec(1usize..40, 0..200),
     ) {
-        let mqtt = MqttSettings { subscribe: vec!["#".to_owned()], ..settings(version, qos) };
-        let dialect = Mqtt::new(&Settings { mqtt, payload: Some(payload), ..Settings::default() }).unwrap();
+        let (mqtt, subscribe) = (settings(version, qos), vec!["#".to_owned()]);
+        let dialect = Mqtt::new(&Settings { mqtt, subscribe, payload: Some(payload), ..Settings::default() }).unwrap();
         let purposes = [Purpose::Open(0), Purpose::Open(1), Purpose::Open(2), Purpose::Audit, Purpose::Message];
         let asked: Vec<_> = purposes.into_iter().map(|purpose| Some(exchange(purpose))).chain([None]).collect();
         let mut stream = ACCEPTED.bytes(version, &texts);
@@ -262,7 +272,7 @@ proptest! {
                 let mut payload = Vec::new();
                 // Those of an odd length are publications.
                 if length % 2 == 1 {
-                    publication::write(*length as u64, &mut payload);
+                    publication(*length).write(&mut payload);
                 }
                 payload.resize(payload.len() + length, b'x');
                 stream.extend(Said::message(topic, *identifier, &payload).bytes(version, &texts));
@@ -282,11 +292,11 @@ proptest! {
         prop_assert_eq!(proofs, 5, "{:?}", verdicts);
         prop_assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Proof | Verdict::Aside | Verdict::Push(_))));
         let pushed = verdicts.iter().filter_map(|verdict| match verdict {
-            Verdict::Push(number) => Some(*number),
+            Verdict::Push(publication) => Some(*publication),
             _ => None,
         });
         let published = (1..5).flat_map(|nth| others.iter().filter(move |(when, ..)| *when == nth));
-        let published = published.map(|(.., length)| *length as u64).filter(|length| length % 2 == 1);
+        let published = published.map(|(.., length)| *length).filter(|length| length % 2 == 1).map(publication);
         prop_assert_eq!(pushed.collect::<Vec<_>>(), published.collect::<Vec<_>>());
         let pubacks = packets_in(version, &replied).into_iter().map(|packet| match packet {
             v5::Packet::Puback(puback) => puback.pid.value(),
@@ -421,7 +431,7 @@ fn a_message_of_another_connection_is_wrong() {
         assert_eq!(heard(&strict, audit, &bytes), wrong, "{topic}");
         let lax = ["keep", "resume"]
             .map(|session| made(MqttSettings { session: Some(session.to_owned()), ..MqttSettings::default() }));
-        let further = made(MqttSettings { subscribe: vec!["c1m/#".to_owned()], ..MqttSettings::default() });
+        let further = subscribing(&["c1m/#"], MqttSettings::default());
         for dialect in lax.iter().chain([&further]) {
             assert_eq!(heard(dialect, audit, &bytes), Verdict::Part, "{topic}");
         }
@@ -532,11 +542,11 @@ fn settings_that_cannot_be_are_refused() {
         (|s| s.mqtt.topic = Some("t/{n}/#".into()), &["`topic`", "wildcard"]),
         (|s| s.mqtt.topic = Some("t/{n}/{round}".into()), &["`topic`", "subscribes once"]),
         (|s| s.mqtt.topic = Some(String::new()), &["`topic` \"\"", "a topic has a name"]),
-        (|s| s.mqtt.subscribe = vec!["a#".into()], &["`subscribe` \"a#\"", "whole level"]),
-        (|s| s.mqtt.subscribe = vec!["#/a".into()], &["`subscribe`", "at the end"]),
+        (|s| s.subscribe = vec!["a#".into()], &["`subscribe` \"a#\"", "whole level"]),
+        (|s| s.subscribe = vec!["#/a".into()], &["`subscribe`", "at the end"]),
         (|s| s.mqtt.topics = Some(5), &["`topics` without `subscribe`", "{topic}"]),
         (
-            |s| (s.mqtt.topics, s.mqtt.subscribe) = (Some(9_999), vec!["n/{topic}".into()]),
+            |s| (s.mqtt.topics, s.subscribe) = (Some(9_999), vec!["n/{topic}".into()]),
             &["`subscribe` of 10000", "65,535"],
         ),
         (|s| (s.proof, s.mqtt.topic) = (Some("ping".into()), Some("{n}".into())), &["`topic` with `proof` ping"]),
@@ -562,11 +572,8 @@ fn settings_that_cannot_be_are_refused() {
 /// A brace that is doubled is a brace, also before the word.
 #[test]
 fn topics_are_counted() {
-    let dialect = made(MqttSettings {
-        subscribe: vec!["a/{topic}/{n}".to_owned(), "{{topic}}".to_owned()],
-        topics: Some(2),
-        ..MqttSettings::default()
-    });
+    let settings = MqttSettings { topics: Some(2), ..MqttSettings::default() };
+    let dialect = subscribing(&["a/{topic}/{n}", "{{topic}}"], settings);
     let v5::Packet::Subscribe(subscribe) = said(&dialect, Purpose::Open(1)) else { panic!("no SUBSCRIBE") };
     let filters: Vec<String> = subscribe.topics.iter().map(|(filter, _)| filter.to_string()).collect();
     assert_eq!(filters, ["c1m/7", "a/1/7", "a/2/7", "{topic}"]);

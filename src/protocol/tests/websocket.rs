@@ -69,11 +69,14 @@ fn fragments(opcode: Opcode, payload: &[u8], each: usize, between: &[u8]) -> Vec
     bytes
 }
 
-fn publication(number: u64, length: usize) -> Vec<u8> {
-    let mut message = Vec::new();
-    publication::write(number, &mut message);
-    message.resize(length.max(publication::LENGTH), b'.');
-    message
+fn publication(number: u64, length: usize) -> Publication {
+    Publication { run: number, number: length as u32, instant: !number, length: length.max(publication::LENGTH) as u32 }
+}
+
+fn payload(publication: Publication) -> Vec<u8> {
+    let mut payload = Vec::new();
+    publication.write(&mut payload);
+    payload
 }
 
 /// Bytes to fill payloads with, mostly those of texts.
@@ -99,14 +102,14 @@ proptest! {
         let noise = [
             ping.clone(),
             // A push of which the first frame is whole, so that its number is seen, and pings are between its fragments.
-            fragments(Opcode::Binary, &publication(number, length), 1_000, &frame(Opcode::Ping, true, b"")),
+            fragments(Opcode::Binary, &payload(publication(number, length)), 1_000, &frame(Opcode::Ping, true, b"")),
             fragments(Opcode::Text, b"c1m is a word here", 5, &frame(Opcode::Pong, true, b"unasked")),
             frame(Opcode::Text, true, b""),
         ].concat();
-        let pings = 1 + publication(number, length).len().div_ceil(1_000) - 1;
+        let pings = 1 + payload(publication(number, length)).len().div_ceil(1_000) - 1;
         let noise_verdicts = |verdicts: &mut Vec<Verdict>| {
             verdicts.extend(std::iter::repeat_n(Verdict::Aside, pings));
-            verdicts.push(Verdict::Push(number));
+            verdicts.push(Verdict::Push(publication(number, length)));
             // Three pongs, and two messages.
             verdicts.extend(std::iter::repeat_n(Verdict::Aside, 3 + 2));
         };
@@ -272,4 +275,49 @@ fn settings_are_checked() {
         "{request}"
     );
     assert!(request.contains("\r\nHost: h:8003\r\n") && request.contains("-Protocol: chat, v2\r\n"), "{request}");
+}
+
+/// A subscriber says its texts and then pings; a publisher says what stands around the payload, and subscribes to nothing.
+#[test]
+fn subscribers_and_publishers_say_what_was_typed() {
+    let text = |text: &str| text.to_owned();
+    let settings = |role| Settings {
+        role,
+        path: Some(text("/feed")),
+        subscribe: vec![text("join {n}"), text("{{}}")],
+        publish: Some(text("say {n} {payload}!")),
+        ..Settings::default()
+    };
+    let made = |role| WebSocket::new(&settings(role)).unwrap();
+    let (subscriber, publisher) = (made(crate::protocol::Role::Subscriber), made(crate::protocol::Role::Publisher));
+    let mut bytes = Vec::new();
+    assert!(subscriber.open(7, 1, &mut bytes) && !subscriber.open(7, 2, &mut Vec::new()));
+    let mut frames = said(&bytes);
+    let (opcode, token) = frames.pop().unwrap();
+    assert_eq!(opcode, Opcode::Ping);
+    assert_eq!(frames, [(Opcode::Text, b"join 7".to_vec()), (Opcode::Text, b"{}".to_vec())]);
+    // The pong to it ends the step, whatever else comes before.
+    let open = exchange(Purpose::Open(1), 0);
+    let stream = [frame(Opcode::Text, true, b"joined"), frame(Opcode::Pong, true, &token)].concat();
+    let (verdicts, _) = follow(&subscriber, &[Some(open)], &stream, std::iter::repeat(1));
+    assert_eq!(verdicts, [Verdict::Aside, Verdict::Proof]);
+
+    assert!(!publisher.open(7, 1, &mut Vec::new()) && !subscriber.publish(7, &publication(1, 80), &mut Vec::new()));
+    let mut bytes = Vec::new();
+    assert!(publisher.publish(7, &publication(1, 80), &mut bytes));
+    let message = [b"say 7 ", &payload(publication(1, 80))[..], b"!"].concat();
+    assert_eq!(said(&bytes), [(Opcode::Text, message.clone())]);
+    let (verdicts, _) = follow(&subscriber, &[None], &frame(Opcode::Text, true, &message), std::iter::repeat(3));
+    assert_eq!(verdicts, [Verdict::Push(publication(1, 80))]);
+    let wrong = [
+        (
+            Settings { publish: Some(text("{{payload}}")), ..settings(crate::protocol::Role::Publisher) },
+            "put {payload} into it",
+        ),
+        (Settings { subscribe: vec![text(r"\xff")], ..settings(crate::protocol::Role::Subscriber) }, "UTF-8"),
+    ];
+    for (settings, words) in wrong {
+        let error = WebSocket::new(&settings).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -2,14 +2,15 @@
 //! that an echo service sends back, proves a connection.
 
 use super::frames::Frames;
+use super::talk;
 use super::{
     Accept, Close, CloseCode, Header, Key, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Refusal, check_response, mask,
 };
 use crate::failure::Cause;
 use crate::protocol::http::{RequestTemplate, ResponseHead, whole_head};
 use crate::protocol::{
-    Dialect, Exchange, Heard, Position, Purpose, RequestError, Scratch, SettingError, Settings, Strength, Verdict,
-    append_hexadecimal, mix,
+    Dialect, Exchange, Heard, Position, Publication, Purpose, RequestError, Scratch, SettingError, Settings, Strength,
+    Template, Verdict, append_hexadecimal, mix,
 };
 
 /// What the payload of our pings begins with. The token follows.
@@ -57,6 +58,10 @@ pub struct WebSocket {
     request: RequestTemplate,
     subprotocols: Vec<String>,
     proof: Proof,
+    /// Texts with which the connection subscribes, between the handshake and the first proof.
+    subscribe: Vec<Template>,
+    /// What stands before and behind the payload of a publication, if the connection publishes.
+    publish: Option<(Template, Template)>,
     /// The type of our messages.
     opcode: Opcode,
     /// Bytes of a message of traffic.
@@ -86,6 +91,7 @@ impl WebSocket {
         match (exchange.map(|exchange| exchange.purpose), self.proof) {
             (None, _) => Awaits::Nothing,
             (Some(Purpose::Goodbye), _) => Awaits::Close,
+            (Some(Purpose::Open(1)), _) if !self.subscribe.is_empty() => Awaits::Pong,
             (Some(Purpose::Keepalive), _) | (Some(_), Proof::Ping) => Awaits::Pong,
             (Some(_), Proof::Echo) => Awaits::Echo,
         }
@@ -199,11 +205,13 @@ fn append_frame(opcode: Opcode, key: [u8; 4], into: &mut Vec<u8>, content: impl 
 
 impl Dialect for WebSocket {
     const NAME: &'static str = "websocket";
-    const SETTINGS: &'static [&'static str] = &["path", "header", "subprotocol", "message-type", "proof", "payload"];
+    const SETTINGS: &'static [&'static str] =
+        &["path", "header", "subprotocol", "message-type", "proof", "payload", "subscribe", "publish", "publish-path"];
     const SAYS: &'static str = "asks for an upgrade, and sends pings or texts with a token";
 
     fn new(settings: &Settings) -> Result<WebSocket, SettingError> {
-        let request = RequestTemplate::new(settings, "GET", &OWN_FIELDS)?;
+        let path = talk::path(settings);
+        let request = RequestTemplate::new(&Settings { path, ..settings.clone() }, "GET", &OWN_FIELDS)?;
         let proof = match Settings::choice("proof", &settings.proof, &["ping", "echo"])? {
             "echo" => Proof::Echo,
             _ => Proof::Ping,
@@ -226,7 +234,8 @@ impl Dialect for WebSocket {
         if subprotocols.iter().any(|name| !RequestTemplate::is_token(name)) {
             return Err(RequestError::Subprotocol { asked: typed.to_owned() }.into());
         }
-        Ok(WebSocket { request, subprotocols, proof, opcode, payload })
+        let (subscribe, publish) = (talk::subscribe(settings, opcode)?, talk::publish(settings, opcode)?);
+        Ok(WebSocket { request, subprotocols, proof, subscribe, publish, opcode, payload })
     }
 
     fn strength(&self) -> Strength {
@@ -240,7 +249,8 @@ impl Dialect for WebSocket {
         LONGEST_HEADER + self.payload
     }
 
-    /// Step 0 is the handshake. Where texts prove a connection, step 1 is the first one.
+    /// Step 0 is the handshake. The next one subscribes, if that takes a message, and where messages prove a connection,
+    /// the last step is the first one of them.
     fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
         let exchange = Exchange { number, round: 0, purpose: Purpose::Open(step) };
         match (step, self.proof) {
@@ -260,7 +270,16 @@ impl Dialect for WebSocket {
                 };
                 self.request.write(exchange, fields, into);
             }
-            (1, Proof::Echo) => self.ask(exchange, into),
+            (1, _) if !self.subscribe.is_empty() => {
+                for text in &self.subscribe {
+                    append_frame(self.opcode, mask_of(&[step]), into, |into| text.write(exchange, into));
+                }
+                // Its pong comes after the server has read what stands before it.
+                self.ask(exchange, into);
+            }
+            (step, Proof::Echo) if usize::from(step) == 1 + usize::from(!self.subscribe.is_empty()) => {
+                self.ask(exchange, into);
+            }
             _ => return false,
         }
         true
@@ -287,6 +306,18 @@ impl Dialect for WebSocket {
             scratch.expected.extend_from_slice(ECHO_MARK);
         }
         Frames { awaits, bytes }.hear(position, scratch, WebSocket::control)
+    }
+
+    fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {
+        let Some((before, behind)) = &self.publish else { return false };
+        let exchange = Exchange { number, round: publication.number, purpose: Purpose::Message };
+        let key = (mix(exchange.token()) as u32).to_be_bytes();
+        append_frame(self.opcode, key, into, |into| {
+            before.write(exchange, into);
+            publication.write(into);
+            behind.write(exchange, into);
+        });
+        true
     }
 
     fn goodbye(&self, number: u64, into: &mut Vec<u8>) {

@@ -4,24 +4,21 @@
 use super::client::{Awaits, ECHO_MARK};
 use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, NotUtf8, Opcode, Role, Utf8, Violation};
 use crate::failure::Cause;
-use crate::protocol::{Heard, Position, Scratch, Verdict, publication};
+use crate::protocol::publication::Search;
+use crate::protocol::{Heard, Position, Scratch, Verdict};
 
 // What `Position::part` tells. `Position::bytes` are those of the payload that are still to come, and `Position::at` those
 // of the message that were as expected.
 
-/// A message has begun.
+/// A message has begun, and `Scratch::kept` begins with the search for a publication in it.
 const OPEN: u16 = 1;
 /// This frame is the last of its message.
 const LAST: u16 = 2;
 /// The message cannot be the one that is awaited.
 const OTHER: u16 = 4;
-/// The message may be a publication's, and `Scratch::kept` has its beginning.
-const LEADING: u16 = 8;
-/// It is, and `Scratch::kept` begins with its number.
-const PUBLICATION: u16 = 16;
 /// The message is a text, and the bits from `TEXT_SHIFT` on tell how far it has come.
-const TEXT: u16 = 32;
-const TEXT_SHIFT: u32 = 6;
+const TEXT: u16 = 8;
+const TEXT_SHIFT: u32 = 4;
 
 /// Bytes of a frame that is kept while it is incomplete.
 const LONGEST_KEPT: usize = LONGEST_HEADER + LONGEST_CONTROL;
@@ -71,8 +68,8 @@ impl Frames<'_> {
         scratch: &mut Scratch,
         control: Control,
     ) -> Result<(usize, Option<Verdict>), Violation> {
-        let base = if position.part & PUBLICATION == 0 { 0 } else { size_of::<u64>() };
-        let before = scratch.kept.len() - base;
+        let base = if position.part & OPEN == 0 { 0 } else { Search::KEPT };
+        let before = scratch.kept.len().saturating_sub(base);
         if before > 0 {
             scratch.kept.extend_from_slice(&rest[..rest.len().min(LONGEST_KEPT)]);
         }
@@ -101,7 +98,7 @@ impl Frames<'_> {
     }
 
     /// The header of a text, of a binary message, or of a further fragment of one.
-    fn begin_data(&self, position: &mut Position, header: Header, scratch: &Scratch) -> Result<(), Violation> {
+    fn begin_data(&self, position: &mut Position, header: Header, scratch: &mut Scratch) -> Result<(), Violation> {
         match (header.opcode, position.part & OPEN != 0) {
             (Opcode::Continuation, false) => return Err(Violation::NothingToContinue),
             (Opcode::Continuation, true) => {}
@@ -110,7 +107,9 @@ impl Frames<'_> {
                 // Where nothing is expected of messages, none can be the answer.
                 let other = if scratch.expected.is_empty() || self.awaits == Awaits::Pong { OTHER } else { 0 };
                 let text = if opcode == Opcode::Text { TEXT } else { 0 };
-                position.part = OPEN | LEADING | other | text;
+                position.part = OPEN | other | text;
+                scratch.kept.resize(Search::KEPT, 0);
+                Search::default().store(&mut scratch.kept);
             }
         }
         position.bytes = u32::try_from(header.length).map_err(|_| Violation::TooLong)?;
@@ -121,9 +120,9 @@ impl Frames<'_> {
     /// The next bytes of a frame's payload.
     fn payload(&self, position: &mut Position, piece: &[u8], scratch: &mut Scratch) -> Option<Verdict> {
         position.bytes -= piece.len() as u32;
-        if position.part & LEADING != 0 {
-            lead(position, piece, &mut scratch.kept);
-        }
+        let mut search = Search::load(&scratch.kept);
+        search.take(piece);
+        search.store(&mut scratch.kept);
         // What is expected is text.
         let mut unlike = piece;
         if position.part & OTHER == 0 {
@@ -155,17 +154,13 @@ impl Frames<'_> {
     /// The payload of a frame is complete. Returns a verdict if its message is.
     fn frame_ended(&self, position: &mut Position, scratch: &mut Scratch) -> Option<Verdict> {
         let Position { part, at, .. } = *position;
-        if part & LEADING != 0 {
-            scratch.kept.clear();
-        }
         if part & LAST == 0 {
-            position.part = part & !LEADING;
             return None;
         }
         if !Utf8::of_number(part >> TEXT_SHIFT).is_whole() {
             return Some(Verdict::Wrong(Cause::Malformed));
         }
-        let number = scratch.kept.first_chunk().filter(|_| part & PUBLICATION != 0).copied().map(u64::from_be_bytes);
+        let found = Search::load(&scratch.kept).end();
         *position = Position::default();
         scratch.kept.clear();
         if self.awaits == Awaits::Echo && part & OTHER == 0 {
@@ -176,7 +171,7 @@ impl Frames<'_> {
                 return Some(wrong);
             }
         }
-        Some(number.map_or(Verdict::Aside, Verdict::Push))
+        Some(found.map_or(Verdict::Aside, Verdict::of_publication))
     }
 }
 
@@ -189,20 +184,4 @@ fn spell(position: &mut Position, bytes: &[u8]) -> Result<(), NotUtf8> {
     text.feed(bytes)?;
     position.part = position.part & (TEXT | (TEXT - 1)) | text.number() << TEXT_SHIFT;
     Ok(())
-}
-
-/// Looks whether a message is a publication's, of whose beginning `kept` has the bytes before this piece.
-fn lead(position: &mut Position, piece: &[u8], kept: &mut Vec<u8>) {
-    let missing = publication::LENGTH - kept.len();
-    kept.extend_from_slice(&piece[..piece.len().min(missing)]);
-    if publication::may_be(kept) && kept.len() < publication::LENGTH {
-        return;
-    }
-    let number = publication::read(kept);
-    kept.clear();
-    position.part &= !LEADING;
-    if let Some(number) = number {
-        kept.extend_from_slice(&number.to_be_bytes());
-        position.part |= PUBLICATION;
-    }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::count;
 use crate::latency::Latency;
 use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf};
-use crate::results::{ProcessSample, Sample, ShardSample, StormDocument};
+use crate::results::{FanoutDocument, ProcessSample, PublicationDocument, Sample, ShardSample, StormDocument};
 
 /// The most columns of a heat map.
 const COLUMNS: f64 = 120.0;
@@ -294,6 +294,26 @@ pub fn stages(storm: &StormDocument) -> Result<Option<Markup>> {
     let each = stages.into_iter().map(|(name, stage)| (name.to_owned(), &stage.echo)).collect();
     let caption = "Echo latency of the connections that the storm spared, counted from the intended start.";
     percentiles("Echo latency in the storm", caption, each, None)
+}
+
+/// How long each publication of a fan-out took, over the time; `None` if there are fewer than two to draw.
+pub fn publications(fanout: &FanoutDocument) -> Result<Option<Markup>> {
+    let received = || fanout.publications.iter().filter(|one| one.receipts.received > 0);
+    let at = |one: &PublicationDocument| one.intended_seconds.unwrap_or_default();
+    let (Some(end), Some(most)) = (received().map(at).reduce(f64::max), received().map(|one| one.last_us).max()) else {
+        return Ok(None);
+    };
+    let least = received().map(|one| one.p50).min().unwrap_or(most);
+    let place = |us: u64| (us.max(1) as f64).log10();
+    let line = |name: &str, of: fn(&PublicationDocument) -> u64| {
+        (name.to_owned(), received().map(|one| (at(one), place(of(one)))).collect())
+    };
+    let lines = [line("p50", |one| one.p50), line("p99", |one| one.p99), line("last subscriber", |one| one.last_us)];
+    let caption = "Each publication at the instant at which it was due: how long half of its subscribers, 99 % of them, and \
+        all of them took to get it.";
+    let chart = Chart::new(Axis::time(end), Axis::latency(least, most));
+    let figure = Figure::new("Publications", caption, chart).with(lines.into(), None);
+    if received().count() > 1 && end > 0.0 { figure.markup().map(Some) } else { Ok(None) }
 }
 
 /// Percentile curves of named latencies, and of all together.

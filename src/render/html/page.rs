@@ -27,6 +27,7 @@ pub fn page(run: &Run) -> Result<String> {
             }
             (measured(run.client)?)
             (storm(run.client)?)
+            (fanout(run.client)?)
             (tables::failures(run.client, run.server))
             @if let Some(audits) = tables::audits(run.client) { (audits) }
             @if let Some(machines) = tables::machines(run.client) { (machines) }
@@ -60,9 +61,12 @@ pub fn whole(title: &str, body: &Markup) -> String {
 }
 
 fn headline(client: &ClientDocument) -> String {
-    match &client.storm {
-        Some(storm) => format!("{} storm over {} connections", storm.scenario, count(client.requested)),
-        None => format!("{} of {} connections live", count(client.live), count(client.requested)),
+    match (&client.storm, &client.fanout) {
+        (Some(storm), _) => format!("{} storm over {} connections", storm.scenario, count(client.requested)),
+        (None, Some(fanout)) => {
+            format!("{} publications to {} subscribers", count(fanout.published), count(fanout.subscribers))
+        }
+        (None, None) => format!("{} of {} connections live", count(client.live), count(client.requested)),
     }
 }
 
@@ -70,6 +74,9 @@ fn head(run: &Run) -> Markup {
     let (class, verdict) = match run.client {
         ClientDocument { complete: true, .. } => ("held", "All requested connections were live to the end."),
         ClientDocument { stopped: true, .. } => ("short", "The run was stopped early."),
+        ClientDocument { fanout: Some(fanout), .. } if !fanout.exact => {
+            ("short", "Not every subscriber received each publication exactly once.")
+        }
         _ => ("short", "Not all requested connections were live to the end."),
     };
     html! {
@@ -146,6 +153,18 @@ fn storm(client: &ClientDocument) -> Result<Markup> {
     let Some(storm) = &client.storm else { return Ok(html! {}) };
     let drawn = figures::stages(storm)?;
     Ok(html! { section { @if let Some(drawn) = drawn { (drawn) } (tables::storm(storm)) } })
+}
+
+fn fanout(client: &ClientDocument) -> Result<Markup> {
+    let Some(fanout) = &client.fanout else { return Ok(html! {}) };
+    let caption = "From the instant at which each publication was due to its receipt by each subscriber.";
+    let all = ("all".to_owned(), &fanout.latency);
+    let curve = figures::percentiles("Receipt latency", caption, Vec::new(), Some(all))?;
+    let course = figures::publications(fanout)?;
+    Ok(html! { section {
+        @for drawn in [curve, course].into_iter().flatten() { (drawn) }
+        (tables::fanout(fanout))
+    } })
 }
 
 /// The facts that a reader needs to repeat the run.

@@ -6,8 +6,9 @@ use super::series;
 use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
 use crate::render::failures::sentence;
+use crate::render::fanout as render;
 use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf, ServerDocument};
-use crate::results::{About, AuditResult, HibernationDocument, StormDocument};
+use crate::results::{About, AuditResult, FanoutDocument, HibernationDocument, PublicationDocument, StormDocument};
 use crate::walls::Explained;
 
 /// From this number of connections on, the memory of a process without connections hardly counts for each
@@ -174,6 +175,32 @@ pub fn hibernation(title: &str, slept: &HibernationDocument) -> Markup {
         h3 { (title) }
         (facts(slept.named().map(|(name, number)| (name, count(number)))))
     }
+}
+
+/// The publications of a fan-out.
+pub fn fanout(fanout: &FanoutDocument) -> Markup {
+    let shown = render::shown(&fanout.publications);
+    let rows: Vec<_> = shown.into_iter().map(publication).collect();
+    let heads = ["publication", "once", "missed", "twice", "lost", "p50", "p99", "p99.9", "last", "published late by"];
+    html! {
+        h3 { "Publications" }
+        p { (render::heading(fanout)) }
+        p { (render::verdict(fanout)) }
+        p { (render::counts(&fanout.sum)) }
+        @for remark in render::remarks(fanout) { p { (remark) } }
+        (table(&heads, &rows))
+        @if fanout.publications.len() > rows.len() {
+            p.note { "Of " (count(fanout.publications.len() as u64)) " publications those are shown that were not exact, \
+                and the slowest ones." }
+        }
+    }
+}
+
+fn publication(one: &PublicationDocument) -> Vec<String> {
+    let counts = [one.number.into(), one.receipts.once, one.receipts.missed, one.receipts.twice, one.receipts.lost];
+    let late = if one.intended_seconds.is_some() { time(one.said_after_us) } else { "never".to_owned() };
+    let times = [one.p50, one.p99, one.p999, one.last_us].map(time);
+    counts.map(count).into_iter().chain(times).chain([late]).collect()
 }
 
 /// The figures of a storm.

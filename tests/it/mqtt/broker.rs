@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use c1m::internal::protocol::Publication;
 use mqtt_proto::{Pid, Protocol, QoS, QosPid, TopicName, v5};
 
 use super::oracle;
@@ -249,7 +250,7 @@ impl Connection {
             };
             if let Some(topic) = rules.pushes.filter(|_| *client == self.client) {
                 let mut payload = Vec::new();
-                c1m::internal::protocol::publication::write(7, &mut payload);
+                Publication { run: 0, number: 7, instant: 0, length: 64 }.write(&mut payload);
                 deliver(topic, &payload, QoS::Level1);
             }
             let filters = &session.filters;

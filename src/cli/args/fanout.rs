@@ -1,0 +1,115 @@
+//! The arguments of `c1m fanout`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::{ConnectionArguments, LoadArguments};
+use super::protocol::made;
+use super::{duration, rate};
+use crate::client::{Audit, Course, Fanout, Workload};
+use crate::command_error::{CommandError, Result};
+use crate::connections::CloseMode;
+use crate::protocol::publication;
+use crate::protocol::{Protocol, Role, Settings};
+
+#[derive(Debug, Args)]
+pub struct FanoutArguments {
+    /// Connections that subscribe.
+    #[arg(long, value_name = "N")]
+    pub subscribers: u64,
+    /// Connections that publish, in turn. They do not subscribe.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub publishers: u64,
+    /// Publications per second in all, evenly.
+    #[arg(long, value_name = "N/s", default_value = "1", value_parser = rate)]
+    pub rate: f64,
+    /// How long to publish.
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub lasting: Duration,
+    /// The longest that a receipt may take. A subscriber that has not got the publication by then has missed it.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+    /// Start N connections per second, evenly; latency of connects then counts from the intended start.
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub connect_rate: Option<f64>,
+    /// What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt: the topic
+    /// that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub publish: Option<String>,
+    /// websocket: the path that publishers ask for; /publish by default, or with --publish that of the subscribers.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub publish_path: Option<String>,
+    /// Close by FIN rather than RST at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for
+    /// a minute.
+    #[arg(long)]
+    pub fin: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// The protocol of plain bytes is, in a fan-out, that of the push service's frames.
+const PLAIN: &str = "raw";
+const FRAMES: &str = "push";
+
+/// The topic of MQTT where none is named.
+const TOPIC: &str = "c1m/fanout";
+
+impl FanoutArguments {
+    pub fn workload(&self) -> Result<Workload> {
+        let (course, payload) = (self.course()?, self.connection.protocol.payload);
+        let typed = self.connection.protocol.name(self.connection.target.as_ref())?;
+        let name = if typed == PLAIN { FRAMES } else { typed };
+        let load = LoadArguments {
+            connections: self.subscribers.saturating_add(self.publishers),
+            rate: self.connect_rate,
+            interval: None,
+        };
+        let mut publisher = None;
+        let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
+        let protocol = |seen: &super::client::Reached| -> Result<Protocol> {
+            let settings = self.connection.protocol.settings(self.connection.target.as_ref(), seen.first())?;
+            // That of a publication is none of the protocol's own messages.
+            let settings = self.settings(name, Settings { payload: None, ..settings });
+            publisher = Some(made(name, &Settings { role: Role::Publisher, ..settings.clone() })?);
+            made(name, &Settings { role: Role::Subscriber, ..settings })
+        };
+        let course = Course::Fanout(Fanout { payload: payload_bytes(payload), ..course });
+        let workload = self.connection.workload_with(&load, course, Audit::Answer, close, protocol)?;
+        Ok(Workload { publisher, ..workload })
+    }
+
+    /// The settings of both roles.
+    fn settings(&self, name: &str, mut settings: Settings) -> Settings {
+        settings.publish.clone_from(&self.publish);
+        settings.publish_path.clone_from(&self.publish_path);
+        if name == "mqtt" {
+            let topic = settings.publish.get_or_insert_with(|| TOPIC.to_owned()).clone();
+            if settings.subscribe.is_empty() {
+                settings.subscribe.push(topic);
+            }
+        }
+        settings
+    }
+
+    fn course(&self) -> Result<Fanout> {
+        if self.wait.is_zero() {
+            return Err(CommandError::usage("--wait 0s", "no receipt could be in time", "try 30s"));
+        }
+        let period = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX);
+        // The last of them is due before the time is over.
+        let publications = (self.rate * self.lasting.as_secs_f64()).ceil();
+        Ok(Fanout {
+            publishers: self.publishers,
+            publications: publications as u32,
+            period,
+            wait: self.wait,
+            payload: 0,
+        })
+    }
+}
+
+/// Bytes of a publication. A number that it cannot have is refused with the workload.
+fn payload_bytes(typed: Option<usize>) -> u32 {
+    typed.map_or(publication::LENGTH as u32, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,258 @@
+//! What one client shard does in a fan-out: its publishers publish at the run's pace, and its subscribers' receipts are
+//! counted.
+
+use std::ops::Range;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::shard_config::FanoutPart;
+use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
+use crate::client::Phase;
+use crate::client::course::Fanout;
+use crate::client::fanout::{Board, Closed, Ledger, Said};
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::failure::Cause;
+use crate::pace::Pace;
+use crate::protocol::Publication;
+use crate::reactor::Schedule;
+use crate::results::{Published, ShardFanout};
+use crate::token::ConnId;
+
+/// How soon a publication is tried again whose publisher is still sending, or for which there is no room.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// A shard's part of a fan-out.
+pub struct Fanning {
+    config: Fanout,
+    shard: usize,
+    board: Arc<Board>,
+    closed: mpsc::Sender<Closed>,
+    /// Numbers within the shard from here on are publishers.
+    subscribers: u32,
+    /// Subscribers that are live.
+    live: u32,
+    /// This shard's publishers among all, and the connection of each that is live.
+    own: Range<u64>,
+    publishers: Vec<Option<ConnId>>,
+    ledger: Ledger,
+    /// Publications from here on were not looked at yet, and those before of which nothing was known.
+    heard_of: u32,
+    unknown: Vec<u32>,
+    /// The next publication that may be one of this shard's publishers.
+    next: u32,
+    origin: Option<Instant>,
+    pace: Pace,
+    foreign: u64,
+    to_publishers: u64,
+}
+
+impl Fanning {
+    /// The part of a shard.
+    pub fn new(config: Fanout, part: &FanoutPart, shard: usize) -> Fanning {
+        let subscribers = (part.subscribers.end - part.subscribers.start) as u32;
+        let own = part.publishers();
+        // A distance of more than all publications is as good as any.
+        let distance = u32::try_from(config.publishers).unwrap_or(u32::MAX);
+        Fanning {
+            config,
+            shard,
+            board: part.board.clone(),
+            closed: part.closed.clone(),
+            subscribers,
+            live: 0,
+            publishers: vec![None; (own.end - own.start) as usize],
+            own,
+            ledger: Ledger::new(subscribers, distance),
+            heard_of: 0,
+            unknown: Vec::new(),
+            next: 0,
+            origin: None,
+            pace: Pace::UNPACED,
+            foreign: 0,
+            to_publishers: 0,
+        }
+    }
+
+    /// Whether a connection of this number publishes.
+    pub fn is_publisher(&self, index: u32) -> bool {
+        index >= self.subscribers
+    }
+
+    /// What the shard saw.
+    pub fn measured(&self) -> ShardFanout {
+        let Fanning { foreign, to_publishers, .. } = *self;
+        ShardFanout { receipts: self.ledger.receipts(), foreign, to_publishers }
+    }
+
+    /// A phase begins.
+    pub fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) {
+        match phase {
+            Phase::Publish => {
+                let origin = self.board.origin(now);
+                self.origin = Some(origin);
+                self.pace = Pace::new(clock.start(origin), Some(1.0 / self.config.period.as_secs_f64()));
+            }
+            Phase::Close => {
+                self.ledger.abandon();
+                self.hand_over();
+            }
+            _ => {}
+        }
+    }
+
+    /// A connection was proved.
+    pub fn proved(&mut self, index: u32, conn: ConnId) {
+        match index.checked_sub(self.subscribers) {
+            None => self.live += 1,
+            Some(publisher) => {
+                if let Some(place) = self.publishers.get_mut(publisher as usize) {
+                    *place = Some(conn);
+                }
+            }
+        }
+    }
+
+    /// A proved connection failed.
+    pub fn lost(&mut self, clock: &Clock, index: u32) {
+        if let Some(publisher) = index.checked_sub(self.subscribers) {
+            if let Some(place) = self.publishers.get_mut(publisher as usize) {
+                *place = None;
+            }
+            return;
+        }
+        // What was published before is lost to it, and not what comes later.
+        self.learn(clock);
+        self.live -= 1;
+        self.ledger.lost(index);
+        self.hand_over();
+    }
+
+    /// Looks which publications were published.
+    fn learn(&mut self, clock: &Clock) {
+        let heard_of = self.board.heard_of();
+        if heard_of == self.heard_of && self.unknown.is_empty() {
+            return;
+        }
+        self.unknown.extend(self.heard_of..heard_of);
+        self.heard_of = heard_of;
+        let Fanning { board, ledger, live, .. } = self;
+        self.unknown.retain(|number| match board.said(*number) {
+            Said::NotYet => true,
+            Said::Never => {
+                ledger.never_published(*number);
+                false
+            }
+            Said::At(_) => {
+                ledger.published(*number, *live, clock.now());
+                false
+            }
+        });
+        self.hand_over();
+    }
+
+    /// A publication came to a subscriber. A cause, if it is none that this run has published.
+    fn received(&mut self, clock: &Clock, index: u32, publication: Publication) -> Result<Option<Cause>> {
+        if publication.run != self.board.run() {
+            self.foreign += 1;
+            return Ok(None);
+        }
+        let Publication { number, instant, length, .. } = publication;
+        let intended = Duration::from_nanos(instant);
+        let is_ours = matches!(self.board.said(number), Said::At(published) if published.intended == intended);
+        let Some(origin) = self.origin.filter(|_| is_ours && length == self.config.payload) else {
+            return Ok(Some(Cause::AlteredPublication));
+        };
+        if self.is_publisher(index) {
+            self.to_publishers += 1;
+            return Ok(None);
+        }
+        if !self.ledger.knows(number) {
+            self.learn(clock);
+        }
+        self.ledger.received(number, index, Instant::now().saturating_duration_since(origin + intended))?;
+        self.hand_over();
+        Ok(None)
+    }
+
+    /// Hands over what is known of publications that are closed, and makes room for others.
+    fn hand_over(&mut self) {
+        if self.ledger.has_closed() {
+            for (number, latency) in self.ledger.take_closed() {
+                // The leader is gone if the run has failed elsewhere.
+                let _ = self.closed.send(Closed { number, latency });
+            }
+            self.board.closed(self.shard, self.ledger.first_open());
+        }
+    }
+
+    /// The next publication of this shard's publishers, and the connection of its publisher if that is live. `None` if there
+    /// is no more.
+    fn next(&mut self) -> Option<(u32, Option<ConnId>)> {
+        while self.next < self.board.publications() {
+            let publisher = u64::from(self.next) % self.config.publishers;
+            if self.own.contains(&publisher) {
+                let conn = self.publishers.get((publisher - self.own.start) as usize).copied().flatten();
+                return Some((self.next, conn));
+            }
+            self.next += 1;
+        }
+        None
+    }
+}
+
+impl ClientDriver {
+    /// Publishes what is due, and waits for the receipts.
+    pub(super) fn publish(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        let turn = self.publish_due(connections, now)?;
+        let Some(fanout) = &mut self.fanout else { return Ok(Schedule::Finished) };
+        fanout.learn(connections.clock());
+        fanout.ledger.close_late(connections.clock().now(), fanout.config.wait);
+        fanout.hand_over();
+        let is_done = fanout.ledger.first_open() >= fanout.board.publications();
+        Ok(if is_done { Schedule::Finished } else { turn })
+    }
+
+    fn publish_due(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
+        let Some(origin) = fanout.origin else { return Ok(Schedule::OnEvent) };
+        for _ in 0..PROBES_PER_PASS {
+            let Some((number, publisher)) = fanout.next() else { return Ok(Schedule::OnEvent) };
+            let due = fanout.pace.intended(number.into(), connections.clock()).unwrap_or(now);
+            if due > now {
+                return Ok(Schedule::At(due));
+            }
+            let is_late = now.saturating_duration_since(due) >= fanout.config.wait;
+            let waits = !fanout.board.has_room(number) || publisher.is_some_and(|conn| connections.is_sending(conn));
+            if waits && !is_late {
+                return Ok(Schedule::At(now + AGAIN));
+            }
+            fanout.next += 1;
+            let publisher = publisher.filter(|_| !waits);
+            let Some((conn, index)) = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index))) else {
+                fanout.board.never(number);
+                continue;
+            };
+            let intended = due.saturating_duration_since(origin);
+            let nanoseconds = u64::try_from(intended.as_nanos()).unwrap_or(u64::MAX);
+            let publication =
+                Publication { run: fanout.board.run(), number, instant: nanoseconds, length: fanout.config.payload };
+            self.scratch.clear();
+            self.config.protocol(index).publish(self.config.number(index), &publication, &mut self.scratch);
+            // Before it is sent: a subscriber of another shard may have it at once.
+            fanout.board.say(number, Published { intended, said: Instant::now().saturating_duration_since(origin) });
+            self.config.progress.published.add(1);
+            connections.send(conn, &self.scratch)?;
+        }
+        Ok(Schedule::Now)
+    }
+
+    /// A message of a subscription came. A cause, if the connection has failed by it.
+    pub(super) fn pushed(&mut self, clock: &Clock, index: u32, publication: Publication) -> Result<Option<Cause>> {
+        self.config.progress.pushed.add(1);
+        match &mut self.fanout {
+            Some(fanout) => fanout.received(clock, index, publication),
+            None => Ok(None),
+        }
+    }
+}

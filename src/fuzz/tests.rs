@@ -1,0 +1,47 @@
+//! Each target on its seeds and on bytes like them.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// The files in `fuzz/seeds/NAME`.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(!seeds.is_empty(), "no seeds for {name}");
+    seeds
+}
+
+/// Random bytes, or a seed with some bytes changed and perhaps its end cut off.
+fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec(any::<(Index, u8)>(), 0..8);
+    let spoiled = (prop::sample::select(seeds), changes, prop::option::of(any::<Index>()));
+    let spoiled = spoiled.prop_map(|(mut bytes, changes, cut)| {
+        bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len() + 1)));
+        if let Some(most) = bytes.len().checked_sub(1) {
+            changes.iter().for_each(|(at, byte)| bytes[at.index(most + 1)] = *byte);
+        }
+        bytes
+    });
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..300), spoiled]
+}
+
+macro_rules! properties {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            let seeds = seeds(stringify!($name));
+            seeds.iter().for_each(|seed| super::$name(seed));
+            proptest!(|(bytes in bytes_like(seeds))| { super::$name(&bytes); });
+        }
+    )*};
+}
+
+properties!(
+    token completions echo pattern words typed histogram results kept host request segments frames upgrade requests
+    publication server_frames pushes responses target mqtt
+);
+#[cfg(feature = "tls")]
+properties!(records);
