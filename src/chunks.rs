@@ -17,12 +17,6 @@ impl<T> Default for Chunks<T> {
 }
 
 impl<T: Default> Chunks<T> {
-    /// How many items it has.
-    #[allow(clippy::len_without_is_empty, reason = "nobody asks that")]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Adds an item, and returns its index.
     pub fn push(&mut self, item: T) -> usize {
         if self.len.is_multiple_of(CHUNK) {
@@ -65,7 +59,7 @@ mod tests {
         chunks.reach(CHUNK + 1);
         assert_eq!(chunks.push(7), CHUNK + 2);
         *chunks.get_mut(CHUNK).unwrap() = 5;
-        assert_eq!((chunks.get(CHUNK), chunks.get(CHUNK + 2), chunks.len()), (Some(&5), Some(&7), CHUNK + 3));
+        assert_eq!((chunks.get(CHUNK), chunks.get(CHUNK + 2)), (Some(&5), Some(&7)));
         assert_eq!((chunks.get(0), chunks.get(CHUNK + 3)), (Some(&0), None));
     }
 }

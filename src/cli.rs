@@ -2,7 +2,7 @@
 
 pub(crate) mod args;
 mod client;
-mod demo;
+pub(crate) mod demo;
 mod diagnostics;
 mod display;
 mod doctor;

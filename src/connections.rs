@@ -11,6 +11,7 @@
 //! | `idle` | when connections were last heard, and the search for silent ones |
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
 //! | `slot_release` | closed descriptors that some kernels do not free |
+//! | `handover` | connections that go to another process, or come from one |
 //! | `hibernation` | connections that sleep without a socket; the names by which drivers know connections then |
 //! | `tls` | handshakes, sessions, and what is sealed before it is sent |
 //!
@@ -32,6 +33,7 @@ mod config;
 mod endings;
 mod engine;
 mod fins;
+mod handover;
 mod hibernation;
 mod idle;
 mod incoming;
@@ -71,8 +73,9 @@ pub use admission::{AdmissionGate, AdmissionState, SharedLimit};
 pub use close_reason::CloseReason;
 pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Timing};
 pub(crate) use engine::Engine;
+pub use handover::{Closes, Handed, HandedState, Readiness as ReadinessToLeave};
 pub(crate) use hibernation::Arrival;
-pub use hibernation::{Caught, HibernationConfig, HibernationHost, KernelHost};
+pub use hibernation::{Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, WindowWord};
 pub use idle::LONGEST_IDLE;
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;

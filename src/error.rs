@@ -20,7 +20,7 @@ pub use errno::Errno;
 pub use fanout::FanoutProblem;
 pub use host::{
     FilterReason, HibernationReason, HostError, HostReason, ListenReason, MissingCapabilities, RaiseThreads,
-    RingReason, ShardsOf, ThreadReason,
+    RingReason, ShardsOf, TakeoverReason, ThreadReason,
 };
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};

@@ -186,6 +186,7 @@ mod tests {
                 TlsFailure::OwnAlert(Alert(alert)),
                 TlsFailure::Certificate(CertificateProblem::WrongName),
                 TlsFailure::HandshakeTimeout,
+                TlsFailure::RecordTimeout,
                 TlsFailure::NoRoom,
             ];
             let all = Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons);

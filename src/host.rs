@@ -3,7 +3,6 @@
 
 mod awake;
 mod cgroup;
-#[cfg(feature = "tls")]
 mod handshakes;
 mod hibernation;
 mod memory;

@@ -128,6 +128,7 @@ pub mod internal {
     pub mod stats;
     #[allow(unsafe_code, reason = "system calls that std does not offer")]
     pub mod sys;
+    pub mod takeover;
     #[cfg(feature = "tls")]
     pub mod tls;
     pub mod token;
@@ -147,8 +148,8 @@ use internal::tls;
 #[allow(unused_imports, reason = "which of them another module names depends on the features")]
 use internal::{
     addresses, chunks, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
-    memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, token,
-    walls,
+    memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, takeover,
+    token, walls,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};

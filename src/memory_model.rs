@@ -20,9 +20,13 @@
 //! A socket holds its inode and dentry as long as it is open. The caches of both are marked reclaimable, so
 //! MemAvailable goes on counting them as available. That share is called `hidden`.
 
+mod tls;
+
 use std::collections::BTreeMap;
 
 use crate::plan::{IdleBackend, Layers, ShardPlan, caught_bytes, largest};
+
+pub use tls::{HANDSHAKE_BYTES, TLS_BYTES};
 
 /// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
@@ -298,7 +302,7 @@ const PLACE_BYTES: f64 = 8.0 / 0.7;
 const CLIENT_SLEEPER_STATE_BYTES: f64 = 12.0;
 
 /// The memory that one end of a sleeping connection takes, in bytes: c1m's own and the table's. The kernel has no object
-/// for it.
+/// for it. What is spoken takes more, as of a connection that is awake.
 pub fn asleep(end: End, family: Family) -> f64 {
     let entry = match family {
         Family::V4 => SLEEPER_BYTES,
@@ -308,12 +312,6 @@ pub fn asleep(end: End, family: Family) -> f64 {
     entry + PLACE_BYTES + state
 }
 
-/// Bytes of a TLS handshake under way: rustls' state, what has come of the peer, and this end's flight.
-pub const HANDSHAKE_BYTES: u64 = 12 * 1024;
-
-/// Bytes of the TLS of an established connection: two secrets and two sequence numbers (`tls/record.rs`).
-const TLS_BYTES: f64 = 80.0;
-
 /// Bytes that a server keeps of a connection on which it speaks HTTP or WebSocket: how far the conversation has come
 /// (`service/conversation.rs`), and a deadline (`service/deadlines.rs`).
 const CONVERSATION_BYTES: f64 = 4.0 + 4.0;
@@ -321,7 +319,7 @@ const CONVERSATION_BYTES: f64 = 4.0 + 4.0;
 /// Bytes that one end keeps of a connection, asleep or awake, for what is spoken on it. A client's dialects keep nothing.
 fn kept(end: End, layers: Layers) -> f64 {
     let conversation = if end == End::Server && layers.conversation { CONVERSATION_BYTES } else { 0.0 };
-    conversation + if layers.tls { TLS_BYTES } else { 0.0 }
+    conversation + if layers.tls { TLS_BYTES as f64 } else { 0.0 }
 }
 
 /// The parts of a c1m process, apart from its connections.
@@ -406,6 +404,8 @@ pub struct Load {
     pub awake: Option<u64>,
     /// What is spoken.
     pub layers: Layers,
+    /// TLS handshakes at once at most at each end; of no matter without TLS.
+    pub handshakes: u64,
     /// Bytes of memory that are left before the load, of which ring buffers for sleepers' segments take a part.
     pub left: u64,
     /// Number of ports that the client's host chooses from (`Host::ephemeral_ports`).
@@ -453,6 +453,9 @@ impl Load {
                 None => sum.per_connection += each.counted(by),
             }
             sum.per_connection += kept(end, self.layers);
+            if self.layers.tls {
+                sum.fixed += tls::fixed(end, process.shards, self.handshakes) as f64;
+            }
             sum.hidden += each.hidden * sockets as f64;
             sum.fixed += process.bytes(end, kernel.version) + process.listeners as f64 * each.counted(by);
         }
@@ -479,11 +482,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn kernel(version: Version, accounting: bool) -> Kernel {
+    pub fn kernel(version: Version, accounting: bool) -> Kernel {
         Kernel { version, accounting, apparmor: version == (6, 1), ..Kernel::default() }
     }
 
-    fn load(process: Process) -> Load {
+    pub fn load(process: Process) -> Load {
         Load {
             family: Family::V4,
             server: Some(process),
@@ -491,6 +494,7 @@ mod tests {
             client: Some(process),
             awake: None,
             layers: Layers::default(),
+            handshakes: 512,
             left: u64::MAX,
             ephemeral: 28_232,
             targets: 100,
@@ -570,10 +574,11 @@ mod tests {
                 [(true, false, 8e6, 0.0), (false, true, 80e6, 80e6), (true, true, 88e6, 80e6)]
             {
                 let spoken = Load { layers: Layers { conversation, tls }, ..raw };
-                let total = |load: Load| load.of(&kernel, 1_000_000, By::Host).total;
-                near(total(spoken), total(raw) + server + client, 1e-12);
+                let of = |load: Load| load.of(&kernel, 1_000_000, By::Host);
+                let total = |load: Load| of(load).total - of(load).fixed;
+                near(total(spoken), total(raw) + server + client, 1e-9);
                 let of_client = |load: Load| total(Load { server: None, ..load });
-                near(of_client(spoken), of_client(raw) + client, 1e-12);
+                near(of_client(spoken), of_client(raw) + client, 1e-9);
             }
         }
     }

@@ -20,6 +20,7 @@ mod families;
 pub mod http;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -43,7 +44,7 @@ use http::{PATH, Reply, Status};
 /// Connections at most that read a server's metrics at once; a further one takes the place of one that is idle.
 pub const METRICS_CONNECTIONS: usize = 8;
 
-const _: () = assert!(METRICS_CONNECTIONS as u64 + 4 <= DESCRIPTORS_OF_METRICS, "the plan counts their descriptors");
+const _: () = assert!(METRICS_CONNECTIONS as u64 + 5 <= DESCRIPTORS_OF_METRICS, "the plan counts their descriptors");
 
 /// Connections accepted between two passes over the accepted ones. The limit keeps a flood of new connections from
 /// pushing one out before its request was read.
@@ -66,6 +67,8 @@ const NICE: i32 = 10;
 /// The endpoint of the metrics. It answers until it is dropped.
 pub struct Exporter {
     address: SocketAddr,
+    /// The listener once more, for a later process.
+    listener: TcpListener,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -81,10 +84,12 @@ struct Shared {
 impl Exporter {
     /// Listens on `address`, on a thread of its own; port 0 stands for a free port that is not one of the `served`
     /// ports. Clients that connect before `serve` wait until then. Returns a `ConfigError` if the address cannot be
-    /// listened on, and a `HostError` if no thread can be started.
-    pub fn listen(address: SocketAddr, served: Ports) -> Result<Exporter> {
+    /// listened on, and a `HostError` if no thread can be started. `inherited` is the listener of an earlier process,
+    /// which serves if it has that address.
+    pub fn listen(address: SocketAddr, served: Ports, inherited: Option<TcpListener>) -> Result<Exporter> {
         let refused = |error: std::io::Error| ConfigError::Metrics { address, errno: Errno::of(&error) };
-        let listener = bind(address, served).map_err(refused)?;
+        let inherited = inherited.filter(|listener| listener.local_addr().is_ok_and(|at| at == address));
+        let listener = inherited.map_or_else(|| bind(address, served), Ok).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let shared =
@@ -92,9 +97,15 @@ impl Exporter {
         let theirs = shared.clone();
         // Taken here, before shards and clients can use up the descriptors: without it the endpoint might never have one.
         let spare = listener.try_clone().ok();
+        let copy = listener.try_clone().map_err(refused)?;
         let answer = move || Endpoint::new(listener, spare).answer(&theirs);
         let thread = start_thread("c1m-metrics", answer)?;
-        Ok(Exporter { address, shared, thread: Some(thread) })
+        Ok(Exporter { address, listener: copy, shared, thread: Some(thread) })
+    }
+
+    /// The listener, for a later process.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// Answers from now on, with the counters of these shards and those of their service; with those of what the server

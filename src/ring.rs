@@ -151,8 +151,11 @@ pub enum Outcome {
     SharedSendFailed(Errno),
     /// All bytes of a parked send are with the kernel.
     ParkedSent,
-    /// A parked send ended with an error or was cancelled.
+    /// A parked send ended with an error.
     ParkedSendFailed(Errno),
+    /// A parked send was cancelled, or ended before the kernel had taken every byte; the range of them is still to be
+    /// sent.
+    ParkedSendCut(Arc<[u8]>, Range<usize>),
     /// A cancel found its operation already running, which now ends by itself or must be
     /// cancelled again.
     CancelTooLate,
@@ -467,6 +470,11 @@ impl RingOps for Ring {
             .flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS)
             .user_data(token.with(Operation::Reset).pack());
         self.push(&[end, close])
+    }
+
+    fn close_ours(&mut self, token: Token) -> Result<()> {
+        let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
+        self.push(&[close])
     }
 
     fn reset(&mut self, token: Token) -> Result<()> {

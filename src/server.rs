@@ -5,6 +5,7 @@ mod driver;
 mod hibernation;
 mod idle_policy;
 mod memory_monitor;
+mod takeover;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -17,7 +18,7 @@ use crate::connections::{
     AdmissionGate, Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, SharedLimit,
 };
 use crate::constants::THREADS_PER_SHARD;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, HostError, HostReason, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
@@ -29,10 +30,12 @@ use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
 use crate::sys::{Catcher, Filter};
+use crate::takeover::{store, tell_ready};
 use builder::EventSink;
-use driver::{Ended, ShardStart};
+use driver::{Ended, ListenerProgram, Origin, ShardStart};
 use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
+use takeover::{Desk, HandoverSlot, Inheritance, Outliving, Queue};
 #[cfg(feature = "tls")]
 use tls::Secured;
 
@@ -41,8 +44,10 @@ pub use builder::{Options, ServerBuilder};
 pub use idle_policy::{IdleChoice, IdlePolicy};
 pub use memory_monitor::Shortage;
 
-/// The command that makes a shard close everything and end.
+/// Commands of a shard: to serve, to close everything and end, and to hand everything over and end.
+const SERVE: u32 = 0;
 const STOP: u32 = 1;
+const HAND_OVER: u32 = 2;
 
 /// Something a running server tells its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,12 @@ pub enum ServerEvent {
     MemoryShort,
     /// Memory suffices again: new connections are admitted.
     MemorySuffices,
+    /// A later server has asked to take this one's place (`ServerBuilder::takeover`): everything is being handed over.
+    HandingOver,
+    /// All is handed over, and the shards have ended: `Server::join` returns.
+    HandedOver,
+    /// The later server is gone before it had everything. This one serves on, with what it still has.
+    SuccessorGone,
 }
 
 /// What a shard's service is told when it is made.
@@ -135,7 +146,9 @@ pub struct Server<M = ()> {
     limit: SharedLimit,
     #[cfg(feature = "tls")]
     tls: Option<Secured>,
-    listeners: Vec<Arc<TcpListener>>,
+    /// Those of all shards, each with its shard.
+    listeners: Vec<(usize, Arc<TcpListener>)>,
+    desk: Option<Desk>,
     monitor: Option<MemoryMonitor>,
     #[cfg(feature = "metrics")]
     metrics: Option<Exporter>,
@@ -148,6 +161,13 @@ impl Server {
     }
 }
 
+/// What a shard is made of, but for its service.
+struct Prepared {
+    net: ConnectionsConfig,
+    sockets: Vec<Arc<TcpListener>>,
+    program: ListenerProgram,
+}
+
 /// The shards that are to be started.
 struct Launch<M> {
     plans: Vec<ShardPlan>,
@@ -155,6 +175,9 @@ struct Launch<M> {
     inboxes: Vec<Inbox<M>>,
     events: EventSink,
     hibernation: Option<Hibernation>,
+    inheritance: Option<Inheritance>,
+    /// What of the server outlives this process.
+    outliving: Option<Outliving>,
 }
 
 impl<M: Send + 'static> Server<M> {
@@ -163,11 +186,21 @@ impl<M: Send + 'static> Server<M> {
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<Server<M>> {
         let options = builder.options;
-        #[cfg(feature = "metrics")]
-        let metrics = options.metrics.map(|address| Exporter::listen(address, options.ports)).transpose()?;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
+        takeover::check(&options, S::SPOKEN, &host)?;
+        let inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
+        let mut inheritance = inheritance;
+        #[cfg(feature = "metrics")]
+        let metrics = {
+            let listener = inheritance.as_mut().and_then(|inheritance| inheritance.take("metrics"));
+            let listener = listener.map(TcpListener::from);
+            options.metrics.map(|address| Exporter::listen(address, options.ports, listener)).transpose()?
+        };
         let awake = hibernation::awake(&options, &host)?;
+        // The server that runs takes memory too, and all of its connections that are awake are to have a slot here.
+        let theirs = inheritance.as_ref().and_then(|inheritance| inheritance.terms.awake);
+        let awake = awake.map(|awake| if options.awake.is_none() { awake.max(theirs.unwrap_or(0)) } else { awake });
         let raised = raise_limits()?;
         ring::probe()?;
         let goal = ServerGoal {
@@ -185,7 +218,12 @@ impl<M: Send + 'static> Server<M> {
         #[cfg(feature = "tls")]
         let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host)).transpose()?;
         let backlog = backlog(options.backlog, &host);
-        listener::check_free(options.bind, options.ports)?;
+        match (&inheritance, &options.takeover) {
+            (Some(inheritance), Some(path)) => {
+                inheritance.check(path, &takeover::terms(&options, &plans, awake, backlog))?;
+            }
+            _ => listener::check_free(options.bind, options.ports)?,
+        }
         let limit = SharedLimit::new(options.max_connections);
         let idle_choice = options.idle.choose(&host, &plans, raised.files.1.soft)?;
         let (sink, events) = channel(builder.on_event);
@@ -213,21 +251,27 @@ impl<M: Send + 'static> Server<M> {
             #[cfg(feature = "tls")]
             tls,
             listeners: Vec::new(),
+            desk: None,
             monitor: None,
             #[cfg(feature = "metrics")]
             metrics,
         };
-        let hibernation = Hibernation::of(&server.options, &host, &plans, raised.files.1.soft)?;
-        let launch = Launch { plans, handles, inboxes, events: sink.clone(), hibernation };
+        let outliving = server.outliving(inheritance.as_mut(), plans.len())?;
+        let soft = raised.files.1.soft;
+        let hibernation = Hibernation::of(&server.options, &host, &plans, soft, inheritance.as_mut())?;
+        let events = sink.clone();
+        let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving };
         match server.launch(launch, &host, service) {
             Ok(()) => {
-                let (gate, listeners) = (server.gate.clone(), server.listeners.clone());
+                let listeners = server.listeners.iter().map(|(_, listener)| listener.clone()).collect();
+                let gate = server.gate.clone();
                 let control = ListenerControl { gate, listeners, backlog };
                 server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
                     let (sleep, tls) = (server.awake.is_some(), server.options.has_tls());
-                    let also = Also { sleep, tls, spoken: S::SPOKEN };
+                    let takeover = server.options.takeover.is_some();
+                    let also = Also { sleep, takeover, tls, spoken: S::SPOKEN };
                     metrics.serve(server.handles(), server.own.clone(), also);
                 }
                 Ok(server)
@@ -240,51 +284,55 @@ impl<M: Send + 'static> Server<M> {
         }
     }
 
+    /// What outlives this process, where there is to be a successor.
+    fn outliving(&self, inheritance: Option<&mut Inheritance>, shards: usize) -> Result<Option<Outliving>> {
+        let made = |_| match inheritance {
+            Some(inheritance) => Outliving::inherit(inheritance, shards),
+            None => Outliving::new(shards),
+        };
+        self.options.takeover.as_ref().map(made).transpose()
+    }
+
     fn launch<S: Service<Message = M>>(
         &mut self,
-        launch: Launch<M>,
+        mut launch: Launch<M>,
         host: &Host,
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
-        let shards = launch.plans.len();
         let options = self.options.clone();
-        let speculative_period = options.keepalive.unwrap_or(SPECULATIVE_RECEIVE_PERIOD);
         let service = Arc::new(service);
-        let each = launch.plans.into_iter().zip(launch.handles).zip(launch.inboxes).enumerate();
+        let (mut queues, mut slots) = (Vec::new(), Vec::new());
+        let inboxes = std::mem::take(&mut launch.inboxes);
+        let each = launch.plans.clone().into_iter().zip(launch.handles.clone()).zip(inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
-            let filter = self.idle_choice.filter(&plan, catcher)?;
-            let program = filter.as_ref().map(Filter::program).or(catcher.map(Catcher::program));
-            let sockets = listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, program)?;
-            let hibernation = launch.hibernation.as_ref();
-            let hibernation =
-                hibernation.map(|sleep| sleep.of_shard(host, index, &plan, filter.as_ref())).transpose()?;
-            let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
-            self.listeners.extend(sockets.iter().cloned());
+            let Prepared { net, sockets, program } = self.prepare(&mut launch, host, index, &plan)?;
+            let origin = match &launch.inheritance {
+                None => Origin::Fresh,
+                Some(inheritance) if !inheritance.is_live() => Origin::Left,
+                Some(_) => {
+                    let (queue, arrivals) = Queue::new();
+                    queues.push((handle.clone(), queue));
+                    Origin::HandedOver(arrivals)
+                }
+            };
+            let slot = options.takeover.as_ref().map(|_| HandoverSlot::default());
+            slots.extend(slot.clone().map(|slot| (handle.clone(), slot)));
             let start = ShardStart {
                 info: ShardInfo { index, core: plan.core, capacity: plan.capacity, mailbox: self.mailbox.clone() },
                 inbox,
                 own: self.own.shards[index].clone(),
                 sockets,
+                origin,
+                program,
+                inherited_backlog: launch.inheritance.as_ref().map_or(0, |inheritance| inheritance.terms.backlog),
+                slot,
                 accepts: plan.accepts,
                 drain_timeout: options.drain_timeout,
                 connection_ages: options.connection_ages,
                 peer_addresses: options.peer_addresses,
                 ready: ready.clone(),
-                ended: Ended { index, events: launch.events.clone() },
-            };
-            let net = ConnectionsConfig {
-                filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
-                shared_limit: Some(self.limit.clone()),
-                gate: self.gate.clone(),
-                max_pending: options.max_pending,
-                accept_rate: options.accept_rate.map(|rate| rate / shards as f64),
-                idle_timeout: options.idle_timeout,
-                hibernation,
-                #[cfg(feature = "tls")]
-                tls: self.tls.as_ref().map(|tls| tls.of_shard(index, shards)),
-                ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
+                ended: Ended::new(index, launch.events.clone()),
             };
             let make = service.clone();
             let build = move |net: &mut Connections<S::State>| start.build(net, &*make);
@@ -296,6 +344,71 @@ impl<M: Send + 'static> Server<M> {
         if all_ready.iter().count() < self.shards.len() {
             return Err(Error::bug("a shard ended before it was ready"));
         }
+        self.succeed(launch, queues, slots)
+    }
+
+    /// What a shard is made of.
+    fn prepare(&mut self, launch: &mut Launch<M>, host: &Host, index: usize, plan: &ShardPlan) -> Result<Prepared> {
+        let options = &self.options;
+        let speculative_period = options.keepalive.unwrap_or(SPECULATIVE_RECEIVE_PERIOD);
+        let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
+        let filter = self.idle_choice.filter(plan, catcher)?;
+        let program = filter.as_ref().map(Filter::program).or(catcher.map(Catcher::program));
+        let sockets = match &mut launch.inheritance {
+            Some(inheritance) => inheritance.listeners(index, &plan.ports)?,
+            None => listener::listen(options.bind, &plan.ports, self.backlog, options.keepalive, program)?,
+        };
+        let copy = program.map(|program| program.try_clone_to_owned()).transpose();
+        let no_descriptor =
+            |error| HostError::new("dup of", "a BPF program", Errno::of(&error), HostReason::NoDescriptor);
+        let program = ListenerProgram { program: copy.map_err(no_descriptor)?, backlog: self.backlog };
+        let (outliving, filter_of) = (launch.outliving.as_ref(), filter.as_ref());
+        let hibernation = launch.hibernation.as_ref();
+        let hibernation =
+            hibernation.map(|sleep| sleep.of_shard(host, index, plan, filter_of, outliving)).transpose()?;
+        let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+        self.listeners.extend(sockets.iter().map(|socket| (index, socket.clone())));
+        let net = ConnectionsConfig {
+            filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
+            shared_limit: Some(self.limit.clone()),
+            gate: self.gate.clone(),
+            max_pending: options.max_pending,
+            accept_rate: options.accept_rate.map(|rate| rate / launch.plans.len() as f64),
+            idle_timeout: options.idle_timeout,
+            hibernation,
+            #[cfg(feature = "tls")]
+            tls: self.tls.as_ref().map(|tls| tls.of_shard(index, launch.plans.len())),
+            ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
+        };
+        Ok(Prepared { net, sockets, program })
+    }
+
+    /// Takes over from the server that runs, if there is one, and then listens for a successor.
+    fn succeed(
+        &mut self,
+        launch: Launch<M>,
+        queues: Vec<(ShardHandle, Queue)>,
+        slots: Vec<(ShardHandle, HandoverSlot)>,
+    ) -> Result<()> {
+        let (Some(path), Some(outliving)) = (self.options.takeover.clone(), launch.outliving) else { return Ok(()) };
+        let mut inheritance = launch.inheritance;
+        let path_listener = inheritance.as_mut().and_then(Inheritance::path_listener);
+        if let Some(inheritance) = &mut inheritance {
+            inheritance.take_over(&path, queues)?;
+        }
+        let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
+        let mut terms = takeover::terms(&self.options, &launch.plans, self.awake, self.backlog);
+        terms.catcher = catcher.map(Catcher::terms);
+        #[cfg(feature = "metrics")]
+        let metrics = self.metrics.as_ref().map(Exporter::listener);
+        #[cfg(not(feature = "metrics"))]
+        let metrics = None;
+        let offer = outliving.offer(&terms, &self.listeners, catcher, metrics)?;
+        if let Some(store) = store() {
+            takeover::leave(&store, &offer);
+        }
+        self.desk = Some(Desk::open(&path, path_listener, &terms, offer, slots, launch.events)?);
+        tell_ready();
         Ok(())
     }
 }
@@ -327,6 +440,13 @@ impl<M> Server<M> {
     #[cfg(feature = "metrics")]
     pub fn metrics_url(&self) -> Option<String> {
         self.metrics.as_ref().map(Exporter::url)
+    }
+
+    /// Connections that were taken over at its start from another process, and those that were lost with it.
+    #[doc(hidden)]
+    pub fn taken_over(&self) -> (u64, u64) {
+        let total: Snapshot = self.snapshots().into_iter().sum();
+        (total.taken_over, total.lost_in_takeover)
     }
 
     /// What it was built with.
@@ -397,8 +517,11 @@ impl<M> Server<M> {
 
     /// Stops accepting, and closes every connection at an even pace (`ServerBuilder::drain_timeout`), by
     /// `CloseMode::Immediate` and with `CloseReason::Stopping`; `join` waits for that. Queued messages and broadcasts
-    /// under way are dropped.
+    /// under way are dropped. A server that hands over (`ServerBuilder::takeover`) ends when it has done that.
     pub fn stop(&self) {
+        if self.desk.as_ref().is_some_and(|desk| !desk.may_stop()) {
+            return;
+        }
         for (_, handle, _) in &self.shards {
             handle.command(STOP);
         }
@@ -413,6 +536,9 @@ impl<M> Server<M> {
             let ended = running.join();
             outcome = outcome.and(ended);
             finals.push(ShardCounters { server: handle.counters().snapshot(), own: own.read() });
+        }
+        if let Some(desk) = &self.desk {
+            desk.close();
         }
         outcome.map(|()| finals)
     }

@@ -36,8 +36,8 @@ use crate::token::ConnId;
 /// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Messages to other shards go
 /// through a [`Mailbox`](crate::mailbox::Mailbox).
 ///
-/// The order of calls for one connection: `opened` once, then `received`, `sent`, `expired`, and `slept` and `woke` in
-/// turns, in any order and number, then `closed` once.
+/// The order of calls for one connection: `opened` once, or `taken_over`, then `received`, `sent`, `expired`, and `slept` and `woke` in
+/// turns, in any order and number, then `closed` once, or `hand_over`.
 pub trait Service: 'static {
     /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; `Default` makes it anew
     /// for each connection, and it is dropped after `closed`. It stays on the shard's thread, so it needs no `Send`.
@@ -80,6 +80,20 @@ pub trait Service: 'static {
     /// What is sent here goes out before the FIN, if the socket has room for it. Sending to a sleeping connection would
     /// wake it. The default says nothing.
     fn stopping(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
+
+    /// The connection is about to go to another process, a successor of this server (`ServerBuilder::takeover`). What is
+    /// written to `state` is given to `taken_over` there. After this call the connection is gone here: `closed` is not
+    /// called, and what is sent to it is dropped. Should the successor be killed before it has the connection,
+    /// `taken_over` is called here instead.
+    ///
+    /// A sleeping connection is handed over too, without a wake. All those of a shard go at one moment, so keep it short.
+    fn hand_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &mut Vec<u8>) {}
+
+    /// The connection came from another process, in the place of `opened`: its peer noticed nothing. `state` is what
+    /// `hand_over` wrote there; it is empty if that process was killed, or wrote nothing. Where connections sleep, the
+    /// connection has its name still; otherwise it has another one. The state of the version before may be read here:
+    /// whoever writes it marks its form.
+    fn taken_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
 
     /// The connection is gone, and why. Its state can be read for the last time; its `ConnId` is not used again.
     fn closed(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}

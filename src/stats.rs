@@ -271,12 +271,20 @@ counters! {
     records_sealed,
     /// Connections closed because no more bytes of incomplete records may be kept.
     records_refused,
+    /// Connections closed because an incomplete record was not whole in time.
+    records_timed_out,
     /// Alerts of TLS that ended an established connection, sent by this end: what the peer had sent cannot be.
     alerts_sent,
     /// The same, sent by the peer.
     alerts_received,
     /// KeyUpdates of TLS sent: the peer had asked for one, or a key had sealed enough.
     key_updates,
+    /// Connections handed over to another process.
+    handed_over,
+    /// Connections taken over from another process, or from an earlier one that was killed.
+    taken_over,
+    /// Connections that were awake in a process which was killed: they have no socket any more, and are closed.
+    lost_in_takeover,
     }
     /// Connections refused, for either reason.
     refused = refused_when_full + refused_for_memory;

@@ -9,6 +9,8 @@ mod grace;
 mod network;
 mod raw;
 pub mod repair;
+mod rights;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +25,17 @@ use std::time::Duration;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use allocator::Allocator;
-pub use catcher::{Catcher, Caught, CaughtSegment, MARK, NoPlace, Steering};
+pub use bpf::Mapping;
+pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;
 pub use raw::RawSender;
+pub use rights::{
+    MOST_RIGHTS, OtherProcess, exists_unix_socket, given_descriptors, is_our_user, listen_in_own_name, receive_rights,
+    send_rights, tell_datagram,
+};
+pub use shared_memory::SharedMemory;
 
 /// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,6 +368,14 @@ pub fn set_source_ports(socket: &impl AsRawFd, port: u16) -> io::Result<()> {
 /// Attaches a BPF program to a socket (SO_ATTACH_BPF, socket(7)). Sockets that it accepts later inherit the program.
 pub fn attach_program(socket: &impl AsRawFd, program: BorrowedFd<'_>) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
+}
+
+/// Takes the BPF program off a socket (SO_DETACH_FILTER, socket(7)), if it has one.
+pub fn detach_program(socket: &impl AsRawFd) -> io::Result<()> {
+    match set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
+        Err(error) if Errno::of(&error) == Errno::ENOENT => Ok(()),
+        done => done,
+    }
 }
 
 /// Sets a socket option whose value is an int.

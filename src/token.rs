@@ -107,6 +107,16 @@ impl ConnId {
         ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
     }
 
+    /// As one number, for another process.
+    pub(crate) fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// What `to_number` has made a number of.
+    pub(crate) fn of_number(number: u64) -> ConnId {
+        ConnId(number)
+    }
+
     /// The number of the shard's ring that holds the connection.
     #[doc(hidden)]
     pub fn ring(self) -> usize {

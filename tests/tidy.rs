@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 39] = [
+const LAYERS: [(&str, u8); 40] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
@@ -37,6 +37,7 @@ const LAYERS: [(&str, u8); 39] = [
     ("protocol", 2),
     ("reactor", 3),
     ("service", 3),
+    ("takeover", 3),
     ("shard", 4),
     ("results", 5),
     ("metrics", 5),
@@ -99,13 +100,13 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
     ("signal_hook", &["cli"]),
-    ("serde_json", &["results", "render", "cli", "tune"]),
+    ("serde_json", &["results", "render", "cli", "tune", "takeover/terms.rs"]),
     ("maud", &["render"]),
     ("prometheus_client", &["metrics"]),
     ("httparse", &["metrics", "protocol"]),
     ("sha1_smol", &["protocol"]),
     ("simdutf8", &["protocol"]),
-    ("rustix", &["metrics"]),
+    ("rustix", &["metrics", "sys"]),
     ("plotters", &["render"]),
     ("tempfile", &["output", "cli/demo/certificate.rs"]),
     ("getrandom", &["results"]),

@@ -124,7 +124,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -506,7 +506,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__fanout)
-            opts="-q -h --subscribers --publishers --rate --for --wait --connect-rate --publish --publish-path --fin --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --help"
+            opts="-q -h --subscribers --publishers --rate --for --wait --connect-rate --publish --publish-path --fin --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1100,7 +1100,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__server)
-            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --tls-cert --tls-key --tls-min --alpn --handshakes --handshake-timeout --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
+            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --tls-cert --tls-key --tls-min --alpn --handshakes --handshake-timeout --takeover --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1210,6 +1210,10 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --takeover)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --stats-interval)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1230,7 +1234,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -68,7 +68,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN)' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to the end of its TLS handshake; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to the end of its TLS handshake, and an incomplete record to become whole; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l takeover -d 'Take the place of the server that listens at the Unix socket PATH, without a connection closed; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections that sleep survive a kill: what is kept of them is left with the service manager' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Serve the shards\' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one' -r
@@ -134,7 +135,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l cert -d 'Certificates
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
 1.2\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
@@ -153,6 +154,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l histogram -d 'Write t
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l steer -d 'Hold, and obey lines on standard input: `audit` audits, `report` tells what was measured so far, `close` or the end of the input closes. Lines that come during the ramp are obeyed after it'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -s h -l help -d 'Print help'
@@ -214,7 +216,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cert -d 'Certificates 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
 1.2\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
@@ -230,6 +232,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l fin -d 'Close by FIN rather than RST, in the storm and at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them. Many such closes leave few ports to dial from'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -296,7 +299,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cert -d 'Certificates
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
 1.2\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
@@ -309,6 +312,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l fin -d 'Close by FIN 
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open. If this host holds fewer, the demo opens as many as it holds' -r

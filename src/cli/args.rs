@@ -23,7 +23,7 @@ use crate::host::Cores;
 use crate::plan::{PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
 
-pub use client::ClientArguments;
+pub use client::{ClientArguments, ConnectionArguments};
 pub use fanout::FanoutArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
 pub use service::{ServerProtocol, ServiceArguments, ServiceName};
@@ -185,6 +185,11 @@ pub struct ServerArguments {
     pub keepalive: Option<Duration>,
     #[command(flatten)]
     tls: ServerTlsArguments,
+    /// Take the place of the server that listens at the Unix socket PATH, without a connection closed; if none does, start
+    /// afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections that sleep survive a kill: what
+    /// is kept of them is left with the service manager.
+    #[arg(long, value_name = "PATH")]
+    pub takeover: Option<PathBuf>,
     /// Interval between lines of figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
@@ -259,6 +264,7 @@ impl ServerArguments {
             keepalive: self.keepalive,
             metrics: self.metrics.map(|at| at.address.at(at.port)),
             tls: self.tls.config()?,
+            takeover: self.takeover.clone(),
             ..server::Options::default()
         };
         options.check()?;

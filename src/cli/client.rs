@@ -1,13 +1,14 @@
 //! `c1m client`, `c1m storm` and `c1m fanout`: the run, the report, the files.
 
-use super::args::{ClientArguments, FanoutArguments, FileArguments, StormArguments};
+use super::args::{ClientArguments, ConnectionArguments, FanoutArguments, StormArguments};
 use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
 use crate::client::{Course, Run, Workload};
-use crate::command_error::{CommandError, Result};
+use crate::command_error::{Blame, CommandError, Result};
+use crate::format::count;
 use crate::render::{hgrm, text};
 use crate::results::Summary;
 use crate::results::document::ClientDocument;
@@ -20,27 +21,40 @@ pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
     // One file that cannot be written keeps no other from being written.
     let drawn = histogram.map_or(Ok(()), |target| write_histogram(&summary, &target));
-    written.and(drawn).map(|()| ended(&summary))
+    written.and(drawn).and_then(|()| ended(&summary, arguments.connection.tls.resume))
 }
 
 /// Runs a storm to its end.
 pub fn storm(arguments: &StormArguments) -> Result<Ended> {
-    lead_to_files(arguments.workload()?, &arguments.connection.files)
+    lead_to_files(arguments.workload()?, &arguments.connection)
 }
 
 /// Runs a fan-out to its end.
 pub fn fanout(arguments: &FanoutArguments) -> Result<Ended> {
-    lead_to_files(arguments.workload()?, &arguments.connection.files)
+    lead_to_files(arguments.workload()?, &arguments.connection)
 }
 
-fn lead_to_files(workload: Workload, arguments: &FileArguments) -> Result<Ended> {
-    let files = Files::open(arguments, &[])?;
-    let (summary, written) = report(workload, files, arguments.quiet)?;
-    written.map(|()| ended(&summary))
+fn lead_to_files(workload: Workload, arguments: &ConnectionArguments) -> Result<Ended> {
+    let files = Files::open(&arguments.files, &[])?;
+    let (summary, written) = report(workload, files, arguments.files.quiet)?;
+    written.and_then(|()| ended(&summary, arguments.tls.resume))
 }
 
-fn ended(summary: &Summary) -> Ended {
-    if summary.complete() { Ended::Well } else { Ended::Short }
+/// What a run came to. Fails if a session should have been resumed, and none was.
+fn ended(summary: &Summary, must_resume: bool) -> Result<Ended> {
+    if must_resume {
+        let handshakes = || summary.shards.iter().filter_map(|shard| shard.handshakes.as_ref());
+        let full: u64 = handshakes().map(|one| one.full.count()).sum();
+        if handshakes().all(|one| one.resumed.count() == 0) {
+            return Err(CommandError::new(
+                Blame::Peer,
+                format!("--resume: {} full TLS handshakes, and none that resumed a session", count(full)),
+                "the server gives no tickets or takes none, or all handshakes began before the first ticket came",
+                "look at the server's session tickets, or lower --concurrency",
+            ));
+        }
+    }
+    Ok(if summary.complete() { Ended::Well } else { Ended::Short })
 }
 
 /// Runs a client, and writes its result as text, and into the files that are wanted. Tells too whether

@@ -1,6 +1,6 @@
 //! `c1m demo`: runs a server process, with this process as its client, over loopback.
 
-mod certificate;
+pub(crate) mod certificate;
 mod network;
 
 use std::io::{BufRead, BufReader};
@@ -116,7 +116,7 @@ fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
     }
     host.check_hibernation()?;
     let routes = workload(arguments, host, arguments.connections)?.routes;
-    let planned = || args::awake(host, Role::Both, arguments.connections, &routes);
+    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.tls);
     Ok(Some(arguments.awake.unwrap_or_else(planned)))
 }
 

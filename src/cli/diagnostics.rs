@@ -4,7 +4,8 @@
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
     AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostError,
-    HostReason, ListenReason, PeerError, REPORT, ShardsOf, ThreadReason, TlsFile, TlsProblem, last_port,
+    HostReason, ListenReason, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, TlsFile, TlsProblem,
+    last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -77,6 +78,7 @@ fn typed(error: &ConfigError) -> String {
         }
         ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
         ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => format!("--awake {asked}"),
+        ConfigError::NotHandedOver { spoken } => format!("--takeover of connections that speak {spoken}"),
         ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
@@ -112,6 +114,7 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::Hibernate { .. } => "try --hibernate 30s",
         ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
         ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",
+        ConfigError::NotHandedOver { .. } => "leave out --takeover, or serve with --protocol raw, without --tls-cert",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
         ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting if there is one",
         ConfigError::AcceptRate { .. } => "try 1000",
@@ -193,6 +196,9 @@ fn cure(reason: &HostReason) -> Option<String> {
             format!("{}, or leave out --hibernate", reason.cure())
         }
         HostReason::Hibernation(HibernationReason::Other) => "leave out --hibernate".to_owned(),
+        HostReason::Takeover(TakeoverReason::Kernel { .. }) => {
+            "run it on Linux 6.8 or newer, with --hibernate, or leave out --takeover".to_owned()
+        }
         HostReason::Filter(reason) => format!("{}, or choose --park poll", reason.cure()),
         HostReason::DescriptorLimit { possible: 0, whose, .. } => match whose {
             ShardsOf::Server => format!("{RAISE_DESCRIPTORS} or serve fewer --ports"),
@@ -258,8 +264,10 @@ mod tests {
             ),
             (ConfigError::Awake { asked: 0, most: 9 }.into(), "--awake 0"),
             (ConfigError::AwakeWithoutSleep { asked: 7 }.into(), "--hibernate"),
+            (ConfigError::NotHandedOver { spoken: "TLS" }.into(), "--tls-cert"),
             (host(HibernationReason::Capabilities(Default::default()).into()), "--hibernate"),
             (host(HibernationReason::Other.into()), "--hibernate"),
+            (host(TakeoverReason::Kernel { release: "6.1.0".to_owned() }.into()), "--takeover"),
             (
                 host(
                     ThreadReason::Limit {

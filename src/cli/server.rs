@@ -18,7 +18,9 @@ use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
-use crate::results::{HibernationDocument, ServerShard, ServerSummary, ServerTlsDocument, SpokenDocument};
+use crate::results::{
+    HibernationDocument, ServerShard, ServerSummary, ServerTlsDocument, SpokenDocument, TakeoverDocument,
+};
 use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, ShardInfo, Shortage};
 use crate::service::http::{Http, HttpLimits, HttpService};
 use crate::service::push::Push;
@@ -270,6 +272,18 @@ impl Reporter {
                 format::count(plan.slots())
             ));
         }
+        if let Some(line) = taken_over(server) {
+            say(line);
+        }
+    }
+
+    /// Prints a line that is no figure.
+    fn tell(&self, line: &str) {
+        match &self.live {
+            Some(live) => live.warn(line),
+            None if self.events => event(&json!({ "event": "takeover", "text": line })),
+            None => say(line),
+        }
     }
 
     /// Prints a warning, on a terminal above the lines that are rewritten.
@@ -291,8 +305,12 @@ impl Reporter {
         let mut failed = false;
         loop {
             match news.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(News::Stop) => break,
+                Ok(News::Stop | News::Server(ServerEvent::HandedOver)) => break,
                 Ok(News::Reload) => self.reload(&server),
+                Ok(News::Server(ServerEvent::HandingOver)) => self.tell("a later server takes over"),
+                Ok(News::Server(ServerEvent::SuccessorGone)) => {
+                    self.warn("the later server is gone before it had everything; this one serves on");
+                }
                 Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(&server),
                 Ok(News::Server(ServerEvent::ShardEnded(shard))) => {
                     self.warn(&format!("shard {shard} died; stopping the others"));
@@ -320,7 +338,7 @@ impl Reporter {
         let mut walls = walls::explain(&self.evidence.evidence(Causes::new()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
-        let sleeps = server.awake().is_some();
+        let (sleeps, takes_over) = (server.awake().is_some(), server.options().takeover.is_some());
         let has_tls = server.options().has_tls();
         server.stop();
         let finals = server.join()?;
@@ -329,6 +347,7 @@ impl Reporter {
             HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted })
         });
         let tls = has_tls.then(|| ServerTlsDocument::of(&finals.iter().map(|shard| shard.server).sum()));
+        let takeover = takes_over.then(|| TakeoverDocument::of(&finals.iter().map(|shard| shard.server).sum()));
         if failed {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
@@ -346,6 +365,7 @@ impl Reporter {
             walls,
             hibernation,
             tls,
+            takeover,
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })
@@ -477,7 +497,22 @@ fn ready<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments) -> 
     if let Some(handshakes) = server.handshakes() {
         ready["handshakes"] = handshakes.into();
     }
+    if options.takeover.is_some() {
+        let (taken_over, lost) = server.taken_over();
+        ready["taken_over"] = taken_over.into();
+        ready["lost_in_takeover"] = lost.into();
+    }
     ready
+}
+
+/// What a server has taken over at its start; `None` if nothing.
+fn taken_over<M: Send + 'static>(server: &Server<M>) -> Option<String> {
+    let lost =
+        |lost: u64| if lost > 0 { format!(", {} lost that were awake", format::count(lost)) } else { String::new() };
+    match server.taken_over() {
+        (0, 0) => None,
+        (taken, gone) => Some(format!("taken over: {} connections{}", format::count(taken), lost(gone))),
+    }
 }
 
 /// The counts of a shard's rounds in each bucket, at the last report.

@@ -24,7 +24,7 @@ impl Hibernation {
         let spare = planned.raised.files.1.soft.saturating_sub(needs + u64::from(planned.concurrency));
         Ok(Some(Hibernation {
             after,
-            shared: host.share_catcher(shards, connections)?,
+            shared: host.share_catcher(shards, connections, None)?,
             most_drowsy: HibernationConfig::most_drowsy(spare / shards as u64),
             host,
         }))
@@ -36,6 +36,7 @@ impl Hibernation {
         let kernel = KernelHost::dialing(catcher.clone(), steering.clone(), grace.clone(), index);
         let slots = rings.iter().map(|slots| u64::from(*slots)).sum();
         Ok(HibernationConfig {
+            memory: None,
             after: self.after,
             keepalive: None,
             most: HibernationConfig::names(connections, slots),

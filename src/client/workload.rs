@@ -234,8 +234,16 @@ impl Workload {
         let v6 = self.routes.targets.iter().any(|target| target.ip().is_ipv6());
         let family = if v6 { Family::V6 } else { Family::V4 };
         let ends = [(End::Client, IdleBackend::Poll)];
-        let planned = || host.awake(self.connections, &ends, family, Reserve::Auto);
+        let planned = || host.awake(self.connections, &ends, family, self.has_tls(), Reserve::Auto);
         Ok(Some(self.awake.unwrap_or_else(planned)))
+    }
+
+    /// Whether the connections speak TLS.
+    fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     fn check(&self) -> Result<()> {

@@ -36,6 +36,8 @@ struct Listener {
     socket: Arc<TcpListener>,
     in_flight: usize,
     wanted: usize,
+    /// So many of the connections that it brings next may have the program of an earlier process.
+    inherited: usize,
 }
 
 /// Whether the shard has completions or notifications that it has not handled. They may be the ends of connections,
@@ -67,6 +69,8 @@ pub(super) struct Acceptor {
     gate: AdmissionGate,
     /// Whether each accept brings the peer's address.
     brings_peers: bool,
+    /// How many connections of each listener may have the program of an earlier process.
+    inherited: usize,
 }
 
 impl Acceptor {
@@ -83,6 +87,7 @@ impl Acceptor {
             shared_limit,
             gate,
             brings_peers: false,
+            inherited: 0,
         }
     }
 
@@ -141,6 +146,13 @@ impl Acceptor {
         in_time && (self.queue.len() <= self.queue_places || unread.ends)
     }
 
+    /// Takes a place for a connection that stands already, in another process.
+    pub fn enter_anyway(&self) {
+        if let Some(shared_limit) = &self.shared_limit {
+            shared_limit.enter_anyway();
+        }
+    }
+
     /// A live connection has ended: gives its place back.
     pub fn leave(&self) {
         if let Some(shared_limit) = &self.shared_limit {
@@ -173,7 +185,10 @@ impl Acceptor {
         each: usize,
         now: Instant,
     ) -> Result<()> {
-        self.listeners = sockets.into_iter().map(|socket| Listener { socket, in_flight: 0, wanted: each }).collect();
+        self.listeners = sockets
+            .into_iter()
+            .map(|socket| Listener { socket, in_flight: 0, wanted: each, inherited: self.inherited })
+            .collect();
         self.refill(slots, now)
     }
 
@@ -186,6 +201,43 @@ impl Acceptor {
                 .map_err(|error| Error::bug(format!("stop listening: {}", Errno::of(&error))))?;
         }
         Ok(())
+    }
+
+    /// Listeners that `listen` is given come from an earlier process. As many connections as their accept queues hold
+    /// have its program; a queue keeps the order in which connections came.
+    pub fn inherit(&mut self, backlog: usize) {
+        // The kernel takes one more than the backlog (`sk_acceptq_is_full`).
+        self.inherited = backlog + 1;
+    }
+
+    /// Whether the next connection of the listener with this index may have the program of an earlier process.
+    pub fn next_is_inherited(&mut self, listener: usize) -> bool {
+        let Some(listener) = self.listeners.get_mut(listener) else { return false };
+        let inherited = listener.inherited > 0;
+        listener.inherited = listener.inherited.saturating_sub(1);
+        inherited
+    }
+
+    /// Begins no accept any more. The sockets listen on: another process accepts.
+    pub fn stop_accepting(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.wanted = 0);
+    }
+
+    /// Accepts again after `stop_accepting`, with `each` accepts in flight on every socket, whose programs `attach`
+    /// sets anew: another process had them.
+    pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
+        for listener in &mut self.listeners {
+            attach(&listener.socket)?;
+            listener.wanted = each;
+            listener.inherited = self.inherited;
+        }
+        self.needs_refill = true;
+        Ok(())
+    }
+
+    /// Accepts in flight, and connections that wait for a place.
+    pub fn unfinished(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.in_flight).sum::<usize>() + self.queue.len()
     }
 
     /// An accept of the listener with this index ended, with a connection or without.

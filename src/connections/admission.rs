@@ -55,6 +55,12 @@ impl SharedLimit {
         before.is_ok()
     }
 
+    /// Takes a place whether there is one or not: the connection stands already, in another process.
+    pub(super) fn enter_anyway(&self) {
+        let admitted = self.admitted.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.admitted.peak.fetch_max(admitted, Ordering::Relaxed);
+    }
+
     /// Whether no place is left.
     pub(super) fn is_full(&self) -> bool {
         self.admitted.now.load(Ordering::Relaxed) >= self.most

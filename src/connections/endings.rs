@@ -166,6 +166,11 @@ impl Endings {
         self.traffic.flows(counters, now)
     }
 
+    /// Another process has a connection that was to be closed once all was sent.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.deferred.remove(&conn);
+    }
+
     /// Why a connection is closed now that all was sent.
     pub fn deferred_reason(&self, conn: ConnId) -> CloseReason {
         self.deferred.get(&conn).copied().unwrap_or(CloseReason::Local)

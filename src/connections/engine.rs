@@ -14,6 +14,7 @@ use super::close_reason::CloseReason;
 use super::config::ConnectionsConfig;
 use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
+use super::handover::Departures;
 use super::hibernation::Hibernation;
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
@@ -44,6 +45,7 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) idle: IdleTracker,
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
+    pub(super) departures: Departures,
     pub(super) hibernation: Option<Box<Hibernation<S>>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Box<Tls>>,
@@ -75,7 +77,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         #[cfg(not(feature = "tls"))]
         let most_pending = config.max_pending;
         let rings = config.rings.len();
-        let hibernation = config.hibernation.map(|config| Box::new(Hibernation::new(config, rings, clock.now())));
+        let hibernation = config.hibernation.map(|config| Hibernation::new(config, rings, clock.now()).map(Box::new));
+        let hibernation = hibernation.transpose()?;
         Ok(Engine {
             platform,
             slots,
@@ -87,6 +90,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             idle: IdleTracker::new(config.idle_timeout, now),
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
             releases: SlotRelease::new(rings),
+            departures: Departures::default(),
             hibernation,
             #[cfg(feature = "tls")]
             tls: config.tls.map(|config| Box::new(Tls::new(config))),
@@ -241,6 +245,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Takes an accepted connection out of its plain descriptor into its slot. `false` if the kernel refuses that.
     pub fn install_accepted(&mut self, conn: ConnId, socket: OwnedFd) -> Result<bool> {
+        let listener = self.slots.row(conn).map_or(usize::MAX, |row| row.link as usize);
+        if self.acceptor.next_is_inherited(listener) {
+            self.readiness.adopt(&socket)?;
+        }
         if let Some(hibernation) = &mut self.hibernation {
             hibernation.keep(conn, &socket);
         }
@@ -492,7 +500,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.perform(conn, next)
     }
 
-    fn after_send(&mut self, conn: ConnId, after: AfterSend) -> Result<()> {
+    pub(super) fn after_send(&mut self, conn: ConnId, after: AfterSend) -> Result<()> {
         match after {
             AfterSend::Rest => Ok(()),
             AfterSend::GoOn => self.operation_ended(conn),

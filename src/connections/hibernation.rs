@@ -15,18 +15,21 @@
 //! and not by its slot, which it has only while it is awake. `Connections` translates.
 
 mod caught;
+mod descriptors;
 mod endings;
 mod entries;
+mod handover;
 mod host;
 mod keepalive;
 mod kernel;
+mod records;
 mod stamps;
 mod wake;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::endings::{Parts, tear_down_disconnected};
@@ -40,11 +43,13 @@ use crate::hibernation::Tuple;
 use crate::hibernation::challenge::ChallengeLimit;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Operation};
+use crate::token::ConnId;
 pub(crate) use caught::Arrival;
 use caught::Delivery;
 use endings::SleeperEndings;
+pub use entries::EntryMemory;
 use entries::{Entries, Whereabouts};
+pub use handover::{Surrendered, WindowWord};
 pub use host::{Caught, HibernationHost};
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
@@ -63,6 +68,8 @@ pub struct HibernationConfig {
     /// Keep a file descriptor of each connection that is awake. Needed before Linux 6.8, where a slot's socket cannot
     /// be given one later.
     pub keeps_descriptors: bool,
+    /// Where entries lie so that they outlive this process; with `None` they end with it.
+    pub memory: Option<(EntryMemory, WindowWord)>,
     /// The kernel.
     pub host: Box<dyn HibernationHost + Send>,
 }
@@ -139,6 +146,13 @@ pub(super) struct Hibernation<S> {
     bytes: Vec<u8>,
     /// A poll on the ring buffer of caught segments is in the kernel.
     listening: bool,
+    /// Where later processes read which window of time it is.
+    window: Option<WindowWord>,
+    /// Another process has the sleeping connections. This one only has those that are awake and were not handed over
+    /// yet, and puts none to sleep.
+    surrendered: bool,
+    /// Entries of connections that ended since then.
+    ended_away: Vec<u32>,
 }
 
 /// The parts of the engine that hibernation touches.
@@ -155,10 +169,17 @@ pub(super) struct Around<'a, S, R> {
 
 impl<S: Default> Hibernation<S> {
     /// Has connections of so many rings sleep. Nothing sleeps yet.
-    pub fn new(config: HibernationConfig, rings: usize, now: Mark) -> Hibernation<S> {
-        Hibernation {
+    pub fn new(config: HibernationConfig, rings: usize, now: Mark) -> Result<Hibernation<S>> {
+        let (entries, window) = match config.memory {
+            Some((memory, window)) => {
+                let entries = Entries::in_memory(memory, config.most).map_err(handover::no_memory)?;
+                (entries, Some(window))
+            }
+            None => (Entries::new(config.most), None),
+        };
+        Ok(Hibernation {
             host: config.host,
-            entries: Entries::new(config.most),
+            entries,
             states: Chunks::default(),
             by_slot: vec![Vec::new(); rings],
             stamps: Stamps::new(rings, config.after, now),
@@ -177,13 +198,19 @@ impl<S: Default> Hibernation<S> {
             moved: VecDeque::new(),
             bytes: Vec::new(),
             listening: false,
-        }
+            window,
+            surrendered: false,
+            ended_away: Vec::new(),
+        })
     }
 
     // ---- names -----------------------------------------------------------------------------------
 
     /// Gives a connection that begins to open a name. `None` if the shard may have no more connections.
     pub fn name(&mut self, conn: ConnId) -> Option<ConnId> {
+        if self.surrendered {
+            return None;
+        }
         let index = match self.entries.claim(conn) {
             Some(index) => index,
             None => {
@@ -227,7 +254,8 @@ impl<S: Default> Hibernation<S> {
 
     /// The entry of a name whose connection sleeps.
     fn asleep(&self, name: ConnId) -> Option<u32> {
-        self.entries.find(name).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Asleep)
+        let asleep = |index: &u32| !self.surrendered && self.entries.whereabouts(*index) == Whereabouts::Asleep;
+        self.entries.find(name).filter(asleep)
     }
 
     /// Whether the connection of a name sleeps.
@@ -250,7 +278,10 @@ impl<S: Default> Hibernation<S> {
                 drowsy.socket = None;
             }
             self.entries.release(index);
-        } else if self.entries.whereabouts(index) == Whereabouts::Ending {
+            if self.surrendered {
+                self.ended_away.push(index);
+            }
+        } else if self.entries.whereabouts(index) == Whereabouts::Ending && !self.surrendered {
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = S::default();
             }
@@ -284,8 +315,8 @@ impl<S: Default> Hibernation<S> {
 
     fn asleep_or_ended(&self, name: ConnId) -> Option<u32> {
         let index = self.entries.find(name)?;
-        let asleep = matches!(self.entries.whereabouts(index), Whereabouts::Asleep | Whereabouts::Ending);
-        asleep.then_some(index)
+        let kept = self.entries.whereabouts(index).is_kept() && !self.surrendered;
+        kept.then_some(index)
     }
 
     /// Connections without a slot: those that sleep, and those that slept and whose FIN is to be acknowledged yet.
@@ -321,9 +352,9 @@ impl<S: Default> Hibernation<S> {
     /// The name of an entry whose connection is open.
     pub fn open_at<R: RingOps>(&self, slots: &Slots<S, R>, index: u32) -> Option<ConnId> {
         let open = match self.entries.whereabouts(index) {
-            Whereabouts::Asleep => true,
+            Whereabouts::Asleep => !self.surrendered,
             Whereabouts::Free | Whereabouts::Ending => false,
-            Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused => {
+            Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused | Whereabouts::Away => {
                 let (ring, slot) = self.entries.place(index)?;
                 slots.latest(ring, slot).is_some_and(|(_, row)| row.lifecycle.is_live())
             }
@@ -346,11 +377,17 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether there is work that must not wait.
     pub fn has_work(&mut self) -> bool {
+        if self.surrendered {
+            return false;
+        }
         self.host.has_caught() || self.grace_is_over() || (self.stamps.cursor.is_some() && self.may_doze())
     }
 
     /// When something is due that no segment brings.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
+        if self.surrendered {
+            return None;
+        }
         let look = self.stamps.due().map(|due| clock.due(due));
         let ending = self.endings.due().map(|due| clock.due(due));
         let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
@@ -375,6 +412,11 @@ impl<S: Default> Hibernation<S> {
     /// Puts connections to sleep that have been silent for long, a bounded number, and does what is due for those that
     /// sleep.
     pub fn turn<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, now: Instant) -> Result<()> {
+        self.host.turn();
+        if self.surrendered {
+            return Ok(());
+        }
+        self.note_window(around.idle);
         self.settle(around)?;
         self.look_for_silent(around)?;
         self.serve_endings(around);
@@ -384,7 +426,6 @@ impl<S: Default> Hibernation<S> {
         } else if self.grace_look.is_none_or(|at| at <= now) {
             self.grace_look = Some(now + GRACE_LOOK);
         }
-        self.host.turn();
         let dropped = self.host.dropped() + self.unanswered;
         around.parts.counters.segments_dropped.set(dropped);
         Ok(())
@@ -456,42 +497,6 @@ impl<S: Default> Hibernation<S> {
         Ok(true)
     }
 
-    /// A file descriptor of a slot's socket.
-    fn descriptor<R: RingOps>(
-        &mut self,
-        around: &mut Around<'_, S, R>,
-        conn: ConnId,
-    ) -> Result<std::io::Result<OwnedFd>> {
-        match &self.kept {
-            Some(kept) => Ok(kept
-                .get(&(conn.ring(), conn.slot()))
-                .map_or(Err(std::io::ErrorKind::NotFound.into()), OwnedFd::try_clone)),
-            None => around.parts.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor)),
-        }
-    }
-
-    /// The socket of a slot's occupant, before it goes into the slot: keeps a descriptor of it where that is needed.
-    /// Without one, because no more is left, the connection cannot sleep.
-    pub fn keep(&mut self, conn: ConnId, socket: &impl AsFd) {
-        if let Some(kept) = &mut self.kept
-            && let Ok(socket) = socket.as_fd().try_clone_to_owned()
-        {
-            kept.insert((conn.ring(), conn.slot()), socket);
-        }
-    }
-
-    /// A connection that was accepted is refused: no descriptor of it is kept.
-    pub fn refused(&mut self, conn: ConnId) {
-        self.drop_descriptor(conn.ring(), conn.slot());
-    }
-
-    /// Closes the descriptor that is kept of a slot's socket, if there is one.
-    fn drop_descriptor(&mut self, ring: usize, slot: u32) {
-        if let Some(kept) = &mut self.kept {
-            kept.remove(&(ring, slot));
-        }
-    }
-
     /// Asks the kernel for the ends of a connection, and keeps them. `false` if it cannot sleep.
     fn identify(&mut self, index: u32, socket: &OwnedFd) -> bool {
         let Ok(Some((tuple, negotiated))) = self.host.identify(socket) else { return false };
@@ -533,11 +538,15 @@ impl<S: Default> Hibernation<S> {
             counters.stayed_awake.add(1);
             return Ok(());
         };
+        if let Some(row) = around.parts.slots.row(conn) {
+            // Before the socket goes. It is in repair mode: should this process be killed now, the kernel closes the
+            // socket without a segment, and the connection sleeps.
+            self.entries.fell_asleep(index, &progress, idle::window_of(row.link));
+        }
         let retired = self.host.retire(socket, &tuple);
         self.host.end_transit();
         retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
         if let Some(row) = around.parts.slots.row(conn) {
-            self.entries.fell_asleep(index, &progress, idle::window_of(row.link));
             self.states.reach(index as usize);
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = mem::take(&mut row.state);
@@ -556,25 +565,6 @@ impl<S: Default> Hibernation<S> {
         if let Some(tuple) = self.entries.tuple(index) {
             self.host.remove(&tuple, index);
         }
-    }
-
-    /// Lets caught segments ring the doorbell, or not.
-    pub fn wake_on_segment<R: RingOps>(
-        &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
-        wake: bool,
-    ) -> Result<()> {
-        if wake && !self.listening {
-            self.listening = true;
-            slots.poll_wake(self.host.wake_fd(), Operation::CatcherWake, counters)?;
-        }
-        Ok(())
-    }
-
-    /// The poll on the ring buffer has ended.
-    pub fn catcher_woke(&mut self) {
-        self.listening = false;
     }
 }
 

@@ -66,6 +66,8 @@ fn windows(timeout: Duration) -> u64 {
 pub(super) struct IdleTracker {
     /// The present window; its number wraps.
     window: u16,
+    /// The window in which the clock began, as earlier processes counted.
+    first: u16,
     sweep: Option<Sweep>,
 }
 
@@ -87,12 +89,33 @@ impl IdleTracker {
     /// Closes connections that are silent for `timeout`; with `None` it closes none.
     pub fn new(timeout: Option<Duration>, now: Instant) -> IdleTracker {
         let sweep = |timeout| Sweep { timeout, cursor: Cursor::START, due: now, rows: 0, closes: 0 };
-        IdleTracker { window: 0, sweep: timeout.map(sweep) }
+        IdleTracker { window: 0, first: 0, sweep: timeout.map(sweep) }
     }
 
     /// The shard begins a pass, at this instant of its clock.
     pub fn look(&mut self, now: Mark) {
-        self.window = (now.counted().as_secs() / WINDOW.as_secs()) as u16;
+        self.window = self.first.wrapping_add((now.counted().as_secs() / WINDOW.as_secs()) as u16);
+    }
+
+    /// The present window.
+    pub fn window(&self) -> u16 {
+        self.window
+    }
+
+    /// Goes on counting where an earlier process stopped: it is this window now.
+    pub fn go_on_from(&mut self, window: u16) {
+        self.first = self.first.wrapping_add(window.wrapping_sub(self.window));
+        self.window = window;
+    }
+
+    /// Whole windows since a connection with this link was heard.
+    pub fn windows_of_silence(&self, link: u32) -> u16 {
+        age(link, self.window)
+    }
+
+    /// The link of a connection that was heard so many windows ago.
+    pub fn link_after(&self, silence: u16) -> u32 {
+        link_of(self.window.wrapping_sub(silence))
     }
 
     /// A connection with this link was heard now.

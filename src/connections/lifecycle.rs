@@ -89,6 +89,8 @@ enum Phase {
     Opening,
     /// A connection is established and admitted.
     Live,
+    /// Its socket is on its way to another process, which has not said yet that it has it.
+    Away,
     /// Its descriptor is being closed.
     Closing,
 }
@@ -323,7 +325,7 @@ impl SlotState {
 
     /// The poll fired, or was removed; `armed` if it still waits.
     pub fn poll_fired(&mut self, armed: bool) -> Action {
-        let anew = !armed && self.flags.any(Flags::REARMING);
+        let anew = !armed && self.flags.any(Flags::REARMING) && !self.flags.any(Flags::READS_PAUSED);
         self.poll_left(armed);
         if self.phase != Phase::Live {
             return self.next();
@@ -414,6 +416,66 @@ impl SlotState {
     pub fn receive_speculatively(&mut self) -> Action {
         self.flags.set(Flags::READABLE);
         self.next()
+    }
+
+    // ---- to another process ---------------------------------------------------------------------
+
+    /// Whether an accept or a connect is in the kernel.
+    pub fn is_opening(self) -> bool {
+        self.phase == Phase::Opening
+    }
+
+    /// Whether a poll is in the kernel.
+    pub fn is_polling(self) -> bool {
+        self.flags.any(Flags::POLLING)
+    }
+
+    /// Whether a receive or a send is in the kernel.
+    pub fn is_busy(self) -> bool {
+        self.flags.any(Flags::BUSY)
+    }
+
+    /// Whether nothing is received any more, as the driver wants.
+    pub fn has_paused_reads(self) -> bool {
+        self.flags.any(Flags::READS_PAUSED)
+    }
+
+    /// Bytes are received again, unless the driver wants none.
+    pub fn resume_reads(&mut self, reads_paused: bool) {
+        if !reads_paused {
+            self.flags.clear(Flags::READS_PAUSED);
+            self.flags.set(Flags::READABLE);
+        }
+    }
+
+    /// Whether it is closed once what is on its way has been sent.
+    pub fn closes_when_sent(self) -> bool {
+        self.flags.any(Flags::CLOSE_WHEN_SENT)
+    }
+
+    /// Its socket goes to another process. Nothing is received, sent or closed here any more.
+    pub fn go_away(&mut self) {
+        self.phase = Phase::Away;
+    }
+
+    /// Its socket did not go. What it has to send is sent again, and what may have come is received, unless the driver
+    /// wants nothing more.
+    pub fn come_back(&mut self, reads_paused: bool) -> Action {
+        self.phase = Phase::Live;
+        self.flags.clear(Flags::BUSY.or(Flags::KEPT).or(Flags::READS_PAUSED).or(Flags::SERVED));
+        self.flags.set(Flags::READABLE);
+        if reads_paused {
+            self.pause_reads();
+        }
+        self.next()
+    }
+
+    /// Another process has its socket: the descriptor here is being closed.
+    pub fn leave(&mut self) {
+        self.phase = Phase::Closing;
+        self.leave_filter();
+        self.flags.clear(Flags::BUSY.or(Flags::KEPT).or(Flags::NOTIFIED));
+        self.flags.set(Flags::CLOSE_IN_FLIGHT);
     }
 
     // ---- the end ------------------------------------------------------------------------------

@@ -176,6 +176,42 @@ impl Outgoing {
         true
     }
 
+    /// Takes what is kept for a connection that leaves, and whether the driver is to be told when all of it is sent.
+    pub fn take(&mut self, conn: ConnId) -> (Vec<u8>, bool) {
+        (self.pending.remove(&conn).unwrap_or_default(), self.readiness.take(conn))
+    }
+
+    /// Some bytes of a connection had to wait, in another process: the driver is told when the kernel has taken all.
+    pub fn has_waited(&mut self, conn: ConnId) {
+        self.readiness.blocked(conn);
+    }
+
+    /// Sends bytes on a connection as `send` does, also where they are more than may be kept: they were kept before. If
+    /// something is in the kernel for the connection they are sent after it.
+    pub fn send_anyway<S: Default, R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        conn: ConnId,
+        bytes: Vec<u8>,
+    ) -> Result<AfterSend> {
+        match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+            SendDecision::Never => Ok(AfterSend::Rest),
+            SendDecision::Now if bytes.is_empty() => {
+                self.operation_ended(slots, conn);
+                Ok(AfterSend::Rest)
+            }
+            SendDecision::Now => send_at_once(slots, counters, conn, bytes.into()),
+            SendDecision::Later => {
+                if !bytes.is_empty() {
+                    self.pending.entry(conn).or_default().extend(bytes);
+                    slots.update(conn, SlotState::keep);
+                }
+                Ok(AfterSend::Rest)
+            }
+        }
+    }
+
     /// A connection is over: drops what was kept for it.
     pub fn forget(&mut self, conn: ConnId) {
         self.readiness.forget(conn);

@@ -90,6 +90,29 @@ impl Readiness {
         }
     }
 
+    /// Puts the socket of another process's connection into a slot. It has that process's program.
+    pub fn install_handed<S: Default, R: RingOps>(
+        &self,
+        slots: &mut Slots<S, R>,
+        conn: ConnId,
+        socket: OwnedFd,
+    ) -> Result<()> {
+        match self {
+            // Its program announces to nobody. Where connections sleep, it is given another one before it does.
+            Readiness::Poll => {}
+            Readiness::Filter(filter) => filter.attach(&socket)?,
+        }
+        self.install_woken(slots, conn, socket)
+    }
+
+    /// Gives a socket that an inherited listener has accepted the program of this process: it may have an earlier one's.
+    pub fn adopt(&self, socket: &OwnedFd) -> Result<()> {
+        match self {
+            Readiness::Poll => Ok(()),
+            Readiness::Filter(filter) => filter.attach(socket),
+        }
+    }
+
     /// Whether the filter has notifications that must not wait.
     pub fn has_notifications(&self) -> bool {
         matches!(self, Readiness::Filter(filter) if filter.has_notifications())

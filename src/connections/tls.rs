@@ -27,11 +27,23 @@ const TURNS_BESIDE_MESSAGES: usize = 2;
 /// The same in a pass of a shard without messages.
 const TURNS: usize = 32;
 
-/// Connections that are closed in one pass because their handshake was not over in time.
+/// Connections that are closed in one pass because their handshake, or a record, was not whole in time; of each kind.
 const TIMEOUTS_PER_PASS: usize = 16;
 
 /// Bytes of the buffer for sealed bytes that is kept from one send to the next.
 const KEPT_CAPACITY: usize = 64 * 1024;
+
+/// Entries of a queue whose memory is kept while it has fewer.
+const KEPT_ENTRIES: usize = 1_024;
+
+/// Takes the first entry of a queue, and gives the memory back that a crowd has left.
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.capacity() > KEPT_ENTRIES && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(KEPT_ENTRIES.max(queue.len() * 2));
+    }
+    first
+}
 
 /// Bytes kept at most for a peer that does not read, where `content` bytes of data may be kept: data is longer when it is
 /// sealed, and a reply to the longest record comes whole.
@@ -84,9 +96,10 @@ impl Tls {
         !self.shaking.is_empty() || !self.fresh.is_empty() && self.layer.has_room()
     }
 
-    /// When the first handshake must be over.
+    /// When the first handshake must be over, or the first record whole.
     pub(super) fn due(&self, clock: &Clock) -> Option<Instant> {
-        self.deadlines.front().map(|(_, until)| clock.due(*until))
+        let handshake = self.deadlines.front().map(|(_, until)| *until);
+        [handshake, self.layer.record_due()].into_iter().flatten().min().map(|until| clock.due(until))
     }
 
     /// The next connection that waits and may go on in this pass.
@@ -94,8 +107,8 @@ impl Tls {
         if self.turns == 0 {
             return None;
         }
-        let shaking = self.shaking.pop_front();
-        if shaking.is_some() || !self.layer.has_room() { shaking } else { self.fresh.pop_front() }
+        let shaking = pop(&mut self.shaking);
+        if shaking.is_some() || !self.layer.has_room() { shaking } else { pop(&mut self.fresh) }
     }
 
     /// Gives the buffer for sealed bytes back.
@@ -148,6 +161,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
         while let Some(conn) = self.tls.as_mut().and_then(|tls| tls.next_turn()) {
             self.apply(conn, SlotState::resume)?;
         }
+        self.close_late_handshakes()?;
+        self.close_late_records()
+    }
+
+    /// Closes some connections whose handshake was not over in time.
+    fn close_late_handshakes(&mut self) -> Result<()> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let Some(&(name, until)) = self.tls.as_ref().and_then(|tls| tls.deadlines.front()) else { break };
             let is_open = self.is_open_for_tls(name) && !self.has_session(name);
@@ -155,13 +174,32 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 break;
             }
             if let Some(tls) = &mut self.tls {
-                tls.deadlines.pop_front();
+                pop(&mut tls.deadlines);
             }
             if is_open {
                 self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
             }
         }
         Ok(())
+    }
+
+    /// Closes some connections with a record that was not whole in time.
+    fn close_late_records(&mut self) -> Result<()> {
+        for _ in 0..TIMEOUTS_PER_PASS {
+            let now = self.clock.now();
+            let Some(name) = self.tls.as_mut().and_then(|tls| tls.layer.overdue(now)) else { break };
+            if self.is_open_for_tls(name) {
+                self.counters.records_timed_out.add(1);
+                self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::RecordTimeout))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the beginning of a record, which must be whole in time. An error tells that no more may be kept.
+    pub(crate) fn keep_incomplete(&mut self, name: ConnId, bytes: &[u8]) -> std::result::Result<(), Alert> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        tls.layer.keep(name, bytes.to_vec(), self.clock.now().after(tls.timeout))
     }
 
     /// Whether a connection is open, whatever its handshake has come to.

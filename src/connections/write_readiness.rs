@@ -34,6 +34,13 @@ impl WriteReadiness {
         self.ready.pop_front()
     }
 
+    /// Forgets a connection, of which the driver may still have to be told. Tells whether it has.
+    pub(super) fn take(&mut self, conn: ConnId) -> bool {
+        let ready = self.ready.contains(&conn);
+        self.ready.retain(|other| *other != conn);
+        self.blocked.remove(&conn) || ready
+    }
+
     /// The connection is gone.
     pub(super) fn forget(&mut self, conn: ConnId) {
         if !self.blocked.is_empty() {

@@ -2,6 +2,7 @@
 
 mod hibernation;
 mod ring;
+mod takeover;
 mod threads;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use super::{Diagnostic, Errno};
 
 pub use hibernation::{HibernationReason, MissingCapabilities};
 pub use ring::RingReason;
+pub use takeover::TakeoverReason;
 pub use threads::{RaiseThreads, ThreadReason};
 
 /// This host refuses or lacks something: what was tried, on what, what the kernel said, and why.
@@ -39,6 +41,8 @@ pub enum HostReason {
     Filter(FilterReason),
     /// It does not let this process put connections to sleep.
     Hibernation(HibernationReason),
+    /// It does not let this server take another one's place.
+    Takeover(TakeoverReason),
     /// No file descriptor is left.
     NoDescriptor,
     /// The rings and listeners of all shards need more file descriptors than this process may have.
@@ -241,6 +245,7 @@ impl HostReason {
             HostReason::Thread(reason) => reason.means(),
             HostReason::Filter(reason) => reason.means().to_owned(),
             HostReason::Hibernation(reason) => reason.means(),
+            HostReason::Takeover(reason) => reason.means(),
             HostReason::NoDescriptor => "no file descriptor is left".to_owned(),
             HostReason::DescriptorLimit { connections, rings, slots, rings_per_shard, .. } => format!(
                 "{connections} connections need {rings} rings of {slots} slots, and each ring is a descriptor (no core has more than {rings_per_shard})"
@@ -270,6 +275,7 @@ impl HostReason {
             HostReason::Thread(reason) => reason.cure(),
             HostReason::Filter(reason) => format!("{}, or let connections wait in polls", reason.cure()),
             HostReason::Hibernation(reason) => reason.cure(),
+            HostReason::Takeover(reason) => reason.cure(),
             HostReason::NoDescriptor => "raise the limit (ulimit -n)".to_owned(),
             HostReason::DescriptorLimit { possible: 0, whose: ShardsOf::Server, .. } => {
                 format!("{RAISE_DESCRIPTORS} or serve fewer ports")
@@ -363,6 +369,7 @@ reasons! {
     Thread = ThreadReason,
     Filter = FilterReason,
     Hibernation = HibernationReason,
+    Takeover = TakeoverReason,
 }
 
 impl fmt::Display for HostError {

@@ -14,6 +14,8 @@ pub enum TlsFailure {
     Certificate(CertificateProblem),
     /// The handshake was not over in time.
     HandshakeTimeout,
+    /// A record was not whole in time after its beginning had come.
+    RecordTimeout,
     /// More bytes of incomplete records would have to be kept than the shard may keep. It is this end's fault, and the
     /// peer was sent internal_error.
     NoRoom,
@@ -66,6 +68,7 @@ const PEER_ALERT: &str = "tls_peer_sent_";
 const OWN_ALERT: &str = "tls_sent_";
 const CERTIFICATE: &str = "tls_certificate_";
 const TIMEOUT: &str = "tls_handshake_timeout";
+const RECORD_TIMEOUT: &str = "tls_record_timeout";
 const NO_ROOM: &str = "tls_no_room";
 
 impl TlsFailure {
@@ -76,6 +79,7 @@ impl TlsFailure {
             TlsFailure::OwnAlert(alert) => format!("{OWN_ALERT}{alert}"),
             TlsFailure::Certificate(problem) => format!("{CERTIFICATE}{}", problem.name()),
             TlsFailure::HandshakeTimeout => TIMEOUT.to_owned(),
+            TlsFailure::RecordTimeout => RECORD_TIMEOUT.to_owned(),
             TlsFailure::NoRoom => NO_ROOM.to_owned(),
         }
     }
@@ -88,6 +92,7 @@ impl TlsFailure {
         }
         match name {
             TIMEOUT => Some(TlsFailure::HandshakeTimeout),
+            RECORD_TIMEOUT => Some(TlsFailure::RecordTimeout),
             NO_ROOM => Some(TlsFailure::NoRoom),
             _ => match name.strip_prefix(PEER_ALERT) {
                 Some(alert) => Alert::named(alert).map(TlsFailure::PeerAlert),

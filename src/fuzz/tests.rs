@@ -40,7 +40,7 @@ macro_rules! properties {
 }
 
 properties!(
-    token completions echo pattern words typed histogram results kept host request segments frames upgrade requests
+    token completions echo pattern words typed histogram results kept host request segments handed frames upgrade requests
     publication server_frames pushes responses target mqtt
 );
 #[cfg(feature = "tls")]

@@ -91,6 +91,19 @@ impl Closing {
         (Closing { state, retries: 0, due_ms }, Answer::finish(&checkpoint.progress))
     }
 
+    /// As two numbers, for another process. CLOCK_MONOTONIC is the same there.
+    pub fn to_numbers(self) -> [u32; 2] {
+        [self.state as u32 | u32::from(self.retries) << 8, self.due_ms]
+    }
+
+    /// What `to_numbers` has made numbers of; `None` for any other numbers.
+    pub fn of_numbers([first, due_ms]: [u32; 2]) -> Option<Closing> {
+        let [state, retries, ..] = first.to_le_bytes();
+        let all = [State::LastAck, State::FinWait1, State::FinWait2, State::Closing, State::TimeWait];
+        let state = *all.get(usize::from(state))?;
+        (first < 1 << 16 && retries <= RETRIES).then_some(Closing { state, retries, due_ms })
+    }
+
     /// In how many milliseconds `expired` is to be called; 0 if it should have been.
     pub fn due_in_ms(&self, now_ms: u32) -> u32 {
         u32::try_from(self.due_ms.wrapping_sub(now_ms).cast_signed()).unwrap_or(0)

@@ -1,17 +1,25 @@
 //! How many connections may be awake at once on this host, where the others sleep.
 
 use super::Host;
-use crate::memory_model::{End, Family, asleep};
+use crate::memory_model::{End, Family, TLS_BYTES, asleep};
 use crate::plan::{self, IdleBackend, Reserve};
 
 impl Host {
     /// How many of `connections` may be awake at once: as many sockets as the memory has room for that every limit has
     /// left now, beyond the reserve and what all of them take asleep; between `plan::FEWEST_AWAKE` and
     /// `plan::MOST_AWAKE`, as far as there are so many. `ends` are those that this host holds of each connection, and
-    /// how they wait.
-    pub fn awake(&self, connections: u64, ends: &[(End, IdleBackend)], family: Family, reserve: Reserve) -> u64 {
+    /// how they wait; `tls` tells whether they speak TLS.
+    pub fn awake(
+        &self,
+        connections: u64,
+        ends: &[(End, IdleBackend)],
+        family: Family,
+        tls: bool,
+        reserve: Reserve,
+    ) -> u64 {
         let kernel = self.memory_kernel();
-        let sleeping: f64 = ends.iter().map(|(end, _)| asleep(*end, family)).sum::<f64>() * connections as f64;
+        let tls = if tls { TLS_BYTES as f64 } else { 0.0 };
+        let sleeping: f64 = ends.iter().map(|(end, _)| asleep(*end, family) + tls).sum::<f64>() * connections as f64;
         let room = self.memory_left().into_iter().map(|limit| {
             let left = limit.left.saturating_sub(reserve.of(limit.total)) as f64;
             let one = |(end, waits): &(End, IdleBackend)| kernel.per_end(*end, family, *waits).counted(limit.by);
@@ -31,16 +39,20 @@ mod tests {
 
     #[test]
     fn those_awake_fit_beside_the_sleepers() {
-        let awake = |mib: u64, connections: u64| {
+        let awake_with = |tls: bool, mib: u64, connections: u64| {
             let meminfo = format!("MemTotal: {} kB\nMemFree: {} kB\n", mib << 10, mib << 10);
             let (_dir, host) = host(&[("proc/meminfo", &meminfo)]);
             let server = [(End::Server, IdleBackend::Filter)];
-            host.awake(connections, &server, Family::V4, Reserve::Bytes(0))
+            host.awake(connections, &server, Family::V4, tls, Reserve::Bytes(0))
         };
+        let awake = |mib, connections| awake_with(false, mib, connections);
         assert_eq!(awake(64 << 10, 10_000_000), MOST_AWAKE);
         assert_eq!(awake(64 << 10, 1_000), 1_000);
         // A million asleep take 51 MB of 268, and a socket without its poll some 3,700 bytes.
         assert!((50_000..65_000).contains(&awake(256, 1_000_000)), "{}", awake(256, 1_000_000));
         assert_eq!(awake(32, 1_000_000), FEWEST_AWAKE);
+        // With TLS they take 80 MB more, which is room for some 21,000 sockets.
+        let fewer = awake(256, 1_000_000) - awake_with(true, 256, 1_000_000);
+        assert!((18_000..24_000).contains(&fewer), "{fewer}");
     }
 }

@@ -1,12 +1,13 @@
 //! Whether this process may put connections to sleep, and why not.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{Capability, Host};
 use crate::error::{Errno, Error, HibernationReason, HostError, MissingCapabilities, Result};
-use crate::plan;
-use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
+use crate::plan::{self, Ports};
+use crate::sys::{self, Catcher, CatcherTerms, GracePeriods, RawSender, Steering};
 
 /// The oldest kernel on which connections sleep: BPF ring buffers came with 5.8, and c1m's rings need 6.1 anyway.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
@@ -63,6 +64,12 @@ impl Refused {
 }
 
 impl Host {
+    /// Whether the kernel makes a descriptor of a slot's socket, without which connections that are awake cannot go to
+    /// another process.
+    pub fn copies_descriptors(&self) -> bool {
+        self.kernel_version() >= COPIES_DESCRIPTORS || self.kernel_version() == (0, 0)
+    }
+
     /// Checks that connections may sleep here: the capabilities of this process, and the kernel's version.
     ///
     /// Fails with `HostReason::Hibernation`.
@@ -88,13 +95,29 @@ impl Host {
     /// listener for them or not: a client has none, and a server that drains or lacks memory listens no more.
     ///
     /// Fails with `HostReason::Hibernation`.
-    pub fn share_catcher(&self, shards: usize, connections: u64) -> Result<SharedCatcher> {
+    pub fn share_catcher(&self, shards: usize, connections: u64, listening: Option<Ports>) -> Result<SharedCatcher> {
+        let ring_bytes = plan::caught_bytes(connections, shards as u64, self.least_memory_left());
+        self.share(listening, || Catcher::new(shards, connections, ring_bytes))
+    }
+
+    /// The same with the catcher of an earlier process, whose maps `map` gives.
+    pub fn adopt_catcher(
+        &self,
+        terms: &CatcherTerms,
+        listening: Option<Ports>,
+        map: impl FnMut(&str) -> Option<OwnedFd>,
+    ) -> Result<SharedCatcher> {
+        self.share(listening, || Catcher::adopt(terms, map))
+    }
+
+    fn share(&self, listening: Option<Ports>, make: impl FnOnce() -> io::Result<Catcher>) -> Result<SharedCatcher> {
         let refused = |part: Refused| move |error: io::Error| self.hibernation_refused(part, Errno::of(&error));
         // Before what takes memory: it needs a right of its own.
         RawSender::new().map_err(refused(Refused::Answers))?;
-        let ring_bytes = plan::caught_bytes(connections, shards as u64, self.least_memory_left());
-        let catcher = Catcher::new(shards, connections, ring_bytes).map_err(refused(Refused::Catcher))?;
-        let steering = catcher.steer().map_err(refused(Refused::Lookup))?;
+        let catcher = make().map_err(refused(Refused::Catcher))?;
+        let steering = catcher
+            .steer(&|port| listening.is_some_and(|ports| ports.contains(port)))
+            .map_err(refused(Refused::Lookup))?;
         let grace = GracePeriods::new().map_err(refused(Refused::Catcher))?;
         Ok(SharedCatcher {
             catcher: Arc::new(catcher),

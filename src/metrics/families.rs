@@ -125,6 +125,18 @@ const FAMILIES: [Family; 14] = [
     },
 ];
 
+/// The metrics of a server that another one may take the place of.
+const TAKEOVER_FAMILIES: [Family; 1] = [Family {
+    name: "c1m_takeover_connections",
+    help: "Connections that went from one server to the next: taken over at the start, handed over at the end, or lost with a process that was killed.",
+    kind: MetricType::Counter,
+    series: &[
+        (Some(("how", "taken_over")), |shard| shard.taken_over),
+        (Some(("how", "handed_over")), |shard| shard.handed_over),
+        (Some(("how", "lost")), |shard| shard.lost_in_takeover),
+    ],
+}];
+
 /// The metrics of sleeping connections, in a server that lets them sleep.
 const SLEEP_FAMILIES: [Family; 6] = [
     Family {
@@ -292,9 +304,12 @@ const TLS_FAMILIES: [Family; 7] = [
     },
     Family {
         name: "c1m_tls_records_refused",
-        help: "Connections closed because no more bytes of incomplete TLS records may be kept.",
+        help: "Connections closed because of an incomplete TLS record: no more of such may be kept, or it was not whole in time.",
         kind: MetricType::Counter,
-        series: &[(None, |shard| shard.records_refused)],
+        series: &[
+            (Some(("cause", "no_room")), |shard| shard.records_refused),
+            (Some(("cause", "timed_out")), |shard| shard.records_timed_out),
+        ],
     },
     Family {
         name: "c1m_tls_alerts",
@@ -318,6 +333,8 @@ const TLS_FAMILIES: [Family; 7] = [
 pub struct Also {
     /// Its connections may sleep.
     pub sleep: bool,
+    /// Another server may take its place.
+    pub takeover: bool,
     /// It speaks TLS.
     pub tls: bool,
     /// What it speaks on its connections.
@@ -358,9 +375,10 @@ impl Metrics {
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counted: Vec<Snapshot> = self.shards.iter().map(|shard| shard.counters().snapshot()).collect();
-        let Also { sleep, tls, spoken } = self.also;
-        let further: [(bool, &[Family]); 5] = [
+        let Also { sleep, takeover, tls, spoken } = self.also;
+        let further: [(bool, &[Family]); 6] = [
             (sleep, &SLEEP_FAMILIES),
+            (takeover, &TAKEOVER_FAMILIES),
             (tls, &TLS_FAMILIES),
             (spoken.http, &HTTP_FAMILIES),
             (spoken.websocket, &WEBSOCKET_FAMILIES),

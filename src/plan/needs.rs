@@ -8,9 +8,9 @@ use crate::error::{Error, HostError, HostReason, ShardsOf};
 /// doorbell, and the sysfs files that glommio opens at its start.
 const DESCRIPTORS_PER_SHARD: u64 = 24;
 
-/// File descriptors of a server's metrics: eight connections, one that was just accepted, the listener, a spare
+/// File descriptors of a server's metrics: eight connections, one that was just accepted, the listener twice, a spare
 /// descriptor and the doorbell. `metrics.rs` checks that they suffice.
-pub const DESCRIPTORS_OF_METRICS: u64 = 12;
+pub const DESCRIPTORS_OF_METRICS: u64 = 13;
 
 /// File descriptors of the process beside its shards: stdio, the pipe of signals, the files of a report, /proc, and
 /// the metrics.

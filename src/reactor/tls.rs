@@ -60,6 +60,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 self.open_apart(at, &mut record)?;
                 used
             }
+            Err(Alert::INTERNAL_ERROR) => return self.refuse(at).map(|()| 0..0),
             Err(alert) => return self.fail(at, alert).map(|()| 0..0),
         };
         let reply = self.open_all(at, &mut bytes[start..])?;
@@ -134,10 +135,14 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// Keeps the beginning of a record.
     fn keep(&mut self, at: At, bytes: &[u8]) -> Result<()> {
-        let Some(tls) = &mut self.connections.engine.tls else { return Ok(()) };
-        if tls.layer.keep(at.name, bytes.to_vec()).is_ok() {
-            return Ok(());
+        match self.connections.engine.keep_incomplete(at.name, bytes) {
+            Ok(()) => Ok(()),
+            Err(_) => self.refuse(at),
         }
+    }
+
+    /// No more of incomplete records may be kept: closes the connection.
+    fn refuse(&mut self, at: At) -> Result<()> {
         self.connections.counters().records_refused.add(1);
         self.end(at, Alert::INTERNAL_ERROR, CloseReason::Tls(TlsFailure::NoRoom))
     }

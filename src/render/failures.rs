@@ -186,6 +186,9 @@ fn tls(failure: TlsFailure) -> &'static str {
         TlsFailure::HandshakeTimeout => {
             "the TLS handshake was not over within --handshake-timeout: the server is overloaded, or speaks no TLS"
         }
+        TlsFailure::RecordTimeout => {
+            "the beginning of a record came, and not the rest within --handshake-timeout: the server or the way to it stalls"
+        }
         TlsFailure::NoRoom => "this client kept too many bytes of incomplete records; open fewer connections a shard",
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::{bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
-use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary};
+use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
 use crate::walls::Explained;
 
 /// Width of the longest bar of a histogram, in characters.
@@ -162,9 +162,19 @@ pub fn server(summary: &ServerSummary) -> String {
         let _ = writeln!(out, "{name}: {}", listed(&counts));
     }
     if let Some(tls) = &summary.tls {
-        let listed = tls.named().map(|(name, number)| format!("{name} {}", count(number)));
-        let _ = writeln!(out, "TLS handshakes: {}", listed[..6].join(", "));
-        let _ = writeln!(out, "TLS records: {}", listed[6..].join(", "));
+        for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
+            let listed: Vec<_> = counts.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect();
+            let _ = writeln!(out, "{title}: {}", listed.join(", "));
+        }
+    }
+    if let Some(TakeoverDocument { taken_over, handed_over, lost }) = summary.takeover {
+        let _ = writeln!(
+            out,
+            "taken over {}, handed over {}, lost in a takeover {}",
+            count(taken_over),
+            count(handed_over),
+            count(lost)
+        );
     }
     walls(&mut out, &summary.walls);
     out

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     About, AuditResult, EchoSource, FanoutDocument, HibernationDocument, ServerSummary, ServerTlsDocument,
-    ShardSummary, SpokenDocument, StormDocument, Summary, Timeline, TlsDocument,
+    ShardSummary, SpokenDocument, StormDocument, Summary, TakeoverDocument, Timeline, TlsDocument,
 };
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
@@ -412,6 +412,9 @@ pub struct ServerDocument {
     /// What became of TLS. The field is missing from the result of a server without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ServerTlsDocument>,
+    /// What went from server to server. The field is missing from the result of a server that cannot be taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<TakeoverDocument>,
     /// User processor time of the server's process.
     pub cpu_user_seconds: f64,
     /// System processor time of the server's process.
@@ -462,6 +465,7 @@ impl ServerDocument {
             hibernation: summary.hibernation,
             spoken: summary.spoken,
             tls: summary.tls,
+            takeover: summary.takeover,
             cpu_user_seconds: summary.cpu_seconds.0,
             cpu_system_seconds: summary.cpu_seconds.1,
             shards: shards.collect(),

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod merge;
 mod spoken;
 mod storm;
+mod takeover;
 mod timeline;
 mod tls;
 
@@ -35,6 +36,7 @@ pub use fanout::{
 pub use hibernation::HibernationDocument;
 pub use spoken::{HttpDocument, PushDocument, SpokenDocument, WebSocketDocument};
 pub use storm::{ShardStorm, Stage, StageCost, StormDocument, StormSummary};
+pub use takeover::TakeoverDocument;
 pub use timeline::{Connects, HostSample, PhaseSpan, ProcessSample, Sample, ShardSample, Timeline};
 pub use tls::{ServerTlsDocument, TlsDocument};
 
@@ -275,6 +277,8 @@ pub struct ServerSummary {
     pub spoken: SpokenDocument,
     /// What became of TLS; `None` without it.
     pub tls: Option<ServerTlsDocument>,
+    /// What went from server to server; `None` where none may take another's place.
+    pub takeover: Option<TakeoverDocument>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
     /// Processor time of the process in seconds, user and system.

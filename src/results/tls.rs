@@ -85,6 +85,8 @@ pub struct ServerTlsDocument {
     pub records_sealed: u64,
     /// Connections closed because no more bytes of incomplete records could be kept.
     pub records_refused: u64,
+    /// Connections closed because an incomplete record was not whole in time.
+    pub records_timed_out: u64,
     /// Alerts that ended an established connection, sent by the server.
     pub alerts_sent: u64,
     /// Alerts that ended an established connection, sent by a peer.
@@ -106,24 +108,32 @@ impl ServerTlsDocument {
             records_opened: counted.records_opened,
             records_sealed: counted.records_sealed,
             records_refused: counted.records_refused,
+            records_timed_out: counted.records_timed_out,
             alerts_sent: counted.alerts_sent,
             alerts_received: counted.alerts_received,
             key_updates: counted.key_updates,
         }
     }
 
-    /// Each count with its name, in the order in which they are shown.
-    pub fn named(&self) -> [(&'static str, u64); 12] {
-        [
+    /// What became of handshakes: each count with its name, in the order in which they are shown.
+    pub fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("full", self.handshakes_full),
             ("resumed", self.handshakes_resumed),
             ("given up by the peer", self.handshakes_alerted),
             ("refused", self.handshakes_refused),
             ("too slow", self.handshakes_timed_out),
             ("abandoned", self.handshakes_abandoned),
+        ]
+    }
+
+    /// The same of records, and of what ended established connections.
+    pub fn records(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("opened", self.records_opened),
             ("sealed", self.records_sealed),
             ("without room", self.records_refused),
+            ("not whole in time", self.records_timed_out),
             ("alerts sent", self.alerts_sent),
             ("alerts received", self.alerts_received),
             ("key updates", self.key_updates),

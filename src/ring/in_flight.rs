@@ -149,10 +149,13 @@ impl InFlightOps {
             Operation::Receive => self.received(token, result, flags)?,
             Operation::Send => self.sent(token, result)?,
             Operation::ParkedSend => {
-                let bytes = self.parked.remove(&user_data).map_or(0, |(_, range)| range.len());
+                let (bytes, range) = self.parked.remove(&user_data).unwrap_or_else(|| ([].into(), 0..0));
                 match usize::try_from(result) {
-                    Ok(sent) if sent == bytes => Outcome::ParkedSent,
+                    Ok(sent) if sent == range.len() => Outcome::ParkedSent,
+                    Ok(sent) if sent < range.len() => Outcome::ParkedSendCut(bytes, range.start + sent..range.end),
+                    // More than it was given.
                     Ok(_) => Outcome::ParkedSendFailed(Errno(libc::EPIPE)),
+                    Err(_) if errno.0 == libc::ECANCELED => Outcome::ParkedSendCut(bytes, range),
                     Err(_) => Outcome::ParkedSendFailed(errno),
                 }
             }

@@ -76,6 +76,9 @@ pub trait RingOps {
     /// Queues closing the slot's descriptor. The peer gets a FIN, unless the connection was reset before.
     fn close(&mut self, token: Token) -> Result<()>;
 
+    /// Queues closing the slot's descriptor while another process has one of the same socket: the connection goes on.
+    fn close_ours(&mut self, token: Token) -> Result<()>;
+
     /// Queues a reset of the slot's connection: the peer gets an RST, no TIME_WAIT is left, and whatever waits for
     /// the socket ends. Its descriptor stays until it is closed, in the same submission or later: a disconnect never
     /// waits, so the kernel is done with it before it looks at the next entry.

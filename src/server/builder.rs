@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct Options {
     /// See `ServerBuilder::tls`.
     #[cfg(feature = "tls")]
     pub tls: Option<TlsConfig>,
+    /// See `ServerBuilder::takeover`.
+    pub takeover: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -94,6 +97,7 @@ impl Default for Options {
             metrics: None,
             #[cfg(feature = "tls")]
             tls: None,
+            takeover: None,
         }
     }
 }
@@ -122,6 +126,9 @@ impl Options {
         plan::check_hibernation(self.hibernate, self.awake)?;
         #[cfg(feature = "tls")]
         self.tls.as_ref().map_or(Ok(()), TlsConfig::check)?;
+        if self.takeover.is_some() && self.has_tls() {
+            return Err(ConfigError::NotHandedOver { spoken: "TLS" }.into());
+        }
         if let Some(rate) = self.accept_rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Err(ConfigError::AcceptRate { asked: rate.to_string() }.into());
         }
@@ -319,6 +326,28 @@ impl ServerBuilder {
     /// kernel and without a further system call. The address is not kept after that call. Off by default.
     pub fn peer_addresses(mut self, bring: bool) -> ServerBuilder {
         self.options.peer_addresses = bring;
+        self
+    }
+
+    /// Lets a later server take this one's place, and this one that of an earlier server, without a connection closed.
+    /// `path` names a Unix socket. If a server answers there, everything is taken over from it, which then ends
+    /// ([`ServerEvent::HandedOver`]): listeners, sleeping connections, and those that are awake, a few at a time, each of
+    /// which pauses for some milliseconds. If none answers, this server starts afresh. Then it listens there itself, with
+    /// a file that only this user may open; only processes of this user or of root are answered.
+    ///
+    /// Both must have the same address, ports and number of shards, and the later one as many `max_connections` at least.
+    /// What a service knows of a connection goes through [`Service::hand_over`] and [`Service::taken_over`]. Connections over
+    /// TLS, and those of the services of `c1m::websocket`, `c1m::http` and `c1m::push`, cannot be handed over yet: then
+    /// `start` fails with `ConfigError::NotHandedOver`.
+    ///
+    /// Where the environment has `NOTIFY_SOCKET`, listeners and what is kept of sleeping connections are left with the
+    /// service manager (`FileDescriptorStoreMax=` in systemd.service(5)). If this process is killed, the next one that the
+    /// manager starts has all that slept; connections that were awake are lost, and counted
+    /// (`Snapshot::lost_in_takeover`).
+    ///
+    /// Needs Linux 6.8; where connections sleep (`hibernate`), 6.1. Off by default.
+    pub fn takeover(mut self, path: impl Into<PathBuf>) -> ServerBuilder {
+        self.options.takeover = Some(path.into());
         self
     }
 

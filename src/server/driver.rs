@@ -1,20 +1,30 @@
 //! A server's part on each shard: hands what happens to the service, and does for it what no completion brings.
 
+mod arriving;
+mod handing;
+
+use std::collections::VecDeque;
 use std::net::TcpListener;
-use std::sync::{Arc, mpsc};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::builder::EventSink;
-use super::{STOP, ServerEvent, ShardInfo};
+use super::takeover::{Arrivals, HandoverSlot};
+use super::{HAND_OVER, STOP, ServerEvent, ShardInfo};
 use crate::connections::{CloseMode, CloseReason, Connections};
-use crate::error::{Errno, Result};
+use crate::error::{Errno, Error, Result};
+use crate::listener;
 use crate::mailbox::Inbox;
 use crate::pace::Pace;
 use crate::reactor::{Closing, Driver, Schedule};
 use crate::reply::Reply;
 use crate::service::{Ctx, Service, ShardContext};
 use crate::stats::OwnCounters;
+use crate::sys;
 use crate::token::ConnId;
+use arriving::Arriving;
+use handing::Handing;
 
 /// Connections that one shard closes in a second at least while it drains: a third of what a core
 /// can do.
@@ -23,19 +33,65 @@ const SLOWEST_DRAIN: f64 = 10_000.0;
 /// Messages of the mailbox that a shard takes in one pass.
 const MESSAGES_PER_PASS: usize = 128;
 
+/// How often connections of another process are tried again that found no free slot.
+const RETRY: Duration = Duration::from_millis(10);
+
 /// The shortest interval between two ticks of a service.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Tells the owner that a shard ended, however it ends.
+/// Tells the owner that a shard ended, however it ends, but for one that has handed over all.
 pub(super) struct Ended {
-    pub index: usize,
-    pub events: EventSink,
+    index: usize,
+    events: EventSink,
+    is_expected: bool,
+}
+
+impl Ended {
+    pub fn new(index: usize, events: EventSink) -> Ended {
+        Ended { index, events, is_expected: false }
+    }
+
+    /// It ends as it has handed over all.
+    fn because_handed_over(&mut self) {
+        self.is_expected = true;
+    }
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        (self.events)(ServerEvent::ShardEnded(self.index));
+        if !self.is_expected {
+            (self.events)(ServerEvent::ShardEnded(self.index));
+        }
     }
+}
+
+/// The BPF program of a shard's listeners, which other processes may have replaced by their own.
+pub(super) struct ListenerProgram {
+    /// `None` where they have none.
+    pub program: Option<OwnedFd>,
+    pub backlog: i32,
+}
+
+impl ListenerProgram {
+    /// Gives the program to a listener of another process, which listens in any case.
+    fn attach(&self, socket: &TcpListener) -> Result<()> {
+        let attached = match &self.program {
+            Some(program) => sys::attach_program(socket, program.as_fd()),
+            None => sys::detach_program(socket),
+        };
+        let listens = attached.and_then(|()| listener::listen_again(socket, self.backlog));
+        listens.map_err(|error| Error::bug(format!("listener of another process: {}", Errno::of(&error))))
+    }
+}
+
+/// Where a shard's connections come from that stand already at its start.
+pub(super) enum Origin {
+    /// There are none.
+    Fresh,
+    /// An earlier process has left them, which was killed.
+    Left,
+    /// The server that runs hands them over.
+    HandedOver(Arrivals),
 }
 
 /// What one shard needs to begin, carried to its thread.
@@ -44,6 +100,11 @@ pub(super) struct ShardStart<M> {
     pub inbox: Inbox<M>,
     pub own: Arc<OwnCounters>,
     pub sockets: Vec<Arc<TcpListener>>,
+    pub origin: Origin,
+    pub program: ListenerProgram,
+    /// The accept queue of each listener in the process before.
+    pub inherited_backlog: usize,
+    pub slot: Option<HandoverSlot>,
     pub accepts: usize,
     pub drain_timeout: Duration,
     pub connection_ages: bool,
@@ -64,19 +125,38 @@ impl<M: Send + 'static> ShardStart<M> {
         }
         let (index, shards) = (self.info.index(), self.info.shards());
         let service = make(self.info);
-        connections.listen(self.sockets, self.accepts)?;
         let next_tick = service.interval().map(|every| Instant::now() + every);
-        // The owner is waiting for this.
-        let _ = self.ready.send(index);
-        Ok(ServerDriver {
+        let mut driver = ServerDriver {
             service,
             context: ShardContext::new(index, shards, self.connection_ages, self.own),
             inbox: self.inbox,
             next_tick,
             drain_timeout: self.drain_timeout,
             closing: None,
-            _ended: self.ended,
-        })
+            program: self.program,
+            accepts: self.accepts,
+            slot: self.slot,
+            handing: None,
+            arriving: None,
+            ended: self.ended,
+        };
+        match self.origin {
+            Origin::Fresh => connections.listen(self.sockets, self.accepts)?,
+            Origin::Left => {
+                connections.inherit_listeners(self.inherited_backlog);
+                driver.inherit(connections)?;
+                driver.listen(connections, self.sockets)?;
+            }
+            Origin::HandedOver(arrivals) => {
+                connections.await_sleepers();
+                connections.inherit_listeners(self.inherited_backlog);
+                let (sockets, waiting) = (self.sockets, VecDeque::new());
+                driver.arriving = Some(Arriving { arrivals, sockets, waiting, began: false });
+            }
+        }
+        // The owner is waiting for this.
+        let _ = self.ready.send(index);
+        Ok(driver)
     }
 }
 
@@ -89,7 +169,15 @@ pub(super) struct ServerDriver<S: Service> {
     drain_timeout: Duration,
     /// While stopping.
     closing: Option<Closing>,
-    _ended: Ended,
+    program: ListenerProgram,
+    accepts: usize,
+    /// Where it finds the way to a successor, if there may be one.
+    slot: Option<HandoverSlot>,
+    /// While handing over.
+    handing: Option<Handing<S>>,
+    /// While taking over.
+    arriving: Option<Arriving>,
+    ended: Ended,
 }
 
 impl<S: Service> Driver for ServerDriver<S> {
@@ -127,9 +215,32 @@ impl<S: Service> Driver for ServerDriver<S> {
     }
 
     fn turn(&mut self, connections: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+        if command == HAND_OVER && self.handing.is_none() {
+            let link = self.slot.as_ref().and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.handing = link.map(|link| Handing::new(link, now));
+        }
+        if let Some(schedule) = self.hand_over(connections, now)? {
+            return Ok(schedule);
+        }
         if command == STOP {
             return self.drain(connections, now);
         }
+        let more = self.take_arrivals(connections)?;
+        let schedule = self.serve(connections, now)?;
+        let retry = now + RETRY;
+        Ok(match schedule {
+            _ if more => Schedule::Now,
+            // A slot may become free.
+            Schedule::OnEvent if self.is_short_of_slots() => Schedule::At(retry),
+            Schedule::At(at) if self.is_short_of_slots() => Schedule::At(at.min(retry)),
+            schedule => schedule,
+        })
+    }
+}
+
+impl<S: Service> ServerDriver<S> {
+    /// Does for the service what no completion brings.
+    fn serve(&mut self, connections: &mut Connections<S::State>, now: Instant) -> Result<Schedule> {
         self.take_messages(connections)?;
         if self.next_tick.is_some_and(|at| at <= now) {
             self.call(connections, Service::tick)?;
@@ -143,9 +254,7 @@ impl<S: Service> Driver for ServerDriver<S> {
         let due = self.next_tick.into_iter().chain(self.context.due(connections)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
     }
-}
 
-impl<S: Service> ServerDriver<S> {
     /// Calls the service. What failed in the call is the shard's failure.
     fn call<R>(
         &mut self,

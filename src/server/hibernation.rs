@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::Options;
+use super::takeover::{Inheritance, Outliving};
 use crate::connections::{HibernationConfig, KernelHost};
 use crate::error::{Errno, Result};
 use crate::host::{Host, Refused, SharedCatcher};
@@ -19,6 +20,8 @@ pub(super) struct Hibernation {
     shared: SharedCatcher,
     most_drowsy: usize,
     keepalive: Option<Keepalive>,
+    /// Some connections come from another process.
+    is_inherited: bool,
 }
 
 /// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
@@ -30,18 +33,32 @@ pub(super) fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
     let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
     // In polls, which take the most.
     let ends = [(End::Server, IdleBackend::Poll)];
-    let planned = || host.awake(options.max_connections, &ends, family, options.memory_reserve);
+    let planned = || host.awake(options.max_connections, &ends, family, options.has_tls(), options.memory_reserve);
     Ok(Some(options.awake.unwrap_or_else(planned)))
 }
 
 impl Hibernation {
     /// `None` where no connection sleeps.
-    pub fn of(options: &Options, host: &Host, plans: &[ShardPlan], nofile: u64) -> Result<Option<Hibernation>> {
+    pub fn of(
+        options: &Options,
+        host: &Host,
+        plans: &[ShardPlan],
+        nofile: u64,
+        inheritance: Option<&mut Inheritance>,
+    ) -> Result<Option<Hibernation>> {
         let Some(after) = options.hibernate else { return Ok(None) };
+        let is_inherited = inheritance.is_some();
+        let shared = match inheritance.and_then(Inheritance::catcher) {
+            Some((terms, inheritance)) => {
+                host.adopt_catcher(&terms, Some(options.ports), |name| inheritance.take(name))?
+            }
+            None => host.share_catcher(plans.len(), options.max_connections, Some(options.ports))?,
+        };
         let spare = nofile.saturating_sub(needs(plans).descriptors());
         Ok(Some(Hibernation {
             after,
-            shared: host.share_catcher(plans.len(), options.max_connections)?,
+            is_inherited,
+            shared,
             most_drowsy: HibernationConfig::most_drowsy(spare / plans.len() as u64),
             keepalive: options.keepalive.map(|time| Keepalive { time, interval: time, probes: KEEPALIVE_PROBES }),
         }))
@@ -59,6 +76,7 @@ impl Hibernation {
         index: usize,
         plan: &ShardPlan,
         filter: Option<&Filter>,
+        outliving: Option<&Outliving>,
     ) -> Result<HibernationConfig> {
         let SharedCatcher { catcher, grace, keeps_descriptors, steering } = &self.shared;
         let catching = (catcher.clone(), steering.clone());
@@ -67,7 +85,10 @@ impl Hibernation {
         let kernel = program.and_then(kernel);
         // Old kernels, on which descriptors must be kept, do not take sockets twice.
         let kernel = if *keeps_descriptors { kernel.map(KernelHost::with_new_sockets) } else { kernel };
+        // Sockets that come from another process have its program.
+        let kernel = if self.is_inherited { kernel.map(KernelHost::after_another) } else { kernel };
         Ok(HibernationConfig {
+            memory: outliving.map(|outliving| outliving.memory(index)).transpose()?,
             after: self.after,
             keepalive: self.keepalive.map(|keepalive| keepalive.time),
             most: HibernationConfig::names(plan.capacity, plan.slots()),

@@ -49,6 +49,11 @@ pub(crate) struct ShardContext<S> {
 /// The unit of a connection's age. 32 bits of it are 13 years.
 const AGE_UNIT: Duration = Duration::from_millis(100);
 
+/// Units of an age since an instant. They wrap, so that also a connection has an age that was opened before it.
+fn units_since(began: Instant) -> u32 {
+    (began.elapsed().as_millis() / AGE_UNIT.as_millis()) as u32
+}
+
 impl<S: Default> ShardContext<S> {
     /// The context of shard `index` of `shards`. `ages` says whether to keep when each connection was opened.
     pub fn new(index: usize, shards: usize, ages: bool, own: Arc<OwnCounters>) -> ShardContext<S> {
@@ -81,8 +86,39 @@ impl<S: Default> ShardContext<S> {
     pub fn opened(&mut self, conn: ConnId) {
         self.broadcasts.opened(conn);
         if let Some(opened) = &mut self.opened {
-            opened.set(conn, (self.began.elapsed().as_millis() / AGE_UNIT.as_millis()) as u32);
+            opened.set(conn, units_since(self.began));
         }
+    }
+
+    /// What is known of a connection that goes to another process: its age in tenths of a second, and in how many
+    /// milliseconds its deadline passes.
+    pub fn known(&self, connections: &Connections<S>, conn: ConnId) -> (Option<u32>, Option<u64>) {
+        let opened = self.opened.as_ref().map(|opened| opened.get(conn)).filter(|at| *at != SlotTable::UNSET);
+        let deadline = self.deadlines.remaining(conn, connections.clock());
+        (opened.map(|at| units_since(self.began).wrapping_sub(at)), deadline.map(|left| left.as_millis() as u64))
+    }
+
+    /// A connection came from another process, of which this is known.
+    pub fn taken_over(
+        &mut self,
+        connections: &Connections<S>,
+        conn: ConnId,
+        (age, deadline): (Option<u32>, Option<u64>),
+    ) {
+        self.opened(conn);
+        if let Some(opened) = &mut self.opened {
+            let at = units_since(self.began).wrapping_sub(age.unwrap_or(0));
+            opened.set(conn, if at == SlotTable::UNSET { at - 1 } else { at });
+        }
+        if let Some(deadline) = deadline {
+            let after = Duration::from_millis(deadline);
+            self.deadlines.set(conn, Some(after), connections.clock(), Instant::now());
+        }
+    }
+
+    /// Whether broadcasts are under way.
+    pub fn is_broadcasting(&self) -> bool {
+        self.broadcasts.len() > 0
     }
 
     /// A connection is gone.
@@ -236,7 +272,7 @@ impl<S: Default> Ctx<'_, S> {
     pub fn age(&self, conn: ConnId) -> Option<Duration> {
         let opened = self.shard.opened.as_ref()?.get(conn);
         self.connections.peek(conn)?;
-        (opened != SlotTable::UNSET).then(|| self.shard.began.elapsed().saturating_sub(AGE_UNIT * opened))
+        (opened != SlotTable::UNSET).then(|| AGE_UNIT * units_since(self.shard.began).wrapping_sub(opened))
     }
 
     /// How long nothing was received from the connection: in whole windows of 4 s, rounded down, so 0 for up to 4 s

@@ -63,6 +63,13 @@ impl Deadlines {
         self.table.get(conn) != NONE
     }
 
+    /// In how long the deadline of a connection passes, if it has one.
+    pub fn remaining(&self, conn: ConnId, clock: &Clock) -> Option<Duration> {
+        let tick = self.table.get(conn);
+        let at = (tick != NONE).then(|| TICK.saturating_mul(tick))?;
+        Some(at.saturating_sub(clock.now().counted()))
+    }
+
     /// A connection is gone.
     pub fn forget(&mut self, conn: ConnId) {
         if self.is_used() {

@@ -281,6 +281,14 @@ impl SimHost {
 }
 
 impl HibernationHost for SimHost {
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    fn retain(&mut self, _stays: &dyn Fn(u32) -> bool) {
+        unreachable!("no simulated process takes over from another");
+    }
+
     fn identify(&mut self, socket: &OwnedFd) -> io::Result<Option<(Tuple, Negotiated)>> {
         self.kernel(|kernel| {
             kernel.pass(IDENTIFY);

@@ -179,6 +179,10 @@ impl RingOps for SimRing {
         self.push(Submission::Close(token.with(Operation::Close)))
     }
 
+    fn close_ours(&mut self, token: Token) -> Result<()> {
+        self.close(token)
+    }
+
     fn reset(&mut self, token: Token) -> Result<()> {
         self.push(Submission::Reset(token.with(Operation::Reset)))
     }

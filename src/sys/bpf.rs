@@ -144,15 +144,16 @@ fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Memory shared with the kernel. The kernel writes to it at any time, so it is read and written through atomics
-/// alone.
+/// Memory shared with the kernel, or with another process. They write to it at any time, so it is read and written
+/// through atomics alone.
+#[derive(Debug)]
 pub struct Mapping {
     start: NonNull<AtomicU64>,
     bytes: usize,
 }
 
 impl Mapping {
-    /// Maps `bytes` bytes of a map from `offset` on.
+    /// Maps `bytes` bytes of a map, or of a file, from `offset` on.
     pub fn new(map: &OwnedFd, offset: usize, bytes: usize, protection: libc::c_int) -> io::Result<Mapping> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let start = unsafe {
@@ -177,6 +178,13 @@ impl Mapping {
         // SAFETY: within the mapping, aligned as the mapping is to a page, and valid as any bits are; it is
         // unmapped when `self` is dropped.
         unsafe { self.start.add(at).as_ref() }
+    }
+
+    /// All its words. Those of a read-only mapping may only be loaded, and only with `Relaxed`.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping begins at a page, has so many words, any bits of which are valid, and is unmapped when
+        // `self` is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes / 8) }
     }
 
     /// Bytes of the mapping.

@@ -32,22 +32,37 @@ mod table;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
-use program::{LINE, Maps, SINK_V4, SINK_V6, TRANSITS};
+use program::{LINE, Maps, PROCESSES, SINK_V4, SINK_V6};
 pub use ring::{Caught, CaughtSegment};
 use table::Table;
 
 /// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
 /// mark of a rule of this host's routing. These are the letters "c1mh".
 pub const MARK: u32 = u32::from_be_bytes(*b"c1mh");
+
+/// The names of its maps, and that of a shard's ring buffer.
+const TABLE: &str = "table";
+const RINGS: &str = "rings";
+const WORDS: &str = "words";
+fn ring_name(shard: usize) -> String {
+    format!("ring-{shard}")
+}
+
+/// Bytes of the words that the programs share with this process.
+fn bytes_of_words(table: &Table) -> usize {
+    ((table.division.shards + 1) * LINE).next_multiple_of(PAGE_BYTES as usize)
+}
 
 /// Bytes of a record before the segment: value, length, protocol and nothing, 4 bytes each, and two addresses of 16.
 const RECORD_HEADER: i32 = 48;
@@ -62,15 +77,41 @@ pub enum NoPlace {
 }
 
 /// The memory with words that the programs share with this process.
-struct Shared(Mapping);
+struct Shared {
+    words: Mapping,
+    /// The word in which this process counts its transits.
+    transits: usize,
+}
 
 impl Shared {
     fn transits(&self) -> &AtomicU64 {
-        self.0.word(TRANSITS / size_of::<u64>())
+        self.words.word(self.transits)
     }
 
     fn dropped(&self, shard: usize) -> &AtomicU64 {
-        self.0.word((shard + 1) * LINE / size_of::<u64>())
+        self.words.word((shard + 1) * LINE / size_of::<u64>())
+    }
+}
+
+/// What another process must know to use the maps of a catcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatcherTerms {
+    /// Shards that it has.
+    pub shards: usize,
+    /// Bytes of the ring buffer of each.
+    pub ring_bytes: u32,
+    /// Buckets of its table.
+    pub buckets: u32,
+    /// The secret keys of the table's hash.
+    pub keys: Vec<u64>,
+    /// How many processes used it before this one.
+    pub processes: usize,
+}
+
+impl CatcherTerms {
+    /// Connections that its table is sized for.
+    pub fn connections(&self) -> u64 {
+        Table::connections(self.buckets)
     }
 }
 
@@ -85,6 +126,8 @@ pub struct Catcher {
     words: OwnedFd,
     shared: Arc<Shared>,
     program: OwnedFd,
+    /// How many processes used it before this one.
+    processes: usize,
 }
 
 impl fmt::Debug for Catcher {
@@ -103,18 +146,70 @@ impl Catcher {
         let ring_bytes = ring::ring_bytes(ring_bytes);
         let table = Table::new(shards, connections)?;
         let rings = (0..shards.max(1))
-            .map(|_| Ok((bpf::create_map(bpf::RING_BUFFER, 0, 0, ring_bytes, 0)?, AtomicBool::new(false))))
+            .map(|_| bpf::create_map(bpf::RING_BUFFER, 0, 0, ring_bytes, 0))
             .collect::<io::Result<Vec<_>>>()?;
-        let ring_map = bpf::create_array_of_maps(table.division.shards as u32, &rings[0].0)?;
-        for (shard, (ring, _)) in rings.iter().enumerate() {
+        let ring_map = bpf::create_array_of_maps(table.division.shards as u32, &rings[0])?;
+        for (shard, ring) in rings.iter().enumerate() {
             bpf::put(&ring_map, shard as u32, ring)?;
         }
-        let bytes = ((table.division.shards + 1) * LINE).next_multiple_of(PAGE_BYTES as usize);
-        let words = bpf::create_map(bpf::ARRAY, 4, bytes as u32, 1, bpf::MMAPABLE)?;
-        let shared = Arc::new(Shared(Mapping::new(&words, 0, bytes, libc::PROT_READ | libc::PROT_WRITE)?));
-        let maps = Maps { table: &table, rings: ring_map.as_raw_fd(), words: words.as_raw_fd() };
+        let words = bpf::create_map(bpf::ARRAY, 4, bytes_of_words(&table) as u32, 1, bpf::MMAPABLE)?;
+        Catcher::of(table, rings, ring_bytes, ring_map, words, 0)
+    }
+
+    /// The catcher of another process, which uses it no more, or for other shards than this process does. `map` gives the
+    /// maps that `maps` of that catcher names. Programs are this process's own.
+    ///
+    /// Fails with EINVAL where the maps are not what the terms say.
+    pub fn adopt(terms: &CatcherTerms, mut map: impl FnMut(&str) -> Option<OwnedFd>) -> io::Result<Catcher> {
+        let mut take = |name: &str| map(name).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
+        if terms.shards == 0 || ring::ring_bytes(terms.ring_bytes) != terms.ring_bytes {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let table = Table::adopt(take(TABLE)?, terms.buckets, &terms.keys, terms.shards)?;
+        let rings = (0..terms.shards).map(|shard| take(&ring_name(shard))).collect::<io::Result<Vec<_>>>()?;
+        let (ring_map, words) = (take(RINGS)?, take(WORDS)?);
+        Catcher::of(table, rings, terms.ring_bytes, ring_map, words, terms.processes + 1)
+    }
+
+    fn of(
+        table: Table,
+        rings: Vec<OwnedFd>,
+        ring_bytes: u32,
+        ring_map: OwnedFd,
+        words: OwnedFd,
+        processes: usize,
+    ) -> io::Result<Catcher> {
+        let transits = processes % PROCESSES;
+        let mapping = Mapping::new(&words, 0, bytes_of_words(&table), libc::PROT_READ | libc::PROT_WRITE)?;
+        let shared = Arc::new(Shared { words: mapping, transits });
+        shared.transits().store(0, Ordering::SeqCst);
+        let transits = transits * size_of::<u64>();
+        let maps = Maps { table: &table, rings: ring_map.as_raw_fd(), words: words.as_raw_fd(), transits };
         let program = bpf::load(bpf::SOCKET_FILTER, &maps.catching())?;
-        Ok(Catcher { table, rings, ring_bytes, ring_map, words, shared, program })
+        let rings = rings.into_iter().map(|ring| (ring, AtomicBool::new(false))).collect();
+        Ok(Catcher { table, rings, ring_bytes, ring_map, words, shared, program, processes })
+    }
+
+    /// What another process must know to use its maps.
+    pub fn terms(&self) -> CatcherTerms {
+        let (buckets, keys) = self.table.terms();
+        let (shards, ring_bytes) = (self.rings.len(), self.ring_bytes);
+        CatcherTerms { shards, ring_bytes, buckets, keys, processes: self.processes }
+    }
+
+    /// Its maps, by name.
+    pub fn maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let mut maps: Vec<_> = [(TABLE, self.table.map()), (RINGS, &self.ring_map), (WORDS, &self.words)]
+            .map(|(name, map)| (name.to_owned(), map.as_fd()))
+            .into();
+        maps.extend(self.rings.iter().enumerate().map(|(shard, (ring, _))| (ring_name(shard), ring.as_fd())));
+        maps
+    }
+
+    /// Removes the connections of a shard whose index is not to stay. To be called while that shard inserts and removes
+    /// none. Returns how many there were.
+    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) -> u64 {
+        self.table.retain(shard, stays)
     }
 
     /// Bytes of memory of the table.
@@ -169,7 +264,7 @@ impl Catcher {
 
     /// Adds this catcher's part to the program of a listener.
     pub(super) fn catch(&self, program: &mut Program) {
-        self.maps().catch(program);
+        self.for_programs().catch(program);
     }
 
     /// The consumer's end of a shard's ring buffer. There is one: fails with EBUSY the second time, and with EINVAL for
@@ -184,21 +279,22 @@ impl Catcher {
     }
 
     /// Has segments of inserted connections caught that have no listener, as those of dialed connections, in the
-    /// network namespace of this thread.
+    /// network namespace of this thread. The sinks listen at ports of the loopback addresses that are not `wanted` for
+    /// other listeners.
     ///
     /// Fails with EPERM without CAP_NET_ADMIN, and with EINVAL before Linux 5.9.
-    pub fn steer(&self) -> io::Result<Steering> {
-        let maps = self.maps();
+    pub fn steer(&self, wanted: &dyn Fn(u16) -> bool) -> io::Result<Steering> {
+        let maps = self.for_programs();
         let sinking = bpf::load(bpf::SOCKET_FILTER, &maps.sinking())?;
         let map = bpf::create_map(bpf::SOCKET_MAP, 4, 4, 2, 0)?;
-        let sink = |ip: SocketAddr, at: i32| -> io::Result<TcpListener> {
-            let sink = TcpListener::bind(ip)?;
+        let sink = |ip: IpAddr, at: i32| -> io::Result<TcpListener> {
+            let sink = listen_elsewhere(ip, wanted)?;
             attach_program(&sink, sinking.as_fd())?;
             bpf::put(&map, at.cast_unsigned(), &sink)?;
             Ok(sink)
         };
-        let v4 = sink((Ipv4Addr::LOCALHOST, 0).into(), SINK_V4)?;
-        let v6 = match sink((Ipv6Addr::LOCALHOST, 0).into(), SINK_V6) {
+        let v4 = sink(Ipv4Addr::LOCALHOST.into(), SINK_V4)?;
+        let v6 = match sink(Ipv6Addr::LOCALHOST.into(), SINK_V6) {
             // A host without IPv6, or without its loopback address, has no connections over it.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => None,
             sink => Some(sink?),
@@ -208,9 +304,22 @@ impl Catcher {
         Ok(Steering { _link: link, _sinks: (v4, v6) })
     }
 
-    fn maps(&self) -> Maps<'_> {
-        Maps { table: &self.table, rings: self.ring_map.as_raw_fd(), words: self.words.as_raw_fd() }
+    fn for_programs(&self) -> Maps<'_> {
+        let transits = self.processes % PROCESSES * size_of::<u64>();
+        Maps { table: &self.table, rings: self.ring_map.as_raw_fd(), words: self.words.as_raw_fd(), transits }
     }
+}
+
+/// Listens at the port that the kernel chooses, or at the highest one that is free, if that one is `wanted`.
+fn listen_elsewhere(ip: IpAddr, wanted: &dyn Fn(u16) -> bool) -> io::Result<TcpListener> {
+    let chosen = TcpListener::bind((ip, 0))?;
+    if !wanted(chosen.local_addr()?.port()) {
+        return Ok(chosen);
+    }
+    let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let others = (1..=u16::MAX).rev().filter(|port| !wanted(*port)).map(|port| TcpListener::bind((ip, port)));
+    let mut free = others.skip_while(|bound| bound.as_ref().is_err_and(is_in_use));
+    free.next().unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))
 }
 
 /// Segments of sleeping connections without a listener are caught, as long as this lives.
@@ -220,4 +329,20 @@ pub struct Steering {
     _link: OwnedFd,
     /// For IPv4, and for IPv6 if this host has it.
     _sinks: (TcpListener, Option<TcpListener>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sinks_leave_the_wanted_ports_to_others() {
+        // The kernel chooses none so high (net.ipv4.ip_local_port_range).
+        let wanted = |port: u16| port < 64_000;
+        let sinks = [(); 2].map(|()| listen_elsewhere(Ipv4Addr::LOCALHOST.into(), &wanted).unwrap());
+        let ports = sinks.map(|sink| sink.local_addr().unwrap().port());
+        assert!(ports[0] != ports[1] && ports.iter().all(|port| !wanted(*port)), "{ports:?}");
+        let none = listen_elsewhere(Ipv4Addr::LOCALHOST.into(), &|_| true);
+        assert_eq!(none.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }

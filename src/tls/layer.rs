@@ -1,13 +1,14 @@
 //! TLS of a shard's connections without their I/O: handshakes, sessions, and what is kept of records that are not whole.
 //! Whoever has the sockets gives it what came, and sends what it appends to a buffer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::handshake::{Acceptor, Agreed, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets};
 use super::record::{self, HEADER};
 use super::sessions::Sessions;
+use crate::clock::Mark;
 use crate::error::{Alert, TlsFailure};
 use crate::token::ConnId;
 
@@ -29,7 +30,7 @@ pub struct LayerConfig {
     pub most_handshakes: usize,
     /// Bytes of incomplete records at most.
     pub most_incomplete: usize,
-    /// How long a handshake may take, and an incomplete record to become whole.
+    /// How long a connection may take to be established, and an incomplete record to become whole.
     pub timeout: Duration,
 }
 
@@ -37,8 +38,13 @@ pub struct LayerConfig {
 /// longest records, or of many more that send short ones.
 pub const MOST_INCOMPLETE: usize = 16 << 20;
 
-/// What an incomplete record takes beside its bytes: its place in the table, and the allocator's share.
-const INCOMPLETE_OVERHEAD: usize = 96;
+/// What an incomplete record takes beside its bytes: its places in the table and in the order of deadlines, and the
+/// allocator's share.
+const INCOMPLETE_OVERHEAD: usize = 160;
+
+/// Connections of a client that wait for a ticket at once at most, some 1.5 kB each. A server that never sends anything
+/// keeps them waiting for ever, so there must be a bound; those beyond it resume no session of their own.
+const MOST_AWAITING_TICKETS: usize = 1_024;
 
 impl LayerConfig {
     /// A configuration with so many handshakes at once at most.
@@ -51,6 +57,19 @@ impl LayerConfig {
 struct Shaking {
     handshake: Box<dyn Handshake>,
     incoming: Vec<u8>,
+}
+
+/// The beginning of a record.
+struct Incomplete {
+    bytes: Vec<u8>,
+    /// When the record must be whole.
+    until: Mark,
+}
+
+impl Incomplete {
+    fn takes(&self) -> usize {
+        self.bytes.capacity() + INCOMPLETE_OVERHEAD
+    }
 }
 
 /// A handshake that is over.
@@ -80,8 +99,10 @@ pub struct Layer {
     handshakes: HashMap<ConnId, Box<Shaking>>,
     /// Of clients: what takes the tickets that have not come yet.
     tickets: HashMap<ConnId, Box<dyn TakesTickets>>,
-    incomplete: HashMap<ConnId, Vec<u8>>,
-    /// What `incomplete` takes.
+    incomplete: HashMap<ConnId, Incomplete>,
+    /// The connections in `incomplete`, by the instants when their records must be whole.
+    deadlines: BTreeSet<(Mark, ConnId)>,
+    /// What both take.
     incomplete_bytes: usize,
     most_incomplete: usize,
     /// The sessions of established connections.
@@ -98,6 +119,7 @@ impl Layer {
             handshakes: HashMap::new(),
             tickets: HashMap::new(),
             incomplete: HashMap::new(),
+            deadlines: BTreeSet::new(),
             incomplete_bytes: 0,
             most_incomplete,
             sessions: Sessions::default(),
@@ -153,7 +175,9 @@ impl Layer {
         };
         let kept = self.sessions.put(name, &established);
         kept.ok_or(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR))?;
-        if let Some(tickets) = established.tickets {
+        if let Some(tickets) = established.tickets
+            && self.tickets.len() < MOST_AWAITING_TICKETS
+        {
             self.tickets.insert(name, tickets);
         }
         Ok(Some(Shaken { agreed: established.agreed, rest: shaking.incoming }))
@@ -182,7 +206,9 @@ impl Layer {
         if self.incomplete.is_empty() {
             return Ok(Joined::None);
         }
-        let Some(mut record) = self.take_incomplete(name) else { return Ok(Joined::None) };
+        let Some(Incomplete { bytes: mut record, until }) = self.take_incomplete(name) else {
+            return Ok(Joined::None);
+        };
         let mut used = 0;
         loop {
             let length = record::record_length(&record)?;
@@ -190,32 +216,47 @@ impl Layer {
                 return Ok(Joined::Whole(record, used));
             }
             if used == bytes.len() {
-                self.keep(name, record)?;
+                self.keep(name, record, until)?;
                 return Ok(Joined::Part);
             }
             let missing = length.unwrap_or(HEADER) - record.len();
             let now = missing.min(bytes.len() - used);
-            record.reserve_exact(missing);
+            // A header alone must not take the memory of a whole record.
+            record.reserve_exact(now);
             record.extend_from_slice(&bytes[used..used + now]);
             used += now;
         }
     }
 
-    /// Keeps the beginning of a record until its rest comes. An error, internal_error, tells that no more may be kept.
-    pub fn keep(&mut self, name: ConnId, record: Vec<u8>) -> Result<(), Alert> {
-        let takes = record.capacity() + INCOMPLETE_OVERHEAD;
-        if self.incomplete_bytes + takes > self.most_incomplete {
+    /// Keeps the beginning of a record until its rest comes, which must be here at an instant. An error, internal_error,
+    /// tells that no more may be kept.
+    pub fn keep(&mut self, name: ConnId, bytes: Vec<u8>, until: Mark) -> Result<(), Alert> {
+        let record = Incomplete { bytes, until };
+        if self.incomplete_bytes + record.takes() > self.most_incomplete {
             return Err(Alert::INTERNAL_ERROR);
         }
-        self.incomplete_bytes += takes;
+        self.incomplete_bytes += record.takes();
         self.incomplete.insert(name, record);
+        self.deadlines.insert((until, name));
         Ok(())
     }
 
-    fn take_incomplete(&mut self, name: ConnId) -> Option<Vec<u8>> {
+    fn take_incomplete(&mut self, name: ConnId) -> Option<Incomplete> {
         let record = self.incomplete.remove(&name)?;
-        self.incomplete_bytes -= record.capacity() + INCOMPLETE_OVERHEAD;
+        self.incomplete_bytes -= record.takes();
+        self.deadlines.remove(&(record.until, name));
         Some(record)
+    }
+
+    /// When the first incomplete record must be whole.
+    pub fn record_due(&self) -> Option<Mark> {
+        self.deadlines.first().map(|(until, _)| *until)
+    }
+
+    /// A connection whose record is not whole in time, and forgets the record.
+    pub fn overdue(&mut self, now: Mark) -> Option<ConnId> {
+        let (_, name) = *self.deadlines.first().filter(|(until, _)| *until <= now)?;
+        self.take_incomplete(name).map(|_| name)
     }
 
     // ---- the end -------------------------------------------------------------------------------

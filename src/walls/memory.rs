@@ -1,11 +1,12 @@
 //! Walls of memory: what sockets take of the host's memory, and what a cgroup counts of that.
 
 use super::{Finding, Wall};
+use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Host, MemoryLeft};
-use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process};
+use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process, TLS_BYTES};
 use crate::plan::{Goal, IdleBackend, Reserve, SLOTS_PER_RING, largest};
 use crate::sys::Resource;
 
@@ -63,6 +64,8 @@ struct Appetite<'a> {
     ephemeral: u64,
     nofile: u64,
     park: IdleBackend,
+    /// TLS handshakes at once at most at each end.
+    handshakes: u64,
     /// Bytes that the strictest limit on memory has left.
     left: u64,
 }
@@ -72,7 +75,11 @@ impl Appetite<'_> {
         let nofile = Resource::Files.read().map_or(u64::from(SLOTS_PER_RING), |limit| limit.hard);
         let park = if goal.role.serves() && host.filters().is_ok() { IdleBackend::Filter } else { IdleBackend::Poll };
         let (kernel, ephemeral, left) = (host.memory_kernel(), host.ephemeral_ports(), host.least_memory_left());
-        Appetite { goal, kernel, ephemeral, nofile, park, left }
+        let accepts = if goal.role.serves() { host.handshakes() } else { u32::MAX };
+        // A client begins no more at once than it dials, and so a server beside it has no more.
+        let begins = if goal.role.dials() { DEFAULT_CONCURRENCY } else { u32::MAX };
+        let handshakes = accepts.min(begins).into();
+        Appetite { goal, kernel, ephemeral, nofile, park, handshakes, left }
     }
 
     fn footprint(&self, connections: u64, by: By) -> Footprint {
@@ -87,6 +94,7 @@ impl Appetite<'_> {
             client: goal.role.dials().then(client),
             awake: goal.awake,
             layers: goal.layers,
+            handshakes: self.handshakes,
             left: self.left,
             ephemeral: self.ephemeral,
             targets: (goal.routes.ports.count() * goal.routes.targets.len().max(1)) as u64,
@@ -113,12 +121,13 @@ impl Appetite<'_> {
             bytes(Reserve::Auto.of(limit.total))
         );
         let ends = if self.goal.role.ends() == 2 { "for both ends of" } else { "for" };
+        let tls = if self.goal.layers.tls { " with TLS" } else { "" };
         let awake = self.goal.awake.map_or(String::new(), |_| {
             let (sockets, taken) = (count(self.goal.sockets(wanted)), bytes(need.awake as u64));
             format!(" asleep, {taken} for {sockets} awake at once")
         });
         let need = format!(
-            "{}: {:.0} bytes {ends} each connection{awake}, {} for the rest ({})",
+            "{}: {:.0} bytes {ends} each connection{tls}{awake}, {} for the rest ({})",
             bytes(need.total as u64),
             need.per_connection,
             bytes(need.fixed as u64),
@@ -154,9 +163,10 @@ const SPACE_OF_SHARD: u64 = 160 << 20;
 const SPACE_OF_CONNECTION: u64 = 48;
 
 fn address_space(_host: &Host, goal: &Goal) -> Finding {
+    let tls = if goal.layers.tls { TLS_BYTES } else { 0 };
     let wanted = SPACE_OF_PROCESS
         .saturating_add(SPACE_OF_SHARD.saturating_mul(goal.cores.len() as u64))
-        .saturating_add(SPACE_OF_CONNECTION.saturating_mul(goal.connections));
+        .saturating_add((SPACE_OF_CONNECTION + tls).saturating_mul(goal.connections));
     let need = format!("{} a process, most of it reserved and never touched", bytes(wanted));
     let Ok(limit) = Resource::AddressSpace.read() else {
         return Finding::unknown("the limit on address space", need);

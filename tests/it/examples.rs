@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use tungstenite::{Error, HandshakeError, Message};
 
@@ -91,6 +92,37 @@ fn count_tells_each_connection_its_own_bytes() {
     }
     other.say("");
     assert_eq!(other.hear(), "1");
+}
+
+#[test]
+fn tls_echo_answers_and_reads_its_certificate_again() {
+    let authority = Authority::new();
+    let sign = || authority.sign("own", &["localhost"]);
+    let signed = sign();
+    let mut example = Example::start("tls_echo", &format!("{} {}", signed.chain.display(), signed.key.display()));
+    let config = Arc::new(authority.client(None));
+    let mut old = secure(example.port, &config, "localhost").unwrap();
+    let echo = |stream: &mut Secure| {
+        let mut back = [0; 5];
+        stream.write_all(b"hello").unwrap();
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello");
+    };
+    echo(&mut old);
+    std::fs::write(&signed.chain, "nothing").unwrap();
+    example.running.say("");
+    eventually("it says why it cannot", || example.running.out().contains("stays"));
+    sign();
+    example.running.say("");
+    example.running.until("the files are read again", |out| out.contains("new connections"));
+    let mut new = secure(example.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    echo(&mut new);
+    echo(&mut old);
+    let certificate = |stream: &Secure| stream.conn.peer_certificates().unwrap()[0].clone();
+    assert_ne!(certificate(&old), certificate(&new));
+    drop((old, new));
+    example.running.end_input();
+    assert_eq!(example.running.wait().code(), 0);
 }
 
 #[test]
@@ -207,8 +239,8 @@ fn websocket_chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
     }
     // The hall has heard nothing of it.
     let mut late = enter("late", "hall");
-    guest.0.send(Message::binary(vec![1, 2, 3])).unwrap();
     assert_eq!(guest.0.read().unwrap(), Message::text("* late has come"));
+    guest.0.send(Message::binary(vec![1, 2, 3])).unwrap();
     let Message::Close(Some(close)) = guest.0.read().unwrap() else { panic!("bytes are not for a chat") };
     assert_eq!(u16::from(close.code), 1003);
     // Reading on answers the close.

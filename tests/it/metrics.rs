@@ -46,6 +46,28 @@ fn sum(text: &str, series: &str, further: &str) -> f64 {
 }
 
 #[test]
+fn tls_has_its_own_counts() {
+    let authority = Authority::new();
+    let (server, address) = server(&authority.sign("server", &["127.0.0.1"]).server());
+    client(&format!("{} --tls --ca {} --connections 40 --concurrency 4", server.at(), authority.file())).held(40);
+    let strange = Authority::new();
+    client(&format!("{} --tls --connections 3 --ca {}", server.at(), strange.file()));
+    eventually("the failed handshakes are counted", || {
+        let text = scrape(&address);
+        openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|e| panic!("{e}:\n{text}"));
+        let of = |series: &str, label: &str| sum(&text, &format!("c1m_tls_{series}"), label);
+        let handshakes = ["full", "resumed"].map(|kind| of("handshakes_total", &format!(r#",kind="{kind}""#)));
+        assert!(handshakes.iter().sum::<f64>() == 40.0 && handshakes[0] >= 1.0, "{text}");
+        // A token each, and its echo.
+        assert!(of("records_total", r#",kind="opened""#) >= 40.0 && of("records_total", r#",kind="sealed""#) >= 40.0);
+        assert_eq!(of("records_refused_total", r#",cause="timed_out""#), 0.0);
+        assert_eq!(of("handshakes_under_way", ""), 0.0);
+        of("handshakes_failed_total", r#",cause="alerted""#) == 3.0
+    });
+    server.stop();
+}
+
+#[test]
 fn a_strict_parser_reads_the_counts_of_the_shards() {
     let (mut server, address) = server("--max-connections 200");
     // A scrape does not count as a connection of the server.

@@ -128,7 +128,7 @@ impl Need {
             }
             Need::Hibernation => {
                 let host = Host::here();
-                let shared = host.check_hibernation().and_then(|()| host.share_catcher(1, 1));
+                let shared = host.check_hibernation().and_then(|()| host.share_catcher(1, 1, None));
                 shared.map(drop).map_err(|error| Lack { kernel: is_of_the_kernel(&error), reason: error.to_string() })
             }
             Need::SocketFilter => Filter::probe().map_err(|why| Lack::new("no filter of sockets", &why)),

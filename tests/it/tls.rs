@@ -5,7 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustls::{HandshakeKind, ServerConnection};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
 use crate::storm::storm;
 use crate::support::*;
@@ -16,7 +17,7 @@ fn bytes(count: usize) -> Vec<u8> {
 }
 
 /// Checks that the peer echoes bytes, which are written on another thread meanwhile.
-fn echoes_securely(stream: &mut Secure, sent: &[u8]) {
+pub fn echoes_securely(stream: &mut Secure, sent: &[u8]) {
     let mut back = vec![0; sent.len()];
     // Less than both sockets hold is written before anything is read.
     for (sent, back) in sent.chunks(32 * 1024).zip(back.chunks_mut(32 * 1024)) {
@@ -27,14 +28,14 @@ fn echoes_securely(stream: &mut Secure, sent: &[u8]) {
 }
 
 /// A server with a certificate for `localhost`, and the authority that signed it.
-fn server(arguments: &str) -> (Server, Authority) {
+pub fn server(arguments: &str) -> (Server, Authority) {
     let authority = Authority::new();
     let signed = authority.sign("server", &["localhost"]);
     (Server::start(1, &format!("{} --json - {arguments}", signed.server())), authority)
 }
 
 /// The TLS part of a server's final document.
-fn totals(server: Server) -> serde_json::Value {
+pub fn totals(server: Server) -> serde_json::Value {
     server.stop().last_document()["tls"].clone()
 }
 
@@ -304,6 +305,7 @@ fn wrong_settings_are_refused_in_a_line() {
         (format!("server {} --handshakes 0", one.server()), "--handshakes 1000"),
         (format!("server {} --handshake-timeout 0s", one.server()), "--handshake-timeout 10s"),
         (format!("server {} --tls-min 1.2", one.server()), "TLS 1.3 alone"),
+        ("client --target-ip 127.0.0.1 --resume".to_owned(), "add --tls"),
         (format!("{client} --ca {key}"), "no certificate authorities in PEM"),
         (format!("{client} --insecure --sni -x-"), "neither a DNS name nor an IP address"),
         (format!("{client} --insecure --cert {chain} --key {strange}"), "not the one of the first certificate"),
@@ -314,21 +316,48 @@ fn wrong_settings_are_refused_in_a_line() {
     }
 }
 
+#[test]
+fn a_doctor_reckons_with_tls() {
+    let need = |words: &str| {
+        let finished = run(&format!("doctor --connections 1000 --role both {words}"));
+        let line = finished.out.lines().skip_while(|line| !line.starts_with("memory ")).nth(1);
+        line.unwrap_or_else(|| panic!("no need of memory in\n{}", finished.out)).to_owned()
+    };
+    let bytes = |need: &str| -> u64 {
+        let words: Vec<&str> = need.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "bytes").unwrap();
+        words[at - 1].parse().unwrap()
+    };
+    let (with, without) = (need("--tls"), need(""));
+    assert!(with.contains("with TLS") && !without.contains("TLS"), "{with}\n{without}");
+    // The bytes of a connection are shown without fractions.
+    assert!((159..=161).contains(&(bytes(&with) - bytes(&without))), "{with}\n{without}");
+}
+
 // ---- our client ------------------------------------------------------------------------------------
 
 /// A foreign server with a certificate for `localhost` and 127.0.0.1, and the authority that signed it. It begins
 /// each connection with one more in `began`.
 fn foreign(change: impl Fn(&mut ServerConnection) + Clone + Send + 'static) -> (Peer, Authority, Arc<AtomicUsize>) {
     let authority = Authority::new();
-    let config = Arc::new(authority.sign("server", &["localhost", "127.0.0.1"]).foreign_server());
-    let began = Arc::<AtomicUsize>::default();
+    let config = authority.sign("server", &["localhost", "127.0.0.1"]).foreign_server();
+    let (peer, began) = serves(config, change);
+    (peer, authority, began)
+}
+
+/// A foreign server with this configuration.
+fn serves(
+    config: ServerConfig,
+    change: impl Fn(&mut ServerConnection) + Clone + Send + 'static,
+) -> (Peer, Arc<AtomicUsize>) {
+    let (config, began) = (Arc::new(config), Arc::<AtomicUsize>::default());
     let counts = began.clone();
     let peer = Peer::start(move |stream| {
         counts.fetch_add(1, Ordering::Relaxed);
         echo_securely(stream, &config, change.clone());
         false
     });
-    (peer, authority, began)
+    (peer, began)
 }
 
 #[test]
@@ -348,6 +377,41 @@ fn a_client_proves_connections_to_a_foreign_server() {
     let run = client(&format!("{arguments} --connections 20 --sni localhost --no-resumption"));
     run.held(20);
     assert_eq!(number(&run.json["tls"]["full_handshake_latency_us"], "count"), 20, "{}", run.json);
+}
+
+#[test]
+fn a_client_gives_the_certificate_that_a_server_asks_for() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["127.0.0.1"]);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), provider).build().unwrap();
+    let (peer, _) = serves(signed.foreign_server_asking(verifier), |_| {});
+    let arguments = format!("{} --tls --ca {} --connections 10", peer.at(), authority.file());
+    let own = authority.sign_with("own", &["client.example"], |params| {
+        params.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    });
+    client(&format!("{arguments} --cert {} --key {}", own.chain.display(), own.key.display())).held(10);
+    client(&arguments).failed("tls_peer_sent_certificate_required", 10, "--cert");
+    // One that another authority has signed.
+    let stranger = Authority::new();
+    let strange = stranger.sign("strange", &["client.example"]);
+    let strange = format!("--cert {} --key {}", strange.chain.display(), strange.key.display());
+    let run = client(&format!("{arguments} {strange}"));
+    assert_eq!((run.number("failed"), run.finished.code()), (10, 1), "{}", run.json);
+}
+
+#[test]
+fn resumption_can_be_required() {
+    let (peer, authority, _) = foreign(|_| {});
+    let arguments = format!("--tls --ca {} --connections 40 --concurrency 4", authority.file());
+    client(&format!("{} {arguments} --resume", peer.at())).held(40);
+    let mut config = authority.sign("silent", &["127.0.0.1"]).foreign_server();
+    config.send_tls13_tickets = 0;
+    let (peer, _) = serves(config, |_| {});
+    // All of them hold, and still it is not what was asked for.
+    let finished = run(&format!("client --target-ip 127.0.0.1 {} {arguments} --resume", peer.at()));
+    assert_eq!(finished.code(), 1, "{}", finished.err);
+    assert!(finished.err.contains("--resume: 40 full TLS handshakes, and none"), "{}", finished.err);
 }
 
 #[test]
@@ -405,8 +469,14 @@ fn both_ends_prove_each_other_and_resume() {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("json");
     let to = at(free_ports(4), 4);
-    let finished = run(&format!("demo --tls --connections 600 --hold 1s {to} --json {}", json.display()));
+    let page = dir.path().join("page.html");
+    let files = format!("--json {} --report {}", json.display(), page.display());
+    let finished = run(&format!("demo --tls --connections 600 --hold 1s {to} {files}"));
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+    let page = std::fs::read_to_string(page).unwrap();
+    for title in ["TLS handshakes", "TLS handshakes of the server", "TLS records of the server"] {
+        assert!(page.contains(&format!(">{title}</h")), "no {title} in the page");
+    }
     let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let server = &document["server"]["tls"];
     let [full, resumed] = ["handshakes_full", "handshakes_resumed"].map(|name| number(server, name));
@@ -441,7 +511,7 @@ fn protocols_are_spoken_over_tls() {
 fn a_storm_of_reconnects_resumes_sessions() {
     let (server, authority) = server("");
     let arguments = format!("--tls --ca {} --sni localhost --connections 300 --concurrency 50", authority.file());
-    let run = storm(&server, &format!("reconnect {arguments} --share 50% --calm 1s --after 1s"));
+    let run = storm(&server, &format!("reconnect {arguments} --share 50% --calm 1s --after 1s --resume"));
     let resumed = number(&run.json["tls"]["resumed_handshake_latency_us"], "count");
     assert!(resumed > 150, "{}", run.json["tls"]);
 }

@@ -79,7 +79,7 @@ impl GoalArguments {
             // As a demo does.
             routes.sources = host.loopback_sources(&routes, self.connections);
         }
-        let planned = || awake(host, role, self.connections, &routes);
+        let planned = || awake(host, role, self.connections, &routes, self.tls);
         Ok(Goal {
             role,
             connections: self.connections,
@@ -92,12 +92,12 @@ impl GoalArguments {
 }
 
 /// How many connections may be awake at once, where others sleep: at each end that is on this host.
-pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes) -> u64 {
+pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, tls: bool) -> u64 {
     let v6 = routes.targets.iter().any(|target| target.ip().is_ipv6());
     let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
     let ends: Vec<_> =
         [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
-    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, Reserve::Auto)
+    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, tls, Reserve::Auto)
 }
 
 #[derive(Debug, Args)]

@@ -53,7 +53,8 @@ pub struct ServerTlsArguments {
     /// memory left has room for, between 64 and 2,048.
     #[arg(long, value_name = "N", requires = "tls_cert")]
     handshakes: Option<u32>,
-    /// How long a connection may take from its accept to the end of its TLS handshake; 10s by default.
+    /// How long a connection may take from its accept to the end of its TLS handshake, and an incomplete record to
+    /// become whole; 10s by default.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "tls_cert")]
     handshake_timeout: Option<Duration>,
 }
@@ -116,7 +117,11 @@ pub struct ClientTlsArguments {
     /// Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets.
     #[arg(long)]
     no_resumption: bool,
-    /// How long a TLS handshake may take; 10s by default.
+    /// Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no
+    /// tickets, or takes none.
+    #[arg(long, conflicts_with = "no_resumption")]
+    pub resume: bool,
+    /// How long a TLS handshake may take, and an incomplete record to become whole; 10s by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     handshake_timeout: Option<Duration>,
 }
@@ -126,10 +131,11 @@ impl ClientTlsArguments {
     pub fn config(&self, target: Option<&Target>) -> Result<Option<ClientTls>> {
         check_version(self.tls_min)?;
         if !self.tls && !target.and_then(|target| target.scheme).is_some_and(Scheme::has_tls) {
-            return match self.words().first() {
+            let resume = self.resume.then(|| "--resume".to_owned());
+            return match self.words().into_iter().chain(resume).next() {
                 None => Ok(None),
                 Some(word) => Err(CommandError::usage(
-                    word.clone(),
+                    word,
                     "it is for TLS, and the connections have none",
                     "add --tls, or give the target as a URL such as wss://example.org",
                 )),
@@ -153,7 +159,7 @@ impl ClientTlsArguments {
         Ok(Some(config))
     }
 
-    /// The words that say the same.
+    /// The words that have another process speak TLS likewise. What must be resumed in all is judged here alone.
     pub fn words(&self) -> Vec<String> {
         let flags = [("tls", self.tls), ("insecure", self.insecure), ("no-resumption", self.no_resumption)];
         let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];

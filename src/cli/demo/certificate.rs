@@ -17,16 +17,15 @@ pub(super) struct Certificate {
 impl Certificate {
     /// Makes one.
     pub fn new() -> Result<Certificate> {
-        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
-        let made = made.map_err(|error| CommandError::bug(format!("a certificate: {error}")))?;
+        let (chain, key) = make()?;
         let refused = |error: std::io::Error| {
             let saw = format!("write a certificate: {}", Errno::of(&error));
             CommandError::host(saw, "the demo's server reads it from a file", "look at TMPDIR and its space")
         };
         let folder = tempfile::Builder::new().prefix("c1m-demo-").tempdir().map_err(refused)?;
         let certificate = Certificate { folder };
-        std::fs::write(certificate.certificates(), pem("CERTIFICATE", made.cert.der())).map_err(refused)?;
-        std::fs::write(certificate.key(), pem("PRIVATE KEY", &made.signing_key.serialize_der())).map_err(refused)?;
+        std::fs::write(certificate.certificates(), chain).map_err(refused)?;
+        std::fs::write(certificate.key(), key).map_err(refused)?;
         Ok(certificate)
     }
 
@@ -39,6 +38,13 @@ impl Certificate {
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("server.key")
     }
+}
+
+/// Makes a certificate for 127.0.0.1 and `localhost`, and its key, in PEM.
+pub(crate) fn make() -> Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
+    let made = made.map_err(|error| CommandError::bug(format!("a certificate: {error}")))?;
+    Ok((pem("CERTIFICATE", made.cert.der()), pem("PRIVATE KEY", &made.signing_key.serialize_der())))
 }
 
 /// Bytes in PEM, 64 characters a line (RFC 7468).

@@ -4,6 +4,7 @@ use super::entries::Whereabouts;
 use super::wake::Wake;
 use super::{Around, Caught, Hibernation};
 use crate::connections::close_reason::CloseReason;
+use crate::connections::slots::Slots;
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::hibernation::Checkpoint;
@@ -12,7 +13,7 @@ use crate::hibernation::judge::{Reason, Verdict, judge, same};
 use crate::hibernation::segment::{Segment, checksum_is_right};
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::ConnId;
+use crate::token::{ConnId, Operation};
 
 /// What came of a caught segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub(super) struct Delivery {
 impl<S: Default> Hibernation<S> {
     /// Takes the next segment that was caught. `None` if there is none.
     pub fn next_arrival<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<Option<Arrival>> {
+        if self.surrendered {
+            return Ok(None);
+        }
         let Some(caught) = self.host.next_caught(&mut self.bytes) else { return Ok(None) };
         let counters = around.parts.counters;
         counters.segments_caught.add(1);
@@ -57,7 +61,7 @@ impl<S: Default> Hibernation<S> {
                 self.let_go(&caught);
             }
             // It was caught before the connection woke, or is of other ends with the same hash.
-            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Free => self.let_go(&caught),
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free => self.let_go(&caught),
         }
         Ok(Some(Arrival::Settled))
     }
@@ -171,5 +175,24 @@ impl<S: Default> Hibernation<S> {
         if self.challenges.allows(&checkpoint.tuple, self.host.timestamp_clock()) {
             self.answer(counters, checkpoint, answer, echo);
         }
+    }
+
+    /// Lets caught segments ring the doorbell, or not.
+    pub fn wake_on_segment<R: RingOps>(
+        &mut self,
+        slots: &mut Slots<S, R>,
+        counters: &Counters,
+        wake: bool,
+    ) -> Result<()> {
+        if wake && !self.listening && !self.surrendered {
+            self.listening = true;
+            slots.poll_wake(self.host.wake_fd(), Operation::CatcherWake, counters)?;
+        }
+        Ok(())
+    }
+
+    /// The poll on the ring buffer has ended.
+    pub fn catcher_woke(&mut self) {
+        self.listening = false;
     }
 }

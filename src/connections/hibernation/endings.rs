@@ -89,6 +89,17 @@ impl SleeperEndings {
         self.told.insert(index);
     }
 
+    /// Whether there is an end of which the driver was not told yet.
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Takes all ends that are under way, as another process goes on with them.
+    pub fn take_all(&mut self) -> Vec<(u32, Closing)> {
+        let closings = std::mem::take(self).closings;
+        closings.into_iter().map(|(index, (closing, _))| (index, closing)).collect()
+    }
+
     /// The driver is to be told of an end.
     fn tell(&mut self, index: u32, reason: CloseReason) {
         self.untold.push_back((index, reason));
@@ -154,6 +165,19 @@ impl<S: Default> Hibernation<S> {
         let (closing, fin) = Closing::answer(checkpoint, self.host.timestamp_clock());
         self.set_timer(around.clock.now(), index, closing);
         self.answer(around.parts.counters, checkpoint, fin, echo);
+    }
+
+    /// Goes on with an end of which an earlier process has told its driver; without a `closing` it is not known how far
+    /// the end has come, and our FIN is sent again.
+    pub(super) fn resume_end<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Option<Closing>) {
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return };
+        self.endings.told(index);
+        let closing = closing.unwrap_or_else(|| {
+            let (closing, fin) = Closing::begin(&checkpoint, self.host.timestamp_clock());
+            self.answer(around.parts.counters, &checkpoint, fin, 0);
+            closing
+        });
+        self.set_timer(around.clock.now(), index, closing);
     }
 
     /// Keeps how far an end has come, with a timer for what is due next.

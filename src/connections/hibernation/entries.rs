@@ -1,143 +1,62 @@
 //! One entry for each connection of a shard where connections may sleep: the name by which the driver knows it, and
 //! where it is. While the connection sleeps its entry is all that is kept of it: 40 bytes with IPv4, and 32 more with
 //! IPv6.
+//!
+//! Entries may lie in memory that outlives this process. So they are written in an order that leaves each readable at
+//! any instant: one that is said to sleep has all that its connection needs.
 
+mod entry;
+
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::atomic::Ordering;
 
-use crate::chunks::Chunks;
+use super::records::Records;
 use crate::connections::slots::Cursor;
 use crate::constants::SLOT_BITS;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
+use crate::sys::SharedMemory;
 use crate::token::ConnId;
-
-/// Where the connection of an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub(super) enum Whereabouts {
-    /// The entry has no connection.
-    #[default]
-    Free,
-    /// It has a slot, and a socket.
-    Awake,
-    /// It has a slot and a socket, and is in the catcher's table: it is being put to sleep.
-    Drowsy,
-    /// It was drowsy and has something to do again. It will not be put to sleep now.
-    Roused,
-    /// It sleeps.
-    Asleep,
-    /// It slept, and one side has ended it. Its FIN is to be acknowledged yet. The driver knows it no more.
-    Ending,
-}
-
-/// What was agreed on in the handshake, one bit each.
-const SCALED: u8 = 1;
-const SACK: u8 = 1 << 1;
-const TIMESTAMPS: u8 = 1 << 2;
-/// The ends are known. They are asked for once in a connection's life.
-const KNOWN: u8 = 1 << 3;
-/// The addresses are in `Entries::addresses`, at the index `Entry::remote`.
-const IPV6: u8 = 1 << 4;
-
-/// Bits of `Entry::mode` for the whereabouts; those above are flags.
-const WHEREABOUTS_BITS: u8 = 3;
-
-/// End of the list of free entries.
-const NONE: u32 = u32::MAX;
-
-/// An entry: 40 bytes.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// The number of the entry's connection; it wraps after 2^32 connections.
-    generation: u32,
-    /// The IPv4 address of the peer, or an index.
-    remote: u32,
-    /// Our IPv4 address, or the interface of IPv6 addresses that are link-local.
-    local: u32,
-    remote_port: u16,
-    local_port: u16,
-    /// `rcv_nxt` of a sleeping connection; the place of one that is awake: its ring above `SLOT_BITS`, and its slot; of
-    /// a free entry the next free one.
-    received: u32,
-    sent: u32,
-    timestamp_offset: u32,
-    mss: u16,
-    /// The shift of the peer's windows in the upper half, of ours in the lower.
-    scales: u8,
-    /// The whereabouts in the lowest bits, and flags.
-    mode: u8,
-    /// Windows, shifted by their scales. The kernel announces windows in these units, so only bits are lost that no
-    /// segment could carry.
-    send_window: u16,
-    receive_window: u16,
-    largest_window: u16,
-    /// The window of time in which the connection was last heard (`idle.rs`).
-    heard: u16,
-}
-
-const _: () = assert!(size_of::<Entry>() == 40, "a sleeping connection takes 40 bytes");
-
-impl Default for Entry {
-    fn default() -> Entry {
-        Entry {
-            generation: 0,
-            remote: 0,
-            local: 0,
-            remote_port: 0,
-            local_port: 0,
-            received: NONE,
-            sent: 0,
-            timestamp_offset: 0,
-            mss: 0,
-            scales: 0,
-            mode: 0,
-            send_window: 0,
-            receive_window: 0,
-            largest_window: 0,
-            heard: 0,
-        }
-    }
-}
-
-impl Entry {
-    fn whereabouts(&self) -> Whereabouts {
-        match self.mode & ((1 << WHEREABOUTS_BITS) - 1) {
-            1 => Whereabouts::Awake,
-            2 => Whereabouts::Drowsy,
-            3 => Whereabouts::Roused,
-            4 => Whereabouts::Asleep,
-            5 => Whereabouts::Ending,
-            _ => Whereabouts::Free,
-        }
-    }
-
-    fn move_to(&mut self, whereabouts: Whereabouts) {
-        self.mode = self.mode >> WHEREABOUTS_BITS << WHEREABOUTS_BITS | whereabouts as u8;
-    }
-
-    fn has(&self, flag: u8) -> bool {
-        self.mode & flag << WHEREABOUTS_BITS != 0
-    }
-
-    fn shifts(&self) -> (u8, u8) {
-        (self.scales >> 4, self.scales & 15)
-    }
-}
-
-/// A window in the units of its scale. One that is larger than any segment can announce becomes the largest.
-fn scaled(window: u32, shift: u8) -> u16 {
-    u16::try_from(window >> shift).unwrap_or(u16::MAX)
-}
+pub(super) use entry::Whereabouts;
+use entry::{ADDRESS_WORDS, Addresses, Entry, IPV6, KNOWN, NONE, SACK, SCALED, TIMESTAMPS, WHEREABOUTS_BITS, WORDS};
 
 /// The entries of a shard.
 #[derive(Debug)]
 pub(super) struct Entries {
-    entries: Chunks<Entry>,
+    entries: Records<WORDS>,
     /// The addresses of IPv6 connections, and the free ones.
-    addresses: Chunks<Addresses>,
+    addresses: Records<ADDRESS_WORDS>,
     free_addresses: Vec<u32>,
     free_head: u32,
     /// The most entries there may be.
     most: u32,
+    /// Another process has the sleeping connections, and this one only those that it still has a slot for.
+    surrendered: bool,
+}
+
+/// Where the entries of a shard lie so that they outlive this process.
+#[derive(Debug)]
+pub struct EntryMemory {
+    /// The entries.
+    pub entries: SharedMemory,
+    /// The addresses of IPv6 connections.
+    pub addresses: SharedMemory,
+}
+
+/// What a look at all entries found, in their order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Connections that sleep.
+    pub asleep: u32,
+    /// Those that end.
+    pub ending: Vec<u32>,
+    /// Connections that were awake and have no socket any more; their entries are free now.
+    pub lost: u32,
+}
+
+/// A slot as an entry has it.
+fn place_of(conn: ConnId) -> u32 {
+    (conn.ring() as u32) << SLOT_BITS | conn.slot()
 }
 
 /// The index of a name's entry.
@@ -148,13 +67,41 @@ fn index_of(name: ConnId) -> usize {
 impl Entries {
     /// Has no entry yet, and `most` at most.
     pub fn new(most: u32) -> Entries {
-        let (entries, addresses) = (Chunks::default(), Chunks::default());
-        Entries { entries, addresses, free_addresses: Vec::new(), free_head: NONE, most }
+        Entries {
+            entries: Records::default(),
+            addresses: Records::default(),
+            free_addresses: Vec::new(),
+            free_head: NONE,
+            most,
+            surrendered: false,
+        }
+    }
+
+    /// Has the entries that lie in memory which outlives this process, and `most` at most. `take_stock` is to be called
+    /// before any other method where there are some.
+    pub fn in_memory(memory: EntryMemory, most: u32) -> io::Result<Entries> {
+        let (entries, addresses) = (Records::in_memory(memory.entries)?, Records::in_memory(memory.addresses)?);
+        Ok(Entries { entries, addresses, ..Entries::new(most) })
+    }
+
+    /// An entry as it is now.
+    #[inline]
+    fn get(&self, index: u32) -> Option<Entry> {
+        self.entries.get(index as usize).map(Entry::load)
+    }
+
+    /// Changes an entry.
+    fn change(&self, index: u32, change: impl FnOnce(&mut Entry)) {
+        let Some(words) = self.entries.get(index as usize) else { return };
+        let before = Entry::load(words);
+        let mut entry = before;
+        change(&mut entry);
+        entry.store(&before, words);
     }
 
     /// The name of the present connection of an entry, by which the driver knows it.
     pub fn name_of(&self, index: u32) -> ConnId {
-        let generation = self.entries.get(index as usize).map_or(0, |entry| entry.generation);
+        let generation = self.get(index).map_or(0, |entry| entry.generation);
         ConnId::new((index >> SLOT_BITS) as usize, index & ((1 << SLOT_BITS) - 1), generation)
     }
 
@@ -162,70 +109,78 @@ impl Entries {
     pub fn claim(&mut self, conn: ConnId) -> Option<u32> {
         let index = if self.free_head != NONE {
             let index = self.free_head;
-            self.free_head = self.entries.get(index as usize)?.received;
+            self.free_head = self.get(index)?.received;
             index
         } else if (self.entries.len() as u64) < u64::from(self.most) {
-            self.entries.push(Entry::default()) as u32
+            self.entries.push()? as u32
         } else {
             return None;
         };
-        let entry = self.entries.get_mut(index as usize)?;
-        *entry = Entry { generation: entry.generation, ..Entry::default() };
-        self.woke(index, conn);
+        self.change(index, |entry| {
+            *entry = Entry { generation: entry.generation, received: place_of(conn), ..Entry::default() };
+            entry.move_to(Whereabouts::Awake);
+        });
         Some(index)
     }
 
     /// The connection of an entry is no more.
     pub fn release(&mut self, index: u32) {
-        let free_head = self.free_head;
-        let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| entry.mode != 0) else { return };
+        let Some(entry) = self.get(index).filter(|entry| entry.whereabouts() != Whereabouts::Free) else { return };
+        if self.surrendered {
+            // The lists of what is free are the other process's. It finds the addresses by the entry.
+            return self.change(index, |entry| {
+                entry.generation = entry.generation.wrapping_add(1);
+                entry.move_to(Whereabouts::Free);
+            });
+        }
         if entry.has(IPV6) {
             self.free_addresses.push(entry.remote);
         }
-        *entry = Entry { generation: entry.generation.wrapping_add(1), received: free_head, ..Entry::default() };
+        self.change(index, |entry| entry.end(self.free_head));
         self.free_head = index;
     }
 
     /// The driver knows the connection of this entry no more, but the entry is still needed.
     pub fn rename(&mut self, index: u32) {
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            entry.generation = entry.generation.wrapping_add(1);
-        }
+        self.change(index, |entry| entry.generation = entry.generation.wrapping_add(1));
     }
 
     /// The entry of a name, if its connection is still known to the driver.
     pub fn find(&self, name: ConnId) -> Option<u32> {
-        let entry = self.entries.get(index_of(name))?;
+        let index = u32::try_from(index_of(name)).ok()?;
+        let entry = self.get(index)?;
         let known = entry.generation == name.generation() && entry.whereabouts() != Whereabouts::Free;
-        known.then_some(index_of(name) as u32)
+        known.then_some(index)
     }
 
     /// Where the connection of an entry is.
     pub fn whereabouts(&self, index: u32) -> Whereabouts {
-        self.entries.get(index as usize).map_or(Whereabouts::Free, Entry::whereabouts)
+        self.get(index).map_or(Whereabouts::Free, |entry| entry.whereabouts())
     }
 
     /// Moves the connection of an entry.
     pub fn move_to(&mut self, index: u32, whereabouts: Whereabouts) {
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            entry.move_to(whereabouts);
-        }
+        self.change(index, |entry| entry.move_to(whereabouts));
     }
 
-    /// The ring and the slot of a connection that has them.
+    /// The ring and the slot of a connection that has them in this process.
     pub fn place(&self, index: u32) -> Option<(usize, u32)> {
-        let entry = self.entries.get(index as usize)?;
-        let placed = matches!(entry.whereabouts(), Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused);
+        let entry = self.get(index)?;
+        let placed = match entry.whereabouts() {
+            Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused => !self.surrendered,
+            Whereabouts::Away => self.surrendered,
+            Whereabouts::Free | Whereabouts::Asleep | Whereabouts::Ending => false,
+        };
         let (ring, slot) = (entry.received >> SLOT_BITS, entry.received & ((1 << SLOT_BITS) - 1));
         placed.then_some((ring as usize, slot))
     }
 
     /// The connection has this slot now, and a socket.
     pub fn woke(&mut self, index: u32, conn: ConnId) {
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            entry.received = (conn.ring() as u32) << SLOT_BITS | conn.slot();
+        self.change(index, |entry| {
+            entry.received = place_of(conn);
             entry.move_to(Whereabouts::Awake);
-        }
+        });
     }
 
     /// All entries that ever had a connection: those before this one.
@@ -233,25 +188,106 @@ impl Entries {
         self.entries.len() as u32
     }
 
+    // ---- from process to process -----------------------------------------------------------------
+
+    /// Gives all entries away but those of connections that have a slot here, which are away from now on.
+    pub fn surrender(&mut self) {
+        for index in 0..self.len() {
+            let awake = [Whereabouts::Awake, Whereabouts::Drowsy, Whereabouts::Roused];
+            if awake.contains(&self.whereabouts(index)) {
+                self.move_to(index, Whereabouts::Away);
+            }
+        }
+        self.surrendered = true;
+    }
+
+    /// Looks for entries that another process has added. To be called before `take_stock`.
+    pub fn catch_up(&mut self) -> io::Result<()> {
+        self.entries.catch_up()?;
+        self.addresses.catch_up()
+    }
+
+    /// Takes entries over that another process, or an earlier one, has left: looks at all, and makes what else is
+    /// known of them. `has_socket` tells of a connection that was awake whether it still has its socket: in the
+    /// process that hands over, or here.
+    pub fn take_stock(&mut self, has_socket: impl Fn(u32) -> bool) -> Found {
+        let surrendered = std::mem::take(&mut self.surrendered);
+        (self.free_head, self.free_addresses) = (NONE, Vec::new());
+        let (mut found, mut used, mut taken) = (Found::default(), 0, vec![false; self.addresses.len()]);
+        let mut free = Vec::new();
+        for index in 0..self.len() {
+            let Some(entry) = self.get(index) else { break };
+            let addresses_are_there = !entry.has(IPV6) || (entry.remote as usize) < taken.len();
+            let stays = match entry.whereabouts() {
+                Whereabouts::Free => {
+                    let ever = entry.words() != [0; WORDS];
+                    used = if ever { index + 1 } else { used };
+                    free.push(index);
+                    continue;
+                }
+                // An entry that names no ends, or addresses that are not there, is of no use.
+                Whereabouts::Asleep | Whereabouts::Ending => entry.has(KNOWN) && addresses_are_there,
+                _ => addresses_are_there && has_socket(index),
+            };
+            used = index + 1;
+            if !stays {
+                self.change(index, |entry| entry.end(NONE));
+                found.lost += 1;
+                free.push(index);
+                continue;
+            }
+            if entry.has(IPV6) {
+                taken[entry.remote as usize] = true;
+            }
+            match entry.whereabouts() {
+                Whereabouts::Asleep => found.asleep += 1,
+                Whereabouts::Ending => found.ending.push(index),
+                // What was handed over and returned is awake here again.
+                Whereabouts::Away if surrendered => self.move_to(index, Whereabouts::Awake),
+                _ => {}
+            }
+        }
+        self.entries.truncate(used as usize);
+        free.into_iter().rev().filter(|index| *index < used).for_each(|index| self.list_free(index));
+        self.free_addresses.extend((0u32..).zip(&taken).filter(|(_, taken)| !**taken).map(|(at, _)| at));
+        found
+    }
+
+    /// The connection of an entry that was away has ended in the other process, which has released the entry.
+    pub fn ended_away(&mut self, index: u32) {
+        let Some(entry) = self.get(index).filter(|entry| entry.whereabouts() == Whereabouts::Free) else { return };
+        if entry.has(IPV6) && (entry.remote as usize) < self.addresses.len() {
+            self.free_addresses.push(entry.remote);
+        }
+        self.list_free(index);
+    }
+
+    fn list_free(&mut self, index: u32) {
+        let received = self.free_head;
+        self.change(index, |entry| *entry = Entry { generation: entry.generation, received, ..Entry::default() });
+        self.free_head = index;
+    }
+
     // ---- what is known of a connection -----------------------------------------------------------
 
     /// Whether the ends of a connection are known.
     pub fn is_known(&self, index: u32) -> bool {
-        self.entries.get(index as usize).is_some_and(|entry| entry.has(KNOWN))
+        self.get(index).is_some_and(|entry| entry.has(KNOWN))
     }
 
     /// Notes the ends of a connection, and what its handshake agreed on.
     pub fn identify(&mut self, index: u32, tuple: &Tuple, negotiated: &Negotiated) {
         let mut flags = KNOWN;
-        let (remote, local) = match (tuple.remote, tuple.local) {
-            (SocketAddr::V4(remote), SocketAddr::V4(local)) => ((*remote.ip()).into(), (*local.ip()).into()),
+        let ends = match (tuple.remote, tuple.local) {
+            (SocketAddr::V4(remote), SocketAddr::V4(local)) => (u32::from(*remote.ip()), u32::from(*local.ip())),
             (remote, local) => {
                 flags |= IPV6;
                 let scope = if let SocketAddr::V6(local) = local { local.scope_id() } else { 0 };
-                (self.keep_addresses(Addresses([remote, local].map(octets))), scope)
+                let Some(kept) = self.keep_addresses(Addresses([remote, local].map(octets))) else { return };
+                (kept, scope)
             }
         };
-        let Some(entry) = self.entries.get_mut(index as usize) else { return };
+        let (remote, local) = ends;
         for (given, flag) in [
             (negotiated.scales.is_some(), SCALED),
             (negotiated.sack, SACK),
@@ -260,34 +296,42 @@ impl Entries {
             flags |= if given { flag } else { 0 };
         }
         let scales = negotiated.scales.map_or(0, |scales| scales.send << 4 | scales.receive);
-        *entry = Entry {
-            remote,
-            local,
-            remote_port: tuple.remote.port(),
-            local_port: tuple.local.port(),
-            timestamp_offset: negotiated.timestamp_offset.unwrap_or(0),
-            mss: negotiated.mss,
-            scales,
-            mode: entry.mode | flags << WHEREABOUTS_BITS,
-            ..*entry
-        };
+        self.change(index, |entry| {
+            *entry = Entry {
+                remote,
+                local,
+                remote_port: tuple.remote.port(),
+                local_port: tuple.local.port(),
+                timestamp_offset: negotiated.timestamp_offset.unwrap_or(0),
+                mss: negotiated.mss,
+                scales,
+                mode: entry.mode | flags << WHEREABOUTS_BITS,
+                ..*entry
+            }
+        });
     }
 
-    fn keep_addresses(&mut self, addresses: Addresses) -> u32 {
-        let Some(index) = self.free_addresses.pop() else { return self.addresses.push(addresses) as u32 };
-        if let Some(place) = self.addresses.get_mut(index as usize) {
-            *place = addresses;
+    /// `None` where the kernel gives no memory for them.
+    fn keep_addresses(&mut self, addresses: Addresses) -> Option<u32> {
+        let index = match self.free_addresses.pop() {
+            Some(index) => index,
+            None => self.addresses.push()? as u32,
+        };
+        let words = self.addresses.get(index as usize)?;
+        for (word, value) in words.iter().zip(addresses.words()) {
+            word.store(value, Ordering::Relaxed);
         }
-        index
+        Some(index)
     }
 
     /// The ends of a connection.
     pub fn tuple(&self, index: u32) -> Option<Tuple> {
-        let entry = self.entries.get(index as usize).filter(|entry| entry.has(KNOWN))?;
-        let Entry { remote, local, remote_port, local_port, .. } = *entry;
+        let entry = self.get(index).filter(|entry| entry.has(KNOWN))?;
+        let Entry { remote, local, remote_port, local_port, .. } = entry;
         if entry.has(IPV6) {
             let scope = local;
-            let Addresses([remote, local]) = *self.addresses.get(remote as usize)?;
+            let words = self.addresses.get(remote as usize)?;
+            let Addresses([remote, local]) = Addresses::of(words.each_ref().map(|word| word.load(Ordering::Relaxed)));
             let end = |ip: [u8; 16], port| SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope).into();
             return Some(Tuple { remote: end(remote, remote_port), local: end(local, local_port) });
         }
@@ -297,7 +341,7 @@ impl Entries {
 
     /// What the handshake of a connection agreed on.
     pub fn negotiated(&self, index: u32) -> Option<Negotiated> {
-        let entry = self.entries.get(index as usize).filter(|entry| entry.has(KNOWN))?;
+        let entry = self.get(index).filter(|entry| entry.has(KNOWN))?;
         let (send, receive) = entry.shifts();
         Some(Negotiated {
             mss: entry.mss,
@@ -309,28 +353,22 @@ impl Entries {
 
     /// The connection sleeps, and has come so far; it was last heard in this window of time.
     pub fn fell_asleep(&mut self, index: u32, progress: &Progress, heard: u16) {
-        self.progressed(index, progress);
-        if let Some(entry) = self.entries.get_mut(index as usize) {
+        self.change(index, |entry| {
+            entry.progress(progress);
             entry.heard = heard;
             entry.move_to(Whereabouts::Asleep);
-        }
+        });
     }
 
     /// A connection that sleeps or ends has come so far.
     pub fn progressed(&mut self, index: u32, progress: &Progress) {
-        let Some(entry) = self.entries.get_mut(index as usize) else { return };
-        let (send, receive) = entry.shifts();
-        entry.received = progress.received;
-        entry.sent = progress.sent;
-        entry.send_window = scaled(progress.send_window, send);
-        entry.receive_window = scaled(progress.receive_window, receive);
-        entry.largest_window = scaled(progress.largest_window, send);
+        self.change(index, |entry| entry.progress(progress));
     }
 
     /// All that is kept of a connection that sleeps or ends.
     pub fn checkpoint(&self, index: u32) -> Option<Checkpoint> {
-        let entry = self.entries.get(index as usize)?;
-        if !matches!(entry.whereabouts(), Whereabouts::Asleep | Whereabouts::Ending) {
+        let entry = self.get(index)?;
+        if !entry.whereabouts().is_kept() {
             return None;
         }
         let (send, receive) = entry.shifts();
@@ -346,7 +384,7 @@ impl Entries {
 
     /// The window of time in which a sleeping connection was last heard.
     pub fn heard(&self, index: u32) -> u16 {
-        self.entries.get(index as usize).map_or(0, |entry| entry.heard)
+        self.get(index).map_or(0, |entry| entry.heard)
     }
 
     // ---- walking ---------------------------------------------------------------------------------
@@ -375,10 +413,6 @@ impl Entries {
         Cursor { ring: (index >> SLOT_BITS) as usize, slot: index & ((1 << SLOT_BITS) - 1) }
     }
 }
-
-/// The addresses of an IPv6 connection, the peer's and ours.
-#[derive(Debug, Clone, Copy, Default)]
-struct Addresses([[u8; 16]; 2]);
 
 fn octets(end: SocketAddr) -> [u8; 16] {
     match end.ip() {

@@ -36,6 +36,13 @@ pub trait HibernationHost {
     /// listener still is, until a grace period is over: its look-up may have come before the socket was there.
     fn woke(&mut self, tuple: &Tuple, index: u32);
 
+    /// Whether nothing waits for a grace period any more. `turn` brings that about, unless more is put to sleep or woken.
+    fn is_settled(&self) -> bool;
+
+    /// Removes all connections of this shard from the table whose index is not to stay, as an earlier process left them
+    /// there.
+    fn retain(&mut self, stays: &dyn Fn(u32) -> bool);
+
     /// Does what is due by itself. To be called in each pass.
     fn turn(&mut self);
 

@@ -31,8 +31,8 @@ pub struct KernelHost {
     /// What woken sockets are given.
     program: OwnedFd,
     keepalive: Option<Keepalive>,
-    /// Sockets were dialed: they have no program yet, and are bound to a port that no other connection has.
-    dialed: bool,
+    /// Sockets may have no program yet, or that of an earlier process.
+    attaches: bool,
     /// Sockets that are blank serve other connections.
     reuses_sockets: bool,
     /// Blank sockets by the local end of their former connection, and those that a softirq may still have found for it.
@@ -63,7 +63,7 @@ impl KernelHost {
             grace,
             program,
             keepalive,
-            dialed: false,
+            attaches: false,
             reuses_sockets: true,
             blanks: HashMap::new(),
             resting: VecDeque::new(),
@@ -82,7 +82,7 @@ impl KernelHost {
     ) -> io::Result<KernelHost> {
         let program = catcher.program().try_clone_to_owned()?;
         Ok(KernelHost {
-            dialed: true,
+            attaches: true,
             reuses_sockets: false,
             ..KernelHost::accepting((catcher, steering), grace, shard, program, None)?
         })
@@ -92,6 +92,11 @@ impl KernelHost {
     /// closed soon after they woke. The cause is not known.
     pub fn with_new_sockets(self) -> KernelHost {
         KernelHost { reuses_sockets: false, ..self }
+    }
+
+    /// Gives its program to every socket that is put to sleep, as some have that of an earlier process.
+    pub fn after_another(self) -> KernelHost {
+        KernelHost { attaches: true, ..self }
     }
 
     /// A blank socket for a connection with this local end.
@@ -144,7 +149,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()> {
-        if self.dialed { self.catcher.attach(socket) } else { Ok(()) }
+        if self.attaches { sys::attach_program(socket, self.program.as_fd()) } else { Ok(()) }
     }
 
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
@@ -161,6 +166,14 @@ impl HibernationHost for KernelHost {
         self.wakes += 1;
         self.latest.insert(index, (*tuple, self.wakes));
         self.woken.push_back((None, (*tuple, index, self.wakes)));
+    }
+
+    fn is_settled(&self) -> bool {
+        self.woken.is_empty()
+    }
+
+    fn retain(&mut self, stays: &dyn Fn(u32) -> bool) {
+        self.catcher.retain(self.shard, stays);
     }
 
     fn turn(&mut self) {

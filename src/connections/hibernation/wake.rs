@@ -3,6 +3,7 @@
 use std::mem;
 use std::os::fd::OwnedFd;
 
+use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::connections::close_reason::CloseReason;
 use crate::connections::idle;
@@ -35,6 +36,8 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<Wake> {
         let Some(conn) = around.parts.slots.claim(0) else { return Ok(Wake::Later) };
         self.host.begin_transit();
+        // First: should this process be killed meanwhile, the connection is lost, and must not be taken for asleep.
+        self.entries.move_to(index, Whereabouts::Awake);
         let restored = self.host.restore(from);
         if restored.is_ok() {
             // Last: until here its segments are caught, as the socket is not complete before.
@@ -44,6 +47,7 @@ impl<S: Default> Hibernation<S> {
         let socket = match restored {
             Ok(socket) => socket,
             Err(error) => {
+                self.entries.move_to(index, Whereabouts::Asleep);
                 around.parts.slots.release(conn);
                 let errno = Errno::of(&error);
                 if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) {

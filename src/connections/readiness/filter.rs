@@ -104,6 +104,12 @@ impl FilterReadiness {
         })
     }
 
+    /// Gives this filter to a socket that has another process's.
+    pub fn attach(&self, socket: &OwnedFd) -> Result<()> {
+        let refused = |error| Error::bug(format!("filter on a socket of another process: {}", Errno::of(&error)));
+        self.filter.attach(socket).map_err(refused)
+    }
+
     /// Takes an accepted connection out of its plain descriptor into its slot, known to the filter by its place.
     /// `false` if the kernel refuses it.
     pub fn install_accepted<S: Default, R: RingOps>(

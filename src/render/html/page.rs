@@ -144,8 +144,20 @@ fn measured(client: &ClientDocument) -> Result<Markup> {
         (latency(client, "Connect latency", connects, |all| &all.connect)?)
         @if client.paced { (latency(client, "Connect latency, uncorrected", late, |all| &all.connect_service)?) }
         (latency(client, "Retransmitted connects", "Connects for which a SYN or ACK was retransmitted.", |all| &all.retransmitted)?)
+        (handshakes(client)?)
         (latency(client, "Echo latency", &source, |all| &all.echo)?)
         @if uncorrected { (latency(client, "Echo latency, uncorrected", late, |all| &all.echo_service)?) }
+    })
+}
+
+/// The TLS handshakes, full ones and resumed ones apart; nothing without TLS.
+fn handshakes(client: &ClientDocument) -> Result<Markup> {
+    let Some(tls) = &client.tls else { return Ok(html! {}) };
+    let kinds = || [("full", &tls.full), ("resumed", &tls.resumed)].map(|(name, one)| (name.to_owned(), one));
+    let caption = "TLS handshakes, from the end of the connect: with a certificate, or resuming a session.";
+    let drawn = figures::percentiles("TLS handshakes", caption, kinds().to_vec(), None)?;
+    Ok(html! {
+        @if let Some(drawn) = drawn { section { (drawn) (tables::percentiles("kind", kinds().into_iter())) } }
     })
 }
 

@@ -161,6 +161,12 @@ pub fn server(server: &ServerDocument) -> Markup {
                 ("processor time", cpu),
             ]))
             @if let Some(slept) = &server.hibernation { (hibernation("Sleeping connections of the server", slept)) }
+            @if let Some(tls) = &server.tls {
+                @for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
+                    h3 { (title) " of the server" }
+                    (facts(counts.into_iter().map(|(name, number)| (name, count(number)))))
+                }
+            }
             @for (name, counts) in server.spoken.named() {
                 h3 { (name) " of the server" }
                 (facts(counts.into_iter().map(|(name, number)| (name, count(number)))))

@@ -273,6 +273,7 @@ impl Night {
             most,
             most_drowsy: 64,
             keeps_descriptors: false,
+            memory: None,
             host,
         });
         let how = (CloseMode::Immediate, None);

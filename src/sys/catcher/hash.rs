@@ -93,6 +93,15 @@ impl Hash {
         Ok(Hash { v4: Sum::random(next)?, v6: Sum::random(next)? })
     }
 
+    /// Its keys, in the order in which `random` takes them.
+    pub fn keys(&self) -> Vec<u64> {
+        let mut keys = vec![self.v4.start];
+        keys.extend(self.v4.factors);
+        keys.push(self.v6.start);
+        keys.extend(self.v6.factors);
+        keys
+    }
+
     /// The hash of a connection's ends.
     pub fn of(&self, words: &Words) -> u64 {
         let mut hash = match words {

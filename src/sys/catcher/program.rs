@@ -70,16 +70,20 @@ const SHORTEST: i32 = 20;
 /// segment of an Ethernet network, and what GRO or a loopback device makes of many. The kernel adds 8 bytes.
 pub const RECORD_BYTES: [i32; 3] = [248, 1_592, 65_536 + RECORD_HEADER];
 
-/// Where the words are that this process shares with the programs: how many transits are under way, and for each shard
-/// how many segments were dropped, each in a cache line of its own.
-pub const TRANSITS: usize = 0;
+/// Where the words are that this process shares with the programs: in the first cache line how many transits are under
+/// way, and then for each shard how many segments were dropped, in a cache line of its own. The first line has a word for
+/// each of eight processes that use the catcher one after the other: the transits of one that was killed end with its
+/// sockets, and its word is not looked at any more.
 pub const LINE: usize = 64;
+pub const PROCESSES: usize = LINE / size_of::<u64>();
 
 /// The maps that the programs use.
 pub struct Maps<'a> {
     pub table: &'a Table,
     pub rings: RawFd,
     pub words: RawFd,
+    /// The byte at which this process counts its transits.
+    pub transits: usize,
 }
 
 impl Maps<'_> {
@@ -88,7 +92,7 @@ impl Maps<'_> {
         let (mut consult, mut miss) = (Label::default(), Label::default());
         program.load_64(2, 6, SOCKET).jump_if(2, 0, &mut miss).load_32(3, 2, STATE).set(4, 0);
         program.jump_if(3, TCP_LISTEN, &mut consult).jump_if(3, TCP_CLOSE, &mut consult);
-        program.map_value(1, self.words, TRANSITS as i32).load_64(1, 1, 0).jump_if(1, 0, &mut miss);
+        program.map_value(1, self.words, self.transits as i32).load_64(1, 1, 0).jump_if(1, 0, &mut miss);
         program.set(4, AWAKE.cast_signed()).here(consult).store_32(FRAME, EXEMPT, 4);
         self.catch_listed(program, miss);
     }

@@ -98,9 +98,54 @@ impl Table {
         // Instructions multiply with a number of buckets below 2^31.
         let buckets = i32::try_from(buckets).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?.cast_unsigned();
         let map = bpf::create_map(bpf::ARRAY, 4, BUCKET_BYTES as u32, buckets, bpf::MMAPABLE)?;
+        Table::of(map, buckets, Hash::random(&mut random)?, shards)
+    }
+
+    /// A table of another process, with what that process tells of it.
+    pub fn adopt(map: OwnedFd, buckets: u32, keys: &[u64], shards: usize) -> io::Result<Table> {
+        let mut keys = keys.iter().copied();
+        let hash = Hash::random(&mut || keys.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)))?;
+        if keys.next().is_some() || buckets == 0 || buckets > i32::MAX.cast_unsigned() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        Table::of(map, buckets, hash, shards)
+    }
+
+    fn of(map: OwnedFd, buckets: u32, hash: Hash, shards: usize) -> io::Result<Table> {
         let bytes = (buckets as usize * BUCKET_BYTES).next_multiple_of(PAGE_BYTES as usize);
         let cells = Mapping::new(&map, 0, bytes, libc::PROT_READ | libc::PROT_WRITE)?;
-        Ok(Table { map, cells, buckets, hash: Hash::random(&mut random)?, division: Division::of(shards) })
+        Ok(Table { map, cells, buckets, hash, division: Division::of(shards) })
+    }
+
+    /// What another process must know of it: the number of its buckets, and the keys of its hash.
+    pub fn terms(&self) -> (u32, Vec<u64>) {
+        (self.buckets, self.hash.keys())
+    }
+
+    /// The map itself.
+    pub fn map(&self) -> &OwnedFd {
+        &self.map
+    }
+
+    /// How many connections a table with so many buckets is sized for.
+    pub fn connections(buckets: u32) -> u64 {
+        u64::from(buckets) * CELLS as u64 * CONNECTIONS_PER_TEN / CELLS_PER_TEN
+    }
+
+    /// Removes the connections of a shard that are not to stay. To be called while no connection of the shard is
+    /// inserted or removed. Returns how many there were.
+    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) -> u64 {
+        let mut removed = 0;
+        for cell in self.cells.words().iter().take(self.buckets as usize * CELLS) {
+            let now = cell.load(Ordering::SeqCst);
+            let value = (now >> 32) as u32 & !AWAKE;
+            let of_shard = now != 0 && (value >> self.division.index_bits) as usize == shard;
+            if of_shard && !stays(self.division.index(value)) {
+                cell.store(0, Ordering::SeqCst);
+                removed += 1;
+            }
+        }
+        removed
     }
 
     /// Bytes of memory that the table takes, whether it is full or empty.

@@ -9,7 +9,7 @@ fn a_dialed_connection_sleeps_and_wakes() {
     }
     for ip in LOOPBACKS {
         let mut scene = Scene::new(ip);
-        let _steering = scene.catcher.steer().unwrap();
+        let _steering = scene.catcher.steer(&|_| false).unwrap();
         let (ours, mut theirs) = scene.connection();
         scene.catcher.attach(&ours).unwrap();
         let expected = tuple_of(&ours);
@@ -39,7 +39,7 @@ fn both_ends_sleep() {
     }
     for ip in LOOPBACKS {
         let mut scene = Scene::new(ip);
-        let _steering = scene.catcher.steer().unwrap();
+        let _steering = scene.catcher.steer(&|_| false).unwrap();
         let (dialed, accepted) = scene.connection();
         scene.catcher.attach(&dialed).unwrap();
         let accepted = scene.put_to_sleep(accepted, 1);

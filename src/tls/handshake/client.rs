@@ -49,7 +49,7 @@ pub struct ClientTls {
     pub identity: Option<(Pem, Pem)>,
     /// Sessions are resumed where the server has given tickets. Without, each handshake is a full one.
     pub resumption: bool,
-    /// How long a handshake may take.
+    /// How long a handshake may take, and an incomplete record to become whole.
     pub handshake_timeout: Duration,
 }
 

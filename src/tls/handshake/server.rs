@@ -82,8 +82,8 @@ impl TlsConfig {
         self
     }
 
-    /// How long a connection may take from its accept to the end of its handshake, and an incomplete record to become
-    /// whole; 10 s by default. It is closed then.
+    /// How long a connection may take from its accept to the end of its handshake, and later an incomplete record from its
+    /// first bytes until it is whole; 10 s by default. The connection is closed then.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
         self.handshake_timeout = time;
         self

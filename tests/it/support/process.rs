@@ -121,6 +121,11 @@ impl Running {
         assert_eq!(unsafe { libc::kill(-(self.pid() as libc::pid_t), signal) }, 0);
     }
 
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until the standard output satisfies `enough`. Fails the test if the process ends before that.
     pub fn until(&mut self, what: &str, enough: impl Fn(&str) -> bool) {
         eventually(what, || {

@@ -34,6 +34,11 @@ impl Server {
         Server { running, port, ports }
     }
 
+    /// A server that was started and is ready.
+    pub fn of(running: Running, port: u16, ports: u16) -> Server {
+        Server { running, port, ports }
+    }
+
     /// The arguments that lead a client to the server.
     pub fn at(&self) -> String {
         at(self.port, self.ports)

@@ -10,6 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
@@ -102,11 +104,16 @@ impl Signed {
 
     /// The configuration of a server of rustls with it.
     pub fn foreign_server(&self) -> ServerConfig {
+        self.foreign_server_asking(WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// The same, which asks clients for a certificate.
+    pub fn foreign_server_asking(&self, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
         let (certificate, key) = self.der.clone();
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key).unwrap())
             .unwrap()
     }

@@ -1,6 +1,6 @@
 //! Boot parameters: those the lab itself needs, and those of a profile.
 
-use c1m::internal::plan::{Goal, Ports, Role, Routes};
+use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
 use c1m::internal::walls::boot;
 use clap::ValueEnum;
 
@@ -37,7 +37,8 @@ impl Profile {
 /// What `c1m tune --profile extreme` prints for this goal.
 fn extreme(role: Role, connections: u64, awake: Option<u64>) -> String {
     let routes = Routes { targets: Vec::new(), ports: Ports::ARTICLE, sources: Vec::new() };
-    let parameters = boot::parameters(&Goal { role, connections, awake, routes, cores: vec![0] });
+    let parameters =
+        boot::parameters(&Goal { role, connections, awake, routes, cores: vec![0], layers: Layers::default() });
     parameters.into_iter().map(|parameter| parameter.text).collect::<Vec<_>>().join(" ")
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
+use std::os::fd::AsFd;
+
 use super::*;
 
 /// What the map has of a connection.
@@ -199,7 +201,112 @@ fn agree(entries: &Entries, map: &BTreeMap<u32, Known>, former: &HashSet<ConnId>
     }
 }
 
+/// Memory that outlives a process, and descriptors with which a later one takes it over.
+fn memory() -> (EntryMemory, EntryMemory) {
+    let one = |name| {
+        let memory = SharedMemory::new(name).unwrap();
+        let copy = SharedMemory::adopt(memory.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        (memory, copy)
+    };
+    let ((entries, entries_copy), (addresses, addresses_copy)) = (one("entries"), one("addresses"));
+    (EntryMemory { entries, addresses }, EntryMemory { entries: entries_copy, addresses: addresses_copy })
+}
+
 proptest! {
+    /// A process that is killed after any steps leaves to the next one exactly the connections that slept or ended, as
+    /// they were; those that were awake are lost, and every other entry can be used.
+    #[test]
+    fn what_a_killed_process_leaves_is_what_slept(most in 1u32..12, steps in steps()) {
+        let (ours, theirs) = memory();
+        let mut entries = Entries::in_memory(ours, most).unwrap();
+        let (mut map, mut former) = (BTreeMap::new(), HashSet::new());
+        for (pick, step) in steps {
+            take(&mut entries, &mut map, &mut former, pick, step);
+        }
+        let mut next = Entries::in_memory(theirs, most).unwrap();
+        next.catch_up().unwrap();
+        let found = next.take_stock(|_| false);
+        let kept: BTreeMap<u32, Known> =
+            map.iter().filter(|(_, known)| known.whereabouts.is_kept()).map(|(index, known)| (*index, known.clone())).collect();
+        prop_assert_eq!(found.asleep as usize + found.ending.len(), kept.len());
+        prop_assert_eq!(found.lost as usize, map.len() - kept.len());
+        agree(&next, &kept, &HashSet::new());
+        let fresh: HashSet<u32> = std::iter::from_fn(|| next.claim(ConnId::new(0, 1, 2))).collect();
+        prop_assert_eq!(fresh.len() + kept.len(), most as usize);
+        prop_assert!(fresh.iter().all(|index| !kept.contains_key(index)), "an entry that is taken");
+    }
+
+    /// Connections that are awake stay with the process that hands over, until they arrive or end; the others are the
+    /// successor's at once. If that is gone they come back.
+    #[test]
+    fn entries_change_hands(most in 1u32..12, steps in steps(), arrive in any::<u64>(), returns in any::<bool>()) {
+        let (ours, theirs) = memory();
+        let mut entries = Entries::in_memory(ours, most).unwrap();
+        let (mut map, mut former) = (BTreeMap::new(), HashSet::new());
+        for (pick, step) in steps {
+            take(&mut entries, &mut map, &mut former, pick, step);
+        }
+        entries.surrender();
+        let awake: Vec<u32> =
+            map.iter().filter(|(_, known)| !known.whereabouts.is_kept()).map(|(index, _)| *index).collect();
+        for index in &awake {
+            prop_assert_eq!(entries.place(*index), Some(map[index].place), "it has its slot here");
+        }
+        let mut next = Entries::in_memory(theirs, most).unwrap();
+        next.catch_up().unwrap();
+        let found = next.take_stock(|_| true);
+        prop_assert_eq!((found.lost, found.asleep as usize + found.ending.len()), (0, map.len() - awake.len()));
+        for (at, index) in awake.iter().enumerate() {
+            prop_assert_eq!(next.place(*index), None, "its slot is elsewhere");
+            if arrive >> (at % 64) & 1 == 1 {
+                next.woke(*index, ConnId::new(3, 9, 0));
+                prop_assert_eq!(next.place(*index), Some((3, 9)));
+                prop_assert_eq!(entries.place(*index), None);
+            } else if !returns {
+                entries.release(*index);
+                next.ended_away(*index);
+                map.remove(index);
+            }
+        }
+        if returns {
+            // The successor is gone, with those that it had.
+            entries.catch_up().unwrap();
+            let here: HashSet<u32> = (0..).zip(&awake).filter(|(at, _)| arrive >> (at % 64) & 1 == 0).map(|(_, index)| *index).collect();
+            let found = entries.take_stock(|index| here.contains(&index));
+            prop_assert_eq!(found.lost as usize, awake.len() - here.len());
+            prop_assert!(here.iter().all(|index| entries.place(*index) == Some(map[index].place)));
+        } else {
+            let fresh: HashSet<u32> = std::iter::from_fn(|| next.claim(ConnId::new(0, 1, 2))).collect();
+            prop_assert_eq!(fresh.len() + map.len(), most as usize);
+        }
+    }
+
+    /// Whatever lies in memory that another process wrote, what is taken over can be asked for, and nothing is given out
+    /// twice.
+    #[test]
+    fn any_memory_can_be_taken_over(words in prop::collection::vec(any::<(u8, u64)>(), 0..200), most in 1u32..40) {
+        let (ours, theirs) = memory();
+        let mut first = Entries::in_memory(ours, 64).unwrap();
+        prop_assert!((0..40u32).all(|_| first.claim(ConnId::new(0, 0, 0)).is_some()));
+        for (at, value) in words {
+            if let Some(words) = first.entries.get(usize::from(at) / WORDS) {
+                words[usize::from(at) % WORDS].store(value, Ordering::Relaxed);
+            }
+        }
+        let mut next = Entries::in_memory(theirs, most).unwrap();
+        next.catch_up().unwrap();
+        let found = next.take_stock(|_| true);
+        for index in 0..next.len() {
+            let _ = (next.tuple(index), next.negotiated(index), next.checkpoint(index), next.place(index), next.heard(index));
+        }
+        prop_assert!(found.ending.iter().all(|index| next.checkpoint(*index).is_some()));
+        let mut given = HashSet::new();
+        for _ in 0..100 {
+            let Some(index) = next.claim(ConnId::new(0, 1, 2)) else { break };
+            prop_assert!(given.insert(index), "an entry is given out twice");
+        }
+    }
+
     /// Names are unique and former ones unknown; what is kept of a connection is what was given, windows in the units
     /// of its scales; places and memory of connections that are gone are used again.
     #[test]

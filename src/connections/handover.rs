@@ -1,0 +1,408 @@
+//! Connections from one process to the next, while they are awake. The next process gets each connection's socket, and
+//! what this one had still to do for it.
+//!
+//! ```text
+//!   LIVE ──prepare──▶ quiet: no receive, no poll ──pack──▶ AWAY ──the other process has it──▶ CLOSING, without a FIN
+//!     ▲                                                      │
+//!     └───────────────the other process is gone──────────────┘
+//! ```
+//!
+//! Until it is packed a connection goes on as ever, but that nothing more is received: it is sent to, and may be closed.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::close_reason::CloseReason;
+use super::engine::Engine;
+use super::hibernation::Surrendered;
+use super::platform::Platform;
+use super::slots::Cursor;
+use super::{CloseMode, Connections};
+use crate::error::{Errno, Result};
+use crate::ring::RingOps;
+use crate::token::{ConnId, Operation};
+
+/// A connection on its way from one process to another.
+#[derive(Debug)]
+pub struct Handed {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// What the rest of it is.
+    pub state: HandedState,
+}
+
+/// What a connection that is handed over has beside its socket.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandedState {
+    /// Its name, where connections have names for life.
+    pub name: Option<ConnId>,
+    /// Whole windows of time since it was heard (`idle.rs`).
+    pub silence: u16,
+    /// The driver wants to receive nothing more.
+    pub reads_paused: bool,
+    /// It is closed in order once all bytes have been sent, and because its deadline passed.
+    pub closes: Option<Closes>,
+    /// Bytes had to wait, and the driver is to be told when the kernel has taken the last of them.
+    pub tells_when_sent: bool,
+    /// Bytes that are to be sent.
+    pub unsent: Vec<u8>,
+}
+
+/// Why a connection is closed once all bytes have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closes {
+    /// The driver wanted it.
+    Local,
+    /// Its deadline passed.
+    Deadline,
+}
+
+/// How far a connection is that is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Something of it is in the kernel.
+    NotYet,
+    /// It can be packed.
+    Ready,
+    /// It has ended.
+    Gone,
+}
+
+/// Connections that are about to leave, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Departures(HashMap<ConnId, Departure>);
+
+#[derive(Debug, Default)]
+struct Departure {
+    /// The driver had paused its reads before.
+    reads_paused: bool,
+    /// What a send that waited in the kernel has not brought there.
+    rest: Option<(Arc<[u8]>, Range<usize>)>,
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// A parked send ended before the kernel had taken every byte: it was cancelled, or is broken.
+    pub fn parked_send_cut(&mut self, conn: ConnId, bytes: Arc<[u8]>, rest: Range<usize>) -> Result<()> {
+        match self.departures.0.get_mut(&conn) {
+            // It stays busy, so that what else is to be sent is kept behind these bytes.
+            Some(departure) if self.slots.is_live(conn) => {
+                departure.rest = Some((bytes, rest));
+                Ok(())
+            }
+            _ => self.broke(conn, Errno::EPIPE),
+        }
+    }
+
+    /// Has the kernel end what it does for a connection that is to leave.
+    fn quiet(&mut self, conn: ConnId) -> Result<()> {
+        let Some(row) = self.slots.row(conn) else { return Ok(()) };
+        let polling = row.lifecycle.is_polling();
+        let ring = self.slots.ring(conn);
+        if polling {
+            ring.remove_poll(conn.token(Operation::Poll))?;
+        }
+        if ring.has_parked_send(conn.token(Operation::ParkedSend)) {
+            ring.cancel(conn.token(Operation::Cancel), Operation::ParkedSend)?;
+        }
+        Ok(())
+    }
+
+    /// A plain descriptor of a slot's socket. The outer error is a failure of the ring.
+    fn plain(&mut self, conn: ConnId) -> Result<io::Result<OwnedFd>> {
+        self.counters.enters.add(1);
+        match self.hibernation.as_ref().and_then(|hibernation| hibernation.kept(conn)) {
+            Some(kept) => Ok(kept),
+            None => self.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor)),
+        }
+    }
+}
+
+impl<S: Default, P: Platform> Connections<S, P> {
+    // ---- listeners -------------------------------------------------------------------------------
+
+    /// Accepts nothing more, and leaves the listeners to another process. `true` once no accept is in flight, and no
+    /// accepted connection waits for a place. To be called again until then.
+    pub fn stop_accepting(&mut self) -> Result<bool> {
+        let engine = &mut self.engine;
+        engine.acceptor.stop_accepting();
+        if engine.acceptor.unfinished() == 0 {
+            return Ok(true);
+        }
+        // An accept that the kernel is just trying again is not cancelled, and waits again: hence each time anew.
+        let mut cursor = Cursor::START;
+        while let Some((conn, row)) = engine.slots.next(&mut cursor) {
+            if row.lifecycle.is_opening() {
+                engine.slots.ring(conn).cancel(conn.token(Operation::Cancel), Operation::Accept)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Accepts again after `stop_accepting`, with `each` accepts in flight on every listener, as the process is gone
+    /// that had them. `attach` sets their programs anew.
+    pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
+        self.engine.acceptor.accept_again(each, attach)
+    }
+
+    /// Listeners that `listen` is given come from an earlier process, each with an accept queue of `backlog`.
+    pub fn inherit_listeners(&mut self, backlog: usize) {
+        self.engine.acceptor.inherit(backlog);
+    }
+
+    // ---- those that sleep ------------------------------------------------------------------------
+
+    /// Whether the driver has been told of all that happened to sleeping connections, so that they may be given away.
+    pub fn may_surrender(&self) -> bool {
+        self.engine.hibernation.as_ref().is_none_or(|hibernation| hibernation.may_surrender())
+    }
+
+    /// Gives all sleeping connections to another process, if `may_surrender`.
+    pub fn surrender_sleepers(&mut self) -> Surrendered {
+        match self.engine.sleepers() {
+            Some((hibernation, mut around)) => hibernation.surrender(&mut around),
+            None => Surrendered::default(),
+        }
+    }
+
+    /// Whether nothing of an earlier sleep is unfinished, so that connections that are awake may leave.
+    pub fn sleepers_are_settled(&self) -> bool {
+        self.engine.hibernation.as_ref().is_none_or(|hibernation| hibernation.is_settled())
+    }
+
+    /// The process is gone that handed over, before it had handed over all: those of its connections that were awake are
+    /// lost.
+    pub fn lose_those_away(&mut self) {
+        if let Some((hibernation, around)) = self.engine.sleepers() {
+            hibernation.lose_those_away(&around);
+        }
+    }
+
+    /// The sleeping connections are another process's until `take_over_sleepers`: their segments are not for this one,
+    /// although it could read them.
+    pub fn await_sleepers(&mut self) {
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.await_take_over();
+        }
+    }
+
+    /// Takes over the sleeping connections of another process, which has given them away at this window of time; or,
+    /// with `None`, those that an earlier one has left.
+    pub fn take_over_sleepers(&mut self, from: Option<(Surrendered, u16)>) -> Result<()> {
+        let noted = self.engine.hibernation.as_ref().map(|hibernation| hibernation.noted_window());
+        let (from, window) = from.map_or((None, noted), |(from, window)| (Some(from), Some(window)));
+        if let Some(window) = window {
+            self.engine.idle.go_on_from(window);
+        }
+        match self.engine.sleepers() {
+            Some((hibernation, mut around)) => hibernation.take_over(&mut around, from),
+            None => Ok(()),
+        }
+    }
+
+    /// The present window of time.
+    pub fn window(&self) -> u16 {
+        self.engine.idle.window()
+    }
+
+    /// Entries of connections that ended here since the sleeping ones were given away.
+    pub fn take_ended_away(&mut self) -> Vec<u32> {
+        self.engine.hibernation.as_mut().map(|hibernation| hibernation.take_ended_away()).unwrap_or_default()
+    }
+
+    /// Connections of these entries have ended in the process that hands over.
+    pub fn ended_away(&mut self, entries: &[u32]) {
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.ended_away(entries);
+        }
+    }
+
+    // ---- those that are awake --------------------------------------------------------------------
+
+    /// The next connection that may leave: the first behind a place that is live and was not chosen yet. Looks at `rows`
+    /// rows at most, and takes those off that. The place is at the start again behind the last row.
+    pub fn next_to_leave(&self, place: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
+        while *rows > 0 {
+            *rows -= 1;
+            let (conn, row) = self.engine.slots.next(place)?;
+            if row.lifecycle.is_live() && !self.engine.departures.0.contains_key(&conn) {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// The sleeping connections, with their names.
+    pub fn sleeping(&self) -> Vec<ConnId> {
+        let mut place = Cursor::START;
+        let names = std::iter::from_fn(|| self.engine.next_name(&mut place)).flatten();
+        names.filter(|name| self.engine.is_asleep(*name)).collect()
+    }
+
+    /// Whether any connection is here: opening, live, on its way, or closing.
+    pub fn has_any_slot(&self) -> bool {
+        self.engine.slots.in_use() > 0
+    }
+
+    /// A connection is to leave: nothing more is received on it. Its slot's occupant is named here, and in the calls
+    /// below.
+    pub fn prepare_to_leave(&mut self, conn: ConnId) -> Result<()> {
+        let engine = &mut self.engine;
+        let Some(row) = engine.slots.row(conn) else { return Ok(()) };
+        let reads_paused = row.lifecycle.has_paused_reads();
+        row.lifecycle.pause_reads();
+        engine.departures.0.insert(conn, Departure { reads_paused, rest: None });
+        engine.quiet(conn)
+    }
+
+    /// The name by which the driver knows a slot's occupant.
+    pub fn name_at_slot(&self, conn: ConnId) -> ConnId {
+        self.engine.name_of(conn)
+    }
+
+    /// How far a connection is that is to leave. One that is not ready is asked to hurry again.
+    pub fn readiness_to_leave(&mut self, conn: ConnId) -> Result<Readiness> {
+        let engine = &mut self.engine;
+        let rest = engine.departures.0.get(&conn).is_some_and(|departure| departure.rest.is_some());
+        let state = engine.slots.row(conn).map(|row| row.lifecycle);
+        let Some(state) = state.filter(|state| state.is_live()) else {
+            engine.departures.0.remove(&conn);
+            return Ok(Readiness::Gone);
+        };
+        if !state.is_polling() && (!state.is_busy() || rest) {
+            return Ok(Readiness::Ready);
+        }
+        engine.quiet(conn)?;
+        Ok(Readiness::NotYet)
+    }
+
+    /// Packs a connection that is ready. From now on it is neither sent to nor closed here. Fails where no descriptor is
+    /// left; it is as it was then.
+    pub fn pack(&mut self, conn: ConnId) -> Result<io::Result<Handed>> {
+        let socket = match self.engine.plain(conn)? {
+            Ok(socket) => socket,
+            Err(error) => return Ok(Err(error)),
+        };
+        let engine = &mut self.engine;
+        let departure = engine.departures.0.entry(conn).or_default();
+        let (reads_paused, rest) = (departure.reads_paused, departure.rest.take());
+        let mut unsent = rest.map(|(bytes, range)| bytes[range].to_vec()).unwrap_or_default();
+        let (kept, tells_when_sent) = engine.outgoing.take(conn);
+        unsent.extend(kept);
+        let name = engine.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn));
+        let reason = engine.endings.deferred_reason(conn);
+        let mut state = HandedState { name, reads_paused, tells_when_sent, unsent, ..HandedState::default() };
+        if let Some(row) = engine.slots.row(conn) {
+            state.silence = engine.idle.windows_of_silence(row.link);
+            let because = if reason == CloseReason::Deadline { Closes::Deadline } else { Closes::Local };
+            state.closes = row.lifecycle.closes_when_sent().then_some(because);
+            row.lifecycle.go_away();
+        }
+        Ok(Ok(Handed { socket, state }))
+    }
+
+    /// Another process has a connection that was packed. Its slot is freed.
+    pub fn left(&mut self, conn: ConnId) -> Result<()> {
+        let engine = &mut self.engine;
+        engine.departures.0.remove(&conn);
+        let Some(row) = engine.slots.row(conn) else { return Ok(()) };
+        row.lifecycle.leave();
+        engine.outgoing.forget(conn);
+        engine.endings.forget(conn);
+        if let Some(hibernation) = &mut engine.hibernation {
+            hibernation.departed(conn);
+        }
+        engine.counters.live.sub(1);
+        engine.counters.handed_over.add(1);
+        engine.acceptor.leave();
+        engine.slots.ring(conn).close_ours(conn.token(Operation::Close))
+    }
+
+    /// The process is gone that a packed connection was to go to, and did not get it: it goes on here.
+    pub fn returned(&mut self, conn: ConnId, state: HandedState) -> Result<()> {
+        let engine = &mut self.engine;
+        engine.departures.0.remove(&conn);
+        let Some(row) = engine.slots.row(conn) else { return Ok(()) };
+        let next = row.lifecycle.come_back(state.reads_paused);
+        self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
+        let engine = &mut self.engine;
+        if !engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy()) {
+            engine.perform(conn, next)?;
+        }
+        Ok(())
+    }
+
+    /// A connection that was to leave stays.
+    pub fn stays(&mut self, conn: ConnId) -> Result<()> {
+        let Some(departure) = self.engine.departures.0.remove(&conn) else { return Ok(()) };
+        let rest = departure.rest.map(|(bytes, range)| bytes[range].to_vec()).unwrap_or_default();
+        let busy = self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy());
+        if busy && rest.is_empty() {
+            // Its operation goes on, and what comes after it too.
+            self.engine.slots.update(conn, |state| state.resume_reads(departure.reads_paused));
+            return Ok(());
+        }
+        let (kept, tells_when_sent) = self.engine.outgoing.take(conn);
+        let unsent = [rest, kept].concat();
+        self.returned(
+            conn,
+            HandedState { reads_paused: departure.reads_paused, tells_when_sent, unsent, ..HandedState::default() },
+        )
+    }
+
+    /// Takes a connection over from another process. `Err` gives it back while no slot is free. Returns the name by which
+    /// the driver knows it.
+    pub fn take_over(&mut self, handed: Handed) -> Result<std::result::Result<Option<ConnId>, Handed>> {
+        let engine = &mut self.engine;
+        let Some(conn) = engine.slots.claim(0) else { return Ok(Err(handed)) };
+        let Handed { socket, state } = handed;
+        let arrived = match (&mut engine.hibernation, state.name) {
+            (Some(hibernation), Some(name)) => hibernation.arrive(name, conn),
+            (Some(hibernation), None) => hibernation.name(conn).is_some(),
+            (None, _) => true,
+        };
+        if !arrived {
+            // There are no more names, or its own is unknown: it cannot be kept.
+            engine.slots.release(conn);
+            engine.counters.lost_in_takeover.add(1);
+            return Ok(Ok(None));
+        }
+        if let Some(hibernation) = &mut engine.hibernation {
+            hibernation.keep(conn, &socket);
+        }
+        let link = engine.idle.link_after(state.silence);
+        if let Some(row) = engine.slots.row(conn) {
+            row.lifecycle.establish();
+            row.link = link;
+            if state.reads_paused {
+                row.lifecycle.pause_reads();
+            }
+        }
+        engine.counters.live.add(1);
+        engine.counters.taken_over.add(1);
+        engine.acceptor.enter_anyway();
+        engine.readiness.install_handed(&mut engine.slots, conn, socket)?;
+        let next = engine.readiness.park(&mut engine.slots, conn)?;
+        engine.perform(conn, next)?;
+        self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
+        match state.closes {
+            Some(Closes::Local) => self.engine.close(conn, CloseMode::Graceful, CloseReason::Local)?,
+            Some(Closes::Deadline) => self.engine.close(conn, CloseMode::Graceful, CloseReason::Deadline)?,
+            None => {}
+        }
+        Ok(Ok(Some(self.engine.name_of(conn))))
+    }
+
+    /// Sends what a connection had still to send, however much it is.
+    fn send_unsent(&mut self, conn: ConnId, unsent: Vec<u8>, tells_when_sent: bool) -> Result<()> {
+        let engine = &mut self.engine;
+        if tells_when_sent {
+            engine.outgoing.has_waited(conn);
+        }
+        let after = engine.outgoing.send_anyway(&mut engine.slots, &engine.counters, conn, unsent)?;
+        engine.after_send(conn, after)
+    }
+}

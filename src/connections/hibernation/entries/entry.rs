@@ -1,0 +1,241 @@
+//! One entry: what is in it, and how it lies in memory.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::hibernation::Progress;
+
+/// Where the connection of an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Whereabouts {
+    /// The entry has no connection.
+    #[default]
+    Free,
+    /// It has a slot, and a socket.
+    Awake,
+    /// It has a slot and a socket, and is in the catcher's table: it is being put to sleep.
+    Drowsy,
+    /// It was drowsy and has something to do again. It will not be put to sleep now.
+    Roused,
+    /// It sleeps.
+    Asleep,
+    /// It slept, and one side has ended it. Its FIN is to be acknowledged yet. The driver knows it no more.
+    Ending,
+    /// It has a slot and a socket in one of two processes, of which the other has the sleeping connections: they are
+    /// being handed over.
+    Away,
+}
+
+impl Whereabouts {
+    /// Whether its entry has all that is left of the connection.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Whereabouts::Asleep | Whereabouts::Ending)
+    }
+}
+
+/// What was agreed on in the handshake, one bit each.
+pub(super) const SCALED: u8 = 1;
+pub(super) const SACK: u8 = 1 << 1;
+pub(super) const TIMESTAMPS: u8 = 1 << 2;
+/// The ends are known. They are asked for once in a connection's life.
+pub(super) const KNOWN: u8 = 1 << 3;
+/// The addresses are in `Entries::addresses`, at the index `Entry::remote`.
+pub(super) const IPV6: u8 = 1 << 4;
+
+/// Bits of `Entry::mode` for the whereabouts; those above are flags.
+pub(super) const WHEREABOUTS_BITS: u8 = 3;
+
+/// End of the list of free entries.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// An entry: 40 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    /// The number of the entry's connection; it wraps after 2^32 connections.
+    pub generation: u32,
+    /// The IPv4 address of the peer, or an index.
+    pub remote: u32,
+    /// Our IPv4 address, or the interface of IPv6 addresses that are link-local.
+    pub local: u32,
+    pub remote_port: u16,
+    pub local_port: u16,
+    /// `rcv_nxt` of a sleeping connection; the place of one that is awake: its ring above `SLOT_BITS`, and its slot; of
+    /// a free entry the next free one.
+    pub received: u32,
+    pub sent: u32,
+    pub timestamp_offset: u32,
+    pub mss: u16,
+    /// The shift of the peer's windows in the upper half, of ours in the lower.
+    pub scales: u8,
+    /// The whereabouts in the lowest bits, and flags.
+    pub mode: u8,
+    /// Windows, shifted by their scales. The kernel announces windows in these units, so only bits are lost that no
+    /// segment could carry.
+    pub send_window: u16,
+    pub receive_window: u16,
+    pub largest_window: u16,
+    /// The window of time in which the connection was last heard (`idle.rs`).
+    pub heard: u16,
+}
+
+const _: () = assert!(size_of::<Entry>() == 40, "a sleeping connection takes 40 bytes");
+
+impl Default for Entry {
+    fn default() -> Entry {
+        Entry {
+            generation: 0,
+            remote: 0,
+            local: 0,
+            remote_port: 0,
+            local_port: 0,
+            received: NONE,
+            sent: 0,
+            timestamp_offset: 0,
+            mss: 0,
+            scales: 0,
+            mode: 0,
+            send_window: 0,
+            receive_window: 0,
+            largest_window: 0,
+            heard: 0,
+        }
+    }
+}
+
+impl Entry {
+    pub fn whereabouts(&self) -> Whereabouts {
+        match self.mode & ((1 << WHEREABOUTS_BITS) - 1) {
+            1 => Whereabouts::Awake,
+            2 => Whereabouts::Drowsy,
+            3 => Whereabouts::Roused,
+            4 => Whereabouts::Asleep,
+            5 => Whereabouts::Ending,
+            6 => Whereabouts::Away,
+            _ => Whereabouts::Free,
+        }
+    }
+
+    pub fn move_to(&mut self, whereabouts: Whereabouts) {
+        self.mode = self.mode >> WHEREABOUTS_BITS << WHEREABOUTS_BITS | whereabouts as u8;
+    }
+
+    pub fn has(&self, flag: u8) -> bool {
+        self.mode & flag << WHEREABOUTS_BITS != 0
+    }
+
+    pub fn shifts(&self) -> (u8, u8) {
+        (self.scales >> 4, self.scales & 15)
+    }
+
+    // ---- words -----------------------------------------------------------------------------------
+
+    /// Its words: `MODE` has the whereabouts, and `PROGRESS` both sequence numbers, which so change at once.
+    pub fn words(&self) -> [u64; WORDS] {
+        let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let narrow =
+            |[a, b, c, d]: [u16; 4]| u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(d) << 48;
+        let ports = u32::from(self.remote_port) | u32::from(self.local_port) << 16;
+        let agreed = u32::from(self.mss) | u32::from(self.scales) << 16 | u32::from(self.mode) << 24;
+        [
+            wide(self.generation, self.remote),
+            wide(self.local, ports),
+            wide(self.received, self.sent),
+            wide(self.timestamp_offset, agreed),
+            narrow([self.send_window, self.receive_window, self.largest_window, self.heard]),
+        ]
+    }
+
+    pub fn of(words: [u64; WORDS]) -> Entry {
+        let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
+        let [first, second, progress, mode, windows] = words;
+        let (ports, agreed) = (high(second), high(mode));
+        Entry {
+            generation: low(first),
+            remote: high(first),
+            local: low(second),
+            remote_port: ports as u16,
+            local_port: (ports >> 16) as u16,
+            received: low(progress),
+            sent: high(progress),
+            timestamp_offset: low(mode),
+            mss: agreed as u16,
+            scales: (agreed >> 16) as u8,
+            mode: (agreed >> 24) as u8,
+            send_window: windows as u16,
+            receive_window: (windows >> 16) as u16,
+            largest_window: (windows >> 32) as u16,
+            heard: (windows >> 48) as u16,
+        }
+    }
+
+    pub fn load(words: &[AtomicU64; WORDS]) -> Entry {
+        Entry::of(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)))
+    }
+
+    /// Writes an entry so that it can be read at any instant. An entry that begins to be all that is kept of its
+    /// connection says so last, and one that is no longer says so first.
+    pub fn store(&self, before: &Entry, to: &[AtomicU64; WORDS]) {
+        let (old, new) = (before.words(), self.words());
+        let first = before.whereabouts().is_kept() && !self.whereabouts().is_kept();
+        if first {
+            to[MODE].store(new[MODE], Ordering::Relaxed);
+            fence(Ordering::Release);
+        }
+        for (at, word) in to.iter().enumerate().filter(|(at, _)| *at != MODE && old[*at] != new[*at]) {
+            word.store(new[at], Ordering::Relaxed);
+        }
+        if !first && old[MODE] != new[MODE] {
+            to[MODE].store(new[MODE], Ordering::Release);
+        }
+    }
+}
+
+/// Words of an entry, and the one that has its whereabouts.
+pub(super) const WORDS: usize = size_of::<Entry>() / size_of::<u64>();
+const MODE: usize = 3;
+
+/// Words of two IPv6 addresses.
+pub(super) const ADDRESS_WORDS: usize = size_of::<Addresses>() / size_of::<u64>();
+
+/// A window in the units of its scale. One that is larger than any segment can announce becomes the largest.
+fn scaled(window: u32, shift: u8) -> u16 {
+    u16::try_from(window >> shift).unwrap_or(u16::MAX)
+}
+
+impl Entry {
+    /// The connection has come so far.
+    pub fn progress(&mut self, progress: &Progress) {
+        let (send, receive) = self.shifts();
+        self.received = progress.received;
+        self.sent = progress.sent;
+        self.send_window = scaled(progress.send_window, send);
+        self.receive_window = scaled(progress.receive_window, receive);
+        self.largest_window = scaled(progress.largest_window, send);
+    }
+
+    /// The connection is no more. `next` is the next free entry.
+    pub fn end(&mut self, next: u32) {
+        *self = Entry { generation: self.generation.wrapping_add(1), received: next, ..Entry::default() };
+    }
+}
+
+/// The addresses of an IPv6 connection, the peer's and ours.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Addresses(pub [[u8; 16]; 2]);
+
+impl Addresses {
+    pub fn words(self) -> [u64; ADDRESS_WORDS] {
+        let Addresses([remote, local]) = self;
+        let halves = |ip: [u8; 16]| {
+            let number = u128::from_ne_bytes(ip);
+            [number as u64, (number >> 64) as u64]
+        };
+        let ([a, b], [c, d]) = (halves(remote), halves(local));
+        [a, b, c, d]
+    }
+
+    pub fn of([a, b, c, d]: [u64; ADDRESS_WORDS]) -> Addresses {
+        let whole = |low: u64, high: u64| (u128::from(low) | u128::from(high) << 64).to_ne_bytes();
+        Addresses([whole(a, b), whole(c, d)])
+    }
+}

@@ -1,0 +1,144 @@
+//! A server's part in a takeover: what it takes from an earlier server at its start (`predecessor.rs`), and how it hands
+//! all to a later one (`successor.rs`).
+
+mod predecessor;
+mod successor;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Options;
+use crate::connections::{EntryMemory, WindowWord};
+use crate::error::{ConfigError, Errno, HostError, Result, TakeoverReason};
+use crate::host::Host;
+use crate::plan::ShardPlan;
+use crate::stats::Spoken;
+use crate::sys::{self, Catcher, SharedMemory};
+use crate::takeover::{Hello, ShardTerms, StateFile, Store, Terms};
+
+pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
+pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
+
+/// What of a server outlives its process.
+pub(super) struct Outliving {
+    state: StateFile,
+    /// The entries of each shard, and their addresses.
+    memories: Vec<(OwnedFd, OwnedFd)>,
+}
+
+/// An error about the path of a takeover.
+fn refused(path: &Path, errno: impl Into<Option<Errno>>, reason: TakeoverReason) -> HostError {
+    HostError::new("take over at", path.display().to_string(), errno, reason)
+}
+
+/// Memory that outlives this process cannot be had.
+fn no_memory(error: &io::Error) -> HostError {
+    HostError::new("make memory for a takeover", "", Errno::of(error), TakeoverReason::Memory)
+}
+
+/// Checks that a server that speaks this can be taken over, and that this kernel can do what that needs.
+pub(super) fn check(options: &Options, spoken: Spoken, host: &Host) -> Result<()> {
+    let unhanded = match spoken {
+        Spoken { websocket: true, .. } => Some("WebSocket"),
+        Spoken { http: true, .. } => Some("HTTP"),
+        Spoken { push: true, .. } => Some("the broadcaster's frames"),
+        Spoken { http: false, websocket: false, push: false } => None,
+    };
+    if let (Some(_), Some(spoken)) = (&options.takeover, unhanded) {
+        return Err(ConfigError::NotHandedOver { spoken }.into());
+    }
+    match &options.takeover {
+        Some(path) if options.hibernate.is_none() && !host.copies_descriptors() => {
+            Err(refused(path, None, TakeoverReason::Kernel { release: sys::kernel_release() }).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What this server would hand over, but for its catcher.
+pub(super) fn terms(options: &Options, plans: &[ShardPlan], awake: Option<u64>, backlog: i32) -> Terms {
+    Terms {
+        hello: Hello::ours(),
+        bind: options.bind.to_string(),
+        shards: plans.iter().map(|plan| ShardTerms { ports: plan.ports.clone() }).collect(),
+        connections: options.max_connections,
+        awake,
+        backlog: usize::try_from(backlog).unwrap_or(0),
+        catcher: None,
+    }
+}
+
+/// The name of a listener among what is handed over.
+fn listener_name(shard: usize, port: u16) -> String {
+    format!("listener-{shard}-{port}")
+}
+
+impl Outliving {
+    /// New memory for so many shards.
+    pub fn new(shards: usize) -> Result<Outliving> {
+        let memory = |name: &str| SharedMemory::new(name).and_then(|memory| memory.as_fd().try_clone_to_owned());
+        let memories = (0..shards).map(|_| Ok((memory("c1m-entries")?, memory("c1m-addresses")?)));
+        let memories = memories.collect::<io::Result<Vec<_>>>().map_err(|error| no_memory(&error))?;
+        let state = StateFile::new(shards).map_err(|error| no_memory(&error))?;
+        Ok(Outliving { state, memories })
+    }
+
+    /// That of another process, if its connections sleep.
+    pub fn inherit(inheritance: &mut Inheritance, shards: usize) -> Result<Outliving> {
+        if inheritance.terms.catcher.is_none() {
+            return Outliving::new(shards);
+        }
+        let mut take = |name: String| inheritance.take(&name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let mut all = || {
+            let state = StateFile::adopt(take("state".to_owned())?)?;
+            let pair = |shard| Ok((take(format!("entries-{shard}"))?, take(format!("addresses-{shard}"))?));
+            Ok((state, (0..shards).map(pair).collect::<io::Result<Vec<_>>>()?))
+        };
+        let (state, memories) = all().map_err(|error: io::Error| no_memory(&error))?;
+        Ok(Outliving { state, memories })
+    }
+
+    /// Where the entries of a shard lie.
+    pub fn memory(&self, shard: usize) -> Result<(EntryMemory, WindowWord)> {
+        let (entries, addresses) = &self.memories[shard];
+        let adopt = |file: &OwnedFd| file.try_clone().and_then(SharedMemory::adopt).map_err(|error| no_memory(&error));
+        let memory = EntryMemory { entries: adopt(entries)?, addresses: adopt(addresses)? };
+        Ok((memory, self.state.window(shard)))
+    }
+
+    /// Writes down what a later process must know, and returns all descriptors that it needs, by name.
+    pub fn offer(
+        &self,
+        terms: &Terms,
+        listeners: &[(usize, Arc<TcpListener>)],
+        catcher: Option<&Catcher>,
+        metrics: Option<BorrowedFd<'_>>,
+    ) -> Result<Vec<(String, OwnedFd)>> {
+        let mut all: Vec<(String, BorrowedFd<'_>)> = vec![("state".to_owned(), self.state.as_fd())];
+        for (shard, listener) in listeners {
+            let port = listener.local_addr().map_err(|error| no_memory(&error))?.port();
+            all.push((listener_name(*shard, port), listener.as_fd()));
+        }
+        all.extend(metrics.map(|metrics| ("metrics".to_owned(), metrics)));
+        if let Some(catcher) = catcher {
+            all.extend(catcher.maps());
+            for (shard, (entries, addresses)) in self.memories.iter().enumerate() {
+                all.push((format!("entries-{shard}"), entries.as_fd()));
+                all.push((format!("addresses-{shard}"), addresses.as_fd()));
+            }
+        }
+        let copies = all.into_iter().map(|(name, descriptor)| Ok((name, descriptor.try_clone_to_owned()?)));
+        let copies = self.state.write(terms).and_then(|()| copies.collect::<io::Result<Vec<_>>>());
+        copies.map_err(|error| no_memory(&error).into())
+    }
+}
+
+/// Leaves descriptors with the service manager. A manager that takes none is not needed: then nothing outlives a kill.
+pub(super) fn leave(store: &Store, offer: &[(String, OwnedFd)]) {
+    for (name, descriptor) in offer {
+        let _ = store.keep(name, descriptor.as_fd());
+    }
+}

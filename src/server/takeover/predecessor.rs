@@ -1,0 +1,253 @@
+//! Taking over from the server that runs, or from one that was killed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use super::{listener_name, refused};
+use crate::connections::{Handed, HandedState};
+use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
+use crate::host::start_thread;
+use crate::shard::ShardHandle;
+use crate::sys::{CatcherTerms, OtherProcess, is_our_user};
+use crate::takeover::format::{Batch, Known, Sleepers};
+use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
+
+/// How long the server that runs may take for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// How long a process may take to end after it has closed what connected it with this one.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// What comes to a shard from the server that hands over.
+pub enum Arrival {
+    /// The sleeping connections.
+    Sleepers(Sleepers),
+    /// Some connections that are awake, and entries of some that have ended.
+    Batch(Vec<(Handed, Known)>, Vec<u32>),
+    /// Nothing more comes.
+    Done,
+    /// The other process was killed.
+    Killed,
+}
+
+/// What a server finds that starts: the descriptors of another process, which runs or was killed.
+pub struct Inheritance {
+    pub terms: Terms,
+    descriptors: BTreeMap<String, OwnedFd>,
+    predecessor: Option<Predecessor>,
+}
+
+/// The server that runs.
+struct Predecessor {
+    control: Channel,
+    process: OtherProcess,
+}
+
+impl Inheritance {
+    /// What there is to take over: what an earlier process has left with the service manager, or what a server has that
+    /// listens at the path. `None` where there is neither.
+    pub fn find(path: &Path) -> Result<Option<Inheritance>> {
+        let descriptors = left_descriptors();
+        if !descriptors.is_empty() {
+            return Inheritance::left(path, descriptors).map(Some);
+        }
+        let socket = match UnixStream::connect(path) {
+            Ok(socket) => socket,
+            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
+            Err(error) => return Err(refused(path, Errno::of(&error), TakeoverReason::Path).into()),
+        };
+        if !is_our_user(&socket).is_ok_and(|ours| ours) {
+            return Err(refused(path, None, TakeoverReason::OtherUser).into());
+        }
+        Inheritance::ask(path, socket).map(Some)
+    }
+
+    /// What an earlier process has left.
+    fn left(path: &Path, descriptors: BTreeMap<String, OwnedFd>) -> Result<Inheritance> {
+        let left = |why: String| refused(path, None, TakeoverReason::Left(why));
+        let state = descriptors.get("state").ok_or_else(|| left("it is not known what it is".to_owned()))?;
+        let read = || StateFile::adopt(state.try_clone()?)?.read();
+        let terms = read().map_err(|error: io::Error| left(error.to_string()))?;
+        Ok(Inheritance { terms, descriptors, predecessor: None })
+    }
+
+    /// Asks the server that runs.
+    fn ask(path: &Path, socket: UnixStream) -> Result<Inheritance> {
+        let silent = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::NoAnswer);
+        let process = OtherProcess::at(&socket).map_err(silent)?;
+        let control = Channel::over(socket);
+        let hello = to_bytes(&Hello::ours()).map_err(silent)?;
+        control.limit(Some(ANSWER_TIME)).and_then(|()| control.send(Kind::Hello, &hello, &[])).map_err(silent)?;
+        let mut descriptors = BTreeMap::new();
+        loop {
+            let message = control.receive().and_then(|message| message.ok_or(io::ErrorKind::UnexpectedEof.into()));
+            let Message { kind, body, descriptors: came } = message.map_err(silent)?;
+            match kind {
+                Kind::Refused => {
+                    let why = String::from_utf8_lossy(&body).into_owned();
+                    return Err(refused(path, None, TakeoverReason::Refused(why)).into());
+                }
+                Kind::Descriptors => {
+                    let names: Vec<String> = of_bytes(&body).map_err(silent)?;
+                    descriptors.extend(names.into_iter().zip(came));
+                }
+                Kind::Terms => {
+                    let terms = of_bytes(&body).map_err(silent)?;
+                    return Ok(Inheritance { terms, descriptors, predecessor: Some(Predecessor { control, process }) });
+                }
+                _ => return Err(silent(io::ErrorKind::InvalidData.into()).into()),
+            }
+        }
+    }
+
+    /// Checks that a server with these terms can take over.
+    pub fn check(&self, path: &Path, ours: &Terms) -> Result<()> {
+        ours.check(&self.terms).map_err(|misfit| {
+            let why = misfit.to_string();
+            let reason = if self.is_live() { TakeoverReason::Misfit(why) } else { TakeoverReason::Left(why) };
+            refused(path, None, reason).into()
+        })
+    }
+
+    /// Whether the other process runs.
+    pub fn is_live(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// A descriptor, by its name.
+    pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        self.descriptors.remove(name)
+    }
+
+    /// What the catcher is, if connections sleep.
+    pub fn catcher(&mut self) -> Option<(CatcherTerms, &mut Inheritance)> {
+        self.terms.catcher.clone().map(|terms| (terms, self))
+    }
+
+    /// The listeners of a shard.
+    pub fn listeners(&mut self, shard: usize, ports: &[u16]) -> Result<Vec<TcpListener>> {
+        let mut one = |port: &u16| {
+            let descriptor = self.take(&listener_name(shard, *port));
+            let missing =
+                || HostError::new("take over", format!("the listener of port {port}"), None, TakeoverReason::NoAnswer);
+            descriptor.map(TcpListener::from).ok_or_else(|| missing().into())
+        };
+        ports.iter().map(&mut one).collect()
+    }
+
+    /// The socket at which a later server asks, which listens already.
+    pub fn path_listener(&mut self) -> Option<UnixListener> {
+        self.take("path").map(UnixListener::from)
+    }
+
+    /// Has the server that runs hand over to shards with these queues. Returns when it has handed over all, or is gone.
+    pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<()> {
+        let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(()) };
+        let silent = |error: io::Error| Error::from(refused(path, Errno::of(&error), TakeoverReason::NoAnswer));
+        let mut channels = Vec::new();
+        for shard in 0..shards.len() {
+            let channel = self.take(&format!("channel-{shard}"));
+            channels.push(channel.ok_or_else(|| silent(io::ErrorKind::NotFound.into()))?);
+        }
+        control.send(Kind::Begin, &[], &[]).map_err(silent)?;
+        match control.receive().map_err(silent)? {
+            Some(Message { kind: Kind::Begin, .. }) => {}
+            Some(Message { kind: Kind::Refused, body, .. }) => {
+                let why = String::from_utf8_lossy(&body).into_owned();
+                return Err(refused(path, None, TakeoverReason::Refused(why)).into());
+            }
+            _ => return Err(silent(io::ErrorKind::UnexpectedEof.into())),
+        }
+        let process = Arc::new(process);
+        let mut relays = Vec::new();
+        for (shard, (socket, (handle, queue))) in channels.into_iter().zip(shards).enumerate() {
+            let (channel, process) = (Channel::over(UnixStream::from(socket)), process.clone());
+            let body = move || relay(&channel, &process, &handle, &queue);
+            relays.push(start_thread(&format!("c1m-takeover-{shard}"), body)?);
+        }
+        let ended = relays.into_iter().map(|relay| relay.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
+        ended.collect::<Vec<_>>().into_iter().collect::<io::Result<()>>().map_err(silent)
+    }
+}
+
+/// The way of what arrives to its shard.
+pub struct Queue {
+    to_shard: SyncSender<Arrival>,
+    /// The shard has a place for all that arrived.
+    placed: Receiver<()>,
+}
+
+/// A shard's end of a queue: what arrives, and how it says that it has a place for all.
+pub struct Arrivals {
+    pub from: Receiver<Arrival>,
+    pub placed: Sender<()>,
+}
+
+impl Queue {
+    /// A queue and its other end. It holds one arrival, so that what the shard has no time for waits in the other
+    /// process, which serves it.
+    pub fn new() -> (Queue, Arrivals) {
+        let ((to_shard, from), (done, placed)) = (sync_channel(1), channel());
+        (Queue { to_shard, placed }, Arrivals { from, placed: done })
+    }
+}
+
+/// Hands what comes to a shard, until nothing more comes.
+fn relay(channel: &Channel, process: &OtherProcess, shard: &ShardHandle, queue: &Queue) -> io::Result<()> {
+    let give = |arrival: Arrival| {
+        // A shard that has failed takes nothing; its end says why.
+        let given = queue.to_shard.send(arrival).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+        shard.doorbell().ring();
+        given
+    };
+    loop {
+        let arrival = match channel.receive() {
+            Ok(Some(message)) => decode(message)?,
+            end => {
+                if process.ends_within(END_TIME) {
+                    return give(Arrival::Killed).and_then(|()| queue.placed.recv().map_err(io::Error::other));
+                }
+                return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+            }
+        };
+        // What a process had sent that was killed since is nobody else's.
+        let say_taken = || match channel.send(Kind::Taken, &[], &[]) {
+            Err(_) if process.ends_within(END_TIME) => Ok(()),
+            said => said,
+        };
+        if matches!(arrival, Arrival::Done) {
+            give(arrival)?;
+            queue.placed.recv().map_err(io::Error::other)?;
+            return say_taken();
+        }
+        // Before it is served here: until the other process reads this it may serve it itself.
+        say_taken()?;
+        give(arrival)?;
+    }
+}
+
+/// What a message brings. Fails with `InvalidData` for one that no server sends.
+fn decode(message: Message) -> io::Result<Arrival> {
+    let nothing = || io::Error::new(io::ErrorKind::InvalidData, "a message of a shard that cannot be read");
+    let Message { kind, body, descriptors } = message;
+    match kind {
+        Kind::Sleepers => Sleepers::decode(&body).map(Arrival::Sleepers).ok_or_else(nothing),
+        Kind::Batch => {
+            let Batch { ended, connections } = Batch::decode(&body).ok_or_else(nothing)?;
+            if connections.len() != descriptors.len() {
+                return Err(nothing());
+            }
+            let handed = |((state, known), socket): ((HandedState, Known), OwnedFd)| (Handed { socket, state }, known);
+            Ok(Arrival::Batch(connections.into_iter().zip(descriptors).map(handed).collect(), ended))
+        }
+        Kind::Done => Ok(Arrival::Done),
+        _ => Err(nothing()),
+    }
+}

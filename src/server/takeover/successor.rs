@@ -1,0 +1,286 @@
+//! Handing over to a later server: the thread that listens for one, and the way of what each shard hands over.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::refused;
+use crate::error::{Errno, Result, TakeoverReason};
+use crate::host::start_thread;
+use crate::server::builder::EventSink;
+use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
+use crate::shard::ShardHandle;
+use crate::sys::{OtherProcess, exists_unix_socket, is_our_user, listen_in_own_name};
+use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
+
+/// How long a successor may take for its first words.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// How long it may take until it is ready: it opens its rings meanwhile.
+const READY_TIME: Duration = Duration::from_secs(120);
+
+/// How long a successor may take to end after it has closed a channel.
+const END_TIME: Duration = Duration::from_secs(10);
+
+/// Descriptors that are sent in one message. The kernel takes 253.
+const DESCRIPTORS_PER_MESSAGE: usize = 200;
+
+/// What a shard hands over in one message, with the sockets that go along.
+pub struct Parcel {
+    pub kind: Kind,
+    pub body: Vec<u8>,
+    pub sockets: Vec<OwnedFd>,
+}
+
+/// What comes back to the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The successor has the last parcel.
+    Taken,
+    /// The successor is gone, and did not get the last parcel.
+    Gone,
+    /// All shards have handed over all.
+    Finish,
+    /// The successor is gone: serve on. If it has ended for certain, what it had of the sleeping connections can be
+    /// taken back.
+    ServeOn { ended: bool },
+}
+
+/// A shard's end of the way to the successor.
+pub struct Link {
+    pub to: Sender<Parcel>,
+    pub from: Receiver<Answer>,
+}
+
+/// Where a shard finds its link when it is told to hand over.
+pub type HandoverSlot = Arc<Mutex<Option<Link>>>;
+
+/// What a server is doing, for those who ask to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    HandingOver {
+        /// It was told to stop meanwhile.
+        stop: bool,
+    },
+    HandedOver,
+    Stopping,
+}
+
+/// What the server and the thread share that listens for a successor.
+pub struct Desk {
+    phase: Arc<Mutex<Phase>>,
+    path: PathBuf,
+    /// What the service manager keeps.
+    kept: Vec<String>,
+}
+
+/// What the thread has.
+struct Clerk {
+    phase: Arc<Mutex<Phase>>,
+    listener: UnixListener,
+    terms: Vec<u8>,
+    offer: Vec<(String, OwnedFd)>,
+    shards: Vec<(ShardHandle, HandoverSlot)>,
+    events: EventSink,
+}
+
+fn lock(phase: &Mutex<Phase>) -> MutexGuard<'_, Phase> {
+    phase.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// Listens for a successor at the path, or with the listener of an earlier server.
+    pub fn open(
+        path: &Path,
+        listener: Option<UnixListener>,
+        terms: &Terms,
+        offer: Vec<(String, OwnedFd)>,
+        shards: Vec<(ShardHandle, HandoverSlot)>,
+        events: EventSink,
+    ) -> Result<Desk> {
+        let failed = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::Path);
+        let own = |listener| listen_in_own_name(&listener).map(|()| listener);
+        let listener = listener.map_or_else(|| listen(path), own).map_err(failed)?;
+        let terms = to_bytes(terms).map_err(failed)?;
+        let phase = Arc::new(Mutex::new(Phase::Serving));
+        let kept = offer.iter().map(|(name, _)| name.clone()).collect();
+        let clerk = Clerk { phase: phase.clone(), listener, terms, offer, shards, events };
+        start_thread("c1m-successor", move || clerk.serve())?;
+        Ok(Desk { phase, path: path.to_owned(), kept })
+    }
+
+    /// The server is to stop. `false` if it hands over: then it ends by itself, or stops if the successor is killed.
+    pub fn may_stop(&self) -> bool {
+        let mut phase = lock(&self.phase);
+        match &mut *phase {
+            Phase::HandingOver { stop } => *stop = true,
+            Phase::Serving => *phase = Phase::Stopping,
+            Phase::HandedOver | Phase::Stopping => {}
+        }
+        !matches!(*phase, Phase::HandingOver { .. })
+    }
+
+    /// The server has ended. Unless it has handed over, nothing of it remains.
+    pub fn close(&self) {
+        if *lock(&self.phase) == Phase::HandedOver {
+            return;
+        }
+        *lock(&self.phase) = Phase::Stopping;
+        // The thread looks at the phase when it has accepted.
+        let _ = UnixStream::connect(&self.path);
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(store) = store() {
+            self.kept.iter().for_each(|name| store.forget(name));
+        }
+    }
+}
+
+/// Listens at a path where nobody listens. Only this user may connect.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if exists_unix_socket(path) {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Clerk {
+    /// Answers those who ask, until all is handed over or the server stops.
+    fn serve(self) {
+        loop {
+            let Ok((socket, _)) = self.listener.accept() else { return };
+            if *lock(&self.phase) == Phase::Stopping {
+                return;
+            }
+            if !is_our_user(&socket).is_ok_and(|ours| ours) {
+                continue;
+            }
+            let Ok(process) = OtherProcess::at(&socket) else { continue };
+            let control = Channel::over(socket);
+            // A successor that goes away before it has begun leaves everything as it was.
+            let Ok(Some(channels)) = self.greet(&control) else { continue };
+            if self.hand_over(channels, &process) {
+                return;
+            }
+        }
+    }
+
+    /// Tells a successor what there is. Returns the channels of the shards once it has begun.
+    fn greet(&self, control: &Channel) -> io::Result<Option<Vec<Channel>>> {
+        control.limit(Some(ANSWER_TIME))?;
+        let hello: Hello = of_bytes(&control.expect(Kind::Hello)?.body)?;
+        if hello.format != FORMAT {
+            let why =
+                format!("it hands over in format {FORMAT}, and c1m {} takes format {}", hello.version, hello.format);
+            control.send(Kind::Refused, why.as_bytes(), &[])?;
+            return Ok(None);
+        }
+        if *lock(&self.phase) != Phase::Serving {
+            control.send(Kind::Refused, b"it is about to end", &[])?;
+            return Ok(None);
+        }
+        let (mut ours, mut named) = (Vec::new(), Vec::new());
+        for shard in 0..self.shards.len() {
+            let (our, their) = Channel::pair()?;
+            ours.push(our);
+            named.push((format!("channel-{shard}"), their));
+        }
+        let offer = self.offer.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()));
+        let channels = named.iter().map(|(name, channel)| (name.as_str(), channel.as_fd()));
+        let all: Vec<_> = offer.chain(channels).chain([("path", self.listener.as_fd())]).collect();
+        for part in all.chunks(DESCRIPTORS_PER_MESSAGE) {
+            let (names, descriptors): (Vec<&str>, Vec<_>) = part.iter().copied().unzip();
+            control.send(Kind::Descriptors, &to_bytes(&names)?, &descriptors)?;
+        }
+        drop(all);
+        drop(named);
+        control.send(Kind::Terms, &self.terms, &[])?;
+        control.limit(Some(READY_TIME))?;
+        let Some(Message { kind: Kind::Begin, .. }) = control.receive()? else { return Ok(None) };
+        let mut phase = lock(&self.phase);
+        if *phase != Phase::Serving {
+            control.send(Kind::Refused, b"it is about to end", &[])?;
+            return Ok(None);
+        }
+        control.send(Kind::Begin, &[], &[])?;
+        *phase = Phase::HandingOver { stop: false };
+        Ok(Some(ours))
+    }
+
+    /// Has all shards hand over. `false` if the successor was killed and this server serves on.
+    fn hand_over(&self, channels: Vec<Channel>, successor: &OtherProcess) -> bool {
+        (self.events)(ServerEvent::HandingOver);
+        let mut relays = Vec::new();
+        for (shard, (channel, (handle, slot))) in channels.into_iter().zip(&self.shards).enumerate() {
+            let ((to, from_shard), (to_shard, from)) = (channel_pair(), channel_pair());
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link { to, from });
+            handle.command(HAND_OVER);
+            let (sender, shard_handle) = (to_shard.clone(), handle.clone());
+            let body = move || relay(&channel, &from_shard, &sender, &shard_handle);
+            let relay = start_thread(&format!("c1m-handover-{shard}"), body);
+            relays.push((relay, to_shard, handle));
+        }
+        let mut all = true;
+        let mut answers = Vec::new();
+        for (relay, to_shard, handle) in relays {
+            // A thread that did not start has dropped its ends: the shard sees that.
+            all &= relay.is_ok_and(|relay| relay.join().unwrap_or(false));
+            answers.push((to_shard, handle));
+        }
+        let answer = if all { Answer::Finish } else { Answer::ServeOn { ended: successor.ends_within(END_TIME) } };
+        let mut phase = lock(&self.phase);
+        let stop = matches!(*phase, Phase::HandingOver { stop: true });
+        *phase = if all {
+            Phase::HandedOver
+        } else if stop {
+            Phase::Stopping
+        } else {
+            Phase::Serving
+        };
+        drop(phase);
+        for (to_shard, handle) in answers {
+            let _ = to_shard.send(answer);
+            handle.command(if all {
+                HAND_OVER
+            } else if stop {
+                STOP
+            } else {
+                SERVE
+            });
+        }
+        (self.events)(if all { ServerEvent::HandedOver } else { ServerEvent::SuccessorGone });
+        all
+    }
+}
+
+fn channel_pair<T>() -> (Sender<T>, Receiver<T>) {
+    channel()
+}
+
+/// Brings what a shard hands over to the successor. Returns whether that was all.
+fn relay(channel: &Channel, from: &Receiver<Parcel>, to: &Sender<Answer>, shard: &ShardHandle) -> bool {
+    while let Ok(Parcel { kind, body, sockets }) = from.recv() {
+        let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        let sent = channel.send(kind, &body, &descriptors);
+        // Each copy that is open here would delay a FIN.
+        drop(descriptors);
+        drop(sockets);
+        let taken = sent.and_then(|()| channel.expect(Kind::Taken)).is_ok();
+        if taken && kind == Kind::Done {
+            return true;
+        }
+        let _ = to.send(if taken { Answer::Taken } else { Answer::Gone });
+        shard.doorbell().ring();
+        if !taken {
+            return false;
+        }
+    }
+    false
+}

@@ -1,0 +1,304 @@
+//! What the messages of a shard have in them, as bytes. Numbers are little-endian; a text of bytes has its length before
+//! it. A decoder takes bytes from outside: it fails for all that no encoder makes, and never panics.
+
+use crate::connections::{Closes, HandedState, Surrendered};
+use crate::token::ConnId;
+
+/// What the driver and the service know of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// How long ago it was opened, in tenths of a second, if that is kept.
+    pub age: Option<u32>,
+    /// In how many milliseconds its deadline passes, if it has one.
+    pub deadline: Option<u64>,
+    /// What the service wants its successor to know.
+    pub service: Vec<u8>,
+}
+
+impl Known {
+    /// Whether there is nothing to know.
+    pub fn is_empty(&self) -> bool {
+        self.age.is_none() && self.deadline.is_none() && self.service.is_empty()
+    }
+}
+
+/// The sleeping connections of a shard, beside their entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sleepers {
+    /// The window of time at which they were given away (`connections/idle.rs`).
+    pub window: u16,
+    /// What the engine knows.
+    pub surrendered: Surrendered,
+    /// What driver and service know of some.
+    pub known: Vec<(ConnId, Known)>,
+}
+
+/// Some connections that are awake, in the order of the sockets that come with them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// Entries of connections that have ended since the batch before.
+    pub ended: Vec<u32>,
+    /// The connections.
+    pub connections: Vec<(HandedState, Known)>,
+}
+
+/// Bits of a connection's flags.
+const NAMED: u8 = 1;
+const READS_PAUSED: u8 = 1 << 1;
+const CLOSES: u8 = 1 << 2;
+const CLOSES_BY_DEADLINE: u8 = 1 << 3;
+const TELLS_WHEN_SENT: u8 = 1 << 4;
+/// Bits of the flags of what is known.
+const AGED: u8 = 1;
+const HAS_DEADLINE: u8 = 1 << 1;
+
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.0.extend_from_slice(&bytes);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.number((count as u64).to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn known(&mut self, known: &Known) {
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        self.number([flag(known.age.is_some(), AGED) | flag(known.deadline.is_some(), HAS_DEADLINE)]);
+        if let Some(age) = known.age {
+            self.number(age.to_le_bytes());
+        }
+        if let Some(deadline) = known.deadline {
+            self.number(deadline.to_le_bytes());
+        }
+        self.bytes(&known.service);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn number<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*number)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.number().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.number().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.number().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u64()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// So many of what `one` reads. Memory is taken for what is there, whatever the number says.
+    fn many<T>(&mut self, mut one: impl FnMut(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let mut all = Vec::new();
+        for _ in 0..self.u64()? {
+            all.push(one(self)?);
+        }
+        Some(all)
+    }
+
+    fn name(&mut self) -> Option<ConnId> {
+        self.u64().map(ConnId::of_number)
+    }
+
+    fn known(&mut self) -> Option<Known> {
+        let [flags] = self.number()?;
+        if flags & !(AGED | HAS_DEADLINE) != 0 {
+            return None;
+        }
+        let age = if flags & AGED != 0 { Some(self.u32()?) } else { None };
+        let deadline = if flags & HAS_DEADLINE != 0 { Some(self.u64()?) } else { None };
+        Some(Known { age, deadline, service: self.bytes()?.to_vec() })
+    }
+
+    /// What was read, if it was all.
+    fn end<T>(self, read: T) -> Option<T> {
+        self.0.is_empty().then_some(read)
+    }
+}
+
+impl Sleepers {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.number(self.window.to_le_bytes());
+        writer.count(self.surrendered.closings.len());
+        for (index, [first, second]) in &self.surrendered.closings {
+            [*index, *first, *second].into_iter().for_each(|number| writer.number(number.to_le_bytes()));
+        }
+        writer.count(self.surrendered.unsent.len());
+        for (name, bytes) in &self.surrendered.unsent {
+            writer.number(name.to_number().to_le_bytes());
+            writer.bytes(bytes);
+        }
+        writer.count(self.known.len());
+        for (name, known) in &self.known {
+            writer.number(name.to_number().to_le_bytes());
+            writer.known(known);
+        }
+        writer.0
+    }
+
+    /// Reads what `encode` has written; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Sleepers> {
+        let mut reader = Reader(bytes);
+        let window = reader.u16()?;
+        let closings = reader.many(|reader| Some((reader.u32()?, [reader.u32()?, reader.u32()?])))?;
+        let unsent = reader.many(|reader| Some((reader.name()?, reader.bytes()?.to_vec())))?;
+        let known = reader.many(|reader| Some((reader.name()?, reader.known()?)))?;
+        reader.end(Sleepers { window, surrendered: Surrendered { closings, unsent }, known })
+    }
+}
+
+impl Batch {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.count(self.ended.len());
+        self.ended.iter().for_each(|index| writer.number(index.to_le_bytes()));
+        writer.count(self.connections.len());
+        for (state, known) in &self.connections {
+            let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+            writer.number([flag(state.name.is_some(), NAMED)
+                | flag(state.reads_paused, READS_PAUSED)
+                | flag(state.closes.is_some(), CLOSES)
+                | flag(state.closes == Some(Closes::Deadline), CLOSES_BY_DEADLINE)
+                | flag(state.tells_when_sent, TELLS_WHEN_SENT)]);
+            if let Some(name) = state.name {
+                writer.number(name.to_number().to_le_bytes());
+            }
+            writer.number(state.silence.to_le_bytes());
+            writer.bytes(&state.unsent);
+            writer.known(known);
+        }
+        writer.0
+    }
+
+    /// Reads what `encode` has written; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Batch> {
+        let mut reader = Reader(bytes);
+        let ended = reader.many(Reader::u32)?;
+        let connections = reader.many(|reader| {
+            let [flags] = reader.number()?;
+            let closes = match flags & (CLOSES | CLOSES_BY_DEADLINE) {
+                0 => None,
+                CLOSES => Some(Closes::Local),
+                CLOSES_BY_DEADLINE => return None,
+                _ => Some(Closes::Deadline),
+            };
+            if flags & !(NAMED | READS_PAUSED | CLOSES | CLOSES_BY_DEADLINE | TELLS_WHEN_SENT) != 0 {
+                return None;
+            }
+            let name = if flags & NAMED != 0 { Some(reader.name()?) } else { None };
+            let state = HandedState {
+                name,
+                silence: reader.u16()?,
+                reads_paused: flags & READS_PAUSED != 0,
+                closes,
+                tells_when_sent: flags & TELLS_WHEN_SENT != 0,
+                unsent: reader.bytes()?.to_vec(),
+            };
+            Some((state, reader.known()?))
+        })?;
+        reader.end(Batch { ended, connections })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn known() -> impl Strategy<Value = Known> {
+        (any::<Option<u32>>(), any::<Option<u64>>(), prop::collection::vec(any::<u8>(), 0..20))
+            .prop_map(|(age, deadline, service)| Known { age, deadline, service })
+    }
+
+    fn name() -> impl Strategy<Value = ConnId> {
+        any::<u64>().prop_map(ConnId::of_number)
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..50)
+    }
+
+    fn state() -> impl Strategy<Value = HandedState> {
+        let closes = prop::option::of(prop_oneof![Just(Closes::Local), Just(Closes::Deadline)]);
+        (prop::option::of(name()), any::<(u16, bool, bool)>(), closes, bytes()).prop_map(
+            |(name, (silence, reads_paused, tells_when_sent), closes, unsent)| HandedState {
+                name,
+                silence,
+                reads_paused,
+                closes,
+                tells_when_sent,
+                unsent,
+            },
+        )
+    }
+
+    fn sleepers() -> impl Strategy<Value = Sleepers> {
+        let closings = prop::collection::vec(any::<(u32, [u32; 2])>(), 0..5);
+        let unsent = prop::collection::vec((name(), bytes()), 0..5);
+        (any::<u16>(), closings, unsent, prop::collection::vec((name(), known()), 0..5)).prop_map(
+            |(window, closings, unsent, known)| Sleepers {
+                window,
+                surrendered: Surrendered { closings, unsent },
+                known,
+            },
+        )
+    }
+
+    fn batch() -> impl Strategy<Value = Batch> {
+        let connections = prop::collection::vec((state(), known()), 0..5);
+        (prop::collection::vec(any::<u32>(), 0..5), connections)
+            .prop_map(|(ended, connections)| Batch { ended, connections })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(sleepers in sleepers(), batch in batch()) {
+            prop_assert_eq!(Sleepers::decode(&sleepers.encode()), Some(sleepers));
+            prop_assert_eq!(Batch::decode(&batch.encode()), Some(batch));
+        }
+
+        /// No part of a message is a message, nor is one with more behind it.
+        #[test]
+        fn a_message_is_read_whole_or_not_at_all(sleepers in sleepers(), batch in batch(), cut in any::<prop::sample::Index>()) {
+            for whole in [sleepers.encode(), batch.encode()] {
+                let part = &whole[..cut.index(whole.len())];
+                prop_assert!(Sleepers::decode(part).is_none_or(|read| read.encode() == part));
+                prop_assert!(Batch::decode(part).is_none_or(|read| read.encode() == part));
+            }
+            let more = [sleepers.encode(), vec![0]].concat();
+            prop_assert_eq!(Sleepers::decode(&more), None);
+        }
+    }
+
+    #[test]
+    fn a_number_of_connections_that_are_not_there_takes_no_memory() {
+        let many = [[0u8; 8], u64::MAX.to_le_bytes()].concat();
+        assert_eq!(Batch::decode(&many), None);
+    }
+}

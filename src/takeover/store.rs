@@ -1,0 +1,52 @@
+//! The service manager's store of descriptors (FDSTORE in sd_notify(3), FileDescriptorStoreMax= in systemd.service(5)).
+//! What is in it outlives this process, and is given to the next one.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::sys::{given_descriptors, tell_datagram};
+
+/// What the names of our descriptors begin with there.
+const PREFIX: &str = "c1m-";
+
+/// A service manager that keeps descriptors.
+#[derive(Debug, Clone)]
+pub struct Store {
+    socket: String,
+}
+
+/// The manager that has started this process, if it wants to be told (NOTIFY_SOCKET).
+pub fn store() -> Option<Store> {
+    env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty()).map(|socket| Store { socket })
+}
+
+impl Store {
+    /// Leaves a descriptor with the manager under a name. One that it has already it keeps once.
+    pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        // The manager polls a descriptor that it keeps and forgets it when that fails, as it does for a map.
+        let text = format!("FDSTORE=1\nFDNAME={PREFIX}{name}\nFDPOLL=0");
+        tell_datagram(&self.socket, &text, &[descriptor])
+    }
+
+    /// Has the manager forget the descriptors of a name.
+    pub fn forget(&self, name: &str) {
+        // A manager that has gone has forgotten them.
+        let _ = tell_datagram(&self.socket, &format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}"), &[]);
+    }
+}
+
+/// Tells the manager that this process is the service now, and serves.
+pub fn tell_ready() {
+    if let Some(Store { socket }) = store() {
+        // A manager that has gone needs to know nothing.
+        let _ = tell_datagram(&socket, &format!("READY=1\nMAINPID={}", std::process::id()), &[]);
+    }
+}
+
+/// The descriptors that an earlier process has left with the manager, by name. A second call finds none.
+pub fn left_descriptors() -> BTreeMap<String, OwnedFd> {
+    let ours = |(name, descriptor): (String, OwnedFd)| Some((name.strip_prefix(PREFIX)?.to_owned(), descriptor));
+    given_descriptors(PREFIX).into_iter().filter_map(ours).collect()
+}

@@ -1,0 +1,542 @@
+//! Servers that take each other's place while clients go on: real processes, plain sockets of the standard library, and
+//! a service manager that is played by the test.
+
+mod manager;
+mod services;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use c1m::internal::takeover::{Channel, FORMAT, Hello, Kind, Terms, of_bytes, to_bytes};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::*;
+use manager::Manager;
+
+/// Servers that take each other's place, on the same ports of one network namespace.
+struct House {
+    dir: TempDir,
+    port: u16,
+    ports: u16,
+    ip: IpAddr,
+    arguments: String,
+}
+
+impl House {
+    /// With these arguments of all servers, listening at `ip`.
+    fn new(ip: IpAddr, arguments: &str) -> House {
+        House { dir: TempDir::new().unwrap(), port: 9_000, ports: 2, ip, arguments: arguments.to_owned() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("takeover")
+    }
+
+    fn arguments(&self, more: &str) -> String {
+        let House { ip, arguments, .. } = self;
+        let path = self.path();
+        format!(
+            "--bind {ip} --cores 2 --max-connections 3000 --json - --takeover {} {arguments} {more}",
+            path.display()
+        )
+    }
+
+    /// A server that takes the place of the one before it, if there is one.
+    fn server(&self, more: &str) -> Server {
+        Server::start_as_at(c1m(), self.port, self.ports, &self.arguments(more))
+    }
+
+    /// The same, but not ready yet.
+    fn starting(&self, more: &str) -> Running {
+        let mut command = c1m();
+        command.args(server_arguments(self.port, self.ports, &self.arguments(more)).split_whitespace());
+        Running::start(command)
+    }
+
+    /// A connection to one of the ports.
+    fn connect(&self, number: usize) -> TcpStream {
+        let port = self.port + number as u16 % self.ports;
+        let stream = TcpStream::connect(SocketAddr::new(self.ip, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// So many connections, each of which has been answered.
+    fn crowd(&self, count: usize) -> Vec<TcpStream> {
+        let mut crowd: Vec<_> = (0..count).map(|number| self.connect(number)).collect();
+        audit(&mut crowd, "hello");
+        crowd
+    }
+}
+
+/// Sends something on every connection, and wants exactly that back.
+fn audit(crowd: &mut [TcpStream], word: &str) {
+    let messages: Vec<String> = (0..crowd.len()).map(|number| format!("{word} {number};")).collect();
+    for (stream, message) in crowd.iter_mut().zip(&messages) {
+        stream.write_all(message.as_bytes()).unwrap();
+    }
+    for (stream, message) in crowd.iter_mut().zip(&messages) {
+        let mut back = vec![0; message.len()];
+        stream.read_exact(&mut back).unwrap_or_else(|error| panic!("{message}: {error}"));
+        assert_eq!(String::from_utf8_lossy(&back), *message);
+    }
+}
+
+/// Whether a connection still answers.
+fn answers(stream: &mut TcpStream) -> bool {
+    let mut back = [0; 2];
+    stream.write_all(b"ok").is_ok() && stream.read_exact(&mut back).is_ok() && back == *b"ok"
+}
+
+/// What the event `ready` of a server says.
+fn ready(out: &str) -> Value {
+    let line = out.lines().find(|line| line.contains(r#""event":"ready""#)).unwrap();
+    serde_json::from_str(line).unwrap()
+}
+
+/// How many connections a server says that it has, and how many of these sleep.
+fn counts(running: &Running) -> (u64, u64) {
+    let out = running.out();
+    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
+    let Some(line) = whole.lines().rev().find(|line| line.contains(r#""event":"stats""#)) else { return (0, 0) };
+    let stats: Value = serde_json::from_str(line).unwrap();
+    (number(&stats, "live"), stats["hibernation"]["asleep"].as_u64().unwrap_or(0))
+}
+
+/// A server that handed over ends by itself, well, and says how many connections it handed over.
+fn handed_over(server: Server) -> u64 {
+    let ended = server.running.wait();
+    assert_eq!(ended.code(), 0, "{}{}", ended.out, ended.err);
+    assert_eq!(ended.errors(), "");
+    let document = ended.last_document();
+    assert_eq!((number(&document["takeover"], "lost"), number(&document, "live")), (0, 0), "{document}");
+    number(&document["takeover"], "handed_over")
+}
+
+/// A peer that sends much and reads nothing, until the server keeps bytes for it. Returns how much it sent.
+fn stuff(stream: &mut TcpStream, seed: u8) -> Vec<u8> {
+    stream.set_nonblocking(true).unwrap();
+    let mut sent: Vec<u8> = Vec::new();
+    let mut quiet = 0;
+    // When nothing moves for a while all buffers between the two are full.
+    while quiet < 20 {
+        let next: Vec<u8> = (0..10_000u32).map(|at| (at + sent.len() as u32) as u8 ^ (at >> 8) as u8 ^ seed).collect();
+        match stream.write(&next) {
+            Ok(taken) => {
+                sent.extend(&next[..taken]);
+                quiet = 0;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                quiet += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    sent
+}
+
+/// Everything comes back that was sent.
+fn unstuff(stream: &mut TcpStream, sent: &[u8]) {
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == sent, "other bytes came back");
+}
+
+/// Three servers take each other's place, while some connections talk without a pause, others say nothing, one reads
+/// nothing, and new ones come.
+fn in_turn(ip: IpAddr, arguments: &str) {
+    let house = House::new(ip, arguments);
+    let sleeps = arguments.contains("--hibernate");
+    let mut server = house.server("--stats-interval 20ms");
+    assert_eq!(std::fs::metadata(house.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    let (mut silent, mut talking) = (house.crowd(150), house.crowd(60));
+    // They sleep and wake again and again, also while they change hands.
+    let mut dozing = house.crowd(40);
+    let mut slow = house.connect(0);
+    let stuffed = stuff(&mut slow, 7);
+    if sleeps {
+        eventually("the silent ones sleep", || counts(&server.running).1 >= 150);
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let talk = scope.spawn(|| {
+            let mut rounds = 0;
+            while !over.load(Ordering::Relaxed) {
+                audit(&mut talking, "talk");
+                rounds += 1;
+            }
+            rounds
+        });
+        let doze = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                audit(&mut dozing, "doze");
+                std::thread::sleep(Duration::from_millis(350));
+            }
+        });
+        let mut come = Vec::new();
+        let mut expected = 251;
+        for turn in 0..3u64 {
+            // Connections that come at this moment, some of which nobody has accepted yet.
+            let waiting: Vec<_> = (0..20).map(|number| house.connect(number)).collect();
+            let next = house.server("--stats-interval 20ms");
+            let took = number(&ready(&next.running.out()), "taken_over");
+            let gave = handed_over(std::mem::replace(&mut server, next));
+            assert_eq!(took, gave, "turn {turn}");
+            expected += 20;
+            // Those that were not accepted yet are no connections of the old server.
+            assert!(gave <= expected && gave + 20 >= expected, "turn {turn}: {gave} of {expected}");
+            come.extend(waiting);
+            audit(&mut come, "come");
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(talk.join().unwrap() > 0);
+        doze.join().unwrap();
+        eventually("the server has all", || counts(&server.running).0 == expected);
+    });
+    audit(&mut silent, "good morning");
+    audit(&mut talking, "and you");
+    unstuff(&mut slow, &stuffed);
+    assert!(answers(&mut slow));
+    audit(&mut dozing, "still dozing");
+    if sleeps {
+        eventually("all sleep again, and are counted", || {
+            let (live, asleep) = counts(&server.running);
+            live == asleep && live >= 251
+        });
+    }
+    drop((silent, talking, dozing, slow));
+    let ended = server.stop();
+    assert_eq!(number(&ended.last_document()["takeover"], "lost"), 0);
+    assert!(!house.path().exists(), "the socket remains");
+}
+
+#[test(Network, Hibernation)]
+fn servers_with_sleepers_take_each_others_place() {
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        in_own_network(|| in_turn(ip, "--hibernate 300ms"));
+    }
+}
+
+#[test(Network, Hibernation)]
+fn servers_with_sleepers_and_polls_take_each_others_place() {
+    in_own_network(|| in_turn(Ipv4Addr::LOCALHOST.into(), "--hibernate 100ms --park poll"));
+}
+
+#[test(Network)]
+fn servers_take_each_others_place() {
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        in_own_network(|| in_turn(ip, ""));
+    }
+}
+
+#[test(Network)]
+fn servers_with_polls_take_each_others_place() {
+    in_own_network(|| in_turn(Ipv4Addr::LOCALHOST.into(), "--park poll"));
+}
+
+/// A successor that has no slots for so many who are awake, so that it is in the middle for as long as the test wants.
+fn stalled(house: &House, server: &Server, talkers: usize) -> Running {
+    let mut successor = house.starting("--hibernate 1h --awake 300");
+    // It prints nothing before it has all; the server that runs counts what it has no more.
+    eventually("some are handed over", || {
+        assert!(!successor.has_ended(), "{}", successor.err());
+        let (live, asleep) = counts(&server.running);
+        asleep == 0 && live < talkers as u64
+    });
+    successor
+}
+
+/// Some sleep, and some are kept awake by words now and then.
+fn half_asleep(house: &House, server: &Server, talkers: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
+    let silent = house.crowd(60);
+    eventually("the silent ones sleep", || counts(&server.running).1 == 60);
+    (silent, house.crowd(talkers))
+}
+
+/// A successor that is killed in the middle: who it had taken is lost, and counted; the others notice nothing, sleepers
+/// among them.
+#[test(Network, Hibernation)]
+fn a_server_serves_on_when_its_successor_is_killed() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("--hibernate 2s --stats-interval 20ms");
+        let (mut silent, mut talking) = half_asleep(&house, &server, 1_500);
+        let successor = stalled(&house, &server, 1_500);
+        // Those that wait for a slot are with the successor, and those that it has not asked for are served.
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        eventually("the server says so", || server.running.err().contains("the later server is gone"));
+        let gone = talking.iter_mut().map(answers).filter(|answers| !answers).count();
+        assert!(gone > 0 && gone < 1_500, "{gone} of 1500 are lost");
+        audit(&mut silent, "still there");
+        let mut new = house.crowd(10);
+        audit(&mut new, "newcomers");
+        // It can be taken over as ever.
+        let next = house.server("--hibernate 2s");
+        assert_eq!(number(&ready(&next.running.out()), "taken_over") as usize, 60 + 10 + 1_500 - gone);
+        let ended = server.running.wait();
+        assert_eq!(ended.code(), 0, "{}", ended.err);
+        audit(&mut silent, "and now");
+        next.stop();
+    });
+}
+
+/// A server that is killed while it hands over: its sleepers are with the successor, and of those that were awake the
+/// ones that it had given.
+#[test(Network, Hibernation)]
+fn a_successor_serves_when_the_server_before_is_killed() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("--hibernate 2s --stats-interval 20ms");
+        let (mut silent, talking) = half_asleep(&house, &server, 1_500);
+        let mut successor = stalled(&house, &server, 1_500);
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+        // Slots become free, for those that the successor has already.
+        drop(talking);
+        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
+        assert!(number(&ready(&successor.out()), "lost_in_takeover") > 0);
+        audit(&mut silent, "still there");
+        let mut new = house.crowd(10);
+        audit(&mut new, "newcomers");
+        successor.signal(libc::SIGTERM);
+        assert_eq!(successor.wait().code(), 0);
+    });
+}
+
+/// A server that is told to stop while it hands over ends when it has handed over, and closes nobody.
+#[test(Network, Hibernation)]
+fn a_signal_while_handing_over_closes_nobody() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("--hibernate 2s --stats-interval 20ms");
+        let (mut silent, mut talking) = half_asleep(&house, &server, 1_500);
+        let mut successor = stalled(&house, &server, 1_500);
+        server.running.signal(libc::SIGTERM);
+        let mut stays = talking.split_off(1_480);
+        drop(talking);
+        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
+        assert_eq!(server.running.wait().code(), 0);
+        audit(&mut silent, "still there");
+        audit(&mut stays, "so are we");
+        successor.signal(libc::SIGTERM);
+        assert_eq!(successor.wait().code(), 0);
+    });
+}
+
+/// A server is killed, and the next one has all that slept.
+fn survive_a_kill(ip: IpAddr, arguments: &str) {
+    let house = House::new(ip, arguments);
+    let mut manager = Manager::new();
+    let arguments = house.arguments("--stats-interval 20ms");
+    let start = |manager: &mut Manager| manager.start(&house, &arguments);
+    let mut server = start(&mut manager);
+    // Two listeners, three maps and the terms; and of each shard its ring buffer, entries and addresses.
+    assert_eq!(manager.kept.len(), 2 + 3 + 1 + 2 * 3, "{:?}", manager.kept.keys());
+    let mut silent = house.crowd(300);
+    for turn in 0..3 {
+        eventually("all sleep", || counts(&server.running) == (300, 300));
+        let mut awake = house.crowd(20);
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+        // A segment that comes while no server is there; and connections that wait in the accept queue.
+        silent[turn].write_all(b"anybody?").unwrap();
+        let mut early: Vec<_> = (0..10).map(|number| house.connect(number)).collect();
+        server = start(&mut manager);
+        let said = ready(&server.running.out());
+        assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (300, 20), "turn {turn}");
+        let mut back = [0; 8];
+        silent[turn].read_exact(&mut back).unwrap();
+        assert_eq!(back, *b"anybody?");
+        audit(&mut early, "early");
+        audit(&mut silent, "good morning");
+        assert!(!awake.iter_mut().any(answers), "connections without a server");
+    }
+    server.stop();
+}
+
+#[test(Network, Hibernation)]
+fn sleepers_survive_a_kill_with_a_service_manager() {
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        in_own_network(|| survive_a_kill(ip, "--hibernate 200ms"));
+    }
+}
+
+/// What was left in a form that does not fit is refused, and still there for who can take it.
+#[test(Network, Hibernation)]
+fn what_was_left_is_refused_where_it_does_not_fit() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--hibernate 200ms");
+        let mut manager = Manager::new();
+        let arguments = house.arguments("--stats-interval 20ms");
+        let server = manager.start(&house, &arguments);
+        let mut silent = house.crowd(50);
+        eventually("all sleep", || counts(&server.running) == (50, 50));
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+        let other = house.arguments("").replace("--cores 2", "--cores 1");
+        let refused = run_as(manager.service(), &server_arguments(house.port, house.ports, &other));
+        refused.fails_with(3, &["cannot be taken over", "it has 2 shards, and this one shall have 1"]);
+        let server = manager.start(&house, &arguments);
+        audit(&mut silent, "good morning");
+        server.stop();
+    });
+}
+
+#[test(Network)]
+fn a_server_is_taken_over_by_none_that_does_not_fit() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("");
+        let mut crowd = house.crowd(20);
+        let refused = |arguments: &str, words: &str| {
+            let ended = run(&server_arguments(house.port, house.ports, arguments));
+            ended.fails_with(3, &["cannot be taken over", words]);
+        };
+        let usual = house.arguments("");
+        refused(&usual.replace("--cores 2", "--cores 1"), "2 shards");
+        refused(&usual.replace("127.0.0.1", "0.0.0.0"), "listens on 127.0.0.1");
+        refused(&usual.replace("3000", "2000"), "3000 connections");
+        let ended = run(&server_arguments(house.port + 1, house.ports, &usual));
+        ended.fails_with(3, &["cannot be taken over", "has ports 9000-9000"]);
+        audit(&mut crowd, "still there");
+        // A successor of another version, and one that is none.
+        let greeted = |hello: &Hello| {
+            let channel = Channel::over(UnixStream::connect(house.path()).unwrap());
+            channel.send(Kind::Hello, &to_bytes(hello).unwrap(), &[]).unwrap();
+            channel.receive().unwrap().unwrap()
+        };
+        let answer = greeted(&Hello { format: FORMAT + 1, version: "9.9".to_owned() });
+        assert_eq!(answer.kind, Kind::Refused);
+        assert!(String::from_utf8_lossy(&answer.body).contains("takes format"), "{answer:?}");
+        UnixStream::connect(house.path()).unwrap().write_all(&[0xff; 100]).unwrap();
+        assert_eq!(greeted(&Hello::ours()).kind, Kind::Descriptors, "and goes away without a word");
+        audit(&mut crowd, "still there");
+        server.stop();
+    });
+}
+
+/// A server that plays the one that runs, and tells `terms`.
+fn told(path: &Path, terms: impl Fn(&Terms) -> Option<Vec<u8>> + Send) -> impl FnOnce() + Send {
+    let listener = UnixListener::bind(path).unwrap();
+    move || {
+        let (socket, _) = listener.accept().unwrap();
+        let channel = Channel::over(socket);
+        let hello: Hello = of_bytes(&channel.expect(Kind::Hello).unwrap().body).unwrap();
+        let ours = Terms {
+            hello,
+            bind: "127.0.0.1".to_owned(),
+            shards: Vec::new(),
+            connections: 1,
+            awake: None,
+            backlog: 1,
+            catcher: None,
+        };
+        if let Some(body) = terms(&ours) {
+            channel.send(Kind::Terms, &body, &[]).unwrap();
+        }
+    }
+}
+
+#[test(Network)]
+fn a_server_takes_over_from_none_that_does_not_fit() {
+    in_own_network(|| {
+        let newer = |terms: &Terms| {
+            let hello = Hello { format: FORMAT + 1, version: "9.9".to_owned() };
+            Some(to_bytes(&Terms { hello, ..terms.clone() }).unwrap())
+        };
+        type Told = fn(&Terms) -> Option<Vec<u8>>;
+        let cases: [(Told, &str); 3] = [
+            (newer, "c1m 9.9 hands over in format"),
+            (|_| Some(b"no terms".to_vec()), "does not answer as a server does"),
+            (|_| None, "does not answer as a server does"),
+        ];
+        for (terms, words) in cases {
+            let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+            let path = house.path();
+            let server = told(&path, terms);
+            std::thread::scope(|scope| {
+                scope.spawn(server);
+                let ended = run(&server_arguments(house.port, house.ports, &house.arguments("")));
+                ended.fails_with(3, &[words]);
+            });
+        }
+        // Nobody is there, and the path is no place for a socket.
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        std::fs::write(house.path(), "a file").unwrap();
+        let ended = run(&server_arguments(house.port, house.ports, &house.arguments("")));
+        ended.fails_with(3, &["take over at"]);
+        assert_eq!(std::fs::read_to_string(house.path()).unwrap(), "a file");
+    });
+}
+
+/// What of a connection cannot go along is refused at the start, and not found out by its peer.
+#[test]
+fn what_cannot_be_handed_over_is_refused_at_the_start() {
+    let dir = TempDir::new().unwrap();
+    let authority = Authority::new();
+    let tls = authority.sign("server", &["localhost"]).server();
+    let cases = [
+        (tls.as_str(), "speak TLS"),
+        ("--protocol websocket", "speak WebSocket"),
+        ("--protocol http", "speak HTTP"),
+        ("--service push", "the broadcaster's frames"),
+    ];
+    for (what, words) in cases {
+        let path = dir.path().join("takeover");
+        let ended = run(&server_arguments(9_000, 1, &format!("--takeover {} {what}", path.display())));
+        ended.fails_with(2, &["--takeover of connections that", words, "leave out --takeover"]);
+        assert!(!path.exists());
+    }
+}
+
+/// What a server that was killed left of its socket does not keep the next one from starting.
+#[test(Network)]
+fn a_server_starts_afresh_where_none_answers() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("");
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+        assert!(house.path().exists());
+        let server = house.server("");
+        assert_eq!(number(&ready(&server.running.out()), "taken_over"), 0);
+        audit(&mut house.crowd(5), "afresh");
+        server.stop();
+    });
+}
+
+/// The metrics stay at their address, and tell of takeovers.
+#[test(Network)]
+fn metrics_stay_where_they_are() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--metrics 127.0.0.1:9187");
+        let scraped = || {
+            let mut stream = TcpStream::connect("127.0.0.1:9187").unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: c1m\r\nConnection: close\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        };
+        let server = house.server("");
+        let mut crowd = house.crowd(20);
+        let next = house.server("");
+        assert_eq!(handed_over(server), 20);
+        let text = scraped();
+        let counted = |line: &&str| line.starts_with("c1m_takeover_connections_total") && line.contains("taken_over");
+        let taken: u64 =
+            text.lines().filter(counted).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        assert_eq!(taken, 20, "{text}");
+        audit(&mut crowd, "scraped");
+        next.stop();
+    });
+}
