@@ -171,7 +171,15 @@ fn version() -> impl Strategy<Value = Version> {
 
 /// What a template of literals makes.
 fn plain(text: &str) -> String {
-    text.replace("{{", "{").replace("}}", "}").replace("{n}", "7")
+    let (mut made, mut rest) = (String::new(), text);
+    while let Some(next) = rest.chars().next() {
+        let parts = [("{{", "{"), ("}}", "}"), ("{n}", "7")];
+        let part = parts.into_iter().find(|(typed, _)| rest.starts_with(typed));
+        let length = part.map_or(next.len_utf8(), |(typed, _)| typed.len());
+        made.push_str(part.map_or(&rest[..length], |(_, means)| means));
+        rest = &rest[length..];
+    }
+    made
 }
 
 proptest! {
