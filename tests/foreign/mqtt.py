@@ -230,7 +230,7 @@ def publish(port):
     publisher.connect("127.0.0.1", port)
     publisher.loop_start()
     while not STOP.wait(0.1):
-        publisher.publish("news", b"c1m publication 00000000000000ff and more", 1)
+        publisher.publish("news", b"c1m pushes this " + b"%016x%08x%016x%08x" % (1, 255, 0, 64) + b" and more", 1)
     publisher.loop_stop()
 
 

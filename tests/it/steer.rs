@@ -51,7 +51,8 @@ fn messages_of_subscriptions_are_reported() {
     let mut client = steered(&server, &format!("--protocol websocket --connections {CONNECTIONS}"));
     holds(&mut client);
     let mut poster = connected(server.port);
-    let text = "c1m publication 000000000000002a, good morning";
+    let (of_run, nth, instant, bytes) = (1, 42, 0, 64);
+    let text = format!("c1m pushes this {of_run:016x}{nth:08x}{instant:016x}{bytes:08x}");
     let head = format!("POST /publish HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}", text.len());
     write!(poster, "{head}\r\n\r\n{text}").unwrap();
     server.running.until("each connection was sent to", |out| out.contains(&format!("\"pushes\":{CONNECTIONS}")));
