@@ -271,6 +271,16 @@ fn append_hexadecimal(number: u64, into: &mut Vec<u8>) {
     into.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]));
 }
 
+/// Fills `into` up to `end` bytes with hexadecimal digits that follow from a token, and cuts off what it has beyond.
+fn fill(token: u64, end: usize, into: &mut Vec<u8>) {
+    let mut word = token;
+    while into.len() < end {
+        word = mix(word);
+        append_hexadecimal(word, into);
+    }
+    into.truncate(end);
+}
+
 impl Exchange {
     /// The token of this exchange. It differs from that of every other connection in the same round, and from that
     /// of every other round of the same connection; two tokens of other connections and other rounds are the same

@@ -135,26 +135,22 @@ impl Driver for ClientDriver {
     }
 
     fn opened(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
-        let since = connections.clock().now();
-        if !self.config.has_tls() && self.stands(connections, conn)?.is_none() {
-            return Ok(());
-        }
-        let Some(state) = connections.state(conn) else { return Ok(()) };
-        let now = Instant::now();
-        let index = state.index;
-        let number = self.config.number(index);
-        let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(()) };
-        let socket = match probe.awaited {
-            Awaited::Connect { socket, .. } => Some(socket),
-            Awaited::Handshake { socket } => Some(socket),
-            Awaited::Answer { socket, .. } => socket,
-            Awaited::End => None,
+        // With TLS the connect was measured before the handshake.
+        let stood = if self.config.workload.has_tls() {
+            self.take_probe(connections, conn)
+        } else {
+            self.stands(connections, conn)?.map(|(probe, _)| probe)
         };
+        let Some(probe) = stood else { return Ok(()) };
+        let Awaited::Handshake { socket } = probe.awaited else { return Ok(()) };
+        let (started, since) = (Instant::now(), connections.clock().now());
+        let Some(state) = connections.state(conn) else { return Ok(()) };
+        let (index, number) = (state.index, self.config.number(state.index));
         self.scratch.clear();
         let is_asked = self.config.protocol(index).open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
-            let awaited = Awaited::Answer { purpose: Purpose::Open(0), socket };
-            state.key = self.window.add(Probe { awaited, started: now, since, ..probe });
+            let awaited = Awaited::Answer { purpose: Purpose::Open(0), socket: Some(socket) };
+            state.key = self.window.add(Probe { awaited, started, since, ..probe });
         } else {
             self.proved(connections, conn)?;
         }

@@ -239,7 +239,7 @@ impl Workload {
     }
 
     /// Whether the connections speak TLS.
-    fn has_tls(&self) -> bool {
+    pub(super) fn has_tls(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
         #[cfg(not(feature = "tls"))]
@@ -272,6 +272,10 @@ impl Workload {
         let must_hear = self.protocol.must_hear() || self.protocol.open(0, 1, &mut Vec::new());
         if self.audit != Audit::Answer && must_hear {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
+        }
+        #[cfg(feature = "tls")]
+        if self.tls.as_ref().is_some_and(|tls| tls.handshake_timeout.is_zero()) {
+            return Err(ConfigError::HandshakeTimeout.into());
         }
         plan::check_hibernation(self.hibernate, self.awake)?;
         self.check_storm()?;

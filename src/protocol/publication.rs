@@ -98,7 +98,7 @@ impl Search {
     }
 
     /// Keeps the search in the first `KEPT` bytes, which must be there.
-    pub fn store(&self, kept: &mut [u8]) {
+    fn store(&self, kept: &mut [u8]) {
         if let Some(([a, b, c, d, altered], rest)) = kept.split_first_chunk_mut() {
             [*a, *b, *c, *d] = self.had.to_be_bytes();
             *altered = self.is_altered.into();
@@ -106,8 +106,21 @@ impl Search {
         }
     }
 
+    /// Begins the search of a message that comes in pieces, in `kept`.
+    pub fn begin(kept: &mut Vec<u8>) {
+        kept.resize(Search::KEPT, 0);
+        Search::default().store(kept);
+    }
+
+    /// Goes on with the search in `kept`, which [`Search::begin`] has begun, with the next piece of its message.
+    pub fn go_on(kept: &mut [u8], piece: &[u8]) {
+        let mut search = Search::load(kept);
+        search.take(piece);
+        search.store(kept);
+    }
+
     /// Takes the next bytes of the message.
-    pub fn take(&mut self, mut bytes: &[u8]) {
+    fn take(&mut self, mut bytes: &[u8]) {
         while let [byte, rest @ ..] = bytes
             && (self.had as usize) < LENGTH
         {
@@ -184,14 +197,12 @@ mod tests {
 
     /// What is found in a message that comes in pieces of these lengths, and is kept between them.
     fn found(message: &[u8], pieces: &[usize]) -> Option<Result<Publication, Altered>> {
-        let mut kept = vec![0; Search::KEPT];
-        Search::default().store(&mut kept);
+        let mut kept = Vec::new();
+        Search::begin(&mut kept);
         let (mut rest, mut pieces) = (message, pieces.iter().cycle());
         while !rest.is_empty() {
             let (piece, later) = rest.split_at((*pieces.next().unwrap()).min(rest.len()));
-            let mut search = Search::load(&kept);
-            search.take(piece);
-            search.store(&mut kept);
+            Search::go_on(&mut kept, piece);
             rest = later;
         }
         Search::load(&kept).end()

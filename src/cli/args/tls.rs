@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 
 use super::duration;
 use crate::command_error::{CommandError, Result};
-use crate::error::{ConfigError, Error};
 use crate::plan::{Scheme, Target};
 use crate::tls::handshake::{ClientTls, Pem, TlsConfig, Trust};
 
@@ -140,9 +139,6 @@ impl ClientTlsArguments {
                     "add --tls, or give the target as a URL such as wss://example.org",
                 )),
             };
-        }
-        if self.handshake_timeout.is_some_and(|time| time.is_zero()) {
-            return Err(Error::from(ConfigError::HandshakeTimeout).into());
         }
         let mut config = ClientTls::default();
         let name = || target.and_then(Target::name).map(str::to_owned);

@@ -247,9 +247,15 @@ impl ClientDriver {
         *self.causes.entry(cause).or_default() += 1;
     }
 
+    /// Takes the probe of a connection out of the window, if it has one.
+    pub(super) fn take_probe(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Option<Probe> {
+        let state = connections.state(conn)?;
+        self.window.remove(std::mem::take(&mut state.key))
+    }
+
     pub(super) fn forget(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        self.take_probe(connections, conn);
         if let Some(state) = connections.state(conn) {
-            self.window.remove(std::mem::take(&mut state.key));
             self.incomplete.forget(state.index);
         }
     }

@@ -20,13 +20,18 @@ use crate::token::ConnId;
 const SLOW_CONNECT: Duration = Duration::from_millis(200);
 
 impl ClientDriver {
-    /// A dial has succeeded: measures the connect, and awaits the end of a handshake from now on. Returns where the dial
-    /// went, unless the connection is given up.
-    pub(super) fn stands(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<Option<SocketAddr>> {
-        let Some(state) = connections.state(conn) else { return Ok(None) };
+    /// A dial has succeeded: takes its probe, and measures the connect. Returns the probe, which may await the end of a
+    /// handshake from now on, and where the dial went; `None` if the connection is given up.
+    pub(super) fn stands(
+        &mut self,
+        connections: &mut ClientConnections,
+        conn: ConnId,
+    ) -> Result<Option<(Probe, SocketAddr)>> {
         let now = Instant::now();
-        let number = self.config.number(state.index);
-        let Some(probe) = self.window.remove(std::mem::take(&mut state.key)) else { return Ok(None) };
+        let Some(probe) = self.take_probe(connections, conn) else { return Ok(None) };
+        let Some(number) = connections.state(conn).map(|state| self.config.number(state.index)) else {
+            return Ok(None);
+        };
         let Awaited::Connect { socket, .. } = probe.awaited else { return Ok(None) };
         let routes = &self.config.workload.routes;
         let (_, to) = routes.of(number);
@@ -37,18 +42,17 @@ impl ClientDriver {
         let latency = now.duration_since(probe.intended);
         let again = service >= SLOW_CONNECT && sys::tcp_info(&socket).is_some_and(|info| info.retransmissions > 0);
         self.measures.connected(latency, service, again);
-        let awaited = Awaited::Handshake { socket };
-        state.key = self.window.add(Probe { awaited, started: now, ..probe });
-        Ok(Some(to))
+        Ok(Some((Probe { awaited: Awaited::Handshake { socket }, started: now, ..probe }, to)))
     }
 
     /// Begins the TLS handshake of a connection that stands.
     #[cfg(feature = "tls")]
     pub(super) fn begin_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
-        match self.stands(connections, conn)? {
-            Some(to) => connections.begin_handshake(conn, to.ip()),
-            None => Ok(()),
+        let Some((probe, to)) = self.stands(connections, conn)? else { return Ok(()) };
+        if let Some(state) = connections.state(conn) {
+            state.key = self.window.add(probe);
         }
+        connections.begin_handshake(conn, to.ip())
     }
 
     /// The TLS handshake of a connection is over.

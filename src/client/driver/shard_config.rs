@@ -87,7 +87,7 @@ impl ShardConfig {
         let (own, shards, index) = (self.numbers.end - self.numbers.start, self.shards, self.index as u64);
         let storm = self.workload.course.storm().map(|storm| Storming::new(*storm, own, shards, index)).transpose()?;
         let mut measures = Measures::new(self.index, self.intervals.clone())?;
-        if self.has_tls() {
+        if self.workload.has_tls() {
             measures.measure_handshakes()?;
         }
         let fanout = self.fanout.as_ref().zip(self.workload.course.fanout());
@@ -120,14 +120,6 @@ impl ShardConfig {
             causes: Causes::new(),
             config: self,
         })
-    }
-
-    /// Whether the connections speak TLS.
-    pub fn has_tls(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.workload.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        false
     }
 
     /// The number of a connection over all shards, from that within this one. It decides the route and the source

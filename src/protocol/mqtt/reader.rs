@@ -233,10 +233,10 @@ impl Reader<'_> {
             }
             State::OthersPayload => {
                 // Nothing is kept before the payload's first byte.
-                let mut search = Search::load(kept);
-                search.take(&bytes[..there]);
-                kept.resize(Search::KEPT, 0);
-                search.store(kept);
+                if kept.is_empty() {
+                    Search::begin(kept);
+                }
+                Search::go_on(kept, &bytes[..there]);
                 there
             }
             _ => there,

@@ -6,7 +6,7 @@ use crate::failure::Cause;
 use crate::protocol::publication::Search;
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, Role, Scratch, SettingError, Settings, Strength, Verdict,
-    append_hexadecimal, mix,
+    append_hexadecimal, fill,
 };
 
 /// What our echoes begin with. The token follows, as 16 hexadecimal digits.
@@ -45,15 +45,10 @@ impl Push {
     /// Appends the payload of an exchange's echo to `into`.
     fn compose(&self, exchange: Exchange, into: &mut Vec<u8>) {
         let start = into.len();
-        let mut word = exchange.token();
         into.extend_from_slice(MARK);
-        append_hexadecimal(word, into);
+        append_hexadecimal(exchange.token(), into);
         let end = if exchange.purpose == Purpose::Message { start + self.payload } else { into.len() };
-        while into.len() < end {
-            word = mix(word);
-            append_hexadecimal(word, into);
-        }
-        into.truncate(end);
+        fill(exchange.token(), end, into);
     }
 
     /// A frame begins. `Scratch::expected` has the awaited echo, if there is one.
@@ -61,8 +56,7 @@ impl Push {
         let subscribes = exchange.is_some_and(|exchange| !self.awaits_echo(exchange));
         match frame.kind {
             Kind::Publish => {
-                scratch.kept.resize(Search::KEPT, 0);
-                Search::default().store(&mut scratch.kept);
+                Search::begin(&mut scratch.kept);
                 Ok(PUBLICATION)
             }
             Kind::Receipt if self.role == Role::Publisher => Ok(RECEIPT),
@@ -79,9 +73,7 @@ impl Push {
         position.bytes -= piece.len() as u32;
         match position.part {
             PUBLICATION => {
-                let mut search = Search::load(&scratch.kept);
-                search.take(piece);
-                search.store(&mut scratch.kept);
+                Search::go_on(&mut scratch.kept, piece);
             }
             ECHO => {
                 let at = usize::from(position.at);

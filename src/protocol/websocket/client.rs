@@ -10,7 +10,7 @@ use crate::failure::Cause;
 use crate::protocol::http::{RequestTemplate, ResponseHead, whole_head};
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, RequestError, Scratch, SettingError, Settings, Strength,
-    Template, Verdict, append_hexadecimal, mix,
+    Template, Verdict, append_hexadecimal, fill, mix,
 };
 
 /// What the payload of our pings begins with. The token follows.
@@ -112,12 +112,7 @@ impl WebSocket {
         // Of audits and keepalives the token is all.
         let length = if exchange.purpose == Purpose::Message { self.payload } else { 0 };
         let end = at + length.max(into.len() - at);
-        let mut word = token;
-        while into.len() < end {
-            word = mix(word);
-            append_hexadecimal(word, into);
-        }
-        into.truncate(end);
+        fill(token, end, into);
     }
 
     fn hear_handshake(&self, exchange: Exchange, bytes: &[u8], scratch: &mut Scratch) -> Heard {

@@ -108,8 +108,7 @@ impl Frames<'_> {
                 let other = if scratch.expected.is_empty() || self.awaits == Awaits::Pong { OTHER } else { 0 };
                 let text = if opcode == Opcode::Text { TEXT } else { 0 };
                 position.part = OPEN | other | text;
-                scratch.kept.resize(Search::KEPT, 0);
-                Search::default().store(&mut scratch.kept);
+                Search::begin(&mut scratch.kept);
             }
         }
         position.bytes = u32::try_from(header.length).map_err(|_| Violation::TooLong)?;
@@ -120,9 +119,7 @@ impl Frames<'_> {
     /// The next bytes of a frame's payload.
     fn payload(&self, position: &mut Position, piece: &[u8], scratch: &mut Scratch) -> Option<Verdict> {
         position.bytes -= piece.len() as u32;
-        let mut search = Search::load(&scratch.kept);
-        search.take(piece);
-        search.store(&mut scratch.kept);
+        Search::go_on(&mut scratch.kept, piece);
         // What is expected is text.
         let mut unlike = piece;
         if position.part & OTHER == 0 {
