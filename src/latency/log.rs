@@ -119,7 +119,9 @@ impl<W: Write> Log<W> {
     pub fn begin(mut into: W, started: SystemTime, made_by: &str, run: &str) -> io::Result<Log<W>> {
         let mut head = IntervalLogWriterBuilder::new();
         head.add_comment("[Histogram log format version 1.3]").add_comment(&format!("[Logged with {made_by}]"));
-        head.add_comment("Latencies in microseconds; a tag is what was measured, and the number of the shard or publication");
+        head.add_comment(
+            "Latencies in microseconds; a tag is what was measured, and the number of the shard or publication",
+        );
         if !run.is_empty() {
             head.add_comment(&format!("{RUN}{run}]"));
         }
