@@ -349,6 +349,14 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
     })
 }
 
+/// What the kernel dropped at a socket, modulo 2^32. At a listener these are connections and SYNs for which a queue had no
+/// room (`tcp_listendrop`), segments that its program dropped, and stray segments.
+pub fn drops(socket: &impl AsRawFd) -> io::Result<u32> {
+    /// The place of the drops in what SO_MEMINFO tells (`SK_MEMINFO_DROPS`, include/uapi/linux/sock_diag.h).
+    const DROPS: usize = 8;
+    repair::memory_info(socket).map(|memory| memory[DROPS])
+}
+
 /// Defers the choice of a source port from bind to connect (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). Many connections of
 /// one source address can then share a source port as long as their destinations differ.
 pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
