@@ -7,6 +7,7 @@ mod catcher;
 mod filter;
 mod grace;
 mod network;
+mod program_code;
 mod raw;
 pub mod repair;
 mod rights;
@@ -30,6 +31,7 @@ pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, S
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;
+pub use program_code::release_program_code;
 pub use raw::RawSender;
 pub use rights::{
     MOST_RIGHTS, OtherProcess, exists_unix_socket, given_descriptors, is_our_user, listen_in_own_name, receive_rights,
