@@ -52,6 +52,7 @@ mod storm_protocols;
 mod support;
 mod takeover;
 mod terminal;
+mod times;
 mod tls;
 mod tls_records;
 mod tune;
