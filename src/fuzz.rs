@@ -36,8 +36,8 @@ use crate::walls::{EvidenceRecorder, WALLS, explain};
 mod completions;
 mod dialects;
 mod handed;
+mod handshakes;
 mod mqtt;
-#[cfg(feature = "tls")]
 mod records;
 mod segments;
 mod spoken;
@@ -47,8 +47,8 @@ mod tests;
 pub use completions::completions;
 pub use dialects::{pushes, responses, server_frames, target};
 pub use handed::handed;
+pub use handshakes::handshakes;
 pub use mqtt::mqtt;
-#[cfg(feature = "tls")]
 pub use records::records;
 pub use segments::segments;
 pub use spoken::{frames, publication, requests, upgrade};
