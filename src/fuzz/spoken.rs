@@ -4,8 +4,8 @@ use super::Input;
 use crate::protocol::http::{Body, LONGEST_HEAD, MOST_FIELDS, RequestHead, ResponseHead};
 use crate::protocol::push::{Frame, Receipt};
 use crate::protocol::websocket::{
-    Assembly, Close, Event, Key, LONGEST_CONTROL, Opcode, Role, Rules, Violation, check_request, check_response,
-    text, write_accept, write_request,
+    Assembly, Close, Event, Key, LONGEST_CONTROL, Opcode, Role, Rules, Violation, check_request, check_response, text,
+    write_accept, write_request,
 };
 use crate::service::http::{Next, Requests};
 
@@ -116,6 +116,7 @@ fn asked(stream: &[u8], cuts: &[usize]) -> (Vec<(String, Vec<u8>)>, bool) {
             match requests.next(&mut place, data, &mut at) {
                 Err(_) => return (all, true),
                 Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
+                Ok(Next::PassedOver) => unreachable!("nothing is refused before"),
                 Ok(Next::Whole(request)) => {
                     assert!(request.body().len() <= 1_000);
                     all.push((format!("{} {}", request.method(), request.target()), request.body().to_vec()));

@@ -343,14 +343,19 @@ mod tests {
                     match assembly.next(RULES, piece, &mut at) {
                         Ok(None) => {}
                         Ok(Some(Event::Here(opcode, range))) => told.push(Ok((opcode, piece[range].to_vec()))),
-                        Ok(Some(Event::Assembled(opcode))) => told.push(Ok((opcode, assembly.payload(opcode).to_vec()))),
+                        Ok(Some(Event::Assembled(opcode))) => {
+                            told.push(Ok((opcode, assembly.payload(opcode).to_vec())))
+                        }
                         Err(violation) => told.push(Err(violation)),
                     }
                 }
                 assert!(told.is_empty() || assembly.bytes() < 200 && !assembly.is_idle());
             }
-            let expected =
-                [Err(Violation::TooLong), Ok((Opcode::Ping, b"between".to_vec())), Ok((Opcode::Close, b"\x03\xf1".to_vec()))];
+            let expected = [
+                Err(Violation::TooLong),
+                Ok((Opcode::Ping, b"between".to_vec())),
+                Ok((Opcode::Close, b"\x03\xf1".to_vec())),
+            ];
             assert_eq!(told, expected, "in pieces of {each} bytes");
         }
     }

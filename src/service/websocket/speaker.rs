@@ -128,6 +128,10 @@ impl<S: WebSocketService> WebSocket<S> {
                 ctx.send(conn, &pen.out);
                 return Some(http::discard(data));
             }
+            After::IsOver => {
+                row.enter(Phase::Over);
+                return Some(Reply::Close);
+            }
         }
         Some(http::reply(ctx, conn, data, &pen.out))
     }
