@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bench_support::reference::client::Target;
 use bench_support::sys::{self, Epoll, READ_WRITE};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, version};
@@ -57,7 +57,8 @@ impl Crowd {
     pub fn open(target: Target, count: usize, speaks: Speaks) -> io::Result<Crowd> {
         let config = Arc::new(config());
         let (first, ends) = if speaks == Speaks::Http { REQUEST } else { GREETING };
-        let mut crowd = Crowd { epoll: Epoll::new()?, connections: Vec::with_capacity(count), incoming: vec![0; 1 << 16] };
+        let mut crowd =
+            Crowd { epoll: Epoll::new()?, connections: Vec::with_capacity(count), incoming: vec![0; 1 << 16] };
         let mut greeted = 0;
         while greeted < count {
             while crowd.connections.len() < count.min(greeted + OPENING) {

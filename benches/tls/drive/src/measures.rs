@@ -80,7 +80,8 @@ impl Bench {
         let Effort { connections, active, .. } = self.effort;
         let (all, talking) = (thousands(connections as f64), thousands(active as f64));
         let messages = |title: String, [rate, cpu, seen]: [&'static str; 3]| {
-            let columns = [(rate, "messages/s a core", 0), (cpu, "server µs CPU each", 2), (seen, "messages/s seen", 0)];
+            let columns =
+                [(rate, "messages/s a core", 0), (cpu, "server µs CPU each", 2), (seen, "messages/s seen", 0)];
             Table::new(format!("{talking} of {all} connections talk, {title}"), connections, &columns)
         };
         let memory = [("user", "user bytes", 0), ("kernel", "kernel bytes", 0), ("fixed", "user MiB without any", 1)];
@@ -107,7 +108,12 @@ impl Bench {
         sys::pin(CLIENT_CORE).expect("the core exists and this process may use it");
         let outcome = self.measure(peer, &server).map_err(|error| error.to_string());
         let served = server.cpu_time() + backend.as_ref().map_or(Duration::ZERO, ServerProcess::cpu_time);
-        Run { peer: peer.name, connections: self.effort.connections, others: Some(others.share_beside(served)), outcome }
+        Run {
+            peer: peer.name,
+            connections: self.effort.connections,
+            others: Some(others.share_beside(served)),
+            outcome,
+        }
     }
 
     fn measure(&self, peer: &Peer, server: &ServerProcess) -> io::Result<Figures> {
