@@ -93,10 +93,11 @@ impl Table {
         Table { title, connections, columns, samples: Vec::new(), left_out: Vec::new(), failures: Vec::new() }
     }
 
-    /// Takes in what came of a run.
+    /// Takes in what came of a run. One without a figure for the first column has no part in the table.
     pub fn add(&mut self, round: usize, run: Run) {
         let Run { peer, connections, others, outcome } = run;
         match outcome {
+            Ok(figures) if !figures.contains_key(self.columns[0].key) => {}
             Ok(figures) => self.samples.push(Sample { peer, round, connections, others, figures }),
             Err(why) => self.failures.push((peer, round, why)),
         }
