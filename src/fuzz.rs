@@ -109,6 +109,8 @@ pub fn echo(bytes: &[u8]) {
         Purpose::Open(_) => {}
         _ => raw.ask(exchange, &mut message),
     }
+    // The message is made anew for each piece: not too many of them.
+    let each = each.max(message.len() / 256);
     let (mut position, mut scratch) = (Position::default(), Scratch::default());
     let mut judge = |asked: Option<Exchange>, position: &mut Position, piece: &[u8]| {
         let heard = raw.hear(asked, position, piece, &mut scratch);
