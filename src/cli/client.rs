@@ -16,7 +16,8 @@ use crate::results::document::ClientDocument;
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let workload = arguments.workload()?;
-    let files = Files::open(&arguments.connection.files, &[("--histogram", arguments.histogram.as_deref())])?;
+    let ConnectionArguments { files, tls, .. } = &arguments.connection;
+    let files = Files::open(files, &[("--histogram", arguments.histogram.as_deref())], &tls.inputs())?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
     let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
     // One file that cannot be written keeps no other from being written.
@@ -35,7 +36,7 @@ pub fn fanout(arguments: &FanoutArguments) -> Result<Ended> {
 }
 
 fn lead_to_files(workload: Workload, arguments: &ConnectionArguments) -> Result<Ended> {
-    let files = Files::open(&arguments.files, &[])?;
+    let files = Files::open(&arguments.files, &[], &arguments.tls.inputs())?;
     let (summary, written) = report(workload, files, arguments.files.quiet)?;
     written.and_then(|()| ended(&summary, arguments.tls.resume))
 }

@@ -18,7 +18,7 @@ use super::client::lead;
 use super::display::Display;
 use super::files::Files;
 use super::observer::Observer;
-use super::out::say;
+use super::out::{say, show};
 use crate::client::{ClientTls, Course, Interval, Pem, Phase, Planned, Trust, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
@@ -48,7 +48,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let host = Host::here();
     let awake = awake(arguments, &host)?;
-    let mut files = Files::open(&arguments.files, &[])?;
+    let mut files = Files::open(&arguments.files, &[], &[])?;
     let quiet = files.are_printed();
     let network = network::choose(arguments, &host, awake, || fit(arguments, &host, awake))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
@@ -314,7 +314,7 @@ impl Observer for DemoObserver {
             return Err(PeerError::Counts { round: result.round, proved: result.live, counted: server }.into());
         }
         if !self.quiet {
-            say(format!("the server counts {} live too", format::count(server)));
+            show(format!("the server counts {} live too", format::count(server)));
         }
         Ok(())
     }
