@@ -470,11 +470,27 @@ fn a_server_takes_over_from_none_that_does_not_fit() {
                 ended.fails_with(3, &[words]);
             });
         }
-        // Nobody is there, and the path is no place for a socket.
+        // Nobody is there, and the path is no place for a socket. No client is accepted first.
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
         std::fs::write(house.path(), "a file").unwrap();
-        let ended = run(&server_arguments(house.port, house.ports, &house.arguments("")));
-        ended.fails_with(3, &["take over at"]);
+        std::fs::create_dir(house.dir.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("nothing", house.dir.path().join("link")).unwrap();
+        let long = format!("{}x", "./".repeat(54));
+        for (path, words) in [
+            ("takeover", "ENOTSOCK"),
+            ("folder", "ENOTSOCK"),
+            ("link", "ENOENT"),
+            ("nowhere/takeover", "ENOENT"),
+            ("takeover/x", "ENOTDIR"),
+            (&long, "ENAMETOOLONG"),
+        ] {
+            let arguments = format!("--max-connections 10 --json - --takeover {path}");
+            let mut command = c1m();
+            command.current_dir(house.dir.path());
+            let ended = run_as(command, &server_arguments(house.port, house.ports, &arguments));
+            ended.fails_with(3, &["take over at", words, "could not ask there"]);
+            assert_eq!(ended.out, "", "{path}");
+        }
         assert_eq!(std::fs::read_to_string(house.path()).unwrap(), "a file");
     });
 }
@@ -513,6 +529,52 @@ fn a_server_starts_afresh_where_none_answers() {
         audit(&mut house.crowd(5), "afresh");
         server.stop();
     });
+}
+
+/// A server without a free descriptor says so to a successor, and can be taken over once it has some.
+#[test(Network)]
+fn a_server_without_descriptors_can_be_taken_over_later() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("");
+        let mut crowd = house.crowd(5);
+        let before = limit_descriptors(server.running.pid(), 3);
+        let ended = run(&server_arguments(house.port, house.ports, &house.arguments("")));
+        ended.fails_with(3, &["hands nothing over", "EMFILE"]);
+        limit_descriptors(server.running.pid(), before);
+        let next = house.server("");
+        assert_eq!(handed_over(server), 5);
+        audit(&mut crowd, "later");
+        next.stop();
+    });
+}
+
+/// Those who connect and say nothing do not keep a successor from being answered.
+#[test(Network)]
+fn silent_ones_do_not_keep_a_successor_waiting_for_long() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("");
+        let mut crowd = house.crowd(5);
+        let silent = [(); 2].map(|()| UnixStream::connect(house.path()).unwrap());
+        let next = house.server("");
+        assert_eq!(handed_over(server), 5);
+        audit(&mut crowd, "behind them");
+        drop(silent);
+        next.stop();
+    });
+}
+
+/// Gives a process another limit on its descriptors, and returns the one before.
+fn limit_descriptors(pid: u32, limit: u64) -> u64 {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one limit, and reads one.
+    unsafe {
+        assert_eq!(libc::prlimit(pid as libc::pid_t, libc::RLIMIT_NOFILE, std::ptr::null(), &mut before), 0);
+        let limit = libc::rlimit { rlim_cur: limit, ..before };
+        assert_eq!(libc::prlimit(pid as libc::pid_t, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()), 0);
+    }
+    before.rlim_cur
 }
 
 /// The metrics stay at their address, and tell of takeovers.

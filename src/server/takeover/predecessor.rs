@@ -15,12 +15,12 @@ use crate::connections::{Handed, HandedState};
 use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::shard::ShardHandle;
-use crate::sys::{CatcherTerms, OtherProcess, is_our_user};
+use crate::sys::{CatcherTerms, OtherProcess, exists_unix_socket, is_our_user};
 use crate::takeover::format::{Batch, Known, Sleepers};
 use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
 
-/// How long the server that runs may take for an answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long the server that runs may take for an answer. Others may ask before, and be silent.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// How long a process may take to end after it has closed what connected it with this one.
 const END_TIME: Duration = Duration::from_secs(10);
@@ -58,10 +58,8 @@ impl Inheritance {
         if !descriptors.is_empty() {
             return Inheritance::left(path, descriptors).map(Some);
         }
-        let socket = match UnixStream::connect(path) {
-            Ok(socket) => socket,
-            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
-            Err(error) => return Err(refused(path, Errno::of(&error), TakeoverReason::Path).into()),
+        let Some(socket) = connect(path).map_err(|errno| refused(path, errno, TakeoverReason::Path))? else {
+            return Ok(None);
         };
         if !is_our_user(&socket).is_ok_and(|ours| ours) {
             return Err(refused(path, None, TakeoverReason::OtherUser).into());
@@ -80,7 +78,7 @@ impl Inheritance {
 
     /// Asks the server that runs.
     fn ask(path: &Path, socket: UnixStream) -> Result<Inheritance> {
-        let silent = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::NoAnswer);
+        let silent = |error: io::Error| no_answer(path, &error);
         let process = OtherProcess::at(&socket).map_err(silent)?;
         let control = Channel::over(socket);
         let hello = to_bytes(&Hello::ours()).map_err(silent)?;
@@ -150,7 +148,7 @@ impl Inheritance {
     /// Has the server that runs hand over to shards with these queues. Returns when it has handed over all, or is gone.
     pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<()> {
         let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(()) };
-        let silent = |error: io::Error| Error::from(refused(path, Errno::of(&error), TakeoverReason::NoAnswer));
+        let silent = |error: io::Error| Error::from(no_answer(path, &error));
         let mut channels = Vec::new();
         for shard in 0..shards.len() {
             let channel = self.take(&format!("channel-{shard}"));
@@ -175,6 +173,32 @@ impl Inheritance {
         let ended = relays.into_iter().map(|relay| relay.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
         ended.collect::<Vec<_>>().into_iter().collect::<io::Result<()>>().map_err(silent)
     }
+}
+
+/// The server that listens at a path; `None` where none does, and one may. Fails where none ever can.
+fn connect(path: &Path) -> std::result::Result<Option<UnixStream>, Errno> {
+    match UnixStream::connect(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(Errno::ENAMETOOLONG),
+        Err(error) => match Errno::of(&error) {
+            // A server that was killed has left its socket.
+            Errno::ECONNREFUSED if exists_unix_socket(path) => Ok(None),
+            Errno::ECONNREFUSED => Err(Errno::ENOTSOCK),
+            Errno::ENOENT if path.symlink_metadata().is_err() && folder_of(path).is_dir() => Ok(None),
+            errno => Err(errno),
+        },
+    }
+}
+
+/// The folder in which a path has its last name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The server that listens there did not answer. An end of what it says, or nothing in time, has no number of the kernel.
+fn no_answer(path: &Path, error: &io::Error) -> HostError {
+    let errno = error.raw_os_error().map(Errno).filter(|errno| *errno != Errno::EAGAIN);
+    refused(path, errno, TakeoverReason::NoAnswer)
 }
 
 /// The way of what arrives to its shard.
