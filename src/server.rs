@@ -29,7 +29,7 @@ use crate::ring;
 use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
-use crate::sys::{Catcher, Filter};
+use crate::sys::{self, Catcher, Filter};
 use crate::takeover::{store, tell_ready};
 use builder::EventSink;
 use driver::{Ended, ListenerProgram, Origin, ShardStart};
@@ -483,6 +483,14 @@ impl<M> Server<M> {
     #[doc(hidden)]
     pub fn backlog(&self) -> i32 {
         self.backlog
+    }
+
+    /// How much the kernel dropped at the listeners, which bounds how often their accept queues overflowed. `None` where
+    /// that is unknown, and where connections may sleep: at a listener the kernel drops the segments that are caught.
+    #[doc(hidden)]
+    pub fn dropped_at_listeners(&self) -> Option<u64> {
+        let each = self.listeners.iter().map(|(_, listener)| sys::drops(listener).ok().map(u64::from));
+        each.sum::<Option<u64>>().filter(|_| self.awake.is_none())
     }
 
     /// The limit on memory for which new connections are refused now.

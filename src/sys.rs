@@ -7,6 +7,7 @@ mod catcher;
 mod filter;
 mod grace;
 mod network;
+mod program_code;
 mod raw;
 pub mod repair;
 mod rights;
@@ -30,6 +31,7 @@ pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, S
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;
+pub use program_code::release_program_code;
 pub use raw::RawSender;
 pub use rights::{
     MOST_RIGHTS, OtherProcess, exists_unix_socket, given_descriptors, is_our_user, listen_in_own_name, receive_rights,
@@ -347,6 +349,14 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
         unacknowledged: info.tcpi_unacked,
         received_empty: info.tcpi_segs_in.saturating_sub(info.tcpi_data_segs_in),
     })
+}
+
+/// What the kernel dropped at a socket, modulo 2^32. At a listener these are connections and SYNs for which a queue had no
+/// room (`tcp_listendrop`), segments that its program dropped, and stray segments.
+pub fn drops(socket: &impl AsRawFd) -> io::Result<u32> {
+    /// The place of the drops in what SO_MEMINFO tells (`SK_MEMINFO_DROPS`, include/uapi/linux/sock_diag.h).
+    const DROPS: usize = 8;
+    repair::memory_info(socket).map(|memory| memory[DROPS])
 }
 
 /// Defers the choice of a source port from bind to connect (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). Many connections of

@@ -327,7 +327,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network
 host\t''
 own\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hibernate -d 'Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and `client` do with --hibernate' -r
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default, at most 32,768' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F

@@ -299,7 +299,7 @@ pub struct DemoArguments {
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
     pub hibernate: Option<Duration>,
     /// Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default,
-    /// at most 262,144.
+    /// at most 32,768.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Speak TLS 1.3 at both ends, with a certificate that is made for the run.

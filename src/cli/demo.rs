@@ -108,6 +108,11 @@ struct Fit {
     wall: Option<String>,
 }
 
+/// Connections awake at once at most at each end, unless more are asked for. A demo's connections speak in audits alone,
+/// and both ends' sockets take 8 kB each: more of them would only take memory. So many sleep and wake 40,000 times a
+/// second.
+const AWAKE: u64 = 32_768;
+
 /// How many connections may be awake at once at each end, where others sleep; `None` where none sleeps.
 fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
     check_hibernation(arguments.hibernate, arguments.awake)?;
@@ -116,7 +121,7 @@ fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
     }
     host.check_hibernation()?;
     let routes = workload(arguments, host, arguments.connections)?.routes;
-    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.tls);
+    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.tls).min(AWAKE);
     Ok(Some(arguments.awake.unwrap_or_else(planned)))
 }
 

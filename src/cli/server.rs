@@ -12,7 +12,6 @@ use super::live::Live;
 use super::out::{Target, event, say, show, warn};
 use super::{Ended, on_signal, on_signal_or_hangup};
 use crate::command_error::{CommandError, Result};
-use crate::failure::Causes;
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::output;
@@ -100,6 +99,7 @@ impl Run<'_> {
         let (verbose, quiet) = (arguments.verbose, arguments.quiet);
         let mut reporter = Reporter { events: json.is_some(), verbose, quiet, spoken: S::SPOKEN, ..Reporter::new() };
         reporter.ready(&server, arguments);
+        sys::release_program_code();
         let summary = reporter.serve(server, &news, arguments.stats_interval)?;
         let document = ServerDocument::of(&summary);
         match json {
@@ -202,6 +202,7 @@ impl Reporter {
             warn(unreachable.to_string());
         }
         self.last = (Instant::now(), server.snapshots());
+        self.evidence.listens(server.dropped_at_listeners());
         self.sleeps = server.awake().is_some();
         self.has_tls = options.has_tls();
         let (files, memory) = (server.raised().files, server.raised().memory);
@@ -323,7 +324,7 @@ impl Reporter {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.interval(&server.snapshots());
-                    self.walls();
+                    self.walls(server.dropped_at_listeners());
                     self.memory(&server);
                     // After a pause of the process one line covers the whole pause, and the next line does not
                     // follow at once.
@@ -339,7 +340,7 @@ impl Reporter {
         // After the live ones, so that it is not less than they are.
         let peak_live = server.peak_live();
         let shortage = server.last_shortage();
-        let mut walls = walls::explain(&self.evidence.evidence(Causes::new()));
+        let mut walls = walls::explain(&self.evidence.evidence_of_listeners(server.dropped_at_listeners()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
         let (sleeps, takes_over) = (server.awake().is_some(), server.options().takeover.is_some());
@@ -409,11 +410,11 @@ impl Reporter {
     }
 
     /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
-    fn walls(&mut self) {
+    fn walls(&mut self, dropped: Option<u64>) {
         if !self.evidence.look() {
             return;
         }
-        for met in walls::explain(&self.evidence.evidence(Causes::new())) {
+        for met in walls::explain(&self.evidence.evidence_of_listeners(dropped)) {
             if self.walls_said.insert(met.wall.clone()) {
                 self.warn(&met.to_string());
             }

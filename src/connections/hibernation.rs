@@ -99,6 +99,10 @@ const CHECKPOINTS_PER_PASS: usize = 32;
 /// milliseconds for one.
 const GRACE_LOOK: Duration = Duration::from_millis(2);
 
+/// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
+/// and sleepers wake until the next silent ones sleep.
+const SHORT_OF_SLOTS: (u64, u64) = (7, 8);
+
 /// A slot whose occupant has no entry.
 const NO_ENTRY: u32 = u32::MAX;
 
@@ -433,7 +437,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Looks at some rows for connections that have been silent for long, and makes them drowsy.
     fn look_for_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
-        if !self.stamps.look(around.clock.now()) {
+        if !self.stamps.look(around.clock.now(), self.is_short_of_slots(around.parts.slots)) {
             return Ok(());
         }
         let counters = around.parts.counters;
@@ -443,7 +447,6 @@ impl<S: Default> Hibernation<S> {
             return Ok(());
         }
         let before = self.drowsy.len();
-        let hurry = around.parts.slots.is_full();
         for _ in 0..ROWS_PER_PASS {
             if !self.may_doze() {
                 break;
@@ -453,7 +456,7 @@ impl<S: Default> Hibernation<S> {
                 self.stamps.cursor = None;
                 break;
             };
-            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn, hurry) && !self.doze(around, conn)? {
+            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn) && !self.doze(around, conn)? {
                 break;
             }
         }
@@ -462,6 +465,13 @@ impl<S: Default> Hibernation<S> {
             self.drowsy.range_mut(before..).for_each(|drowsy| drowsy.grace = Some(grace));
         }
         Ok(())
+    }
+
+    /// Whether few slots are left, and connections may need more than there are.
+    fn is_short_of_slots<R: RingOps>(&self, slots: &Slots<S, R>) -> bool {
+        let (in_use, count) = (slots.in_use(), slots.count() as u64);
+        let connections = u64::from(self.entries.most()).saturating_sub(count);
+        connections > count && in_use * SHORT_OF_SLOTS.1 >= count * SHORT_OF_SLOTS.0
     }
 
     /// Makes a connection drowsy, if it can sleep. `false` if no file descriptor is left: this is not the time.

@@ -56,7 +56,7 @@ const READ_AGAIN: usize = 4;
 type Window = [u32; 5];
 
 /// What SO_MEMINFO tells (`enum` in include/uapi/linux/sock_diag.h), in bytes.
-type MemoryInfo = [u32; 9];
+pub(super) type MemoryInfo = [u32; 9];
 /// Memory of segments that were received, in order or not, and not yet read.
 const RECEIVED: usize = 0;
 /// Memory of segments that were sent and not acknowledged, or are to be sent.
@@ -155,7 +155,7 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
         return Ok(None);
     }
     // Segments out of order are in no queue that TCP_INFO or SIOCINQ count.
-    let memory: MemoryInfo = get_option(socket, libc::SOL_SOCKET, SO_MEMINFO)?;
+    let memory = memory_info(socket)?;
     if [RECEIVED, TO_BE_SENT, BACKLOG].iter().any(|at| memory[*at] != 0) {
         return Ok(None);
     }
@@ -403,6 +403,11 @@ unsafe impl Plain for libc::c_int {}
 unsafe impl Plain for libc::tcp_info {}
 // SAFETY: integers.
 unsafe impl<const N: usize> Plain for [u32; N] {}
+
+/// Reads SO_MEMINFO.
+pub(super) fn memory_info(socket: &impl AsRawFd) -> io::Result<MemoryInfo> {
+    get_option(socket, libc::SOL_SOCKET, SO_MEMINFO)
+}
 
 /// Reads an option. What the kernel does not write is 0.
 pub(super) fn get_option<T: Plain>(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {

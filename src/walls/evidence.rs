@@ -93,6 +93,8 @@ pub struct EvidenceRecorder {
     looked: Instant,
     /// An address of this host itself to which the run connects.
     over_loopback: Option<Address>,
+    /// What the kernel had dropped at the run's own listeners before.
+    dropped_before: u64,
 }
 
 /// How often the gauges are read at most.
@@ -117,6 +119,7 @@ impl EvidenceRecorder {
             dialed: false,
             looked: began,
             over_loopback: None,
+            dropped_before: 0,
         }
     }
 
@@ -151,12 +154,23 @@ impl EvidenceRecorder {
         self.dialed = true;
     }
 
+    /// The run listens, and the kernel has dropped so much at its listeners before: they may come from an earlier process.
+    pub fn listens(&mut self, dropped: Option<u64>) {
+        self.dropped_before = dropped.unwrap_or(0);
+    }
+
+    /// The evidence up to now of a run that listens. The kernel has dropped so much at its listeners, if that is known.
+    pub fn evidence_of_listeners(&mut self, dropped: Option<u64>) -> Evidence {
+        let dropped = dropped.map(|dropped| dropped.saturating_sub(self.dropped_before));
+        Evidence { dropped, ..self.evidence(Causes::new()) }
+    }
+
     /// The evidence up to now.
     pub fn evidence(&mut self, causes: Causes) -> Evidence {
         self.look_now();
         let loopback = self.over_loopback.and_then(|to| Some((to, self.host.loopback_to(to)?)));
         let moved = moved(&self.before, &self.host.net_counters());
-        Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback }
+        Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback, dropped: None }
     }
 }
 
@@ -174,6 +188,8 @@ pub struct Evidence {
     /// An address of this host that the run connects to, and whether loopback reaches it; `None` if the run connects
     /// to none of this host's addresses, or if that is unknown.
     pub loopback: Option<(Address, Loopback)>,
+    /// How much the kernel dropped at the run's own listeners; `None` if it has none, or if that is unknown.
+    pub dropped: Option<u64>,
 }
 
 /// A wall that a run met, from evidence.
@@ -193,6 +209,12 @@ impl Evidence {
     /// How far a counter moved.
     pub fn moved(&self, name: &str) -> u64 {
         self.moved.get(name).copied().unwrap_or(0)
+    }
+
+    /// How much of a number that the kernel dropped at the listeners of the whole network namespace may have been dropped
+    /// at those of the run.
+    pub fn at_own_listeners(&self, dropped: u64) -> u64 {
+        self.dropped.map_or(dropped, |own| own.min(dropped))
     }
 
     /// How many connections failed of a cause, if any did.

@@ -84,19 +84,25 @@ pub const ORPHANS: Wall = Wall {
 pub const ACCEPT_QUEUE: Wall = Wall {
     name: "accept queue",
     symptom: "connect latencies of 1, 3 and 7 s, ghosts (the client believes in a connection that the server never had), timeouts; ECONNRESET with tcp_abort_on_overflow=1",
-    evidence: "ListenOverflows rises on the server's host; ss -ltn, Recv-Q against Send-Q; net.core.somaxconn caps every backlog silently, in each network namespace anew",
+    evidence: "ListenOverflows rises on the server's host, one counter for all listeners of a network namespace; ss -ltn, Recv-Q against Send-Q; net.core.somaxconn caps every backlog silently, in each network namespace anew",
     cure: "sysctl -w net.core.somaxconn=N before the server starts, and a larger --backlog",
     judge: accept_queue,
     blame: |evidence| {
-        let (overflows, ghosts) = (evidence.moved("ListenOverflows"), evidence.failures(Cause::Ghost).unwrap_or(0));
-        let saw = match (overflows, ghosts) {
+        let overflows = evidence.at_own_listeners(evidence.moved("ListenOverflows"));
+        let ghosts = evidence.failures(Cause::Ghost).unwrap_or(0);
+        let (saw, server) = match (overflows, ghosts) {
             (0, 0) => return None,
-            (0, ghosts) => format!("{} ghosts: the server never had these connections", count(ghosts)),
-            (overflows, _) => format!("an accept queue of this host overflowed {} times", count(overflows)),
+            (0, ghosts) => (format!("{} ghosts: the server never had these connections", count(ghosts)), "the server"),
+            // The counter is one for all listeners of the network namespace.
+            (overflows, _) if evidence.dropped.is_none() => (
+                format!("accept queues of this network namespace overflowed {} times", count(overflows)),
+                "a server here",
+            ),
+            (overflows, _) => (format!("its accept queues overflowed {} times", count(overflows)), "the server"),
         };
         Some(Diagnostic {
             saw,
-            means: "connections came faster than the server accepted them, and its backlog was full".to_owned(),
+            means: format!("connections came faster than {server} accepted them, and its backlog was full"),
             cure: "raise net.core.somaxconn and the server's --backlog, or ramp more slowly (--rate, --concurrency)"
                 .to_owned(),
         })
@@ -117,6 +123,7 @@ pub const SYN_QUEUE: Wall = Wall {
         let explained = full.saturating_add(evidence.moved("ListenOverflows"));
         let unexplained = evidence.moved("ListenDrops").saturating_sub(explained);
         let dropped = full.saturating_add(if evidence.peak.syn_cookies == Some(0) { unexplained } else { 0 });
+        let dropped = evidence.at_own_listeners(dropped);
         (dropped > 0).then(|| Diagnostic {
             saw: format!("{} SYNs dropped by a full SYN queue of this host", count(dropped)),
             means: "connections began faster than they were established".to_owned(),

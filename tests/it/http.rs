@@ -181,7 +181,7 @@ impl HttpService for Counting {
 #[test]
 fn a_request_that_is_never_complete_and_a_connection_without_one_are_ended() {
     let mut limits = HttpLimits::default();
-    (limits.request_time, limits.kept_time) = (Duration::from_millis(250), Some(Duration::from_secs(2)));
+    (limits.request_time, limits.kept_time) = (Duration::from_millis(500), Some(Duration::from_secs(2)));
     let port = free_ports(1);
     let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
     let builder = builder.cores(Cores::Count(1)).max_connections(100);

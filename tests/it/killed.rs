@@ -165,6 +165,8 @@ fn new_connections_wait(backend: &str) {
     let newcomers: Vec<TcpStream> = (0..100).map(|_| connected(server.port)).collect();
     peers.drain(..100);
     peers.extend(newcomers);
+    // A connection waits for 0.1 s, and longer only if a FIN has come that the server has not seen yet.
+    wait_for_established(server.port, 500);
     server.running.signal(libc::SIGCONT);
     peers.iter_mut().for_each(echoes);
     drop(peers);

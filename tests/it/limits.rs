@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 
 use c1m::internal::sys::Resource;
 
-use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset};
+use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset, wait_for_established};
 
 /// With few descriptors a ring's table is small, and 3,000 connections need 16 of them.
 const SMALL_TABLES: &str = "ulimit -n 200";
@@ -86,6 +86,8 @@ fn new_connections_wait_for_room_that_resets_are_about_to_make() {
     let newcomers: Vec<TcpStream> = (0..100).map(|_| connected(server.port)).collect();
     peers.drain(..100).for_each(reset);
     peers.extend(newcomers);
+    // A connection waits for 0.1 s, and longer only if a reset has come that the server has not seen yet.
+    wait_for_established(server.port, 500);
     server.running.signal(libc::SIGCONT);
     peers.iter_mut().for_each(echoes);
     drop(peers);

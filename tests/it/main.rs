@@ -51,6 +51,7 @@ mod storm;
 mod support;
 mod takeover;
 mod terminal;
+mod times;
 mod tls;
 mod tls_records;
 mod tune;

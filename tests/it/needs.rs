@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use c1m::error::{Error, HibernationReason, HostReason};
 use c1m::internal::host::Host;
@@ -19,6 +20,7 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use crate::firewall;
 use crate::memory::Cgroup;
 use crate::support::in_own_network;
+use crate::times::Times;
 
 /// A test, as `#[test]` registers it.
 pub struct Test {
@@ -163,19 +165,22 @@ fn tracking() -> Result<(), Lack> {
     Err(Lack { reason, kernel: false })
 }
 
-/// Runs the tests that the command line selects, as the standard harness does, and lists the skipped tests.
+/// Runs the tests that the command line selects, as the standard harness does. Lists the skipped tests, and the slowest
+/// ones.
 pub fn run_all() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if !may_lock_memory() {
-        // The rings of all processes of this user count against one limit on locked memory, by default 8 MiB.
-        arguments.test_threads.get_or_insert(1);
-    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // The rings of all processes of an ordinary user count against one limit on locked memory, by default 8 MiB. Such
+    // a user's tests run one after the other.
+    arguments.test_threads.get_or_insert(if may_lock_memory() { AT_ONCE.max(cores) } else { 1 });
     let strict = std::env::var_os("C1M_NO_SKIPS").is_some_and(|value| value == "1");
     let skipped = Arc::new(Mutex::new(BTreeMap::new()));
     let mut tests: Vec<&Test> = inventory::iter::<Test>.into_iter().collect();
     tests.sort_by_key(|test| test.name);
-    let trials = tests.into_iter().map(|test| trial(test, strict, skipped.clone())).collect();
+    let times = Arc::new(Times::default());
+    let trials = tests.into_iter().map(|test| trial(test, strict, skipped.clone(), times.clone())).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    times.print();
     let skipped = skipped.lock().unwrap();
     if !skipped.is_empty() {
         println!("skipped: {} tests, for want of what they need", skipped.len());
@@ -184,6 +189,10 @@ pub fn run_all() -> ExitCode {
     }
     conclusion.exit_code()
 }
+
+/// Tests that run at once, if not as many as there are cores. They spend most of their time on waiting, such as for the
+/// times of the programs: with two at once two cores were busy for a quarter of it.
+const AT_ONCE: usize = 8;
 
 /// Whether this process has CAP_IPC_LOCK, which exempts its locked memory from limits.
 fn may_lock_memory() -> bool {
@@ -196,7 +205,7 @@ fn may_lock_memory() -> bool {
 /// The skipped tests, each with the reason.
 type Skipped = Arc<Mutex<BTreeMap<&'static str, Lack>>>;
 
-fn trial(test: &'static Test, strict: bool, skipped: Skipped) -> Trial {
+fn trial(test: &'static Test, strict: bool, skipped: Skipped, times: Arc<Times>) -> Trial {
     let name = test.name.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(test.name);
     Trial::ignorable_test(name, move || {
         if let Some(lack) = test.needs.iter().find_map(|need| need.met().err()) {
@@ -208,7 +217,9 @@ fn trial(test: &'static Test, strict: bool, skipped: Skipped) -> Trial {
         }
         // Each test runs on a thread of its own. The thread has the test's name, for panics, and the test's
         // processes end with it.
+        let begun = Instant::now();
         let ended = std::thread::Builder::new().name(name.to_owned()).spawn(test.run).unwrap().join();
+        times.add(name, begun.elapsed());
         ended.map_or_else(|panic| std::panic::resume_unwind(panic), |()| Ok(Completion::Completed))
     })
 }

@@ -170,6 +170,37 @@ fn an_accept_queue_that_overflows_is_named_at_both_ends() {
     });
 }
 
+/// The kernel has one counter for all listeners of a network namespace. What overflows at another listener, such as
+/// that of the metrics, is no wall of the server.
+#[test(Network)]
+fn an_accept_queue_of_another_listener_is_not_blamed_on_the_servers() {
+    in_own_network(|| {
+        let server = Server::start(1, "--cores 1 --metrics 127.0.0.1:0 --json -");
+        echoes(&mut connected(server.port));
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        other.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        other.listen(1).unwrap();
+        let port = other.local_addr().unwrap().as_socket().unwrap().port();
+        let mut begun = Vec::new();
+        eventually("the other queue overflows", || {
+            begun.push(begin(Ipv4Addr::LOCALHOST, port));
+            overflows() > 0
+        });
+        let finished = server.stop();
+        names(&finished.last_document(), &[]);
+        assert!(!finished.err.contains("accept queue"), "{}", finished.err);
+    });
+}
+
+/// ListenOverflows of this thread's network namespace.
+fn overflows() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: ")).map(|line| line.split(' '));
+    let (mut names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+    let place = names.position(|name| name == "ListenOverflows").unwrap();
+    values.nth(place).unwrap().parse().unwrap()
+}
+
 /// Peers whose handshakes never end fill the queue: the SYN-ACKs to them are dropped.
 #[test(Network, Rules)]
 fn a_syn_queue_that_is_full_is_named_at_both_ends() {

@@ -458,8 +458,8 @@ fn an_upgrade_is_refused_or_gets_one_of_the_subprotocols_that_were_offered() {
 #[test]
 fn peers_that_are_slow_or_say_nothing_are_ended() {
     let mut limits = WebSocketLimits::default();
-    (limits.message_time, limits.close_time) = (Duration::from_millis(250), Duration::from_millis(250));
-    limits.http.request_time = Duration::from_millis(250);
+    (limits.message_time, limits.close_time) = (Duration::from_millis(500), Duration::from_millis(500));
+    limits.http.request_time = Duration::from_millis(500);
     let here = Here::start(limits);
     // Nothing is asked for at all; a request that is never complete; a request, and nothing behind it.
     Bare::connect(here.port).ends();

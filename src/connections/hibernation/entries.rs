@@ -84,6 +84,11 @@ impl Entries {
         Ok(Entries { entries, addresses, ..Entries::new(most) })
     }
 
+    /// The most entries there may be.
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
     /// An entry as it is now.
     #[inline]
     fn get(&self, index: u32) -> Option<Entry> {

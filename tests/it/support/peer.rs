@@ -68,6 +68,23 @@ pub fn connected(port: u16) -> TcpStream {
     stream
 }
 
+/// Waits until the kernel has `count` established connections at a server's port. A FIN or RST of a peer has then
+/// reached the server's socket, whatever core was to deliver it.
+pub fn wait_for_established(port: u16, count: usize) {
+    /// The state of an established connection (include/net/tcp_states.h), as /proc/net/tcp writes it.
+    const ESTABLISHED: &str = "01";
+    let port = format!("{port:04X}");
+    eventually(&format!("{count} connections are established"), || {
+        let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let at_port = table.lines().filter(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let local = words.next().and_then(|address| address.split(':').nth(1));
+            local == Some(port.as_str()) && words.nth(1) == Some(ESTABLISHED)
+        });
+        at_port.count() == count
+    });
+}
+
 /// Closes a connection with a RST.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -1,11 +1,14 @@
-//! The initramfs of one guest: busybox, c1m, modules, and the scripts of its role.
+//! The initramfs of one guest: busybox, c1m with its libraries, modules, and the scripts of its role.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use c1m::internal::command_error::{CommandError, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
+
+use crate::libraries;
 
 /// The first process of every guest.
 const INIT: &str = include_str!("init.sh");
@@ -19,7 +22,7 @@ pub struct Role {
     pub addresses: Vec<String>,
     /// Whom a client must reach before it is ready.
     pub server: String,
-    /// What it runs: static programs, the first of which leads.
+    /// What it runs: programs, the first of which leads.
     pub programs: Vec<PathBuf>,
     /// Whether that one counts connections and tells of them.
     pub counts: bool,
@@ -35,7 +38,7 @@ pub struct Tools<'a> {
     /// The static busybox.
     pub busybox: &'a Path,
     /// Modules in loading order.
-    pub modules: &'a [std::path::PathBuf],
+    pub modules: &'a [PathBuf],
 }
 
 /// Writes the archive to `path`.
@@ -47,13 +50,23 @@ pub fn write(path: &Path, role: &Role, tools: &Tools) -> Result<()> {
             "free disk space, or choose --out",
         )
     };
-    let mut archive = Archive { out: io::BufWriter::new(fs::File::create(path).map_err(failed)?), inodes: 0 };
-    fill(&mut archive, role, tools).and_then(|()| archive.finish()).map_err(failed)
+    let mut shared = BTreeSet::new();
+    for program in &role.programs {
+        shared.extend(libraries::of(program)?);
+    }
+    let out = io::BufWriter::new(fs::File::create(path).map_err(failed)?);
+    let mut archive = Archive { out, inodes: 0, folders: BTreeSet::new() };
+    fill(&mut archive, role, tools, &shared).and_then(|()| archive.finish()).map_err(failed)
 }
 
-fn fill(archive: &mut Archive<impl Write>, role: &Role, tools: &Tools) -> io::Result<()> {
+fn fill(archive: &mut Archive<impl Write>, role: &Role, tools: &Tools, shared: &BTreeSet<PathBuf>) -> io::Result<()> {
     for folder in ["bin", "lab", "dev"] {
-        archive.entry(folder, ModeFileType::Directory, 0o755, &[])?;
+        archive.folder(Path::new(folder))?;
+    }
+    for library in shared {
+        let place = library.strip_prefix("/").unwrap_or(library);
+        archive.folder(place.parent().unwrap_or(place))?;
+        archive.file(&place.to_string_lossy(), 0o755, &fs::read(library)?)?;
     }
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("bin/busybox", 0o755, &fs::read(tools.busybox)?)?;
@@ -88,9 +101,21 @@ pub fn name(file: &Path) -> String {
 struct Archive<W: Write> {
     out: W,
     inodes: u32,
+    folders: BTreeSet<PathBuf>,
 }
 
 impl<W: Write> Archive<W> {
+    /// A folder, after the folders above it. The kernel makes none that an archive does not name.
+    fn folder(&mut self, folder: &Path) -> io::Result<()> {
+        if folder.as_os_str().is_empty() || self.folders.contains(folder) {
+            return Ok(());
+        }
+        folder.parent().map_or(Ok(()), |above| self.folder(above))?;
+        self.entry(&folder.to_string_lossy(), ModeFileType::Directory, 0o755, &[])?;
+        self.folders.insert(folder.to_owned());
+        Ok(())
+    }
+
     fn file(&mut self, name: &str, mode: u32, bytes: &[u8]) -> io::Result<()> {
         self.entry(name, ModeFileType::Regular, mode, bytes)
     }

@@ -70,7 +70,7 @@ pub struct Arguments {
     /// to compare.
     #[arg(long)]
     pub reference: bool,
-    /// Run another echo server in the place of c1m's: a static program, started as FILE ADDRESS FIRST_PORT
+    /// Run another echo server in the place of c1m's: a program, started as FILE ADDRESS FIRST_PORT
     /// PORTS CORES, which says `ready` as soon as it listens (see benches/peers). Its sockets are counted.
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     pub server_program: Option<PathBuf>,
@@ -84,7 +84,7 @@ pub struct Arguments {
     /// More options for `c1m client`, such as '--rate 1000/s'.
     #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true, conflicts_with = "reference")]
     pub client_options: String,
-    /// The folder of the static programs for the guests; tuning/lab/run builds and passes it.
+    /// The folder of the programs for the guests; tuning/lab/run builds and passes it.
     #[arg(long, value_name = "DIR", hide = true)]
     pub programs: PathBuf,
 }

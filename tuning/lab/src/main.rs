@@ -4,6 +4,7 @@
 //! ```text
 //!  args ── profile      what was typed; boot parameters
 //!  kernel  archive      a distribution's kernel; the initramfs of one guest
+//!          libraries    the shared libraries of the programs in it
 //!  accel ── guest       KVM or TCG; one QEMU process, its links and its serial ports
 //!  lead ── machine      the run, step by step; what each guest told
 //!  story  patience      what was proved so far; how long a step may take
@@ -19,6 +20,7 @@ mod args;
 mod guest;
 mod kernel;
 mod lead;
+mod libraries;
 mod machine;
 mod page;
 mod patience;

@@ -316,6 +316,8 @@ impl Bench {
             "c1m" => command.args(["--server-options", options]),
             _ => command.arg("--server-program").arg(absolute(&self.programs.join(peer.program()))),
         };
+        // The peers are static. The lab builds programs for this host, and macros cannot be static.
+        command.env_remove("RUSTFLAGS");
         let output = sys::dying_with_us(&mut command).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let run = fs::read_dir(out).into_iter().flatten().flatten().map(|run| run.path()).next();
         let run = run.ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
