@@ -36,8 +36,8 @@ use crate::walls::{EvidenceRecorder, WALLS, explain};
 mod completions;
 mod dialects;
 mod handed;
+mod handshakes;
 mod mqtt;
-#[cfg(feature = "tls")]
 mod records;
 mod segments;
 mod spoken;
@@ -47,8 +47,8 @@ mod tests;
 pub use completions::completions;
 pub use dialects::{pushes, responses, server_frames, target};
 pub use handed::handed;
+pub use handshakes::handshakes;
 pub use mqtt::mqtt;
-#[cfg(feature = "tls")]
 pub use records::records;
 pub use segments::segments;
 pub use spoken::{frames, publication, requests, upgrade};
@@ -109,6 +109,8 @@ pub fn echo(bytes: &[u8]) {
         Purpose::Open(_) => {}
         _ => raw.ask(exchange, &mut message),
     }
+    // The message is made anew for each piece: not too many of them.
+    let each = each.max(message.len() / 256);
     let (mut position, mut scratch) = (Position::default(), Scratch::default());
     let mut judge = |asked: Option<Exchange>, position: &mut Position, piece: &[u8]| {
         let heard = raw.hear(asked, position, piece, &mut scratch);

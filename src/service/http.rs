@@ -59,7 +59,8 @@ pub trait HttpService: 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpLimits {
-    /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413.
+    /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413, and the
+    /// connection is closed once the body has come, or `request_time` is over.
     pub longest_body: usize,
     /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. Beyond it the answer is 503.
     pub incomplete: usize,
@@ -158,6 +159,10 @@ impl<S: HttpService> Service for Http<S> {
                 ctx.send(conn, out);
                 return discard(data);
             }
+            After::IsOver => {
+                row.enter(Phase::Over);
+                return Reply::Close;
+            }
         }
         reply(ctx, conn, data, out)
     }
@@ -210,7 +215,7 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
     let pending = ctx.pending(conn) > 0;
     let Some(row) = ctx.state(conn) else { return };
     let mut place = row.place();
-    let is_late = row.phase() == Phase::Http && place.is_some();
+    let is_late = row.phase() == Phase::Http && place.is_some() && !requests.passes_over(place);
     if row.phase() == Phase::Http {
         row.set_place(None);
         requests.free(&mut place);

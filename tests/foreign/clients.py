@@ -1,55 +1,34 @@
 """Foreign clients of WebSocket and HTTP as peers of c1m's server. `tests/foreign/clients` starts it.
 
-Each check starts a server, runs a client against it, and looks at what the client saw and at what the server counted.
+Each check starts a server, runs a client against it, and looks at what the client saw and at what the server counted: once
+over plain bytes, and once over TLS.
 """
-import asyncio, contextlib, json, os, random, socket, subprocess, sys, tempfile, time
+import asyncio, contextlib, json, os, random, subprocess, sys, tempfile, time
 
 import picows
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-PROGRAM, WANTED = sys.argv[1], sys.argv[2:]
-PATIENCE = 120.0
+from secured import Secured, relay
+from server import PATIENCE, Server
+
+WANTED = sys.argv[2:]
 CLIENTS = 100
 MIB = 1 << 20
 # Around each length at which the header of a frame changes, and one message that no receive buffer holds.
 SIZES = [0, 1, 125, 126, 127, 4_096, 65_535, 65_536, MIB]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """c1m's server; its document once it has ended."""
-
-    def __init__(self, *words):
-        self.port = free_port()
-        self.words = [PROGRAM, "server", "--bind", "127.0.0.1", "--port", str(self.port), "--ports", "1"]
-        self.words += ["--port-sharing", "all", "--until-stdin-closes", "--json", "-", *words]
-        self.document = None
-
-    def __enter__(self):
-        self.process = subprocess.Popen(self.words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert any(json.loads(line).get("event") == "ready" for line in self.process.stdout), "the server did not start"
-        return self
-
-    def __exit__(self, failed, *_):
-        self.process.stdin.close()
-        last = [json.loads(line) for line in self.process.stdout][-1]
-        assert self.process.wait(PATIENCE) == 0
-        self.document = last
-        # No client stays behind, and none was refused.
-        assert failed or last["refused"] == 0, last
-
-
-def kosoku():
-    """Autobahn's cases but those of compression, which are of an extension."""
+def kosoku(secured):
+    """Autobahn's cases but those of compression, which are of an extension. kosoku knows no TLS, so a relay speaks it."""
     program = os.path.join(os.path.dirname(sys.executable), "kosoku")
-    with tempfile.TemporaryDirectory() as folder, Server("--protocol", "websocket", "--max-message", str(32 * MIB)) as server:
-        words = [program, "-m", "fuzzingclient", f"ws://127.0.0.1:{server.port}", "-o", folder]
+    limits = ["--protocol", "websocket", "--max-message", str(32 * MIB)]
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        port = stack.enter_context(Server(*limits, secured=secured)).port
+        if secured:
+            port = stack.enter_context(relay(port, connecting=secured.client()))
+        words = [program, "-m", "fuzzingclient", f"ws://127.0.0.1:{port}", "-o", folder]
         ended = subprocess.run([*words, "-x", "12.*", "-x", "13.*"], capture_output=True, text=True, timeout=10 * PATIENCE)
         assert ended.returncode in (0, 1), ended.stdout + ended.stderr
         with open(os.path.join(folder, "index.json")) as file:
@@ -61,9 +40,9 @@ def kosoku():
     print(f"  {len(cases)} cases:", ", ".join(f"{kinds.count(kind)} {kind}" for kind in fine))
 
 
-async def talk_websockets(port, seed):
+async def talk_websockets(server, seed):
     noise = random.Random(seed)
-    async with connect(f"ws://127.0.0.1:{port}/room?{seed}", max_size=4 * MIB) as client:
+    async with connect(f"{server.url('ws')}/room?{seed}", max_size=4 * MIB, ssl=server.context()) as client:
         for size in SIZES if seed == 0 else SIZES[:5]:
             text = ("grüße, 百万! " * (size // 10 + 1))[:size]
             binary = noise.randbytes(size)
@@ -76,18 +55,18 @@ async def talk_websockets(port, seed):
         assert (client.close_code, client.close_reason) == (4321, ""), (client.close_code, client.close_reason)
 
 
-def python_websockets():
-    async def all_of_them(port):
-        await asyncio.gather(*(talk_websockets(port, seed) for seed in range(CLIENTS)))
-        async with connect(f"ws://127.0.0.1:{port}/", max_size=None) as client:
+def python_websockets(secured):
+    async def all_of_them(server):
+        await asyncio.gather(*(talk_websockets(server, seed) for seed in range(CLIENTS)))
+        async with connect(f"{server.url('ws')}/", max_size=None, ssl=server.context()) as client:
             with contextlib.suppress(ConnectionClosedError):
                 await client.send(b"x" * (4 * MIB))
                 await asyncio.wait_for(client.recv(), PATIENCE)
                 raise AssertionError("a message that is too long came back")
             assert client.close_code == 1009, client.close_code
 
-    with Server("--protocol", "websocket", "--max-message", str(3 * MIB)) as server:
-        asyncio.run(all_of_them(server.port))
+    with Server("--protocol", "websocket", "--max-message", str(3 * MIB), secured=secured) as server:
+        asyncio.run(all_of_them(server))
     spoken = server.document["websocket"]
     assert (spoken["upgrades"], spoken["too_long"], spoken["protocol_errors"]) == (CLIENTS + 1, 1, 0), spoken
 
@@ -116,27 +95,28 @@ class Picows(picows.WSListener):
         self.next(transport)
 
 
-def python_picows():
-    async def talk(port):
-        transport, listener = await picows.ws_connect(Picows, f"ws://127.0.0.1:{port}/", max_frame_size=4 * MIB)
+def python_picows(secured):
+    async def talk(server):
+        at = f"{server.url('ws')}/"
+        transport, listener = await picows.ws_connect(Picows, at, max_frame_size=4 * MIB, ssl_context=server.context())
         assert await asyncio.wait_for(listener.done, PATIENCE) == picows.WSCloseCode.OK
         await transport.wait_disconnected()
 
-    async def all_of_them(port):
-        await asyncio.gather(*(talk(port) for _ in range(20)))
+    async def all_of_them(server):
+        await asyncio.gather(*(talk(server) for _ in range(20)))
 
-    with Server("--protocol", "websocket", "--max-message", str(3 * MIB)) as server:
-        asyncio.run(all_of_them(server.port))
+    with Server("--protocol", "websocket", "--max-message", str(3 * MIB), secured=secured) as server:
+        asyncio.run(all_of_them(server))
     spoken = server.document["websocket"]
     assert spoken["messages"] == 20 * len(SIZES) and spoken["protocol_errors"] == 0, spoken
 
 
 NODE_WS = """
 const { once } = require('events'), { WebSocket } = require('ws');
-const [port, clients] = process.argv.slice(1).map(Number);
+const [at, clients] = [process.argv[1], +process.argv[2]];
 const sizes = [0, 1, 125, 126, 65535, 65536, 1 << 20];
 async function talk(number) {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/${number}`, { perMessageDeflate: true });
+  const socket = new WebSocket(`${at}/${number}`, { perMessageDeflate: true });
   const next = name => once(socket, name);
   await next('open');
   if (socket.extensions !== '') throw Error('an extension was agreed on');
@@ -161,19 +141,26 @@ Promise.all([...Array(clients).keys()].map(talk)).then(() => process.exit(0), er
 """
 
 
-def node_ws():
-    with Server("--protocol", "websocket", "--max-message", str(3 * MIB)) as server:
-        subprocess.run(["node", "-e", NODE_WS, str(server.port), str(CLIENTS)], check=True, timeout=PATIENCE)
+def node(server, script):
+    """A script that is told where the server is, and how many clients to be."""
+    trusting = {"NODE_EXTRA_CA_CERTS": server.secured.ca} if server.secured else {}
+    words = ["node", "-e", script, server.url("ws"), str(CLIENTS)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, env={**os.environ, **trusting})
+
+
+def node_ws(secured):
+    with Server("--protocol", "websocket", "--max-message", str(3 * MIB), secured=secured) as server:
+        assert node(server, NODE_WS).wait(PATIENCE) == 0
     spoken = server.document["websocket"]
     assert spoken["upgrades"] == CLIENTS and spoken["protocol_errors"] == 0, spoken
 
 
 NODE_SUBSCRIBERS = """
 const { WebSocket } = require('ws');
-const [port, clients] = process.argv.slice(1).map(Number);
+const [at, clients] = [process.argv[1], +process.argv[2]];
 let open = 0, heard = 0;
 for (let number = 0; number < clients; number++) {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/news`);
+  const socket = new WebSocket(`${at}/news`);
   socket.on('open', () => { if (++open === clients) console.log('open'); });
   socket.on('message', data => {
     if (data.toString() !== 'good morning') process.exit(1);
@@ -183,21 +170,26 @@ for (let number = 0; number < clients; number++) {
 """
 
 
-def node_subscribers():
+def node_subscribers(secured):
     """What curl publishes reaches each of Node's subscribers."""
-    with Server("--protocol", "websocket", "--service", "push") as server:
-        node = subprocess.Popen(["node", "-e", NODE_SUBSCRIBERS, str(server.port), str(CLIENTS)], stdout=subprocess.PIPE)
-        assert node.stdout.readline() == b"open\n"
-        posted = curl(f"http://127.0.0.1:{server.port}/publish", "--data", "good morning", "--write-out", "%{http_code}")
+    with Server("--protocol", "websocket", "--service", "push", secured=secured) as server:
+        subscribers = node(server, NODE_SUBSCRIBERS)
+        assert subscribers.stdout.readline() == b"open\n"
+        at = f"{server.url('http')}/publish"
+        posted = curl(server, at, "--data", "good morning", "--write-out", "%{http_code}")
         assert posted.endswith("202"), posted
-        assert node.stdout.readline() == b"heard\n" and node.wait(PATIENCE) == 0
+        assert subscribers.stdout.readline() == b"heard\n" and subscribers.wait(PATIENCE) == 0
     pushed = server.document["push"]
     assert (pushed["publications"], pushed["pushes"], pushed["missed"]) == (1, CLIENTS, 0), pushed
 
 
-def curl(*words):
-    words = ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *words]
-    return subprocess.run(words, check=True, capture_output=True, timeout=2 * PATIENCE).stdout.decode()
+def curl_words(server, *words):
+    trusting = ["--cacert", server.secured.ca] if server.secured else []
+    return ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *trusting, *words]
+
+
+def curl(server, *words):
+    return subprocess.run(curl_words(server, *words), check=True, capture_output=True, timeout=2 * PATIENCE).stdout.decode()
 
 
 # The status, and the connections that curl had to open for it.
@@ -206,40 +198,43 @@ UPGRADE = ["--http1.1", "--include", "--header", "Connection: Upgrade", "--heade
 UPGRADE += ["--header", "Sec-WebSocket-Version: 13", "--header", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
 
 
-def curl_http():
-    with Server("--protocol", "http", "--max-message", str(MIB)) as server:
-        at = f"http://127.0.0.1:{server.port}"
+def curl_http(secured):
+    with Server("--protocol", "http", "--max-message", str(MIB), secured=secured) as server:
+        at = server.url("http")
         # One connection for all.
-        kept = curl(f"{at}/healthz", *ANSWERED, f"{at}/a?b=c", f"{at}/d").split("\n")
+        kept = curl(server, f"{at}/healthz", *ANSWERED, f"{at}/a?b=c", f"{at}/d").split("\n")
         assert kept == ["ok", "", "200 1", "/a?b=c", "200 0", "/d", "200 0", ""], kept
-        assert curl("--head", f"{at}/a").startswith("HTTP/1.1 200 ")
+        assert curl(server, "--head", f"{at}/a").startswith("HTTP/1.1 200 ")
         with tempfile.NamedTemporaryFile() as body:
             body.write(os.urandom(MIB))
             body.flush()
-            back = subprocess.run(["curl", "--silent", "--data-binary", f"@{body.name}", f"{at}/"], check=True, capture_output=True)
+            words = curl_words(server, "--data-binary", f"@{body.name}", f"{at}/")
+            back = subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE)
             with open(body.name, "rb") as file:
                 assert back.stdout == file.read()
             body.write(b"one more")
             body.flush()
-            too_long = ["--header", "Expect: 100-continue", "--data-binary", f"@{body.name}"]
-            assert " 413 " in curl("--include", *too_long, f"{at}/").split("\r\n")[0]
-        assert curl("--header", "X-Token: abc", "--include", f"{at}/").count("X-Token: abc\r\n") == 1
-        assert curl("--header", "Transfer-Encoding: chunked", "--data", "a", *ANSWERED, f"{at}/").endswith("411 1\n")
-        assert curl("--http1.0", *ANSWERED, f"{at}/old") == "/old\n200 1\n"
-        assert curl("--header", f"Long: {'x' * 20_000}", *ANSWERED, f"{at}/").endswith("431 1\n")
+            # A client that asks first, and one that sends the body at once.
+            for expect in ["Expect: 100-continue", "Expect:"]:
+                too_long = ["--header", expect, "--data-binary", f"@{body.name}"]
+                assert " 413 " in curl(server, "--include", *too_long, f"{at}/").split("\r\n")[0]
+        assert curl(server, "--header", "X-Token: abc", "--include", f"{at}/").count("X-Token: abc\r\n") == 1
+        assert curl(server, "--header", "Transfer-Encoding: chunked", "--data", "a", *ANSWERED, f"{at}/").endswith("411 1\n")
+        assert curl(server, "--http1.0", *ANSWERED, f"{at}/old") == "/old\n200 1\n"
+        assert curl(server, "--header", f"Long: {'x' * 20_000}", *ANSWERED, f"{at}/").endswith("431 1\n")
     http = server.document["http"]
-    # What came in chunks; the body and the head.
-    assert (http["malformed"], http["too_long"]) == (1, 2), http
+    # What came in chunks; two bodies and a head.
+    assert (http["malformed"], http["too_long"]) == (1, 3), http
 
 
-def curl_websocket():
-    with Server("--protocol", "websocket") as server:
-        at = f"http://127.0.0.1:{server.port}"
-        assert curl(f"{at}/healthz", *ANSWERED).endswith("200 1\n")
-        plain = curl("--include", f"{at}/", *ANSWERED)
+def curl_websocket(secured):
+    with Server("--protocol", "websocket", secured=secured) as server:
+        at = server.url("http")
+        assert curl(server, f"{at}/healthz", *ANSWERED).endswith("200 1\n")
+        plain = curl(server, "--include", f"{at}/", *ANSWERED)
         assert plain.endswith("426 1\n") and "Upgrade: websocket\r\n" in plain, plain
         # curl waits for more until its time is over, as the connection stays open.
-        words = ["curl", "--silent", "--no-buffer", "--max-time", "1", *UPGRADE, f"{at}/chat"]
+        words = curl_words(server, "--no-buffer", "--max-time", "1", *UPGRADE, f"{at}/chat")
         agreed = subprocess.run(words, capture_output=True, timeout=PATIENCE)
         assert agreed.returncode == 28 and agreed.stdout.startswith(b"HTTP/1.1 101 "), agreed
         assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in agreed.stdout, agreed.stdout
@@ -247,8 +242,10 @@ def curl_websocket():
 
 
 CHECKS = [kosoku, python_websockets, python_picows, node_ws, node_subscribers, curl_http, curl_websocket]
-for check in CHECKS:
-    if not WANTED or check.__name__ in WANTED:
-        began = time.monotonic()
-        check()
-        print(f"{check.__name__}: ok ({time.monotonic() - began:.1f} s)", flush=True)
+with tempfile.TemporaryDirectory() as certificates:
+    for secured, over in [(None, ""), (Secured(certificates), " over TLS")]:
+        for check in CHECKS:
+            if not WANTED or check.__name__ in WANTED:
+                began = time.monotonic()
+                check(secured)
+                print(f"{check.__name__}{over}: ok ({time.monotonic() - began:.1f} s)", flush=True)

@@ -135,7 +135,7 @@ def brokers():
                 for qos in (0, 1):
                     held(name, port, f"--mqtt-version {version} --qos {qos} {TALK}")
                 held(name, port, f"--mqtt-version {version} --proof ping --interval 100ms")
-                held(name, port, f"--mqtt-version {version} --mqtt-keepalive 1s --hold 4s")
+                held(name, port, f"--mqtt-version {version} --mqtt-keepalive 3s --hold 8s")
 
 
 def codecs():

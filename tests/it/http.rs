@@ -115,6 +115,7 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
     let server = Server::start(1, "--protocol http --service sink --max-message 1000 --json -");
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17_000));
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(70));
+    let posted = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n{}", "x".repeat(1_001));
     let refused = [
         (400, "nonsense\r\n\r\n"),
         (400, "\x16\x03\x01\x02\x00\x01\x00"),
@@ -122,7 +123,7 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (411, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        (413, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n"),
+        (413, &posted),
         (417, "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"),
         (431, &long),
         (431, &many),
@@ -141,6 +142,22 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
     let document = server.stop().last_document();
     let counted = ["requests", "malformed", "too_long"].map(|name| number(&document["http"], name));
     assert_eq!(counted, [12, 8, 3], "{document}");
+}
+
+/// A client that sends a head and then a long body, as most do, hears why it is refused, and the end in order: a reset
+/// would reach it before the answer does.
+#[test]
+fn the_answer_to_a_body_that_is_too_long_arrives_while_it_is_sent() {
+    for protocol in ["http --service sink", "websocket"] {
+        let server = Server::start(1, &format!("--protocol {protocol} --max-message 1000 --json -"));
+        let mut client = Client::connect(server.port);
+        client.asks("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n", 413, false);
+        // To a connection that is reset the second part could not be written.
+        (0..300).for_each(|_| client.say(&"x".repeat(1_000)));
+        assert_eq!(client.stream.read(&mut [0]).unwrap(), 0, "the end in order, and no reset");
+        let document = server.stop().last_document();
+        assert_eq!(number(&document["http"], "too_long"), 1, "{document}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! one's own in this process.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -217,6 +217,10 @@ fn what_the_protocol_forbids_closes_the_connection_with_its_code_and_is_counted(
         // What came before it is answered.
         bare.say(&[frame(Opcode::Text, true, b"before"), bytes.clone(), frame(Opcode::Text, true, b"behind")].concat());
         assert_eq!(bare.hear(), (Opcode::Text, b"before".to_vec()));
+        if *code == 1009 {
+            // The server awaits the rest of the message and a close, or the end.
+            bare.0.shutdown(Shutdown::Write).unwrap();
+        }
         bare.closed(*code);
     }
     // A close without a code is answered by one.
@@ -241,6 +245,23 @@ fn the_close_arrives_behind_whatever_the_peer_has_sent() {
         let (opcode, payload) = bare.hear();
         assert_eq!((opcode, &payload[..2]), (Opcode::Close, &1002u16.to_be_bytes()[..]));
     }
+    server.stop();
+}
+
+/// A peer that is in the middle of a message that is too long hears why it is closed, and can send the rest: a reset would
+/// reach it before the close does.
+#[test]
+fn the_close_of_a_message_that_is_too_long_arrives_while_it_is_sent() {
+    let server = Server::start(1, "--protocol websocket --max-message 1000");
+    let mut bare = Bare::open(server.port);
+    let long = frame(Opcode::Binary, true, &[7; 300_000]);
+    bare.say(&long[..2_000]);
+    let (opcode, payload) = bare.hear();
+    assert_eq!((opcode, &payload[..2]), (Opcode::Close, &1009u16.to_be_bytes()[..]));
+    // To a connection that is reset the second part could not be written.
+    long[2_000..].chunks(1_000).for_each(|part| bare.say(part));
+    bare.say(&[frame(Opcode::Text, true, b"later"), frame(Opcode::Close, true, b"\x03\xf1")].concat());
+    assert_eq!(bare.0.read(&mut [0]).unwrap(), 0, "the end in order, and no reset");
     server.stop();
 }
 

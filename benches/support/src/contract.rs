@@ -9,6 +9,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -17,6 +18,27 @@ use crate::sys;
 /// Bytes of the buffer of a peer that has one per connection, as in tokio's own example. Messages have 64 bytes, so a
 /// larger buffer would only take more memory.
 pub const BUFFER_BYTES: usize = 1024;
+
+/// The same for peers that speak TLS, of which some messages fill a record of 16 KiB: a larger one would make idle
+/// connections dearer, and a smaller one long messages.
+pub const RECORD_BUFFER_BYTES: usize = 4096;
+
+/// The certificate of a peer that speaks TLS and its key, in PEM; the environment names them.
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// The names of the variables, in the order of the fields.
+    pub const VARIABLES: [&str; 2] = ["TLS_CERTIFICATE", "TLS_KEY"];
+
+    pub fn from_environment() -> TlsFiles {
+        let [certificate, key] = TlsFiles::VARIABLES
+            .map(|name| std::env::var_os(name).unwrap_or_else(|| panic!("{name} names no file")).into());
+        TlsFiles { certificate, key }
+    }
+}
 
 /// What a peer was told.
 pub struct Contract {
@@ -29,9 +51,13 @@ pub struct Contract {
 impl Contract {
     /// Reads the command line, and raises the limit of open files as far as it goes.
     pub fn from_command_line() -> Contract {
-        let words: Vec<String> = std::env::args().skip(1).collect();
+        Contract::of(&std::env::args().skip(1).collect::<Vec<_>>())
+    }
+
+    /// The same from words of a longer command line.
+    pub fn of(words: &[String]) -> Contract {
         let read = || {
-            let [address, first_port, ports, cores] = &words[..] else { return None };
+            let [address, first_port, ports, cores] = words else { return None };
             let cores: Option<Vec<usize>> = cores.split(',').map(|core| core.parse().ok()).collect();
             let (first_port, ports) = (first_port.parse().ok()?, ports.parse().ok()?);
             Some(Contract { address: address.parse().ok()?, first_port, ports, cores: cores? })

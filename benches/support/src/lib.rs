@@ -3,6 +3,8 @@
 //! ```text
 //!  contract     what a peer is told on its command line, and what it does before it is ready
 //!  compare      server processes, alternating rounds, a quiet machine between them, medians
+//!  samples      what runs gave, as tables: medians, ranges, ratios to ours
+//!  memory       bytes of a server's processes and of the kernel
 //!  questions    five questions that a comparison answers, as one table
 //!  reference    an echo server and a client on plain edge-triggered epoll
 //!  sys          their system calls, and the only unsafe code
@@ -13,6 +15,8 @@
 
 pub mod compare;
 pub mod contract;
+pub mod memory;
 pub mod questions;
 pub mod reference;
+pub mod samples;
 pub mod sys;

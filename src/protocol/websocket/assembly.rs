@@ -39,12 +39,14 @@ pub struct Assembly {
     payload: Vec<u8>,
     /// The payload of a control frame, which may come between two fragments.
     control: Vec<u8>,
+    /// A message was too long: its rest and later ones are passed over, and only control frames are told.
+    passes_over: bool,
 }
 
 impl Assembly {
     /// Whether nothing is kept that is needed later.
     pub fn is_idle(&self) -> bool {
-        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none() && !self.passes_over
     }
 
     /// Bytes of memory that it holds beside itself.
@@ -58,7 +60,8 @@ impl Assembly {
     }
 
     /// Takes what comes next in `bytes`, from `at` on, which moves behind it. `None` if all bytes are used and nothing
-    /// more is whole. Payloads are unmasked in place.
+    /// more is whole. Payloads are unmasked in place. Behind `Violation::TooLong` it may be called again, and then tells
+    /// control frames alone.
     pub fn next(&mut self, rules: Rules, bytes: &mut [u8], at: &mut usize) -> Result<Option<Event>, Violation> {
         loop {
             if let Some((header, come)) = self.frame {
@@ -74,7 +77,10 @@ impl Assembly {
                 continue;
             }
             let Some(header) = self.header(rules.from, bytes, at)? else { return Ok(None) };
-            let begins = self.admit(header, rules.longest)?;
+            let begins = match self.admit(header, rules.longest) {
+                Err(Violation::TooLong) => return Err(self.pass_over(header)),
+                admitted => admitted?,
+            };
             if header.length <= (bytes.len() - *at) as u64 && (header.opcode.is_control() || begins && header.last) {
                 let payload = *at..*at + header.length as usize;
                 *at = payload.end;
@@ -121,6 +127,7 @@ impl Assembly {
                 self.control.clear();
                 return Ok(false);
             }
+            _ if self.passes_over => return Ok(false),
             (Opcode::Continuation, None) => return Err(Violation::NothingToContinue),
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::Interrupted),
             (Opcode::Continuation, Some(_)) => false,
@@ -134,12 +141,18 @@ impl Assembly {
         if header.length > room { Err(Violation::TooLong) } else { Ok(begins) }
     }
 
+    /// Passes over the message that a frame makes too long, and all that follow it.
+    fn pass_over(&mut self, header: Header) -> Violation {
+        *self = Assembly { frame: Some((header, 0)), passes_over: true, ..Assembly::default() };
+        Violation::TooLong
+    }
+
     /// Appends bytes that come `come` bytes into the payload of a frame. Tells whether it is whole now.
     fn append(&mut self, header: Header, come: u64, part: &mut [u8]) -> Result<bool, Violation> {
         unmask(header, come, part);
         if header.opcode.is_control() {
             self.control.extend_from_slice(part);
-        } else {
+        } else if !self.passes_over {
             if self.message == Some(Opcode::Text) {
                 self.text.feed(part).map_err(|_| Violation::NotUtf8)?;
             }
@@ -156,7 +169,7 @@ impl Assembly {
         if header.opcode.is_control() {
             return Ok(Some(header.opcode));
         }
-        if !header.last {
+        if !header.last || self.passes_over {
             return Ok(None);
         }
         let message = self.message.take();
@@ -307,5 +320,43 @@ mod tests {
             violation(&[(Opcode::Text, false, b"\xe2\x82"), (Opcode::Continuation, true, b"")]),
             Some(Violation::NotUtf8)
         );
+    }
+
+    /// However the stream is cut: no more than a header is kept meanwhile, and nothing is checked.
+    #[test]
+    fn behind_a_message_that_is_too_long_control_frames_alone_are_told() {
+        let mut stream = Vec::new();
+        for (opcode, last, payload) in [
+            (Opcode::Text, false, &[b'a'; 3_000][..]),
+            (Opcode::Continuation, false, &[0xff; 3_000]),
+            (Opcode::Ping, true, b"between"),
+            (Opcode::Binary, true, &[1; 70_000]),
+            (Opcode::Close, true, b"\x03\xf1"),
+        ] {
+            append(&mut stream, opcode, last, [1, 2, 3, 4], payload);
+        }
+        for each in [1, 7, 4_096, stream.len()] {
+            let (mut assembly, mut told) = (Assembly::default(), Vec::new());
+            for piece in stream.clone().chunks_mut(each) {
+                let mut at = 0;
+                while at < piece.len() {
+                    match assembly.next(RULES, piece, &mut at) {
+                        Ok(None) => {}
+                        Ok(Some(Event::Here(opcode, range))) => told.push(Ok((opcode, piece[range].to_vec()))),
+                        Ok(Some(Event::Assembled(opcode))) => {
+                            told.push(Ok((opcode, assembly.payload(opcode).to_vec())))
+                        }
+                        Err(violation) => told.push(Err(violation)),
+                    }
+                }
+                assert!(told.is_empty() || assembly.bytes() < 200 && !assembly.is_idle());
+            }
+            let expected = [
+                Err(Violation::TooLong),
+                Ok((Opcode::Ping, b"between".to_vec())),
+                Ok((Opcode::Close, b"\x03\xf1".to_vec())),
+            ];
+            assert_eq!(told, expected, "in pieces of {each} bytes");
+        }
     }
 }

@@ -15,6 +15,8 @@ pub enum After {
     Leaves,
     /// The connection is to be closed.
     Ends,
+    /// The same, and nothing is on its way that the client has announced.
+    IsOver,
 }
 
 /// What one receive brought, and where its answers go.
@@ -54,10 +56,12 @@ pub fn serve<'c, S: Default>(
                 new = true;
                 after
             }
+            Ok(Next::PassedOver) => After::IsOver,
             Err(fault) => {
                 fault.count(ctx.counters());
                 fault.response().write(false, true, out);
-                After::Ends
+                // A body that is too long has a place until it has come.
+                if place.is_some() { After::Awaits { new: true } } else { After::Ends }
             }
         };
         if after != After::GoesOn {

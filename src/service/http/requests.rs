@@ -74,6 +74,8 @@ struct Part {
     bytes: Vec<u8>,
     /// Bytes of its head and body together, once the head is whole.
     whole: Option<usize>,
+    /// Of a request that is refused: bytes of its body that have not come, and are passed over.
+    left: u64,
 }
 
 impl Holds for Part {
@@ -90,6 +92,8 @@ pub enum Next<'a> {
     More { waits: bool },
     /// A whole request.
     Whole(Request<'a>),
+    /// The rest of a request that was refused.
+    PassedOver,
 }
 
 /// The requests of a shard's connections that are incomplete.
@@ -106,12 +110,17 @@ impl Requests {
     }
 
     /// Takes what comes next in `data`, from `at` on, which moves behind it. `place` is the connection's, if a part of
-    /// its request has come. A whole request may lie there: `free` the place when it is answered.
+    /// its request has come. A whole request may lie there: `free` the place when it is answered. A body that is too long
+    /// has a place until it has come: to close the connection sooner would be a RST, which could overtake the answer.
     pub fn next<'a>(&'a mut self, place: &mut Option<u32>, data: &'a [u8], at: &mut usize) -> Result<Next<'a>, Fault> {
+        if self.passes_over(*place) {
+            return Ok(self.pass_over(place, data, at));
+        }
         if place.is_some() {
             return match self.go_on(place, data, at) {
                 Ok(true) => self.kept(*place),
                 Ok(false) => Ok(Next::More { waits: false }),
+                Err(Fault::BodyTooLong) => Err(Fault::BodyTooLong),
                 Err(fault) => {
                     self.free(place);
                     Err(fault)
@@ -124,7 +133,11 @@ impl Requests {
         *at = data.len();
         let (whole, waits) = match RequestHead::read(rest)? {
             Some((head, length)) => {
-                let end = length + self.body_of(&head)?;
+                let body = self.body_of(&head);
+                if body == Err(Fault::BodyTooLong) {
+                    *place = self.keep_rest(None, &head, rest.len() - length);
+                }
+                let end = length + body?;
                 if let Some(body) = rest.get(length..end) {
                     *at = data.len() - rest.len() + end;
                     return Ok(Next::Whole(Request { head, body }));
@@ -134,13 +147,46 @@ impl Requests {
             None if rest.is_empty() => return Ok(Next::More { waits: false }),
             None => (None, false),
         };
-        *place = Some(self.parts.put(None, Part { bytes: rest.to_vec(), whole })?);
+        *place = Some(self.parts.put(None, Part { bytes: rest.to_vec(), whole, left: 0 })?);
         Ok(Next::More { waits })
     }
 
     /// The request that a connection had in its place is answered, or is not awaited any more.
     pub fn free(&mut self, place: &mut Option<u32>) {
         self.parts.free(place.take());
+    }
+
+    /// Whether a place is that of a request which was refused, and of which more is to come.
+    pub fn passes_over(&mut self, place: Option<u32>) -> bool {
+        place.and_then(|place| self.parts.get_mut(place)).is_some_and(|part| part.left > 0)
+    }
+
+    /// Passes over what comes of a request that was refused.
+    fn pass_over(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Next<'static> {
+        let mut part = self.parts.take(*place);
+        let passed = part.left.min((data.len() - *at) as u64);
+        part.left -= passed;
+        *at += passed as usize;
+        if part.left == 0 {
+            self.free(place);
+            return Next::PassedOver;
+        }
+        *place = self.parts.put(*place, part).ok();
+        Next::More { waits: false }
+    }
+
+    /// Gives a request whose body is too long a place, if more of it is to come. `come` bytes of the body have.
+    fn keep_rest(&mut self, place: Option<u32>, head: &RequestHead<'_>, come: usize) -> Option<u32> {
+        let left = match head.body {
+            // The client that waits is not told to go on.
+            Body::Length(length) if !waits(head) => length.saturating_sub(come as u64),
+            _ => 0,
+        };
+        if left == 0 {
+            self.parts.free(place);
+            return None;
+        }
+        self.parts.put(place, Part { left, ..Part::default() }).ok()
     }
 
     /// Goes on with a request of which a part has come. Tells whether it is whole.
@@ -155,7 +201,11 @@ impl Requests {
             && has_empty_line(&part.bytes[had.saturating_sub(2)..])
             && let Some((head, length)) = RequestHead::read(&part.bytes)?
         {
-            part.whole = Some(length + self.body_of(&head)?);
+            let body = self.body_of(&head);
+            if body == Err(Fault::BodyTooLong) {
+                *place = self.keep_rest(*place, &head, part.bytes.len() - length);
+            }
+            part.whole = Some(length + body?);
         }
         let whole = match part.whole {
             Some(whole) => {
@@ -225,8 +275,9 @@ mod tests {
                         requests.free(&mut place);
                     }
                     Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
+                    Ok(Next::PassedOver) => unreachable!("nothing is refused before"),
                     Err(fault) => {
-                        assert_eq!(place, None, "a refused request has no place");
+                        assert!(place.is_none() || fault == Fault::BodyTooLong, "a refused request has no place");
                         return (all, Some(fault), false);
                     }
                 }
@@ -276,6 +327,41 @@ mod tests {
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(LONGEST_HEAD));
         let each: Vec<usize> = (0..=long.len()).collect();
         assert_eq!(taken(long.as_bytes(), &each).1, Some(Fault::Malformed(Malformed::TooLong)));
+    }
+
+    /// However it is cut, and no byte more.
+    #[test]
+    fn the_rest_of_a_body_that_is_too_long_is_passed_over() {
+        let request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n{}", "x".repeat(10_000));
+        let stream = format!("{request}GET");
+        for each in [1, 7, 4_096] {
+            let (mut requests, mut place) = (Requests::new(100, 1 << 20), None);
+            let (mut fault, mut used) = (None, 0);
+            for piece in stream.as_bytes().chunks(each) {
+                let mut at = 0;
+                let next = requests.next(&mut place, piece, &mut at);
+                used += at;
+                match next {
+                    Ok(Next::PassedOver) => break,
+                    Ok(Next::More { .. }) => assert_eq!(at, piece.len()),
+                    Ok(Next::Whole(request)) => panic!("{request:?}"),
+                    Err(refused) => assert_eq!(fault.replace(refused), None, "it is refused once"),
+                }
+                assert_eq!(requests.passes_over(place), fault.is_some());
+            }
+            assert_eq!(
+                (fault, place, used),
+                (Some(Fault::BodyTooLong), None, request.len()),
+                "in pieces of {each} bytes"
+            );
+        }
+        // Nothing more is to come.
+        let waits = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\nExpect: 100-continue\r\n\r\n";
+        for text in [&request, waits] {
+            let (mut requests, mut place) = (Requests::new(100, 1 << 20), None);
+            assert_eq!(requests.next(&mut place, text.as_bytes(), &mut 0).unwrap_err(), Fault::BodyTooLong);
+            assert_eq!(place, None);
+        }
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl<S: WebSocketService> WebSocket<S> {
                 ctx.send(conn, &pen.out);
                 return Some(http::discard(data));
             }
+            After::IsOver => {
+                row.enter(Phase::Over);
+                return Some(Reply::Close);
+            }
         }
         Some(http::reply(ctx, conn, data, &pen.out))
     }
@@ -141,6 +145,10 @@ impl<S: WebSocketService> WebSocket<S> {
         let ends = loop {
             let next = match assembly.next(self.rules, data, &mut at) {
                 Ok(None) => break false,
+                Err(Violation::TooLong) => {
+                    self.fail(ctx, conn, Fault::Violation(Violation::TooLong), &data[held.clone()]);
+                    return self.await_close(ctx, conn, place, assembly, data, at);
+                }
                 Err(violation) => self.fail(ctx, conn, Fault::Violation(violation), &data[held.clone()]),
                 Ok(Some(Event::Assembled(opcode))) => {
                     let payload = assembly.payload(opcode);
@@ -294,6 +302,41 @@ impl<S: WebSocketService> WebSocket<S> {
         true
     }
 
+    /// Sends the close of a message that is too long, and awaits the peer's, which comes behind what it has sent by then.
+    /// To close the connection sooner would be a RST while bytes are on their way, and a peer that still sends would
+    /// see that instead of the close.
+    fn await_close(
+        &mut self,
+        ctx: &mut Outer<'_, S>,
+        conn: ConnId,
+        place: Option<u32>,
+        assembly: Assembly,
+        data: &mut [u8],
+        at: usize,
+    ) -> Reply {
+        ctx.set_deadline(conn, Some(self.limits.close_time));
+        ctx.send(conn, &self.pen.out);
+        let place = self.assemblies.put(place, assembly).ok();
+        if let Some(row) = ctx.state(conn) {
+            row.set_place(place);
+        }
+        self.pass_over(ctx, conn, data, at)
+    }
+
+    /// What comes on a connection that is over. If a message was too long, the peer's close is looked for in it.
+    fn pass_over(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], mut at: usize) -> Reply {
+        let Some(place) = ctx.state(conn).and_then(|row| row.place()) else { return http::discard(data) };
+        let Some(assembly) = self.assemblies.get_mut(place) else { return http::discard(data) };
+        loop {
+            match assembly.next(self.rules, data, &mut at) {
+                Ok(None) => return Reply::Nothing,
+                Ok(Some(Event::Here(Opcode::Close, _) | Event::Assembled(Opcode::Close))) => return Reply::Close,
+                Ok(Some(_)) => {}
+                Err(_) => return http::discard(data),
+            }
+        }
+    }
+
     /// Sends the last bytes of a connection that is over, and closes it.
     fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, place: Option<u32>, data: &[u8]) -> Reply {
         if let Some(row) = ctx.state(conn).filter(|row| row.place().is_some()) {
@@ -358,7 +401,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         self.pen.out.clear();
         let mut at = 0;
         match phase {
-            Phase::Over => return http::discard(data),
+            Phase::Over => return self.pass_over(ctx, conn, data, at),
             Phase::Open | Phase::Closing => {}
             Phase::Http => {
                 if let Some(reply) = self.requests(ctx, conn, data, &mut at) {
@@ -410,7 +453,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         row.set_place(None);
         match phase {
             Phase::Http => self.requests.free(&mut place),
-            Phase::Over => {}
+            Phase::Over => self.assemblies.free(place),
             Phase::Open | Phase::Closing => {
                 self.assemblies.free(place);
                 let ending = match phase {

@@ -1,9 +1,8 @@
 //! One panel a table: a bar to the median, a line over the range, ours in a colour of its own.
 
+use bench_support::samples::{Row, Spread, Table};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use crate::samples::{Row, Spread, Table};
 
 /// Panels side by side.
 const COLUMNS: usize = 2;

@@ -3,7 +3,6 @@
 //! ```text
 //!  peers              the servers and how each is started
 //!  measures ── effort what is measured, and how; how much of it
-//!  samples            medians, ranges, ratios to ours
 //!  report ── chart    tables as Markdown and JSON; bars as SVG
 //! ```
 
@@ -12,19 +11,18 @@ mod effort;
 mod measures;
 mod peers;
 mod report;
-mod samples;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bench_support::compare::{self, OTHERS_LIMIT};
+use bench_support::samples::Table;
 use clap::{Parser, ValueEnum};
 
 use effort::Effort;
 use measures::Bench;
 use peers::{PEERS, Peer};
 use report::Report;
-use samples::Table;
 
 /// Compares c1m with its peers. Takes more than an hour, and both cores. The tables, the chart and
 /// every figure go into a folder of their own.

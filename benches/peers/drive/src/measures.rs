@@ -1,17 +1,18 @@
 //! What is measured: on this machine a server of its own for every run, at `SERVER`, clients beside it; and
 //! guests of the lab.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
+use bench_support::memory::{bare_end, kernel_bytes, user_bytes};
 use bench_support::reference::client::{self, Target};
+use bench_support::samples::{Failure, Figures, Run, Table, in_turns};
 use bench_support::sys;
 use c1m::internal::latency::Latency;
 use serde_json::Value;
@@ -19,7 +20,6 @@ use socket2::SockRef;
 
 use crate::effort::Effort;
 use crate::peers::{Peer, on_cores};
-use crate::samples::{Sample, Table};
 
 /// Where every server listens: below the ephemeral ports, so that no client's socket can sit on them.
 const SERVER: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 23_000, ports: 100 };
@@ -30,29 +30,11 @@ const CONCURRENCY: usize = 512;
 /// Messages a second that are offered: what every peer can do on one core.
 const OFFERED: u64 = 20_000;
 
-/// Caches of file systems, which other programs move and no connection does.
-const FILES: [&str; 5] = ["ext4", "jbd2", "buffer_head", "radix_tree", "xfs"];
-
 /// What c1m's server is told to hold at most, its default.
 const MOST: usize = 1_000_000;
 
 /// c1m that takes connections until no memory is left.
 const NO_RESERVE: &str = "c1m server --memory-reserve 0";
-
-/// Figures of one run, by the key of their column.
-type Figures = BTreeMap<&'static str, f64>;
-
-/// Why a peer failed in a run.
-type Failure = String;
-
-/// What came of one run.
-struct Run {
-    peer: &'static str,
-    connections: usize,
-    /// Share of a core that processes took which are no part of the comparison, where that is looked at.
-    others: Option<f64>,
-    outcome: Result<Figures, Failure>,
-}
 
 /// How long a connect or an echo may take before a peer has failed.
 const PATIENCE: &str = "60s";
@@ -95,7 +77,7 @@ impl Bench {
             ("idle", "idle CPU, ms/s", 2),
             ("close", "close, µs CPU each", 2),
         ];
-        let bare = bare_end(wanted);
+        let bare = bare_end(SERVER, wanted);
         self.table(
             format!("{} idle connections, one core", thousands(wanted as f64)),
             wanted,
@@ -246,31 +228,20 @@ impl Bench {
         table
     }
 
-    /// Runs each in every round, in the opposite order of the round before.
+    /// Runs each in every round, and shows what comes of it.
     fn in_turns<T>(&self, table: &mut Table, all: &[T], mut run: impl FnMut(&T) -> Run) {
         println!("{}", table.title);
-        for round in 0..self.effort.rounds {
-            let mut order: Vec<&T> = all.iter().collect();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for one in order {
-                let Run { peer, connections, others, outcome } = run(one);
-                match outcome {
-                    Ok(figures) => {
-                        let (main, title) = (figures[table.columns[0].key], table.columns[0].title);
-                        println!("  round {} {peer:<8} {main:>12.2} {title}", round + 1);
-                        table.samples.push(Sample { peer, round, connections, others, figures });
-                    }
-                    Err(why) => {
-                        println!("  round {} {peer:<8} failed: {why}", round + 1);
-                        table.failures.push((peer, round, why));
-                    }
+        in_turns(all, self.effort.rounds, |round, one| {
+            let run = run(one);
+            match &run.outcome {
+                Ok(figures) => {
+                    let (main, title) = (figures[table.columns[0].key], table.columns[0].title);
+                    println!("  round {} {:<8} {main:>12.2} {title}", round + 1, run.peer);
                 }
+                Err(why) => println!("  round {} {:<8} failed: {why}", round + 1, run.peer),
             }
-        }
-        // The first round's order, whatever the round in which it ended.
-        table.samples.sort_by_key(|sample| sample.round);
+            table.add(round, run);
+        });
     }
 
     /// Connections that a machine holds before its memory runs out: the lab's server, to which two
@@ -372,51 +343,6 @@ fn dial(count: usize) -> Vec<TcpStream> {
         stream
     };
     (0..count).map(connect).collect()
-}
-
-/// Bytes of user memory of all processes of a server: what is theirs alone, and their part of what
-/// they share.
-fn user_bytes(server: &ServerProcess) -> f64 {
-    let proportional = |process: PathBuf| {
-        let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:").map(str::to_owned));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
-    };
-    server.processes().into_iter().map(proportional).sum::<f64>() * 1024.0
-}
-
-/// Bytes of the kernel's objects in use, those of files left out, from /proc/slabinfo (name, active
-/// objects, objects, bytes of an object, …); none for those who may not read it.
-fn kernel_bytes() -> Option<f64> {
-    let text = fs::read_to_string("/proc/slabinfo").ok()?;
-    let cache = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if FILES.iter().any(|name| line.starts_with(name)) {
-            return None;
-        }
-        Some(words.get(1)?.parse::<f64>().ok()? * words.get(3)?.parse::<f64>().ok()?)
-    };
-    Some(text.lines().skip(2).filter_map(cache).sum())
-}
-
-/// Bytes of the kernel's objects for one end of a connection that nobody watches: half of what both
-/// ends take in this process.
-fn bare_end(count: usize) -> Option<f64> {
-    let listeners: Vec<TcpListener> = (0..SERVER.ports)
-        .map(|at| TcpListener::bind((SERVER.address, SERVER.first_port + at as u16)).expect("the port is free"))
-        .collect();
-    let before = kernel_bytes()?;
-    let mut ends = Vec::with_capacity(2 * count);
-    for at in 0..count {
-        let listener = &listeners[at % listeners.len()];
-        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
-        ends.push(listener.accept().expect("a connection waits").0);
-    }
-    let grown = kernel_bytes()? - before;
-    for end in &ends {
-        SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
-    }
-    Some(grown / (2 * count) as f64)
 }
 
 /// Lets time pass: what is measured is what happens meanwhile.

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use bench_support::compare::{self, OTHERS_LIMIT, thousands};
+use bench_support::compare::{self, OTHERS_LIMIT};
 use bench_support::questions;
+use bench_support::samples::{Row, Table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::chart;
 use crate::peers::PEERS;
-use crate::samples::{Column, Row, Spread, Table};
 
 /// The versions of what the peers are made of.
 const LOCK: &str = include_str!("../../Cargo.lock");
@@ -51,7 +51,7 @@ impl Report {
         }
         text.push_str(&format!("\n{}", questions::table(&self.document())));
         for table in &self.tables {
-            text.push_str(&markdown(table));
+            text.push_str(&table.markdown(what));
         }
         text
     }
@@ -80,59 +80,7 @@ fn version(package: &str) -> Option<String> {
     Some(format!("{package} {}", behind.split('"').next()?))
 }
 
-fn markdown(table: &Table) -> String {
-    let mut text = format!("\n**{}**\n\n| |", table.title);
-    for (place, column) in table.columns.iter().enumerate() {
-        let ratio = if place == 0 { " of c1m's |" } else { "" };
-        text.push_str(&format!(" {} |{ratio}", column.title));
-    }
-    text.push_str(&format!("\n|---|{}\n", "---|".repeat(table.columns.len() + 1)));
-    for row in table.rows() {
-        text.push_str(&line(&row, table));
-    }
-    for (peer, why) in &table.left_out {
-        text.push_str(&format!("| {} | {why} |{}\n", what(peer), " |".repeat(table.columns.len())));
-    }
-    for (peer, round, why) in &table.failures {
-        text.push_str(&format!("\nFailed in round {}: {}: {why}\n", round + 1, what(peer)));
-    }
-    if let Some(others) = table.others() {
-        text.push_str(&format!(
-            "\nOther processes: {:.0} % of a core, {:.0} % at worst.\n",
-            others.median * 100.0,
-            others.most * 100.0
-        ));
-    }
-    text
-}
-
-fn line(row: &Row, table: &Table) -> String {
-    let fewer = if row.connections < table.connections {
-        format!(" ({} connections)", thousands(row.connections as f64))
-    } else {
-        String::new()
-    };
-    let mut text = format!("| {}{fewer} |", what(row.peer));
-    for (place, (figure, column)) in row.figures.iter().zip(&table.columns).enumerate() {
-        text.push_str(&format!(" {} |", figure.map_or("unknown".to_owned(), |figure| spread(figure, column))));
-        if place == 0 {
-            let ratio = row.ratio.map_or(String::new(), |r| format!("{:.2} ({:.2}–{:.2})", r.median, r.least, r.most));
-            text.push_str(&format!(" {ratio} |"));
-        }
-    }
-    text + "\n"
-}
-
 fn what(name: &str) -> String {
     let peer = PEERS.iter().find(|peer| peer.name == name);
     peer.map_or(name.to_owned(), |peer| peer.what.to_owned())
-}
-
-fn spread(figure: Spread, column: &Column) -> String {
-    let write = |figure: f64| match column.decimals {
-        0 => thousands(figure),
-        decimals => format!("{figure:.decimals$}"),
-    };
-    let (middle, least, most) = (write(figure.median), write(figure.least), write(figure.most));
-    if least == most { middle } else { format!("{middle} ({least}–{most})") }
 }

@@ -1,0 +1,60 @@
+//! What connections take of memory: that of a server's processes, and that of the kernel.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::compare::ServerProcess;
+use crate::reference::client::Target;
+
+/// Caches of file systems, which other programs move and no connection does.
+const FILES: [&str; 5] = ["ext4", "jbd2", "buffer_head", "radix_tree", "xfs"];
+
+/// Bytes of user memory of all processes of a server: what is theirs alone, and their part of what
+/// they share.
+pub fn user_bytes(server: &ServerProcess) -> f64 {
+    let proportional = |process: PathBuf| {
+        let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:").map(str::to_owned));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    server.processes().into_iter().map(proportional).sum::<f64>() * 1024.0
+}
+
+/// Bytes of the kernel's objects in use, those of files left out, from /proc/slabinfo (name, active
+/// objects, objects, bytes of an object, …); none for those who may not read it.
+pub fn kernel_bytes() -> Option<f64> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let cache = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if FILES.iter().any(|name| line.starts_with(name)) {
+            return None;
+        }
+        Some(words.get(1)?.parse::<f64>().ok()? * words.get(3)?.parse::<f64>().ok()?)
+    };
+    Some(text.lines().skip(2).filter_map(cache).sum())
+}
+
+/// Bytes of the kernel's objects for one end of a connection that nobody watches: half of what both
+/// ends take in this process.
+pub fn bare_end(target: Target, count: usize) -> Option<f64> {
+    let listeners: Vec<TcpListener> = (target.first_port..)
+        .take(target.ports)
+        .map(|port| TcpListener::bind((target.address, port)).expect("the port is free"))
+        .collect();
+    let before = kernel_bytes()?;
+    let mut ends = Vec::with_capacity(2 * count);
+    for at in 0..count {
+        let listener = &listeners[at % listeners.len()];
+        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
+        ends.push(listener.accept().expect("a connection waits").0);
+    }
+    let grown = kernel_bytes()? - before;
+    for end in &ends {
+        SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
+    }
+    Some(grown / (2 * count) as f64)
+}

@@ -1,0 +1,130 @@
+//! Compares c1m with other servers that speak TLS: they take turns, round by round, under the same client.
+//!
+//! ```text
+//!  peers     the servers and how each is started
+//!  measures  what is measured of one server
+//!  crowd     the client's end of the connections
+//! ```
+
+mod crowd;
+mod measures;
+mod peers;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bench_support::compare::{self, OTHERS_LIMIT, Quiet};
+use bench_support::contract::{self, Contract};
+use bench_support::reference::server;
+use bench_support::samples::{Row, Table, in_turns};
+use bench_support::sys;
+use clap::Parser;
+use serde_json::json;
+
+use measures::{Bench, Effort};
+use peers::{PEERS, Peer};
+
+/// Compares c1m with other servers that speak TLS. Takes a quarter of an hour, and both cores. The tables and every figure
+/// go into a folder of their own.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The folder of the programs; benches/tls/run names it.
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    programs: PathBuf,
+    /// Small sizes and one round, to see that everything works; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; in each every peer has its turn, in the opposite order of the round before. 5 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Only these peers, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where the folder of results is made.
+    #[arg(long, value_name = "FOLDER", default_value = "target/tls")]
+    out: PathBuf,
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, told @ ..] = &words[..]
+        && role == measures::ECHO_ROLE
+    {
+        let told = Contract::of(told);
+        return server::run(told.address, &told.cores, told.first_port, told.ports.into(), contract::ready);
+    }
+    compare_all(&Arguments::parse());
+}
+
+fn compare_all(arguments: &Arguments) {
+    sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let peers = chosen(arguments);
+    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
+    let folder = arguments.out.join(stamp);
+    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let effort = Effort::of(arguments.quick);
+    let rounds = arguments.rounds.map_or(if arguments.quick { 1 } else { 5 }, |rounds| rounds as usize);
+    let bench = Bench::new(arguments.programs.clone(), &folder, effort);
+    let mut tables = bench.tables();
+    let _turn = compare::our_turn();
+    let quiet = Quiet::now();
+    in_turns(&peers, rounds, |round, peer| {
+        let run = bench.run(peer);
+        match &run.outcome {
+            Ok(figures) => println!("round {} {:<10} {figures:.2?}", round + 1, peer.name),
+            Err(why) => println!("round {} {:<10} failed: {why}", round + 1, peer.name),
+        }
+        tables.iter_mut().for_each(|table| table.add(round, run.clone()));
+        // After each, so that what is there is not lost when something later fails.
+        write(&folder, arguments.quick, rounds, &tables);
+        quiet.wait();
+    });
+    println!("{}", text(arguments.quick, rounds, &tables));
+    if tables[0].others().is_some_and(|others| others.median > OTHERS_LIMIT) {
+        println!("other processes took more than {:.0} % of a core: preliminary", OTHERS_LIMIT * 100.0);
+    }
+    println!("written to {}: report.md, report.json", folder.display());
+}
+
+/// The peers that were asked for and are here.
+fn chosen(arguments: &Arguments) -> Vec<&'static Peer> {
+    for name in &arguments.only {
+        assert!(PEERS.iter().any(|peer| peer.name == name), "no peer is called {name}");
+    }
+    let wanted = |peer: &&Peer| {
+        // Ours is what the others are held against.
+        peer.name == "c1m" || arguments.only.is_empty() || arguments.only.iter().any(|name| name == peer.name)
+    };
+    PEERS.iter().filter(wanted).filter(|peer| peer.is_here(&arguments.programs)).collect()
+}
+
+fn text(quick: bool, rounds: usize, tables: &[Table]) -> String {
+    let rounds = if rounds == 1 { "one round".to_owned() } else { format!("{rounds} rounds in turns") };
+    let versions = std::env::var("PEER_VERSIONS").unwrap_or_default();
+    let mut text = format!("{}; {versions}; median (range) of {rounds}\n", compare::host());
+    if quick {
+        text.push_str("\nA look with `--quick`: the figures mean nothing.\n");
+    }
+    let what = |name: &str| {
+        let peer = PEERS.iter().find(|peer| peer.name == name);
+        peer.map_or(name.to_owned(), |peer| peer.what.to_owned())
+    };
+    tables.iter().for_each(|table| text.push_str(&table.markdown(what)));
+    text
+}
+
+/// Writes report.md and report.json.
+fn write(folder: &Path, quick: bool, rounds: usize, tables: &[Table]) {
+    let rows: Vec<Vec<Row>> = tables.iter().map(Table::rows).collect();
+    let document = json!({
+        "quick": quick, "rounds": rounds, "host": compare::host(), "versions": std::env::var("PEER_VERSIONS").ok(),
+        "tables": tables, "rows": rows, "command": std::env::args().collect::<Vec<_>>(),
+    });
+    let keep = |name: &str, text: &str| {
+        let file = folder.join(name);
+        fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    };
+    keep("report.md", &text(quick, rounds, tables));
+    keep("report.json", &format!("{document:#}"));
+}

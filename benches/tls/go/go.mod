@@ -1,0 +1,3 @@
+module peer-tls-go
+
+go 1.19
