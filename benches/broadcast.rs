@@ -1,7 +1,11 @@
-//! Recipients of a broadcast per second on one core: one c1m shard, beside a loop of plain send(2) over as many
-//! sockets on the same core. Then what the shard's other connections feel of it: their echoes meanwhile.
+//! Recipients of a broadcast per second on one core: a loop of plain send(2) over sockets, a shard of c1m that broadcasts
+//! the same bytes to as many connections, and a shard of `c1m server --service push --protocol websocket`, to which a
+//! publisher sends them. Then what the shard's other connections feel of it: their echoes meanwhile.
 //!
 //!     cargo bench --bench broadcast -- --rounds 7
+//!
+//! The bytes are a text of WebSocket with a payload of 64 bytes, which is what the push service sends to each subscriber.
+//! Its time counts from the publisher's send to the last subscriber's, so it reads and frames the publications too.
 //!
 //! Sending over loopback delivers at once, on the sender's core, so both sides pay for both ends of TCP. Nothing reads
 //! while the clock runs; what is sent in one round fits the sockets, and is read before the next.
@@ -15,6 +19,8 @@ use std::time::{Duration, Instant};
 use bench_support::compare::{self, Effort, median, thousands};
 use bench_support::sys;
 use c1m::internal::host::Host;
+use c1m::push::{Push, PushMessage};
+use c1m::websocket::WebSocket;
 use c1m::{Broadcast, ConnId, Cores, Ctx, Ports, Reply, Server, Service};
 
 const SERVER_CORE: usize = 0;
@@ -22,7 +28,16 @@ const CLIENT_CORE: usize = 1;
 /// Below the ephemeral ports, so that no client's socket can sit on them.
 const PORT: u16 = 22_800;
 const PORTS: u16 = 2;
-const MESSAGE: [u8; 64] = [7; 64];
+/// Ports of the push service, and the port of the plain sockets' listener.
+const PUSH_PORT: u16 = PORT + PORTS;
+const PLAIN_PORT: u16 = PUSH_PORT + PORTS;
+const PAYLOAD: [u8; 64] = [b'7'; 64];
+/// A whole text with that payload, as a server sends it (RFC 6455, 5.2).
+const MESSAGE: [u8; 66] = {
+    let mut frame = [PAYLOAD[0]; 66];
+    (frame[0], frame[1]) = (0x81, PAYLOAD.len() as u8);
+    frame
+};
 /// Broadcasts of one round: some 100 kB of a socket's receive buffer, which has 128 KiB as a rule.
 const BROADCASTS: usize = 60;
 /// The pause between two echoes of the one connection that talks.
@@ -34,42 +49,48 @@ fn main() {
     let _turn = compare::our_turn();
     let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
     // Both ends of the plain side are file descriptors of this process.
-    let count = if effort.smoke { 200 } else { 9_000.min((open_files - 500) / 3) };
+    let count = if effort.smoke { 200 } else { 9_000.min((open_files - 500) / 4) };
     println!(
         "{BROADCASTS} broadcasts of {} bytes to {count} connections, on core {SERVER_CORE}; rounds: {}\n{}\n",
         MESSAGE.len(),
         effort.rounds,
         compare::host()
     );
-    let (mut plain, mut ours) = (Plain::open(count), Ours::open(count));
+    let (mut plain, mut ours, mut pushed) = (Plain::open(count), Ours::open(count), Pushed::open(count));
     // Not before: the shards may have no other cores than the thread that starts them.
     sys::pin(CLIENT_CORE).expect("this process may use core 1");
     let mut rates = [vec![], vec![], vec![]];
     for round in 1..=effort.rounds {
-        let plain = plain.round();
-        let ours = ours.round();
+        let figures = [plain.round(), ours.round(), pushed.round()];
+        let [plain, ours, pushed] = figures;
         println!(
-            "  round {round:>2}: plain {:>9}/s   c1m {:>9}/s   ratio {:.3}",
+            "  round {round:>2}: plain {:>9}/s   broadcast {:>9}/s, ratio {:.3}   push service {:>9}/s, ratio {:.3}",
             thousands(plain),
             thousands(ours),
-            ours / plain
+            ours / plain,
+            thousands(pushed),
+            pushed / plain,
         );
-        [plain, ours, ours / plain].into_iter().zip(&mut rates).for_each(|(figure, figures)| figures.push(figure));
+        figures.into_iter().zip(&mut rates).for_each(|(figure, figures)| figures.push(figure));
     }
-    let [plain_rate, our_rate, ratio] = &mut rates;
-    println!(
-        "\n  recipients per second: plain {}, c1m {}; median of the ratios {:.3} ({:.3} to {:.3})",
-        thousands(median(plain_rate)),
-        thousands(median(our_rate)),
-        median(ratio),
-        ratio.iter().copied().fold(f64::MAX, f64::min),
-        ratio.iter().copied().fold(0.0, f64::max),
-    );
+    summary(&rates);
     drop(plain);
     ours.echoes_meanwhile();
     ours.memory(count);
     ours.server.stop();
     ours.server.join().expect("the server ends in order");
+}
+
+/// The medians, and the range of the ratios.
+fn summary([plain, ours, pushed]: &[Vec<f64>; 3]) {
+    println!("\n  recipients per second: plain {}", thousands(median(&mut plain.clone())));
+    for (name, figures) in [("broadcast", ours), ("push service", pushed)] {
+        let mut ratios: Vec<f64> = figures.iter().zip(plain).map(|(figure, plain)| figure / plain).collect();
+        let (rate, middle) = (median(&mut figures.clone()), median(&mut ratios));
+        let least = ratios.iter().copied().fold(f64::MAX, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        println!("  {name}: {}; median of the ratios {middle:.3} ({least:.3} to {most:.3})", thousands(rate));
+    }
 }
 
 /// Sockets whose other ends a loop of send(2) serves.
@@ -80,7 +101,7 @@ struct Plain {
 
 impl Plain {
     fn open(count: usize) -> Plain {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT + PORTS)).expect("the port is free");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PLAIN_PORT)).expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let (mut near, mut far) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -119,7 +140,7 @@ fn drain(sockets: &mut [TcpStream]) {
     let mut bytes = vec![0; BROADCASTS * MESSAGE.len()];
     for socket in sockets {
         socket.read_exact(&mut bytes).expect("all was sent");
-        assert!(bytes.iter().all(|byte| *byte == MESSAGE[0]), "other bytes");
+        assert!(bytes.chunks(MESSAGE.len()).all(|message| message == MESSAGE), "other bytes");
     }
 }
 
@@ -168,8 +189,7 @@ impl Ours {
         let ports = Ports::new(PORT, PORTS).expect("they are ports");
         let builder = Server::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::List(vec![SERVER_CORE]));
         let server = builder.start(|_| Broadcaster { began: None }).expect("the host lets it start");
-        let connect = |number| TcpStream::connect((Ipv4Addr::LOCALHOST, PORT + (number % usize::from(PORTS)) as u16));
-        let clients = (0..count).map(|number| connect(number).expect("it listens")).collect();
+        let clients = (0..count).map(|number| connect(PORT, number)).collect();
         while server.counters().iter().map(|shard| shard.live).sum::<u64>() < count as u64 {
             std::thread::yield_now();
         }
@@ -229,9 +249,9 @@ impl Ours {
 
 /// Latencies of echoes for as long as `goes_on`. Broadcasts may come between a message and its echo.
 fn echoes(talker: &mut TcpStream, goes_on: &mut dyn FnMut() -> bool, broadcasts: bool) -> Vec<Duration> {
-    const ASKED: [u8; 64] = [9; 64];
+    const ASKED: [u8; MESSAGE.len()] = [9; MESSAGE.len()];
     let mut latencies = Vec::new();
-    let mut bytes = [0; 64];
+    let mut bytes = [0; MESSAGE.len()];
     while goes_on() {
         let began = Instant::now();
         talker.write_all(&ASKED).expect("the server reads");
@@ -246,4 +266,68 @@ fn echoes(talker: &mut TcpStream, goes_on: &mut dyn FnMut() -> bool, broadcasts:
         std::thread::sleep(PAUSE);
     }
     latencies
+}
+
+/// A connection to the server at `port` and the ports behind it, in turn.
+fn connect(port: u16, number: usize) -> TcpStream {
+    let port = port + (number % usize::from(PORTS)) as u16;
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens")
+}
+
+/// A shard of the push service over WebSocket, its subscribers, and a publisher.
+struct Pushed {
+    server: Server<PushMessage>,
+    subscribers: Vec<TcpStream>,
+    publisher: TcpStream,
+}
+
+impl Pushed {
+    fn open(count: usize) -> Pushed {
+        let ports = Ports::new(PUSH_PORT, PORTS).expect("they are ports");
+        let builder = Server::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::List(vec![SERVER_CORE]));
+        let server = builder
+            .start(|shard| WebSocket::new(Push::new(shard.mailbox(), PAYLOAD.len())))
+            .expect("the host lets it start");
+        let subscribers = (0..count).map(|number| upgraded(number, "/")).collect();
+        Pushed { server, subscribers, publisher: upgraded(0, "/publish") }
+    }
+
+    /// Receipts that the shard has sent.
+    fn sent(&self) -> u64 {
+        self.server.counters().iter().map(|shard| shard.pushes).sum()
+    }
+
+    /// Recipients per second.
+    fn round(&mut self) -> f64 {
+        let all = (self.subscribers.len() * BROADCASTS) as u64;
+        let until = self.sent() + all;
+        // A client's frame has a mask, which may be 0.
+        let text = [&[0x81, 0x80 | PAYLOAD.len() as u8, 0, 0, 0, 0][..], &PAYLOAD].concat();
+        let publications = text.repeat(BROADCASTS);
+        let began = Instant::now();
+        self.publisher.write_all(&publications).expect("the server reads");
+        while self.sent() < until {
+            std::hint::spin_loop();
+        }
+        let took = began.elapsed();
+        drain(&mut self.subscribers);
+        all as f64 / took.as_secs_f64()
+    }
+}
+
+/// A WebSocket that was opened with a request for `path`.
+fn upgraded(number: usize, path: &str) -> TcpStream {
+    let mut stream = connect(PUSH_PORT, number);
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("the server answers");
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
 }

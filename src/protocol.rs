@@ -70,6 +70,8 @@ pub enum Purpose {
     Keepalive,
     /// The orderly end, of a dialect whose goodbye is answered ([`Dialect::awaits_goodbye`]).
     Goodbye,
+    /// A publication, of a dialect whose publications are acknowledged ([`Dialect::is_acknowledged`]).
+    Publish,
 }
 
 /// A message on one connection and its answer: all that the bytes of both follow from. A connection has one exchange
@@ -109,6 +111,8 @@ pub enum Verdict {
     Aside,
     /// They end a message of a subscription: this publication. An exchange in flight goes on.
     Push(Publication),
+    /// The same, and the server says that it may have sent it on this connection's behalf before (DUP of MQTT).
+    PushAgain(Publication),
     /// The server ends the connection in order, for this cause, as with a Close of WebSocket. The connection has failed
     /// unless the server may do that; it is closed by FIN. With a reply, which is the last word then, the server's FIN is
     /// awaited before. Whatever follows is not heard.
@@ -143,6 +147,8 @@ pub struct Scratch {
     borders: Vec<u16>,
     /// Bytes to send, after whatever verdict but `Wrong`. The driver empties it.
     pub reply: Vec<u8>,
+    /// The server goes on with the session of an earlier connection. The driver counts that, and takes it back.
+    pub has_session: bool,
     /// Bytes of this connection's incomplete frame that will be needed with its end, such as the payload of a Ping; at
     /// most [`MOST_KEPT`]. The driver brings them back with the next bytes of the connection. A dialect empties it
     /// when the frame is whole.
@@ -225,6 +231,12 @@ pub trait Dialect: Sized {
         false
     }
 
+    /// Whether the server acknowledges publications. Then each is an exchange with [`Purpose::Publish`], whose round is the
+    /// publication's number, and a publisher has one in flight at a time.
+    fn is_acknowledged(&self) -> bool {
+        false
+    }
+
     /// Appends what is said before the client closes the connection to `into`. Whether there is a goodbye must not
     /// depend on the number: the driver asks for that of number 0 ahead of time.
     fn goodbye(&self, _number: u64, _into: &mut Vec<u8>) {}
@@ -292,6 +304,7 @@ impl Exchange {
             Purpose::Message => 2_u64,
             Purpose::Keepalive => 3,
             Purpose::Goodbye => 4,
+            Purpose::Publish => 5,
         };
         mix(self.number ^ mix(purpose << 32 | u64::from(self.round)))
     }
@@ -367,6 +380,11 @@ macro_rules! registry {
             /// See [`Dialect::publish`].
             pub fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {
                 match self { $(Protocol::$variant(dialect) => dialect.publish(number, publication, into),)* }
+            }
+
+            /// See [`Dialect::is_acknowledged`].
+            pub fn is_acknowledged(&self) -> bool {
+                match self { $(Protocol::$variant(dialect) => dialect.is_acknowledged(),)* }
             }
 
             /// See [`Dialect::goodbye`].

@@ -328,6 +328,8 @@ counters! {
     published,
     /// Goodbyes that were answered.
     goodbyes,
+    /// Connections for which the server went on with the session of an earlier one.
+    sessions,
     }
 }
 

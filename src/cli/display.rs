@@ -253,8 +253,9 @@ impl Observer for Display {
     }
 
     fn measured(&mut self, interval: &Interval) -> Result<()> {
-        let shown = interval.pieces.iter().rfind(|(measure, _)| *measure != Measure::Retransmitted);
-        if let (Some((_, latency)), Some(p99)) = (shown, self.shown.p99.get_mut(interval.shard)) {
+        let is_shown = |measure| !matches!(measure, Measure::Retransmitted | Measure::Receipt);
+        let shown = interval.pieces.iter().rfind(|(measure, _)| is_shown(*measure));
+        if let (Some((_, latency)), Some(p99)) = (shown, self.shown.p99.get_mut(interval.number)) {
             *p99 = Some(latency.percentile(99.0));
         }
         Ok(())

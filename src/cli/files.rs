@@ -98,7 +98,7 @@ impl IntervalLog {
         let (from, length): (Duration, _) = (since(self.began, interval.from), since(interval.from, interval.to));
         let log = self.begun()?;
         for (measure, latency) in &interval.pieces {
-            log.write(Series { measure: *measure, shard: interval.shard }, latency, from, length)?;
+            log.write(Series { measure: *measure, number: interval.number }, latency, from, length)?;
         }
         Ok(())
     }

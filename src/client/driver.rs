@@ -145,7 +145,7 @@ impl Driver for ClientDriver {
         let Awaited::Handshake { socket } = probe.awaited else { return Ok(()) };
         let (started, since) = (Instant::now(), connections.clock().now());
         let Some(state) = connections.state(conn) else { return Ok(()) };
-        let (index, number) = (state.index, self.config.number(state.index));
+        let (index, number) = (state.index, self.number(state.index));
         self.scratch.clear();
         let is_asked = self.config.protocol(index).open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
@@ -168,6 +168,10 @@ impl Driver for ClientDriver {
             .is_some_and(|probe| matches!(probe.awaited, Awaited::Connect { given_up: true, .. }));
         if self.phase != Phase::Close && self.port_is_free_again(connections, conn, reason) {
             return Ok(());
+        }
+        let phase = self.phase;
+        if let (Some(storm), Some(state)) = (&mut self.storm, connections.state(conn)) {
+            storm.ended(state.index, phase);
         }
         self.hear_end(connections, conn, reason);
         if self.probe_of(connections, conn).is_some_and(|probe| matches!(probe.awaited, Awaited::End)) {
@@ -287,6 +291,12 @@ impl ClientDriver {
             storm: self.storm.as_ref().map(Storming::measured),
             fanout: self.fanout.as_ref().map(Fanning::measured),
         })
+    }
+
+    /// The number by which the protocol knows a connection, and which decides its route. One that a storm dialed in the
+    /// place of another has the other's: the same client comes back.
+    fn number(&self, index: u32) -> u64 {
+        self.config.number(self.storm.as_ref().map_or(index, |storm| storm.in_place_of(index)))
     }
 
     fn report(&self) -> Result<Schedule> {

@@ -15,10 +15,13 @@ pub use digest::Closed;
 pub use ledger::Ledger;
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
+use super::Interval;
 use super::course::Fanout;
 use crate::error::Result;
 use crate::latency::Latency;
+use crate::latency::log::Measure;
 use crate::results::FanoutSummary;
 use digest::Digest;
 
@@ -55,13 +58,21 @@ impl Leading {
         self.config.publishers
     }
 
-    /// Takes in what shards have closed.
-    pub fn look(&mut self) -> Result<()> {
-        self.digest.look()
+    /// Takes in what shards have closed. Returns the receipts of each publication that all have closed: from the instant at
+    /// which it was due to its last receipt.
+    pub fn look(&mut self) -> Result<Vec<Interval>> {
+        let origin = self.board.origin(Instant::now());
+        let interval = |(number, latency): (u32, Latency)| {
+            let Said::At(published) = self.board.said(number) else { return None };
+            let from = origin + published.intended;
+            let to = from + Duration::from_micros(latency.max());
+            Some(Interval { number: number as usize, from, to, pieces: vec![(Measure::Receipt, latency)] })
+        };
+        Ok(self.digest.look()?.into_iter().filter_map(interval).collect())
     }
 
     /// What it came to so far; the shards tell the counts.
-    pub fn summary(&mut self) -> Result<FanoutSummary> {
+    pub fn summary(&self) -> Result<FanoutSummary> {
         let (figures, latency) = self.digest.so_far()?;
         let said = |number| match self.board.said(number) {
             Said::At(published) => Some(published),

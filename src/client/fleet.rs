@@ -227,7 +227,15 @@ impl Fleet {
         self.evidence.look();
         self.sampler.look(self.progress().into_iter());
         self.take_in_intervals();
-        self.fanout.as_mut().map_or(Ok(()), Leading::look)
+        self.take_in_receipts()
+    }
+
+    /// Takes in the publications of a fan-out that all shards have closed, and tells the owner.
+    fn take_in_receipts(&mut self) -> Result<()> {
+        for interval in self.fanout.as_mut().map_or_else(|| Ok(Vec::new()), Leading::look)? {
+            self.teller.tell(Event::Measured(interval));
+        }
+        Ok(())
     }
 
     /// Takes in what shards have measured in their last intervals, and tells the owner.
@@ -332,7 +340,8 @@ impl Fleet {
         summary.hibernation = self.hibernation();
         summary.close = self.phase(Phase::Close)?.0;
         // By now every shard has handed over what was still under way.
-        summary.fanout = self.fanout.as_mut().map(Leading::summary).transpose()?;
+        self.take_in_receipts()?;
+        summary.fanout = self.fanout.as_ref().map(Leading::summary).transpose()?;
         summary.suspended = self.clock.suspended();
         Ok(summary)
     }

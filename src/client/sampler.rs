@@ -14,11 +14,11 @@ use crate::stats::ProgressSnapshot;
 /// How long a shard measures before it hands over.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What one shard measured in one interval.
+/// What one shard measured in one interval, or the receipts of one publication.
 #[derive(Debug)]
 pub struct Interval {
-    /// The shard's number.
-    pub shard: usize,
+    /// The shard's number, or the publication's.
+    pub number: usize,
     /// When the interval began.
     pub from: Instant,
     /// When it ended.

@@ -27,10 +27,11 @@ pub fn mqtt(bytes: &[u8]) {
     let subscribe = chosen(5, "further/#").into_iter().collect();
     let settings = Settings { mqtt: settings, subscribe, proof: chosen(4, "ping"), ..Settings::default() };
     let dialect = Mqtt::new(&settings).unwrap();
-    let purpose = match input.byte() % 6 {
+    let purpose = match input.byte() % 7 {
         step @ 0..=2 => Purpose::Open(step),
         3 => Purpose::Audit,
         4 => Purpose::Message,
+        5 => Purpose::Publish,
         _ => Purpose::Keepalive,
     };
     let round = input.byte().into();

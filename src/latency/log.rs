@@ -29,17 +29,20 @@ pub enum Measure {
     Audit,
     /// Echoes of messages, counted from the intended start.
     Echo,
+    /// Receipts of a fan-out's publication, counted from the instant at which it was due.
+    Receipt,
 }
 
 impl Measure {
     /// All measures.
-    pub const ALL: [Measure; 6] = [
+    pub const ALL: [Measure; 7] = [
         Measure::Connect,
         Measure::Retransmitted,
         Measure::Handshake,
         Measure::Resumption,
         Measure::Audit,
         Measure::Echo,
+        Measure::Receipt,
     ];
 
     /// Its name in headings.
@@ -51,6 +54,7 @@ impl Measure {
             Measure::Resumption => "TLS handshakes (resumed)",
             Measure::Audit => "echo latency (audits)",
             Measure::Echo => "echo latency (messages)",
+            Measure::Receipt => "receipt latency (publications)",
         }
     }
 
@@ -63,31 +67,33 @@ impl Measure {
             Measure::Resumption => "resumption",
             Measure::Audit => "audit",
             Measure::Echo => "echo",
+            Measure::Receipt => "receipt",
         }
     }
 }
 
-/// The lines of one measure of one shard, such as `connect-0` in the file.
+/// The lines of one measure of one shard, such as `connect-0` in the file, or the line of one publication's receipts, such
+/// as `receipt-17`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Series {
     /// The measure.
     pub measure: Measure,
-    /// Number of the shard.
-    pub shard: usize,
+    /// Number of the shard, or of the publication.
+    pub number: usize,
 }
 
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.measure.name(), self.shard)
+        write!(f, "{}-{}", self.measure.name(), self.number)
     }
 }
 
 impl Series {
     /// The series of a tag; `None` for a tag that is not ours.
     fn of_tag(tag: &str) -> Option<Series> {
-        let (name, shard) = tag.split_once('-')?;
+        let (name, number) = tag.split_once('-')?;
         let measure = Measure::ALL.into_iter().find(|measure| measure.name() == name)?;
-        Some(Series { measure, shard: shard.parse().ok()? })
+        Some(Series { measure, number: number.parse().ok()? })
     }
 }
 
@@ -113,7 +119,9 @@ impl<W: Write> Log<W> {
     pub fn begin(mut into: W, started: SystemTime, made_by: &str, run: &str) -> io::Result<Log<W>> {
         let mut head = IntervalLogWriterBuilder::new();
         head.add_comment("[Histogram log format version 1.3]").add_comment(&format!("[Logged with {made_by}]"));
-        head.add_comment("Latencies in microseconds; a tag is what was measured, and the number of the shard");
+        head.add_comment(
+            "Latencies in microseconds; a tag is what was measured, and the number of the shard or publication",
+        );
         if !run.is_empty() {
             head.add_comment(&format!("{RUN}{run}]"));
         }
@@ -185,7 +193,7 @@ mod tests {
     }
 
     fn series() -> impl Strategy<Value = Series> {
-        (0usize..4, 0usize..3).prop_map(|(at, shard)| Series { measure: Measure::ALL[at], shard })
+        (0usize..7, 0usize..3).prop_map(|(at, number)| Series { measure: Measure::ALL[at], number })
     }
 
     proptest! {
@@ -207,7 +215,7 @@ mod tests {
         #[test]
         fn reading_survives_any_file(bytes: Vec<u8>, at: prop::sample::Index, byte: u8) {
             let _ = read(&bytes);
-            let mut text = log(&[(Series { measure: Measure::Echo, shard: 0 }, latency(&[1, 2]))]);
+            let mut text = log(&[(Series { measure: Measure::Echo, number: 0 }, latency(&[1, 2]))]);
             let at = at.index(text.len());
             text[at] = byte;
             let _ = read(&text);

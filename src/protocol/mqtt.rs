@@ -44,6 +44,8 @@ enum Step {
     Subscribe,
     /// A PUBLISH to the own topic awaits itself, and at quality of service 1 its PUBACK.
     Publish,
+    /// A PUBLISH to the publishers' topic awaits its PUBACK. Others get it.
+    Publication,
     /// PINGREQ awaits PINGRESP.
     Ping,
 }
@@ -94,6 +96,7 @@ impl Mqtt {
         match (exchange.purpose, &self.own) {
             (Purpose::Open(step), _) => self.steps.get(usize::from(step)).copied().unwrap_or(Step::Ping),
             (Purpose::Audit | Purpose::Message, Some(_)) => Step::Publish,
+            (Purpose::Publish, _) => Step::Publication,
             _ => Step::Ping,
         }
     }
@@ -114,6 +117,8 @@ impl Mqtt {
             Step::Connect => self.connect(exchange, into),
             Step::Subscribe => self.subscribe(exchange, into),
             Step::Publish => self.publish_token(exchange, into),
+            // What it says follows from more than the exchange: see `Dialect::publish`.
+            Step::Publication => {}
             Step::Ping => packets::pingreq(into),
         }
     }
@@ -182,7 +187,7 @@ impl Mqtt {
             Event::End(Kind::Disconnect) => refused(MqttPacket::Disconnect, 0),
             Event::End(Kind::Puback) => {
                 seen.acknowledged = true;
-                seen.delivered.then_some(Verdict::Proof)
+                (seen.delivered || step == Some(Step::Publication)).then_some(Verdict::Proof)
             }
             Event::End(Kind::Pingresp) => (step == Some(Step::Ping)).then_some(Verdict::Proof),
             Event::End(_) => Some(Verdict::Proof),
@@ -197,7 +202,7 @@ impl Mqtt {
             (Kind::Connack, Some(Step::Connect)) => true,
             (Kind::Connack, _) | (_, Some(Step::Connect)) => false,
             (Kind::Suback, step) => step == Some(Step::Subscribe),
-            (Kind::Puback, step) => step == Some(Step::Publish) && self.at_least_once,
+            (Kind::Puback, step) => matches!(step, Some(Step::Publish | Step::Publication)) && self.at_least_once,
             (Kind::Publish | Kind::Pingresp | Kind::Disconnect, _) => true,
         }
     }
@@ -243,7 +248,10 @@ impl Mqtt {
         if message.topic != Topic::Unknown && !message.may_be_old && !self.gets_others() {
             return Some(Verdict::Wrong(Cause::WrongAnswer));
         }
-        Some(message.publication.map_or(Verdict::Aside, Verdict::of_publication))
+        Some(match message.publication.map(Verdict::of_publication) {
+            Some(Verdict::Push(publication)) if message.is_repeated => Verdict::PushAgain(publication),
+            verdict => verdict.unwrap_or(Verdict::Aside),
+        })
     }
 
     /// Whether messages may come that the connection did not publish in its present exchange: it has further
@@ -286,7 +294,7 @@ impl Dialect for Mqtt {
         if exchange.is_some_and(|exchange| exchange.purpose == Purpose::Goodbye) {
             return Heard { used: bytes.len(), verdict: Verdict::Aside };
         }
-        let Scratch { expected, reply, kept, .. } = scratch;
+        let Scratch { expected, reply, kept, has_session, .. } = scratch;
         expected.clear();
         let published = exchange.filter(|exchange| self.step(*exchange) == Step::Publish);
         if let (Some(exchange), Some(own)) = (published, &self.own) {
@@ -300,6 +308,7 @@ impl Dialect for Mqtt {
                 Err(Malformed) => break Verdict::Wrong(Cause::Malformed),
                 Ok(None) => break Verdict::Part,
                 Ok(Some(event)) => {
+                    *has_session |= matches!(event, Event::Connack { session: true, code: 0 });
                     if let Some(verdict) = self.judge(exchange, event, &mut place.seen, reply) {
                         break verdict;
                     }
@@ -316,10 +325,15 @@ impl Dialect for Mqtt {
     fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {
         let Some(topic) = &self.publishes_to else { return false };
         // Rounds and tokens are in no topic.
-        let exchange = Exchange { number, round: 0, purpose: Purpose::Message };
+        let exchange = Exchange { number, round: publication.number, purpose: Purpose::Publish };
+        let identifier = self.at_least_once.then(|| Mqtt::identifier(exchange));
         let topic = |into: &mut Vec<u8>| topic.write(exchange, into);
-        packets::publish(self.version, None, topic, |into| publication.write(into), into);
+        packets::publish(self.version, identifier, topic, |into| publication.write(into), into);
         true
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.at_least_once
     }
 
     /// The connection ends in order: no will is published. The server answers by closing it, and by nothing else.

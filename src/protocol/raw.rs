@@ -46,8 +46,8 @@ impl Raw {
             Purpose::Keepalive => {
                 let _ = writeln!(into, "c1m keepalive {round} of {number}: {:016x}", exchange.token());
             }
-            // An echo server has no goodbye.
-            Purpose::Goodbye => {}
+            // An echo server has no goodbye, and publishes nothing.
+            Purpose::Goodbye | Purpose::Publish => {}
             Purpose::Message => {
                 let end = into.len() + self.payload;
                 let mut word = mix(number ^ u64::from(round) << 40);

@@ -65,7 +65,9 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::ShorterPackets => {
             "the server takes only packets that are shorter than ours; lower --payload or raise its limit"
         }
-        Cause::ClosedByServer => "the server closed it (FIN): an idle timeout, a limit, or its end; read its log",
+        Cause::ClosedByServer => {
+            "the server closed it (FIN): an idle timeout (--keepalive-interval below it prevents that), a limit, or its end; read its log"
+        }
         Cause::ConnectedToItself => {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
         }

@@ -32,6 +32,9 @@ pub(super) fn text(out: &mut String, fanout: &FanoutDocument) {
         let _ = writeln!(out, "{}", row(publication));
     }
     table(out, "receipt latency from the intended instant", "", vec![("all".to_owned(), &fanout.latency)]);
+    if let Some(lateness) = &fanout.lateness {
+        table(out, "published later than intended", "", vec![("all".to_owned(), lateness)]);
+    }
 }
 
 /// What was asked for.
@@ -72,6 +75,10 @@ pub(super) fn counts(sum: &ReceiptsDocument) -> String {
 pub(super) fn remarks(fanout: &FanoutDocument) -> Vec<String> {
     let mut lines = Vec::new();
     let mut remark = |number: u64, what: &str| lines.extend((number > 0).then(|| format!("{} {what}", count(number))));
+    remark(
+        fanout.sum.repeated,
+        "of those beyond the first were sent again by the server (DUP), as MQTT allows at quality of service 1",
+    );
     remark(fanout.sum.out_of_order, "came after the next publication of the same publisher");
     remark(fanout.foreign, "publications of other runs came, and were passed over");
     remark(fanout.to_publishers, "came to publishers, which the server takes for subscribers");
@@ -105,12 +112,23 @@ mod tests {
 
     fn publication(number: u32, missed: u64, last_us: u64) -> PublicationDocument {
         let (received, expected) = (5 - missed, 5);
-        let (once, twice, lost, extra, late, out_of_order) = (received, 0, 0, 0, 0, 0);
+        let (once, [twice, lost, extra, repeated, late, out_of_order]) = (received, [0; 6]);
         PublicationDocument {
             number,
             intended_seconds: Some(number.into()),
             said_after_us: 0,
-            receipts: ReceiptsDocument { expected, received, once, twice, missed, lost, extra, late, out_of_order },
+            receipts: ReceiptsDocument {
+                expected,
+                received,
+                once,
+                twice,
+                missed,
+                lost,
+                extra,
+                repeated,
+                late,
+                out_of_order,
+            },
             last_us,
             p50: 1,
             p90: 1,

@@ -99,7 +99,11 @@ fn close(document: &ClientDocument) -> String {
         0 => String::new(),
         came => format!("; {} messages of subscriptions came", count(came)),
     };
-    format!("close {:.1} s{goodbyes}{keepalives}{pushes}", document.close_seconds)
+    let sessions = match document.sessions_resumed {
+        0 => String::new(),
+        resumed => format!("; {} sessions resumed", count(resumed)),
+    };
+    format!("close {:.1} s{goodbyes}{keepalives}{pushes}{sessions}", document.close_seconds)
 }
 
 fn ramp(document: &ClientDocument) -> String {

@@ -153,6 +153,9 @@ pub struct ClientDocument {
     /// Messages of subscriptions that came unasked.
     #[serde(default)]
     pub pushes: u64,
+    /// Connections for which the server went on with the session of an earlier one (MQTT).
+    #[serde(default)]
+    pub sessions_resumed: u64,
     /// How often the client's process was suspended: stopped, frozen, or its machine paused.
     #[serde(default)]
     pub suspensions: u64,
@@ -274,6 +277,7 @@ impl ClientDocument {
             keepalives: summary.sum(|progress| progress.kept_alive),
             goodbyes: summary.sum(|progress| progress.goodbyes),
             pushes: summary.sum(|progress| progress.pushed),
+            sessions_resumed: summary.sum(|progress| progress.sessions),
             suspensions: summary.suspended.times,
             suspended_seconds: summary.suspended.time.as_secs_f64(),
             errors: summary.causes(),

@@ -25,6 +25,8 @@ pub struct Receipts {
     pub twice: u64,
     /// Receipts beyond a subscriber's first.
     pub extra: u64,
+    /// Those of them of which the server said that it may have sent them before (DUP of MQTT).
+    pub repeated: u64,
     /// Receipts after its time was over. Of them nobody knows whether they are a subscriber's first.
     pub late: u64,
     /// Subscribers that got it after the next publication of the same publisher.
@@ -42,6 +44,7 @@ impl Receipts {
             missed: self.missed + other.missed,
             twice: self.twice + other.twice,
             extra: self.extra + other.extra,
+            repeated: self.repeated + other.repeated,
             late: self.late + other.late,
             out_of_order: self.out_of_order + other.out_of_order,
             last: self.last.max(other.last),
@@ -143,6 +146,10 @@ pub struct FanoutDocument {
     /// Latencies of all receipts, from the intended instant of their publication.
     #[serde(rename = "receipt_latency_us")]
     pub latency: LatencyDocument,
+    /// How much later than intended publications were handed to their publishers' connections. Results of an earlier
+    /// version have it of each publication alone.
+    #[serde(default, rename = "published_late_us", skip_serializing_if = "Option::is_none")]
+    pub lateness: Option<LatencyDocument>,
     /// Each publication, in the order of their intended instants.
     pub publications: Vec<PublicationDocument>,
 }
@@ -164,6 +171,9 @@ pub struct ReceiptsDocument {
     pub lost: u64,
     /// Receipts beyond the first of a subscriber.
     pub extra: u64,
+    /// Receipts of `extra` of which the server said that it may have sent them before (DUP of MQTT).
+    #[serde(default)]
+    pub repeated: u64,
     /// Receipts after the time was over.
     pub late: u64,
     /// Subscribers that got it after the next publication of the same publisher.
@@ -180,6 +190,7 @@ impl ReceiptsDocument {
             missed: receipts.missed,
             lost: receipts.lost,
             extra: receipts.extra,
+            repeated: receipts.repeated,
             late: receipts.late,
             out_of_order: receipts.out_of_order,
         }
@@ -253,6 +264,8 @@ impl FanoutDocument {
         });
         let shards = || summary.shards.iter().filter_map(|shard| shard.fanout.as_ref());
         let published = fanout.published.iter().flatten().count() as u64;
+        let mut lateness = Latency::new()?;
+        fanout.published.iter().flatten().for_each(|one| lateness.record(one.said.saturating_sub(one.intended)));
         Ok(Some(FanoutDocument {
             subscribers: fanout.subscribers,
             publishers: fanout.publishers,
@@ -267,6 +280,7 @@ impl FanoutDocument {
             to_publishers: shards().map(|shard| shard.to_publishers).sum(),
             longest_us: us(sum.last),
             latency: LatencyDocument::of(&fanout.latency)?,
+            lateness: Some(LatencyDocument::of(&lateness)?),
             publications: each.collect(),
         }))
     }
@@ -274,14 +288,17 @@ impl FanoutDocument {
     /// Checks that the figures are those of the histogram, and that the counts add up.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         self.latency.check().map_err(|why| format!("receipt_latency_us: {why}"))?;
+        let lateness = self.lateness.as_ref().map_or(Ok(()), LatencyDocument::check);
+        lateness.map_err(|why| format!("published_late_us: {why}"))?;
         // Those that got it once follow from these, and not from their own sum, where many receipts are beyond the first.
-        let counts: [fn(&ReceiptsDocument) -> u64; 8] = [
+        let counts: [fn(&ReceiptsDocument) -> u64; 9] = [
             |all| all.expected,
             |all| all.received,
             |all| all.twice,
             |all| all.missed,
             |all| all.lost,
             |all| all.extra,
+            |all| all.repeated,
             |all| all.late,
             |all| all.out_of_order,
         ];
@@ -310,6 +327,7 @@ mod tests {
         missed: 0,
         twice: 0,
         extra: 0,
+        repeated: 0,
         late: 0,
         out_of_order: 0,
         last: Duration::ZERO,

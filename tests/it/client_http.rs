@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::storm::storm;
 use crate::support::*;
 
 /// A request as the test's server read it.
@@ -183,12 +182,6 @@ fn our_own_server_speaks_with_our_own_client() {
     let server = Server::start(4, "--protocol http");
     let words = "--protocol http --proof token --path /{token} --interval 200ms --hold 600ms --keepalive-interval 1s";
     client(&format!("{} --connections 400 {words}", server.at())).held(400);
-    for scenario in ["disconnect", "reconnect", "churn --for 500ms", "slow-readers --for 500ms"] {
-        let words = "--protocol http --proof token --path /{token} --connections 300";
-        let run = storm(&server, &format!("{scenario} {words}"));
-        assert_eq!(run.finished.code(), 0, "{scenario}: {}{}", run.finished.out, run.finished.err);
-        assert_eq!((run.of_storm("lost"), run.of_storm("wrong")), (0, 0), "{scenario}: {}", run.json);
-    }
     server.stop();
 }
 

@@ -11,7 +11,6 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
-use crate::storm::storm;
 use crate::support::*;
 
 /// What a server saw.
@@ -222,17 +221,4 @@ fn our_own_server_speaks_with_our_own_client() {
     let run = client(&format!("{} {words}", server.at()));
     run.held(400);
     server.stop();
-}
-
-#[test]
-fn survivors_of_every_storm_speak_websocket() {
-    let server = Server::start(4, "--protocol websocket");
-    for scenario in ["disconnect", "reconnect", "churn --for 500ms", "silent --for 300ms", "slow-readers --for 500ms"] {
-        for proof in ["--proof ping", "--proof echo"] {
-            let words = "--protocol websocket --connections 300 --keepalive-interval 1s";
-            let run = storm(&server, &format!("{scenario} {words} {proof}"));
-            assert_eq!(run.finished.code(), 0, "{scenario} {proof}: {}{}", run.finished.out, run.finished.err);
-            assert_eq!((run.of_storm("lost"), run.of_storm("wrong")), (0, 0), "{scenario} {proof}: {}", run.json);
-        }
-    }
 }

@@ -48,6 +48,7 @@ mod source_ports;
 mod steer;
 mod stopped;
 mod storm;
+mod storm_protocols;
 mod support;
 mod takeover;
 mod terminal;

@@ -86,12 +86,18 @@ fn sessions_are_resumed_or_missed() {
         let broker = Broker::start(Rules::default());
         let at = format!("{} --connections 20 --mqtt-version {version}", broker.at());
         let subscribed = || broker.seen(|seen| seen.subscriptions.len());
-        client(&format!("{at} --session keep")).held(20);
+        let held = |words: &str, resumed| {
+            let run = client(&format!("{at} {words}"));
+            run.held(20);
+            assert_eq!(run.number("sessions_resumed"), resumed, "{words}: {}", run.json);
+            assert_eq!(run.finished.out.contains("20 sessions resumed"), resumed > 0, "{}", run.finished.out);
+        };
+        held("--session keep", 0);
         assert_eq!(subscribed(), 20);
         // The subscriptions are still there, and nothing else brings the tokens back.
-        client(&format!("{at} --session resume --qos 1")).held(20);
+        held("--session resume --qos 1", 20);
         assert_eq!(subscribed(), 20);
-        client(&format!("{at} --session keep")).held(20);
+        held("--session keep", 20);
         assert_eq!(subscribed(), 40);
         broker.forget_sessions();
         client(&format!("{at} --session resume")).failed("mqtt_no_session", 20, "--session keep");
@@ -203,7 +209,12 @@ fn a_reconnect_storm_goes_on_with_its_sessions() {
     let run = Storm::start(&broker.at(), words).finish();
     assert_eq!(run.finished.code(), 0, "{}{}", run.finished.out, run.finished.err);
     assert_eq!((run.of_storm("redialed"), run.of_storm("lost")), (20, 0), "{}", run.json);
-    assert_eq!(broker.seen(|seen| seen.connects.len()), 80);
+    // Those that come back are the clients that went.
+    assert_eq!(run.number("sessions_resumed"), 20, "{}", run.json);
+    broker.seen(|seen| {
+        let clients: BTreeSet<String> = seen.connects.iter().map(|connect| connect.client_id.to_string()).collect();
+        assert_eq!((seen.connects.len(), clients.len()), (80, 60));
+    });
 }
 
 // ---- what is typed ------------------------------------------------------------------------------

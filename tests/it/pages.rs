@@ -79,7 +79,7 @@ fn check_log(log: &Path, result: &Value) {
     for (shard, part) in result["shards"].as_array().unwrap().iter().enumerate() {
         for (measure, name) in [(Measure::Connect, "connect_latency_us"), (echo, "echo_latency_us")] {
             let expected = Latency::decode(part[name]["histogram"].as_str().unwrap()).unwrap();
-            let logged = read.get(&Series { measure, shard }).unwrap();
+            let logged = read.get(&Series { measure, number: shard }).unwrap();
             assert_eq!(logged.encode().unwrap(), expected.encode().unwrap(), "{name} of shard {shard}");
         }
     }

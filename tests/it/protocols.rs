@@ -255,17 +255,6 @@ fn servers_that_are_silent_or_do_not_end_are_told_apart() {
 // ---- storms -------------------------------------------------------------------------------------
 
 #[test]
-fn survivors_of_a_storm_speak_any_protocol() {
-    let server = Server::start(4, "");
-    for scenario in ["disconnect", "reconnect", "churn --for 500ms"] {
-        let run = storm(&server, &format!("{scenario} --connections 600 {ECHO}"));
-        assert_eq!(run.finished.code(), 0, "{scenario}: {}{}", run.finished.out, run.finished.err);
-        assert_eq!((run.of_storm("lost"), run.of_storm("wrong")), (0, 0), "{scenario}: {}", run.json);
-        assert_eq!(run.json["protocol"], "send-expect");
-    }
-}
-
-#[test]
 fn slow_readers_ask_in_any_protocol() {
     const VICTIMS: u64 = 40;
     let server = Server::start(4, "--json -");

@@ -82,15 +82,25 @@ impl StormRun {
     /// Checks that the storm succeeded, that its two audits counted these live connections, and that the survivors
     /// sent messages before and after it.
     pub fn held(&self, audits: [u64; 2]) {
+        self.kept(audits);
+        for stage in ["before", "after"] {
+            assert!(self.messages(stage) > 0, "{stage}: {}", self.json);
+        }
+    }
+
+    /// Messages that were answered in a stage.
+    pub fn messages(&self, stage: &str) -> u64 {
+        number(&self.json["storm"][stage]["echo_latency_us"], "count")
+    }
+
+    /// Checks that the storm succeeded, and that its two audits counted these live connections.
+    pub fn kept(&self, audits: [u64; 2]) {
         assert_eq!(self.finished.code(), 0, "{}{}", self.finished.out, self.finished.err);
         let found = self.json["audits"].as_array().unwrap().iter();
         let found: Vec<[u64; 3]> =
             found.map(|audit| ["live", "lost", "wrong"].map(|name| number(audit, name))).collect();
         assert_eq!(found, audits.map(|live| [live, 0, 0]), "{}", self.json);
         assert_eq!([self.of_storm("lost"), self.of_storm("wrong"), self.number("failed")], [0, 0, 0], "{}", self.json);
-        for stage in ["before", "after"] {
-            assert!(number(&self.json["storm"][stage]["echo_latency_us"], "count") > 0, "{stage}: {}", self.json);
-        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
-use crate::storm::storm;
 use crate::support::*;
 
 /// Bytes that differ from one place to the next.
@@ -505,15 +504,6 @@ fn protocols_are_spoken_over_tls() {
         let totals = totals(server);
         assert_eq!((number(&totals, "alerts_sent"), number(&totals, "alerts_received")), (0, 0), "{totals}");
     }
-}
-
-#[test]
-fn a_storm_of_reconnects_resumes_sessions() {
-    let (server, authority) = server("");
-    let arguments = format!("--tls --ca {} --sni localhost --connections 300 --concurrency 50", authority.file());
-    let run = storm(&server, &format!("reconnect {arguments} --share 50% --calm 1s --after 1s --resume"));
-    let resumed = number(&run.json["tls"]["resumed_handshake_latency_us"], "count");
-    assert!(resumed > 150, "{}", run.json["tls"]);
 }
 
 #[test(Hibernation)]

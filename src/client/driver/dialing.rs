@@ -43,21 +43,26 @@ impl ClientDriver {
         index: u32,
         intended: Option<Instant>,
     ) -> Result<bool> {
-        let number = self.config.number(index);
+        let number = self.number(index);
         let started = Instant::now();
-        let port = self.config.ports.first(number, started);
+        // A connection that comes back has its predecessor's number, whose port may still be in use.
+        let is_anew = self.storm.as_ref().is_some_and(|storm| storm.is_anew(index));
+        let ports = &self.config.ports;
+        let port = if is_anew { ports.another(number, started) } else { ports.first(number, started) };
         let dialed =
             self.dial_from(connections, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
         self.config.progress.tried.add(u64::from(dialed));
-        if let (Choice::Port(port), false) = (port, dialed) {
-            self.config.ports.not_tried(number, port, started);
+        match port {
+            Choice::Port(port) if !dialed && is_anew => self.config.ports.give_back(number, port, started),
+            Choice::Port(port) if !dialed => self.config.ports.not_tried(number, port, started),
+            _ => {}
         }
         Ok(dialed)
     }
 
     /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
     pub(super) fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
-        let number = self.config.number(attempt.index);
+        let number = self.number(attempt.index);
         let now = Instant::now();
         let port = self.config.ports.another(number, now);
         let dialed = self.dial_from(connections, attempt, port)?;
@@ -74,7 +79,7 @@ impl ClientDriver {
     /// or no port for it yet.
     fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
         let Attempt { index, intended, started } = attempt;
-        let number = self.config.number(index);
+        let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
             Choice::Port(port) => port,
@@ -125,7 +130,7 @@ impl ClientDriver {
     /// Another socket of this host has the source port that a connection was to have: dial from another port later.
     fn pass_over(&mut self, attempt: Attempt, port: u16) {
         self.config.progress.passed_over.add(1);
-        self.config.ports.rest(self.config.number(attempt.index), port, Instant::now());
+        self.config.ports.rest(self.number(attempt.index), port, Instant::now());
         self.again.push_back(attempt);
     }
 
@@ -138,7 +143,7 @@ impl ClientDriver {
         reason: CloseReason,
     ) -> bool {
         let Some(ConnState { index, key, port, .. }) = connections.state(conn).copied() else { return false };
-        let number = self.config.number(index);
+        let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         if !matches!(reason, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
             self.config.ports.give_back(number, port, Instant::now());

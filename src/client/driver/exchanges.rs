@@ -48,7 +48,7 @@ impl ClientDriver {
     ) -> Result<()> {
         let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(()) };
-        let exchange = Exchange { number: self.config.number(state.index), round, purpose };
+        let exchange = Exchange { number: self.number(state.index), round, purpose };
         self.scratch.clear();
         self.config.protocol(state.index).ask(exchange, &mut self.scratch);
         if self.config.workload.audit == Audit::Answer {
@@ -64,7 +64,7 @@ impl ClientDriver {
         if self.config.workload.audit != Audit::Answer || self.goodbye.ends_hearing() {
             return Ok(());
         }
-        let number = self.config.number(index);
+        let number = self.number(index);
         let mut position = self.incomplete.take(index, &mut self.hearing);
         while !bytes.is_empty() {
             // Nothing is heard any more that is being closed.
@@ -82,9 +82,13 @@ impl ClientDriver {
             let heard = self.config.protocol(index).hear(exchange, &mut position, bytes, &mut self.hearing);
             let Heard { used, verdict } = heard;
             bytes = bytes.get(used..).unwrap_or_default();
+            let has_session = std::mem::take(&mut self.hearing.has_session);
             if let Verdict::Wrong(cause) = verdict {
                 self.hearing.reply.clear();
                 return self.give_up(connections, conn, cause);
+            }
+            if has_session {
+                self.config.progress.sessions.add(1);
             }
             let has_reply = !self.hearing.reply.is_empty();
             if has_reply {
@@ -94,8 +98,9 @@ impl ClientDriver {
             match verdict {
                 Verdict::Part => break,
                 Verdict::Proof => self.answered(connections, conn, key)?,
-                Verdict::Push(publication) => {
-                    if let Some(cause) = self.pushed(connections.clock(), index, publication)? {
+                Verdict::Push(publication) | Verdict::PushAgain(publication) => {
+                    let is_repeated = matches!(verdict, Verdict::PushAgain(_));
+                    if let Some(cause) = self.pushed(connections.clock(), index, publication, is_repeated)? {
                         return self.give_up(connections, conn, cause);
                     }
                 }
@@ -127,7 +132,7 @@ impl ClientDriver {
         }
         let now = Instant::now();
         let progress = &self.config.progress;
-        progress.echoes.add(u64::from(purpose != Purpose::Keepalive));
+        progress.echoes.add(u64::from(!matches!(purpose, Purpose::Keepalive | Purpose::Publish)));
         match purpose {
             Purpose::Open(_) => self.proved(connections, conn)?,
             Purpose::Audit => {
@@ -151,7 +156,7 @@ impl ClientDriver {
                     return self.ask_now(connections, conn, next, probe.intended, now);
                 }
             }
-            Purpose::Goodbye => {}
+            Purpose::Goodbye | Purpose::Publish => {}
         }
         Ok(())
     }
@@ -161,7 +166,7 @@ impl ClientDriver {
         let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(false) };
         self.scratch.clear();
-        if !self.config.protocol(state.index).open(self.config.number(state.index), step, &mut self.scratch) {
+        if !self.config.protocol(state.index).open(self.number(state.index), step, &mut self.scratch) {
             return Ok(false);
         }
         let goes_on = self.window.change(key, |probe| {

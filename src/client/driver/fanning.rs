@@ -10,11 +10,12 @@ use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
 use crate::client::Phase;
 use crate::client::course::Fanout;
 use crate::client::fanout::{Board, Closed, Ledger, Said};
+use crate::client::window::{Awaited, Probe};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::failure::Cause;
 use crate::pace::Pace;
-use crate::protocol::Publication;
+use crate::protocol::{Publication, Purpose};
 use crate::reactor::Schedule;
 use crate::results::{Published, ShardFanout};
 use crate::token::ConnId;
@@ -152,7 +153,13 @@ impl Fanning {
     }
 
     /// A publication came to a subscriber. A cause, if it is none that this run has published.
-    fn received(&mut self, clock: &Clock, index: u32, publication: Publication) -> Result<Option<Cause>> {
+    fn received(
+        &mut self,
+        clock: &Clock,
+        index: u32,
+        publication: Publication,
+        is_repeated: bool,
+    ) -> Result<Option<Cause>> {
         if publication.run != self.board.run() {
             self.foreign += 1;
             return Ok(None);
@@ -170,7 +177,8 @@ impl Fanning {
         if !self.ledger.knows(number) {
             self.learn(clock);
         }
-        self.ledger.received(number, index, Instant::now().saturating_duration_since(origin + intended))?;
+        let after = Instant::now().saturating_duration_since(origin + intended);
+        self.ledger.received(number, index, after, is_repeated)?;
         self.hand_over();
         Ok(None)
     }
@@ -210,48 +218,85 @@ impl ClientDriver {
         fanout.ledger.close_late(connections.clock().now(), fanout.config.wait);
         fanout.hand_over();
         let is_done = fanout.ledger.first_open() >= fanout.board.publications();
-        Ok(if is_done { Schedule::Finished } else { turn })
+        // Acknowledgements may still be awaited.
+        Ok(if is_done { self.settle() } else { turn })
+    }
+
+    /// Whether a publisher cannot publish yet: it is still sending, or something else is in flight where publications are
+    /// exchanges.
+    fn is_busy(&self, connections: &mut ClientConnections, publisher: ConnId) -> bool {
+        let Some(state) = connections.state(publisher).copied() else { return false };
+        let awaits = self.config.protocol(state.index).is_acknowledged() && self.window.get(state.key).is_some();
+        awaits || connections.is_sending(publisher)
     }
 
     fn publish_due(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
-        let Some(origin) = fanout.origin else { return Ok(Schedule::OnEvent) };
         for _ in 0..PROBES_PER_PASS {
+            let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
             let Some((number, publisher)) = fanout.next() else { return Ok(Schedule::OnEvent) };
             let due = fanout.pace.intended(number.into(), connections.clock()).unwrap_or(now);
             if due > now {
                 return Ok(Schedule::At(due));
             }
             let is_late = now.saturating_duration_since(due) >= fanout.config.wait;
-            let waits = !fanout.board.has_room(number) || publisher.is_some_and(|conn| connections.is_sending(conn));
+            let has_room = fanout.board.has_room(number);
+            let waits = !has_room || publisher.is_some_and(|conn| self.is_busy(connections, conn));
             if waits && !is_late {
                 return Ok(Schedule::At(now + AGAIN));
             }
-            fanout.next += 1;
-            let publisher = publisher.filter(|_| !waits);
-            let Some((conn, index)) = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index))) else {
-                fanout.board.never(number);
-                continue;
-            };
-            let intended = due.saturating_duration_since(origin);
-            let nanoseconds = u64::try_from(intended.as_nanos()).unwrap_or(u64::MAX);
-            let publication =
-                Publication { run: fanout.board.run(), number, instant: nanoseconds, length: fanout.config.payload };
-            self.scratch.clear();
-            self.config.protocol(index).publish(self.config.number(index), &publication, &mut self.scratch);
-            // Before it is sent: a subscriber of another shard may have it at once.
-            fanout.board.say(number, Published { intended, said: Instant::now().saturating_duration_since(origin) });
-            self.config.progress.published.add(1);
-            connections.send(conn, &self.scratch)?;
+            self.publish_now(connections, number, due, publisher.filter(|_| !waits))?;
         }
         Ok(Schedule::Now)
     }
 
+    /// Publishes a publication, or gives it up if there is no publisher.
+    fn publish_now(
+        &mut self,
+        connections: &mut ClientConnections,
+        number: u32,
+        due: Instant,
+        publisher: Option<ConnId>,
+    ) -> Result<()> {
+        let since = connections.clock().now();
+        let Some(fanout) = &mut self.fanout else { return Ok(()) };
+        fanout.next += 1;
+        let publisher = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index)));
+        let (Some((conn, index)), Some(origin)) = (publisher, fanout.origin) else {
+            fanout.board.never(number);
+            return Ok(());
+        };
+        let intended = due.saturating_duration_since(origin);
+        let nanoseconds = u64::try_from(intended.as_nanos()).unwrap_or(u64::MAX);
+        let publication =
+            Publication { run: fanout.board.run(), number, instant: nanoseconds, length: fanout.config.payload };
+        let protocol = self.config.protocol(index);
+        self.scratch.clear();
+        protocol.publish(self.config.number(index), &publication, &mut self.scratch);
+        let started = Instant::now();
+        // Before it is sent: a subscriber of another shard may have it at once.
+        fanout.board.say(number, Published { intended, said: started.saturating_duration_since(origin) });
+        self.config.progress.published.add(1);
+        if protocol.is_acknowledged() {
+            let awaited = Awaited::Answer { purpose: Purpose::Publish, socket: None };
+            let probe = Probe { conn, awaited, intended: due, started, since, round: number, next: None };
+            if let Some(state) = connections.state(conn) {
+                state.key = self.window.add(probe);
+            }
+        }
+        connections.send(conn, &self.scratch)
+    }
+
     /// A message of a subscription came. A cause, if the connection has failed by it.
-    pub(super) fn pushed(&mut self, clock: &Clock, index: u32, publication: Publication) -> Result<Option<Cause>> {
+    pub(super) fn pushed(
+        &mut self,
+        clock: &Clock,
+        index: u32,
+        publication: Publication,
+        is_repeated: bool,
+    ) -> Result<Option<Cause>> {
         self.config.progress.pushed.add(1);
         match &mut self.fanout {
-            Some(fanout) => fanout.received(clock, index, publication),
+            Some(fanout) => fanout.received(clock, index, publication, is_repeated),
             None => Ok(None),
         }
     }

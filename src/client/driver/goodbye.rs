@@ -99,7 +99,7 @@ impl ClientDriver {
             let Some(state) = connections.state(conn).filter(|state| state.proved) else { continue };
             self.goodbye.said += 1;
             self.scratch.clear();
-            self.config.protocol(state.index).goodbye(self.config.number(state.index), &mut self.scratch);
+            self.config.protocol(state.index).goodbye(self.number(state.index), &mut self.scratch);
             if self.goodbye.is_awaited {
                 // The answer to what was in flight is passed over.
                 self.window.remove(state.key);

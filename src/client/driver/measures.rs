@@ -109,7 +109,7 @@ impl Measures {
         }
         if !pieces.is_empty() {
             // The leader is gone if the run has failed elsewhere.
-            let _ = self.intervals.send(Interval { shard: self.shard, from, to: now, pieces });
+            let _ = self.intervals.send(Interval { number: self.shard, from, to: now, pieces });
         }
         Ok(())
     }

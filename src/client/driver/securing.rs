@@ -29,7 +29,7 @@ impl ClientDriver {
     ) -> Result<Option<(Probe, SocketAddr)>> {
         let now = Instant::now();
         let Some(probe) = self.take_probe(connections, conn) else { return Ok(None) };
-        let Some(number) = connections.state(conn).map(|state| self.config.number(state.index)) else {
+        let Some(number) = connections.state(conn).map(|state| self.number(state.index)) else {
             return Ok(None);
         };
         let Awaited::Connect { socket, .. } = probe.awaited else { return Ok(None) };

@@ -123,8 +123,8 @@ impl ShardConfig {
     }
 
     /// The number of a connection over all shards, from that within this one. It decides the route and the source
-    /// port, and the protocol knows the connection by it. Connections that a storm dials come after all that were
-    /// asked for, the shards' in turn.
+    /// port, and the protocol knows the connection by it. Connections that a storm dials beside all others come after
+    /// those that were asked for, the shards' in turn.
     pub fn number(&self, index: u32) -> u64 {
         let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
         if let Some(part) = &self.fanout {

@@ -1,6 +1,7 @@
 //! What one client shard does in a storm: its victims are closed, stop reading or fall silent, others are dialed, and
 //! the survivors' messages go on meanwhile. Each of these does a bounded part of its work in each pass of the shard.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,10 @@ pub struct Storming {
     /// When the next connection is dialed, or the next slow reader asks.
     pace: Pace,
     redialed: u32,
+    /// Victims of a reconnect storm that are gone and have not come back yet, and those that have, in the order in which
+    /// they were dialed anew.
+    gone: VecDeque<u32>,
+    back: Vec<u32>,
     stood_anew: u64,
     failed_anew: u64,
     asking: Asking,
@@ -104,6 +109,8 @@ impl Storming {
             closing: None,
             pace: Pace::UNPACED,
             redialed: 0,
+            gone: VecDeque::new(),
+            back: Vec::new(),
             stood_anew: 0,
             failed_anew: 0,
             asking: Asking { place: Cursor::END, ..Asking::default() },
@@ -160,6 +167,41 @@ impl Storming {
         matches!(self.config.scenario, Scenario::Silent(_) | Scenario::SlowReaders(_)) && self.is_victim(index)
     }
 
+    /// Whether a connection of this number is dialed in the storm.
+    pub fn is_anew(&self, index: u32) -> bool {
+        index >= self.own
+    }
+
+    /// The number of the connection in whose place this one was dialed; its own if there was none.
+    pub fn in_place_of(&self, index: u32) -> u32 {
+        let anew = index.checked_sub(self.own).and_then(|anew| self.back.get(anew as usize));
+        anew.copied().unwrap_or(index)
+    }
+
+    /// A connection is over, which may come back.
+    pub fn ended(&mut self, index: u32, phase: Phase) {
+        let comes_back = phase == Phase::Storm && self.config.scenario == Scenario::Reconnect;
+        if comes_back && self.is_victim(index) {
+            self.gone.push_back(index);
+        }
+    }
+
+    /// Takes the next number for a connection that is dialed in the storm.
+    fn take_number(&mut self) -> u32 {
+        let index = self.own + self.redialed;
+        self.redialed += 1;
+        self.back.extend(self.gone.pop_front());
+        index
+    }
+
+    /// The connection that took the last number was not dialed.
+    fn give_number_back(&mut self) {
+        self.redialed -= 1;
+        if let Some(victim) = self.back.pop() {
+            self.gone.push_front(victim);
+        }
+    }
+
     /// A phase begins.
     pub fn begin(&mut self, phase: Phase, (start, now): (Start, Instant), rate: Option<f64>) {
         match phase {
@@ -199,7 +241,7 @@ impl Storming {
 
     /// A connection was proved. Returns whether the storm now closes it, as churn does.
     pub fn proved(&mut self, index: u32, phase: Phase) -> bool {
-        if index < self.own {
+        if !self.is_anew(index) {
             return false;
         }
         self.stood_anew += 1;
@@ -208,7 +250,7 @@ impl Storming {
 
     /// A connection failed before it was proved.
     pub fn never_stood(&mut self, index: u32) {
-        self.failed_anew += u64::from(index >= self.own);
+        self.failed_anew += u64::from(self.is_anew(index));
     }
 
     /// A proved connection failed.
@@ -258,10 +300,16 @@ impl Storming {
         }
     }
 
+    /// Whether some victims are being closed that will come back.
+    fn awaits_ends(&self) -> bool {
+        let closed = self.closing.as_ref().map_or(0, Closing::closed);
+        self.config.scenario == Scenario::Reconnect && u64::from(self.redialed) < closed
+    }
+
     /// How many connections may have been dialed by now.
     fn goal(&self, clock: &Clock, now: Instant) -> u32 {
         match (self.config.scenario, self.began.map(|start| clock.begun(start))) {
-            (Scenario::Reconnect, _) => self.closing.as_ref().map_or(0, |closing| closing.closed() as u32),
+            (Scenario::Reconnect, _) => self.redialed + self.gone.len() as u32,
             (Scenario::Churn(time), Some(began)) if now < began + time => u32::MAX - self.own,
             _ => self.redialed,
         }
@@ -329,7 +377,8 @@ impl ClientDriver {
             let hopeless = self.hopeless();
             let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
             if storm.redialed >= storm.goal(connections.clock(), now) || hopeless {
-                return Ok(if storm.in_flight() == 0 { Schedule::Finished } else { Schedule::OnEvent });
+                let is_done = storm.in_flight() == 0 && (hopeless || !storm.awaits_ends());
+                return Ok(if is_done { Schedule::Finished } else { Schedule::OnEvent });
             }
             if storm.in_flight() >= self.config.concurrency as u64 {
                 return Ok(Schedule::OnEvent);
@@ -338,12 +387,11 @@ impl ClientDriver {
             if let Some(at) = intended.filter(|at| *at > now) {
                 return Ok(Schedule::At(at));
             }
-            let index = storm.own + storm.redialed;
-            storm.redialed += 1;
+            let index = storm.take_number();
             self.config.progress.redialed.add(1);
             if !self.dial(connections, index, intended)? {
                 // There is no slot yet, so the connection was not dialed.
-                self.storm.iter_mut().for_each(|storm| storm.redialed -= 1);
+                self.storm.iter_mut().for_each(Storming::give_number_back);
                 self.config.progress.redialed.sub(1);
                 return Ok(Schedule::OnEvent);
             }

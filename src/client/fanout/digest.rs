@@ -35,8 +35,9 @@ impl Digest {
         Ok((sender, Digest { shards, handed_over, partial, figures, all }))
     }
 
-    /// Takes what was handed over.
-    pub fn look(&mut self) -> Result<()> {
+    /// Takes what was handed over. Returns the latencies of the publications that all shards have closed by that.
+    pub fn look(&mut self) -> Result<Vec<(u32, Latency)>> {
+        let mut whole = Vec::new();
         while let Ok(Closed { number, latency }) = self.handed_over.try_recv() {
             let (shards, merged) = self.partial.entry(number).or_default();
             *shards += 1;
@@ -48,23 +49,18 @@ impl Digest {
             if *shards == self.shards {
                 let merged = merged.take();
                 self.partial.remove(&number);
-                self.keep(number, merged)?;
+                let Some(latency) = merged else { continue };
+                self.all.merge(&latency)?;
+                self.figures.insert(number, latency.percentiles());
+                whole.push((number, latency));
             }
         }
-        Ok(())
-    }
-
-    fn keep(&mut self, number: u32, latency: Option<Latency>) -> Result<()> {
-        let Some(latency) = latency else { return Ok(()) };
-        self.all.merge(&latency)?;
-        self.figures.insert(number, latency.percentiles());
-        Ok(())
+        Ok(whole)
     }
 
     /// The percentiles of each publication that somebody received, and all latencies together. Of a publication that not
     /// every shard has closed, as in a run that was stopped, it has what the others have handed over.
-    pub fn so_far(&mut self) -> Result<(BTreeMap<u32, Percentiles>, Latency)> {
-        self.look()?;
+    pub fn so_far(&self) -> Result<(BTreeMap<u32, Percentiles>, Latency)> {
         let (mut figures, mut all) = (self.figures.clone(), self.all.clone());
         for (number, (_, latency)) in &self.partial {
             let Some(latency) = latency else { continue };
@@ -93,7 +89,9 @@ mod tests {
         for (number, latency) in parts {
             sender.send(Closed { number, latency }).unwrap();
         }
-        digest.look().unwrap();
+        let whole: Vec<(u32, u64)> =
+            digest.look().unwrap().into_iter().map(|(number, latency)| (number, latency.count())).collect();
+        assert_eq!(whole, [(0, 3)]);
         assert_eq!(digest.partial.keys().collect::<Vec<_>>(), [&1]);
         let (figures, all) = digest.so_far().unwrap();
         assert_eq!(figures.keys().collect::<Vec<_>>(), [&0, &1]);

@@ -115,8 +115,9 @@ impl Ledger {
         }
     }
 
-    /// A subscriber got a publication, so long after the instant that was intended for it.
-    pub fn received(&mut self, number: u32, subscriber: u32, after: Duration) -> Result<()> {
+    /// A subscriber got a publication, so long after the instant that was intended for it. `is_repeated`: the server says
+    /// that it may have sent it to this subscriber before.
+    pub fn received(&mut self, number: u32, subscriber: u32, after: Duration, is_repeated: bool) -> Result<()> {
         let (of, before_next) = (self.subscribers, self.has_next(number, subscriber));
         let Page { state, receipts } = self.page(number);
         match state {
@@ -134,12 +135,14 @@ impl Ledger {
                     self.close_if_complete(number);
                 } else {
                     receipts.extra += 1;
+                    receipts.repeated += u64::from(is_repeated);
                     receipts.twice += u64::from(under_way.again.set(subscriber, of));
                 }
             }
             // Each that is left has got it before. Whether this one has got it three times, nobody knows any more.
             State::Complete => {
                 receipts.extra += 1;
+                receipts.repeated += u64::from(is_repeated);
                 receipts.twice += 1;
             }
             // It may be the first or a further one of this subscriber, which is not known any more.
@@ -261,7 +264,7 @@ mod tests {
     enum Step {
         Publish(u32),
         Never(u32),
-        Receive(u32, u32, u64),
+        Receive(u32, u32, u64, bool),
         Lose(u32),
         Wait(u64),
     }
@@ -291,6 +294,7 @@ mod tests {
         over: bool,
         twice: u64,
         extra: u64,
+        repeated: u64,
         late: u64,
         out_of_order: u64,
     }
@@ -312,7 +316,7 @@ mod tests {
                 Step::Never(number) if !self.published.contains_key(&number) => {
                     self.never.insert(number);
                 }
-                Step::Receive(number, subscriber, after) if self.live.contains(&subscriber) => {
+                Step::Receive(number, subscriber, after, is_repeated) if self.live.contains(&subscriber) => {
                     let next = number.checked_add(publishers).and_then(|next| self.published.get(&next));
                     let has_next = next.is_some_and(|next| !next.over && next.receipts.contains_key(&subscriber));
                     // What is complete was got by each that is left.
@@ -330,6 +334,7 @@ mod tests {
                     } else {
                         receipts.push(after);
                         publication.extra += 1;
+                        publication.repeated += u64::from(is_repeated);
                         publication.twice += u64::from(publication.complete || receipts.len() == 2);
                     }
                 }
@@ -352,7 +357,8 @@ mod tests {
             let step = prop_oneof![
                 3 => number.clone().prop_map(Step::Publish),
                 1 => number.clone().prop_map(Step::Never),
-                20 => (number, 0..subscribers, 1u64..1_000_000).prop_map(|(a, b, c)| Step::Receive(a, b, c)),
+                20 => (number, 0..subscribers, 1u64..1_000_000, any::<bool>())
+                    .prop_map(|(a, b, c, d)| Step::Receive(a, b, c, d)),
                 1 => (0..subscribers).prop_map(Step::Lose),
                 1 => (0u64..6).prop_map(Step::Wait),
             ];
@@ -373,8 +379,8 @@ mod tests {
                 match *step {
                     Step::Publish(number) => ledger.published(number, live, mark),
                     Step::Never(number) => ledger.never_published(number),
-                    Step::Receive(number, subscriber, after) if model.live.contains(&subscriber) => {
-                        ledger.received(number, subscriber, Duration::from_micros(after)).unwrap();
+                    Step::Receive(number, subscriber, after, is_repeated) if model.live.contains(&subscriber) => {
+                        ledger.received(number, subscriber, Duration::from_micros(after), is_repeated).unwrap();
                     }
                     Step::Lose(subscriber) if model.live.contains(&subscriber) => ledger.lost(subscriber),
                     Step::Wait(seconds) => {
@@ -408,6 +414,7 @@ mod tests {
                     missed: if publication.over { publication.awaited.len() as u64 } else { 0 },
                     twice: publication.twice,
                     extra: publication.extra,
+                    repeated: publication.repeated,
                     late: publication.late + stray,
                     out_of_order: publication.out_of_order,
                     last: Duration::from_micros(firsts.iter().copied().max().unwrap_or(0)),
@@ -426,8 +433,8 @@ mod tests {
     fn a_run_that_is_stopped_has_missed_nothing() {
         let mut ledger = Ledger::new(3, 1);
         (0..3).for_each(|number| ledger.published(number, 3, Mark::default()));
-        (0..3).for_each(|subscriber| ledger.received(1, subscriber, Duration::ZERO).unwrap());
-        ledger.received(2, 0, Duration::ZERO).unwrap();
+        (0..3).for_each(|subscriber| ledger.received(1, subscriber, Duration::ZERO, false).unwrap());
+        ledger.received(2, 0, Duration::ZERO, false).unwrap();
         ledger.abandon();
         let closed: Vec<_> =
             ledger.take_closed().into_iter().map(|(number, one)| (number, one.map(|all| all.count()))).collect();
@@ -445,9 +452,9 @@ mod tests {
         let mut ledger = Ledger::new(1_000_000, 1);
         ledger.published(0, 2, Mark::default());
         assert_eq!(ledger.bitmap_bytes(), 0, "nobody has got it");
-        ledger.received(0, 999_999, Duration::ZERO).unwrap();
+        ledger.received(0, 999_999, Duration::ZERO, false).unwrap();
         assert_eq!(ledger.bitmap_bytes(), 125_000);
-        ledger.received(0, 7, Duration::ZERO).unwrap();
+        ledger.received(0, 7, Duration::ZERO, false).unwrap();
         assert_eq!((ledger.bitmap_bytes(), ledger.first_open()), (0, 1));
     }
 }

@@ -54,6 +54,8 @@ pub struct Message {
     pub identifier: Option<u16>,
     /// It may have come before, or be older than the subscription.
     pub may_be_old: bool,
+    /// It may have come before.
+    pub is_repeated: bool,
     /// The publication that is in it, if there is one.
     pub publication: Option<Result<Publication, Altered>>,
 }
@@ -409,6 +411,7 @@ impl Reader<'_> {
                 is_awaited: state == State::Payload,
                 identifier: (head & AT_LEAST_ONCE != 0).then_some(at),
                 may_be_old: head & (REPEATED | RETAINED) != 0,
+                is_repeated: head & REPEATED != 0,
                 publication,
             }),
         })

@@ -133,7 +133,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         own,
         filters,
         at_least_once,
-        publishes_to: publishes_to(settings, at_least_once)?,
+        publishes_to: publishes_to(settings)?,
         payload: bytes(settings, pings)?,
         steps: steps.into_iter().filter(|(is_said, _)| *is_said).map(|(_, step)| step).collect(),
     };
@@ -269,12 +269,8 @@ fn own_topic(settings: &Settings, pings: bool) -> Result<Option<Template>, Setti
 }
 
 /// The topic of publications.
-fn publishes_to(settings: &Settings, at_least_once: bool) -> Result<Option<Template>, SettingError> {
+fn publishes_to(settings: &Settings) -> Result<Option<Template>, SettingError> {
     let Some(text) = settings.publish.as_ref().filter(|_| settings.role == Role::Publisher) else { return Ok(None) };
-    if at_least_once {
-        let means = "publications are sent at most once: one that comes twice would be no fault of the server";
-        return Err(SettingError::Excludes { setting: "publish", other: "qos", chosen: "1", means });
-    }
     let made = topic_name("publish", text)?;
     is_subscribed_once("publish", text, &made)?;
     Ok(Some(made))

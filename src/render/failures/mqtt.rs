@@ -14,7 +14,7 @@ pub fn sentence(reason: MqttReason) -> &'static str {
             "the server does not let the client subscribe to one of its topics; check its access rules, --topic and --subscribe"
         }
         (MqttPacket::Puback, 0x87) => {
-            "the server does not let the client publish to its own topic; check its access rules and --topic"
+            "the server does not let the client publish to its topic; check its access rules, --topic and --publish"
         }
         (_, 0x87) => {
             "the server does not let the client in; check its access rules, --user, --password and --client-id"
@@ -33,7 +33,7 @@ pub fn sentence(reason: MqttReason) -> &'static str {
         (_, 0x8f) => "the server does not take one of the topic filters; check --topic and --subscribe",
         (_, 0x90) => "the server does not take the topic; check --topic",
         (MqttPacket::Puback, 0x10) => {
-            "the server knows no subscription to the connection's own topic, though the client has one; a resumed session may have lost it"
+            "the server knows no subscription to the topic, though the client has made one; a resumed session may have lost it"
         }
         (_, 0x91 | 0x92) => {
             "the server holds the packet's identifier for another message; a resumed session may have one of an earlier run: use --session clean"

@@ -173,8 +173,11 @@ fn fanout(client: &ClientDocument) -> Result<Markup> {
     let all = ("all".to_owned(), &fanout.latency);
     let curve = figures::percentiles("Receipt latency", caption, Vec::new(), Some(all))?;
     let course = figures::publications(fanout)?;
+    let lateness = fanout.lateness.iter().map(|late| ("published late by".to_owned(), late));
+    let rows = [("receipts".to_owned(), &fanout.latency)].into_iter().chain(lateness);
     Ok(html! { section {
         @for drawn in [curve, course].into_iter().flatten() { (drawn) }
+        (tables::percentiles("what", rows))
         (tables::fanout(fanout))
     } })
 }

@@ -27,12 +27,14 @@ pub struct Rules {
     pub ends: Option<v5::DisconnectReasonCode>,
     /// Publishes to this topic at quality of service 1 before it sends a message on.
     pub pushes: Option<&'static str>,
+    /// Sends each message of this topic again at quality of service 1, and says so.
+    pub repeats: Option<&'static str>,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
         let greets = v5::Connack::new(false, v5::ConnectReasonCode::Success);
-        Rules { piece: usize::MAX, greets, bars: None, mixes_up: false, ends: None, pushes: None }
+        Rules { piece: usize::MAX, greets, bars: None, mixes_up: false, ends: None, pushes: None, repeats: None }
     }
 }
 
@@ -239,14 +241,16 @@ impl Connection {
                 // No two are in flight at once in one session.
                 let pid = Pid::try_from((seen.delivered % 60_000) as u16 + 1).unwrap();
                 let quality = if qos == QoS::Level1 { QosPid::Level1(pid) } else { QosPid::Level0 };
-                let topic = TopicName::try_from(topic).unwrap();
+                let name = TopicName::try_from(topic).unwrap();
+                let mut publish = v5::Publish::new(quality, name, payload.to_vec().into());
+                let is_repeated = qos == QoS::Level1 && rules.repeats == Some(topic);
+                seen.delivered += u64::from(is_repeated);
                 drop(seen);
-                say(
-                    rules,
-                    *version,
-                    stream,
-                    &v5::Packet::Publish(v5::Publish::new(quality, topic, payload.to_vec().into())),
-                );
+                say(rules, *version, stream, &v5::Packet::Publish(publish.clone()));
+                if is_repeated {
+                    publish.dup = true;
+                    say(rules, *version, stream, &v5::Packet::Publish(publish));
+                }
             };
             if let Some(topic) = rules.pushes.filter(|_| *client == self.client) {
                 let mut payload = Vec::new();

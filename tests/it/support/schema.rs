@@ -49,7 +49,7 @@ pub fn has_merged_names(document: &Value) {
 
 /// Checks the names of a client's result that has `more` names.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
-    const OTHERS: [&str; 28] = [
+    const OTHERS: [&str; 29] = [
         "requested",
         "live",
         "failed",
@@ -62,6 +62,7 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
         "keepalives",
         "goodbyes",
         "pushes",
+        "sessions_resumed",
         "suspensions",
         "suspended_seconds",
         "errors",
