@@ -174,7 +174,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// Whether a connection that is open is so for its driver too. With TLS it is not before its handshake is over.
     #[inline]
-    fn is_opened(&self, _conn: &ConnId) -> bool {
+    pub fn is_opened(&self, _conn: &ConnId) -> bool {
         #[cfg(feature = "tls")]
         return self.engine.has_session(*_conn);
         #[cfg(not(feature = "tls"))]

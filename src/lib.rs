@@ -135,6 +135,7 @@ pub mod internal {
     #[cfg(feature = "cli")]
     pub mod tune;
     pub mod walls;
+    pub mod wiped;
 }
 
 // Inside the crate every module is reached as `crate::NAME`.
@@ -149,7 +150,7 @@ use internal::tls;
 use internal::{
     addresses, chunks, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
     memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, takeover,
-    token, walls,
+    token, walls, wiped,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};

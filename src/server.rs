@@ -20,6 +20,7 @@ use crate::connections::{
 use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 use crate::host::{Host, Raised, check_threads, raise_limits};
+use crate::latency::Latency;
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
 #[cfg(feature = "metrics")]
@@ -30,7 +31,7 @@ use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
 use crate::sys::{self, Catcher, Filter};
-use crate::takeover::{store, tell_ready};
+use crate::takeover::{Speaks, store, tell_ready};
 use builder::EventSink;
 use driver::{Ended, ListenerProgram, Origin, ShardStart};
 use hibernation::Hibernation;
@@ -44,10 +45,12 @@ pub use builder::{Options, ServerBuilder};
 pub use idle_policy::{IdleChoice, IdlePolicy};
 pub use memory_monitor::Shortage;
 
-/// Commands of a shard: to serve, to close everything and end, and to hand everything over and end.
+/// Commands of a shard: to serve, to close everything and end, to hand everything over and end.
 const SERVE: u32 = 0;
 const STOP: u32 = 1;
 const HAND_OVER: u32 = 2;
+/// To a successor: all shards have taken everything over.
+const UNITED: u32 = 3;
 
 /// Something a running server tells its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +152,8 @@ pub struct Server<M = ()> {
     /// Those of all shards, each with its shard.
     listeners: Vec<(usize, Arc<TcpListener>)>,
     desk: Option<Desk>,
+    /// How long connections paused that were awake when they were taken over.
+    pauses: Option<Latency>,
     monitor: Option<MemoryMonitor>,
     #[cfg(feature = "metrics")]
     metrics: Option<Exporter>,
@@ -178,6 +183,7 @@ struct Launch<M> {
     inheritance: Option<Inheritance>,
     /// What of the server outlives this process.
     outliving: Option<Outliving>,
+    speaks: Speaks,
 }
 
 impl<M: Send + 'static> Server<M> {
@@ -188,7 +194,8 @@ impl<M: Send + 'static> Server<M> {
         let options = builder.options;
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
-        takeover::check(&options, S::SPOKEN, &host)?;
+        takeover::check(&options, &host)?;
+        let speaks = takeover::speaks::<S>(&options);
         let inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
         let mut inheritance = inheritance;
         #[cfg(feature = "metrics")]
@@ -220,7 +227,7 @@ impl<M: Send + 'static> Server<M> {
         let backlog = backlog(options.backlog, &host);
         match (&inheritance, &options.takeover) {
             (Some(inheritance), Some(path)) => {
-                inheritance.check(path, &takeover::terms(&options, &plans, awake, backlog))?;
+                inheritance.check(path, &takeover::terms(&options, &plans, awake, backlog, &speaks))?;
             }
             _ => listener::check_free(options.bind, options.ports)?,
         }
@@ -252,6 +259,7 @@ impl<M: Send + 'static> Server<M> {
             tls,
             listeners: Vec::new(),
             desk: None,
+            pauses: None,
             monitor: None,
             #[cfg(feature = "metrics")]
             metrics,
@@ -260,7 +268,7 @@ impl<M: Send + 'static> Server<M> {
         let soft = raised.files.1.soft;
         let hibernation = Hibernation::of(&server.options, &host, &plans, soft, inheritance.as_mut())?;
         let events = sink.clone();
-        let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving };
+        let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving, speaks };
         match server.launch(launch, &host, service) {
             Ok(()) => {
                 let listeners = server.listeners.iter().map(|(_, listener)| listener.clone()).collect();
@@ -394,10 +402,13 @@ impl<M: Send + 'static> Server<M> {
         let mut inheritance = launch.inheritance;
         let path_listener = inheritance.as_mut().and_then(Inheritance::path_listener);
         if let Some(inheritance) = &mut inheritance {
-            inheritance.take_over(&path, queues)?;
+            self.pauses = inheritance.take_over(&path, queues)?;
+        }
+        for (_, handle, _) in &self.shards {
+            handle.command(UNITED);
         }
         let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
-        let mut terms = takeover::terms(&self.options, &launch.plans, self.awake, self.backlog);
+        let mut terms = takeover::terms(&self.options, &launch.plans, self.awake, self.backlog, &launch.speaks);
         terms.catcher = catcher.map(Catcher::terms);
         #[cfg(feature = "metrics")]
         let metrics = self.metrics.as_ref().map(Exporter::listener);
@@ -447,6 +458,12 @@ impl<M> Server<M> {
     pub fn taken_over(&self) -> (u64, u64) {
         let total: Snapshot = self.snapshots().into_iter().sum();
         (total.taken_over, total.lost_in_takeover)
+    }
+
+    /// How long connections paused that were awake when they were taken over from another server.
+    #[doc(hidden)]
+    pub fn pauses(&self) -> Option<&Latency> {
+        self.pauses.as_ref()
     }
 
     /// What it was built with.

@@ -29,6 +29,25 @@ use crate::connections::{CloseMode, CloseReason};
 use crate::stats::Spoken;
 use crate::token::ConnId;
 
+/// What a service of c1m has written of a connection that goes to another process, read and written again by each that
+/// can read it.
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) fn rewritten(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    if let Some(carried) = conversation::Carried::read(bytes) {
+        let mut written = Vec::new();
+        carried.write(&mut written);
+        all.push(written);
+    }
+    if let Some((role, rest)) = push::Role::read(bytes) {
+        let mut written = Vec::new();
+        role.write(&mut written);
+        written.extend_from_slice(rest);
+        all.push(written);
+    }
+    all
+}
+
 /// What a server does with its connections. Each shard has one value of its own, on its own thread: nothing in it is
 /// locked or shared, and no call of one shard runs while another of the same shard does.
 ///
@@ -49,6 +68,10 @@ pub trait Service: 'static {
     /// What its connections speak, for the metrics.
     #[doc(hidden)]
     const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: false };
+
+    /// Its name, if it is one that c1m has built in: a successor of another name takes nothing over.
+    #[doc(hidden)]
+    const NAME: &'static str = "a service of its own";
 
     /// A connection was accepted.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
@@ -94,6 +117,27 @@ pub trait Service: 'static {
     /// connection has its name still; otherwise it has another one. The state of the version before may be read here:
     /// whoever writes it marks its form.
     fn taken_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
+
+    /// A successor of this server has come (`ServerBuilder::takeover`), and connections are about to go to it: from now on
+    /// `Ctx::is_divided`. Asked about every millisecond until it is `true`, for two seconds at most. A service that sends
+    /// to connections of all shards begins nothing of that kind any more here, and is ready once what it has begun has
+    /// reached the last shard. Nobody is then reached twice, or not at all, because of the takeover.
+    fn may_divide(&mut self, _ctx: &mut Ctx<'_, Self::State>) -> bool {
+        true
+    }
+
+    /// All connections of this shard have gone to the successor, and this value with its thread is about to end. What is
+    /// written to `state` is given to `taken_over_shard` of the shard of the same number there.
+    fn hand_over_shard(&mut self, _ctx: &mut Ctx<'_, Self::State>, _state: &mut Vec<u8>) {}
+
+    /// All connections of this shard have come from the server before. `state` is what `hand_over_shard` wrote there. Not
+    /// called if that server was killed. Should a successor be killed before it has everything, it is called in the server
+    /// that wrote it.
+    fn taken_over_shard(&mut self, _ctx: &mut Ctx<'_, Self::State>, _state: &[u8]) {}
+
+    /// The connections are no longer divided between two processes: all shards of this successor have taken everything over,
+    /// or this server's own successor is gone and it serves on.
+    fn united(&mut self, _ctx: &mut Ctx<'_, Self::State>) {}
 
     /// The connection is gone, and why. Its state can be read for the last time; its `ConnId` is not used again.
     fn closed(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}

@@ -42,6 +42,13 @@ pub struct Spoken {
     pub push: bool,
 }
 
+impl Spoken {
+    /// Whether c1m keeps something of each connection without which nothing can be said on it.
+    pub fn keeps_state(self) -> bool {
+        self.http || self.websocket || self.push
+    }
+}
+
 macro_rules! counters {
     (
         $(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }

@@ -124,6 +124,14 @@ pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     [libc::SIGINT, libc::SIGTERM].into_iter().chain(unless_ignored)
 }
 
+/// CLOCK_MONOTONIC. All processes of a host have that clock, unlike an `Instant`, which says nothing to another one.
+pub fn monotonic_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes a time to `time`, which outlives the call. It cannot fail for this clock.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
 /// Lets this thread's sleeps end on time. By default the kernel adds up to 50 us (`PR_SET_TIMERSLACK`), so that it
 /// can wake several sleepers at once.
 pub fn sleep_precisely() {

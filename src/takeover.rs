@@ -7,8 +7,11 @@
 //!     ◀──────────────── terms and descriptors, or a refusal
 //!     begin ─────────────────────────────────────▶
 //!   and each shard with its own, over a channel of the two:
-//!     ◀───────────────────────── sleeping connections
+//!     ◀────── what is known of some sleeping connections     again and again
 //!     taken ─────────────────────────────────────▶
+//!     ◀──────────────────── all sleeping connections
+//!     taken ─────────────────────────────────────▶
+//!     serving ───────────────────────────────────▶
 //!     ◀─────────────── some connections that are awake     again and again
 //!     taken ─────────────────────────────────────▶
 //!     ◀────────────────────────────────────── done
@@ -28,4 +31,4 @@ mod terms;
 
 pub use channel::{Channel, Kind, Message};
 pub use store::{Store, left_descriptors, store, tell_ready};
-pub use terms::{FORMAT, Hello, Misfit, ShardTerms, StateFile, Terms, of_bytes, to_bytes};
+pub use terms::{FORMAT, Hello, Misfit, ShardTerms, Speaks, StateFile, Terms, of_bytes, to_bytes};

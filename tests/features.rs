@@ -18,7 +18,7 @@ const PROGRAM: [&str; 10] = [
 ];
 
 /// Crates that only TLS needs.
-const TLS: [&str; 4] = ["ring", "rustls", "rustls-native-certs", "zeroize"];
+const TLS: [&str; 3] = ["ring", "rustls", "rustls-native-certs"];
 
 /// Crates of `PROGRAM` that glommio depends on too.
 const ALSO_OF_GLOMMIO: [&str; 1] = ["signal-hook"];

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 40] = [
+const LAYERS: [(&str, u8); 41] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 40] = [
     ("sys", 1),
     ("tls", 1),
     ("chunks", 0),
+    ("wiped", 0),
     ("latency", 1),
     ("pace", 1),
     ("plan", 1),
@@ -68,7 +69,7 @@ const BELOW: [(&str, &str); 10] = [
 /// Rooms, or parts of them, that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though
 /// its layer is above them.
 const PURE: [(&str, &[&str]); 3] =
-    [("protocol", &["constants", "failure"]), ("hibernation", &[]), ("tls/record", &["error"])];
+    [("protocol", &["constants", "failure"]), ("hibernation", &[]), ("tls/record", &["error", "wiped"])];
 
 /// The rooms, or the files, in which each crate may be used. `ring` is the name of a room too, so the crate of that name is
 /// named from the root of all crates.
@@ -76,7 +77,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("::ring", &["tls/record/keys.rs"]),
-    ("zeroize", &["tls"]),
+    ("zeroize", &["tls", "wiped"]),
     (
         "rustls",
         &[

@@ -185,9 +185,9 @@ pub struct ServerArguments {
     pub keepalive: Option<Duration>,
     #[command(flatten)]
     pub tls: ServerTlsArguments,
-    /// Take the place of the server that listens at the Unix socket PATH, without a connection closed; if none does, start
-    /// afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections that sleep survive a kill: what
-    /// is kept of them is left with the service manager.
+    /// Take the place of the server that listens at the Unix socket PATH, without a connection closed, over TLS and in the
+    /// middle of messages too; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set,
+    /// connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager.
     #[arg(long, value_name = "PATH")]
     pub takeover: Option<PathBuf>,
     /// Interval between lines of figures.

@@ -78,7 +78,6 @@ fn typed(error: &ConfigError) -> String {
         }
         ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
         ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => format!("--awake {asked}"),
-        ConfigError::NotHandedOver { spoken } => format!("--takeover of connections that speak {spoken}"),
         ConfigError::FirstNumber { asked, .. } => format!("--first-number {asked}"),
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
@@ -114,7 +113,6 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::Hibernate { .. } => "try --hibernate 30s",
         ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
         ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",
-        ConfigError::NotHandedOver { .. } => "leave out --takeover, or serve with --protocol raw, without --tls-cert",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
         ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting if there is one",
         ConfigError::AcceptRate { .. } => "try 1000",
@@ -265,7 +263,6 @@ mod tests {
             ),
             (ConfigError::Awake { asked: 0, most: 9 }.into(), "--awake 0"),
             (ConfigError::AwakeWithoutSleep { asked: 7 }.into(), "--hibernate"),
-            (ConfigError::NotHandedOver { spoken: "TLS" }.into(), "--tls-cert"),
             (host(HibernationReason::Capabilities(Default::default()).into()), "--hibernate"),
             (host(HibernationReason::Other.into()), "--hibernate"),
             (host(TakeoverReason::Kernel { release: "6.1.0".to_owned() }.into()), "--takeover"),

@@ -507,16 +507,24 @@ fn ready<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments) -> 
         ready["taken_over"] = taken_over.into();
         ready["lost_in_takeover"] = lost.into();
     }
+    if let Some(pauses) = server.pauses().filter(|pauses| pauses.count() > 0) {
+        let at = |percent| pauses.percentile(percent);
+        let (p50, p99, max) = (at(50.0), at(99.0), pauses.max());
+        ready["takeover_pause_us"] = json!({ "count": pauses.count(), "p50": p50, "p99": p99, "max": max });
+    }
     ready
 }
 
 /// What a server has taken over at its start; `None` if nothing.
 fn taken_over<M: Send + 'static>(server: &Server<M>) -> Option<String> {
-    let lost =
-        |lost: u64| if lost > 0 { format!(", {} lost that were awake", format::count(lost)) } else { String::new() };
+    let lost = |lost: u64| if lost > 0 { format!(", {} lost", format::count(lost)) } else { String::new() };
+    let paused = server.pauses().filter(|pauses| pauses.count() > 0).map_or_else(String::new, |pauses| {
+        let longest = Duration::from_micros(pauses.max()).as_secs_f64() * 1e3;
+        format!(", those that were awake paused for {longest:.1} ms at most")
+    });
     match server.taken_over() {
         (0, 0) => None,
-        (taken, gone) => Some(format!("taken over: {} connections{}", format::count(taken), lost(gone))),
+        (taken, gone) => Some(format!("taken over: {} connections{}{paused}", format::count(taken), lost(gone))),
     }
 }
 

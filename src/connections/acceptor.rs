@@ -146,17 +146,17 @@ impl Acceptor {
         in_time && (self.queue.len() <= self.queue_places || unread.ends)
     }
 
-    /// Takes a place for a connection that stands already, in another process.
-    pub fn enter_anyway(&self) {
+    /// Takes places for connections that stand already, in another process.
+    pub fn enter_anyway(&self, connections: u64) {
         if let Some(shared_limit) = &self.shared_limit {
-            shared_limit.enter_anyway();
+            shared_limit.enter_anyway(connections);
         }
     }
 
-    /// A live connection has ended: gives its place back.
-    pub fn leave(&self) {
+    /// Live connections have ended: gives their places back.
+    pub fn leave(&self, connections: u64) {
         if let Some(shared_limit) = &self.shared_limit {
-            shared_limit.leave();
+            shared_limit.leave(connections);
         }
     }
 

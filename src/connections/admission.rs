@@ -55,9 +55,9 @@ impl SharedLimit {
         before.is_ok()
     }
 
-    /// Takes a place whether there is one or not: the connection stands already, in another process.
-    pub(super) fn enter_anyway(&self) {
-        let admitted = self.admitted.now.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Takes places whether there are any or not: the connections stand already, in another process.
+    pub(super) fn enter_anyway(&self, connections: u64) {
+        let admitted = self.admitted.now.fetch_add(connections, Ordering::Relaxed) + connections;
         self.admitted.peak.fetch_max(admitted, Ordering::Relaxed);
     }
 
@@ -66,9 +66,9 @@ impl SharedLimit {
         self.admitted.now.load(Ordering::Relaxed) >= self.most
     }
 
-    /// Gives a place back.
-    pub(super) fn leave(&self) {
-        self.admitted.now.fetch_sub(1, Ordering::Relaxed);
+    /// Gives places back.
+    pub(super) fn leave(&self, connections: u64) {
+        self.admitted.now.fetch_sub(connections, Ordering::Relaxed);
     }
 }
 

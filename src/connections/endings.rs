@@ -43,7 +43,7 @@ impl<S, R> Parts<'_, S, R> {
     pub fn leave(&self) {
         self.counters.live.sub(1);
         self.counters.closed.add(1);
-        self.acceptor.leave();
+        self.acceptor.leave(1);
     }
 }
 

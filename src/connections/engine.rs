@@ -289,7 +289,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         let mut admission = admission;
         if admission == Admission::Granted && !self.is_named(conn) {
-            self.acceptor.leave();
+            self.acceptor.leave(1);
             admission = Admission::AtCapacity;
         }
         if admission != Admission::Granted {

@@ -15,6 +15,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::close_reason::CloseReason;
 use super::engine::Engine;
@@ -24,7 +25,9 @@ use super::slots::Cursor;
 use super::{CloseMode, Connections};
 use crate::error::{Errno, Result};
 use crate::ring::RingOps;
+use crate::sys;
 use crate::token::{ConnId, Operation};
+use crate::wiped::Wiped;
 
 /// A connection on its way from one process to another.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct Handed {
 }
 
 /// What a connection that is handed over has beside its socket.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct HandedState {
     /// Its name, where connections have names for life.
     pub name: Option<ConnId>,
@@ -48,8 +51,19 @@ pub struct HandedState {
     pub closes: Option<Closes>,
     /// Bytes had to wait, and the driver is to be told when the kernel has taken the last of them.
     pub tells_when_sent: bool,
-    /// Bytes that are to be sent.
+    /// Bytes that are to be sent. With TLS they are sealed.
     pub unsent: Vec<u8>,
+    /// With TLS, the session (`tls/carried.rs`); `None` also for a connection whose handshake has not begun.
+    pub tls: Option<Wiped>,
+    /// Since when nothing is received on it (CLOCK_MONOTONIC, in microseconds). All processes of a host have that clock.
+    pub quiet_since: u64,
+}
+
+impl HandedState {
+    /// How long nothing has been received on it.
+    pub fn pause(&self) -> Duration {
+        Duration::from_micros(microseconds().saturating_sub(self.quiet_since))
+    }
 }
 
 /// Why a connection is closed once all bytes have been sent.
@@ -68,6 +82,8 @@ pub enum Readiness {
     NotYet,
     /// It can be packed.
     Ready,
+    /// Its handshake has begun meanwhile: it stays until that is over.
+    Shaking,
     /// It has ended.
     Gone,
 }
@@ -82,6 +98,13 @@ struct Departure {
     reads_paused: bool,
     /// What a send that waited in the kernel has not brought there.
     rest: Option<(Arc<[u8]>, Range<usize>)>,
+    /// See `HandedState`.
+    quiet_since: u64,
+}
+
+/// CLOCK_MONOTONIC in microseconds.
+fn microseconds() -> u64 {
+    sys::monotonic_time().as_micros() as u64
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {
@@ -121,14 +144,47 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 }
 
+/// Without TLS there is nothing to hand over, and nothing to wait for.
+#[cfg(not(feature = "tls"))]
+impl<S: Default, P: Platform> Engine<S, P> {
+    fn begin_handshakes(&mut self, _begin: bool) {}
+
+    fn is_shaking(&self, _name: ConnId) -> bool {
+        false
+    }
+
+    fn has_tls(&self, _name: ConnId) -> bool {
+        false
+    }
+
+    fn carry_tls(&mut self, _name: ConnId) -> Option<Wiped> {
+        None
+    }
+
+    fn bring_tls(&mut self, _name: ConnId, carried: Option<&Wiped>) -> bool {
+        carried.is_none()
+    }
+
+    fn await_handshakes_of_sleepers(&mut self) {}
+
+    fn rouse_shaking(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_handshakes(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
 impl<S: Default, P: Platform> Connections<S, P> {
     // ---- listeners -------------------------------------------------------------------------------
 
-    /// Accepts nothing more, and leaves the listeners to another process. `true` once no accept is in flight, and no
-    /// accepted connection waits for a place. To be called again until then.
+    /// Accepts nothing more, begins no handshake, and leaves the listeners to another process. `true` once no accept is in
+    /// flight, and no accepted connection waits for a place. To be called again until then.
     pub fn stop_accepting(&mut self) -> Result<bool> {
         let engine = &mut self.engine;
         engine.acceptor.stop_accepting();
+        engine.begin_handshakes(false);
         if engine.acceptor.unfinished() == 0 {
             return Ok(true);
         }
@@ -145,6 +201,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Accepts again after `stop_accepting`, with `each` accepts in flight on every listener, as the process is gone
     /// that had them. `attach` sets their programs anew.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
+        self.engine.begin_handshakes(true);
         self.engine.acceptor.accept_again(each, attach)
     }
 
@@ -158,6 +215,49 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Whether the driver has been told of all that happened to sleeping connections, so that they may be given away.
     pub fn may_surrender(&self) -> bool {
         self.engine.hibernation.as_ref().is_none_or(|hibernation| hibernation.may_surrender())
+    }
+
+    /// Begins to give the sleeping connections to another process, if `may_surrender`. From now on none falls asleep, and
+    /// none is woken by its peer.
+    pub fn begin_to_give(&mut self) {
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.begin_to_give();
+        }
+    }
+
+    /// The first sleeping connection that was not given away yet, which is from now on; its state can be read until `give`.
+    /// Looks at `rows` of them at most, and takes those off that. `None` with rows left means that all are given away.
+    pub fn next_to_give(&mut self, rows: &mut usize) -> Option<ConnId> {
+        self.engine.hibernation.as_mut()?.next_to_give(rows)
+    }
+
+    /// The one that `next_to_give` has named is gone: how much was said on it so far, and its TLS session.
+    pub fn give(&mut self, name: ConnId) -> (u64, Option<Wiped>) {
+        let said = self.engine.hibernation.as_mut().map_or(0, |hibernation| hibernation.give(name));
+        (said, self.engine.carry_tls(name))
+    }
+
+    /// Takes back those that were given away, while they are not all: no other process has had them. Returns them.
+    pub fn stop_giving(&mut self) -> Vec<ConnId> {
+        self.engine.hibernation.as_mut().map(|hibernation| hibernation.stop_giving()).unwrap_or_default()
+    }
+
+    /// Forgets the TLS session that has come for a connection which is not here.
+    pub fn forget_tls(&mut self, name: ConnId) {
+        drop(self.engine.carry_tls(name));
+    }
+
+    /// Whether connections speak TLS.
+    pub fn speak_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.engine.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
+    /// The TLS session of a sleeping connection comes from another process, or comes back. `false` if it cannot be kept.
+    pub fn bring_tls(&mut self, name: ConnId, carried: &Wiped) -> bool {
+        self.engine.bring_tls(name, Some(carried))
     }
 
     /// Gives all sleeping connections to another process, if `may_surrender`.
@@ -190,17 +290,27 @@ impl<S: Default, P: Platform> Connections<S, P> {
     }
 
     /// Takes over the sleeping connections of another process, which has given them away at this window of time; or,
-    /// with `None`, those that an earlier one has left.
-    pub fn take_over_sleepers(&mut self, from: Option<(Surrendered, u16)>) -> Result<()> {
+    /// with `None`, those that an earlier one has left. `keeps` tells of each, and of how much was said on it, whether what
+    /// it needs is here: the others are reset, and lost.
+    pub fn take_over_sleepers(
+        &mut self,
+        from: Option<(Surrendered, u16)>,
+        keeps: &dyn Fn(ConnId, u64) -> bool,
+    ) -> Result<()> {
+        let is_handed_over = from.is_some();
         let noted = self.engine.hibernation.as_ref().map(|hibernation| hibernation.noted_window());
         let (from, window) = from.map_or((None, noted), |(from, window)| (Some(from), Some(window)));
         if let Some(window) = window {
             self.engine.idle.go_on_from(window);
         }
         match self.engine.sleepers() {
-            Some((hibernation, mut around)) => hibernation.take_over(&mut around, from),
-            None => Ok(()),
+            Some((hibernation, mut around)) => hibernation.take_over(&mut around, from, keeps)?,
+            None => return Ok(()),
         }
+        if is_handed_over {
+            self.engine.await_handshakes_of_sleepers();
+        }
+        Ok(())
     }
 
     /// The present window of time.
@@ -222,17 +332,32 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     // ---- those that are awake --------------------------------------------------------------------
 
-    /// The next connection that may leave: the first behind a place that is live and was not chosen yet. Looks at `rows`
+    /// The next connection that may leave: the first behind a place that is live and was not chosen yet, and whose handshake
+    /// is not under way. Looks at `rows`
     /// rows at most, and takes those off that. The place is at the start again behind the last row.
     pub fn next_to_leave(&self, place: &mut Cursor, rows: &mut usize) -> Option<ConnId> {
         while *rows > 0 {
             *rows -= 1;
             let (conn, row) = self.engine.slots.next(place)?;
-            if row.lifecycle.is_live() && !self.engine.departures.0.contains_key(&conn) {
+            if row.lifecycle.is_live()
+                && !self.engine.departures.0.contains_key(&conn)
+                && !self.engine.is_shaking(self.engine.name_of(conn))
+            {
                 return Some(conn);
             }
         }
         None
+    }
+
+    /// Wakes the sleeping connections whose handshakes are under way, as such a connection cannot be given away; one for
+    /// which no slot is free is reset.
+    pub fn rouse_shaking(&mut self) -> Result<()> {
+        self.engine.rouse_shaking()
+    }
+
+    /// Closes the connections whose handshakes are still under way, as ones that were not over in time.
+    pub fn end_handshakes(&mut self) -> Result<()> {
+        self.engine.end_handshakes()
     }
 
     /// The sleeping connections, with their names.
@@ -254,7 +379,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let Some(row) = engine.slots.row(conn) else { return Ok(()) };
         let reads_paused = row.lifecycle.has_paused_reads();
         row.lifecycle.pause_reads();
-        engine.departures.0.insert(conn, Departure { reads_paused, rest: None });
+        engine.departures.0.insert(conn, Departure { reads_paused, rest: None, quiet_since: microseconds() });
         engine.quiet(conn)
     }
 
@@ -272,6 +397,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
             engine.departures.0.remove(&conn);
             return Ok(Readiness::Gone);
         };
+        if engine.is_shaking(engine.name_of(conn)) {
+            self.stays(conn)?;
+            return Ok(Readiness::Shaking);
+        }
         if !state.is_polling() && (!state.is_busy() || rest) {
             return Ok(Readiness::Ready);
         }
@@ -288,13 +417,15 @@ impl<S: Default, P: Platform> Connections<S, P> {
         };
         let engine = &mut self.engine;
         let departure = engine.departures.0.entry(conn).or_default();
-        let (reads_paused, rest) = (departure.reads_paused, departure.rest.take());
+        let (reads_paused, quiet_since, rest) = (departure.reads_paused, departure.quiet_since, departure.rest.take());
         let mut unsent = rest.map(|(bytes, range)| bytes[range].to_vec()).unwrap_or_default();
         let (kept, tells_when_sent) = engine.outgoing.take(conn);
         unsent.extend(kept);
         let name = engine.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn));
         let reason = engine.endings.deferred_reason(conn);
-        let mut state = HandedState { name, reads_paused, tells_when_sent, unsent, ..HandedState::default() };
+        let tls = engine.carry_tls(engine.name_of(conn));
+        let mut state =
+            HandedState { name, reads_paused, tells_when_sent, unsent, tls, quiet_since, ..HandedState::default() };
         if let Some(row) = engine.slots.row(conn) {
             state.silence = engine.idle.windows_of_silence(row.link);
             let because = if reason == CloseReason::Deadline { Closes::Deadline } else { Closes::Local };
@@ -317,7 +448,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
         engine.counters.live.sub(1);
         engine.counters.handed_over.add(1);
-        engine.acceptor.leave();
+        engine.acceptor.leave(1);
         engine.slots.ring(conn).close_ours(conn.token(Operation::Close))
     }
 
@@ -327,6 +458,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
         engine.departures.0.remove(&conn);
         let Some(row) = engine.slots.row(conn) else { return Ok(()) };
         let next = row.lifecycle.come_back(state.reads_paused);
+        let name = engine.name_of(conn);
+        if !engine.has_tls(name) && !engine.bring_tls(name, state.tls.as_ref()) {
+            return engine.close(conn, CloseMode::Abort, CloseReason::Local);
+        }
         self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
         let engine = &mut self.engine;
         if !engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy()) {
@@ -370,6 +505,14 @@ impl<S: Default, P: Platform> Connections<S, P> {
             engine.counters.lost_in_takeover.add(1);
             return Ok(Ok(None));
         }
+        let name = engine.name_of(conn);
+        if !engine.bring_tls(name, state.tls.as_ref()) {
+            // Without its secrets nothing can be said on it.
+            engine.told_of_end(name);
+            engine.slots.release(conn);
+            engine.counters.lost_in_takeover.add(1);
+            return Ok(Ok(None));
+        }
         if let Some(hibernation) = &mut engine.hibernation {
             hibernation.keep(conn, &socket);
         }
@@ -383,7 +526,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
         engine.counters.live.add(1);
         engine.counters.taken_over.add(1);
-        engine.acceptor.enter_anyway();
+        engine.acceptor.enter_anyway(1);
         engine.readiness.install_handed(&mut engine.slots, conn, socket)?;
         let next = engine.readiness.park(&mut engine.slots, conn)?;
         engine.perform(conn, next)?;
@@ -393,7 +536,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
             Some(Closes::Deadline) => self.engine.close(conn, CloseMode::Graceful, CloseReason::Deadline)?,
             None => {}
         }
-        Ok(Ok(Some(self.engine.name_of(conn))))
+        Ok(Ok(Some(name)))
     }
 
     /// Sends what a connection had still to send, however much it is.

@@ -49,6 +49,7 @@ use caught::Delivery;
 use endings::SleeperEndings;
 pub use entries::EntryMemory;
 use entries::{Entries, Whereabouts};
+use handover::Given;
 pub use handover::{Surrendered, WindowWord};
 pub use host::{Caught, HibernationHost};
 use keepalive::SleeperKeepalive;
@@ -152,9 +153,12 @@ pub(super) struct Hibernation<S> {
     listening: bool,
     /// Where later processes read which window of time it is.
     window: Option<WindowWord>,
-    /// Another process has the sleeping connections. This one only has those that are awake and were not handed over
-    /// yet, and puts none to sleep.
-    surrendered: bool,
+    /// What of the sleeping connections is another process's.
+    given: Given,
+    /// The entry whose connection is just given away: its state can still be read.
+    leaving: u32,
+    /// Entries of connections that another process has left without what they need: they are reset.
+    refused: Vec<u32>,
     /// Entries of connections that ended since then.
     ended_away: Vec<u32>,
 }
@@ -203,7 +207,9 @@ impl<S: Default> Hibernation<S> {
             bytes: Vec::new(),
             listening: false,
             window,
-            surrendered: false,
+            given: Given::Nothing,
+            leaving: NO_ENTRY,
+            refused: Vec::new(),
             ended_away: Vec::new(),
         })
     }
@@ -212,7 +218,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Gives a connection that begins to open a name. `None` if the shard may have no more connections.
     pub fn name(&mut self, conn: ConnId) -> Option<ConnId> {
-        if self.surrendered {
+        if self.given.freezes() {
             return None;
         }
         let index = match self.entries.claim(conn) {
@@ -258,44 +264,13 @@ impl<S: Default> Hibernation<S> {
 
     /// The entry of a name whose connection sleeps.
     fn asleep(&self, name: ConnId) -> Option<u32> {
-        let asleep = |index: &u32| !self.surrendered && self.entries.whereabouts(*index) == Whereabouts::Asleep;
+        let asleep = |index: &u32| !self.given.has(*index) && self.entries.whereabouts(*index) == Whereabouts::Asleep;
         self.entries.find(name).filter(asleep)
     }
 
     /// Whether the connection of a name sleeps.
     pub fn is_asleep(&self, name: ConnId) -> bool {
         self.asleep(name).is_some()
-    }
-
-    /// The driver was told of the end of a connection.
-    pub fn forget(&mut self, name: ConnId) {
-        let Some(index) = self.entries.find(name) else { return };
-        if let Some((ring, slot)) = self.entries.place(index) {
-            self.leave_slot(ring, slot);
-            if self.entries.whereabouts(index) == Whereabouts::Drowsy {
-                self.leave_table(index);
-            }
-            // Its last descriptor would delay the FIN.
-            if self.entries.whereabouts(index) != Whereabouts::Awake
-                && let Some(drowsy) = self.drowsy.iter_mut().find(|drowsy| drowsy.name == name)
-            {
-                drowsy.socket = None;
-            }
-            self.entries.release(index);
-            if self.surrendered {
-                self.ended_away.push(index);
-            }
-        } else if self.entries.whereabouts(index) == Whereabouts::Ending && !self.surrendered {
-            if let Some(state) = self.states.get_mut(index as usize) {
-                *state = S::default();
-            }
-            if self.endings.is_under_way(index) {
-                self.endings.told(index);
-                self.entries.rename(index);
-            } else {
-                self.entries.release(index);
-            }
-        }
     }
 
     /// The occupant of a slot is over, or has no socket any more.
@@ -319,8 +294,8 @@ impl<S: Default> Hibernation<S> {
 
     fn asleep_or_ended(&self, name: ConnId) -> Option<u32> {
         let index = self.entries.find(name)?;
-        let kept = self.entries.whereabouts(index).is_kept() && !self.surrendered;
-        kept.then_some(index)
+        let ours = !self.given.has(index) || index == self.leaving;
+        (ours && self.entries.whereabouts(index).is_kept()).then_some(index)
     }
 
     /// Connections without a slot: those that sleep, and those that slept and whose FIN is to be acknowledged yet.
@@ -356,7 +331,7 @@ impl<S: Default> Hibernation<S> {
     /// The name of an entry whose connection is open.
     pub fn open_at<R: RingOps>(&self, slots: &Slots<S, R>, index: u32) -> Option<ConnId> {
         let open = match self.entries.whereabouts(index) {
-            Whereabouts::Asleep => !self.surrendered,
+            Whereabouts::Asleep => !self.given.has(index),
             Whereabouts::Free | Whereabouts::Ending => false,
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused | Whereabouts::Away => {
                 let (ring, slot) = self.entries.place(index)?;
@@ -381,15 +356,18 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether there is work that must not wait.
     pub fn has_work(&mut self) -> bool {
-        if self.surrendered {
+        if self.given.freezes() {
             return false;
         }
-        self.host.has_caught() || self.grace_is_over() || (self.stamps.cursor.is_some() && self.may_doze())
+        !self.refused.is_empty()
+            || self.host.has_caught()
+            || self.grace_is_over()
+            || (self.stamps.cursor.is_some() && self.may_doze())
     }
 
     /// When something is due that no segment brings.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
-        if self.surrendered {
+        if self.given.freezes() {
             return None;
         }
         let look = self.stamps.due().map(|due| clock.due(due));
@@ -417,9 +395,10 @@ impl<S: Default> Hibernation<S> {
     /// sleep.
     pub fn turn<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, now: Instant) -> Result<()> {
         self.host.turn();
-        if self.surrendered {
+        if self.given.freezes() {
             return Ok(());
         }
+        self.refuse_some(around.parts.counters);
         self.note_window(around.idle);
         self.settle(around)?;
         self.look_for_silent(around)?;

@@ -233,7 +233,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Wakes a connection that sleeps, because something is to be sent to it.
-    fn awaken(&mut self, name: ConnId) -> Result<Option<ConnId>> {
+    pub(super) fn awaken(&mut self, name: ConnId) -> Result<Option<ConnId>> {
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
         let Some(conn) = hibernation.wake_to_send(&mut around, name)? else { return Ok(None) };
         // It was not heard.
@@ -275,10 +275,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Does what is due for connections that sleep or are to sleep.
     pub(super) fn hibernate(&mut self, now: Instant) -> Result<()> {
-        if self.hibernation.is_none() {
-            return Ok(());
+        match &self.hibernation {
+            None => return Ok(()),
+            // What waits goes along.
+            Some(hibernation) if hibernation.is_giving() => {}
+            Some(_) => self.send_unsent()?,
         }
-        self.send_unsent()?;
         match self.sleepers() {
             Some((hibernation, mut around)) => hibernation.turn(&mut around, now),
             None => Ok(()),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::close_reason::CloseReason;
 use super::engine::Engine;
 use super::platform::Platform;
+use super::slots::Cursor;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::{CloseMode, SendDecision, SlotState};
 use crate::error::{Alert, Error, Result, TlsFailure};
@@ -19,6 +20,7 @@ use crate::stats::Counters;
 use crate::tls::layer::{Layer, LayerConfig};
 use crate::tls::record::{HEADER, LARGEST_CONTENT, LARGEST_RECORD, TRAILER, Unsealed};
 use crate::token::ConnId;
+use crate::wiped::Wiped;
 
 /// Receives of connections that are not established, in a pass of a shard that has messages: a step of a handshake takes
 /// some 200 us. Not every receive brings one.
@@ -59,6 +61,8 @@ pub(crate) struct Tls {
     shaking: VecDeque<ConnId>,
     /// The same without a handshake: these also wait for a place.
     fresh: VecDeque<ConnId>,
+    /// No handshake begins: connections go to another process.
+    begins_none: bool,
     /// Receives of such connections that this pass may still begin.
     turns: usize,
     /// Until when connections must be established, in that order. Those that are stay in it until they are the first.
@@ -77,6 +81,7 @@ impl Tls {
             timeout,
             shaking: VecDeque::new(),
             fresh: VecDeque::new(),
+            begins_none: false,
             turns: TURNS,
             deadlines: VecDeque::new(),
             current: None,
@@ -84,16 +89,21 @@ impl Tls {
         }
     }
 
+    /// Whether another handshake may begin.
+    fn may_begin(&self) -> bool {
+        !self.begins_none && self.layer.has_room()
+    }
+
     /// A connection without a session may receive now: takes a turn for it.
     fn take_turn(&mut self, name: ConnId) -> bool {
-        let may = self.turns > 0 && (self.layer.is_shaking(name) || self.layer.has_room());
+        let may = self.turns > 0 && (self.layer.is_shaking(name) || self.may_begin());
         self.turns -= usize::from(may);
         may
     }
 
     /// Whether a connection that waits could go on in the next pass.
     pub(super) fn has_work(&self) -> bool {
-        !self.shaking.is_empty() || !self.fresh.is_empty() && self.layer.has_room()
+        !self.shaking.is_empty() || !self.fresh.is_empty() && self.may_begin()
     }
 
     /// When the first handshake must be over, or the first record whole.
@@ -108,7 +118,7 @@ impl Tls {
             return None;
         }
         let shaking = pop(&mut self.shaking);
-        if shaking.is_some() || !self.layer.has_room() { shaking } else { pop(&mut self.fresh) }
+        if shaking.is_some() || !self.may_begin() { shaking } else { pop(&mut self.fresh) }
     }
 
     /// Gives the buffer for sealed bytes back.
@@ -252,6 +262,79 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Whether bytes that came on a connection are still for the driver.
     pub(crate) fn accepts_bytes(&mut self, conn: ConnId) -> bool {
         self.slots.row(conn).is_some_and(|row| row.lifecycle.accepts_bytes())
+    }
+
+    // ---- from process to process ---------------------------------------------------------------
+
+    /// Lets handshakes begin, or not. Those that are under way go on.
+    pub(super) fn begin_handshakes(&mut self, begin: bool) {
+        if let Some(tls) = &mut self.tls {
+            tls.begins_none = !begin;
+        }
+    }
+
+    /// Whether the handshake of a connection is under way. It cannot go to another process meanwhile.
+    pub(super) fn is_shaking(&self, name: ConnId) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.layer.is_shaking(name))
+    }
+
+    /// Whether a connection has a session.
+    pub(super) fn has_tls(&self, name: ConnId) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.layer.sessions.has(name))
+    }
+
+    /// Takes the session of a connection out that goes to another process.
+    pub(super) fn carry_tls(&mut self, name: ConnId) -> Option<Wiped> {
+        let now = self.clock.now();
+        self.tls.as_mut()?.layer.carry(name, now)
+    }
+
+    /// A connection comes from another process, or comes back, with this session. Without one its handshake has not begun,
+    /// and must be over in time from now on. `false` if the session cannot be used.
+    pub(super) fn bring_tls(&mut self, name: ConnId, carried: Option<&Wiped>) -> bool {
+        let now = self.clock.now();
+        match (&mut self.tls, carried) {
+            (Some(tls), Some(carried)) => tls.layer.bring(name, carried, now).is_some(),
+            (Some(tls), None) => {
+                tls.deadlines.push_back((name, now.after(tls.timeout)));
+                true
+            }
+            (None, carried) => carried.is_none(),
+        }
+    }
+
+    /// The handshakes of sleeping connections that have no session must be over in time from now on.
+    pub(super) fn await_handshakes_of_sleepers(&mut self) {
+        if self.tls.is_none() {
+            return;
+        }
+        let mut place = Cursor::START;
+        while let Some(name) = self.next_name(&mut place) {
+            if let Some(name) = name.filter(|name| self.is_asleep(*name) && !self.has_tls(*name)) {
+                self.bring_tls(name, None);
+            }
+        }
+    }
+
+    /// Wakes the sleeping connections whose handshakes are under way. One for which no slot is free is reset.
+    pub(super) fn rouse_shaking(&mut self) -> Result<()> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        let asleep: Vec<_> = tls.layer.shaking().filter(|name| self.is_asleep(*name)).collect();
+        for name in asleep {
+            if self.awaken(name)?.is_none() {
+                self.close_named(name, CloseMode::Abort, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the connections whose handshakes are under way.
+    pub(super) fn end_handshakes(&mut self) -> Result<()> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        for name in tls.layer.shaking().collect::<Vec<_>>() {
+            self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
+        }
+        Ok(())
     }
 
     // ---- sealing -------------------------------------------------------------------------------

@@ -141,11 +141,6 @@ pub enum ConfigError {
         /// The number that was asked for.
         asked: u64,
     },
-    /// A server that a later one is to take the place of, with connections that cannot be handed over.
-    NotHandedOver {
-        /// What they speak: TLS, WebSocket, HTTP, or the frames of the broadcaster.
-        spoken: &'static str,
-    },
     /// A number of connections accepted per second with which none would be.
     AcceptRate {
         /// The number, as it is written.
@@ -355,7 +350,6 @@ impl ConfigError {
             ConfigError::Awake { asked, .. } | ConfigError::AwakeWithoutSleep { asked } => {
                 format!("{asked} connections awake at once")
             }
-            ConfigError::NotHandedOver { spoken } => format!("a takeover of connections that speak {spoken}"),
             ConfigError::FirstNumber { asked, .. } => format!("first number {asked}"),
             ConfigError::HandshakeWithoutAnswers { protocol } => {
                 format!("audits without answers, and the protocol {protocol} with a handshake")
@@ -413,11 +407,6 @@ impl ConfigError {
             ),
             ConfigError::Awake { most, .. } => format!("between 1 and {most} connections are awake at once"),
             ConfigError::AwakeWithoutSleep { .. } => "without a time after which they sleep all are awake".to_owned(),
-            ConfigError::NotHandedOver { .. } => {
-                "what is known of such a connection cannot go to another process yet, and without it the peer would be \
-                 answered wrongly"
-                    .to_owned()
-            }
             ConfigError::FirstNumber { most, .. } => format!("it is {most} at most"),
             ConfigError::HandshakeWithoutAnswers { .. } => {
                 "a new connection has to await an answer before it says all that it should".to_owned()

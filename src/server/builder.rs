@@ -126,9 +126,6 @@ impl Options {
         plan::check_hibernation(self.hibernate, self.awake)?;
         #[cfg(feature = "tls")]
         self.tls.as_ref().map_or(Ok(()), TlsConfig::check)?;
-        if self.takeover.is_some() && self.has_tls() {
-            return Err(ConfigError::NotHandedOver { spoken: "TLS" }.into());
-        }
         if let Some(rate) = self.accept_rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
             return Err(ConfigError::AcceptRate { asked: rate.to_string() }.into());
         }
@@ -335,10 +332,11 @@ impl ServerBuilder {
     /// which pauses for some milliseconds. If none answers, this server starts afresh. Then it listens there itself, with
     /// a file that only this user may open; only processes of this user or of root are answered.
     ///
-    /// Both must have the same address, ports and number of shards, and the later one as many `max_connections` at least.
-    /// What a service knows of a connection goes through [`Service::hand_over`] and [`Service::taken_over`]. Connections over
-    /// TLS, and those of the services of `c1m::websocket`, `c1m::http` and `c1m::push`, cannot be handed over yet: then
-    /// `start` fails with `ConfigError::NotHandedOver`.
+    /// Both must have the same address, ports and number of shards, speak the same protocol, both TLS or neither, and the
+    /// later one as many `max_connections` at least; otherwise `start` of the later one fails with a `HostError` that says
+    /// what differs. What a service knows of a connection goes through [`Service::hand_over`] and [`Service::taken_over`],
+    /// and what it knows beside them through [`Service::hand_over_shard`] and [`Service::taken_over_shard`]. TLS sessions, and
+    /// what `c1m::websocket`, `c1m::http` and `c1m::push` have heard so far, go along by themselves.
     ///
     /// Where the environment has `NOTIFY_SOCKET`, listeners and what is kept of sleeping connections are left with the
     /// service manager (`FileDescriptorStoreMax=` in systemd.service(5)). If this process is killed, the next one that the

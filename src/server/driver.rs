@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::builder::EventSink;
 use super::takeover::{Arrivals, HandoverSlot};
-use super::{HAND_OVER, STOP, ServerEvent, ShardInfo};
+use super::{HAND_OVER, SERVE, STOP, ServerEvent, ShardInfo};
 use crate::connections::{CloseMode, CloseReason, Connections};
 use crate::error::{Errno, Error, Result};
+use crate::latency::Latency;
 use crate::listener;
 use crate::mailbox::Inbox;
 use crate::pace::Pace;
@@ -23,7 +24,7 @@ use crate::service::{Ctx, Service, ShardContext};
 use crate::stats::OwnCounters;
 use crate::sys;
 use crate::token::ConnId;
-use arriving::Arriving;
+use arriving::{Arriving, SleepersHere};
 use handing::Handing;
 
 /// Connections that one shard closes in a second at least while it drains: a third of what a core
@@ -144,14 +145,21 @@ impl<M: Send + 'static> ShardStart<M> {
             Origin::Fresh => connections.listen(self.sockets, self.accepts)?,
             Origin::Left => {
                 connections.inherit_listeners(self.inherited_backlog);
-                driver.inherit(connections)?;
+                driver.inherit(connections, SleepersHere::default())?;
                 driver.listen(connections, self.sockets)?;
             }
             Origin::HandedOver(arrivals) => {
                 connections.await_sleepers();
                 connections.inherit_listeners(self.inherited_backlog);
-                let (sockets, waiting) = (self.sockets, VecDeque::new());
-                driver.arriving = Some(Arriving { arrivals, sockets, waiting, began: false });
+                driver.context.divide(true);
+                driver.arriving = Some(Arriving {
+                    arrivals,
+                    sockets: self.sockets,
+                    sleepers: SleepersHere::default(),
+                    waiting: VecDeque::new(),
+                    began: false,
+                    pauses: Latency::new()?,
+                });
             }
         }
         // The owner is waiting for this.
@@ -215,8 +223,12 @@ impl<S: Service> Driver for ServerDriver<S> {
     }
 
     fn turn(&mut self, connections: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+        if command != SERVE && self.context.is_divided() && self.handing.is_none() && self.arriving.is_none() {
+            self.unite(connections)?;
+        }
         if command == HAND_OVER && self.handing.is_none() {
             let link = self.slot.as_ref().and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.context.divide(link.is_some());
             self.handing = link.map(|link| Handing::new(link, now));
         }
         if let Some(schedule) = self.hand_over(connections, now)? {
@@ -253,6 +265,12 @@ impl<S: Service> ServerDriver<S> {
         }
         let due = self.next_tick.into_iter().chain(self.context.due(connections)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
+    }
+
+    /// The connections of this server are no longer in two processes.
+    fn unite(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
+        self.context.divide(false);
+        self.call(connections, Service::united)
     }
 
     /// Calls the service. What failed in the call is the shard's failure.

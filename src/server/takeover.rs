@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use super::Options;
 use crate::connections::{EntryMemory, WindowWord};
-use crate::error::{ConfigError, Errno, HostError, Result, TakeoverReason};
+use crate::error::{Errno, HostError, Result, TakeoverReason};
 use crate::host::Host;
 use crate::plan::ShardPlan;
+use crate::service::Service;
 use crate::stats::Spoken;
 use crate::sys::{self, Catcher, SharedMemory};
-use crate::takeover::{Hello, ShardTerms, StateFile, Store, Terms};
+use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Store, Terms};
 
 pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
 pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
@@ -39,17 +40,8 @@ fn no_memory(error: &io::Error) -> HostError {
     HostError::new("make memory for a takeover", "", Errno::of(error), TakeoverReason::Memory)
 }
 
-/// Checks that a server that speaks this can be taken over, and that this kernel can do what that needs.
-pub(super) fn check(options: &Options, spoken: Spoken, host: &Host) -> Result<()> {
-    let unhanded = match spoken {
-        Spoken { websocket: true, .. } => Some("WebSocket"),
-        Spoken { http: true, .. } => Some("HTTP"),
-        Spoken { push: true, .. } => Some("the broadcaster's frames"),
-        Spoken { http: false, websocket: false, push: false } => None,
-    };
-    if let (Some(_), Some(spoken)) = (&options.takeover, unhanded) {
-        return Err(ConfigError::NotHandedOver { spoken }.into());
-    }
+/// Checks that this kernel can do what a takeover needs.
+pub(super) fn check(options: &Options, host: &Host) -> Result<()> {
     match &options.takeover {
         Some(path) if options.hibernate.is_none() && !host.copies_descriptors() => {
             Err(refused(path, None, TakeoverReason::Kernel { release: sys::kernel_release() }).into())
@@ -58,8 +50,24 @@ pub(super) fn check(options: &Options, spoken: Spoken, host: &Host) -> Result<()
     }
 }
 
+/// What the connections of a server with this service speak.
+pub(super) fn speaks<S: Service>(options: &Options) -> Speaks {
+    let protocol = match S::SPOKEN {
+        Spoken { websocket: true, .. } => "websocket",
+        Spoken { http: true, .. } => "http",
+        Spoken { .. } => "raw",
+    };
+    Speaks { protocol: protocol.to_owned(), service: S::NAME.to_owned(), tls: options.has_tls() }
+}
+
 /// What this server would hand over, but for its catcher.
-pub(super) fn terms(options: &Options, plans: &[ShardPlan], awake: Option<u64>, backlog: i32) -> Terms {
+pub(super) fn terms(
+    options: &Options,
+    plans: &[ShardPlan],
+    awake: Option<u64>,
+    backlog: i32,
+    speaks: &Speaks,
+) -> Terms {
     Terms {
         hello: Hello::ours(),
         bind: options.bind.to_string(),
@@ -68,6 +76,7 @@ pub(super) fn terms(options: &Options, plans: &[ShardPlan], awake: Option<u64>, 
         awake,
         backlog: usize::try_from(backlog).unwrap_or(0),
         catcher: None,
+        speaks: speaks.clone(),
     }
 }
 

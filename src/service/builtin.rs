@@ -19,6 +19,8 @@ impl Service for Echo {
     type State = ();
     type Message = ();
 
+    const NAME: &'static str = "echo";
+
     fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
         Reply::Back(0..data.len())
     }
@@ -27,6 +29,8 @@ impl Service for Echo {
 impl WebSocketService for Echo {
     type State = ();
     type Message = ();
+
+    const NAME: &'static str = "echo";
 
     fn text(&mut self, _: &mut WebSocketCtx<'_, ()>, _: ConnId, _: &str) -> Answer {
         Answer::Back
@@ -40,6 +44,8 @@ impl WebSocketService for Echo {
 impl HttpService for Echo {
     type State = ();
     type Message = ();
+
+    const NAME: &'static str = "echo";
 
     fn request<'r>(&mut self, _: &mut HttpCtx<'_, ()>, _: ConnId, request: &'r Request<'r>) -> Response<'r> {
         let body = if request.body().is_empty() { request.target().as_bytes() } else { request.body() };
@@ -61,6 +67,8 @@ impl Service for Sink {
     type State = ();
     type Message = ();
 
+    const NAME: &'static str = "sink";
+
     fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, _: &mut [u8]) -> Reply {
         Reply::Nothing
     }
@@ -69,6 +77,8 @@ impl Service for Sink {
 impl WebSocketService for Sink {
     type State = ();
     type Message = ();
+
+    const NAME: &'static str = "sink";
 
     fn text(&mut self, _: &mut WebSocketCtx<'_, ()>, _: ConnId, _: &str) -> Answer {
         Answer::Nothing
@@ -82,6 +92,8 @@ impl WebSocketService for Sink {
 impl HttpService for Sink {
     type State = ();
     type Message = ();
+
+    const NAME: &'static str = "sink";
 
     fn request<'r>(&mut self, _: &mut HttpCtx<'_, ()>, _: ConnId, _: &'r Request<'r>) -> Response<'r> {
         Response::new(204)

@@ -69,6 +69,71 @@ impl<T> Conversation<T> {
     }
 }
 
+/// The form of what is written of a conversation.
+const FORM: u8 = 1;
+
+/// A conversation on its way from process to process: its phase and `TIMED`, what is incomplete, and what the service
+/// within has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Carried<'a> {
+    phase: Phase,
+    timed: bool,
+    /// What is incomplete; empty if nothing is.
+    kept: &'a [u8],
+    pub inner: &'a [u8],
+}
+
+impl<'a> Carried<'a> {
+    /// What goes of a row, and of what was incomplete in it.
+    pub fn of<T>(row: &Conversation<T>, kept: &'a [u8]) -> Carried<'a> {
+        Carried { phase: row.phase(), timed: row.is_timed(), kept, inner: &[] }
+    }
+
+    /// As bytes, behind which the service within writes its own.
+    pub fn write(&self, into: &mut Vec<u8>) {
+        into.extend([FORM, (self.phase as u8) << 1 | u8::from(self.timed)]);
+        into.extend((self.kept.len() as u32).to_le_bytes());
+        into.extend_from_slice(self.kept);
+        into.extend_from_slice(self.inner);
+    }
+
+    /// Reads what `write` has written; `None` for anything else.
+    pub fn read(bytes: &'a [u8]) -> Option<Carried<'a>> {
+        let (&[FORM, bits], rest) = bytes.split_first_chunk()? else { return None };
+        let (length, rest) = rest.split_first_chunk()?;
+        let (kept, inner) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let phase = *[Phase::Http, Phase::Open, Phase::Closing, Phase::Over].get(usize::from(bits >> 1))?;
+        Some(Carried { phase, timed: bits & 1 != 0, kept, inner })
+    }
+
+    /// Writes it into a row. `keep` keeps what is incomplete, and returns its place. `false` if it cannot.
+    pub fn bring<T>(&self, row: &mut Conversation<T>, keep: impl FnOnce(&[u8]) -> Option<u32>) -> bool {
+        row.enter(self.phase);
+        row.set_timed(self.timed);
+        row.set_place(None);
+        if self.kept.is_empty() {
+            return true;
+        }
+        let place = keep(self.kept);
+        row.set_place(place);
+        if place.is_none() {
+            // Nobody is told of its end, as nobody was told that it has come.
+            row.enter(Phase::Over);
+        }
+        place.is_some()
+    }
+
+    /// Whether the service within knows the connection, where that is told of WebSocket alone.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Closing)
+    }
+
+    /// Whether what is incomplete is a request.
+    pub fn speaks_http(&self) -> bool {
+        self.phase == Phase::Http
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +146,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_goes_is_read_as_it_was_written(
+            phase in prop::sample::select(vec![Phase::Http, Phase::Open, Phase::Closing, Phase::Over]), timed: bool,
+            kept in prop::collection::vec(any::<u8>(), 0..9), inner in prop::collection::vec(any::<u8>(), 0..9)
+        ) {
+            let carried = Carried { phase, timed, kept: &kept, inner: &inner };
+            let mut bytes = Vec::new();
+            carried.write(&mut bytes);
+            prop_assert_eq!(Carried::read(&bytes), Some(carried));
+            let mut row = Conversation::<()>::default();
+            let is_kept = carried.bring(&mut row, |bytes| (bytes == kept).then_some(8));
+            prop_assert!(is_kept);
+            prop_assert_eq!((row.phase(), row.is_timed(), row.place()), (phase, timed, (!kept.is_empty()).then_some(8)));
+            prop_assert_eq!(Carried::of(&row, &kept), Carried { inner: &[], ..carried });
+            prop_assert_eq!(carried.bring(&mut row, |_| None), kept.is_empty());
+        }
+
         #[test]
         fn each_part_is_changed_alone(places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool) {
             let mut conversation = Conversation::<()>::default();

@@ -40,6 +40,8 @@ pub(crate) struct ShardContext<S> {
     /// The reason that a close by the service has.
     reason: CloseReason,
     stopping: bool,
+    /// Connections of this server are in two processes.
+    divided: bool,
     /// The first failure of the shard within a call of the service. The call cannot return it.
     failure: Option<Error>,
     /// Places whose deadline has passed, kept for its memory.
@@ -67,6 +69,7 @@ impl<S: Default> ShardContext<S> {
             own,
             reason: CloseReason::Local,
             stopping: false,
+            divided: false,
             failure: None,
             passed: Vec::new(),
         }
@@ -114,6 +117,16 @@ impl<S: Default> ShardContext<S> {
             let after = Duration::from_millis(deadline);
             self.deadlines.set(conn, Some(after), connections.clock(), Instant::now());
         }
+    }
+
+    /// Connections of this server are in two processes from now on, or are not any more.
+    pub fn divide(&mut self, divided: bool) {
+        self.divided = divided;
+    }
+
+    /// Whether connections of this server are in two processes.
+    pub fn is_divided(&self) -> bool {
+        self.divided
     }
 
     /// Whether broadcasts are under way.
@@ -186,6 +199,13 @@ impl<S: Default> Ctx<'_, S> {
     /// ended: a service that wants to tell its peers does so before `Server::stop`.
     pub fn is_stopping(&self) -> bool {
         self.shard.stopping
+    }
+
+    /// Whether the connections of this server are in two processes at this moment: they are being handed over
+    /// (`ServerBuilder::takeover`). It lasts for a second or so, up to `Service::united` or to this server's end. Messages
+    /// to other shards reach the connections that are in this process.
+    pub fn is_divided(&self) -> bool {
+        self.shard.divided
     }
 
     /// How many connections are open on this shard.

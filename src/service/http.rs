@@ -15,7 +15,7 @@ pub(super) use requests::Fault;
 pub(crate) use requests::Next;
 pub(crate) use requests::Requests;
 
-use super::conversation::{Conversation, Phase};
+use super::conversation::{Carried, Conversation, Phase};
 use super::{Ctx, Reply, Service};
 use crate::connections::{CloseMode, CloseReason};
 use crate::constants::BUFFER_BYTES;
@@ -32,6 +32,10 @@ pub trait HttpService: 'static {
     /// What the server's mailbox carries, as [`Service::Message`].
     type Message: Send + 'static;
 
+    /// As in [`Service`].
+    #[doc(hidden)]
+    const NAME: &'static str = "a service of its own";
+
     /// Answers a request. Requests that cannot be read are answered by c1m, and so is `GET /healthz`, with 200.
     fn request<'r>(
         &mut self,
@@ -42,6 +46,19 @@ pub trait HttpService: 'static {
 
     /// The connection is gone. Its state can be read for the last time.
     fn closed(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
+
+    /// A connection goes to another process, as in [`Service::hand_over`](super::Service::hand_over). c1m hands
+    /// over what has come of a request.
+    fn hand_over(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId, _state: &mut Vec<u8>) {}
+
+    /// The same connection in the other process, with what `hand_over` wrote there.
+    fn taken_over(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
+
+    /// As [`Service::hand_over_shard`](super::Service::hand_over_shard).
+    fn hand_over_shard(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _state: &mut Vec<u8>) {}
+
+    /// As [`Service::taken_over_shard`](super::Service::taken_over_shard).
+    fn taken_over_shard(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _state: &[u8]) {}
 
     /// A message came through the mailbox, as in [`Service::message`].
     fn message(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _message: Self::Message) {}
@@ -126,6 +143,7 @@ impl<S: HttpService> Service for Http<S> {
     type Message = S::Message;
 
     const SPOKEN: Spoken = Spoken { http: true, websocket: false, push: false };
+    const NAME: &'static str = S::NAME;
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.limits.request_time));
@@ -174,6 +192,32 @@ impl<S: HttpService> Service for Http<S> {
     fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
         self.requests.free(&mut ctx.state(conn).and_then(|row| row.place()));
         self.service.closed(&mut HttpCtx::new(ctx.again()), conn, reason);
+    }
+
+    fn hand_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &mut Vec<u8>) {
+        let Some(row) = ctx.state(conn) else { return };
+        let kept = self.requests.carry(row);
+        Carried::of(row, &kept).write(state);
+        self.service.hand_over(&mut HttpCtx::new(ctx.again()), conn, state);
+    }
+
+    fn taken_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &[u8]) {
+        let (Some(carried), Some(row)) = (Carried::read(state), ctx.state(conn)) else {
+            return ctx.close(conn, CloseMode::Abort);
+        };
+        if carried.bring(row, |kept| self.requests.bring(kept)) {
+            self.service.taken_over(&mut HttpCtx::new(ctx.again()), conn, carried.inner);
+        } else {
+            ctx.close(conn, CloseMode::Abort);
+        }
+    }
+
+    fn hand_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &mut Vec<u8>) {
+        self.service.hand_over_shard(&mut HttpCtx::new(ctx.again()), state);
+    }
+
+    fn taken_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &[u8]) {
+        self.service.taken_over_shard(&mut HttpCtx::new(ctx.again()), state);
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: S::Message) {

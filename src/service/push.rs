@@ -2,14 +2,15 @@
 
 mod board;
 
+pub(super) use board::Part as Role;
 pub use board::PushMessage;
-use board::{Board, Task};
+use board::{Board, Place, Task};
 
 use super::http::{Request, Response};
 use super::slab::{Holds, Slab};
 use super::websocket::{Answer, Ending, Frame, WebSocketCtx, WebSocketService};
 use super::{Broadcast, Ctx, Reply, Service};
-use crate::connections::CloseReason;
+use crate::connections::{CloseMode, CloseReason};
 use crate::mailbox::Mailbox;
 use crate::protocol::push::{self, FRAME_HEADER, Kind, PUBLISH_PATH};
 use crate::protocol::websocket::CloseCode;
@@ -41,6 +42,16 @@ impl Holds for Part {
     }
 }
 
+/// Where a call over plain bytes is.
+fn place(ctx: &Ctx<'_, u32>) -> Place {
+    Place { shard: ctx.shard(), shards: ctx.shards(), is_divided: ctx.is_divided() }
+}
+
+/// Where a call over WebSocket is.
+fn place_of(ctx: &WebSocketCtx<'_, ()>) -> Place {
+    Place { shard: ctx.shard(), shards: ctx.shards(), is_divided: ctx.is_divided() }
+}
+
 impl Push {
     /// A shard's part of the broadcaster. Over plain bytes a publication has at most `longest` bytes; over WebSocket
     /// that is one of the `WebSocketLimits`.
@@ -57,7 +68,7 @@ impl Push {
             }
             Kind::Publish => {
                 ctx.counters().publications.add(1);
-                return self.board.publish(ctx.shard(), ctx.shards(), conn, frame.into());
+                return self.board.publish(place(ctx), conn, frame.into());
             }
             Kind::Echo => self.out.extend_from_slice(frame),
             Kind::Receipt => return false,
@@ -98,6 +109,7 @@ impl Service for Push {
     type Message = PushMessage;
 
     const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: true };
+    const NAME: &'static str = "push";
 
     fn received(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(state) = ctx.state(conn) else { return Reply::Nothing };
@@ -150,6 +162,46 @@ impl Service for Push {
         let place = ctx.state(conn).and_then(|place| place.checked_sub(1));
         self.parts.free(place);
     }
+
+    fn may_divide(&mut self, ctx: &mut Ctx<'_, u32>) -> bool {
+        self.board.may_divide(place(ctx))
+    }
+
+    fn united(&mut self, ctx: &mut Ctx<'_, u32>) {
+        for message in self.board.united(place(ctx)) {
+            Service::message(self, ctx, message);
+        }
+    }
+
+    /// What the connection is here, and then what has come of a frame.
+    fn hand_over(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, state: &mut Vec<u8>) {
+        self.board.depart(conn).write(state);
+        let place = ctx.state(conn).and_then(|place| std::mem::take(place).checked_sub(1));
+        state.extend(self.parts.take(place).0);
+        self.parts.free(place);
+    }
+
+    fn taken_over(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, state: &[u8]) {
+        let Some((role, frame)) = Role::read(state) else { return ctx.close(conn, CloseMode::Abort) };
+        self.board.arrive(conn, role);
+        if frame.is_empty() {
+            return;
+        }
+        match (self.parts.put(None, Part(frame.to_vec())), ctx.state(conn)) {
+            (Ok(place), Some(state)) => *state = place + 1,
+            _ => ctx.close(conn, CloseMode::Abort),
+        }
+    }
+
+    fn hand_over_shard(&mut self, _: &mut Ctx<'_, u32>, state: &mut Vec<u8>) {
+        self.board.depart_last().write(state);
+    }
+
+    fn taken_over_shard(&mut self, _: &mut Ctx<'_, u32>, state: &[u8]) {
+        if let Some((role, _)) = Role::read(state) {
+            self.board.arrive_last(role);
+        }
+    }
 }
 
 impl Push {
@@ -160,7 +212,7 @@ impl Push {
             return Answer::Nothing;
         }
         ctx.counters().publications.add(1);
-        match self.board.publish(ctx.shard(), ctx.shards(), conn, frame().into()) {
+        match self.board.publish(place_of(ctx), conn, frame().into()) {
             true => Answer::Nothing,
             false => Answer::Close(CloseCode::TRY_AGAIN),
         }
@@ -172,6 +224,7 @@ impl WebSocketService for Push {
     type Message = PushMessage;
 
     const PUSHES: bool = true;
+    const NAME: &'static str = "push";
 
     fn opened(&mut self, _: &mut WebSocketCtx<'_, ()>, conn: ConnId, request: &Request<'_>) {
         if request.path() == PUBLISH_PATH { self.board.register(conn) } else { self.board.subscribe(conn) }
@@ -198,7 +251,7 @@ impl WebSocketService for Push {
             Err(_) => Frame::binary(request.body()),
         };
         ctx.counters().publications.add(1);
-        match self.board.publish(ctx.shard(), ctx.shards(), conn, frame.into()) {
+        match self.board.publish(place_of(ctx), conn, frame.into()) {
             true => Response::text(202, "taken\n"),
             false => Response::text(503, "too many publications are under way\n"),
         }
@@ -219,5 +272,36 @@ impl WebSocketService for Push {
 
     fn closed(&mut self, _: &mut WebSocketCtx<'_, ()>, conn: ConnId, _: Ending<'_>) {
         self.board.closed(conn);
+    }
+
+    fn may_divide(&mut self, ctx: &mut WebSocketCtx<'_, ()>) -> bool {
+        self.board.may_divide(place_of(ctx))
+    }
+
+    fn united(&mut self, ctx: &mut WebSocketCtx<'_, ()>) {
+        for message in self.board.united(place_of(ctx)) {
+            WebSocketService::message(self, ctx, message);
+        }
+    }
+
+    fn hand_over(&mut self, _: &mut WebSocketCtx<'_, ()>, conn: ConnId, state: &mut Vec<u8>) {
+        self.board.depart(conn).write(state);
+    }
+
+    fn taken_over(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, state: &[u8]) {
+        match Role::read(state) {
+            Some((role, [])) => self.board.arrive(conn, role),
+            _ => ctx.abort(conn),
+        }
+    }
+
+    fn hand_over_shard(&mut self, _: &mut WebSocketCtx<'_, ()>, state: &mut Vec<u8>) {
+        self.board.depart_last().write(state);
+    }
+
+    fn taken_over_shard(&mut self, _: &mut WebSocketCtx<'_, ()>, state: &[u8]) {
+        if let Some((role, _)) = Role::read(state) {
+            self.board.arrive_last(role);
+        }
     }
 }

@@ -24,6 +24,11 @@ macro_rules! shared_calls {
                 self.ctx.is_stopping()
             }
 
+            /// As [`Ctx::is_divided`].
+            pub fn is_divided(&self) -> bool {
+                self.ctx.is_divided()
+            }
+
             /// As [`Ctx::len`].
             #[allow(clippy::len_without_is_empty, reason = "a context is no collection")]
             pub fn len(&self) -> u64 {

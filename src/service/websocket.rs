@@ -33,6 +33,10 @@ pub trait WebSocketService: 'static {
     #[doc(hidden)]
     const PUSHES: bool = false;
 
+    /// As in [`Service`](super::Service).
+    #[doc(hidden)]
+    const NAME: &'static str = "a service of its own";
+
     /// A client asks for an upgrade, by a request that is right. The default accepts it without a subprotocol. Browsers
     /// send the page's origin in the field `Origin`: where pages of others must not connect, check it here.
     fn upgrade(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _request: &Request<'_>) -> Upgrade {
@@ -73,6 +77,27 @@ pub trait WebSocketService: 'static {
 
     /// No more messages come, and none can be sent. The state can be read for the last time.
     fn closed(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _ending: Ending<'_>) {}
+
+    /// As [`Service::may_divide`](super::Service::may_divide).
+    fn may_divide(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>) -> bool {
+        true
+    }
+
+    /// As [`Service::united`](super::Service::united).
+    fn united(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>) {}
+
+    /// A connection that is open for messages goes to another process, as in [`Service::hand_over`](super::Service::hand_over). c1m hands
+    /// over what has come of a message.
+    fn hand_over(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _state: &mut Vec<u8>) {}
+
+    /// The same connection in the other process, with what `hand_over` wrote there.
+    fn taken_over(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
+
+    /// As [`Service::hand_over_shard`](super::Service::hand_over_shard).
+    fn hand_over_shard(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _state: &mut Vec<u8>) {}
+
+    /// As [`Service::taken_over_shard`](super::Service::taken_over_shard).
+    fn taken_over_shard(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _state: &[u8]) {}
 
     /// A message came through the mailbox, as in [`Service::message`](super::Service::message).
     fn message(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _message: Self::Message) {}

@@ -291,10 +291,7 @@ fn leave(socket: &impl AsRawFd) -> io::Result<()> {
 
 /// The kernel's clock for timestamps: CLOCK_MONOTONIC in milliseconds, modulo 2^32 (`tcp_clock_ts`).
 pub fn timestamp_clock() -> u32 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes a time to `time`, which outlives the call. It cannot fail for this clock.
-    let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    (time.tv_sec as u32).wrapping_mul(1_000).wrapping_add((time.tv_nsec / 1_000_000) as u32)
+    (super::monotonic_time().as_millis() & u128::from(u32::MAX)) as u32
 }
 
 /// What is added to the clock in a socket's timestamps, or 1 more.

@@ -1,11 +1,12 @@
 //! Messages with descriptors between two processes, over a Unix socket.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::sys::{MOST_RIGHTS, receive_rights, send_rights};
+use crate::wiped::Wiped;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +30,16 @@ pub enum Kind {
     Done = 8,
     /// The message before has arrived, and what is in it is the successor's.
     Taken = 9,
+    /// What is known of some sleeping connections of a shard. Then `Sleepers` follows.
+    KnownSleepers = 10,
+    /// The successor serves the sleeping connections of the shard, and has time for those that are awake.
+    Serving = 11,
 }
 
 impl Kind {
     fn of(number: u32) -> Option<Kind> {
-        use Kind::{Batch, Begin, Descriptors, Done, Hello, Refused, Sleepers, Taken, Terms};
-        let all = [Hello, Refused, Terms, Descriptors, Begin, Sleepers, Batch, Done, Taken];
+        use Kind::{Batch, Begin, Descriptors, Done, Hello, KnownSleepers, Refused, Serving, Sleepers, Taken, Terms};
+        let all = [Hello, Refused, Terms, Descriptors, Begin, Sleepers, Batch, Done, Taken, KnownSleepers, Serving];
         all.into_iter().find(|kind| *kind as u32 == number)
     }
 }
@@ -44,8 +49,8 @@ impl Kind {
 pub struct Message {
     /// What it is.
     pub kind: Kind,
-    /// Its bytes.
-    pub body: Vec<u8>,
+    /// Its bytes, which may hold secrets.
+    pub body: Wiped,
     /// The descriptors that came with it.
     pub descriptors: Vec<OwnedFd>,
 }
@@ -104,12 +109,7 @@ impl Channel {
         let number = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let kind = Kind::of(number(0)).filter(|_| descriptors.len() <= MOST_RIGHTS);
         let kind = kind.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a message of a takeover"))?;
-        let mut body = Vec::new();
-        let length = u64::from(number(4));
-        // Memory is taken as bytes come, and not because a header says so.
-        if (&self.0).take(length).read_to_end(&mut body)? as u64 != length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let body = Wiped::read(&mut &self.0, u64::from(number(4)))?;
         Ok(Some(Message { kind, body, descriptors }))
     }
 
@@ -148,7 +148,7 @@ mod tests {
             ours.send(Kind::Done, &[], &[]).unwrap();
         });
         let first = theirs.receive().unwrap().unwrap();
-        assert_eq!((first.kind, first.descriptors.len(), first.body == body), (Kind::Batch, 100, true));
+        assert_eq!((first.kind, first.descriptors.len(), first.body[..] == body), (Kind::Batch, 100, true));
         let second = theirs.receive().unwrap().unwrap();
         assert_eq!((second.kind, second.descriptors.len(), second.body.len()), (Kind::Done, 0, 0));
         sender.join().unwrap();

@@ -3,6 +3,7 @@
 
 use crate::connections::{Closes, HandedState, Surrendered};
 use crate::token::ConnId;
+use crate::wiped::Wiped;
 
 /// What the driver and the service know of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,19 +23,34 @@ impl Known {
     }
 }
 
-/// The sleeping connections of a shard, beside their entries.
+/// What is known of a sleeping connection beside its entry.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// Its name.
+    pub name: ConnId,
+    /// How much was said on it (`Connections::give`).
+    pub said: u64,
+    /// What driver and service know.
+    pub known: Known,
+    /// Its TLS session.
+    pub tls: Option<Wiped>,
+}
+
+/// Some sleeping connections of which something is known, one after the other.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub struct KnownSleepers(Writer);
+
+/// The sleeping connections of a shard change hands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sleepers {
     /// The window of time at which they were given away (`connections/idle.rs`).
     pub window: u16,
     /// What the engine knows.
     pub surrendered: Surrendered,
-    /// What driver and service know of some.
-    pub known: Vec<(ConnId, Known)>,
 }
 
 /// Some connections that are awake, in the order of the sockets that come with them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Batch {
     /// Entries of connections that have ended since the batch before.
     pub ended: Vec<u32>,
@@ -48,16 +64,22 @@ const READS_PAUSED: u8 = 1 << 1;
 const CLOSES: u8 = 1 << 2;
 const CLOSES_BY_DEADLINE: u8 = 1 << 3;
 const TELLS_WHEN_SENT: u8 = 1 << 4;
+const SECURED: u8 = 1 << 5;
 /// Bits of the flags of what is known.
 const AGED: u8 = 1;
 const HAS_DEADLINE: u8 = 1 << 1;
 
-#[derive(Default)]
-struct Writer(Vec<u8>);
+/// The bit of `flag` if something `is`.
+fn flag(is: bool, flag: u8) -> u8 {
+    if is { flag } else { 0 }
+}
+
+#[derive(Debug, PartialEq, Eq, Default)]
+struct Writer(Wiped);
 
 impl Writer {
     fn number<const N: usize>(&mut self, bytes: [u8; N]) {
-        self.0.extend_from_slice(&bytes);
+        self.0.extend(&bytes);
     }
 
     fn count(&mut self, count: usize) {
@@ -66,11 +88,10 @@ impl Writer {
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
-        self.0.extend_from_slice(bytes);
+        self.0.extend(bytes);
     }
 
     fn known(&mut self, known: &Known) {
-        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
         self.number([flag(known.age.is_some(), AGED) | flag(known.deadline.is_some(), HAS_DEADLINE)]);
         if let Some(age) = known.age {
             self.number(age.to_le_bytes());
@@ -139,9 +160,54 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl KnownSleepers {
+    /// Adds one.
+    pub fn push(&mut self, sleeper: &Sleeper) {
+        let Sleeper { name, said, known, tls } = sleeper;
+        let writer = &mut self.0;
+        writer.number(name.to_number().to_le_bytes());
+        writer.number(said.to_le_bytes());
+        writer.number([flag(tls.is_some(), SECURED)]);
+        if let Some(tls) = tls {
+            writer.bytes(tls);
+        }
+        writer.known(known);
+    }
+
+    /// Their bytes.
+    pub fn encode(self) -> Wiped {
+        self.0.0
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.0.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads what `encode` has written; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Vec<Sleeper>> {
+        let (mut reader, mut all) = (Reader(bytes), Vec::new());
+        while !reader.0.is_empty() {
+            let (name, said) = (reader.name()?, reader.u64()?);
+            let tls = match reader.number()? {
+                [0] => None,
+                [SECURED] => Some(Wiped::from(reader.bytes()?)),
+                _ => return None,
+            };
+            all.push(Sleeper { name, said, known: reader.known()?, tls });
+        }
+        Some(all)
+    }
+}
+
 impl Sleepers {
     /// As bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Wiped {
         let mut writer = Writer::default();
         writer.number(self.window.to_le_bytes());
         writer.count(self.surrendered.closings.len());
@@ -153,11 +219,6 @@ impl Sleepers {
             writer.number(name.to_number().to_le_bytes());
             writer.bytes(bytes);
         }
-        writer.count(self.known.len());
-        for (name, known) in &self.known {
-            writer.number(name.to_number().to_le_bytes());
-            writer.known(known);
-        }
         writer.0
     }
 
@@ -167,30 +228,38 @@ impl Sleepers {
         let window = reader.u16()?;
         let closings = reader.many(|reader| Some((reader.u32()?, [reader.u32()?, reader.u32()?])))?;
         let unsent = reader.many(|reader| Some((reader.name()?, reader.bytes()?.to_vec())))?;
-        let known = reader.many(|reader| Some((reader.name()?, reader.known()?)))?;
-        reader.end(Sleepers { window, surrendered: Surrendered { closings, unsent }, known })
+        reader.end(Sleepers { window, surrendered: Surrendered { closings, unsent } })
     }
 }
 
 impl Batch {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.connections.is_empty()
+    }
+
     /// As bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Wiped {
         let mut writer = Writer::default();
         writer.count(self.ended.len());
         self.ended.iter().for_each(|index| writer.number(index.to_le_bytes()));
         writer.count(self.connections.len());
         for (state, known) in &self.connections {
-            let flag = |is: bool, flag: u8| if is { flag } else { 0 };
             writer.number([flag(state.name.is_some(), NAMED)
                 | flag(state.reads_paused, READS_PAUSED)
                 | flag(state.closes.is_some(), CLOSES)
                 | flag(state.closes == Some(Closes::Deadline), CLOSES_BY_DEADLINE)
-                | flag(state.tells_when_sent, TELLS_WHEN_SENT)]);
+                | flag(state.tells_when_sent, TELLS_WHEN_SENT)
+                | flag(state.tls.is_some(), SECURED)]);
             if let Some(name) = state.name {
                 writer.number(name.to_number().to_le_bytes());
             }
             writer.number(state.silence.to_le_bytes());
+            writer.number(state.quiet_since.to_le_bytes());
             writer.bytes(&state.unsent);
+            if let Some(tls) = &state.tls {
+                writer.bytes(tls);
+            }
             writer.known(known);
         }
         writer.0
@@ -208,17 +277,19 @@ impl Batch {
                 CLOSES_BY_DEADLINE => return None,
                 _ => Some(Closes::Deadline),
             };
-            if flags & !(NAMED | READS_PAUSED | CLOSES | CLOSES_BY_DEADLINE | TELLS_WHEN_SENT) != 0 {
+            if flags & !(NAMED | READS_PAUSED | CLOSES | CLOSES_BY_DEADLINE | TELLS_WHEN_SENT | SECURED) != 0 {
                 return None;
             }
             let name = if flags & NAMED != 0 { Some(reader.name()?) } else { None };
             let state = HandedState {
                 name,
                 silence: reader.u16()?,
+                quiet_since: reader.u64()?,
                 reads_paused: flags & READS_PAUSED != 0,
                 closes,
                 tells_when_sent: flags & TELLS_WHEN_SENT != 0,
                 unsent: reader.bytes()?.to_vec(),
+                tls: if flags & SECURED != 0 { Some(Wiped::from(reader.bytes()?)) } else { None },
             };
             Some((state, reader.known()?))
         })?;
@@ -244,16 +315,32 @@ mod tests {
         prop::collection::vec(any::<u8>(), 0..50)
     }
 
+    fn tls() -> impl Strategy<Value = Option<Wiped>> {
+        prop::option::of(bytes().prop_map(|bytes| Wiped::from(&bytes[..])))
+    }
+
+    fn sleeper() -> impl Strategy<Value = Sleeper> {
+        (name(), any::<u64>(), known(), tls()).prop_map(|(name, said, known, tls)| Sleeper { name, said, known, tls })
+    }
+
+    fn written(sleepers: &[Sleeper]) -> Wiped {
+        let mut known = KnownSleepers::default();
+        sleepers.iter().for_each(|sleeper| known.push(sleeper));
+        known.encode()
+    }
+
     fn state() -> impl Strategy<Value = HandedState> {
         let closes = prop::option::of(prop_oneof![Just(Closes::Local), Just(Closes::Deadline)]);
-        (prop::option::of(name()), any::<(u16, bool, bool)>(), closes, bytes()).prop_map(
-            |(name, (silence, reads_paused, tells_when_sent), closes, unsent)| HandedState {
+        (prop::option::of(name()), any::<(u16, bool, bool, u64)>(), closes, bytes(), tls()).prop_map(
+            |(name, (silence, reads_paused, tells_when_sent, quiet_since), closes, unsent, tls)| HandedState {
                 name,
                 silence,
                 reads_paused,
                 closes,
                 tells_when_sent,
                 unsent,
+                tls,
+                quiet_since,
             },
         )
     }
@@ -261,13 +348,8 @@ mod tests {
     fn sleepers() -> impl Strategy<Value = Sleepers> {
         let closings = prop::collection::vec(any::<(u32, [u32; 2])>(), 0..5);
         let unsent = prop::collection::vec((name(), bytes()), 0..5);
-        (any::<u16>(), closings, unsent, prop::collection::vec((name(), known()), 0..5)).prop_map(
-            |(window, closings, unsent, known)| Sleepers {
-                window,
-                surrendered: Surrendered { closings, unsent },
-                known,
-            },
-        )
+        (any::<u16>(), closings, unsent)
+            .prop_map(|(window, closings, unsent)| Sleepers { window, surrendered: Surrendered { closings, unsent } })
     }
 
     fn batch() -> impl Strategy<Value = Batch> {
@@ -278,7 +360,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(sleepers in sleepers(), batch in batch()) {
+        fn what_is_written_is_read(
+            sleepers in sleepers(), batch in batch(), known in prop::collection::vec(sleeper(), 0..5)
+        ) {
+            prop_assert_eq!(KnownSleepers::decode(&written(&known)), Some(known));
             prop_assert_eq!(Sleepers::decode(&sleepers.encode()), Some(sleepers));
             prop_assert_eq!(Batch::decode(&batch.encode()), Some(batch));
         }
@@ -288,10 +373,11 @@ mod tests {
         fn a_message_is_read_whole_or_not_at_all(sleepers in sleepers(), batch in batch(), cut in any::<prop::sample::Index>()) {
             for whole in [sleepers.encode(), batch.encode()] {
                 let part = &whole[..cut.index(whole.len())];
-                prop_assert!(Sleepers::decode(part).is_none_or(|read| read.encode() == part));
-                prop_assert!(Batch::decode(part).is_none_or(|read| read.encode() == part));
+                prop_assert!(Sleepers::decode(part).is_none_or(|read| read.encode()[..] == *part));
+                prop_assert!(Batch::decode(part).is_none_or(|read| read.encode()[..] == *part));
+                prop_assert!(KnownSleepers::decode(part).is_none_or(|read| written(&read)[..] == *part));
             }
-            let more = [sleepers.encode(), vec![0]].concat();
+            let more = [&sleepers.encode()[..], &[0]].concat();
             prop_assert_eq!(Sleepers::decode(&more), None);
         }
     }

@@ -14,7 +14,7 @@ use crate::sys::{CatcherTerms, Mapping, SharedMemory};
 
 /// The version of the format: of the messages, of entries, of the table and of the records in ring buffers. It grows
 /// with each change to one of them.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How a successor asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,20 @@ pub struct Terms {
     pub backlog: usize,
     /// What catches the segments of sleeping connections.
     pub catcher: Option<CatcherTerms>,
+    /// What its connections speak.
+    #[serde(default)]
+    pub speaks: Speaks,
+}
+
+/// What is spoken on the connections of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Speaks {
+    /// The protocol, as `--protocol` names it.
+    pub protocol: String,
+    /// The service, as `--service` names it, or that it is none of c1m's.
+    pub service: String,
+    /// Whether TLS lies below.
+    pub tls: bool,
 }
 
 /// A shard that is handed over.
@@ -86,6 +100,12 @@ pub enum Misfit {
     Table { ours: u64, theirs: u64 },
     /// The other one has sleeping connections, and here none may sleep.
     Sleepers,
+    /// They speak other protocols.
+    Protocol { ours: String, theirs: String },
+    /// They have other services.
+    Service { ours: String, theirs: String },
+    /// One of them speaks TLS, and `theirs` tells whether it is the other one.
+    Tls { theirs: bool },
 }
 
 impl fmt::Display for Misfit {
@@ -108,6 +128,14 @@ impl fmt::Display for Misfit {
                 write!(f, "its table is for {theirs} sleeping connections, and this one shall have up to {ours}")
             }
             Misfit::Sleepers => f.write_str("its connections sleep, and those of this one shall not"),
+            Misfit::Protocol { ours, theirs } => {
+                write!(f, "its connections speak {theirs}, and those of this one shall speak {ours}")
+            }
+            Misfit::Service { ours, theirs } => write!(f, "its service is {theirs}, and this one's shall be {ours}"),
+            Misfit::Tls { theirs: true } => f.write_str("its connections speak TLS, and this one has no certificate"),
+            Misfit::Tls { theirs: false } => {
+                f.write_str("its connections do not speak TLS, and those of this one shall")
+            }
         }
     }
 }
@@ -135,6 +163,7 @@ impl Terms {
         if let Some((shard, (ours, theirs))) = pairs.find(|(_, (ours, theirs))| ours != theirs) {
             return Err(Misfit::Ports { shard, ours: ends(&ours.ports), theirs: ends(&theirs.ports) });
         }
+        ours.speaks.check(&theirs.speaks)?;
         if ours.connections < theirs.connections {
             return Err(Misfit::Connections { ours: ours.connections, theirs: theirs.connections });
         }
@@ -145,6 +174,21 @@ impl Terms {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Speaks {
+    fn check(&self, theirs: &Speaks) -> Result<(), Misfit> {
+        let pair = |ours: &String, theirs: &String| (ours.clone(), theirs.clone());
+        if self.protocol != theirs.protocol {
+            let (ours, theirs) = pair(&self.protocol, &theirs.protocol);
+            return Err(Misfit::Protocol { ours, theirs });
+        }
+        if self.service != theirs.service {
+            let (ours, theirs) = pair(&self.service, &theirs.service);
+            return Err(Misfit::Service { ours, theirs });
+        }
+        if self.tls == theirs.tls { Ok(()) } else { Err(Misfit::Tls { theirs: theirs.tls }) }
     }
 }
 
@@ -242,6 +286,7 @@ mod tests {
             awake: Some(100),
             backlog: 128,
             catcher: Some(CatcherTerms { shards: 2, ring_bytes: 1 << 18, buckets: 179, keys, processes: 0 }),
+            speaks: Speaks { protocol: "raw".to_owned(), service: "echo".to_owned(), tls: false },
         }
     }
 
@@ -254,7 +299,12 @@ mod tests {
             change(&mut theirs);
             ours.check(&theirs).unwrap_err().to_string()
         };
-        assert!(said(|theirs| theirs.hello.format += 1).contains("in format 2, and this one takes format 1"));
+        assert!(said(|theirs| theirs.hello.format += 1).contains("in format 3, and this one takes format 2"));
+        let protocol = said(|theirs| theirs.speaks.protocol = "http".to_owned());
+        assert_eq!(protocol, "its connections speak http, and those of this one shall speak raw");
+        let service = said(|theirs| theirs.speaks.service = "push".to_owned());
+        assert_eq!(service, "its service is push, and this one's shall be echo");
+        assert!(said(|theirs| theirs.speaks.tls = true).contains("speak TLS, and this one has no certificate"));
         assert!(said(|theirs| theirs.bind = "::".to_owned()).contains("listens on ::"));
         assert!(said(|theirs| drop(theirs.shards.pop())).contains("has 1 shards"));
         assert!(said(|theirs| theirs.shards[1].ports = vec![90, 91]).contains("shard 1 has ports 90-91"));

@@ -5,12 +5,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::carried::Carried;
 use super::handshake::{Acceptor, Agreed, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets};
-use super::record::{self, HEADER};
+use super::record::{self, HEADER, Side};
 use super::sessions::Sessions;
 use crate::clock::Mark;
 use crate::error::{Alert, TlsFailure};
 use crate::token::ConnId;
+use crate::wiped::Wiped;
 
 /// What begins the handshakes of a shard.
 #[derive(Debug, Clone)]
@@ -257,6 +259,39 @@ impl Layer {
     pub fn overdue(&mut self, now: Mark) -> Option<ConnId> {
         let (_, name) = *self.deadlines.first().filter(|(until, _)| *until <= now)?;
         self.take_incomplete(name).map(|_| name)
+    }
+
+    // ---- from process to process ---------------------------------------------------------------
+
+    /// The connections whose handshakes are under way.
+    pub fn shaking(&self) -> impl Iterator<Item = ConnId> {
+        self.handshakes.keys().copied()
+    }
+
+    /// Takes out all that is known of an established connection, for another process that goes on with it. `None` if it
+    /// has no session.
+    pub fn carry(&mut self, name: ConnId, now: Mark) -> Option<Wiped> {
+        let mut session = Wiped::default();
+        if !self.sessions.carry(name, &mut session) {
+            return None;
+        }
+        let incomplete = self.take_incomplete(name);
+        let record = incomplete.as_ref().map(|record| (record.until.since(now), &record.bytes[..]));
+        Some(Carried { session: &session, record }.write())
+    }
+
+    /// Takes a connection over of which another process has written this. `None` if that cannot be read, or if no more
+    /// may be kept of incomplete records.
+    pub fn bring(&mut self, name: ConnId, carried: &[u8], now: Mark) -> Option<()> {
+        let Carried { session, record } = Carried::read(carried)?;
+        let side = if self.is_server() { Side::Server } else { Side::Client };
+        self.sessions.bring(name, side, session)?;
+        let kept = record.map(|(left, bytes)| self.keep(name, bytes.to_vec(), now.after(left)));
+        if let Some(Err(_)) = kept {
+            self.forget(name);
+            return None;
+        }
+        Some(())
     }
 
     // ---- the end -------------------------------------------------------------------------------

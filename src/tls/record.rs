@@ -17,13 +17,16 @@
 //! - It asks [`Session::key_update_due`] before it seals data, and after each record that was not data, and then sends
 //!   what [`Session::seal_key_update`] gives. A peer may ask for it, and one key must not seal records without end.
 //! - It calls [`Session::forget`] when the connection has ended.
+//! - It calls [`Session::carry`] when another process goes on with the connection, and [`Session::of_carried`] there.
 //!
 //! # Secrets
 //!
 //! Secrets, derived keys and IVs are overwritten when they are replaced or dropped. No `Debug` and no error shows them.
 //! ring builds key schedules and hashes on the stack and leaves copies there, here as in rustls; safe code cannot reach
-//! them. A session cannot be cloned: two copies would seal two records under one nonce.
+//! them. A session cannot be cloned, and is used up when it is carried away: two copies would seal two records under one
+//! nonce.
 
+mod carried;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "for tests alone")]
 pub(crate) mod forge;

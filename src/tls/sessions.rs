@@ -3,15 +3,20 @@
 
 use super::handshake::Established;
 use super::record::{
-    ALERT_RECORD, HEADER, KeyCache, LARGEST_CONTENT, Messages, Opened, Session, Suite, TRAILER, Tickets, Traffic,
+    ALERT_RECORD, HEADER, KeyCache, LARGEST_CONTENT, Messages, Opened, Session, Side, Suite, TRAILER, Tickets, Traffic,
     Unsealed,
 };
 use crate::chunks::Chunks;
 use crate::error::Alert;
 use crate::token::ConnId;
+use crate::wiped::Wiped;
 
 /// Keys that a shard keeps: those of 256 connections that talk. Each takes some 700 bytes.
 const KEYS: usize = 512;
+
+/// The kinds of sessions on their way between processes: with secrets of 32 bytes, and of 48.
+const SHORT: u8 = 0;
+const LONG: u8 = 1;
 
 /// Rows with secrets of one length, by the place that a connection's name has.
 struct Rows<const SECRET: usize>(Vec<Chunks<Session<SECRET>>>);
@@ -101,6 +106,34 @@ impl Sessions {
             session.forget(keys, messages);
             *session = Session::default();
         }
+    }
+
+    /// Appends the session of a connection to `into`, for another process that goes on with it; it is forgotten here.
+    /// `false` if there is none.
+    pub fn carry(&mut self, name: ConnId, into: &mut Wiped) -> bool {
+        let Sessions { short, long, keys, messages } = self;
+        if let Some(session) = short.get_mut(name) {
+            into.extend(&[SHORT]);
+            std::mem::take(session).carry(keys, messages, into);
+        } else if let Some(session) = long.get_mut(name) {
+            into.extend(&[LONG]);
+            std::mem::take(session).carry(keys, messages, into);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Keeps a session that `carry` has written in another process, at this side. `None` if it cannot be read.
+    pub fn bring(&mut self, name: ConnId, side: Side, carried: &[u8]) -> Option<()> {
+        let (kind, bytes) = carried.split_first()?;
+        let Sessions { short, long, messages, .. } = self;
+        match *kind {
+            SHORT => short.put(name, Session::of_carried(bytes, messages).filter(|session| session.side() == side)?),
+            LONG => long.put(name, Session::of_carried(bytes, messages).filter(|session| session.side() == side)?),
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Opens a record in place. See `Session::open`.

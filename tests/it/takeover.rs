@@ -4,6 +4,7 @@
 mod asking;
 mod manager;
 mod services;
+mod spoken;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use c1m::internal::takeover::{Channel, FORMAT, Hello, Kind, Terms, of_bytes, to_bytes};
+use c1m::internal::takeover::{Channel, FORMAT, Hello, Kind, Speaks, Terms, of_bytes, to_bytes};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -445,6 +446,7 @@ fn told(path: &Path, terms: impl Fn(&Terms) -> Option<Vec<u8>> + Send) -> impl F
             awake: None,
             backlog: 1,
             catcher: None,
+            speaks: Speaks::default(),
         };
         if let Some(body) = terms(&ours) {
             channel.send(Kind::Terms, &body, &[]).unwrap();
@@ -498,26 +500,6 @@ fn a_server_takes_over_from_none_that_does_not_fit() {
         }
         assert_eq!(std::fs::read_to_string(house.path()).unwrap(), "a file");
     });
-}
-
-/// What of a connection cannot go along is refused at the start, and not found out by its peer.
-#[test]
-fn what_cannot_be_handed_over_is_refused_at_the_start() {
-    let dir = TempDir::new().unwrap();
-    let authority = Authority::new();
-    let tls = authority.sign("server", &["localhost"]).server();
-    let cases = [
-        (tls.as_str(), "speak TLS"),
-        ("--protocol websocket", "speak WebSocket"),
-        ("--protocol http", "speak HTTP"),
-        ("--service push", "the broadcaster's frames"),
-    ];
-    for (what, words) in cases {
-        let path = dir.path().join("takeover");
-        let ended = run(&server_arguments(9_000, 1, &format!("--takeover {} {what}", path.display())));
-        ended.fails_with(2, &["--takeover of connections that", words, "leave out --takeover"]);
-        assert!(!path.exists());
-    }
 }
 
 /// What a server that was killed left of its socket does not keep the next one from starting.

@@ -36,7 +36,7 @@ pub(super) struct Delivery {
 impl<S: Default> Hibernation<S> {
     /// Takes the next segment that was caught. `None` if there is none.
     pub fn next_arrival<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<Option<Arrival>> {
-        if self.surrendered {
+        if self.given.freezes() {
             return Ok(None);
         }
         let Some(caught) = self.host.next_caught(&mut self.bytes) else { return Ok(None) };
@@ -184,7 +184,7 @@ impl<S: Default> Hibernation<S> {
         counters: &Counters,
         wake: bool,
     ) -> Result<()> {
-        if wake && !self.listening && !self.surrendered {
+        if wake && !self.listening && !self.given.freezes() {
             self.listening = true;
             slots.poll_wake(self.host.wake_fd(), Operation::CatcherWake, counters)?;
         }

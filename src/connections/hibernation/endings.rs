@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::entries::Whereabouts;
+use super::handover::Given;
 use super::{Around, Caught, Hibernation};
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
@@ -126,6 +127,37 @@ impl<S: Default> Hibernation<S> {
     pub fn next_ended(&mut self) -> Option<(ConnId, CloseReason)> {
         let (index, reason) = self.endings.untold.pop_front()?;
         Some((self.entries.name_of(index), reason))
+    }
+
+    /// The driver was told of the end of a connection.
+    pub fn forget(&mut self, name: ConnId) {
+        let Some(index) = self.entries.find(name) else { return };
+        if let Some((ring, slot)) = self.entries.place(index) {
+            self.leave_slot(ring, slot);
+            if self.entries.whereabouts(index) == Whereabouts::Drowsy {
+                self.leave_table(index);
+            }
+            // Its last descriptor would delay the FIN.
+            if self.entries.whereabouts(index) != Whereabouts::Awake
+                && let Some(drowsy) = self.drowsy.iter_mut().find(|drowsy| drowsy.name == name)
+            {
+                drowsy.socket = None;
+            }
+            self.entries.release(index);
+            if self.given == Given::All {
+                self.ended_away.push(index);
+            }
+        } else if self.entries.whereabouts(index) == Whereabouts::Ending && !self.given.has(index) {
+            if let Some(state) = self.states.get_mut(index as usize) {
+                *state = S::default();
+            }
+            if self.endings.is_under_way(index) {
+                self.endings.told(index);
+                self.entries.rename(index);
+            } else {
+                self.entries.release(index);
+            }
+        }
     }
 
     /// The shard is about to end, and does not wait long for acknowledgements of FINs.

@@ -387,6 +387,12 @@ impl Entries {
         Some(Checkpoint { tuple: self.tuple(index)?, negotiated: self.negotiated(index)?, progress })
     }
 
+    /// How many bytes each end of a sleeping connection has sent, as the two sequence numbers: they show whether anything
+    /// was said on it since.
+    pub fn said(&self, index: u32) -> u64 {
+        self.get(index).map_or(0, |entry| u64::from(entry.received) | u64::from(entry.sent) << 32)
+    }
+
     /// The window of time in which a sleeping connection was last heard.
     pub fn heard(&self, index: u32) -> u16 {
         self.get(index).map_or(0, |entry| entry.heard)

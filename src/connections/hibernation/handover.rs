@@ -10,8 +10,10 @@ use super::entries::Whereabouts;
 use super::{Around, Hibernation, NO_ENTRY};
 use crate::connections::idle::IdleTracker;
 use crate::error::{Errno, Error, HibernationReason, HostError, Result};
+use crate::hibernation::answer::Answer;
 use crate::hibernation::closing::Closing;
 use crate::ring::RingOps;
+use crate::stats::Counters;
 use crate::sys::Mapping;
 use crate::token::ConnId;
 
@@ -55,6 +57,37 @@ pub struct Surrendered {
     pub unsent: Vec<(ConnId, Vec<u8>)>,
 }
 
+/// What of the sleeping connections is another process's. As long as anything is, none falls asleep here, and what comes
+/// for those that sleep waits in the ring buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Nothing.
+    Nothing,
+    /// Those of the entries before this one: they are being given away, one after the other. The others can be sent to.
+    Below(u32),
+    /// All. Here are only those that are awake and were not handed over yet.
+    All,
+}
+
+impl Given {
+    /// Whether the sleeping connection of an entry is another process's.
+    pub fn has(self, index: u32) -> bool {
+        match self {
+            Given::Nothing => false,
+            Given::Below(first) => index < first,
+            Given::All => true,
+        }
+    }
+
+    /// Whether none falls asleep here.
+    pub fn freezes(self) -> bool {
+        self != Given::Nothing
+    }
+}
+
+/// Connections that are reset in one pass because what they need is gone.
+const REFUSALS_PER_PASS: usize = 64;
+
 /// The kernel gives no memory for the entries, or they are not what they should be.
 pub(super) fn no_memory(error: io::Error) -> Error {
     let reason = HibernationReason::Memory;
@@ -76,7 +109,50 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether the driver has been told of all that happened to sleeping connections.
     pub fn may_surrender(&self) -> bool {
-        !self.endings.has_untold() && self.moved.is_empty()
+        !self.endings.has_untold() && self.moved.is_empty() && self.refused.is_empty()
+    }
+
+    /// Begins to give the sleeping connections away. From now on none falls asleep, and none is woken by its peer.
+    pub fn begin_to_give(&mut self) {
+        self.rouse_drowsy();
+        self.given = Given::Below(0);
+    }
+
+    /// The first sleeping connection that was not given away yet, which is from now on: nothing is sent to it, but its state
+    /// can be read until `give`. Looks at `rows` entries at most, and takes those off that. `None` with rows left means that
+    /// all are given away.
+    pub fn next_to_give(&mut self, rows: &mut usize) -> Option<ConnId> {
+        let Given::Below(first) = self.given else { return None };
+        for index in first..self.entries.len() {
+            if *rows == 0 {
+                return None;
+            }
+            *rows -= 1;
+            self.given = Given::Below(index + 1);
+            if self.entries.whereabouts(index) == Whereabouts::Asleep {
+                self.leaving = index;
+                return Some(self.entries.name_of(index));
+            }
+        }
+        None
+    }
+
+    /// The one that `next_to_give` has named is gone. Returns what was said on it so far.
+    pub fn give(&mut self, name: ConnId) -> u64 {
+        self.leaving = NO_ENTRY;
+        self.entries.find(name).map_or(0, |index| self.entries.said(index))
+    }
+
+    /// Whether the sleeping connections are being given away.
+    pub fn is_giving(&self) -> bool {
+        matches!(self.given, Given::Below(_))
+    }
+
+    /// Takes back what was given away, as long as that is not all: no other process has had it.
+    pub fn stop_giving(&mut self) -> Vec<ConnId> {
+        let Given::Below(first) = std::mem::replace(&mut self.given, Given::Nothing) else { return Vec::new() };
+        let sleeps = |index: &u32| self.entries.whereabouts(*index) == Whereabouts::Asleep;
+        (0..first).filter(sleeps).map(|index| self.entries.name_of(index)).collect()
     }
 
     /// Gives all sleeping connections away: from now on they are another process's, and none falls asleep here or wakes.
@@ -88,13 +164,13 @@ impl<S: Default> Hibernation<S> {
         counters.asleep.set(0);
         counters.live.sub(asleep);
         counters.handed_over.add(asleep);
-        (0..asleep).for_each(|_| around.parts.acceptor.leave());
+        around.parts.acceptor.leave(asleep);
         let closings = self.endings.take_all().into_iter().map(|(index, closing)| (index, closing.to_numbers()));
         let unsent = std::mem::take(&mut self.unsent_bytes).into_iter().collect();
         (self.unsent, self.unsent_total) = Default::default();
         let surrendered = Surrendered { closings: closings.collect(), unsent };
         self.entries.surrender();
-        self.surrendered = true;
+        self.given = Given::All;
         surrendered
     }
 
@@ -110,7 +186,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The entries, the table and the ring buffer are another process's yet.
     pub fn await_take_over(&mut self) {
-        self.surrendered = true;
+        self.given = Given::All;
     }
 
     /// Whether nothing of an earlier sleep waits for a grace period any more.
@@ -135,25 +211,32 @@ impl<S: Default> Hibernation<S> {
 
     /// Takes the sleeping connections over that another process has given away, or that an earlier one left when it was
     /// killed (`from` is `None`), or that this one gave to a process which was killed. Connections that were awake
-    /// without a socket here or, with `from`, in the other process are lost.
-    pub fn take_over<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, from: Option<Surrendered>) -> Result<()> {
+    /// without a socket here or, with `from`, in the other process are lost. `keeps` tells of each that sleeps, and of what
+    /// was said on it, whether what it needs is here: the others are reset, and lost too.
+    pub fn take_over<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        from: Option<Surrendered>,
+        keeps: &dyn Fn(ConnId, u64) -> bool,
+    ) -> Result<()> {
         self.entries.catch_up().map_err(no_memory)?;
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
         let found = self.entries.take_stock(|index| from.is_some() || here.contains(&index));
-        self.surrendered = false;
+        self.given = Given::Nothing;
         self.ended_away.clear();
         if from.is_none() {
             let entries = &self.entries;
             self.host.retain(&|index| entries.whereabouts(index).is_kept());
         }
-        let asleep = u64::from(found.asleep);
+        let refused = self.refuse(keeps);
+        let asleep = u64::from(found.asleep) - refused;
         self.states.reach((self.entries.len() as usize).saturating_sub(1));
         let counters = around.parts.counters;
         counters.asleep.add(asleep);
         counters.live.add(asleep);
         counters.taken_over.add(asleep);
-        counters.lost_in_takeover.add(found.lost.into());
-        (0..asleep).for_each(|_| around.parts.acceptor.enter_anyway());
+        counters.lost_in_takeover.add(u64::from(found.lost) + refused);
+        around.parts.acceptor.enter_anyway(asleep);
         let from = from.unwrap_or_default();
         let closings: HashMap<u32, Closing> = from
             .closings
@@ -171,6 +254,31 @@ impl<S: Default> Hibernation<S> {
             }
         }
         Ok(())
+    }
+
+    /// Has those reset that `keeps` does not keep. Returns how many.
+    fn refuse(&mut self, keeps: &dyn Fn(ConnId, u64) -> bool) -> u64 {
+        let before = self.refused.len();
+        for index in 0..self.entries.len() {
+            if self.entries.whereabouts(index) == Whereabouts::Asleep
+                && !keeps(self.entries.name_of(index), self.entries.said(index))
+            {
+                self.entries.move_to(index, Whereabouts::Ending);
+                self.refused.push(index);
+            }
+        }
+        (self.refused.len() - before) as u64
+    }
+
+    /// Resets some of those that are not kept. Their driver has never heard of them.
+    pub(super) fn refuse_some(&mut self, counters: &Counters) {
+        for index in self.refused.split_off(self.refused.len().saturating_sub(REFUSALS_PER_PASS)) {
+            if let Some(checkpoint) = self.entries.checkpoint(index) {
+                self.leave_table(index);
+                self.answer(counters, &checkpoint, Answer::reset(&checkpoint.progress), 0);
+            }
+            self.entries.release(index);
+        }
     }
 
     /// Gives a connection that was handed over its slot here. `false` if its name is not known.

@@ -114,9 +114,10 @@ impl<S: Default> Hibernation<S> {
         fits
     }
 
-    /// Whether bytes are kept for a connection.
+    /// Whether bytes are kept for a connection of this process.
     pub fn has_unsent(&self, name: ConnId) -> bool {
-        !self.unsent_bytes.is_empty() && self.unsent_bytes.contains_key(&name)
+        let is_given = |name| self.entries.find(name).is_some_and(|index| self.given.has(index));
+        !self.unsent_bytes.is_empty() && self.unsent_bytes.contains_key(&name) && !is_given(name)
     }
 
     /// Bytes that are kept for a connection.

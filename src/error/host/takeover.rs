@@ -51,7 +51,8 @@ impl TakeoverReason {
                 "it serves on; try again later, or end it and start anew".to_owned()
             }
             TakeoverReason::Misfit(_) => {
-                "it serves on; start with the same address, ports, cores and limits, or end it first".to_owned()
+                "it serves on; start with the same address, ports, cores, limits, protocol, service and TLS, or end it first"
+                    .to_owned()
             }
             TakeoverReason::Left(_) => {
                 "start with the options of that process, or drop what it left (systemctl clean --what=fdstore UNIT)"

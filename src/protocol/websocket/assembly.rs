@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Header, LONGEST_HEADER, Opcode, Role, Utf8, Violation, mask};
+use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Utf8, Violation, mask};
 
 /// What is taken from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,80 @@ impl Assembly {
     }
 }
 
+// ---- from process to process -------------------------------------------------------------------
+
+/// The message that is put together, as it is written, where there is none.
+const NONE: u8 = 0;
+/// A part of a frame has come.
+const WITHIN: u8 = 1;
+/// What comes is passed over.
+const PASSES: u8 = 1 << 1;
+
+impl Assembly {
+    /// Appends all that is kept to `into`, for another process that goes on with it.
+    pub fn write(&self, into: &mut Vec<u8>) {
+        into.push(self.header_len);
+        into.extend_from_slice(&self.header[..usize::from(self.header_len)]);
+        let mark = |is: bool, mark: u8| if is { mark } else { 0 };
+        into.push(mark(self.frame.is_some(), WITHIN) | mark(self.passes_over, PASSES));
+        if let Some((header, come)) = self.frame {
+            into.extend([header.opcode as u8, u8::from(header.last), u8::from(header.mask.is_some())]);
+            into.extend(header.mask.unwrap_or_default());
+            into.extend(header.length.to_le_bytes());
+            into.extend(come.to_le_bytes());
+        }
+        into.extend([self.message.map_or(NONE, |opcode| opcode as u8), self.text.number() as u8]);
+        into.extend((self.payload.len() as u32).to_le_bytes());
+        into.extend_from_slice(&self.payload);
+        into.extend_from_slice(&self.control);
+    }
+
+    /// Reads what `write` has written of a client's messages; `None` for anything that no stream of frames leaves.
+    pub fn read(mut bytes: &[u8]) -> Option<Assembly> {
+        let mut assembly = Assembly::default();
+        let [header_len] = *chunk(&mut bytes)?;
+        let (header, rest) = bytes.split_at_checked(header_len.into())?;
+        assembly.header.get_mut(..header.len())?.copy_from_slice(header);
+        (assembly.header_len, bytes) = (header_len, rest);
+        let [marks] = *chunk(&mut bytes)?;
+        assembly.passes_over = marks & PASSES != 0;
+        if marks & WITHIN != 0 {
+            assembly.frame = Some(frame(&mut bytes)?);
+        }
+        let [message, text] = *chunk(&mut bytes)?;
+        assembly.message = if message == NONE { None } else { Some(Opcode::of(message)?) };
+        assembly.text = Utf8::of_number(text.into());
+        let length = u32::from_le_bytes(*chunk(&mut bytes)?) as usize;
+        let (payload, control) = bytes.split_at_checked(length)?;
+        (assembly.payload, assembly.control) = (payload.to_vec(), control.to_vec());
+        let is_header = matches!(Header::read(header, Role::Client), Ok(None));
+        let is_message = matches!(assembly.message, None | Some(Opcode::Text | Opcode::Binary));
+        let tells = assembly.message.is_some() || assembly.passes_over;
+        let within = assembly.frame.is_none_or(|(header, _)| header.opcode.is_control() || tells);
+        let is_ours = is_header && is_message && within && marks <= WITHIN | PASSES && text < 8;
+        (is_ours && (header.is_empty() || assembly.frame.is_none())).then_some(assembly)
+    }
+}
+
+/// The bytes at the beginning of some, which move behind them.
+fn chunk<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (chunk, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(chunk)
+}
+
+/// A frame of which a part has come.
+fn frame(bytes: &mut &[u8]) -> Option<(Header, u64)> {
+    let [opcode, last, masked] = *chunk(bytes)?;
+    let mask = *chunk(bytes)?;
+    let length = u64::from_le_bytes(*chunk(bytes)?);
+    let come = u64::from_le_bytes(*chunk(bytes)?);
+    let opcode = Opcode::of(opcode)?;
+    let is_whole = !opcode.is_control() || last == 1 && length <= LONGEST_CONTROL as u64;
+    let is_ours = last <= 1 && masked == 1 && come <= length && is_whole;
+    is_ours.then_some((Header { opcode, last: last == 1, mask: Some(mask), length }, come))
+}
+
 fn unmask(header: Header, come: u64, part: &mut [u8]) {
     if let Some(key) = header.mask {
         mask(key, come, part);
@@ -199,6 +273,10 @@ mod tests {
     fn events(stream: &[u8], cuts: &[usize]) -> Heard {
         let (mut assembly, mut events) = (Assembly::default(), Vec::new());
         for piece in cuts.windows(2) {
+            // What is kept goes through another process between any two pieces.
+            let mut carried = Vec::new();
+            assembly.write(&mut carried);
+            assembly = Assembly::read(&carried).unwrap();
             let mut bytes = stream[piece[0]..piece[1]].to_vec();
             let mut at = 0;
             loop {
@@ -338,6 +416,9 @@ mod tests {
         for each in [1, 7, 4_096, stream.len()] {
             let (mut assembly, mut told) = (Assembly::default(), Vec::new());
             for piece in stream.clone().chunks_mut(each) {
+                let mut carried = Vec::new();
+                assembly.write(&mut carried);
+                assembly = Assembly::read(&carried).unwrap();
                 let mut at = 0;
                 while at < piece.len() {
                     match assembly.next(RULES, piece, &mut at) {

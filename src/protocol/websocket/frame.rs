@@ -35,7 +35,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    fn of(bits: u8) -> Option<Opcode> {
+    pub(super) fn of(bits: u8) -> Option<Opcode> {
         Some(match bits {
             0 => Opcode::Continuation,
             1 => Opcode::Text,

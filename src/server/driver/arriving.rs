@@ -1,6 +1,6 @@
 //! A shard takes connections over from an earlier server, or what one has left that was killed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
@@ -8,9 +8,10 @@ use std::sync::mpsc::TryRecvError;
 use super::ServerDriver;
 use crate::connections::{Connections, Handed};
 use crate::error::Result;
+use crate::latency::Latency;
 use crate::server::takeover::{Arrival, Arrivals};
 use crate::service::Service;
-use crate::takeover::format::Known;
+use crate::takeover::format::{Known, Sleeper};
 use crate::token::ConnId;
 
 /// A shard that takes over.
@@ -18,10 +19,44 @@ pub(super) struct Arriving {
     pub arrivals: Arrivals,
     /// What it listens on once the sleeping connections are its own.
     pub sockets: Vec<Arc<TcpListener>>,
+    /// What is known of sleeping connections that are to come.
+    pub sleepers: SleepersHere,
     /// Those for which no slot is free.
     pub waiting: VecDeque<(Handed, Known)>,
     /// It has taken the sleeping connections over.
     pub began: bool,
+    /// How long those that were awake were received from by neither process.
+    pub pauses: Latency,
+}
+
+/// What is known here of sleeping connections that another process had.
+#[derive(Default)]
+pub(super) struct SleepersHere {
+    known: HashMap<ConnId, SleeperHere>,
+    /// Those whose TLS sessions cannot be used.
+    unusable: HashSet<ConnId>,
+}
+
+struct SleeperHere {
+    /// How much was said on it when this was known.
+    said: u64,
+    known: Known,
+    /// It has a TLS session.
+    has_tls: bool,
+}
+
+impl SleepersHere {
+    /// Adds some, and keeps their TLS sessions.
+    pub fn add<S: Default>(&mut self, connections: &mut Connections<S>, sleepers: Vec<Sleeper>) {
+        for Sleeper { name, said, known, tls } in sleepers {
+            let has_tls = tls.is_some();
+            if tls.is_none_or(|tls| connections.bring_tls(name, &tls)) {
+                self.known.insert(name, SleeperHere { said, known, has_tls });
+            } else {
+                self.unusable.insert(name);
+            }
+        }
+    }
 }
 
 impl<S: Service> ServerDriver<S> {
@@ -29,11 +64,13 @@ impl<S: Service> ServerDriver<S> {
     pub(super) fn take_arrivals(&mut self, connections: &mut Connections<S::State>) -> Result<bool> {
         let Some(mut arriving) = self.arriving.take() else { return Ok(false) };
         while let Some((handed, known)) = arriving.waiting.pop_front() {
+            let pause = handed.state.pause();
             if let Some(back) = self.place(connections, handed, &known)? {
                 arriving.waiting.push_front((back, known));
                 self.arriving = Some(arriving);
                 return Ok(false);
             }
+            arriving.pauses.record(pause);
         }
         let arrival = match arriving.arrivals.from.try_recv() {
             Ok(arrival) => arrival,
@@ -45,30 +82,34 @@ impl<S: Service> ServerDriver<S> {
             Err(TryRecvError::Disconnected) => return Ok(false),
         };
         match arrival {
+            Arrival::KnownSleepers(sleepers) => arriving.sleepers.add(connections, sleepers),
             Arrival::Sleepers(sleepers) => {
-                connections.take_over_sleepers(Some((sleepers.surrendered, sleepers.window)))?;
-                let known: HashMap<ConnId, Known> = sleepers.known.into_iter().collect();
-                self.greet_sleepers(connections, |name| known.get(&name).cloned().unwrap_or_default())?;
+                let here = std::mem::take(&mut arriving.sleepers);
+                let keeps = |name: ConnId, _| !here.unusable.contains(&name);
+                connections.take_over_sleepers(Some((sleepers.surrendered, sleepers.window)), &keeps)?;
+                let names = connections.sleeping();
+                self.greet_sleepers(connections, here, names)?;
                 arriving.began = true;
                 self.listen(connections, std::mem::take(&mut arriving.sockets))?;
+                let _ = arriving.arrivals.placed.send(None);
             }
             Arrival::Batch(batch, ended) => {
                 connections.ended_away(&ended);
                 arriving.waiting.extend(batch);
             }
-            Arrival::Done => {
-                let _ = arriving.arrivals.placed.send(());
+            Arrival::Done(rest) => {
+                self.call(connections, |service, ctx| service.taken_over_shard(ctx, &rest))?;
+                let _ = arriving.arrivals.placed.send(Some(arriving.pauses));
                 return Ok(true);
             }
             Arrival::Killed => {
                 if arriving.began {
                     connections.lose_those_away();
                 } else {
-                    self.inherit(connections)?;
-                    arriving.began = true;
-                    self.listen(connections, std::mem::take(&mut arriving.sockets))?;
+                    self.inherit(connections, arriving.sleepers)?;
+                    self.listen(connections, arriving.sockets)?;
                 }
-                let _ = arriving.arrivals.placed.send(());
+                let _ = arriving.arrivals.placed.send(Some(arriving.pauses));
                 return Ok(true);
             }
         }
@@ -76,19 +117,39 @@ impl<S: Service> ServerDriver<S> {
         Ok(true)
     }
 
-    /// Takes over what a process has left that was killed.
-    pub(super) fn inherit(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
-        connections.take_over_sleepers(None)?;
-        self.greet_sleepers(connections, |_| Known::default())
+    /// Takes over the sleeping connections of a process that was killed, as far as what they need is `here`. The others are
+    /// reset: what a protocol of messages has heard so far, and the secrets of TLS, were in that process. Nor can a
+    /// connection go on that has said something since that was known: its records would be sealed with numbers that were
+    /// used before.
+    pub(super) fn inherit(&mut self, connections: &mut Connections<S::State>, here: SleepersHere) -> Result<()> {
+        let speak_tls = connections.speak_tls();
+        let needs_more = speak_tls || S::SPOKEN.keeps_state();
+        let is_complete = |sleeper: &SleeperHere, said| sleeper.said == said && (sleeper.has_tls || !speak_tls);
+        let keeps = |name: ConnId, said: u64| {
+            !needs_more || here.known.get(&name).is_some_and(|sleeper| is_complete(sleeper, said))
+        };
+        connections.take_over_sleepers(None, &keeps)?;
+        for (name, sleeper) in &here.known {
+            if sleeper.has_tls && !connections.is_asleep(*name) {
+                connections.forget_tls(*name);
+            }
+        }
+        let names = connections.sleeping();
+        self.greet_sleepers(connections, here, names)
     }
 
-    fn greet_sleepers(
+    /// Tells the service of sleeping connections that have come, or come back, but for those whose handshake has not begun.
+    pub(super) fn greet_sleepers(
         &mut self,
         connections: &mut Connections<S::State>,
-        known: impl Fn(ConnId) -> Known,
+        mut here: SleepersHere,
+        names: Vec<ConnId>,
     ) -> Result<()> {
-        for name in connections.sleeping() {
-            self.arrived(connections, name, &known(name))?;
+        for name in names {
+            if connections.is_opened(&name) {
+                let known = here.known.remove(&name).map(|sleeper| sleeper.known).unwrap_or_default();
+                self.arrived(connections, name, &known)?;
+            }
         }
         Ok(())
     }
@@ -117,8 +178,9 @@ impl<S: Service> ServerDriver<S> {
     ) -> Result<Option<Handed>> {
         match connections.take_over(handed)? {
             Err(handed) => return Ok(Some(handed)),
-            Ok(Some(name)) => self.arrived(connections, name, known)?,
-            Ok(None) => {}
+            Ok(Some(name)) if connections.is_opened(&name) => self.arrived(connections, name, known)?,
+            // One whose handshake has not begun, or that cannot be kept.
+            Ok(_) => {}
         }
         Ok(None)
     }

@@ -1,36 +1,55 @@
 //! A shard hands its connections over to a later server: those that sleep all at once, and then those that are awake, a
 //! few at a time. The others are served meanwhile.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use super::ServerDriver;
-use crate::connections::{Connections, Cursor, HandedState, ReadinessToLeave};
-use crate::error::Result;
+use super::arriving::SleepersHere;
+use crate::connections::{Connections, Cursor, ReadinessToLeave};
+use crate::error::{Error, Result};
 use crate::reactor::Schedule;
 use crate::server::takeover::{Answer, Link, Parcel};
 use crate::service::Service;
 use crate::takeover::Kind;
-use crate::takeover::format::{Batch, Known, Sleepers};
+use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::token::ConnId;
+use crate::wiped::Wiped;
 
-/// Connections that leave in one parcel. Each pauses while its parcel is under way, about a millisecond for so many.
+/// Connections that leave in one parcel. Each pauses from the moment when it is chosen until the successor receives, and
+/// nobody is chosen while a parcel is under way.
 const BATCH: usize = 64;
 
-/// Rows that one turn looks at for connections that may leave.
-const ROWS_PER_TURN: usize = 16_384;
+/// Rows, or entries of sleeping connections, that one step looks at.
+const ROWS_PER_STEP: usize = 16_384;
 
-/// The time from one look at what the kernel has to end to the next.
+/// Sleeping connections whose state one step writes down at most. Those that talk wait for it.
+const SLEEPERS_PER_STEP: usize = 2_048;
+
+/// The time from one look at what the kernel has to end, or the other process to do, to the next.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// The same while connections wait for it that are not received from.
+const SHORT_LOOK: Duration = Duration::from_micros(100);
+
+/// How long a service may take to be ready for a division.
+const DIVISION_TIME: Duration = Duration::from_secs(2);
+
+/// How long handshakes that are under way have until they are over, from the begin of the handing over. Then they are
+/// closed, as those are that take too long.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
+
 /// How far a shard has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Its accepts in flight end.
+    /// Its accepts in flight end, and what its service has begun.
     Accepting,
-    /// The successor takes the sleeping connections.
+    /// The sleeping connections are given away, some in each step.
+    Giving,
+    /// The successor takes them over.
     Sleepers,
     /// What is left of former sleeps settles.
     Settling,
@@ -46,6 +65,9 @@ enum Stage {
 pub(super) struct Handing<S> {
     link: Link,
     stage: Stage,
+    began: Instant,
+    /// The service is ready.
+    is_divided: bool,
     /// When the next step is due, if nothing else happens.
     next: Instant,
     /// Where the search goes on for connections that may leave.
@@ -54,10 +76,14 @@ pub(super) struct Handing<S> {
     leaving: Vec<ConnId>,
     /// A parcel is under way.
     sent: bool,
-    /// The connections in it.
-    away: Vec<(ConnId, HandedState, Known)>,
-    /// What was known of sleeping connections, by name.
-    known: HashMap<ConnId, Known>,
+    /// The connections in it, and what it says of them.
+    away: Vec<ConnId>,
+    batch: Batch,
+    /// What was said of sleeping connections, and whether all of them are given away.
+    given: Vec<Arc<Wiped>>,
+    gave_all: bool,
+    /// What the service knows beside its connections, once they have left.
+    rest: Option<Vec<u8>>,
     _state: PhantomData<S>,
 }
 
@@ -76,17 +102,22 @@ impl<S: Service> Handing<S> {
         Handing {
             link,
             stage: Stage::Accepting,
+            began: now,
+            is_divided: false,
             next: now,
             place: Cursor::START,
             leaving: Vec::new(),
             sent: false,
             away: Vec::new(),
-            known: HashMap::new(),
+            batch: Batch::default(),
+            given: Vec::new(),
+            gave_all: false,
+            rest: None,
             _state: PhantomData,
         }
     }
 
-    fn send(&mut self, kind: Kind, body: Vec<u8>, sockets: Vec<OwnedFd>) {
+    fn send(&mut self, kind: Kind, body: Arc<Wiped>, sockets: Vec<OwnedFd>) {
         self.sent = true;
         // Where the other end is gone the next answer says so.
         let _ = self.link.to.send(Parcel { kind, body, sockets });
@@ -129,13 +160,14 @@ impl<S: Service> ServerDriver<S> {
             match answer {
                 Answer::Taken => {
                     handing.sent = false;
-                    for (conn, ..) in handing.away.drain(..) {
+                    handing.next = handing.began;
+                    handing.batch = Batch::default();
+                    for conn in handing.away.drain(..) {
                         connections.left(conn)?;
                     }
-                    if matches!(handing.stage, Stage::Sleepers) {
-                        handing.stage = Stage::Settling;
-                    }
                 }
+                // Before that nobody there has time for those that talk.
+                Answer::Serving => handing.stage = Stage::Settling,
                 Answer::Gone => self.take_back(handing, connections)?,
                 Answer::Finish => return Ok(Some(Next::Finish)),
                 Answer::ServeOn { ended } => {
@@ -156,40 +188,57 @@ impl<S: Service> ServerDriver<S> {
     ) -> Result<Schedule> {
         let busy = self.serve(connections, now)? == Schedule::Now;
         if now >= handing.next {
-            handing.next = now + LOOK;
-            self.step(handing, connections)?;
+            self.step(handing, connections, now)?;
+            handing.next = now + if handing.leaving.is_empty() { LOOK } else { SHORT_LOOK };
         }
         Ok(if busy { Schedule::Now } else { Schedule::At(handing.next) })
     }
 
-    fn step(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
+    fn step(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>, now: Instant) -> Result<()> {
         match handing.stage {
             Stage::Accepting => {
                 let quiet = connections.stop_accepting()?;
-                if quiet && !self.context.is_broadcasting() && connections.may_surrender() {
-                    self.surrender(handing, connections)?;
-                    handing.stage = Stage::Sleepers;
+                connections.rouse_shaking()?;
+                handing.is_divided = handing.is_divided || self.call(connections, Service::may_divide)?;
+                let divided = handing.is_divided || now > handing.began + DIVISION_TIME;
+                if quiet && divided && !self.context.is_broadcasting() && connections.may_surrender() {
+                    connections.begin_to_give();
+                    handing.stage = Stage::Giving;
                 }
             }
+            Stage::Giving if !handing.sent => self.give_some(handing, connections)?,
             Stage::Settling if connections.sleepers_are_settled() => handing.stage = Stage::Awake,
-            Stage::Awake => self.send_some(handing, connections)?,
-            Stage::Sleepers | Stage::Settling | Stage::Left | Stage::Stranded => {}
+            Stage::Awake if !handing.sent => self.send_some(handing, connections, now)?,
+            _ => {}
         }
         Ok(())
     }
 
-    /// Gives all sleeping connections away.
-    fn surrender(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
-        for name in connections.sleeping() {
-            let known = self.known(connections, name)?;
-            if !known.is_empty() {
-                handing.known.insert(name, known);
+    /// Gives some sleeping connections away: tells what is known of them. At last all change hands at one moment.
+    fn give_some(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
+        let (mut known, mut rows) = (KnownSleepers::default(), ROWS_PER_STEP);
+        let mut left = SLEEPERS_PER_STEP;
+        while left > 0
+            && let Some(name) = connections.next_to_give(&mut rows)
+        {
+            // They know none whose handshake is not over.
+            let what = if connections.is_opened(&name) { self.known(connections, name)? } else { Known::default() };
+            let (said, tls) = connections.give(name);
+            if !what.is_empty() || tls.is_some() {
+                known.push(&Sleeper { name, said, known: what, tls });
+                left -= 1;
             }
         }
-        let surrendered = connections.surrender_sleepers();
-        let known = handing.known.iter().map(|(name, known)| (*name, known.clone())).collect();
-        let sleepers = Sleepers { window: connections.window(), surrendered, known };
-        handing.send(Kind::Sleepers, sleepers.encode(), Vec::new());
+        if !known.is_empty() {
+            let body = Arc::new(known.encode());
+            handing.given.push(body.clone());
+            handing.send(Kind::KnownSleepers, body, Vec::new());
+        } else if rows > 0 && connections.may_surrender() {
+            let sleepers = Sleepers { window: connections.window(), surrendered: connections.surrender_sleepers() };
+            handing.gave_all = true;
+            handing.stage = Stage::Sleepers;
+            handing.send(Kind::Sleepers, Arc::new(sleepers.encode()), Vec::new());
+        }
         Ok(())
     }
 
@@ -198,75 +247,82 @@ impl<S: Service> ServerDriver<S> {
         let (age, deadline) = self.context.known(connections, name);
         let mut service = Vec::new();
         self.call(connections, |own, ctx| own.hand_over(ctx, name, &mut service))?;
+        self.context.closed(name);
         Ok(Known { age, deadline, service })
     }
 
-    /// Sends those that are ready, and has some more get ready.
-    fn send_some(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
-        if !handing.sent {
-            let (batch, sockets) = self.pack_ready(handing, connections)?;
-            if batch != Batch::default() {
-                handing.send(Kind::Batch, batch.encode(), sockets);
-            }
-        }
-        self.choose(handing, connections)
-    }
-
-    /// Packs those of the leaving connections that are ready.
-    fn pack_ready(
+    /// Chooses some connections, and sends those that are ready. When there is none left, all is done.
+    fn send_some(
         &mut self,
         handing: &mut Handing<S>,
         connections: &mut Connections<S::State>,
-    ) -> Result<(Batch, Vec<OwnedFd>)> {
-        let (mut batch, mut sockets) = (Batch::default(), Vec::new());
-        for conn in std::mem::take(&mut handing.leaving) {
-            match connections.readiness_to_leave(conn)? {
-                ReadinessToLeave::Gone => continue,
-                ReadinessToLeave::Ready => {}
-                ReadinessToLeave::NotYet => {
-                    handing.leaving.push(conn);
-                    continue;
-                }
-            }
-            let Ok(handed) = connections.pack(conn)? else {
-                // No descriptor is left: later.
-                handing.leaving.push(conn);
-                continue;
-            };
-            let name = connections.name_at_slot(conn);
-            let known = self.known(connections, name)?;
-            self.context.closed(name);
-            batch.connections.push((handed.state.clone(), known.clone()));
-            sockets.push(handed.socket);
-            handing.away.push((conn, handed.state, known));
-        }
-        batch.ended = connections.take_ended_away();
-        Ok((batch, sockets))
-    }
-
-    /// Has some more connections get ready. When there is none left, all is done.
-    fn choose(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
-        let mut rows = ROWS_PER_TURN;
+        now: Instant,
+    ) -> Result<()> {
+        let mut rows = ROWS_PER_STEP;
         while handing.leaving.len() < BATCH
             && let Some(conn) = connections.next_to_leave(&mut handing.place, &mut rows)
         {
             connections.prepare_to_leave(conn)?;
             handing.leaving.push(conn);
         }
-        if handing.leaving.is_empty() && !handing.sent && !connections.has_any_slot() {
-            handing.send(Kind::Done, Vec::new(), Vec::new());
+        let sockets = self.pack_ready(handing, connections)?;
+        if !handing.batch.is_empty() {
+            handing.send(Kind::Batch, Arc::new(handing.batch.encode()), sockets);
+        } else if !connections.has_any_slot() {
+            let mut rest = Vec::new();
+            self.call(connections, |own, ctx| own.hand_over_shard(ctx, &mut rest))?;
+            handing.send(Kind::Done, Arc::new(Wiped::from(&rest[..])), Vec::new());
+            handing.rest = Some(rest);
             handing.stage = Stage::Left;
+        } else if handing.leaving.is_empty() && now > handing.began + HANDSHAKE_TIME {
+            connections.end_handshakes()?;
         }
         Ok(())
+    }
+
+    /// Packs those of the leaving connections that are ready. Returns their sockets.
+    fn pack_ready(
+        &mut self,
+        handing: &mut Handing<S>,
+        connections: &mut Connections<S::State>,
+    ) -> Result<Vec<OwnedFd>> {
+        let mut sockets = Vec::new();
+        for conn in std::mem::take(&mut handing.leaving) {
+            match connections.readiness_to_leave(conn)? {
+                // One whose handshake has begun is chosen again when that is over.
+                ReadinessToLeave::Gone | ReadinessToLeave::Shaking => continue,
+                ReadinessToLeave::Ready => {}
+                ReadinessToLeave::NotYet => {
+                    handing.leaving.push(conn);
+                    continue;
+                }
+            }
+            let name = connections.name_at_slot(conn);
+            let is_opened = connections.is_opened(&name);
+            let Ok(handed) = connections.pack(conn)? else {
+                // No descriptor is left: later.
+                handing.leaving.push(conn);
+                continue;
+            };
+            let known = if is_opened { self.known(connections, name)? } else { Known::default() };
+            handing.batch.connections.push((handed.state, known));
+            sockets.push(handed.socket);
+            handing.away.push(conn);
+        }
+        handing.batch.ended = connections.take_ended_away();
+        Ok(sockets)
     }
 
     /// The successor is gone: what it did not get goes on here.
     fn take_back(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
         handing.stage = Stage::Stranded;
-        for (conn, state, known) in handing.away.drain(..) {
+        let Batch { connections: packed, .. } = std::mem::take(&mut handing.batch);
+        for (conn, (state, known)) in handing.away.drain(..).zip(packed) {
             let name = connections.name_at_slot(conn);
             connections.returned(conn, state)?;
-            self.arrived(connections, name, &known)?;
+            if connections.is_opened(&name) {
+                self.arrived(connections, name, &known)?;
+            }
         }
         for conn in handing.leaving.drain(..) {
             connections.stays(conn)?;
@@ -274,20 +330,29 @@ impl<S: Service> ServerDriver<S> {
         Ok(())
     }
 
-    /// Serves on after the successor is gone; takes the sleeping connections back if it has `ended`.
+    /// Serves on after the successor is gone. Takes the sleeping connections back that it did not have, or all if it has
+    /// `ended`.
     fn serve_on(
         &mut self,
         handing: &mut Handing<S>,
         connections: &mut Connections<S::State>,
         ended: bool,
     ) -> Result<()> {
-        if ended {
-            connections.take_over_sleepers(None)?;
-            for name in connections.sleeping() {
-                let known = handing.known.remove(&name).unwrap_or_default();
-                self.arrived(connections, name, &known)?;
-            }
+        let mut known = SleepersHere::default();
+        for given in handing.given.drain(..) {
+            let sleepers = KnownSleepers::decode(&given).ok_or_else(|| Error::bug("sleepers that cannot be read"))?;
+            known.add(connections, sleepers);
         }
-        connections.accept_again(self.accepts, |socket| self.program.attach(socket))
+        if !handing.gave_all {
+            let names = connections.stop_giving();
+            self.greet_sleepers(connections, known, names)?;
+        } else if ended {
+            self.inherit(connections, known)?;
+        }
+        if let Some(rest) = handing.rest.take() {
+            self.call(connections, |own, ctx| own.taken_over_shard(ctx, &rest))?;
+        }
+        connections.accept_again(self.accepts, |socket| self.program.attach(socket))?;
+        self.unite(connections)
     }
 }

@@ -14,10 +14,12 @@ use super::{listener_name, refused};
 use crate::connections::{Handed, HandedState};
 use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
+use crate::latency::Latency;
 use crate::shard::ShardHandle;
 use crate::sys::{CatcherTerms, OtherProcess, exists_unix_socket, is_our_user};
-use crate::takeover::format::{Batch, Known, Sleepers};
+use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
+use crate::wiped::Wiped;
 
 /// How long the server that runs may take for an answer. Others may ask before, and be silent.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -27,12 +29,14 @@ const END_TIME: Duration = Duration::from_secs(10);
 
 /// What comes to a shard from the server that hands over.
 pub enum Arrival {
+    /// What is known of some sleeping connections.
+    KnownSleepers(Vec<Sleeper>),
     /// The sleeping connections.
     Sleepers(Sleepers),
     /// Some connections that are awake, and entries of some that have ended.
     Batch(Vec<(Handed, Known)>, Vec<u32>),
-    /// Nothing more comes.
-    Done,
+    /// No more connections come; and what the service of the shard knows beside them.
+    Done(Wiped),
     /// The other process was killed.
     Killed,
 }
@@ -145,9 +149,10 @@ impl Inheritance {
         self.take("path").map(UnixListener::from)
     }
 
-    /// Has the server that runs hand over to shards with these queues. Returns when it has handed over all, or is gone.
-    pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<()> {
-        let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(()) };
+    /// Has the server that runs hand over to shards with these queues. Returns when it has handed over all, or is gone: how
+    /// long connections that were awake paused.
+    pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<Option<Latency>> {
+        let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(None) };
         let silent = |error: io::Error| Error::from(no_answer(path, &error));
         let mut channels = Vec::new();
         for shard in 0..shards.len() {
@@ -171,7 +176,10 @@ impl Inheritance {
             relays.push(start_thread(&format!("c1m-takeover-{shard}"), body)?);
         }
         let ended = relays.into_iter().map(|relay| relay.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
-        ended.collect::<Vec<_>>().into_iter().collect::<io::Result<()>>().map_err(silent)
+        let ended = ended.collect::<Vec<_>>().into_iter().collect::<io::Result<Vec<Latency>>>().map_err(silent)?;
+        let mut pauses = Latency::new()?;
+        ended.iter().try_for_each(|of_shard| pauses.merge(of_shard))?;
+        Ok(Some(pauses))
     }
 }
 
@@ -204,14 +212,14 @@ fn no_answer(path: &Path, error: &io::Error) -> HostError {
 /// The way of what arrives to its shard.
 pub struct Queue {
     to_shard: SyncSender<Arrival>,
-    /// The shard has a place for all that arrived.
-    placed: Receiver<()>,
+    /// The shard serves the sleeping connections; or, with the pauses of those that were awake, it has a place for all.
+    placed: Receiver<Option<Latency>>,
 }
 
 /// A shard's end of a queue: what arrives, and how it says that it has a place for all.
 pub struct Arrivals {
     pub from: Receiver<Arrival>,
-    pub placed: Sender<()>,
+    pub placed: Sender<Option<Latency>>,
 }
 
 impl Queue {
@@ -223,37 +231,56 @@ impl Queue {
     }
 }
 
-/// Hands what comes to a shard, until nothing more comes.
-fn relay(channel: &Channel, process: &OtherProcess, shard: &ShardHandle, queue: &Queue) -> io::Result<()> {
+impl Queue {
+    /// Waits until the shard has done what it was given.
+    fn placed(&self) -> io::Result<Option<Latency>> {
+        self.placed.recv().map_err(io::Error::other)
+    }
+
+    /// Waits until the shard has a place for all. Returns the pauses.
+    fn pauses(&self) -> io::Result<Latency> {
+        self.placed()?.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Hands what comes to a shard, until nothing more comes. Returns how long connections that were awake paused.
+fn relay(channel: &Channel, process: &OtherProcess, shard: &ShardHandle, queue: &Queue) -> io::Result<Latency> {
     let give = |arrival: Arrival| {
         // A shard that has failed takes nothing; its end says why.
         let given = queue.to_shard.send(arrival).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
         shard.doorbell().ring();
         given
     };
+    // A process that was killed meanwhile needs to be told nothing, and what it had sent is nobody else's.
+    let say = |kind: Kind| match channel.send(kind, &[], &[]) {
+        Err(_) if process.ends_within(END_TIME) => Ok(()),
+        said => said,
+    };
     loop {
         let arrival = match channel.receive() {
             Ok(Some(message)) => decode(message)?,
             end => {
                 if process.ends_within(END_TIME) {
-                    return give(Arrival::Killed).and_then(|()| queue.placed.recv().map_err(io::Error::other));
+                    give(Arrival::Killed)?;
+                    return queue.pauses();
                 }
                 return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
             }
         };
-        // What a process had sent that was killed since is nobody else's.
-        let say_taken = || match channel.send(Kind::Taken, &[], &[]) {
-            Err(_) if process.ends_within(END_TIME) => Ok(()),
-            said => said,
-        };
-        if matches!(arrival, Arrival::Done) {
+        if matches!(arrival, Arrival::Done(_)) {
             give(arrival)?;
-            queue.placed.recv().map_err(io::Error::other)?;
-            return say_taken();
+            let pauses = queue.pauses()?;
+            say(Kind::Taken)?;
+            return Ok(pauses);
         }
+        let sleepers = matches!(arrival, Arrival::Sleepers(_));
         // Before it is served here: until the other process reads this it may serve it itself.
-        say_taken()?;
+        say(Kind::Taken)?;
         give(arrival)?;
+        if sleepers {
+            queue.placed()?;
+            say(Kind::Serving)?;
+        }
     }
 }
 
@@ -262,6 +289,7 @@ fn decode(message: Message) -> io::Result<Arrival> {
     let nothing = || io::Error::new(io::ErrorKind::InvalidData, "a message of a shard that cannot be read");
     let Message { kind, body, descriptors } = message;
     match kind {
+        Kind::KnownSleepers => KnownSleepers::decode(&body).map(Arrival::KnownSleepers).ok_or_else(nothing),
         Kind::Sleepers => Sleepers::decode(&body).map(Arrival::Sleepers).ok_or_else(nothing),
         Kind::Batch => {
             let Batch { ended, connections } = Batch::decode(&body).ok_or_else(nothing)?;
@@ -271,7 +299,7 @@ fn decode(message: Message) -> io::Result<Arrival> {
             let handed = |((state, known), socket): ((HandedState, Known), OwnedFd)| (Handed { socket, state }, known);
             Ok(Arrival::Batch(connections.into_iter().zip(descriptors).map(handed).collect(), ended))
         }
-        Kind::Done => Ok(Arrival::Done),
+        Kind::Done => Ok(Arrival::Done(body)),
         _ => Err(nothing()),
     }
 }

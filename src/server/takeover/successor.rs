@@ -17,6 +17,7 @@ use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
 use crate::sys::{OtherProcess, exists_unix_socket, is_our_user, listen_in_own_name};
 use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
+use crate::wiped::Wiped;
 
 /// How long a successor may take for its first words, which it says at once. Others wait behind one that is silent.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -36,7 +37,7 @@ const DESCRIPTORS_PER_MESSAGE: usize = 200;
 /// What a shard hands over in one message, with the sockets that go along.
 pub struct Parcel {
     pub kind: Kind,
-    pub body: Vec<u8>,
+    pub body: Arc<Wiped>,
     pub sockets: Vec<OwnedFd>,
 }
 
@@ -45,6 +46,8 @@ pub struct Parcel {
 pub enum Answer {
     /// The successor has the last parcel.
     Taken,
+    /// The successor serves the sleeping connections.
+    Serving,
     /// The successor is gone, and did not get the last parcel.
     Gone,
     /// All shards have handed over all.
@@ -292,7 +295,13 @@ fn relay(channel: &Channel, from: &Receiver<Parcel>, to: &Sender<Answer>, shard:
         if taken && kind == Kind::Done {
             return true;
         }
-        let _ = to.send(if taken { Answer::Taken } else { Answer::Gone });
+        let mut answers = vec![if taken { Answer::Taken } else { Answer::Gone }];
+        if taken && kind == Kind::Sleepers {
+            // Should the successor be killed before, that is seen with the next parcel.
+            let _ = channel.expect(Kind::Serving);
+            answers.push(Answer::Serving);
+        }
+        answers.into_iter().for_each(|answer| _ = to.send(answer));
         shard.doorbell().ring();
         if !taken {
             return false;

@@ -3,6 +3,7 @@
 
 use super::message::{Request, Response};
 use crate::protocol::http::{Body, LONGEST_HEAD, Malformed, RequestHead};
+use crate::service::conversation::Conversation;
 use crate::service::slab::{Holds, NoRoom, Slab};
 use crate::stats::Counters;
 
@@ -77,6 +78,10 @@ struct Part {
     /// Of a request that is refused: bytes of its body that have not come, and are passed over.
     left: u64,
 }
+
+/// What is carried of a part: the bytes that have come, or how many of a refused request have not.
+const COME: u8 = 0;
+const LEFT: u8 = 1;
 
 impl Holds for Part {
     fn bytes(&self) -> usize {
@@ -154,6 +159,39 @@ impl Requests {
     /// The request that a connection had in its place is answered, or is not awaited any more.
     pub fn free(&mut self, place: &mut Option<u32>) {
         self.parts.free(place.take());
+    }
+
+    /// Takes out what has come of a connection's request, or how much of a refused one has not, for another process that
+    /// goes on with it; empty if nothing is kept.
+    pub fn carry<T>(&mut self, row: &mut Conversation<T>) -> Vec<u8> {
+        let place = row.place();
+        row.set_place(None);
+        let Part { bytes, left, .. } = self.parts.take(place);
+        self.parts.free(place);
+        match (place, left) {
+            (None, _) => Vec::new(),
+            (Some(_), 0) => [&[COME], &bytes[..]].concat(),
+            (Some(_), left) => [&[LEFT], &left.to_le_bytes()[..]].concat(),
+        }
+    }
+
+    /// Keeps what `carry` has written in another process. Returns its place; `None` if that is no part of a request, or
+    /// where there is no room for it.
+    pub fn bring(&mut self, carried: &[u8]) -> Option<u32> {
+        let part = match carried.split_first()? {
+            (&COME, bytes) => {
+                // What is no head is found when the head would be whole.
+                let whole = match RequestHead::read(bytes) {
+                    Ok(Some((head, length))) => Some(length + self.body_of(&head).ok()?),
+                    Ok(None) | Err(_) => None,
+                };
+                let is_part = bytes.len() < whole.unwrap_or(LONGEST_HEAD + 1);
+                is_part.then(|| Part { bytes: bytes.to_vec(), whole, left: 0 })?
+            }
+            (&LEFT, left) => Part { left: u64::from_le_bytes(left.try_into().ok()?), ..Part::default() },
+            _ => return None,
+        };
+        self.parts.put(None, part).ok()
     }
 
     /// Whether a place is that of a request which was refused, and of which more is to come.

@@ -1,7 +1,7 @@
 //! What a shard of the broadcaster knows: who subscribed here, and which publications of its own publishers are under
 //! way. It sends nothing to connections: it says what is to be sent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::mailbox::{Mailbox, MailboxError};
@@ -26,17 +26,17 @@ enum Told {
     /// A publication of yours is on its way to so many subscribers of one shard. `None` if that shard had too much to
     /// do.
     Sent(Author, Option<u64>),
+    /// This shard has nothing under way, and begins nothing until connections are in one process again; or it does.
+    Quiet(usize, bool),
     /// Messages of your own that had to wait may go out now.
     Again,
 }
 
-/// Whose a publication is, and which.
+/// Whose a publication is, and which: a shard counts its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Author {
     shard: usize,
-    conn: ConnId,
-    /// Counted from 1 on its connection.
-    number: u64,
+    publication: u64,
 }
 
 /// What is to be done for a message.
@@ -50,10 +50,15 @@ pub(super) enum Task {
 /// A publication of which not every shard has told what became of it.
 #[derive(Debug)]
 struct Pending {
+    /// Its publisher, who may be gone; `None` for one that went away before a takeover.
+    conn: Option<ConnId>,
     bytes: usize,
     shards_left: usize,
     receipt: Receipt,
 }
+
+/// A publication that waits while the connections of the server are in two processes.
+type Held = (Option<ConnId>, Arc<[u8]>);
 
 /// One shard's part of a broadcaster.
 pub(super) struct Board {
@@ -61,17 +66,36 @@ pub(super) struct Board {
     subscribers: Members,
     /// The publishers of this shard, each with the number of its last publication.
     publishers: HashMap<ConnId, u64>,
-    /// Their publications under way.
-    pending: HashMap<(ConnId, u64), Pending>,
+    /// Publications of this shard under way, and how many there were.
+    pending: HashMap<u64, Pending>,
+    begun: u64,
+    /// Bytes of those under way, and of those that wait.
     pending_bytes: usize,
+    held: Vec<Held>,
     /// What other shards must be told, and had no room for.
     late: VecDeque<(usize, PushMessage)>,
+    /// The shards that are quiet.
+    quiet: BTreeSet<usize>,
+    /// All shards are: connections leave. What other shards publish, which are united before this one, waits.
+    divided: bool,
+    deferred: Vec<PushMessage>,
 }
 
 impl Board {
     pub fn new(mailbox: Mailbox<PushMessage>) -> Board {
-        let (subscribers, publishers, pending, pending_bytes, late) = Default::default();
-        Board { mailbox, subscribers, publishers, pending, pending_bytes, late }
+        Board {
+            mailbox,
+            subscribers: Members::new(),
+            publishers: HashMap::new(),
+            pending: HashMap::new(),
+            begun: 0,
+            pending_bytes: 0,
+            held: Vec::new(),
+            late: VecDeque::new(),
+            quiet: BTreeSet::new(),
+            divided: false,
+            deferred: Vec::new(),
+        }
     }
 
     pub fn subscribers(&self) -> &Members {
@@ -96,34 +120,64 @@ impl Board {
         self.publishers.remove(&conn);
     }
 
-    /// Hands a publication of a connection of this shard to all `shards`, this one included. `false` if too many are under
-    /// way.
-    pub fn publish(&mut self, here: usize, shards: usize, conn: ConnId, bytes: Arc<[u8]>) -> bool {
-        if self.pending.len() >= MOST_UNDER_WAY || self.pending_bytes + bytes.len() > MOST_BYTES {
+    /// Hands a publication of a connection of this shard to all shards, at once or when connections are in one process
+    /// again. `false` if too many are under way.
+    pub fn publish(&mut self, at: Place, conn: ConnId, bytes: Arc<[u8]>) -> bool {
+        let under_way = self.pending.len() + self.held.len();
+        if under_way >= MOST_UNDER_WAY || self.pending_bytes + bytes.len() > MOST_BYTES {
             return false;
         }
+        if at.is_divided {
+            self.hold(Some(conn), bytes);
+        } else {
+            self.begin(at, Some(conn), bytes);
+        }
+        true
+    }
+
+    fn hold(&mut self, conn: Option<ConnId>, bytes: Arc<[u8]>) {
         self.pending_bytes += bytes.len();
-        let number = self.publishers.entry(conn).or_default();
-        *number += 1;
-        let author = Author { shard: here, conn, number: *number };
-        let receipt = Receipt { number: *number, subscribers: 0, missed: 0 };
-        self.pending.insert((conn, *number), Pending { bytes: bytes.len(), shards_left: shards, receipt });
-        for shard in 0..shards {
+        self.held.push((conn, bytes));
+    }
+
+    fn begin(&mut self, at: Place, conn: Option<ConnId>, bytes: Arc<[u8]>) {
+        self.pending_bytes += bytes.len();
+        self.begun += 1;
+        let author = Author { shard: at.shard, publication: self.begun };
+        let number = conn.map_or(0, |conn| {
+            let number = self.publishers.entry(conn).or_default();
+            *number += 1;
+            *number
+        });
+        let receipt = Receipt { number, subscribers: 0, missed: 0 };
+        self.pending.insert(self.begun, Pending { conn, bytes: bytes.len(), shards_left: at.shards, receipt });
+        for shard in 0..at.shards {
             let publication = PushMessage(Told::Publication(bytes.clone(), author));
             if self.mailbox.try_send(shard, publication).is_err() {
                 // Not told at once: a receipt goes out in the order of the publications.
-                self.late.push_back((here, PushMessage(Told::Sent(author, None))));
+                self.late.push_back((at.shard, PushMessage(Told::Sent(author, None))));
             }
         }
-        self.try_again(here);
-        true
+        self.try_again(at.shard);
     }
 
     /// What is to be done for a message of a shard's own mailbox.
     pub fn take(&mut self, here: usize, message: PushMessage) -> Option<Task> {
         let task = match message.0 {
+            Told::Publication(..) if self.divided => {
+                self.deferred.push(message);
+                None
+            }
             Told::Publication(bytes, author) => Some(Task::Send(bytes, author)),
             Told::Sent(author, subscribers) => self.told(author, subscribers),
+            Told::Quiet(shard, quiet) => {
+                if quiet {
+                    self.quiet.insert(shard)
+                } else {
+                    self.quiet.remove(&shard)
+                };
+                None
+            }
             Told::Again => None,
         };
         self.try_again(here);
@@ -146,17 +200,16 @@ impl Board {
 
     /// A shard has told what became of a publication: its receipt, if it was the last.
     fn told(&mut self, author: Author, subscribers: Option<u64>) -> Option<Task> {
-        let Author { conn, number, .. } = author;
-        let pending = self.pending.get_mut(&(conn, number))?;
+        let pending = self.pending.get_mut(&author.publication)?;
         pending.receipt.subscribers += subscribers.unwrap_or(0);
         pending.receipt.missed += u64::from(subscribers.is_none());
         pending.shards_left -= 1;
         if pending.shards_left > 0 {
             return None;
         }
-        let Pending { bytes, receipt, .. } = self.pending.remove(&(conn, number))?;
+        let Pending { conn, bytes, receipt, .. } = self.pending.remove(&author.publication)?;
         self.pending_bytes -= bytes;
-        Some(Task::Tell(conn, receipt))
+        conn.map(|conn| Task::Tell(conn, receipt))
     }
 
     /// Tells other shards what they had no room for. If one still has none, this shard looks again in a later pass.
@@ -173,6 +226,162 @@ impl Board {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    // ---- takeovers -----------------------------------------------------------------------------
+
+    /// Whether connections may leave: no shard has anything under way, so each publication has reached all subscribers.
+    pub fn may_divide(&mut self, at: Place) -> bool {
+        if self.pending.is_empty() && self.late.is_empty() && !self.quiet.contains(&at.shard) {
+            self.tell_all(at, true);
+        }
+        self.divided = self.quiet.len() == at.shards;
+        self.divided
+    }
+
+    /// Connections are in one process again: what had to wait is published. Returns what came from other shards.
+    pub fn united(&mut self, at: Place) -> Vec<PushMessage> {
+        if self.quiet.contains(&at.shard) {
+            self.tell_all(at, false);
+        }
+        self.divided = false;
+        for (conn, bytes) in std::mem::take(&mut self.held) {
+            self.pending_bytes -= bytes.len();
+            self.begin(at, conn, bytes);
+        }
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Tells the other shards, and this one, whether it is quiet.
+    fn tell_all(&mut self, at: Place, quiet: bool) {
+        if quiet {
+            self.quiet.insert(at.shard)
+        } else {
+            self.quiet.remove(&at.shard)
+        };
+        let others = (0..at.shards).filter(|shard| *shard != at.shard);
+        self.late.extend(others.map(|shard| (shard, PushMessage(Told::Quiet(at.shard, quiet)))));
+        self.try_again(at.shard);
+    }
+
+    /// A connection goes to another process: what it is here, and its publications that wait.
+    pub fn depart(&mut self, conn: ConnId) -> Part {
+        let subscribes = self.subscribers.remove(conn);
+        let published = self.publishers.remove(&conn);
+        let its = |(publisher, _): &mut Held| *publisher == Some(conn);
+        let held: Vec<_> = self.held.extract_if(.., its).map(|(_, bytes)| bytes).collect();
+        self.pending_bytes -= held.iter().map(|bytes| bytes.len()).sum::<usize>();
+        Part { subscribes, published, held }
+    }
+
+    /// A connection comes from another process, or comes back.
+    pub fn arrive(&mut self, conn: ConnId, part: Part) {
+        if part.subscribes {
+            self.subscribe(conn);
+        }
+        if let Some(number) = part.published {
+            self.publishers.insert(conn, number);
+        }
+        part.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
+    }
+
+    /// All connections have left: the publications that wait and whose publishers are gone.
+    pub fn depart_last(&mut self) -> Part {
+        let held = std::mem::take(&mut self.held).into_iter().map(|(_, bytes)| bytes);
+        Part { held: held.collect(), ..Part::default() }
+    }
+
+    /// The same in the other process.
+    pub fn arrive_last(&mut self, part: Part) {
+        part.held.into_iter().for_each(|bytes| self.hold(None, bytes));
+    }
+}
+
+/// Where a call of the service is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub shard: usize,
+    pub shards: usize,
+    /// The connections of the server are in two processes.
+    pub is_divided: bool,
+}
+
+/// What a connection is to a broadcaster, on its way from process to process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::service) struct Part {
+    pub subscribes: bool,
+    /// The number of its last publication, if it publishes.
+    pub published: Option<u64>,
+    /// Publications that wait.
+    pub held: Vec<Arc<[u8]>>,
+}
+
+/// The form of what is written of a part.
+const FORM: u8 = 1;
+const SUBSCRIBES: u8 = 1;
+const PUBLISHES: u8 = 1 << 1;
+
+impl Part {
+    /// As bytes.
+    pub fn write(&self, into: &mut Vec<u8>) {
+        let subscribes = if self.subscribes { SUBSCRIBES } else { 0 };
+        into.extend([FORM, subscribes | if self.published.is_some() { PUBLISHES } else { 0 }]);
+        into.extend(self.published.into_iter().flat_map(u64::to_le_bytes));
+        into.extend((self.held.len() as u32).to_le_bytes());
+        for bytes in &self.held {
+            into.extend((bytes.len() as u32).to_le_bytes());
+            into.extend_from_slice(bytes);
+        }
+    }
+
+    /// Reads what `write` has written at the beginning of bytes, and returns what follows; `None` for anything else.
+    pub fn read(bytes: &[u8]) -> Option<(Part, &[u8])> {
+        let (&[FORM, flags], mut rest) = bytes.split_first_chunk()? else { return None };
+        let published = if flags & PUBLISHES != 0 {
+            let (number, behind) = rest.split_first_chunk()?;
+            rest = behind;
+            Some(u64::from_le_bytes(*number))
+        } else {
+            None
+        };
+        let mut held = Vec::new();
+        for _ in 0..number(&mut rest)? {
+            let length = number(&mut rest)? as usize;
+            let (publication, behind) = rest.split_at_checked(length)?;
+            held.push(publication.into());
+            rest = behind;
+        }
+        let known = flags & !(SUBSCRIBES | PUBLISHES) == 0;
+        known.then_some((Part { subscribes: flags & SUBSCRIBES != 0, published, held }, rest))
+    }
+}
+
+/// The number at the beginning of bytes, which move behind it.
+fn number(bytes: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_part_is_read_as_it_was_written_or_not_at_all(
+            subscribes: bool, published: Option<u64>, cut: prop::sample::Index,
+            held in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4)
+        ) {
+            let part = Part { subscribes, published, held: held.into_iter().map(Into::into).collect() };
+            let mut bytes = Vec::new();
+            part.write(&mut bytes);
+            let cut = &bytes[..cut.index(bytes.len())];
+            prop_assert_eq!(Part::read(cut), None);
+            bytes.push(7);
+            prop_assert_eq!(Part::read(&bytes), Some((part, &[7][..])));
         }
     }
 }

@@ -8,7 +8,7 @@ use super::hold::hold;
 use super::{Answer, Close, CloseCode, Ending, Fault, Upgrade, Violation, WebSocketLimits, WebSocketService};
 use crate::connections::{CloseMode, CloseReason};
 use crate::protocol::websocket::{Assembly, Event, Opcode, Refusal, Role, Rules, check_request, text, write_accept};
-use crate::service::conversation::{Conversation, Phase};
+use crate::service::conversation::{Carried, Conversation, Phase};
 use crate::service::http::{self, After, Exchange, LAST_WORD, Request, Requests, Response};
 use crate::service::slab::{Holds, NoRoom, Slab};
 use crate::service::{Ctx, Reply, Service};
@@ -391,6 +391,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
     type Message = S::Message;
 
     const SPOKEN: Spoken = Spoken { http: true, websocket: true, push: S::PUSHES };
+    const NAME: &'static str = S::NAME;
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.limits.http.request_time));
@@ -463,6 +464,60 @@ impl<S: WebSocketService> Service for WebSocket<S> {
                 self.over(ctx, conn, ending);
             }
         }
+    }
+
+    fn may_divide(&mut self, ctx: &mut Ctx<'_, Self::State>) -> bool {
+        self.service.may_divide(&mut self.pen.absent(ctx))
+    }
+
+    fn united(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        self.service.united(&mut self.pen.absent(ctx));
+    }
+
+    fn hand_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &mut Vec<u8>) {
+        let Some(row) = ctx.state(conn) else { return };
+        let kept = match row.phase() {
+            Phase::Http => self.requests.carry(row),
+            Phase::Open | Phase::Closing | Phase::Over => {
+                let place = row.place();
+                row.set_place(None);
+                let mut kept = Vec::new();
+                if place.is_some() {
+                    self.assemblies.take(place).write(&mut kept);
+                }
+                self.assemblies.free(place);
+                kept
+            }
+        };
+        let carried = Carried::of(row, &kept);
+        carried.write(state);
+        if carried.is_open() {
+            self.service.hand_over(&mut self.pen.absent(ctx), conn, state);
+        }
+    }
+
+    fn taken_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &[u8]) {
+        let (Some(carried), Some(row)) = (Carried::read(state), ctx.state(conn)) else {
+            return ctx.close(conn, CloseMode::Abort);
+        };
+        let (requests, assemblies) = (&mut self.requests, &mut self.assemblies);
+        let keep = |kept: &[u8]| match carried.speaks_http() {
+            true => requests.bring(kept),
+            false => assemblies.put(None, Assembly::read(kept)?).ok(),
+        };
+        if !carried.bring(row, keep) {
+            ctx.close(conn, CloseMode::Abort);
+        } else if carried.is_open() {
+            self.service.taken_over(&mut self.pen.absent(ctx), conn, carried.inner);
+        }
+    }
+
+    fn hand_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &mut Vec<u8>) {
+        self.service.hand_over_shard(&mut self.pen.absent(ctx), state);
+    }
+
+    fn taken_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &[u8]) {
+        self.service.taken_over_shard(&mut self.pen.absent(ctx), state);
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: S::Message) {

@@ -124,6 +124,14 @@ impl Messages {
         Ok(())
     }
 
+    /// Keeps the beginning of a message that came in another process. `None` for bytes with which no message begins, and
+    /// where no more may be kept.
+    pub(super) fn bring(&mut self, side: Side, secret: &[u8], beginning: &[u8]) -> Option<()> {
+        let length = message_length(beginning, side).ok()?.unwrap_or(HEADER);
+        let is_part = !beginning.is_empty() && beginning.len() < length;
+        is_part.then(|| self.keep(secret, beginning.to_vec()).ok()).flatten()
+    }
+
     /// Takes out what is kept for a connection.
     pub(super) fn forget(&mut self, secret: &[u8]) -> Option<Vec<u8>> {
         let message = self.beginnings.remove(&name(secret))?;

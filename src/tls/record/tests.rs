@@ -2,6 +2,7 @@
 //! records that rustls opens and has sealed.
 
 mod beside_rustls;
+mod carried;
 mod faults;
 mod nonces;
 mod vectors;
