@@ -18,6 +18,7 @@ mod tune;
 
 use std::sync::Arc;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::command_error::{CommandError, Result};
@@ -53,7 +54,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
-    let command = Arguments::parse().command;
+    let command = Arguments::try_parse().unwrap_or_else(|error| without_password(error).exit()).command;
     survive_file_limit()?;
     match command {
         Command::Server(arguments) => server::run(&arguments),
@@ -67,6 +68,18 @@ pub fn run() -> Result<Ended> {
         Command::Report(ReportCommand::Html(arguments)) => report::html(&arguments),
         Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
     }
+}
+
+/// clap repeats a value that it refuses. What is refused of a URL may be the name and the password in it, which no log is to
+/// have.
+fn without_password(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && let Some((_, server)) = value.rsplit_once('@')
+    {
+        let shown = ContextValue::String(format!("…@{server}"));
+        error.insert(ContextKind::InvalidValue, shown);
+    }
+    error
 }
 
 /// Watches the signals that end a run. The first signal calls `first`; a further one ends the process at once. A

@@ -30,7 +30,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::nice;
 
 use crate::clock::{Clock, Mark};
-use crate::error::{ConfigError, Errno, Result};
+use crate::error::{ConfigError, Errno, Error, HostError, HostReason, Result};
 use crate::host::start_thread;
 use crate::plan::{DESCRIPTORS_OF_METRICS, Ports};
 use crate::shard::ShardHandle;
@@ -87,7 +87,14 @@ impl Exporter {
     /// listened on, and a `HostError` if no thread can be started. `inherited` is the listener of an earlier process,
     /// which serves if it has that address.
     pub fn listen(address: SocketAddr, served: Ports, inherited: Option<TcpListener>) -> Result<Exporter> {
-        let refused = |error: std::io::Error| ConfigError::Metrics { address, errno: Errno::of(&error) };
+        let refused = |error: std::io::Error| -> Error {
+            match Errno::of(&error) {
+                errno @ (Errno::EMFILE | Errno::ENFILE) => {
+                    HostError::new("listen for metrics on", address.to_string(), errno, HostReason::NoDescriptor).into()
+                }
+                errno => ConfigError::Metrics { address, errno }.into(),
+            }
+        };
         let inherited = inherited.filter(|listener| listener.local_addr().is_ok_and(|at| at == address));
         let listener = inherited.map_or_else(|| bind(address, served), Ok).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;

@@ -447,6 +447,28 @@ pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
     connected.is_err_and(|error| Errno::of(&error) == Errno::EACCES)
 }
 
+/// Waits at most `most` until something can be written to a file without waiting: to a pipe, up to 4,096 bytes (PIPE_BUF
+/// of pipe(7)). Where writing fails that is so at once.
+pub fn is_writable(file: &impl AsFd, most: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let until = std::time::Instant::now() + most;
+    loop {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            // What cannot be polled is written to.
+            polled => return polled.map_or(true, |ready| ready > 0),
+        }
+    }
+}
+
+/// Opens a file for reading. A pipe is not waited for, and a read of it fails with `WouldBlock` while nothing is in it.
+pub fn open_without_waiting(path: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// A /proc file's trimmed content, or `otherwise` when it cannot be read.
 pub fn read_or(path: &str, otherwise: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| otherwise.to_owned(), |text| text.trim().to_owned())

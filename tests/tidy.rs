@@ -53,7 +53,7 @@ const LAYERS: [(&str, u8); 41] = [
 ];
 
 /// Pairs of rooms of one layer: the first may import the second, but not the other way round.
-const BELOW: [(&str, &str); 9] = [
+const BELOW: [(&str, &str); 10] = [
     ("command_error", "error"),
     ("error", "format"),
     ("token", "constants"),
@@ -63,6 +63,7 @@ const BELOW: [(&str, &str); 9] = [
     ("memory_model", "plan"),
     ("connections", "listener"),
     ("walls", "host"),
+    ("tls", "sys"),
 ];
 
 /// Rooms, or parts of them, that do no I/O, and all that they may know: a protocol must not see a ring or a socket, though

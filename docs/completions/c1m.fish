@@ -99,7 +99,7 @@ mqtt\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
@@ -114,7 +114,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l status -d 'http: the 
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l user -d 'mqtt: the user\'s name' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
@@ -124,7 +124,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l session-expiry -d 'mq
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -180,7 +180,7 @@ mqtt\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
@@ -195,7 +195,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l status -d 'http: the s
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l user -d 'mqtt: the user\'s name' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
@@ -205,7 +205,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session-expiry -d 'mqt
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -263,7 +263,7 @@ mqtt\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. {n} is the connection\'s number, {round} the round, {token} 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
@@ -278,7 +278,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l status -d 'http: the 
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l client-id -d 'mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l user -d 'mqtt: the user\'s name' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
@@ -288,7 +288,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session-expiry -d 'mq
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topic -d 'mqtt: the connection\'s own topic, c1m/{n} by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r

@@ -184,7 +184,7 @@ pub struct ServerArguments {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive: Option<Duration>,
     #[command(flatten)]
-    tls: ServerTlsArguments,
+    pub tls: ServerTlsArguments,
     /// Take the place of the server that listens at the Unix socket PATH, without a connection closed, over TLS and in the
     /// middle of messages too; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set,
     /// connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager.
@@ -475,6 +475,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    /// clap prints a line break for `{n}`, which is one of our placeholders.
+    #[test]
+    fn help_is_printed_as_it_is_written() {
+        use clap::CommandFactory;
+        fn check(command: &clap::Command) {
+            let helps =
+                |arg: &clap::Arg| [arg.get_help(), arg.get_long_help()].map(|help| help.map(ToString::to_string));
+            let texts = command.get_arguments().flat_map(helps).flatten();
+            texts.for_each(|text| assert!(!text.contains("{n}"), "{}: {text}", command.get_name()));
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `c1m client`, `c1m storm` and `c1m fanout`: the run, the report, the files.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::args::{ClientArguments, ConnectionArguments, FanoutArguments, StormArguments};
 use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{Target, say};
 use super::{Ended, on_signal, steer};
-use crate::client::{Course, Run, Workload};
+use crate::client::{Course, Run, Steering, Workload};
 use crate::command_error::{Blame, CommandError, Result};
 use crate::format::count;
 use crate::render::{hgrm, text};
@@ -16,7 +18,8 @@ use crate::results::document::ClientDocument;
 /// Runs a client to its end.
 pub fn run(arguments: &ClientArguments) -> Result<Ended> {
     let workload = arguments.workload()?;
-    let files = Files::open(&arguments.connection.files, &[("--histogram", arguments.histogram.as_deref())])?;
+    let ConnectionArguments { files, tls, .. } = &arguments.connection;
+    let files = Files::open(files, &[("--histogram", arguments.histogram.as_deref())], &tls.inputs())?;
     let histogram = arguments.histogram.as_deref().map(Target::open).transpose()?;
     let (summary, written) = report(workload, files, arguments.connection.files.quiet)?;
     // One file that cannot be written keeps no other from being written.
@@ -35,7 +38,7 @@ pub fn fanout(arguments: &FanoutArguments) -> Result<Ended> {
 }
 
 fn lead_to_files(workload: Workload, arguments: &ConnectionArguments) -> Result<Ended> {
-    let files = Files::open(&arguments.files, &[])?;
+    let files = Files::open(&arguments.files, &[], &arguments.tls.inputs())?;
     let (summary, written) = report(workload, files, arguments.files.quiet)?;
     written.and_then(|()| ended(&summary, arguments.tls.resume))
 }
@@ -65,7 +68,7 @@ fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary,
     } else {
         Box::new(Display::new(quiet || files.are_printed()))
     };
-    let summary = lead(workload, &mut files.logging(observer.as_mut()))?;
+    let summary = lead(workload, &mut files.logging(observer.as_mut()), None)?;
     let document = ClientDocument::of(&summary)?;
     if !files.are_printed() {
         say(text::client(&document)?.trim_end());
@@ -75,11 +78,43 @@ fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary,
     Ok((summary, written))
 }
 
-/// Runs a client that a signal stops early, and that standard input steers if its course says so.
-pub fn lead(workload: Workload, observer: &mut dyn Observer) -> Result<Summary> {
+/// The signals that end a run in order, from before it begins.
+pub struct Signals(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    came: bool,
+    run: Option<Steering>,
+}
+
+impl Signals {
+    /// Watches them from now on.
+    pub fn watch() -> Result<Signals> {
+        let watched = Arc::<Mutex<Watched>>::default();
+        let theirs = watched.clone();
+        on_signal(move || {
+            let mut watched = theirs.lock().unwrap_or_else(PoisonError::into_inner);
+            watched.came = true;
+            watched.run.iter().for_each(Steering::stop);
+        })?;
+        Ok(Signals(watched))
+    }
+
+    /// Has them stop this run: at once, if one came before.
+    fn stop(&self, run: Steering) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.came {
+            run.stop();
+        }
+        watched.run = Some(run);
+    }
+}
+
+/// Runs a client that a signal stops early, and that standard input steers if its course says so. `signals` are those that
+/// are watched already, if they are.
+pub fn lead(workload: Workload, observer: &mut dyn Observer, signals: Option<Signals>) -> Result<Summary> {
     let run = Run::start(workload.clone())?;
-    let steering = run.steering();
-    on_signal(move || steering.stop())?;
+    signals.map_or_else(Signals::watch, Ok)?.stop(run.steering());
     if workload.course == Course::Steered {
         steer::follow(run.steering())?;
     }

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use super::Ended;
 use super::args::{self, DemoArguments};
-use super::client::lead;
+use super::client::{Signals, lead};
 use super::display::Display;
 use super::files::Files;
 use super::observer::Observer;
-use super::out::say;
+use super::out::{say, show};
 use crate::client::{ClientTls, Course, Interval, Pem, Phase, Planned, Trust, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
@@ -48,7 +48,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     }
     let host = Host::here();
     let awake = awake(arguments, &host)?;
-    let mut files = Files::open(&arguments.files, &[])?;
+    let mut files = Files::open(&arguments.files, &[], &[])?;
     let quiet = files.are_printed();
     let network = network::choose(arguments, &host, awake, || fit(arguments, &host, awake))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
@@ -62,6 +62,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
             format::count(arguments.connections)
         ));
     }
+    // From here on there are a process and files that a signal must not leave behind.
+    let signals = Signals::watch()?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
     let mut server = ServerProcess::start(arguments, goal.connections, awake, certificate.as_ref())?;
     let tls = certificate.as_ref().map(|made| {
@@ -72,7 +74,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         Workload { server_pid: Some(server.child.id()), awake, tls, ..workload(arguments, &host, goal.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
-    let summary = lead(workload, &mut files.logging(&mut watcher));
+    let summary = lead(workload, &mut files.logging(&mut watcher), Some(signals));
     let document = server.stop();
     // If the server failed, its error explains the client's errors.
     let (summary, document) = match (summary, document) {
@@ -319,7 +321,7 @@ impl Observer for DemoObserver {
             return Err(PeerError::Counts { round: result.round, proved: result.live, counted: server }.into());
         }
         if !self.quiet {
-            say(format!("the server counts {} live too", format::count(server)));
+            show(format!("the server counts {} live too", format::count(server)));
         }
         Ok(())
     }

@@ -153,6 +153,7 @@ fn corrected_tls(what: TlsFile, problem: &TlsProblem) -> &'static str {
         (TlsFile::ServerName, _) => "give a name such as gateway.example with --sni",
         (TlsFile::Alpn, _) => "try --alpn http/1.1",
         (_, TlsProblem::Unreadable(_)) => "check the path and its permissions",
+        (_, TlsProblem::Encrypted) => "decrypt it for the server alone (openssl pkey -in KEY -out OTHER, mode 0600)",
         (_, TlsProblem::OtherKey) => "give the key with which the certificate was made",
         (_, TlsProblem::NoPair) => "give --tls-cert FILE and --tls-key FILE",
         (TlsFile::Authorities, _) => "give a file of certificates in PEM with --ca, or trust anyone with --insecure",

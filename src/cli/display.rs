@@ -7,7 +7,7 @@ use serde_json::json;
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::observer::Observer;
-use super::out::{event, say, warn};
+use super::out::{event, say, show, warn};
 use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::error::Result;
 use crate::format;
@@ -239,9 +239,9 @@ impl Observer for Display {
         }
         if ended {
             self.live = None;
-            say(line);
+            show(line);
         } else if self.live.is_none() && self.seconds.is_new(elapsed) {
-            say(line);
+            show(line);
         }
     }
 
@@ -263,7 +263,7 @@ impl Observer for Display {
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {
         if !self.quiet {
-            say(text::audit(result));
+            show(text::audit(result));
         }
         Ok(())
     }

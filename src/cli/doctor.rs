@@ -2,23 +2,26 @@
 
 use super::Ended;
 use super::args::DoctorArguments;
-use super::out::{Target, say};
+use super::out::Target;
 use crate::command_error::Result;
 use crate::doctor;
 use crate::host::Host;
+use crate::output;
 use crate::render;
 
 /// Judges this host.
 pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
     let host = Host::here();
     let goal = arguments.goal.goal(&host)?;
+    output::differ(&[("--json", arguments.json.as_deref())])?;
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let page = doctor::examine(&host, &goal);
-    if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(render::doctor::text(&page).trim_end());
-    }
-    if let Some(target) = target {
-        target.write_json(&page)?;
-    }
+    let shown = if target.as_ref().is_some_and(Target::is_stdout) {
+        Ok(())
+    } else {
+        Target::Stdout.write(render::doctor::text(&page).as_bytes())
+    };
+    let written = target.map_or(Ok(()), |target| target.write_json(&page));
+    shown.and(written)?;
     Ok(if page.fits() { Ended::Well } else { Ended::Short })
 }

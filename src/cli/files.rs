@@ -29,13 +29,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// Checks the requested files, which must all be different places. `more` has further files of the same run.
-    pub fn open(arguments: &FileArguments, more: &[(&str, Option<&Path>)]) -> Result<Files> {
+    /// Checks the requested files, which must all be different places, and none of them an input. `more` has further files
+    /// of the same run.
+    pub fn open(arguments: &FileArguments, more: &[(&str, Option<&Path>)], inputs: &[&Path]) -> Result<Files> {
         let FileArguments { json, report, hlog, .. } = arguments;
         let ours = [("--json", json), ("--report", report), ("--hlog", hlog)];
         let ours = ours.map(|(flag, path)| (flag, path.as_deref()));
         let all = [&ours, more].concat();
         output::differ(&all)?;
+        output::keep_inputs(inputs, &all)?;
         let printed = all.iter().any(|(_, path)| path.is_some_and(output::is_stdout));
         let open = |path: &Option<PathBuf>| path.as_deref().map(Target::open).transpose();
         Ok(Files { json: open(json)?, log: open(hlog)?.map(IntervalLog::of), page: open(report)?, printed })

@@ -1,8 +1,12 @@
-//! Standard output, which may be closed at any time, and files that are opened before a long run.
+//! Standard output, which may be closed at any time or have a reader that stops reading, and files that are opened before
+//! a long run.
 
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -10,6 +14,10 @@ use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
 use crate::output::{self, Output, Stream};
 use crate::render::json;
+use crate::sys;
+
+/// How long a run waits for a reader of its lines. Then lines are left out until he reads again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints a line. If standard output has no reader any more, this succeeds silently. If the line cannot be written
 /// for another reason, such as a full disk behind a redirection, one warning goes to standard error.
@@ -32,16 +40,40 @@ fn print(line: &str) -> io::Result<()> {
     }
 }
 
-/// Prints an event as one line of JSON.
-pub fn event(event: &impl Serialize) {
-    // A value made of plain fields always serializes.
-    say(serde_json::to_string(event).unwrap_or_default());
+/// Prints a line about a run that goes on, unless nobody reads: a reader that stops must not stop the run.
+pub fn show(line: impl AsRef<str>) {
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    static WARNED: Once = Once::new();
+    if is_read(&io::stdout(), &STOPPED) {
+        return say(line);
+    }
+    WARNED.call_once(|| {
+        warn("standard output: its reader has stopped reading: lines are left out meanwhile; read on, or print to a file");
+    });
 }
 
-/// Prints a line to standard error.
+/// Prints an event as one line of JSON, as `show` does.
+pub fn event(event: &impl Serialize) {
+    // A value made of plain fields always serializes.
+    show(serde_json::to_string(event).unwrap_or_default());
+}
+
+/// Prints a line to standard error, as `show` does.
 pub fn warn(line: impl AsRef<str>) {
-    // If standard error fails too, there is no place left for the warning.
-    let _ = writeln!(std::io::stderr().lock(), "c1m: {}", line.as_ref());
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    if is_read(&io::stderr(), &STOPPED) {
+        // If standard error fails too, there is no place left for the warning.
+        let _ = writeln!(io::stderr().lock(), "c1m: {}", line.as_ref());
+    }
+}
+
+/// Whether a line can be written without waiting, for `PATIENCE` at most. `stopped` says whether the line before had to be
+/// left out, after which there is no patience.
+fn is_read(stream: &impl AsFd, stopped: &AtomicBool) -> bool {
+    let patience = if stopped.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+    let read = sys::is_writable(stream, patience);
+    stopped.store(!read, Ordering::Relaxed);
+    read
 }
 
 /// The destination of a document: a file that was checked before the run, or standard output.

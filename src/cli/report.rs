@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
-use super::out::{Target, say};
+use super::out::Target;
 use crate::command_error::{CommandError, Result};
 use crate::error::{self, Errno};
 use crate::format;
@@ -72,13 +72,15 @@ fn show(
 ) -> Result<Ended> {
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
-    if ![&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
-        say(text()?.trim_end());
-    }
     // If one file cannot be written, the others are written all the same.
+    let shown = if [&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
+        Ok(())
+    } else {
+        Target::Stdout.write(text()?.as_bytes())
+    };
     let written = target.map_or(Ok(()), |target| target.write_json(merged));
     let drawn = drawn.map_or(Ok(()), |target| target.write(draw()?.as_bytes()));
-    written.and(drawn).map(|()| Ended::Well)
+    shown.and(written).and(drawn).map(|()| Ended::Well)
 }
 
 /// Draws a result that an earlier run wrote.
@@ -93,7 +95,9 @@ pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
 /// Compares two results. The changes do not affect the exit code.
 pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let CompareArguments { before, after, json } = arguments;
-    output::keep_inputs(&[before, after], &[("--json", json.as_deref())])?;
+    let outputs = [("--json", json.as_deref())];
+    output::differ(&outputs)?;
+    output::keep_inputs(&[before, after], &outputs)?;
     let both = (results(before)?, results(after)?);
     if identity::of(&both.0.client) == identity::of(&both.1.client) {
         return Err(CommandError::usage(
@@ -104,14 +108,16 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     }
     let changed = changes::compare(&both.0, &both.1);
     let target = json.as_deref().map(Target::open).transpose()?;
-    if !target.as_ref().is_some_and(Target::is_stdout) {
-        say(render::compare::text(&changed).trim_end());
-    }
+    let shown = if target.as_ref().is_some_and(Target::is_stdout) {
+        Ok(())
+    } else {
+        Target::Stdout.write(render::compare::text(&changed).as_bytes())
+    };
     if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
         target.write_json(&json!({ "before": before, "after": after, "changes": changed }))?;
     }
-    Ok(Ended::Well)
+    shown.map(|()| Ended::Well)
 }
 
 fn results(file: &Path) -> Result<Results> {

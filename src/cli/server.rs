@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
-use super::out::{Target, event, say, warn};
+use super::out::{Target, event, say, show, warn};
 use super::{Ended, on_signal, on_signal_or_hangup};
 use crate::command_error::{CommandError, Result};
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
+use crate::output;
 use crate::plan::IdleBackend;
 use crate::render::text;
 use crate::results::document::ServerDocument;
@@ -44,6 +45,9 @@ enum News {
 /// Runs the server until a signal.
 pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     let options = arguments.options()?;
+    let outputs = [("--json", arguments.json.as_deref()), ("--takeover", arguments.takeover.as_deref())];
+    output::differ(&outputs)?;
+    output::keep_inputs(&arguments.tls.inputs(), &outputs)?;
     let json = arguments.json.as_deref().map(Target::open).transpose()?;
     let (sender, news) = mpsc::channel();
     let tell = |news: News| {
@@ -283,7 +287,7 @@ impl Reporter {
         match &self.live {
             Some(live) => live.warn(line),
             None if self.events => event(&json!({ "event": "takeover", "text": line })),
-            None => say(line),
+            None => show(line),
         }
     }
 
@@ -376,7 +380,7 @@ impl Reporter {
     fn reload<M: Send + 'static>(&self, server: &Server<M>) {
         match server.reload_certificates() {
             Ok(()) if self.events => event(&json!({ "event": "reloaded" })),
-            Ok(()) => say("certificates read again: new connections get them"),
+            Ok(()) => show("certificates read again: new connections get them"),
             Err(error) => {
                 self.warn(&format!("the certificates from before stay: {}", CommandError::from(error)));
             }
@@ -455,10 +459,10 @@ impl Reporter {
                 live.shard(shard, &text, (done as f64 / seconds) as u64);
             }
         } else if !self.quiet {
-            say(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds, self.sleeps)));
+            show(format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds, self.sleeps)));
             if self.verbose {
                 for (shard, (before, now)) in self.last.1.iter().zip(now).enumerate() {
-                    say(format!("  shard {shard}  {}", line(before, now, seconds, self.sleeps)));
+                    show(format!("  shard {shard}  {}", line(before, now, seconds, self.sleeps)));
                 }
             }
         }

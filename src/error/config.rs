@@ -242,6 +242,8 @@ pub enum TlsProblem {
     Unreadable(Errno),
     /// The file holds nothing of the kind in PEM.
     NotPem,
+    /// The key is encrypted with a password.
+    Encrypted,
     /// It cannot be used: why.
     Unusable(String),
     /// The key is not the certificate's.
@@ -467,7 +469,9 @@ impl TlsProblem {
             TlsProblem::Unreadable(errno) => format!("read {what} from {name}: {errno}"),
             TlsProblem::NoPair => "TLS without a certificate and its key".to_owned(),
             TlsProblem::NoAuthorities => "no certificate authorities on this host".to_owned(),
-            TlsProblem::NotPem | TlsProblem::Unusable(_) | TlsProblem::OtherKey => format!("{what} in {name}"),
+            TlsProblem::NotPem | TlsProblem::Encrypted | TlsProblem::Unusable(_) | TlsProblem::OtherKey => {
+                format!("{what} in {name}")
+            }
             TlsProblem::NoName | TlsProblem::Length => format!("{what} {name:?}"),
         }
     }
@@ -476,6 +480,7 @@ impl TlsProblem {
         match self {
             TlsProblem::Unreadable(_) => format!("TLS needs its {what}"),
             TlsProblem::NotPem => format!("the file holds no {what} in PEM (BEGIN ... END)"),
+            TlsProblem::Encrypted => "it is encrypted with a password, and nobody can be asked for it".to_owned(),
             TlsProblem::Unusable(why) => format!("it cannot be used: {why}"),
             TlsProblem::OtherKey => "the key is not the one of the first certificate".to_owned(),
             TlsProblem::NoPair => "a server proves who it is by them".to_owned(),

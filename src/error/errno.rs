@@ -58,6 +58,7 @@ errnos! {
     ELOOP = 40,
     ETIME = 62,
     EPROTO = 71,
+    ENOTSOCK = 88,
     ENOPROTOOPT = 92,
     EOPNOTSUPP = 95,
     EAFNOSUPPORT = 97,

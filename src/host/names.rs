@@ -23,14 +23,14 @@ impl Host {
     ///
     /// Fails with a `HostError` if the resolver knows none.
     pub fn resolve(&self, target: &Target, sources: &[Address]) -> Result<Resolved> {
-        if target.name().is_none()
-            && let Ok(address) = target.host.parse()
-        {
-            return Ok(Resolved { addresses: vec![address], left_out: Vec::new() });
-        }
         let refused = |errno: Option<Errno>, why: String| {
             HostError::new("resolve", &target.host, errno, HostReason::UnknownName { why })
         };
+        if target.name().is_none() {
+            // The resolver would say less of an interface that is not here.
+            let address = target.host.parse::<Address>().map_err(|why| refused(None, why))?;
+            return Ok(Resolved { addresses: vec![address], left_out: Vec::new() });
+        }
         let found = (target.host.as_str(), target.ports.first()).to_socket_addrs();
         let found = found.map_err(|error| refused(None, error.to_string().replace(char::is_control, " ")))?;
         let mut all: Vec<Address> = Vec::new();
@@ -83,5 +83,11 @@ mod tests {
         let error = resolved("no-such-host.invalid:80", &[]).unwrap_err().to_string();
         assert!(error.starts_with("resolve no-such-host.invalid: ") && error.contains("getent"), "{error}");
         assert!(!error.contains('\n'), "{error}");
+        for (target, words) in
+            [("[::1%lo]:80", "link-local address"), ("[fe80::1%nowhere]:80", "no interface nowhere is here")]
+        {
+            let error = resolved(target, &[]).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -239,7 +239,7 @@ impl RequestError {
         match self {
             RequestError::Path { asked } => [
                 format!("{} {asked:?}", named("path")),
-                "a path begins with / and has neither spaces nor letters beyond ASCII".to_owned(),
+                "a path begins with / and has neither spaces nor # nor letters beyond ASCII".to_owned(),
                 "write it percent-encoded, as in /a%20b".to_owned(),
             ],
             RequestError::Header { asked, why } => {
@@ -247,7 +247,8 @@ impl RequestError {
             }
             RequestError::Subprotocol { asked } => [
                 format!("{} {asked:?}", named("subprotocol")),
-                "names have letters, digits and !#$%&'*+-.^_`|~, and commas between them".to_owned(),
+                "names have letters, digits and !#$%&'*+-.^_`|~, each stands there once, and commas are between them"
+                    .to_owned(),
                 "write it as in chat,superchat".to_owned(),
             ],
             RequestError::NoTokenSent => [

@@ -20,12 +20,15 @@ pub struct Closing {
     closed: u64,
     /// The connections before this place are still to be closed.
     place: Cursor,
+    /// Those that could not be told the last word yet. The next turn closes them: a receive that was under way is over by
+    /// then.
+    untold: Vec<ConnId>,
 }
 
 impl Closing {
     /// A closing that has not begun.
     pub fn new(mode: CloseMode, pace: Pace) -> Closing {
-        Closing { mode, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END }
+        Closing { mode, reason: CloseReason::Local, pace, closed: 0, place: Cursor::END, untold: Vec::new() }
     }
 
     /// Sets the reason that the driver is told for each connection.
@@ -44,19 +47,25 @@ impl Closing {
         connections: &mut Connections<S, P>,
         now: Instant,
     ) -> Result<Schedule> {
-        self.turn_after(connections, now, |_, _| Ok(()))
+        self.turn_after(connections, now, |_, _| Ok(true))
     }
 
-    /// The same, where each connection has a `last_word` before it is closed.
+    /// The same, where each connection has a `last_word` before it is closed, which returns whether the kernel has it.
     pub fn turn_after<S: Default, P: Platform>(
         &mut self,
         connections: &mut Connections<S, P>,
         now: Instant,
-        last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<()>,
+        last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<bool>,
     ) -> Result<Schedule> {
+        for conn in std::mem::take(&mut self.untold) {
+            connections.close(conn, self.mode, self.reason)?;
+        }
         // A walk over ten million that are closed already would take the time of many passes.
         if connections.counters().live.get() > 0 {
             let turn = self.close_some(connections, now, u64::MAX, |_| true, last_word)?;
+            if !self.untold.is_empty() {
+                return Ok(Schedule::Now);
+            }
             if turn != Schedule::Finished {
                 return Ok(turn);
             }
@@ -75,7 +84,7 @@ impl Closing {
         most: u64,
         chosen: impl Fn(&S) -> bool,
     ) -> Result<Schedule> {
-        self.close_some(connections, now, most, chosen, |_, _| Ok(()))
+        self.close_some(connections, now, most, chosen, |_, _| Ok(true))
     }
 
     fn close_some<S: Default, P: Platform>(
@@ -84,7 +93,7 @@ impl Closing {
         now: Instant,
         most: u64,
         chosen: impl Fn(&S) -> bool,
-        mut last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<()>,
+        mut last_word: impl FnMut(&mut Connections<S, P>, ConnId) -> Result<bool>,
     ) -> Result<Schedule> {
         for _ in 0..CLOSES_PER_PASS {
             if self.closed >= most {
@@ -95,8 +104,11 @@ impl Closing {
                 if let Some(at) = self.pace.intended(self.closed, connections.clock()).filter(|at| *at > now) {
                     return Ok(Schedule::At(at));
                 }
-                last_word(connections, conn)?;
-                connections.close(conn, self.mode, self.reason)?;
+                if last_word(connections, conn)? {
+                    connections.close(conn, self.mode, self.reason)?;
+                } else {
+                    self.untold.push(conn);
+                }
                 self.closed += 1;
             }
             self.place = place;

@@ -323,7 +323,8 @@ impl<S: Service> ServerDriver<S> {
             }
         };
         let schedule = closing.turn_after(connections, now, |connections, conn| {
-            self.call(connections, |service, ctx| service.stopping(ctx, conn))
+            self.call(connections, |service, ctx| service.stopping(ctx, conn))?;
+            Ok(connections.pending_bytes(conn) == 0)
         });
         self.closing = Some(closing);
         schedule

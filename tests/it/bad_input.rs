@@ -65,6 +65,18 @@ fn arguments_that_cannot_be_parsed_are_named() {
     }
 }
 
+/// clap repeats what it refuses, and logs are read by others.
+#[test]
+fn a_password_in_a_target_is_not_repeated() {
+    for target in
+        ["ws://me:secret@localhost:80", "me:secret@localhost:80", "x://me:secret@localhost", "ws://me:secret@h/#"]
+    {
+        let finished = run(&format!("client --target {target}"));
+        assert_eq!(finished.code(), 2, "{target}: {}", finished.err);
+        assert!(finished.err.contains("--target") && !finished.err.contains("secret"), "{}", finished.err);
+    }
+}
+
 #[test]
 fn a_result_file_that_cannot_be_made_is_reported_before_the_run() {
     let port = free_ports(2);

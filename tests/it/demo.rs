@@ -211,3 +211,23 @@ fn an_ordinary_user_gets_a_network_of_its_own_where_the_kernel_allows_it() {
         assert!(number(&document["network"], "buckets") >= 2 * 3_000, "{document}");
     }
 }
+
+/// A signal may come while the server still starts. The demo ends in order, and leaves no key behind.
+#[test]
+fn a_signal_while_the_server_starts_ends_a_demo_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (json, keys) = (dir.path().join("json"), dir.path().join("keys"));
+    std::fs::create_dir(&keys).unwrap();
+    let mut command = c1m();
+    let arguments = format!("demo --tls {} --connections 50 --hold 60s --json", at(free_ports(2), 2));
+    command.env("TMPDIR", &keys).args(arguments.split_whitespace()).arg(&json);
+    let demo = Running::start(command);
+    eventually("there is a server", || !children(demo.pid()).is_empty());
+    demo.signal(libc::SIGTERM);
+    let finished = demo.wait();
+    assert!([0, 1].contains(&finished.code()), "{:?} {}", finished.status, finished.err);
+    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let figure = |name: &str| number(&document["client"], name);
+    assert_eq!(figure("requested"), figure("live") + figure("failed") + figure("not_tried"), "{document}");
+    assert_eq!(std::fs::read_dir(&keys).unwrap().count(), 0);
+}

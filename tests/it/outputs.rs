@@ -154,6 +154,12 @@ fn an_earlier_file_keeps_its_mode_and_the_links_to_it() {
     assert_eq!(std::fs::metadata(at("page.html")).unwrap().mode() & 0o7777, 0o604);
     assert_eq!(run_as(within(&dir), "report html r.json -o /dev/null").code(), 0);
     run_as(within(&dir), "report html r.json -o /dev/full").fails_with(3, &["/dev/full", "ENOSPC"]);
+    // What a command prints is all that it makes.
+    for arguments in ["report merge r.json", "report merge r.hlog", "doctor --connections 10"] {
+        let mut command = c1m_after("exec >/dev/full");
+        command.current_dir(dir.path());
+        run_as(command, arguments).fails_with(3, &["standard output", "ENOSPC"]);
+    }
 }
 
 /// The disk is a file system in memory of 256 KiB.
@@ -300,6 +306,59 @@ fn printed_lines_and_an_output_need_different_places() {
     for (file, output) in [("dash", "-"), ("stdout", "/dev/stdout"), ("number", "/proc/self/fd/1")] {
         assert_eq!(run_as(into(file), &format!("report merge r.json --json {output}")).code(), 0);
         assert_eq!(number(&document(&dir.path().join(file)), "live"), 50);
+    }
+}
+
+/// A reader that stops reading, as a pager does, holds up nothing: the server ends in order, and writes its result.
+#[test]
+fn a_reader_that_stops_reading_does_not_keep_a_server_from_ending() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("json");
+    let port = free_ports(2);
+    let mut command = c1m();
+    command.args(server_arguments(port, 2, "--stats-interval 1ms --json").split_whitespace()).arg(&json);
+    let mut server = Running::with_outlets(command, Outlet::Stuck, Outlet::File);
+    let mut held = connected(port);
+    echoes(&mut held);
+    eventually("lines are left out", || server.err().contains("its reader has stopped reading"));
+    echoes(&mut held);
+    assert!(!server.has_ended());
+    server.signal(libc::SIGTERM);
+    let finished = server.wait();
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert_eq!(number(&document(&json), "accepted"), 1);
+}
+
+/// A result never takes the place of a certificate, of a key, or of a socket.
+#[test]
+fn an_output_does_not_replace_what_the_run_reads() {
+    let dir = results();
+    for name in ["cert", "key", "ca"] {
+        std::fs::write(dir.path().join(name), name).unwrap();
+    }
+    std::fs::hard_link(dir.path().join("key"), dir.path().join("hard")).unwrap();
+    let port = at(free_ports(1), 1);
+    let client = format!("client --target-ip 127.0.0.1 {port} --tls --ca ca --cert cert --key key");
+    let storm = format!("storm disconnect --target-ip 127.0.0.1 {port} --tls --ca ca");
+    let server = format!("server {port} --max-connections 10");
+    for (arguments, flags) in [
+        (format!("{client} --json key"), ["--json key", "key"]),
+        (format!("{client} --report ./hard"), ["--report ./hard", "key"]),
+        (format!("{client} --histogram cert"), ["--histogram cert", "cert"]),
+        (format!("{storm} --hlog ca"), ["--hlog ca", "ca"]),
+        (format!("{server} --tls-cert cert --tls-key key --json hard"), ["--json hard", "key"]),
+        (format!("{server} --takeover x --json ./x"), ["--json ./x", "--takeover x"]),
+    ] {
+        run_as(within(&dir), &arguments).fails_with(2, &flags);
+    }
+    for (file, arguments) in [("x", format!("{server} --json x")), ("y", "doctor --json y".to_owned())] {
+        let mut command = c1m_after(&format!("exec >>{file}"));
+        command.current_dir(dir.path());
+        run_as(command, &arguments).fails_with(2, &["standard output", "one place"]);
+    }
+    for name in ["cert", "key", "ca", "hard"] {
+        let held = std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(held, if name == "hard" { "key" } else { name });
     }
 }
 

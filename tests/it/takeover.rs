@@ -1,6 +1,7 @@
 //! Servers that take each other's place while clients go on: real processes, plain sockets of the standard library, and
 //! a service manager that is played by the test.
 
+mod asking;
 mod manager;
 mod services;
 mod spoken;
@@ -476,11 +477,27 @@ fn a_server_takes_over_from_none_that_does_not_fit() {
                 ended.fails_with(3, &[words]);
             });
         }
-        // Nobody is there, and the path is no place for a socket.
+        // Nobody is there, and the path is no place for a socket. No client is accepted first.
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
         std::fs::write(house.path(), "a file").unwrap();
-        let ended = run(&server_arguments(house.port, house.ports, &house.arguments("")));
-        ended.fails_with(3, &["take over at"]);
+        std::fs::create_dir(house.dir.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("nothing", house.dir.path().join("link")).unwrap();
+        let long = format!("{}x", "./".repeat(54));
+        for (path, words) in [
+            ("takeover", "ENOTSOCK"),
+            ("folder", "ENOTSOCK"),
+            ("link", "ENOENT"),
+            ("nowhere/takeover", "ENOENT"),
+            ("takeover/x", "ENOTDIR"),
+            (&long, "ENAMETOOLONG"),
+        ] {
+            let arguments = format!("--max-connections 10 --json - --takeover {path}");
+            let mut command = c1m();
+            command.current_dir(house.dir.path());
+            let ended = run_as(command, &server_arguments(house.port, house.ports, &arguments));
+            ended.fails_with(3, &["take over at", words, "could not ask there"]);
+            assert_eq!(ended.out, "", "{path}");
+        }
         assert_eq!(std::fs::read_to_string(house.path()).unwrap(), "a file");
     });
 }

@@ -527,6 +527,26 @@ fn a_server_that_stops_says_so() {
     }
 }
 
+/// Also those from which it is just receiving.
+#[test]
+fn a_server_that_stops_says_so_to_those_who_talk() {
+    let here = Here::start(WebSocketLimits::default());
+    let mut peers: Vec<Bare> = (0..30).map(|_| here.open().0).collect();
+    let talkers: Vec<TcpStream> = peers.iter().map(|peer| peer.0.try_clone().unwrap()).collect();
+    let hello = text("hello");
+    std::thread::scope(|scope| {
+        // So few bytes that nobody needs to read meanwhile.
+        let talk = || (0..500).for_each(|_| talkers.iter().for_each(|mut talker| _ = talker.write_all(&hello)));
+        scope.spawn(talk);
+        peers[0].hear();
+        here.server.as_ref().unwrap().stop();
+        for peer in &mut peers {
+            let last = std::iter::repeat_with(|| peer.hear()).find(|(opcode, _)| *opcode != Opcode::Text).unwrap();
+            assert_eq!((last.0, &last.1[..2]), (Opcode::Close, &1001u16.to_be_bytes()[..]));
+        }
+    });
+}
+
 #[test]
 fn incomplete_messages_have_a_bound_in_all() {
     let mut limits = WebSocketLimits::default();

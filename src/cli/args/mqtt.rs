@@ -11,7 +11,7 @@ pub struct MqttArguments {
     /// mqtt: the version, 5 by default.
     #[arg(long, value_name = "VERSION", value_parser = PossibleValuesParser::new(["3.1.1", "5"]))]
     mqtt_version: Option<String>,
-    /// mqtt: the client identifier, c1m{n} by default. Empty: the server chooses one.
+    /// mqtt: the client identifier; by default `c1m` and the connection's number. Empty: the server chooses one.
     #[arg(long, value_name = "TEMPLATE")]
     client_id: Option<String>,
     /// mqtt: the user's name.
@@ -37,7 +37,7 @@ pub struct MqttArguments {
     /// mqtt: the will.
     #[arg(long, value_name = "TEMPLATE")]
     will_message: Option<String>,
-    /// mqtt: the connection's own topic, c1m/{n} by default.
+    /// mqtt: the connection's own topic; by default `c1m/` and the connection's number.
     #[arg(long, value_name = "TEMPLATE")]
     topic: Option<String>,
     /// mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N.

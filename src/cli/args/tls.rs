@@ -1,6 +1,6 @@
 //! What TLS is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -59,6 +59,11 @@ pub struct ServerTlsArguments {
 }
 
 impl ServerTlsArguments {
+    /// The files that are read.
+    pub fn inputs(&self) -> Vec<&Path> {
+        self.tls_cert.iter().chain(&self.tls_key).map(PathBuf::as_path).collect()
+    }
+
     /// The server's TLS; `None` without a certificate.
     pub fn config(&self) -> Result<Option<TlsConfig>> {
         check_version(self.tls_min)?;
@@ -126,6 +131,11 @@ pub struct ClientTlsArguments {
 }
 
 impl ClientTlsArguments {
+    /// The files that are read.
+    pub fn inputs(&self) -> Vec<&Path> {
+        [&self.ca, &self.cert, &self.key].into_iter().flatten().map(PathBuf::as_path).collect()
+    }
+
     /// The client's TLS on connections to this target, if one was named; `None` without TLS.
     pub fn config(&self, target: Option<&Target>) -> Result<Option<ClientTls>> {
         check_version(self.tls_min)?;

@@ -32,7 +32,9 @@ impl TakeoverReason {
             TakeoverReason::Misfit(why) => format!("the server that runs cannot be taken over: {why}"),
             TakeoverReason::Left(why) => format!("what an earlier process has left cannot be taken over: {why}"),
             TakeoverReason::OtherUser => "the process that listens there is another user's".to_owned(),
-            TakeoverReason::NoAnswer => "the process that listens there does not answer as a server does".to_owned(),
+            TakeoverReason::NoAnswer => {
+                "the process that listens there does not answer as a server does, or not in time".to_owned()
+            }
             TakeoverReason::Path => "a later server could not ask there to take over".to_owned(),
             TakeoverReason::Kernel { release } => {
                 format!(
@@ -57,7 +59,10 @@ impl TakeoverReason {
                     .to_owned()
             }
             TakeoverReason::OtherUser => "name another path, or run as that user".to_owned(),
-            TakeoverReason::Path => "name a path in a folder of this user, such as below /run".to_owned(),
+            TakeoverReason::Path => {
+                "name a path of 107 bytes at most where nothing else is, in a folder of this user, such as below /run"
+                    .to_owned()
+            }
             TakeoverReason::Kernel { .. } => "run it on Linux 6.8 or newer, or let connections sleep".to_owned(),
             TakeoverReason::Memory => "free memory, or raise the limit on file descriptors (ulimit -Hn)".to_owned(),
         }

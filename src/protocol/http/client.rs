@@ -8,8 +8,8 @@ use crate::protocol::{
     Dialect, Exchange, Heard, Position, Purpose, RequestError, Scratch, SettingError, Settings, Strength, Verdict,
 };
 
-/// Fields that tell where a request's body ends, which the protocol writes itself.
-const OWN_FIELDS: [&str; 2] = ["content-length", "transfer-encoding"];
+/// Fields that tell where a request's body ends, and whether the connection goes on, as it must.
+const OWN_FIELDS: [&str; 3] = ["content-length", "transfer-encoding", "connection"];
 
 /// A server of HTTP/1.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +156,19 @@ impl Http {
         Ok(None)
     }
 
+    /// Bytes that nobody asked for. A server that closes a connection for its silence may say so: with 408, say.
+    fn unasked(&self, bytes: &[u8], scratch: &mut Scratch) -> Heard {
+        let is_farewell = |status| status >= 400 && status != self.status;
+        let judge = |head: &ResponseHead<'_>| is_farewell(head.status).then_some(Cause::HttpStatus(head.status));
+        let (used, judged) = read_head(bytes, scratch, |head| Some(judge(head)));
+        let verdict = match judged {
+            Ok(None) => Verdict::Part,
+            Ok(Some(Some(status))) => Verdict::Ended(status),
+            Ok(Some(None)) | Err(_) => Verdict::Wrong(Cause::Unasked),
+        };
+        Heard { used, verdict }
+    }
+
     /// The next bytes of a response, at least one: how many of them were used, and the verdict if there is one.
     fn step(
         &self,
@@ -191,11 +204,11 @@ impl Http {
 }
 
 /// Reads a head that may come in pieces, and has it judged when it is whole. Returns how many bytes were used too.
-fn read_head(
+fn read_head<T>(
     bytes: &[u8],
     scratch: &mut Scratch,
-    judge: impl FnOnce(&ResponseHead<'_>) -> Option<Verdict>,
-) -> (usize, Result<Option<Verdict>, Cause>) {
+    judge: impl FnOnce(&ResponseHead<'_>) -> Option<T>,
+) -> (usize, Result<Option<T>, Cause>) {
     let (head, used) = match whole_head(&mut scratch.kept, bytes) {
         Ok(Some(whole)) => whole,
         Ok(None) => return (bytes.len(), Ok(None)),
@@ -253,7 +266,7 @@ impl Dialect for Http {
     }
 
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard {
-        let Some(exchange) = exchange else { return unasked(bytes, scratch) };
+        let Some(exchange) = exchange else { return self.unasked(bytes, scratch) };
         let mut used = 0;
         while used < bytes.len() {
             let (taken, verdict) = self.step(exchange, position, &bytes[used..], scratch);
@@ -268,15 +281,4 @@ impl Dialect for Http {
     fn must_hear(&self) -> bool {
         true
     }
-}
-
-/// A server that closes a connection for its silence may say so: with 408, say.
-fn unasked(bytes: &[u8], scratch: &mut Scratch) -> Heard {
-    let judge = |head: &ResponseHead<'_>| Some(Verdict::Ended(Cause::HttpStatus(head.status)));
-    let (used, judged) = read_head(bytes, scratch, judge);
-    let verdict = match judged {
-        Ok(verdict) => verdict.unwrap_or(Verdict::Part),
-        Err(_) => Verdict::Wrong(Cause::Unasked),
-    };
-    Heard { used, verdict }
 }

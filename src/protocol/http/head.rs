@@ -19,8 +19,8 @@ pub enum Malformed {
     Version,
     /// It has more than 64 fields, or more than 16 KiB.
     TooLong,
-    /// It has a `Content-Length` that is no number, or two that differ, or one beside a `Transfer-Encoding`: where the
-    /// body ends is not certain (RFC 9112, 6.3).
+    /// It has a `Content-Length` that is no number, or two that differ, or one beside a `Transfer-Encoding`, or a
+    /// `Transfer-Encoding` that is not `chunked` alone: where the body ends is not certain (RFC 9112, 6.3).
     Length,
     /// A request of HTTP/1.1 has no `Host`, or several (RFC 9112, 3.2).
     Host,
@@ -139,7 +139,11 @@ impl<'a> Fields<'a> {
             length = Some(number);
         }
         let coded = self.get("transfer-encoding").is_some();
-        if coded && length.is_some() { Err(Malformed::Length) } else { Ok((length, coded)) }
+        // Nobody here asks for another coding, and none is applied twice (RFC 9112, 6.1).
+        let mut codings = self.list("transfer-encoding");
+        let chunked =
+            codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked")) && codings.next().is_none();
+        if coded && (length.is_some() || !chunked) { Err(Malformed::Length) } else { Ok((length, coded)) }
     }
 }
 
@@ -273,8 +277,16 @@ mod tests {
             "content-length: 99999999999999999999",
             "content-length: 1\r\ncontent-length: 2",
             "content-length: 1\r\ntransfer-encoding: chunked",
+            "transfer-encoding:",
+            "transfer-encoding: gzip",
+            "transfer-encoding: gzip, chunked",
+            "transfer-encoding: chunked, gzip",
+            "transfer-encoding: xchunked",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
         ] {
             assert_eq!(error(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n")), Malformed::Length);
+            let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+            assert_eq!(ResponseHead::read(response.as_bytes()).unwrap_err(), Malformed::Length, "{fields}");
         }
     }
 
@@ -293,7 +305,7 @@ mod tests {
         };
         assert_eq!(read("HTTP/1.1 101 Switching\r\n\r\n"), (101, Body::Length(0), true));
         assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"), (200, Body::Length(7), true));
-        assert_eq!(read("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"), (200, Body::Chunked, true));
+        assert_eq!(read("HTTP/1.1 200 OK\r\ntransfer-encoding:, Chunked\r\n\r\n"), (200, Body::Chunked, true));
         assert_eq!(read("HTTP/1.1 200 OK\r\n\r\n"), (200, Body::UntilEnd, false));
         assert_eq!(read("HTTP/1.1 204\r\nconnection: close\r\n\r\n"), (204, Body::Length(0), false));
     }

@@ -60,10 +60,11 @@ impl RequestTemplate {
         let wrong = |setting| move |error| SettingError::Template { setting, error };
         let typed = settings.path.as_deref().unwrap_or("/");
         let path = Template::parse(typed).map_err(wrong("path"))?;
-        if !typed.starts_with('/') || path.literals().any(|byte| !byte.is_ascii_graphic()) {
+        if !typed.starts_with('/') || path.literals().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
             return Err(RequestError::Path { asked: typed.to_owned() }.into());
         }
         let mut fields = Vec::new();
+        let mut has_host = false;
         for typed in &settings.headers {
             let refused = |why| RequestError::Header { asked: typed.clone(), why };
             let (name, value) = typed.split_once(':').ok_or_else(|| refused("there is no colon in it"))?;
@@ -73,6 +74,11 @@ impl RequestTemplate {
             if own.contains(&name.to_ascii_lowercase().as_str()) {
                 return Err(refused("the protocol writes this one itself").into());
             }
+            let is_host = name.eq_ignore_ascii_case("host");
+            if is_host && has_host {
+                return Err(refused("a request has one Host").into());
+            }
+            has_host |= is_host;
             let value = Template::parse(value.trim()).map_err(wrong("header"))?;
             if value.literals().any(|byte| byte != b'\t' && (byte < b' ' || byte == 0x7f)) {
                 return Err(refused("a value has no line breaks and no other control characters").into());
@@ -81,7 +87,6 @@ impl RequestTemplate {
         }
         let body = settings.body.as_deref().map(Template::parse).transpose().map_err(wrong("body"))?;
         let authority = settings.server.clone().unwrap_or_default();
-        let has_host = fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
         Ok(RequestTemplate { method, path, authority, fields, body, has_host })
     }
 

@@ -124,7 +124,10 @@ fn answers_that_are_none_are_told_apart() {
     }
     // What comes while nothing is asked ends the connection, with the reason that it gives.
     assert_eq!(verdict(None, "HTTP/1.1 408 x\r\nconnection: close\r\n\r\n"), Some(Verdict::Ended(HttpStatus(408))));
-    assert_eq!(verdict(None, "hello"), Some(Verdict::Wrong(Unasked)));
+    // A second answer to one request is no reason.
+    for text in ["hello", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        assert_eq!(verdict(None, text), Some(Verdict::Wrong(Unasked)), "{text}");
+    }
 }
 
 #[test]
@@ -157,6 +160,9 @@ fn requests_are_written_as_they_are_typed() {
         (Settings { status: Some(101), ..Settings::default() }, "between 200 and 599"),
         (Settings { method: text("PUT"), ..Settings::default() }, "choose GET or POST"),
         (Settings { headers: vec!["Content-Length: 1".to_owned()], ..Settings::default() }, "itself"),
+        (Settings { headers: vec!["connection: close".to_owned()], ..Settings::default() }, "itself"),
+        (Settings { headers: vec!["Host: a".to_owned(), "HOST: b".to_owned()], ..Settings::default() }, "one Host"),
+        (Settings { path: text("/a#b"), ..Settings::default() }, "neither spaces nor #"),
     ] {
         let error = Http::new(&settings).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");

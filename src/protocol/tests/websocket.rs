@@ -260,7 +260,9 @@ fn settings_are_checked() {
     refused(&|s| s.headers = vec!["a b: c".to_owned()], &["a name has"]);
     refused(&|s| s.headers = vec!["Upgrade: c".to_owned()], &["writes this one itself"]);
     refused(&|s| s.headers = vec![r"a: b\r\nc: d".to_owned()], &["no line breaks"]);
-    refused(&|s| s.subprotocol = text("a, b c"), &["`subprotocol`", "commas"]);
+    for names in ["a, b c", "", ",", "a,a", "a,b, a"] {
+        refused(&|s| s.subprotocol = text(names), &["`subprotocol`", "commas"]);
+    }
     refused(&|s| s.body = text("a"), &["`body` with `protocol` websocket"]);
     let made = made(&|s| {
         (s.path, s.subprotocol) = (text("/room/{n}?t={token}"), text("chat, v2"));

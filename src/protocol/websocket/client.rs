@@ -223,11 +223,15 @@ impl Dialect for WebSocket {
         if !(least..=most).contains(&payload) {
             return Err(SettingError::Payload { asked: payload, least, most });
         }
-        let typed = settings.subprotocol.as_deref().unwrap_or_default();
-        let names = typed.split(',').map(str::trim).filter(|_| !typed.is_empty());
-        let subprotocols: Vec<String> = names.map(str::to_owned).collect();
-        if subprotocols.iter().any(|name| !RequestTemplate::is_token(name)) {
-            return Err(RequestError::Subprotocol { asked: typed.to_owned() }.into());
+        let mut subprotocols: Vec<String> = Vec::new();
+        for typed in settings.subprotocol.iter() {
+            for name in typed.split(',').map(str::trim) {
+                // Each is named once (RFC 6455, 4.1, 10).
+                if !RequestTemplate::is_token(name) || subprotocols.iter().any(|before| before == name) {
+                    return Err(RequestError::Subprotocol { asked: typed.clone() }.into());
+                }
+                subprotocols.push(name.to_owned());
+            }
         }
         let (subscribe, publish) = (talk::subscribe(settings, opcode)?, talk::publish(settings, opcode)?);
         Ok(WebSocket { request, subprotocols, proof, subscribe, publish, opcode, payload })

@@ -16,13 +16,13 @@ use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::latency::Latency;
 use crate::shard::ShardHandle;
-use crate::sys::{CatcherTerms, OtherProcess, is_our_user};
+use crate::sys::{CatcherTerms, OtherProcess, exists_unix_socket, is_our_user};
 use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
 use crate::wiped::Wiped;
 
-/// How long the server that runs may take for an answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long the server that runs may take for an answer. Others may ask before, and be silent.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// How long a process may take to end after it has closed what connected it with this one.
 const END_TIME: Duration = Duration::from_secs(10);
@@ -62,10 +62,8 @@ impl Inheritance {
         if !descriptors.is_empty() {
             return Inheritance::left(path, descriptors).map(Some);
         }
-        let socket = match UnixStream::connect(path) {
-            Ok(socket) => socket,
-            Err(error) if matches!(Errno::of(&error), Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
-            Err(error) => return Err(refused(path, Errno::of(&error), TakeoverReason::Path).into()),
+        let Some(socket) = connect(path).map_err(|errno| refused(path, errno, TakeoverReason::Path))? else {
+            return Ok(None);
         };
         if !is_our_user(&socket).is_ok_and(|ours| ours) {
             return Err(refused(path, None, TakeoverReason::OtherUser).into());
@@ -84,7 +82,7 @@ impl Inheritance {
 
     /// Asks the server that runs.
     fn ask(path: &Path, socket: UnixStream) -> Result<Inheritance> {
-        let silent = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::NoAnswer);
+        let silent = |error: io::Error| no_answer(path, &error);
         let process = OtherProcess::at(&socket).map_err(silent)?;
         let control = Channel::over(socket);
         let hello = to_bytes(&Hello::ours()).map_err(silent)?;
@@ -155,7 +153,7 @@ impl Inheritance {
     /// long connections that were awake paused.
     pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<Option<Latency>> {
         let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(None) };
-        let silent = |error: io::Error| Error::from(refused(path, Errno::of(&error), TakeoverReason::NoAnswer));
+        let silent = |error: io::Error| Error::from(no_answer(path, &error));
         let mut channels = Vec::new();
         for shard in 0..shards.len() {
             let channel = self.take(&format!("channel-{shard}"));
@@ -183,6 +181,32 @@ impl Inheritance {
         ended.iter().try_for_each(|of_shard| pauses.merge(of_shard))?;
         Ok(Some(pauses))
     }
+}
+
+/// The server that listens at a path; `None` where none does, and one may. Fails where none ever can.
+fn connect(path: &Path) -> std::result::Result<Option<UnixStream>, Errno> {
+    match UnixStream::connect(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(Errno::ENAMETOOLONG),
+        Err(error) => match Errno::of(&error) {
+            // A server that was killed has left its socket.
+            Errno::ECONNREFUSED if exists_unix_socket(path) => Ok(None),
+            Errno::ECONNREFUSED => Err(Errno::ENOTSOCK),
+            Errno::ENOENT if path.symlink_metadata().is_err() && folder_of(path).is_dir() => Ok(None),
+            errno => Err(errno),
+        },
+    }
+}
+
+/// The folder in which a path has its last name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The server that listens there did not answer. An end of what it says, or nothing in time, has no number of the kernel.
+fn no_answer(path: &Path, error: &io::Error) -> HostError {
+    let errno = error.raw_os_error().map(Errno).filter(|errno| *errno != Errno::EAGAIN);
+    refused(path, errno, TakeoverReason::NoAnswer)
 }
 
 /// The way of what arrives to its shard.

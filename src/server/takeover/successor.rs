@@ -19,14 +19,17 @@ use crate::sys::{OtherProcess, exists_unix_socket, is_our_user, listen_in_own_na
 use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
 use crate::wiped::Wiped;
 
-/// How long a successor may take for its first words.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long a successor may take for its first words, which it says at once. Others wait behind one that is silent.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// How long it may take until it is ready: it opens its rings meanwhile.
 const READY_TIME: Duration = Duration::from_secs(120);
 
 /// How long a successor may take to end after it has closed a channel.
 const END_TIME: Duration = Duration::from_secs(10);
+
+/// The pause before the next attempt to accept one who asks. The kernel keeps him waiting meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Descriptors that are sent in one message. The kernel takes 253.
 const DESCRIPTORS_PER_MESSAGE: usize = 200;
@@ -158,25 +161,37 @@ impl Clerk {
     /// Answers those who ask, until all is handed over or the server stops.
     fn serve(self) {
         loop {
-            let Ok((socket, _)) = self.listener.accept() else { return };
+            let accepted = self.listener.accept();
             if *lock(&self.phase) == Phase::Stopping {
                 return;
             }
+            let Ok((socket, _)) = accepted else {
+                // No descriptor is free (EMFILE, ENFILE), say, and connections that end make some free.
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
             if !is_our_user(&socket).is_ok_and(|ours| ours) {
                 continue;
             }
-            let Ok(process) = OtherProcess::at(&socket) else { continue };
             let control = Channel::over(socket);
-            // A successor that goes away before it has begun leaves everything as it was.
-            let Ok(Some(channels)) = self.greet(&control) else { continue };
-            if self.hand_over(channels, &process) {
-                return;
+            match self.greet(&control) {
+                Ok(Some((channels, successor))) => {
+                    if self.hand_over(channels, &successor) {
+                        return;
+                    }
+                }
+                Ok(None) => {}
+                // A successor that goes away before it has begun leaves everything as it was. Another one is told why.
+                Err(error) => {
+                    let why = error.raw_os_error().map_or(error.to_string(), |errno| Errno(errno).to_string());
+                    let _ = control.send(Kind::Refused, why.as_bytes(), &[]);
+                }
             }
         }
     }
 
-    /// Tells a successor what there is. Returns the channels of the shards once it has begun.
-    fn greet(&self, control: &Channel) -> io::Result<Option<Vec<Channel>>> {
+    /// Tells a successor what there is. Returns the channels of the shards once it has begun, and its process.
+    fn greet(&self, control: &Channel) -> io::Result<Option<(Vec<Channel>, OtherProcess)>> {
         control.limit(Some(ANSWER_TIME))?;
         let hello: Hello = of_bytes(&control.expect(Kind::Hello)?.body)?;
         if hello.format != FORMAT {
@@ -189,6 +204,7 @@ impl Clerk {
             control.send(Kind::Refused, b"it is about to end", &[])?;
             return Ok(None);
         }
+        let successor = OtherProcess::at(control.socket())?;
         let (mut ours, mut named) = (Vec::new(), Vec::new());
         for shard in 0..self.shards.len() {
             let (our, their) = Channel::pair()?;
@@ -214,7 +230,7 @@ impl Clerk {
         }
         control.send(Kind::Begin, &[], &[])?;
         *phase = Phase::HandingOver { stop: false };
-        Ok(Some(ours))
+        Ok(Some((ours, successor)))
     }
 
     /// Has all shards hand over. `false` if the successor was killed and this server serves on.

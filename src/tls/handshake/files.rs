@@ -1,14 +1,34 @@
 //! Certificates and keys in PEM, from files or from memory.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{ConfigError, Errno, Result, TlsFile, TlsProblem};
+use crate::sys::open_without_waiting;
+
+/// What stands in a key with a password: in its label (RFC 7468, 11), or in a line below it (RFC 1421, 4.6.1.1).
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
+
+/// Bytes of a file at most. All authorities that browsers trust take some 200,000 bytes.
+const LONGEST: usize = 16 << 20;
+
+/// Characters of a line that an error shows.
+const SHOWN: usize = 40;
+
+/// How long a pipe may take for all that is in it, such as that of a shell's `<(command)`.
+const PIPE_TIME: Duration = Duration::from_secs(10);
+
+/// The pause before a pipe is looked at again in which nothing has come.
+const PIPE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Something in PEM (RFC 7468).
 #[derive(Clone, PartialEq, Eq)]
@@ -47,8 +67,7 @@ impl Pem {
 
     fn read(&self, what: TlsFile) -> Result<Vec<u8>> {
         match self {
-            Pem::File(path) => std::fs::read(path)
-                .map_err(|error| self.refused(what, TlsProblem::Unreadable(Errno::of(&error))).into()),
+            Pem::File(path) => read(path).map_err(|errno| self.refused(what, TlsProblem::Unreadable(errno)).into()),
             Pem::Memory(bytes) => Ok(bytes.clone()),
         }
     }
@@ -56,6 +75,15 @@ impl Pem {
     fn wrong(&self, what: TlsFile, error: &pem::Error) -> ConfigError {
         match error {
             pem::Error::NoItemsFound => self.refused(what, TlsProblem::NotPem),
+            pem::Error::MissingSectionEnd { end_marker } => {
+                let why = format!("it ends before END {}", String::from_utf8_lossy(end_marker));
+                self.refused(what, TlsProblem::Unusable(why))
+            }
+            pem::Error::IllegalSectionStart { line } => {
+                let line = String::from_utf8_lossy(line);
+                let why = format!("a section begins with {:?}", line.chars().take(SHOWN).collect::<String>());
+                self.refused(what, TlsProblem::Unusable(why))
+            }
             other => self.refused(what, TlsProblem::Unusable(other.to_string())),
         }
     }
@@ -73,9 +101,17 @@ impl Pem {
 
     fn key(&self) -> Result<PrivateKeyDer<'static>> {
         let mut text = self.read(TlsFile::Key)?;
-        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| self.wrong(TlsFile::Key, &error).into());
-        zeroize::Zeroize::zeroize(&mut text);
-        key
+        let key = PrivateKeyDer::from_pem_slice(&text);
+        let is_encrypted = key.is_err() && text.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+        text.zeroize();
+        key.map_err(|error| {
+            let refused = if is_encrypted {
+                self.refused(TlsFile::Key, TlsProblem::Encrypted)
+            } else {
+                self.wrong(TlsFile::Key, &error)
+            };
+            refused.into()
+        })
     }
 
     /// A chain of certificates with the private key of its first one.
@@ -84,9 +120,80 @@ impl Pem {
         CertifiedKey::from_der(chain, secret, provider).map_err(|error| {
             let problem = match error {
                 rustls::Error::InconsistentKeys(_) => TlsProblem::OtherKey,
+                rustls::Error::General(why) => TlsProblem::Unusable(why),
                 other => TlsProblem::Unusable(other.to_string()),
             };
             key.refused(TlsFile::Key, problem).into()
         })
+    }
+}
+
+/// Reads a file, or a pipe until its end. A reload reads it too, so what never comes must not keep a server from ending:
+/// fails with ETIMEDOUT for that, and with EFBIG for more than `LONGEST` bytes.
+fn read(path: &Path) -> std::result::Result<Vec<u8>, Errno> {
+    let of = |error: io::Error| Errno::of(&error);
+    let mut file = open_without_waiting(path).map_err(of)?;
+    let found = file.metadata().map_err(of)?;
+    let may_wait = found.file_type().is_fifo();
+    // A key is not left behind where it does not fit any more.
+    let mut text = Vec::with_capacity(LONGEST.min(found.len() as usize));
+    let (began, mut piece) = (Instant::now(), Zeroizing::new([0; 16 << 10]));
+    loop {
+        match file.read(&mut piece[..]) {
+            // A pipe that nobody has opened yet for writing looks as if it had ended.
+            Ok(0) if !may_wait || !text.is_empty() => return Ok(text),
+            Ok(0) => {}
+            Ok(more) => {
+                text.extend_from_slice(&piece[..more]);
+                if text.len() > LONGEST {
+                    return Err(Errno::EFBIG);
+                }
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(of(error)),
+        }
+        if began.elapsed() > PIPE_TIME {
+            return Err(Errno::ETIMEDOUT);
+        }
+        std::thread::sleep(PIPE_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_and_no_file_is_endless() {
+        let (read_end, mut write_end) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&read_end));
+        let writer = std::thread::spawn(move || {
+            for _ in 0..50 {
+                write_end.write_all(&[7; 4_000]).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(read(Path::new(&path)).map(|text| text.len()), Ok(200_000));
+        writer.join().unwrap();
+        assert_eq!(read(Path::new("/dev/zero")), Err(Errno::EFBIG));
+        assert_eq!(read(Path::new("/dev/null")), Ok(Vec::new()));
+        assert_eq!(read(Path::new("/")), Err(Errno::EISDIR));
+    }
+
+    #[test]
+    fn a_key_with_a_password_is_told_from_what_is_no_key() {
+        let problem = |text: &str| match Pem::Memory(text.as_bytes().to_vec()).key().unwrap_err() {
+            crate::error::Error::Config(ConfigError::Tls { problem, .. }) => problem,
+            other => panic!("{other}"),
+        };
+        let labelled = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        assert_eq!([labelled, old].map(problem), [TlsProblem::Encrypted, TlsProblem::Encrypted]);
+        assert_eq!(problem("a key"), TlsProblem::NotPem);
+        let cut = "-----BEGIN PRIVATE KEY-----\nAAAA\n";
+        assert_eq!(problem(cut), TlsProblem::Unusable("it ends before END PRIVATE KEY".to_owned()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -21,6 +22,8 @@ pub enum Outlet {
     Closed,
     /// A pipe whose read end is closed.
     Unread,
+    /// A pipe of one page, whose read end is open and never read.
+    Stuck,
 }
 
 /// A running process. It is killed with its children when this value is dropped, and when the test's thread ends.
@@ -170,6 +173,15 @@ fn outlet(dir: &TempDir, name: &str, kind: Outlet) -> Stdio {
         Outlet::File => File::create(dir.path().join(name)).unwrap().into(),
         Outlet::Closed => Stdio::null(),
         Outlet::Unread => std::io::pipe().unwrap().1.into(),
+        Outlet::Stuck => {
+            let (reader, writer) = std::io::pipe().unwrap();
+            // SAFETY: no memory.
+            let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+            assert_eq!(size, 4096);
+            // It stays open until the tests end.
+            std::mem::forget(reader);
+            writer.into()
+        }
     }
 }
 
