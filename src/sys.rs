@@ -447,6 +447,12 @@ pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
     connected.is_err_and(|error| Errno::of(&error) == Errno::EACCES)
 }
 
+/// Keeps this process's memory out of core dumps, and from other processes of its user: for one that holds secrets. Root
+/// can read it all the same.
+pub fn hide_memory() -> std::io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
 /// A /proc file's trimmed content, or `otherwise` when it cannot be read.
 pub fn read_or(path: &str, otherwise: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| otherwise.to_owned(), |text| text.trim().to_owned())

@@ -5,7 +5,7 @@ use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{Target, say};
-use super::{Ended, on_signal, steer};
+use super::{Ended, hide_memory, on_signal, steer};
 use crate::client::{Course, Run, Workload};
 use crate::command_error::{Blame, CommandError, Result};
 use crate::format::count;
@@ -77,6 +77,9 @@ fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary,
 
 /// Runs a client that a signal stops early, and that standard input steers if its course says so.
 pub fn lead(workload: Workload, observer: &mut dyn Observer) -> Result<Summary> {
+    if workload.tls.is_some() {
+        hide_memory()?;
+    }
     let run = Run::start(workload.clone())?;
     let steering = run.steering();
     on_signal(move || steering.stop())?;
