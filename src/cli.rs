@@ -52,6 +52,11 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
+/// Hides the memory of a process that is about to hold secrets.
+fn hide_memory() -> Result<()> {
+    sys::hide_memory().map_err(|error| CommandError::bug(format!("PR_SET_DUMPABLE: {}", Errno::of(&error))))
+}
+
 /// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
     let command = Arguments::try_parse().unwrap_or_else(|error| without_password(error).exit()).command;

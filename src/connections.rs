@@ -66,6 +66,8 @@ use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::sys::Doorbell;
+#[cfg(feature = "tls")]
+use crate::tls::handshake::TlsAgreed;
 use crate::token::{ConnId, Operation};
 
 pub(crate) use admission::Admission;
@@ -82,8 +84,10 @@ pub(crate) use incoming::RESUMED_PER_PASS;
 pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
 pub use slots::Cursor;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use tls::TURNS_BESIDE_MESSAGES;
 #[cfg(feature = "tls")]
-pub(crate) use tls::Begins;
+pub(crate) use tls::{Begins, Step};
 
 /// The connections of one shard, as its driver may use them. `S` is the driver's state in each row, `P` the machine
 /// that the engine runs on.
@@ -170,6 +174,14 @@ impl<S: Default, P: Platform> Connections<S, P> {
     #[cfg(feature = "tls")]
     pub fn begin_handshake(&mut self, conn: ConnId, to: IpAddr) -> Result<()> {
         self.engine.begin_handshake(conn, to)
+    }
+
+    /// What the TLS handshake of a connection has agreed on, while its driver is told that the connection is open
+    /// (`Driver::opened`). `None` later, and without TLS.
+    #[cfg(feature = "tls")]
+    pub fn agreed(&self, conn: ConnId) -> Option<&TlsAgreed> {
+        let (of, agreed) = self.engine.tls.as_ref()?.agreed.as_ref()?;
+        (*of == conn).then_some(agreed)
     }
 
     /// Whether a connection that is open is so for its driver too. With TLS it is not before its handshake is over.

@@ -188,6 +188,7 @@ mod tests {
                 TlsFailure::HandshakeTimeout,
                 TlsFailure::RecordTimeout,
                 TlsFailure::NoRoom,
+                TlsFailure::KeyUsedUp,
             ];
             let all = Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons);
             for cause in all.chain(tls.map(Cause::Tls)) {

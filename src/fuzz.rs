@@ -51,7 +51,7 @@ pub use handshakes::handshakes;
 pub use mqtt::mqtt;
 pub use records::records;
 pub use segments::segments;
-pub use spoken::{frames, publication, requests, upgrade};
+pub use spoken::{chunks, frames, publication, requests, upgrade};
 
 /// An input that is read as numbers; zeros follow its end.
 struct Input<'a>(&'a [u8]);

@@ -57,7 +57,7 @@
 //! - `cli`, the default: the program `c1m`. A library turns it off with `default-features = false`, and then brings
 //!   no command line, no charts, no metrics and no TLS.
 //! - `metrics`: a server's counters over HTTP, for Prometheus. `cli` implies it.
-//! - `tls`: TLS 1.3 at both ends. `cli` implies it.
+//! - `tls`: TLS at both ends. `cli` implies it.
 #![deny(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -76,7 +76,8 @@ pub use internal::service::{Broadcast, Conversation, CounterId, Ctx, Echo, Membe
 pub use internal::service::{http, push, websocket};
 pub use internal::stats::Snapshot;
 #[cfg(feature = "tls")]
-pub use internal::tls::handshake::TlsConfig;
+pub use internal::tls::handshake::{TlsAgreed, TlsConfig};
+pub use internal::tls_version::TlsVersion;
 pub use internal::token::ConnId;
 
 /// What the program, its tests, benches and fuzz targets use. It is no part of the library's interface: all of it may
@@ -131,6 +132,7 @@ pub mod internal {
     pub mod takeover;
     #[cfg(feature = "tls")]
     pub mod tls;
+    pub mod tls_version;
     pub mod token;
     #[cfg(feature = "cli")]
     pub mod tune;
@@ -150,7 +152,7 @@ use internal::tls;
 use internal::{
     addresses, chunks, clock, connections, constants, failure, format, hibernation, host, latency, listener, mailbox,
     memory_model, pace, plan, protocol, reactor, reply, results, ring, server, service, shard, stats, sys, takeover,
-    token, walls, wiped,
+    tls_version, token, walls, wiped,
 };
 #[cfg(feature = "cli")]
 use internal::{cli, command_error, doctor, output, render, tune};

@@ -25,8 +25,9 @@ mod tls;
 use std::collections::BTreeMap;
 
 use crate::plan::{IdleBackend, Layers, ShardPlan, caught_bytes, largest};
+use crate::tls_version::TlsVersion;
 
-pub use tls::{HANDSHAKE_BYTES, TLS_BYTES};
+pub use tls::HANDSHAKE_BYTES;
 
 /// Bytes of a page on the supported machines.
 const PAGE: f64 = 4096.0;
@@ -317,9 +318,9 @@ pub fn asleep(end: End, family: Family) -> f64 {
 const CONVERSATION_BYTES: f64 = 4.0 + 4.0;
 
 /// Bytes that one end keeps of a connection, asleep or awake, for what is spoken on it. A client's dialects keep nothing.
-fn kept(end: End, layers: Layers) -> f64 {
+pub fn kept(end: End, layers: Layers) -> f64 {
     let conversation = if end == End::Server && layers.conversation { CONVERSATION_BYTES } else { 0.0 };
-    conversation + if layers.tls { TLS_BYTES as f64 } else { 0.0 }
+    conversation + layers.tls.map_or(0, TlsVersion::connection_bytes) as f64
 }
 
 /// The parts of a c1m process, apart from its connections.
@@ -453,7 +454,7 @@ impl Load {
                 None => sum.per_connection += each.counted(by),
             }
             sum.per_connection += kept(end, self.layers);
-            if self.layers.tls {
+            if self.layers.tls.is_some() {
                 sum.fixed += tls::fixed(end, process.shards, self.handshakes) as f64;
             }
             sum.hidden += each.hidden * sockets as f64;
@@ -563,15 +564,15 @@ mod tests {
         assert_eq!(asleep(End::Server, Family::V6) - asleep(End::Server, Family::V4), 32.0);
     }
 
-    /// HTTP and WebSocket take 8 bytes of the server, and TLS 80 of each end.
+    /// HTTP and WebSocket take 8 bytes of the server, TLS 80 of each end, and TLS 1.2 112.
     #[test]
     fn what_is_spoken_takes_some_bytes_of_each_connection() {
-        let (kernel, process) =
-            (kernel((6, 18), true), Process { shards: 2, rings: 50, slots: 1_000_000, listeners: 100 });
+        let (new, old, kernel) = (Some(TlsVersion::Tls13), Some(TlsVersion::Tls12), kernel((6, 18), true));
+        let process = Process { shards: 2, rings: 50, slots: 1_000_000, listeners: 100 };
         for awake in [None, Some(1_000)] {
             let raw = Load { awake, ..load(process) };
             for (conversation, tls, server, client) in
-                [(true, false, 8e6, 0.0), (false, true, 80e6, 80e6), (true, true, 88e6, 80e6)]
+                [(true, None, 8e6, 0.0), (false, new, 80e6, 80e6), (true, new, 88e6, 80e6), (true, old, 120e6, 112e6)]
             {
                 let spoken = Load { layers: Layers { conversation, tls }, ..raw };
                 let of = |load: Load| load.of(&kernel, 1_000_000, By::Host);

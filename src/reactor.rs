@@ -16,8 +16,6 @@ use crate::connections::{Admission, Arrival, CloseMode, CloseReason, Connections
 use crate::error::{Errno, Error, Result};
 use crate::reply::Reply;
 use crate::ring::{Buffer, Completion, Outcome, RingOps};
-#[cfg(feature = "tls")]
-use crate::tls::handshake::Agreed;
 use crate::token::{ConnId, Token};
 
 pub use closing::Closing;
@@ -65,18 +63,8 @@ pub trait Driver<P: Platform = Linux>: 'static {
         Ok(())
     }
 
-    /// The TLS handshake of a connection is over, with this. `opened` follows at once. Not called without TLS.
-    #[cfg(feature = "tls")]
-    fn secured(
-        &mut self,
-        _connections: &mut Connections<Self::State, P>,
-        _conn: ConnId,
-        _agreed: &Agreed,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    /// A connection is live: with TLS, its handshake is over.
+    /// A connection is live: with TLS, its handshake is over, and `Connections::agreed` tells in this call what it has
+    /// agreed on.
     fn opened(&mut self, connections: &mut Connections<Self::State, P>, conn: ConnId) -> Result<()>;
 
     /// Bytes came.
@@ -139,6 +127,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.run(ring, now)?;
             between();
         }
+        #[cfg(feature = "tls")]
+        self.take_steps()?;
         while let Some((conn, admission)) = self.connections.engine.next_admission() {
             self.admit(conn, admission)?;
         }
@@ -352,17 +342,14 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         counters.bytes_in.add(len as u64);
         let reply = if self.connections.engine.received(conn, more) {
             let name = self.connections.engine.name_of(conn);
-            self.driver.received(&mut self.connections, name, &mut buffer.bytes()[..len])?
+            self.ask(name, &mut buffer.bytes()[..len])?
         } else {
             Reply::Nothing
         };
         let engine = &mut self.connections.engine;
         // The receive is over. Unless the reply is still being sent, the connection goes on with its next action.
         match reply {
-            Reply::Back(range) if range.end <= len => engine.reply_to_receive(conn, buffer, range),
-            Reply::Back(Range { start, end }) => {
-                Err(Error::bug(format!("service replies with bytes {start}..{end} of {len}")))
-            }
+            Reply::Back(range) => engine.reply_to_receive(conn, buffer, range),
             Reply::Nothing => {
                 engine.put_buffer(buffer);
                 engine.operation_ended(conn)
@@ -372,6 +359,16 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 engine.close(conn, CloseMode::Graceful, CloseReason::Local)?;
                 engine.operation_ended(conn)
             }
+        }
+    }
+
+    /// Hands bytes to the driver. What it sends back must be a part of them.
+    fn ask(&mut self, name: ConnId, data: &mut [u8]) -> Result<Reply> {
+        match self.driver.received(&mut self.connections, name, data)? {
+            Reply::Back(Range { start, end }) if end > data.len() => {
+                Err(Error::bug(format!("service replies with bytes {start}..{end} of {}", data.len())))
+            }
+            reply => Ok(reply),
         }
     }
 

@@ -204,7 +204,7 @@ impl<M: Send + 'static> Server<M> {
             let listener = listener.map(TcpListener::from);
             options.metrics.map(|address| Exporter::listen(address, options.ports, listener)).transpose()?
         };
-        let awake = hibernation::awake(&options, &host)?;
+        let awake = hibernation::awake(&options, S::SPOKEN, &host)?;
         // The server that runs takes memory too, and all of its connections that are awake are to have a slot here.
         let theirs = inheritance.as_ref().and_then(|inheritance| inheritance.terms.awake);
         let awake = awake.map(|awake| if options.awake.is_none() { awake.max(theirs.unwrap_or(0)) } else { awake });

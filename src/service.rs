@@ -73,7 +73,7 @@ pub trait Service: 'static {
     #[doc(hidden)]
     const NAME: &'static str = "a service of its own";
 
-    /// A connection was accepted.
+    /// A connection was accepted. With TLS its handshake is over, and [`Ctx::tls`] tells here what it has agreed on.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// Bytes came: 1 to 4,096 at a time, cut wherever the network cut them. No more are received on this connection

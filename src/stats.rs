@@ -258,12 +258,17 @@ counters! {
     pushes,
     /// Publications that a shard with too much to do did not send to its subscribers.
     pushes_missed,
+    /// Connections of a broadcaster over plain bytes that were closed: what came is no frame, or is too long, or there was
+    /// no room for it.
+    frames_refused,
     /// TLS handshakes under way now, as the last pass saw them.
     handshakes_under_way,
     /// TLS handshakes that were completed with a certificate.
     handshakes_full,
     /// TLS handshakes that resumed a session.
     handshakes_resumed,
+    /// Completed TLS handshakes of either kind that agreed on TLS 1.2.
+    handshakes_tls12,
     /// TLS handshakes that the peer gave up with an alert.
     handshakes_alerted,
     /// TLS handshakes that this end gave up because of what the peer sent, or because of its certificate.

@@ -469,6 +469,12 @@ pub fn open_without_waiting(path: &std::path::Path) -> io::Result<std::fs::File>
     std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
+/// Keeps this process's memory out of core dumps, and from other processes of its user: for one that holds secrets. Root
+/// can read it all the same.
+pub fn hide_memory() -> std::io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
 /// A /proc file's trimmed content, or `otherwise` when it cannot be read.
 pub fn read_or(path: &str, otherwise: &str) -> String {
     std::fs::read_to_string(path).map_or_else(|_| otherwise.to_owned(), |text| text.trim().to_owned())

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The public names at the crate's root.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 34] = [
     "Address",
     "Broadcast",
     "CloseMode",
@@ -34,7 +34,9 @@ const NAMES: [&str; 32] = [
     "ShardInfo",
     "Sink",
     "Snapshot",
+    "TlsAgreed",
     "TlsConfig",
+    "TlsVersion",
     "client",
 ];
 

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each room. A room imports rooms of lower layers, and of its own layer only those that `BELOW` puts below
 /// it.
-const LAYERS: [(&str, u8); 41] = [
+const LAYERS: [(&str, u8); 42] = [
     ("constants", 0),
     ("error", 0),
     ("command_error", 0),
     ("token", 0),
     ("reply", 0),
+    ("tls_version", 0),
     ("format", 0),
     ("clock", 0),
     ("hibernation", 0),

@@ -448,7 +448,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__doctor)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --hibernate --awake --json --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --tls-min --hibernate --awake --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -484,6 +484,10 @@ _c1m() {
                     ;;
                 --protocol)
                     COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.3 1.2" -- "${cur}"))
                     return 0
                     ;;
                 --hibernate)
@@ -1496,7 +1500,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__tune)
-            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --hibernate --awake --profile --apply --persist --revert --for-article --help"
+            opts="-h --role --connections --port --ports --target-ip --source-ip --cores --protocol --tls --tls-min --hibernate --awake --profile --apply --persist --revert --for-article --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1532,6 +1536,10 @@ _c1m() {
                     ;;
                 --protocol)
                     COMPREPLY=($(compgen -W "raw websocket http" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.3 1.2" -- "${cur}"))
                     return 0
                     ;;
                 --hibernate)

@@ -62,9 +62,9 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put con
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-cert -d 'Speak TLS 1.3 on every port, with the certificates in FILE (PEM, the server\'s own first). A connection takes 80 bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first certificate for that name, any other client the first of all. SIGHUP then reads the files again, without dropping anyone' -r -F
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-cert -d 'Speak TLS on every port, with the certificates in FILE (PEM, the server\'s own first). A connection takes 80 bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first certificate for that name, any other client the first of all. SIGHUP then reads the files again, without dropping anyone' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-key -d 'The private key of each --tls-cert, in the same order (PEM, without a password)' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowest version of TLS. With 1.2 clients that do not speak 1.3 are served too, each for 112 bytes instead of 80, with the suites that are still safe: ECDHE with AES-GCM or ChaCha20-Poly1305' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN)' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
@@ -133,7 +133,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l alpn -d 'Protocols to
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
@@ -151,7 +151,7 @@ off\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close -d 'How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which leaves nothing' -r -f -a "fin\t''
 rst\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l histogram -d 'Write the connect latencies as a percentile file for HdrHistogram\'s plotter' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls -d 'Speak TLS on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
@@ -214,7 +214,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l alpn -d 'Protocols to 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
@@ -229,7 +229,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of 
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until their work is done' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after the storm' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls -d 'Speak TLS on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
@@ -297,7 +297,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l alpn -d 'Protocols to
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l ca -d 'Trust the certificate authorities in FILE (PEM); those that this host trusts by default' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cert -d 'Certificates of the client, for servers that ask for one (PEM, the client\'s own first)' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l key -d 'The private key of --cert (PEM, without a password)' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowest version of TLS' -r -f -a "1.3\t''
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
@@ -309,7 +309,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l json -d 'Write the re
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l fin -d 'Close by FIN rather than RST at the end. The side that closes first by FIN keeps the source port in TIME_WAIT for a minute'
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls -d 'Speak TLS 1.3 on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls -d 'Speak TLS on every connection, as the URLs wss, https and mqtts of --target say too. Full handshakes and resumed ones are told apart in the report'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l insecure -d 'Trust any server: neither its certificate nor its name is looked at'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l no-resumption -d 'Make every TLS handshake a full one. By default sessions are resumed where the server gives tickets'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
@@ -346,10 +346,12 @@ complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l cores -d 'Use the fir
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l protocol -d 'What the server speaks, as its --protocol' -r -f -a "raw\t''
 websocket\t''
 http\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls-min -d 'The lowest version of TLS, as --tls-min of `server` and `client`. With 1.2 each connection may take 112 bytes' -r -f -a "1.3\t''
+1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l json -d 'Write the page as JSON to FILE; without FILE, or as -, to standard output' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls -d 'They speak TLS'
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls -d 'They speak TLS: 80 bytes more of a connection'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
 client\t''
@@ -363,11 +365,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand tune" -l cores -d 'Use the first
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l protocol -d 'What the server speaks, as its --protocol' -r -f -a "raw\t''
 websocket\t''
 http\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls-min -d 'The lowest version of TLS, as --tls-min of `server` and `client`. With 1.2 each connection may take 112 bytes' -r -f -a "1.3\t''
+1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l profile -d '`extreme` also prints the kernel command line with which a small server holds most' -r -f -a "standard\t''
 extreme\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls -d 'They speak TLS'
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls -d 'They speak TLS: 80 bytes more of a connection'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l apply -d 'Set them now, all or none. What was there is kept in /var/lib/c1m/tune.json'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l persist -d 'Set them now, and write them to /etc/sysctl.d/zz-c1m.conf and, where a limit is too low, /etc/security/limits.d/zz-c1m.conf, for the next boot. A warning names every other file that would then lower one of them'
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l revert -d 'Restore exactly what was there before the first --apply or --persist, files included'

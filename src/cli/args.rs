@@ -20,15 +20,16 @@ use crate::addresses::{Address, Endpoint};
 use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_PENDING_BYTES;
 use crate::host::Cores;
-use crate::plan::{PortSharing, Ports};
+use crate::plan::{Layers, PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
+use crate::tls_version::TlsVersion;
 
 pub use client::{ClientArguments, ConnectionArguments};
 pub use fanout::FanoutArguments;
 pub use goal::{DoctorArguments, Profile, TuneArguments, awake};
 pub use service::{ServerProtocol, ServiceArguments, ServiceName};
 pub use storm::StormArguments;
-use tls::ServerTlsArguments;
+use tls::{ServerTlsArguments, VersionName};
 
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
@@ -307,6 +308,13 @@ pub struct DemoArguments {
     pub tls: bool,
     #[command(flatten)]
     pub files: FileArguments,
+}
+
+impl DemoArguments {
+    /// What is spoken between its ends.
+    pub fn layers(&self) -> Layers {
+        self.protocol.layers(self.tls.then(TlsVersion::default))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

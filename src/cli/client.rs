@@ -7,7 +7,7 @@ use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{Target, say};
-use super::{Ended, on_signal, steer};
+use super::{Ended, hide_memory, on_signal, steer};
 use crate::client::{Course, Run, Steering, Workload};
 use crate::command_error::{Blame, CommandError, Result};
 use crate::format::count;
@@ -113,6 +113,9 @@ impl Signals {
 /// Runs a client that a signal stops early, and that standard input steers if its course says so. `signals` are those that
 /// are watched already, if they are.
 pub fn lead(workload: Workload, observer: &mut dyn Observer, signals: Option<Signals>) -> Result<Summary> {
+    if workload.tls.is_some() {
+        hide_memory()?;
+    }
     let run = Run::start(workload.clone())?;
     signals.map_or_else(Signals::watch, Ok)?.stop(run.steering());
     if workload.course == Course::Steered {

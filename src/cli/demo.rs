@@ -123,7 +123,7 @@ fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
     }
     host.check_hibernation()?;
     let routes = workload(arguments, host, arguments.connections)?.routes;
-    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.tls).min(AWAKE);
+    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.layers()).min(AWAKE);
     Ok(Some(arguments.awake.unwrap_or_else(planned)))
 }
 
@@ -134,7 +134,7 @@ fn fit(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Fit
         awake,
         routes: workload(arguments, host, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
-        layers: arguments.protocol.layers(arguments.tls),
+        layers: arguments.layers(),
     };
     let page = doctor::examine(host, &goal);
     let wall = page.decisive().map(|row| format!("{}: {}", row.wall, row.have));

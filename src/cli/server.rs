@@ -10,7 +10,7 @@ use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::Live;
 use super::out::{Target, event, say, show, warn};
-use super::{Ended, on_signal, on_signal_or_hangup};
+use super::{Ended, hide_memory, on_signal, on_signal_or_hangup};
 use crate::command_error::{CommandError, Result};
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
@@ -57,6 +57,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         }
     };
     if options.has_tls() {
+        hide_memory()?;
         on_signal_or_hangup(tell(News::Reload), tell(News::Stop))?;
     } else {
         on_signal(tell(News::Stop))?;

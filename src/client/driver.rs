@@ -28,8 +28,6 @@ use crate::reply::Reply;
 use crate::results::ShardSummary;
 use crate::ring;
 use crate::stats::ProgressSnapshot;
-#[cfg(feature = "tls")]
-use crate::tls::handshake::Agreed;
 use crate::token::ConnId;
 use dialing::Attempt;
 use fanning::Fanning;
@@ -128,13 +126,9 @@ impl Driver for ClientDriver {
         self.begin_handshake(connections, conn)
     }
 
-    #[cfg(feature = "tls")]
-    fn secured(&mut self, connections: &mut ClientConnections, conn: ConnId, agreed: &Agreed) -> Result<()> {
-        self.measure_handshake(connections, conn, agreed);
-        Ok(())
-    }
-
     fn opened(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        #[cfg(feature = "tls")]
+        self.measure_handshake(connections, conn);
         // With TLS the connect was measured before the handshake.
         let stood = if self.config.workload.has_tls() {
             self.take_probe(connections, conn)

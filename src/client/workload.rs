@@ -9,10 +9,11 @@ use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{ConfigError, Error, FanoutProblem, Result, ShardsOf};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::memory_model::{End, Family};
-use crate::plan::{self, ClientGoal, IdleBackend, Needs, Ports, Reserve, Routes};
+use crate::plan::{self, ClientGoal, IdleBackend, Layers, Needs, Ports, Reserve, Routes};
 use crate::protocol::{Protocol, publication};
 #[cfg(feature = "tls")]
 use crate::tls::handshake::ClientTls;
+use crate::tls_version::TlsVersion;
 
 /// Connections that a client opens by default: as many as each of the article's clients.
 pub const DEFAULT_CONNECTIONS: u64 = 340_000;
@@ -234,16 +235,22 @@ impl Workload {
         let v6 = self.routes.targets.iter().any(|target| target.ip().is_ipv6());
         let family = if v6 { Family::V6 } else { Family::V4 };
         let ends = [(End::Client, IdleBackend::Poll)];
-        let planned = || host.awake(self.connections, &ends, family, self.has_tls(), Reserve::Auto);
+        let layers = Layers { tls: self.tls_version(), ..Layers::default() };
+        let planned = || host.awake(self.connections, &ends, family, layers, Reserve::Auto);
         Ok(Some(self.awake.unwrap_or_else(planned)))
     }
 
     /// Whether the connections speak TLS.
     pub(super) fn has_tls(&self) -> bool {
+        self.tls_version().is_some()
+    }
+
+    /// The lowest version of TLS that they speak; `None` without TLS.
+    fn tls_version(&self) -> Option<TlsVersion> {
         #[cfg(feature = "tls")]
-        return self.tls.is_some();
+        return self.tls.as_ref().map(|tls| tls.lowest_version);
         #[cfg(not(feature = "tls"))]
-        false
+        None
     }
 
     fn check(&self) -> Result<()> {

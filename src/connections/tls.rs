@@ -16,18 +16,32 @@ use super::slots::Cursor;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::{CloseMode, SendDecision, SlotState};
 use crate::error::{Alert, Error, Result, TlsFailure};
+use crate::ring::Buffer;
 use crate::stats::Counters;
+use crate::tls::handshake::TlsAgreed;
 use crate::tls::layer::{Layer, LayerConfig};
-use crate::tls::record::{HEADER, LARGEST_CONTENT, LARGEST_RECORD, TRAILER, Unsealed};
+use crate::tls::record::{LARGEST_CONTENT, MOST_AROUND, Unsealed};
+use crate::tls::sessions::Answer;
 use crate::token::ConnId;
 use crate::wiped::Wiped;
 
-/// Receives of connections that are not established, in a pass of a shard that has messages: a step of a handshake takes
-/// some 200 us. Not every receive brings one.
-const TURNS_BESIDE_MESSAGES: usize = 2;
+/// Receives of connections that are not established, in a pass of a shard that has messages. Each brings a step of a
+/// handshake.
+pub(crate) const TURNS_BESIDE_MESSAGES: usize = 2;
 
 /// The same in a pass of a shard without messages.
 const TURNS: usize = 32;
+
+/// A pass of a shard that has messages begins no further step of a handshake after this time: one that signs takes some
+/// 200 us, and one that ends a handshake some 30. So a message waits for one long step at most.
+const TIME_BESIDE_MESSAGES: Duration = Duration::from_micros(50);
+
+/// What came for a handshake. It waits for the end of the pass, after the answers to what came with it.
+pub(crate) struct Step {
+    pub conn: ConnId,
+    pub buffer: Buffer,
+    pub len: usize,
+}
 
 /// Connections that are closed in one pass because their handshake, or a record, was not whole in time; of each kind.
 const TIMEOUTS_PER_PASS: usize = 16;
@@ -50,7 +64,7 @@ fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
 /// Bytes kept at most for a peer that does not read, where `content` bytes of data may be kept: data is longer when it is
 /// sealed, and a reply to the longest record comes whole.
 pub(super) fn most_pending(content: usize) -> usize {
-    content + content / LARGEST_CONTENT * (HEADER + TRAILER) + 2 * LARGEST_RECORD
+    content + content / LARGEST_CONTENT * MOST_AROUND + 2 * (LARGEST_CONTENT + MOST_AROUND)
 }
 
 /// TLS of a shard's connections.
@@ -65,10 +79,16 @@ pub(crate) struct Tls {
     begins_none: bool,
     /// Receives of such connections that this pass may still begin.
     turns: usize,
+    /// What was received for handshakes, and has not had its time.
+    steps: VecDeque<Step>,
+    /// The shard has messages.
+    has_traffic: bool,
     /// Until when connections must be established, in that order. Those that are stay in it until they are the first.
     deadlines: VecDeque<(ConnId, Mark)>,
     /// The connection whose data is with the driver, and why that closes it in order, if it does.
     pub(crate) current: Option<(ConnId, Option<CloseReason>)>,
+    /// What the handshake of a connection has agreed on of which the driver is being told.
+    pub(crate) agreed: Option<(ConnId, TlsAgreed)>,
     /// For what is sealed. Empty between calls; kept for its memory.
     pub(crate) sealed: Vec<u8>,
 }
@@ -83,8 +103,11 @@ impl Tls {
             fresh: VecDeque::new(),
             begins_none: false,
             turns: TURNS,
+            steps: VecDeque::new(),
+            has_traffic: false,
             deadlines: VecDeque::new(),
             current: None,
+            agreed: None,
             sealed: Vec::new(),
         }
     }
@@ -103,7 +126,7 @@ impl Tls {
 
     /// Whether a connection that waits could go on in the next pass.
     pub(super) fn has_work(&self) -> bool {
-        !self.shaking.is_empty() || !self.fresh.is_empty() && self.may_begin()
+        !self.steps.is_empty() || !self.shaking.is_empty() || !self.fresh.is_empty() && self.may_begin()
     }
 
     /// When the first handshake must be over, or the first record whole.
@@ -163,9 +186,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if self.tls.is_none() {
             return Ok(());
         }
-        let turns = if self.has_traffic(now) { TURNS_BESIDE_MESSAGES } else { TURNS };
+        let has_traffic = self.has_traffic(now);
         if let Some(tls) = &mut self.tls {
-            tls.turns = turns;
+            let turns = if has_traffic { TURNS_BESIDE_MESSAGES } else { TURNS };
+            (tls.has_traffic, tls.turns) = (has_traffic, turns.saturating_sub(tls.steps.len()));
             self.counters.handshakes_under_way.set(tls.layer.handshakes() as u64);
         }
         while let Some(conn) = self.tls.as_mut().and_then(|tls| tls.next_turn()) {
@@ -173,6 +197,25 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         self.close_late_handshakes()?;
         self.close_late_records()
+    }
+
+    /// Something came for a handshake.
+    pub(crate) fn put_step(&mut self, step: Step) {
+        if let Some(tls) = &mut self.tls {
+            tls.steps.push_back(step);
+        }
+    }
+
+    /// The next step of a handshake in this pass, of which the first began at an instant.
+    pub(crate) fn next_step(&mut self, began: &mut Option<Instant>) -> Option<Step> {
+        let tls = self.tls.as_mut()?;
+        if tls.has_traffic && !tls.steps.is_empty() {
+            let now = self.platform.now();
+            if now.saturating_duration_since(*began.get_or_insert(now)) > TIME_BESIDE_MESSAGES {
+                return None;
+            }
+        }
+        tls.steps.pop_front()
     }
 
     /// Closes some connections whose handshake was not over in time.
@@ -219,7 +262,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
     #[inline]
-    pub(super) fn has_session(&self, name: ConnId) -> bool {
+    pub(crate) fn has_session(&self, name: ConnId) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.layer.sessions.has(name))
     }
 
@@ -355,6 +398,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 self.send_sealed(name, &sealed)
             }
             Err(Unsealed::Closed) => Ok(()),
+            Err(Unsealed::UsedUp) => self.send_sealed(name, &sealed).and_then(|()| self.end_used_up(name)),
             Err(unsealed) => Err(Error::bug(format!("a send over TLS: {unsealed}"))),
         };
         self.put_sealed(sealed);
@@ -384,20 +428,26 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
-    /// Sends the KeyUpdate that is due, if one is.
-    pub(crate) fn update_key(&mut self, name: ConnId) -> Result<()> {
+    /// Sends what must go before more data, if something must.
+    pub(crate) fn send_answer(&mut self, name: ConnId) -> Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let mut sealed = std::mem::take(&mut tls.sealed);
-        let outcome = match tls.layer.sessions.update_key(name, &mut sealed) {
-            Ok(true) => {
-                self.counters.key_updates.add(1);
+        let outcome = match tls.layer.sessions.answer(name, &mut sealed) {
+            Ok(Some(answer)) => {
+                self.counters.key_updates.add((answer == Answer::KeyUpdate).into());
                 self.send_sealed(name, &sealed)
             }
-            Ok(false) | Err(Unsealed::Closed) => Ok(()),
-            Err(unsealed) => Err(Error::bug(format!("a KeyUpdate: {unsealed}"))),
+            Ok(None) | Err(Unsealed::Closed) => Ok(()),
+            Err(unsealed) => Err(Error::bug(format!("an answer to a peer's TLS: {unsealed}"))),
         };
         self.put_sealed(sealed);
         outcome
+    }
+
+    /// A connection's key has sealed as many records as it may: closes it in order.
+    pub(crate) fn end_used_up(&mut self, name: ConnId) -> Result<()> {
+        self.send_alert(name, Alert::CLOSE_NOTIFY)?;
+        self.close_named(name, CloseMode::Graceful, CloseReason::Tls(TlsFailure::KeyUsedUp))
     }
 
     /// The driver closes a connection. Says close_notify first, where that can be sent. Returns `false` if the connection is

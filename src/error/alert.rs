@@ -24,14 +24,22 @@ impl Alert {
     pub const DECODE_ERROR: Alert = Alert(50);
     /// This end cannot go on, for reasons of its own: a bound on memory, or a bug.
     pub const INTERNAL_ERROR: Alert = Alert(80);
+    /// No other handshake on this connection (RFC 5246). It is a warning, and has no place in TLS 1.3.
+    pub const NO_RENEGOTIATION: Alert = Alert(100);
     /// The ends have no protocol in common (RFC 7301).
     pub const NO_APPLICATION_PROTOCOL: Alert = Alert(120);
     /// The sender gives up without a fault of the protocol. A close_notify should follow.
     pub const USER_CANCELED: Alert = Alert(90);
 
-    /// The level byte that belongs to it. A receiver ignores it: all alerts but the two of closure are fatal.
+    /// The level byte of an alert after which a connection may go on, before TLS 1.3.
+    pub const WARNING: u8 = 1;
+
+    /// The level byte that belongs to it. With TLS 1.3 a receiver ignores it: all alerts but the two of closure are fatal.
     pub fn level(self) -> u8 {
-        if matches!(self, Alert::CLOSE_NOTIFY | Alert::USER_CANCELED) { WARNING } else { FATAL }
+        match self {
+            Alert::CLOSE_NOTIFY | Alert::USER_CANCELED | Alert::NO_RENEGOTIATION => Alert::WARNING,
+            _ => FATAL,
+        }
     }
 
     /// The alert of which `name` is the name.
@@ -46,11 +54,10 @@ impl Alert {
     }
 }
 
-const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 
-/// The names in the registry of TLS alerts that a peer of TLS 1.3 may send.
-const NAMES: [(u8, &str); 27] = [
+/// The names in the registry of TLS alerts that a peer of TLS 1.2 or 1.3 may send.
+const NAMES: [(u8, &str); 28] = [
     (0, "close_notify"),
     (10, "unexpected_message"),
     (20, "bad_record_mac"),
@@ -71,6 +78,7 @@ const NAMES: [(u8, &str); 27] = [
     (80, "internal_error"),
     (86, "inappropriate_fallback"),
     (90, "user_canceled"),
+    (100, "no_renegotiation"),
     (109, "missing_extension"),
     (110, "unsupported_extension"),
     (112, "unrecognized_name"),

@@ -16,6 +16,9 @@ pub enum TlsFailure {
     HandshakeTimeout,
     /// A record was not whole in time after its beginning had come.
     RecordTimeout,
+    /// The connection's key has sealed 2^24 records, after which another one is due. There is none in TLS 1.2, so this end
+    /// closed the connection in order.
+    KeyUsedUp,
     /// More bytes of incomplete records would have to be kept than the shard may keep. It is this end's fault, and the
     /// peer was sent internal_error.
     NoRoom,
@@ -70,6 +73,7 @@ const CERTIFICATE: &str = "tls_certificate_";
 const TIMEOUT: &str = "tls_handshake_timeout";
 const RECORD_TIMEOUT: &str = "tls_record_timeout";
 const NO_ROOM: &str = "tls_no_room";
+const KEY_USED_UP: &str = "tls_key_used_up";
 
 impl TlsFailure {
     /// The name under which reports count it.
@@ -81,6 +85,7 @@ impl TlsFailure {
             TlsFailure::HandshakeTimeout => TIMEOUT.to_owned(),
             TlsFailure::RecordTimeout => RECORD_TIMEOUT.to_owned(),
             TlsFailure::NoRoom => NO_ROOM.to_owned(),
+            TlsFailure::KeyUsedUp => KEY_USED_UP.to_owned(),
         }
     }
 
@@ -94,6 +99,7 @@ impl TlsFailure {
             TIMEOUT => Some(TlsFailure::HandshakeTimeout),
             RECORD_TIMEOUT => Some(TlsFailure::RecordTimeout),
             NO_ROOM => Some(TlsFailure::NoRoom),
+            KEY_USED_UP => Some(TlsFailure::KeyUsedUp),
             _ => match name.strip_prefix(PEER_ALERT) {
                 Some(alert) => Alert::named(alert).map(TlsFailure::PeerAlert),
                 None => Alert::named(name.strip_prefix(OWN_ALERT)?).map(TlsFailure::OwnAlert),

@@ -8,7 +8,8 @@ use crate::cli::demo::certificate;
 use crate::error::TlsFailure;
 use crate::tls::handshake::{Acceptor, ClientTls, Connector, Pem, TlsConfig, Trust};
 use crate::tls::layer::{Endpoint, Layer, LayerConfig, Shaken};
-use crate::tls::record::{HEADER, LARGEST_RECORD, Opened, record_length};
+use crate::tls::record::{HEADER, LARGEST_RECORD, Opened};
+use crate::tls_version::TlsVersion;
 use crate::token::ConnId;
 
 /// Flights of the peer at most in one handshake. An honest one has two.
@@ -26,12 +27,18 @@ struct Ends {
 
 /// A handshake with bytes of the input put into it, left out of it, repeated and changed, and cut anywhere. Our end
 /// comes to the same secrets as the honest end, or fails with an alert or with silence. The first byte tells which end
-/// is ours.
+/// is ours, and whether the honest one speaks TLS 1.2 alone.
 pub fn handshakes(bytes: &[u8]) {
     let mut input = Input(bytes);
-    let is_server = input.byte() & 1 == 0;
-    let (server, client) = endpoints();
-    let (ours, honest) = if is_server { (server, client) } else { (client, server) };
+    let first = input.byte();
+    let (is_server, is_old) = (first & 1 == 0, first & 2 != 0);
+    let [new, old] = endpoints();
+    let (ours, honest) = match (is_server, is_old) {
+        (true, false) => (new.0, new.1),
+        (true, true) => (new.0, old.1),
+        (false, false) => (new.1, new.0),
+        (false, true) => (new.1, old.0),
+    };
     let layer = |endpoint| Layer::new(LayerConfig::new(endpoint, 1));
     let mut ends = Ends { ours: layer(ours), honest: layer(honest), name: ConnId::new(0, 3, 1) };
     let mut hello = Vec::new();
@@ -49,17 +56,23 @@ pub fn handshakes(bytes: &[u8]) {
     assert!(!ends.ours.sessions.has(ends.name));
 }
 
-/// A server and a client that trusts it. The certificate is the same in all runs of a process.
-fn endpoints() -> (Endpoint, Endpoint) {
-    static ENDS: OnceLock<(Acceptor, Connector)> = OnceLock::new();
-    let (acceptor, connector) = ENDS.get_or_init(|| {
+/// A server and a client that trusts it, which speak both versions; and the same that speak TLS 1.2 alone. The certificate
+/// is the same in all runs of a process.
+fn endpoints() -> [(Endpoint, Endpoint); 2] {
+    static ENDS: OnceLock<[(Acceptor, Connector); 2]> = OnceLock::new();
+    let ends = ENDS.get_or_init(|| {
         let (certificate, key) = certificate::make().unwrap();
         let trust = Trust::Authorities(Pem::Memory(certificate.clone().into_bytes()));
-        let settings = ClientTls { trust, ..ClientTls::default() };
-        let server = TlsConfig::pem(certificate.into_bytes(), key.into_bytes());
-        (Acceptor::new(&server).unwrap(), Connector::new(&settings).unwrap())
+        let settings = ClientTls { trust, lowest_version: TlsVersion::Tls12, ..ClientTls::default() };
+        let server = TlsConfig::pem(certificate.into_bytes(), key.into_bytes()).lowest_version(TlsVersion::Tls12);
+        let both = (Acceptor::new(&server).unwrap(), Connector::new(&settings).unwrap());
+        let old = (Acceptor::new(&server.only_tls12()).unwrap(), Connector::only_tls12(settings).unwrap());
+        [both, old]
     });
-    (Endpoint::Server(acceptor.clone()), Endpoint::Client(connector.for_shard()))
+    let endpoints = |(acceptor, connector): &(Acceptor, Connector)| {
+        (Endpoint::Server(acceptor.clone()), Endpoint::Client(connector.for_shard()))
+    };
+    [endpoints(&ends[0]), endpoints(&ends[1])]
 }
 
 impl Ends {
@@ -108,7 +121,7 @@ impl Ends {
         // A server's tickets come before.
         let mut start = 0;
         loop {
-            let length = record_length(&came[start..]).unwrap().unwrap();
+            let length = self.honest.sessions.record_length(self.name, &came[start..]).unwrap().unwrap();
             let record = &mut came[start..start + length];
             match self.honest.sessions.open(self.name, record) {
                 Ok(Opened::Data(place)) => return assert_eq!(&record[place], b"hello"),

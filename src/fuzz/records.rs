@@ -1,9 +1,9 @@
-//! Records of TLS 1.3 that an authenticated peer sends, honest or not.
+//! Records of TLS 1.3 and 1.2 that an authenticated peer sends, honest or not.
 
 use super::Input;
 use crate::tls::record::forge::Forge;
 use crate::tls::record::{
-    Alert, HEADER, KeyCache, Messages, Opened, Session, Side, Suite, TRAILER, Traffic, Unsealed, record_length,
+    Alert, HEADER, KeyCache, Messages, Opened, Session, Side, Suite, Traffic, Unsealed, record_length,
 };
 
 // The types of content and messages, once more, so that a wrong number is seen.
@@ -11,6 +11,8 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
+const HELLO_REQUEST: u8 = 0;
+const CLIENT_HELLO: u8 = 1;
 const TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
@@ -22,6 +24,9 @@ pub fn records(bytes: &[u8]) {
     let first = input.byte();
     let side = if first & 1 == 0 { Side::Client } else { Side::Server };
     match first >> 1 & 3 {
+        0 if first & 8 != 0 => talk::<48>(side, Suite::Tls12Aes256Gcm, &mut input),
+        1 if first & 8 != 0 => talk::<48>(side, Suite::Tls12ChaCha20Poly1305, &mut input),
+        _ if first & 8 != 0 => talk::<48>(side, Suite::Tls12Aes128Gcm, &mut input),
         0 => talk::<48>(side, Suite::Aes256Gcm, &mut input),
         1 => talk::<32>(side, Suite::ChaCha20Poly1305, &mut input),
         _ => talk::<32>(side, Suite::Aes128Gcm, &mut input),
@@ -48,6 +53,7 @@ enum Meaning {
 /// What the session should know of its peer.
 struct Model {
     side: Side,
+    is_tls12: bool,
     /// The bytes of a message that is not whole.
     message: Vec<u8>,
     /// Records in a row that brought nothing.
@@ -67,7 +73,15 @@ impl Model {
     }
 
     fn judge(&mut self, kind: u8, content: &[u8]) -> Result<Meaning, Alert> {
+        let asks = if self.side == Side::Server { CLIENT_HELLO } else { HELLO_REQUEST };
         match (kind, content) {
+            (HANDSHAKE, [kind, ..]) if self.is_tls12 && *kind == asks => {
+                self.is_asked = true;
+                self.futile(Meaning::Nothing)
+            }
+            (HANDSHAKE, _) if self.is_tls12 => Err(Alert::UNEXPECTED_MESSAGE),
+            // A warning that is none of the end.
+            (ALERT, [1, description]) if self.is_tls12 && *description != 0 => self.futile(Meaning::Nothing),
             (0 | CHANGE_CIPHER_SPEC, _) | (ALERT | HANDSHAKE, []) => Err(Alert::UNEXPECTED_MESSAGE),
             (ALERT, [_, 90]) => self.futile(Meaning::Nothing),
             (ALERT, [_, description]) => Ok(Meaning::Alert(Alert(*description))),
@@ -145,7 +159,15 @@ fn talk<const SECRET: usize>(side: Side, suite: Suite, input: &mut Input<'_>) {
         messages: Messages::new(),
         forge: Forge::new(suite, &down, 0),
         reader: Session::new(other, suite, half(&up), half(&[0x53; SECRET])).unwrap(),
-        model: Model { side, message: Vec::new(), futile: 0, is_over: false, is_asked: false, has_updated: false },
+        model: Model {
+            side,
+            is_tls12: suite.is_tls12(),
+            message: Vec::new(),
+            futile: 0,
+            is_over: false,
+            is_asked: false,
+            has_updated: false,
+        },
     };
     while !input.0.is_empty() {
         let step = input.byte();
@@ -171,10 +193,13 @@ impl<const SECRET: usize> Ends<SECRET> {
     fn arrives(&mut self, kind: u8, content: &[u8], padding: usize) {
         let mut record = self.forge.record(kind, content, padding);
         // Content of type 0 is padding, and its last byte that is not 0 is the type.
-        let last = content.iter().rposition(|byte| *byte != 0).filter(|_| kind == 0);
+        let last = content.iter().rposition(|byte| *byte != 0).filter(|_| kind == 0 && !self.model.is_tls12);
         let (kind, content) = last.map_or((kind, content), |last| (content[last], &content[..last]));
         let meant = self.model.record(kind, content);
-        assert_eq!(record_length(&record), Ok(Some(record.len())));
+        match self.ours.record_length(&record) {
+            Ok(length) => assert_eq!(length, Some(record.len())),
+            Err(alert) => assert!(self.model.is_tls12 && !(ALERT..=DATA).contains(&kind), "{alert}"),
+        }
         let opened = self.ours.open(&mut self.keys, &mut self.messages, &mut record);
         let meaning = opened.map(|opened| match opened {
             Opened::Nothing => Meaning::Nothing,
@@ -190,7 +215,8 @@ impl<const SECRET: usize> Ends<SECRET> {
             self.forge.update();
         }
         if !self.model.is_over {
-            assert_eq!(self.ours.key_update_due(), self.model.is_asked);
+            assert_eq!(self.ours.key_update_due(), self.model.is_asked && !self.model.is_tls12);
+            assert_eq!(self.ours.refusal_due(), self.model.is_asked && self.model.is_tls12);
             assert_eq!(self.messages.bytes() > 0, !self.model.message.is_empty());
         }
     }
@@ -207,7 +233,14 @@ impl<const SECRET: usize> Ends<SECRET> {
     }
 
     fn seals(&mut self, content: &[u8]) {
-        let mut record = [&[0; HEADER][..], content, &[0; TRAILER]].concat();
+        let (before, behind) = self.ours.suite().around();
+        let mut record = [&vec![0; before][..], content, &vec![0; behind]].concat();
+        if self.ours.refusal_due() {
+            let mut refusal = self.ours.seal_refusal(&mut self.keys).unwrap();
+            let opened = self.reader.open(&mut self.keys, &mut self.messages, &mut refusal);
+            assert!(matches!(opened, Ok(Opened::Nothing) | Err(Alert::UNEXPECTED_MESSAGE)));
+            self.model.is_asked = false;
+        }
         if self.ours.key_update_due() {
             assert_eq!(self.ours.seal(&mut self.keys, &mut record), Err(Unsealed::KeyUpdateDue));
             let mut update = self.ours.seal_key_update(&mut self.keys, true).unwrap();
@@ -222,7 +255,7 @@ impl<const SECRET: usize> Ends<SECRET> {
         }
         self.ours.seal(&mut self.keys, &mut record).unwrap();
         match self.reader.open(&mut self.keys, &mut self.messages, &mut record) {
-            Ok(Opened::Data(place)) => assert_eq!(record[place], *content),
+            Ok(Opened::Data(place)) => assert_eq!(&record[place], content),
             // Too many empty records in a row, and what comes after them.
             opened => assert!(matches!(opened, Ok(Opened::Nothing) | Err(Alert::UNEXPECTED_MESSAGE))),
         }

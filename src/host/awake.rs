@@ -1,25 +1,25 @@
 //! How many connections may be awake at once on this host, where the others sleep.
 
 use super::Host;
-use crate::memory_model::{End, Family, TLS_BYTES, asleep};
-use crate::plan::{self, IdleBackend, Reserve};
+use crate::memory_model::{End, Family, asleep, kept};
+use crate::plan::{self, IdleBackend, Layers, Reserve};
 
 impl Host {
     /// How many of `connections` may be awake at once: as many sockets as the memory has room for that every limit has
     /// left now, beyond the reserve and what all of them take asleep; between `plan::FEWEST_AWAKE` and
     /// `plan::MOST_AWAKE`, as far as there are so many. `ends` are those that this host holds of each connection, and
-    /// how they wait; `tls` tells whether they speak TLS.
+    /// how they wait; `layers` is what they speak.
     pub fn awake(
         &self,
         connections: u64,
         ends: &[(End, IdleBackend)],
         family: Family,
-        tls: bool,
+        layers: Layers,
         reserve: Reserve,
     ) -> u64 {
         let kernel = self.memory_kernel();
-        let tls = if tls { TLS_BYTES as f64 } else { 0.0 };
-        let sleeping: f64 = ends.iter().map(|(end, _)| asleep(*end, family) + tls).sum::<f64>() * connections as f64;
+        let sleeper = |end: End| asleep(end, family) + kept(end, layers);
+        let sleeping = ends.iter().map(|(end, _)| sleeper(*end)).sum::<f64>() * connections as f64;
         let room = self.memory_left().into_iter().map(|limit| {
             let left = limit.left.saturating_sub(reserve.of(limit.total)) as f64;
             let one = |(end, waits): &(End, IdleBackend)| kernel.per_end(*end, family, *waits).counted(limit.by);
@@ -36,23 +36,27 @@ mod tests {
     use super::super::tests::host;
     use super::*;
     use crate::plan::{FEWEST_AWAKE, MOST_AWAKE};
+    use crate::tls_version::TlsVersion;
 
     #[test]
     fn those_awake_fit_beside_the_sleepers() {
-        let awake_with = |tls: bool, mib: u64, connections: u64| {
+        let awake_with = |layers: Layers, mib: u64, connections: u64| {
             let meminfo = format!("MemTotal: {} kB\nMemFree: {} kB\n", mib << 10, mib << 10);
             let (_dir, host) = host(&[("proc/meminfo", &meminfo)]);
             let server = [(End::Server, IdleBackend::Filter)];
-            host.awake(connections, &server, Family::V4, tls, Reserve::Bytes(0))
+            host.awake(connections, &server, Family::V4, layers, Reserve::Bytes(0))
         };
-        let awake = |mib, connections| awake_with(false, mib, connections);
+        let awake = |mib, connections| awake_with(Layers::default(), mib, connections);
         assert_eq!(awake(64 << 10, 10_000_000), MOST_AWAKE);
         assert_eq!(awake(64 << 10, 1_000), 1_000);
         // A million asleep take 51 MB of 268, and a socket without its poll some 3,700 bytes.
         assert!((50_000..65_000).contains(&awake(256, 1_000_000)), "{}", awake(256, 1_000_000));
         assert_eq!(awake(32, 1_000_000), FEWEST_AWAKE);
-        // With TLS they take 80 MB more, which is room for some 21,000 sockets.
-        let fewer = awake(256, 1_000_000) - awake_with(true, 256, 1_000_000);
-        assert!((18_000..24_000).contains(&fewer), "{fewer}");
+        // With TLS they take 80 MB more, which is room for some 21,000 sockets; with TLS 1.2 112 MB, and with WebSocket 8.
+        let fewer = |layers| awake(256, 1_000_000) - awake_with(layers, 256, 1_000_000);
+        let tls = |version| Layers { tls: Some(version), ..Layers::default() };
+        assert!((18_000..24_000).contains(&fewer(tls(TlsVersion::Tls13))));
+        assert!((27_000..32_000).contains(&fewer(tls(TlsVersion::Tls12))));
+        assert!((1_800..2_600).contains(&fewer(Layers { conversation: true, ..Layers::default() })));
     }
 }

@@ -244,7 +244,7 @@ const WEBSOCKET_FAMILIES: [Family; 4] = [
 ];
 
 /// The metrics of a broadcaster.
-const PUSH_FAMILIES: [Family; 3] = [
+const PUSH_FAMILIES: [Family; 4] = [
     Family {
         name: "c1m_publications",
         help: "Publications that came from publishers.",
@@ -263,10 +263,16 @@ const PUSH_FAMILIES: [Family; 3] = [
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.pushes_missed)],
     },
+    Family {
+        name: "c1m_push_connections_refused",
+        help: "Connections of a broadcaster over plain bytes closed: what came is no frame or is too long, or there was no room for it.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.frames_refused)],
+    },
 ];
 
 /// The metrics of TLS, in a server that speaks it.
-const TLS_FAMILIES: [Family; 7] = [
+const TLS_FAMILIES: [Family; 8] = [
     Family {
         name: "c1m_tls_handshakes_under_way",
         help: "TLS handshakes that are under way now.",
@@ -281,6 +287,12 @@ const TLS_FAMILIES: [Family; 7] = [
             (Some(("kind", "full")), |shard| shard.handshakes_full),
             (Some(("kind", "resumed")), |shard| shard.handshakes_resumed),
         ],
+    },
+    Family {
+        name: "c1m_tls12_handshakes",
+        help: "TLS handshakes of either kind that agreed on TLS 1.2, where the server speaks it.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.handshakes_tls12)],
     },
     Family {
         name: "c1m_tls_handshakes_failed",

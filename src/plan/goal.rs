@@ -3,6 +3,7 @@
 use super::shards::layout;
 use super::{ClientGoal, GLOMMIO_MEMLOCK, Needs, PortSharing, Routes, ServerGoal, ShardPlan, needs};
 use crate::constants::DEFAULT_CONCURRENCY;
+use crate::tls_version::TlsVersion;
 
 /// Which end of the connections a host is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,8 @@ impl Role {
 pub struct Layers {
     /// The server speaks HTTP or WebSocket.
     pub conversation: bool,
-    /// TLS at both ends.
-    pub tls: bool,
+    /// TLS at both ends, of this version at least; `None` without TLS.
+    pub tls: Option<TlsVersion>,
 }
 
 /// What a host shall do.

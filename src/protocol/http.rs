@@ -1,11 +1,13 @@
 //! HTTP/1.1 (RFC 9110 and 9112) as bytes: the heads of requests and responses, without I/O; and `http`, the client's
 //! dialect.
 
+pub(crate) mod chunks;
 mod client;
 mod head;
 mod pieces;
 mod request;
 
+pub use chunks::{ChunkFault, Chunks, Piece};
 pub use client::Http;
 pub use head::{Body, Fields, LONGEST_HEAD, MOST_FIELDS, Malformed, RequestHead, ResponseHead};
 pub use pieces::whole_head;

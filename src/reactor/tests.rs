@@ -4,6 +4,8 @@
 //! `PROPTEST_CASES=160000 cargo test --release --lib reactor::tests` takes ten million steps.
 
 mod fins;
+#[cfg(feature = "cli")]
+mod handshakes;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use super::{Driver, Reactor};
-use crate::connections::{Begins, CloseMode, CloseReason, Platform};
+use crate::connections::{Begins, CloseMode, CloseReason, Platform, Step};
 use crate::error::{Alert, Error, Result, TlsFailure};
 use crate::reply::Reply;
 use crate::ring::Buffer;
-use crate::tls::layer::Joined;
-use crate::tls::record::{HEADER, Opened, TRAILER, Unsealed, record_length};
+use crate::tls::handshake::TlsAgreed;
+use crate::tls::layer::{Joined, Shaken};
+use crate::tls::record::{Opened, Unsealed};
+use crate::tls_version::TlsVersion;
 use crate::token::ConnId;
 
 /// A connection: its slot, and its name.
@@ -37,6 +39,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             return engine.operation_ended(conn);
         }
         let at = At { conn, name: engine.name_of(conn) };
+        if !engine.has_session(at.name) {
+            // The receive is not over before.
+            engine.put_step(Step { conn, buffer, len });
+            return Ok(());
+        }
         let reply = self.take_in(at, &mut buffer.bytes()[..len])?;
         let engine = &mut self.connections.engine;
         if reply.is_empty() {
@@ -50,9 +57,6 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Takes in what was received. Returns the part of the bytes that is to be sent back.
     fn take_in(&mut self, at: At, bytes: &mut [u8]) -> Result<Range<usize>> {
         let Some(tls) = &mut self.connections.engine.tls else { return Ok(0..0) };
-        if !tls.layer.sessions.has(at.name) {
-            return self.shake(at, bytes).map(|()| 0..0);
-        }
         let start = match tls.layer.join(at.name, bytes) {
             Ok(Joined::None) => 0,
             Ok(Joined::Part) => return Ok(0..0),
@@ -69,6 +73,25 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     // ---- the handshake -------------------------------------------------------------------------
 
+    /// Takes steps of handshakes, as many as the pass has time for. The answers to the messages that came in this pass have
+    /// been sent.
+    pub(super) fn take_steps(&mut self) -> Result<()> {
+        let mut began = None;
+        while let Some(Step { conn, mut buffer, len }) = self.connections.engine.next_step(&mut began) {
+            let engine = &mut self.connections.engine;
+            let at = At { conn, name: engine.name_of(conn) };
+            // It may have been closed meanwhile.
+            if engine.accepts_bytes(conn) {
+                self.shake(at, &buffer.bytes()[..len])?;
+            }
+            let engine = &mut self.connections.engine;
+            engine.put_buffer(buffer);
+            engine.operation_ended(conn)?;
+            self.tell_ended()?;
+        }
+        Ok(())
+    }
+
     fn shake(&mut self, at: At, bytes: &[u8]) -> Result<()> {
         let engine = &mut self.connections.engine;
         let Some(tls) = &mut engine.tls else { return Ok(()) };
@@ -83,15 +106,25 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Ok(None) => Ok(()),
             // The alert is on its way.
             Err(failure) => engine.close(at.conn, CloseMode::Graceful, CloseReason::Tls(failure)),
-            Ok(Some(mut shaken)) => {
+            Ok(Some(Shaken { agreed, mut rest })) => {
                 let counters = self.connections.counters();
-                let kind = if shaken.agreed.resumed { &counters.handshakes_resumed } else { &counters.handshakes_full };
+                let kind = if agreed.resumed { &counters.handshakes_resumed } else { &counters.handshakes_full };
                 kind.add(1);
-                self.driver.secured(&mut self.connections, at.name, &shaken.agreed)?;
+                counters.handshakes_tls12.add((agreed.version == TlsVersion::Tls12).into());
+                self.tell_agreed(Some((at.name, agreed)));
                 self.driver.opened(&mut self.connections, at.name)?;
+                self.tell_agreed(None);
                 self.connections.engine.told_of(at.conn);
-                self.open_apart(at, &mut shaken.rest)
+                self.open_apart(at, &mut rest)
             }
+        }
+    }
+
+    /// What a handshake has agreed on can be asked for while the driver is told of the connection, and not later: nothing
+    /// of it is kept.
+    fn tell_agreed(&mut self, agreed: Option<(ConnId, TlsAgreed)>) {
+        if let Some(tls) = &mut self.connections.engine.tls {
+            tls.agreed = agreed;
         }
     }
 
@@ -113,7 +146,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn open_all(&mut self, at: At, bytes: &mut [u8]) -> Result<Range<usize>> {
         let (mut start, mut reply) = (0, 0..0);
         while start < bytes.len() && self.connections.engine.accepts_bytes(at.conn) {
-            let length = match record_length(&bytes[start..]) {
+            let Some(tls) = &mut self.connections.engine.tls else { break };
+            let length = match tls.layer.sessions.record_length(at.name, &bytes[start..]) {
                 Ok(Some(length)) if length <= bytes.len() - start => length,
                 Ok(_) => {
                     self.keep(at, &bytes[start..])?;
@@ -154,12 +188,12 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         self.connections.counters().records_opened.add(1);
         match opened {
             Ok(Opened::Data(content)) => return self.hear(at, record, content),
-            Ok(Opened::Nothing | Opened::KeyUpdate) => self.connections.engine.update_key(at.name)?,
+            Ok(Opened::Nothing | Opened::KeyUpdate) => self.connections.engine.send_answer(at.name)?,
             Ok(Opened::Tickets(place)) => {
                 if let Some(tls) = &mut self.connections.engine.tls {
                     tls.layer.take_tickets(at.name, &record[place]);
                 }
-                self.connections.engine.update_key(at.name)?;
+                self.connections.engine.send_answer(at.name)?;
             }
             Ok(Opened::Alert(Alert::CLOSE_NOTIFY)) => self.end(at, Alert::CLOSE_NOTIFY, CloseReason::PeerClosed)?,
             Ok(Opened::Alert(alert)) => {
@@ -179,16 +213,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             tls.layer.await_no_tickets(at.name);
             tls.current = Some((at.name, None));
         }
-        let reply = self.driver.received(&mut self.connections, at.name, &mut record[content.clone()])?;
+        let reply = self.ask(at.name, &mut record[content.clone()])?;
         let current = self.connections.engine.tls.as_mut().and_then(|tls| tls.current.take());
         let closes = current.and_then(|(_, closes)| closes);
         let (range, closes) = match reply {
             Reply::Nothing => (0..0, closes),
             Reply::Close => (0..0, closes.or(Some(CloseReason::Local))),
-            Reply::Back(range) if range.end <= content.len() => (range, closes),
-            Reply::Back(Range { start, end }) => {
-                return Err(Error::bug(format!("service replies with bytes {start}..{end} of {}", content.len())));
-            }
+            Reply::Back(range) => (range, closes),
         };
         let reply = if range.is_empty() { 0..0 } else { self.seal_reply(at, record, &content, range)? };
         match closes {
@@ -209,15 +240,17 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         content: &Range<usize>,
         range: Range<usize>,
     ) -> Result<Range<usize>> {
-        self.connections.engine.update_key(at.name)?;
-        let place = content.start + range.start - HEADER..content.start + range.end + TRAILER;
+        self.connections.engine.send_answer(at.name)?;
         let Some(tls) = &mut self.connections.engine.tls else { return Ok(0..0) };
+        let (before, behind) = tls.layer.sessions.around(at.name);
+        let place = content.start + range.start - before..content.start + range.end + behind;
         match tls.layer.sessions.seal_in_place(at.name, &mut record[place.clone()]) {
             Ok(()) => {
                 self.connections.counters().records_sealed.add(1);
                 Ok(place)
             }
             Err(Unsealed::Closed) => Ok(0..0),
+            Err(Unsealed::UsedUp) => self.connections.engine.end_used_up(at.name).map(|()| 0..0),
             Err(unsealed) => Err(Error::bug(format!("a reply over TLS: {unsealed}"))),
         }
     }

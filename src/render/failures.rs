@@ -160,9 +160,7 @@ fn close_sentence(code: u16) -> &'static str {
 fn tls(failure: TlsFailure) -> &'static str {
     match failure {
         TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY) => "the server closed it within the TLS handshake; read its log",
-        TlsFailure::PeerAlert(Alert(70)) => {
-            "the server does not speak TLS 1.3, which c1m needs; look at its lowest and highest version"
-        }
+        TlsFailure::PeerAlert(Alert(70)) => "the server does not speak TLS 1.3; have it, or give --tls-min 1.2",
         TlsFailure::PeerAlert(Alert::HANDSHAKE_FAILURE) => {
             "the server found no suite, group or signature in common; look at those that it allows"
         }
@@ -182,7 +180,7 @@ fn tls(failure: TlsFailure) -> &'static str {
             "a record did not decrypt: something between the ends changes bytes, or the server's TLS is wrong"
         }
         TlsFailure::OwnAlert(_) => {
-            "what the server sent is no TLS 1.3, or none of what was offered: does it speak TLS on this port?"
+            "what the server sent is no TLS, or none of what was offered: does it speak TLS on this port? If TLS 1.2, give --tls-min 1.2"
         }
         TlsFailure::Certificate(problem) => certificate(problem),
         TlsFailure::HandshakeTimeout => {
@@ -192,6 +190,9 @@ fn tls(failure: TlsFailure) -> &'static str {
             "the beginning of a record came, and not the rest within --handshake-timeout: the server or the way to it stalls"
         }
         TlsFailure::NoRoom => "this client kept too many bytes of incomplete records; open fewer connections a shard",
+        TlsFailure::KeyUsedUp => {
+            "the connection has sent 16,777,216 records with one key, the most that TLS 1.2 allows"
+        }
     }
 }
 

@@ -8,6 +8,8 @@ macro_rules! said {
     ($(#[$what:meta])* $document:ident { $($(#[$doc:meta])* $field:ident = $counter:ident: $name:literal,)* }) => {
         $(#[$what])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        // Results of before a count was there can be read still.
+        #[serde(default)]
         pub struct $document { $($(#[$doc])* pub $field: u64,)* }
 
         impl $document {
@@ -70,6 +72,8 @@ said! {
     pushes = pushes: "pushes",
     /// That a shard with too much to do did not send to its subscribers.
     missed = pushes_missed: "missed",
+    /// Connections over plain bytes closed because of what their peer sent, or for lack of room.
+    refused = frames_refused: "refused",
     }
 }
 

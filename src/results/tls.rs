@@ -71,6 +71,9 @@ pub struct ServerTlsDocument {
     pub handshakes_full: u64,
     /// Handshakes that resumed a session.
     pub handshakes_resumed: u64,
+    /// Handshakes of either kind that agreed on TLS 1.2.
+    #[serde(default)]
+    pub handshakes_tls12: u64,
     /// Handshakes that the peer gave up with an alert.
     pub handshakes_alerted: u64,
     /// Handshakes that the server gave up because of what the peer sent.
@@ -101,6 +104,7 @@ impl ServerTlsDocument {
         ServerTlsDocument {
             handshakes_full: counted.handshakes_full,
             handshakes_resumed: counted.handshakes_resumed,
+            handshakes_tls12: counted.handshakes_tls12,
             handshakes_alerted: counted.handshakes_alerted,
             handshakes_refused: counted.handshakes_refused,
             handshakes_timed_out: counted.handshakes_timed_out,
@@ -120,6 +124,7 @@ impl ServerTlsDocument {
         vec![
             ("full", self.handshakes_full),
             ("resumed", self.handshakes_resumed),
+            ("of these TLS 1.2", self.handshakes_tls12),
             ("given up by the peer", self.handshakes_alerted),
             ("refused", self.handshakes_refused),
             ("too slow", self.handshakes_timed_out),

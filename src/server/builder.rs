@@ -16,6 +16,7 @@ use crate::plan::{self, PortSharing, Ports, Reserve};
 use crate::service::{CounterId, Service};
 #[cfg(feature = "tls")]
 use crate::tls::handshake::TlsConfig;
+use crate::tls_version::TlsVersion;
 
 /// Messages that a shard's mailbox holds unless told otherwise.
 const MAILBOX_CAPACITY: usize = 1_024;
@@ -105,10 +106,15 @@ impl Default for Options {
 impl Options {
     /// Whether the server speaks TLS.
     pub fn has_tls(&self) -> bool {
+        self.tls_version().is_some()
+    }
+
+    /// The lowest version of TLS that the server speaks; `None` without TLS.
+    pub(crate) fn tls_version(&self) -> Option<TlsVersion> {
         #[cfg(feature = "tls")]
-        return self.tls.is_some();
+        return self.tls.as_ref().map(TlsConfig::lowest);
         #[cfg(not(feature = "tls"))]
-        false
+        None
     }
 
     /// Refuses what cannot be.

@@ -10,7 +10,8 @@ use crate::error::{Errno, Result};
 use crate::host::{Host, Refused, SharedCatcher};
 use crate::listener::KEEPALIVE_PROBES;
 use crate::memory_model::{End, Family};
-use crate::plan::{IdleBackend, ShardPlan, needs};
+use crate::plan::{IdleBackend, Layers, ShardPlan, needs};
+use crate::stats::Spoken;
 use crate::sys::repair::Keepalive;
 use crate::sys::{Catcher, Filter};
 
@@ -25,7 +26,7 @@ pub(super) struct Hibernation {
 }
 
 /// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
-pub(super) fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
+pub(super) fn awake(options: &Options, spoken: Spoken, host: &Host) -> Result<Option<u64>> {
     if options.hibernate.is_none() {
         return Ok(None);
     }
@@ -33,7 +34,8 @@ pub(super) fn awake(options: &Options, host: &Host) -> Result<Option<u64>> {
     let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
     // In polls, which take the most.
     let ends = [(End::Server, IdleBackend::Poll)];
-    let planned = || host.awake(options.max_connections, &ends, family, options.has_tls(), options.memory_reserve);
+    let layers = Layers { conversation: spoken.http, tls: options.tls_version() };
+    let planned = || host.awake(options.max_connections, &ends, family, layers, options.memory_reserve);
     Ok(Some(options.awake.unwrap_or_else(planned)))
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Phase {
 /// service keeps.
 #[derive(Debug, Default)]
 pub struct Conversation<T> {
-    /// The phase in the highest two bits, `TIMED` below them, and then the place of what is incomplete, counted from 1.
+    /// The phase in the highest two bits, four marks below them, and then the place of what is incomplete, counted from 1.
     bits: u32,
     pub(super) state: T,
 }
@@ -25,7 +25,21 @@ pub struct Conversation<T> {
 const PHASE_SHIFT: u32 = 30;
 /// The deadline that is set belongs to the protocol and not to the service.
 const TIMED: u32 = 1 << 29;
-const PLACE: u32 = TIMED - 1;
+/// The answer to a request comes later.
+const AWAITED: u32 = 1 << 28;
+/// What is to be known of that request.
+const HEAD_ONLY: u32 = 1 << 27;
+const CLOSES: u32 = 1 << 26;
+const PLACE: u32 = CLOSES - 1;
+
+/// What is to be known of a request when it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The answer has no body, though it tells the length of one.
+    pub head_only: bool,
+    /// The connection ends with the answer.
+    pub closes: bool,
+}
 
 impl<T> Conversation<T> {
     /// The state that the service keeps.
@@ -60,6 +74,19 @@ impl<T> Conversation<T> {
         self.bits = self.bits & !PLACE | place.map_or(0, |place| place + 1) & PLACE;
     }
 
+    /// The request whose answer comes later, if there is one.
+    pub(super) fn awaited(&self) -> Option<Asked> {
+        let asked = || Asked { head_only: self.bits & HEAD_ONLY != 0, closes: self.bits & CLOSES != 0 };
+        (self.bits & AWAITED != 0).then(asked)
+    }
+
+    pub(super) fn set_awaited(&mut self, asked: Option<Asked>) {
+        self.bits &= !(AWAITED | HEAD_ONLY | CLOSES);
+        if let Some(Asked { head_only, closes }) = asked {
+            self.bits |= AWAITED | if head_only { HEAD_ONLY } else { 0 } | if closes { CLOSES } else { 0 };
+        }
+    }
+
     pub(super) fn is_timed(&self) -> bool {
         self.bits & TIMED != 0
     }
@@ -78,6 +105,8 @@ const FORM: u8 = 1;
 pub(super) struct Carried<'a> {
     phase: Phase,
     timed: bool,
+    /// The request whose answer comes later.
+    asked: Option<Asked>,
     /// What is incomplete; empty if nothing is.
     kept: &'a [u8],
     pub inner: &'a [u8],
@@ -86,12 +115,13 @@ pub(super) struct Carried<'a> {
 impl<'a> Carried<'a> {
     /// What goes of a row, and of what was incomplete in it.
     pub fn of<T>(row: &Conversation<T>, kept: &'a [u8]) -> Carried<'a> {
-        Carried { phase: row.phase(), timed: row.is_timed(), kept, inner: &[] }
+        Carried { phase: row.phase(), timed: row.is_timed(), asked: row.awaited(), kept, inner: &[] }
     }
 
     /// As bytes, behind which the service within writes its own.
     pub fn write(&self, into: &mut Vec<u8>) {
-        into.extend([FORM, (self.phase as u8) << 1 | u8::from(self.timed)]);
+        let asked = self.asked.map_or(0, |asked| 1 | u8::from(asked.head_only) << 1 | u8::from(asked.closes) << 2);
+        into.extend([FORM, (self.phase as u8) << 1 | u8::from(self.timed) | asked << 3]);
         into.extend((self.kept.len() as u32).to_le_bytes());
         into.extend_from_slice(self.kept);
         into.extend_from_slice(self.inner);
@@ -102,14 +132,20 @@ impl<'a> Carried<'a> {
         let (&[FORM, bits], rest) = bytes.split_first_chunk()? else { return None };
         let (length, rest) = rest.split_first_chunk()?;
         let (kept, inner) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        let phase = *[Phase::Http, Phase::Open, Phase::Closing, Phase::Over].get(usize::from(bits >> 1))?;
-        Some(Carried { phase, timed: bits & 1 != 0, kept, inner })
+        let phase = [Phase::Http, Phase::Open, Phase::Closing, Phase::Over][usize::from(bits >> 1 & 3)];
+        let asked = match bits >> 3 {
+            0 => None,
+            marks @ (1 | 3 | 5 | 7) => Some(Asked { head_only: marks & 2 != 0, closes: marks & 4 != 0 }),
+            _ => return None,
+        };
+        Some(Carried { phase, timed: bits & 1 != 0, asked, kept, inner })
     }
 
     /// Writes it into a row. `keep` keeps what is incomplete, and returns its place. `false` if it cannot.
     pub fn bring<T>(&self, row: &mut Conversation<T>, keep: impl FnOnce(&[u8]) -> Option<u32>) -> bool {
         row.enter(self.phase);
         row.set_timed(self.timed);
+        row.set_awaited(self.asked);
         row.set_place(None);
         if self.kept.is_empty() {
             return true;
@@ -149,28 +185,37 @@ mod tests {
         #[test]
         fn what_goes_is_read_as_it_was_written(
             phase in prop::sample::select(vec![Phase::Http, Phase::Open, Phase::Closing, Phase::Over]), timed: bool,
-            kept in prop::collection::vec(any::<u8>(), 0..9), inner in prop::collection::vec(any::<u8>(), 0..9)
+            kept in prop::collection::vec(any::<u8>(), 0..9), inner in prop::collection::vec(any::<u8>(), 0..9),
+            asked in prop::option::of((any::<bool>(), any::<bool>())),
         ) {
-            let carried = Carried { phase, timed, kept: &kept, inner: &inner };
+            let asked = asked.map(|(head_only, closes)| Asked { head_only, closes });
+            let carried = Carried { phase, timed, asked, kept: &kept, inner: &inner };
             let mut bytes = Vec::new();
             carried.write(&mut bytes);
             prop_assert_eq!(Carried::read(&bytes), Some(carried));
             let mut row = Conversation::<()>::default();
             let is_kept = carried.bring(&mut row, |bytes| (bytes == kept).then_some(8));
             prop_assert!(is_kept);
+            prop_assert_eq!(row.awaited(), asked);
             prop_assert_eq!((row.phase(), row.is_timed(), row.place()), (phase, timed, (!kept.is_empty()).then_some(8)));
             prop_assert_eq!(Carried::of(&row, &kept), Carried { inner: &[], ..carried });
             prop_assert_eq!(carried.bring(&mut row, |_| None), kept.is_empty());
         }
 
         #[test]
-        fn each_part_is_changed_alone(places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool) {
+        fn each_part_is_changed_alone(
+            places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool,
+            asked in prop::option::of((any::<bool>(), any::<bool>())),
+        ) {
+            let asked = asked.map(|(head_only, closes)| Asked { head_only, closes });
             let mut conversation = Conversation::<()>::default();
             let phases = [Phase::Open, Phase::Closing, Phase::Over, Phase::Http];
             for (place, phase) in places.into_iter().zip(phases.into_iter().cycle()) {
                 conversation.enter(phase);
                 conversation.set_timed(timed);
+                conversation.set_awaited(asked);
                 conversation.set_place(place);
+                prop_assert_eq!(conversation.awaited(), asked);
                 prop_assert_eq!((conversation.phase(), conversation.is_timed(), conversation.place()), (phase, timed, place));
                 prop_assert_eq!(conversation.is_open(), phase == Phase::Open);
             }

@@ -12,6 +12,8 @@ use crate::clock::Mark;
 use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
 use crate::error::{Error, Result};
 use crate::stats::{Counters, OwnCounters};
+#[cfg(feature = "tls")]
+use crate::tls::handshake::TlsAgreed;
 use crate::token::ConnId;
 
 /// A counter of the service's own, made by `ServerBuilder::counter`.
@@ -285,6 +287,15 @@ impl<S: Default> Ctx<'_, S> {
     pub fn local_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
         let asked = self.connections.local_addr(conn);
         self.answer(asked)
+    }
+
+    /// What the TLS handshake of a connection has agreed on: the version, whether a session was resumed, the protocol
+    /// (ALPN), and the name that the client has for the server (SNI). It is told within `Service::opened` alone, when the
+    /// handshake has just ended: nothing of it is kept, so a service that needs it later puts it into its state. `None`
+    /// in every other call, and without TLS. Only with the feature `tls`.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self, conn: ConnId) -> Option<&TlsAgreed> {
+        self.connections.agreed(conn)
     }
 
     /// How long ago the connection was opened, to a tenth of a second. `None` unless the server was built with

@@ -15,7 +15,7 @@ pub(super) use requests::Fault;
 pub(crate) use requests::Next;
 pub(crate) use requests::Requests;
 
-use super::conversation::{Carried, Conversation, Phase};
+use super::conversation::{Asked, Carried, Conversation, Phase};
 use super::{Ctx, Reply, Service};
 use crate::connections::{CloseMode, CloseReason};
 use crate::constants::BUFFER_BYTES;
@@ -24,7 +24,7 @@ use crate::token::ConnId;
 
 /// What a server answers to HTTP requests. `Http` makes a `Service` of it.
 ///
-/// Each call runs on its shard's thread, as those of [`Service`] do, and answers at once.
+/// Each call runs on its shard's thread, as those of [`Service`] do, and does not wait. An answer may come in a later call.
 pub trait HttpService: 'static {
     /// Kept in each connection's row, as [`Service::State`].
     type State: Default + 'static;
@@ -36,13 +36,24 @@ pub trait HttpService: 'static {
     #[doc(hidden)]
     const NAME: &'static str = "a service of its own";
 
-    /// Answers a request. Requests that cannot be read are answered by c1m, and so is `GET /healthz`, with 200.
+    /// A connection was accepted; no request has come yet. With TLS its handshake is over, and [`HttpCtx::tls`] tells here
+    /// what it has agreed on.
+    fn connected(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId) {}
+
+    /// Answers a request, or returns [`HttpCtx::later`]. Requests that cannot be read are answered by c1m, and so is
+    /// `GET /healthz`, with 200.
     fn request<'r>(
         &mut self,
         ctx: &mut HttpCtx<'_, Self::State>,
         conn: ConnId,
         request: &'r Request<'r>,
     ) -> Response<'r>;
+
+    /// The time of [`HttpCtx::later`] has passed, and no answer was given: this is the answer, or `later` once more. The
+    /// default is a 503. A long poll usually answers 204, and is asked again.
+    fn expired(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId) -> Response<'static> {
+        Response::text(503, "there is no answer in time\n")
+    }
 
     /// The connection is gone. Its state can be read for the last time.
     fn closed(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId, _reason: CloseReason) {}
@@ -123,6 +134,8 @@ pub struct Http<S: HttpService> {
     requests: Requests,
     /// The answers to what one receive brought.
     out: Vec<u8>,
+    /// Connections whose request was answered later than it came: what came meanwhile is their turn.
+    answered: Vec<ConnId>,
 }
 
 impl<S: HttpService> Http<S> {
@@ -134,7 +147,92 @@ impl<S: HttpService> Http<S> {
     /// Answers as `service` says, within these limits.
     pub fn with(service: S, limits: HttpLimits) -> Http<S> {
         let requests = Requests::new(limits.longest_body, limits.incomplete);
-        Http { service, limits, requests, out: Vec::new() }
+        Http { service, limits, requests, out: Vec::new(), answered: Vec::new() }
+    }
+
+    /// Answers the requests in some bytes, into `out`.
+    fn take(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) -> After {
+        let Http { service, limits, requests, out, answered } = self;
+        out.clear();
+        let mut place = ctx.state(conn).and_then(|row| row.place());
+        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out };
+        let mut waits = None;
+        let after = serve(&mut exchange, ctx, |ctx, request, out| {
+            let asked = Asked { head_only: request.method() == "HEAD", closes: !request.head.keeps_alive };
+            let response = health(request, ctx.is_stopping())
+                .unwrap_or_else(|| service.request(&mut HttpCtx::new(ctx.again(), answered), conn, request));
+            if let Some(within) = response.comes_later() {
+                waits = Some((asked, within));
+                return After::Later;
+            }
+            response.write(asked.head_only, asked.closes, out);
+            if asked.closes { After::Ends } else { After::GoesOn }
+        });
+        let rest = &data[exchange.at..];
+        let Some(row) = ctx.state(conn) else { return after };
+        row.set_awaited(waits.map(|(asked, _)| asked));
+        row.set_place(place);
+        match after {
+            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.request_time)),
+            After::Awaits { new: false } => {}
+            After::GoesOn | After::Leaves => ctx.set_deadline(conn, limits.kept_time),
+            After::Later => {
+                ctx.set_deadline(conn, waits.and_then(|(_, within)| within));
+                self.keep(ctx, conn, rest);
+            }
+            After::Ends => {
+                row.enter(Phase::Over);
+                ctx.set_deadline(conn, Some(limits.request_time));
+            }
+            After::IsOver => row.enter(Phase::Over),
+        }
+        after
+    }
+
+    /// Keeps what comes on a connection that waits for an answer. `false` if that is too much: the connection is over.
+    fn keep(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) -> bool {
+        let Some(row) = ctx.state(conn) else { return true };
+        // What follows the last request of a connection means nothing.
+        if data.is_empty() || row.awaited().is_none_or(|asked| asked.closes) {
+            return true;
+        }
+        let mut place = row.place();
+        let kept = self.requests.keep(&mut place, data);
+        row.set_place(place);
+        if let Err(fault) = kept {
+            row.set_awaited(None);
+            row.enter(Phase::Over);
+            fault.count(ctx.counters());
+            ctx.set_deadline(conn, Some(self.limits.request_time));
+        }
+        kept.is_ok()
+    }
+
+    fn send_out(&self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId) {
+        if !self.out.is_empty() {
+            ctx.send(conn, &self.out);
+        }
+    }
+
+    /// Connections whose answer has come go on with what they have asked meanwhile.
+    fn go_on(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>) {
+        while let Some(conn) = self.answered.pop() {
+            let Some(row) = ctx.state(conn).filter(|row| row.phase() == Phase::Http && row.awaited().is_none()) else {
+                continue;
+            };
+            let place = row.place();
+            row.set_place(None);
+            let bytes = self.requests.taken(place);
+            if bytes.is_empty() {
+                ctx.set_deadline(conn, self.limits.kept_time);
+                continue;
+            }
+            let after = self.take(ctx, conn, &bytes);
+            self.send_out(ctx, conn);
+            if matches!(after, After::Ends | After::IsOver) {
+                ctx.close(conn, CloseMode::Graceful);
+            }
+        }
     }
 }
 
@@ -147,6 +245,8 @@ impl<S: HttpService> Service for Http<S> {
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.limits.request_time));
+        self.service.connected(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn);
+        self.go_on(ctx);
     }
 
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
@@ -154,51 +254,60 @@ impl<S: HttpService> Service for Http<S> {
         if row.phase() == Phase::Over {
             return discard(data);
         }
-        let mut place = row.place();
-        let Http { service, limits, requests, out } = self;
-        out.clear();
-        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out };
-        let after = serve(&mut exchange, ctx, |ctx, request, out| {
-            let response = health(request, ctx.is_stopping())
-                .unwrap_or_else(|| service.request(&mut HttpCtx::new(ctx.again()), conn, request));
-            let closes = !request.head.keeps_alive;
-            response.write(request.method() == "HEAD", closes, out);
-            if closes { After::Ends } else { After::GoesOn }
-        });
-        let Some(row) = ctx.state(conn) else { return Reply::Nothing };
-        row.set_place(place);
-        match after {
-            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.request_time)),
-            After::Awaits { new: false } => {}
-            After::GoesOn | After::Leaves => ctx.set_deadline(conn, limits.kept_time),
-            After::Ends => {
-                row.enter(Phase::Over);
-                ctx.set_deadline(conn, Some(limits.request_time));
-                ctx.send(conn, out);
-                return discard(data);
-            }
-            After::IsOver => {
-                row.enter(Phase::Over);
-                return Reply::Close;
-            }
+        if row.awaited().is_some() {
+            return if self.keep(ctx, conn, data) { Reply::Nothing } else { discard(data) };
         }
-        reply(ctx, conn, data, out)
+        let after = self.take(ctx, conn, data);
+        if !matches!(after, After::Ends | After::IsOver) && self.answered.is_empty() {
+            return reply(ctx, conn, data, &self.out);
+        }
+        // These go before what the connection is answered when others go on.
+        self.send_out(ctx, conn);
+        self.go_on(ctx);
+        match after {
+            After::Ends => discard(data),
+            After::IsOver => Reply::Close,
+            _ => Reply::Nothing,
+        }
     }
 
     fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
-        expired(&mut self.requests, ctx, conn);
+        if ctx.state(conn).is_none_or(|row| row.awaited().is_none()) {
+            return expired(&mut self.requests, ctx, conn);
+        }
+        let response = self.service.expired(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn);
+        match response.comes_later() {
+            Some(within) => ctx.set_deadline(conn, within),
+            // It may have been answered within the call.
+            None => _ = HttpCtx::new(ctx.again(), &mut self.answered).answer(conn, response),
+        }
+        self.go_on(ctx);
+    }
+
+    fn stopping(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        // A sleeping connection would be woken for that.
+        if !ctx.is_asleep(conn) {
+            HttpCtx::new(ctx.again(), &mut self.answered).answer(conn, Response::text(503, "the server stops\n"));
+        }
     }
 
     fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
-        self.requests.free(&mut ctx.state(conn).and_then(|row| row.place()));
-        self.service.closed(&mut HttpCtx::new(ctx.again()), conn, reason);
+        if let Some(row) = ctx.state(conn) {
+            let mut place = row.place();
+            row.set_place(None);
+            row.set_awaited(None);
+            row.enter(Phase::Over);
+            self.requests.free(&mut place);
+        }
+        self.service.closed(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, reason);
+        self.go_on(ctx);
     }
 
     fn hand_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &mut Vec<u8>) {
         let Some(row) = ctx.state(conn) else { return };
         let kept = self.requests.carry(row);
         Carried::of(row, &kept).write(state);
-        self.service.hand_over(&mut HttpCtx::new(ctx.again()), conn, state);
+        self.service.hand_over(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, state);
     }
 
     fn taken_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &[u8]) {
@@ -206,26 +315,31 @@ impl<S: HttpService> Service for Http<S> {
             return ctx.close(conn, CloseMode::Abort);
         };
         if carried.bring(row, |kept| self.requests.bring(kept)) {
-            self.service.taken_over(&mut HttpCtx::new(ctx.again()), conn, carried.inner);
+            self.service.taken_over(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, carried.inner);
+            self.go_on(ctx);
         } else {
             ctx.close(conn, CloseMode::Abort);
         }
     }
 
     fn hand_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &mut Vec<u8>) {
-        self.service.hand_over_shard(&mut HttpCtx::new(ctx.again()), state);
+        self.service.hand_over_shard(&mut HttpCtx::new(ctx.again(), &mut self.answered), state);
+        self.go_on(ctx);
     }
 
     fn taken_over_shard(&mut self, ctx: &mut Ctx<'_, Self::State>, state: &[u8]) {
-        self.service.taken_over_shard(&mut HttpCtx::new(ctx.again()), state);
+        self.service.taken_over_shard(&mut HttpCtx::new(ctx.again(), &mut self.answered), state);
+        self.go_on(ctx);
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: S::Message) {
-        self.service.message(&mut HttpCtx::new(ctx.again()), message);
+        self.service.message(&mut HttpCtx::new(ctx.again(), &mut self.answered), message);
+        self.go_on(ctx);
     }
 
     fn tick(&mut self, ctx: &mut Ctx<'_, Self::State>) {
-        self.service.tick(&mut HttpCtx::new(ctx.again()));
+        self.service.tick(&mut HttpCtx::new(ctx.again(), &mut self.answered));
+        self.go_on(ctx);
     }
 
     fn interval(&self) -> Option<Duration> {

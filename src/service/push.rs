@@ -2,19 +2,21 @@
 
 mod board;
 
+use std::sync::Arc;
+
 pub(super) use board::Part as Role;
 pub use board::PushMessage;
-use board::{Board, Place, Task};
+use board::{Board, Place, Shard};
 
 use super::http::{Request, Response};
 use super::slab::{Holds, Slab};
 use super::websocket::{Answer, Ending, Frame, WebSocketCtx, WebSocketService};
-use super::{Broadcast, Ctx, Reply, Service};
+use super::{Broadcast, Ctx, Members, Reply, Service};
 use crate::connections::{CloseMode, CloseReason};
 use crate::mailbox::Mailbox;
 use crate::protocol::push::{self, FRAME_HEADER, Kind, PUBLISH_PATH};
 use crate::protocol::websocket::CloseCode;
-use crate::stats::Spoken;
+use crate::stats::{Counters, Spoken};
 use crate::token::ConnId;
 
 /// Bytes of all publications of a shard together that are incomplete.
@@ -42,14 +44,32 @@ impl Holds for Part {
     }
 }
 
-/// Where a call over plain bytes is.
-fn place(ctx: &Ctx<'_, u32>) -> Place {
-    Place { shard: ctx.shard(), shards: ctx.shards(), is_divided: ctx.is_divided() }
+impl Shard for Ctx<'_, u32> {
+    fn place(&self) -> Place {
+        Place { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
+    }
+
+    fn counters(&self) -> &Counters {
+        Ctx::counters(self)
+    }
+
+    fn spread(&mut self, bytes: Arc<[u8]>, to: &Members) -> bool {
+        self.broadcast(Broadcast::to_members(bytes, to)).is_ok()
+    }
 }
 
-/// Where a call over WebSocket is.
-fn place_of(ctx: &WebSocketCtx<'_, ()>) -> Place {
-    Place { shard: ctx.shard(), shards: ctx.shards(), is_divided: ctx.is_divided() }
+impl Shard for WebSocketCtx<'_, ()> {
+    fn place(&self) -> Place {
+        Place { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
+    }
+
+    fn counters(&self) -> &Counters {
+        WebSocketCtx::counters(self)
+    }
+
+    fn spread(&mut self, bytes: Arc<[u8]>, to: &Members) -> bool {
+        self.broadcast(Broadcast::to_members(bytes, to)).is_ok()
+    }
 }
 
 impl Push {
@@ -66,10 +86,7 @@ impl Push {
                 self.board.subscribe(conn);
                 push::Frame::append(Kind::Subscribe, &[], &mut self.out);
             }
-            Kind::Publish => {
-                ctx.counters().publications.add(1);
-                return self.board.publish(place(ctx), conn, frame.into());
-            }
+            Kind::Publish => return self.board.publish(ctx, conn, frame.into()),
             Kind::Echo => self.out.extend_from_slice(frame),
             Kind::Receipt => return false,
         }
@@ -94,7 +111,7 @@ impl Push {
     }
 
     fn close(&mut self, ctx: &mut Ctx<'_, u32>, place: Option<u32>, conn: ConnId) -> Reply {
-        ctx.counters().protocol_errors.add(1);
+        Ctx::counters(ctx).frames_refused.add(1);
         self.parts.free(place);
         if let Some(place) = ctx.state(conn) {
             *place = 0;
@@ -143,14 +160,7 @@ impl Service for Push {
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, u32>, message: PushMessage) {
-        let told = match self.board.take(ctx.shard(), message) {
-            Some(Task::Send(bytes, author)) => {
-                let missed = ctx.broadcast(Broadcast::to_members(bytes, self.board.subscribers())).is_err();
-                self.board.sent(author, missed, ctx.shard(), ctx.counters())
-            }
-            told => told,
-        };
-        if let Some(Task::Tell(conn, receipt)) = told {
+        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
             let mut frame = Vec::new();
             push::Frame::append(Kind::Receipt, receipt.to_string().as_bytes(), &mut frame);
             ctx.send(conn, &frame);
@@ -164,11 +174,11 @@ impl Service for Push {
     }
 
     fn may_divide(&mut self, ctx: &mut Ctx<'_, u32>) -> bool {
-        self.board.may_divide(place(ctx))
+        self.board.may_divide(ctx.place())
     }
 
     fn united(&mut self, ctx: &mut Ctx<'_, u32>) {
-        for message in self.board.united(place(ctx)) {
+        for message in self.board.united(ctx.place()) {
             Service::message(self, ctx, message);
         }
     }
@@ -211,8 +221,7 @@ impl Push {
         if !self.board.is_publisher(conn) {
             return Answer::Nothing;
         }
-        ctx.counters().publications.add(1);
-        match self.board.publish(place_of(ctx), conn, frame().into()) {
+        match self.board.publish(ctx, conn, frame().into()) {
             true => Answer::Nothing,
             false => Answer::Close(CloseCode::TRY_AGAIN),
         }
@@ -250,22 +259,14 @@ impl WebSocketService for Push {
             Ok(text) => Frame::text(text),
             Err(_) => Frame::binary(request.body()),
         };
-        ctx.counters().publications.add(1);
-        match self.board.publish(place_of(ctx), conn, frame.into()) {
+        match self.board.publish(ctx, conn, frame.into()) {
             true => Response::text(202, "taken\n"),
             false => Response::text(503, "too many publications are under way\n"),
         }
     }
 
     fn message(&mut self, ctx: &mut WebSocketCtx<'_, ()>, message: PushMessage) {
-        let told = match self.board.take(ctx.shard(), message) {
-            Some(Task::Send(bytes, author)) => {
-                let missed = ctx.broadcast(Broadcast::to_members(bytes, self.board.subscribers())).is_err();
-                self.board.sent(author, missed, ctx.shard(), ctx.counters())
-            }
-            told => told,
-        };
-        if let Some(Task::Tell(conn, receipt)) = told {
+        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
             ctx.send_text(conn, &receipt.to_string());
         }
     }
@@ -275,11 +276,11 @@ impl WebSocketService for Push {
     }
 
     fn may_divide(&mut self, ctx: &mut WebSocketCtx<'_, ()>) -> bool {
-        self.board.may_divide(place_of(ctx))
+        self.board.may_divide(ctx.place())
     }
 
     fn united(&mut self, ctx: &mut WebSocketCtx<'_, ()>) {
-        for message in self.board.united(place_of(ctx)) {
+        for message in self.board.united(ctx.place()) {
             WebSocketService::message(self, ctx, message);
         }
     }

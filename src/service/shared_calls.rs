@@ -65,6 +65,12 @@ macro_rules! shared_calls {
                 self.ctx.local_addr(conn)
             }
 
+            /// As [`Ctx::tls`]: within `connected` alone.
+            #[cfg(feature = "tls")]
+            pub fn tls(&self, conn: ConnId) -> Option<&crate::tls::handshake::TlsAgreed> {
+                self.ctx.tls(conn)
+            }
+
             /// As [`Ctx::age`].
             pub fn age(&self, conn: ConnId) -> Option<Duration> {
                 self.ctx.age(conn)

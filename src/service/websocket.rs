@@ -20,7 +20,7 @@ use crate::token::ConnId;
 /// What a server does with WebSocket messages. `WebSocket` makes a `Service` of it.
 ///
 /// Each call runs on its shard's thread, as those of [`Service`](super::Service) do, and must not block. The order of calls for one
-/// connection: `upgrade` once, then, if it accepts, `opened` once, then messages, and `closed` once. Plain requests come
+/// connection: `connected` once, `upgrade` once, then, if it accepts, `opened` once, then messages, and `closed` once. Plain requests come
 /// before, if at all.
 pub trait WebSocketService: 'static {
     /// Kept in each connection's row, as [`Service::State`](super::Service::State).
@@ -36,6 +36,10 @@ pub trait WebSocketService: 'static {
     /// As in [`Service`](super::Service).
     #[doc(hidden)]
     const NAME: &'static str = "a service of its own";
+
+    /// A connection was accepted; no request has come yet. With TLS its handshake is over, and [`WebSocketCtx::tls`] tells
+    /// here what it has agreed on.
+    fn connected(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId) {}
 
     /// A client asks for an upgrade, by a request that is right. The default accepts it without a subprotocol. Browsers
     /// send the page's origin in the field `Origin`: where pages of others must not connect, check it here.

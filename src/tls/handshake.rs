@@ -1,4 +1,4 @@
-//! The handshake of TLS 1.3, behind a trait of ours: bytes of the peer go in, bytes for the peer come out, and in the end
+//! The handshake of TLS, behind a trait of ours: bytes of the peer go in, bytes for the peer come out, and in the end
 //! what the record layer needs. rustls does it; no other module names that crate.
 //!
 //! A handshake takes some kilobytes, and a connection has one only until it is established. What lives longer at a client
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::record::{Side, Suite};
 use crate::error::TlsFailure;
+use crate::tls_version::TlsVersion;
 
 pub use client::{ClientTls, Connector, Trust};
 pub use files::Pem;
@@ -59,16 +60,21 @@ pub struct Established {
     /// The secret with which records are sealed, and the sequence number of the next one.
     pub write: (Secret, u64),
     /// What was agreed on.
-    pub agreed: Agreed,
+    pub agreed: TlsAgreed,
     /// What takes tickets; `None` at a server, and where no ticket is wanted.
     pub tickets: Option<Box<dyn TakesTickets>>,
 }
 
-/// What a handshake has agreed on.
+/// What the TLS handshake of a connection has agreed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Agreed {
+#[non_exhaustive]
+pub struct TlsAgreed {
+    /// The version.
+    pub version: TlsVersion,
     /// A session was resumed: there was no certificate.
     pub resumed: bool,
     /// The protocol, where one was negotiated (ALPN, RFC 7301).
     pub alpn: Option<Box<[u8]>>,
+    /// At a server: the name of the server that the client sent, if it sent one (SNI, RFC 6066, section 3).
+    pub server_name: Option<Box<str>>,
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::carried::Carried;
-use super::handshake::{Acceptor, Agreed, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets};
-use super::record::{self, HEADER, Side};
+use super::handshake::{Acceptor, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets, TlsAgreed};
+use super::record::{HEADER, Side};
 use super::sessions::Sessions;
 use crate::clock::Mark;
 use crate::error::{Alert, TlsFailure};
@@ -78,7 +78,7 @@ impl Incomplete {
 #[derive(Debug)]
 pub struct Shaken {
     /// What was agreed on.
-    pub agreed: Agreed,
+    pub agreed: TlsAgreed,
     /// What came behind it.
     pub rest: Vec<u8>,
 }
@@ -170,6 +170,8 @@ impl Layer {
             }
             (None, Endpoint::Client(_)) => return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR)),
         };
+        // A hello is long for hostile clients alone, who must not take twice as much.
+        shaking.incoming.reserve_exact(bytes.len());
         shaking.incoming.extend_from_slice(bytes);
         let Some(established) = shaking.handshake.advance(&mut shaking.incoming, outgoing)? else {
             self.handshakes.insert(name, shaking);
@@ -213,7 +215,7 @@ impl Layer {
         };
         let mut used = 0;
         loop {
-            let length = record::record_length(&record)?;
+            let length = self.sessions.record_length(name, &record)?;
             if length == Some(record.len()) {
                 return Ok(Joined::Whole(record, used));
             }

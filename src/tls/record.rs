@@ -1,5 +1,5 @@
 //! The record layer of TLS 1.3 (RFC 8446, section 5) for a connection that is established: 80 bytes of memory for it,
-//! 112 where the suite's hash is SHA-384.
+//! 112 where the suite's hash is SHA-384. TLS 1.2 is in `tls12`: 112 bytes.
 //!
 //! A [`Session`] has two traffic secrets and two sequence numbers, and nothing else. The key and the IV of a record are
 //! derived from the secret when the record comes, which takes about a microsecond, unless the [`KeyCache`] of the shard
@@ -10,12 +10,13 @@
 //!
 //! # What the caller does
 //!
-//! - It collects whole records, by [`record_length`].
+//! - It collects whole records, by [`Session::record_length`].
 //! - It gives each of them to [`Session::open`], in the order of their arrival. An error is the alert to send by
 //!   [`Session::seal_alert`] before the connection is closed. The peer is told nothing else.
 //! - It sends what [`Session::seal`] has sealed in the order in which it was sealed.
 //! - It asks [`Session::key_update_due`] before it seals data, and after each record that was not data, and then sends
-//!   what [`Session::seal_key_update`] gives. A peer may ask for it, and one key must not seal records without end.
+//!   what [`Session::seal_key_update`] gives. A peer may ask for it, and one key must not seal records without end. With
+//!   TLS 1.2 it asks [`Session::refusal_due`] instead.
 //! - It calls [`Session::forget`] when the connection has ended.
 //! - It calls [`Session::carry`] when another process goes on with the connection, and [`Session::of_carried`] there.
 //!
@@ -34,6 +35,7 @@ mod keys;
 mod messages;
 #[cfg(test)]
 mod tests;
+mod tls12;
 
 use std::fmt;
 use std::ops::Range;
@@ -45,6 +47,7 @@ use keys::AeadError;
 pub use crate::error::Alert;
 pub use keys::KeyCache;
 pub use messages::{Messages, Tickets};
+pub use tls12::secret as tls12_secret;
 
 /// Bytes before the content of a record: its type, a version that means nothing, and the length of what follows.
 pub const HEADER: usize = 5;
@@ -61,11 +64,9 @@ pub const LARGEST_CONTENT: usize = 1 << 14;
 /// record of more than this holds more than 2^14 + 1 bytes, which section 5.4 forbids: both are a record_overflow.
 pub const LARGEST_RECORD: usize = HEADER + LARGEST_CONTENT + TRAILER;
 
-/// Bytes of a record with an alert.
-pub const ALERT_RECORD: usize = HEADER + 2 + TRAILER;
-
-/// Bytes of a record with a KeyUpdate.
-pub const KEY_UPDATE_RECORD: usize = HEADER + 5 + TRAILER;
+/// The most bytes that a record of any suite has around its content: those of AES-GCM with TLS 1.2, part of whose nonce is
+/// in each record.
+pub const MOST_AROUND: usize = HEADER + Suite::Tls12Aes128Gcm.explicit_nonce() + TAG;
 
 /// Records that one key seals before a KeyUpdate is due. RFC 8446, section 5.5, allows 2^24.5 with AES-GCM; with ChaCha20
 /// there is no bound short of the sequence number's, and one rule for all suites costs nothing.
@@ -84,15 +85,27 @@ pub enum Suite {
     Aes256Gcm,
     /// TLS_CHACHA20_POLY1305_SHA256.
     ChaCha20Poly1305,
+    /// Those of TLS 1.2 with AES-128-GCM, whatever their key exchange and signature are.
+    Tls12Aes128Gcm,
+    /// The same with AES-256-GCM.
+    Tls12Aes256Gcm,
+    /// The same with ChaCha20-Poly1305.
+    Tls12ChaCha20Poly1305,
 }
 
 impl Suite {
-    /// Bytes of a traffic secret: the length of the suite's hash.
+    /// Bytes of a traffic secret: the length of the suite's hash. Key and IV of TLS 1.2 have 44 bytes, with 4 of zeros
+    /// behind them.
     pub const fn secret_bytes(self) -> usize {
         match self {
             Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => 32,
-            Suite::Aes256Gcm => 48,
+            Suite::Aes256Gcm | Suite::Tls12Aes128Gcm | Suite::Tls12Aes256Gcm | Suite::Tls12ChaCha20Poly1305 => 48,
         }
+    }
+
+    /// Bytes that a record has before its content, and behind it.
+    pub const fn around(self) -> (usize, usize) {
+        if self.is_tls12() { (HEADER + self.explicit_nonce(), TAG) } else { (HEADER, TRAILER) }
     }
 }
 
@@ -148,15 +161,19 @@ pub enum Unsealed {
     /// An alert was sealed, or the peer's fatal alert came.
     #[error("the TLS connection is closed for sending")]
     Closed,
-    /// The buffer has no room for header and trailer, or the content is longer than 16,384 bytes.
-    #[error("a TLS record has at most {LARGEST_CONTENT} bytes of content, and {HEADER} + {TRAILER} bytes around it")]
+    /// The buffer has no room for what is around the content, or the content is longer than 16,384 bytes.
+    #[error("a TLS record has at most {LARGEST_CONTENT} bytes of content, and up to {MOST_AROUND} bytes around it")]
     Size,
+    /// A key of TLS 1.2 has sealed as many records as it may. An alert may still be sealed.
+    #[error("the connection's key has sealed as many records as it may")]
+    UsedUp,
     /// The AEAD refused, or the sequence numbers are used up: neither can happen.
     #[error("the AEAD refused to seal a record")]
     Aead,
 }
 
-/// The length of the record that begins with these bytes, its header included. `None`: less than a header is there.
+/// The length of the record of TLS 1.3 that begins with these bytes, its header included. `None`: less than a header is
+/// there.
 ///
 /// # Errors
 ///
@@ -188,22 +205,22 @@ const FUTILE_MASK: u64 = 0x3f << 56;
 /// The beginning of a message is in `Messages`.
 const INCOMPLETE: u64 = 1 << 62;
 
-// Marks in the word of the writing direction. Its two lowest bits are the suite.
+// Marks in the word of the writing direction. The three lowest bits are the suite.
 const SUITE: u64 = 1 << 56;
-const SUITE_MASK: u64 = 0x3 << 56;
-const IS_CLIENT: u64 = 1 << 58;
-/// The peer has asked for a KeyUpdate.
-const ASKED: u64 = 1 << 59;
+const SUITE_MASK: u64 = 0x7 << 56;
+const IS_CLIENT: u64 = 1 << 59;
+/// The peer has asked for a KeyUpdate, or for a renegotiation.
+const ASKED: u64 = 1 << 60;
 /// The session is a connection's, and no vacant place in a table.
-const PRESENT: u64 = 1 << 60;
+const PRESENT: u64 = 1 << 61;
 
 /// In both directions: no record is opened, or sealed, any more.
 const OVER: u64 = 1 << 63;
 
 impl<const SECRET: usize> Traffic<SECRET> {
     /// The secret of a direction, and the sequence number that its next record has. The secret is that of KeyLog's
-    /// CLIENT_TRAFFIC_SECRET_0 or SERVER_TRAFFIC_SECRET_0. `None` if it has another length, or if the number has more than
-    /// 56 bits.
+    /// CLIENT_TRAFFIC_SECRET_0 or SERVER_TRAFFIC_SECRET_0, or [`tls12_secret`]. `None` if it has another length, or if the
+    /// number has more than 56 bits.
     pub fn new(secret: &[u8], sequence: u64) -> Option<Self> {
         let secret = secret.try_into().ok()?;
         (sequence <= SEQUENCE).then_some(Self { secret, word: sequence })
@@ -252,6 +269,9 @@ impl<const SECRET: usize> Session<SECRET> {
             Suite::Aes128Gcm => 0,
             Suite::Aes256Gcm => 1,
             Suite::ChaCha20Poly1305 => 2,
+            Suite::Tls12Aes128Gcm => 3,
+            Suite::Tls12Aes256Gcm => 4,
+            Suite::Tls12ChaCha20Poly1305 => 5,
         };
         write.word |= (number * SUITE) | PRESENT;
         write.set(IS_CLIENT, side == Side::Client);
@@ -268,13 +288,27 @@ impl<const SECRET: usize> Session<SECRET> {
         match (self.write.word & SUITE_MASK) / SUITE {
             0 => Suite::Aes128Gcm,
             1 => Suite::Aes256Gcm,
-            _ => Suite::ChaCha20Poly1305,
+            2 => Suite::ChaCha20Poly1305,
+            3 => Suite::Tls12Aes128Gcm,
+            4 => Suite::Tls12Aes256Gcm,
+            _ => Suite::Tls12ChaCha20Poly1305,
         }
     }
 
     /// The end that this is.
     pub fn side(&self) -> Side {
         if self.write.is(IS_CLIENT) { Side::Client } else { Side::Server }
+    }
+
+    /// The length of the record that begins with these bytes, as [`record_length`] has it for TLS 1.3.
+    ///
+    /// # Errors
+    ///
+    /// The alert to send.
+    #[inline]
+    pub fn record_length(&self, bytes: &[u8]) -> Result<Option<usize>, Alert> {
+        let suite = self.suite();
+        if suite.is_tls12() { suite.record_length(bytes) } else { record_length(bytes) }
     }
 
     /// Decrypts a record in place, and says what it was. After the peer's close_notify, or a fault, records are passed over
@@ -289,6 +323,7 @@ impl<const SECRET: usize> Session<SECRET> {
         }
         let opened = self.decrypt(keys, record).and_then(|(kind, content)| match kind {
             APPLICATION_DATA => self.data(content),
+            HANDSHAKE if self.suite().is_tls12() => self.renegotiation(&record[content]),
             HANDSHAKE => self.handshake(keys, messages, record, content),
             ALERT => self.alert(&record[content]),
             // A ChangeCipherSpec is never encrypted, and there are no other types.
@@ -302,13 +337,16 @@ impl<const SECRET: usize> Session<SECRET> {
 
     /// The type of a record, and the place of its content.
     fn decrypt(&mut self, keys: &mut KeyCache, record: &mut [u8]) -> Result<(u8, Range<usize>), Alert> {
+        if self.suite().is_tls12() {
+            return self.decrypt_tls12(keys, record);
+        }
         if record_length(record)? != Some(record.len()) {
             return Err(Alert::INTERNAL_ERROR);
         }
         let (header, body) = record.split_at_mut(HEADER);
         let sequence = self.read.next_sequence().ok_or(Alert::INTERNAL_ERROR)?;
         let key = keys.key(self.suite(), &self.read.secret).map_err(|_| Alert::INTERNAL_ERROR)?;
-        let inner = key.open(sequence, header, body).map_err(|_| Alert::BAD_RECORD_MAC)?;
+        let inner = key.open(key.nonce(sequence), header, body).map_err(|_| Alert::BAD_RECORD_MAC)?;
         // Zeros are padding. The last byte before them is the type.
         let last = inner.iter().rposition(|byte| *byte != 0).ok_or(Alert::UNEXPECTED_MESSAGE)?;
         Ok((inner[last], HEADER..HEADER + last))
@@ -336,13 +374,14 @@ impl<const SECRET: usize> Session<SECRET> {
     }
 
     fn alert(&mut self, content: &[u8]) -> Result<Opened, Alert> {
-        let alert = match content {
+        let (level, alert) = match content {
             [] => return Err(Alert::UNEXPECTED_MESSAGE),
-            // The level means nothing (RFC 8446, section 6).
-            &[_level, description] => Alert(description),
+            &[level, description] => (level, Alert(description)),
             _ => return Err(Alert::DECODE_ERROR),
         };
-        if alert == Alert::USER_CANCELED {
+        // The level means something before TLS 1.3 alone (RFC 8446, section 6).
+        let warns = self.suite().is_tls12() && level == Alert::WARNING && alert != Alert::CLOSE_NOTIFY;
+        if warns || alert == Alert::USER_CANCELED {
             return self.futile(Opened::Nothing);
         }
         self.read.set(OVER, true);
@@ -378,8 +417,8 @@ impl<const SECRET: usize> Session<SECRET> {
         self.futile(if taken.key_update.is_some() { Opened::KeyUpdate } else { Opened::Nothing })
     }
 
-    /// Seals application data in place. The buffer has [`HEADER`] bytes of room, the content, and [`TRAILER`] bytes of
-    /// room; it is a record afterwards. The content may be empty.
+    /// Seals application data in place. The buffer has the content with room [around](Suite::around) it; it is a record
+    /// afterwards. The content may be empty.
     ///
     /// # Errors
     ///
@@ -388,12 +427,18 @@ impl<const SECRET: usize> Session<SECRET> {
         if self.key_update_due() {
             return Err(Unsealed::KeyUpdateDue);
         }
+        if self.is_used_up() {
+            return Err(Unsealed::UsedUp);
+        }
         self.encrypt(keys, APPLICATION_DATA, buffer)
     }
 
     fn encrypt(&mut self, keys: &mut KeyCache, kind: u8, buffer: &mut [u8]) -> Result<(), Unsealed> {
         if self.write.is(OVER) {
             return Err(Unsealed::Closed);
+        }
+        if self.suite().is_tls12() {
+            return self.encrypt_tls12(keys, kind, buffer);
         }
         let content = buffer.len().checked_sub(HEADER + TRAILER).ok_or(Unsealed::Size)?;
         if content > LARGEST_CONTENT {
@@ -406,8 +451,17 @@ impl<const SECRET: usize> Session<SECRET> {
         inner[content] = kind;
         let sequence = self.write.next_sequence().ok_or(Unsealed::Aead)?;
         let key = keys.key(self.suite(), &self.write.secret).map_err(|_| Unsealed::Aead)?;
-        tag.copy_from_slice(key.seal(sequence, header, inner).map_err(|_| Unsealed::Aead)?.as_ref());
+        tag.copy_from_slice(key.seal(key.nonce(sequence), header, inner).map_err(|_| Unsealed::Aead)?.as_ref());
         Ok(())
+    }
+
+    /// A record of its own with some bytes.
+    fn seal_short(&mut self, keys: &mut KeyCache, kind: u8, content: &[u8]) -> Result<Vec<u8>, Unsealed> {
+        let (before, behind) = self.suite().around();
+        let mut record = vec![0; before + content.len() + behind];
+        record[before..before + content.len()].copy_from_slice(content);
+        self.encrypt(keys, kind, &mut record)?;
+        Ok(record)
     }
 
     /// The record of an alert. Nothing can be sealed after it.
@@ -415,10 +469,8 @@ impl<const SECRET: usize> Session<SECRET> {
     /// # Errors
     ///
     /// An alert was sealed before, or the peer's fatal alert came.
-    pub fn seal_alert(&mut self, keys: &mut KeyCache, alert: Alert) -> Result<[u8; ALERT_RECORD], Unsealed> {
-        let mut record = [0; ALERT_RECORD];
-        record[HEADER..HEADER + 2].copy_from_slice(&[alert.level(), alert.0]);
-        self.encrypt(keys, ALERT, &mut record)?;
+    pub fn seal_alert(&mut self, keys: &mut KeyCache, alert: Alert) -> Result<Vec<u8>, Unsealed> {
+        let record = self.seal_short(keys, ALERT, &[alert.level(), alert.0])?;
         self.write.set(OVER, true);
         Ok(record)
     }
@@ -426,7 +478,9 @@ impl<const SECRET: usize> Session<SECRET> {
     /// Whether a KeyUpdate must be sealed before more data: the peer has asked for one, or the key has sealed 2^24
     /// records. It stays so until then: one KeyUpdate answers all that the peer has asked for meanwhile.
     pub fn key_update_due(&self) -> bool {
-        !self.write.is(OVER) && (self.write.is(ASKED) || self.write.sequence() >= RECORDS_PER_KEY)
+        !self.write.is(OVER)
+            && !self.suite().is_tls12()
+            && (self.write.is(ASKED) || self.write.sequence() >= RECORDS_PER_KEY)
     }
 
     /// The record of a KeyUpdate. What is sealed after it has the next key, so it must be sent. `ask` asks the peer for a
@@ -435,11 +489,9 @@ impl<const SECRET: usize> Session<SECRET> {
     /// # Errors
     ///
     /// An alert was sealed before, or the peer's fatal alert came.
-    pub fn seal_key_update(&mut self, keys: &mut KeyCache, ask: bool) -> Result<[u8; KEY_UPDATE_RECORD], Unsealed> {
+    pub fn seal_key_update(&mut self, keys: &mut KeyCache, ask: bool) -> Result<Vec<u8>, Unsealed> {
         let ask = ask && !self.write.is(ASKED);
-        let mut record = [0; KEY_UPDATE_RECORD];
-        record[HEADER..HEADER + 5].copy_from_slice(&messages::key_update(ask));
-        self.encrypt(keys, HANDSHAKE, &mut record)?;
+        let record = self.seal_short(keys, HANDSHAKE, &messages::key_update(ask))?;
         self.write.set(ASKED, false);
         if self.write.update(self.suite(), keys).is_err() {
             self.write.set(OVER, true);

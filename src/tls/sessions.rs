@@ -1,11 +1,8 @@
 //! The sessions of a shard's connections, by name: a row of 80 bytes for each, or one of 112 where the suite's hash is
-//! SHA-384. Rows of a kind take memory once a connection of that kind has come.
+//! SHA-384, and with TLS 1.2. Rows of a kind take memory once a connection of that kind has come.
 
 use super::handshake::Established;
-use super::record::{
-    ALERT_RECORD, HEADER, KeyCache, LARGEST_CONTENT, Messages, Opened, Session, Side, Suite, TRAILER, Tickets, Traffic,
-    Unsealed,
-};
+use super::record::{KeyCache, LARGEST_CONTENT, Messages, Opened, Session, Side, Tickets, Traffic, Unsealed};
 use crate::chunks::Chunks;
 use crate::error::Alert;
 use crate::token::ConnId;
@@ -45,6 +42,15 @@ impl<const SECRET: usize> Rows<SECRET> {
     }
 }
 
+/// What goes before more data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The sender goes on with its next key: the peer asked for it, or the key has sealed enough.
+    KeyUpdate,
+    /// The peer wants another handshake of TLS 1.2, and does not get it.
+    NoRenegotiation,
+}
+
 /// The sessions of a shard, and what they share.
 pub struct Sessions {
     short: Rows<32>,
@@ -77,15 +83,12 @@ impl Sessions {
     /// Keeps the session of a connection whose handshake is over. `None` if its secrets do not suit its suite.
     pub fn put(&mut self, name: ConnId, established: &Established) -> Option<()> {
         let Established { side, suite, read, write, .. } = established;
-        match suite {
-            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => {
-                let read = Traffic::new(read.0.bytes(), read.1)?;
-                self.short.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
-            }
-            Suite::Aes256Gcm => {
-                let read = Traffic::new(read.0.bytes(), read.1)?;
-                self.long.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
-            }
+        if suite.secret_bytes() == 32 {
+            let read = Traffic::new(read.0.bytes(), read.1)?;
+            self.short.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
+        } else {
+            let read = Traffic::new(read.0.bytes(), read.1)?;
+            self.long.put(name, Session::new(*side, *suite, read, Traffic::new(write.0.bytes(), write.1)?)?);
         }
         Some(())
     }
@@ -136,6 +139,18 @@ impl Sessions {
         Some(())
     }
 
+    /// The length of the record that begins with these bytes. See `Session::record_length`.
+    #[inline]
+    pub fn record_length(&mut self, name: ConnId, bytes: &[u8]) -> Result<Option<usize>, Alert> {
+        with!(self, name, |session| session.record_length(bytes)).unwrap_or(Err(Alert::INTERNAL_ERROR))
+    }
+
+    /// Bytes that a record has before its content, and behind it.
+    #[inline]
+    pub fn around(&mut self, name: ConnId) -> (usize, usize) {
+        with!(self, name, |session| session.suite().around()).unwrap_or_default()
+    }
+
     /// Opens a record in place. See `Session::open`.
     #[inline]
     pub fn open(&mut self, name: ConnId, record: &mut [u8]) -> Result<Opened, Alert> {
@@ -154,32 +169,33 @@ impl Sessions {
         with!(self, name, |session| session.seal(&mut self.keys, buffer)).unwrap_or(Err(Unsealed::Closed))
     }
 
-    /// Appends the record of a KeyUpdate to `into`, if one is due. Returns whether it was.
+    /// Appends the record that must go before more data to `into`, if one is due.
     #[inline]
-    pub fn update_key(&mut self, name: ConnId, into: &mut Vec<u8>) -> Result<bool, Unsealed> {
+    pub fn answer(&mut self, name: ConnId, into: &mut Vec<u8>) -> Result<Option<Answer>, Unsealed> {
         let sealed = with!(self, name, |session| {
-            session.key_update_due().then(|| session.seal_key_update(&mut self.keys, false))
-        });
-        match sealed.flatten() {
-            None => Ok(false),
-            Some(record) => {
-                into.extend_from_slice(&record?);
-                Ok(true)
+            if session.key_update_due() {
+                Some((Answer::KeyUpdate, session.seal_key_update(&mut self.keys, false)))
+            } else {
+                session.refusal_due().then(|| (Answer::NoRenegotiation, session.seal_refusal(&mut self.keys)))
             }
-        }
+        });
+        let Some((answer, record)) = sealed.flatten() else { return Ok(None) };
+        into.extend_from_slice(&record?);
+        Ok(Some(answer))
     }
 
     /// Appends the records of some bytes to `into`. Returns how many records they are. An error leaves some of them out:
-    /// the connection is closed for sending.
+    /// what is in `into` may be sent, and no more data.
     pub fn seal(&mut self, name: ConnId, bytes: &[u8], into: &mut Vec<u8>) -> Result<u64, Unsealed> {
+        let (before, behind) = self.around(name);
         let mut records = 0;
         for content in bytes.chunks(LARGEST_CONTENT) {
-            self.update_key(name, into)?;
+            self.answer(name, into)?;
             let start = into.len();
-            into.reserve(HEADER + content.len() + TRAILER);
-            into.extend_from_slice(&[0; HEADER]);
+            into.reserve(before + content.len() + behind);
+            into.resize(start + before, 0);
             into.extend_from_slice(content);
-            into.extend_from_slice(&[0; TRAILER]);
+            into.resize(start + before + content.len() + behind, 0);
             if let Err(unsealed) = self.seal_in_place(name, &mut into[start..]) {
                 into.truncate(start);
                 return Err(unsealed);
@@ -190,7 +206,7 @@ impl Sessions {
     }
 
     /// The record of an alert, after which nothing is sealed. `None` if nothing may be sent any more.
-    pub fn alert(&mut self, name: ConnId, alert: Alert) -> Option<[u8; ALERT_RECORD]> {
+    pub fn alert(&mut self, name: ConnId, alert: Alert) -> Option<Vec<u8>> {
         with!(self, name, |session| session.seal_alert(&mut self.keys, alert)).and_then(Result::ok)
     }
 }

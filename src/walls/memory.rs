@@ -6,9 +6,10 @@ use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Host, MemoryLeft};
-use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process, TLS_BYTES};
+use crate::memory_model::{By, Family, Footprint, Kernel, Load, Process};
 use crate::plan::{Goal, IdleBackend, Reserve, SLOTS_PER_RING, largest};
 use crate::sys::Resource;
+use crate::tls_version::TlsVersion;
 
 /// The wall of the host's memory.
 pub const MEMORY: Wall = Wall {
@@ -121,7 +122,11 @@ impl Appetite<'_> {
             bytes(Reserve::Auto.of(limit.total))
         );
         let ends = if self.goal.role.ends() == 2 { "for both ends of" } else { "for" };
-        let tls = if self.goal.layers.tls { " with TLS" } else { "" };
+        let tls = match self.goal.layers.tls {
+            None => "",
+            Some(TlsVersion::Tls13) => " with TLS",
+            Some(TlsVersion::Tls12) => " with TLS 1.2",
+        };
         let awake = self.goal.awake.map_or(String::new(), |_| {
             let (sockets, taken) = (count(self.goal.sockets(wanted)), bytes(need.awake as u64));
             format!(" asleep, {taken} for {sockets} awake at once")
@@ -163,7 +168,7 @@ const SPACE_OF_SHARD: u64 = 160 << 20;
 const SPACE_OF_CONNECTION: u64 = 48;
 
 fn address_space(_host: &Host, goal: &Goal) -> Finding {
-    let tls = if goal.layers.tls { TLS_BYTES } else { 0 };
+    let tls = goal.layers.tls.map_or(0, TlsVersion::connection_bytes);
     let wanted = SPACE_OF_PROCESS
         .saturating_add(SPACE_OF_SHARD.saturating_mul(goal.cores.len() as u64))
         .saturating_add((SPACE_OF_CONNECTION + tls).saturating_mul(goal.connections));

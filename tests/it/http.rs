@@ -8,7 +8,7 @@ use c1m::http::{Http, HttpCtx, HttpLimits, HttpService, Request, Response};
 use c1m::internal::protocol::http::{Body, ResponseHead};
 use c1m::{ConnId, Cores, Ports};
 
-use crate::support::{Server, connected, free_ports, has_server_names_and, number};
+use crate::support::{Server, connected, eventually, free_ports, has_server_names_and, number};
 
 /// A client of bytes.
 struct Client {
@@ -91,6 +91,13 @@ fn a_token_comes_back_from_the_path_a_field_or_the_body_on_a_connection_that_is_
         client.say(&byte.to_string());
     }
     assert_eq!(client.answer(true).2, b"abc");
+    // In chunks, which are cut anywhere, with a request behind them.
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nin \r\n6\r\nchunks\r\n0\r\nA: b\r\n\r\n";
+    assert_eq!(client.asks(chunked, 200, true), b"in chunks");
+    let (first, second) = chunked.split_at(75);
+    client.say(first);
+    client.say(&format!("{second}GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_eq!((client.answer(true).2, client.answer(true).2), (b"in chunks".to_vec(), b"/behind".to_vec()));
     // Many before the first answer is read.
     let many: String = (0..100).map(|number| format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
     client.say(&many);
@@ -107,7 +114,7 @@ fn a_token_comes_back_from_the_path_a_field_or_the_body_on_a_connection_that_is_
     old.ends();
     let document = server.stop().last_document();
     has_server_names_and(&document, &["http"]);
-    assert_eq!(number(&document["http"], "requests"), 114, "{document}");
+    assert_eq!(number(&document["http"], "requests"), 117, "{document}");
 }
 
 #[test]
@@ -115,6 +122,8 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
     let server = Server::start(1, "--protocol http --service sink --max-message 1000 --json -");
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(17_000));
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(70));
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n".to_owned();
+    let chunked = format!("{chunked}{}\r\n0\r\n\r\n", "x".repeat(1_001));
     let posted = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n{}", "x".repeat(1_001));
     let refused = [
         (400, "nonsense\r\n\r\n"),
@@ -122,7 +131,12 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
         (400, "GET / HTTP/1.1\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        (411, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"),
+        (400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\nx\n0\n\n"),
+        (413, &chunked),
+        (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
         (413, &posted),
         (417, "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"),
         (431, &long),
@@ -141,7 +155,7 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
     assert!(status == 405 && head.contains("\r\nAllow: GET, HEAD\r\n"), "{head}");
     let document = server.stop().last_document();
     let counted = ["requests", "malformed", "too_long"].map(|name| number(&document["http"], name));
-    assert_eq!(counted, [12, 8, 3], "{document}");
+    assert_eq!(counted, [17, 12, 4], "{document}");
 }
 
 /// A client that sends a head and then a long body, as most do, hears why it is refused, and the end in order: a reset
@@ -219,6 +233,122 @@ fn a_request_that_is_never_complete_and_a_connection_without_one_are_ended() {
     kept.ends();
     let counters = &server.counters()[0];
     assert_eq!((counters.requests, counters.requests_late), (4, 1));
+    server.stop();
+    server.join().unwrap();
+}
+
+/// Answers what waits once somebody speaks. Anybody else is answered at once.
+#[derive(Default)]
+struct Waiting(Vec<ConnId>);
+
+impl HttpService for Waiting {
+    type State = ();
+    type Message = ();
+
+    fn request<'r>(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        match request.path() {
+            "/wait" => {
+                assert!(!ctx.answer(conn, Response::new(500)), "an answer before it is awaited");
+                self.0.push(conn);
+                ctx.later(None)
+            }
+            "/briefly" => ctx.later(Some(Duration::from_millis(250))),
+            "/say" => {
+                let answer = |conn| ctx.answer(conn, Response::new(200).body(request.body()));
+                let answered = self.0.drain(..).map(answer).filter(|answered| *answered).count();
+                Response::text(200, answered.to_string())
+            }
+            path => Response::text(200, path),
+        }
+    }
+
+    fn expired(&mut self, _: &mut HttpCtx<'_, ()>, _: ConnId) -> Response<'static> {
+        Response::new(204)
+    }
+}
+
+fn waiting(limits: HttpLimits) -> (c1m::Server<()>, u16) {
+    let port = free_ports(1);
+    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+    let builder = builder.cores(Cores::Count(1)).max_connections(100);
+    (builder.start(move |_| Http::with(Waiting::default(), limits)).unwrap(), port)
+}
+
+fn say(port: u16, text: &str) -> Vec<u8> {
+    let length = text.len();
+    Client::connect(port).asks(
+        &format!("POST /say HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{text}"),
+        200,
+        true,
+    )
+}
+
+/// Waits until the server has taken so many requests.
+fn until_asked(server: &c1m::Server<()>, requests: u64) {
+    eventually("the requests are taken", || server.counters()[0].requests >= requests);
+}
+
+#[test]
+fn an_answer_that_comes_later_keeps_the_order_of_requests() {
+    let (server, port) = waiting(HttpLimits::default());
+    let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
+    let mut client = Client::connect(port);
+    // Before it, behind it, and once more behind that.
+    client.say(&[get("/one", ""), get("/wait", ""), get("/two", ""), get("/wait", ""), get("/three", "")].concat());
+    assert_eq!(client.answer(true).2, b"/one");
+    let mut head = Client::connect(port);
+    head.say(&get("/wait", "").replace("GET", "HEAD"));
+    let mut last = Client::connect(port);
+    last.say(&get("/wait", "Connection: close\r\n"));
+    until_asked(&server, 4);
+    // A request whose rest comes while another one waits.
+    client.say(&get("/four", "")[..20]);
+    assert_eq!(say(port, "hello"), b"3");
+    assert_eq!((client.answer(true).2, client.answer(true).2), (b"hello".to_vec(), b"/two".to_vec()));
+    assert!(head.answer(false).1.contains("\r\nContent-Length: 5\r\n"));
+    let (_, _, body, goes_on) = last.answer(true);
+    assert_eq!((body, goes_on), (b"hello".to_vec(), false));
+    last.ends();
+    client.say(&get("/four", "")[20..]);
+    assert_eq!(say(port, "again"), b"1");
+    for expected in ["again", "/three", "/four"] {
+        assert_eq!(client.answer(true).2, expected.as_bytes());
+    }
+    // A client that goes is forgotten.
+    let mut gone = Client::connect(port);
+    gone.say(&get("/wait", ""));
+    until_asked(&server, 11);
+    drop(gone);
+    eventually("the server knows that it is gone", || server.counters()[0].live == 2);
+    assert_eq!(say(port, "who?"), b"0");
+    // In time, or without an answer of the service.
+    client.say(&get("/briefly", ""));
+    assert_eq!(client.answer(true).0, 204);
+    // The server's end is an answer too.
+    client.say(&get("/wait", ""));
+    until_asked(&server, 14);
+    server.stop();
+    let (status, _, _, goes_on) = client.answer(true);
+    assert_eq!((status, goes_on), (503, false));
+    client.ends();
+    server.join().unwrap();
+}
+
+#[test]
+fn what_is_asked_behind_an_answer_that_is_awaited_has_its_bound() {
+    let mut limits = HttpLimits::default();
+    limits.longest_body = 1_000;
+    let (server, port) = waiting(limits);
+    let mut client = Client::connect(port);
+    client.say("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    until_asked(&server, 1);
+    // The server closes the connection while this is on its way.
+    let _ = client.stream.write_all(&[b'x'; 40_000]);
+    let mut rest = Vec::new();
+    let _ = client.stream.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
+    assert_eq!(say(port, "nobody"), b"0");
+    assert_eq!(server.counters()[0].requests_too_long, 1);
     server.stop();
     server.join().unwrap();
 }

@@ -55,6 +55,7 @@ mod terminal;
 mod times;
 mod tls;
 mod tls_records;
+mod tls_versions;
 mod tune;
 mod tuning;
 mod walls;

@@ -11,7 +11,7 @@ use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use crate::support::*;
 
 /// Bytes that differ from one place to the next.
-fn bytes(count: usize) -> Vec<u8> {
+pub fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
@@ -38,6 +38,29 @@ pub fn totals(server: Server) -> serde_json::Value {
     server.stop().last_document()["tls"].clone()
 }
 
+/// Checks that 600 records come back that were sent in one piece, and then cut.
+pub fn echoes_in_pieces(server: &Server, config: rustls::ClientConfig) -> Secure {
+    let mut stream = secure(server.port, &Arc::new(config), "localhost").unwrap();
+    stream.sock.set_nodelay(true).unwrap();
+    let sent: Vec<Vec<u8>> = (0..300).map(|count| bytes(count * 7 % 500 + 1)).collect();
+    // All records in as few segments as they fit into, and then each cut into three pieces.
+    for cut in [false, true] {
+        let mut records = Vec::new();
+        for content in &sent {
+            stream.conn.writer().write_all(content).unwrap();
+            while stream.conn.wants_write() {
+                stream.conn.write_tls(&mut records).unwrap();
+            }
+        }
+        let piece = if cut { 97 } else { records.len() };
+        records.chunks(piece).for_each(|piece| stream.sock.write_all(piece).unwrap());
+        let mut back = vec![0; sent.iter().map(Vec::len).sum()];
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == sent.concat(), "cut: {cut}");
+    }
+    stream
+}
+
 // ---- a foreign client ------------------------------------------------------------------------------
 
 #[test]
@@ -56,25 +79,7 @@ fn a_foreign_client_gets_back_what_it_sends_in_every_suite() {
 #[test]
 fn records_that_come_together_or_cut_anywhere_are_answered_in_order() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
-    stream.sock.set_nodelay(true).unwrap();
-    let sent: Vec<Vec<u8>> = (0..300).map(|count| bytes(count * 7 % 500 + 1)).collect();
-    // All records in as few segments as they fit into, and then each cut into three pieces.
-    for cut in [false, true] {
-        let mut records = Vec::new();
-        for content in &sent {
-            stream.conn.writer().write_all(content).unwrap();
-            while stream.conn.wants_write() {
-                stream.conn.write_tls(&mut records).unwrap();
-            }
-        }
-        let piece = if cut { 97 } else { records.len() };
-        records.chunks(piece).for_each(|piece| stream.sock.write_all(piece).unwrap());
-        let mut back = vec![0; sent.iter().map(Vec::len).sum()];
-        stream.read_exact(&mut back).unwrap();
-        assert!(back == sent.concat(), "cut: {cut}");
-    }
-    drop(stream);
+    drop(echoes_in_pieces(&server, authority.client(None)));
     let totals = totals(server);
     assert_eq!(number(&totals, "records_opened"), 600, "{totals}");
 }
@@ -303,7 +308,6 @@ fn wrong_settings_are_refused_in_a_line() {
         (format!("server {} --tls-cert {chain}", one.server()), "2 --tls-cert and 1 --tls-key"),
         (format!("server {} --handshakes 0", one.server()), "--handshakes 1000"),
         (format!("server {} --handshake-timeout 0s", one.server()), "--handshake-timeout 10s"),
-        (format!("server {} --tls-min 1.2", one.server()), "TLS 1.3 alone"),
         ("client --target-ip 127.0.0.1 --resume".to_owned(), "add --tls"),
         (format!("{client} --ca {key}"), "no certificate authorities in PEM"),
         (format!("{client} --insecure --sni -x-"), "neither a DNS name nor an IP address"),
@@ -331,6 +335,8 @@ fn a_doctor_reckons_with_tls() {
     assert!(with.contains("with TLS") && !without.contains("TLS"), "{with}\n{without}");
     // The bytes of a connection are shown without fractions.
     assert!((159..=161).contains(&(bytes(&with) - bytes(&without))), "{with}\n{without}");
+    let old = need("--tls --tls-min 1.2");
+    assert!(old.contains("with TLS 1.2") && (223..=225).contains(&(bytes(&old) - bytes(&without))), "{old}\n{without}");
 }
 
 // ---- our client ------------------------------------------------------------------------------------
@@ -345,7 +351,7 @@ fn foreign(change: impl Fn(&mut ServerConnection) + Clone + Send + 'static) -> (
 }
 
 /// A foreign server with this configuration.
-fn serves(
+pub fn serves(
     config: ServerConfig,
     change: impl Fn(&mut ServerConnection) + Clone + Send + 'static,
 ) -> (Peer, Arc<AtomicUsize>) {

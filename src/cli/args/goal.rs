@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{AddressBlock, PortArguments, ServerProtocol, address_block, addresses, hibernate};
+use super::{AddressBlock, PortArguments, ServerProtocol, VersionName, address_block, addresses, hibernate};
 use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
 use crate::host::{Cores, Host};
 use crate::memory_model::{End, Family};
-use crate::plan::{Goal, IdleBackend, Reserve, Role, Routes, check_hibernation};
+use crate::plan::{Goal, IdleBackend, Layers, Reserve, Role, Routes, check_hibernation};
 
 #[derive(Debug, Args)]
 pub struct GoalArguments {
@@ -36,9 +36,12 @@ pub struct GoalArguments {
     /// What the server speaks, as its --protocol.
     #[arg(long, value_enum, default_value_t = ServerProtocol::Raw)]
     pub protocol: ServerProtocol,
-    /// They speak TLS.
+    /// They speak TLS: 80 bytes more of a connection.
     #[arg(long)]
     pub tls: bool,
+    /// The lowest version of TLS, as --tls-min of `server` and `client`. With 1.2 each connection may take 112 bytes.
+    #[arg(long, value_enum, default_value_t = VersionName::Tls13, requires = "tls")]
+    pub tls_min: VersionName,
     /// Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time
     /// itself does not matter here.
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
@@ -79,25 +82,26 @@ impl GoalArguments {
             // As a demo does.
             routes.sources = host.loopback_sources(&routes, self.connections);
         }
-        let planned = || awake(host, role, self.connections, &routes, self.tls);
+        let layers = self.protocol.layers(self.tls.then(|| self.tls_min.into()));
+        let planned = || awake(host, role, self.connections, &routes, layers);
         Ok(Goal {
             role,
             connections: self.connections,
             awake: self.hibernate.map(|_| self.awake.unwrap_or_else(planned)),
             routes,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
-            layers: self.protocol.layers(self.tls),
+            layers,
         })
     }
 }
 
 /// How many connections may be awake at once, where others sleep: at each end that is on this host.
-pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, tls: bool) -> u64 {
+pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, layers: Layers) -> u64 {
     let v6 = routes.targets.iter().any(|target| target.ip().is_ipv6());
     let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
     let ends: Vec<_> =
         [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
-    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, tls, Reserve::Auto)
+    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, layers, Reserve::Auto)
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use crate::command_error::{CommandError, Result};
 use crate::plan::Layers;
 use crate::protocol::{Protocol, Settings};
+use crate::tls_version::TlsVersion;
 
 /// The most that --max-message can be: a message is assembled in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
@@ -63,8 +64,8 @@ impl ServerProtocol {
 }
 
 impl ServerProtocol {
-    /// What must be kept of each connection for it, with TLS or without.
-    pub fn layers(self, tls: bool) -> Layers {
+    /// What must be kept of each connection for it, with TLS of this version at least or without TLS.
+    pub fn layers(self, tls: Option<TlsVersion>) -> Layers {
         Layers { conversation: self != ServerProtocol::Raw, tls }
     }
 
@@ -88,7 +89,7 @@ impl ServiceArguments {
         if (self.service, self.protocol) == (ServiceName::Push, ServerProtocol::Http) {
             return Err(CommandError::usage(
                 "--service push --protocol http",
-                "subscribers wait for publications, and HTTP only answers requests",
+                "a subscriber over HTTP would miss what is published between two of its requests",
                 "choose --protocol websocket, where a publication can be posted by HTTP",
             ));
         }

@@ -11,8 +11,6 @@ use crate::client::window::{Awaited, Probe};
 use crate::error::{Result, TlsFailure};
 use crate::failure::Cause;
 use crate::sys;
-#[cfg(feature = "tls")]
-use crate::tls::handshake::Agreed;
 use crate::token::ConnId;
 
 /// A connect slower than this is looked at with TCP_INFO. The kernel's first SYN retransmission comes after 1 s
@@ -55,11 +53,12 @@ impl ClientDriver {
         connections.begin_handshake(conn, to.ip())
     }
 
-    /// The TLS handshake of a connection is over.
+    /// The TLS handshake of a connection is over, if it has one.
     #[cfg(feature = "tls")]
-    pub(super) fn measure_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId, agreed: &Agreed) {
+    pub(super) fn measure_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        let Some(resumed) = connections.agreed(conn).map(|agreed| agreed.resumed) else { return };
         if let Some(began) = self.probe_of(connections, conn).map(|probe| probe.started) {
-            self.measures.secured(began.elapsed(), agreed.resumed);
+            self.measures.secured(began.elapsed(), resumed);
         }
     }
 

@@ -1,7 +1,8 @@
 //! `http`, the client's dialect: a request and its response, again and again on a kept connection. A response with the
 //! token of the request in its body proves the service behind the server; the status alone, that something answers.
 
-use super::{Body, Malformed, RequestTemplate, ResponseHead, whole_head};
+use super::chunks::Step;
+use super::{Body, ChunkFault, Chunks, Malformed, Piece, RequestTemplate, ResponseHead, whole_head};
 use crate::failure::Cause;
 use crate::protocol::search::search;
 use crate::protocol::{
@@ -21,64 +22,48 @@ pub struct Http {
     wants_token: bool,
 }
 
-/// The part of a response that comes next. `Position::part` has its number, and `FOUND` and `DIGITS` beside it.
+/// The part of a response that comes next. `Position::part` has its number, and `FOUND` beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
 enum Next {
     /// The head, of which `Scratch::kept` may have a part.
     Head,
     /// A body, of which `Position::bytes` are to come.
     Body,
-    /// The size of a chunk; `Position::bytes` is what its digits so far make.
-    Size,
-    /// The rest of that line.
-    Extension,
-    /// The line feed that ends it.
-    SizeEnd,
-    /// A chunk, of which `Position::bytes` are to come.
-    Chunk,
-    /// The carriage return and the line feed behind a chunk.
-    ChunkReturn,
-    ChunkEnd,
-    /// A line behind the last chunk.
-    Trailer,
-    /// The rest of it.
-    TrailerRest,
-    /// The line feed that ends the response.
-    End,
+    /// This step of a body in chunks, with the size in `Position::bytes`.
+    Chunks(Step),
 }
 
-impl Next {
-    const ALL: [Next; 11] = [
-        Next::Head,
-        Next::Body,
-        Next::Size,
-        Next::Extension,
-        Next::SizeEnd,
-        Next::Chunk,
-        Next::ChunkReturn,
-        Next::ChunkEnd,
-        Next::Trailer,
-        Next::TrailerRest,
-        Next::End,
-    ];
-}
-
-/// Bits of `Position::part` that hold what comes next.
+/// Bits of `Position::part` that hold what comes next: 0, 1, or the number of a step from 2 on.
 const NEXT: u16 = 0xff;
 /// The token was in the body.
 const FOUND: u16 = 0x100;
-/// The size of a chunk has a digit.
-const DIGITS: u16 = 0x200;
 
 impl Position {
     fn next(self) -> Next {
-        // The driver hands back what `go_on` wrote.
-        Next::ALL.get(usize::from(self.part & NEXT)).copied().unwrap_or(Next::Head)
+        match usize::from(self.part & NEXT) {
+            0 => Next::Head,
+            1 => Next::Body,
+            // The driver hands back what `go_on` wrote.
+            step => Next::Chunks(Step::ALL.get(step - 2).copied().unwrap_or_default()),
+        }
     }
 
     fn go_on(&mut self, next: Next) {
-        self.part = self.part & !NEXT | next as u16;
+        let number = match next {
+            Next::Head => 0,
+            Next::Body => 1,
+            Next::Chunks(step) => step as u16 + 2,
+        };
+        self.part = self.part & !NEXT | number;
+    }
+}
+
+impl From<ChunkFault> for Cause {
+    fn from(fault: ChunkFault) -> Cause {
+        match fault {
+            ChunkFault::Syntax => Cause::Malformed,
+            ChunkFault::Size | ChunkFault::Beside => Cause::AnswerTooLong,
+        }
     }
 }
 
@@ -104,7 +89,7 @@ impl Http {
                 }
                 Err(_) => return Some(Verdict::Wrong(Cause::AnswerTooLong)),
             },
-            Body::Chunked | Body::UntilEnd => position.go_on(Next::Size),
+            Body::Chunked | Body::UntilEnd => position.go_on(Next::Chunks(Step::default())),
         }
         None
     }
@@ -129,31 +114,27 @@ impl Http {
         }
     }
 
-    /// A byte that frames the body. `Err` if it must not stand there, `Ok` with the verdict if the response is complete.
-    fn framing(&self, position: &mut Position, byte: u8) -> Result<Option<Verdict>, Cause> {
-        let next = match (position.next(), byte) {
-            (Next::Size, b'\r') if position.part & DIGITS != 0 => Next::SizeEnd,
-            (Next::Size, b';' | b' ' | b'\t') if position.part & DIGITS != 0 => Next::Extension,
-            (Next::Size, digit) => {
-                let digit = (digit as char).to_digit(16).ok_or(Cause::Malformed)?;
-                let more = position.bytes.checked_mul(16).ok_or(Cause::AnswerTooLong)?;
-                (position.bytes, position.part) = (more | digit, position.part | DIGITS);
-                return Ok(None);
+    /// Bytes of a body in chunks: how many were used, and the verdict if the response is complete.
+    fn chunks(
+        &self,
+        step: Step,
+        position: &mut Position,
+        bytes: &[u8],
+        exchange: Exchange,
+        scratch: &mut Scratch,
+    ) -> Result<(usize, Option<Verdict>), Cause> {
+        let mut chunks = Chunks::at(step, position.bytes);
+        let (used, piece) = chunks.next(bytes)?;
+        position.bytes = chunks.size;
+        position.go_on(Next::Chunks(chunks.step));
+        match piece {
+            Piece::Framing => Ok((used, None)),
+            Piece::Content(content) => {
+                self.content(position, content, exchange, scratch);
+                Ok((used, None))
             }
-            (Next::Extension, b'\n') | (Next::SizeEnd, b'\n') if position.bytes == 0 => Next::Trailer,
-            (Next::Extension, b'\n') | (Next::SizeEnd, b'\n') => Next::Chunk,
-            (Next::Extension, _) => Next::Extension,
-            (Next::ChunkReturn, b'\r') => Next::ChunkEnd,
-            (Next::ChunkEnd, b'\n') => Next::Size,
-            (Next::Trailer, b'\r') => Next::End,
-            (Next::Trailer | Next::TrailerRest, b'\n') => Next::Trailer,
-            (Next::Trailer | Next::TrailerRest, _) => Next::TrailerRest,
-            (Next::End, b'\n') => return Ok(Some(self.whole(position))),
-            _ => return Err(Cause::Malformed),
-        };
-        position.part &= !DIGITS;
-        position.go_on(next);
-        Ok(None)
+            Piece::End => Ok((used, Some(self.whole(position)))),
+        }
     }
 
     /// Bytes that nobody asked for. A server that closes a connection for its silence may say so: with 408, say.
@@ -182,23 +163,15 @@ impl Http {
                 let (used, judged) = read_head(bytes, scratch, |head| self.judge(head, position));
                 (used, judged.unwrap_or_else(|cause| Some(Verdict::Wrong(cause))))
             }
-            next @ (Next::Body | Next::Chunk) => {
+            Next::Body => {
                 let here = bytes.len().min(position.bytes as usize);
                 self.content(position, &bytes[..here], exchange, scratch);
                 position.bytes -= here as u32;
-                if position.bytes > 0 {
-                    return (here, None);
-                }
-                if next == Next::Body {
-                    return (here, Some(self.whole(position)));
-                }
-                position.go_on(Next::ChunkReturn);
-                (here, None)
+                (here, (position.bytes == 0).then(|| self.whole(position)))
             }
-            _ => match self.framing(position, bytes[0]) {
-                Ok(verdict) => (1, verdict),
-                Err(cause) => (1, Some(Verdict::Wrong(cause))),
-            },
+            Next::Chunks(step) => self
+                .chunks(step, position, bytes, exchange, scratch)
+                .unwrap_or_else(|cause| (bytes.len(), Some(Verdict::Wrong(cause)))),
         }
     }
 }

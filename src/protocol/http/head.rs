@@ -19,9 +19,13 @@ pub enum Malformed {
     Version,
     /// It has more than 64 fields, or more than 16 KiB.
     TooLong,
-    /// It has a `Content-Length` that is no number, or two that differ, or one beside a `Transfer-Encoding`, or a
-    /// `Transfer-Encoding` that is not `chunked` alone: where the body ends is not certain (RFC 9112, 6.3).
+    /// It has a `Content-Length` that is no number, or two that differ, or one beside a `Transfer-Encoding`; or `chunked`
+    /// is not the last coding, or comes with HTTP/1.0: where the body ends is not certain (RFC 9112, 6.1 and 6.3).
     Length,
+    /// A `Transfer-Encoding` that is not understood: another one than `chunked` (RFC 9112, 6.1).
+    Coding,
+    /// The chunks of a body are not right (RFC 9112, 7.1).
+    Chunks,
     /// A request of HTTP/1.1 has no `Host`, or several (RFC 9112, 3.2).
     Host,
 }
@@ -33,6 +37,8 @@ impl fmt::Display for Malformed {
             Malformed::Version => "only HTTP/1.0 and HTTP/1.1 are spoken",
             Malformed::TooLong => "the head is too long or has too many fields",
             Malformed::Length => "where the body ends is not certain",
+            Malformed::Coding => "chunked is the only transfer coding that is understood",
+            Malformed::Chunks => "the chunks of the body are not right",
             Malformed::Host => "there must be one Host",
         })
     }
@@ -124,8 +130,22 @@ impl<'a> Fields<'a> {
         !self.has("connection", "close") && (minor >= 1 || self.has("connection", "keep-alive"))
     }
 
+    /// Whether a body comes in chunks.
+    fn is_chunked(&self, minor: u8) -> Result<bool, Malformed> {
+        if self.get("transfer-encoding").is_none() {
+            return Ok(false);
+        }
+        // Each coding, whether it is `chunked`.
+        let codings = self.list("transfer-encoding").map(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        match codings.collect::<Vec<_>>().split_last() {
+            Some((true, [])) if minor >= 1 => Ok(true),
+            Some((true, before)) if minor >= 1 && !before.contains(&true) => Err(Malformed::Coding),
+            _ => Err(Malformed::Length),
+        }
+    }
+
     /// The length that the fields give to a body, and whether it comes in chunks.
-    fn length(&self) -> Result<(Option<u64>, bool), Malformed> {
+    fn length(&self, minor: u8) -> Result<(Option<u64>, bool), Malformed> {
         let mut length = None;
         // The same length several times is one length (RFC 9110, 8.6).
         for value in self.all("content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
@@ -138,12 +158,8 @@ impl<'a> Fields<'a> {
             }
             length = Some(number);
         }
-        let coded = self.get("transfer-encoding").is_some();
-        // Nobody here asks for another coding, and none is applied twice (RFC 9112, 6.1).
-        let mut codings = self.list("transfer-encoding");
-        let chunked =
-            codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked")) && codings.next().is_none();
-        if coded && (length.is_some() || !chunked) { Err(Malformed::Length) } else { Ok((length, coded)) }
+        let chunked = self.is_chunked(minor)?;
+        if chunked && length.is_some() { Err(Malformed::Length) } else { Ok((length, chunked)) }
     }
 }
 
@@ -187,7 +203,7 @@ impl<'a> RequestHead<'a> {
         if hosts > 1 || hosts == 0 && minor >= 1 {
             return Err(Malformed::Host);
         }
-        let body = match fields.length()? {
+        let body = match fields.length(minor)? {
             (_, true) => Body::Chunked,
             (length, false) => Body::Length(length.unwrap_or(0)),
         };
@@ -195,9 +211,13 @@ impl<'a> RequestHead<'a> {
         Ok(Some((RequestHead { method, target, minor, fields, body, keeps_alive }, length)))
     }
 
-    /// The path of the target, without the query.
+    /// The path of the target, without the query. A target may be a whole URL (RFC 9112, 3.2.2).
     pub fn path(&self) -> &'a str {
-        self.target.split('?').next().unwrap_or_default()
+        let target = self.target.split('?').next().unwrap_or_default();
+        match target.split_once("://") {
+            Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+            _ => target,
+        }
     }
 }
 
@@ -224,7 +244,7 @@ impl<'a> ResponseHead<'a> {
         let Some(length) = length(response.parse(bytes)?, bytes)? else { return Ok(None) };
         let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(Malformed::Syntax) };
         fields.len = response.headers.len();
-        let body = match (status, fields.length()?) {
+        let body = match (status, fields.length(minor)?) {
             // These never have a body (RFC 9112, 6.3).
             (100..200 | 204 | 304, _) => Body::Length(0),
             (_, (_, true)) => Body::Chunked,
@@ -251,6 +271,11 @@ mod tests {
         assert_eq!(&text[length..], "abc");
         assert_eq!((head.method, head.target, head.path(), head.minor), ("POST", "/a?b=c", "/a", 1));
         assert_eq!((head.body, head.keeps_alive), (Body::Length(3), false));
+        let path = |target: &str| {
+            request(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n")).map(|head| head.path().to_owned()).unwrap()
+        };
+        let targets = ["http://a:1/b?c=http://d/", "https://a", "https://a?b", "/http://a/b", "*", "a:1"];
+        assert_eq!(targets.map(path), ["/b", "/", "/", "/http://a/b", "*", "a:1"]);
         assert!(head.fields.has("connection", "upgrade") && head.fields.has("Connection", "A"));
         assert_eq!((head.fields.single("host"), head.fields.single("connection")), (Some(&b"x"[..]), None));
         for cut in 0..length {
@@ -277,24 +302,31 @@ mod tests {
             "content-length: 99999999999999999999",
             "content-length: 1\r\ncontent-length: 2",
             "content-length: 1\r\ntransfer-encoding: chunked",
-            "transfer-encoding:",
-            "transfer-encoding: gzip",
-            "transfer-encoding: gzip, chunked",
-            "transfer-encoding: chunked, gzip",
-            "transfer-encoding: xchunked",
+            "transfer-encoding: chunked\r\ncontent-length: 1",
             "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked, gzip",
+            "transfer-encoding: identity",
+            "transfer-encoding: gzip",
+            "transfer-encoding: xchunked",
+            "transfer-encoding:",
         ] {
             assert_eq!(error(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n")), Malformed::Length);
             let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
             assert_eq!(ResponseHead::read(response.as_bytes()).unwrap_err(), Malformed::Length, "{fields}");
         }
+        assert_eq!(error("PUT / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n"), Malformed::Length);
+        let coded = |value: &str| {
+            let text = format!("PUT / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: {value}\r\n\r\n");
+            request(&text).map(|head| head.body)
+        };
+        assert_eq!(coded("gzip, chunked"), Err(Malformed::Coding));
+        assert_eq!(coded(" , ChunKed"), Ok(Body::Chunked));
     }
 
     #[test]
     fn an_old_request_ends_its_connection_unless_it_asks_otherwise() {
         assert!(!request("GET / HTTP/1.0\r\n\r\n").unwrap().keeps_alive);
         assert!(request("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n").unwrap().keeps_alive);
-        assert_eq!(request("PUT / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n").unwrap().body, Body::Chunked);
     }
 
     #[test]

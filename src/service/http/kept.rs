@@ -11,6 +11,8 @@ pub enum After {
     GoesOn,
     /// A part of a request has come; it is `new` if this receive began it.
     Awaits { new: bool },
+    /// The answer comes later. Nothing behind this request is answered before.
+    Later,
     /// The connection speaks another protocol from here on.
     Leaves,
     /// The connection is to be closed.

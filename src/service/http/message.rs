@@ -1,6 +1,7 @@
 //! A request as a service sees it, and what it answers.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::protocol::http::RequestHead;
 
@@ -65,12 +66,24 @@ pub struct Response<'a> {
     /// The fields as they are sent.
     fields: Vec<u8>,
     body: Cow<'a, [u8]>,
+    /// This is no answer: one comes later, within this time if there is one.
+    later: Option<Option<Duration>>,
 }
 
 impl<'a> Response<'a> {
     /// An answer with this status, such as 200, from 200 to 599, and without a body.
     pub fn new(status: u16) -> Response<'a> {
-        Response { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
+        Response { status, fields: Vec::new(), body: Cow::Borrowed(&[]), later: None }
+    }
+
+    /// No answer yet.
+    pub(super) fn later(within: Option<Duration>) -> Response<'a> {
+        Response { later: Some(within), ..Response::new(500) }
+    }
+
+    /// In what time the answer comes, if it comes later.
+    pub(super) fn comes_later(&self) -> Option<Option<Duration>> {
+        self.later
     }
 
     /// An answer of text.
@@ -106,7 +119,8 @@ impl<'a> Response<'a> {
 
     /// The same answer, with nothing borrowed.
     pub fn into_owned(self) -> Response<'static> {
-        Response { status: self.status, fields: self.fields, body: Cow::Owned(self.body.into_owned()) }
+        let Response { status, fields, body, later } = self;
+        Response { status, fields, body: Cow::Owned(body.into_owned()), later }
     }
 
     /// Appends it to `into`. The body is left out in answer to `HEAD`. If the connection `closes`, the answer says so.

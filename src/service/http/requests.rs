@@ -2,7 +2,7 @@
 //! come of any other is kept in a bounded table, and its connection has an entry only for that long.
 
 use super::message::{Request, Response};
-use crate::protocol::http::{Body, LONGEST_HEAD, Malformed, RequestHead};
+use crate::protocol::http::{Body, ChunkFault, Chunks, LONGEST_HEAD, Malformed, Piece, RequestHead};
 use crate::service::conversation::Conversation;
 use crate::service::slab::{Holds, NoRoom, Slab};
 use crate::stats::Counters;
@@ -15,8 +15,6 @@ pub enum Fault {
     Malformed(Malformed),
     /// Its body is longer than allowed.
     BodyTooLong,
-    /// The length of its body is not announced.
-    NoLength,
     /// It expects something that is not known here.
     Expectation,
     /// It did not come in time.
@@ -37,6 +35,17 @@ impl From<NoRoom> for Fault {
     }
 }
 
+impl From<ChunkFault> for Fault {
+    fn from(fault: ChunkFault) -> Fault {
+        match fault {
+            ChunkFault::Syntax => Malformed::Chunks.into(),
+            ChunkFault::Size => Fault::BodyTooLong,
+            // Extensions and trailers are of the kind of fields.
+            ChunkFault::Beside => Malformed::TooLong.into(),
+        }
+    }
+}
+
 impl Fault {
     /// What is answered.
     pub fn response(self) -> Response<'static> {
@@ -45,12 +54,12 @@ impl Fault {
                 let status = match malformed {
                     Malformed::Version => 505,
                     Malformed::TooLong => 431,
-                    Malformed::Syntax | Malformed::Length | Malformed::Host => 400,
+                    Malformed::Coding => 501,
+                    Malformed::Syntax | Malformed::Length | Malformed::Chunks | Malformed::Host => 400,
                 };
                 Response::text(status, format!("{malformed}\n"))
             }
             Fault::BodyTooLong => Response::text(413, "the body is too long\n"),
-            Fault::NoLength => Response::text(411, "a body needs a Content-Length\n"),
             Fault::Expectation => Response::text(417, "only 100-continue can be expected\n"),
             Fault::Late => Response::text(408, "the request did not come in time\n"),
             Fault::NoRoom => Response::text(503, "too many requests are incomplete\n"),
@@ -61,7 +70,7 @@ impl Fault {
     pub fn count(self, counters: &Counters) {
         let counter = match self {
             Fault::Malformed(Malformed::TooLong) | Fault::BodyTooLong => &counters.requests_too_long,
-            Fault::Malformed(_) | Fault::NoLength | Fault::Expectation => &counters.requests_malformed,
+            Fault::Malformed(_) | Fault::Expectation => &counters.requests_malformed,
             Fault::Late => &counters.requests_late,
             Fault::NoRoom => &counters.requests_without_room,
         };
@@ -72,16 +81,34 @@ impl Fault {
 /// What has come of a request that is not whole.
 #[derive(Debug, Default)]
 struct Part {
+    /// Its head, and its body without what is around chunks.
     bytes: Vec<u8>,
-    /// Bytes of its head and body together, once the head is whole.
-    whole: Option<usize>,
-    /// Of a request that is refused: bytes of its body that have not come, and are passed over.
-    left: u64,
+    rest: Rest,
 }
 
-/// What is carried of a part: the bytes that have come, or how many of a refused request have not.
+/// What is to come of a request.
+#[derive(Debug, Clone, Copy, Default)]
+enum Rest {
+    /// The end of its head.
+    #[default]
+    Head,
+    /// All until there are so many bytes.
+    Until(usize),
+    /// Chunks. The head has so many bytes.
+    Chunks(usize, Chunks),
+    /// So many bytes of a request that is refused, which are passed over.
+    Refused(u64),
+    /// The same of one that comes in chunks.
+    RefusedChunks(Chunks),
+}
+
+/// What is carried of a part: the bytes that have come, or how many of a refused request have not; the same of a body in
+/// chunks, with how far they have come; and bytes that are not to be read yet.
 const COME: u8 = 0;
 const LEFT: u8 = 1;
+const CHUNKS: u8 = 2;
+const LEFT_CHUNKS: u8 = 3;
+const HELD: u8 = 4;
 
 impl Holds for Part {
     fn bytes(&self) -> usize {
@@ -136,24 +163,52 @@ impl Requests {
         *at += data[*at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let rest = &data[*at..];
         *at = data.len();
-        let (whole, waits) = match RequestHead::read(rest)? {
-            Some((head, length)) => {
-                let body = self.body_of(&head);
-                if body == Err(Fault::BodyTooLong) {
-                    *place = self.keep_rest(None, &head, rest.len() - length);
-                }
-                let end = length + body?;
-                if let Some(body) = rest.get(length..end) {
-                    *at = data.len() - rest.len() + end;
-                    return Ok(Next::Whole(Request { head, body }));
-                }
-                (Some(end), waits(&head))
-            }
+        let (part, waits) = match RequestHead::read(rest)? {
             None if rest.is_empty() => return Ok(Next::More { waits: false }),
-            None => (None, false),
+            None => (Part { bytes: rest.to_vec(), rest: Rest::Head }, false),
+            Some((head, length)) => match self.rest_of(&head, length) {
+                Err(Fault::BodyTooLong) => {
+                    *at = data.len() - rest.len() + length;
+                    *place = self.refuse(None, rest_of_refused(&head), data, at);
+                    return Err(Fault::BodyTooLong);
+                }
+                Err(fault) => return Err(fault),
+                Ok(Rest::Until(end)) if end <= rest.len() => {
+                    *at = data.len() - rest.len() + end;
+                    return Ok(Next::Whole(Request { head, body: &rest[length..end] }));
+                }
+                Ok(chunks @ Rest::Chunks(..)) if length < rest.len() => {
+                    let begun = Part { bytes: rest[..length].to_vec(), rest: chunks };
+                    *at = data.len() - rest.len() + length;
+                    *place = Some(self.parts.put(None, begun)?);
+                    return self.next(place, data, at);
+                }
+                Ok(to_come) => (Part { bytes: rest.to_vec(), rest: to_come }, waits(&head)),
+            },
         };
-        *place = Some(self.parts.put(None, Part { bytes: rest.to_vec(), whole, left: 0 })?);
+        *place = Some(self.parts.put(None, part)?);
         Ok(Next::More { waits })
+    }
+
+    /// Keeps bytes that are not to be read yet, behind those that are kept: as many as one request may have.
+    pub fn keep(&mut self, place: &mut Option<u32>, data: &[u8]) -> Result<(), Fault> {
+        let mut part = self.parts.take(*place);
+        if part.bytes.len() + data.len() > LONGEST_HEAD + self.longest_body {
+            self.free(place);
+            return Err(Fault::BodyTooLong);
+        }
+        part.bytes.extend_from_slice(data);
+        let kept = self.parts.put(*place, part);
+        // Without room the place is free already.
+        *place = kept.ok();
+        Ok(kept.map(drop)?)
+    }
+
+    /// Takes such bytes out of their place, which is free then.
+    pub fn taken(&mut self, place: Option<u32>) -> Vec<u8> {
+        let part = self.parts.take(place);
+        self.parts.free(place);
+        part.bytes
     }
 
     /// The request that a connection had in its place is answered, or is not awaited any more.
@@ -166,12 +221,15 @@ impl Requests {
     pub fn carry<T>(&mut self, row: &mut Conversation<T>) -> Vec<u8> {
         let place = row.place();
         row.set_place(None);
-        let Part { bytes, left, .. } = self.parts.take(place);
+        let Part { bytes, rest } = self.parts.take(place);
         self.parts.free(place);
-        match (place, left) {
-            (None, _) => Vec::new(),
-            (Some(_), 0) => [&[COME], &bytes[..]].concat(),
-            (Some(_), left) => [&[LEFT], &left.to_le_bytes()[..]].concat(),
+        match rest {
+            _ if place.is_none() => Vec::new(),
+            Rest::Head if row.awaited().is_some() => [&[HELD], &bytes[..]].concat(),
+            Rest::Head | Rest::Until(_) => [&[COME], &bytes[..]].concat(),
+            Rest::Chunks(_, chunks) => [&[CHUNKS], &chunks.to_bytes()[..], &bytes].concat(),
+            Rest::Refused(left) => [&[LEFT], &left.to_le_bytes()[..]].concat(),
+            Rest::RefusedChunks(chunks) => [&[LEFT_CHUNKS], &chunks.to_bytes()[..]].concat(),
         }
     }
 
@@ -181,14 +239,32 @@ impl Requests {
         let part = match carried.split_first()? {
             (&COME, bytes) => {
                 // What is no head is found when the head would be whole.
-                let whole = match RequestHead::read(bytes) {
-                    Ok(Some((head, length))) => Some(length + self.body_of(&head).ok()?),
-                    Ok(None) | Err(_) => None,
+                let rest = match RequestHead::read(bytes) {
+                    Ok(Some((head, length))) => self.rest_of(&head, length).ok()?,
+                    Ok(None) | Err(_) => Rest::Head,
                 };
-                let is_part = bytes.len() < whole.unwrap_or(LONGEST_HEAD + 1);
-                is_part.then(|| Part { bytes: bytes.to_vec(), whole, left: 0 })?
+                let most = match rest {
+                    Rest::Until(whole) => whole,
+                    Rest::Head => LONGEST_HEAD + 1,
+                    _ => return None,
+                };
+                (bytes.len() < most).then(|| Part { bytes: bytes.to_vec(), rest })?
             }
-            (&LEFT, left) => Part { left: u64::from_le_bytes(left.try_into().ok()?), ..Part::default() },
+            (&CHUNKS, carried) => {
+                let (chunks, bytes) = carried.split_first_chunk()?;
+                let (head, length) = RequestHead::read(bytes).ok()??;
+                let is_chunked = head.body == Body::Chunked && bytes.len() - length <= self.longest_body;
+                let rest = Rest::Chunks(length, Chunks::of_bytes(*chunks)?);
+                is_chunked.then(|| Part { bytes: bytes.to_vec(), rest })?
+            }
+            (&HELD, bytes) if bytes.len() <= LONGEST_HEAD + self.longest_body => {
+                Part { bytes: bytes.to_vec(), rest: Rest::Head }
+            }
+            (&LEFT, left) => Part { bytes: Vec::new(), rest: Rest::Refused(u64::from_le_bytes(left.try_into().ok()?)) },
+            (&LEFT_CHUNKS, chunks) => {
+                let chunks = Chunks::of_bytes(chunks.try_into().ok()?)?;
+                Part { bytes: Vec::new(), rest: Rest::RefusedChunks(chunks) }
+            }
             _ => return None,
         };
         self.parts.put(None, part).ok()
@@ -196,16 +272,35 @@ impl Requests {
 
     /// Whether a place is that of a request which was refused, and of which more is to come.
     pub fn passes_over(&mut self, place: Option<u32>) -> bool {
-        place.and_then(|place| self.parts.get_mut(place)).is_some_and(|part| part.left > 0)
+        let part = place.and_then(|place| self.parts.get_mut(place));
+        part.is_some_and(|part| matches!(part.rest, Rest::Refused(_) | Rest::RefusedChunks(_)))
     }
 
     /// Passes over what comes of a request that was refused.
     fn pass_over(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Next<'static> {
         let mut part = self.parts.take(*place);
-        let passed = part.left.min((data.len() - *at) as u64);
-        part.left -= passed;
-        *at += passed as usize;
-        if part.left == 0 {
+        let is_over = match &mut part.rest {
+            Rest::RefusedChunks(chunks) => loop {
+                match chunks.next(&data[*at..]) {
+                    Ok((used, piece)) => {
+                        *at += used;
+                        if piece == Piece::End || *at == data.len() {
+                            break piece == Piece::End;
+                        }
+                    }
+                    // Where it ends is not certain any more.
+                    Err(_) => break true,
+                }
+            },
+            Rest::Refused(left) => {
+                let passed = (*left).min((data.len() - *at) as u64);
+                *left -= passed;
+                *at += passed as usize;
+                *left == 0
+            }
+            _ => true,
+        };
+        if is_over {
             self.free(place);
             return Next::PassedOver;
         }
@@ -213,53 +308,78 @@ impl Requests {
         Next::More { waits: false }
     }
 
-    /// Gives a request whose body is too long a place, if more of it is to come. `come` bytes of the body have.
-    fn keep_rest(&mut self, place: Option<u32>, head: &RequestHead<'_>, come: usize) -> Option<u32> {
-        let left = match head.body {
-            // The client that waits is not told to go on.
-            Body::Length(length) if !waits(head) => length.saturating_sub(come as u64),
-            _ => 0,
-        };
-        if left == 0 {
-            self.parts.free(place);
-            return None;
+    /// Gives a request that is refused a place, or leaves it its own, if more of it is to come than is here.
+    fn refuse(&mut self, place: Option<u32>, rest: Rest, data: &[u8], at: &mut usize) -> Option<u32> {
+        let mut place = self.parts.put(place, Part { bytes: Vec::new(), rest }).ok();
+        if self.passes_over(place) {
+            self.pass_over(&mut place, data, at);
+        } else {
+            self.free(&mut place);
         }
-        self.parts.put(place, Part { left, ..Part::default() }).ok()
+        place
     }
 
     /// Goes on with a request of which a part has come. Tells whether it is whole.
     fn go_on(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<bool, Fault> {
         let mut part = self.parts.take(*place);
-        let had = part.bytes.len();
-        let rest = &data[*at..];
-        let more = part.whole.map_or(rest.len(), |whole| rest.len().min(whole - had));
-        part.bytes.extend_from_slice(&rest[..more]);
-        *at += more;
-        if part.whole.is_none()
-            && has_empty_line(&part.bytes[had.saturating_sub(2)..])
-            && let Some((head, length)) = RequestHead::read(&part.bytes)?
-        {
-            let body = self.body_of(&head);
-            if body == Err(Fault::BodyTooLong) {
-                *place = self.keep_rest(*place, &head, part.bytes.len() - length);
+        let is_whole = match self.extend(&mut part, data, at) {
+            Err(Fault::BodyTooLong) => {
+                *place = self.refuse(*place, part.rest, data, at);
+                return Err(Fault::BodyTooLong);
             }
-            part.whole = Some(length + body?);
-        }
-        let whole = match part.whole {
-            Some(whole) => {
-                // What follows the request was appended while its end was not known.
-                let beyond = part.bytes.len().saturating_sub(whole);
-                part.bytes.truncate(whole);
-                *at -= beyond;
-                part.bytes.len() == whole
-            }
-            None if part.bytes.len() > LONGEST_HEAD => return Err(Malformed::TooLong.into()),
-            None => false,
+            extended => extended?,
         };
         let kept = self.parts.put(*place, part);
         // Without room the place is free already.
         *place = kept.ok();
-        Ok(kept.map(|_| whole)?)
+        Ok(kept.map(|_| is_whole)?)
+    }
+
+    /// Adds to a part what belongs to it. Tells whether it is whole.
+    fn extend(&self, part: &mut Part, data: &[u8], at: &mut usize) -> Result<bool, Fault> {
+        if matches!(part.rest, Rest::Head) {
+            let had = part.bytes.len();
+            part.bytes.extend_from_slice(&data[*at..]);
+            *at = data.len();
+            let is_read = has_empty_line(&part.bytes[had.saturating_sub(2)..]);
+            let Some((head, length)) = is_read.then(|| RequestHead::read(&part.bytes)).transpose()?.flatten() else {
+                let is_too_long = part.bytes.len() > LONGEST_HEAD;
+                return if is_too_long { Err(Malformed::TooLong.into()) } else { Ok(false) };
+            };
+            let (to_come, refused) = (self.rest_of(&head, length), rest_of_refused(&head));
+            // What follows the head was appended while its end was not known.
+            *at -= part.bytes.len() - length;
+            part.bytes.truncate(length);
+            part.rest = to_come.unwrap_or(refused);
+            to_come?;
+        }
+        match &mut part.rest {
+            Rest::Head | Rest::Refused(_) | Rest::RefusedChunks(_) => Ok(false),
+            Rest::Until(whole) => {
+                let more = (data.len() - *at).min(*whole - part.bytes.len());
+                part.bytes.extend_from_slice(&data[*at..*at + more]);
+                *at += more;
+                Ok(part.bytes.len() == *whole)
+            }
+            Rest::Chunks(head, chunks) => {
+                let most = *head + self.longest_body;
+                while *at < data.len() {
+                    let (used, piece) = chunks.next(&data[*at..])?;
+                    *at += used;
+                    match piece {
+                        Piece::End => return Ok(true),
+                        Piece::Content(content) => part.bytes.extend_from_slice(content),
+                        Piece::Framing => {}
+                    }
+                    // What a chunk announces counts before it comes.
+                    if part.bytes.len() + chunks.size as usize > most {
+                        part.rest = Rest::RefusedChunks(*chunks);
+                        return Err(Fault::BodyTooLong);
+                    }
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// The whole request in a place.
@@ -269,16 +389,26 @@ impl Requests {
         Ok(Next::Whole(Request { head, body: &part.bytes[length..] }))
     }
 
-    /// Bytes of the body that follows a head.
-    fn body_of(&self, head: &RequestHead<'_>) -> Result<usize, Fault> {
+    /// What is to come behind a head of `length` bytes.
+    fn rest_of(&self, head: &RequestHead<'_>, length: usize) -> Result<Rest, Fault> {
         if head.fields.list("expect").any(|expected| !expected.eq_ignore_ascii_case(b"100-continue")) {
             return Err(Fault::Expectation);
         }
         match head.body {
-            Body::Length(length) if length > self.longest_body as u64 => Err(Fault::BodyTooLong),
-            Body::Length(length) => Ok(length as usize),
-            Body::Chunked | Body::UntilEnd => Err(Fault::NoLength),
+            Body::Length(body) if body > self.longest_body as u64 => Err(Fault::BodyTooLong),
+            Body::Length(body) => Ok(Rest::Until(length + body as usize)),
+            // A request's body never ends with its connection.
+            Body::Chunked | Body::UntilEnd => Ok(Rest::Chunks(length, Chunks::default())),
         }
+    }
+}
+
+/// What is to come of a request whose announced body is too long.
+fn rest_of_refused(head: &RequestHead<'_>) -> Rest {
+    match head.body {
+        // The client that waits is not told to go on.
+        Body::Length(length) if !waits(head) => Rest::Refused(length),
+        _ => Rest::Head,
     }
 }
 
@@ -326,15 +456,31 @@ mod tests {
 
     fn request() -> impl Strategy<Value = (String, bool)> {
         let fields = prop::collection::vec("[A-Za-z]{1,8}: [ -~]{0,20}", 0..5);
-        let parts = (any::<bool>(), "/[a-z?=]{0,20}", fields, "[ -~]{0,120}", "(\r\n){0,2}", any::<bool>());
-        parts.prop_map(|(posts, target, fields, body, before, bare)| {
-            let (method, length) =
-                if posts { ("POST", format!("Content-Length: {}\r\n", body.len())) } else { ("GET", String::new()) };
+        // How many bytes a chunk of the body has, if it comes in chunks.
+        let chunk = prop::option::of(1usize..50);
+        let parts = (any::<bool>(), "/[a-z?=]{0,20}", fields, "[ -~]{0,120}", "(\r\n){0,2}", any::<bool>(), chunk);
+        parts.prop_map(|(posts, target, fields, body, before, bare, chunk)| {
+            let is_too_long = posts && body.len() > 100;
+            let (method, length) = match chunk {
+                _ if !posts => ("GET", String::new()),
+                Some(_) => ("PUT", "Transfer-Encoding: chunked\r\n".to_owned()),
+                None => ("POST", format!("Content-Length: {}\r\n", body.len())),
+            };
+            let body = chunk.map_or(body.clone(), |most| in_chunks(&body, most));
             let fields: String = fields.iter().map(|field| format!("X-{field}\r\n")).collect();
             let head = format!("{before}{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}{length}\r\n");
             let head = if bare { head.replace("\r\n", "\n") } else { head };
-            (if posts { head + &body } else { head }, posts && body.len() > 100)
+            (if posts { head + &body } else { head }, is_too_long)
         })
+    }
+
+    /// Text in chunks, with an extension and a trailer.
+    fn in_chunks(text: &str, most: usize) -> String {
+        let chunks = text.as_bytes().chunks(most).map(|chunk| {
+            let content = std::str::from_utf8(chunk).unwrap();
+            format!("{:x};a=b\r\n{content}\r\n", chunk.len())
+        });
+        chunks.collect::<String>() + "0\r\nX-Sum: 1\r\n\r\n"
     }
 
     proptest! {
@@ -359,7 +505,11 @@ mod tests {
     #[test]
     fn what_is_refused() {
         let fault = |text: &str| taken(text.as_bytes(), &[0, text.len()]).1.unwrap();
-        assert_eq!(fault("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"), Fault::NoLength);
+        let chunked = |body: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        assert_eq!(fault(&chunked("65\r\n")), Fault::BodyTooLong);
+        assert_eq!(fault(&chunked("1\nx\n0\n\n")), Fault::Malformed(Malformed::Chunks));
+        assert_eq!(fault(&chunked(&"1;a\r\nx\r\n".repeat(5_000))), Fault::BodyTooLong);
+        assert_eq!(fault(&chunked(&format!("0\r\nx: {}", "x".repeat(9_000)))), Fault::Malformed(Malformed::TooLong));
         assert_eq!(fault("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"), Fault::Expectation);
         assert_eq!(fault("\u{16}\u{3}\u{1}"), Fault::Malformed(Malformed::Syntax));
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(LONGEST_HEAD));
@@ -367,12 +517,27 @@ mod tests {
         assert_eq!(taken(long.as_bytes(), &each).1, Some(Fault::Malformed(Malformed::TooLong)));
     }
 
+    #[test]
+    fn the_body_of_a_request_in_chunks_is_what_they_hold() {
+        let head = "PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let stream =
+            format!("{head}{}{head}0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", in_chunks("four and more", 4));
+        let (all, fault, is_done) = taken(stream.as_bytes(), &[0, stream.len()]);
+        let expected = [("PUT", "/a", "four and more"), ("PUT", "/a", ""), ("GET", "/b", "")];
+        assert_eq!(all, expected.map(|(method, path, body)| (method.into(), path.into(), body.into())));
+        assert_eq!((fault, is_done), (None, true));
+    }
+
     /// However it is cut, and no byte more.
     #[test]
     fn the_rest_of_a_body_that_is_too_long_is_passed_over() {
-        let request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n{}", "x".repeat(10_000));
-        let stream = format!("{request}GET");
-        for each in [1, 7, 4_096] {
+        let put = |field: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        let request = put("Content-Length: 10000") + &"x".repeat(10_000);
+        let chunked = put("Transfer-Encoding: chunked") + &in_chunks(&"x".repeat(10_000), 70);
+        for (request, each) in
+            [&request, &chunked].into_iter().flat_map(|request| [1, 7, 4_096].map(|each| (request, each)))
+        {
+            let stream = format!("{request}GET");
             let (mut requests, mut place) = (Requests::new(100, 1 << 20), None);
             let (mut fault, mut used) = (None, 0);
             for piece in stream.as_bytes().chunks(each) {

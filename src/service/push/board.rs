@@ -39,12 +39,19 @@ pub(super) struct Author {
     publication: u64,
 }
 
-/// What is to be done for a message.
-pub(super) enum Task {
-    /// Broadcast this to the subscribers, and tell `sent`.
-    Send(Arc<[u8]>, Author),
-    /// Tell a publisher.
-    Tell(ConnId, Receipt),
+/// A receipt, and the publisher whom to tell.
+pub(super) type Tell = (ConnId, Receipt);
+
+/// The shard as the board needs it, whatever is spoken on its connections.
+pub(super) trait Shard {
+    /// Where this is.
+    fn place(&self) -> Place;
+
+    /// Its counters.
+    fn counters(&self) -> &Counters;
+
+    /// Begins to send bytes to all members of a set. `false` if it has too much to do for that.
+    fn spread(&mut self, bytes: Arc<[u8]>, to: &Members) -> bool;
 }
 
 /// A publication of which not every shard has told what became of it.
@@ -98,10 +105,6 @@ impl Board {
         }
     }
 
-    pub fn subscribers(&self) -> &Members {
-        &self.subscribers
-    }
-
     pub fn subscribe(&mut self, conn: ConnId) {
         self.subscribers.insert(conn);
     }
@@ -122,7 +125,9 @@ impl Board {
 
     /// Hands a publication of a connection of this shard to all shards, at once or when connections are in one process
     /// again. `false` if too many are under way.
-    pub fn publish(&mut self, at: Place, conn: ConnId, bytes: Arc<[u8]>) -> bool {
+    pub fn publish(&mut self, shard: &impl Shard, conn: ConnId, bytes: Arc<[u8]>) -> bool {
+        let at = shard.place();
+        shard.counters().publications.add(1);
         let under_way = self.pending.len() + self.held.len();
         if under_way >= MOST_UNDER_WAY || self.pending_bytes + bytes.len() > MOST_BYTES {
             return false;
@@ -161,14 +166,14 @@ impl Board {
         self.try_again(at.shard);
     }
 
-    /// What is to be done for a message of a shard's own mailbox.
-    pub fn take(&mut self, here: usize, message: PushMessage) -> Option<Task> {
-        let task = match message.0 {
+    /// Does what a message of the shard's own mailbox asks for. Returns whom to tell, if there is anybody.
+    pub fn hear(&mut self, shard: &mut impl Shard, message: PushMessage) -> Option<Tell> {
+        let tell = match message.0 {
             Told::Publication(..) if self.divided => {
                 self.deferred.push(message);
                 None
             }
-            Told::Publication(bytes, author) => Some(Task::Send(bytes, author)),
+            Told::Publication(bytes, author) => self.send(shard, bytes, author),
             Told::Sent(author, subscribers) => self.told(author, subscribers),
             Told::Quiet(shard, quiet) => {
                 if quiet {
@@ -180,26 +185,25 @@ impl Board {
             }
             Told::Again => None,
         };
-        self.try_again(here);
-        task
+        self.try_again(shard.place().shard);
+        tell
     }
 
-    /// A publication is on its way to the subscribers of this shard, unless it was `missed`. Whom to tell, if that is a
-    /// publisher of this shard.
-    pub fn sent(&mut self, author: Author, missed: bool, here: usize, counters: &Counters) -> Option<Task> {
-        let subscribers = (!missed).then_some(self.subscribers.len() as u64);
+    /// Sends a publication to the subscribers of this shard. Returns whom to tell, if that is a publisher of this shard.
+    fn send(&mut self, shard: &mut impl Shard, bytes: Arc<[u8]>, author: Author) -> Option<Tell> {
+        let subscribers = shard.spread(bytes, &self.subscribers).then_some(self.subscribers.len() as u64);
+        let counters = shard.counters();
         counters.pushes.add(subscribers.unwrap_or(0));
-        counters.pushes_missed.add(u64::from(missed));
-        if author.shard == here {
+        counters.pushes_missed.add(u64::from(subscribers.is_none()));
+        if author.shard == shard.place().shard {
             return self.told(author, subscribers);
         }
         self.late.push_back((author.shard, PushMessage(Told::Sent(author, subscribers))));
-        self.try_again(here);
         None
     }
 
     /// A shard has told what became of a publication: its receipt, if it was the last.
-    fn told(&mut self, author: Author, subscribers: Option<u64>) -> Option<Task> {
+    fn told(&mut self, author: Author, subscribers: Option<u64>) -> Option<Tell> {
         let pending = self.pending.get_mut(&author.publication)?;
         pending.receipt.subscribers += subscribers.unwrap_or(0);
         pending.receipt.missed += u64::from(subscribers.is_none());
@@ -209,7 +213,7 @@ impl Board {
         }
         let Pending { conn, bytes, receipt, .. } = self.pending.remove(&author.publication)?;
         self.pending_bytes -= bytes;
-        conn.map(|conn| Task::Tell(conn, receipt))
+        conn.map(|conn| (conn, receipt))
     }
 
     /// Tells other shards what they had no room for. If one still has none, this shard looks again in a later pass.

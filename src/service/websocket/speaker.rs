@@ -120,7 +120,8 @@ impl<S: WebSocketService> WebSocket<S> {
         match after {
             After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.http.request_time)),
             After::Awaits { new: false } => {}
-            After::GoesOn => ctx.set_deadline(conn, limits.http.kept_time),
+            // This wrapper's services answer at once.
+            After::GoesOn | After::Later => ctx.set_deadline(conn, limits.http.kept_time),
             After::Leaves => return None,
             After::Ends => {
                 row.enter(Phase::Over);
@@ -395,6 +396,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.limits.http.request_time));
+        self.service.connected(&mut self.pen.absent(ctx), conn);
     }
 
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {

@@ -12,12 +12,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::files::Pem;
-use super::resumption::{Store, provider};
+use super::resumption::{Store, provider, versions};
 use super::secrets::Catch;
 use super::server::alpn;
 use super::steps::Steps;
 use super::{Established, HANDSHAKE_TIMEOUT, Handshake, TakesTickets};
 use crate::error::{Alert, ConfigError, Error, Result, TlsFailure, TlsFile, TlsProblem};
+use crate::tls_version::TlsVersion;
 
 /// Bytes of a server's flight at most: a chain of certificates is one message, of 64 KiB at most in rustls.
 const LONGEST_FLIGHT: usize = 96 * 1024;
@@ -34,7 +35,7 @@ pub enum Trust {
     Anyone,
 }
 
-/// How a client speaks TLS 1.3.
+/// How a client speaks TLS.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientTls {
@@ -43,6 +44,8 @@ pub struct ClientTls {
     pub server_name: Option<String>,
     /// The protocols to offer, the best first (ALPN, RFC 7301), each of 1 to 255 bytes.
     pub alpn: Vec<String>,
+    /// The lowest version that is spoken.
+    pub lowest_version: TlsVersion,
     /// Whose certificates are trusted.
     pub trust: Trust,
     /// A certificate of the client's own with its private key, for servers that ask for one.
@@ -58,6 +61,7 @@ impl Default for ClientTls {
         ClientTls {
             server_name: None,
             alpn: Vec::new(),
+            lowest_version: TlsVersion::default(),
             trust: Trust::Host,
             identity: None,
             resumption: true,
@@ -82,11 +86,12 @@ impl ClientTls {
         })
     }
 
-    fn load(&self) -> Result<ClientConfig> {
-        let provider = provider();
+    /// Reads what is named. `highest` is 1.3 but for peers of tests.
+    fn load(&self, highest: TlsVersion) -> Result<ClientConfig> {
+        let provider = provider(self.lowest_version);
         let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| Error::bug(format!("TLS 1.3 with ring: {error}")))?;
+            .with_protocol_versions(versions(self.lowest_version, highest))
+            .map_err(|error| Error::bug(format!("TLS with ring: {error}")))?;
         let verifier: Arc<dyn ServerCertVerifier> = match &self.trust {
             Trust::Anyone => Arc::new(NoVerifier(provider.clone())),
             trust => WebPkiServerVerifier::builder_with_provider(Arc::new(roots(trust)?), provider.clone())
@@ -181,8 +186,18 @@ pub struct Connector {
 impl Connector {
     /// Reads what the settings name. Fails if something cannot be used.
     pub fn new(settings: &ClientTls) -> Result<Connector> {
+        Connector::up_to(settings, TlsVersion::Tls13)
+    }
+
+    /// One that speaks TLS 1.2 alone, as a peer that c1m may meet.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn only_tls12(settings: ClientTls) -> Result<Connector> {
+        Connector::up_to(&ClientTls { lowest_version: TlsVersion::Tls12, ..settings }, TlsVersion::Tls12)
+    }
+
+    fn up_to(settings: &ClientTls, highest: TlsVersion) -> Result<Connector> {
         let store = settings.resumption.then(Arc::default);
-        Ok(Connector { config: Arc::new(settings.load()?), name: settings.name()?, store }.for_shard())
+        Ok(Connector { config: Arc::new(settings.load(highest)?), name: settings.name()?, store }.for_shard())
     }
 
     /// The same with an empty store of sessions.

@@ -3,18 +3,41 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::cipher_suite::{
-    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-};
+use rustls::crypto::ring::cipher_suite as suites;
 use rustls::pki_types::ServerName;
+use rustls::{NamedGroup, SupportedProtocolVersion, version};
 
-/// ring's algorithms. The suites with secrets of 32 bytes come first: each connection takes 32 bytes less with them.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    let suites = vec![TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384];
-    Arc::new(CryptoProvider { cipher_suites: suites, ..rustls::crypto::ring::default_provider() })
+use crate::tls_version::TlsVersion;
+
+/// ring's algorithms. The suites of TLS 1.3 with secrets of 32 bytes come first: each connection takes 32 bytes less with
+/// them.
+pub(super) fn provider(lowest: TlsVersion) -> Arc<CryptoProvider> {
+    let mut cipher_suites = vec![
+        suites::TLS13_AES_128_GCM_SHA256,
+        suites::TLS13_CHACHA20_POLY1305_SHA256,
+        suites::TLS13_AES_256_GCM_SHA384,
+    ];
+    if lowest == TlsVersion::Tls12 {
+        cipher_suites.extend([
+            suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ]);
+    }
+    Arc::new(CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() })
+}
+
+/// The versions that are spoken.
+pub(super) fn versions(lowest: TlsVersion, highest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    let first = if highest == TlsVersion::Tls13 { 0 } else { 1 };
+    let end = if lowest == TlsVersion::Tls12 { 2 } else { 1 };
+    &ALL[first..end]
 }
 
 /// Sessions that a shard of a client keeps. A ticket serves one handshake (RFC 8446, appendix C.4), which brings one
@@ -31,6 +54,8 @@ struct Sessions {
     by_name: HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>,
     groups: HashMap<ServerName<'static>, NamedGroup>,
     count: usize,
+    /// Sessions of TLS 1.2, each of which serves any number of handshakes.
+    tls12: HashMap<ServerName<'static>, Tls12ClientSessionValue>,
 }
 
 impl Store {
@@ -62,13 +87,20 @@ impl ClientSessionStore for Store {
         self.sessions().groups.get(&server_name.to_owned()).copied()
     }
 
-    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
-
-    fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        None
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        let mut sessions = self.sessions();
+        if sessions.tls12.len() < SESSIONS || sessions.tls12.contains_key(&server_name) {
+            sessions.tls12.insert(server_name, value);
+        }
     }
 
-    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.sessions().tls12.get(&server_name.to_owned()).cloned()
+    }
+
+    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
+        self.sessions().tls12.remove(server_name);
+    }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
         let mut sessions = self.sessions();

@@ -18,7 +18,7 @@ pub struct Secret {
 
 impl Secret {
     /// `None` if it is longer than any suite's.
-    fn new(secret: &[u8]) -> Option<Secret> {
+    pub(super) fn new(secret: &[u8]) -> Option<Secret> {
         let mut bytes = [0; LONGEST];
         bytes.get_mut(..secret.len())?.copy_from_slice(secret);
         Some(Secret { bytes, len: secret.len() })

@@ -1,5 +1,6 @@
 //! The server's end: certificates by name, session tickets, and certificates that are read anew.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,18 +14,19 @@ use rustls::server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesSe
 use rustls::sign::CertifiedKey;
 
 use super::files::Pem;
-use super::resumption::provider;
+use super::resumption::{provider, versions};
 use super::secrets::Catch;
 use super::steps::Steps;
 use super::{Established, HANDSHAKE_TIMEOUT, Handshake};
 use crate::error::{Alert, ConfigError, Error, Result, TlsFailure, TlsFile, TlsProblem};
 use crate::tls::record::LARGEST_RECORD;
+use crate::tls_version::TlsVersion;
 
-/// Bytes of a client's first flight at most. Hellos with keys that resist quantum computers have some 1,800 bytes; two
-/// records leave room for a session ticket too. A client without a certificate sends nothing longer later.
-const LONGEST_HELLO: usize = 2 * LARGEST_RECORD;
+/// Bytes of a client's first flight at most. Hellos with keys that resist quantum computers have some 1,800 bytes; a
+/// record leaves room for a session ticket too. A client without a certificate sends nothing longer later.
+const LONGEST_HELLO: usize = LARGEST_RECORD;
 
-/// How a server speaks TLS 1.3: its certificates, and the bounds on its handshakes. `ServerBuilder::tls` takes it.
+/// How a server speaks TLS: its certificates, and the bounds on its handshakes. `ServerBuilder::tls` takes it.
 ///
 /// ```no_run
 /// use c1m::{Echo, Server, TlsConfig};
@@ -40,6 +42,9 @@ const LONGEST_HELLO: usize = 2 * LARGEST_RECORD;
 pub struct TlsConfig {
     pairs: Vec<(Pem, Pem)>,
     alpn: Vec<String>,
+    lowest: TlsVersion,
+    /// 1.3 but for peers of tests.
+    highest: TlsVersion,
     handshakes: Option<u32>,
     handshake_timeout: Duration,
 }
@@ -58,7 +63,9 @@ impl TlsConfig {
 
     /// With several pairs of certificates and key.
     pub(crate) fn of(pairs: Vec<(Pem, Pem)>) -> TlsConfig {
-        TlsConfig { pairs, alpn: Vec::new(), handshakes: None, handshake_timeout: HANDSHAKE_TIMEOUT }
+        let (alpn, version) = (Vec::new(), TlsVersion::default());
+        let handshake_timeout = HANDSHAKE_TIMEOUT;
+        TlsConfig { pairs, alpn, lowest: version, highest: version, handshakes: None, handshake_timeout }
     }
 
     /// Adds another pair of files. A client that names a server (SNI) gets the first certificate that is for this name,
@@ -72,6 +79,20 @@ impl TlsConfig {
     /// client that offers others alone is refused with the alert no_application_protocol.
     pub fn alpn<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> TlsConfig {
         self.alpn = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The lowest version that is spoken; 1.3 by default. A client that does not speak it is refused with the alert
+    /// protocol_version.
+    pub fn lowest_version(mut self, lowest: TlsVersion) -> TlsConfig {
+        self.lowest = lowest;
+        self
+    }
+
+    /// Speaks TLS 1.2 alone, as a peer that c1m may meet.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn only_tls12(mut self) -> TlsConfig {
+        (self.lowest, self.highest) = (TlsVersion::Tls12, TlsVersion::Tls12);
         self
     }
 
@@ -104,13 +125,17 @@ impl TlsConfig {
         self.handshakes
     }
 
+    pub(crate) fn lowest(&self) -> TlsVersion {
+        self.lowest
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.handshake_timeout
     }
 
     /// Reads the certificates and keys.
     fn load(&self, ticketer: Arc<dyn ProducesTickets>) -> Result<ServerConfig> {
-        let provider = provider();
+        let provider = provider(self.lowest);
         let pairs = self.pairs.iter().map(|(certificates, key)| Pem::pair(certificates, key, &provider).map(Arc::new));
         let pairs: Vec<_> = pairs.collect::<Result<_>>()?;
         if pairs.is_empty() {
@@ -118,8 +143,8 @@ impl TlsConfig {
             return Err(ConfigError::Tls { what, name, problem: TlsProblem::NoPair }.into());
         }
         let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| Error::bug(format!("TLS 1.3 with ring: {error}")))?
+            .with_protocol_versions(versions(self.lowest, self.highest))
+            .map_err(|error| Error::bug(format!("TLS with ring: {error}")))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Pairs(pairs)));
         config.alpn_protocols = alpn(&self.alpn)?;
@@ -157,8 +182,16 @@ impl Pairs {
     }
 }
 
+thread_local! {
+    /// The name that the client of the handshake that this thread has in hand has sent. Between two calls of rustls there
+    /// is none.
+    static NAME: Cell<Option<Box<str>>> = const { Cell::new(None) };
+}
+
 impl ResolvesServerCert for Pairs {
+    /// Asked once in each handshake, a resumption included.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        NAME.set(hello.server_name().map(Box::from));
         let named = hello.server_name().filter(|_| self.0.len() > 1).and_then(|name| self.named(name));
         named.or(self.0.first()).cloned()
     }
@@ -212,11 +245,15 @@ impl Acceptor {
         }
         let machine = UnbufferedServerConnection::new(self.config.clone())
             .map_err(|_| TlsFailure::OwnAlert(Alert::INTERNAL_ERROR))?;
-        Ok(Box::new(Accepting(Steps::new(machine, LONGEST_HELLO))))
+        Ok(Box::new(Accepting { steps: Steps::new(machine, LONGEST_HELLO), name: None }))
     }
 }
 
-struct Accepting(Steps<UnbufferedServerConnection>);
+struct Accepting {
+    steps: Steps<UnbufferedServerConnection>,
+    /// What the client calls the server.
+    name: Option<Box<str>>,
+}
 
 impl Handshake for Accepting {
     fn advance(
@@ -224,6 +261,11 @@ impl Handshake for Accepting {
         incoming: &mut Vec<u8>,
         outgoing: &mut Vec<u8>,
     ) -> std::result::Result<Option<Established>, TlsFailure> {
-        self.0.advance(incoming, outgoing, |_| None)
+        let mut established = self.steps.advance(incoming, outgoing, |_| None);
+        self.name = NAME.take().or(self.name.take());
+        if let Ok(Some(established)) = &mut established {
+            established.agreed.server_name = self.name.take();
+        }
+        established
     }
 }

@@ -7,12 +7,13 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus};
-use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeKind};
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeKind, ProtocolVersion};
 
-use super::secrets::Secrets;
-use super::{Agreed, Established, TakesTickets, failure};
+use super::secrets::{Secret, Secrets};
+use super::{Established, TakesTickets, TlsAgreed, failure};
 use crate::error::{Alert, TlsFailure};
-use crate::tls::record::{HEADER, LARGEST_RECORD, Side, Suite};
+use crate::tls::record::{HEADER, LARGEST_RECORD, Side, Suite, tls12_secret};
+use crate::tls_version::TlsVersion;
 
 /// What both of rustls' connections can do.
 pub(super) trait Machine: Sized + DerefMut<Target = UnbufferedConnectionCommon<Self::Data>> {
@@ -133,34 +134,60 @@ impl<M: Machine> Steps<M> {
         &mut self,
         tickets: impl FnOnce(KernelConnection<M::Data>) -> Option<Box<dyn TakesTickets>>,
     ) -> Result<Established, TlsFailure> {
-        const OWN_FAULT: TlsFailure = TlsFailure::OwnAlert(Alert::INTERNAL_ERROR);
         let machine = self.machine.take().ok_or(OWN_FAULT)?;
-        let agreed = Agreed {
+        let version = match machine.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
+            _ => TlsVersion::Tls13,
+        };
+        let agreed = TlsAgreed {
+            version,
             resumed: machine.handshake_kind() == Some(HandshakeKind::Resumed),
             alpn: machine.alpn_protocol().map(Box::from),
+            // The server's end adds it.
+            server_name: None,
         };
         let (extracted, rest) = machine.finish().map_err(|_| OWN_FAULT)?;
-        let suite = match &extracted.tx.1 {
-            ConnectionTrafficSecrets::Aes128Gcm { .. } => Suite::Aes128Gcm,
-            ConnectionTrafficSecrets::Aes256Gcm { .. } => Suite::Aes256Gcm,
-            ConnectionTrafficSecrets::Chacha20Poly1305 { .. } => Suite::ChaCha20Poly1305,
-            _ => return Err(OWN_FAULT),
+        let numbers = (extracted.rx.0, extracted.tx.0);
+        let (suite, read, write, tickets) = match version {
+            // Its tickets have come within the handshake.
+            TlsVersion::Tls12 => {
+                let (suite, read) = tls12(&extracted.rx.1)?;
+                (suite, read, tls12(&extracted.tx.1)?.1, None)
+            }
+            TlsVersion::Tls13 => {
+                let client = self.secrets.client.take().ok_or(OWN_FAULT)?;
+                let server = self.secrets.server.take().ok_or(OWN_FAULT)?;
+                let (read, write) = if M::SIDE == Side::Server { (client, server) } else { (server, client) };
+                (tls13(&extracted.tx.1)?, read, write, tickets(rest))
+            }
         };
-        let client = self.secrets.client.take().ok_or(OWN_FAULT)?;
-        let server = self.secrets.server.take().ok_or(OWN_FAULT)?;
-        let (read, write) = match M::SIDE {
-            Side::Server => (client, server),
-            Side::Client => (server, client),
-        };
-        Ok(Established {
-            side: M::SIDE,
-            suite,
-            read: (read, extracted.rx.0),
-            write: (write, extracted.tx.0),
-            agreed,
-            tickets: tickets(rest),
-        })
+        Ok(Established { side: M::SIDE, suite, read: (read, numbers.0), write: (write, numbers.1), agreed, tickets })
     }
+}
+
+/// What cannot be.
+const OWN_FAULT: TlsFailure = TlsFailure::OwnAlert(Alert::INTERNAL_ERROR);
+
+/// The suite of TLS 1.3 whose keys these are.
+fn tls13(secrets: &ConnectionTrafficSecrets) -> Result<Suite, TlsFailure> {
+    match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { .. } => Ok(Suite::Aes128Gcm),
+        ConnectionTrafficSecrets::Aes256Gcm { .. } => Ok(Suite::Aes256Gcm),
+        ConnectionTrafficSecrets::Chacha20Poly1305 { .. } => Ok(Suite::ChaCha20Poly1305),
+        _ => Err(OWN_FAULT),
+    }
+}
+
+/// The suite of TLS 1.2 whose keys these are, and what its session keeps of them.
+fn tls12(secrets: &ConnectionTrafficSecrets) -> Result<(Suite, Secret), TlsFailure> {
+    let (suite, key, iv) = match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Suite::Tls12Aes128Gcm, key, iv),
+        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Suite::Tls12Aes256Gcm, key, iv),
+        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Suite::Tls12ChaCha20Poly1305, key, iv),
+        _ => return Err(OWN_FAULT),
+    };
+    let secret = tls12_secret(key.as_ref(), iv.as_ref()).ok_or(OWN_FAULT)?;
+    Ok((suite, Secret::new(&secret[..]).ok_or(OWN_FAULT)?))
 }
 
 /// Appends what rustls has to send.

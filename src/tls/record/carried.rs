@@ -2,11 +2,16 @@
 
 use zeroize::Zeroize;
 
-use super::{ASKED, INCOMPLETE, IS_CLIENT, KeyCache, Messages, OVER, PRESENT, SEQUENCE, SUITE_MASK, Session, Traffic};
+use super::{
+    ASKED, INCOMPLETE, IS_CLIENT, KeyCache, Messages, OVER, PRESENT, SEQUENCE, SUITE, SUITE_MASK, Session, Traffic,
+};
 use crate::wiped::Wiped;
 
 /// Marks of a writing direction. All bits of a reading direction's word mean something.
 const WRITE_MARKS: u64 = SEQUENCE | SUITE_MASK | IS_CLIENT | ASKED | PRESENT | OVER;
+
+/// The number of the last suite.
+const LAST_SUITE: u64 = 5;
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
@@ -45,8 +50,8 @@ impl<const SECRET: usize> Session<SECRET> {
         let (read, write) = (Traffic::read(&mut bytes)?, Traffic::read(&mut bytes)?);
         let session = Session { read, write };
         let marks = session.write.word;
-        // The suite has two bits, of which one value means nothing.
-        let is_ours = marks & !WRITE_MARKS == 0 && marks & PRESENT != 0 && marks & SUITE_MASK != SUITE_MASK;
+        // The suite has three bits, of which two values mean nothing.
+        let is_ours = marks & !WRITE_MARKS == 0 && marks & PRESENT != 0 && (marks & SUITE_MASK) / SUITE <= LAST_SUITE;
         if !is_ours || session.suite().secret_bytes() != SECRET {
             return None;
         }

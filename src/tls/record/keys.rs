@@ -7,27 +7,28 @@ use ::ring::aead::{self, LessSafeKey, Nonce, Tag, UnboundKey};
 use ::ring::hkdf;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Suite;
+use super::{Suite, tls12};
 
 /// The AEAD or HKDF refused. It says no more, so that nobody learns more.
 pub(super) use ::ring::error::Unspecified as AeadError;
 
 /// The longest traffic secret, that of SHA-384.
-const LONGEST_SECRET: usize = 48;
+pub(super) const LONGEST_SECRET: usize = 48;
 
 impl Suite {
     fn aead(self) -> &'static aead::Algorithm {
         match self {
-            Suite::Aes128Gcm => &aead::AES_128_GCM,
-            Suite::Aes256Gcm => &aead::AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+            Suite::Aes128Gcm | Suite::Tls12Aes128Gcm => &aead::AES_128_GCM,
+            Suite::Aes256Gcm | Suite::Tls12Aes256Gcm => &aead::AES_256_GCM,
+            Suite::ChaCha20Poly1305 | Suite::Tls12ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
 
+    /// What derives keys, in TLS 1.3.
     fn hkdf(self) -> hkdf::Algorithm {
-        match self {
-            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => hkdf::HKDF_SHA256,
-            Suite::Aes256Gcm => hkdf::HKDF_SHA384,
+        match self.secret_bytes() {
+            32 => hkdf::HKDF_SHA256,
+            _ => hkdf::HKDF_SHA384,
         }
     }
 }
@@ -63,7 +64,8 @@ pub(super) struct RecordKey {
 }
 
 impl RecordKey {
-    /// Derives them from the traffic secret (RFC 8446, section 7.3).
+    /// Derives them from the traffic secret (RFC 8446, section 7.3), or takes them out of what is in its place with TLS
+    /// 1.2.
     pub(super) fn derive(suite: Suite, secret: &[u8]) -> Result<Self, AeadError> {
         let (key, iv) = Self::parts(suite, secret)?;
         Ok(Self { key, iv })
@@ -76,6 +78,12 @@ impl RecordKey {
     }
 
     fn parts(suite: Suite, secret: &[u8]) -> Result<(LessSafeKey, [u8; aead::NONCE_LEN]), AeadError> {
+        if suite.is_tls12() {
+            let (key, rest) = secret.split_at_checked(tls12::IV).ok_or(AeadError)?;
+            let iv = rest.first_chunk().ok_or(AeadError)?;
+            let key = UnboundKey::new(suite.aead(), &key[..suite.aead().key_len()])?;
+            return Ok((LessSafeKey::new(key), *iv));
+        }
         let secret = hkdf::Prk::new_less_safe(suite.hkdf(), secret);
         // 32 bytes are the longest key of all suites.
         let mut key = Zeroizing::new([0; 32]);
@@ -94,15 +102,25 @@ impl RecordKey {
     }
 
     /// Decrypts in place. The tag is the end of the body.
-    pub(super) fn open<'a>(&self, sequence: u64, header: &[u8], body: &'a mut [u8]) -> Result<&'a [u8], AeadError> {
-        let nonce = Nonce::assume_unique_for_key(self.nonce(sequence));
-        self.key.open_in_place(nonce, aead::Aad::from(header), body).map(|inner| &*inner)
+    pub(super) fn open<'a>(
+        &self,
+        nonce: [u8; aead::NONCE_LEN],
+        protected: &[u8],
+        body: &'a mut [u8],
+    ) -> Result<&'a [u8], AeadError> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key.open_in_place(nonce, aead::Aad::from(protected), body).map(|inner| &*inner)
     }
 
     /// Encrypts in place, and gives the tag.
-    pub(super) fn seal(&self, sequence: u64, header: &[u8], inner: &mut [u8]) -> Result<Tag, AeadError> {
-        let nonce = Nonce::assume_unique_for_key(self.nonce(sequence));
-        self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(header), inner)
+    pub(super) fn seal(
+        &self,
+        nonce: [u8; aead::NONCE_LEN],
+        protected: &[u8],
+        inner: &mut [u8],
+    ) -> Result<Tag, AeadError> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(protected), inner)
     }
 }
 

@@ -5,6 +5,7 @@ mod beside_rustls;
 mod carried;
 mod faults;
 mod nonces;
+mod tls12;
 mod vectors;
 
 use super::forge::Forge;

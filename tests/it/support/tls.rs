@@ -12,7 +12,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+};
 use tempfile::TempDir;
 
 use super::peer::connected;
@@ -86,10 +89,19 @@ impl Authority {
 
     /// The configuration of a client of rustls that trusts this authority, with one suite if it is named.
     pub fn client(&self, suite: Option<&str>) -> ClientConfig {
+        self.client_of(&rustls::version::TLS13, suite)
+    }
+
+    /// The same, which speaks TLS 1.2 alone.
+    pub fn old_client(&self, suite: Option<&str>) -> ClientConfig {
+        self.client_of(&rustls::version::TLS12, suite)
+    }
+
+    fn client_of(&self, version: &'static SupportedProtocolVersion, suite: Option<&str>) -> ClientConfig {
         let mut provider = rustls::crypto::ring::default_provider();
         provider.cipher_suites.retain(|one| suite.is_none_or(|name| format!("{one:?}").contains(name)));
         ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(self.roots())
             .with_no_client_auth()
@@ -109,9 +121,22 @@ impl Signed {
 
     /// The same, which asks clients for a certificate.
     pub fn foreign_server_asking(&self, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
+        self.foreign_server_of(&rustls::version::TLS13, verifier)
+    }
+
+    /// The configuration of a server of rustls that speaks TLS 1.2 alone.
+    pub fn old_foreign_server(&self) -> ServerConfig {
+        self.foreign_server_of(&rustls::version::TLS12, WebPkiClientVerifier::no_client_auth())
+    }
+
+    fn foreign_server_of(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> ServerConfig {
         let (certificate, key) = self.der.clone();
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(&[version])
             .unwrap()
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate], PrivateKeyDer::try_from(key).unwrap())

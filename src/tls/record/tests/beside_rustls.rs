@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use ::rustls::crypto::ring::default_provider;
 use ::rustls::pki_types::PrivateKeyDer;
-use ::rustls::version::TLS13;
+use ::rustls::version::{TLS12, TLS13};
 use ::rustls::{
     CipherSuite, ClientConfig, ClientConnection, Connection, Error, KeyLog, RootCertStore, ServerConfig,
     ServerConnection,
@@ -17,7 +17,7 @@ use super::*;
 
 /// The traffic secrets of a handshake: the client's, the server's.
 #[derive(Debug, Default)]
-struct Secrets(Mutex<[Vec<u8>; 2]>);
+pub(super) struct Secrets(Mutex<[Vec<u8>; 2]>);
 
 impl KeyLog for Secrets {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
@@ -32,11 +32,11 @@ static CERTIFICATE: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> =
     LazyLock::new(|| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
 
 /// The other end.
-struct Oracle(Connection);
+pub(super) struct Oracle(pub(super) Connection);
 
 impl Oracle {
     /// Gives it bytes from the network. What it read comes back.
-    fn hear(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(super) fn hear(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let mut content = Vec::new();
         while !bytes.is_empty() {
             self.0.read_tls(&mut bytes).unwrap();
@@ -49,7 +49,7 @@ impl Oracle {
     }
 
     /// The bytes that it has for the network.
-    fn says(&mut self) -> Vec<u8> {
+    pub(super) fn says(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.0.wants_write() {
             self.0.write_tls(&mut bytes).unwrap();
@@ -57,7 +57,7 @@ impl Oracle {
         bytes
     }
 
-    fn send(&mut self, content: &[u8]) -> Vec<u8> {
+    pub(super) fn send(&mut self, content: &[u8]) -> Vec<u8> {
         std::io::Write::write_all(&mut self.0.writer(), content).unwrap();
         self.says()
     }
@@ -95,19 +95,23 @@ impl Established {
 }
 
 /// Two rustls ends before their handshake, with one suite. A server's records have at most `fragment` bytes of content.
-fn two_ends(suite: Suite, fragment: Option<usize>) -> (Oracle, Oracle, Arc<Secrets>) {
+pub(super) fn two_ends(suite: Suite, fragment: Option<usize>) -> (Oracle, Oracle, Arc<Secrets>) {
     let mut provider = default_provider();
+    let versions = if suite.is_tls12() { &[&TLS12] } else { &[&TLS13] };
     let suite = match suite {
         Suite::Aes128Gcm => CipherSuite::TLS13_AES_128_GCM_SHA256,
         Suite::Aes256Gcm => CipherSuite::TLS13_AES_256_GCM_SHA384,
         Suite::ChaCha20Poly1305 => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        Suite::Tls12Aes128Gcm => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::Tls12Aes256Gcm => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::Tls12ChaCha20Poly1305 => CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
     };
     provider.cipher_suites.retain(|known| known.suite() == suite);
     let provider = Arc::new(provider);
     let secrets = Arc::new(Secrets::default());
     let certificate = CERTIFICATE.cert.der().clone();
     let key = PrivateKeyDer::try_from(CERTIFICATE.signing_key.serialize_der()).unwrap();
-    let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).unwrap();
+    let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
     let mut server = server.with_no_client_auth().with_single_cert(vec![certificate.clone()], key).unwrap();
     server.enable_secret_extraction = true;
     server.key_log = secrets.clone();
@@ -115,7 +119,7 @@ fn two_ends(suite: Suite, fragment: Option<usize>) -> (Oracle, Oracle, Arc<Secre
     server.send_tls13_tickets = 3;
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let mut client = client.with_root_certificates(roots).with_no_client_auth();
     client.enable_secret_extraction = true;
     let client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();

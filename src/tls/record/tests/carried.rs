@@ -5,7 +5,7 @@ use crate::wiped::Wiped;
 
 impl<const SECRET: usize> End<SECRET> {
     /// The same end in another process, which has its own memory.
-    fn moved(mut self) -> Self {
+    pub(super) fn moved(mut self) -> Self {
         let mut bytes = Wiped::default();
         self.session.carry(&mut self.keys, &mut self.messages, &mut bytes);
         assert!(self.keys.is_empty() && self.messages.bytes() == 0, "something is left");
@@ -79,7 +79,7 @@ fn other_bytes_are_no_session() {
     assert!(!refused(&bytes));
     assert!(refused(&[&bytes[..], &[1]].concat()), "with something behind it");
     // The word of the direction that seals: a suite of other secrets, one that there is not, and marks that mean nothing.
-    for mark in [SUITE, 2 * SUITE, 1 << 61, 1 << 62] {
+    for mark in [SUITE, 2 * SUITE, 6 * SUITE, 1 << 62] {
         let mut other = bytes.to_vec();
         let word = u64::from_le_bytes(other[40..48].try_into().unwrap());
         other[40..48].copy_from_slice(&(word & !SUITE_MASK | mark).to_le_bytes());
