@@ -15,7 +15,7 @@ pub use digest::Closed;
 pub use ledger::Ledger;
 
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Interval;
 use super::course::Fanout;
@@ -61,10 +61,9 @@ impl Leading {
     /// Takes in what shards have closed. Returns the receipts of each publication that all have closed: from the instant at
     /// which it was due to its last receipt.
     pub fn look(&mut self) -> Result<Vec<Interval>> {
-        let origin = self.board.origin(Instant::now());
         let interval = |(number, latency): (u32, Latency)| {
             let Said::At(published) = self.board.said(number) else { return None };
-            let from = origin + published.intended;
+            let from = self.board.origin_if_known()? + published.intended;
             let to = from + Duration::from_micros(latency.max());
             Some(Interval { number: number as usize, from, to, pieces: vec![(Measure::Receipt, latency)] })
         };

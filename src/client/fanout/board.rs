@@ -75,6 +75,11 @@ impl Board {
         *self.origin.get_or_init(|| now + LEAD)
     }
 
+    /// When the first publication was due, or will be; `None` before any shard has asked.
+    pub fn origin_if_known(&self) -> Option<Instant> {
+        self.origin.get().copied()
+    }
+
     /// Whether one more publication may be under way, as far as memory goes.
     pub fn has_room(&self, number: u32) -> bool {
         let slowest = self.closed.iter().map(|closed| closed.load(Ordering::Relaxed)).min().unwrap_or(0);
@@ -124,6 +129,17 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever only looks does not decide: the first publication would be overdue when the shards begin.
+    #[test]
+    fn the_first_shard_that_begins_decides_when_publications_are_due() {
+        let board = Board::new(7, 3, 2, 2);
+        assert_eq!(board.origin_if_known(), None);
+        let now = Instant::now();
+        let origin = board.origin(now);
+        assert_eq!(origin, now + LEAD);
+        assert_eq!((board.origin_if_known(), board.origin(now + LEAD)), (Some(origin), origin));
+    }
 
     #[test]
     fn what_is_said_is_read() {
