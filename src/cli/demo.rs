@@ -111,8 +111,7 @@ struct Fit {
 }
 
 /// Connections awake at once at most at each end, unless more are asked for. A demo's connections speak in audits alone,
-/// and both ends' sockets take 8 kB each: more of them would only take memory. So many sleep and wake 40,000 times a
-/// second.
+/// and the two sockets of one take 8 kB: more of them awake would only take memory.
 const AWAKE: u64 = 32_768;
 
 /// How many connections may be awake at once at each end, where others sleep; `None` where none sleeps.

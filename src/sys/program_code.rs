@@ -38,7 +38,7 @@ unsafe extern "C" fn advise_object(object: *mut libc::dl_phdr_info, _: usize, ad
     for header in headers.iter().filter(executable) {
         let begin = (base + header.p_vaddr) / page * page;
         let length = base + header.p_vaddr + header.p_memsz - begin;
-        // SAFETY: whoever gives the advice says why it is sound on such a segment.
+        // SAFETY: the callers of `advise_program_code` say why their advice is sound on such a segment.
         unsafe { libc::madvise(begin as *mut c_void, length as usize, advice) };
     }
     0

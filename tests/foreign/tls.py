@@ -10,6 +10,7 @@ from tlslite.api import HandshakeSettings, TLSConnection, TLSRemoteAlert, X509, 
 from tlslite.constants import AlertDescription, ContentType, KeyUpdateMessageType
 from tlslite.messages import Message
 
+import checks
 from secured import Secured
 from server import PROGRAM, free_port
 
@@ -350,22 +351,10 @@ def client_checks(secured):
 
 
 def main():
-    failed = passed = 0
     with tempfile.TemporaryDirectory() as folder:
         secured = Secured(folder)
         parts = {"server": [server_checks], "client": [client_checks]}.get(PART, [server_checks, client_checks])
-        for part in parts:
-            for name, check in part(secured):
-                try:
-                    check()
-                except Exception as error:
-                    failed += 1
-                    print(f"FAILED {name}: {error!r}", flush=True)
-                else:
-                    passed += 1
-                    print(f"ok {name}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+        checks.run("", (pair for part in parts for pair in part(secured)))
 
 
 main()

@@ -1,6 +1,8 @@
 """OpenSSL and Python's ssl as peers of c1m that speak TLS 1.2 alone. `tests/foreign/tls` starts it."""
 import json, random, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
+import checks
+
 PROGRAM, PATIENCE = sys.argv[1], 30
 CIPHERS = ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"]
 LENGTHS = [1, 64, 4_068, 16_383, 16_384, 16_385, 100_000]
@@ -186,21 +188,9 @@ def client_checks(folder):
 
 
 def main():
-    failed = passed = 0
     with tempfile.TemporaryDirectory() as folder:
         parts = {"server": [server_checks], "client": [client_checks]}.get(sys.argv[2], [server_checks, client_checks])
-        for part in parts:
-            for name, check in part(folder):
-                try:
-                    check()
-                except Exception as error:
-                    failed += 1
-                    print(f"FAILED {name}: {error!r}", flush=True)
-                else:
-                    passed += 1
-                    print(f"ok {name}", flush=True)
-    print(f"TLS 1.2: {passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+        checks.run("TLS 1.2: ", (pair for part in parts for pair in part(folder)))
 
 
 main()

@@ -130,7 +130,7 @@ impl Board {
 mod tests {
     use super::*;
 
-    /// Whoever only looks does not decide: the first publication would be overdue when the shards begin.
+    /// A look at the board decides nothing: if it did, the first publication could be overdue when the shards begin.
     #[test]
     fn the_first_shard_that_begins_decides_when_publications_are_due() {
         let board = Board::new(7, 3, 2, 2);
