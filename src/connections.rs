@@ -83,7 +83,7 @@ pub use idle::LONGEST_IDLE;
 pub(crate) use incoming::RESUMED_PER_PASS;
 pub use lifecycle::CloseMode;
 pub use platform::{Linux, Platform};
-pub use slots::Cursor;
+pub use slots::{Cursor, Listening};
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use tls::TURNS_BESIDE_MESSAGES;
 #[cfg(feature = "tls")]

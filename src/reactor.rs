@@ -235,8 +235,12 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         match completion.outcome {
             // The completion of a cancel that found no operation, perhaps because the connection was gone already.
             Outcome::Settled => return Ok(()),
-            Outcome::FilterWoke => {
-                engine.filter_woke();
+            Outcome::FilterWoke { armed } => {
+                engine.filter_woke(armed);
+                return Ok(());
+            }
+            Outcome::DoorbellRang => {
+                engine.doorbell_rang();
                 return Ok(());
             }
             Outcome::CatcherWoke => {
@@ -286,7 +290,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => engine.broke(conn, errno),
             Outcome::CancelTooLate => engine.cancel_again(conn),
             Outcome::Closed => engine.closed(conn),
-            Outcome::FilterWoke | Outcome::CatcherWoke | Outcome::Settled => Ok(()),
+            Outcome::FilterWoke { .. } | Outcome::CatcherWoke | Outcome::DoorbellRang | Outcome::Settled => Ok(()),
         }
     }
 

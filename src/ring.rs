@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fixed;
@@ -162,9 +163,14 @@ pub enum Outcome {
     /// The slot holds no descriptor any more.
     Closed,
     /// There are announcements, or the poll on them has failed.
-    FilterWoke,
+    FilterWoke {
+        /// The poll still waits: it is a lasting one.
+        armed: bool,
+    },
     /// Segments were caught for sleeping connections, or the poll on them has failed.
     CatcherWoke,
+    /// The doorbell was rung, or the poll on it has failed.
+    DoorbellRang,
     /// Nothing that anyone waits for.
     Settled,
 }
@@ -271,11 +277,16 @@ impl Ring {
         // SAFETY: every queued entry points into memory that `self` owns until the kernel is done
         // with it (the table at the top of this file); no sigset is passed.
         let done = unsafe { self.uring.submitter().enter::<libc::sigset_t>(self.queued, 0, flags, None) };
+        self.entered(done)
+    }
+
+    /// Counts what the kernel took in an enter.
+    fn entered(&mut self, done: io::Result<usize>) -> Result<()> {
         match done {
             Ok(_) => {}
             // Interrupted, or the kernel wants completions reaped or memory freed first: what was
-            // not taken stays queued.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            // not taken stays queued. ETIME: nothing has completed in the time that was to be waited.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME)) => {}
             Err(e) => return Err(Error::bug(format!("io_uring_enter: {}", Errno::of(&e)))),
         }
         self.queued = self.uring.submission().len() as u32;
@@ -382,9 +393,9 @@ impl RingOps for Ring {
         self.push(&[entry.user_data(token.with(Operation::Poll).pack())])
     }
 
-    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation) -> Result<()> {
+    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation, lasting: bool) -> Result<()> {
         let token = Token { slot: 0, generation: 0, operation };
-        let entry = opcode::PollAdd::new(types::Fd(wake_fd), libc::POLLIN as u32).build();
+        let entry = opcode::PollAdd::new(types::Fd(wake_fd), libc::POLLIN as u32).multi(lasting).build();
         self.push(&[entry.user_data(token.pack())])
     }
 
@@ -489,13 +500,14 @@ impl RingOps for Ring {
     }
 
     fn has_work(&mut self) -> bool {
-        if self.queued > 0 || !self.early.is_empty() || self.in_flight.has_submitted_sends() {
-            return true;
-        }
-        let submission = self.uring.submission();
-        let due = submission.taskrun() || submission.cq_overflow();
-        drop(submission);
-        due || !self.uring.completion().is_empty()
+        self.needs_enter()
+            || !self.early.is_empty()
+            || self.in_flight.has_submitted_sends()
+            || !self.uring.completion().is_empty()
+    }
+
+    fn needs_enter(&mut self) -> bool {
+        self.queued > 0 || self.has_backlog()
     }
 
     fn has_backlog(&mut self) -> bool {
@@ -515,6 +527,13 @@ impl RingOps for Ring {
         drop(submission);
         self.clear_stale_taskrun(taskrun)?;
         Ok(overflow)
+    }
+
+    fn wait(&mut self, most: Duration) -> Result<()> {
+        let most = types::Timespec::from(most);
+        // What is queued is submitted with it.
+        let done = self.uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&most));
+        self.entered(done)
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {

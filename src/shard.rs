@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::connections::{Connections, ConnectionsConfig, Platform};
+use crate::connections::{Connections, ConnectionsConfig, Listening, Platform};
 use crate::error::Result;
 use crate::reactor::{Driver, Reactor, Schedule};
 use crate::stats::{Counters, Rounds};
 use crate::sys::{self, Doorbell};
 
 pub use executor::ShardThread;
-use sleep::{DoorbellSleeper, Sleeper, Slept};
+use sleep::{DoorbellSleeper, LONGEST_DOZE, Sleeper};
 use spin::Spin;
 use time_slice::TimeSlice;
 
@@ -163,7 +163,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         })
     }
 
-    /// Waits until there is work, or something is due: it spins for a moment, and then sleeps.
+    /// Waits until there is work, or something is due: it spins for a moment, sleeps for a moment in the first ring, and
+    /// then sleeps in the executor.
     async fn rest(&mut self, schedule: Schedule, sleeper: &impl Sleeper) -> Result<()> {
         let engine = &mut self.reactor.connections.engine;
         let turn = if let Schedule::At(at) = schedule { Some(at) } else { None };
@@ -175,7 +176,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             self.time_slice.yield_now(&self.platform);
             return Ok(());
         }
-        engine.wake_on_completion(true)?;
+        engine.listen(Listening::InFirstRing);
         if !engine.has_work() {
             self.handle.counters.sleeps.add(1);
             let slept = self.platform.now();
@@ -183,14 +184,21 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
                 self.handle.rounds.count(slept.saturating_duration_since(began));
             }
             engine.sleep(due);
-            let how = sleeper.sleep(due).await?;
-            let woke = self.platform.now();
-            if how == Slept::InExecutor {
-                self.tasks_ran = woke;
+            let left = due.map_or(LONGEST_DOZE, |due| due.saturating_duration_since(slept));
+            engine.doze(left.min(LONGEST_DOZE))?;
+            let mut woke = self.platform.now();
+            if !engine.has_work() && due.is_none_or(|due| woke < due) {
+                engine.listen(Listening::AtDoorbell);
+                if !engine.has_work() {
+                    sleeper.sleep(due).await?;
+                    woke = self.platform.now();
+                    self.tasks_ran = woke;
+                }
             }
             self.time_slice.slept(woke);
             self.spin.learn(woke.saturating_duration_since(slept));
         }
-        engine.wake_on_completion(false)
+        engine.listen(Listening::Awake);
+        Ok(())
     }
 }

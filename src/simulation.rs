@@ -11,6 +11,7 @@ mod tcp;
 
 use std::cell::RefCell;
 use std::env;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,6 +159,15 @@ impl Platform for Machine {
 
     fn open_ring(&self, slots: u32, accepts: Accepts) -> Result<SimRing> {
         Ok(SimRing::new(self.kernel.clone(), slots, accepts))
+    }
+
+    fn doorbell(&self) -> RawFd {
+        // No descriptor stands for it here.
+        -1
+    }
+
+    fn clear_doorbell(&self) {
+        self.kernel(Kernel::clear_doorbell);
     }
 
     fn yield_core(&self) {

@@ -215,11 +215,15 @@ impl Doorbell {
         };
         // SAFETY: the kernel reads and writes one entry and reads the time; both outlive the call.
         let rung = unsafe { libc::ppoll(&raw mut poll, 1, &raw const timeout, std::ptr::null()) } == 1;
+        rung && self.clear()
+    }
+
+    /// Clears a ring. Returns whether there was one: a task that `listen`s may have cleared it before.
+    pub fn clear(&self) -> bool {
         let mut rings = 0u64;
         let into = libc::iovec { iov_base: (&raw mut rings).cast(), iov_len: 8 };
-        // Another thread that `listen`s may have read the counter first, so this read must not block.
-        // SAFETY: 8 bytes are written to `rings`, which outlives the call.
-        rung && unsafe { libc::preadv2(self.raw(), &raw const into, 1, -1, libc::RWF_NOWAIT) } == 8
+        // SAFETY: 8 bytes are written to `rings`, which outlives the call. It does not block.
+        unsafe { libc::preadv2(self.raw(), &raw const into, 1, -1, libc::RWF_NOWAIT) == 8 }
     }
 
     /// The same eventfd as a file of the executor's type: a read of 8 bytes waits until the doorbell is rung.

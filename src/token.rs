@@ -36,10 +36,12 @@ pub enum Operation {
     CopyDescriptor = 13,
     /// The poll on the ring buffer of segments that were caught for sleeping connections. It belongs to no connection.
     CatcherWake = 14,
+    /// The poll on the shard's doorbell. It belongs to no connection.
+    DoorbellWake = 15,
 }
 
 impl Operation {
-    const ALL: [Operation; 14] = [
+    const ALL: [Operation; 15] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -54,6 +56,7 @@ impl Operation {
         Operation::InstallAccepted,
         Operation::CopyDescriptor,
         Operation::CatcherWake,
+        Operation::DoorbellWake,
     ];
 }
 

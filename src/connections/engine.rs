@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acceptor::{Acceptor, Unread};
 use super::address::AcceptedFrom;
@@ -22,7 +22,7 @@ use super::outgoing::{AfterSend, Outgoing};
 use super::platform::Platform;
 use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
 use super::slot_release::SlotRelease;
-use super::slots::Slots;
+use super::slots::{Listening, Slots};
 #[cfg(feature = "tls")]
 use super::tls::{self, Tls};
 use crate::clock::Clock;
@@ -46,6 +46,8 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
     pub(super) departures: Departures,
+    /// A poll on the doorbell is in the first ring.
+    doorbell_polled: bool,
     pub(super) hibernation: Option<Box<Hibernation<S>>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Box<Tls>>,
@@ -91,6 +93,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
             releases: SlotRelease::new(rings),
             departures: Departures::default(),
+            doorbell_polled: false,
             hibernation,
             #[cfg(feature = "tls")]
             tls: config.tls.map(|config| Box::new(Tls::new(config))),
@@ -166,16 +169,34 @@ impl<S: Default, P: Platform> Engine<S, P> {
         dues.into_iter().flatten().min()
     }
 
-    /// Lets completions and notifications ring the doorbell, or not.
-    pub fn wake_on_completion(&mut self, wake: bool) -> Result<()> {
-        self.slots.wake_on_completion(wake);
-        self.readiness.wake_on_notification(&mut self.slots, &self.counters, wake)?;
-        if let Some(hibernation) = &mut self.hibernation {
-            hibernation.wake_on_segment(&mut self.slots, &self.counters, wake)?;
-        }
+    /// Decides what wakes the shard. Before it sleeps, it must ask once more whether there is work.
+    pub fn listen(&mut self, listening: Listening) {
+        self.slots.listen(listening);
+        self.readiness.wake_on_notification(listening != Listening::Awake);
         // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
-        Ok(())
+    }
+
+    /// Waits in the first ring until there is work, for at most this time. The polls on the doorbell, on the filter and
+    /// on caught segments reach the kernel in the same call.
+    pub fn doze(&mut self, most: Duration) -> Result<()> {
+        let ring = self.slots.first_ring();
+        if !std::mem::replace(&mut self.doorbell_polled, true) {
+            // A lasting poll would end by itself where a ring rings the doorbell (`EPOLL_URING_WAKE` in io_uring/poll.c).
+            ring.poll_wake(self.platform.doorbell(), Operation::DoorbellWake, false)?;
+        }
+        self.readiness.poll_filter(ring)?;
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.poll_segments(ring)?;
+        }
+        self.counters.enters.add(1);
+        ring.wait(most)
+    }
+
+    /// The poll on the doorbell has fired.
+    pub fn doorbell_rang(&mut self) {
+        self.doorbell_polled = false;
+        self.platform.clear_doorbell();
     }
 
     /// Whether the shard received a message lately.
@@ -341,8 +362,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// The poll on the filter's wake-up descriptor has ended.
-    pub fn filter_woke(&mut self) {
-        self.readiness.filter_woke();
+    pub fn filter_woke(&mut self, armed: bool) {
+        self.readiness.filter_woke(armed);
     }
 
     /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it

@@ -150,7 +150,7 @@ pub(super) struct Hibernation<S> {
     /// The bytes of the caught segment.
     bytes: Vec<u8>,
     /// A poll on the ring buffer of caught segments is in the kernel.
-    listening: bool,
+    polled: bool,
     /// Where later processes read which window of time it is.
     window: Option<WindowWord>,
     /// What of the sleeping connections is another process's.
@@ -205,7 +205,7 @@ impl<S: Default> Hibernation<S> {
             unsent_total: 0,
             moved: VecDeque::new(),
             bytes: Vec::new(),
-            listening: false,
+            polled: false,
             window,
             given: Given::Nothing,
             leaving: NO_ENTRY,

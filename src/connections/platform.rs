@@ -1,6 +1,7 @@
 //! The machine that the engine runs on: rings, time and the core. The engine's tests have a simulated one, whose time
 //! moves only when a test moves it.
 
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -21,6 +22,12 @@ pub trait Platform: Clone + 'static {
 
     /// Opens a ring with `slots` descriptors, on the thread that will use it.
     fn open_ring(&self, slots: u32, accepts: Accepts) -> Result<Self::Ring>;
+
+    /// The descriptor of the shard's doorbell.
+    fn doorbell(&self) -> RawFd;
+
+    /// Clears the doorbell: it is not readable until it is rung again.
+    fn clear_doorbell(&self);
 
     /// Lets other threads of this core run.
     fn yield_core(&self);
@@ -57,6 +64,14 @@ impl Platform for Linux {
 
     fn open_ring(&self, slots: u32, accepts: Accepts) -> Result<Ring> {
         Ring::new(slots, Queues::of_shard(self.quirks), self.doorbell.raw(), self.quirks, accepts)
+    }
+
+    fn doorbell(&self) -> RawFd {
+        self.doorbell.raw()
+    }
+
+    fn clear_doorbell(&self) {
+        self.doorbell.clear();
     }
 
     #[inline]

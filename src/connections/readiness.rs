@@ -13,7 +13,6 @@ use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::Action;
 use crate::error::{Error, Result};
 use crate::ring::RingOps;
-use crate::stats::Counters;
 use crate::sys::Notification;
 use crate::token::{ConnId, Operation};
 pub(super) use filter::{FilterReadiness, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS};
@@ -144,10 +143,10 @@ impl Readiness {
         }
     }
 
-    /// The poll on the filter's wake-up descriptor has ended.
-    pub fn filter_woke(&mut self) {
+    /// The poll on the filter's wake-up descriptor has fired. Tells whether it still waits.
+    pub fn filter_woke(&mut self, armed: bool) {
         if let Readiness::Filter(filter) = self {
-            filter.filter_woke();
+            filter.filter_woke(armed);
         }
     }
 
@@ -159,16 +158,19 @@ impl Readiness {
         }
     }
 
-    /// Lets announcements of the filter ring the doorbell, or not.
-    pub fn wake_on_notification<S: Default, R: RingOps>(
-        &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
-        wake: bool,
-    ) -> Result<()> {
+    /// Lets announcements of the filter wake the shard, or not.
+    pub fn wake_on_notification(&mut self, wake: bool) {
+        match self {
+            Readiness::Poll => {}
+            Readiness::Filter(filter) => filter.wake_on_notification(wake),
+        }
+    }
+
+    /// Has a ring poll the filter's wake-up descriptor, unless it does.
+    pub fn poll_filter(&mut self, ring: &mut impl RingOps) -> Result<()> {
         match self {
             Readiness::Poll => Ok(()),
-            Readiness::Filter(filter) => filter.wake_on_notification(slots, counters, wake),
+            Readiness::Filter(filter) => filter.poll_in(ring),
         }
     }
 }

@@ -1,13 +1,11 @@
 //! The slots of a shard: its rings, and one row for each slot in them.
 
-use std::os::fd::RawFd;
-
 use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slot_map::{Row, SlotMap};
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Operation, Token};
+use crate::token::{ConnId, Token};
 
 /// One ring, and the rows of its slots.
 struct RingSlots<S, R> {
@@ -18,10 +16,21 @@ struct RingSlots<S, R> {
 /// The rings of a shard and the rows of their slots; `S` is the driver's state in each row.
 pub(crate) struct Slots<S, R> {
     rings: Vec<RingSlots<S, R>>,
-    /// The rings before this one have had a connection. The others have no work.
+    /// The rings before this one may have work: the first, and those that have had a connection.
     used: usize,
     /// No ring before this one has a free slot.
     first_free: usize,
+}
+
+/// What wakes the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    /// Nothing: it is awake, and looks for work by itself.
+    Awake,
+    /// A completion in the first ring. That ring polls the doorbell, which the other rings ring.
+    InFirstRing,
+    /// The doorbell, which every ring rings.
+    AtDoorbell,
 }
 
 /// A place between two rows, by which the rows of all rings are walked in either direction. The order of places is
@@ -55,7 +64,8 @@ impl<S: Default, R: RingOps> Slots<S, R> {
     /// The slots of these rings, all of them free. Each ring comes with the number of its slots.
     pub fn new(rings: impl Iterator<Item = Result<(R, u32)>>) -> Result<Slots<S, R>> {
         let with_map = |ring: Result<(R, u32)>| ring.map(|(ring, slots)| RingSlots { ring, map: SlotMap::new(slots) });
-        Ok(Slots { rings: rings.map(with_map).collect::<Result<_>>()?, used: 0, first_free: 0 })
+        let rings = rings.map(with_map).collect::<Result<Vec<_>>>()?;
+        Ok(Slots { used: rings.len().min(1), rings, first_free: 0 })
     }
 
     // ---- the rows ------------------------------------------------------------------------------
@@ -206,17 +216,19 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         &mut self.rings[index].ring
     }
 
-    /// Has a wake-up descriptor ring the doorbell once it is readable: the first ring polls it.
-    pub fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation, counters: &Counters) -> Result<()> {
-        self.ring_at(0).poll_wake(wake_fd, operation)?;
-        self.enter(0, counters)
+    /// The ring in which the shard waits for a moment before it sleeps. It has the polls on all that wakes the shard.
+    pub fn first_ring(&mut self) -> &mut R {
+        self.ring_at(0)
     }
 
-    /// Submits what a ring has queued for the kernel.
+    /// Submits what a ring has queued for the kernel, and lets the kernel do its work for the ring.
     pub fn enter(&mut self, ring: usize, counters: &Counters) -> Result<()> {
-        counters.enters.add(1);
-        let overflowed = self.rings[ring].ring.enter()?;
-        counters.overflows.add(u64::from(overflowed));
+        let ring = self.ring_at(ring);
+        if ring.needs_enter() {
+            counters.enters.add(1);
+            let overflowed = ring.enter()?;
+            counters.overflows.add(u64::from(overflowed));
+        }
         Ok(())
     }
 
@@ -225,10 +237,14 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         self.rings[..self.used].iter_mut().any(|RingSlots { ring, .. }| ring.has_work())
     }
 
-    /// Lets completions ring the doorbell, or not.
-    pub fn wake_on_completion(&mut self, wake: bool) {
-        for RingSlots { ring, .. } in &mut self.rings[..self.used] {
-            ring.wake_on_completion(wake);
+    /// Decides which rings' completions ring the doorbell.
+    pub fn listen(&mut self, listening: Listening) {
+        for (index, RingSlots { ring, .. }) in self.rings[..self.used].iter_mut().enumerate() {
+            ring.wake_on_completion(match listening {
+                Listening::Awake => false,
+                Listening::InFirstRing => index > 0,
+                Listening::AtDoorbell => true,
+            });
         }
     }
 }

@@ -161,8 +161,9 @@ impl InFlightOps {
             }
             Operation::Cancel if errno.0 == libc::EALREADY => Outcome::CancelTooLate,
             Operation::Close => Outcome::Closed,
-            Operation::FilterWake => Outcome::FilterWoke,
+            Operation::FilterWake => Outcome::FilterWoke { armed: cqueue::more(flags) },
             Operation::CatcherWake => Outcome::CatcherWoke,
+            Operation::DoorbellWake => Outcome::DoorbellRang,
             Operation::Install
             | Operation::InstallAccepted
             | Operation::Cancel

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Buffer, Buffers, Completion};
 use crate::error::Result;
@@ -42,9 +43,10 @@ pub trait RingOps {
     /// whenever more comes, until it is removed (multishot, edge-triggered).
     fn poll(&mut self, token: Token, lasting: bool) -> Result<()>;
 
-    /// Queues a poll on a wake-up descriptor, of the filter (`Operation::FilterWake`) or of the catcher
-    /// (`Operation::CatcherWake`). It ends as soon as the descriptor is readable.
-    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation) -> Result<()>;
+    /// Queues a poll on a wake-up descriptor: of the filter (`Operation::FilterWake`), of the catcher
+    /// (`Operation::CatcherWake`), or on the doorbell (`Operation::DoorbellWake`). It ends as soon as the descriptor is
+    /// readable, or, if it is `lasting`, it completes whenever the descriptor becomes readable.
+    fn poll_wake(&mut self, wake_fd: RawFd, operation: Operation, lasting: bool) -> Result<()>;
 
     /// Queues a receive into `buffer` that does not wait.
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()>;
@@ -90,8 +92,11 @@ pub trait RingOps {
     /// Whether the descriptor of a closed slot stays open for as long as an older operation of this ring waits.
     fn closed_slots_linger(&self) -> bool;
 
-    /// Whether an enter would do anything: something to submit, task work to run, or completions.
+    /// Whether there is anything to do: what `needs_enter` tells of, completions, or sends that the kernel took.
     fn has_work(&mut self) -> bool;
+
+    /// Whether an enter would do anything: something to submit, task work to run, or completions held back.
+    fn needs_enter(&mut self) -> bool;
 
     /// Whether the kernel has completions that did not come with the last enter.
     fn has_backlog(&mut self) -> bool;
@@ -102,6 +107,9 @@ pub trait RingOps {
     /// Submits everything and lets the kernel do the ring's task work, in one system call. Tells whether the
     /// completion queue overflowed.
     fn enter(&mut self) -> Result<bool>;
+
+    /// Submits everything, and waits until there is a completion, for at most this time.
+    fn wait(&mut self, most: Duration) -> Result<()>;
 
     /// Moves every completion that is there into `into`.
     fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()>;

@@ -1,5 +1,5 @@
-//! How a shard sleeps when it has nothing to do: on its doorbell by itself for a moment, and then in the executor. In a
-//! storm of resets it naps instead.
+//! How a shard sleeps when it has nothing to do: in its first ring for a moment, and then in the executor. In a storm of
+//! resets it naps instead.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -13,10 +13,10 @@ use super::executor;
 use crate::error::{Error, Result};
 use crate::sys::Doorbell;
 
-/// The longest sleep on the doorbell itself; a longer sleep goes on in the executor. The executor's sleep costs the
-/// system calls of two more rings and a membarrier(2), which interrupts this process's other cores (`heavy` in
-/// glommio's sys/uring.rs).
-const LONGEST_DOZE: Duration = Duration::from_millis(1);
+/// The longest sleep in the first ring; a longer sleep goes on in the executor. The executor's sleep costs the system
+/// calls of two more rings and a membarrier(2), which interrupts this process's other cores (`heavy` in glommio's
+/// sys/uring.rs).
+pub(super) const LONGEST_DOZE: Duration = Duration::from_millis(1);
 
 /// The length of a nap while other connections have messages.
 const NAP: Duration = Duration::from_micros(150);
@@ -30,30 +30,20 @@ pub(super) fn nap(traffic: bool) -> Duration {
     if traffic { NAP } else { NAP_IN_SILENCE }
 }
 
-/// How a sleep was spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slept {
-    /// On the doorbell itself: no other task of the thread ran.
-    Alone,
-    /// The longer part in the executor.
-    InExecutor,
-}
-
-/// How the loop of a shard waits.
+/// How the loop of a shard waits in the executor.
 pub(super) trait Sleeper {
     /// Whether another thread has woken the shard since this was last asked.
     fn was_woken(&self) -> bool;
 
-    /// Sleeps until the shard is woken, or until an instant. Fails if nothing can wake the shard any more.
-    fn sleep(&self, until: Option<Instant>) -> impl Future<Output = Result<Slept>>;
+    /// Sleeps until the doorbell is rung, or until an instant. Fails if nothing can wake the shard any more.
+    fn sleep(&self, until: Option<Instant>) -> impl Future<Output = Result<()>>;
 
     /// Lets the other tasks of the thread run.
     fn yield_to_tasks(&self) -> impl Future<Output = ()>;
 }
 
-/// Sleeps on a doorbell.
+/// Sleeps in the executor, in which a task reads the doorbell.
 pub(super) struct DoorbellSleeper {
-    doorbell: Doorbell,
     rung: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
     broken: Cell<bool>,
@@ -62,12 +52,8 @@ pub(super) struct DoorbellSleeper {
 impl DoorbellSleeper {
     /// Has a task of this thread listen to the doorbell.
     pub fn listen(doorbell: &Doorbell) -> Result<Rc<DoorbellSleeper>> {
-        let sleeper = Rc::new(DoorbellSleeper {
-            doorbell: doorbell.clone(),
-            rung: Cell::new(false),
-            waiting: RefCell::new(None),
-            broken: Cell::new(false),
-        });
+        let sleeper =
+            Rc::new(DoorbellSleeper { rung: Cell::new(false), waiting: RefCell::new(None), broken: Cell::new(false) });
         let ours = sleeper.clone();
         executor::watch(doorbell, move |rang| {
             // If nothing can wake the shard any more, it must not go to sleep.
@@ -94,21 +80,6 @@ impl DoorbellSleeper {
         })
         .await;
     }
-
-    /// Sleeps for `LONGEST_DOZE` on the doorbell itself, and then in the executor.
-    async fn doze(&self, until: Option<Instant>) -> Slept {
-        let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
-        let doze = left().map_or(LONGEST_DOZE, |left| left.min(LONGEST_DOZE));
-        if self.doorbell.rings_within(doze) {
-            return Slept::Alone;
-        }
-        match left() {
-            None => self.rung().await,
-            Some(Duration::ZERO) => return Slept::Alone,
-            Some(pause) => future::or(self.rung(), executor::pause(pause)).await,
-        }
-        Slept::InExecutor
-    }
 }
 
 impl Sleeper for DoorbellSleeper {
@@ -116,12 +87,18 @@ impl Sleeper for DoorbellSleeper {
         self.rung.replace(false)
     }
 
-    async fn sleep(&self, until: Option<Instant>) -> Result<Slept> {
-        let slept = self.doze(until).await;
+    async fn sleep(&self, until: Option<Instant>) -> Result<()> {
+        match until {
+            None => self.rung().await,
+            Some(until) => {
+                let pause = until.saturating_duration_since(Instant::now());
+                future::or(self.rung(), executor::pause(pause)).await;
+            }
+        }
         if self.broken.get() {
             return Err(Error::bug("the doorbell of a shard cannot be read any more"));
         }
-        Ok(slept)
+        Ok(())
     }
 
     async fn yield_to_tasks(&self) {

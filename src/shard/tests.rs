@@ -133,7 +133,7 @@ impl Driver<Machine> for Echo {
     }
 }
 
-/// Sleeps as the simulated machine does.
+/// Sleeps at the doorbell as the simulated machine does.
 struct SimulatedSleeper(Machine);
 
 impl Sleeper for SimulatedSleeper {
@@ -141,9 +141,9 @@ impl Sleeper for SimulatedSleeper {
         false
     }
 
-    async fn sleep(&self, until: Option<Instant>) -> Result<Slept> {
+    async fn sleep(&self, until: Option<Instant>) -> Result<()> {
         self.0.sleep(until);
-        Ok(Slept::Alone)
+        Ok(())
     }
 
     async fn yield_to_tasks(&self) {}

@@ -82,6 +82,8 @@ pub enum Work {
     Accept,
     /// Segments were caught.
     Catcher,
+    /// The doorbell was rung.
+    Doorbell,
 }
 
 /// An entry of the completion queue: user data, result, flags.
@@ -124,6 +126,8 @@ pub struct Kernel {
     backlog: VecDeque<usize>,
     pub rings: Vec<RingSide>,
     doorbell: bool,
+    /// The poll on the doorbell, and its ring.
+    doorbell_poll: Option<(usize, Token)>,
     /// How often the shard let other threads run.
     pub yields: u64,
     /// How long another thread of the core runs when the shard yields.
@@ -153,6 +157,7 @@ impl Kernel {
             backlog: VecDeque::new(),
             rings: Vec::new(),
             doorbell: false,
+            doorbell_poll: None,
             yields: 0,
             core_wanted: Duration::ZERO,
             short_sends: 0,
@@ -225,8 +230,21 @@ impl Kernel {
 
     /// Sleeps until the doorbell is rung, or until an instant on the host's clock.
     pub fn sleep(&mut self, until: Option<Instant>) {
-        let until = until.map(|until| until + self.behind - self.ahead);
-        while !std::mem::take(&mut self.doorbell) {
+        self.sleep_until(until.map(|until| until + self.behind - self.ahead), |kernel| {
+            std::mem::take(&mut kernel.doorbell)
+        });
+    }
+
+    /// Sleeps until a ring has completions or task work, or for a time.
+    pub fn wait(&mut self, ring: usize, most: Duration) {
+        self.sleep_until(Some(self.now + most), |kernel| {
+            let side = &kernel.rings[ring];
+            !side.work.is_empty() || !side.completed.is_empty() || !side.overflow.is_empty()
+        });
+    }
+
+    fn sleep_until(&mut self, until: Option<Instant>, mut woken: impl FnMut(&mut Kernel) -> bool) {
+        while !woken(self) {
             let next = self.acts.first_key_value().map(|((at, _), _)| *at);
             let Some(wake) = next.into_iter().chain(until).min() else {
                 panic!("the shard sleeps, and nothing will ever wake it");
@@ -357,7 +375,9 @@ impl Kernel {
     /// A wake-up leaves something to be done when the ring is entered.
     pub fn work(&mut self, ring: usize, work: Work) {
         self.rings[ring].work.push_back(work);
-        self.doorbell |= self.rings[ring].rings_doorbell;
+        if self.rings[ring].rings_doorbell {
+            self.ring_doorbell();
+        }
     }
 
     /// The next connection for an accept.
@@ -425,6 +445,32 @@ impl Kernel {
 
     /// Wakes the shard.
     pub fn ring_doorbell(&mut self) {
-        self.doorbell = true;
+        if !std::mem::replace(&mut self.doorbell, true)
+            && let Some((ring, _)) = self.doorbell_poll
+        {
+            self.work(ring, Work::Doorbell);
+        }
+    }
+
+    /// The shard clears the doorbell.
+    pub fn clear_doorbell(&mut self) {
+        self.doorbell = false;
+    }
+
+    /// A poll on the doorbell.
+    pub(super) fn poll_doorbell(&mut self, ring: usize, token: Token) {
+        assert!(self.doorbell_poll.replace((ring, token)).is_none(), "two polls on the doorbell");
+        if self.doorbell {
+            self.work(ring, Work::Doorbell);
+        }
+    }
+
+    /// The task work of the poll on the doorbell. If the doorbell was cleared meanwhile, the poll goes on waiting.
+    pub(super) fn doorbell_woke(&mut self) {
+        if self.doorbell
+            && let Some((ring, token)) = self.doorbell_poll.take()
+        {
+            self.complete(ring, token, i32::from(libc::POLLIN), 0);
+        }
     }
 }

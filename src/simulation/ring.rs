@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::kernel::{
     ACCEPT, CLOSE, ENTER, Kernel, POLL, ParkedSend, Poll, RECEIVE, RESET, RingSide, SEND, WORK_PER_ENTER, Work,
@@ -37,6 +38,8 @@ enum Submission {
     Install(Token, OwnedFd),
     /// A poll on the ring buffer of caught segments.
     PollCatcher(Token),
+    /// A poll on the doorbell.
+    PollDoorbell(Token),
 }
 
 /// A ring of the simulated machine.
@@ -122,9 +125,13 @@ impl RingOps for SimRing {
         self.push(Submission::Poll(token.with(Operation::Poll), lasting))
     }
 
-    fn poll_wake(&mut self, _wake_fd: RawFd, operation: Operation) -> Result<()> {
-        assert_eq!(operation, Operation::CatcherWake, "nothing else is simulated");
-        self.push(Submission::PollCatcher(Token { slot: 0, generation: 0, operation }))
+    fn poll_wake(&mut self, _wake_fd: RawFd, operation: Operation, _lasting: bool) -> Result<()> {
+        let token = Token { slot: 0, generation: 0, operation };
+        self.push(match operation {
+            Operation::CatcherWake => Submission::PollCatcher(token),
+            Operation::DoorbellWake => Submission::PollDoorbell(token),
+            _ => panic!("{operation:?} is not simulated"),
+        })
     }
 
     fn receive(&mut self, token: Token, buffer: Buffer) -> Result<()> {
@@ -196,7 +203,11 @@ impl RingOps for SimRing {
     }
 
     fn has_work(&mut self) -> bool {
-        !self.queued.is_empty() || self.has_backlog() || !self.kernel.borrow().rings[self.index].completed.is_empty()
+        self.needs_enter() || !self.kernel.borrow().rings[self.index].completed.is_empty()
+    }
+
+    fn needs_enter(&mut self) -> bool {
+        !self.queued.is_empty() || self.has_backlog()
     }
 
     fn has_backlog(&mut self) -> bool {
@@ -213,6 +224,14 @@ impl RingOps for SimRing {
         self.kernel.borrow_mut().enter(self.index);
         self.submit();
         Ok(self.kernel.borrow_mut().run_work(self.index))
+    }
+
+    fn wait(&mut self, most: Duration) -> Result<()> {
+        self.enter()?;
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.wait(self.index, most);
+        kernel.run_work(self.index);
+        Ok(())
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) -> Result<()> {
@@ -291,6 +310,7 @@ impl Kernel {
             }
             Submission::Install(token, socket) => self.install(ring, token, &socket),
             Submission::PollCatcher(token) => self.poll_catcher(ring, token),
+            Submission::PollDoorbell(token) => self.poll_doorbell(ring, token),
         }
     }
 
@@ -428,6 +448,7 @@ impl Kernel {
                 Some(Work::ParkedSend(slot)) => self.go_on_sending(ring, slot),
                 Some(Work::Accept) => self.accept(ring),
                 Some(Work::Catcher) => self.catcher_woke(ring),
+                Some(Work::Doorbell) => self.doorbell_woke(),
                 None => break,
             }
         }

@@ -4,7 +4,6 @@ use super::entries::Whereabouts;
 use super::wake::Wake;
 use super::{Around, Caught, Hibernation};
 use crate::connections::close_reason::CloseReason;
-use crate::connections::slots::Slots;
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
 use crate::hibernation::Checkpoint;
@@ -177,22 +176,17 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// Lets caught segments ring the doorbell, or not.
-    pub fn wake_on_segment<R: RingOps>(
-        &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
-        wake: bool,
-    ) -> Result<()> {
-        if wake && !self.listening && !self.given.freezes() {
-            self.listening = true;
-            slots.poll_wake(self.host.wake_fd(), Operation::CatcherWake, counters)?;
+    /// Has a ring poll the ring buffer, unless it does: a caught segment then completes there.
+    pub fn poll_segments(&mut self, ring: &mut impl RingOps) -> Result<()> {
+        if !self.polled && !self.given.freezes() {
+            self.polled = true;
+            ring.poll_wake(self.host.wake_fd(), Operation::CatcherWake, false)?;
         }
         Ok(())
     }
 
     /// The poll on the ring buffer has ended.
     pub fn catcher_woke(&mut self) {
-        self.listening = false;
+        self.polled = false;
     }
 }

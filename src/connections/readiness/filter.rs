@@ -14,7 +14,6 @@ use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slots::{Cursor, Slots};
 use crate::error::{Errno, Error, Result};
 use crate::ring::RingOps;
-use crate::stats::Counters;
 use crate::sys::{Filter, Notification};
 use crate::token::{ConnId, Operation};
 
@@ -41,7 +40,7 @@ pub struct FilterReadiness {
     /// The first place of each ring among the filter's places.
     starts: Vec<u32>,
     /// A poll on the filter's wake-up descriptor is in the kernel.
-    listening: bool,
+    polled: bool,
     sweep: Sweep,
     speculative: SpeculativeReceives,
     timing: Timing,
@@ -86,7 +85,7 @@ impl FilterReadiness {
         FilterReadiness {
             filter: filter.filter,
             starts,
-            listening: false,
+            polled: false,
             sweep: Sweep::default(),
             speculative: SpeculativeReceives { cursor: Cursor::START, due, period, left: 0 },
             timing: *timing,
@@ -175,26 +174,21 @@ impl FilterReadiness {
         Some(Some((conn, slots.tell(conn, event))))
     }
 
-    /// The poll on the wake-up descriptor has ended.
-    pub fn filter_woke(&mut self) {
-        self.listening = false;
+    /// The poll on the wake-up descriptor has fired. Tells whether it still waits.
+    pub fn filter_woke(&mut self, armed: bool) {
+        self.polled = armed;
     }
 
-    /// Lets announcements ring the doorbell, or not.
-    pub fn wake_on_notification<S: Default, R: RingOps>(
-        &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
-        wake: bool,
-    ) -> Result<()> {
-        if wake {
-            self.filter.sleep()
-        } else {
-            self.filter.wake()
-        }
-        if wake && !self.listening && slots.used() > 0 {
-            self.listening = true;
-            slots.poll_wake(self.filter.wake_fd(), Operation::FilterWake, counters)?;
+    /// Lets announcements make the wake-up descriptor readable, or not.
+    pub fn wake_on_notification(&mut self, wake: bool) {
+        if wake { self.filter.sleep() } else { self.filter.wake() }
+    }
+
+    /// Has a ring poll the wake-up descriptor, unless it does. The poll is a lasting one: the kernel tells of each
+    /// announcement that is to wake the shard, whether or not earlier ones have been read.
+    pub fn poll_in(&mut self, ring: &mut impl RingOps) -> Result<()> {
+        if !std::mem::replace(&mut self.polled, true) {
+            ring.poll_wake(self.filter.wake_fd(), Operation::FilterWake, true)?;
         }
         Ok(())
     }
