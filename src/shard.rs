@@ -183,9 +183,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             if let Some(began) = self.round.take() {
                 self.handle.rounds.count(slept.saturating_duration_since(began));
             }
-            engine.sleep(due);
             let left = due.map_or(LONGEST_DOZE, |due| due.saturating_duration_since(slept));
-            engine.doze(left.min(LONGEST_DOZE))?;
+            engine.doze(due, left.min(LONGEST_DOZE))?;
             let mut woke = self.platform.now();
             if !engine.has_work() && due.is_none_or(|due| woke < due) {
                 engine.listen(Listening::AtDoorbell);

@@ -46,8 +46,6 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) endings: Endings,
     pub(super) releases: SlotRelease,
     pub(super) departures: Departures,
-    /// A poll on the doorbell is in the first ring.
-    doorbell_polled: bool,
     pub(super) hibernation: Option<Box<Hibernation<S>>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Box<Tls>>,
@@ -93,7 +91,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
             releases: SlotRelease::new(rings),
             departures: Departures::default(),
-            doorbell_polled: false,
             hibernation,
             #[cfg(feature = "tls")]
             tls: config.tls.map(|config| Box::new(Tls::new(config))),
@@ -115,11 +112,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn look(&mut self, now: Instant) {
         self.clock.look(now);
         self.idle.look(self.clock.now());
-    }
-
-    /// The shard sleeps until an instant, or until something happens.
-    pub fn sleep(&mut self, until: Option<Instant>) {
-        self.clock.sleep(until);
     }
 
     /// The slots and their rings.
@@ -177,14 +169,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
         fence(Ordering::SeqCst);
     }
 
-    /// Waits in the first ring until there is work, for at most this time. The polls on the doorbell, on the filter and
-    /// on caught segments reach the kernel in the same call.
-    pub fn doze(&mut self, most: Duration) -> Result<()> {
+    /// The shard sleeps until there is work, or until an instant. The first part of that, at most a time, is a wait in the
+    /// first ring. The polls on the doorbell, on the filter and on caught segments reach the kernel in the same call.
+    pub fn doze(&mut self, until: Option<Instant>, most: Duration) -> Result<()> {
+        self.clock.sleep(until);
+        self.slots.poll_doorbell(self.platform.doorbell())?;
         let ring = self.slots.first_ring();
-        if !std::mem::replace(&mut self.doorbell_polled, true) {
-            // A lasting poll would end by itself where a ring rings the doorbell (`EPOLL_URING_WAKE` in io_uring/poll.c).
-            ring.poll_wake(self.platform.doorbell(), Operation::DoorbellWake, false)?;
-        }
         self.readiness.poll_filter(ring)?;
         if let Some(hibernation) = &mut self.hibernation {
             hibernation.poll_segments(ring)?;
@@ -195,7 +185,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// The poll on the doorbell has fired.
     pub fn doorbell_rang(&mut self) {
-        self.doorbell_polled = false;
+        self.slots.doorbell_rang();
         self.platform.clear_doorbell();
     }
 

@@ -1,11 +1,13 @@
 //! The slots of a shard: its rings, and one row for each slot in them.
 
+use std::os::fd::RawFd;
+
 use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slot_map::{Row, SlotMap};
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Token};
+use crate::token::{ConnId, Operation, Token};
 
 /// One ring, and the rows of its slots.
 struct RingSlots<S, R> {
@@ -20,6 +22,8 @@ pub(crate) struct Slots<S, R> {
     used: usize,
     /// No ring before this one has a free slot.
     first_free: usize,
+    /// A poll on the doorbell is in the first ring.
+    doorbell_polled: bool,
 }
 
 /// What wakes the shard.
@@ -65,7 +69,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
     pub fn new(rings: impl Iterator<Item = Result<(R, u32)>>) -> Result<Slots<S, R>> {
         let with_map = |ring: Result<(R, u32)>| ring.map(|(ring, slots)| RingSlots { ring, map: SlotMap::new(slots) });
         let rings = rings.map(with_map).collect::<Result<Vec<_>>>()?;
-        Ok(Slots { used: rings.len().min(1), rings, first_free: 0 })
+        Ok(Slots { used: rings.len().min(1), rings, first_free: 0, doorbell_polled: false })
     }
 
     // ---- the rows ------------------------------------------------------------------------------
@@ -219,6 +223,20 @@ impl<S: Default, R: RingOps> Slots<S, R> {
     /// The ring in which the shard waits for a moment before it sleeps. It has the polls on all that wakes the shard.
     pub fn first_ring(&mut self) -> &mut R {
         self.ring_at(0)
+    }
+
+    /// Has the first ring poll the doorbell, unless it does.
+    pub fn poll_doorbell(&mut self, doorbell: RawFd) -> Result<()> {
+        if !std::mem::replace(&mut self.doorbell_polled, true) {
+            // A lasting poll would end by itself where a ring rings the doorbell (`EPOLL_URING_WAKE` in io_uring/poll.c).
+            self.first_ring().poll_wake(doorbell, Operation::DoorbellWake, false)?;
+        }
+        Ok(())
+    }
+
+    /// The poll on the doorbell has fired.
+    pub fn doorbell_rang(&mut self) {
+        self.doorbell_polled = false;
     }
 
     /// Submits what a ring has queued for the kernel, and lets the kernel do its work for the ring.

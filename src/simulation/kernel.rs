@@ -128,6 +128,8 @@ pub struct Kernel {
     doorbell: bool,
     /// The poll on the doorbell, and its ring.
     doorbell_poll: Option<(usize, Token)>,
+    /// How often the shard slept at its doorbell.
+    pub sleeps_at_doorbell: u64,
     /// How often the shard let other threads run.
     pub yields: u64,
     /// How long another thread of the core runs when the shard yields.
@@ -158,6 +160,7 @@ impl Kernel {
             rings: Vec::new(),
             doorbell: false,
             doorbell_poll: None,
+            sleeps_at_doorbell: 0,
             yields: 0,
             core_wanted: Duration::ZERO,
             short_sends: 0,
@@ -230,6 +233,7 @@ impl Kernel {
 
     /// Sleeps until the doorbell is rung, or until an instant on the host's clock.
     pub fn sleep(&mut self, until: Option<Instant>) {
+        self.sleeps_at_doorbell += 1;
         self.sleep_until(until.map(|until| until + self.behind - self.ahead), |kernel| {
             std::mem::take(&mut kernel.doorbell)
         });
@@ -450,6 +454,11 @@ impl Kernel {
         {
             self.work(ring, Work::Doorbell);
         }
+    }
+
+    /// Whether the doorbell was rung, and the shard has not heard it.
+    pub fn is_ringing(&self) -> bool {
+        self.doorbell
     }
 
     /// The shard clears the doorbell.

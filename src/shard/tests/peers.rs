@@ -1,5 +1,7 @@
 //! Silent peers, a process that is suspended, a clock that jumps, and peers that do anything.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::simulation::Kernel;
 
@@ -262,4 +264,43 @@ fn whatever_happens_each_connection_is_its_own() {
 #[test]
 fn a_run_can_be_repeated() {
     with_seeds(3, |seed| assert_eq!(anything(seed), anything(seed)));
+}
+
+/// A shard that is spoken to now and then waits in its first ring, whichever ring a connection is in, and never in the
+/// executor.
+#[test]
+fn messages_wake_a_shard_out_of_its_first_ring() {
+    const PEERS: usize = 300;
+    with_seeds(8, |seed| {
+        // The first ring has room for 168 connections beside its accepts.
+        let mut scene = Scene::new(seed, 400);
+        let peers = scene.come(PEERS, Duration::ZERO);
+        let (from, to) = (SECOND, 3 * SECOND);
+        let talk = scene.talk(peers, SECOND, from, to);
+        let sleeps = Rc::new(Cell::new(0));
+        for at in [from, to] {
+            let sleeps = sleeps.clone();
+            scene.machine.at(at, move |kernel| sleeps.set(kernel.sleeps_at_doorbell - sleeps.get()));
+        }
+        let (machine, _) = scene.run(to + SECOND);
+        let wait = talk.longest_wait(&machine);
+        assert!(wait < MILLI, "an echo took {wait:?}");
+        assert_eq!(sleeps.get(), 0, "sleeps in the executor");
+        assert!(machine.kernel(|kernel| kernel.sleeps_at_doorbell) > 0, "it does sleep there when nobody talks");
+    });
+}
+
+/// Another thread wakes a shard wherever it sleeps.
+#[test]
+fn the_doorbell_wakes_a_shard_wherever_it_sleeps() {
+    with_seeds(8, |seed| {
+        let scene = Scene::new(seed, 100);
+        // Soon after the connections came it waits in its ring, and later in the executor.
+        scene.come(10, Duration::ZERO);
+        for at in [20 * MILLI, 30 * MILLI, 900 * MILLI, 950 * MILLI] {
+            scene.machine.at(at, Kernel::ring_doorbell);
+            scene.machine.at(at + MILLI, move |kernel| assert!(!kernel.is_ringing(), "at {at:?} it slept on"));
+        }
+        scene.run(2 * SECOND);
+    });
 }
