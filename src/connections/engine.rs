@@ -173,8 +173,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// first ring. The polls on the doorbell, on the filter and on caught segments reach the kernel in the same call.
     pub fn doze(&mut self, until: Option<Instant>, most: Duration) -> Result<()> {
         self.clock.sleep(until);
-        self.slots.poll_doorbell(self.platform.doorbell())?;
-        let ring = self.slots.first_ring();
+        let Some(ring) = self.slots.poll_doorbell(self.platform.doorbell())? else { return Ok(()) };
         self.readiness.poll_filter(ring)?;
         if let Some(hibernation) = &mut self.hibernation {
             hibernation.poll_segments(ring)?;

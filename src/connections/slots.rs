@@ -220,18 +220,15 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         &mut self.rings[index].ring
     }
 
-    /// The ring in which the shard waits for a moment before it sleeps. It has the polls on all that wakes the shard.
-    pub fn first_ring(&mut self) -> &mut R {
-        self.ring_at(0)
-    }
-
-    /// Has the first ring poll the doorbell, unless it does.
-    pub fn poll_doorbell(&mut self, doorbell: RawFd) -> Result<()> {
+    /// The first ring, which polls the doorbell, and in which the shard waits before it sleeps in the executor. A client's
+    /// shard that no connection falls to has no ring.
+    pub fn poll_doorbell(&mut self, doorbell: RawFd) -> Result<Option<&mut R>> {
+        let Some(RingSlots { ring, .. }) = self.rings.first_mut() else { return Ok(None) };
         if !std::mem::replace(&mut self.doorbell_polled, true) {
             // A lasting poll would end by itself where a ring rings the doorbell (`EPOLL_URING_WAKE` in io_uring/poll.c).
-            self.first_ring().poll_wake(doorbell, Operation::DoorbellWake, false)?;
+            ring.poll_wake(doorbell, Operation::DoorbellWake, false)?;
         }
-        Ok(())
+        Ok(Some(ring))
     }
 
     /// The poll on the doorbell has fired.

@@ -83,10 +83,9 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     );
     // The client chooses each port itself, so it can use all of them; but other processes may have some.
     let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(usable.count()));
-    // Ports that are reserved for the server are none for the client.
-    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { usable };
-    let wider = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
-    let all = routes.saturating_mul(SourcePorts { range: wider.clone(), ..kept }.count());
+    let tuned = tuned(&ports, &usable, goal);
+    let all = routes.saturating_mul(tuned.count());
+    let wider = tuned.range;
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
         now: format!("{}\t{}", ports.range.start(), ports.range.end()),
@@ -103,6 +102,15 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         return finding.advise(true, format!("connect from {sources} addresses (--source-ip), or to more --ports"));
     }
     finding
+}
+
+/// The source ports to the goal's routes once all settings are applied. Ports that are reserved for the server are none
+/// for the client.
+fn tuned(ports: &SourcePorts, usable: &SourcePorts, goal: &Goal) -> SourcePorts {
+    let each = goal.connections.div_ceil(goal.routes.tuples());
+    let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { usable.clone() };
+    let range = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
+    SourcePorts { range, ..kept }
 }
 
 /// A range with room for `wanted` ports, as far as there are that many ports; never smaller than `ports`.
@@ -149,11 +157,16 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
     if !goal.role.dials() {
         return not_here();
     }
-    let (Some(sockets), Some(ports)) = (host.sockets(), host.source_ports_to(&goal.routes)) else {
+    let (Some(sockets), Some(ports), Some(usable)) =
+        (host.sockets(), host.source_ports(), host.source_ports_to(&goal.routes))
+    else {
         return Finding::unknown("/proc/net/sockstat", "");
     };
-    let room = goal.routes.tuples().saturating_mul(ports.count());
-    let crowded = room >= goal.connections && room - goal.connections < sockets.time_wait;
+    let tuples = |ports: &SourcePorts| goal.routes.tuples().saturating_mul(ports.count());
+    let (room, tuned_room) = (tuples(&usable), tuples(&tuned(&ports, &usable, goal)));
+    // A range that is too small for the goal is widened, and what is in TIME_WAIT takes of the wider one.
+    let is_crowded = |room: u64| room >= goal.connections && room - goal.connections < sockets.time_wait;
+    let crowded = is_crowded(room) || is_crowded(tuned_room);
     let most =
         host.sysctl("net.ipv4.tcp_max_tw_buckets").map_or_else(String::new, |n| format!(" of {} at most", count(n)));
     let have = format!("{} in TIME_WAIT{most}, {} in use", count(sockets.time_wait), count(sockets.in_use));

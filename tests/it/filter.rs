@@ -162,8 +162,9 @@ fn notifications_taken_while_others_arrive_miss_no_message() {
         while received < MESSAGES {
             assert!(progress.elapsed() < PATIENCE, "{received} of {MESSAGES} messages were announced");
             pending.extend(std::iter::from_fn(|| scene.filter.next_notification(Notification::Segment)).map(nth));
-            // If the message is not queued yet, it is received in a later round, as with a poll.
-            pending.retain(|nth| match scene.ends[*nth as usize].0.read(&mut [0; 64]) {
+            // If the message is not queued yet, it is received in a later round, as with a poll. All that a connection is
+            // ever sent fits into one read.
+            pending.retain(|nth| match scene.ends[*nth as usize].0.read(&mut [0; 1_024]) {
                 Ok(bytes) => {
                     received += bytes;
                     progress = Instant::now();
