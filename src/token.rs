@@ -36,10 +36,12 @@ pub enum Operation {
     CopyDescriptor = 13,
     /// The poll on the ring buffer of segments that were caught for sleeping connections. It belongs to no connection.
     CatcherWake = 14,
+    /// The end of what is sent: a FIN, behind which can still be received.
+    Shutdown = 15,
 }
 
 impl Operation {
-    const ALL: [Operation; 14] = [
+    const ALL: [Operation; 15] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -54,6 +56,7 @@ impl Operation {
         Operation::InstallAccepted,
         Operation::CopyDescriptor,
         Operation::CatcherWake,
+        Operation::Shutdown,
     ];
 }
 
@@ -149,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..14) {
+        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0..Operation::ALL.len()) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }
