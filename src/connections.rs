@@ -10,6 +10,7 @@
 //! | `readiness` | how an idle connection waits: in a poll, or behind a filter |
 //! | `idle` | when connections were last heard, and the search for silent ones |
 //! | `endings` | how connections end; where many end at once: `fins`, `reset_reaper` |
+//! | `lingering` | connections that have ended while their peers may still send |
 //! | `slot_release` | closed descriptors that some kernels do not free |
 //! | `handover` | connections that go to another process, or come from one |
 //! | `hibernation` | connections that sleep without a socket; the names by which drivers know connections then |
@@ -38,6 +39,7 @@ mod hibernation;
 mod idle;
 mod incoming;
 pub mod lifecycle;
+mod lingering;
 mod names;
 mod outgoing;
 mod platform;
@@ -313,13 +315,18 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.silence(conn)
     }
 
-    /// Closes a live connection; any other is left alone. With `CloseMode::Graceful`, a connection that has something
-    /// in the kernel is closed when that is done.
+    /// Closes a live connection; any other is left alone. With `CloseMode::Graceful` and `CloseMode::Lingering`, a
+    /// connection that has something in the kernel is closed when that is done.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         #[cfg(feature = "tls")]
         if !self.engine.closes_now(conn, mode, reason)? {
             return Ok(());
         }
         self.engine.close_named(conn, mode, reason)
+    }
+
+    /// Closes all connections that linger after their end (`CloseMode::Lingering`).
+    pub fn stop_lingering(&mut self) -> Result<()> {
+        self.engine.stop_lingering_all()
     }
 }

@@ -344,7 +344,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let counters = self.connections.counters();
         counters.messages.add(1);
         counters.bytes_in.add(len as u64);
-        let reply = if self.connections.engine.received(conn, more) {
+        let reply = if self.connections.engine.received(conn, len, more) {
             let name = self.connections.engine.name_of(conn);
             self.ask(name, &mut buffer.bytes()[..len])?
         } else {

@@ -470,6 +470,13 @@ impl RingOps for Ring {
         self.push(&[entry.user_data(token.with(Operation::Cancel).pack())])
     }
 
+    fn end_sending(&mut self, token: Token) -> Result<()> {
+        // A worker of the ring does it (`REQ_F_FORCE_ASYNC` in io_shutdown_prep of io_uring/net.c). It holds the socket
+        // until then, also where the slot is closed meanwhile.
+        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_WR).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&[end.user_data(token.with(Operation::Shutdown).pack())])
+    }
+
     fn close(&mut self, token: Token) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
         if !self.quirks.closed_slots_linger {

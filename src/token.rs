@@ -38,10 +38,12 @@ pub enum Operation {
     CatcherWake = 14,
     /// The poll on the shard's doorbell. It belongs to no connection.
     DoorbellWake = 15,
+    /// The end of what is sent: a FIN, behind which can still be received.
+    Shutdown = 16,
 }
 
 impl Operation {
-    const ALL: [Operation; 15] = [
+    const ALL: [Operation; 16] = [
         Operation::Accept,
         Operation::Install,
         Operation::Connect,
@@ -57,6 +59,7 @@ impl Operation {
         Operation::CopyDescriptor,
         Operation::CatcherWake,
         Operation::DoorbellWake,
+        Operation::Shutdown,
     ];
 }
 
@@ -152,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0usize..14) {
+        fn a_token_survives_packing(slot in 0u32..1 << SLOT_BITS, generation: u32, op in 0..Operation::ALL.len()) {
             let token = Token { slot, generation, operation: Operation::ALL[op] };
             prop_assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use super::acceptor::Acceptor;
 use super::close_reason::CloseReason;
+use super::engine::Engine;
 use super::fins::FinQueue;
 use super::outgoing::Outgoing;
+use super::platform::Platform;
 use super::reset_reaper::ResetReaper;
 use super::slots::Slots;
 use super::traffic::Traffic;
@@ -24,11 +26,14 @@ pub(super) struct Endings {
     traffic: Traffic,
     /// Connections that ended and whose driver was not told yet.
     untold: VecDeque<(ConnId, CloseReason)>,
-    /// Why connections are to be closed once all is sent, where that is another reason than `CloseReason::Local`.
-    deferred: HashMap<ConnId, CloseReason>,
+    /// How and why connections are to be closed once all is sent, where that is not `ORDINARY`.
+    deferred: HashMap<ConnId, (CloseMode, CloseReason)>,
     /// Whether a connection that was reset is asked for its last bytes and for the error.
     drain_after_reset: bool,
 }
+
+/// How and why most connections are closed that have something on their way.
+const ORDINARY: (CloseMode, CloseReason) = (CloseMode::Graceful, CloseReason::Local);
 
 /// The parts that the end of a connection touches.
 pub(super) struct Parts<'a, S, R> {
@@ -49,7 +54,7 @@ impl<S, R> Parts<'_, S, R> {
 
 impl<S: Default, R: RingOps> Parts<'_, S, R> {
     /// Whether new connections need slots or memory that ended connections still hold.
-    fn are_pressed(&self) -> bool {
+    pub fn are_pressed(&self) -> bool {
         self.slots.is_full() || self.acceptor.is_short_of_memory()
     }
 
@@ -72,20 +77,20 @@ impl Endings {
         }
     }
 
-    /// Closes a live connection; any other is left alone.
+    /// Closes a live connection; any other is left alone. Returns whether it lingers from now on.
     pub fn close<S: Default, R: RingOps>(
         &mut self,
         mut parts: Parts<'_, S, R>,
         conn: ConnId,
         mode: CloseMode,
         reason: CloseReason,
-    ) -> Result<()> {
-        let Some(row) = parts.slots.row(conn) else { return Ok(()) };
+    ) -> Result<bool> {
+        let Some(row) = parts.slots.row(conn) else { return Ok(false) };
         if !row.lifecycle.close(mode) {
-            if row.lifecycle.is_live() && reason != CloseReason::Local {
-                self.deferred.insert(conn, reason);
+            if row.lifecycle.is_live() && (mode, reason) != ORDINARY {
+                self.deferred.insert(conn, (mode, reason));
             }
-            return Ok(());
+            return Ok(false);
         }
         self.leave(&parts, conn, reason);
         match mode {
@@ -94,10 +99,11 @@ impl Endings {
                 // need not be removed: finding it would take most of the time of closing.
                 parts.slots.ring(conn).reset(conn.token(Operation::Reset))?;
                 self.await_reaping(&mut parts, conn, true);
-                Ok(())
             }
-            CloseMode::Graceful | CloseMode::Immediate => tear_down(&mut parts, conn),
+            CloseMode::Graceful | CloseMode::Immediate => tear_down(&mut parts, conn)?,
+            CloseMode::Lingering => return Ok(true),
         }
+        Ok(false)
     }
 
     /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC 9293, 3.10.7.4),
@@ -143,7 +149,7 @@ impl Endings {
     ) -> Result<()> {
         let at_once = self.drain_after_reset || (self.resets.is_empty() && self.fins.may_close_at_once(now));
         if at_once || !parts.slots.is_live(conn) {
-            return self.close(parts, conn, CloseMode::Immediate, CloseReason::PeerClosed);
+            return self.close(parts, conn, CloseMode::Immediate, CloseReason::PeerClosed).map(drop);
         }
         self.leave(&parts, conn, CloseReason::PeerClosed);
         self.await_reaping(&mut parts, conn, true);
@@ -171,9 +177,9 @@ impl Endings {
         self.deferred.remove(&conn);
     }
 
-    /// Why a connection is closed now that all was sent.
-    pub fn deferred_reason(&self, conn: ConnId) -> CloseReason {
-        self.deferred.get(&conn).copied().unwrap_or(CloseReason::Local)
+    /// How and why a connection is closed now that all was sent.
+    pub fn deferred(&self, conn: ConnId) -> (CloseMode, CloseReason) {
+        self.deferred.get(&conn).copied().unwrap_or(ORDINARY)
     }
 
     /// The driver is to be told of an end.
@@ -233,4 +239,22 @@ fn free_slot<S: Default, R: RingOps>(
         ring.cancel(token, Operation::ParkedSend)?;
     }
     ring.close(token)
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// Dismantles a batch of the connections that are over, unless it is time to rest.
+    pub(super) fn reap_resets(&mut self, now: Instant) -> Result<()> {
+        let (endings, parts) = self.ending();
+        let Some(ring) = endings.begin_batch(&parts, now) else { return Ok(()) };
+        let began = self.platform.now();
+        let (endings, mut parts) = self.ending();
+        let mut done = 0;
+        while let Some(conn) = endings.resets.next_of_batch(ring, done) {
+            tear_down(&mut parts, conn)?;
+            done += 1;
+        }
+        self.slots.enter(ring, &self.counters)?;
+        self.endings.resets.batch_ended(began, self.platform.now());
+        Ok(())
+    }
 }

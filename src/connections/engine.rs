@@ -18,6 +18,7 @@ use super::handover::Departures;
 use super::hibernation::Hibernation;
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
+use super::lingering::Lingering;
 use super::outgoing::{AfterSend, Outgoing};
 use super::platform::Platform;
 use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
@@ -44,6 +45,7 @@ pub(crate) struct Engine<S, P: Platform> {
     pub(super) outgoing: Outgoing,
     pub(super) idle: IdleTracker,
     pub(super) endings: Endings,
+    pub(super) lingering: Lingering,
     pub(super) releases: SlotRelease,
     pub(super) departures: Departures,
     pub(super) hibernation: Option<Box<Hibernation<S>>>,
@@ -89,6 +91,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             outgoing: Outgoing::new(most_pending),
             idle: IdleTracker::new(config.idle_timeout, now),
             endings: Endings::new(config.timing.resets_per_batch, config.drain_after_reset, now),
+            lingering: Lingering::default(),
             releases: SlotRelease::new(rings),
             departures: Departures::default(),
             hibernation,
@@ -157,7 +160,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         let tls = self.tls.as_ref().and_then(|tls| tls.due(&self.clock));
         #[cfg(not(feature = "tls"))]
         let tls = None;
-        let dues = [self.acceptor.due(&self.clock), self.readiness.due(&self.clock), self.idle.due(), hibernation, tls];
+        let (acceptor, readiness) = (self.acceptor.due(&self.clock), self.readiness.due(&self.clock));
+        let dues = [acceptor, readiness, self.idle.due(), self.lingering.due(&self.clock), hibernation, tls];
         dues.into_iter().flatten().min()
     }
 
@@ -225,6 +229,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             }
         }
         self.reap_resets(now)?;
+        self.stop_lingering_some()?;
         self.check_filtered()?;
         self.close_silent(now)?;
         self.hibernate(now)?;
@@ -355,10 +360,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.readiness.filter_woke(armed);
     }
 
-    /// A receive brought bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
+    /// A receive brought `len` bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
     /// has closed the connection, as a reply could not be sent whole.
-    pub fn received(&mut self, conn: ConnId, more: bool) -> bool {
+    pub fn received(&mut self, conn: ConnId, len: usize, more: bool) -> bool {
         self.used(conn);
+        if !self.lingering.is_empty() && self.is_lingering(conn) {
+            self.lingering.dropped(conn, len);
+        }
         let Some(row) = self.slots.row(conn) else { return false };
         row.lifecycle.received();
         if row.lifecycle.is_live() {
@@ -440,6 +448,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// A receive found the end of what the peer sends.
     pub fn peer_ended(&mut self, conn: ConnId, now: Instant) -> Result<()> {
+        if self.stop_lingering(conn)? {
+            return Ok(());
+        }
         let (endings, parts) = self.ending();
         endings.peer_ended(parts, conn, now)
     }
@@ -447,12 +458,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Closes a live connection; any other is left alone.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode, reason: CloseReason) -> Result<()> {
         let (endings, parts) = self.ending();
-        endings.close(parts, conn, mode, reason)
+        let lingers = endings.close(parts, conn, mode, reason)?;
+        if lingers { self.linger(conn) } else { Ok(()) }
     }
 
     /// A receive or a send failed: the connection is broken.
     pub fn broke(&mut self, conn: ConnId, errno: Errno) -> Result<()> {
-        self.close(conn, CloseMode::Immediate, CloseReason::Failed(errno))?;
+        if !self.stop_lingering(conn)? {
+            self.close(conn, CloseMode::Immediate, CloseReason::Failed(errno))?;
+        }
         self.operation_ended(conn)
     }
 
@@ -494,7 +508,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 let after = self.outgoing.send_kept(&mut self.slots, &mut self.buffers, &self.counters, conn)?;
                 self.after_send(conn, after)
             }
-            Action::End => self.close(conn, CloseMode::Graceful, self.endings.deferred_reason(conn)),
+            Action::End => {
+                let (mode, reason) = self.endings.deferred(conn);
+                self.close(conn, mode, reason)
+            }
             Action::Release => {
                 self.slots.release(conn);
                 Ok(())
@@ -523,7 +540,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// The ends of connections, and the other parts that they touch.
-    fn ending(&mut self) -> (&mut Endings, Parts<'_, S, P::Ring>) {
+    pub(super) fn ending(&mut self) -> (&mut Endings, Parts<'_, S, P::Ring>) {
         let Engine { endings, slots, acceptor, outgoing, counters, .. } = self;
         (endings, Parts { slots, acceptor, outgoing, counters })
     }
@@ -565,22 +582,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
     fn may_take_fin(&mut self, now: Instant) -> bool {
         let (endings, parts) = self.ending();
         endings.may_take_fin(&parts, now)
-    }
-
-    /// Dismantles a batch of the connections that are over, unless it is time to rest.
-    fn reap_resets(&mut self, now: Instant) -> Result<()> {
-        let (endings, parts) = self.ending();
-        let Some(ring) = endings.begin_batch(&parts, now) else { return Ok(()) };
-        let began = self.platform.now();
-        let (endings, mut parts) = self.ending();
-        let mut done = 0;
-        while let Some(conn) = endings.resets.next_of_batch(ring, done) {
-            tear_down(&mut parts, conn)?;
-            done += 1;
-        }
-        self.slots.enter(ring, &self.counters)?;
-        self.endings.resets.batch_ended(began, self.platform.now());
-        Ok(())
     }
 }
 

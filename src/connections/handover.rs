@@ -47,7 +47,7 @@ pub struct HandedState {
     pub silence: u16,
     /// The driver wants to receive nothing more.
     pub reads_paused: bool,
-    /// It is closed in order once all bytes have been sent, and because its deadline passed.
+    /// It is closed in order once all bytes have been sent.
     pub closes: Option<Closes>,
     /// Bytes had to wait, and the driver is to be told when the kernel has taken the last of them.
     pub tells_when_sent: bool,
@@ -66,13 +66,13 @@ impl HandedState {
     }
 }
 
-/// Why a connection is closed once all bytes have been sent.
+/// How and why a connection is closed once all bytes have been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closes {
-    /// The driver wanted it.
-    Local,
-    /// Its deadline passed.
-    Deadline,
+pub struct Closes {
+    /// It lingers after its end.
+    pub lingers: bool,
+    /// Its deadline passed. Otherwise the driver wanted it.
+    pub because_late: bool,
 }
 
 /// How far a connection is that is to leave.
@@ -422,14 +422,15 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let (kept, tells_when_sent) = engine.outgoing.take(conn);
         unsent.extend(kept);
         let name = engine.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn));
-        let reason = engine.endings.deferred_reason(conn);
+        let (mode, reason) = engine.endings.deferred(conn);
         let tls = engine.carry_tls(engine.name_of(conn));
         let mut state =
             HandedState { name, reads_paused, tells_when_sent, unsent, tls, quiet_since, ..HandedState::default() };
         if let Some(row) = engine.slots.row(conn) {
             state.silence = engine.idle.windows_of_silence(row.link);
-            let because = if reason == CloseReason::Deadline { Closes::Deadline } else { Closes::Local };
-            state.closes = row.lifecycle.closes_when_sent().then_some(because);
+            let closes =
+                Closes { lingers: mode == CloseMode::Lingering, because_late: reason == CloseReason::Deadline };
+            state.closes = row.lifecycle.closes_when_sent().then_some(closes);
             row.lifecycle.go_away();
         }
         Ok(Ok(Handed { socket, state }))
@@ -531,10 +532,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let next = engine.readiness.park(&mut engine.slots, conn)?;
         engine.perform(conn, next)?;
         self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
-        match state.closes {
-            Some(Closes::Local) => self.engine.close(conn, CloseMode::Graceful, CloseReason::Local)?,
-            Some(Closes::Deadline) => self.engine.close(conn, CloseMode::Graceful, CloseReason::Deadline)?,
-            None => {}
+        if let Some(Closes { lingers, because_late }) = state.closes {
+            let mode = if lingers { CloseMode::Lingering } else { CloseMode::Graceful };
+            let reason = if because_late { CloseReason::Deadline } else { CloseReason::Local };
+            self.engine.close(conn, mode, reason)?;
         }
         Ok(Ok(Some(name)))
     }

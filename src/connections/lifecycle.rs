@@ -29,6 +29,10 @@
 //!   missed at that moment. For a while the connection may have missed something. It is looked at twice, with a pause
 //!   between the looks that is longer than any segment takes, and then receives once more.
 //!
+//! A connection that is closed while its peer may still send *lingers*: its own direction is shut, and what comes is
+//! received as before and dropped, until the peer ends too or it takes too long (`lingering.rs`). A close with bytes
+//! unread, or before bytes that are on their way, would send a RST, which may overtake what was sent last.
+//!
 //! A slot is released only when no operation of its connection is left in the kernel, so a completion of an earlier
 //! connection cannot come. Should one come all the same, its generation shows it.
 
@@ -39,6 +43,10 @@ pub enum CloseMode {
     /// In order: a FIN once everything on its way to the peer has been sent. The side that closes first is left with
     /// TIME_WAIT.
     Graceful,
+    /// As `Graceful`, for a peer that may still send, such as one whose request is refused before all of it has come:
+    /// after the FIN what comes is dropped for a while (RFC 9112, section 9.6). To `Graceful` such a peer gets a RST from
+    /// the kernel, which may overtake the last bytes that it was sent.
+    Lingering,
     /// A FIN at once. What has not been sent is dropped.
     Immediate,
     /// A RST at once. What has not been sent is dropped, and no TIME_WAIT is left.
@@ -91,6 +99,8 @@ enum Phase {
     Live,
     /// Its socket is on its way to another process, which has not said yet that it has it.
     Away,
+    /// It has ended for its driver, and its peer has a FIN. What comes is dropped.
+    Lingering,
     /// Its descriptor is being closed.
     Closing,
 }
@@ -178,6 +188,16 @@ impl SlotState {
     /// Whether a receive or a send is under way, or bytes are kept.
     pub fn is_sending(self) -> bool {
         self.flags.any(Flags::BUSY.or(Flags::KEPT))
+    }
+
+    /// Whether it has ended, and what comes is dropped.
+    pub fn is_lingering(self) -> bool {
+        self.phase == Phase::Lingering
+    }
+
+    /// Whether what comes is received.
+    fn receives(self) -> bool {
+        matches!(self.phase, Phase::Live | Phase::Lingering)
     }
 
     /// Whether nothing is under way for a connection: it may be put to sleep.
@@ -283,9 +303,11 @@ impl SlotState {
         self.next()
     }
 
-    /// Nothing is received any more.
+    /// Nothing is received any more, while it is live.
     pub fn pause_reads(&mut self) {
-        self.flags.set(Flags::READS_PAUSED);
+        if self.phase != Phase::Lingering {
+            self.flags.set(Flags::READS_PAUSED);
+        }
     }
 
     /// The data operation is over.
@@ -303,15 +325,14 @@ impl SlotState {
         let unfinished = Flags::POLLING.or(Flags::BUSY).or(Flags::CLOSE_IN_FLIGHT).or(Flags::AWAITS_REAPING);
         match self.phase {
             Phase::Closing if !self.flags.any(unfinished) => Action::Release,
-            Phase::Live if self.flags.any(Flags::BUSY) => Action::Rest,
-            Phase::Live if self.flags.any(Flags::CLOSE_WHEN_SENT) => Action::End,
-            Phase::Live if self.flags.any(Flags::READS_PAUSED.or(Flags::WAITING)) => Action::Rest,
-            Phase::Live if self.flags.any(Flags::SERVED) => Action::Wait,
-            Phase::Live if self.flags.any(Flags::READABLE) => Action::Receive,
-            Phase::Live if self.flags.any(Flags::POLLING.or(Flags::FILTERED)) => Action::Rest,
-            Phase::Live if self.flags.any(Flags::NOTIFIED) => Action::Poll,
-            Phase::Live => Action::Park,
-            _ => Action::Rest,
+            _ if !self.receives() || self.flags.any(Flags::BUSY) => Action::Rest,
+            _ if self.flags.any(Flags::CLOSE_WHEN_SENT) => Action::End,
+            _ if self.flags.any(Flags::READS_PAUSED.or(Flags::WAITING)) => Action::Rest,
+            _ if self.flags.any(Flags::SERVED) => Action::Wait,
+            _ if self.flags.any(Flags::READABLE) => Action::Receive,
+            _ if self.flags.any(Flags::POLLING.or(Flags::FILTERED)) => Action::Rest,
+            _ if self.flags.any(Flags::NOTIFIED) => Action::Poll,
+            _ => Action::Park,
         }
     }
 
@@ -327,7 +348,7 @@ impl SlotState {
     pub fn poll_fired(&mut self, armed: bool) -> Action {
         let anew = !armed && self.flags.any(Flags::REARMING) && !self.flags.any(Flags::READS_PAUSED);
         self.poll_left(armed);
-        if self.phase != Phase::Live {
+        if !self.receives() {
             return self.next();
         }
         if anew {
@@ -347,7 +368,7 @@ impl SlotState {
     /// Whether its poll is to be removed, to be armed anew. `false` where there is none, or that is
     /// under way.
     pub fn rearm(&mut self) -> bool {
-        let parked = self.phase == Phase::Live && self.flags.any(Flags::POLLING) && !self.flags.any(Flags::REARMING);
+        let parked = self.receives() && self.flags.any(Flags::POLLING) && !self.flags.any(Flags::REARMING);
         if parked {
             self.flags.set(Flags::REARMING);
         }
@@ -372,7 +393,7 @@ impl SlotState {
 
     /// Whether a filter watches it.
     pub fn awaits_filter(self) -> bool {
-        self.phase == Phase::Live && self.flags.any(Flags::FILTERED)
+        self.receives() && self.flags.any(Flags::FILTERED)
     }
 
     /// The filter announces a segment, and will announce what comes after it.
@@ -483,11 +504,19 @@ impl SlotState {
     /// Whether it is to be closed at once, if it is live at all. While bytes are on their way to the peer, a close in
     /// order must wait, and is remembered.
     pub fn close(&mut self, mode: CloseMode) -> bool {
-        let later = mode == CloseMode::Graceful && self.is_sending();
+        let later = matches!(mode, CloseMode::Graceful | CloseMode::Lingering) && self.is_sending();
         if self.phase == Phase::Live && later {
             self.flags.set(Flags::CLOSE_WHEN_SENT);
         }
         self.phase == Phase::Live && !later
+    }
+
+    /// A live connection has ended, with nothing on its way to the peer. It keeps its slot, and what comes is dropped.
+    pub fn linger(&mut self) -> Action {
+        debug_assert!(self.is_live() && !self.is_sending(), "what is sent comes before the end");
+        self.phase = Phase::Lingering;
+        self.flags.clear(Flags::CLOSE_WHEN_SENT.or(Flags::READS_PAUSED));
+        self.next()
     }
 
     /// A live connection has ended: it was reset, or its peer has sent a FIN. `armed` if its poll still waits. It keeps

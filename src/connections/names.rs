@@ -202,6 +202,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The driver was told of the end of a connection.
     #[inline]
     pub fn told_of_end(&mut self, name: ConnId) {
+        self.forget_state(name);
         if let Some(hibernation) = &mut self.hibernation {
             hibernation.forget(name);
         }

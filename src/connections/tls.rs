@@ -85,8 +85,8 @@ pub(crate) struct Tls {
     has_traffic: bool,
     /// Until when connections must be established, in that order. Those that are stay in it until they are the first.
     deadlines: VecDeque<(ConnId, Mark)>,
-    /// The connection whose data is with the driver, and why that closes it in order, if it does.
-    pub(crate) current: Option<(ConnId, Option<CloseReason>)>,
+    /// The connection whose data is with the driver, and how and why that closes it in order, if it does.
+    pub(crate) current: Option<(ConnId, Option<(CloseMode, CloseReason)>)>,
     /// What the handshake of a connection has agreed on of which the driver is being told.
     pub(crate) agreed: Option<(ConnId, TlsAgreed)>,
     /// For what is sealed. Empty between calls; kept for its memory.
@@ -167,7 +167,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Whether a connection may receive now. If it is not established and not on, it waits for its turn.
     #[inline]
     pub(super) fn may_receive(&mut self, conn: ConnId) -> bool {
-        if self.tls.is_none() {
+        // What comes on one that lingers is no step of a handshake.
+        if self.tls.is_none() || !self.lingering.is_empty() && self.is_lingering(conn) {
             return true;
         }
         let name = self.name_of(conn);
@@ -457,11 +458,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(true);
         }
         if let Some(tls) = &mut self.tls
-            && mode == CloseMode::Graceful
+            && mode != CloseMode::Immediate
             && let Some((current, closes)) = &mut tls.current
             && *current == name
         {
-            closes.get_or_insert(reason);
+            closes.get_or_insert((mode, reason));
             return Ok(false);
         }
         self.notify_close(name, mode)?;
@@ -473,7 +474,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn notify_close(&mut self, name: ConnId, mode: CloseMode) -> Result<()> {
         let decision = self.find(name).and_then(|conn| self.slots.row(conn)).map(|row| row.lifecycle.sending());
         let says = match mode {
-            CloseMode::Graceful => decision != Some(SendDecision::Never),
+            CloseMode::Graceful | CloseMode::Lingering => decision != Some(SendDecision::Never),
             // A sleeping connection is not woken for it.
             CloseMode::Immediate => decision == Some(SendDecision::Now),
             CloseMode::Abort => false,

@@ -6,7 +6,7 @@ use crate::protocol::http::chunks::naive::{decoded, naive};
 use crate::protocol::http::{Body, LONGEST_HEAD, MOST_FIELDS, RequestHead, ResponseHead};
 use crate::protocol::push::{Frame, Receipt};
 use crate::protocol::websocket::{
-    Assembly, Close, Event, Key, LONGEST_CONTROL, Opcode, Role, Rules, Violation, check_request, check_response, text,
+    Assembly, Close, Event, Key, LONGEST_CONTROL, Opcode, Role, Rules, check_request, check_response, text,
     write_accept, write_request,
 };
 use crate::service::http::{Next, Requests};
@@ -26,14 +26,11 @@ fn pieces(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
 struct Heard {
     /// Messages and control frames.
     events: Vec<(Opcode, Vec<u8>)>,
-    /// How many of them came before a message that was too long, if one was.
-    long_after: Option<usize>,
-    /// Whether the stream breaks the protocol in another way.
+    /// Whether the stream breaks the protocol.
     is_broken: bool,
 }
 
-/// Hears a stream of frames that comes in pieces. What is kept never exceeds twice what a message may have, and behind a
-/// message that is too long only control frames are told.
+/// Hears a stream of frames that comes in pieces. What is kept never exceeds twice what a message may have.
 fn heard(stream: &[u8], cuts: &[usize], from: Role) -> Heard {
     let rules = Rules { from, longest: 1_000 };
     let (mut assembly, mut heard) = (Assembly::default(), Heard::default());
@@ -42,10 +39,6 @@ fn heard(stream: &[u8], cuts: &[usize], from: Role) -> Heard {
         loop {
             let before = at;
             let (opcode, payload) = match assembly.next(rules, &mut bytes, &mut at) {
-                Err(Violation::TooLong) => {
-                    assert_eq!(heard.long_after.replace(heard.events.len()), None);
-                    continue;
-                }
                 Err(_) => return Heard { is_broken: true, ..heard },
                 Ok(None) => break,
                 Ok(Some(Event::Here(opcode, range))) => (opcode, bytes[range].to_vec()),
@@ -53,7 +46,6 @@ fn heard(stream: &[u8], cuts: &[usize], from: Role) -> Heard {
             };
             assert!(at > before, "an event used nothing");
             assert!(payload.len() <= if opcode.is_control() { LONGEST_CONTROL } else { rules.longest });
-            assert!(opcode.is_control() || heard.long_after.is_none());
             let wrong = match opcode {
                 Opcode::Text => text(&payload).is_err(),
                 Opcode::Close => Close::read(&payload).is_err(),
@@ -118,7 +110,6 @@ fn asked(stream: &[u8], cuts: &[usize]) -> (Vec<(String, Vec<u8>)>, bool) {
             match requests.next(&mut place, data, &mut at) {
                 Err(_) => return (all, true),
                 Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
-                Ok(Next::PassedOver) => unreachable!("nothing is refused before"),
                 Ok(Next::Whole(request)) => {
                     assert!(request.body().len() <= 1_000);
                     all.push((format!("{} {}", request.method(), request.target()), request.body().to_vec()));

@@ -72,6 +72,7 @@ impl Closing {
             // A connection may have opened behind the place, from an accept that was in the kernel.
             self.place = Cursor::END;
         }
+        connections.stop_lingering()?;
         Ok(if connections.in_use() == 0 { Schedule::Finished } else { Schedule::OnEvent })
     }
 

@@ -49,7 +49,7 @@ struct Noting {
 
 /// Any way to close.
 fn any_mode(chance: &mut Chance) -> CloseMode {
-    [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)]
+    [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort][chance.below(4)]
 }
 
 /// How many `ConnId`s of former connections are kept.

@@ -34,7 +34,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     pub(super) fn received_tls(&mut self, conn: ConnId, mut buffer: Buffer, len: usize, more: bool) -> Result<()> {
         self.connections.counters().bytes_in.add(len as u64);
         let engine = &mut self.connections.engine;
-        if !engine.received(conn, more) {
+        if !engine.received(conn, len, more) {
             engine.put_buffer(buffer);
             return engine.operation_ended(conn);
         }
@@ -105,7 +105,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         match outcome {
             Ok(None) => Ok(()),
             // The alert is on its way.
-            Err(failure) => engine.close(at.conn, CloseMode::Graceful, CloseReason::Tls(failure)),
+            Err(failure) => engine.close(at.conn, CloseMode::Lingering, CloseReason::Tls(failure)),
             Ok(Some(Shaken { agreed, mut rest })) => {
                 let counters = self.connections.counters();
                 let kind = if agreed.resumed { &counters.handshakes_resumed } else { &counters.handshakes_full };
@@ -178,7 +178,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// No more of incomplete records may be kept: closes the connection.
     fn refuse(&mut self, at: At) -> Result<()> {
         self.connections.counters().records_refused.add(1);
-        self.end(at, Alert::INTERNAL_ERROR, CloseReason::Tls(TlsFailure::NoRoom))
+        self.end(at, Alert::INTERNAL_ERROR, CloseMode::Lingering, CloseReason::Tls(TlsFailure::NoRoom))
     }
 
     /// Opens a record. Returns the part of it that is the sealed reply.
@@ -195,7 +195,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 }
                 self.connections.engine.send_answer(at.name)?;
             }
-            Ok(Opened::Alert(Alert::CLOSE_NOTIFY)) => self.end(at, Alert::CLOSE_NOTIFY, CloseReason::PeerClosed)?,
+            Ok(Opened::Alert(Alert::CLOSE_NOTIFY)) => {
+                self.end(at, Alert::CLOSE_NOTIFY, CloseMode::Graceful, CloseReason::PeerClosed)?;
+            }
             Ok(Opened::Alert(alert)) => {
                 self.connections.counters().alerts_received.add(1);
                 let reason = CloseReason::Tls(TlsFailure::PeerAlert(alert));
@@ -218,15 +220,15 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let closes = current.and_then(|(_, closes)| closes);
         let (range, closes) = match reply {
             Reply::Nothing => (0..0, closes),
-            Reply::Close => (0..0, closes.or(Some(CloseReason::Local))),
+            Reply::Close => (0..0, closes.or(Some((CloseMode::Graceful, CloseReason::Local)))),
             Reply::Back(range) => (range, closes),
         };
         let reply = if range.is_empty() { 0..0 } else { self.seal_reply(at, record, &content, range)? };
         match closes {
             None => Ok(reply),
-            Some(reason) => {
+            Some((mode, reason)) => {
                 self.send_part(at, &record[reply])?;
-                self.end(at, Alert::CLOSE_NOTIFY, reason)?;
+                self.end(at, Alert::CLOSE_NOTIFY, mode, reason)?;
                 Ok(0..0)
             }
         }
@@ -260,13 +262,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// What the peer sent cannot be: tells it so, and closes the connection.
     fn fail(&mut self, at: At, alert: Alert) -> Result<()> {
         self.connections.counters().alerts_sent.add(1);
-        self.end(at, alert, CloseReason::Tls(TlsFailure::OwnAlert(alert)))
+        self.end(at, alert, CloseMode::Lingering, CloseReason::Tls(TlsFailure::OwnAlert(alert)))
     }
 
     /// Sends an alert, and closes the connection once all is sent.
-    fn end(&mut self, at: At, alert: Alert, reason: CloseReason) -> Result<()> {
+    fn end(&mut self, at: At, alert: Alert, mode: CloseMode, reason: CloseReason) -> Result<()> {
         let engine = &mut self.connections.engine;
         engine.send_alert(at.name, alert)?;
-        engine.close(at.conn, CloseMode::Graceful, reason)
+        engine.close(at.conn, mode, reason)
     }
 }

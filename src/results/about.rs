@@ -15,7 +15,7 @@ pub struct About {
     pub run_id: String,
     /// The version of c1m.
     pub version: String,
-    /// The command line, word by word.
+    /// The command line, word by word. `HIDDEN` stands for a secret.
     pub command_line: Vec<String>,
     /// The machine's name.
     pub host: String,
@@ -37,7 +37,7 @@ impl About {
         About {
             run_id: run_id().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            command_line: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command_line: without_secrets(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
             host: text("kernel.hostname"),
             kernel: text("kernel.osrelease"),
             processor: host.processor().unwrap_or_default(),
@@ -50,6 +50,41 @@ impl About {
     pub fn shell_command(&self) -> String {
         self.command_line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+
+/// Fields of a request whose values are secrets, or parts of their names.
+const SECRET_FIELDS: [&str; 6] = ["auth", "cookie", "token", "secret", "password", "key"];
+
+/// What to show of a word that is the value of an option of this name, if it is a secret or has one in it.
+fn hidden(option: &str, value: &str) -> Option<String> {
+    let is_secret = |field: &str| {
+        let field = field.to_ascii_lowercase();
+        SECRET_FIELDS.iter().any(|secret| field.contains(secret))
+    };
+    match (option, value.split_once(':')) {
+        ("password", _) => Some(HIDDEN.to_owned()),
+        ("header", Some((field, _))) if is_secret(field) => Some(format!("{field}: {HIDDEN}")),
+        _ => None,
+    }
+}
+
+/// The words of a command line without the secrets in them: results and their pages are passed on.
+fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut before = None;
+    words
+        .map(|word| {
+            let option = word.strip_prefix("--").map(str::to_owned);
+            let option_before = std::mem::replace(&mut before, option.clone());
+            let shown = match option.as_deref().and_then(|option| option.split_once('=')) {
+                Some((name, value)) => hidden(name, value).map(|hidden| format!("--{name}={hidden}")),
+                None => option_before.and_then(|name| hidden(&name, &word)),
+            };
+            shown.unwrap_or(word)
+        })
+        .collect()
 }
 
 /// The identity of this process's run; empty where the kernel has no random numbers.
@@ -73,6 +108,15 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_secret_is_in_a_command_line() {
+        let shown = |line: &str| without_secrets(line.split('|').map(str::to_owned)).join("|");
+        assert_eq!(shown("c1m|client|--password|a b|--user|me"), "c1m|client|--password|***|--user|me");
+        assert_eq!(shown("c1m|--password=a=b|--path=/password"), "c1m|--password=***|--path=/password");
+        let headers = "--header|Authorization: Bearer a|--header=X-Api-Key:b|--header|Accept: token";
+        assert_eq!(shown(headers), "--header|Authorization: ***|--header=X-Api-Key: ***|--header|Accept: token");
+    }
 
     #[test]
     fn a_command_line_can_be_typed_again() {

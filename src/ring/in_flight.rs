@@ -168,6 +168,7 @@ impl InFlightOps {
             | Operation::InstallAccepted
             | Operation::Cancel
             | Operation::Reset
+            | Operation::Shutdown
             | Operation::CopyDescriptor => Outcome::Settled,
         };
         Ok(Completion { token, outcome })

@@ -75,6 +75,10 @@ pub trait RingOps {
     /// Queues cancelling one operation of the connection, which then completes as failed.
     fn cancel(&mut self, token: Token, operation: Operation) -> Result<()>;
 
+    /// Queues the end of what is sent: the peer gets a FIN behind all that was sent, and what it sends can still be
+    /// received.
+    fn end_sending(&mut self, token: Token) -> Result<()>;
+
     /// Queues closing the slot's descriptor. The peer gets a FIN, unless the connection was reset before.
     fn close(&mut self, token: Token) -> Result<()>;
 

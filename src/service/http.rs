@@ -18,7 +18,6 @@ pub(crate) use requests::Requests;
 use super::conversation::{Asked, Carried, Conversation, Phase};
 use super::{Ctx, Reply, Service};
 use crate::connections::{CloseMode, CloseReason};
-use crate::constants::BUFFER_BYTES;
 use crate::stats::Spoken;
 use crate::token::ConnId;
 
@@ -87,8 +86,8 @@ pub trait HttpService: 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpLimits {
-    /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413, and the
-    /// connection is closed once the body has come, or `request_time` is over.
+    /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413, and the connection is closed
+    /// ([`CloseMode::Lingering`]).
     pub longest_body: usize,
     /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. Beyond it the answer is 503.
     pub incomplete: usize,
@@ -180,21 +179,20 @@ impl<S: HttpService> Http<S> {
                 ctx.set_deadline(conn, waits.and_then(|(_, within)| within));
                 self.keep(ctx, conn, rest);
             }
-            After::Ends => {
+            After::Ends | After::Refused => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(limits.request_time));
             }
-            After::IsOver => row.enter(Phase::Over),
         }
         after
     }
 
-    /// Keeps what comes on a connection that waits for an answer. `false` if that is too much: the connection is over.
-    fn keep(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) -> bool {
-        let Some(row) = ctx.state(conn) else { return true };
+    /// Keeps what comes on a connection that waits for an answer. If that is too much, the connection is over.
+    fn keep(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) {
+        let Some(row) = ctx.state(conn) else { return };
         // What follows the last request of a connection means nothing.
         if data.is_empty() || row.awaited().is_none_or(|asked| asked.closes) {
-            return true;
+            return;
         }
         let mut place = row.place();
         let kept = self.requests.keep(&mut place, data);
@@ -204,8 +202,8 @@ impl<S: HttpService> Http<S> {
             row.enter(Phase::Over);
             fault.count(ctx.counters());
             ctx.set_deadline(conn, Some(self.limits.request_time));
+            ctx.close(conn, CloseMode::Lingering);
         }
-        kept.is_ok()
     }
 
     fn send_out(&self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId) {
@@ -229,9 +227,7 @@ impl<S: HttpService> Http<S> {
             }
             let after = self.take(ctx, conn, &bytes);
             self.send_out(ctx, conn);
-            if matches!(after, After::Ends | After::IsOver) {
-                ctx.close(conn, CloseMode::Graceful);
-            }
+            close_after(ctx, conn, after);
         }
     }
 }
@@ -251,24 +247,19 @@ impl<S: HttpService> Service for Http<S> {
 
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(row) = ctx.state(conn) else { return Reply::Nothing };
-        if row.phase() == Phase::Over {
-            return discard(data);
-        }
         if row.awaited().is_some() {
-            return if self.keep(ctx, conn, data) { Reply::Nothing } else { discard(data) };
+            self.keep(ctx, conn, data);
+            return Reply::Nothing;
         }
         let after = self.take(ctx, conn, data);
-        if !matches!(after, After::Ends | After::IsOver) && self.answered.is_empty() {
+        if !matches!(after, After::Ends | After::Refused) && self.answered.is_empty() {
             return reply(ctx, conn, data, &self.out);
         }
         // These go before what the connection is answered when others go on.
         self.send_out(ctx, conn);
+        close_after(ctx, conn, after);
         self.go_on(ctx);
-        match after {
-            After::Ends => discard(data),
-            After::IsOver => Reply::Close,
-            _ => Reply::Nothing,
-        }
+        Reply::Nothing
     }
 
     fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
@@ -362,10 +353,13 @@ pub(super) fn reply<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, data: &mut [
     }
 }
 
-/// Closes a connection on which nothing more is said, once all that its peer had sent by now is received: a close with
-/// bytes unread would be a RST, and could overtake the answer. The deadline ends a peer that sends on and on.
-pub(super) fn discard(data: &[u8]) -> Reply {
-    if data.len() < BUFFER_BYTES { Reply::Close } else { Reply::Nothing }
+/// Closes a connection behind its last answer, if that was it.
+pub(super) fn close_after<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, after: After) {
+    match after {
+        After::Ends => ctx.close(conn, CloseMode::Graceful),
+        After::Refused => ctx.close(conn, CloseMode::Lingering),
+        After::GoesOn | After::Awaits { .. } | After::Later | After::Leaves => {}
+    }
 }
 
 /// The deadline of a connection that speaks HTTP, or says nothing more, has passed.
@@ -373,7 +367,7 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
     let pending = ctx.pending(conn) > 0;
     let Some(row) = ctx.state(conn) else { return };
     let mut place = row.place();
-    let is_late = row.phase() == Phase::Http && place.is_some() && !requests.passes_over(place);
+    let is_late = row.phase() == Phase::Http && place.is_some();
     if row.phase() == Phase::Http {
         row.set_place(None);
         requests.free(&mut place);
@@ -388,7 +382,7 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
         ctx.send(conn, &answer);
         // A peer that does not read it must not wait for ever.
         ctx.set_deadline(conn, Some(LAST_WORD));
-        ctx.close(conn, CloseMode::Graceful);
+        ctx.close(conn, CloseMode::Lingering);
     } else {
         ctx.close(conn, if pending { CloseMode::Abort } else { CloseMode::Graceful });
     }

@@ -21,6 +21,7 @@ use crate::stats::Snapshot;
 use crate::token::ConnId;
 
 mod hibernation;
+mod lingering;
 mod peers;
 mod storms;
 
@@ -71,7 +72,8 @@ impl Echo {
         match chance.below(64) {
             0 => Ok(Reply::Close),
             1 => {
-                let mode = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+                let mode = [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort]
+                    [chance.below(4)];
                 connections.close(conn, mode, CloseReason::Local)?;
                 Ok(Reply::Back(0..data.len()))
             }

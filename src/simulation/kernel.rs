@@ -289,7 +289,8 @@ impl Kernel {
             return self.peer_says(peer, bytes);
         }
         let socket = &mut self.sockets[peer];
-        if socket.ended.is_none() && !socket.reset && !socket.fin {
+        let is_heard = socket.ended.is_none() || socket.place.is_some();
+        if is_heard && !socket.reset && !socket.fin {
             socket.inbox.extend(bytes);
             socket.said += bytes.len();
             self.readable(peer);
@@ -408,6 +409,17 @@ impl Kernel {
         self.is_reset(peer);
     }
 
+    /// The shard sends nothing more on a connection.
+    pub fn end_sending(&mut self, peer: usize) {
+        if self.catcher.is_some() {
+            return self.tcp_shutdown(peer);
+        }
+        let (now, socket) = (self.now, &mut self.sockets[peer]);
+        if !socket.reset {
+            socket.ended.get_or_insert((Ending::Fin, now));
+        }
+    }
+
     /// The shard closes its descriptor of a connection.
     pub fn close(&mut self, peer: usize) {
         let now = self.now;
@@ -416,9 +428,9 @@ impl Kernel {
             return self.tcp_close(peer);
         }
         let socket = &mut self.sockets[peer];
-        if !socket.reset && socket.ended.is_none() {
-            // With unread bytes the close sends a RST (RFC 2525, 2.17).
-            let how = if socket.inbox.is_empty() { Ending::Fin } else { Ending::Reset };
+        // With unread bytes the close sends a RST (RFC 2525, 2.17), also behind a FIN.
+        let how = if socket.inbox.is_empty() { Ending::Fin } else { Ending::Reset };
+        if !socket.reset && (socket.ended.is_none() || how == Ending::Reset) {
             socket.ended = Some((how, now));
         }
     }

@@ -33,6 +33,7 @@ enum Submission {
     RemovePoll(Token),
     Cancel(Token, Operation),
     Reset(Token),
+    Shutdown(Token),
     Close(Token),
     /// The connection of a socket comes into a slot. The descriptor is open until then.
     Install(Token, OwnedFd),
@@ -182,6 +183,10 @@ impl RingOps for SimRing {
         self.push(Submission::Cancel(token.with(Operation::Cancel), operation))
     }
 
+    fn end_sending(&mut self, token: Token) -> Result<()> {
+        self.push(Submission::Shutdown(token.with(Operation::Shutdown)))
+    }
+
     fn close(&mut self, token: Token) -> Result<()> {
         self.push(Submission::Close(token.with(Operation::Close)))
     }
@@ -301,6 +306,10 @@ impl Kernel {
                 if let Some(peer) = self.peer_in(ring, token) {
                     self.reset_by_us(peer);
                 }
+            }
+            Submission::Shutdown(token) => {
+                self.pass(CLOSE);
+                self.peer_in(ring, token).into_iter().for_each(|peer| self.end_sending(peer));
             }
             Submission::Close(token) => {
                 self.pass(CLOSE);

@@ -395,8 +395,21 @@ impl Kernel {
         if unread {
             return self.tcp_abort(peer);
         }
-        socket.end.fin = true;
         socket.orphan = true;
+        if socket.end.ended && socket.end.fin_acknowledged {
+            link.socket = None;
+        } else {
+            self.tcp_shutdown(peer);
+        }
+    }
+
+    /// The shard sends a FIN, unless it has.
+    pub(super) fn tcp_shutdown(&mut self, peer: usize) {
+        let Some(socket) = self.link(peer).and_then(|link| link.socket.as_mut()) else { return };
+        if socket.end.fin || socket.end.fin_acknowledged {
+            return;
+        }
+        socket.end.fin = true;
         let (id, all) = (socket.id, socket.end.out.len());
         let fin = socket.end.segments(all);
         fin.into_iter().for_each(|segment| self.transmit(peer, false, segment));

@@ -65,6 +65,7 @@ const CLOSES: u8 = 1 << 2;
 const CLOSES_BY_DEADLINE: u8 = 1 << 3;
 const TELLS_WHEN_SENT: u8 = 1 << 4;
 const SECURED: u8 = 1 << 5;
+const LINGERS: u8 = 1 << 6;
 /// Bits of the flags of what is known.
 const AGED: u8 = 1;
 const HAS_DEADLINE: u8 = 1 << 1;
@@ -248,7 +249,8 @@ impl Batch {
             writer.number([flag(state.name.is_some(), NAMED)
                 | flag(state.reads_paused, READS_PAUSED)
                 | flag(state.closes.is_some(), CLOSES)
-                | flag(state.closes == Some(Closes::Deadline), CLOSES_BY_DEADLINE)
+                | flag(state.closes.is_some_and(|closes| closes.because_late), CLOSES_BY_DEADLINE)
+                | flag(state.closes.is_some_and(|closes| closes.lingers), LINGERS)
                 | flag(state.tells_when_sent, TELLS_WHEN_SENT)
                 | flag(state.tls.is_some(), SECURED)]);
             if let Some(name) = state.name {
@@ -271,22 +273,19 @@ impl Batch {
         let ended = reader.many(Reader::u32)?;
         let connections = reader.many(|reader| {
             let [flags] = reader.number()?;
-            let closes = match flags & (CLOSES | CLOSES_BY_DEADLINE) {
-                0 => None,
-                CLOSES => Some(Closes::Local),
-                CLOSES_BY_DEADLINE => return None,
-                _ => Some(Closes::Deadline),
-            };
-            if flags & !(NAMED | READS_PAUSED | CLOSES | CLOSES_BY_DEADLINE | TELLS_WHEN_SENT | SECURED) != 0 {
+            let how = flags & (CLOSES_BY_DEADLINE | LINGERS);
+            let known = NAMED | READS_PAUSED | CLOSES | TELLS_WHEN_SENT | SECURED | how;
+            if flags & !known != 0 || flags & CLOSES == 0 && how != 0 {
                 return None;
             }
+            let closes = Closes { lingers: how & LINGERS != 0, because_late: how & CLOSES_BY_DEADLINE != 0 };
             let name = if flags & NAMED != 0 { Some(reader.name()?) } else { None };
             let state = HandedState {
                 name,
                 silence: reader.u16()?,
                 quiet_since: reader.u64()?,
                 reads_paused: flags & READS_PAUSED != 0,
-                closes,
+                closes: (flags & CLOSES != 0).then_some(closes),
                 tells_when_sent: flags & TELLS_WHEN_SENT != 0,
                 unsent: reader.bytes()?.to_vec(),
                 tls: if flags & SECURED != 0 { Some(Wiped::from(reader.bytes()?)) } else { None },
@@ -330,7 +329,8 @@ mod tests {
     }
 
     fn state() -> impl Strategy<Value = HandedState> {
-        let closes = prop::option::of(prop_oneof![Just(Closes::Local), Just(Closes::Deadline)]);
+        let closes = any::<(bool, bool)>().prop_map(|(lingers, because_late)| Closes { lingers, because_late });
+        let closes = prop::option::of(closes);
         (prop::option::of(name()), any::<(u16, bool, bool, u64)>(), closes, bytes(), tls()).prop_map(
             |(name, (silence, reads_paused, tells_when_sent, quiet_since), closes, unsent, tls)| HandedState {
                 name,

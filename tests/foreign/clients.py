@@ -3,13 +3,14 @@
 Each check starts a server, runs a client against it, and looks at what the client saw and at what the server counted: once
 over plain bytes, and once over TLS.
 """
-import asyncio, contextlib, json, os, random, subprocess, sys, tempfile, time
+import asyncio, contextlib, json, os, random, subprocess, sys, tempfile
 
 import picows
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from secured import Secured, relay
+import checks
+from secured import relay
 from server import PATIENCE, Server
 
 WANTED = sys.argv[2:]
@@ -242,10 +243,4 @@ def curl_websocket(secured):
 
 
 CHECKS = [kosoku, python_websockets, python_picows, node_ws, node_subscribers, curl_http, curl_websocket]
-with tempfile.TemporaryDirectory() as certificates:
-    for secured, over in [(None, ""), (Secured(certificates), " over TLS")]:
-        for check in CHECKS:
-            if not WANTED or check.__name__ in WANTED:
-                began = time.monotonic()
-                check(secured)
-                print(f"{check.__name__}{over}: ok ({time.monotonic() - began:.1f} s)", flush=True)
+checks.run_over_both(CHECKS, WANTED)

@@ -5,7 +5,8 @@ messages answered, keepalives and goodbyes answered, causes of failures named. E
 """
 import contextlib, json, os, shutil, socket, subprocess, sys, tempfile, time
 
-from secured import Secured, relay
+import checks
+from secured import relay
 from server import PROGRAM, free_port
 
 WANTED = sys.argv[2:]
@@ -241,10 +242,4 @@ def kosoku(secured):
 
 
 CHECKS = [node_ws, python_websockets, nginx_keeps_connections, nginx_before_websocket, node_http, kosoku]
-with tempfile.TemporaryDirectory() as certificates:
-    for secured, over in [(None, ""), (Secured(certificates), " over TLS")]:
-        for check in CHECKS:
-            if not WANTED or check.__name__ in WANTED:
-                began = time.monotonic()
-                check(secured)
-                print(f"{check.__name__}{over}: ok ({time.monotonic() - began:.1f} s)", flush=True)
+checks.run_over_both(CHECKS, WANTED)

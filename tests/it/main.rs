@@ -26,6 +26,7 @@ mod http;
 mod idle;
 mod itself;
 mod killed;
+mod last_word;
 mod limits;
 mod lossy;
 mod memory;

@@ -6,6 +6,7 @@ pub mod broker;
 mod oracle;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mqtt_proto::{Protocol, QoS, v5};
 
@@ -63,7 +64,9 @@ fn each_connection_says_who_it_is() {
     let who = "--client-id thing-{n} --user user{n} --password secret{n} --will-topic gone/{n} --will-message bye{n}";
     let topics = "--topic things/{n}/in --subscribe room/{topic}/+ --topics 40 --subscribe all";
     let words = format!("--qos 1 --session keep --session-expiry 90s --mqtt-keepalive 1m {who} {topics}");
-    client(&format!("{} --connections 5 --first-number 70 {words}", broker.at())).held(5);
+    let run = client(&format!("{} --connections 5 --first-number 70 {words}", broker.at()));
+    run.held(5);
+    assert!(!run.json.to_string().contains("secret"), "results are passed on: {}", run.json["about"]);
     broker.seen(|seen| {
         let connect = seen.connects.iter().find(|connect| &*connect.client_id == "thing-72").unwrap();
         assert_eq!(connect.protocol, Protocol::V500);
@@ -101,6 +104,40 @@ fn sessions_are_resumed_or_missed() {
         assert_eq!(subscribed(), 40);
         broker.forget_sessions();
         client(&format!("{at} --session resume")).failed("mqtt_no_session", 20, "--session keep");
+    }
+}
+
+/// Sessions, quality of service 1 and keepalives over TLS, by a URL; and a certificate that is not trusted.
+#[test]
+fn a_broker_is_proved_over_tls() {
+    let authority = Authority::new();
+    let config = Arc::new(authority.sign("broker", &["127.0.0.1"]).foreign_server());
+    for version in VERSIONS {
+        let broker = Broker::start_over(Rules::default(), Some(config.clone()));
+        let target = format!("--target mqtts://127.0.0.1:{} --connections 20 --concurrency 5", broker.port());
+        let at = format!("{target} --ca {} --mqtt-version {version} --qos 1", authority.file());
+        let run = client(&format!("{at} --session keep --interval 50ms --hold 300ms --payload 20000"));
+        run.held(20);
+        assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"mqtt".into(), &"end-to-end".into()));
+        assert!(number(&run.json["echo_latency_us"], "count") > 20, "{}", run.json);
+        let [full, resumed] = run.handshakes();
+        assert!(full + resumed == 20 && resumed > 0, "{}", run.json["tls"]);
+        // Nothing is said but keepalives, until each connection has sent some.
+        let held = Client::start(&format!("{at} --session resume --mqtt-keepalive 1s --hold 1h"));
+        eventually("each connection pings", || {
+            broker.seen(|seen| seen.pings.len() == 20 && seen.pings.values().all(|pings| *pings > 1))
+        });
+        held.running.signal(libc::SIGINT);
+        let run = held.finish();
+        let counted = ["live", "failed", "sessions_resumed", "goodbyes"].map(|name| run.number(name));
+        assert_eq!(counted, [20, 0, 20, 20], "{}", run.json);
+        broker.seen(|seen| {
+            assert_eq!((seen.goodbyes, seen.subscriptions.len()), (40, 20));
+            assert_eq!(seen.acknowledged, seen.delivered, "every message is acknowledged");
+        });
+        let stranger = Authority::new();
+        let strange = client(&format!("{target} --mqtt-version {version} --ca {}", stranger.file()));
+        strange.failed("tls_certificate_unknown_issuer", 20, "--ca");
     }
 }
 

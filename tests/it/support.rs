@@ -21,5 +21,5 @@ pub use schema::{
     has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, has_server_names_and, number,
 };
 pub use server::{Server, at, server_arguments};
-pub use tls::{Authority, Secure, echo_securely, secure};
+pub use tls::{Authority, Link, Secure, echo_securely, secure};
 pub use wait::{PATIENCE, eventually};

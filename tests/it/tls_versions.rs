@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::HandshakeKind;
 
 use crate::support::*;
-use crate::tls::{bytes, echoes_in_pieces, echoes_securely, server, serves, totals};
+use crate::tls::{bytes, echoes_in_pieces, echoes_securely, is_refused_a_changed_record, server, serves, totals};
 
 /// Tells each connection what its handshake has agreed on.
 struct Telling;
@@ -121,13 +121,7 @@ fn a_client_of_tls12_is_served_where_it_may_be() {
     echoes_securely(&mut new, b"hello");
     // A changed record has its alert.
     let mut stream = secure(server.port, &Arc::new(authority.old_client(None)), "localhost").unwrap();
-    stream.conn.writer().write_all(b"hello").unwrap();
-    let mut record = Vec::new();
-    stream.conn.write_tls(&mut record).unwrap();
-    *record.last_mut().unwrap() ^= 1;
-    stream.sock.write_all(&record).unwrap();
-    let error = stream.read(&mut [0; 8]).unwrap_err();
-    assert!(error.to_string().contains("BadRecordMac"), "{error}");
+    is_refused_a_changed_record(&mut stream);
     let totals = totals(server);
     let counted = ["full", "resumed", "tls12", "refused"].map(|name| number(&totals, &format!("handshakes_{name}")));
     assert_eq!((counted, number(&totals, "alerts_sent")), ([6, 3, 8, 0], 1), "{totals}");
@@ -150,8 +144,7 @@ fn our_client_speaks_tls12_with_a_server_that_speaks_nothing_else() {
     let arguments = format!("{} --tls --ca {} --concurrency 10", peer.at(), authority.file());
     let run = client(&format!("{arguments} --tls-min 1.2 --connections 60"));
     run.held(60);
-    let tls = &run.json["tls"];
-    let [full, resumed] = ["full", "resumed"].map(|kind| number(&tls[format!("{kind}_handshake_latency_us")], "count"));
-    assert!(full + resumed == 60 && full >= 1 && resumed >= 1, "{tls}");
+    let [full, resumed] = run.handshakes();
+    assert!(full + resumed == 60 && full >= 1 && resumed >= 1, "{}", run.json["tls"]);
     client(&format!("{arguments} --connections 3")).failed("tls_peer_sent_protocol_version", 3, "--tls-min 1.2");
 }

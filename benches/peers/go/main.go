@@ -1,8 +1,9 @@
-// Go's standard library: a goroutine and a buffer per connection. A plain loop rather than
-// io.Copy, which would splice through a pipe and hold two more descriptors per idle connection.
+// Go's standard library: a goroutine and a buffer per connection; over crypto/tls if a certificate is named. A plain loop
+// rather than io.Copy, which would splice through a pipe and hold two more descriptors per idle connection.
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log"
 	"net"
@@ -12,8 +13,11 @@ import (
 	"strings"
 )
 
-// bufferBytes is that of every peer with a buffer per connection.
-const bufferBytes = 1024
+// Bytes of the buffer of every peer with one per connection, and of those that speak TLS (benches/support/src/contract.rs).
+const (
+	bufferBytes       = 1024
+	recordBufferBytes = 4096
+)
 
 func main() {
 	// ADDRESS FIRST_PORT PORTS CORES; Go raises the limit of open files by itself.
@@ -28,32 +32,50 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	config := secured()
 	runtime.GOMAXPROCS(strings.Count(os.Args[4], ",") + 1)
 	for port := first; port < first+ports; port++ {
 		listener, err := net.Listen("tcp4", net.JoinHostPort(os.Args[1], strconv.Itoa(port)))
 		if err != nil {
 			log.Fatal(err)
 		}
-		go serve(listener)
+		if config == nil {
+			go serve(listener, bufferBytes)
+		} else {
+			go serve(tls.NewListener(listener, config), recordBufferBytes)
+		}
 	}
 	fmt.Println("ready")
 	select {}
 }
 
-func serve(listener net.Listener) {
+// secured is nil where the environment names no certificate.
+func secured() *tls.Config {
+	certificate := os.Getenv("TLS_CERTIFICATE")
+	if certificate == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, os.Getenv("TLS_KEY"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}
+}
+
+func serve(listener net.Listener, buffer int) {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			log.Print(err)
 			continue
 		}
-		go echo(conn)
+		go echo(conn, buffer)
 	}
 }
 
-func echo(conn net.Conn) {
+func echo(conn net.Conn, bytes int) {
 	defer conn.Close()
-	buffer := make([]byte, bufferBytes)
+	buffer := make([]byte, bytes)
 	for {
 		count, err := conn.Read(buffer)
 		if err != nil {

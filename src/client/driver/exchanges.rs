@@ -99,8 +99,11 @@ impl ClientDriver {
                 Verdict::Part => break,
                 Verdict::Proof => self.answered(connections, conn, key)?,
                 Verdict::Push(publication) | Verdict::PushAgain(publication) => {
+                    self.config.progress.pushed.add(1);
                     let is_repeated = matches!(verdict, Verdict::PushAgain(_));
-                    if let Some(cause) = self.pushed(connections.clock(), index, publication, is_repeated)? {
+                    if let Some(fanout) = &mut self.fanout
+                        && let Some(cause) = fanout.received(connections.clock(), index, publication, is_repeated)?
+                    {
                         return self.give_up(connections, conn, cause);
                     }
                 }

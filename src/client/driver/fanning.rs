@@ -153,7 +153,7 @@ impl Fanning {
     }
 
     /// A publication came to a subscriber. A cause, if it is none that this run has published.
-    fn received(
+    pub(super) fn received(
         &mut self,
         clock: &Clock,
         index: u32,
@@ -284,20 +284,5 @@ impl ClientDriver {
             }
         }
         connections.send(conn, &self.scratch)
-    }
-
-    /// A message of a subscription came. A cause, if the connection has failed by it.
-    pub(super) fn pushed(
-        &mut self,
-        clock: &Clock,
-        index: u32,
-        publication: Publication,
-        is_repeated: bool,
-    ) -> Result<Option<Cause>> {
-        self.config.progress.pushed.add(1);
-        match &mut self.fanout {
-            Some(fanout) => fanout.received(clock, index, publication, is_repeated),
-            None => Ok(None),
-        }
     }
 }

@@ -7,95 +7,10 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::connections::lifecycle::{Action, CloseMode, SendDecision};
+use events::{Answer, Event, Wish, all_events};
 
+mod events;
 mod world;
-
-/// An event that may happen to an occupant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    // Acts of the kernel.
-    Opened,
-    Refused,
-    AcceptFailed,
-    DialFailed,
-    /// The poll fires; a lasting one stays.
-    Fired,
-    /// The poll fires and tells of a reset; a lasting one stays.
-    HungUp,
-    /// The poll ends: it was removed, or the connection was reset, or the kernel gave up a lasting one.
-    PollEnds,
-    RemovalWorks,
-    RemovalTooLate,
-    /// A receive brings bytes, and there may be more. The driver first acts on the connection and then replies.
-    Received(bool, Wish, Answer),
-    Empty,
-    /// A receive finds the peer's FIN, and there is no time to close.
-    PeerEnded,
-    SendDone,
-    SendShort,
-    DataFailed,
-    CancelTooLate,
-    Closed,
-    // Acts of the shard.
-    Wish(Wish),
-    Rearm,
-    /// The shard has time to dismantle a connection that was reset.
-    Reclaim,
-    /// From now on no buffer is free for a receive, or one is free again.
-    Crowd,
-    Room,
-    /// It waited for its turn to receive.
-    Turn,
-    /// From now on it is parked often.
-    Often,
-    /// A filter is to watch it.
-    Filtered,
-    // Acts of the filter, and of the sweeps over the connections that it watches.
-    Told,
-    ToldOfReset,
-    Look,
-    Try,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Nothing,
-    Send,
-    SendLarge,
-    Deafen,
-    Close(CloseMode),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Nothing,
-    Back,
-    Close,
-}
-
-const WISHES: [Wish; 7] = [
-    Wish::Nothing,
-    Wish::Send,
-    Wish::SendLarge,
-    Wish::Deafen,
-    Wish::Close(CloseMode::Graceful),
-    Wish::Close(CloseMode::Immediate),
-    Wish::Close(CloseMode::Abort),
-];
-
-/// Every event there is.
-fn all_events() -> Vec<Event> {
-    use Event::*;
-    let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
-    let more = [Empty, PeerEnded, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
-    let shard = [Rearm, Reclaim, Crowd, Room, Turn, Often];
-    let filter = [Filtered, Told, ToldOfReset, Look, Try];
-    let received = WISHES.into_iter().flat_map(|wish| {
-        let answers = [Answer::Nothing, Answer::Back, Answer::Close].into_iter();
-        answers.flat_map(move |answer| [false, true].map(|more| Received(more, wish, answer)))
-    });
-    kernel.into_iter().chain(more).chain(shard).chain(filter).chain(WISHES.map(Wish)).chain(received).collect()
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 enum Poll {
@@ -136,9 +51,13 @@ struct Occupant {
     cancelled: bool,
     /// It was reset, or its peer has sent a FIN, and its descriptor is still open.
     hung: bool,
+    /// It has ended, and what comes is dropped.
+    lingers: bool,
     closing: bool,
     kept: bool,
     ending: bool,
+    /// So that it lingers.
+    ends_lingering: bool,
     deaf: bool,
     crowded: bool,
     waiting: bool,
@@ -168,9 +87,11 @@ impl Occupant {
             driven: false,
             cancelled: false,
             hung: false,
+            lingers: false,
             closing: false,
             kept: false,
             ending: false,
+            ends_lingering: false,
             deaf: false,
             crowded: false,
             waiting: false,
@@ -198,8 +119,9 @@ impl Occupant {
             Event::Closed => self.closing,
             // Acts of the driver may come at any time: it may have kept the name of a connection that is gone.
             Event::Wish(_) => true,
-            Event::Rearm => self.stands,
+            Event::Rearm => self.is_heard(),
             Event::Reclaim => self.hung,
+            Event::Lingered => self.lingers,
             Event::Crowd => self.stands && !self.crowded,
             Event::Room => self.crowded,
             Event::Turn => self.waiting,
@@ -233,7 +155,7 @@ impl Occupant {
             Event::Fired => self.poll_fired(lifecycle, self.poll == Poll::Lasting),
             Event::PollEnds => self.poll_fired(lifecycle, false),
             Event::HungUp => self.hung_up(lifecycle, self.poll == Poll::Lasting),
-            Event::Reclaim => self.tear_down(lifecycle),
+            Event::Reclaim | Event::Lingered => self.tear_down(lifecycle),
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -334,7 +256,9 @@ impl Occupant {
     /// A FIN that came with many others: it is dismantled later, as after a reset.
     fn peer_ended(&mut self, lifecycle: &mut SlotState) -> bool {
         (self.data, self.asked) = (Data::None, false);
-        if self.stands {
+        if self.lingers {
+            self.tear_down(lifecycle);
+        } else if self.stands {
             self.hang(lifecycle, true);
         }
         let next = lifecycle.operation_ended();
@@ -398,7 +322,9 @@ impl Occupant {
 
     fn data_over(&mut self, lifecycle: &mut SlotState, broken: bool) -> bool {
         (self.data, self.cancelled) = (Data::None, false);
-        if broken {
+        if broken && self.lingers {
+            self.tear_down(lifecycle);
+        } else if broken {
             self.close(lifecycle, CloseMode::Immediate);
         }
         self.driven = false;
@@ -422,7 +348,7 @@ impl Occupant {
             },
             Wish::Deafen => {
                 lifecycle.pause_reads();
-                self.deaf = true;
+                self.deaf = !self.lingers;
             }
             Wish::Close(mode) => return self.close(lifecycle, mode),
         }
@@ -438,17 +364,30 @@ impl Occupant {
     fn close(&mut self, lifecycle: &mut SlotState, mode: CloseMode) -> bool {
         let stood = self.stands;
         if !lifecycle.close(mode) {
-            self.ending |= stood;
+            if stood {
+                (self.ending, self.ends_lingering) = (true, mode == CloseMode::Lingering);
+            }
             return false;
         }
-        assert!(mode != CloseMode::Graceful || !self.busy() && !self.kept, "an end before what is on its way");
+        let in_order = matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
+        assert!(!in_order || !self.busy() && !self.kept, "an end before what is on its way");
         assert!(stood, "closed what does not stand");
+        if mode == CloseMode::Lingering {
+            return self.linger(lifecycle);
+        }
         if mode == CloseMode::Abort {
             self.poll_ends |= self.poll == Poll::Once;
             return self.hang(lifecycle, true);
         }
         self.notified += 1;
         self.tear_down(lifecycle)
+    }
+
+    fn linger(&mut self, lifecycle: &mut SlotState) -> bool {
+        (self.stands, self.ending, self.deaf, self.lingers) = (false, false, false, true);
+        self.notified += 1;
+        let next = lifecycle.linger();
+        self.follow(lifecycle, next)
     }
 
     fn hang(&mut self, lifecycle: &mut SlotState, armed: bool) -> bool {
@@ -462,6 +401,7 @@ impl Occupant {
     fn tear_down(&mut self, lifecycle: &mut SlotState) -> bool {
         self.leave_filter();
         (self.stands, self.kept, self.hung, self.announced) = (false, false, false, false);
+        self.lingers = false;
         if lifecycle.tear_down() {
             self.removing = true;
         }
@@ -483,16 +423,16 @@ impl Occupant {
             Action::Wait => self.wait(lifecycle),
             Action::Receive => {
                 assert!(!self.waiting, "a receive before its turn");
-                assert!(self.stands && self.data == Data::None && !self.deaf, "a receive that should not be");
+                assert!(self.is_heard() && self.data == Data::None && !self.deaf, "a receive that should not be");
                 lifecycle.receive();
                 (self.data, self.asked) = (Data::Receive, self.announced);
             }
             Action::Park | Action::ParkAnew if self.filtered => {
-                assert!(self.stands && !self.watched, "watched twice");
+                assert!(self.is_heard() && !self.watched, "watched twice");
                 return self.await_filter(lifecycle, SlotState::await_filter);
             }
             Action::Park | Action::ParkAnew | Action::Poll => {
-                assert!(self.stands && self.poll == Poll::None, "a second poll");
+                assert!(self.is_heard() && self.poll == Poll::None, "a second poll");
                 let lasting = next == Action::Park && self.often;
                 lifecycle.park(lasting);
                 self.poll = if lasting { Poll::Lasting } else { Poll::Once };
@@ -502,6 +442,7 @@ impl Occupant {
                 assert!(std::mem::take(&mut self.kept), "nothing was kept");
                 self.send(lifecycle, Data::Send);
             }
+            Action::End if self.ends_lingering => return self.close(lifecycle, CloseMode::Lingering),
             Action::End => return self.close(lifecycle, CloseMode::Graceful),
             Action::Release => return true,
         }
@@ -514,6 +455,11 @@ impl Occupant {
         self.waiting = true;
     }
 
+    /// Whether what comes is received.
+    fn is_heard(&self) -> bool {
+        self.stands || self.lingers
+    }
+
     fn busy(&self) -> bool {
         self.driven || self.data != Data::None
     }
@@ -523,9 +469,10 @@ impl Occupant {
         assert_eq!((lifecycle.is_live(), lifecycle.is_free()), (self.stands, false));
         let busy = self.busy();
         assert_eq!(lifecycle.is_sending(), busy || self.kept);
-        if !self.stands {
+        if !self.is_heard() {
             return;
         }
+        assert_eq!(lifecycle.is_lingering(), self.lingers);
         assert!(!self.rearming || self.removing || self.poll_ends, "its poll is never armed anew");
         assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
         assert!(busy || !self.ending, "nothing keeps it from ending");
@@ -537,7 +484,12 @@ impl Occupant {
 
     /// The invariants when it was released.
     fn check_released(&self) {
-        let in_kernel = self.opening || self.hung || self.closing || self.poll != Poll::None || self.data != Data::None;
+        let in_kernel = self.opening
+            || self.hung
+            || self.lingers
+            || self.closing
+            || self.poll != Poll::None
+            || self.data != Data::None;
         assert!(!in_kernel, "released with an operation in the kernel");
         assert!(!self.kept, "released with bytes");
         assert_eq!(self.notified, u8::from(self.owed_an_end), "its end was told so often");
@@ -553,10 +505,17 @@ impl Occupant {
         };
         let parked = self.data == Data::ParkedSend && !self.cancelled;
         let ends = self.poll_ends.then_some(Event::PollEnds);
-        [Some(removal), ends, (!parked).then_some(data), Some(Event::Reclaim), Some(Event::Closed)]
-            .into_iter()
-            .flatten()
-            .find(|event| self.may(*event))
+        [
+            Some(removal),
+            ends,
+            (!parked).then_some(data),
+            Some(Event::Reclaim),
+            Some(Event::Lingered),
+            Some(Event::Closed),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|event| self.may(*event))
     }
 }
 

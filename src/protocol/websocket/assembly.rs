@@ -39,14 +39,12 @@ pub struct Assembly {
     payload: Vec<u8>,
     /// The payload of a control frame, which may come between two fragments.
     control: Vec<u8>,
-    /// A message was too long: its rest and later ones are passed over, and only control frames are told.
-    passes_over: bool,
 }
 
 impl Assembly {
     /// Whether nothing is kept that is needed later.
     pub fn is_idle(&self) -> bool {
-        self.header_len == 0 && self.frame.is_none() && self.message.is_none() && !self.passes_over
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 
     /// Bytes of memory that it holds beside itself.
@@ -60,8 +58,7 @@ impl Assembly {
     }
 
     /// Takes what comes next in `bytes`, from `at` on, which moves behind it. `None` if all bytes are used and nothing
-    /// more is whole. Payloads are unmasked in place. Behind `Violation::TooLong` it may be called again, and then tells
-    /// control frames alone.
+    /// more is whole. Payloads are unmasked in place. Not to be called again behind a violation.
     pub fn next(&mut self, rules: Rules, bytes: &mut [u8], at: &mut usize) -> Result<Option<Event>, Violation> {
         loop {
             if let Some((header, come)) = self.frame {
@@ -77,10 +74,7 @@ impl Assembly {
                 continue;
             }
             let Some(header) = self.header(rules.from, bytes, at)? else { return Ok(None) };
-            let begins = match self.admit(header, rules.longest) {
-                Err(Violation::TooLong) => return Err(self.pass_over(header)),
-                admitted => admitted?,
-            };
+            let begins = self.admit(header, rules.longest)?;
             if header.length <= (bytes.len() - *at) as u64 && (header.opcode.is_control() || begins && header.last) {
                 let payload = *at..*at + header.length as usize;
                 *at = payload.end;
@@ -127,7 +121,6 @@ impl Assembly {
                 self.control.clear();
                 return Ok(false);
             }
-            _ if self.passes_over => return Ok(false),
             (Opcode::Continuation, None) => return Err(Violation::NothingToContinue),
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::Interrupted),
             (Opcode::Continuation, Some(_)) => false,
@@ -141,18 +134,12 @@ impl Assembly {
         if header.length > room { Err(Violation::TooLong) } else { Ok(begins) }
     }
 
-    /// Passes over the message that a frame makes too long, and all that follow it.
-    fn pass_over(&mut self, header: Header) -> Violation {
-        *self = Assembly { frame: Some((header, 0)), passes_over: true, ..Assembly::default() };
-        Violation::TooLong
-    }
-
     /// Appends bytes that come `come` bytes into the payload of a frame. Tells whether it is whole now.
     fn append(&mut self, header: Header, come: u64, part: &mut [u8]) -> Result<bool, Violation> {
         unmask(header, come, part);
         if header.opcode.is_control() {
             self.control.extend_from_slice(part);
-        } else if !self.passes_over {
+        } else {
             if self.message == Some(Opcode::Text) {
                 self.text.feed(part).map_err(|_| Violation::NotUtf8)?;
             }
@@ -169,7 +156,7 @@ impl Assembly {
         if header.opcode.is_control() {
             return Ok(Some(header.opcode));
         }
-        if !header.last || self.passes_over {
+        if !header.last {
             return Ok(None);
         }
         let message = self.message.take();
@@ -183,16 +170,13 @@ impl Assembly {
 const NONE: u8 = 0;
 /// A part of a frame has come.
 const WITHIN: u8 = 1;
-/// What comes is passed over.
-const PASSES: u8 = 1 << 1;
 
 impl Assembly {
     /// Appends all that is kept to `into`, for another process that goes on with it.
     pub fn write(&self, into: &mut Vec<u8>) {
         into.push(self.header_len);
         into.extend_from_slice(&self.header[..usize::from(self.header_len)]);
-        let mark = |is: bool, mark: u8| if is { mark } else { 0 };
-        into.push(mark(self.frame.is_some(), WITHIN) | mark(self.passes_over, PASSES));
+        into.push(if self.frame.is_some() { WITHIN } else { 0 });
         if let Some((header, come)) = self.frame {
             into.extend([header.opcode as u8, u8::from(header.last), u8::from(header.mask.is_some())]);
             into.extend(header.mask.unwrap_or_default());
@@ -213,8 +197,7 @@ impl Assembly {
         assembly.header.get_mut(..header.len())?.copy_from_slice(header);
         (assembly.header_len, bytes) = (header_len, rest);
         let [marks] = *chunk(&mut bytes)?;
-        assembly.passes_over = marks & PASSES != 0;
-        if marks & WITHIN != 0 {
+        if marks == WITHIN {
             assembly.frame = Some(frame(&mut bytes)?);
         }
         let [message, text] = *chunk(&mut bytes)?;
@@ -225,9 +208,9 @@ impl Assembly {
         (assembly.payload, assembly.control) = (payload.to_vec(), control.to_vec());
         let is_header = matches!(Header::read(header, Role::Client), Ok(None));
         let is_message = matches!(assembly.message, None | Some(Opcode::Text | Opcode::Binary));
-        let tells = assembly.message.is_some() || assembly.passes_over;
+        let tells = assembly.message.is_some();
         let within = assembly.frame.is_none_or(|(header, _)| header.opcode.is_control() || tells);
-        let is_ours = is_header && is_message && within && marks <= WITHIN | PASSES && text < 8;
+        let is_ours = is_header && is_message && within && marks <= WITHIN && text < 8;
         (is_ours && (header.is_empty() || assembly.frame.is_none())).then_some(assembly)
     }
 }
@@ -398,46 +381,5 @@ mod tests {
             violation(&[(Opcode::Text, false, b"\xe2\x82"), (Opcode::Continuation, true, b"")]),
             Some(Violation::NotUtf8)
         );
-    }
-
-    /// However the stream is cut: no more than a header is kept meanwhile, and nothing is checked.
-    #[test]
-    fn behind_a_message_that_is_too_long_control_frames_alone_are_told() {
-        let mut stream = Vec::new();
-        for (opcode, last, payload) in [
-            (Opcode::Text, false, &[b'a'; 3_000][..]),
-            (Opcode::Continuation, false, &[0xff; 3_000]),
-            (Opcode::Ping, true, b"between"),
-            (Opcode::Binary, true, &[1; 70_000]),
-            (Opcode::Close, true, b"\x03\xf1"),
-        ] {
-            append(&mut stream, opcode, last, [1, 2, 3, 4], payload);
-        }
-        for each in [1, 7, 4_096, stream.len()] {
-            let (mut assembly, mut told) = (Assembly::default(), Vec::new());
-            for piece in stream.clone().chunks_mut(each) {
-                let mut carried = Vec::new();
-                assembly.write(&mut carried);
-                assembly = Assembly::read(&carried).unwrap();
-                let mut at = 0;
-                while at < piece.len() {
-                    match assembly.next(RULES, piece, &mut at) {
-                        Ok(None) => {}
-                        Ok(Some(Event::Here(opcode, range))) => told.push(Ok((opcode, piece[range].to_vec()))),
-                        Ok(Some(Event::Assembled(opcode))) => {
-                            told.push(Ok((opcode, assembly.payload(opcode).to_vec())))
-                        }
-                        Err(violation) => told.push(Err(violation)),
-                    }
-                }
-                assert!(told.is_empty() || assembly.bytes() < 200 && !assembly.is_idle());
-            }
-            let expected = [
-                Err(Violation::TooLong),
-                Ok((Opcode::Ping, b"between".to_vec())),
-                Ok((Opcode::Close, b"\x03\xf1".to_vec())),
-            ];
-            assert_eq!(told, expected, "in pieces of {each} bytes");
-        }
     }
 }

@@ -276,6 +276,7 @@ impl<S: Service> ServerDriver<S> {
             handing.stage = Stage::Left;
         } else if handing.leaving.is_empty() && now > handing.began + HANDSHAKE_TIME {
             connections.end_handshakes()?;
+            connections.stop_lingering()?;
         }
         Ok(())
     }

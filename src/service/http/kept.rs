@@ -17,8 +17,8 @@ pub enum After {
     Leaves,
     /// The connection is to be closed.
     Ends,
-    /// The same, and nothing is on its way that the client has announced.
-    IsOver,
+    /// The same after a request that cannot be answered, of which more may come.
+    Refused,
 }
 
 /// What one receive brought, and where its answers go.
@@ -58,12 +58,10 @@ pub fn serve<'c, S: Default>(
                 new = true;
                 after
             }
-            Ok(Next::PassedOver) => After::IsOver,
             Err(fault) => {
                 fault.count(ctx.counters());
                 fault.response().write(false, true, out);
-                // A body that is too long has a place until it has come.
-                if place.is_some() { After::Awaits { new: true } } else { After::Ends }
+                After::Refused
             }
         };
         if after != After::GoesOn {

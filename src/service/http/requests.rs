@@ -96,18 +96,12 @@ enum Rest {
     Until(usize),
     /// Chunks. The head has so many bytes.
     Chunks(usize, Chunks),
-    /// So many bytes of a request that is refused, which are passed over.
-    Refused(u64),
-    /// The same of one that comes in chunks.
-    RefusedChunks(Chunks),
 }
 
-/// What is carried of a part: the bytes that have come, or how many of a refused request have not; the same of a body in
-/// chunks, with how far they have come; and bytes that are not to be read yet.
+/// What is carried of a part: the bytes that have come; the same of a body in chunks, with how far they have come; and
+/// bytes that are not to be read yet.
 const COME: u8 = 0;
-const LEFT: u8 = 1;
 const CHUNKS: u8 = 2;
-const LEFT_CHUNKS: u8 = 3;
 const HELD: u8 = 4;
 
 impl Holds for Part {
@@ -124,8 +118,6 @@ pub enum Next<'a> {
     More { waits: bool },
     /// A whole request.
     Whole(Request<'a>),
-    /// The rest of a request that was refused.
-    PassedOver,
 }
 
 /// The requests of a shard's connections that are incomplete.
@@ -142,17 +134,12 @@ impl Requests {
     }
 
     /// Takes what comes next in `data`, from `at` on, which moves behind it. `place` is the connection's, if a part of
-    /// its request has come. A whole request may lie there: `free` the place when it is answered. A body that is too long
-    /// has a place until it has come: to close the connection sooner would be a RST, which could overtake the answer.
+    /// its request has come. A whole request may lie there: `free` the place when it is answered.
     pub fn next<'a>(&'a mut self, place: &mut Option<u32>, data: &'a [u8], at: &mut usize) -> Result<Next<'a>, Fault> {
-        if self.passes_over(*place) {
-            return Ok(self.pass_over(place, data, at));
-        }
         if place.is_some() {
             return match self.go_on(place, data, at) {
                 Ok(true) => self.kept(*place),
                 Ok(false) => Ok(Next::More { waits: false }),
-                Err(Fault::BodyTooLong) => Err(Fault::BodyTooLong),
                 Err(fault) => {
                     self.free(place);
                     Err(fault)
@@ -166,24 +153,18 @@ impl Requests {
         let (part, waits) = match RequestHead::read(rest)? {
             None if rest.is_empty() => return Ok(Next::More { waits: false }),
             None => (Part { bytes: rest.to_vec(), rest: Rest::Head }, false),
-            Some((head, length)) => match self.rest_of(&head, length) {
-                Err(Fault::BodyTooLong) => {
-                    *at = data.len() - rest.len() + length;
-                    *place = self.refuse(None, rest_of_refused(&head), data, at);
-                    return Err(Fault::BodyTooLong);
-                }
-                Err(fault) => return Err(fault),
-                Ok(Rest::Until(end)) if end <= rest.len() => {
+            Some((head, length)) => match self.rest_of(&head, length)? {
+                Rest::Until(end) if end <= rest.len() => {
                     *at = data.len() - rest.len() + end;
                     return Ok(Next::Whole(Request { head, body: &rest[length..end] }));
                 }
-                Ok(chunks @ Rest::Chunks(..)) if length < rest.len() => {
+                chunks @ Rest::Chunks(..) if length < rest.len() => {
                     let begun = Part { bytes: rest[..length].to_vec(), rest: chunks };
                     *at = data.len() - rest.len() + length;
                     *place = Some(self.parts.put(None, begun)?);
                     return self.next(place, data, at);
                 }
-                Ok(to_come) => (Part { bytes: rest.to_vec(), rest: to_come }, waits(&head)),
+                to_come => (Part { bytes: rest.to_vec(), rest: to_come }, waits(&head)),
             },
         };
         *place = Some(self.parts.put(None, part)?);
@@ -216,8 +197,8 @@ impl Requests {
         self.parts.free(place.take());
     }
 
-    /// Takes out what has come of a connection's request, or how much of a refused one has not, for another process that
-    /// goes on with it; empty if nothing is kept.
+    /// Takes out what has come of a connection's request, for another process that goes on with it; empty if nothing is
+    /// kept.
     pub fn carry<T>(&mut self, row: &mut Conversation<T>) -> Vec<u8> {
         let place = row.place();
         row.set_place(None);
@@ -228,8 +209,6 @@ impl Requests {
             Rest::Head if row.awaited().is_some() => [&[HELD], &bytes[..]].concat(),
             Rest::Head | Rest::Until(_) => [&[COME], &bytes[..]].concat(),
             Rest::Chunks(_, chunks) => [&[CHUNKS], &chunks.to_bytes()[..], &bytes].concat(),
-            Rest::Refused(left) => [&[LEFT], &left.to_le_bytes()[..]].concat(),
-            Rest::RefusedChunks(chunks) => [&[LEFT_CHUNKS], &chunks.to_bytes()[..]].concat(),
         }
     }
 
@@ -260,75 +239,15 @@ impl Requests {
             (&HELD, bytes) if bytes.len() <= LONGEST_HEAD + self.longest_body => {
                 Part { bytes: bytes.to_vec(), rest: Rest::Head }
             }
-            (&LEFT, left) => Part { bytes: Vec::new(), rest: Rest::Refused(u64::from_le_bytes(left.try_into().ok()?)) },
-            (&LEFT_CHUNKS, chunks) => {
-                let chunks = Chunks::of_bytes(chunks.try_into().ok()?)?;
-                Part { bytes: Vec::new(), rest: Rest::RefusedChunks(chunks) }
-            }
             _ => return None,
         };
         self.parts.put(None, part).ok()
     }
 
-    /// Whether a place is that of a request which was refused, and of which more is to come.
-    pub fn passes_over(&mut self, place: Option<u32>) -> bool {
-        let part = place.and_then(|place| self.parts.get_mut(place));
-        part.is_some_and(|part| matches!(part.rest, Rest::Refused(_) | Rest::RefusedChunks(_)))
-    }
-
-    /// Passes over what comes of a request that was refused.
-    fn pass_over(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Next<'static> {
-        let mut part = self.parts.take(*place);
-        let is_over = match &mut part.rest {
-            Rest::RefusedChunks(chunks) => loop {
-                match chunks.next(&data[*at..]) {
-                    Ok((used, piece)) => {
-                        *at += used;
-                        if piece == Piece::End || *at == data.len() {
-                            break piece == Piece::End;
-                        }
-                    }
-                    // Where it ends is not certain any more.
-                    Err(_) => break true,
-                }
-            },
-            Rest::Refused(left) => {
-                let passed = (*left).min((data.len() - *at) as u64);
-                *left -= passed;
-                *at += passed as usize;
-                *left == 0
-            }
-            _ => true,
-        };
-        if is_over {
-            self.free(place);
-            return Next::PassedOver;
-        }
-        *place = self.parts.put(*place, part).ok();
-        Next::More { waits: false }
-    }
-
-    /// Gives a request that is refused a place, or leaves it its own, if more of it is to come than is here.
-    fn refuse(&mut self, place: Option<u32>, rest: Rest, data: &[u8], at: &mut usize) -> Option<u32> {
-        let mut place = self.parts.put(place, Part { bytes: Vec::new(), rest }).ok();
-        if self.passes_over(place) {
-            self.pass_over(&mut place, data, at);
-        } else {
-            self.free(&mut place);
-        }
-        place
-    }
-
     /// Goes on with a request of which a part has come. Tells whether it is whole.
     fn go_on(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<bool, Fault> {
         let mut part = self.parts.take(*place);
-        let is_whole = match self.extend(&mut part, data, at) {
-            Err(Fault::BodyTooLong) => {
-                *place = self.refuse(*place, part.rest, data, at);
-                return Err(Fault::BodyTooLong);
-            }
-            extended => extended?,
-        };
+        let is_whole = self.extend(&mut part, data, at)?;
         let kept = self.parts.put(*place, part);
         // Without room the place is free already.
         *place = kept.ok();
@@ -346,15 +265,13 @@ impl Requests {
                 let is_too_long = part.bytes.len() > LONGEST_HEAD;
                 return if is_too_long { Err(Malformed::TooLong.into()) } else { Ok(false) };
             };
-            let (to_come, refused) = (self.rest_of(&head, length), rest_of_refused(&head));
+            part.rest = self.rest_of(&head, length)?;
             // What follows the head was appended while its end was not known.
             *at -= part.bytes.len() - length;
             part.bytes.truncate(length);
-            part.rest = to_come.unwrap_or(refused);
-            to_come?;
         }
         match &mut part.rest {
-            Rest::Head | Rest::Refused(_) | Rest::RefusedChunks(_) => Ok(false),
+            Rest::Head => Ok(false),
             Rest::Until(whole) => {
                 let more = (data.len() - *at).min(*whole - part.bytes.len());
                 part.bytes.extend_from_slice(&data[*at..*at + more]);
@@ -373,7 +290,6 @@ impl Requests {
                     }
                     // What a chunk announces counts before it comes.
                     if part.bytes.len() + chunks.size as usize > most {
-                        part.rest = Rest::RefusedChunks(*chunks);
                         return Err(Fault::BodyTooLong);
                     }
                 }
@@ -400,15 +316,6 @@ impl Requests {
             // A request's body never ends with its connection.
             Body::Chunked | Body::UntilEnd => Ok(Rest::Chunks(length, Chunks::default())),
         }
-    }
-}
-
-/// What is to come of a request whose announced body is too long.
-fn rest_of_refused(head: &RequestHead<'_>) -> Rest {
-    match head.body {
-        // The client that waits is not told to go on.
-        Body::Length(length) if !waits(head) => Rest::Refused(length),
-        _ => Rest::Head,
     }
 }
 
@@ -443,9 +350,8 @@ mod tests {
                         requests.free(&mut place);
                     }
                     Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
-                    Ok(Next::PassedOver) => unreachable!("nothing is refused before"),
                     Err(fault) => {
-                        assert!(place.is_none() || fault == Fault::BodyTooLong, "a refused request has no place");
+                        assert!(place.is_none(), "a refused request has no place");
                         return (all, Some(fault), false);
                     }
                 }
@@ -526,45 +432,6 @@ mod tests {
         let expected = [("PUT", "/a", "four and more"), ("PUT", "/a", ""), ("GET", "/b", "")];
         assert_eq!(all, expected.map(|(method, path, body)| (method.into(), path.into(), body.into())));
         assert_eq!((fault, is_done), (None, true));
-    }
-
-    /// However it is cut, and no byte more.
-    #[test]
-    fn the_rest_of_a_body_that_is_too_long_is_passed_over() {
-        let put = |field: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
-        let request = put("Content-Length: 10000") + &"x".repeat(10_000);
-        let chunked = put("Transfer-Encoding: chunked") + &in_chunks(&"x".repeat(10_000), 70);
-        for (request, each) in
-            [&request, &chunked].into_iter().flat_map(|request| [1, 7, 4_096].map(|each| (request, each)))
-        {
-            let stream = format!("{request}GET");
-            let (mut requests, mut place) = (Requests::new(100, 1 << 20), None);
-            let (mut fault, mut used) = (None, 0);
-            for piece in stream.as_bytes().chunks(each) {
-                let mut at = 0;
-                let next = requests.next(&mut place, piece, &mut at);
-                used += at;
-                match next {
-                    Ok(Next::PassedOver) => break,
-                    Ok(Next::More { .. }) => assert_eq!(at, piece.len()),
-                    Ok(Next::Whole(request)) => panic!("{request:?}"),
-                    Err(refused) => assert_eq!(fault.replace(refused), None, "it is refused once"),
-                }
-                assert_eq!(requests.passes_over(place), fault.is_some());
-            }
-            assert_eq!(
-                (fault, place, used),
-                (Some(Fault::BodyTooLong), None, request.len()),
-                "in pieces of {each} bytes"
-            );
-        }
-        // Nothing more is to come.
-        let waits = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\nExpect: 100-continue\r\n\r\n";
-        for text in [&request, waits] {
-            let (mut requests, mut place) = (Requests::new(100, 1 << 20), None);
-            assert_eq!(requests.next(&mut place, text.as_bytes(), &mut 0).unwrap_err(), Fault::BodyTooLong);
-            assert_eq!(place, None);
-        }
     }
 
     #[test]

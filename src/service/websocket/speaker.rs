@@ -79,8 +79,8 @@ enum Next {
     Nothing,
     /// Its payload goes back, as a frame of this kind.
     Back(Opcode),
-    /// Nothing more is said on the connection.
-    Ends,
+    /// Nothing more is said on the connection, which is closed so.
+    Ends(CloseMode),
 }
 
 impl<S: WebSocketService> WebSocket<S> {
@@ -123,15 +123,12 @@ impl<S: WebSocketService> WebSocket<S> {
             // This wrapper's services answer at once.
             After::GoesOn | After::Later => ctx.set_deadline(conn, limits.http.kept_time),
             After::Leaves => return None,
-            After::Ends => {
+            After::Ends | After::Refused => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(limits.http.request_time));
                 ctx.send(conn, &pen.out);
-                return Some(http::discard(data));
-            }
-            After::IsOver => {
-                row.enter(Phase::Over);
-                return Some(Reply::Close);
+                http::close_after(ctx, conn, after);
+                return Some(Reply::Nothing);
             }
         }
         Some(http::reply(ctx, conn, data, &pen.out))
@@ -145,11 +142,7 @@ impl<S: WebSocketService> WebSocket<S> {
         let mut held = 0..0;
         let ends = loop {
             let next = match assembly.next(self.rules, data, &mut at) {
-                Ok(None) => break false,
-                Err(Violation::TooLong) => {
-                    self.fail(ctx, conn, Fault::Violation(Violation::TooLong), &data[held.clone()]);
-                    return self.await_close(ctx, conn, place, assembly, data, at);
-                }
+                Ok(None) => break None,
                 Err(violation) => self.fail(ctx, conn, Fault::Violation(violation), &data[held.clone()]),
                 Ok(Some(Event::Assembled(opcode))) => {
                     let payload = assembly.payload(opcode);
@@ -174,12 +167,14 @@ impl<S: WebSocketService> WebSocket<S> {
                 // They went before what was written there.
                 held = 0..0;
             }
-            if next == Next::Ends {
-                break true;
+            if let Next::Ends(mode) = next {
+                break Some(mode);
             }
         };
-        if ends || !self.keep(ctx, conn, place, assembly, &data[held.clone()]) {
-            return self.end(ctx, conn, place, data);
+        let ends = ends.or_else(|| self.keep(ctx, conn, place, assembly, &data[held.clone()]));
+        if let Some(mode) = ends {
+            self.end(ctx, conn, place, mode);
+            return Reply::Nothing;
         }
         if self.pen.out.is_empty() && !held.is_empty() {
             return Reply::Back(held);
@@ -240,7 +235,8 @@ impl<S: WebSocketService> WebSocket<S> {
             }
         };
         self.over(ctx, conn, ending);
-        Next::Ends
+        // Its peer sends nothing behind a close.
+        Next::Ends(CloseMode::Graceful)
     }
 
     /// Closes a connection for a fault of its peer, unless it is being closed.
@@ -252,7 +248,7 @@ impl<S: WebSocketService> WebSocket<S> {
             append_frame(Opcode::Close, &payload, self.pen.out(held));
         }
         self.over(ctx, conn, Ending::Failed(fault));
-        Next::Ends
+        Next::Ends(CloseMode::Lingering)
     }
 
     /// Nothing more is said on a connection: tells the service.
@@ -263,8 +259,8 @@ impl<S: WebSocketService> WebSocket<S> {
         self.service.closed(&mut self.pen.absent(ctx), conn, ending);
     }
 
-    /// Keeps what is incomplete, and watches how long it takes. `false` if there is no room for it: the connection is
-    /// over.
+    /// Keeps what is incomplete, and watches how long it takes. If there is no room for it the connection is over, and is
+    /// closed so.
     fn keep(
         &mut self,
         ctx: &mut Outer<'_, S>,
@@ -272,7 +268,7 @@ impl<S: WebSocketService> WebSocket<S> {
         place: Option<u32>,
         assembly: Assembly,
         held: &[u8],
-    ) -> bool {
+    ) -> Option<CloseMode> {
         let kept = if assembly.is_idle() {
             self.assemblies.free(place);
             None
@@ -284,11 +280,11 @@ impl<S: WebSocketService> WebSocket<S> {
                         row.set_place(None);
                     }
                     self.fail(ctx, conn, Fault::NoRoom, held);
-                    return false;
+                    return Some(CloseMode::Lingering);
                 }
             }
         };
-        let Some(row) = ctx.state(conn) else { return true };
+        let row = ctx.state(conn)?;
         row.set_place(kept);
         let (open, timed) = (row.is_open(), row.is_timed());
         if open && kept.is_none() && timed {
@@ -300,53 +296,18 @@ impl<S: WebSocketService> WebSocket<S> {
                 row.set_timed(true);
             }
         }
-        true
-    }
-
-    /// Sends the close of a message that is too long, and awaits the peer's, which comes behind what it has sent by then.
-    /// To close the connection sooner would be a RST while bytes are on their way, and a peer that still sends would
-    /// see that instead of the close.
-    fn await_close(
-        &mut self,
-        ctx: &mut Outer<'_, S>,
-        conn: ConnId,
-        place: Option<u32>,
-        assembly: Assembly,
-        data: &mut [u8],
-        at: usize,
-    ) -> Reply {
-        ctx.set_deadline(conn, Some(self.limits.close_time));
-        ctx.send(conn, &self.pen.out);
-        let place = self.assemblies.put(place, assembly).ok();
-        if let Some(row) = ctx.state(conn) {
-            row.set_place(place);
-        }
-        self.pass_over(ctx, conn, data, at)
-    }
-
-    /// What comes on a connection that is over. If a message was too long, the peer's close is looked for in it.
-    fn pass_over(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], mut at: usize) -> Reply {
-        let Some(place) = ctx.state(conn).and_then(|row| row.place()) else { return http::discard(data) };
-        let Some(assembly) = self.assemblies.get_mut(place) else { return http::discard(data) };
-        loop {
-            match assembly.next(self.rules, data, &mut at) {
-                Ok(None) => return Reply::Nothing,
-                Ok(Some(Event::Here(Opcode::Close, _) | Event::Assembled(Opcode::Close))) => return Reply::Close,
-                Ok(Some(_)) => {}
-                Err(_) => return http::discard(data),
-            }
-        }
+        None
     }
 
     /// Sends the last bytes of a connection that is over, and closes it.
-    fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, place: Option<u32>, data: &[u8]) -> Reply {
+    fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, place: Option<u32>, mode: CloseMode) {
         if let Some(row) = ctx.state(conn).filter(|row| row.place().is_some()) {
             row.set_place(None);
             self.assemblies.free(place);
         }
         ctx.set_deadline(conn, Some(self.limits.close_time));
         ctx.send(conn, &self.pen.out);
-        http::discard(data)
+        ctx.close(conn, mode);
     }
 }
 
@@ -404,7 +365,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         self.pen.out.clear();
         let mut at = 0;
         match phase {
-            Phase::Over => return self.pass_over(ctx, conn, data, at),
+            Phase::Over => return Reply::Nothing,
             Phase::Open | Phase::Closing => {}
             Phase::Http => {
                 if let Some(reply) = self.requests(ctx, conn, data, &mut at) {
@@ -435,10 +396,9 @@ impl<S: WebSocketService> Service for WebSocket<S> {
                     ctx.counters().closes_unanswered.add(1);
                     self.over(ctx, conn, Ending::Local { answered: false });
                 }
-                self.end(ctx, conn, place, &[]);
-                let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
+                let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
+                self.end(ctx, conn, place, mode);
                 ctx.set_deadline(conn, Some(LAST_WORD));
-                ctx.close(conn, mode);
             }
         }
     }

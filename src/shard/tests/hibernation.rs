@@ -141,7 +141,7 @@ impl Keeper {
             return Ok(());
         }
         let conn = self.names[chance.below(self.names.len())];
-        let mode = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+        let mode = [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort][chance.below(4)];
         match chance.below(60) {
             0 => connections.close(conn, mode, CloseReason::Local),
             1 => {

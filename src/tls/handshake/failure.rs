@@ -32,7 +32,10 @@ fn problem(error: &CertificateError) -> CertificateProblem {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateProblem::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => CertificateProblem::NotValidYet,
-        CertificateError::UnknownIssuer => CertificateProblem::UnknownIssuer,
+        // An authority of the issuer's name has a key of another kind than the signature: it is another authority.
+        CertificateError::UnknownIssuer | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            CertificateProblem::UnknownIssuer
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             CertificateProblem::WrongName
         }

@@ -21,14 +21,23 @@ const ENCRYPTED: &[u8] = b"ENCRYPTED";
 /// Bytes of a file at most. All authorities that browsers trust take some 200,000 bytes.
 const LONGEST: usize = 16 << 20;
 
-/// Characters of a line that an error shows.
-const SHOWN: usize = 40;
+/// What is wrong with a text in which more than a label stands in a line that begins with BEGIN.
+const NO_LINES: &str = "a line begins with BEGIN and is not that of a label; its line breaks may have been lost";
+
+/// Bytes of a label at most that an error shows.
+const LONGEST_LABEL: usize = 40;
 
 /// How long a pipe may take for all that is in it, such as that of a shell's `<(command)`.
 const PIPE_TIME: Duration = Duration::from_secs(10);
 
 /// The pause before a pipe is looked at again in which nothing has come.
 const PIPE_PAUSE: Duration = Duration::from_millis(10);
+
+/// The label of a section, such as `PRIVATE KEY`, if it is one and no data.
+fn label(text: &[u8]) -> Option<&str> {
+    let is_label = text.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b' ');
+    std::str::from_utf8(text).ok().filter(|text| is_label && text.len() <= LONGEST_LABEL)
+}
 
 /// Something in PEM (RFC 7468).
 #[derive(Clone, PartialEq, Eq)]
@@ -72,20 +81,19 @@ impl Pem {
         }
     }
 
+    /// Why it is no PEM. Nothing of the text is shown but a label: a key without its line breaks stands in the line of its
+    /// label, and is not to be in any log.
     fn wrong(&self, what: TlsFile, error: &pem::Error) -> ConfigError {
-        match error {
-            pem::Error::NoItemsFound => self.refused(what, TlsProblem::NotPem),
-            pem::Error::MissingSectionEnd { end_marker } => {
-                let why = format!("it ends before END {}", String::from_utf8_lossy(end_marker));
-                self.refused(what, TlsProblem::Unusable(why))
-            }
-            pem::Error::IllegalSectionStart { line } => {
-                let line = String::from_utf8_lossy(line);
-                let why = format!("a section begins with {:?}", line.chars().take(SHOWN).collect::<String>());
-                self.refused(what, TlsProblem::Unusable(why))
-            }
-            other => self.refused(what, TlsProblem::Unusable(other.to_string())),
-        }
+        let why = match error {
+            pem::Error::NoItemsFound => return self.refused(what, TlsProblem::NotPem),
+            pem::Error::MissingSectionEnd { end_marker } => match label(end_marker) {
+                Some(label) => format!("it ends before END {label}"),
+                None => NO_LINES.to_owned(),
+            },
+            pem::Error::IllegalSectionStart { .. } => NO_LINES.to_owned(),
+            other => other.to_string(),
+        };
+        self.refused(what, TlsProblem::Unusable(why))
     }
 
     /// The certificates, at least one.
@@ -195,5 +203,20 @@ mod tests {
         assert_eq!(problem("a key"), TlsProblem::NotPem);
         let cut = "-----BEGIN PRIVATE KEY-----\nAAAA\n";
         assert_eq!(problem(cut), TlsProblem::Unusable("it ends before END PRIVATE KEY".to_owned()));
+    }
+
+    /// One whose line breaks are lost, as in a variable of the environment, stands in the line of its label.
+    #[test]
+    fn no_error_shows_a_key() {
+        let secret = "MIGHAgEAMBMGByqGSM49";
+        for text in [
+            format!("-----BEGIN PRIVATE KEY-----{secret}-----END PRIVATE KEY-----"),
+            format!("-----BEGIN PRIVATE KEY----- {secret}\n-----END PRIVATE KEY-----"),
+            format!("-----BEGIN {secret}-----\n"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}?\n-----END PRIVATE KEY-----\n"),
+        ] {
+            let error = Pem::Memory(text.into_bytes()).key().unwrap_err().to_string();
+            assert!(!error.contains(&secret[..4]), "{error}");
+        }
     }
 }

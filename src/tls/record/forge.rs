@@ -7,12 +7,14 @@ use super::{APPLICATION_DATA, HEADER, Suite, TAG, tls12};
 pub(crate) struct Forge<const SECRET: usize> {
     suite: Suite,
     secret: [u8; SECRET],
+    key: RecordKey,
     sequence: u64,
 }
 
 impl<const SECRET: usize> Forge<SECRET> {
     pub(crate) fn new(suite: Suite, secret: &[u8], sequence: u64) -> Self {
-        Self { suite, secret: secret.try_into().unwrap(), sequence }
+        let secret = secret.try_into().unwrap();
+        Self { suite, secret, key: RecordKey::derive(suite, &secret).unwrap(), sequence }
     }
 
     /// A record with this content of this type, and zeros behind it, which TLS 1.2 has not.
@@ -27,8 +29,7 @@ impl<const SECRET: usize> Forge<SECRET> {
     pub(crate) fn encrypt(&mut self, inner: &[u8]) -> Vec<u8> {
         let mut record = [&[APPLICATION_DATA, 3, 3][..], &(inner.len() as u16 + 16).to_be_bytes(), inner].concat();
         let (header, body) = record.split_at_mut(HEADER);
-        let key = RecordKey::derive(self.suite, &self.secret).unwrap();
-        let tag = key.seal(key.nonce(self.sequence), header, body).unwrap();
+        let tag = self.key.seal(self.key.nonce(self.sequence), header, body).unwrap();
         self.sequence += 1;
         record.extend_from_slice(tag.as_ref());
         record
@@ -38,13 +39,12 @@ impl<const SECRET: usize> Forge<SECRET> {
         let before = self.suite.explicit_nonce();
         let [high, low] = ((before + content.len() + TAG) as u16).to_be_bytes();
         let header = [kind, 3, 3, high, low];
-        let key = RecordKey::derive(self.suite, &self.secret).unwrap();
         // Any nonce that was not used will do.
         let explicit = &(!self.sequence).to_be_bytes()[..before];
         let mut body = content.to_vec();
         let protected = tls12::additional_data(self.sequence, &header, content.len());
-        let nonce = tls12::nonce(&key, self.sequence, explicit);
-        let tag = key.seal(nonce, &protected, &mut body).unwrap();
+        let nonce = tls12::nonce(&self.key, self.sequence, explicit);
+        let tag = self.key.seal(nonce, &protected, &mut body).unwrap();
         self.sequence += 1;
         [&header[..], explicit, &body, tag.as_ref()].concat()
     }
@@ -57,6 +57,7 @@ impl<const SECRET: usize> Forge<SECRET> {
     /// Goes on with the next secret, as after a KeyUpdate.
     pub(crate) fn update(&mut self) {
         keys::update(self.suite, &mut self.secret).unwrap();
+        self.key = RecordKey::derive(self.suite, &self.secret).unwrap();
         self.sequence = 0;
     }
 }

@@ -2,13 +2,12 @@
 //! and 1, wills, and whatever a test wants it to do wrong. It has a thread for each connection.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use c1m::internal::protocol::Publication;
 use mqtt_proto::{Pid, Protocol, QoS, QosPid, TopicName, v5};
+use rustls::ServerConfig;
 
 use super::oracle;
 use crate::support::*;
@@ -59,7 +58,7 @@ pub struct Seen {
 #[derive(Default)]
 struct Session {
     filters: Vec<(String, QoS)>,
-    connection: Option<(Protocol, TcpStream)>,
+    connection: Option<(Protocol, Link)>,
 }
 
 struct Shared {
@@ -77,14 +76,18 @@ pub struct Broker {
 
 impl Broker {
     pub fn start(rules: Rules) -> Broker {
+        Broker::start_over(rules, None)
+    }
+
+    /// Speaks TLS if there is a configuration for it.
+    pub fn start_over(rules: Rules, tls: Option<Arc<ServerConfig>>) -> Broker {
         let (seen, sessions, last) = (Mutex::default(), Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { rules, seen, sessions, last });
         let of_peer = shared.clone();
         let peer = Peer::start(move |stream| {
-            let (stream, shared) = (stream.try_clone().unwrap(), of_peer.clone());
-            stream.set_nodelay(true).unwrap();
+            let (link, shared) = (Link::new(stream.try_clone().unwrap(), tls.as_ref()), of_peer.clone());
             thread::spawn(move || {
-                Connection { stream, shared, version: None, client: String::new(), published: 0 }.serve()
+                Connection { link, shared, version: None, client: String::new(), published: 0 }.serve()
             });
             false
         });
@@ -94,6 +97,11 @@ impl Broker {
     /// The arguments that lead a client to the broker, and have it speak MQTT.
     pub fn at(&self) -> String {
         format!("{} --protocol mqtt", self.peer.at())
+    }
+
+    /// The broker's port.
+    pub fn port(&self) -> u16 {
+        self.peer.port()
     }
 
     pub fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -119,7 +127,7 @@ fn matches(filter: &str, topic: &str) -> bool {
 }
 
 struct Connection {
-    stream: TcpStream,
+    link: Link,
     shared: Arc<Shared>,
     version: Option<Protocol>,
     client: String,
@@ -131,7 +139,7 @@ impl Connection {
         let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
         let mut will = None;
         loop {
-            let read = self.stream.read(&mut piece).unwrap_or(0);
+            let read = self.link.read(&mut piece);
             if read == 0 {
                 break;
             }
@@ -151,7 +159,7 @@ impl Connection {
                     self.shared.seen.lock().unwrap().goodbyes += 1;
                 }
                 if !self.answer(packet) {
-                    let _ = self.stream.shutdown(std::net::Shutdown::Both);
+                    self.link.close();
                     break;
                 }
             }
@@ -163,7 +171,7 @@ impl Connection {
     }
 
     fn say(&self, packet: &v5::Packet) {
-        say(&self.shared.rules, self.version.unwrap(), &self.stream, packet);
+        say(&self.shared.rules, self.version.unwrap(), &self.link, packet);
     }
 
     /// `false` if the connection is to be closed.
@@ -183,7 +191,7 @@ impl Connection {
                 }
                 greeting.session_present = sessions.contains_key(&self.client);
                 let is_let_in = greeting.reason_code == v5::ConnectReasonCode::Success;
-                let connection = Some((self.version.unwrap(), self.stream.try_clone().unwrap()));
+                let connection = Some((self.version.unwrap(), self.link.clone()));
                 sessions.entry(self.client.clone()).or_default().connection = connection;
                 self.say(&v5::Packet::Connack(greeting));
                 return is_let_in;
@@ -234,7 +242,7 @@ impl Connection {
         }
         let sessions = shared.sessions.lock().unwrap();
         for (client, session) in sessions.iter() {
-            let Some((version, stream)) = &session.connection else { continue };
+            let Some((version, link)) = &session.connection else { continue };
             let deliver = |topic: &str, payload: &[u8], qos: QoS| {
                 let mut seen = shared.seen.lock().unwrap();
                 seen.delivered += u64::from(qos == QoS::Level1);
@@ -246,10 +254,10 @@ impl Connection {
                 let is_repeated = qos == QoS::Level1 && rules.repeats == Some(topic);
                 seen.delivered += u64::from(is_repeated);
                 drop(seen);
-                say(rules, *version, stream, &v5::Packet::Publish(publish.clone()));
+                say(rules, *version, link, &v5::Packet::Publish(publish.clone()));
                 if is_repeated {
                     publish.dup = true;
-                    say(rules, *version, stream, &v5::Packet::Publish(publish));
+                    say(rules, *version, link, &v5::Packet::Publish(publish));
                 }
             };
             if let Some(topic) = rules.pushes.filter(|_| *client == self.client) {
@@ -268,10 +276,10 @@ impl Connection {
     }
 }
 
-fn say(rules: &Rules, version: Protocol, mut stream: &TcpStream, packet: &v5::Packet) {
+fn say(rules: &Rules, version: Protocol, link: &Link, packet: &v5::Packet) {
     for piece in oracle::write(version, packet).chunks(rules.piece) {
         // A client that is gone is found by its reader.
-        if stream.write_all(piece).is_err() {
+        if link.write(piece).is_err() {
             return;
         }
     }

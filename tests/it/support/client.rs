@@ -66,6 +66,12 @@ impl ClientRun {
         number(&self.json, name)
     }
 
+    /// TLS handshakes: full ones and resumed ones.
+    pub fn handshakes(&self) -> [u64; 2] {
+        let count = |kind| number(&self.json["tls"][format!("{kind}_handshake_latency_us")], "count");
+        ["full", "resumed"].map(count)
+    }
+
     /// The number of connections that failed for a cause.
     pub fn cause(&self, name: &str) -> u64 {
         self.json["errors"][name].as_u64().unwrap_or(0)

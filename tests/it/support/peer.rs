@@ -42,7 +42,12 @@ impl Peer {
 
     /// The arguments that lead a client to the server.
     pub fn at(&self) -> String {
-        at(self.address.port(), 1)
+        at(self.port(), 1)
+    }
+
+    /// The server's port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Certificates for tests of TLS, and the ends of a foreign implementation.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +26,7 @@ static NUMBER: AtomicUsize = AtomicUsize::new(0);
 /// A certificate authority, and the folder in which its certificates and those that it signs lie.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    params: CertificateParams,
     dir: TempDir,
 }
 
@@ -50,15 +51,24 @@ impl Authority {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         params.distinguished_name.push(DnType::CommonName, format!("authority {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), pem("CERTIFICATE", issuer.der())).unwrap();
-        Authority { issuer, dir }
+        Authority { issuer, params, dir }
     }
 
     /// The file with its own certificate.
     pub fn file(&self) -> String {
         self.dir.path().join("ca.pem").display().to_string()
+    }
+
+    /// The file with the certificate of another authority of the same name, which has a key of another kind.
+    pub fn namesake(&self) -> String {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let other = self.params.self_signed(&key).unwrap();
+        let file = self.dir.path().join("namesake.pem");
+        std::fs::write(&file, pem("CERTIFICATE", other.der())).unwrap();
+        file.display().to_string()
     }
 
     /// Signs a certificate for some names. Its files have `label` in their names; the same label replaces them.
@@ -177,4 +187,75 @@ pub fn echo_securely(
         stream.conn.send_close_notify();
         let _ = stream.flush();
     });
+}
+
+/// A server's end of a connection, over TLS or over plain bytes. One thread reads; any may write.
+#[derive(Clone)]
+pub struct Link {
+    stream: Arc<TcpStream>,
+    tls: Option<Arc<Mutex<ServerConnection>>>,
+}
+
+impl Link {
+    /// Speaks TLS if there is a configuration for it.
+    pub fn new(stream: TcpStream, config: Option<&Arc<ServerConfig>>) -> Link {
+        stream.set_nodelay(true).unwrap();
+        let tls = config.map(|config| Arc::new(Mutex::new(ServerConnection::new(config.clone()).unwrap())));
+        Link { stream: Arc::new(stream), tls }
+    }
+
+    /// Reads some bytes; 0 at the end, whatever that is.
+    pub fn read(&self, bytes: &mut [u8]) -> usize {
+        let Some(tls) = &self.tls else { return (&*self.stream).read(bytes).unwrap_or(0) };
+        loop {
+            let read = tls.lock().unwrap().reader().read(bytes);
+            match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => return read.unwrap_or(0),
+            }
+            // It is not locked while this waits.
+            let mut sealed = [0; 4096];
+            let count = (&*self.stream).read(&mut sealed).unwrap_or(0);
+            let mut tls = tls.lock().unwrap();
+            let mut came = &sealed[..count];
+            let heard = loop {
+                let taken = tls.read_tls(&mut came);
+                if let Err(error) = taken.and_then(|_| tls.process_new_packets().map_err(io::Error::other)) {
+                    break Err(error);
+                }
+                if came.is_empty() {
+                    break Ok(());
+                }
+            };
+            let said = self.flush(&mut tls);
+            if heard.and(said).is_err() {
+                return 0;
+            }
+        }
+    }
+
+    /// Writes bytes, if the client is still there.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &self.tls else { return (&*self.stream).write_all(bytes) };
+        let mut tls = tls.lock().unwrap();
+        tls.writer().write_all(bytes)?;
+        self.flush(&mut tls)
+    }
+
+    /// Ends the connection in order.
+    pub fn close(&self) {
+        if let Some(tls) = &self.tls {
+            let mut tls = tls.lock().unwrap();
+            tls.send_close_notify();
+            let _ = self.flush(&mut tls);
+        }
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn flush(&self, tls: &mut ServerConnection) -> io::Result<()> {
+        while tls.wants_write() {
+            tls.write_tls(&mut &*self.stream)?;
+        }
+        Ok(())
+    }
 }

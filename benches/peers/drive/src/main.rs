@@ -16,12 +16,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bench_support::compare::{self, OTHERS_LIMIT};
+use bench_support::peers::chosen;
 use bench_support::samples::Table;
 use clap::{Parser, ValueEnum};
 
 use effort::Effort;
 use measures::Bench;
-use peers::{PEERS, Peer};
+use peers::PEERS;
 use report::Report;
 
 /// Compares c1m with its peers. Takes more than an hour, and both cores. The tables, the chart and
@@ -64,7 +65,7 @@ enum Measure {
 
 fn main() {
     let arguments = Arguments::parse();
-    let peers = chosen(&arguments);
+    let peers = chosen(&PEERS, &arguments.only, &arguments.programs);
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
     let folder = arguments.out.join(stamp);
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -93,16 +94,4 @@ fn main() {
         println!("other processes took more than {:.0} % of a core: preliminary", OTHERS_LIMIT * 100.0);
     }
     println!("written to {}: report.md, report.json, chart.svg", folder.display());
-}
-
-/// The peers that were asked for and are here.
-fn chosen(arguments: &Arguments) -> Vec<&'static Peer> {
-    for name in &arguments.only {
-        assert!(PEERS.iter().any(|peer| peer.name == name), "no peer is called {name}");
-    }
-    let wanted = |peer: &&Peer| {
-        // Ours is what the others are held against.
-        peer.name == "c1m" || arguments.only.is_empty() || arguments.only.iter().any(|name| name == peer.name)
-    };
-    PEERS.iter().filter(wanted).filter(|peer| peer.is_here(&arguments.programs)).collect()
 }

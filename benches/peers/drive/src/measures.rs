@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
 use bench_support::memory::{bare_end, kernel_bytes, user_bytes};
+use bench_support::peers::Server;
 use bench_support::reference::client::{self, Target};
 use bench_support::samples::{Failure, Figures, Run, Table, in_turns};
 use bench_support::sys;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use bench_support::peers::Server;
 use bench_support::reference::client::Target;
 
 /// A server to compare.
@@ -30,17 +31,17 @@ pub const PEERS: [Peer; 8] = [
 /// Descriptors of a process that are no connections: listeners, rings, and some to spare.
 const OTHER_DESCRIPTORS: usize = 300;
 
+impl Server for Peer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
 impl Peer {
-    /// Its program, in the folder of programs.
-    pub fn program(&self) -> String {
-        if self.name == "c1m" { self.name.to_owned() } else { format!("peer-{}", self.name) }
-    }
-
-    /// Whether its program could be built on this machine.
-    pub fn is_here(&self, programs: &Path) -> bool {
-        programs.join(self.program()).is_file()
-    }
-
     /// Whether it is one static program, which runs in a guest without libraries.
     pub fn stands_alone(&self) -> bool {
         self.name != "nginx"

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_support::compare::{self, OTHERS_LIMIT};
+use bench_support::peers::{keep, what};
 use bench_support::questions;
 use bench_support::samples::{Row, Table};
 use serde::Serialize;
@@ -51,7 +52,7 @@ impl Report {
         }
         text.push_str(&format!("\n{}", questions::table(&self.document())));
         for table in &self.tables {
-            text.push_str(&table.markdown(what));
+            text.push_str(&table.markdown(|name| what(&PEERS, name)));
         }
         text
     }
@@ -65,22 +66,13 @@ impl Report {
     /// Writes report.md, report.json and chart.svg.
     pub fn write(&self, folder: &Path) {
         let document = serde_json::to_string_pretty(&self.document()).expect("plain figures can be written as JSON");
-        let keep = |name: &str, text: &str| {
-            let file = folder.join(name);
-            fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        };
-        keep("report.md", &self.text());
-        keep("report.json", &document);
-        keep("chart.svg", &chart::svg(&self.tables));
+        keep(folder, "report.md", &self.text());
+        keep(folder, "report.json", &document);
+        keep(folder, "chart.svg", &chart::svg(&self.tables));
     }
 }
 
 fn version(package: &str) -> Option<String> {
     let (_, behind) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
     Some(format!("{package} {}", behind.split('"').next()?))
-}
-
-fn what(name: &str) -> String {
-    let peer = PEERS.iter().find(|peer| peer.name == name);
-    peer.map_or(name.to_owned(), |peer| peer.what.to_owned())
 }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use bench_support::compare::{self, OTHERS_LIMIT, Quiet};
 use bench_support::contract::{self, Contract};
+use bench_support::peers::{chosen, keep, what};
 use bench_support::reference::server;
 use bench_support::samples::{Row, Table, in_turns};
 use bench_support::sys;
@@ -23,7 +24,7 @@ use clap::Parser;
 use serde_json::json;
 
 use measures::{Bench, Effort};
-use peers::{PEERS, Peer};
+use peers::PEERS;
 
 /// Compares c1m with other servers that speak TLS. Takes a quarter of an hour, and both cores. The tables and every figure
 /// go into a folder of their own.
@@ -59,7 +60,7 @@ fn main() {
 
 fn compare_all(arguments: &Arguments) {
     sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
-    let peers = chosen(arguments);
+    let peers = chosen(&PEERS, &arguments.only, &arguments.programs);
     let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
     let folder = arguments.out.join(stamp);
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -87,18 +88,6 @@ fn compare_all(arguments: &Arguments) {
     println!("written to {}: report.md, report.json", folder.display());
 }
 
-/// The peers that were asked for and are here.
-fn chosen(arguments: &Arguments) -> Vec<&'static Peer> {
-    for name in &arguments.only {
-        assert!(PEERS.iter().any(|peer| peer.name == name), "no peer is called {name}");
-    }
-    let wanted = |peer: &&Peer| {
-        // Ours is what the others are held against.
-        peer.name == "c1m" || arguments.only.is_empty() || arguments.only.iter().any(|name| name == peer.name)
-    };
-    PEERS.iter().filter(wanted).filter(|peer| peer.is_here(&arguments.programs)).collect()
-}
-
 fn text(quick: bool, rounds: usize, tables: &[Table]) -> String {
     let rounds = if rounds == 1 { "one round".to_owned() } else { format!("{rounds} rounds in turns") };
     let versions = std::env::var("PEER_VERSIONS").unwrap_or_default();
@@ -106,11 +95,7 @@ fn text(quick: bool, rounds: usize, tables: &[Table]) -> String {
     if quick {
         text.push_str("\nA look with `--quick`: the figures mean nothing.\n");
     }
-    let what = |name: &str| {
-        let peer = PEERS.iter().find(|peer| peer.name == name);
-        peer.map_or(name.to_owned(), |peer| peer.what.to_owned())
-    };
-    tables.iter().for_each(|table| text.push_str(&table.markdown(what)));
+    tables.iter().for_each(|table| text.push_str(&table.markdown(|name| what(&PEERS, name))));
     text
 }
 
@@ -121,10 +106,6 @@ fn write(folder: &Path, quick: bool, rounds: usize, tables: &[Table]) {
         "quick": quick, "rounds": rounds, "host": compare::host(), "versions": std::env::var("PEER_VERSIONS").ok(),
         "tables": tables, "rows": rows, "command": std::env::args().collect::<Vec<_>>(),
     });
-    let keep = |name: &str, text: &str| {
-        let file = folder.join(name);
-        fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    };
-    keep("report.md", &text(quick, rounds, tables));
-    keep("report.json", &format!("{document:#}"));
+    keep(folder, "report.md", &text(quick, rounds, tables));
+    keep(folder, "report.json", &format!("{document:#}"));
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bench_support::contract::TlsFiles;
+use bench_support::peers::Server;
 use bench_support::reference::client::Target;
 
 /// What a server does with what comes.
@@ -39,17 +40,17 @@ pub const PEERS: [Peer; 7] = [
 /// Where the echo behind a proxy listens, and how many ports it has.
 pub const BACKEND: (u16, u16) = (22_980, 10);
 
+impl Server for Peer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
 impl Peer {
-    /// Its program, in the folder of programs.
-    fn program(&self) -> String {
-        if self.name == "c1m" { self.name.to_owned() } else { format!("peer-{}", self.name) }
-    }
-
-    /// Whether its program is on this machine.
-    pub fn is_here(&self, programs: &Path) -> bool {
-        programs.join(self.program()).is_file()
-    }
-
     /// The command that serves `target` on one core.
     pub fn command(&self, programs: &Path, target: Target, core: usize, files: &TlsFiles) -> Command {
         let Target { address, first_port, ports } = target;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
-use super::{Event, Occupant, SlotMap, all_events};
+use super::events::{Event, all_events};
+use super::{Occupant, SlotMap};
 use crate::token::{ConnId, Operation, Token};
 
 /// Several rings' rows beside what should be in them.

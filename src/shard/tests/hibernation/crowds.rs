@@ -65,7 +65,7 @@ fn anything(seed: u64) -> Kept {
     let mut night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher);
     night.meddles = chance.one_in(2);
     night.config.idle_timeout = chance.one_in(4).then_some(5 * SECOND);
-    night.how.0 = [CloseMode::Graceful, CloseMode::Immediate, CloseMode::Abort][chance.below(3)];
+    night.how.0 = [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort][chance.below(4)];
     let meddles = night.meddles;
     let peers = night.come(PEERS, Duration::ZERO, 20 * MILLI);
     for peer in peers.clone() {

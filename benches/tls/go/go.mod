@@ -1,3 +1,0 @@
-module peer-tls-go
-
-go 1.19

@@ -1,0 +1,142 @@
+//! Connections that have ended while their peers may still send (`CloseMode::Lingering`). What such a peer sends is dropped
+//! until it ends too, so that no RST overtakes the last that it was told. Its driver knows of none of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::endings::tear_down;
+use super::engine::Engine;
+use super::platform::Platform;
+use crate::clock::{Clock, Mark};
+use crate::connections::lifecycle::SlotState;
+use crate::error::Result;
+use crate::ring::RingOps;
+use crate::token::{ConnId, Operation};
+
+/// How long a connection lingers at most. A peer that sends all it has before it reads should be done by then.
+const LINGER_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes that are dropped on one connection at most: a peer that sends without end shall not take the shard's time for so
+/// long.
+const LINGER_BYTES: usize = 64 << 20;
+
+/// Connections that stop lingering in one pass at most, for their time or because a slot is wanted.
+const STOPPED_PER_PASS: usize = 16;
+
+/// The connections of a shard that linger.
+#[derive(Debug, Default)]
+pub(super) struct Lingering {
+    /// In the order in which their time is over. Those that have gone meanwhile stay in it until they are the first.
+    queue: VecDeque<(ConnId, Mark)>,
+    /// Bytes that were dropped on them.
+    dropped: HashMap<ConnId, usize>,
+    /// Those on which more was dropped than may be.
+    spent: Vec<ConnId>,
+}
+
+impl Lingering {
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// When the time of the first is over.
+    pub fn due(&self, clock: &Clock) -> Option<Instant> {
+        self.queue.front().map(|(_, until)| clock.due(*until))
+    }
+
+    /// Bytes of a connection were dropped.
+    pub fn dropped(&mut self, conn: ConnId, bytes: usize) {
+        let all = self.dropped.entry(conn).or_default();
+        *all += bytes;
+        if *all > LINGER_BYTES {
+            self.spent.push(conn);
+        }
+    }
+
+    /// The next that stops lingering: too much was dropped on it, or its time is over, or a slot is `wanted`.
+    fn next_to_stop(&mut self, now: Mark, wanted: bool) -> Option<ConnId> {
+        self.spent.pop().or_else(|| {
+            let &(_, until) = self.queue.front()?;
+            if until <= now || wanted { self.queue.pop_front().map(|(conn, _)| conn) } else { None }
+        })
+    }
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// A live connection has ended for its driver: from now on it lingers.
+    pub(super) fn linger(&mut self, conn: ConnId) -> Result<()> {
+        self.slots.ring(conn).end_sending(conn.token(Operation::Shutdown))?;
+        self.lingering.queue.push_back((conn, self.clock.now().after(LINGER_TIME)));
+        self.apply(conn, SlotState::linger)
+    }
+
+    /// The driver was told of the end of a connection: its state goes, if the connection keeps its slot.
+    pub(super) fn forget_state(&mut self, name: ConnId) {
+        if !self.lingering.is_empty()
+            && let Some(conn) = self.find(name)
+            && let Some(row) = self.slots.row(conn).filter(|row| row.lifecycle.is_lingering())
+        {
+            row.state = S::default();
+        }
+    }
+
+    /// Whether a connection lingers.
+    pub(super) fn is_lingering(&mut self, conn: ConnId) -> bool {
+        self.slots.row(conn).is_some_and(|row| row.lifecycle.is_lingering())
+    }
+
+    /// Closes a connection that lingers, as its peer has ended or its time is over. `false` for any other, which is left
+    /// alone.
+    pub(super) fn stop_lingering(&mut self, conn: ConnId) -> Result<bool> {
+        if !self.is_lingering(conn) {
+            return Ok(false);
+        }
+        self.lingering.dropped.remove(&conn);
+        tear_down(&mut self.ending().1, conn)?;
+        Ok(true)
+    }
+
+    /// Closes some connections whose time to linger is over, and further ones while new connections want slots or memory.
+    pub(super) fn stop_lingering_some(&mut self) -> Result<()> {
+        for _ in 0..STOPPED_PER_PASS {
+            if self.lingering.is_empty() {
+                break;
+            }
+            let (now, wanted) = (self.clock.now(), self.ending().1.are_pressed());
+            let Some(conn) = self.lingering.next_to_stop(now, wanted) else { break };
+            self.stop_lingering(conn)?;
+        }
+        Ok(())
+    }
+
+    /// Closes all connections that linger: the shard is about to end.
+    pub(super) fn stop_lingering_all(&mut self) -> Result<()> {
+        while let Some((conn, _)) = self.lingering.queue.pop_front() {
+            self.stop_lingering(conn)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_stops_when_its_time_is_over_or_a_slot_is_wanted_and_one_that_sends_without_end_before() {
+        let (mut lingering, now) = (Lingering::default(), Mark::default());
+        let conns = [1, 2, 3].map(|slot| ConnId::new(0, slot, 7));
+        for (conn, seconds) in conns.into_iter().zip(10..) {
+            lingering.queue.push_back((conn, now.after(Duration::from_secs(seconds))));
+        }
+        assert_eq!(lingering.next_to_stop(now, false), None);
+        lingering.dropped(conns[2], LINGER_BYTES);
+        assert_eq!(lingering.next_to_stop(now, false), None);
+        lingering.dropped(conns[2], 1);
+        assert_eq!(lingering.next_to_stop(now, false), Some(conns[2]));
+        assert_eq!(lingering.next_to_stop(now, true), Some(conns[0]));
+        assert_eq!(lingering.next_to_stop(now.after(LINGER_TIME), false), None);
+        assert_eq!(lingering.next_to_stop(now.after(Duration::from_secs(11)), false), Some(conns[1]));
+    }
+}
