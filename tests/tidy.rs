@@ -54,7 +54,7 @@ const LAYERS: [(&str, u8); 42] = [
 ];
 
 /// Pairs of rooms of one layer: the first may import the second, but not the other way round.
-const BELOW: [(&str, &str); 10] = [
+const BELOW: [(&str, &str); 11] = [
     ("command_error", "error"),
     ("error", "format"),
     ("token", "constants"),
@@ -62,6 +62,7 @@ const BELOW: [(&str, &str); 10] = [
     ("addresses", "sys"),
     ("plan", "addresses"),
     ("memory_model", "plan"),
+    ("output", "sys"),
     ("connections", "listener"),
     ("walls", "host"),
     ("tls", "sys"),

@@ -43,6 +43,7 @@ mod push;
 mod report;
 mod scrapes;
 mod service;
+mod signals;
 mod skips;
 mod source_ports;
 mod steer;
