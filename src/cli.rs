@@ -63,7 +63,8 @@ pub fn run() -> Result<Ended> {
     have_stack()?;
     survive_harmless_signals()?;
     let command = Arguments::try_parse().unwrap_or_else(|error| without_password(error).exit()).command;
-    match command {
+    let words = command.words();
+    let ended = match command {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Storm(arguments) => client::storm(&arguments),
@@ -74,7 +75,8 @@ pub fn run() -> Result<Ended> {
         Command::Report(ReportCommand::Merge(arguments)) => report::merge(&arguments),
         Command::Report(ReportCommand::Html(arguments)) => report::html(&arguments),
         Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
-    }
+    };
+    ended.map_err(|error| error.in_words(words))
 }
 
 /// clap repeats a value that it refuses. What is refused of a URL may be the name and the password in it, which no log is to

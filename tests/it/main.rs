@@ -31,6 +31,7 @@ mod lossy;
 mod memory;
 mod metrics;
 mod mqtt;
+mod named;
 mod needs;
 mod network;
 mod options;
