@@ -59,9 +59,12 @@ fn hide_memory() -> Result<()> {
 
 /// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
+    sys::end_at_panics_without_memory();
+    have_stack()?;
+    survive_harmless_signals()?;
     let command = Arguments::try_parse().unwrap_or_else(|error| without_password(error).exit()).command;
-    survive_file_limit()?;
-    match command {
+    let words = command.words();
+    let ended = match command {
         Command::Server(arguments) => server::run(&arguments),
         Command::Client(arguments) => client::run(&arguments),
         Command::Storm(arguments) => client::storm(&arguments),
@@ -72,7 +75,8 @@ pub fn run() -> Result<Ended> {
         Command::Report(ReportCommand::Merge(arguments)) => report::merge(&arguments),
         Command::Report(ReportCommand::Html(arguments)) => report::html(&arguments),
         Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
-    }
+    };
+    ended.map_err(|error| error.in_words(words))
 }
 
 /// clap repeats a value that it refuses. What is refused of a URL may be the name and the password in it, which no log is to
@@ -87,9 +91,9 @@ fn without_password(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Watches the signals that end a run. The first signal calls `first`; a further one ends the process at once. A
-/// further SIGHUP or SIGXCPU does nothing: when a terminal goes away, the kernel and the shell may each send SIGHUP,
-/// and the kernel sends SIGXCPU every second from the limit on processor time on.
+/// Watches the signals that end a run. The first signal calls `first`; a further SIGINT, SIGTERM or SIGQUIT ends the
+/// process at once. Others do nothing more: when a terminal goes away, the kernel and the shell may each send SIGHUP, the
+/// kernel sends SIGXCPU every second from the limit on processor time on, and a timer may repeat itself.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     watch_signals(sys::ending_signals(), |_| true, first)
 }
@@ -126,8 +130,8 @@ fn watch_signals(
         if coming.next().is_some() {
             first();
         }
-        let repeats = [signal_hook::consts::SIGHUP, signal_hook::consts::SIGXCPU];
-        if let Some(second) = coming.find(|signal| !repeats.contains(signal)) {
+        let insists = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGQUIT];
+        if let Some(second) = coming.find(|signal| insists.contains(signal)) {
             output::abandon();
             std::process::exit(128 + second);
         }
@@ -136,9 +140,30 @@ fn watch_signals(
     Ok(())
 }
 
-/// Makes a write beyond the limit on file sizes (ulimit -f) an error. Without this, SIGXFSZ would end the process.
-/// Started processes inherit SIG_IGN but no handler, so this installs a handler.
-pub fn survive_file_limit() -> Result<()> {
-    let caught = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
-    caught.map(drop).map_err(|e| CommandError::bug(format!("watch SIGXFSZ: {e}")))
+/// Has signals do nothing that are not meant to end a run. Started processes inherit what is ignored, but no handler, so
+/// this installs handlers.
+pub fn survive_harmless_signals() -> Result<()> {
+    for signal in sys::HARMLESS_SIGNALS {
+        let caught = signal_hook::flag::register(signal, Arc::default());
+        caught.map_err(|e| CommandError::bug(format!("watch signal {signal}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Bytes of the main thread's stack. A release build was seen to do with 128 KiB, for results that are nested as deep as is
+/// read, and a debug build not with 512 KiB.
+const STACK: u64 = if cfg!(debug_assertions) { 1 << 20 } else { 256 << 10 };
+
+/// Raises the limit on this thread's stack if it is too low: the kernel lets the stack grow up to the limit that is in force
+/// at that moment (`acct_stack_growth`). Without this, a deep call would end the process by SIGSEGV.
+fn have_stack() -> Result<()> {
+    let limit = sys::Resource::Stack.read()?;
+    if limit.soft >= STACK || sys::Resource::Stack.raise_to(STACK)?.1.soft >= STACK {
+        return Ok(());
+    }
+    Err(CommandError::host(
+        format!("stack limit {} bytes", limit.hard),
+        format!("this program's main thread needs {STACK}"),
+        "raise the hard limit (ulimit -Hs, LimitSTACK=)",
+    ))
 }

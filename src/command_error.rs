@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::{BUG_MEANS, Diagnostic, REPORT};
+use crate::error::{BUG_MEANS, Diagnostic, Error, REPORT};
 
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,8 @@ pub struct CommandError {
     pub blame: Blame,
     /// What to tell of it.
     pub told: Diagnostic,
+    /// The library's error that this tells of, if it is one.
+    pub library: Option<Box<Error>>,
 }
 
 /// Whose fault a failure is, from the least to the worst.
@@ -42,7 +44,7 @@ impl CommandError {
         cure: impl Into<String>,
     ) -> CommandError {
         let told = Diagnostic { saw: saw.to_string(), means: means.into(), cure: cure.into() };
-        CommandError { blame, told }
+        CommandError { blame, told, library: None }
     }
 
     /// The command line asks for something that cannot be.

@@ -9,13 +9,14 @@ mod errno;
 mod fanout;
 mod host;
 mod tls;
+mod tls_file;
 
 use std::fmt;
 
 pub use alert::Alert;
 #[cfg(feature = "cli")]
 pub(crate) use config::last_port;
-pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem, TlsFile, TlsProblem};
+pub use config::{AddressProblem, AddressUse, ConfigError, CounterProblem, DocumentProblem};
 pub use errno::Errno;
 pub use fanout::FanoutProblem;
 pub use host::{
@@ -25,6 +26,7 @@ pub use host::{
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 pub use tls::{CertificateProblem, TlsFailure};
+pub use tls_file::{NotPem, TlsFile, TlsProblem};
 
 /// Why something failed, by whose fault it is.
 ///

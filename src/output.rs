@@ -1,6 +1,9 @@
-//! The files that this program writes. A regular file is written under a temporary name beside its place and
-//! renamed when it is complete. Its name therefore always leads to a complete document: the earlier one or the new
-//! one.
+//! The files that this program writes. A regular file is written without a name in the folder of its place (`O_TMPFILE`,
+//! open(2)), and takes its name when it is complete. Its name therefore always leads to a complete document: the earlier
+//! one or the new one. However the process ends before that, the kernel removes what has no name.
+//!
+//! Some file systems, such as NFS, have no files without names. There a file has a temporary name meanwhile, and one that is
+//! killed leaves it behind. A file that replaces an earlier one has that name too, between link(2) and rename(2).
 //!
 //! The temporary file is reached through its open folder, so it is also removed where that folder was renamed or moved
 //! meanwhile. The document is written only if the path still leads there.
@@ -13,7 +16,6 @@ mod place;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use tempfile::NamedTempFile;
 
 use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
+use crate::sys;
 
 pub use place::{differ, is_stdout, keep_inputs, prints_to_file};
 
@@ -152,7 +155,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             // Write to the file itself: tempfile's own errors have no errno.
-            Into::Beside(begun, _) => begun.new.as_file_mut().write(bytes),
+            Into::Beside(begun, _) => begun.new.file().write(bytes),
             Into::Held(held, _) => held.write(bytes),
             Into::Special(file) => file.write(bytes),
         }
@@ -167,15 +170,9 @@ impl Stream {
     /// Puts the document in its place.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {
-            Into::Beside(Begun { new, folder: _open }, path) => {
-                synchronise(new.as_file())?;
-                match new.persist(&path) {
-                    Ok(_) => Ok(()),
-                    // A folder may let a file be written but not replaced: /tmp with a file of another user, or a
-                    // mount point that is a file.
-                    Err(refused) if path.is_file() => overwrite(&path, &fs::read(refused.file.path())?),
-                    Err(refused) => Err(refused.error),
-                }
+            Into::Beside(begun, path) => {
+                synchronise(begun.new.file())?;
+                begun.replace(&path)
             }
             Into::Held(held, path) => overwrite(&path, &held),
             Into::Special(_) => Ok(()),
@@ -209,7 +206,7 @@ fn synchronise(file: &File) -> io::Result<()> {
     }
 }
 
-/// The temporary files that this process began. Their names are random, so finished files may stay listed.
+/// The names of the temporary files that this process began. They are random, so finished files may stay listed.
 static BEGUN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn begun() -> MutexGuard<'static, Vec<PathBuf>> {
@@ -228,28 +225,66 @@ pub fn abandon() {
 /// A new file that is to replace another one.
 #[derive(Debug)]
 struct Begun {
-    /// The file; it is removed when this is dropped. Its path leads through the descriptor of its folder.
-    new: NamedTempFile,
-    /// Its folder, open as long as the file may have to be removed. `None` where /proc does not show descriptors or
-    /// the folder cannot be read: then the file is known by the folder's path.
-    folder: Option<File>,
+    new: New,
+    folder: Folder,
+}
+
+/// A file that has not its name yet.
+#[derive(Debug)]
+enum New {
+    Nameless(File),
+    /// With a temporary name; it is removed when this is dropped.
+    Named(NamedTempFile),
+}
+
+impl New {
+    fn file(&self) -> &File {
+        match self {
+            New::Nameless(file) => file,
+            New::Named(named) => named.as_file(),
+        }
+    }
+}
+
+/// The folder in which a file is begun.
+#[derive(Debug)]
+struct Folder {
+    /// A path to it, through its descriptor if there is one.
+    path: PathBuf,
+    /// Its descriptor, open as long as a file may have to be removed. `None` where /proc does not show descriptors or the
+    /// folder cannot be read.
+    open: Option<File>,
+}
+
+impl Folder {
+    fn of(path: &Path) -> Folder {
+        let at = place::folder(path);
+        let open = File::open(at).ok().map(|folder| (sys::path_of(&folder), folder));
+        match open.filter(|(through, _)| through.exists()) {
+            Some((path, folder)) => Folder { path, open: Some(folder) },
+            None => Folder { path: at.to_owned(), open: None },
+        }
+    }
+
+    /// Gives a file a temporary name there, which `make` makes: tempfile's own errors have no errno.
+    fn name<T>(&self, make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<NamedTempFile<T>> {
+        let mut begun = begun();
+        let named = tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(&self.path, make)?;
+        begun.push(named.path().to_owned());
+        Ok(named)
+    }
 }
 
 impl Begun {
     /// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
     fn new(path: &Path) -> io::Result<Begun> {
-        let mut begun = begun();
-        let at = place::folder(path);
-        let folder = File::open(at).ok();
-        let through = folder.as_ref().map(|folder| PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())));
-        let through = through.filter(|through| through.exists());
-        // The file is opened here, with the mode of any new file: tempfile's own errors have no errno.
-        let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
-        let new =
-            tempfile::Builder::new().prefix(".c1m-").suffix(".part").make_in(through.as_deref().unwrap_or(at), open)?;
-        begun.push(new.path().to_owned());
+        let folder = Folder::of(path);
+        // Without /proc it could not be given a name.
+        let nameless = folder.open.as_ref().and_then(|_| sys::open_nameless(&folder.path).ok());
+        let named = || folder.name(|path| OpenOptions::new().write(true).create_new(true).open(path)).map(New::Named);
+        let new = nameless.map_or_else(named, |file| Ok(New::Nameless(file)))?;
         if let Ok(earlier) = fs::metadata(path) {
-            let file = new.as_file();
+            let file = new.file();
             let ours = file.metadata()?;
             if (ours.uid(), ours.gid()) != (earlier.uid(), earlier.gid()) {
                 fchown(file, Some(earlier.uid()), Some(earlier.gid()))?;
@@ -257,6 +292,24 @@ impl Begun {
             file.set_permissions(Permissions::from_mode(earlier.mode() & 0o7777))?;
         }
         Ok(Begun { new, folder })
+    }
+
+    /// Gives the file its name, or rewrites the earlier one. A folder may let a file be written but not replaced: /tmp with
+    /// a file of another user, or a mount point that is a file.
+    fn replace(self, path: &Path) -> io::Result<()> {
+        let named = match self.new {
+            New::Named(named) => named.into_temp_path(),
+            New::Nameless(file) => match self.folder.name(|path| sys::give_name(&file, path)) {
+                Ok(named) => named.into_temp_path(),
+                Err(_) if path.is_file() => return overwrite(path, &fs::read(sys::path_of(&file))?),
+                Err(refused) => return Err(refused),
+            },
+        };
+        match named.persist(path) {
+            Ok(_) => Ok(()),
+            Err(refused) if path.is_file() => overwrite(path, &fs::read(&refused.path)?),
+            Err(refused) => Err(refused.error),
+        }
     }
 }
 

@@ -6,12 +6,14 @@ mod bpf;
 mod catcher;
 mod filter;
 mod grace;
+mod nameless;
 mod network;
 mod program_code;
 mod raw;
 pub mod repair;
 mod rights;
 mod shared_memory;
+mod signals;
 #[cfg(test)]
 mod tests;
 
@@ -25,19 +27,21 @@ use std::time::Duration;
 
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 
-pub use allocator::Allocator;
+pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
 pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
+pub use nameless::{give_name, open_nameless, path_of};
 pub use network::OwnNetwork;
 pub use program_code::release_program_code;
 pub use raw::RawSender;
 pub use rights::{
-    MOST_RIGHTS, OtherProcess, exists_unix_socket, given_descriptors, is_our_user, listen_in_own_name, receive_rights,
-    send_rights, tell_datagram,
+    MOST_RIGHTS, OtherProcess, connect_without_waiting, exists_unix_socket, given_descriptors, is_our_user,
+    listen_in_own_name, receive_rights, send_rights, tell_datagram,
 };
 pub use shared_memory::SharedMemory;
+pub use signals::{HARMLESS_SIGNALS, ending_signals};
 
 /// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,15 +65,18 @@ pub enum Resource {
     AddressSpace,
     /// Bytes of data (`RLIMIT_DATA`).
     Data,
+    /// Bytes of the main thread's stack (`RLIMIT_STACK`).
+    Stack,
 }
 
 impl Resource {
-    /// The limits in force on this process's own memory, in bytes, each with the command that raises it. A limit
-    /// that is not set is left out.
-    pub fn memory_limits() -> Vec<(&'static str, u64)> {
+    /// The lowest limit in force on this process's own memory, in bytes, with the command that raises it. `None` if none is
+    /// set.
+    pub fn memory_limit() -> Option<(&'static str, u64)> {
         let limit = |(name, resource): (&'static str, Resource)| Some((name, resource.read().ok()?.soft));
         let all = [("ulimit -v", Resource::AddressSpace), ("ulimit -d", Resource::Data)];
-        all.into_iter().filter_map(limit).filter(|(_, most)| *most != u64::MAX).collect()
+        let set = all.into_iter().filter_map(limit).filter(|(_, most)| *most != u64::MAX);
+        set.min_by_key(|(_, most)| *most)
     }
 
     fn number(self) -> libc::__rlimit_resource_t {
@@ -79,6 +86,7 @@ impl Resource {
             Resource::Processes => libc::RLIMIT_NPROC,
             Resource::AddressSpace => libc::RLIMIT_AS,
             Resource::Data => libc::RLIMIT_DATA,
+            Resource::Stack => libc::RLIMIT_STACK,
         }
     }
 
@@ -95,33 +103,21 @@ impl Resource {
 
     /// Raises the soft limit to the hard one, which needs no privilege. Returns the limits before and after.
     pub fn raise(self) -> Result<(Limit, Limit)> {
+        self.raise_to(u64::MAX)
+    }
+
+    /// The same, but no further than to `most`.
+    pub fn raise_to(self, most: u64) -> Result<(Limit, Limit)> {
         let before = self.read()?;
-        if before.soft < before.hard {
-            let raw = libc::rlimit { rlim_cur: before.hard, rlim_max: before.hard };
+        let wanted = most.min(before.hard);
+        if before.soft < wanted {
+            let raw = libc::rlimit { rlim_cur: wanted, rlim_max: before.hard };
             // SAFETY: the kernel reads one rlimit from `raw`, which outlives the call. A refusal
             // leaves the limit as it was, which the read below shows.
             let _ = unsafe { libc::setrlimit(self.number(), &raw const raw) };
         }
         Ok((before, self.read()?))
     }
-}
-
-/// The signals that end a run in order: SIGINT and SIGTERM; and SIGHUP (a terminal that goes away), SIGQUIT (Ctrl-\)
-/// and SIGXCPU (`ulimit -t`), unless this process was started with them ignored, as nohup(1) does, or a shell that
-/// starts a process in the background.
-pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
-    let is_heeded = |signal: &libc::c_int| {
-        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: no new action is given; the kernel writes the present action, and its memory outlives the call. If
-        // the kernel writes nothing, zeroes are a valid sigaction too.
-        let action = unsafe {
-            libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr());
-            action.assume_init()
-        };
-        action.sa_sigaction != libc::SIG_IGN
-    };
-    let unless_ignored = [libc::SIGHUP, libc::SIGQUIT, libc::SIGXCPU].into_iter().filter(is_heeded);
-    [libc::SIGINT, libc::SIGTERM].into_iter().chain(unless_ignored)
 }
 
 /// CLOCK_MONOTONIC. All processes of a host have that clock, unlike an `Instant`, which says nothing to another one.

@@ -54,7 +54,7 @@ const LAYERS: [(&str, u8); 42] = [
 ];
 
 /// Pairs of rooms of one layer: the first may import the second, but not the other way round.
-const BELOW: [(&str, &str); 10] = [
+const BELOW: [(&str, &str); 11] = [
     ("command_error", "error"),
     ("error", "format"),
     ("token", "constants"),
@@ -62,6 +62,7 @@ const BELOW: [(&str, &str); 10] = [
     ("addresses", "sys"),
     ("plan", "addresses"),
     ("memory_model", "plan"),
+    ("output", "sys"),
     ("connections", "listener"),
     ("walls", "host"),
     ("tls", "sys"),
@@ -286,6 +287,28 @@ fn texts_of_the_library_name_no_flag() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Each of them may be read after a run of `client`, `storm` or `fanout`.
+#[test]
+fn sentences_on_failures_name_options_that_all_clients_have() {
+    // What a server has, and what stands behind the name of its command.
+    const ELSEWHERE: [&str; 3] = ["--audit", "--backlog", "--service"];
+    let program = c1m::internal::cli::command();
+    let of = |name: &str| {
+        let mut own = BTreeSet::new();
+        flags(program.find_subcommand(name).unwrap(), &mut own);
+        own
+    };
+    let clients = [of("client"), of("storm"), of("fanout")];
+    for file in ["src/render/failures.rs", "src/render/failures/mqtt.rs"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        for flag in words.filter(|word| word.starts_with("--") && word.len() > 3 && !word.starts_with("---")) {
+            let is_known = ELSEWHERE.contains(&flag) || clients.iter().all(|own| own.contains(flag));
+            assert!(is_known, "{file}: not every client has {flag}");
+        }
+    }
 }
 
 /// The modules that each module of a crate imports. A module is a file at the top of the crate's sources, or a

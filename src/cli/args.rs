@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::diagnostics::Words;
 use crate::addresses::{Address, Endpoint};
 use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_PENDING_BYTES;
@@ -70,6 +71,20 @@ pub enum Command {
     /// Read results that earlier runs wrote.
     #[command(subcommand)]
     Report(ReportCommand),
+}
+
+impl Command {
+    /// How its errors name what they are about.
+    pub fn words(&self) -> Words {
+        let (fans_out, serves) = (matches!(self, Command::Fanout(_)), matches!(self, Command::Server(_)));
+        let connection = match self {
+            Command::Client(client) => Some(&client.connection),
+            Command::Storm(storm) => Some(&storm.connection),
+            Command::Fanout(fanout) => Some(&fanout.connection),
+            _ => None,
+        };
+        Words { has_target: connection.is_some_and(|connection| connection.target.is_some()), fans_out, serves }
+    }
 }
 
 #[derive(Debug, Subcommand)]

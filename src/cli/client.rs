@@ -48,7 +48,8 @@ fn ended(summary: &Summary, must_resume: bool) -> Result<Ended> {
     if must_resume {
         let handshakes = || summary.shards.iter().filter_map(|shard| shard.handshakes.as_ref());
         let full: u64 = handshakes().map(|one| one.full.count()).sum();
-        if handshakes().all(|one| one.resumed.count() == 0) {
+        // Where no handshake succeeded, the report says why.
+        if full > 0 && handshakes().all(|one| one.resumed.count() == 0) {
             return Err(CommandError::new(
                 Blame::Peer,
                 format!("--resume: {} full TLS handshakes, and none that resumed a session", count(full)),

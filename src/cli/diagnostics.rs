@@ -3,57 +3,103 @@
 
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
-    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostError,
-    HostReason, ListenReason, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, TlsFile, TlsProblem,
-    last_port,
+    AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostReason,
+    ListenReason, NotPem, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, TlsFile, TlsProblem, last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
-impl From<Error> for CommandError {
-    fn from(error: Error) -> CommandError {
-        match error {
-            Error::Config(error) => error.into(),
-            Error::Host(error) => error.into(),
-            Error::Peer(error) => error.into(),
-            Error::Bug(saw) => CommandError::bug(saw),
+/// How a command line names what an error is about, where commands have different options for it, or one command has two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Words {
+    /// The addresses and ports to connect to were given by `--target`, and not by `--target-ip`, `--port` and `--ports`.
+    pub has_target: bool,
+    /// The connections are subscribers and publishers.
+    pub fans_out: bool,
+    /// The certificates are a server's.
+    pub serves: bool,
+}
+
+impl Words {
+    /// The option that gives the addresses to connect to.
+    fn targets(self) -> &'static str {
+        if self.has_target { "--target" } else { "--target-ip" }
+    }
+
+    /// The options that give so many connections.
+    fn connections(self, number: u64) -> String {
+        if self.fans_out {
+            format!("--subscribers and --publishers, {number} in all")
+        } else {
+            format!("--connections {number}")
+        }
+    }
+
+    /// The option that gives a part of what TLS is told.
+    fn tls(self, what: TlsFile) -> &'static str {
+        match (what, self.serves) {
+            (TlsFile::Certificates, true) => "--tls-cert",
+            (TlsFile::Certificates, false) => "--cert",
+            (TlsFile::Key, true) => "--tls-key",
+            (TlsFile::Key, false) => "--key",
+            (TlsFile::Authorities, _) => "--ca",
+            (TlsFile::ServerName, _) => "--sni",
+            (TlsFile::Alpn, _) => "--alpn",
+        }
+    }
+
+    fn address(self, used: AddressUse) -> &'static str {
+        match used {
+            AddressUse::Target => self.targets(),
+            AddressUse::Source => "--source-ip",
+            AddressUse::Listener => "--bind",
+            AddressUse::Metrics => "--metrics",
         }
     }
 }
 
-impl From<PeerError> for CommandError {
-    fn from(error: PeerError) -> CommandError {
-        match error {
-            PeerError::Counts { round, proved, counted } => CommandError::new(
-                Blame::Peer,
-                format!("audit {round}: the client proved {proved} connections, the server counts {counted}"),
-                "one of them is wrong",
-                REPORT,
-            ),
+impl CommandError {
+    /// The same in the words of a command line. So far it is in those of most.
+    pub fn in_words(self, words: Words) -> CommandError {
+        match self.library {
+            Some(error) if words != Words::default() => told(*error, words),
+            _ => self,
         }
     }
 }
 
-impl From<ConfigError> for CommandError {
-    fn from(error: ConfigError) -> CommandError {
-        CommandError::usage(typed(&error), error.means(), corrected(&error))
+impl<E: Into<Error>> From<E> for CommandError {
+    fn from(error: E) -> CommandError {
+        told(error.into(), Words::default())
     }
 }
 
-impl From<HostError> for CommandError {
-    fn from(error: HostError) -> CommandError {
-        let mut told = error.parts();
-        if let HostReason::SourcePorts { connections, .. } = error.reason() {
-            told.saw = format!("--connections {connections}");
+/// The line of an error of the library.
+fn told(error: Error, words: Words) -> CommandError {
+    let line = match &error {
+        Error::Config(error) => CommandError::usage(typed(error, words), error.means(), corrected(error, words)),
+        Error::Host(error) => {
+            let mut told = error.parts();
+            if let HostReason::SourcePorts { connections, .. } = error.reason() {
+                told.saw = words.connections(*connections);
+            }
+            if let Some(cure) = cure(error.reason(), words) {
+                told.cure = cure;
+            }
+            CommandError { blame: Blame::Host, told, library: None }
         }
-        if let Some(cure) = cure(error.reason()) {
-            told.cure = cure;
-        }
-        CommandError { blame: Blame::Host, told }
-    }
+        Error::Peer(PeerError::Counts { round, proved, counted }) => CommandError::new(
+            Blame::Peer,
+            format!("audit {round}: the client proved {proved} connections, the server counts {counted}"),
+            "one of them is wrong",
+            REPORT,
+        ),
+        Error::Bug(saw) => CommandError::bug(saw),
+    };
+    CommandError { library: Some(Box::new(error)), ..line }
 }
 
 /// What was typed.
-fn typed(error: &ConfigError) -> String {
+fn typed(error: &ConfigError, words: Words) -> String {
     match error {
         ConfigError::NoPort { first: 0, .. } => "--port 0".to_owned(),
         ConfigError::NoPort { .. } => "--ports 0".to_owned(),
@@ -64,12 +110,12 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::Core { asked, .. } => format!("--core-list with core {asked}"),
         ConfigError::EmptyCoreList { .. } => "an empty --core-list".to_owned(),
         ConfigError::Address { used, address, problem: AddressProblem::Twice } => {
-            format!("{} {address} is given twice", flag(*used))
+            format!("{} {address} is given twice", words.address(*used))
         }
-        ConfigError::Address { used, address, .. } => format!("{} {address}", flag(*used)),
-        ConfigError::AddressFamilies => "--source-ip and --target-ip of different address families".to_owned(),
+        ConfigError::Address { used, address, .. } => format!("{} {address}", words.address(*used)),
+        ConfigError::AddressFamilies => format!("--source-ip and {} of different address families", words.targets()),
         ConfigError::Metrics { address, errno } => format!("listen for --metrics on {address}: {errno}"),
-        ConfigError::Connections { asked, .. } => format!("--connections {asked}"),
+        ConfigError::Connections { asked, .. } => words.connections(*asked),
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
         ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
@@ -86,12 +132,32 @@ fn typed(error: &ConfigError) -> String {
         ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
+        ConfigError::Handshakes => "--handshakes 0".to_owned(),
+        ConfigError::HandshakeTimeout => "--handshake-timeout 0s".to_owned(),
+        // The name may be that of --target, and the host's authorities have none.
+        ConfigError::Tls { what: TlsFile::ServerName, .. } if words.has_target => error.saw(),
+        ConfigError::Tls { name, .. } if name.is_empty() => error.saw(),
+        ConfigError::Tls { what, .. } => format!("{}: {}", words.tls(*what), error.saw()),
+        ConfigError::Fanout(problem) => typed_fanout(*problem).unwrap_or_else(|| error.saw()),
         other => other.saw(),
     }
 }
 
+/// What was typed of a fan-out.
+fn typed_fanout(problem: FanoutProblem) -> Option<String> {
+    Some(match problem {
+        FanoutProblem::Publishers { asked, connections } => {
+            format!("--publishers {asked} --subscribers {}", connections.saturating_sub(asked))
+        }
+        FanoutProblem::Publications { asked, .. } => format!("--rate and --for, which make {asked} publications"),
+        FanoutProblem::Payload { asked, .. } => format!("--payload {asked}"),
+        FanoutProblem::Sleep => "--hibernate".to_owned(),
+        FanoutProblem::NoAnswers | FanoutProblem::Protocol { .. } => return None,
+    })
+}
+
 /// What to type instead.
-fn corrected(error: &ConfigError) -> String {
+fn corrected(error: &ConfigError, words: Words) -> String {
     let cure = match error {
         ConfigError::NoPort { first: 0, .. } => "try --port 8888",
         ConfigError::NoPort { .. } => "try --ports 100",
@@ -104,6 +170,7 @@ fn corrected(error: &ConfigError) -> String {
         ConfigError::AddressFamilies => "give both as IPv4 or both as IPv6",
         ConfigError::NotThisHost { .. } => "choose a --bind that `ip addr` shows",
         ConfigError::Metrics { .. } => "choose a free port on an address of this host, such as 127.0.0.1:9187",
+        ConfigError::Connections { .. } if words.fans_out => "try --subscribers 340000",
         ConfigError::Connections { .. } => "try --connections 340000",
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
@@ -133,7 +200,7 @@ fn corrected(error: &ConfigError) -> String {
             FanoutProblem::Publishers { .. } => "try --publishers 1 and --subscribers 1000",
             FanoutProblem::Publications { .. } => "try --rate 1 and --for 10s, or a lower --rate",
             FanoutProblem::Payload { .. } => "leave out --payload, or give a number between them",
-            FanoutProblem::Protocol { .. } => "use --protocol raw, websocket or mqtt; mqtt needs --publish TOPIC",
+            FanoutProblem::Protocol { .. } => "speak raw, websocket or mqtt",
             FanoutProblem::Sleep => "leave out --hibernate",
         },
         ConfigError::Document { problem, .. } => match problem {
@@ -153,7 +220,18 @@ fn corrected_tls(what: TlsFile, problem: &TlsProblem) -> &'static str {
         (TlsFile::ServerName, _) => "give a name such as gateway.example with --sni",
         (TlsFile::Alpn, _) => "try --alpn http/1.1",
         (_, TlsProblem::Unreadable(_)) => "check the path and its permissions",
+        (_, TlsProblem::NotPem(NotPem::Utf16)) => "write it anew in ASCII (iconv -f UTF-16 -t ASCII)",
+        (_, TlsProblem::NotPem(NotPem::WithinLine)) => "have each BEGIN and END begin a line",
+        (TlsFile::Key, TlsProblem::NotPem(NotPem::Binary)) => {
+            "convert it (openssl pkey -inform DER -in KEY, or openssl pkcs12 -nodes -in FILE)"
+        }
+        (_, TlsProblem::NotPem(NotPem::Binary)) => {
+            "convert it (openssl x509 -inform DER -in FILE, or openssl pkcs12 -nodes -in FILE)"
+        }
         (_, TlsProblem::Encrypted) => "decrypt it for the server alone (openssl pkey -in KEY -out OTHER, mode 0600)",
+        (_, TlsProblem::UnknownKey) => {
+            "give a key of RSA with 2048 to 4096 bits, of ECDSA with P-256 or P-384, or of Ed25519"
+        }
         (_, TlsProblem::OtherKey) => "give the key with which the certificate was made",
         (_, TlsProblem::NoPair) => "give --tls-cert FILE and --tls-key FILE",
         (TlsFile::Authorities, _) => "give a file of certificates in PEM with --ca, or trust anyone with --insecure",
@@ -172,17 +250,8 @@ fn corrected_address(address: &str, problem: AddressProblem) -> String {
     cure.to_owned()
 }
 
-fn flag(used: AddressUse) -> &'static str {
-    match used {
-        AddressUse::Target => "--target-ip",
-        AddressUse::Source => "--source-ip",
-        AddressUse::Listener => "--bind",
-        AddressUse::Metrics => "--metrics",
-    }
-}
-
 /// What to do where the host refuses, if a flag helps.
-fn cure(reason: &HostReason) -> Option<String> {
+fn cure(reason: &HostReason, words: Words) -> Option<String> {
     Some(match reason {
         HostReason::Listen(ListenReason::PortTaken { port }) => format!(
             "stop it (ss -ltnp sport = :{port}; ss -tan sport = :{port}), choose another --port, or keep the range off it: sysctl net.ipv4.ip_local_reserved_ports"
@@ -204,9 +273,10 @@ fn cure(reason: &HostReason) -> Option<String> {
             ShardsOf::Client => format!("{RAISE_DESCRIPTORS} or use fewer --cores"),
         },
         HostReason::LockedMemoryLimit { possible: 0, .. } => format!("{RAISE_LOCKED_MEMORY} or use fewer --cores"),
-        HostReason::SourcePorts { sources_needed: Some(sources), .. } => format!(
-            "give {sources} addresses with --source-ip, more --ports or --target-ip, or widen net.ipv4.ip_local_port_range"
-        ),
+        HostReason::SourcePorts { sources_needed: Some(sources), .. } => {
+            let more = if words.has_target { "more ports in --target" } else { "more --ports or --target-ip" };
+            format!("give {sources} addresses with --source-ip, {more}, or widen net.ipv4.ip_local_port_range")
+        }
         HostReason::Thread(ThreadReason::Limit { raise, .. }) => {
             format!("{}, end some of them, or use fewer --cores", raise.cure())
         }
@@ -223,7 +293,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::{Errno, FilterReason, RaiseThreads, RingReason};
+    use crate::error::{Errno, FilterReason, HostError, RaiseThreads, RingReason};
 
     /// Errors whose library's text and whose program's text differ by a flag, and the flag.
     fn flagged() -> Vec<(Error, &'static str)> {

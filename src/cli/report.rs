@@ -121,7 +121,15 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
 }
 
 fn results(file: &Path) -> Result<Results> {
-    Ok(document::read(&read(file)?, &file.display().to_string())?)
+    let text = read(file)?;
+    if log::is_log(&text) {
+        return Err(CommandError::usage(
+            format!("{} is an interval log", file.display()),
+            "it has latencies and no connections",
+            "give what `c1m client --json` wrote, or see its latencies with `c1m report merge`",
+        ));
+    }
+    Ok(document::read(&text, &file.display().to_string())?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -137,6 +145,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if text.len() as u64 > MAX_DOCUMENT_BYTES {
         let means = format!("a result has less than {}", format::bytes(MAX_DOCUMENT_BYTES));
         return Err(CommandError::usage(format!("{name} is too large"), means, "give another file"));
+    }
+    // Some editors write it in front of a text in UTF-8.
+    let mark = "\u{feff}".as_bytes();
+    if text.starts_with(mark) {
+        text.drain(..mark.len());
     }
     Ok(text)
 }

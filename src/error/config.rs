@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Errno;
 use super::fanout::FanoutProblem;
+use super::tls_file::{TlsFile, TlsProblem};
 
 /// Options that ask for something that cannot be: what was asked for, and what can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,46 +219,6 @@ pub enum ConfigError {
     },
 }
 
-/// A part of what TLS is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TlsFile {
-    /// A chain of certificates, this end's own first.
-    Certificates,
-    /// The private key of a certificate.
-    Key,
-    /// The authorities to trust.
-    Authorities,
-    /// The name that the peer's certificate must have.
-    ServerName,
-    /// A protocol that is negotiated in the handshake (ALPN).
-    Alpn,
-}
-
-/// What is wrong with a part of what TLS is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TlsProblem {
-    /// The file cannot be read: what the kernel said.
-    Unreadable(Errno),
-    /// The file holds nothing of the kind in PEM.
-    NotPem,
-    /// The key is encrypted with a password.
-    Encrypted,
-    /// It cannot be used: why.
-    Unusable(String),
-    /// The key is not the certificate's.
-    OtherKey,
-    /// No pair of a certificate and a key is given.
-    NoPair,
-    /// The host has no authorities that it trusts.
-    NoAuthorities,
-    /// It is no DNS name and no address.
-    NoName,
-    /// A name has 1 to 255 bytes.
-    Length,
-}
-
 /// What an address is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -448,46 +409,6 @@ impl fmt::Display for AddressUse {
             AddressUse::Listener => "listener",
             AddressUse::Metrics => "metrics",
         })
-    }
-}
-
-impl fmt::Display for TlsFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TlsFile::Certificates => "certificates",
-            TlsFile::Key => "private key",
-            TlsFile::Authorities => "certificate authorities",
-            TlsFile::ServerName => "server name",
-            TlsFile::Alpn => "protocol of ALPN",
-        })
-    }
-}
-
-impl TlsProblem {
-    fn saw(&self, what: TlsFile, name: &str) -> String {
-        match self {
-            TlsProblem::Unreadable(errno) => format!("read {what} from {name}: {errno}"),
-            TlsProblem::NoPair => "TLS without a certificate and its key".to_owned(),
-            TlsProblem::NoAuthorities => "no certificate authorities on this host".to_owned(),
-            TlsProblem::NotPem | TlsProblem::Encrypted | TlsProblem::Unusable(_) | TlsProblem::OtherKey => {
-                format!("{what} in {name}")
-            }
-            TlsProblem::NoName | TlsProblem::Length => format!("{what} {name:?}"),
-        }
-    }
-
-    fn means(&self, what: TlsFile) -> String {
-        match self {
-            TlsProblem::Unreadable(_) => format!("TLS needs its {what}"),
-            TlsProblem::NotPem => format!("the file holds no {what} in PEM (BEGIN ... END)"),
-            TlsProblem::Encrypted => "it is encrypted with a password, and nobody can be asked for it".to_owned(),
-            TlsProblem::Unusable(why) => format!("it cannot be used: {why}"),
-            TlsProblem::OtherKey => "the key is not the one of the first certificate".to_owned(),
-            TlsProblem::NoPair => "a server proves who it is by them".to_owned(),
-            TlsProblem::NoAuthorities => "no server's certificate could be trusted".to_owned(),
-            TlsProblem::NoName => "it is neither a DNS name nor an IP address".to_owned(),
-            TlsProblem::Length => "a name of a protocol has 1 to 255 bytes".to_owned(),
-        }
     }
 }
 

@@ -96,7 +96,7 @@ fn limit_met() -> ThreadReason {
         let (name, now) = (met.name.clone(), met.now.unwrap_or(0));
         return ThreadReason::Limit { name, most: met.most, now, raise: met.raise };
     }
-    if let Some((name, most)) = Resource::memory_limits().first().copied() {
+    if let Some((name, most)) = Resource::memory_limit() {
         return ThreadReason::StackMemory { name, most };
     }
     ThreadReason::LimitOrMemory { limits: limits.into_iter().map(|limit| (limit.name, limit.most)).collect() }

@@ -126,6 +126,9 @@ impl FromStr for Target {
         if scheme.is_none() && !path.is_empty() {
             return Err(format!("'{text}': a path needs a scheme before it; {EXAMPLES}"));
         }
+        // In a URL % is an escape too, so an interface may stand behind %25 (RFC 6874).
+        let unescaped = scheme.map(|_| authority.replacen("%25", "%", 1));
+        let authority = unescaped.as_deref().unwrap_or(authority);
         let (host, port) = split_port(authority).ok_or_else(|| format!("'{text}' is no target; {EXAMPLES}"))?;
         if host.len() > LONGEST_HOST {
             let length = host.chars().count();
@@ -209,6 +212,7 @@ mod tests {
         assert_eq!((read("ws://h/").path, read("ws://h?q").path), (None, Some("/?q".to_owned())));
         let target = read("[fe80::1%eth0]:80");
         assert_eq!((&*target.host, &*target.url_host(), target.name()), ("fe80::1%eth0", "[fe80::1]", None));
+        assert_eq!(read("ws://[fe80::1%25eth0]:80").host, "fe80::1%eth0");
         assert_eq!((read("10.0.0.1:1-2").ports.count(), read("10.0.0.1:1").name()), (2, None));
     }
 

@@ -14,7 +14,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "no answer to the SYN within --connect-timeout: a firewall drops it, conntrack or the accept queue is full, or the server is overloaded"
         }
         Cause::Silent => {
-            "the target accepts and acknowledges but does not answer, or not to the end; it is no echo server or speaks another --protocol: use --audit state, or --service echo on a c1m server"
+            "the target accepts and acknowledges but does not answer, or not to the end; it is no echo server or speaks another protocol: use --audit state of `c1m client`, or --service echo of `c1m server`"
         }
         Cause::Ghost => {
             "connect succeeded, but the server never accepted it (our last ACK was dropped by a full accept queue); raise its --backlog and net.core.somaxconn, or lower --concurrency"
@@ -23,7 +23,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "it answered before and did not within --reply-timeout; the server stalls or its host lost the connection"
         }
         Cause::Unread => {
-            "the server reads nothing while we send, and our bytes for it pile up; it stalls, or lower --payload or raise --interval"
+            "the server reads nothing while we send, and our bytes for it pile up; it stalls, or send less: fewer messages, or shorter ones (--payload)"
         }
         Cause::WrongEcho => {
             "bytes came back that are not ours; the target is no echo server, or it mixes up connections; for other servers there is --protocol send-expect"
@@ -41,10 +41,10 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
         }
         Cause::Malformed => {
-            "the server broke the rules of the protocol, or speaks another one; look at what it sends, and check --protocol and --port"
+            "the server broke the rules of the protocol, or speaks another one; look at what it sends, and check the protocol and the port"
         }
         Cause::TooManyIncomplete => {
-            "more answers were incomplete at the same time than this client follows (131,072 a core); lower --rate or --concurrency, or use more cores"
+            "more answers were incomplete at the same time than this client follows (131,072 a core); lower --concurrency or the rate, or use more cores"
         }
         Cause::HttpStatus(status) => status_sentence(status),
         Cause::NotKept => {
@@ -78,7 +78,7 @@ pub fn sentence(cause: Cause) -> &'static str {
 fn errno_sentence(errno: Errno) -> &'static str {
     match errno {
         Errno::ECONNREFUSED => {
-            "nothing listens there, or the accept queue overflowed with tcp_abort_on_overflow=1; start the server, check --port and --ports"
+            "nothing listens there, or the accept queue overflowed with tcp_abort_on_overflow=1; start the server, or check the ports"
         }
         Errno::ETIMEDOUT => {
             "the peer or the way to it stayed silent; look for a firewall, a full conntrack table, or an overloaded server"
@@ -94,11 +94,11 @@ fn errno_sentence(errno: Errno) -> &'static str {
             "this host has no memory for another socket; free memory, or look at net.ipv4.tcp_mem and the cgroup's limit"
         }
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN => {
-            "there is no way to that address; check --target-ip and `ip route get`"
+            "there is no way to that address; check it, and `ip route get`"
         }
         Errno::EACCES | Errno::EPERM => "a firewall rule of this host forbids it; look at nft list ruleset",
         Errno::EINVAL => {
-            "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and --target-ip"
+            "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and the target"
         }
         _ => "the kernel gave this error; see errno(3)",
     }
@@ -107,23 +107,23 @@ fn errno_sentence(errno: Errno) -> &'static str {
 /// What a status of HTTP means that was not expected.
 fn status_sentence(status: u16) -> &'static str {
     match status {
-        400 => "the server did not understand the request; check --path and --header",
+        400 => "the server did not understand the request; check the path and --header",
         401 | 403 => "the server wants to know who asks; give it --header 'Authorization: ...' or a cookie",
-        404 => "the server has nothing at that path; check --path",
-        405 => "the server does not take that method there; check --method and --path",
+        404 => "the server has nothing at that path; check the path",
+        405 => "the server does not take that method there; check --method and the path",
         408 => {
             "the server waited too long for the request; it is overloaded, or it closes silent connections (--keepalive-interval)"
         }
-        426 => "the server wants another protocol on this path; check --protocol, or what it names in Upgrade",
+        426 => "the server wants another protocol on this path; check the protocol, or what it names in Upgrade",
         429 => {
-            "the server limits how fast, or how many, clients connect; lower --rate, use more --source-ip, or raise its limit"
+            "the server limits how fast, or how many, clients connect; connect more slowly, use more --source-ip, or raise its limit"
         }
-        431 => "the headers are too long for the server; shorten --header or --path",
+        431 => "the headers are too long for the server; shorten --header or the path",
         502 | 504 => "the gateway did not reach the service behind it; look at the service, and at the gateway's log",
         503 => "the server has no room, or is being started or stopped; read its log and its limits on connections",
         _ => match status / 100 {
             1 => "the server answered with an interim status that was not asked for",
-            2 => "the server answered with another success than was expected; check --status and --path",
+            2 => "the server answered with another success than was expected; check --status and the path",
             3 => "the server sends its clients elsewhere; give the address that it names",
             4 => "the server refuses the request; read its log",
             5 => "the server failed at the request; read its log",
@@ -149,7 +149,7 @@ fn close_sentence(code: u16) -> &'static str {
         1010 => "the server wants an extension; this client has none",
         1011 => "the server failed; read its log",
         1012 => "the server restarts",
-        1013 => "the server is overloaded and wants clients to try later; lower --rate",
+        1013 => "the server is overloaded and wants clients to try later; connect more slowly",
         1014 => "the gateway did not reach the service behind it; look at the service",
         3000..=4999 => "the server closed it with a code of its own; look there for what it means",
         _ => "the server closed it with a code that is not for that (RFC 6455, 7.4); look at its log",

@@ -326,6 +326,9 @@ pub fn read(text: &[u8], name: &str) -> Result<Results> {
         }
         let mut value = found.ok_or("it holds no document")?;
         let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
+        if client.is_none() && value.get("accepted").is_some() {
+            return Err("it is the result of a server, and has no client's figures".to_owned());
+        }
         // The document of a foreign server has other fields, and is left out.
         let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
         let client: ClientDocument = serde_json::from_value(client.unwrap_or(value))

@@ -76,7 +76,7 @@ pub fn refused(operation: &'static str, subject: impl Into<String>, error: &io::
     let errno = Errno::of(error);
     let reason = match errno {
         Errno::EINVAL => return too_old("IORING_SETUP_DEFER_TASKRUN"),
-        Errno::ENOMEM => RingReason::Memory { limit: Resource::memory_limits().first().copied() },
+        Errno::ENOMEM => RingReason::Memory { limit: Resource::memory_limit() },
         Errno::EMFILE | Errno::ENFILE => RingReason::NoDescriptor,
         Errno::EAGAIN => RingReason::Busy,
         _ => match forbidden(errno) {

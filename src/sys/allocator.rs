@@ -1,7 +1,8 @@
-//! An allocator for the program. When the system has no memory, it ends the process with one line that names the limit.
-//! The standard library would end the process with SIGABRT and name no limit.
+//! The end of the program when the system has no memory: one line that names the limit. The standard library would end the
+//! process with SIGABRT and name no limit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,16 +40,34 @@ fn given(memory: *mut u8, size: usize) -> *mut u8 {
     memory
 }
 
-/// Ends the process. Allocates nothing.
 #[cold]
 fn refused(size: usize) -> ! {
+    end_without_memory(format_args!("allocate {size} bytes: Cannot allocate memory (ENOMEM)"))
+}
+
+/// Has a panic for want of memory end the process as a refused allocation does. Libraries panic then, and the standard
+/// library where a new thread gets no stack for signals (`make_handler` in std/src/sys/pal/unix/stack_overflow.rs).
+pub fn end_at_panics_without_memory() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        match text.filter(|text| text.contains("Cannot allocate memory")) {
+            Some(text) => end_without_memory(format_args!("{text}")),
+            None => others(panic),
+        }
+    }));
+}
+
+/// Ends the process with one line: what was seen, and the limit that is met. Allocates nothing.
+fn end_without_memory(saw: fmt::Arguments<'_>) -> ! {
     static TOLD: AtomicBool = AtomicBool::new(false);
     // If another thread was refused first, that thread ends the process.
     while TOLD.swap(true, Ordering::Relaxed) {
         // SAFETY: the call takes no memory; it waits for a signal.
         unsafe { libc::pause() };
     }
-    let mut text = [0; 256];
+    let mut text = [0; 512];
     let mut line = Cursor::new(&mut text[..]);
     let soft = |limit| {
         let mut found = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
@@ -57,14 +76,13 @@ fn refused(size: usize) -> ! {
         (found.rlim_cur != libc::RLIM_INFINITY).then_some(found.rlim_cur)
     };
     let limits = [(libc::RLIMIT_AS, "ulimit -v"), (libc::RLIMIT_DATA, "ulimit -d")];
-    let met = limits.into_iter().find_map(|(limit, name)| Some((name, soft(limit)?)));
-    let saw = format_args!("c1m: allocate {size} bytes: Cannot allocate memory (ENOMEM)");
+    let lowest = limits.into_iter().filter_map(|(limit, name)| Some((soft(limit)?, name))).min();
     // A line that does not fit is cut off.
-    let _ = match met {
-        Some((name, most)) => {
-            writeln!(line, "{saw}: {name} allows {most} bytes; raise it ({name} unlimited), or use fewer cores")
+    let _ = match lowest {
+        Some((most, name)) => {
+            writeln!(line, "c1m: {saw}: {name} allows {most} bytes; raise it ({name} unlimited), or use fewer cores")
         }
-        None => writeln!(line, "{saw}: the host has none left; free some, or ask for fewer connections"),
+        None => writeln!(line, "c1m: {saw}: the host has none left; free some, or ask for fewer connections"),
     };
     let length = line.position() as usize;
     // SAFETY: the kernel reads `length` bytes of `text`, which outlives the call. If standard error is closed, the

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -68,6 +68,13 @@ pub fn listen_in_own_name(listener: &UnixListener) -> io::Result<()> {
     /// As std has it.
     const BACKLOG: i32 = 128;
     Ok(rustix::net::listen(listener, BACKLOG)?)
+}
+
+/// Connects to a Unix socket and closes the connection. Fails with EAGAIN if its queue is full.
+pub fn connect_without_waiting(path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
 /// Whether the process at the other end of a socket was this process's user, or root, when it connected or listened.

@@ -198,7 +198,7 @@ fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
     (!waiting_took_them).then(|| Diagnostic {
         saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
         means: "every source port for that target and port is in use or served on this host, or a --source-ip is not on this host".to_owned(),
-        cure: "give more --source-ip, --ports or --target-ip, or widen net.ipv4.ip_local_port_range".to_owned(),
+        cure: "give more --source-ip, more ports or targets, or widen net.ipv4.ip_local_port_range".to_owned(),
     })
 }
 

@@ -103,7 +103,7 @@ pub const ACCEPT_QUEUE: Wall = Wall {
         Some(Diagnostic {
             saw,
             means: format!("connections came faster than {server} accepted them, and its backlog was full"),
-            cure: "raise net.core.somaxconn and the server's --backlog, or ramp more slowly (--rate, --concurrency)"
+            cure: "raise net.core.somaxconn and the server's --backlog, or ramp more slowly (--concurrency, or a lower rate)"
                 .to_owned(),
         })
     },

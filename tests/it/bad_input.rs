@@ -3,7 +3,6 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -51,7 +50,8 @@ fn arguments_that_cannot_be_parsed_are_named() {
         ("server --core-list 0 --cores 1", "--cores"),
         ("server --service mirror", "mirror"),
         ("client --target-ip localhost", "localhost"),
-        ("client", "--target-ip"),
+        ("client", "<--target-ip <IP>|--target <HOST:PORT[-PORT]|URL>>"),
+        ("client --target-ip ::1 --target [::1]:80", "cannot be used with"),
         ("client --target-ip 127.0.0.1 --rate 0", "5000/s"),
         ("client --target-ip 127.0.0.1 --hold soon", "soon"),
         ("client --target-ip 127.0.0.1 --hold 1s --steer", "--steer"),
@@ -298,26 +298,7 @@ fn a_demo_on_a_host_without_io_uring_says_so_before_it_starts() {
 
 /// Makes io_uring_setup(2) fail with EPERM in the process that `command` starts.
 fn forbid_io_uring(command: &mut Command) {
-    let rule = |code: u32, yes: u8, no: u8, k: u32| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
-    let rules = [
-        // The number of the system call is the first word of struct seccomp_data.
-        rule(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        rule(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-        rule(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        rule(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let install = move || {
-        let program = libc::sock_fprog { len: rules.len() as u16, filter: rules.as_ptr().cast_mut() };
-        // SAFETY: the kernel reads `program` and the rules it points to, which outlive the call.
-        let done = unsafe {
-            // Without this the filter would need CAP_SYS_ADMIN.
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-        };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: prctl is async-signal-safe, and the rules were copied into the closure.
-    unsafe { command.pre_exec(install) };
+    refuse(command, libc::SYS_io_uring_setup..=libc::SYS_io_uring_setup, None, libc::EPERM);
 }
 
 #[test]

@@ -128,11 +128,11 @@ fn answers_that_are_no_proof_are_told_apart() {
     let cases = [
         ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "not_kept", "Connection: close"),
         ("HTTP/1.0 200 OK\r\n\r\nok", "not_kept", "keepalive_requests"),
-        ("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", "http_429", "--rate"),
+        ("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", "http_429", "more slowly"),
         ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "http_503", "no room"),
         ("HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", "http_302", "elsewhere"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed", "rules"),
-        ("SSH-2.0-OpenSSH_9.9\r\n", "malformed", "--protocol"),
+        ("SSH-2.0-OpenSSH_9.9\r\n", "malformed", "check the protocol"),
     ];
     for (answer, cause, words) in cases {
         let peer = answering(usize::MAX, move |_| Some(answer.to_owned()));
@@ -227,7 +227,7 @@ fn a_target_that_is_none_is_refused() {
         ("localhost:1 --insecure", 2, &["--insecure", "it is for TLS", "add --tls"]),
         ("ws://localhost --protocol raw", 2, &["--target ws://localhost:80 with --protocol raw", "as websocket"]),
         ("ws://localhost/a --path /b", 2, &["the path /a, and --path /b"]),
-        ("ws://localhost/{m}", 2, &["--path, character 2", "{n}, {round} or {token}"]),
+        ("ws://localhost/{m}", 2, &["the path of --target, character 2", "{n}, {round} or {token}"]),
         ("no-such-host.invalid:1", 3, &["resolve no-such-host.invalid", "getent"]),
         ("localhost:1 --keepalive-interval 10ms", 2, &["--keepalive-interval 10ms", "1 s apart"]),
     ];

@@ -158,12 +158,12 @@ fn a_refused_handshake_is_told_by_its_status() {
     let busy = refusing("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nbusy\n");
     client(&format!("{} --connections 5 --protocol websocket", busy.at())).failed("http_503", 5, "no room");
     let limited = refusing("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\n\r\n");
-    client(&format!("{} --connections 5 --protocol websocket", limited.at())).failed("http_429", 5, "--rate");
+    client(&format!("{} --connections 5 --protocol websocket", limited.at())).failed("http_429", 5, "more slowly");
     let other =
         refusing("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n");
     client(&format!("{} --connections 5 --protocol websocket", other.at())).failed("handshake", 5, "RFC 6455");
     let mail = refusing("220 mail.test ESMTP\r\n");
-    client(&format!("{} --connections 5 --protocol websocket", mail.at())).failed("malformed", 5, "--protocol");
+    client(&format!("{} --connections 5 --protocol websocket", mail.at())).failed("malformed", 5, "check the protocol");
 }
 
 /// Silent connections are kept alive, evenly, in every phase; the answers are no messages.

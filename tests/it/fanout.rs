@@ -182,14 +182,14 @@ fn results_can_be_shown_and_not_merged() {
 fn fan_outs_that_make_no_sense_are_refused() {
     let at = "fanout --target-ip 127.0.0.1";
     let wrong = [
-        ("--subscribers 0", "1 of 1 connections publish"),
-        ("--subscribers 9 --publishers 0", "0 of 9 connections publish"),
+        ("--subscribers 0", "--publishers 1 --subscribers 0"),
+        ("--subscribers 9 --publishers 0", "--publishers 0 --subscribers 9"),
         ("--subscribers 9 --rate 1000000", "10000000 publications"),
-        ("--subscribers 9 --payload 63", "publications of 63 bytes"),
-        ("--subscribers 9 --payload 60001", "publications of 60001 bytes"),
+        ("--subscribers 9 --payload 63", "--payload 63: a publication has"),
+        ("--subscribers 9 --payload 60001", "--payload 60001: a publication has"),
         ("--subscribers 9 --protocol http", "http publishes nothing"),
         ("--subscribers 9 --protocol websocket --publish hello", "put {payload} into it"),
-        ("--subscribers 9 --publish {payload}", "--publish with --protocol push"),
+        ("--subscribers 9 --publish {payload}", "--publish with the protocol push"),
         ("--subscribers 9 --wait 0s", "no receipt could be in time"),
     ];
     for (words, error) in wrong {

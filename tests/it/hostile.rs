@@ -1,7 +1,6 @@
 //! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is down, a
 //! /proc that hides processes. Each refusal is reported with a sentence that names it, and the doctor predicts it.
 
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::doctor::doctor_as;
@@ -76,10 +75,37 @@ fn too_little_address_space_is_named() {
     }
     assert!(refused >= 3 && held >= 6, "{refused} refused, {held} held");
     // The doctor warns of a limit below which nobody knows whether a run holds.
-    for (limit, verdict) in [("300000", "tight"), ("8000000", "ok"), ("unlimited", "ok")] {
-        let page = doctor_as(c1m_after(&format!("ulimit -v {limit}")), "--connections 1000 --cores 1");
+    for (limit, verdict) in
+        [("-v 300000", "tight"), ("-v 8000000", "ok"), ("-v unlimited", "ok"), ("-d 20000", "tight")]
+    {
+        let page = doctor_as(c1m_after(&format!("ulimit {limit}")), "--connections 1000 --cores 1");
         assert_eq!(page.says("address space", "verdict"), verdict, "{}", page.says("address space", "have"));
         assert_eq!(page.fixes("address space").len(), usize::from(verdict == "tight"));
+    }
+}
+
+/// A thread that starts may lack memory for its stack, for that of signals, or for its own data.
+#[test]
+fn too_little_memory_for_data_is_named() {
+    let nowhere = at(free_ports(1), 1);
+    for kilobytes in [6_000, 9_000, 12_000, 13_500, 14_000, 16_000] {
+        let limited = c1m_after(&format!("ulimit -d {kilobytes}"));
+        let finished = run_as(limited, &format!("client --target-ip 127.0.0.1 {nowhere} --connections 5 --hold 0s"));
+        if finished.code() == 3 {
+            finished.fails_with(3, &["ulimit -d"]);
+        } else {
+            assert_eq!(finished.code(), 1, "{kilobytes}: {}{}", finished.out, finished.err);
+        }
+    }
+    run_as(c1m_after("ulimit -d 6000"), "server --until-stdin-closes").fails_with(3, &["ulimit -d"]);
+}
+
+/// The main thread has the stack that the limit allows when it is needed.
+#[test]
+fn a_small_stack_is_raised_or_named() {
+    for arguments in ["server --port 0", "client --target-ip 127.0.0.1 --port 0", "report merge /nonexistent"] {
+        run_as(c1m_after("ulimit -s 64"), arguments).fails_with(3, &["stack limit 65536 bytes", "ulimit -Hs"]);
+        assert_eq!(run_as(c1m_after("ulimit -Ss 64"), arguments).code(), 2, "{arguments}");
     }
 }
 
@@ -218,27 +244,7 @@ fn root_of_another_user_namespace_is_an_ordinary_user() {
 /// profile does.
 fn filtered(answer: libc::c_int) -> Command {
     let mut command = c1m();
-    let one = |code: u32, jump: (u8, u8), k: u32| libc::sock_filter { code: code as u16, jt: jump.0, jf: jump.1, k };
-    // struct seccomp_data begins with the number of the call. io_uring's calls are 425 to 427 on all architectures.
-    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    let ret = libc::BPF_RET | libc::BPF_K;
-    let program = [
-        one(load, (0, 0), 0),
-        one(at_least, (0, 2), libc::SYS_io_uring_setup as u32),
-        one(at_least, (1, 0), libc::SYS_io_uring_register as u32 + 1),
-        one(ret, (0, 0), libc::SECCOMP_RET_ERRNO | answer as u32),
-        one(ret, (0, 0), libc::SECCOMP_RET_ALLOW),
-    ];
-    // SAFETY: prctl is async-signal-safe, and reads the program, which is moved into the closure.
-    unsafe {
-        command.pre_exec(move || {
-            let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-            let done = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0;
-            if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        });
-    }
+    refuse(&mut command, libc::SYS_io_uring_setup..=libc::SYS_io_uring_register, None, answer);
     command
 }
 

@@ -153,7 +153,7 @@ fn refusals_are_counted_by_their_reasons() {
     for (version, code, cause, words) in [
         ("3.1.1", BadUserNameOrPassword, "mqtt_connack_bad_user_name_or_password", "check --user"),
         ("5", NotAuthorized, "mqtt_connack_not_authorized", "--client-id"),
-        ("5", ServerBusy, "mqtt_connack_server_busy", "lower --rate"),
+        ("5", ServerBusy, "mqtt_connack_server_busy", "lower --concurrency"),
     ] {
         let broker = refusing(code);
         let run = client(&format!("{} --connections 10 --mqtt-version {version}", broker.at()));

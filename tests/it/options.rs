@@ -89,7 +89,7 @@ fn a_sink_keeps_connections_and_answers_nothing() {
     let server = Server::start(2, "--service sink --json -");
     client(&format!("{} --connections 50 --audit state", server.at())).held(50);
     let run = client(&format!("{} --connections 50 --reply-timeout 1s", server.at()));
-    run.failed("silent", 50, "--service echo on a c1m server");
+    run.failed("silent", 50, "--service echo of `c1m server`");
     let totals = server.stop().last_document();
     assert_eq!((number(&totals, "accepted"), number(&totals, "messages")), (100, 100), "{totals}");
 }

@@ -478,6 +478,46 @@ fn an_ignored_hangup_stays_ignored() {
     server.stop();
 }
 
+/// A file in memory may be without a name until it is complete. The kernel removes it however the process ends.
+#[test(Mounts)]
+fn no_end_leaves_an_unfinished_file() {
+    let server = Server::start(1, "");
+    let dir = tempfile::tempdir().unwrap();
+    // With this rate of closing the client does not end between two signals.
+    let arguments =
+        format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 1h --close-rate 0.01", server.at());
+    in_own_mounts(|| {
+        mount("none", dir.path().to_str().unwrap(), "tmpfs", 0, "");
+        std::fs::write(dir.path().join("r.json"), "earlier").unwrap();
+        for (signals, code) in [([libc::SIGTERM; 2].as_slice(), 128 + libc::SIGTERM), (&[libc::SIGKILL], -1)] {
+            let mut command = within(&dir);
+            command.args(arguments.split_whitespace()).args(["--json", "r.json", "--hlog", "r.hlog"]);
+            let mut client = Running::start(command);
+            client.until("it holds", |out| out.contains("\nhold "));
+            let pid = client.pid();
+            eventually("the log is begun", || writes_in(pid, dir.path()));
+            assert_eq!(names(dir.path()), ["r.json"], "nothing unfinished has a name");
+            for signal in signals {
+                client.signal(*signal);
+                eventually("the signal came", || client.has_ended() || client.out().contains("\nclose "));
+            }
+            let finished = client.wait();
+            assert_eq!(finished.code(), code, "{}{}", finished.out, finished.err);
+            assert_eq!(names(dir.path()), ["r.json"], "{signals:?}");
+            assert_eq!(std::fs::read_to_string(dir.path().join("r.json")).unwrap(), "earlier");
+        }
+    });
+    server.stop();
+}
+
+/// Whether a process has a file open in a folder.
+fn writes_in(pid: u32, folder: &Path) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file.parent() == Some(folder))
+}
+
+/// Where no file can be without a name, one that is begun has a temporary one. There an end in order removes it, and so
+/// does a second signal.
 #[test]
 fn two_signals_leave_no_unfinished_file() {
     // With this rate of closing the client does not end between the two signals.
@@ -487,6 +527,9 @@ fn two_signals_leave_no_unfinished_file() {
     let arguments =
         format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 1h --close-rate 0.01", server.at());
     command.args(arguments.split_whitespace()).args(["--hlog", "r.hlog"]);
+    // The bit that O_TMPFILE has beside O_DIRECTORY.
+    let nameless = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+    refuse(&mut command, libc::SYS_openat..=libc::SYS_openat, Some(nameless), libc::EOPNOTSUPP);
     let mut client = Running::start(command);
     client.until("it holds", |out| out.contains("\nhold "));
     eventually("the log is begun", || names(dir.path()).iter().any(|name| name.ends_with(".part")));

@@ -238,7 +238,7 @@ fn unasked_bytes_are_judged_by_the_pattern() {
 fn servers_that_are_silent_or_do_not_end_are_told_apart() {
     let sink = Server::start(2, "--service sink");
     let run = client(&format!("{} --connections 20 --reply-timeout 1s {PING}", sink.at()));
-    run.failed("silent", 20, "another --protocol");
+    run.failed("silent", 20, "another protocol");
     // Nothing is asked of it but to stay.
     let run = client(&format!("{} --connections 20 --audit state {PING}", sink.at()));
     run.held(20);

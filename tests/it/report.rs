@@ -101,7 +101,8 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
         (String::new(), "it holds no document"),
         ("not a result".to_owned(), "it is not JSON"),
         (sound[..sound.len() - 9].to_owned(), "it is not JSON"),
-        (totals, "it is not the result of a client: missing field `requested`"),
+        (totals, "it is the result of a server"),
+        (format!("\u{feff}{}", &sound[..9]), "it is not JSON: EOF"),
         (sound.replace(r#""live":50"#, r#""live":51"#), "its numbers do not add up"),
         (sound.replace(r#""count":50"#, r#""count":49"#), "its figures are not those of its histogram"),
         (sound.replace(&histogram, r#""AAAA""#), "it is not in HdrHistogram's V2 compressed form"),
@@ -116,6 +117,12 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
     let sound = dir.path().join("sound.json").display().to_string();
     run(&format!("report merge {sound} {sound}")).fails_with(2, &[&sound, "given twice"]);
     run(&format!("report merge {sound} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
+    // Some editors write a byte order mark.
+    let marked = dir.path().join("marked.json");
+    std::fs::write(&marked, format!("\u{feff}{}", std::fs::read_to_string(&sound).unwrap())).unwrap();
+    assert_eq!(run(&format!("report merge {}", marked.display())).code(), 0);
+    std::fs::write(&marked, "#[Histogram log format version 1.3]\n").unwrap();
+    run(&format!("report html {} -o x", marked.display())).fails_with(2, &["is an interval log", "`c1m report merge`"]);
     run("report merge /dev/zero").fails_with(2, &["/dev/zero", "too large"]);
     run(&format!("report merge {sound} --json /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }

@@ -7,6 +7,7 @@ mod ports;
 mod process;
 mod program;
 mod schema;
+mod seccomp;
 mod server;
 mod tls;
 mod wait;
@@ -20,6 +21,7 @@ pub use program::{NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged
 pub use schema::{
     has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, has_server_names_and, number,
 };
+pub use seccomp::refuse;
 pub use server::{Server, at, server_arguments};
 pub use tls::{Authority, Link, Secure, echo_securely, secure};
 pub use wait::{PATIENCE, eventually};

@@ -530,3 +530,11 @@ fn a_connection_sleeps_and_wakes_with_its_session() {
     drop(stream);
     server.stop();
 }
+
+/// Where no handshake was made, its missing ticket is not the reason.
+#[test]
+fn a_run_without_a_handshake_says_nothing_of_tickets() {
+    let run = client(&format!("{} --connections 3 --cores 1 --tls --insecure --resume", at(free_ports(1), 1)));
+    run.failed("ECONNREFUSED", 3, "nothing listens there");
+    assert_eq!(run.finished.err, "");
+}

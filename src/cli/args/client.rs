@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::super::out::warn;
 use super::protocol::ProtocolArguments;
@@ -36,17 +36,18 @@ pub struct LoadArguments {
 
 /// What every client is told, whatever it does.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("server").required(true).args(["target_ip", "target"]))]
 pub struct ConnectionArguments {
     /// Addresses of the server, separated by commas, each once; a link-local one with its interface, such as
     /// fe80::1%eth0.
-    #[arg(long, value_name = "IP", required_unless_present = "target", value_delimiter = ',')]
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub target_ip: Vec<Address>,
     #[command(flatten)]
     pub ports: PortArguments,
     /// The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as
     /// ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws,
     /// wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path.
-    #[arg(long, value_name = "HOST:PORT[-PORT]|URL", conflicts_with_all = ["target_ip", "port", "ports"])]
+    #[arg(long, value_name = "HOST:PORT[-PORT]|URL", conflicts_with_all = ["port", "ports"])]
     pub target: Option<Target>,
     /// The addresses of --target, which then is not resolved. `storm killed` passes them to the victims' process.
     #[arg(long, value_name = "IP", hide = true, requires = "target", value_delimiter = ',')]

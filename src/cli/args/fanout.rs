@@ -68,11 +68,12 @@ impl FanoutArguments {
         let mut publisher = None;
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
         let protocol = |seen: &super::client::Reached| -> Result<Protocol> {
-            let settings = self.connection.protocol.settings(self.connection.target.as_ref(), seen.first())?;
+            let target = self.connection.target.as_ref();
+            let settings = self.connection.protocol.settings(target, seen.first())?;
             // That of a publication is none of the protocol's own messages.
             let settings = self.settings(name, Settings { payload: None, ..settings });
-            publisher = Some(made(name, &Settings { role: Role::Publisher, ..settings.clone() })?);
-            made(name, &Settings { role: Role::Subscriber, ..settings })
+            publisher = Some(made(name, &Settings { role: Role::Publisher, ..settings.clone() }, target)?);
+            made(name, &Settings { role: Role::Subscriber, ..settings }, target)
         };
         let course = Course::Fanout(Fanout { payload: payload_bytes(payload), ..course });
         let workload = self.connection.workload_with(&load, course, Audit::Answer, close, protocol)?;

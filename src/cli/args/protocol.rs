@@ -7,7 +7,7 @@ use super::mqtt::MqttArguments;
 use crate::addresses::Address;
 use crate::command_error::{CommandError, Result};
 use crate::plan::{Ports, Target};
-use crate::protocol::{Authority, Protocol, Settings};
+use crate::protocol::{Authority, Protocol, Role, SettingError, Settings};
 
 #[derive(Debug, Args)]
 pub struct ProtocolArguments {
@@ -86,7 +86,7 @@ const HTTP_PORT: u16 = 80;
 impl ProtocolArguments {
     /// The protocol with its settings, for connections to this target, or else to this address and these ports.
     pub fn protocol(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Protocol> {
-        made(self.name(target)?, &self.settings(target, at)?)
+        made(self.name(target)?, &self.settings(target, at)?, target)
     }
 
     /// The settings of the protocol, for the same.
@@ -173,11 +173,22 @@ impl ProtocolArguments {
     }
 }
 
-/// The protocol of a name with its settings, which were typed.
-pub fn made(name: &str, settings: &Settings) -> Result<Protocol> {
+/// The protocol of a name with its settings, which were typed, as perhaps this target was.
+pub fn made(name: &str, settings: &Settings, target: Option<&Target>) -> Result<Protocol> {
+    let has_scheme = target.is_some_and(|target| target.scheme.is_some());
+    let has_path = target.is_some_and(|target| target.path.is_some());
+    let named = |setting: &str| match setting {
+        "protocol" if has_scheme => "a --target of protocol".to_owned(),
+        // There it may have been typed as another one, or not at all.
+        "protocol" if settings.role != Role::default() => "the protocol".to_owned(),
+        "path" if has_path => "the path of --target".to_owned(),
+        setting => format!("--{setting}"),
+    };
     Protocol::new(name, settings).map_err(|error| {
-        let [saw, means, cure] = error.parts(|setting| format!("--{setting}"));
-        CommandError::usage(saw, means, cure)
+        let [saw, means, cure] = error.parts(named);
+        // The protocols that would take it publish nothing, or have another name in a fan-out.
+        let stays = matches!(error, SettingError::Foreign { .. }) && settings.role != Role::default();
+        CommandError::usage(saw, means, if stays { "leave it out".to_owned() } else { cure })
     })
 }
 

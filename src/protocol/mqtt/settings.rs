@@ -116,7 +116,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         }
     };
     let own = own_topic(settings, pings)?;
-    let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings)? };
+    let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings, version)? };
     let filters: Vec<Template> = own.iter().cloned().chain(further).collect();
     let subscribes = !filters.is_empty() && session != Session::Resume;
     let steps = [(true, Step::Connect), (subscribes, Step::Subscribe), (own.is_some(), Step::Publish)];
@@ -242,6 +242,9 @@ fn topic_name(setting: &'static str, text: &str) -> Result<Template, SettingErro
         written if written.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
             wrong("nothing can be published to a wildcard", "leave + and # out")
         }
+        written if written.starts_with(SHARED) && written.get(SHARED.len()) == Some(&b'/') => {
+            wrong("nothing can be published to a shared subscription", "name the topic behind $share/NAME/")
+        }
         _ => Ok(made),
     }
 }
@@ -286,7 +289,7 @@ fn is_subscribed_once(setting: &'static str, text: &str, made: &Template) -> Res
 }
 
 /// The topic filters beside the own topic.
-fn further_filters(settings: &Settings) -> Result<Vec<Template>, SettingError> {
+fn further_filters(settings: &Settings, version: Version) -> Result<Vec<Template>, SettingError> {
     let Settings { mqtt, subscribe, .. } = settings;
     if let Some(topics) = mqtt.topics {
         let means = "a connection subscribes to so many topics by one filter with {topic}";
@@ -303,7 +306,7 @@ fn further_filters(settings: &Settings) -> Result<Vec<Template>, SettingError> {
         // What does not fit into a packet is not made, either: the shortest filter takes four bytes.
         for topic in 1..=mqtt.topics.unwrap_or(1).min(LONGEST_PACKET as u32) {
             let one = with_topic(text, topic);
-            filters.push(filter(&one)?);
+            filters.push(filter(&one, version)?);
             if one == *text {
                 break;
             }
@@ -331,7 +334,10 @@ fn with_topic(text: &str, topic: u32) -> String {
     made + rest
 }
 
-fn filter(text: &str) -> Result<Template, SettingError> {
+/// The first level of a shared subscription, of which each message goes to one subscriber (MQTT 5.0, section 4.8.2).
+const SHARED: &[u8] = b"$share";
+
+fn filter(text: &str, version: Version) -> Result<Template, SettingError> {
     let made = string("subscribe", text)?;
     is_subscribed_once("subscribe", text, &made)?;
     let written = sample(&made);
@@ -344,6 +350,16 @@ fn filter(text: &str) -> Result<Template, SettingError> {
     if written.is_empty() || !is_whole {
         let means = "+ stands for a whole level, and # for all levels at the end of a filter";
         return Err(value("subscribe", format_args!("{text:?}"), means, "try 'news/+' or 'news/#'"));
+    }
+    // MQTT 3.1.1 knows no shared subscriptions, and such a filter is one like others.
+    let is_shared_well = match levels[..] {
+        [SHARED, _, ..] if version == Version::V3 => true,
+        [SHARED, b"" | b"+" | b"#", ..] | [SHARED, _] | [SHARED, _, b""] => false,
+        _ => true,
+    };
+    if !is_shared_well {
+        let means = "a shared subscription is $share/NAME/FILTER, with neither + nor # in its name";
+        return Err(value("subscribe", format_args!("{text:?}"), means, "try '$share/group/news/#'"));
     }
     Ok(made)
 }

@@ -1,6 +1,7 @@
 //! The packets held against those of another codec, the life of connections cut anywhere, and each way to be wrong.
 
 mod fanout;
+mod filters;
 mod oracle;
 
 use mqtt_proto::{Pid, QoS, QosPid, TopicName, v5};

@@ -14,13 +14,13 @@ pub fn sentence(reason: MqttReason) -> &'static str {
             "the server does not let the client subscribe to one of its topics; check its access rules, --topic and --subscribe"
         }
         (MqttPacket::Puback, 0x87) => {
-            "the server does not let the client publish to its topic; check its access rules, --topic and --publish"
+            "the server does not let the client publish to its topic; check its access rules, and the topic"
         }
         (_, 0x87) => {
             "the server does not let the client in; check its access rules, --user, --password and --client-id"
         }
         (_, 0x88) => "the server is there and serves nobody at present; read its log",
-        (_, 0x89) => "the server has too much to do; lower --rate or --concurrency",
+        (_, 0x89) => "the server has too much to do; lower --concurrency or the rate",
         (_, 0x8a) => "the server has banned this client; read its log",
         (_, 0x8b) => "the server shuts down",
         (_, 0x8c) => "the server wants another way of authentication, and the client has none but user and password",
@@ -38,7 +38,7 @@ pub fn sentence(reason: MqttReason) -> &'static str {
         (_, 0x91 | 0x92) => {
             "the server holds the packet's identifier for another message; a resumed session may have one of an earlier run: use --session clean"
         }
-        (_, 0x93 | 0x96) => "the client sends faster than the server allows; raise --interval or its limit",
+        (_, 0x93 | 0x96) => "the client sends faster than the server allows; send less often, or raise its limit",
         (_, 0x95) => "a packet is longer than the server takes; lower --payload or raise its limit",
         (_, 0x97) => "a quota of the server is used up: connections, subscriptions or messages; raise it",
         (_, 0x98) => "somebody ended it at the server by hand or by a rule; read its log",
@@ -49,7 +49,7 @@ pub fn sentence(reason: MqttReason) -> &'static str {
             "the server names another one to use instead; ask it for its name, and make that the target"
         }
         (_, 0x9e) => "the server has no shared subscriptions; leave $share out of --subscribe",
-        (_, 0x9f) => "clients connect faster than the server allows; lower --rate or raise its limit",
+        (_, 0x9f) => "clients connect faster than the server allows; connect more slowly, or raise its limit",
         (_, 0xa0) => "the connection is as old as the server lets one become; raise that limit",
         (_, 0xa2) => "the server has no wildcards; leave + and # out of --subscribe",
         (_, 0x81 | 0x82) => {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::host::start_thread;
 use crate::server::builder::EventSink;
 use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
-use crate::sys::{OtherProcess, exists_unix_socket, is_our_user, listen_in_own_name};
+use crate::sys::{OtherProcess, connect_without_waiting, exists_unix_socket, is_our_user, listen_in_own_name};
 use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
 use crate::wiped::Wiped;
 
@@ -132,14 +132,15 @@ impl Desk {
         !matches!(*phase, Phase::HandingOver { .. })
     }
 
-    /// The server has ended. Unless it has handed over, nothing of it remains.
+    /// The server has ended. Unless it has handed over, nothing of it remains. This waits for nobody: neither for the
+    /// thread nor for those who ask it.
     pub fn close(&self) {
         if *lock(&self.phase) == Phase::HandedOver {
             return;
         }
         *lock(&self.phase) = Phase::Stopping;
-        // The thread looks at the phase when it has accepted.
-        let _ = UnixStream::connect(&self.path);
+        // The thread looks at the phase when it has accepted: this one, or those who ask, if the queue is full of them.
+        let _ = connect_without_waiting(&self.path);
         let _ = std::fs::remove_file(&self.path);
         if let Some(store) = store() {
             self.kept.iter().for_each(|name| store.forget(name));
@@ -308,4 +309,53 @@ fn relay(channel: &Channel, from: &Receiver<Parcel>, to: &Sender<Answer>, shard:
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    fn asker(path: &Path) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?).map(|()| socket)
+    }
+
+    /// One asker is being answered, and as many wait as the kernel lets wait.
+    #[test]
+    fn a_stop_waits_for_nobody_who_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("takeover");
+        let (hello, speaks) = (Hello::ours(), Default::default());
+        let (bind, shards) = ("127.0.0.1".to_owned(), Vec::new());
+        let terms = Terms { hello, bind, shards, connections: 1, awake: None, backlog: 1, catcher: None, speaks };
+        let desk = Desk::open(&path, None, &terms, Vec::new(), Vec::new(), Arc::new(|_| {})).unwrap();
+        let mut first = UnixStream::connect(&path).unwrap();
+        let channel = Channel::over(first.try_clone().unwrap());
+        channel.send(Kind::Hello, &to_bytes(&Hello::ours()).unwrap(), &[]).unwrap();
+        while channel.receive().unwrap().unwrap().kind != Kind::Terms {}
+        let mut waiting = Vec::new();
+        let full = loop {
+            match asker(&path) {
+                Ok(one) => waiting.push(one),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(Errno::of(&full), Errno::EAGAIN, "{} wait", waiting.len());
+        desk.close();
+        assert!(!path.exists());
+        // The first one is still awaited.
+        first.set_nonblocking(true).unwrap();
+        assert_eq!(first.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop((first, channel));
+        let mut last = waiting.pop().unwrap();
+        last.set_nonblocking(false).unwrap();
+        // The thread ends behind the first one, and answers none of the others.
+        assert!(!matches!(last.read(&mut [0]), Ok(1..)));
+    }
 }

@@ -11,7 +11,7 @@ use rustls::kernel::KernelConnection;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::files::Pem;
+use super::files::{Pem, why};
 use super::resumption::{Store, provider, versions};
 use super::secrets::Catch;
 use super::server::alpn;
@@ -122,7 +122,7 @@ fn roots(trust: &Trust) -> Result<RootCertStore> {
         Trust::Authorities(pem) => {
             for certificate in pem.certificates(TlsFile::Authorities)? {
                 let added = roots.add(certificate);
-                added.map_err(|error| refused(format!("{pem:?}"), TlsProblem::Unusable(error.to_string())))?;
+                added.map_err(|error| refused(format!("{pem:?}"), TlsProblem::Unusable(why(&error))))?;
             }
         }
         // Some of a host's authorities may be in a form that is out of date.

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{ConfigError, Errno, Result, TlsFile, TlsProblem};
+use crate::error::{ConfigError, Errno, NotPem, Result, TlsFile, TlsProblem};
 use crate::sys::open_without_waiting;
 
 /// What stands in a key with a password: in its label (RFC 7468, 11), or in a line below it (RFC 1421, 4.6.1.1).
@@ -75,22 +75,25 @@ impl Pem {
     }
 
     fn read(&self, what: TlsFile) -> Result<Vec<u8>> {
-        match self {
-            Pem::File(path) => read(path).map_err(|errno| self.refused(what, TlsProblem::Unreadable(errno)).into()),
-            Pem::Memory(bytes) => Ok(bytes.clone()),
-        }
+        let mut text = match self {
+            Pem::File(path) => read(path).map_err(|errno| self.refused(what, TlsProblem::Unreadable(errno)))?,
+            Pem::Memory(bytes) => bytes.clone(),
+        };
+        blank_marks(&mut text);
+        Ok(text)
     }
 
     /// Why it is no PEM. Nothing of the text is shown but a label: a key without its line breaks stands in the line of its
     /// label, and is not to be in any log.
-    fn wrong(&self, what: TlsFile, error: &pem::Error) -> ConfigError {
+    fn wrong(&self, what: TlsFile, error: &pem::Error, text: &[u8]) -> ConfigError {
         let why = match error {
-            pem::Error::NoItemsFound => return self.refused(what, TlsProblem::NotPem),
+            pem::Error::NoItemsFound => return self.refused(what, TlsProblem::NotPem(instead_of_pem(text))),
             pem::Error::MissingSectionEnd { end_marker } => match label(end_marker) {
                 Some(label) => format!("it ends before END {label}"),
                 None => NO_LINES.to_owned(),
             },
             pem::Error::IllegalSectionStart { .. } => NO_LINES.to_owned(),
+            pem::Error::Base64Decode(_) => "what stands between BEGIN and END is no Base64".to_owned(),
             other => other.to_string(),
         };
         self.refused(what, TlsProblem::Unusable(why))
@@ -100,9 +103,9 @@ impl Pem {
     pub(super) fn certificates(&self, what: TlsFile) -> Result<Vec<CertificateDer<'static>>> {
         let text = self.read(what)?;
         let read: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let certificates = read.map_err(|error| self.wrong(what, &error))?;
+        let certificates = read.map_err(|error| self.wrong(what, &error, &text))?;
         if certificates.is_empty() {
-            return Err(self.refused(what, TlsProblem::NotPem).into());
+            return Err(self.wrong(what, &pem::Error::NoItemsFound, &text).into());
         }
         Ok(certificates)
     }
@@ -110,29 +113,78 @@ impl Pem {
     fn key(&self) -> Result<PrivateKeyDer<'static>> {
         let mut text = self.read(TlsFile::Key)?;
         let key = PrivateKeyDer::from_pem_slice(&text);
-        let is_encrypted = key.is_err() && text.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+        let key = key.map_err(|error| {
+            let is_encrypted = text.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+            match is_encrypted {
+                true => self.refused(TlsFile::Key, TlsProblem::Encrypted).into(),
+                false => self.wrong(TlsFile::Key, &error, &text).into(),
+            }
+        });
         text.zeroize();
-        key.map_err(|error| {
-            let refused = if is_encrypted {
-                self.refused(TlsFile::Key, TlsProblem::Encrypted)
-            } else {
-                self.wrong(TlsFile::Key, &error)
-            };
-            refused.into()
-        })
+        key
     }
 
     /// A chain of certificates with the private key of its first one.
     pub(super) fn pair(certificates: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey> {
         let (chain, secret) = (certificates.certificates(TlsFile::Certificates)?, key.key()?);
         CertifiedKey::from_der(chain, secret, provider).map_err(|error| {
-            let problem = match error {
-                rustls::Error::InconsistentKeys(_) => TlsProblem::OtherKey,
-                rustls::Error::General(why) => TlsProblem::Unusable(why),
-                other => TlsProblem::Unusable(other.to_string()),
+            let refused = match error {
+                rustls::Error::InconsistentKeys(_) => key.refused(TlsFile::Key, TlsProblem::OtherKey),
+                // Its own text names kinds that it knows in part.
+                rustls::Error::General(_) => key.refused(TlsFile::Key, TlsProblem::UnknownKey),
+                rustls::Error::InvalidCertificate(_) => {
+                    certificates.refused(TlsFile::Certificates, TlsProblem::Unusable(why(&error)))
+                }
+                error => key.refused(TlsFile::Key, TlsProblem::Unusable(why(&error))),
             };
-            key.refused(TlsFile::Key, problem).into()
+            refused.into()
         })
+    }
+}
+
+/// Why rustls does not take something.
+pub(super) fn why(error: &rustls::Error) -> String {
+    match error {
+        // The library's own text is about a peer's certificate.
+        rustls::Error::InvalidCertificate(problem) => format!("a certificate in it is none ({problem:?})"),
+        other => other.to_string(),
+    }
+}
+
+/// What begins a section.
+const BEGIN: &[u8] = b"-----BEGIN ";
+
+/// Overwrites byte order marks of UTF-8 in front of a section by ends of lines. Editors write them at the beginning of a
+/// file, and files are joined.
+fn blank_marks(text: &mut [u8]) {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    for at in 0..text.len() {
+        if text[at..].starts_with(MARK) && text[at + MARK.len()..].starts_with(BEGIN) {
+            text[at..at + MARK.len()].fill(b'\n');
+        }
+    }
+}
+
+/// What a file holds in which no section of the wanted kind is.
+fn instead_of_pem(text: &[u8]) -> NotPem {
+    /// Labels that an error shows.
+    const LABELS: usize = 3;
+    let mut labels = Vec::new();
+    for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let rest = line.strip_prefix(BEGIN).map(|rest| rest.trim_ascii_end());
+        let found = rest.and_then(|rest| rest.strip_suffix(b"-----")).and_then(label).map(str::to_owned);
+        labels.extend(found.filter(|label| !labels.contains(label)));
+    }
+    labels.truncate(LABELS);
+    let has_begin = text.windows(BEGIN.len()).any(|window| window == BEGIN);
+    match text {
+        _ if !labels.is_empty() => NotPem::Others(labels),
+        _ if has_begin => NotPem::WithinLine,
+        _ if text.trim_ascii().is_empty() => NotPem::Empty,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, b'-', ..] | [b'-', 0, ..] => NotPem::Utf16,
+        // No text has the character 0, and DER has lengths and numbers with such bytes.
+        _ if text.contains(&0) || std::str::from_utf8(text).is_err() => NotPem::Binary,
+        _ => NotPem::Text,
     }
 }
 
@@ -200,7 +252,7 @@ mod tests {
         let labelled = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
         assert_eq!([labelled, old].map(problem), [TlsProblem::Encrypted, TlsProblem::Encrypted]);
-        assert_eq!(problem("a key"), TlsProblem::NotPem);
+        assert_eq!(problem("a key"), TlsProblem::NotPem(NotPem::Text));
         let cut = "-----BEGIN PRIVATE KEY-----\nAAAA\n";
         assert_eq!(problem(cut), TlsProblem::Unusable("it ends before END PRIVATE KEY".to_owned()));
     }
@@ -218,5 +270,76 @@ mod tests {
             let error = Pem::Memory(text.into_bytes()).key().unwrap_err().to_string();
             assert!(!error.contains(&secret[..4]), "{error}");
         }
+    }
+
+    /// A certificate and its key.
+    fn pair() -> (String, String) {
+        crate::cli::demo::certificate::make().unwrap()
+    }
+
+    fn memory(text: impl AsRef<[u8]>) -> Pem {
+        Pem::Memory(text.as_ref().to_vec())
+    }
+
+    #[test]
+    fn pem_is_read_as_editors_leave_it() {
+        let (certificate, key) = pair();
+        let provider = rustls::crypto::ring::default_provider();
+        let lines = |end: &str| certificate.lines().map(|line| format!("{line}{end}")).collect::<String>();
+        for text in [
+            format!("\u{feff}{certificate}"),
+            lines("\r\n"),
+            lines("\r"),
+            lines("  \n"),
+            format!("\u{feff}{}", lines("\r\n")),
+            format!("subject=/CN=localhost\nissuer=/CN=localhost\n{certificate}"),
+            certificate.trim_end().to_owned(),
+            format!("{key}{certificate}"),
+        ] {
+            let read = Pem::pair(&memory(&text), &memory(format!("\u{feff}{key}")), &provider);
+            assert_eq!(read.unwrap().cert.len(), 1, "{text:?}");
+        }
+        let joined = memory(format!("{certificate}\u{feff}{certificate}"));
+        assert_eq!(joined.certificates(TlsFile::Certificates).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_pem_is_said() {
+        let (certificate, key) = pair();
+        let der = memory(&certificate).certificates(TlsFile::Certificates).unwrap()[0].to_vec();
+        let others = |label: &str| NotPem::Others(vec![label.to_owned()]);
+        let utf16 =
+            |text: &str| "\u{feff}".chars().chain(text.chars()).flat_map(|c| (c as u16).to_le_bytes()).collect();
+        let request = certificate.replace("CERTIFICATE", "CERTIFICATE REQUEST");
+        for (text, seen) in [
+            (Vec::new(), NotPem::Empty),
+            (b"\r\n \n".to_vec(), NotPem::Empty),
+            (der, NotPem::Binary),
+            (utf16(&certificate), NotPem::Utf16),
+            (key.clone().into(), others("PRIVATE KEY")),
+            (request.into(), others("CERTIFICATE REQUEST")),
+            (certificate.replace('\n', "\n    ").replacen("---", "    ---", 1).into(), NotPem::WithinLine),
+            (b"MIIB".to_vec(), NotPem::Text),
+        ] {
+            assert_eq!(instead_of_pem(&text), seen);
+            let error = memory(&text).certificates(TlsFile::Certificates).unwrap_err().to_string();
+            assert!(error.starts_with("certificates in memory: the file holds no certificates in PEM"), "{error}");
+        }
+        let error = memory(certificate).key().unwrap_err().to_string();
+        assert!(error.contains("no private key in PEM (BEGIN ... END): it has CERTIFICATE"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_is_not_blamed_on_its_key() {
+        let (_, key) = pair();
+        let none = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let provider = rustls::crypto::ring::default_provider();
+        let error = Pem::pair(&memory(none), &memory(&key), &provider).unwrap_err().to_string();
+        assert!(error.starts_with("certificates in memory: it cannot be used: a certificate in it is none"), "{error}");
+        let error = Pem::pair(&memory(pair().0), &memory(none.replace("CERTIFICATE", "PRIVATE KEY")), &provider);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "private key in memory: it is damaged, or of a kind that is not known here");
+        let error = memory(none.replace("AAAA", "****")).certificates(TlsFile::Authorities).unwrap_err().to_string();
+        assert!(error.contains("no Base64"), "{error}");
     }
 }

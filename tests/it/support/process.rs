@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::program::c1m;
 use super::wait::eventually;
+use crate::named::names_own_options;
 
 /// The destination of a process's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,10 +225,15 @@ pub fn run(arguments: &str) -> Finished {
     run_as(c1m(), arguments)
 }
 
-/// Runs a command to its end, with the words of `arguments`.
+/// Runs a command to its end, with the words of `arguments`. An error of the program under test must name options of its
+/// own.
 pub fn run_as(mut command: Command, arguments: &str) -> Finished {
     command.args(arguments.split_whitespace());
-    Running::start(command).wait()
+    let finished = Running::start(command).wait();
+    if [2, 3].contains(&finished.code()) {
+        names_own_options(&arguments.split_whitespace().collect::<Vec<_>>(), &finished.err);
+    }
+    finished
 }
 
 /// The child processes of a process.

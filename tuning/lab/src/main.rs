@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
     let (sender, heard) = mpsc::channel();
     watch_signals(sender.clone())?;
-    c1m::internal::cli::survive_file_limit()?;
+    c1m::internal::cli::survive_harmless_signals()?;
 
     // A wrong path is told before a long run, and not after.
     let drawn = arguments.report.as_deref().map(Output::open).transpose()?;

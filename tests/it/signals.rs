@@ -1,0 +1,36 @@
+//! Signals: one that would end a process ends a run in order, or does nothing.
+
+use crate::support::*;
+
+/// Other programs print figures or open their logs again at these.
+#[test]
+fn a_signal_that_asks_for_no_end_ends_nothing() {
+    let mut server = Server::start(1, "--stats-interval 100ms");
+    let mut client = Client::start(&format!("{} --connections 20 --hold 1h", server.at()));
+    client.running.until("it holds", |out| out.contains("\nhold "));
+    for running in [&mut client.running, &mut server.running] {
+        for signal in [libc::SIGUSR1, libc::SIGUSR2, libc::SIGUSR1] {
+            running.signal(signal);
+        }
+        let before = running.out().lines().count();
+        running.until("it goes on", |out| out.lines().count() > before);
+    }
+    client.running.signal(libc::SIGTERM);
+    let run = client.finish();
+    assert_eq!((run.number("live"), run.number("failed"), run.finished.err.as_str()), (20, 0, ""));
+    server.stop();
+}
+
+#[test]
+fn every_other_signal_ends_a_run_in_order() {
+    let others = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGPWR, libc::SIGIO, libc::SIGSTKFLT];
+    for signal in others.into_iter().chain([libc::SIGRTMIN(), libc::SIGRTMAX()]) {
+        let server = Server::start(1, "--json -");
+        let mut held = connected(server.port);
+        echoes(&mut held);
+        server.running.signal(signal);
+        let finished = server.running.wait();
+        assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "signal {signal}: {}", finished.out);
+        assert_eq!(number(&finished.last_document(), "accepted"), 1, "signal {signal}");
+    }
+}
