@@ -13,6 +13,8 @@ pub mod repair;
 mod rights;
 mod shared_memory;
 #[cfg(test)]
+pub(crate) mod skips;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -27,7 +29,7 @@ use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use allocator::Allocator;
 pub use bpf::Mapping;
-pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, Steering};
+pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;
