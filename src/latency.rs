@@ -70,8 +70,13 @@ impl Latency {
 
     /// Records one latency.
     pub fn record(&mut self, latency: Duration) {
+        self.record_many(latency, 1);
+    }
+
+    /// Records a latency so many times.
+    pub fn record_many(&mut self, latency: Duration, times: u64) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(MAX_LATENCY_US);
-        self.0.saturating_record(us.max(1));
+        self.0.saturating_record_n(us.max(1), times);
     }
 
     /// Records one latency, counted from the intended start. Events that were due every `interval` while this one

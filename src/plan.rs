@@ -17,7 +17,9 @@ pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, caught_bytes, check_hibernation
 pub use client::ClientGoal;
 pub use goal::{Goal, Layers, Role};
 pub use idle::IdleBackend;
-pub use needs::{DESCRIPTORS_OF_METRICS, EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, needs};
+pub use needs::{
+    DESCRIPTORS_OF_METRICS, EXECUTOR_LOCKED_BYTES, FEWEST_DROWSY, GLOMMIO_MEMLOCK, Needs, RING_LOCKED_BYTES, needs,
+};
 pub use ports::{PortSharing, Ports};
 pub use reserve::Reserve;
 pub use routes::Routes;

@@ -269,7 +269,7 @@ impl<M: Send + 'static> Server<M> {
         let hibernation = Hibernation::of(&server.options, &host, &plans, soft, inheritance.as_mut())?;
         let events = sink.clone();
         let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving, speaks };
-        match server.launch(launch, &host, service) {
+        match server.launch(launch, service) {
             Ok(()) => {
                 let listeners = server.listeners.iter().map(|(_, listener)| listener.clone()).collect();
                 let gate = server.gate.clone();
@@ -304,7 +304,6 @@ impl<M: Send + 'static> Server<M> {
     fn launch<S: Service<Message = M>>(
         &mut self,
         mut launch: Launch<M>,
-        host: &Host,
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<()> {
         let (ready, all_ready) = mpsc::channel();
@@ -314,7 +313,7 @@ impl<M: Send + 'static> Server<M> {
         let inboxes = std::mem::take(&mut launch.inboxes);
         let each = launch.plans.clone().into_iter().zip(launch.handles.clone()).zip(inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let Prepared { net, sockets, program } = self.prepare(&mut launch, host, index, &plan)?;
+            let Prepared { net, sockets, program } = self.prepare(&mut launch, index, &plan)?;
             let origin = match &launch.inheritance {
                 None => Origin::Fresh,
                 Some(inheritance) if !inheritance.is_live() => Origin::Left,
@@ -356,7 +355,7 @@ impl<M: Send + 'static> Server<M> {
     }
 
     /// What a shard is made of.
-    fn prepare(&mut self, launch: &mut Launch<M>, host: &Host, index: usize, plan: &ShardPlan) -> Result<Prepared> {
+    fn prepare(&mut self, launch: &mut Launch<M>, index: usize, plan: &ShardPlan) -> Result<Prepared> {
         let options = &self.options;
         let speculative_period = options.keepalive.unwrap_or(SPECULATIVE_RECEIVE_PERIOD);
         let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
@@ -370,10 +369,10 @@ impl<M: Send + 'static> Server<M> {
         let no_descriptor =
             |error| HostError::new("dup of", "a BPF program", Errno::of(&error), HostReason::NoDescriptor);
         let program = ListenerProgram { program: copy.map_err(no_descriptor)?, backlog: self.backlog };
-        let (outliving, filter_of) = (launch.outliving.as_ref(), filter.as_ref());
+        let (outliving, filter_of, handle) = (launch.outliving.as_ref(), filter.as_ref(), &launch.handles[index]);
         let hibernation = launch.hibernation.as_ref();
         let hibernation =
-            hibernation.map(|sleep| sleep.of_shard(host, index, plan, filter_of, outliving)).transpose()?;
+            hibernation.map(|sleep| sleep.of_shard(handle, index, plan, filter_of, outliving)).transpose()?;
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         self.listeners.extend(sockets.iter().map(|socket| (index, socket.clone())));
         let net = ConnectionsConfig {

@@ -5,6 +5,7 @@
 //! every `TASKS_EVERY`.
 
 mod executor;
+mod hibernation;
 mod sleep;
 mod spin;
 #[cfg(test)]
@@ -18,10 +19,11 @@ use std::time::{Duration, Instant};
 use crate::connections::{Connections, ConnectionsConfig, Listening, Platform};
 use crate::error::Result;
 use crate::reactor::{Driver, Reactor, Schedule};
-use crate::stats::{Counters, Rounds};
+use crate::stats::{Counters, Rounds, Wakes};
 use crate::sys::{self, Doorbell};
 
 pub use executor::ShardThread;
+pub use hibernation::SharedHibernation;
 use sleep::{DoorbellSleeper, LONGEST_DOZE, Sleeper};
 use spin::Spin;
 use time_slice::TimeSlice;
@@ -42,13 +44,15 @@ pub struct ShardHandle {
     doorbell: Doorbell,
     counters: Arc<Counters>,
     rounds: Arc<Rounds>,
+    wakes: Arc<Wakes>,
 }
 
 impl ShardHandle {
     /// A handle for a shard that does not run yet; its first command is 0. Fails where no descriptor is left.
     pub fn new() -> Result<ShardHandle> {
         let doorbell = Doorbell::new()?;
-        Ok(ShardHandle { command: Arc::default(), doorbell, counters: Arc::default(), rounds: Arc::default() })
+        let (command, counters) = Default::default();
+        Ok(ShardHandle { command, doorbell, counters, rounds: Arc::default(), wakes: Arc::default() })
     }
 
     /// Gives a command, and wakes the shard. Its meaning is up to the driver.
@@ -70,6 +74,11 @@ impl ShardHandle {
     /// How long the shard's rounds took.
     pub fn rounds(&self) -> &Rounds {
         &self.rounds
+    }
+
+    /// How long the shard's sleeping connections took to wake.
+    pub fn wakes(&self) -> &Arc<Wakes> {
+        &self.wakes
     }
 }
 

@@ -1,8 +1,11 @@
 //! Counters of one shard. Only its core writes them; the reporter reads them at any time.
 
+mod durations;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
+pub use durations::{DurationCounts, Durations, ROUND_BOUNDS, Rounds, WakeCounts, Wakes};
 
 /// A count that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -126,45 +129,6 @@ pub struct OwnMetrics {
     pub named: Arc<[(String, String)]>,
     /// The values, by shard.
     pub shards: Vec<Arc<OwnCounters>>,
-}
-
-/// Upper bounds of the buckets of `Rounds`; one more bucket counts rounds that took longer than the last bound.
-pub const ROUND_BOUNDS: [Duration; 12] = [
-    Duration::from_micros(50),
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2_500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-];
-
-/// Durations of one shard's rounds. A round lasts from one look at the rings to the next while the shard works; a
-/// ready connection may have to wait that long for a shard that is awake.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Rounds {
-    buckets: [Counter; ROUND_BOUNDS.len() + 1],
-    nanoseconds: Counter,
-}
-
-impl Rounds {
-    /// Counts a round. Only the owning shard may call this.
-    pub fn count(&self, took: Duration) {
-        let bucket = ROUND_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(ROUND_BOUNDS.len());
-        self.buckets[bucket].add(1);
-        self.nanoseconds.add(took.as_nanos() as u64);
-    }
-
-    /// The number of rounds in each bucket, and the seconds that all rounds took together.
-    pub fn read(&self) -> ([u64; ROUND_BOUNDS.len() + 1], f64) {
-        (std::array::from_fn(|bucket| self.buckets[bucket].get()), self.nanoseconds.get() as f64 / 1e9)
-    }
 }
 
 counters! {
@@ -312,6 +276,9 @@ counters! {
     dropped,
     /// Connections that failed to open, or were lost later.
     failed,
+    /// Connections asleep now. They are live too, and read first: so never more are asleep than live while
+    /// connections open.
+    asleep,
     /// Connections that are established and proved.
     live,
     /// Connections that were ever established and proved, including those lost since.
@@ -330,8 +297,6 @@ counters! {
     redialed,
     /// Source ports passed over because another socket had them.
     passed_over,
-    /// Connections asleep when the shard looked last, some 0.1 s ago; they are live too.
-    asleep,
     /// Keepalives that were answered.
     kept_alive,
     /// Messages of subscriptions that came.

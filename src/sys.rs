@@ -15,6 +15,8 @@ mod rights;
 mod shared_memory;
 mod signals;
 #[cfg(test)]
+pub(crate) mod skips;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -29,7 +31,7 @@ use crate::error::{Errno, Error, HostError, HostReason, Result};
 
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
-pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, Steering};
+pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use nameless::{give_name, open_nameless, path_of};

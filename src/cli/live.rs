@@ -7,6 +7,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::out;
+use crate::format;
+use crate::shard::ShardHandle;
+use crate::stats::{DurationCounts, ROUND_BOUNDS, WakeCounts};
 
 /// With fewer columns the lines would lose their figures.
 const LEAST_COLUMNS: u16 = 60;
@@ -105,6 +108,43 @@ fn drawn(trend: &VecDeque<u64>) -> String {
     let top = STEPS.len() as u64 - 1;
     let step = |rate: &u64| (u128::from(*rate) * u128::from(top)).div_ceil(u128::from(most)) as usize;
     trend.iter().map(|rate| STEPS[step(rate)]).collect()
+}
+
+/// The durations of a shard, as they were at the last report: of its rounds, and of the wakes of its connections.
+pub struct Recent {
+    handle: ShardHandle,
+    rounds: DurationCounts<{ ROUND_BOUNDS.len() }>,
+    wakes: WakeCounts,
+}
+
+impl Recent {
+    /// As they are now.
+    pub fn of(handle: ShardHandle) -> Recent {
+        let (rounds, wakes) = (handle.rounds().read(), handle.wakes().read());
+        Recent { handle, rounds, wakes }
+    }
+
+    /// The 99th percentiles since the last report; of the wakes where connections may sleep.
+    pub fn p99(&mut self, sleeps: bool) -> String {
+        let rounds = self.handle.rounds().read();
+        let mut text = format!("rounds p99 {:>7}", p99(&rounds.since(&self.rounds)));
+        self.rounds = rounds;
+        if sleeps {
+            let wakes = self.handle.wakes().read();
+            text += &format!("  wakes p99 {:>7}", p99(&wakes.since(&self.wakes)));
+            self.wakes = wakes;
+        }
+        text
+    }
+}
+
+/// The upper bound of the bucket that holds the 99th percentile.
+fn p99<const N: usize>(counts: &DurationCounts<N>) -> String {
+    match counts.percentile(99) {
+        None => "-".to_owned(),
+        Some(Some(bound)) => format!("<{}", format::time(bound.as_micros() as u64)),
+        Some(None) => "longer".to_owned(),
+    }
 }
 
 #[cfg(test)]

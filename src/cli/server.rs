@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
-use super::live::Live;
+use super::live::{Live, Recent};
 use super::out::{Target, event, say, show, warn};
 use super::{Ended, hide_memory, on_signal, on_signal_or_hangup};
 use crate::command_error::{CommandError, Result};
@@ -26,8 +26,7 @@ use crate::service::http::{Http, HttpLimits, HttpService};
 use crate::service::push::Push;
 use crate::service::websocket::{WebSocket, WebSocketLimits, WebSocketService};
 use crate::service::{Echo, Service, Sink};
-use crate::shard::ShardHandle;
-use crate::stats::{ROUND_BOUNDS, Snapshot, Spoken};
+use crate::stats::{Snapshot, Spoken};
 use crate::sys;
 use crate::walls::{self, EvidenceRecorder, Explained};
 
@@ -164,8 +163,8 @@ struct Reporter {
     spoken: Spoken,
     /// Whether the server speaks TLS.
     has_tls: bool,
-    /// The shards, each with the counts of its rounds at the last report.
-    rounds: Vec<(ShardHandle, RoundCounts)>,
+    /// What the live view shows of each shard's durations.
+    recent: Vec<Recent>,
     started: Instant,
     last: (Instant, Vec<Snapshot>),
     /// Whether the last line on memory reported a shortage, and the number of refusals in it.
@@ -187,7 +186,7 @@ impl Reporter {
             spoken: Spoken::default(),
             has_tls: false,
             live: None,
-            rounds: Vec::new(),
+            recent: Vec::new(),
             started: now,
             last: (now, Vec::new()),
             memory_said: (false, 0),
@@ -237,7 +236,7 @@ impl Reporter {
         say("ready");
         if !self.quiet {
             self.live = Live::open(None, server.plans().count());
-            self.rounds = server.handles().into_iter().map(|handle| (handle, RoundCounts::default())).collect();
+            self.recent = server.handles().into_iter().map(Recent::of).collect();
         }
     }
 
@@ -347,10 +346,12 @@ impl Reporter {
         let (sleeps, takes_over) = (server.awake().is_some(), server.options().takeover.is_some());
         let has_tls = server.options().has_tls();
         server.stop();
+        let handles = server.handles();
         let finals = server.join()?;
         let hibernation = sleeps.then(|| {
             let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
-            HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted })
+            let slept = HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted });
+            slept.with_wakes(handles.iter().map(|handle| handle.wakes().read()))
         });
         let tls = has_tls.then(|| ServerTlsDocument::of(&finals.iter().map(|shard| shard.server).sum()));
         let takeover = takes_over.then(|| TakeoverDocument::of(&finals.iter().map(|shard| shard.server).sum()));
@@ -369,7 +370,7 @@ impl Reporter {
             peak_live,
             memory_wall: shortage.as_ref().map(wall),
             walls,
-            hibernation,
+            hibernation: hibernation.transpose()?,
             tls,
             takeover,
             resident_bytes: host.resident(pid).1,
@@ -450,13 +451,10 @@ impl Reporter {
                 0,
                 format!("{:>5}s  {}", self.started.elapsed().as_secs(), line(&before, &total, seconds, self.sleeps)),
             );
-            for (shard, ((before, now), (handle, rounds))) in
-                self.last.1.iter().zip(now).zip(&mut self.rounds).enumerate()
-            {
+            for (shard, ((before, now), recent)) in self.last.1.iter().zip(now).zip(&mut self.recent).enumerate() {
                 let done = (now.opened + now.closed + now.messages)
                     .saturating_sub(before.opened + before.closed + before.messages);
-                let text =
-                    format!("       {}  rounds p99 {:>7}", line(before, now, seconds, self.sleeps), rounds.p99(handle));
+                let text = format!("       {}  {}", line(before, now, seconds, self.sleeps), recent.p99(self.sleeps));
                 live.shard(shard, &text, (done as f64 / seconds) as u64);
             }
         } else if !self.quiet {
@@ -526,30 +524,6 @@ fn taken_over<M: Send + 'static>(server: &Server<M>) -> Option<String> {
     match server.taken_over() {
         (0, 0) => None,
         (taken, gone) => Some(format!("taken over: {} connections{}{paused}", format::count(taken), lost(gone))),
-    }
-}
-
-/// The counts of a shard's rounds in each bucket, at the last report.
-#[derive(Default)]
-struct RoundCounts([u64; ROUND_BOUNDS.len() + 1]);
-
-impl RoundCounts {
-    /// The upper bound of the bucket that holds the 99th percentile of the rounds since the last report.
-    fn p99(&mut self, handle: &ShardHandle) -> String {
-        let (counts, _) = handle.rounds().read();
-        let before = std::mem::replace(&mut self.0, counts);
-        let since: Vec<u64> = counts.iter().zip(before).map(|(now, then)| now.saturating_sub(then)).collect();
-        let all: u64 = since.iter().sum();
-        let mut so_far = 0;
-        let bucket = since.iter().position(|count| {
-            so_far += count;
-            so_far * 100 >= all * 99
-        });
-        match bucket.map(|bucket| ROUND_BOUNDS.get(bucket)) {
-            _ if all == 0 => "-".to_owned(),
-            Some(Some(bound)) => format!("<{}", format::time(bound.as_micros() as u64)),
-            _ => "longer".to_owned(),
-        }
     }
 }
 

@@ -67,6 +67,8 @@ pub struct ConnState {
     port: u16,
     /// The connection was proved live.
     proved: bool,
+    /// It counts as asleep.
+    asleep: bool,
 }
 
 const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes 24 bytes, its row's own 12 with it");
@@ -156,7 +158,18 @@ impl Driver for ClientDriver {
         Ok(Reply::Nothing)
     }
 
+    fn slept(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        self.counts_as_asleep(connections, conn, true);
+        Ok(())
+    }
+
+    fn woke(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
+        self.counts_as_asleep(connections, conn, false);
+        Ok(())
+    }
+
     fn ended(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> Result<()> {
+        self.counts_as_asleep(connections, conn, false);
         let given_up = self
             .probe_of(connections, conn)
             .is_some_and(|probe| matches!(probe.awaited, Awaited::Connect { given_up: true, .. }));
@@ -215,7 +228,6 @@ impl Driver for ClientDriver {
         if now.duration_since(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(connections)?;
-            self.config.progress.asleep.set(connections.counters().asleep.get());
             self.measures.look(now)?;
         }
         if phase == Phase::Quit {
@@ -238,7 +250,6 @@ impl Driver for ClientDriver {
             Phase::Close => self.close(connections, now)?,
         };
         if turn == Schedule::Finished {
-            self.config.progress.asleep.set(connections.counters().asleep.get());
             if !std::mem::replace(&mut self.done, true) {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;

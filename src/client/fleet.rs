@@ -182,7 +182,7 @@ impl Fleet {
             let handle = ShardHandle::new()?;
             let rings = planned.goal(&workload).rings(workload.own_connections(), index as u64);
             let hibernation = self.hibernation.as_ref();
-            let hibernation = hibernation.map(|sleep| sleep.of_shard(index, part.end - part.start, &rings));
+            let hibernation = hibernation.map(|sleep| sleep.of_shard(&handle, index, part.end - part.start, &rings));
             let connections = ConnectionsConfig {
                 hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
@@ -246,23 +246,26 @@ impl Fleet {
     }
 
     /// Tells the owner what came of the run so far: every shard has just told.
-    fn report(&mut self, summary: &mut Summary) {
+    fn report(&mut self, summary: &mut Summary) -> Result<()> {
         let mut parts: Vec<_> = self.measured.1.try_iter().collect();
         parts.sort_by_key(|(shard, _)| *shard);
         let shards = parts.into_iter().map(|(_, measured)| measured).collect();
         self.take_in_intervals();
         summary.suspended = self.clock.suspended();
         summary.timeline = self.sampler.timeline.clone();
-        summary.hibernation = self.hibernation();
+        summary.hibernation = self.hibernation()?;
         let mut so_far = summary.clone();
         conclude(&mut so_far, shards, self.evidence.evidence(Causes::new()));
         self.teller.tell(Event::Reported(Box::new(so_far)));
+        Ok(())
     }
 
     /// What became of sleeping connections so far; `None` where none may sleep.
-    fn hibernation(&self) -> Option<HibernationDocument> {
-        let counted = || self.shards.iter().map(|(handle, ..)| handle.counters().snapshot()).sum();
-        self.hibernation.is_some().then(|| HibernationDocument::of(&counted()))
+    fn hibernation(&self) -> Result<Option<HibernationDocument>> {
+        let handles = || self.shards.iter().map(|(handle, ..)| handle);
+        let counted = || HibernationDocument::of(&handles().map(|handle| handle.counters().snapshot()).sum());
+        let told = || counted().with_wakes(handles().map(|handle| handle.wakes().read()));
+        self.hibernation.is_some().then(told).transpose()
     }
 
     fn join(&mut self) -> Result<Vec<ShardSummary>> {
@@ -331,13 +334,13 @@ impl Fleet {
                     summary.audits.push(result);
                     self.teller.tell(Event::Audited(result));
                 }
-                Phase::Report => self.report(&mut summary),
+                Phase::Report => self.report(&mut summary)?,
                 _ => {}
             }
         }
         summary.stopped = self.stopping;
         self.evidence.dialed();
-        summary.hibernation = self.hibernation();
+        summary.hibernation = self.hibernation()?;
         summary.close = self.phase(Phase::Close)?.0;
         // By now every shard has handed over what was still under way.
         self.take_in_receipts()?;

@@ -30,6 +30,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endings::{Parts, tear_down_disconnected};
@@ -41,8 +42,9 @@ use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Error, Result};
 use crate::hibernation::Tuple;
 use crate::hibernation::challenge::ChallengeLimit;
+use crate::plan;
 use crate::ring::RingOps;
-use crate::stats::Counters;
+use crate::stats::{Counters, Wakes};
 use crate::token::ConnId;
 pub(crate) use caught::Arrival;
 use caught::Delivery;
@@ -55,6 +57,7 @@ pub use host::{Caught, HibernationHost};
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
 use stamps::{ROWS_PER_PASS, Stamps};
+pub(super) use wake::Wake;
 
 /// How a shard's connections sleep.
 pub struct HibernationConfig {
@@ -71,6 +74,8 @@ pub struct HibernationConfig {
     pub keeps_descriptors: bool,
     /// Where entries lie so that they outlive this process; with `None` they end with it.
     pub memory: Option<(EntryMemory, WindowWord)>,
+    /// Where it is counted how long wakes take.
+    pub wakes: Arc<Wakes>,
     /// The kernel.
     pub host: Box<dyn HibernationHost + Send>,
 }
@@ -78,7 +83,7 @@ pub struct HibernationConfig {
 impl HibernationConfig {
     /// How many connections of a shard may be drowsy, if it has so many descriptors to spare: half of them.
     pub fn most_drowsy(spare: u64) -> usize {
-        (spare / 2).clamp(FEWEST_DROWSY, MOST_DROWSY) as usize
+        (spare / 2).clamp(plan::FEWEST_DROWSY, MOST_DROWSY) as usize
     }
 
     /// The names that a shard needs for so many connections, with so many slots.
@@ -87,9 +92,7 @@ impl HibernationConfig {
     }
 }
 
-/// Connections that are drowsy at once: the fewest that descriptors are planned for, and the most. A grace period of
-/// 50 ms lets 80,000 a second fall asleep with the most.
-const FEWEST_DROWSY: u64 = 64;
+/// Connections that are drowsy at once at most. A grace period of 50 ms lets 80,000 a second fall asleep with them.
 const MOST_DROWSY: u64 = 4_096;
 
 /// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They are
@@ -141,6 +144,7 @@ pub(super) struct Hibernation<S> {
     delivery: Option<Delivery>,
     /// Segments that could not be answered or let go, as no slot was free or the kernel lacked memory.
     unanswered: u64,
+    wakes: Arc<Wakes>,
     /// Bytes for sleeping connections that found no free slot, in the order in which they came.
     unsent: VecDeque<ConnId>,
     unsent_bytes: HashMap<ConnId, Vec<u8>>,
@@ -200,6 +204,7 @@ impl<S: Default> Hibernation<S> {
             challenges: ChallengeLimit::new(RandomState::new()),
             delivery: None,
             unanswered: 0,
+            wakes: config.wakes,
             unsent: VecDeque::new(),
             unsent_bytes: HashMap::new(),
             unsent_total: 0,

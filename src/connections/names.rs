@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::close_reason::CloseReason;
 use super::endings::Parts;
 use super::engine::Engine;
-use super::hibernation::{Around, Arrival, Hibernation};
+use super::hibernation::{Around, Arrival, Hibernation, Wake};
 use super::idle;
 use super::platform::Platform;
 use super::slots::Cursor;
@@ -220,9 +220,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn wake_to_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<Option<ConnId>> {
         let Some(hibernation) = &self.hibernation else { return Ok(Some(name)) };
         if !hibernation.has_unsent(name) {
-            let awake = if hibernation.is_asleep(name) { self.awaken(name)? } else { self.find(name) };
-            if awake.is_some() || !self.is_asleep(name) {
-                return Ok(awake);
+            match self.reach(name)? {
+                Wake::Awake(conn) => return Ok(Some(conn)),
+                Wake::Gone => return Ok(None),
+                Wake::Later => {}
             }
         }
         let most = self.outgoing.most();
@@ -233,14 +234,22 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(None)
     }
 
-    /// Wakes a connection that sleeps, because something is to be sent to it.
-    pub(super) fn awaken(&mut self, name: ConnId) -> Result<Option<ConnId>> {
-        let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
-        let Some(conn) = hibernation.wake_to_send(&mut around, name)? else { return Ok(None) };
-        // It was not heard.
-        let next = self.readiness.park(&mut self.slots, conn)?;
-        self.perform(conn, next)?;
-        Ok(Some(conn))
+    /// Finds a connection to which something is to be sent. One that sleeps is woken, if that can be now.
+    pub(super) fn reach(&mut self, name: ConnId) -> Result<Wake> {
+        let woken = match self.sleepers() {
+            Some((hibernation, mut around)) => hibernation.wake_to_send(&mut around, name)?,
+            None => None,
+        };
+        match woken {
+            None => Ok(self.find(name).map_or(Wake::Gone, Wake::Awake)),
+            Some(Wake::Awake(conn)) => {
+                // It was not heard.
+                let next = self.readiness.park(&mut self.slots, conn)?;
+                self.perform(conn, next)?;
+                Ok(Wake::Awake(conn))
+            }
+            Some(wake) => Ok(wake),
+        }
     }
 
     /// Sends what was kept for connections that slept while no slot was free, as far as slots are free now.
@@ -251,12 +260,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
             let Some(name) = self.hibernation.as_mut().and_then(|hibernation| hibernation.first_unsent()) else {
                 break;
             };
-            let awake = if self.is_asleep(name) { self.awaken(name)? } else { self.find(name) };
-            if awake.is_none() && self.is_asleep(name) {
+            let wake = self.reach(name)?;
+            if wake == Wake::Later {
                 break;
             }
             let bytes = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
-            if let (Some(conn), Some(bytes)) = (awake, bytes) {
+            if let (Wake::Awake(conn), Some(bytes)) = (wake, bytes) {
                 self.send(conn, &bytes)?;
             }
         }

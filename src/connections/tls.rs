@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::close_reason::CloseReason;
 use super::engine::Engine;
+use super::hibernation::Wake;
 use super::platform::Platform;
 use super::slots::Cursor;
 use crate::clock::{Clock, Mark};
@@ -365,7 +366,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         let Some(tls) = &self.tls else { return Ok(()) };
         let asleep: Vec<_> = tls.layer.shaking().filter(|name| self.is_asleep(*name)).collect();
         for name in asleep {
-            if self.awaken(name)?.is_none() {
+            if !matches!(self.reach(name)?, Wake::Awake(_)) {
                 self.close_named(name, CloseMode::Abort, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
             }
         }

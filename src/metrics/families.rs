@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::http::Format;
 use crate::host::Host;
 use crate::shard::ShardHandle;
-use crate::stats::{OwnMetrics, ROUND_BOUNDS, Snapshot, Spoken};
+use crate::stats::{DurationCounts, OwnMetrics, ROUND_BOUNDS, Snapshot, Spoken};
 use crate::sys;
 
 /// A family of metrics.
@@ -406,7 +406,7 @@ impl Collector for Shards {
             }
         }
         self.own(&mut encoder)?;
-        self.rounds(&mut encoder)?;
+        self.durations(&mut encoder)?;
         process(&mut encoder)
     }
 }
@@ -425,20 +425,38 @@ impl Shards {
         Ok(())
     }
 
-    /// The durations of the shards' rounds, which a ready connection may have to wait.
-    fn rounds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    /// The durations of the shards' rounds, which a ready connection may have to wait; and how long sleeping connections
+    /// took to wake, where they may sleep.
+    fn durations(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Duration of a working shard's rounds, each from one look at its rings to the next.";
         let mut family = encoder.encode_descriptor("c1m_round_seconds", help, None, MetricType::Histogram)?;
         for (shard, handle) in self.shards.iter().enumerate() {
-            let (counts, seconds) = handle.rounds().read();
-            let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-            let all = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
-            let labels = labels(shard, None);
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, all, &buckets, None)?;
+            histogram(&mut family, shard, &handle.rounds().read())?;
         }
-        Ok(())
+        if !self.also.sleep {
+            return Ok(());
+        }
+        let help = "Time from the segment that woke a sleeping connection until the connection was served.";
+        let mut family = encoder.encode_descriptor("c1m_wake_seconds", help, None, MetricType::Histogram)?;
+        self.shards
+            .iter()
+            .enumerate()
+            .try_for_each(|(shard, handle)| histogram(&mut family, shard, &handle.wakes().read()))
     }
+}
+
+/// A shard's histogram, in the buckets of `ROUND_BOUNDS`.
+fn histogram<const N: usize>(family: &mut MetricEncoder, shard: usize, counts: &DurationCounts<N>) -> fmt::Result {
+    let bounds = ROUND_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
+    let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+    for (bound, count) in counts.buckets() {
+        let within = |bound| ROUND_BOUNDS.partition_point(|coarse| *coarse < bound);
+        if let Some((_, counted)) = buckets.get_mut(bound.map_or(ROUND_BOUNDS.len(), within)) {
+            *counted = counted.saturating_add(count);
+        }
+    }
+    let labels = labels(shard, None);
+    family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(counts.seconds, counts.all(), &buckets, None)
 }
 
 /// Metrics of the process, under the names that Prometheus' client libraries agreed on. A value that cannot be read

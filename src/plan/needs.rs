@@ -16,10 +16,14 @@ pub const DESCRIPTORS_OF_METRICS: u64 = 13;
 /// the metrics.
 const DESCRIPTORS_PER_PROCESS: u64 = 32 + DESCRIPTORS_OF_METRICS;
 
-/// File descriptors of a shard whose connections sleep: the ring buffer of its caught segments, two raw sockets for
-/// answers (IPv4 and IPv6), its thread's eventfd, and a plain descriptor for each of the 64 connections of a batch that
-/// it puts to sleep.
-const DESCRIPTORS_PER_SLEEPING_SHARD: u64 = 4 + 64;
+/// Connections that a shard can always put to sleep at once, each with a file descriptor of its own meanwhile.
+pub const FEWEST_DROWSY: u64 = 64;
+
+/// File descriptors of a shard whose connections sleep, beside those of `FEWEST_DROWSY`: the ring buffer of its caught
+/// segments, once for the programs and once for its reader; two raw sockets for answers and two for segments that are let
+/// go, of IPv4 and IPv6; the program of its sockets; and its entries and their addresses, each twice, where they outlive
+/// the process.
+const DESCRIPTORS_PER_SLEEPING_SHARD: u64 = 11;
 
 /// File descriptors of a process whose connections sleep, beside its shards': the maps and programs of the catcher, and
 /// a client's link to the network and listener.
@@ -67,7 +71,7 @@ impl Needs {
         DESCRIPTORS_PER_PROCESS
             + self.rings.len() as u64 * DESCRIPTORS_PER_SHARD
             + catcher
-            + self.sleeping * DESCRIPTORS_PER_SLEEPING_SHARD
+            + self.sleeping * (DESCRIPTORS_PER_SLEEPING_SHARD + FEWEST_DROWSY)
     }
 
     /// Descriptors in all.

@@ -195,6 +195,10 @@ fn hibernation(out: &mut String, slept: &HibernationDocument) {
     let (connections, segments) = named.split_at(5);
     let _ = writeln!(out, "sleeping connections: {}", listed(connections));
     let _ = writeln!(out, "for them: {}", listed(segments));
+    if let Some(wakes) = slept.wakes() {
+        let figures: Vec<_> = wakes.iter().map(|(name, us)| format!("{name} {}", time(*us))).collect();
+        let _ = writeln!(out, "from the segment to the wake: {}", figures.join(", "));
+    }
 }
 
 /// Writes a table with a row for each machine, or for each shard of a single client.

@@ -297,7 +297,7 @@ impl ClientDocument {
             close_seconds: summary.close.as_secs_f64(),
             storm: StormDocument::of(summary)?,
             fanout: FanoutDocument::of(summary)?,
-            hibernation: summary.hibernation,
+            hibernation: summary.hibernation.clone(),
             tls: TlsDocument::of(summary)?,
             timeline: Some(summary.timeline.clone()),
             about: Some(summary.about.clone()),
@@ -362,6 +362,7 @@ impl ClientDocument {
         self.fanout.as_ref().map_or(Ok(()), FanoutDocument::check)?;
         self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
         self.tls.as_ref().map_or(Ok(()), TlsDocument::check)?;
+        self.hibernation.as_ref().map_or(Ok(()), HibernationDocument::check)?;
         self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
         self.machines.iter().try_for_each(|machine| machine.result.check())?;
         let counts: [fn(&ClientDocument) -> u64; 4] =
@@ -469,7 +470,7 @@ impl ServerDocument {
             messages: total.messages,
             bytes: total.bytes_in,
             resident_bytes: summary.resident_bytes,
-            hibernation: summary.hibernation,
+            hibernation: summary.hibernation.clone(),
             spoken: summary.spoken,
             tls: summary.tls,
             takeover: summary.takeover,

@@ -1,11 +1,16 @@
 //! What became of sleeping connections.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::stats::Snapshot;
+use super::document::LatencyDocument;
+use crate::error::Result;
+use crate::latency::Latency;
+use crate::stats::{Snapshot, WakeCounts};
 
 /// What became of sleeping connections in a run. The result of a run in which none may sleep has no such part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HibernationDocument {
     /// Connections asleep at the end, before any was closed.
     pub asleep: u64,
@@ -27,6 +32,10 @@ pub struct HibernationDocument {
     pub segments_outside: u64,
     /// Segments for sleeping connections that were lost for lack of room; the peer sent them again.
     pub segments_dropped: u64,
+    /// Wakes by a segment, each from the moment at which the segment was caught until its connection was served. A figure
+    /// is at most 7.2 % too high. The field is missing where none was woken so, and in the events of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_latency_us: Option<LatencyDocument>,
 }
 
 impl HibernationDocument {
@@ -43,7 +52,18 @@ impl HibernationDocument {
             segments_malformed: counted.segments_malformed,
             segments_outside: counted.segments_outside,
             segments_dropped: counted.segments_dropped,
+            wake_latency_us: None,
         }
+    }
+
+    /// The same with how long wakes took on each shard.
+    pub fn with_wakes(self, shards: impl IntoIterator<Item = WakeCounts>) -> Result<HibernationDocument> {
+        let mut all = Latency::new()?;
+        for (bound, count) in shards.into_iter().flat_map(|counts| counts.buckets().collect::<Vec<_>>()) {
+            all.record_many(bound.unwrap_or(Duration::MAX), count);
+        }
+        let document = (all.count() > 0).then(|| LatencyDocument::of(&all)).transpose()?;
+        Ok(HibernationDocument { wake_latency_us: document, ..self })
     }
 
     /// Each count with its name, in the order in which they are shown.
@@ -62,10 +82,24 @@ impl HibernationDocument {
         ]
     }
 
+    /// How long wakes by a segment took, in microseconds, each figure with its name; `None` if there was none.
+    pub fn wakes(&self) -> Option<[(&'static str, u64); 4]> {
+        let wakes = self.wake_latency_us.as_ref()?;
+        Some([("p50", wakes.p50), ("p99", wakes.p99), ("p99.9", wakes.p999), ("longest", wakes.max)])
+    }
+
     /// The sum of two. Files may have any counts; a sum that overflows stays at `u64::MAX`.
-    pub fn and(&self, other: &HibernationDocument) -> HibernationDocument {
+    pub fn and(&self, other: &HibernationDocument) -> Result<HibernationDocument> {
         let sum = |which: fn(&HibernationDocument) -> u64| which(self).saturating_add(which(other));
-        HibernationDocument {
+        let wakes = match (&self.wake_latency_us, &other.wake_latency_us) {
+            (Some(ours), Some(theirs)) => {
+                let mut both = ours.latency()?;
+                both.merge(&theirs.latency()?)?;
+                Some(LatencyDocument::of(&both)?)
+            }
+            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
+        };
+        Ok(HibernationDocument {
             asleep: sum(|one| one.asleep),
             hibernated: sum(|one| one.hibernated),
             woken_by_peer: sum(|one| one.woken_by_peer),
@@ -76,6 +110,12 @@ impl HibernationDocument {
             segments_malformed: sum(|one| one.segments_malformed),
             segments_outside: sum(|one| one.segments_outside),
             segments_dropped: sum(|one| one.segments_dropped),
-        }
+            wake_latency_us: wakes,
+        })
+    }
+
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        let checked = self.wake_latency_us.as_ref().map_or(Ok(()), LatencyDocument::check);
+        checked.map_err(|why| format!("wake_latency_us: {why}"))
     }
 }

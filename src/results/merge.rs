@@ -7,7 +7,7 @@
 //! ramps began together. The merged result is complete if every machine's result is.
 
 use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, MachineDocument};
-use super::{AuditResult, EchoSource, TlsDocument};
+use super::{AuditResult, EchoSource, HibernationDocument, TlsDocument};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
@@ -62,7 +62,7 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         close_seconds: longest(|part| part.close_seconds),
         storm: None,
         fanout: None,
-        hibernation: parts.iter().filter_map(|part| part.hibernation).reduce(|sum, one| sum.and(&one)),
+        hibernation: hibernation(&parts)?,
         tls: TlsDocument::merged(parts.iter().filter_map(|part| part.tls.as_ref()))?,
         timeline: None,
         about: None,
@@ -139,6 +139,12 @@ fn latencies(parts: &[&ClientDocument]) -> Result<Latencies> {
     })
 }
 
+fn hibernation(parts: &[&ClientDocument]) -> Result<Option<HibernationDocument>> {
+    let mut all = parts.iter().filter_map(|part| part.hibernation.as_ref());
+    let first = all.next().cloned();
+    first.map(|first| all.try_fold(first, |sum, one| sum.and(one))).transpose()
+}
+
 /// A machine without echoes does not count for the source.
 fn echo_source(parts: &[&ClientDocument]) -> EchoSource {
     let mut sources = parts.iter().filter(|part| part.latencies.echo.count > 0).map(|part| part.echo_source);
@@ -155,7 +161,6 @@ mod tests {
     use crate::failure::Cause;
     use crate::render::json;
     use crate::render::text;
-    use crate::results::HibernationDocument;
     use crate::results::document::read_client;
     use proptest::prelude::*;
 
@@ -215,7 +220,11 @@ mod tests {
                 close_seconds: close,
                 storm: None,
                 fanout: None,
-                hibernation: paced.then(|| HibernationDocument { asleep: live, ..HibernationDocument::default() }),
+                hibernation: paced.then(|| HibernationDocument {
+                    asleep: live,
+                    wake_latency_us: (!echoes.is_empty()).then(|| latency(&echoes)),
+                    ..HibernationDocument::default()
+                }),
                 tls: None,
                 timeline: None,
                 about: None,

@@ -1,25 +1,21 @@
 //! How a server's connections sleep.
 
-use std::os::fd::OwnedFd;
-use std::time::Duration;
-
 use super::Options;
 use super::takeover::{Inheritance, Outliving};
 use crate::connections::{HibernationConfig, KernelHost};
-use crate::error::{Errno, Result};
-use crate::host::{Host, Refused, SharedCatcher};
+use crate::error::Result;
+use crate::host::{Host, SharedCatcher};
 use crate::listener::KEEPALIVE_PROBES;
 use crate::memory_model::{End, Family};
 use crate::plan::{IdleBackend, Layers, ShardPlan, needs};
+use crate::shard::{ShardHandle, SharedHibernation};
 use crate::stats::Spoken;
 use crate::sys::repair::Keepalive;
 use crate::sys::{Catcher, Filter};
 
 /// What the shards of a server share whose connections sleep.
 pub(super) struct Hibernation {
-    after: Duration,
-    shared: SharedCatcher,
-    most_drowsy: usize,
+    shared: SharedHibernation,
     keepalive: Option<Keepalive>,
     /// Some connections come from another process.
     is_inherited: bool,
@@ -58,45 +54,37 @@ impl Hibernation {
         };
         let spare = nofile.saturating_sub(needs(plans).descriptors());
         Ok(Some(Hibernation {
-            after,
             is_inherited,
-            shared,
-            most_drowsy: HibernationConfig::most_drowsy(spare / plans.len() as u64),
+            shared: SharedHibernation::new(after, Host::here(), shared, spare, plans.len()),
             keepalive: options.keepalive.map(|time| Keepalive { time, interval: time, probes: KEEPALIVE_PROBES }),
         }))
     }
 
     /// What catches the segments of sleeping connections.
     pub fn catcher(&self) -> &Catcher {
-        &self.shared.catcher
+        self.shared.catcher()
     }
 
     /// How the connections of a shard sleep, whose listeners have this filter, or none.
     pub fn of_shard(
         &self,
-        host: &Host,
+        handle: &ShardHandle,
         index: usize,
         plan: &ShardPlan,
         filter: Option<&Filter>,
         outliving: Option<&Outliving>,
     ) -> Result<HibernationConfig> {
-        let SharedCatcher { catcher, grace, keeps_descriptors, steering } = &self.shared;
-        let catching = (catcher.clone(), steering.clone());
-        let program = filter.map_or_else(|| catcher.program(), Filter::program).try_clone_to_owned();
-        let kernel = |program: OwnedFd| KernelHost::accepting(catching, grace.clone(), index, program, self.keepalive);
-        let kernel = program.and_then(kernel);
-        // Old kernels, on which descriptors must be kept, do not take sockets twice.
-        let kernel = if *keeps_descriptors { kernel.map(KernelHost::with_new_sockets) } else { kernel };
-        // Sockets that come from another process have its program.
-        let kernel = if self.is_inherited { kernel.map(KernelHost::after_another) } else { kernel };
-        Ok(HibernationConfig {
-            memory: outliving.map(|outliving| outliving.memory(index)).transpose()?,
-            after: self.after,
-            keepalive: self.keepalive.map(|keepalive| keepalive.time),
-            most: HibernationConfig::names(plan.capacity, plan.slots()),
-            most_drowsy: self.most_drowsy,
-            keeps_descriptors: *keeps_descriptors,
-            host: Box::new(kernel.map_err(|error| host.hibernation_refused(Refused::Answers, Errno::of(&error)))?),
-        })
+        let config = self.shared.of_shard(handle, (plan.capacity, plan.slots()), |shared| {
+            let SharedCatcher { catcher, grace, keeps_descriptors, steering } = shared;
+            let program = filter.map_or_else(|| catcher.program(), Filter::program).try_clone_to_owned()?;
+            let catching = (catcher.clone(), steering.clone());
+            let kernel = KernelHost::accepting(catching, grace.clone(), index, program, self.keepalive)?;
+            // Old kernels, on which descriptors must be kept, do not take sockets twice.
+            let kernel = if *keeps_descriptors { kernel.with_new_sockets() } else { kernel };
+            // Sockets that come from another process have its program.
+            Ok(if self.is_inherited { kernel.after_another() } else { kernel })
+        })?;
+        let memory = outliving.map(|outliving| outliving.memory(index)).transpose()?;
+        Ok(HibernationConfig { memory, keepalive: self.keepalive.map(|keepalive| keepalive.time), ..config })
     }
 }

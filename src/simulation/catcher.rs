@@ -14,6 +14,7 @@ use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
+use crate::sys::CaughtAt;
 use crate::token::Token;
 
 /// What the host does takes so long, about as long as it takes Linux.
@@ -74,7 +75,7 @@ pub struct Catcher {
     /// Connections that woke and are in the table yet, each with the number of its wake and the end of a grace period.
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
-    caught: VecDeque<(u32, Tuple, Vec<u8>)>,
+    caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
     dropped: u64,
     /// When each grace period will have passed.
     graces: Vec<Instant>,
@@ -164,14 +165,21 @@ impl Kernel {
         fails(one_in, &mut self.chance)
     }
 
+    /// A segment that is caught now.
+    fn caught_now(&self) -> CaughtAt {
+        // It is about to wrap.
+        CaughtAt((self.elapsed().as_micros() as u32).wrapping_sub(5_000_000))
+    }
+
     /// A segment is caught.
     pub(super) fn catch(&mut self, index: u32, tuple: Tuple, segment: Segment) {
+        let at = self.caught_now();
         let catcher = self.catching();
         if catcher.caught.len() >= catcher.records {
             catcher.dropped += 1;
             return;
         }
-        catcher.caught.push_back((index, tuple, segment.bytes(&tuple)));
+        catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
         if let Some((ring, _)) = catcher.poll {
             self.work(ring, Work::Catcher);
         }
@@ -448,10 +456,15 @@ impl HibernationHost for SimHost {
     }
 
     fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught> {
-        let (index, tuple, caught) = self.catcher(|catcher| catcher.caught.pop_front())?;
+        let (index, tuple, at, caught) = self.catcher(|catcher| catcher.caught.pop_front())?;
         let whole_len = caught.len();
         *bytes = caught;
-        Some(Caught { index, tuple, whole_len })
+        Some(Caught { index, tuple, at, whole_len })
+    }
+
+    fn since(&self, at: CaughtAt) -> Duration {
+        let now = self.kernel(|kernel| kernel.caught_now());
+        Duration::from_micros(now.0.wrapping_sub(at.0).into())
     }
 
     fn dropped(&self) -> u64 {

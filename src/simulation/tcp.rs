@@ -200,6 +200,8 @@ pub struct Link {
     pub peer: End,
     /// The peer knows the connection no more: it was reset, or both have ended it.
     pub over: bool,
+    /// The network brings nothing to the peer or from it any more.
+    pub cut: bool,
     /// When the last segment is in the socket: a softirq keeps their order.
     softirq: Option<Instant>,
     pub socket: Option<ServerSocket>,
@@ -261,6 +263,7 @@ impl Kernel {
         let socket = ServerSocket { id: catcher.next_id(), end: End::new(other, one), orphan: false };
         let peer_end = End::new(one, other);
         let link = Link {
+            cut: false,
             tuple: tuple_of(peer),
             negotiated,
             peer: peer_end,
@@ -283,7 +286,8 @@ impl Kernel {
         let Some(network) = self.catcher.as_ref().map(|catcher| catcher.network) else { return };
         let copies = 1 + usize::from(network.twice > 0 && self.chance.one_in(network.twice));
         for _ in 0..copies {
-            if network.lost > 0 && self.chance.one_in(network.lost) {
+            let is_cut = self.link(peer).is_some_and(|link| link.cut);
+            if is_cut || network.lost > 0 && self.chance.one_in(network.lost) {
                 continue;
             }
             let (way, segment) = (WAY + self.chance.time(network.jitter), segment.clone());
@@ -480,6 +484,13 @@ impl Kernel {
         let acknowledgement = link.peer.acknowledgement();
         let probe = Segment { sequence: acknowledgement.sequence.wrapping_sub(1), ..acknowledgement };
         self.transmit(peer, true, probe);
+    }
+
+    /// From now on the network brings nothing to a peer or from it.
+    pub fn cut(&mut self, peer: usize) {
+        if let Some(link) = self.link(peer) {
+            link.cut = true;
+        }
     }
 
     /// A segment that no peer sent.

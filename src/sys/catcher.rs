@@ -44,7 +44,7 @@ use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
 use program::{LINE, Maps, PROCESSES, SINK_V4, SINK_V6};
-pub use ring::{Caught, CaughtSegment};
+pub use ring::{Caught, CaughtAt, CaughtSegment};
 use table::Table;
 
 /// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
@@ -64,7 +64,7 @@ fn bytes_of_words(table: &Table) -> usize {
     ((table.division.shards + 1) * LINE).next_multiple_of(PAGE_BYTES as usize)
 }
 
-/// Bytes of a record before the segment: value, length, protocol and nothing, 4 bytes each, and two addresses of 16.
+/// Bytes of a record before the segment: value, length, protocol and time, 4 bytes each, and two addresses of 16.
 const RECORD_HEADER: i32 = 48;
 
 /// Why a connection cannot be inserted. It then stays awake.

@@ -116,6 +116,8 @@ fn reused_slots_never_mix_up_bytes() {
             scope.spawn(move || worker(number));
         }
     });
+    // The last of them may still wait to be accepted.
+    eventually("all were opened", || running.counters().opened == u64::from(WORKERS * ROUNDS));
     running.expect_empty();
     let counters = running.counters();
     assert_eq!(counters.opened, u64::from(WORKERS * ROUNDS), "{counters:?}");

@@ -1,6 +1,8 @@
 //! Sleeping connections as their peers see them: plain sockets of the standard library, to a server that puts
 //! connections to sleep; over IPv4 and IPv6, over loopback and over a cable between two network namespaces.
 
+mod hostile;
+
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -421,7 +423,30 @@ fn a_demo_proves_sleepers_at_both_ends() {
         for end in [server, client] {
             let slept = &end["hibernation"];
             assert!(number(slept, "hibernated") >= 2_000 && number(slept, "asleep") <= 2_000, "{slept}");
+            // The client's connections wake to send, and perhaps none of them by a segment.
+            let wakes = &slept["wake_latency_us"];
+            assert_eq!(wakes["count"].as_u64().unwrap_or(0), number(slept, "woken_by_peer"), "{slept}");
         }
+    });
+}
+
+/// A connection whose answer is awaited may sleep, and is not live: it does not count among the live ones that sleep.
+#[test(Network, Hibernation)]
+fn whoever_is_not_live_does_not_count_as_asleep() {
+    in_own_network(|| {
+        // The kernel opens connections, and nobody answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let words = "--connections 20 --hibernate 50ms --reply-timeout 1500ms --json -";
+        let finished = run(&format!("client --target-ip 127.0.0.1 {} {words}", at(port, 1)));
+        let counted = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((number(&event, "live"), number(&event, "asleep")), (0, 0), "{event}");
+        };
+        let progress = finished.out.lines().filter(|line| line.contains(r#""event":"progress""#));
+        assert!(progress.inspect(|line| counted(line)).count() > 1, "{}", finished.out);
+        let slept = &finished.last_document()["hibernation"];
+        assert!(number(slept, "hibernated") >= 20, "{slept}");
     });
 }
 

@@ -74,6 +74,11 @@ fn main() -> ExitCode {
         walls::plain_program(port.to_str().unwrap().parse().unwrap());
         return ExitCode::SUCCESS;
     }
+    // Tests of takeovers run it as a successor.
+    if let Some(told) = std::env::var_os(takeover::halfway::SUCCESSOR) {
+        takeover::halfway::stand_still(told.to_str().unwrap());
+        return ExitCode::SUCCESS;
+    }
     // Under nohup(1) this process ignores SIGHUP, and the processes that tests start would inherit that.
     // SAFETY: no memory, and no other thread runs yet.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };

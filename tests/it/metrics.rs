@@ -125,7 +125,7 @@ fn an_address_in_use_is_reported_before_the_start() {
 #[test(Hibernation)]
 fn the_metrics_of_sleepers_count_them() {
     let (awake, address) = server("");
-    assert!(!scrape(&address).contains("asleep"));
+    assert!(!scrape(&address).contains("asleep") && !scrape(&address).contains("c1m_wake"));
     awake.stop();
     let (server, address) = server("--max-connections 100 --hibernate 100ms");
     let mut streams: Vec<TcpStream> = (0..10).map(|_| connected(server.port)).collect();
@@ -144,6 +144,9 @@ fn the_metrics_of_sleepers_count_them() {
     assert_eq!(sum(&text, "c1m_connections", ""), 10.0, "{text}");
     let woken = |cause: &str| sum(&text, "c1m_connections_woken_total", &format!(r#",cause="{cause}""#));
     assert_eq!((woken("peer"), woken("send")), (4.0, 0.0), "{text}");
+    let wakes = sum(&text, "c1m_wake_seconds_count", "");
+    assert!(wakes == 4.0 && wakes == sum(&text, "c1m_wake_seconds_bucket", r#",le="+Inf""#), "{text}");
+    assert!(sum(&text, "c1m_wake_seconds_sum", "") > 0.0, "{text}");
     assert!(sum(&text, "c1m_connections_hibernated_total", "") >= 14.0, "{text}");
     assert!(sum(&text, "c1m_sleeper_segments_total", r#",kind="caught""#) >= 4.0, "{text}");
     assert_eq!(sum(&text, "c1m_sleeper_segments_refused_total", r#",reason="malformed""#), 0.0, "{text}");

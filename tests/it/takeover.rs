@@ -2,6 +2,7 @@
 //! a service manager that is played by the test.
 
 mod asking;
+pub mod halfway;
 mod manager;
 mod services;
 mod spoken;

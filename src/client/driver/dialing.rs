@@ -114,7 +114,7 @@ impl ClientDriver {
             next: None,
         });
         if let Some(state) = connections.state(conn) {
-            *state = ConnState { index, key, port, proved: false };
+            *state = ConnState { index, key, port, proved: false, asleep: false };
         }
         Ok(true)
     }

@@ -199,6 +199,17 @@ impl ClientDriver {
         Ok(())
     }
 
+    /// Counts a connection as asleep, or no more. One that is not live, as its answer is still awaited, does not count.
+    pub(super) fn counts_as_asleep(&mut self, connections: &mut ClientConnections, conn: ConnId, asleep: bool) {
+        let Some(state) = connections.state(conn) else { return };
+        let asleep = asleep && state.proved;
+        match (std::mem::replace(&mut state.asleep, asleep), asleep) {
+            (false, true) => self.config.progress.asleep.add(1),
+            (true, false) => self.config.progress.asleep.sub(1),
+            _ => {}
+        }
+    }
+
     pub(super) fn never_stood(&mut self, index: u32) {
         self.failures_in_a_row += 1;
         self.storm.iter_mut().for_each(|storm| storm.never_stood(index));
@@ -232,6 +243,7 @@ impl ClientDriver {
 
     /// Counts a failure. While closing, nothing counts any more.
     pub(super) fn failed(&mut self, connections: &mut ClientConnections, conn: ConnId, cause: Cause) {
+        self.counts_as_asleep(connections, conn, false);
         let Some(state) = connections.state(conn) else { return };
         let (proved, index) = (std::mem::take(&mut state.proved), state.index);
         self.forget(connections, conn);

@@ -437,6 +437,7 @@ impl ClientDriver {
 
     /// A proved connection was closed by the storm, or by the server in a storm that allows this.
     pub(super) fn dropped(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        self.counts_as_asleep(connections, conn, false);
         if let Some(state) = connections.state(conn) {
             state.proved = false;
         }

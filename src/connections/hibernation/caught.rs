@@ -41,7 +41,7 @@ impl<S: Default> Hibernation<S> {
         let Some(caught) = self.host.next_caught(&mut self.bytes) else { return Ok(None) };
         let counters = around.parts.counters;
         counters.segments_caught.add(1);
-        let Caught { index, tuple, whole_len } = caught;
+        let Caught { index, tuple, whole_len, .. } = caught;
         let ours = self.entries.tuple(index).is_some_and(|ends| same(&ends, &tuple));
         let whereabouts = if ours { self.entries.whereabouts(index) } else { Whereabouts::Free };
         // What is let go gets a new checksum, so a damaged segment must not be.
@@ -81,13 +81,13 @@ impl<S: Default> Hibernation<S> {
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
-                if let Some(conn) = self.wake_by_peer(around, index, &checkpoint)? {
+                if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
                     self.delivery = Some(Delivery { checkpoint, segment });
                     return Ok(Arrival::Delivered(conn));
                 }
             }
             Verdict::Deliver(_) | Verdict::Reinject => {
-                if let Some(conn) = self.wake_by_peer(around, index, &checkpoint)? {
+                if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
                     self.let_go(caught);
                     return Ok(Arrival::Woke(conn));
                 }
@@ -122,11 +122,12 @@ impl<S: Default> Hibernation<S> {
     fn wake_by_peer<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
-        index: u32,
+        caught: &Caught,
         checkpoint: &Checkpoint,
     ) -> Result<Option<ConnId>> {
-        Ok(match self.wake(around, index, checkpoint)? {
+        Ok(match self.wake(around, caught.index, checkpoint)? {
             Wake::Awake(conn) => {
+                self.wakes.count(self.host.since(caught.at));
                 around.parts.counters.woken_by_peer.add(1);
                 Some(conn)
             }

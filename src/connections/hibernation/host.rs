@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
+use crate::sys::CaughtAt;
 
 /// A segment that was caught for a sleeping connection. Its bytes are in the buffer that was passed.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +14,8 @@ pub struct Caught {
     pub index: u32,
     /// The ends that the packet names: its source is the peer.
     pub tuple: Tuple,
+    /// When it was caught, by the host's clock.
+    pub at: CaughtAt,
     /// Bytes of the segment with its header. The bytes in the buffer are fewer where the segment did not fit a record.
     pub whole_len: usize,
 }
@@ -76,6 +80,9 @@ pub trait HibernationHost {
 
     /// The next segment that was caught, its bytes in `bytes`.
     fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught>;
+
+    /// The time since a segment was caught.
+    fn since(&self, at: CaughtAt) -> Duration;
 
     /// Segments that were not caught as the ring buffer was full, so far.
     fn dropped(&self) -> u64;

@@ -5,14 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
-use crate::sys::{self, Catcher, GracePeriods, RawSender, Steering};
+use crate::sys::{self, Catcher, CaughtAt, GracePeriods, RawSender, Steering};
 
-/// Blank sockets that a shard keeps for its next wakes. Each takes a file descriptor and 3.6 kB of the kernel.
-const MOST_BLANKS: usize = 512;
+/// Blank sockets that a shard keeps for its next wakes at most, and as many more that rest. Each takes a file descriptor
+/// and 3.6 kB of the kernel.
+const MOST_BLANKS: u64 = 512;
+
+/// The share of a shard's spare descriptors, as a divisor, that blank sockets may take, and that resting ones may.
+const SHARE_OF_BLANKS: u64 = 8;
 
 /// Something that is done once a grace period has passed; without a number it was not asked for yet.
 type AfterGrace<T> = VecDeque<(Option<u64>, T)>;
@@ -33,8 +38,8 @@ pub struct KernelHost {
     keepalive: Option<Keepalive>,
     /// Sockets may have no program yet, or that of an earlier process.
     attaches: bool,
-    /// Sockets that are blank serve other connections.
-    reuses_sockets: bool,
+    /// Sockets that are kept blank at most, to serve other connections.
+    most_blanks: usize,
     /// Blank sockets by the local end of their former connection, and those that a softirq may still have found for it.
     blanks: HashMap<SocketAddr, Vec<Blank>>,
     resting: AfterGrace<(SocketAddr, Blank)>,
@@ -64,7 +69,7 @@ impl KernelHost {
             program,
             keepalive,
             attaches: false,
-            reuses_sockets: true,
+            most_blanks: MOST_BLANKS as usize,
             blanks: HashMap::new(),
             resting: VecDeque::new(),
             woken: VecDeque::new(),
@@ -83,7 +88,7 @@ impl KernelHost {
         let program = catcher.program().try_clone_to_owned()?;
         Ok(KernelHost {
             attaches: true,
-            reuses_sockets: false,
+            most_blanks: 0,
             ..KernelHost::accepting((catcher, steering), grace, shard, program, None)?
         })
     }
@@ -91,7 +96,13 @@ impl KernelHost {
     /// Makes a new socket for each connection that wakes. With Linux 6.1, in the lab, connections in reused sockets were
     /// closed soon after they woke. The cause is not known.
     pub fn with_new_sockets(self) -> KernelHost {
-        KernelHost { reuses_sockets: false, ..self }
+        KernelHost { most_blanks: 0, ..self }
+    }
+
+    /// Keeps no more blank sockets than fit the descriptors that the shard has to spare.
+    pub fn within_descriptors(self, spare: u64) -> KernelHost {
+        let most = (spare / SHARE_OF_BLANKS).min(MOST_BLANKS) as usize;
+        KernelHost { most_blanks: self.most_blanks.min(most), ..self }
     }
 
     /// Gives its program to every socket that is put to sleep, as some have that of an earlier process.
@@ -107,7 +118,7 @@ impl KernelHost {
     /// Keeps blank sockets that have rested, as many as may be.
     fn keep_rested(&mut self) {
         while let Some((local, blank)) = take_passed(&mut self.resting, &self.grace) {
-            if self.blanks.values().map(Vec::len).sum::<usize>() < MOST_BLANKS {
+            if self.blanks.values().map(Vec::len).sum::<usize>() < self.most_blanks {
                 self.blanks.entry(local).or_default().push(blank);
             }
         }
@@ -205,7 +216,7 @@ impl HibernationHost for KernelHost {
 
     fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()> {
         let blank = repair::blank(socket, tuple)?;
-        if self.reuses_sockets && self.resting.len() < MOST_BLANKS {
+        if self.resting.len() < self.most_blanks {
             self.resting.push_back((None, (tuple.local, blank)));
         }
         Ok(())
@@ -225,9 +236,13 @@ impl HibernationHost for KernelHost {
         let caught = self.caught.next_segment()?;
         bytes.clear();
         bytes.extend_from_slice(caught.bytes);
-        let caught = Caught { index: caught.index, tuple: caught.tuple, whole_len: caught.whole_len };
+        let caught = Caught { index: caught.index, tuple: caught.tuple, at: caught.at, whole_len: caught.whole_len };
         self.caught.release();
         Some(caught)
+    }
+
+    fn since(&self, at: CaughtAt) -> Duration {
+        at.elapsed()
     }
 
     fn dropped(&self) -> u64 {

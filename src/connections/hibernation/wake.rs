@@ -15,14 +15,14 @@ use crate::token::ConnId;
 /// Bytes kept at most for sleeping connections that wait for a free slot, over all of a shard.
 const MOST_UNSENT: usize = 16 << 20;
 
-/// What came of waking a connection.
+/// What came of waking a connection, or of looking for one to which something is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::connections) enum Wake {
     /// It is awake, in this slot.
     Awake(ConnId),
     /// No slot is free, or the kernel has no memory or no descriptor: it still sleeps.
     Later,
-    /// It could not be restored, and is gone.
+    /// It is gone: it ended, or could not be restored.
     Gone,
 }
 
@@ -86,17 +86,15 @@ impl<S: Default> Hibernation<S> {
         around.readiness.install_woken(around.parts.slots, conn, socket)
     }
 
-    /// Wakes a connection because something is to be sent to it. `None` if it still sleeps or is gone.
-    pub fn wake_to_send<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, name: ConnId) -> Result<Option<ConnId>> {
+    /// Wakes a connection because something is to be sent to it. `None` if it does not sleep.
+    pub fn wake_to_send<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, name: ConnId) -> Result<Option<Wake>> {
         let Some(index) = self.asleep(name) else { return Ok(None) };
         let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(None) };
-        Ok(match self.wake(around, index, &checkpoint)? {
-            Wake::Awake(conn) => {
-                around.parts.counters.woken_by_send.add(1);
-                Some(conn)
-            }
-            Wake::Later | Wake::Gone => None,
-        })
+        let wake = self.wake(around, index, &checkpoint)?;
+        if let Wake::Awake(_) = wake {
+            around.parts.counters.woken_by_send.add(1);
+        }
+        Ok(Some(wake))
     }
 
     /// Keeps bytes for a connection that still sleeps as no slot is free, or for which bytes are kept already. `false`

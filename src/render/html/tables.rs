@@ -180,6 +180,10 @@ pub fn hibernation(title: &str, slept: &HibernationDocument) -> Markup {
     html! {
         h3 { (title) }
         (facts(slept.named().map(|(name, number)| (name, count(number)))))
+        @if let Some(wakes) = slept.wakes() {
+            p { "From the segment that woke a connection until it was served:" }
+            (facts(wakes.map(|(name, us)| (name, time(us)))))
+        }
     }
 }
 

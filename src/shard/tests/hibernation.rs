@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use super::*;
 use crate::connections::HibernationConfig;
 use crate::simulation::{Catcher, Faults, Kernel, Network};
+use crate::stats::Wakes;
 
 mod crowds;
 mod ends;
@@ -255,6 +256,7 @@ struct Night {
     machine: Machine,
     chance: Chance,
     config: ConnectionsConfig,
+    wakes: Arc<Wakes>,
     commands: Rc<RefCell<VecDeque<Command>>>,
     /// How everything is closed in the end, and how many of them a second.
     how: (CloseMode, Option<f64>),
@@ -267,7 +269,9 @@ impl Night {
         let machine = Machine::new(seed);
         let mut config = ConnectionsConfig::new(vec![slots + ACCEPTS as u32], u64::from(most));
         let host = Box::new(machine.catch(catcher));
+        let wakes = Arc::<Wakes>::default();
         config.hibernation = Some(HibernationConfig {
+            wakes: wakes.clone(),
             after: AFTER,
             keepalive: None,
             most,
@@ -277,7 +281,8 @@ impl Night {
             host,
         });
         let how = (CloseMode::Immediate, None);
-        Night { machine, chance: Chance(mixed(seed)), config, commands: Rc::default(), how, meddles: false }
+        let chance = Chance(mixed(seed));
+        Night { machine, chance, config, wakes, commands: Rc::default(), how, meddles: false }
     }
 
     /// So many peers connect from a time on, one every so often. Returns their numbers.
@@ -306,7 +311,7 @@ impl Night {
 
     /// Runs the shard until a time, and then until everything is closed.
     fn run(self, end: Duration) -> (Machine, Kept) {
-        let Night { machine, chance, config, commands, how, meddles } = self;
+        let Night { machine, chance, config, wakes, commands, how, meddles } = self;
         let seen = Rc::new(RefCell::new(Kept::default()));
         let driver = Keeper {
             machine: machine.clone(),
@@ -327,6 +332,11 @@ impl Night {
         assert_eq!((live, asleep, stale), (0, 0, 0));
         assert_eq!((u64::from(seen.opened), seen.ended.len() as u64), (opened, closed));
         assert_eq!((opened, seen.slept, seen.woke), (closed, hibernated, woken_by_peer + woken_by_send));
+        // A restore takes 16 us.
+        let wakes = wakes.read();
+        let shortest = wakes.buckets().find(|(_, count)| *count > 0).and_then(|(bound, _)| bound);
+        assert_eq!(wakes.all(), woken_by_peer, "a wake by a segment counts once");
+        assert!(shortest.is_none_or(|bound| bound >= 16 * MILLI / 1_000), "a wake within {shortest:?}");
         machine.kernel(|kernel| {
             let catcher = kernel.catcher.as_ref().expect("connections may sleep");
             assert!(catcher.is_empty(), "a connection is in the table that is gone");

@@ -23,6 +23,7 @@ pub const FRAME: Register = 10;
 /// Numbers of helpers (`enum bpf_func_id`, described in bpf-helpers(7)).
 pub mod helper {
     pub const MAP_LOOKUP_ELEM: i32 = 1;
+    pub const KTIME_GET_NS: i32 = 5;
     pub const SKB_LOAD_BYTES: i32 = 26;
     pub const GET_SOCKET_UID: i32 = 47;
     pub const SKB_LOAD_BYTES_RELATIVE: i32 = 68;

@@ -17,6 +17,7 @@
 
 use std::os::fd::RawFd;
 
+use super::ring::CaughtAt;
 use super::table::{AWAKE, Table, lookup};
 use super::{MARK, RECORD_HEADER};
 use crate::sys::bpf::{ADD, FRAME, Instruction, Label, Program, helper};
@@ -218,6 +219,7 @@ fn fill(program: &mut Program, bytes: i32, full: &mut Label, end: &mut Label) {
     program.copy(1, 0).set(2, bytes).set(3, 0).call(helper::RINGBUF_RESERVE).jump_if(0, 0, full);
     program.copy(7, 0).store_32(7, 0, 8).load_32(1, 6, LENGTH).store_32(7, 4, 1);
     program.load_32(1, 6, PROTOCOL).store_32(7, 8, 1);
+    program.call(helper::KTIME_GET_NS).shift_right(0, CaughtAt::SHIFT).store_32(7, 12, 0);
     for at in (0..PORTS_V6 - ENDS).step_by(size_of::<u64>()) {
         program.load_64(1, FRAME, ENDS + at).store_64(7, 16 + at, 1);
     }

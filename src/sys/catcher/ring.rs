@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use super::program::{IPV4, IPV6};
 use super::table::Division;
@@ -15,6 +16,7 @@ use super::{RECORD_HEADER, Shared};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
 use crate::sys::bpf::Mapping;
+use crate::sys::monotonic_time;
 
 /// Flags of a record's length: it is still being written, or was given up.
 const BUSY: u32 = 1 << 31;
@@ -48,10 +50,32 @@ pub struct CaughtSegment<'a> {
     pub index: u32,
     /// The ends of its connection, as in the packet: the remote end is its source.
     pub tuple: Tuple,
+    /// When the kernel brought the segment to the filter.
+    pub at: CaughtAt,
     /// Bytes of the segment, its TCP header included.
     pub whole_len: usize,
     /// The segment from its TCP header on: all of it, or its first 65,536 bytes. Its checksum is not verified.
     pub bytes: &'a [u8],
+}
+
+/// When a segment was caught: CLOCK_MONOTONIC in units of 1,024 ns, modulo 2^32, which is 73 minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaughtAt(pub u32);
+
+impl CaughtAt {
+    /// By how many bits the programs shift nanoseconds.
+    pub(super) const SHIFT: i32 = 10;
+
+    /// This moment.
+    pub fn now() -> CaughtAt {
+        CaughtAt((monotonic_time().as_nanos() >> CaughtAt::SHIFT) as u32)
+    }
+
+    /// The time since then. It is 0 where another processor's clock is ahead.
+    pub fn elapsed(self) -> Duration {
+        let units = CaughtAt::now().0.wrapping_sub(self.0).cast_signed();
+        Duration::from_nanos(u64::try_from(units).unwrap_or(0) << CaughtAt::SHIFT)
+    }
 }
 
 impl Caught {
@@ -160,7 +184,7 @@ fn read(record: &[u8], division: Division) -> Option<CaughtSegment<'_>> {
         remote: SocketAddr::new(remote, u16::from_be_bytes([r0, r1])),
         local: SocketAddr::new(local, u16::from_be_bytes([l0, l1])),
     };
-    Some(CaughtSegment { index: division.index(word(0)?), tuple, whole_len, bytes })
+    Some(CaughtSegment { index: division.index(word(0)?), tuple, at: CaughtAt(word(12)?), whole_len, bytes })
 }
 
 /// A size of a ring buffer that the kernel takes, a power of two and of pages, with room for two records of the largest

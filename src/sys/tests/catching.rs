@@ -7,11 +7,7 @@ use crate::sys::{Filter, NoPlace, Notification, RawAddress, set_option};
 
 #[test]
 fn segments_of_an_established_socket_are_caught_only_in_a_transit() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, mut ours) = scene.connection();
         let tuple = tuple_of(&ours);
         scene.catcher.insert(&tuple, 0, 9).unwrap();
@@ -34,42 +30,36 @@ fn segments_of_an_established_socket_are_caught_only_in_a_transit() {
         exchange(&mut theirs, &mut ours);
         scene.catcher.end_transit();
         assert!(!scene.caught.any());
-    }
+    });
 }
 
 /// A softirq may have looked a segment up to the listener before the woken connection had its socket. If nothing
 /// caught the segment then, the listener would reset the connection.
 #[test]
 fn a_listener_catches_segments_of_a_woken_connection_until_it_is_removed() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let (mut theirs, ours) = scene.connection();
-    let checkpoint = scene.put_to_sleep(ours, 4);
-    scene.catcher.wake(&checkpoint.tuple, 0, 4);
-    theirs.write_all(b"late").unwrap();
-    let kept = scene.next_caught();
-    assert_eq!((kept.index, kept.payload()), (4, &b"late"[..]));
-    // The same connection sleeps again, in the same place.
-    assert_eq!(scene.catcher.insert(&checkpoint.tuple, 0, 4), Ok(()));
-    assert_eq!(scene.catcher.insert(&checkpoint.tuple, 0, 4), Err(NoPlace::Collides));
-    let mut ours = scene.wake(&checkpoint, 4);
-    scene.reinject(&kept);
-    hear(&mut ours, b"late");
-    exchange(&mut theirs, &mut ours);
-    scene.catcher.remove(&checkpoint.tuple, 0, 4);
-    exchange(&mut theirs, &mut ours);
+    on_loopback(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        let checkpoint = scene.put_to_sleep(ours, 4);
+        scene.catcher.wake(&checkpoint.tuple, 0, 4);
+        theirs.write_all(b"late").unwrap();
+        let kept = scene.next_caught();
+        assert_eq!((kept.index, kept.payload()), (4, &b"late"[..]));
+        // The same connection sleeps again, in the same place.
+        assert_eq!(scene.catcher.insert(&checkpoint.tuple, 0, 4), Ok(()));
+        assert_eq!(scene.catcher.insert(&checkpoint.tuple, 0, 4), Err(NoPlace::Collides));
+        let mut ours = scene.wake(&checkpoint, 4);
+        scene.reinject(&kept);
+        hear(&mut ours, b"late");
+        exchange(&mut theirs, &mut ours);
+        scene.catcher.remove(&checkpoint.tuple, 0, 4);
+        exchange(&mut theirs, &mut ours);
+    });
 }
 
 /// Trap 10: a segment arrives in the middle of a connection's way to sleep.
 #[test]
 fn a_segment_in_the_middle_of_a_sleep_is_not_lost() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let (checkpoint, socket) = scene.checkpoint(ours, 5);
         theirs.write_all(b"late").unwrap();
@@ -81,17 +71,13 @@ fn a_segment_in_the_middle_of_a_sleep_is_not_lost() {
         scene.reinject(&kept);
         hear(&mut ours, b"late");
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 /// Trap 6: a segment as large as GRO or a loopback device makes it is caught whole.
 #[test]
 fn segments_of_64_kib_are_caught_whole_and_arrive() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, mut ours) = scene.connection();
         // Much that was read makes the window large, and with it the segments.
         std::thread::scope(|scope| {
@@ -110,27 +96,25 @@ fn segments_of_64_kib_are_caught_whole_and_arrive() {
         scene.reinject_all();
         hear(&mut ours, &sent);
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 #[test]
 fn a_full_ring_buffer_drops_and_counts_and_the_peer_sends_again() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let (mut theirs, ours) = scene.connection();
-    let checkpoint = scene.put_to_sleep(ours, 0);
-    let sent: Vec<u8> = (0..1 << 20).map(|at: u32| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    std::thread::scope(|scope| {
-        scope.spawn(|| theirs.write_all(&sent).unwrap());
-        until("the ring buffer is full", || scene.caught.dropped() > 0);
-        assert!(scene.caught.any());
-        let mut ours = scene.wake(&checkpoint, 0);
-        scene.reinject_all();
-        hear(&mut ours, &sent);
+    on_loopback(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        let checkpoint = scene.put_to_sleep(ours, 0);
+        let sent: Vec<u8> = (0..1 << 20).map(|at: u32| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| theirs.write_all(&sent).unwrap());
+            until("the ring buffer is full", || scene.caught.dropped() > 0);
+            assert!(scene.caught.any());
+            let mut ours = scene.wake(&checkpoint, 0);
+            scene.reinject_all();
+            hear(&mut ours, &sent);
+        });
+        assert!(info(&theirs).retransmissions > 0);
     });
-    assert!(info(&theirs).retransmissions > 0);
 }
 
 #[test]
@@ -173,33 +157,31 @@ fn a_shard_gets_the_segments_of_its_own_connections() {
 /// A listener's one program: it catches for those that sleep, and announces for those that are awake.
 #[test]
 fn a_filter_with_a_catcher_catches_and_announces() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let mut filter = Filter::new(10, Some(&scene.catcher)).unwrap();
-    filter.attach(&scene.listener).unwrap();
-    let (mut theirs, mut ours) = scene.connection();
-    filter.set_place(&ours, 8).unwrap();
-    exchange(&mut theirs, &mut ours);
-    assert_eq!(filter.next_notification(Notification::Segment), Some(8));
-    let checkpoint = scene.put_to_sleep(ours, 1);
-    assert_eq!(filter.next_notification(Notification::Segment), None);
-    let (mut other_theirs, mut other) = scene.connection();
-    filter.set_place(&other, 2).unwrap();
-    theirs.write_all(b"wake").unwrap();
-    let kept = scene.next_caught();
-    exchange(&mut other_theirs, &mut other);
-    assert_eq!(filter.next_notification(Notification::Segment), Some(2));
-    scene.catcher.begin_transit();
-    let wish = Wish { program: filter.program(), ..scene.wish() };
-    let socket = repair::restore(&checkpoint, &wish, None).unwrap();
-    filter.set_place(&socket, 3).unwrap();
-    let mut ours = scene.awake(&checkpoint, 1, socket);
-    assert_eq!(filter.next_notification(Notification::Segment), None);
-    scene.reinject(&kept);
-    hear(&mut ours, b"wake");
-    assert_eq!(filter.next_notification(Notification::Segment), Some(3));
+    on_loopback(|mut scene| {
+        let mut filter = Filter::new(10, Some(&scene.catcher)).unwrap();
+        filter.attach(&scene.listener).unwrap();
+        let (mut theirs, mut ours) = scene.connection();
+        filter.set_place(&ours, 8).unwrap();
+        exchange(&mut theirs, &mut ours);
+        assert_eq!(filter.next_notification(Notification::Segment), Some(8));
+        let checkpoint = scene.put_to_sleep(ours, 1);
+        assert_eq!(filter.next_notification(Notification::Segment), None);
+        let (mut other_theirs, mut other) = scene.connection();
+        filter.set_place(&other, 2).unwrap();
+        theirs.write_all(b"wake").unwrap();
+        let kept = scene.next_caught();
+        exchange(&mut other_theirs, &mut other);
+        assert_eq!(filter.next_notification(Notification::Segment), Some(2));
+        scene.catcher.begin_transit();
+        let wish = Wish { program: filter.program(), ..scene.wish() };
+        let socket = repair::restore(&checkpoint, &wish, None).unwrap();
+        filter.set_place(&socket, 3).unwrap();
+        let mut ours = scene.awake(&checkpoint, 1, socket);
+        assert_eq!(filter.next_notification(Notification::Segment), None);
+        scene.reinject(&kept);
+        hear(&mut ours, b"wake");
+        assert_eq!(filter.next_notification(Notification::Segment), Some(3));
+    });
 }
 
 /// Dials from an address of its own, whose ports no other test has. With `flags` for the socket.

@@ -4,11 +4,7 @@ use super::*;
 
 #[test]
 fn a_dialed_connection_sleeps_and_wakes() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let _steering = scene.catcher.steer(&|_| false).unwrap();
         let (ours, mut theirs) = scene.connection();
         scene.catcher.attach(&ours).unwrap();
@@ -28,17 +24,13 @@ fn a_dialed_connection_sleeps_and_wakes() {
         // Other connections are found as ever.
         let (mut other, mut other_theirs) = scene.connection();
         exchange(&mut other, &mut other_theirs);
-    }
+    });
 }
 
 /// Both ends of a connection, in one process and one table.
 #[test]
 fn both_ends_sleep() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let _steering = scene.catcher.steer(&|_| false).unwrap();
         let (dialed, accepted) = scene.connection();
         scene.catcher.attach(&dialed).unwrap();
@@ -57,5 +49,5 @@ fn both_ends_sleep() {
         scene.reinject(&kept);
         hear(&mut far, b"ping");
         exchange(&mut near, &mut far);
-    }
+    });
 }

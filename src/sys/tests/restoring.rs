@@ -15,20 +15,20 @@ fn places() -> [IpAddr; 3] {
 
 #[test]
 fn a_sleeping_connection_is_silent_and_wakes_by_a_segment() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in places() {
-        let mut scene = Scene::new(ip);
+    at(&places(), |mut scene| {
         let (mut theirs, ours) = scene.connection();
         let expected = tuple_of(&ours);
-        assert_eq!(expected.local.is_ipv4(), ip != LOOPBACKS[1]);
+        let is_v6 = scene.listener.local_addr().unwrap().ip() == LOOPBACKS[1];
+        assert_eq!(expected.local.is_ipv6(), is_v6);
         let before = (segments_in(&theirs), whole_info(&ours).tcpi_segs_in);
         let checkpoint = scene.put_to_sleep(ours, 7);
         assert_eq!(checkpoint.tuple, expected);
         assert_eq!(segments_in(&theirs), before.0, "a segment was sent for the sleep");
+        let written = CaughtAt::now();
         theirs.write_all(b"ping").unwrap();
         let kept = scene.next_caught();
+        let (came, taken) = (kept.at.0.wrapping_sub(written.0), CaughtAt::now().0.wrapping_sub(written.0));
+        assert!(came <= taken, "it came {came} after it was written, and was taken {taken} after");
         assert_eq!((kept.index, kept.tuple, kept.payload()), (7, expected, &b"ping"[..]));
         assert_eq!(kept.whole_len, kept.bytes.len());
         assert_eq!((kept.sequence(), segments_in(&theirs)), (checkpoint.progress.received, before.0));
@@ -42,17 +42,13 @@ fn a_sleeping_connection_is_silent_and_wakes_by_a_segment() {
             exchange(&mut theirs, &mut ours);
         }
         assert_eq!(tuple_of(&ours), expected);
-    }
+    });
 }
 
 /// The payload is handed over without the kernel, and the next segment acknowledges it.
 #[test]
 fn payload_can_be_taken_from_the_caught_segment() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let mut checkpoint = scene.put_to_sleep(ours, 0);
         theirs.write_all(b"taken").unwrap();
@@ -63,29 +59,27 @@ fn payload_can_be_taken_from_the_caught_segment() {
         hear(&mut theirs, b"answer");
         until("the answer acknowledges the payload", || info(&theirs).unacknowledged == 0);
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 #[test]
 fn a_connection_with_something_in_flight_stays_as_it_is() {
-    if !may_sleep() {
-        return;
-    }
-    let scene = Scene::new(LOOPBACKS[0]);
-    let (mut theirs, mut ours) = scene.connection();
-    theirs.write_all(b"unread").unwrap();
-    until("the peer's bytes arrive", || info(&theirs).unacknowledged == 0);
-    assert_eq!(checkpoint(&ours).unwrap(), None);
-    hear(&mut ours, b"unread");
-    exchange(&mut theirs, &mut ours);
-    // A peer that has closed its direction.
-    theirs.shutdown(std::net::Shutdown::Write).unwrap();
-    until("the FIN arrives", || whole_info(&ours).tcpi_state != 1);
-    assert_eq!((checkpoint(&ours).unwrap(), identify(&ours).unwrap()), (None, None));
-    ours.write_all(b"late").unwrap();
-    hear(&mut theirs, b"late");
-    // Its port can be listened on again: SO_REUSEADDR is set.
-    rebind(scene.listener);
+    on_loopback(|scene| {
+        let (mut theirs, mut ours) = scene.connection();
+        theirs.write_all(b"unread").unwrap();
+        until("the peer's bytes arrive", || info(&theirs).unacknowledged == 0);
+        assert_eq!(checkpoint(&ours).unwrap(), None);
+        hear(&mut ours, b"unread");
+        exchange(&mut theirs, &mut ours);
+        // A peer that has closed its direction.
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        until("the FIN arrives", || whole_info(&ours).tcpi_state != 1);
+        assert_eq!((checkpoint(&ours).unwrap(), identify(&ours).unwrap()), (None, None));
+        ours.write_all(b"late").unwrap();
+        hear(&mut theirs, b"late");
+        // Its port can be listened on again: SO_REUSEADDR is set.
+        rebind(scene.listener);
+    });
 }
 
 /// Closes a listener and listens on its port again.
@@ -98,46 +92,40 @@ fn rebind(listener: TcpListener) {
 /// Trap 1. Its cure is `even` in `set_timestamp`.
 #[test]
 fn timestamps_go_on_in_milliseconds_and_never_go_back() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let (mut theirs, ours) = scene.connection();
-    let (_, first) = identify(&ours).unwrap().unwrap();
-    let mut ours = Some(ours);
-    let mut newest = 0u32;
-    for round in 0..30u32 {
-        let mut checkpoint = scene.put_to_sleep(ours.take().unwrap(), 0);
-        let drift = checkpoint.negotiated.timestamp_offset.unwrap().wrapping_sub(first.timestamp_offset.unwrap());
-        // What was found out at first serves for ever.
-        checkpoint.negotiated = first;
-        assert!(drift <= 3, "{drift} ms after {round} rounds");
-        theirs.write_all(b"x").unwrap();
-        let kept = scene.next_caught();
-        // The peer echoes the last timestamp that it has taken: kind 8, of 10 bytes, after two that fill.
-        let echo = u32::from_be_bytes(kept.bytes[28..32].try_into().unwrap());
-        assert_eq!(kept.bytes[22..24], [8, 10]);
-        assert!(round == 0 || echo.wrapping_sub(newest).cast_signed() >= 0, "{echo} after {newest}");
-        newest = echo;
-        let mut awake = scene.wake(&checkpoint, 0);
-        assert_eq!(whole_info(&awake).tcpi_options & 64, 0, "timestamps in microseconds");
-        scene.reinject(&kept);
-        hear(&mut awake, b"x");
-        awake.write_all(b"y").unwrap();
-        hear(&mut theirs, b"y");
-        ours = Some(awake);
-    }
+    on_loopback(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        let (_, first) = identify(&ours).unwrap().unwrap();
+        let mut ours = Some(ours);
+        let mut newest = 0u32;
+        for round in 0..30u32 {
+            let mut checkpoint = scene.put_to_sleep(ours.take().unwrap(), 0);
+            let drift = checkpoint.negotiated.timestamp_offset.unwrap().wrapping_sub(first.timestamp_offset.unwrap());
+            // What was found out at first serves for ever.
+            checkpoint.negotiated = first;
+            assert!(drift <= 3, "{drift} ms after {round} rounds");
+            theirs.write_all(b"x").unwrap();
+            let kept = scene.next_caught();
+            // The peer echoes the last timestamp that it has taken: kind 8, of 10 bytes, after two that fill.
+            let echo = u32::from_be_bytes(kept.bytes[28..32].try_into().unwrap());
+            assert_eq!(kept.bytes[22..24], [8, 10]);
+            assert!(round == 0 || echo.wrapping_sub(newest).cast_signed() >= 0, "{echo} after {newest}");
+            newest = echo;
+            let mut awake = scene.wake(&checkpoint, 0);
+            assert_eq!(whole_info(&awake).tcpi_options & 64, 0, "timestamps in microseconds");
+            scene.reinject(&kept);
+            hear(&mut awake, b"x");
+            awake.write_all(b"y").unwrap();
+            hear(&mut theirs, b"y");
+            ours = Some(awake);
+        }
+    });
 }
 
 /// Trap 2. Its cure is the place in the table until the socket is complete, and the filter on the socket before
 /// connect().
 #[test]
 fn a_segment_in_the_middle_of_a_wake_is_caught_and_not_answered() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let checkpoint = scene.put_to_sleep(ours, 3);
         let before = segments_in(&theirs);
@@ -152,17 +140,13 @@ fn a_segment_in_the_middle_of_a_wake_is_caught_and_not_answered() {
         scene.reinject(&kept);
         hear(&mut ours, b"early");
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 /// Trap 3. Its cure is TCP_MAXSEG before connect().
 #[test]
 fn a_woken_connection_sends_full_segments() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let checkpoint = scene.put_to_sleep(ours, 0);
         assert!(checkpoint.negotiated.mss > 60_000, "{checkpoint:?}");
@@ -181,17 +165,13 @@ fn a_woken_connection_sends_full_segments() {
         let expected = checkpoint.negotiated;
         assert_eq!((again.negotiated.mss, again.negotiated.scales), (expected.mss, expected.scales));
         assert_eq!(again.negotiated.sack, expected.sack);
-    }
+    });
 }
 
 /// The window that was announced before the sleep may be larger than the memory of a new socket.
 #[test]
 fn a_woken_connection_receives_much() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, mut ours) = scene.connection();
         let sent: Vec<u8> = (0..8 << 20).map(|at: u32| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         std::thread::scope(|scope| {
@@ -210,32 +190,24 @@ fn a_woken_connection_receives_much() {
             hear(&mut ours, &sent);
         });
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 /// Trap 4. Its cure is SO_REUSEADDR in `leave`.
 #[test]
 fn a_port_can_be_listened_on_again_while_a_woken_connection_lives() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let checkpoint = scene.put_to_sleep(ours, 0);
         let mut ours = scene.wake(&checkpoint, 0);
         exchange(&mut theirs, &mut ours);
         rebind(scene.listener);
-    }
+    });
 }
 
 #[test]
 fn a_blank_socket_serves_other_connections() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in places() {
-        let mut scene = Scene::new(ip);
+    at(&places(), |mut scene| {
         let (mut theirs, ours) = scene.connection();
         let before = segments_in(&theirs);
         let (first, socket) = scene.checkpoint(ours, 1);
@@ -271,40 +243,36 @@ fn a_blank_socket_serves_other_connections() {
         scene.reinject(&kept);
         hear(&mut ours, b"wake");
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 #[test]
 fn wishes_are_fulfilled() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let (_theirs, ours) = scene.connection();
-    let checkpoint = scene.put_to_sleep(ours, 0);
-    let time = Duration::from_secs(77);
-    let keepalive = Some(Keepalive { time, interval: time, probes: 3 });
-    scene.catcher.begin_transit();
-    let socket = restore(&checkpoint, &Wish { keepalive, no_delay: false, ..scene.wish() }, None).unwrap();
-    let ours = scene.awake(&checkpoint, 0, socket);
-    let tcp = |name| repair::get(&ours, name).unwrap();
-    let found = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_NODELAY].map(tcp);
-    assert_eq!(found, [77, 77, 3, 0]);
-    let alive: libc::c_int = repair::get_option(&ours, libc::SOL_SOCKET, libc::SO_KEEPALIVE).unwrap();
-    assert_eq!(alive, 1);
+    on_loopback(|mut scene| {
+        let (_theirs, ours) = scene.connection();
+        let checkpoint = scene.put_to_sleep(ours, 0);
+        let time = Duration::from_secs(77);
+        let keepalive = Some(Keepalive { time, interval: time, probes: 3 });
+        scene.catcher.begin_transit();
+        let socket = restore(&checkpoint, &Wish { keepalive, no_delay: false, ..scene.wish() }, None).unwrap();
+        let ours = scene.awake(&checkpoint, 0, socket);
+        let tcp = |name| repair::get(&ours, name).unwrap();
+        let found = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_NODELAY].map(tcp);
+        assert_eq!(found, [77, 77, 3, 0]);
+        let alive: libc::c_int = repair::get_option(&ours, libc::SOL_SOCKET, libc::SO_KEEPALIVE).unwrap();
+        assert_eq!(alive, 1);
+    });
 }
 
 /// A connection that has a socket cannot be restored, and the checkpoint is not used up by the attempt.
 #[test]
 fn a_restore_that_fails_is_an_error_and_sends_nothing() {
-    if !may_sleep() {
-        return;
-    }
-    let mut scene = Scene::new(LOOPBACKS[0]);
-    let (mut theirs, ours) = scene.connection();
-    let checkpoint = scene.put_to_sleep(ours, 0);
-    let mut ours = scene.wake(&checkpoint, 0);
-    let error = restore(&checkpoint, &scene.wish(), None).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
-    exchange(&mut theirs, &mut ours);
+    on_loopback(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        let checkpoint = scene.put_to_sleep(ours, 0);
+        let mut ours = scene.wake(&checkpoint, 0);
+        let error = restore(&checkpoint, &scene.wish(), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
+        exchange(&mut theirs, &mut ours);
+    });
 }

@@ -5,11 +5,7 @@ use super::*;
 /// A segment that is longer than a packet may be arrives in pieces, and of a beginning its FIN does not.
 #[test]
 fn a_segment_arrives_in_pieces() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let mut scene = Scene::new(ip);
+    on_loopbacks(|mut scene| {
         let (mut theirs, ours) = scene.connection();
         let checkpoint = scene.put_to_sleep(ours, 0);
         let sent: Vec<u8> = (0..10_000u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
@@ -21,7 +17,7 @@ fn a_segment_arrives_in_pieces() {
         scene.raw.send_pieces(&kept.tuple, &kept.bytes, kept.whole_len + 1, 1_000).unwrap();
         hear(&mut ours, &sent);
         exchange(&mut theirs, &mut ours);
-    }
+    });
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl House {
     }
 
     /// A TLS connection to one of the ports, whose handshake is over.
-    fn secure(&self, number: usize, config: &Arc<ClientConfig>) -> Secure {
+    pub fn secure(&self, number: usize, config: &Arc<ClientConfig>) -> Secure {
         shaken(self.connect(number), config)
     }
 
@@ -47,7 +47,7 @@ fn shaken(socket: TcpStream, config: &Arc<ClientConfig>) -> Secure {
 }
 
 /// Says something on a TLS connection, and wants exactly that back.
-fn says(stream: &mut Secure, text: &str) {
+pub fn says(stream: &mut Secure, text: &str) {
     stream.write_all(text.as_bytes()).unwrap();
     let mut back = vec![0; text.len()];
     stream.read_exact(&mut back).unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -116,6 +116,32 @@ fn whatever_happens_each_sleeper_is_its_own() {
     assert!(!all || rare.iter().all(|times| *times > 0), "too little happens: {rare:?}");
 }
 
+/// Segments of a connection that has the hash of a sleeper are caught for that one. They go on to where they belong: the
+/// whole ends are compared, and not the hash.
+#[test]
+fn segments_with_the_hash_of_a_sleeper_go_their_own_way() {
+    const PEERS: usize = 100;
+    with_seeds(3, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.same_hash = 1;
+        let mut night = Night::new(seed, PEERS as u32, PEERS as u32 + ACCEPTS as u32, catcher);
+        let peers = night.come(PEERS, Duration::ZERO, MILLI);
+        for peer in peers.clone() {
+            let mut at = SECOND / 2;
+            while at < 3 * SECOND {
+                at += AFTER / 2 + night.chance.time(AFTER);
+                night.say(at, peer, 10);
+            }
+        }
+        let (machine, seen) = night.run(5 * SECOND);
+        let Snapshot { segments_caught, segments_outside, woken_by_peer, .. } = seen.counters;
+        // Each sleeper's end takes two segments of its peer.
+        assert!(segments_caught > woken_by_peer + 2 * PEERS as u64, "none collides: {:?}", seen.counters);
+        assert_eq!(segments_outside, 0, "what belongs to another connection was refused");
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+    });
+}
+
 /// Bytes for more sleepers than there are slots reach all of them: slots become free as others fall asleep again.
 #[test]
 fn bytes_for_more_sleepers_than_slots_reach_all() {

@@ -1,6 +1,7 @@
 //! Sleeping connections that end: many at once, at a pace, and for silence.
 
 use super::*;
+use crate::error::Errno;
 
 /// Connections that sleep.
 const MANY: usize = 4_000;
@@ -176,4 +177,53 @@ fn a_peer_that_does_not_stop_sets_no_timers_without_end() {
     let (_, seen) = night.run(8 * SECOND);
     assert!(seen.counters.segments_caught > 5_000, "they are not caught: {:?}", seen.counters);
     assert!(seen.most_timers < 5, "{} timers for one end", seen.most_timers);
+}
+
+/// The peers of sleepers are asked whether they are there, without a wake. Those that do not answer three times are given
+/// up, and the others stay.
+#[test]
+fn sleepers_are_asked_and_the_unreachable_ones_are_given_up() {
+    const SLEEPERS: usize = 400;
+    const UNREACHABLE: usize = SLEEPERS / 4;
+    with_seeds(2, |seed| {
+        let mut night = Night::new(seed, SLEEPERS as u32, 2 * SLEEPERS as u32, Catcher::default());
+        night.config.hibernation.as_mut().expect("they sleep").keepalive = Some(8 * SECOND);
+        let sleepers = night.come(SLEEPERS, Duration::ZERO, Duration::from_micros(100));
+        for peer in sleepers.clone().take(UNREACHABLE) {
+            night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
+        }
+        let end = 100 * SECOND;
+        let (machine, seen) = night.run(end);
+        assert_eq!(seen.counters.woken_by_peer + seen.counters.woken_by_send, 0, "a probe woke a connection");
+        assert_eq!(seen.ended_by(3 * 8 * SECOND), 0, "three probes take longer");
+        assert_eq!(seen.ended_by(end - SECOND), UNREACHABLE);
+        let why = CloseReason::Failed(Errno::ETIMEDOUT);
+        assert!(seen.ended[..UNREACHABLE].iter().all(|(.., reason)| *reason == why), "{:?}", seen.ended[0]);
+        for peer in sleepers.skip(UNREACHABLE) {
+            assert!(machine.kernel(|kernel| kernel.ended(peer)).is_some_and(|at| at >= end), "peer {peer}");
+        }
+    });
+}
+
+/// Sleepers count against the limit on connections: newcomers are refused, and whoever sleeps stays.
+#[test]
+fn sleepers_count_against_the_limit() {
+    const MOST: usize = 20;
+    with_seeds(2, |seed| {
+        let slots = 2 * MOST as u32;
+        let mut night = Night::new(seed, slots, slots + ACCEPTS as u32, Catcher::default());
+        night.config.capacity = MOST as u64;
+        let sleepers = night.come(MOST, Duration::ZERO, MILLI);
+        let late = night.come(5, SECOND, MILLI);
+        for peer in sleepers.clone() {
+            night.say(2 * SECOND, peer, 10);
+        }
+        let (machine, seen) = night.run(3 * SECOND);
+        assert_eq!(seen.most_asleep, MOST as u64);
+        assert_eq!((seen.opened as usize, seen.counters.refused_when_full as usize), (MOST, late.len()));
+        assert_eq!(sleepers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+        for peer in late {
+            assert_eq!(machine.kernel(|kernel| kernel.sockets[peer].ended.map(|(how, _)| how)), Some(Ending::Reset));
+        }
+    });
 }

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::*;
+use crate::sys::skips;
 
-/// Whether this user may have a table. With C1M_NO_SKIPS it must.
+/// Whether this user may have a table; otherwise the test is skipped.
 fn may_have_one() -> bool {
-    let may = Table::new(1, 1).map(|table| table.bytes());
-    assert!(may.is_ok() || std::env::var_os("C1M_NO_SKIPS").is_none(), "no table is to be had: {may:?}");
-    may.is_ok()
+    skips::may("no table of sleeping connections", Table::new(1, 1).map(drop))
 }
 
 /// One of many connections to a server: 60,000 ports of each client's address.
@@ -178,4 +177,14 @@ fn threads_that_insert_and_remove_together_lose_nothing() {
         let left = (0..table.bytes() / 8).filter(|at| table.cells.word(*at).load(Ordering::SeqCst) != 0).count();
         assert_eq!(left, 0, "round {round}");
     }
+}
+
+/// Nobody outside can know which connections collide: each table has keys of its own.
+#[test]
+fn no_two_tables_have_the_same_keys() {
+    if !may_have_one() {
+        return;
+    }
+    let [(_, one), (_, other)] = [(); 2].map(|()| Table::new(1, 100).unwrap().terms());
+    assert_ne!(one, other);
 }

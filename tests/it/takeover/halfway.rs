@@ -1,0 +1,207 @@
+//! Takeovers of TLS connections that end half-way, as one of the two processes is killed: no connection goes on in two
+//! ways, and none is lost that was not in the process which is gone.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use c1m::internal::takeover::{Channel, Hello, Kind, Message, of_bytes, to_bytes};
+use rustls::ClientConfig;
+
+use super::spoken::says;
+use super::*;
+
+/// Tells this executable to play a successor: the path of the takeover, and the stage that it goes to.
+pub const SUCCESSOR: &str = "C1M_TEST_SUCCESSOR";
+
+/// The messages after which a successor says nothing more to a shard: what it was told last is not acknowledged.
+const STAGES: [Kind; 4] = [Kind::KnownSleepers, Kind::Sleepers, Kind::Serving, Kind::Batch];
+
+/// Plays a successor that takes what it is given up to a stage, and then stands still until it is killed.
+pub fn stand_still(told: &str) {
+    let (stage, path) = told.split_once(' ').unwrap();
+    let stage = STAGES[stage.parse::<usize>().unwrap()];
+    let control = Channel::over(UnixStream::connect(path).unwrap());
+    control.send(Kind::Hello, &to_bytes(&Hello::ours()).unwrap(), &[]).unwrap();
+    let mut shards = Vec::new();
+    while let Message { kind: Kind::Descriptors, body, descriptors } = control.receive().unwrap().unwrap() {
+        let names: Vec<String> = of_bytes(&body).unwrap();
+        let channels = names.iter().zip(descriptors).filter(|(name, _)| name.starts_with("channel-"));
+        shards.extend(channels.map(|(_, descriptor)| Channel::over(UnixStream::from(descriptor))));
+    }
+    control.send(Kind::Begin, &[], &[]).unwrap();
+    control.expect(Kind::Begin).unwrap();
+    let (stands, standing) = channel();
+    let number = shards.len();
+    for shard in shards {
+        let stands = stands.clone();
+        std::thread::spawn(move || {
+            // Its sockets stay open as long as this process lives.
+            let mut kept = Vec::new();
+            loop {
+                let message = shard.receive().unwrap().unwrap();
+                let kind = message.kind;
+                kept.push(message);
+                // A shard without connections that are awake has done all that it can.
+                if kind == stage || kind == Kind::Done {
+                    break;
+                }
+                shard.send(Kind::Taken, &[], &[]).unwrap();
+                if kind == Kind::Sleepers && stage == Kind::Serving {
+                    break;
+                }
+                if kind == Kind::Sleepers {
+                    shard.send(Kind::Serving, &[], &[]).unwrap();
+                }
+            }
+            stands.send((shard, kept)).unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    let _all: Vec<_> = (0..number).map(|_| standing.recv().unwrap()).collect();
+    println!("stands still");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Servers of TLS, and a client of them.
+fn tls_house() -> (House, Arc<ClientConfig>, Authority) {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    let config = Arc::new(authority.client(None));
+    let house = House::new(Ipv4Addr::LOCALHOST.into(), &format!("{} --hibernate 500ms", signed.server()));
+    (house, config, authority)
+}
+
+/// Wherever a successor is killed that has served nobody, the server before has everything, keys and numbers too: what is
+/// sealed with a number that was used, or is left out, no client of TLS would open.
+#[test(Network, Hibernation)]
+fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {
+    in_own_network(|| {
+        let (house, config, _authority) = tls_house();
+        let server = house.server("--stats-interval 20ms");
+        let mut silent: Vec<_> = (0..8).map(|number| house.secure(number, &config)).collect();
+        let mut talking: Vec<_> = (0..4).map(|number| house.secure(number, &config)).collect();
+        for (at, stage) in STAGES.into_iter().enumerate() {
+            eventually("all sleep", || counts(&server.running) == (12, 12));
+            talking.iter_mut().for_each(|stream| says(stream, &format!("awake for {stage:?}")));
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.env(SUCCESSOR, format!("{at} {}", house.path().display()));
+            let mut successor = Running::start(command);
+            successor.until("it stands still", |out| out.contains("stands still"));
+            successor.signal(libc::SIGKILL);
+            successor.wait();
+            let gone = |err: &str| err.matches("the later server is gone").count() == at + 1;
+            eventually("the server says so", || gone(&server.running.err()));
+            let all = silent.iter_mut().chain(&mut talking).enumerate();
+            all.for_each(|(number, stream)| says(stream, &format!("{number} after {stage:?}")));
+        }
+        // It can be taken over as ever.
+        let next = house.server("--stats-interval 20ms");
+        assert_eq!(server.running.wait().code(), 0);
+        assert_eq!(number(&ready(&next.running.out()), "taken_over"), 12);
+        silent.iter_mut().chain(&mut talking).for_each(|stream| says(stream, "and now"));
+        assert_eq!(counts_of_loss(next), 0);
+    });
+}
+
+/// Stops a server, and returns how many connections it lost in takeovers.
+fn counts_of_loss(server: Server) -> u64 {
+    number(&server.stop().last_document()["takeover"], "lost")
+}
+
+/// A takeover of which all is done but for one handshake that does not go on, for which the server before waits a while.
+struct HalfWay {
+    house: House,
+    config: Arc<ClientConfig>,
+    server: Server,
+    successor: Running,
+    silent: Vec<Secure>,
+    talking: Vec<Secure>,
+    _shaking: TcpStream,
+    _authority: Authority,
+}
+
+impl HalfWay {
+    fn new() -> HalfWay {
+        let (house, config, authority) = tls_house();
+        let server = house.server("--stats-interval 20ms");
+        let mut silent: Vec<_> = (0..8).map(|number| house.secure(number, &config)).collect();
+        silent.iter_mut().for_each(|stream| says(stream, "good night"));
+        eventually("they sleep", || counts(&server.running) == (8, 8));
+        let mut shaking = house.connect(0);
+        shaking.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
+        eventually("the handshake begins", || counts(&server.running).0 == 9);
+        let mut talking: Vec<_> = (0..4).map(|number| house.secure(number, &config)).collect();
+        talking.iter_mut().for_each(|stream| says(stream, "awake"));
+        let mut successor = house.starting("--stats-interval 20ms");
+        eventually("the others are handed over", || {
+            assert!(!successor.has_ended(), "{}", successor.err());
+            counts(&server.running).0 == 1
+        });
+        HalfWay { house, config, server, successor, silent, talking, _shaking: shaking, _authority: authority }
+    }
+}
+
+/// Whether the server's end of a connection has a socket.
+fn has_socket(stream: &TcpStream) -> bool {
+    let hexadecimal = |end: SocketAddr| format!(":{:04X}", end.port());
+    let (remote, local) = (hexadecimal(stream.local_addr().unwrap()), hexadecimal(stream.peer_addr().unwrap()));
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut ends_with = |port: &str| fields.next().is_some_and(|end| end.ends_with(port));
+        ends_with(&local) && ends_with(&remote)
+    })
+}
+
+/// The server before goes on with those that sleep, but for one that has spoken with the successor: its numbers were used
+/// there.
+#[test(Network, Hibernation)]
+fn what_spoke_with_a_successor_that_was_killed_is_reset() {
+    in_own_network(|| {
+        let HalfWay { house, config, server, successor, mut silent, mut talking, _shaking, _authority } =
+            HalfWay::new();
+        // Stopped, so that the takeover stays where it is.
+        server.running.pause();
+        let mut spoke = silent.remove(1);
+        says(&mut spoke, "who is there?");
+        eventually("it sleeps again, in the successor", || !has_socket(&spoke.sock));
+        says(&mut talking[0], "and who?");
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        server.running.signal(libc::SIGCONT);
+        eventually("the server says so", || server.running.err().contains("the later server is gone"));
+        let mut heard = [0; 100];
+        assert_eq!(spoke.sock.read(&mut heard).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        silent.iter_mut().for_each(|stream| says(stream, "still there"));
+        for stream in &mut talking {
+            assert!(!matches!(stream.sock.read(&mut heard), Ok(1..)), "a connection without a server");
+        }
+        says(&mut house.secure(0, &config), "afresh");
+        assert_eq!(counts_of_loss(server), 1 + 4);
+    });
+}
+
+/// The successor goes on with all that it was given, those that sleep and those that are awake.
+#[test(Network, Hibernation)]
+fn a_successor_goes_on_with_what_it_has_when_the_server_before_is_killed() {
+    in_own_network(|| {
+        let HalfWay { house, config, server, mut successor, mut silent, mut talking, _shaking, _authority } =
+            HalfWay::new();
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
+        let said = ready(&successor.out());
+        assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (8 + 4, 1), "{said}");
+        silent.iter_mut().chain(&mut talking).for_each(|stream| says(stream, "still there"));
+        says(&mut house.secure(0, &config), "newcomer");
+        successor.signal(libc::SIGTERM);
+        assert_eq!(successor.wait().code(), 0);
+    });
+}
