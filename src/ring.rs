@@ -178,11 +178,9 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// Memory that the kernel reads when it takes a submission, one place per submission entry.
-struct Arguments {
-    places: Box<[(RawAddress, RawFd)]>,
-    used: usize,
-}
+/// Memory that the kernel reads when it takes a submission: room for one place per submission entry. A place takes memory
+/// once it has been used: of a server's 52 rings only few ever have a full submission.
+struct Arguments(Vec<(RawAddress, RawFd)>);
 
 /// What the accepts of a ring bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -280,7 +278,7 @@ impl Ring {
         }
         self.queued = self.uring.submission().len() as u32;
         if self.queued == 0 {
-            self.arguments.used = 0;
+            self.arguments.clear();
             self.in_flight.submitted();
         }
         Ok(())
@@ -311,7 +309,7 @@ impl Ring {
     fn make_room(&mut self, entries: usize) -> Result<()> {
         for _ in 0..2 {
             let room = self.uring.submission().capacity() - self.queued as usize;
-            if room >= entries && self.arguments.used < self.arguments.places.len() {
+            if room >= entries && !self.arguments.is_full() {
                 return Ok(());
             }
             self.enter_with(0)?;
@@ -555,16 +553,25 @@ const _: () = assert!(size_of::<Entry>() == 64, "an entry of a submission queue 
 
 impl Arguments {
     fn new(submissions: u32) -> Arguments {
-        let places = vec![(RawAddress::unspecified(), -1); submissions as usize];
-        Arguments { places: places.into_boxed_slice(), used: 0 }
+        Arguments(Vec::with_capacity(submissions as usize))
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() == self.0.capacity()
     }
 
     /// Stores one address and descriptor where they stay until the next full submission. Never
     /// out of places: each is used by at least one submission entry.
     fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
-        let place = &mut self.places[self.used];
-        self.used += 1;
-        *place = (address, fd);
-        (place.0.as_ptr(), place.0.length(), &raw const place.1)
+        // The kernel reads the other places yet: the vector must not move them.
+        assert!(!self.is_full(), "more addresses than submissions");
+        self.0.push((address, fd));
+        let (address, fd) = &self.0[self.0.len() - 1];
+        (address.as_ptr(), address.length(), fd)
+    }
+
+    /// All places are free again.
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
