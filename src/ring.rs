@@ -178,9 +178,13 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// Memory that the kernel reads when it takes a submission: room for one place per submission entry. A place takes memory
-/// once it has been used: of a server's 52 rings only few ever have a full submission.
-struct Arguments(Vec<(RawAddress, RawFd)>);
+/// Memory that the kernel reads when it takes a submission: one place per submission entry, as long as there is such a
+/// submission.
+struct Arguments {
+    places: Vec<(RawAddress, RawFd)>,
+    /// Submission entries.
+    most: usize,
+}
 
 /// What the accepts of a ring bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -553,25 +557,28 @@ const _: () = assert!(size_of::<Entry>() == 64, "an entry of a submission queue 
 
 impl Arguments {
     fn new(submissions: u32) -> Arguments {
-        Arguments(Vec::with_capacity(submissions as usize))
+        Arguments { places: Vec::new(), most: submissions as usize }
     }
 
     fn is_full(&self) -> bool {
-        self.0.len() == self.0.capacity()
+        self.places.len() == self.most
     }
 
     /// Stores one address and descriptor where they stay until the next full submission. Never
     /// out of places: each is used by at least one submission entry.
     fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
-        // The kernel reads the other places yet: the vector must not move them.
+        // The vector must not move the places that the kernel is to read.
         assert!(!self.is_full(), "more addresses than submissions");
-        self.0.push((address, fd));
-        let (address, fd) = &self.0[self.0.len() - 1];
+        if self.places.is_empty() {
+            self.places.reserve_exact(self.most);
+        }
+        self.places.push((address, fd));
+        let (address, fd) = &self.places[self.places.len() - 1];
         (address.as_ptr(), address.length(), fd)
     }
 
-    /// All places are free again.
+    /// The kernel has read all places. They are freed: each of many rings needs them at another time.
     fn clear(&mut self) {
-        self.0.clear();
+        self.places = Vec::new();
     }
 }

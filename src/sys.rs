@@ -7,11 +7,11 @@ mod catcher;
 mod filter;
 mod grace;
 mod network;
-mod program_code;
 mod raw;
 pub mod repair;
 mod rights;
 mod shared_memory;
+mod start_memory;
 #[cfg(test)]
 mod tests;
 
@@ -31,13 +31,13 @@ pub use catcher::{Catcher, CatcherTerms, Caught, CaughtSegment, MARK, NoPlace, S
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use network::OwnNetwork;
-pub use program_code::release_program_code;
 pub use raw::RawSender;
 pub use rights::{
     MOST_RIGHTS, OtherProcess, exists_unix_socket, given_descriptors, is_our_user, listen_in_own_name, receive_rights,
     send_rights, tell_datagram,
 };
 pub use shared_memory::SharedMemory;
+pub use start_memory::release_start_memory;
 
 /// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
