@@ -37,8 +37,7 @@ unsafe extern "C" fn advise_object(object: *mut libc::dl_phdr_info, _: usize, ad
     // SAFETY: the object's headers are an array of that length.
     let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
     let base = object.dlpi_addr;
-    let read_only =
-        |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
+    let read_only = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
     // SAFETY: the call reads a number.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as u64;
     for header in headers.iter().filter(read_only) {
