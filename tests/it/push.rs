@@ -64,16 +64,16 @@ fn a_publication_over_websocket_reaches_each_subscriber_once_and_its_publisher_h
 }
 
 /// A client of frames over plain bytes.
-struct Framed(TcpStream);
+pub struct Framed(pub TcpStream);
 
 impl Framed {
-    fn say(&mut self, kind: Kind, payload: &[u8]) {
+    pub fn say(&mut self, kind: Kind, payload: &[u8]) {
         let mut bytes = Vec::new();
         Frame::append(kind, payload, &mut bytes);
         self.0.write_all(&bytes).unwrap();
     }
 
-    fn hear(&mut self) -> (Kind, Vec<u8>) {
+    pub fn hear(&mut self) -> (Kind, Vec<u8>) {
         let mut header = [0; FRAME_HEADER];
         self.0.read_exact(&mut header).unwrap();
         let frame = Frame::read(&header).unwrap().unwrap();

@@ -103,13 +103,18 @@ fn ready(out: &str) -> Value {
     serde_json::from_str(line).unwrap()
 }
 
-/// How many connections a server says that it has, and how many of these sleep.
-fn counts(running: &Running) -> (u64, u64) {
+/// The last event `stats` of a server.
+fn last_stats(running: &Running) -> Value {
     let out = running.out();
     let whole = out.rfind('\n').map_or("", |end| &out[..end]);
-    let Some(line) = whole.lines().rev().find(|line| line.contains(r#""event":"stats""#)) else { return (0, 0) };
-    let stats: Value = serde_json::from_str(line).unwrap();
-    (number(&stats, "live"), stats["hibernation"]["asleep"].as_u64().unwrap_or(0))
+    let line = whole.lines().rev().find(|line| line.contains(r#""event":"stats""#));
+    line.map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
+}
+
+/// How many connections a server says that it has, and how many of these sleep.
+fn counts(running: &Running) -> (u64, u64) {
+    let stats = last_stats(running);
+    (stats["live"].as_u64().unwrap_or(0), stats["hibernation"]["asleep"].as_u64().unwrap_or(0))
 }
 
 /// A server that handed over ends by itself, well, and says how many connections it handed over.
@@ -245,9 +250,11 @@ fn servers_with_polls_take_each_others_place() {
     in_own_network(|| in_turn(Ipv4Addr::LOCALHOST.into(), "--park poll"));
 }
 
-/// Connections that are awake: many more than `stalled` lets the successor have, with those that are on their way. They
-/// are all made within the time after which they would sleep.
+/// Connections that are awake: many more than `stalled` lets the successor have, with those that are on their way.
 const TALKERS: usize = 600;
+
+/// Connections that sleep.
+const SILENT: usize = 60;
 
 /// A successor that has no slots for so many who are awake, so that it is in the middle for as long as the test wants.
 fn stalled(house: &House, server: &Server, talkers: usize) -> Running {
@@ -263,9 +270,36 @@ fn stalled(house: &House, server: &Server, talkers: usize) -> Running {
 
 /// Some sleep, and some are kept awake by words now and then.
 fn half_asleep(house: &House, server: &Server, talkers: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
-    let silent = house.crowd(60);
-    eventually("the silent ones sleep", || counts(&server.running).1 == 60);
+    let silent = house.crowd(SILENT);
+    eventually("the silent ones sleep", || counts(&server.running).1 == SILENT as u64);
     (silent, house.crowd(talkers))
+}
+
+/// A server and its successor, in the middle of a takeover.
+struct Middle {
+    server: Server,
+    successor: Running,
+    silent: Vec<TcpStream>,
+    talking: Vec<TcpStream>,
+}
+
+/// A successor has taken the `SILENT`, and some of the `TALKERS`. On a busy machine talkers fall asleep before it asks for
+/// them, and those that sleep need no slot: then all is tried once more, with longer until they sleep.
+fn in_the_middle(house: &House) -> Middle {
+    for seconds in [2, 8, 32] {
+        let server = house.server(&format!("--hibernate {seconds}s --stats-interval 20ms"));
+        let (silent, talking) = half_asleep(house, &server, TALKERS);
+        let successor = stalled(house, &server, TALKERS);
+        let put_to_sleep = number(&last_stats(&server.running)["hibernation"], "hibernated");
+        if put_to_sleep == SILENT as u64 {
+            return Middle { server, successor, silent, talking };
+        }
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        server.running.signal(libc::SIGKILL);
+        server.running.wait();
+    }
+    panic!("talkers fall asleep within 32 s");
 }
 
 /// A successor that is killed in the middle: who it had taken is lost, and counted; the others notice nothing, sleepers
@@ -274,9 +308,7 @@ fn half_asleep(house: &House, server: &Server, talkers: usize) -> (Vec<TcpStream
 fn a_server_serves_on_when_its_successor_is_killed() {
     in_own_network(|| {
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
-        let server = house.server("--hibernate 2s --stats-interval 20ms");
-        let (mut silent, mut talking) = half_asleep(&house, &server, TALKERS);
-        let successor = stalled(&house, &server, TALKERS);
+        let Middle { server, successor, mut silent, mut talking } = in_the_middle(&house);
         // Those that wait for a slot are with the successor, and those that it has not asked for are served.
         successor.signal(libc::SIGKILL);
         successor.wait();
@@ -288,7 +320,7 @@ fn a_server_serves_on_when_its_successor_is_killed() {
         audit(&mut new, "newcomers");
         // It can be taken over as ever.
         let next = house.server("--hibernate 2s");
-        assert_eq!(number(&ready(&next.running.out()), "taken_over") as usize, 60 + 10 + TALKERS - gone);
+        assert_eq!(number(&ready(&next.running.out()), "taken_over") as usize, SILENT + 10 + TALKERS - gone);
         let ended = server.running.wait();
         assert_eq!(ended.code(), 0, "{}", ended.err);
         audit(&mut silent, "and now");
@@ -302,9 +334,7 @@ fn a_server_serves_on_when_its_successor_is_killed() {
 fn a_successor_serves_when_the_server_before_is_killed() {
     in_own_network(|| {
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
-        let server = house.server("--hibernate 2s --stats-interval 20ms");
-        let (mut silent, talking) = half_asleep(&house, &server, TALKERS);
-        let mut successor = stalled(&house, &server, TALKERS);
+        let Middle { server, mut successor, mut silent, talking } = in_the_middle(&house);
         server.running.signal(libc::SIGKILL);
         server.running.wait();
         // Slots become free, for those that the successor has already.
@@ -324,9 +354,7 @@ fn a_successor_serves_when_the_server_before_is_killed() {
 fn a_signal_while_handing_over_closes_nobody() {
     in_own_network(|| {
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
-        let server = house.server("--hibernate 2s --stats-interval 20ms");
-        let (mut silent, mut talking) = half_asleep(&house, &server, TALKERS);
-        let mut successor = stalled(&house, &server, TALKERS);
+        let Middle { server, mut successor, mut silent, mut talking } = in_the_middle(&house);
         server.running.signal(libc::SIGTERM);
         let mut stays = talking.split_off(TALKERS - 20);
         drop(talking);

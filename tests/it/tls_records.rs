@@ -98,7 +98,7 @@ fn record(stream: &mut Secure, content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_record_that_is_not_whole_in_time_ends_its_connection_alone() {
-    let (server, authority) = server("--handshake-timeout 1s");
+    let (server, authority) = server("--handshake-timeout 5s");
     let config = Arc::new(authority.client(None));
     let [mut slow, mut other] = [(); 2].map(|()| secure(server.port, &config, "localhost").unwrap());
     echoes_securely(&mut slow, b"hello");
