@@ -28,12 +28,11 @@ pub fn awake(connections: u64, room: u64) -> u64 {
 /// at once, their peers send them again.
 const CAUGHT_BYTES_PER_CONNECTION: u64 = 64;
 
-/// The fewest and the most bytes of a ring buffer. The least holds 4,000 small segments, or 15 that GRO made. The most
-/// holds 32,000: a shard wakes about as many connections in a second, and a peer sends again what waited for longer.
-const CAUGHT_BYTES: (u64, u64) = (1 << 20, 8 << 20);
+/// The fewest and the most bytes of a ring buffer. The least holds 4,000 small segments, or 15 that GRO made.
+const CAUGHT_BYTES: (u64, u64) = (1 << 20, 16 << 20);
 
 /// The part of the memory left that all ring buffers may take, as a divisor: on a host of 256 MiB two of them take
-/// 8 MiB at most. 16 MiB would take the room of 150,000 more sleepers.
+/// 8 MiB at most. 32 MiB would take the room of 450,000 more sleepers.
 const CAUGHT_PART: u64 = 32;
 
 /// Bytes of the ring buffer of each shard for segments of sleeping connections, where `left` bytes of memory are left: a

@@ -13,8 +13,8 @@ use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
 
 /// Receives, and sends, whose places in a ring's queue are kept. A burst makes up to eight times as many, and comes to one
-/// ring after the other. To grow for it again takes less than a microsecond; to keep its places would take 3 MiB of the 52
-/// rings of a million connections.
+/// ring after the other. To grow for it again takes less than a microsecond; to keep its places would take up to 2 MiB of
+/// the 52 rings of a million connections.
 const KEPT_PLACES: usize = 64;
 
 /// An operation that the kernel finishes within its own enter, and the memory that it works on.
