@@ -184,10 +184,12 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// Memory that the kernel reads when it takes a submission, one place per submission entry.
+/// Memory that the kernel reads when it takes a submission: one place per submission entry, as long as there is such a
+/// submission.
 struct Arguments {
-    places: Box<[(RawAddress, RawFd)]>,
-    used: usize,
+    places: Vec<(RawAddress, RawFd)>,
+    /// Submission entries.
+    most: usize,
 }
 
 /// What the accepts of a ring bring.
@@ -291,7 +293,7 @@ impl Ring {
         }
         self.queued = self.uring.submission().len() as u32;
         if self.queued == 0 {
-            self.arguments.used = 0;
+            self.arguments.clear();
             self.in_flight.submitted();
         }
         Ok(())
@@ -322,7 +324,7 @@ impl Ring {
     fn make_room(&mut self, entries: usize) -> Result<()> {
         for _ in 0..2 {
             let room = self.uring.submission().capacity() - self.queued as usize;
-            if room >= entries && self.arguments.used < self.arguments.places.len() {
+            if room >= entries && !self.arguments.is_full() {
                 return Ok(());
             }
             self.enter_with(0)?;
@@ -581,16 +583,28 @@ const _: () = assert!(size_of::<Entry>() == 64, "an entry of a submission queue 
 
 impl Arguments {
     fn new(submissions: u32) -> Arguments {
-        let places = vec![(RawAddress::unspecified(), -1); submissions as usize];
-        Arguments { places: places.into_boxed_slice(), used: 0 }
+        Arguments { places: Vec::new(), most: submissions as usize }
+    }
+
+    fn is_full(&self) -> bool {
+        self.places.len() == self.most
     }
 
     /// Stores one address and descriptor where they stay until the next full submission. Never
     /// out of places: each is used by at least one submission entry.
     fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
-        let place = &mut self.places[self.used];
-        self.used += 1;
-        *place = (address, fd);
-        (place.0.as_ptr(), place.0.length(), &raw const place.1)
+        // The vector must not move the places that the kernel is to read.
+        assert!(!self.is_full(), "more addresses than submissions");
+        if self.places.is_empty() {
+            self.places.reserve_exact(self.most);
+        }
+        self.places.push((address, fd));
+        let (address, fd) = &self.places[self.places.len() - 1];
+        (address.as_ptr(), address.length(), fd)
+    }
+
+    /// The kernel has read all places. They are freed: each of many rings needs them at another time.
+    fn clear(&mut self) {
+        self.places = Vec::new();
     }
 }

@@ -8,7 +8,6 @@ mod filter;
 mod grace;
 mod nameless;
 mod network;
-mod program_code;
 mod raw;
 pub mod repair;
 mod rights;
@@ -16,6 +15,7 @@ mod shared_memory;
 mod signals;
 #[cfg(test)]
 pub(crate) mod skips;
+mod start_memory;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +36,6 @@ pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use nameless::{give_name, open_nameless, path_of};
 pub use network::OwnNetwork;
-pub use program_code::release_program_code;
 pub use raw::RawSender;
 pub use rights::{
     MOST_RIGHTS, OtherProcess, connect_without_waiting, exists_unix_socket, given_descriptors, is_our_user,
@@ -44,6 +43,7 @@ pub use rights::{
 };
 pub use shared_memory::SharedMemory;
 pub use signals::{HARMLESS_SIGNALS, ending_signals};
+pub use start_memory::release_start_memory;
 
 /// A resource limit: the value in force, and the value that it may be raised to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,7 +99,7 @@ impl Run<'_> {
         let (verbose, quiet) = (arguments.verbose, arguments.quiet);
         let mut reporter = Reporter { events: json.is_some(), verbose, quiet, spoken: S::SPOKEN, ..Reporter::new() };
         reporter.ready(&server, arguments);
-        sys::release_program_code();
+        sys::release_start_memory();
         let summary = reporter.serve(server, &news, arguments.stats_interval)?;
         let document = ServerDocument::of(&summary);
         match json {

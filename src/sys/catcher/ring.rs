@@ -1,7 +1,8 @@
 //! The consumer's end of a shard's ring buffer (Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c).
 //!
-//! The kernel shares two pages with positions, and after them the data, which is mapped twice in a row: a record that
-//! goes over the end goes on in the second copy.
+//! The kernel shares two pages with positions, and after them the data, which it offers twice in a row: a record that
+//! goes over the end goes on in the second copy. Of this copy only as much is mapped as the longest record needs. More
+//! would count twice as this process's memory.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::program::{IPV4, IPV6};
+use super::program::{IPV4, IPV6, RECORD_BYTES};
 use super::table::Division;
 use super::{RECORD_HEADER, Shared};
 use crate::constants::PAGE_BYTES;
@@ -26,6 +27,12 @@ const DISCARDED: u32 = 1 << 30;
 const KERNEL_HEADER: u64 = 8;
 
 const PAGE: usize = PAGE_BYTES as usize;
+
+/// Bytes of whole pages that hold the longest record.
+const LONGEST_ROOM: usize = {
+    let [.., longest] = RECORD_BYTES;
+    (longest as usize + KERNEL_HEADER as usize).next_multiple_of(PAGE)
+};
 
 /// The segments of a shard's sleeping connections, in the order of their arrival.
 pub struct Caught {
@@ -87,7 +94,8 @@ impl Caught {
         division: Division,
     ) -> io::Result<Caught> {
         let consumed = Mapping::new(ring, 0, PAGE, libc::PROT_READ | libc::PROT_WRITE)?;
-        let produced = Mapping::new(ring, PAGE, PAGE + 2 * bytes as usize, libc::PROT_READ)?;
+        let mapped = PAGE + bytes as usize + LONGEST_ROOM;
+        let produced = Mapping::new(ring, PAGE, mapped, libc::PROT_READ)?;
         let position = consumed.word(0).load(Ordering::Relaxed);
         let ring = ring.try_clone()?;
         let mask = u64::from(bytes) - 1;

@@ -3,6 +3,7 @@
 use std::os::fd::FromRawFd;
 
 use super::*;
+use crate::hibernation::segment;
 use crate::sys::{Filter, NoPlace, Notification, RawAddress, set_option};
 
 #[test]
@@ -97,6 +98,34 @@ fn segments_of_64_kib_are_caught_whole_and_arrive() {
         hear(&mut ours, &sent);
         exchange(&mut theirs, &mut ours);
     });
+}
+
+/// A record that begins at the end of the ring buffer and goes on at its beginning is read whole, of whatever length.
+#[test]
+fn segments_over_the_end_of_the_ring_buffer_are_whole() {
+    if !may_sleep() {
+        return;
+    }
+    for ip in LOOPBACKS {
+        let mut scene = Scene::new(ip);
+        let tuple = Tuple { remote: SocketAddr::new(ip, 1), local: scene.listener.local_addr().unwrap() };
+        scene.catcher.insert(&tuple, 0, 7).unwrap();
+        let peer = RawSender::without_mark().unwrap();
+        let noise: Vec<u8> = (0..1 << 16).map(|at: u32| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        // The ring buffer has 256 KiB and a round writes some 130, so that records go over the end at ever other places.
+        for (round, length) in (0..40u32).flat_map(|round| [65_400, 20, 1_400, 30_000].map(|length| (round, length))) {
+            let mut segment = noise[..length].to_vec();
+            segment[..2].copy_from_slice(&tuple.remote.port().to_be_bytes());
+            segment[2..4].copy_from_slice(&tuple.local.port().to_be_bytes());
+            segment[4..8].copy_from_slice(&round.to_be_bytes());
+            // Five words of header, and the flag ACK.
+            segment[12..14].copy_from_slice(&[5 << 4, 1 << 4]);
+            segment::restore(&tuple, &mut segment, length);
+            peer.send(tuple.remote.ip(), tuple.local.ip(), &segment).unwrap();
+            let kept = scene.next_caught();
+            assert!(kept.index == 7 && kept.bytes == segment, "round {round}, {length} bytes");
+        }
+    }
 }
 
 #[test]
