@@ -16,6 +16,7 @@
 //! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
 
 mod address;
+mod arguments;
 pub(crate) mod in_flight;
 mod ops;
 mod quirks;
@@ -42,6 +43,7 @@ use crate::constants::{ACCEPTS_IN_FLIGHT, BUFFER_BYTES};
 use crate::error::{Errno, Error, HostError, Result, RingReason};
 use crate::sys::RawAddress;
 use crate::token::{Operation, Token};
+use arguments::Arguments;
 use in_flight::InFlightOps;
 
 /// Submission queue entries of a shard's ring. A full queue is submitted early; nothing is lost. Newer kernels charge
@@ -182,14 +184,6 @@ pub struct Completion {
     pub token: Token,
     /// What came of it.
     pub outcome: Outcome,
-}
-
-/// Memory that the kernel reads when it takes a submission: one place per submission entry, as long as there is such a
-/// submission.
-struct Arguments {
-    places: Vec<(RawAddress, RawFd)>,
-    /// Submission entries.
-    most: usize,
 }
 
 /// What the accepts of a ring bring.
@@ -580,31 +574,3 @@ fn wait_first(accept: &mut Entry) {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64, "an entry of a submission queue is the kernel's");
-
-impl Arguments {
-    fn new(submissions: u32) -> Arguments {
-        Arguments { places: Vec::new(), most: submissions as usize }
-    }
-
-    fn is_full(&self) -> bool {
-        self.places.len() == self.most
-    }
-
-    /// Stores one address and descriptor where they stay until the next full submission. Never
-    /// out of places: each is used by at least one submission entry.
-    fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
-        // The vector must not move the places that the kernel is to read.
-        assert!(!self.is_full(), "more addresses than submissions");
-        if self.places.is_empty() {
-            self.places.reserve_exact(self.most);
-        }
-        self.places.push((address, fd));
-        let (address, fd) = &self.places[self.places.len() - 1];
-        (address.as_ptr(), address.length(), fd)
-    }
-
-    /// The kernel has read all places. They are freed: each of many rings needs them at another time.
-    fn clear(&mut self) {
-        self.places = Vec::new();
-    }
-}
