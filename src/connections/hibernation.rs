@@ -20,6 +20,7 @@ mod endings;
 mod entries;
 mod handover;
 mod host;
+mod inquiry;
 mod keepalive;
 mod kernel;
 mod records;
@@ -54,6 +55,7 @@ use entries::{Entries, Whereabouts};
 use handover::Given;
 pub use handover::{Surrendered, WindowWord};
 pub use host::{Caught, HibernationHost};
+use inquiry::Inquiry;
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
 use stamps::{ROWS_PER_PASS, Stamps};
@@ -139,6 +141,7 @@ pub(super) struct Hibernation<S> {
     grace_look: Option<Instant>,
     endings: SleeperEndings,
     keepalive: SleeperKeepalive,
+    inquiry: Inquiry,
     challenges: ChallengeLimit,
     /// The payload that woke a connection last.
     delivery: Option<Delivery>,
@@ -201,6 +204,7 @@ impl<S: Default> Hibernation<S> {
             grace_look: None,
             endings: SleeperEndings::default(),
             keepalive: SleeperKeepalive::new(config.keepalive, now),
+            inquiry: Inquiry::new(now),
             challenges: ChallengeLimit::new(RandomState::new()),
             delivery: None,
             unanswered: 0,
@@ -378,7 +382,8 @@ impl<S: Default> Hibernation<S> {
         let look = self.stamps.due().map(|due| clock.due(due));
         let ending = self.endings.due().map(|due| clock.due(due));
         let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
-        [look, ending, probes, self.grace_look].into_iter().flatten().min()
+        let inquiry = self.inquiry.due().map(|due| clock.due(due));
+        [look, ending, probes, inquiry, self.grace_look].into_iter().flatten().min()
     }
 
     /// Whether one more connection may become drowsy.
@@ -409,6 +414,7 @@ impl<S: Default> Hibernation<S> {
         self.look_for_silent(around)?;
         self.serve_endings(around);
         self.keep_alive(around);
+        self.inquire(around);
         if self.drowsy.is_empty() {
             self.grace_look = None;
         } else if self.grace_look.is_none_or(|at| at <= now) {

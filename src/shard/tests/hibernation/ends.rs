@@ -61,6 +61,30 @@ fn a_mass_disconnect_of_sleepers_takes_no_slots() {
     });
 }
 
+/// A RST that finds no room in the ring buffer is not sent again: the peers of sleepers are asked whether they are there,
+/// and those that are stay.
+#[test]
+fn no_reset_of_a_sleeper_is_missed_for_good() {
+    const SLEEPERS: usize = 1_000;
+    with_seeds(2, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.records = 48;
+        let mut night = Night::new(seed, MANY as u32, 2 * MANY as u32, catcher);
+        let sleepers = night.come(SLEEPERS, Duration::ZERO, Duration::from_micros(100));
+        let reset = sleepers.start..sleepers.end - 100;
+        for peer in reset.clone() {
+            let at = NIGHT + night.chance.time(MILLI / 10);
+            night.machine.at(at, move |kernel| kernel.reset(peer));
+        }
+        let end = NIGHT + 20 * SECOND;
+        let (_, seen) = night.run(end);
+        assert!(seen.counters.segments_dropped > 0, "the ring buffer had room for all");
+        assert_eq!(seen.ended_by(end - SECOND), reset.len());
+        assert!(seen.ended[..reset.len()].iter().all(|(.., why)| *why == CloseReason::PeerReset));
+        assert_eq!(seen.counters.woken_by_peer, 0, "a RST or an answer woke a connection");
+    });
+}
+
 /// Sleepers that are closed at a pace get a FIN each, by single segments, and leave nothing behind.
 #[test]
 fn sleepers_are_drained_at_a_pace() {
