@@ -186,7 +186,7 @@ fn slow_readers_take_a_bounded_memory() {
     const VICTIMS: u64 = 500;
     let server = Server::start(4, "--json - --max-connections 3000");
     let idle = resident(server.running.pid());
-    let run = storm(&server, &format!("slow-readers --connections 1500 --share {VICTIMS} --payload 1024 --for 1s"));
+    let run = storm(&server, &format!("slow-readers --connections 1500 --share {VICTIMS} --payload 1024 --for 4s"));
     run.held([1_500, 1_000]);
     assert_eq!(run.of_storm("closed"), VICTIMS, "{}", run.json);
     assert!(number(&run.json["storm"]["during"]["echo_latency_us"], "count") > 0, "{}", run.json);
