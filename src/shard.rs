@@ -162,7 +162,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         }
     }
 
-    /// One pass of the reactor. Without messages it yields once, after all rings: more yields would help nobody.
+    /// One pass of the reactor. Without messages it yields once, after all rings: more yields would not help.
     fn pass(&mut self, now: Instant, traffic: bool) -> Result<bool> {
         let (time_slice, platform) = (&mut self.time_slice, &self.platform);
         self.reactor.pass(now, || {

@@ -200,7 +200,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, Errno> {
     let (began, mut piece) = (Instant::now(), Zeroizing::new([0; 16 << 10]));
     loop {
         match file.read(&mut piece[..]) {
-            // A pipe that nobody has opened yet for writing looks as if it had ended.
+            // A pipe that no process has opened yet for writing looks as if it had ended.
             Ok(0) if !may_wait || !text.is_empty() => return Ok(text),
             Ok(0) => {}
             Ok(more) => {
