@@ -1,4 +1,4 @@
-//! What signals mean to a run: all whose default is to end the process end it in order, or do nothing.
+//! The meaning of signals to a run. A signal that ends the process by default ends the run in order, or does nothing.
 
 /// Signals that would end the process at once by default, and that must not: SIGUSR1 and SIGUSR2, at which other programs
 /// print figures (dd) or open their logs again (nginx); and SIGXFSZ, without which a write beyond the limit on file sizes
