@@ -100,9 +100,11 @@ where
         sys::sleep_precisely();
         let mut connections = Connections::new(config, &handle.doorbell, handle.counters.clone())?;
         let driver = build(&mut connections)?;
-        let sleeper = DoorbellSleeper::listen(&handle.doorbell)?;
+        let sleeper = DoorbellSleeper::new(&handle.doorbell)?;
         let shard = Shard::new(Reactor::new(connections, driver), handle);
-        shard.run(&*sleeper).await.map(finish)
+        let ended = shard.run(&sleeper).await;
+        sleeper.close().await;
+        ended.map(finish)
     })
 }
 
