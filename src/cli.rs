@@ -140,8 +140,8 @@ fn watch_signals(
     Ok(())
 }
 
-/// Has signals do nothing that are not meant to end a run. Started processes inherit what is ignored, but no handler, so
-/// this installs handlers.
+/// Makes signals harmless that are not meant to end a run. It installs handlers: a process that this one starts would
+/// inherit an ignored signal, and does not inherit a handler.
 pub fn survive_harmless_signals() -> Result<()> {
     for signal in sys::HARMLESS_SIGNALS {
         let caught = signal_hook::flag::register(signal, Arc::default());

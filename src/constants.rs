@@ -45,7 +45,7 @@ pub const THREADS_PER_PROCESS: u64 = 4;
 /// either.
 pub const AFTERLIFE: Duration = Duration::from_secs(2);
 
-/// How often such a start looks again; the kernel tells nobody.
+/// How often such a start looks again; the kernel does not tell when they are gone.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Bits of a token; see `token.rs`.

@@ -51,8 +51,8 @@ pub enum Cause {
     CloseCode(u16),
     /// The server closed it.
     ClosedByServer,
-    /// The socket is connected to itself or to another dialing socket of this client, because nobody listens at the
-    /// target.
+    /// The socket is connected to itself or to another dialing socket of this client, because no program listens at
+    /// the target.
     ConnectedToItself,
     /// An MQTT server refused something for this reason, or ended the connection.
     Mqtt(MqttReason),

@@ -548,7 +548,7 @@ mod tests {
         assert_eq!(each(&without).source, Source::Measured((6, 18)));
     }
 
-    /// Ten million connections asleep at both ends take little more than 1 GB, and whoever is awake what they always take.
+    /// Ten million connections asleep at both ends take little more than 1 GB, and those awake what they always take.
     #[test]
     fn sleepers_take_bytes_and_those_awake_kilobytes() {
         let kernel = kernel((6, 18), true);

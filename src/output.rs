@@ -2,8 +2,9 @@
 //! open(2)), and takes its name when it is complete. Its name therefore always leads to a complete document: the earlier
 //! one or the new one. However the process ends before that, the kernel removes what has no name.
 //!
-//! Some file systems, such as NFS, have no files without names. There a file has a temporary name meanwhile, and one that is
-//! killed leaves it behind. A file that replaces an earlier one has that name too, between link(2) and rename(2).
+//! Some file systems, such as NFS, have no files without names. There a file has a temporary name meanwhile, and a
+//! process that is killed leaves the file behind. A file that replaces an earlier one has such a name too, between
+//! link(2) and rename(2).
 //!
 //! The temporary file is reached through its open folder, so it is also removed where that folder was renamed or moved
 //! meanwhile. The document is written only if the path still leads there.
@@ -229,7 +230,7 @@ struct Begun {
     folder: Folder,
 }
 
-/// A file that has not its name yet.
+/// A file that does not have its name yet.
 #[derive(Debug)]
 enum New {
     Nameless(File),

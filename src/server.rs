@@ -573,7 +573,7 @@ fn channel(on_event: Option<EventSink>) -> (EventSink, Receiver<ServerEvent>) {
     let (sender, events) = mpsc::channel();
     let sink = on_event.unwrap_or_else(|| {
         Arc::new(move |event| {
-            // Nobody listens any more when the owner has gone.
+            // It fails when the owner has gone, and then no event is wanted.
             let _ = sender.send(event);
         })
     });

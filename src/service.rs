@@ -114,14 +114,14 @@ pub trait Service: 'static {
 
     /// The connection came from another process, in the place of `opened`: its peer noticed nothing. `state` is what
     /// `hand_over` wrote there; it is empty if that process was killed, or wrote nothing. Where connections sleep, the
-    /// connection has its name still; otherwise it has another one. The state of the version before may be read here:
-    /// whoever writes it marks its form.
+    /// connection has its name still; otherwise it has another one. The state of the version before may be read here: a
+    /// service marks the form of what it writes.
     fn taken_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
 
     /// A successor of this server has come (`ServerBuilder::takeover`), and connections are about to go to it: from now on
     /// `Ctx::is_divided`. Asked about every millisecond until it is `true`, for two seconds at most. A service that sends
     /// to connections of all shards begins nothing of that kind any more here, and is ready once what it has begun has
-    /// reached the last shard. Nobody is then reached twice, or not at all, because of the takeover.
+    /// reached the last shard. No connection is then reached twice, or not at all, because of the takeover.
     fn may_divide(&mut self, _ctx: &mut Ctx<'_, Self::State>) -> bool {
         true
     }

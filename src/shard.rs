@@ -100,9 +100,11 @@ where
         sys::sleep_precisely();
         let mut connections = Connections::new(config, &handle.doorbell, handle.counters.clone())?;
         let driver = build(&mut connections)?;
-        let sleeper = DoorbellSleeper::listen(&handle.doorbell)?;
+        let sleeper = DoorbellSleeper::new(&handle.doorbell)?;
         let shard = Shard::new(Reactor::new(connections, driver), handle);
-        shard.run(&*sleeper).await.map(finish)
+        let ended = shard.run(&sleeper).await;
+        sleeper.close().await;
+        ended.map(finish)
     })
 }
 
@@ -162,7 +164,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         }
     }
 
-    /// One pass of the reactor. Without messages it yields once, after all rings: more yields would help nobody.
+    /// One pass of the reactor. Without messages it yields once, after all rings: more yields would not help.
     fn pass(&mut self, now: Instant, traffic: bool) -> Result<bool> {
         let (time_slice, platform) = (&mut self.time_slice, &self.platform);
         self.reactor.pass(now, || {

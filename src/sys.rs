@@ -188,7 +188,7 @@ impl Doorbell {
             let errno = Errno::of(&io::Error::last_os_error());
             return Err(HostError::new("eventfd", "", errno, HostReason::NoDescriptor).into());
         }
-        // SAFETY: `fd` was just made and nobody else has it.
+        // SAFETY: `fd` was just made and nothing else has it.
         Ok(Doorbell(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 

@@ -22,7 +22,7 @@
 //! as long as a server has not read that, its connections are its own.
 //!
 //! The same descriptors are left with the service manager, which gives them to the next process if this one is killed
-//! (`store.rs`). Then nobody is there to be asked, and what lies in them must suffice.
+//! (`store.rs`). Then no process is there to be asked, and what lies in them must suffice.
 
 mod channel;
 pub mod format;

@@ -141,7 +141,7 @@ pub fn revert(host: &Host) -> Result<Option<Reverted>> {
     let Some(state) = State::read(host)? else {
         // An `apply` that was killed before its first state was complete leaves an incomplete file, and nothing else.
         State::clear_away(host);
-        // Without its state nobody knows what was there before a file of ours, so the file is removed.
+        // Without its state it is not known what was there before a file of ours, so the file is removed.
         let lost: Vec<_> =
             [SYSCTL_FILE, LIMITS_FILE].into_iter().filter(|path| is_ours(host, path)).chain(earlier(host)).collect();
         let removed =

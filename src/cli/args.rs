@@ -185,7 +185,8 @@ pub struct ServerArguments {
     pub idle_timeout: Option<Duration>,
     /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment,
     /// or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and
-    /// CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and nobody falls asleep.
+    /// CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and no connection falls
+    /// asleep.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hibernate: Option<Duration>,
     /// Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most

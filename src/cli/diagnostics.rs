@@ -34,7 +34,7 @@ impl Words {
         }
     }
 
-    /// The option that gives a part of what TLS is told.
+    /// The option that gives a certificate, a key or a name for TLS.
     fn tls(self, what: TlsFile) -> &'static str {
         match (what, self.serves) {
             (TlsFile::Certificates, true) => "--tls-cert",
@@ -58,7 +58,7 @@ impl Words {
 }
 
 impl CommandError {
-    /// The same in the words of a command line. So far it is in those of most.
+    /// The same error with the names that these options give things. Until then it has the names of most command lines.
     pub fn in_words(self, words: Words) -> CommandError {
         match self.library {
             Some(error) if words != Words::default() => told(*error, words),
@@ -143,7 +143,7 @@ fn typed(error: &ConfigError, words: Words) -> String {
     }
 }
 
-/// What was typed of a fan-out.
+/// The options of a fan-out that an error is about, with their values.
 fn typed_fanout(problem: FanoutProblem) -> Option<String> {
     Some(match problem {
         FanoutProblem::Publishers { asked, connections } => {

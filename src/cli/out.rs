@@ -40,7 +40,7 @@ fn print(line: &str) -> io::Result<()> {
     }
 }
 
-/// Prints a line about a run that goes on, unless nobody reads: a reader that stops must not stop the run.
+/// Prints a line about a run that goes on, unless its reader is gone: a reader that stops must not stop the run.
 pub fn show(line: impl AsRef<str>) {
     static STOPPED: AtomicBool = AtomicBool::new(false);
     static WARNED: Once = Once::new();

@@ -65,7 +65,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         stop_with_stdin(sender.clone())?;
     }
     let builder = ServerBuilder::from(options).on_event(move |event| {
-        // Nobody listens any more when the reporter has gone.
+        // It fails when the reporter has gone, and then no event is wanted.
         let _ = sender.send(News::Server(event));
     });
     let run = Run { arguments, builder, news, json };

@@ -28,7 +28,7 @@ const MOST_PUBLICATIONS: u32 = 100_000;
 /// Bytes of a publication at most, so that with what a protocol puts around it there is room for it to wait.
 const LONGEST_PUBLICATION: u64 = 60_000;
 
-/// The shortest time between two keepalives of a connection. Whoever wants more of them wants messages.
+/// The shortest time between two keepalives of a connection. For more of them there are messages.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// How long a connect and an answer may take by default.

@@ -32,7 +32,7 @@ pub(super) struct Endings {
     drain_after_reset: bool,
 }
 
-/// How and why most connections are closed that have something on their way.
+/// How and why most connections are closed while something is on its way to their peers.
 const ORDINARY: (CloseMode, CloseReason) = (CloseMode::Graceful, CloseReason::Local);
 
 /// The parts that the end of a connection touches.

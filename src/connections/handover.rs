@@ -471,9 +471,12 @@ impl<S: Default, P: Platform> Connections<S, P> {
         Ok(())
     }
 
-    /// A connection that was to leave stays.
+    /// A connection that was to leave stays. One that has ended meanwhile is left alone.
     pub fn stays(&mut self, conn: ConnId) -> Result<()> {
         let Some(departure) = self.engine.departures.0.remove(&conn) else { return Ok(()) };
+        if !self.engine.slots.is_live(conn) {
+            return Ok(());
+        }
         let rest = departure.rest.map(|(bytes, range)| bytes[range].to_vec()).unwrap_or_default();
         let busy = self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy());
         if busy && rest.is_empty() {

@@ -30,8 +30,9 @@
 //!   between the looks that is longer than any segment takes, and then receives once more.
 //!
 //! A connection that is closed while its peer may still send *lingers*: its own direction is shut, and what comes is
-//! received as before and dropped, until the peer ends too or it takes too long (`lingering.rs`). A close with bytes
-//! unread, or before bytes that are on their way, would send a RST, which may overtake what was sent last.
+//! received as before and dropped, until the peer ends too or it takes too long (`lingering.rs`). Without that, bytes
+//! of the peer that are unread at the close or come after it would make the kernel send a RST. The RST may overtake the
+//! bytes that were sent last.
 //!
 //! A slot is released only when no operation of its connection is left in the kernel, so a completion of an earlier
 //! connection cannot come. Should one come all the same, its generation shows it.
@@ -44,8 +45,8 @@ pub enum CloseMode {
     /// TIME_WAIT.
     Graceful,
     /// As `Graceful`, for a peer that may still send, such as one whose request is refused before all of it has come:
-    /// after the FIN what comes is dropped for a while (RFC 9112, section 9.6). To `Graceful` such a peer gets a RST from
-    /// the kernel, which may overtake the last bytes that it was sent.
+    /// after the FIN what comes is dropped for a while (RFC 9112, section 9.6). With `Graceful` such a peer gets a RST
+    /// from the kernel. The RST may overtake the last bytes that the peer was sent.
     Lingering,
     /// A FIN at once. What has not been sent is dropped.
     Immediate,

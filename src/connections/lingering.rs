@@ -1,5 +1,6 @@
 //! Connections that have ended while their peers may still send (`CloseMode::Lingering`). What such a peer sends is dropped
-//! until it ends too, so that no RST overtakes the last that it was told. Its driver knows of none of it.
+//! until it ends too, so that no RST overtakes the last bytes that it was sent. The driver is told of the end at once,
+//! and of nothing that comes later.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use crate::token::{ConnId, Operation};
 /// How long a connection lingers at most. A peer that sends all it has before it reads should be done by then.
 const LINGER_TIME: Duration = Duration::from_secs(10);
 
-/// Bytes that are dropped on one connection at most: a peer that sends without end shall not take the shard's time for so
-/// long.
+/// Bytes that are dropped on one connection at most: a peer that sends without end shall take little of the shard's
+/// time.
 const LINGER_BYTES: usize = 64 << 20;
 
 /// Connections that stop lingering in one pass at most, for their time or because a slot is wanted.
@@ -26,26 +27,26 @@ const STOPPED_PER_PASS: usize = 16;
 /// The connections of a shard that linger.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
-    /// In the order in which their time is over. Those that have gone meanwhile stay in it until they are the first.
+    /// In the order in which their time is over. Connections that are gone stay in it until they are the first.
     queue: VecDeque<(ConnId, Mark)>,
-    /// Bytes that were dropped on them.
+    /// Bytes that were dropped on each.
     dropped: HashMap<ConnId, usize>,
-    /// Those on which more was dropped than may be.
+    /// Connections on which more than `LINGER_BYTES` were dropped.
     spent: Vec<ConnId>,
 }
 
 impl Lingering {
-    /// Whether none does.
+    /// Whether no connection lingers.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// When the time of the first is over.
+    /// When the time of the first connection is over.
     pub fn due(&self, clock: &Clock) -> Option<Instant> {
         self.queue.front().map(|(_, until)| clock.due(*until))
     }
 
-    /// Bytes of a connection were dropped.
+    /// Bytes were dropped on a connection.
     pub fn dropped(&mut self, conn: ConnId, bytes: usize) {
         let all = self.dropped.entry(conn).or_default();
         *all += bytes;
@@ -54,7 +55,8 @@ impl Lingering {
         }
     }
 
-    /// The next that stops lingering: too much was dropped on it, or its time is over, or a slot is `wanted`.
+    /// The next connection that stops lingering: too much was dropped on it, or its time is over, or a slot is
+    /// `wanted`.
     fn next_to_stop(&mut self, now: Mark, wanted: bool) -> Option<ConnId> {
         self.spent.pop().or_else(|| {
             let &(_, until) = self.queue.front()?;

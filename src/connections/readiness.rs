@@ -97,7 +97,8 @@ impl Readiness {
         socket: OwnedFd,
     ) -> Result<()> {
         match self {
-            // Its program announces to nobody. Where connections sleep, it is given another one before it does.
+            // No shard reads what its program announces. Where connections sleep, it is given another one before it
+            // does.
             Readiness::Poll => {}
             Readiness::Filter(filter) => filter.attach(&socket)?,
         }

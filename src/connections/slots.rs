@@ -220,8 +220,8 @@ impl<S: Default, R: RingOps> Slots<S, R> {
         &mut self.rings[index].ring
     }
 
-    /// The first ring, which polls the doorbell, and in which the shard waits before it sleeps in the executor. A client's
-    /// shard that no connection falls to has no ring.
+    /// The first ring, which polls the doorbell from now on, and in which the shard waits before it sleeps in the
+    /// executor. `None` at a client's shard without connections: it has no ring.
     pub fn poll_doorbell(&mut self, doorbell: RawFd) -> Result<Option<&mut R>> {
         let Some(RingSlots { ring, .. }) = self.rings.first_mut() else { return Ok(None) };
         if !std::mem::replace(&mut self.doorbell_polled, true) {

@@ -168,7 +168,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Whether a connection may receive now. If it is not established and not on, it waits for its turn.
     #[inline]
     pub(super) fn may_receive(&mut self, conn: ConnId) -> bool {
-        // What comes on one that lingers is no step of a handshake.
+        // Bytes on a connection that lingers are no step of a handshake.
         if self.tls.is_none() || !self.lingering.is_empty() && self.is_lingering(conn) {
             return true;
         }

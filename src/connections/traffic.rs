@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::stats::Counters;
 
-/// A shard that received no message for this long has no traffic: work without rests delays nobody.
+/// A shard that received no message for this long has no traffic: work without rests delays no message.
 pub(super) const QUIET_TIME: Duration = Duration::from_millis(100);
 
 /// The messages of a shard over time.

@@ -1,10 +1,10 @@
-//! What TLS is told and cannot be used: certificates, keys, names.
+//! Certificates, keys and names that were given for TLS and cannot be used.
 
 use std::fmt;
 
 use super::Errno;
 
-/// A part of what TLS is told.
+/// A thing that is given for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsFile {
@@ -20,7 +20,7 @@ pub enum TlsFile {
     Alpn,
 }
 
-/// What is wrong with a part of what TLS is told.
+/// Why a thing that was given for TLS cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsProblem {
@@ -46,7 +46,7 @@ pub enum TlsProblem {
     Length,
 }
 
-/// What a file holds in which something in PEM was looked for.
+/// The content of a file that should have held something in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotPem {

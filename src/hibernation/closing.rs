@@ -1,4 +1,4 @@
-//! A sleeper that ends without a socket: the states of RFC 9293, 3.3.2, from a FIN on, for a connection that nobody
+//! A sleeper that ends without a socket: the states of RFC 9293, 3.3.2, from a FIN on, for a connection that no program
 //! reads any more (an orphan, in the kernel's words).
 //!
 //! ```text
@@ -165,8 +165,8 @@ impl Closing {
         let fin = i64::from(segment.has(FIN));
         let ends = fin == 1 && place.end == 1;
         if !self.peer_ended() && place.start < place.end && place.end - fin > 0 {
-            // Nobody reads any more. The kernel resets an orphan for that as well (`tcp_rcv_state_process`, RFC 9293,
-            // 3.6.1). The number is the one that the peer expects.
+            // No program reads it any more. The kernel resets an orphan for that as well (`tcp_rcv_state_process`, RFC
+            // 9293, 3.6.1). The number is the one that the peer expects.
             return Step::Gone(Some(Answer { sequence: segment.acknowledgement, ..Answer::reset(progress) }));
         }
         if segment.acknowledgement == next {

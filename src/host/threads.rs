@@ -106,7 +106,7 @@ impl Host {
     /// The limits on threads and processes that this process is under, as far as they can be read.
     pub fn thread_limits(&self) -> Vec<ThreadLimit> {
         let exempt = self.may(Capability::SysResource) || self.may(Capability::SysAdmin) || self.is_initial_root();
-        // The limit counts the processes of one user, who must be known.
+        // The limit counts the processes of one user, which must be known.
         let bound = self.user().filter(|_| !exempt).and_then(|_| Resource::Processes.read().ok());
         let user = bound.filter(|limit| limit.soft != u64::MAX).map(|limit| ThreadLimit {
             name: "ulimit -u (RLIMIT_NPROC)".to_owned(),

@@ -11,8 +11,9 @@ const SHORTEST_SILENCE: Duration = Duration::from_millis(1);
 /// The longest: as long as a connection's row remembers when its peer was last heard.
 const LONGEST_SILENCE: Duration = Duration::from_secs(36 * 3600);
 
-/// Connections awake at once at most, unless more are asked for. Whoever opens 50,000 connections a second and puts them
-/// to sleep after 5 s has 250,000 awake; more of them would make rings and tables of slots that are seldom used.
+/// Connections awake at once at most, unless more are asked for. A process that opens 50,000 connections a second and
+/// puts them to sleep after 5 s has 250,000 awake; more of them would make rings and tables of slots that are seldom
+/// used.
 pub const MOST_AWAKE: u64 = 262_144;
 
 /// Connections awake at once at least, however little memory is left: a server that has no slot free accepts nothing.

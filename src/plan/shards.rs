@@ -111,7 +111,7 @@ pub(super) fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
             (even + 4 * (even as f64).sqrt().ceil() as u64).min(connections)
         };
         let capacity = comes(connections);
-        // Whoever is awake at a moment is spread over the shards as all are.
+        // The connections awake at a moment are spread over the shards as all are.
         let awake = goal.awake.map(|awake| comes(awake.min(connections)));
         let slots = awake.unwrap_or(capacity) + (accepts * mine.len()) as u64;
         ShardPlan { core: *core, ports: mine, accepts, capacity, awake, rings: rings(slots, goal.nofile) }

@@ -1,4 +1,4 @@
-//! The result of a fan-out: who got which publication, and when.
+//! The result of a fan-out: which subscribers got which publication, and when.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Receipts {
     pub extra: u64,
     /// Those of them of which the server said that it may have sent them before (DUP of MQTT).
     pub repeated: u64,
-    /// Receipts after its time was over. Of them nobody knows whether they are a subscriber's first.
+    /// Receipts after its time was over. It is not known whether they are a subscriber's first.
     pub late: u64,
     /// Subscribers that got it after the next publication of the same publisher.
     pub out_of_order: u64,
@@ -211,7 +211,7 @@ pub struct PublicationDocument {
     pub intended_seconds: Option<f64>,
     /// How much later it was handed to its publisher's connection, in microseconds.
     pub said_after_us: u64,
-    /// Who got it.
+    /// Which subscribers got it.
     #[serde(flatten)]
     pub receipts: ReceiptsDocument,
     /// From its intended instant to the first receipt of the last subscriber, in microseconds; 0 without a receipt.

@@ -24,7 +24,7 @@ impl Ring {
             self.enter()?;
             if let Some(result) = self.reap_until(ours)? {
                 return Ok(match result {
-                    // SAFETY: the kernel made this descriptor for this operation, and tells nobody else.
+                    // SAFETY: the kernel made this descriptor for this operation alone.
                     0.. => Ok(unsafe { OwnedFd::from_raw_fd(result) }),
                     _ if result == -libc::EINVAL => Err(unsupported()),
                     _ => Err(io::Error::from_raw_os_error(result.saturating_neg())),

@@ -142,8 +142,8 @@ impl InFlightOps {
                 accept_failed(errno)
             }
             Operation::Accept => Outcome::Accepted((self.accepts == Accepts::Plain).then(|| {
-                // SAFETY: every accept of this ring asked for a plain descriptor; the kernel made it for this one,
-                // and tells nobody else.
+                // SAFETY: every accept of this ring asked for a plain descriptor; the kernel made it for this one
+                // alone.
                 unsafe { OwnedFd::from_raw_fd(result) }
             })),
             Operation::Install if result < 0 => Outcome::InstallFailed(errno),

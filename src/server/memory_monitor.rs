@@ -148,7 +148,7 @@ impl Drop for MemoryMonitor {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
-            // It cannot have panicked, and there would be nobody to tell.
+            // It cannot have panicked, and its panic could not be told here.
             let _ = thread.join();
         }
     }

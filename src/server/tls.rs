@@ -34,8 +34,9 @@ impl Secured {
 
 impl<M> Server<M> {
     /// Reads the files of the certificates and keys again. Connections that are accepted from now on get the new
-    /// certificates; nobody is dropped, and sessions from before can be resumed. If one of the files cannot be used, this
-    /// fails, and all the certificates from before stay. Only with the feature `tls`, and with `ServerBuilder::tls`.
+    /// certificates; no connection is dropped, and sessions from before can be resumed. If one of the files cannot
+    /// be used, this fails, and all the certificates from before stay. Only with the feature `tls`, and with
+    /// `ServerBuilder::tls`.
     pub fn reload_certificates(&self) -> Result<()> {
         match &self.tls {
             Some(tls) => tls.acceptor.reload(),

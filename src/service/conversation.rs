@@ -153,7 +153,7 @@ impl<'a> Carried<'a> {
         let place = keep(self.kept);
         row.set_place(place);
         if place.is_none() {
-            // Nobody is told of its end, as nobody was told that it has come.
+            // The service is not told of its end, as it was not told that the connection has come.
             row.enter(Phase::Over);
         }
         place.is_some()

@@ -353,7 +353,7 @@ pub(super) fn reply<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, data: &mut [
     }
 }
 
-/// Closes a connection behind its last answer, if that was it.
+/// Closes a connection behind an answer that was its last.
 pub(super) fn close_after<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, after: After) {
     match after {
         After::Ends => ctx.close(conn, CloseMode::Graceful),

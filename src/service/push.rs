@@ -247,7 +247,7 @@ impl WebSocketService for Push {
         self.said(ctx, conn, || Frame::binary(bytes))
     }
 
-    /// A publication can be posted too. Nobody waits for its receipt.
+    /// A publication can be posted too. Its publisher does not wait for its receipt.
     fn request<'r>(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
         if request.path() != PUBLISH_PATH {
             return Response::text(404, "subscribe by WebSocket, or POST to /publish\n");

@@ -2,6 +2,7 @@
 //! through it. It pins the thread to a core, and has the timers and the wait for the doorbell in a long sleep.
 
 use std::future::Future;
+use std::rc::Rc;
 use std::time::Duration;
 
 use glommio::io::BufferedFile;
@@ -53,18 +54,33 @@ where
     Ok(ShardThread { handle, core })
 }
 
-/// Starts a task of this thread that calls `rang(true)` whenever the doorbell was rung, and `rang(false)` once when it
-/// cannot be read any more.
-pub(super) fn watch(doorbell: &Doorbell, rang: impl Fn(bool) + 'static) -> Result<()> {
-    let file: BufferedFile = doorbell.listen()?;
-    glommio::spawn_local(async move {
-        while file.read_at(0, 8).await.is_ok() {
-            rang(true);
+/// A doorbell as tasks of this thread read it.
+pub(super) struct DoorbellFile(Rc<BufferedFile>);
+
+impl DoorbellFile {
+    /// The file of a doorbell.
+    pub fn of(doorbell: &Doorbell) -> Result<DoorbellFile> {
+        Ok(DoorbellFile(Rc::new(doorbell.listen()?)))
+    }
+
+    /// Starts a task that waits until the doorbell is rung, and clears it. Then the task calls `rang(true)`, or
+    /// `rang(false)` if the doorbell cannot be read.
+    pub fn read(&self, rang: impl FnOnce(bool) + 'static) {
+        let file = self.0.clone();
+        glommio::spawn_local(async move {
+            let is_read = file.read_at(0, 8).await.is_ok();
+            drop(file);
+            rang(is_read);
+        })
+        .detach();
+    }
+
+    /// Closes the file. No task may be reading it.
+    pub async fn close(self) {
+        if let Some(file) = Rc::into_inner(self.0) {
+            let _ = file.close().await;
         }
-        rang(false);
-    })
-    .detach();
-    Ok(())
+    }
 }
 
 /// Waits for this time, while other tasks of the thread run.

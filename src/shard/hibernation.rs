@@ -9,7 +9,7 @@ use crate::error::{Errno, Result};
 use crate::host::{Host, Refused, SharedCatcher};
 use crate::sys::Catcher;
 
-/// What the shards of a process share whose connections sleep.
+/// The parts that all shards of a process use to put connections to sleep.
 pub struct SharedHibernation {
     after: Duration,
     host: Host,
@@ -19,18 +19,19 @@ pub struct SharedHibernation {
 }
 
 impl SharedHibernation {
-    /// Connections sleep that were silent for `after`. All shards together have `spare` file descriptors for that.
+    /// Connections fall asleep once they were silent for `after`. All shards together have `spare` file descriptors for
+    /// that.
     pub fn new(after: Duration, host: Host, shared: SharedCatcher, spare: u64, shards: usize) -> SharedHibernation {
         SharedHibernation { after, host, shared, spare: spare / shards.max(1) as u64 }
     }
 
-    /// What catches the segments of sleeping connections.
+    /// The catcher of the segments of sleeping connections.
     pub fn catcher(&self) -> &Catcher {
         &self.shared.catcher
     }
 
-    /// How the connections of a shard sleep, which has so many of them at most, and so many slots. `kernel` makes its
-    /// way to the kernel.
+    /// How the connections of a shard sleep. The shard has so many connections at most, and so many slots. `kernel`
+    /// makes its way to the kernel.
     pub fn of_shard(
         &self,
         handle: &ShardHandle,

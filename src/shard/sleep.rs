@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future;
 
-use super::executor;
+use super::executor::{self, DoorbellFile};
 use crate::error::{Error, Result};
 use crate::sys::Doorbell;
 
@@ -43,40 +43,68 @@ pub(super) trait Sleeper {
     fn yield_to_tasks(&self) -> impl Future<Output = ()>;
 }
 
-/// Sleeps in the executor, in which a task reads the doorbell.
+/// Sleeps in the executor, in which a task reads the doorbell meanwhile.
+///
+/// The task reads only during such a sleep. In a sleep in the first ring it would compete with the poll there: the kernel
+/// gives the number of rings to the read, and a poll that comes later, or looks again because of a second ring, finds none
+/// and waits on.
 pub(super) struct DoorbellSleeper {
+    doorbell: Doorbell,
+    file: DoorbellFile,
+    heard: Rc<Heard>,
+}
+
+/// What the task has heard.
+#[derive(Default)]
+struct Heard {
+    /// The task is reading the doorbell.
+    reading: Cell<bool>,
+    /// The doorbell was rung since `was_woken` was last asked.
     rung: Cell<bool>,
-    waiting: RefCell<Option<Waker>>,
+    /// The doorbell cannot be read any more.
     broken: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
 }
 
 impl DoorbellSleeper {
-    /// Has a task of this thread listen to the doorbell.
-    pub fn listen(doorbell: &Doorbell) -> Result<Rc<DoorbellSleeper>> {
-        let sleeper =
-            Rc::new(DoorbellSleeper { rung: Cell::new(false), waiting: RefCell::new(None), broken: Cell::new(false) });
-        let ours = sleeper.clone();
-        executor::watch(doorbell, move |rang| {
+    /// Sleeps on this thread until this doorbell is rung.
+    pub fn new(doorbell: &Doorbell) -> Result<DoorbellSleeper> {
+        Ok(DoorbellSleeper { doorbell: doorbell.clone(), file: DoorbellFile::of(doorbell)?, heard: Rc::default() })
+    }
+
+    /// Gives back what the executor has of the doorbell.
+    pub async fn close(self) {
+        if self.heard.reading.get() {
+            self.doorbell.ring();
+            self.rung().await;
+        }
+        self.file.close().await;
+    }
+
+    /// Has a task read the doorbell, unless one does.
+    fn read(&self) {
+        if self.heard.reading.replace(true) {
+            return;
+        }
+        let heard = self.heard.clone();
+        self.file.read(move |rang| {
+            heard.reading.set(false);
             // If nothing can wake the shard any more, it must not go to sleep.
-            if rang {
-                ours.rung.set(true)
-            } else {
-                ours.broken.set(true)
-            }
-            if let Some(waker) = ours.waiting.take() {
+            let news = if rang { &heard.rung } else { &heard.broken };
+            news.set(true);
+            if let Some(waker) = heard.waiting.take() {
                 waker.wake();
             }
-        })?;
-        Ok(sleeper)
+        });
     }
 
     /// The doorbell was rung, or can be read no more.
     async fn rung(&self) {
         poll_fn(|context| {
-            if self.was_woken() || self.broken.get() {
+            if self.was_woken() || self.heard.broken.get() {
                 return Poll::Ready(());
             }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            *self.heard.waiting.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -85,10 +113,11 @@ impl DoorbellSleeper {
 
 impl Sleeper for DoorbellSleeper {
     fn was_woken(&self) -> bool {
-        self.rung.replace(false)
+        self.heard.rung.replace(false)
     }
 
     async fn sleep(&self, until: Option<Instant>) -> Result<()> {
+        self.read();
         match until {
             None => self.rung().await,
             Some(until) => {
@@ -96,13 +125,53 @@ impl Sleeper for DoorbellSleeper {
                 future::or(self.rung(), executor::pause(pause)).await;
             }
         }
-        if self.broken.get() {
+        if self.heard.broken.get() {
             return Err(Error::bug("the doorbell of a shard cannot be read any more"));
+        }
+        if self.heard.reading.get() {
+            // This ends the read. The task hears of that when it runs next.
+            self.doorbell.ring();
         }
         Ok(())
     }
 
     async fn yield_to_tasks(&self) {
         future::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+
+    /// What is rung behind a sleep in the executor is left for the first ring, however that sleep ended.
+    #[test]
+    fn the_executor_takes_no_ring_of_the_doorbell_but_in_its_sleeps() {
+        let doorbell = Doorbell::new().unwrap();
+        let core = Host::here().cores_allowed()[0];
+        let thread = executor::start("c1m-sleeper", core, move || async move {
+            let sleeper = DoorbellSleeper::new(&doorbell)?;
+            let mut left = Vec::new();
+            for rings in [false, true, false, false, true] {
+                // As the shard does before it rests.
+                sleeper.was_woken();
+                if rings {
+                    doorbell.ring();
+                }
+                sleeper.sleep(Some(Instant::now() + Duration::from_millis(2))).await?;
+                for yields in [false, true] {
+                    if yields {
+                        sleeper.yield_to_tasks().await;
+                    }
+                    doorbell.clear();
+                    doorbell.ring();
+                    left.push(doorbell.clear());
+                }
+            }
+            sleeper.close().await;
+            Ok(left)
+        });
+        assert_eq!(thread.unwrap().join().unwrap(), [true; 10]);
     }
 }

@@ -253,7 +253,7 @@ impl Kernel {
         }
         self.readable(peer);
         let socket = &mut self.sockets[peer];
-        // What the kernel has acknowledged and nobody received is lost.
+        // What the kernel has acknowledged and the shard has not received is lost.
         socket.inbox.clear();
         (socket.fin, socket.reset) = (false, false);
         if let Some((ring, slot)) = socket.place.take() {

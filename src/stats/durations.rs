@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Counter;
 
-/// A histogram of durations with fixed bounds, on cache lines of its own. What was longer than the last bound is counted
+/// A histogram of durations with fixed bounds, on cache lines of its own. Durations beyond the last bound are counted
 /// too.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -15,7 +15,7 @@ pub struct Durations<const BOUNDS: usize> {
     nanoseconds: Counter,
 }
 
-/// What a histogram has counted.
+/// The counts of a histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DurationCounts<const BOUNDS: usize> {
     bounds: &'static [Duration; BOUNDS],
@@ -38,7 +38,7 @@ impl<const BOUNDS: usize> Durations<BOUNDS> {
         self.nanoseconds.add(took.as_nanos() as u64);
     }
 
-    /// What was counted until now.
+    /// The counts until now.
     pub fn read(&self) -> DurationCounts<BOUNDS> {
         DurationCounts {
             bounds: self.bounds,
@@ -136,7 +136,7 @@ const fn wake_bounds() -> [Duration; WAKES] {
 /// caught until it had a socket again and was served. A figure that is read from them is at most 7.2 % too high.
 pub type Wakes = Durations<WAKES>;
 
-/// What `Wakes` has counted.
+/// The counts of `Wakes`.
 pub type WakeCounts = DurationCounts<WAKES>;
 
 impl Default for Wakes {

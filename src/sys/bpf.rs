@@ -133,7 +133,7 @@ pub fn attach_to_namespace(program: &OwnedFd, namespace: &impl AsRawFd) -> io::R
 /// Calls bpf(2) for a command that makes a descriptor. All descriptors of bpf(2) are closed on exec.
 fn make<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
-    // SAFETY: `fd` was just made and nobody else has it.
+    // SAFETY: `fd` was just made and nothing else has it.
     RawFd::try_from(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).map_err(io::Error::other)
 }
 
@@ -192,7 +192,8 @@ impl Mapping {
         self.bytes
     }
 
-    /// Where `length` bytes from byte `at` on are. Whoever reads them must know that nobody writes to them meanwhile.
+    /// Where `length` bytes from byte `at` on are. A caller that reads them must know that nothing writes to them
+    /// meanwhile.
     pub fn range(&self, at: usize, length: usize) -> *const [u8] {
         assert!(at <= self.bytes && length <= self.bytes - at, "{length} bytes at {at} of {} bytes", self.bytes);
         std::ptr::slice_from_raw_parts(self.start.as_ptr().cast::<u8>().wrapping_add(at), length)
@@ -201,7 +202,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, and nobody can have a reference into it any more.
+        // SAFETY: mapped by `new` with this length, and there is no reference into it any more.
         let _ = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }

@@ -13,7 +13,7 @@ pub fn open_nameless(folder: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(folder)
 }
 
-/// Gives a file without a name one, which nothing has yet.
+/// Gives a file its first name. Fails with EEXIST if another file has that name.
 pub fn give_name(file: &File, path: &Path) -> io::Result<()> {
     Ok(linkat(CWD, path_of(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }

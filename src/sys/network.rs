@@ -83,7 +83,7 @@ fn raise_loopback() -> io::Result<()> {
     if fd < 0 {
         return Err(Error::last_os_error());
     }
-    // SAFETY: `fd` was just made and nobody else has it.
+    // SAFETY: `fd` was just made and nothing else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: ifreq is plain integers, for which zero is valid.
     let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };

@@ -118,7 +118,7 @@ fn raw_socket(family: libc::c_int, mark: u32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just made and nobody else has it.
+    // SAFETY: `fd` was just made and nothing else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // Answers to a mass disconnect come in bursts. Where this may not be set, some of them are lost, and their peers ask
     // again.

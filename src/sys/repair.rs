@@ -245,7 +245,7 @@ pub(super) fn in_repair(family: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just made and nobody else has it.
+    // SAFETY: `fd` was just made and nothing else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(&socket, libc::TCP_REPAIR, REPAIR_ON)?;
     Ok(socket)

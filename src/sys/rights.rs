@@ -62,8 +62,8 @@ pub fn receive_rights(socket: &impl AsFd, bytes: &mut [u8], into: &mut Vec<Owned
     Ok(received.bytes)
 }
 
-/// Makes this process the one that those who connect to an inherited listener see at the other end: they see the one that
-/// called listen(2) last (`unix_listen` in net/unix/af_unix.c).
+/// Makes this process the one that others see at the other end of an inherited listener when they connect to it: they
+/// see the one that called listen(2) last (`unix_listen` in net/unix/af_unix.c).
 pub fn listen_in_own_name(listener: &UnixListener) -> io::Result<()> {
     /// As std has it.
     const BACKLOG: i32 = 128;
@@ -129,8 +129,8 @@ pub fn tell_datagram(to: &str, text: &str, descriptors: &[BorrowedFd<'_>]) -> io
     send_rights(&socket, text.as_bytes(), descriptors).map(drop)
 }
 
-/// The descriptors that whoever started this process has given it (sd_listen_fds_with_names(3)), with their names: those
-/// whose names begin so. They are this process's own after the first call; a later one finds none.
+/// The descriptors that this process was given by the one that started it (sd_listen_fds_with_names(3)), with their
+/// names: those whose names begin so. They are this process's own after the first call; a later one finds none.
 pub fn given_descriptors(prefix: &str) -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     /// The number of the first one (`SD_LISTEN_FDS_START`).
@@ -145,7 +145,7 @@ pub fn given_descriptors(prefix: &str) -> Vec<(String, OwnedFd)> {
         let name = names.next().filter(|name| name.starts_with(prefix))?;
         // SAFETY: the kernel takes two numbers. Descriptors without a file are left out.
         let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-        // SAFETY: open, and given to this process for it to own; nobody else in it knows of it, as there is one first
+        // SAFETY: open, and given to this process for it to own; nothing else in it knows of it, as there is one first
         // call.
         is_open.then(|| (name, unsafe { OwnedFd::from_raw_fd(number) }))
     };

@@ -1,4 +1,5 @@
-//! Memory that outlives its process: a file without a name (memfd_create(2)), which whoever has its descriptor can map.
+//! Memory that outlives its process: a file without a name (memfd_create(2)). A process that has its descriptor can map
+//! it.
 //!
 //! It is sealed against shrinking: a page that another process took away would end this one with SIGBUS.
 

@@ -1,4 +1,4 @@
-//! What signals mean to a run: all whose default is to end the process end it in order, or do nothing.
+//! The meaning of signals to a run. A signal that ends the process by default ends the run in order, or does nothing.
 
 /// Signals that would end the process at once by default, and that must not: SIGUSR1 and SIGUSR2, at which other programs
 /// print figures (dd) or open their logs again (nginx); and SIGXFSZ, without which a write beyond the limit on file sizes
@@ -10,7 +10,7 @@ pub const HARMLESS_SIGNALS: [libc::c_int; 3] = [libc::SIGUSR1, libc::SIGUSR2, li
 /// background. Not among them are SIGKILL, the harmless ones, SIGPIPE, which Rust ignores, and those that a fault of the
 /// process causes, such as SIGSEGV and SIGABRT.
 pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
-    /// A terminal that goes away, Ctrl-\, `ulimit -t`, timers, a failing power supply, and two that nobody uses.
+    /// A terminal that goes away, Ctrl-\, `ulimit -t`, timers, a failing power supply, and two that no program uses.
     const OTHERS: [libc::c_int; 9] = [
         libc::SIGHUP,
         libc::SIGQUIT,

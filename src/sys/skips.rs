@@ -1,12 +1,12 @@
 //! Tests of the library that need more than an ordinary user has. The standard harness cannot skip a test once it runs, and
-//! hides what a test prints that passes. So a skipped test says so past the harness, with its reason and its number.
+//! hides the output of a test that passes. So a skipped test says so past the harness, with its reason and its number.
 
 use std::fmt::Debug;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Whether a test of this user may go on: what it needs was tried. Otherwise it is skipped, which is said and counted; with
-/// C1M_NO_SKIPS=1 it fails.
+/// Whether a test may go on, as this user could do what it needs, which was tried. Otherwise the test is skipped, which
+/// is said and counted; with C1M_NO_SKIPS=1 it fails.
 pub(crate) fn may<T, E: Debug>(what: &str, tried: Result<T, E>) -> bool {
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let Err(error) = tried else { return true };

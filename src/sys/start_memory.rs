@@ -14,8 +14,8 @@ pub fn release_start_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-    // SAFETY of what the kernel does: the segments are mapped from files, are not writable and hold no relocations. Each
-    // of their pages is the file's, and a later access reads the same bytes again.
+    // It is sound to drop these pages: the segments are mapped from files, are not writable and hold no relocations, so
+    // each page is the file's, and a later access reads the same bytes again.
     advise_program(libc::MADV_DONTNEED);
 }
 
@@ -43,7 +43,7 @@ unsafe extern "C" fn advise_object(object: *mut libc::dl_phdr_info, _: usize, ad
     for header in headers.iter().filter(read_only) {
         let begin = (base + header.p_vaddr) / page * page;
         let length = base + header.p_vaddr + header.p_memsz - begin;
-        // SAFETY: the callers of `advise_program` say why their advice is sound on such a segment.
+        // SAFETY: the segment is mapped. The callers of `advise_program` say why their advice is sound on it.
         unsafe { libc::madvise(begin as *mut c_void, length as usize, advice) };
     }
     0

@@ -1,5 +1,5 @@
 //! TLS of a shard's connections without their I/O: handshakes, sessions, and what is kept of records that are not whole.
-//! Whoever has the sockets gives it what came, and sends what it appends to a buffer.
+//! The owner of the sockets gives it what came, and sends what it appends to a buffer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -170,7 +170,7 @@ impl Layer {
             }
             (None, Endpoint::Client(_)) => return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR)),
         };
-        // A hello is long for hostile clients alone, who must not take twice as much.
+        // Only the hello of a hostile client is long, and must not take twice as much.
         shaking.incoming.reserve_exact(bytes.len());
         shaking.incoming.extend_from_slice(bytes);
         let Some(established) = shaking.handshake.advance(&mut shaking.incoming, outgoing)? else {

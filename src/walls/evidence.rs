@@ -240,7 +240,7 @@ impl fmt::Display for Explained {
     }
 }
 
-/// The walls that a run met. Connects that nobody answered are explained as such where no wall of this host is to
+/// The walls that a run met. Connects that no host answered are explained as such where no wall of this host is to
 /// blame.
 pub fn explain(evidence: &Evidence) -> Vec<Explained> {
     let met = |name: &str, why: Diagnostic| Explained {

@@ -102,7 +102,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     let have = format!("fs.file-max {}, {} open", count(most), count(open));
     let need = format!("{} more, {ends} a connection", count(wanted));
     let left = most.saturating_sub(open) / ends;
-    // Those asleep are no files: room for all who may be awake is room for everyone.
+    // Connections asleep are no files: room for all that may be awake is room for every connection.
     let left = if goal.sockets(u64::MAX) <= left { u32::MAX.into() } else { left };
     let finding = if host.may(Capability::SysAdmin) {
         // Other processes of this host meet the limit all the same.

@@ -7,7 +7,7 @@ use std::path::Path;
 pub trait Server: 'static {
     fn name(&self) -> &'static str;
 
-    /// What it is, in a few words.
+    /// A description in a few words.
     fn what(&self) -> &'static str;
 
     /// Its program, in the folder of programs.
@@ -21,7 +21,7 @@ pub trait Server: 'static {
     }
 }
 
-/// Those of all that were asked for, or all, whose programs are here; ours in any case.
+/// The servers to compare: those asked for, or all, as far as their programs are here. c1m is always among them.
 pub fn chosen<S: Server>(all: &'static [S], only: &[String], programs: &Path) -> Vec<&'static S> {
     for name in only {
         assert!(all.iter().any(|server| server.name() == name), "no peer is called {name}");
@@ -31,7 +31,7 @@ pub fn chosen<S: Server>(all: &'static [S], only: &[String], programs: &Path) ->
     all.iter().filter(is_wanted).filter(|server| server.is_here(programs)).collect()
 }
 
-/// What the server of a name is, in a few words.
+/// The description of the server with this name.
 pub fn what<S: Server>(all: &[S], name: &str) -> String {
     let server = all.iter().find(|server| server.name() == name);
     server.map_or(name.to_owned(), |server| server.what().to_owned())

@@ -139,7 +139,7 @@ impl Ledger {
                     receipts.twice += u64::from(under_way.again.set(subscriber, of));
                 }
             }
-            // Each that is left has got it before. Whether this one has got it three times, nobody knows any more.
+            // Each that is left has got it before. It is not known any more whether this one has got it three times.
             State::Complete => {
                 receipts.extra += 1;
                 receipts.repeated += u64::from(is_repeated);
@@ -173,7 +173,8 @@ impl Ledger {
         }
     }
 
-    /// Closes the publications that are under way for `patience` or longer: whoever has not got them has missed them.
+    /// Closes the publications that are under way for `patience` or longer: subscribers that have not got them have
+    /// missed them.
     pub fn close_late(&mut self, now: Mark, patience: Duration) {
         for number in self.first..self.pages.len() {
             let Page { state, receipts } = &mut self.pages[number];
@@ -289,7 +290,7 @@ mod tests {
         awaited: BTreeSet<u32>,
         receipts: BTreeMap<u32, Vec<u64>>,
         lost: u64,
-        /// When nobody was awaited any more.
+        /// No subscriber is awaited any more.
         complete: bool,
         over: bool,
         twice: u64,

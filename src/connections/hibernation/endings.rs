@@ -60,8 +60,8 @@ pub(super) struct SleeperEndings {
 }
 
 impl SleeperEndings {
-    /// How many are under way whose FIN the peer has not acknowledged. What comes after that, such as TIME_WAIT, nobody
-    /// needs to wait for.
+    /// How many are under way whose FIN the peer has not acknowledged. No caller needs to wait for what comes after
+    /// that, such as TIME_WAIT.
     pub fn unacknowledged(&self) -> u64 {
         self.unacknowledged
     }

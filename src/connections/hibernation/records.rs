@@ -1,7 +1,7 @@
 //! Records of some words each, in chunks that never move, in memory of this process alone or in memory that outlives it.
 //!
 //! What lies in shared memory can be read by another process at any time, and is what remains of this process when it
-//! is killed. So words are atomics, and whoever changes a record chooses the order of its words.
+//! is killed. So words are atomics, and the code that changes a record chooses the order of its words.
 
 use std::io;
 use std::sync::atomic::AtomicU64;

@@ -48,7 +48,7 @@ fn one_connection_takes_nothing_from_others() {
     assert!((1..20).filter(|number| limit.allows(&tuple(*number), 0)).count() > 9);
 }
 
-/// So nobody can find out a pair by one test and use it in the next.
+/// So an attacker cannot find out a pair by one test and use it in the next.
 #[test]
 fn which_connections_share_a_bit_changes_with_every_period() {
     let mut limit = ChallengeLimit::new(RandomState::new());

@@ -284,7 +284,7 @@ struct Network {
     losses: u32,
     now: u32,
     sent: u32,
-    /// FINs that came when nobody was there any more.
+    /// FINs that came when the connection was gone.
     missed: u32,
 }
 

@@ -137,7 +137,7 @@ impl Http {
         }
     }
 
-    /// Bytes that nobody asked for. A server that closes a connection for its silence may say so: with 408, say.
+    /// Bytes that answer no request. A server that closes a connection for its silence may say so: with 408, say.
     fn unasked(&self, bytes: &[u8], scratch: &mut Scratch) -> Heard {
         let is_farewell = |status| status >= 400 && status != self.status;
         let judge = |head: &ResponseHead<'_>| is_farewell(head.status).then_some(Cause::HttpStatus(head.status));

@@ -19,8 +19,8 @@ use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::token::ConnId;
 use crate::wiped::Wiped;
 
-/// Connections that leave in one parcel. Each pauses from the moment when it is chosen until the successor receives, and
-/// nobody is chosen while a parcel is under way.
+/// Connections that leave in one parcel. Each pauses from the moment when it is chosen until the successor receives.
+/// None is chosen while a parcel is under way.
 const BATCH: usize = 64;
 
 /// Rows, or entries of sleeping connections, that one step looks at.
@@ -38,8 +38,8 @@ const SHORT_LOOK: Duration = Duration::from_micros(100);
 /// How long a service may take to be ready for a division.
 const DIVISION_TIME: Duration = Duration::from_secs(2);
 
-/// How long handshakes that are under way have until they are over, from the begin of the handing over. Then they are
-/// closed, as those are that take too long.
+/// How long handshakes that are under way have until they are over, from the begin of the handing over. Then their
+/// connections are closed, as those of handshakes that take too long, and so are the connections that linger.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 
 /// How far a shard has come.
@@ -166,7 +166,7 @@ impl<S: Service> ServerDriver<S> {
                         connections.left(conn)?;
                     }
                 }
-                // Before that nobody there has time for those that talk.
+                // Before that the successor has no time for connections that talk.
                 Answer::Serving => handing.stage = Stage::Settling,
                 Answer::Gone => self.take_back(handing, connections)?,
                 Answer::Finish => return Ok(Some(Next::Finish)),

@@ -251,7 +251,7 @@ fn relay(channel: &Channel, process: &OtherProcess, shard: &ShardHandle, queue: 
         shard.doorbell().ring();
         given
     };
-    // A process that was killed meanwhile needs to be told nothing, and what it had sent is nobody else's.
+    // A process that was killed meanwhile needs to be told nothing, and no other process has what it had sent.
     let say = |kind: Kind| match channel.send(kind, &[], &[]) {
         Err(_) if process.ends_within(END_TIME) => Ok(()),
         said => said,

@@ -28,7 +28,7 @@ const READY_TIME: Duration = Duration::from_secs(120);
 /// How long a successor may take to end after it has closed a channel.
 const END_TIME: Duration = Duration::from_secs(10);
 
-/// The pause before the next attempt to accept one who asks. The kernel keeps him waiting meanwhile.
+/// The pause before the next attempt to accept a process that asks. The kernel keeps it waiting meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Descriptors that are sent in one message. The kernel takes 253.
@@ -66,7 +66,7 @@ pub struct Link {
 /// Where a shard finds its link when it is told to hand over.
 pub type HandoverSlot = Arc<Mutex<Option<Link>>>;
 
-/// What a server is doing, for those who ask to take over.
+/// What a server is doing, for processes that ask to take over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
@@ -132,14 +132,17 @@ impl Desk {
         !matches!(*phase, Phase::HandingOver { .. })
     }
 
-    /// The server has ended. Unless it has handed over, nothing of it remains. This waits for nobody: neither for the
-    /// thread nor for those who ask it.
+    /// The server has ended. Unless it has handed over, nothing of it remains. This waits neither for the thread nor
+    /// for processes that ask it.
     pub fn close(&self) {
-        if *lock(&self.phase) == Phase::HandedOver {
-            return;
+        {
+            let mut phase = lock(&self.phase);
+            if *phase == Phase::HandedOver {
+                return;
+            }
+            *phase = Phase::Stopping;
         }
-        *lock(&self.phase) = Phase::Stopping;
-        // The thread looks at the phase when it has accepted: this one, or those who ask, if the queue is full of them.
+        // The thread looks at the phase when it has accepted a connection: this one, or one before it in a full queue.
         let _ = connect_without_waiting(&self.path);
         let _ = std::fs::remove_file(&self.path);
         if let Some(store) = store() {
@@ -148,7 +151,7 @@ impl Desk {
     }
 }
 
-/// Listens at a path where nobody listens. Only this user may connect.
+/// Listens at a path at which no process listens. Only this user may connect.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if exists_unix_socket(path) {
         std::fs::remove_file(path)?;
@@ -159,7 +162,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Clerk {
-    /// Answers those who ask, until all is handed over or the server stops.
+    /// Answers processes that ask, until all is handed over or the server stops.
     fn serve(self) {
         loop {
             let accepted = self.listener.accept();

@@ -17,7 +17,7 @@ pub enum After {
     Leaves,
     /// The connection is to be closed.
     Ends,
-    /// The same after a request that cannot be answered, of which more may come.
+    /// The connection is to be closed after a request that cannot be answered. More of the request may come.
     Refused,
 }
 

@@ -1,4 +1,4 @@
-//! What a shard of the broadcaster knows: who subscribed here, and which publications of its own publishers are under
+//! What a shard of the broadcaster knows: its subscribers, and the publications of its own publishers that are under
 //! way. It sends nothing to connections: it says what is to be sent.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -57,7 +57,7 @@ pub(super) trait Shard {
 /// A publication of which not every shard has told what became of it.
 #[derive(Debug)]
 struct Pending {
-    /// Its publisher, who may be gone; `None` for one that went away before a takeover.
+    /// Its publisher, which may be gone; `None` for one that went away before a takeover.
     conn: Option<ConnId>,
     bytes: usize,
     shards_left: usize,

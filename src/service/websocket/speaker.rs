@@ -79,7 +79,7 @@ enum Next {
     Nothing,
     /// Its payload goes back, as a frame of this kind.
     Back(Opcode),
-    /// Nothing more is said on the connection, which is closed so.
+    /// Nothing more is said on the connection. It is closed in this way.
     Ends(CloseMode),
 }
 
@@ -259,8 +259,8 @@ impl<S: WebSocketService> WebSocket<S> {
         self.service.closed(&mut self.pen.absent(ctx), conn, ending);
     }
 
-    /// Keeps what is incomplete, and watches how long it takes. If there is no room for it the connection is over, and is
-    /// closed so.
+    /// Keeps what is incomplete, and watches how long it takes. If there is no room for it, returns how the connection
+    /// is to be closed.
     fn keep(
         &mut self,
         ctx: &mut Outer<'_, S>,

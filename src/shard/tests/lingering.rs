@@ -60,8 +60,8 @@ fn refuse(scene: Scene, end: Duration) -> (Machine, Seen) {
     (machine, seen)
 }
 
-/// They get the answer and a FIN, and no reset while they send on. Their slots are free when they end, and their drivers
-/// know nothing of it.
+/// Peers that are refused get the answer and a FIN, and no reset while they send on. Their slots are free when they
+/// end. The driver is not told of what they send.
 #[test]
 fn what_peers_send_on_is_dropped_until_they_end() {
     const PEERS: usize = 30;
@@ -93,7 +93,7 @@ fn what_peers_send_on_is_dropped_until_they_end() {
     });
 }
 
-/// Their time ends, and if new connections want the slots they have no time at all.
+/// A connection lingers for a time, and for no time at all if new connections want the slots.
 #[test]
 fn peers_that_never_end_are_closed() {
     const PEERS: usize = 30;

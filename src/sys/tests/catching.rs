@@ -218,7 +218,7 @@ fn dial(from: SocketAddr, to: SocketAddr, flags: libc::c_int) -> OwnedFd {
     // SAFETY: no pointers; the result is checked before it is owned.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) };
     assert!(fd >= 0);
-    // SAFETY: `fd` was just made and nobody else has it.
+    // SAFETY: `fd` was just made and nothing else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).unwrap();
     let [from, to] = [from, to].map(RawAddress::from);

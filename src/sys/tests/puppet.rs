@@ -11,7 +11,7 @@ const PSH: u8 = 0x08;
 
 /// The peer.
 struct Puppet {
-    /// Nobody accepts here: its filter catches what comes to the puppet.
+    /// It accepts nothing: its filter catches what comes to the puppet.
     scene: Scene,
     raw: RawSender,
     /// The puppet's end is the local one.

@@ -21,7 +21,7 @@ const ENCRYPTED: &[u8] = b"ENCRYPTED";
 /// Bytes of a file at most. All authorities that browsers trust take some 200,000 bytes.
 const LONGEST: usize = 16 << 20;
 
-/// What is wrong with a text in which more than a label stands in a line that begins with BEGIN.
+/// The fault of a text with a line that begins with BEGIN and holds more than a label.
 const NO_LINES: &str = "a line begins with BEGIN and is not that of a label; its line breaks may have been lost";
 
 /// Bytes of a label at most that an error shows.
@@ -151,7 +151,7 @@ pub(super) fn why(error: &rustls::Error) -> String {
     }
 }
 
-/// What begins a section.
+/// The beginning of a section's first line.
 const BEGIN: &[u8] = b"-----BEGIN ";
 
 /// Overwrites byte order marks of UTF-8 in front of a section by ends of lines. Editors write them at the beginning of a
@@ -165,7 +165,7 @@ fn blank_marks(text: &mut [u8]) {
     }
 }
 
-/// What a file holds in which no section of the wanted kind is.
+/// The content of a file without a section of the wanted kind.
 fn instead_of_pem(text: &[u8]) -> NotPem {
     /// Labels that an error shows.
     const LABELS: usize = 3;
@@ -200,7 +200,7 @@ fn read(path: &Path) -> std::result::Result<Vec<u8>, Errno> {
     let (began, mut piece) = (Instant::now(), Zeroizing::new([0; 16 << 10]));
     loop {
         match file.read(&mut piece[..]) {
-            // A pipe that nobody has opened yet for writing looks as if it had ended.
+            // A pipe that no process has opened yet for writing looks as if it had ended.
             Ok(0) if !may_wait || !text.is_empty() => return Ok(text),
             Ok(0) => {}
             Ok(more) => {

@@ -9,7 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{Suite, tls12};
 
-/// The AEAD or HKDF refused. It says no more, so that nobody learns more.
+/// The AEAD or HKDF refused. It says no more, so that an attacker learns no more.
 pub(super) use ::ring::error::Unspecified as AeadError;
 
 /// The longest traffic secret, that of SHA-384.

@@ -149,7 +149,7 @@ fn bytes_for_more_sleepers_than_slots_reach_all() {
     const SLOTS: u32 = 40;
     with_seeds(3, |seed| {
         let night = Night::new(seed, SLOTS, PEERS as u32 + ACCEPTS as u32, Catcher::default());
-        // So many that those who came before sleep.
+        // So many that those that came before sleep.
         let peers = night.come(PEERS, Duration::ZERO, 20 * MILLI);
         night.command(Duration::ZERO, Command::Collect);
         for (nth, peer) in peers.clone().enumerate() {
@@ -174,7 +174,7 @@ fn a_process_that_stood_still_puts_nobody_to_sleep_for_that() {
             let stops = SECOND + night.chance.time(AFTER);
             let to = stops + still + SECOND;
             for peer in peers.clone() {
-                // They are never silent for long enough, but for the time in which nobody looks.
+                // They are never silent for long enough, but for the time in which the shard does not look.
                 let mut at = MILLI + night.chance.time(AFTER / 4);
                 while at < to {
                     if at < stops || at > stops + still - AFTER / 4 {

@@ -33,7 +33,7 @@ fn asleep(seed: u64, many: usize) -> (Night, std::ops::Range<usize>, Talk) {
     (night, sleepers, Talk { peers: talkers, said })
 }
 
-/// FINs and RSTs of sleepers are answered without a slot, and delay nobody.
+/// FINs and RSTs of sleepers are answered without a slot, and delay no message.
 #[test]
 fn a_mass_disconnect_of_sleepers_takes_no_slots() {
     with_seeds(2, |seed| {
@@ -109,7 +109,7 @@ fn sleepers_are_drained_at_a_pace() {
     });
 }
 
-/// Sleepers that are silent for too long are closed, a few in each pass, so that closing delays nobody.
+/// Sleepers that are silent for too long are closed, a few in each pass, so that closing delays no message.
 #[test]
 fn silent_sleepers_are_closed_without_delaying_others() {
     const SLEEPERS: usize = 16_000;
@@ -229,7 +229,7 @@ fn sleepers_are_asked_and_the_unreachable_ones_are_given_up() {
     });
 }
 
-/// Sleepers count against the limit on connections: newcomers are refused, and whoever sleeps stays.
+/// Sleepers count against the limit on connections: newcomers are refused, and sleepers stay.
 #[test]
 fn sleepers_count_against_the_limit() {
     const MOST: usize = 20;

@@ -86,7 +86,7 @@ fn one_connection(seed: u64, catcher: Catcher, steps: &[(Step, Duration)]) -> Ke
     let left = missing(&machine, peer);
     let ended = seen.ended.iter().find(|(at, number, _)| *number == 1 && *at < end).map(|(.., reason)| *reason);
     let closes = steps.iter().any(|(step, _)| matches!(step, Step::Fin | Step::Reset | Step::Close(_)));
-    // A reset may be lost. Nobody sends again what its peer had said then.
+    // A reset may be lost. What its peer had said then is not sent again.
     let may_be_gone = loses && steps.iter().any(|(step, _)| *step == Step::Reset);
     assert!(ended.is_some() == closes || closes && loses, "{ended:?}");
     assert!(left == 0 || ended.is_some() || may_be_gone, "{left} bytes are lost (pushed {pushed})");

@@ -100,7 +100,7 @@ fn a_full_table_refuses_and_takes_again_what_was_removed() {
     assert_eq!(table.value_of(&all[8]), Some(8));
 }
 
-/// Connections with the same tag have both buckets in common, or none. So whoever looks one up cannot find the other.
+/// Connections with the same tag have both buckets in common, or none. So a look-up of one cannot find the other.
 #[test]
 fn a_tag_and_a_bucket_in_common_are_both_buckets_in_common() {
     if !may_have_one() {
@@ -179,7 +179,7 @@ fn threads_that_insert_and_remove_together_lose_nothing() {
     }
 }
 
-/// Nobody outside can know which connections collide: each table has keys of its own.
+/// An attacker cannot know which connections collide: each table has keys of its own.
 #[test]
 fn no_two_tables_have_the_same_keys() {
     if !may_have_one() {

@@ -279,7 +279,7 @@ fn beginnings_of_messages_are_bounded_for_all_connections() {
     });
     assert_eq!(refused, Some(Alert::INTERNAL_ERROR));
     assert!(open.len() > 4_000 && messages.bytes() <= 1 << 20, "{} connections", open.len());
-    // Those who were there before go on.
+    // Connections that were there before go on.
     let mut forge = Forge::<32>::new(Suite::Aes128Gcm, &[0; 32], 1);
     let mut rest = forge.record(22, &KEY_UPDATE_THAT_ASKS[1..], 0);
     assert_eq!(open[0].open(&mut keys, &mut messages, &mut rest), Ok(Opened::KeyUpdate));
