@@ -355,7 +355,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.perform(conn, next)
     }
 
-    /// The poll on the filter's wake-up descriptor has ended.
+    /// The poll on the filter's wake-up descriptor has fired. If it is `armed`, it is a lasting one and still waits.
     pub fn filter_woke(&mut self, armed: bool) {
         self.readiness.filter_woke(armed);
     }

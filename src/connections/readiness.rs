@@ -144,7 +144,7 @@ impl Readiness {
         }
     }
 
-    /// The poll on the filter's wake-up descriptor has fired. Tells whether it still waits.
+    /// The poll on the filter's wake-up descriptor has fired. If it is `armed`, it is a lasting one and still waits.
     pub fn filter_woke(&mut self, armed: bool) {
         if let Readiness::Filter(filter) = self {
             filter.filter_woke(armed);

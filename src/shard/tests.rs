@@ -2,7 +2,7 @@
 //!
 //! Each test runs with several seeds. A failure prints its seed, and `C1M_SIM_SEED=seed` repeats that run.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::net::{Ipv4Addr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -55,12 +55,52 @@ impl Seen {
     }
 }
 
-/// Echoes, and records its calls. At a given time it closes everything; it is finished when all slots are free.
-struct Echo {
+/// What every driver of a `Scene` does in its turn: it records the slots in use, and at a given time it closes
+/// everything. It is finished when all slots are free.
+struct Turns {
     machine: Machine,
     end: Duration,
     closing: Option<Closing>,
     seen: Rc<RefCell<Seen>>,
+}
+
+impl Turns {
+    fn turn<S: Default + 'static>(
+        &mut self,
+        connections: &mut Connections<S, Machine>,
+        now: Instant,
+    ) -> Result<Schedule> {
+        let (time, in_use) = (self.machine.elapsed(), connections.in_use());
+        let seen = &mut *self.seen.borrow_mut();
+        (seen.suspended, seen.counters) = (connections.clock().suspended(), connections.counters().snapshot());
+        if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
+            seen.in_use.push((time, in_use));
+        }
+        if time < self.end {
+            return Ok(Schedule::At(self.machine.instant(self.end)));
+        }
+        if self.closing.is_none() {
+            connections.stop_listening()?;
+            self.machine.kernel(|kernel| kernel.fail_accepts());
+        }
+        let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
+        closing.turn(connections, now)
+    }
+
+    /// Now, since the start.
+    fn time(&self) -> Duration {
+        self.machine.elapsed()
+    }
+
+    /// What was seen so far.
+    fn seen(&self) -> RefMut<'_, Seen> {
+        self.seen.borrow_mut()
+    }
+}
+
+/// Echoes, and records its calls.
+struct Echo {
+    turns: Turns,
     /// Its random choices, if it is to do anything at any time.
     chance: Option<Chance>,
 }
@@ -96,8 +136,8 @@ impl Driver<Machine> for Echo {
     type State = u32;
 
     fn opened(&mut self, connections: &mut Connections<u32, Machine>, conn: ConnId) -> Result<()> {
-        self.seen.borrow_mut().opened.push(self.machine.elapsed());
-        let number = self.seen.borrow().opened.len() as u32;
+        self.turns.seen().opened.push(self.turns.time());
+        let number = self.turns.seen().opened.len() as u32;
         assert_eq!(connections.state(conn).map(|state| std::mem::replace(state, number)), Some(0), "another's state");
         Ok(())
     }
@@ -112,26 +152,12 @@ impl Driver<Machine> for Echo {
     }
 
     fn ended(&mut self, _net: &mut Connections<u32, Machine>, _conn: ConnId, reason: CloseReason) -> Result<()> {
-        self.seen.borrow_mut().ended.push((self.machine.elapsed(), reason));
+        self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
     }
 
     fn turn(&mut self, connections: &mut Connections<u32, Machine>, now: Instant, _command: u32) -> Result<Schedule> {
-        let (time, in_use) = (self.machine.elapsed(), connections.in_use());
-        let seen = &mut *self.seen.borrow_mut();
-        (seen.suspended, seen.counters) = (connections.clock().suspended(), connections.counters().snapshot());
-        if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
-            seen.in_use.push((time, in_use));
-        }
-        if time < self.end {
-            return Ok(Schedule::At(self.machine.instant(self.end)));
-        }
-        if self.closing.is_none() {
-            connections.stop_listening()?;
-            self.machine.kernel(|kernel| kernel.fail_accepts());
-        }
-        let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
-        closing.turn(connections, now)
+        self.turns.turn(connections, now)
     }
 }
 
@@ -195,16 +221,16 @@ impl Scene {
 
     /// Runs the shard until a time, and then until everything is closed.
     fn run(self, end: Duration) -> (Machine, Seen) {
-        let Scene { machine, chance, config, meddles } = self;
+        let chance = self.meddles.then_some(Chance(self.chance.0));
+        self.run_driver(end, |turns| Echo { turns, chance })
+    }
+
+    /// The same with a driver of its own.
+    fn run_driver<D: Driver<Machine>>(self, end: Duration, driver: impl FnOnce(Turns) -> D) -> (Machine, Seen) {
+        let Scene { machine, config, .. } = self;
         let seen = Rc::new(RefCell::new(Seen::default()));
-        let driver = Echo {
-            machine: machine.clone(),
-            end,
-            closing: None,
-            seen: seen.clone(),
-            chance: meddles.then_some(chance),
-        };
-        run_shard(&machine, config, driver);
+        let turns = Turns { machine: machine.clone(), end, closing: None, seen: seen.clone() };
+        run_shard(&machine, config, driver(turns));
         let seen = seen.take();
         assert_eq!(seen.counters.stale, 0, "a completion of an earlier connection");
         (machine, seen)

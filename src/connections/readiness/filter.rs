@@ -174,7 +174,7 @@ impl FilterReadiness {
         Some(Some((conn, slots.tell(conn, event))))
     }
 
-    /// The poll on the wake-up descriptor has fired. Tells whether it still waits.
+    /// The poll on the wake-up descriptor has fired. If it is `armed`, it is a lasting one and still waits.
     pub fn filter_woke(&mut self, armed: bool) {
         self.polled = armed;
     }

@@ -4,17 +4,14 @@ use super::*;
 
 /// Refuses what comes first on each connection, and closes it so that it lingers.
 struct Refusing {
-    machine: Machine,
-    end: Duration,
-    closing: Option<Closing>,
-    seen: Rc<RefCell<Seen>>,
+    turns: Turns,
 }
 
 impl Driver<Machine> for Refusing {
     type State = Option<Rc<()>>;
 
     fn opened(&mut self, connections: &mut Connections<Self::State, Machine>, conn: ConnId) -> Result<()> {
-        self.seen.borrow_mut().opened.push(self.machine.elapsed());
+        self.turns.seen().opened.push(self.turns.time());
         *connections.state(conn).unwrap() = Some(Rc::new(()));
         Ok(())
     }
@@ -27,37 +24,17 @@ impl Driver<Machine> for Refusing {
 
     fn ended(&mut self, net: &mut Connections<Self::State, Machine>, conn: ConnId, reason: CloseReason) -> Result<()> {
         assert!(net.state(conn).unwrap().is_some(), "its state can be read");
-        self.seen.borrow_mut().ended.push((self.machine.elapsed(), reason));
+        self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
     }
 
     fn turn(&mut self, connections: &mut Connections<Self::State, Machine>, now: Instant, _: u32) -> Result<Schedule> {
-        let (time, in_use) = (self.machine.elapsed(), connections.in_use());
-        let seen = &mut *self.seen.borrow_mut();
-        seen.counters = connections.counters().snapshot();
-        if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
-            seen.in_use.push((time, in_use));
-        }
-        if time < self.end {
-            return Ok(Schedule::At(self.machine.instant(self.end)));
-        }
-        if self.closing.is_none() {
-            connections.stop_listening()?;
-            self.machine.kernel(|kernel| kernel.fail_accepts());
-        }
-        let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
-        closing.turn(connections, now)
+        self.turns.turn(connections, now)
     }
 }
 
 fn refuse(scene: Scene, end: Duration) -> (Machine, Seen) {
-    let Scene { machine, config, .. } = scene;
-    let seen = Rc::new(RefCell::new(Seen::default()));
-    let driver = Refusing { machine: machine.clone(), end, closing: None, seen: seen.clone() };
-    run_shard(&machine, config, driver);
-    let seen = seen.take();
-    assert_eq!(seen.counters.stale, 0, "a completion of an earlier connection");
-    (machine, seen)
+    scene.run_driver(end, |turns| Refusing { turns })
 }
 
 /// Peers that are refused get the answer and a FIN, and no reset while they send on. Their slots are free when they
