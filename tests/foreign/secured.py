@@ -1,5 +1,5 @@
 """TLS for the scripts of this folder: an authority with a server's certificate, and a relay between plain and TLS."""
-import asyncio, contextlib, os, ssl, subprocess, threading
+import asyncio, contextlib, os, socket, ssl, subprocess, threading
 
 
 class Secured:
@@ -35,6 +35,33 @@ class Secured:
         context.load_cert_chain(self.cert, self.key)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         return context
+
+
+def accepting(answer):
+    """A port at which a thread answers each connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+    def serve():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+def echoing(context):
+    """A port at which a server of this context sends back what it is sent."""
+
+    def answer(connection):
+        try:
+            with context.wrap_socket(connection, server_side=True) as to:
+                while data := to.recv(65_536):
+                    to.sendall(data)
+        except OSError:
+            pass
+
+    return accepting(answer)
 
 
 @contextlib.contextmanager

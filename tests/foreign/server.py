@@ -1,5 +1,5 @@
 """c1m's server, as the scripts of this folder start it."""
-import json, socket, subprocess, sys
+import json, random, socket, subprocess, sys
 
 PROGRAM = sys.argv[1]
 PATIENCE = 120.0
@@ -9,6 +9,11 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def line(length):
+    """So many bytes, the last of which ends a line. None of the letters is a command of openssl."""
+    return random.randbytes(length).hex().encode()[: length - 1] + b"\n"
 
 
 class Server:

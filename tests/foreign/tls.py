@@ -11,8 +11,8 @@ from tlslite.constants import AlertDescription, ContentType, KeyUpdateMessageTyp
 from tlslite.messages import Message
 
 import checks
-from secured import Secured
-from server import PROGRAM, free_port
+from secured import Secured, accepting, echoing
+from server import PROGRAM, free_port, line
 
 PART = sys.argv[2]
 PATIENCE = 30.0
@@ -20,11 +20,6 @@ SUITES = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY
 GNUTLS = dict(zip(SUITES, ["AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305"]))
 TLSLITE = dict(zip(SUITES, ["aes128gcm", "aes256gcm", "chacha20-poly1305"]))
 LENGTHS = [1, 64, 1_000, 16_383, 16_384, 16_385, 100_000]
-
-
-def line(length):
-    """So many bytes, the last of which ends a line. None of the letters is a command of openssl."""
-    return random.randbytes(length).hex().encode()[: length - 1] + b"\n"
 
 
 def eventually(what, is_so):
@@ -263,33 +258,6 @@ def listens(port, server):
 # Foreign servers of c1m's client.
 
 
-def accepting(answer):
-    """A port at which a thread answers each connection."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-
-    def serve():
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()[1]
-
-
-def python_echo(secured):
-    context = secured.server()
-
-    def answer(connection):
-        try:
-            with context.wrap_socket(connection, server_side=True) as to:
-                while data := to.recv(65_536):
-                    to.sendall(data)
-        except OSError:
-            pass
-
-    return accepting(answer)
-
-
 def tlslite_echo(secured, suite):
     """An echo with padding, empty records, short records, and a KeyUpdate, which mostly asks for one, before each answer."""
     chain = X509CertChain([X509().parse(open(secured.cert).read())])
@@ -328,7 +296,7 @@ def client(port, secured, connections=40, *more):
 
 
 def client_checks(secured):
-    yield "client of Python's ssl", lambda: client(python_echo(secured), secured)
+    yield "client of Python's ssl", lambda: client(echoing(secured.server()), secured)
     cert, key = secured.cert, secured.key
     for suite in SUITES:
         yield f"client of tlslite-ng, {suite}", lambda: client(tlslite_echo(secured, suite), secured, 10)

@@ -2,15 +2,12 @@
 import json, random, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 import checks
+from secured import echoing
+from server import PROGRAM, free_port, line
 
-PROGRAM, PATIENCE = sys.argv[1], 30
+PATIENCE = 30
 CIPHERS = ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"]
 LENGTHS = [1, 64, 4_068, 16_383, 16_384, 16_385, 100_000]
-
-
-def line(length):
-    """So many bytes, the last of which ends a line. None of the letters is a command of openssl."""
-    return random.randbytes(length).hex().encode()[: length - 1] + b"\n"
 
 
 def certificate(folder, kind):
@@ -20,12 +17,6 @@ def certificate(folder, kind):
     words += " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
     subprocess.run(words.split(), check=True, capture_output=True)
     return cert, key
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until_it_listens(port, process):
@@ -143,22 +134,7 @@ def python_server(cert, key):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-
-    def answer(connection):
-        try:
-            with context.wrap_socket(connection, server_side=True) as to:
-                while data := to.recv(65_536):
-                    to.sendall(data)
-        except OSError:
-            pass
-
-    def serve():
-        while True:
-            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()[1]
+    return echoing(context)
 
 
 def client(port, cert, connections, *more):

@@ -2,37 +2,38 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::support::*;
 use crate::tls::server;
 
-/// Waits until the server has sent its FIN, without reading what came before.
-fn until_ended(stream: &TcpStream) {
+/// Waits until the server has sent its FIN to a socket, without reading what came before.
+fn until_ended(socket: RawFd) {
     eventually("the server ends what it sends", || {
-        let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+        let mut poll = libc::pollfd { fd: socket, events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: one entry, which lives longer than the call.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
     });
 }
 
 /// Says something, says much more once the server has ended, and reads all of the answer, to the end in order.
-fn says_on(mut stream: TcpStream, said: &[u8]) -> Vec<u8> {
+fn says_on(stream: TcpStream, said: &[u8]) -> Vec<u8> {
     stream.set_nodelay(true).unwrap();
-    stream.write_all(said).unwrap();
-    until_ended(&stream);
-    // To a connection that is reset the second part could not be written.
-    (0..300).for_each(|_| stream.write_all(&[b'x'; 1_000]).unwrap());
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer
+    let socket = stream.as_raw_fd();
+    goes_on(stream, socket, said)
 }
 
 /// The same over TLS: the end is a close_notify.
-fn says_on_securely(mut stream: Secure, said: &[u8]) -> Vec<u8> {
+fn says_on_securely(stream: Secure, said: &[u8]) -> Vec<u8> {
+    let socket = stream.sock.as_raw_fd();
+    goes_on(stream, socket, said)
+}
+
+fn goes_on(mut stream: impl Read + Write, socket: RawFd, said: &[u8]) -> Vec<u8> {
     stream.write_all(said).unwrap();
-    until_ended(&stream.sock);
+    until_ended(socket);
+    // To a connection that is reset the second part could not be written.
     (0..300).for_each(|_| stream.write_all(&[b'x'; 1_000]).unwrap());
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -100,7 +101,7 @@ fn an_alert_arrives_while_its_peer_sends() {
     let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
     let record = [&[23, 3, 3, 0, 32][..], &[7; 32]].concat();
     stream.sock.write_all(&record).unwrap();
-    until_ended(&stream.sock);
+    until_ended(stream.sock.as_raw_fd());
     (0..300).for_each(|_| stream.sock.write_all(&[b'x'; 1_000]).unwrap());
     let error = stream.read(&mut [0; 8]).unwrap_err();
     assert!(error.to_string().contains("BadRecordMac"), "{error}");

@@ -63,14 +63,19 @@ fn a_publication_over_websocket_reaches_each_subscriber_once_and_its_publisher_h
     assert_eq!(number(&document["push"], "missed"), 0, "{document}");
 }
 
+/// The bytes of a frame.
+pub fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Frame::append(kind, payload, &mut bytes);
+    bytes
+}
+
 /// A client of frames over plain bytes.
 pub struct Framed(pub TcpStream);
 
 impl Framed {
     pub fn say(&mut self, kind: Kind, payload: &[u8]) {
-        let mut bytes = Vec::new();
-        Frame::append(kind, payload, &mut bytes);
-        self.0.write_all(&bytes).unwrap();
+        self.0.write_all(&frame(kind, payload)).unwrap();
     }
 
     pub fn hear(&mut self) -> (Kind, Vec<u8>) {

@@ -72,13 +72,7 @@ fn a_service_is_told_what_a_handshake_has_agreed_on() {
     let asks = |port, config: &Arc<rustls::ClientConfig>, said: &[u8], end: &str| {
         let mut stream = secure(port, config, "localhost").unwrap();
         stream.write_all(said).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(end.as_bytes()) {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            answer.extend(byte);
-        }
-        String::from_utf8(answer).unwrap()
+        String::from_utf8(read_until(&mut stream, end.as_bytes())).unwrap()
     };
     let mut new = authority.client(None);
     new.alpn_protocols = vec![b"mqtt".to_vec()];

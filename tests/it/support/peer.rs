@@ -61,6 +61,17 @@ impl Drop for Peer {
     }
 }
 
+/// Reads until what came ends with `end`, and not beyond it.
+pub fn read_until(stream: &mut impl Read, end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        read.extend(byte);
+    }
+    read
+}
+
 /// A connection to `port` of this host, made as soon as there is a listener.
 pub fn connected(port: u16) -> TcpStream {
     let mut stream = None;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use c1m::internal::protocol::push::{PUBLISH_PATH, Receipt};
+use c1m::internal::protocol::push::{Kind, PUBLISH_PATH, Receipt};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tungstenite::protocol::frame::Frame;
@@ -14,6 +14,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Message, WebSocket};
 
 use super::*;
+use crate::push::{Framed, frame};
 
 impl House {
     /// The next server takes the place of the one before. Returns how many connections went.
@@ -256,12 +257,7 @@ fn a_request_goes_on_in_the_next_server() {
             eventually("it has come", || counts(&server.running).0 == 1);
             assert_eq!(house.replace(&mut server), 1);
             kept.write_all(second.as_bytes()).unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(text.as_bytes()) {
-                let mut byte = [0];
-                kept.read_exact(&mut byte).unwrap();
-                answer.push(byte[0]);
-            }
+            let answer = read_until(&mut kept, text.as_bytes());
             assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
         }
         server.stop();
@@ -331,35 +327,26 @@ fn publications_reach_everybody_once_while_servers_with_sleepers_change() {
 #[test(Network)]
 fn publications_over_plain_bytes_go_on_in_the_next_server() {
     in_own_network(|| {
-        use c1m::internal::protocol::push::{Frame, Kind};
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "--service push");
         let mut server = house.server("--stats-interval 20ms");
-        let frame = |kind, payload: &[u8]| {
-            let mut bytes = Vec::new();
-            Frame::append(kind, payload, &mut bytes);
-            bytes
-        };
-        let hears = |stream: &mut TcpStream, expected: &[u8]| {
-            let mut back = vec![0; expected.len()];
-            stream.read_exact(&mut back).unwrap();
-            assert_eq!(back, expected);
-        };
-        let mut subscribers = [house.connect(0), house.connect(1)];
-        let subscribe = frame(Kind::Subscribe, &[]);
+        let mut subscribers = [house.connect(0), house.connect(1)].map(Framed);
         for subscriber in &mut subscribers {
-            subscriber.write_all(&subscribe).unwrap();
-            hears(subscriber, &subscribe);
+            subscriber.say(Kind::Subscribe, b"");
+            assert_eq!(subscriber.hear(), (Kind::Subscribe, Vec::new()));
         }
-        let mut publisher = house.connect(0);
+        let mut publisher = Framed(house.connect(0));
         for number in 1..=3 {
-            let news = frame(Kind::Publish, format!("news {number}").as_bytes());
-            publisher.write_all(&news[..7]).unwrap();
+            let text = format!("news {number}").into_bytes();
+            let news = frame(Kind::Publish, &text);
+            publisher.0.write_all(&news[..7]).unwrap();
             eventually("it has come", || counts(&server.running).0 == 3);
             assert_eq!(house.replace(&mut server), 3);
-            publisher.write_all(&news[7..]).unwrap();
-            subscribers.iter_mut().for_each(|subscriber| hears(subscriber, &news));
+            publisher.0.write_all(&news[7..]).unwrap();
+            for subscriber in &mut subscribers {
+                assert_eq!(subscriber.hear(), (Kind::Publish, text.clone()));
+            }
             let receipt = Receipt { number, subscribers: 2, missed: 0 };
-            hears(&mut publisher, &frame(Kind::Receipt, receipt.to_string().as_bytes()));
+            assert_eq!(publisher.hear(), (Kind::Receipt, receipt.to_string().into_bytes()));
         }
         server.stop();
     });
