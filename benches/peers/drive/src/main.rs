@@ -13,10 +13,9 @@ mod peers;
 mod report;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use bench_support::compare::{self, OTHERS_LIMIT};
-use bench_support::peers::chosen;
+use bench_support::peers::{Comparison, new_folder};
 use bench_support::samples::Table;
 use clap::{Parser, ValueEnum};
 
@@ -29,18 +28,8 @@ use report::Report;
 /// every figure go into a folder of their own.
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// The folder of the programs; benches/peers/run names it.
-    #[arg(long, value_name = "FOLDER", hide = true)]
-    programs: PathBuf,
-    /// Small sizes and one round, to see that everything works; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Rounds; in each every peer has its turn, in the opposite order of the round before. 5 by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: Option<u32>,
-    /// Only these peers, separated by commas.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    only: Vec<String>,
+    #[command(flatten)]
+    comparison: Comparison,
     /// Only these measures, separated by commas; all by default.
     #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',', default_values = ["idle", "connect", "echo", "offered", "held"])]
     measure: Vec<Measure>,
@@ -65,17 +54,12 @@ enum Measure {
 
 fn main() {
     let arguments = Arguments::parse();
-    let peers = chosen(&PEERS, &arguments.only, &arguments.programs);
-    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
-    let folder = arguments.out.join(stamp);
-    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let bench = Bench::new(
-        arguments.programs.clone(),
-        folder.clone(),
-        Effort::of(arguments.quick, arguments.rounds.map(|rounds| rounds as usize)),
-        peers,
-    );
-    let mut report = Report::new(arguments.quick, bench.effort.rounds);
+    let Comparison { programs, quick, rounds, .. } = &arguments.comparison;
+    let peers = arguments.comparison.chosen(&PEERS);
+    let folder = new_folder(&arguments.out);
+    let bench =
+        Bench::new(programs.clone(), folder.clone(), Effort::of(*quick, rounds.map(|rounds| rounds as usize)), peers);
+    let mut report = Report::new(*quick, bench.effort.rounds);
     let _turn = compare::our_turn();
     for measure in &arguments.measure {
         let tables: Vec<Table> = match measure {

@@ -10,13 +10,11 @@ mod crowd;
 mod measures;
 mod peers;
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use bench_support::compare::{self, OTHERS_LIMIT, Quiet};
 use bench_support::contract::{self, Contract};
-use bench_support::peers::{chosen, keep, what};
+use bench_support::peers::{Comparison, keep, new_folder, what};
 use bench_support::reference::server;
 use bench_support::samples::{Row, Table, in_turns};
 use bench_support::sys;
@@ -30,18 +28,8 @@ use peers::PEERS;
 /// go into a folder of their own.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The folder of the programs; benches/tls/run names it.
-    #[arg(long, value_name = "FOLDER", hide = true)]
-    programs: PathBuf,
-    /// Small sizes and one round, to see that everything works; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Rounds; in each every peer has its turn, in the opposite order of the round before. 5 by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: Option<u32>,
-    /// Only these peers, separated by commas.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    only: Vec<String>,
+    #[command(flatten)]
+    comparison: Comparison,
     /// Where the folder of results is made.
     #[arg(long, value_name = "FOLDER", default_value = "target/tls")]
     out: PathBuf,
@@ -60,13 +48,11 @@ fn main() {
 
 fn compare_all(arguments: &Arguments) {
     sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
-    let peers = chosen(&PEERS, &arguments.only, &arguments.programs);
-    let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "-");
-    let folder = arguments.out.join(stamp);
-    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let effort = Effort::of(arguments.quick);
-    let rounds = arguments.rounds.map_or(if arguments.quick { 1 } else { 5 }, |rounds| rounds as usize);
-    let bench = Bench::new(arguments.programs.clone(), &folder, effort);
+    let Comparison { programs, quick, rounds, .. } = &arguments.comparison;
+    let peers = arguments.comparison.chosen(&PEERS);
+    let folder = new_folder(&arguments.out);
+    let rounds = rounds.map_or(if *quick { 1 } else { 5 }, |rounds| rounds as usize);
+    let bench = Bench::new(programs.clone(), &folder, Effort::of(*quick));
     let mut tables = bench.tables();
     let _turn = compare::our_turn();
     let quiet = Quiet::now();
@@ -78,10 +64,10 @@ fn compare_all(arguments: &Arguments) {
         }
         tables.iter_mut().for_each(|table| table.add(round, run.clone()));
         // After each, so that what is there is not lost when something later fails.
-        write(&folder, arguments.quick, rounds, &tables);
+        write(&folder, *quick, rounds, &tables);
         quiet.wait();
     });
-    println!("{}", text(arguments.quick, rounds, &tables));
+    println!("{}", text(*quick, rounds, &tables));
     if tables[0].others().is_some_and(|others| others.median > OTHERS_LIMIT) {
         println!("other processes took more than {:.0} % of a core: preliminary", OTHERS_LIMIT * 100.0);
     }
