@@ -24,7 +24,7 @@ use crate::sys::{self, Doorbell};
 
 pub use executor::ShardThread;
 pub use hibernation::SharedHibernation;
-use sleep::{DoorbellSleeper, LONGEST_DOZE, Sleeper};
+use sleep::{DoorbellSleeper, Sleeper};
 use spin::Spin;
 use time_slice::TimeSlice;
 
@@ -119,6 +119,8 @@ struct Shard<D: Driver<P>, P: Platform> {
     tasks_ran: Instant,
     /// When the present round began; `None` right after a sleep.
     round: Option<Instant>,
+    /// How long the last sleep was.
+    last_sleep: Duration,
 }
 
 impl<D: Driver<P>, P: Platform> Shard<D, P> {
@@ -126,7 +128,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         let platform = reactor.connections.engine.platform().clone();
         let now = platform.now();
         let (time_slice, spin) = (TimeSlice::new(now), Spin::default());
-        Shard { reactor, platform, handle, time_slice, spin, tasks_ran: now, round: None }
+        Shard { reactor, platform, handle, time_slice, spin, tasks_ran: now, round: None, last_sleep: Duration::ZERO }
     }
 
     /// Runs until the driver is done, and returns it.
@@ -194,8 +196,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             if let Some(began) = self.round.take() {
                 self.handle.rounds.count(slept.saturating_duration_since(began));
             }
-            let left = due.map_or(LONGEST_DOZE, |due| due.saturating_duration_since(slept));
-            engine.doze(due, left.min(LONGEST_DOZE))?;
+            let left = due.map_or(Duration::MAX, |due| due.saturating_duration_since(slept));
+            engine.doze(due, left.min(sleep::doze_after(self.last_sleep)))?;
             let mut woke = self.platform.now();
             if !engine.has_work() && due.is_none_or(|due| woke < due) {
                 engine.listen(Listening::AtDoorbell);
@@ -206,7 +208,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
                 }
             }
             self.time_slice.slept(woke);
-            self.spin.learn(woke.saturating_duration_since(slept));
+            self.last_sleep = woke.saturating_duration_since(slept);
+            self.spin.learn(self.last_sleep);
         }
         engine.listen(Listening::Awake);
         Ok(())

@@ -17,13 +17,19 @@ use crate::sys::Doorbell;
 /// calls of two more rings and a membarrier(2), which interrupts this process's other cores (`heavy` in glommio's
 /// sys/uring.rs). With 1 ms here, a message every 1.5 ms cost two wake-ups; and a timer that is due before the next
 /// clock tick must be programmed and taken back, which cost a virtual machine 15 us a message.
-pub(super) const LONGEST_DOZE: Duration = Duration::from_millis(100);
+const LONGEST_DOZE: Duration = Duration::from_millis(100);
 
 /// The length of a nap while other connections have messages.
 const NAP: Duration = Duration::from_micros(150);
 
 /// The length of a nap while no connection has messages.
 const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
+
+/// The longest sleep in the first ring after a sleep of this length. An idle shard wakes for what is due a few times a
+/// second; a sleep in two parts would wake it twice as often.
+pub(super) fn doze_after(slept: Duration) -> Duration {
+    if slept < LONGEST_DOZE { LONGEST_DOZE } else { Duration::ZERO }
+}
 
 /// How long to nap. In a storm each reset would wake the shard, and a wake-up by the doorbell costs as much as closing
 /// three connections. So the shard sleeps for a moment without listening to the doorbell.

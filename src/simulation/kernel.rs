@@ -130,6 +130,8 @@ pub struct Kernel {
     doorbell_poll: Option<(usize, Token)>,
     /// How often the shard slept at its doorbell.
     pub sleeps_at_doorbell: u64,
+    /// How often the shard slept at all, for any time.
+    pub sleeps: u64,
     /// How often the shard let other threads run.
     pub yields: u64,
     /// How long another thread of the core runs when the shard yields.
@@ -161,6 +163,7 @@ impl Kernel {
             doorbell: false,
             doorbell_poll: None,
             sleeps_at_doorbell: 0,
+            sleeps: 0,
             yields: 0,
             core_wanted: Duration::ZERO,
             short_sends: 0,
@@ -248,6 +251,10 @@ impl Kernel {
     }
 
     fn sleep_until(&mut self, until: Option<Instant>, mut woken: impl FnMut(&mut Kernel) -> bool) {
+        if until.is_some_and(|until| until <= self.now) {
+            return;
+        }
+        self.sleeps += 1;
         while !woken(self) {
             let next = self.acts.first_key_value().map(|((at, _), _)| *at);
             let Some(wake) = next.into_iter().chain(until).min() else {

@@ -251,8 +251,10 @@ fn servers_with_polls_take_each_others_place() {
     in_own_network(|| in_turn(Ipv4Addr::LOCALHOST.into(), "--park poll"));
 }
 
-/// Connections that are awake: many more than `stalled` lets the successor have, with those that are on their way.
-const TALKERS: usize = 600;
+/// Connections that are awake: many more than `stalled` lets the successor have. Each of its two shards has slots for 50.
+/// Up to four batches of 64 are on their way to it: they wait in the channel, in the thread that reads it, in the shard's
+/// queue, and for slots.
+const TALKERS: usize = 1_000;
 
 /// Connections that sleep.
 const SILENT: usize = 60;

@@ -266,8 +266,8 @@ fn a_run_can_be_repeated() {
     with_seeds(3, |seed| assert_eq!(anything(seed), anything(seed)));
 }
 
-/// A shard that is spoken to now and then waits in its first ring, whichever ring a connection is in, and never in the
-/// executor.
+/// A shard that is spoken to now and then waits in its first ring, whichever ring a connection is in. Only the first
+/// message after a long silence finds it in the executor.
 #[test]
 fn messages_wake_a_shard_out_of_its_first_ring() {
     const PEERS: usize = 300;
@@ -278,7 +278,7 @@ fn messages_wake_a_shard_out_of_its_first_ring() {
         let (from, to) = (SECOND, 3 * SECOND);
         let talk = scene.talk(peers, SECOND, from, to);
         let sleeps = Rc::new(Cell::new(0));
-        for at in [from, to] {
+        for at in [from + 50 * MILLI, to] {
             let sleeps = sleeps.clone();
             scene.machine.at(at, move |kernel| sleeps.set(kernel.sleeps_at_doorbell - sleeps.get()));
         }
@@ -287,6 +287,25 @@ fn messages_wake_a_shard_out_of_its_first_ring() {
         assert!(wait < MILLI, "an echo took {wait:?}");
         assert_eq!(sleeps.get(), 0, "sleeps in the executor");
         assert!(machine.kernel(|kernel| kernel.sleeps_at_doorbell) > 0, "it does sleep there when nobody talks");
+    });
+}
+
+/// A shard that nobody needs for long does not wake to go from its first ring to the executor.
+#[test]
+fn an_idle_shard_wakes_once_for_each_ring_of_its_doorbell() {
+    const RINGS: u32 = 5;
+    with_seeds(3, |seed| {
+        let scene = Scene::new(seed, 100);
+        let sleeps = Rc::new(Cell::new(0));
+        for at in [SECOND, 2 * SECOND] {
+            let sleeps = sleeps.clone();
+            scene.machine.at(at, move |kernel| sleeps.set(kernel.sleeps - sleeps.get()));
+        }
+        for ring in 1..=2 * RINGS {
+            scene.machine.at(ring * SECOND / RINGS - MILLI, Kernel::ring_doorbell);
+        }
+        scene.run(3 * SECOND);
+        assert_eq!(sleeps.get(), u64::from(RINGS));
     });
 }
 
