@@ -182,8 +182,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if let Some(hibernation) = &mut self.hibernation {
             hibernation.poll_segments(ring)?;
         }
-        self.counters.enters.add(1);
-        ring.wait(most)
+        self.slots.wait(most, &self.counters)
     }
 
     /// The poll on the doorbell has fired.

@@ -1,6 +1,7 @@
 //! The slots of a shard: its rings, and one row for each slot in them.
 
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::connections::lifecycle::{Action, SlotState};
 use crate::connections::slot_map::{Row, SlotMap};
@@ -245,6 +246,15 @@ impl<S: Default, R: RingOps> Slots<S, R> {
             counters.overflows.add(u64::from(overflowed));
         }
         Ok(())
+    }
+
+    /// Has the kernel do what the first ring has for it, and waits there for a completion, for at most this time.
+    pub fn wait(&mut self, most: Duration, counters: &Counters) -> Result<()> {
+        if most.is_zero() {
+            return self.enter(0, counters);
+        }
+        counters.enters.add(1);
+        self.ring_at(0).wait(most)
     }
 
     /// Whether any ring has work.

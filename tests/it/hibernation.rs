@@ -408,21 +408,29 @@ fn what_a_service_sends_wakes_a_sleeper() {
     }
 }
 
+/// The document of a demo, both ends of which have put all its connections to sleep between the audits.
+pub fn asleep_in_a_demo(words: &str, connections: u64) -> Value {
+    in_ever_longer_times("all fall asleep", |seconds| {
+        let sleeps = format!("--connections {connections} --hibernate 100ms --hold {seconds}s");
+        let finished = run(&format!("demo {words} {sleeps} --network host --json - {}", at(free_ports(4), 4)));
+        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+        let document: Value = serde_json::from_str(&finished.out).unwrap();
+        for audit in document["client"]["audits"].as_array().unwrap() {
+            assert_eq!((number(audit, "live"), number(audit, "wrong")), (connections, 0), "{audit}");
+        }
+        let slept = |end: &str| number(&document[end]["hibernation"], "hibernated") >= connections;
+        (slept("server") && slept("client")).then_some(document)
+    })
+}
+
 /// Both ends sleep between the audits, and all is proved twice.
 #[test(Network, Hibernation)]
 fn a_demo_proves_sleepers_at_both_ends() {
     in_own_network(|| {
-        let words = "demo --connections 2000 --hibernate 100ms --hold 2s --network host --json -";
-        let finished = run(&format!("{words} {}", at(free_ports(10), 10)));
-        assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
-        let document: Value = serde_json::from_str(&finished.out).unwrap();
-        let (server, client) = (&document["server"], &document["client"]);
-        for audit in client["audits"].as_array().unwrap() {
-            assert_eq!((number(audit, "live"), number(audit, "wrong")), (2_000, 0), "{audit}");
-        }
-        for end in [server, client] {
-            let slept = &end["hibernation"];
-            assert!(number(slept, "hibernated") >= 2_000 && number(slept, "asleep") <= 2_000, "{slept}");
+        let document = asleep_in_a_demo("", 2_000);
+        for end in ["server", "client"] {
+            let slept = &document[end]["hibernation"];
+            assert!(number(slept, "asleep") <= 2_000, "{slept}");
             // The client's connections wake to send, and perhaps none of them by a segment.
             let wakes = &slept["wake_latency_us"];
             assert_eq!(wakes["count"].as_u64().unwrap_or(0), number(slept, "woken_by_peer"), "{slept}");

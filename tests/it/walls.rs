@@ -398,8 +398,11 @@ impl Hog {
             ),
         ]);
         // The pipe has no reader, so the process waits with its block in memory.
-        let hog = Hog(dd.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-        eventually("it has its memory", || Host::here().resident(hog.0.id()).0 >= 24 << 20);
+        let mut hog = Hog(dd.stdout(Stdio::piped()).spawn().unwrap());
+        eventually("it has its memory", || {
+            assert!(!hog.was_killed(), "it has ended");
+            Host::here().resident(hog.0.id()).0 >= 24 << 20
+        });
         hog
     }
 

@@ -13,3 +13,10 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Tries with longer and longer times, in seconds, until there is a result: how much happens in a time depends on what else
+/// the machine does. Fails the test with `what` if the longest is too short.
+pub fn in_ever_longer_times<T>(what: &str, attempt: impl FnMut(u64) -> Option<T>) -> T {
+    const SECONDS: [u64; 3] = [2, 8, 32];
+    SECONDS.into_iter().find_map(attempt).unwrap_or_else(|| panic!("not within any of {SECONDS:?} s: {what}"))
+}
