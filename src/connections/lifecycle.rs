@@ -447,6 +447,11 @@ impl SlotState {
         self.phase == Phase::Opening
     }
 
+    /// Whether it has something to receive, and waits for its turn.
+    pub fn is_waiting(self) -> bool {
+        self.flags.any(Flags::WAITING)
+    }
+
     /// Whether a poll is in the kernel.
     pub fn is_polling(self) -> bool {
         self.flags.any(Flags::POLLING)

@@ -232,10 +232,33 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 pop(&mut tls.deadlines);
             }
             if is_open {
-                self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
+                self.handshake_overdue(name)?;
             }
         }
         Ok(())
+    }
+
+    /// The time is over in which the handshake of a connection had to be over. It is closed, unless it has waited for a
+    /// place: that time was not its own.
+    fn handshake_overdue(&mut self, name: ConnId) -> Result<()> {
+        let waits = self.find(name).and_then(|conn| self.slots.row(conn)).is_some_and(|row| row.lifecycle.is_waiting());
+        let now = self.clock.now();
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        if waits && !tls.layer.is_shaking(name) {
+            tls.deadlines.push_back((name, now.after(tls.timeout)));
+        } else if tls.layer.is_overdue(name, now) {
+            self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
+        }
+        Ok(())
+    }
+
+    /// The first bytes of a connection were received, as it has a place for its handshake. Its time begins.
+    pub(crate) fn handshake_began(&mut self, name: ConnId) {
+        let now = self.clock.now();
+        if let Some(tls) = &mut self.tls {
+            tls.layer.postpone(name, now.after(tls.timeout));
+            tls.deadlines.push_back((name, now.after(tls.timeout)));
+        }
     }
 
     /// Closes some connections with a record that was not whole in time.

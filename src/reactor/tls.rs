@@ -96,7 +96,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let engine = &mut self.connections.engine;
         let Some(tls) = &mut engine.tls else { return Ok(()) };
         let mut outgoing = std::mem::take(&mut tls.sealed);
+        let begins = !tls.layer.is_shaking(at.name);
         let outcome = tls.layer.shake(at.name, bytes, &mut outgoing);
+        if begins {
+            engine.handshake_began(at.name);
+        }
         let sent = if outgoing.is_empty() { Ok(()) } else { engine.send(at.conn, &outgoing) };
         if let Some(tls) = &mut engine.tls {
             tls.put_sealed(outgoing);

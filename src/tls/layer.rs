@@ -59,6 +59,14 @@ impl LayerConfig {
 struct Shaking {
     handshake: Box<dyn Handshake>,
     incoming: Vec<u8>,
+    /// When it must be over, if that was postponed.
+    until: Mark,
+}
+
+impl Shaking {
+    fn new(handshake: Box<dyn Handshake>) -> Shaking {
+        Shaking { handshake, incoming: Vec::new(), until: Mark::default() }
+    }
 }
 
 /// The beginning of a record.
@@ -150,12 +158,24 @@ impl Layer {
         self.handshakes.contains_key(&name)
     }
 
+    /// A handshake that is under way may last until an instant.
+    pub fn postpone(&mut self, name: ConnId, until: Mark) {
+        if let Some(shaking) = self.handshakes.get_mut(&name) {
+            shaking.until = until;
+        }
+    }
+
+    /// Whether the handshake of a connection has not begun yet, or may last no longer.
+    pub fn is_overdue(&self, name: ConnId, now: Mark) -> bool {
+        self.handshakes.get(&name).is_none_or(|shaking| shaking.until <= now)
+    }
+
     /// Begins the handshake of a connection to a server at an address.
     pub fn begin(&mut self, name: ConnId, to: IpAddr, outgoing: &mut Vec<u8>) -> Result<(), TlsFailure> {
         let Endpoint::Client(connector) = &self.endpoint else {
             return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR));
         };
-        let mut shaking = Box::new(Shaking { handshake: connector.begin(to)?, incoming: Vec::new() });
+        let mut shaking = Box::new(Shaking::new(connector.begin(to)?));
         shaking.handshake.advance(&mut shaking.incoming, outgoing)?;
         self.handshakes.insert(name, shaking);
         Ok(())
@@ -165,9 +185,7 @@ impl Layer {
     pub fn shake(&mut self, name: ConnId, bytes: &[u8], outgoing: &mut Vec<u8>) -> Result<Option<Shaken>, TlsFailure> {
         let mut shaking = match (self.handshakes.remove(&name), &mut self.endpoint) {
             (Some(shaking), _) => shaking,
-            (None, Endpoint::Server(acceptor)) => {
-                Box::new(Shaking { handshake: acceptor.begin()?, incoming: Vec::new() })
-            }
+            (None, Endpoint::Server(acceptor)) => Box::new(Shaking::new(acceptor.begin()?)),
             (None, Endpoint::Client(_)) => return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR)),
         };
         // Only the hello of a hostile client is long, and must not take twice as much.

@@ -24,7 +24,7 @@ pub fn free_ports(count: u16) -> u16 {
 
 /// Whether a port has no listener. The probe itself does not listen: a process that another test starts has a copy of it
 /// until its program runs, and no server could listen on the port meanwhile.
-fn is_free(port: u16) -> bool {
+pub fn is_free(port: u16) -> bool {
     let probe = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     probe.set_reuse_address(true).unwrap();
     probe.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()).is_ok()
