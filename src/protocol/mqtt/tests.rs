@@ -386,6 +386,37 @@ fn a_resumed_session_is_not_subscribed_again() {
     assert!(!dialect.open(7, 2, &mut Vec::new()));
 }
 
+/// A property of the server's own may come several times, and a text may be cut within a character.
+#[test]
+fn what_a_server_may_say_in_connack() {
+    let v5 = made(settings(Version::V5, 0));
+    let user = [0x26, 0, 2, 0xc3, 0xa9, 0, 2, 0xc3, 0xa9];
+    let properties = [&user[..], &user, &[0x1f, 0, 2, 0xc3, 0xa9, 0x12, 0, 0]].concat();
+    let length = properties.len() as u8;
+    let bytes = [&[0x20, length + 3, 0, 0, length], &properties[..]].concat();
+    for each in 1..bytes.len() {
+        let asked = [Some(exchange(Purpose::Open(0)))];
+        let cuts = std::iter::repeat_n(each, bytes.len());
+        assert_eq!(follow(&v5, &asked, &bytes, cuts).0, [Verdict::Proof]);
+    }
+}
+
+/// Two topics may have a part of a character in common.
+#[test]
+fn a_topic_differs_within_a_character() {
+    let dialect = made(MqttSettings {
+        topic: Some("é{n}".to_owned()),
+        session: Some("keep".to_owned()),
+        ..settings(Version::V3, 0)
+    });
+    let audit = Some(exchange(Purpose::Audit));
+    let other = Said::message("è7", None, b"x").bytes(Version::V3, &[]);
+    assert_eq!(heard(&dialect, audit, &other), Verdict::Part);
+    let cut = Said::message("é7", None, b"x").bytes(Version::V3, &[]);
+    let cut: Vec<u8> = cut.iter().map(|byte| if *byte == 0xa9 { b'x' } else { *byte }).collect();
+    assert_eq!(heard(&dialect, audit, &cut), Verdict::Wrong(Cause::Malformed));
+}
+
 /// A server may set limits that the client's settings do not keep.
 #[test]
 fn limits_of_the_server_are_checked() {
@@ -410,6 +441,15 @@ fn limits_of_the_server_are_checked() {
         (u32::MAX, Verdict::Proof),
     ] {
         assert_eq!(limit(&|properties| properties.max_packet_size = Some(size)), verdict, "{size}");
+    }
+    // Who promises nothing is silent for any time. mosquitto names its longest time then, which is 18 hours.
+    let silent = made(settings(Version::V5, 0));
+    for (seconds, verdict) in
+        [(60_u16, Verdict::Ended(Cause::ShorterKeepalive)), (0, Verdict::Proof), (u16::MAX, Verdict::Proof)]
+    {
+        let [high, low] = seconds.to_be_bytes();
+        let bytes = [0x20, 6, 0, 0, 3, 0x13, high, low];
+        assert_eq!(heard(&silent, Some(exchange(Purpose::Open(0))), &bytes), verdict, "{seconds}");
     }
     assert_eq!(limit(&|properties| properties.max_qos = Some(QoS::Level0)), Verdict::Ended(Cause::LowerQos));
     assert_eq!(limit(&|properties| properties.max_qos = Some(QoS::Level1)), Verdict::Proof);
@@ -474,7 +514,7 @@ fn what_no_server_may_say_is_malformed() {
     let [connect, subscribe, audit] = purposes.map(|purpose| Some(exchange(purpose)));
     let identifier = Mqtt::identifier(exchange(Purpose::Open(1))).to_be_bytes();
     let [high, low] = identifier;
-    let malformed: [(&Mqtt, Option<Exchange>, &[u8]); 25] = [
+    let malformed: [(&Mqtt, Option<Exchange>, &[u8]); 37] = [
         (&v3, connect, &[0x20, 3, 0, 0, 0]),
         (&v3, connect, &[0x20, 2, 2, 0]),
         (&v3, connect, &[0x20, 2, 0, 6]),
@@ -486,6 +526,15 @@ fn what_no_server_may_say_is_malformed() {
         (&v5, connect, &[0x20, 5, 0, 0, 2, 0x13, 0]),
         (&v5, connect, &[0x20, 8, 0, 0, 5, 0x1f, 0, 3, b'a', b'b']),
         (&v5, connect, &[0x20, 6, 0, 0, 3, 0x21, 0, 0]),
+        (&v5, connect, &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0]),
+        (&v5, connect, &[0x20, 5, 0, 0, 2, 0x24, 2]),
+        (&v5, connect, &[0x20, 5, 0, 0, 2, 0x25, 2]),
+        (&v5, connect, &[0x20, 7, 0, 0, 4, 0x28, 1, 0x28, 1]),
+        (&v5, connect, &[0x20, 12, 0, 0, 9, 0x22, 0, 1, 0x1f, 0, 0, 0x22, 0, 2]),
+        (&v5, connect, &[0x20, 7, 0, 0, 4, 0x15, 0, 1, b'a']),
+        (&v5, connect, &[0x20, 7, 0, 0, 4, 0x1f, 0, 1, 0xff]),
+        (&v5, connect, &[0x20, 7, 0, 0, 4, 0x1f, 0, 1, 0]),
+        (&v5, connect, &[0x20, 9, 0, 0, 6, 0x26, 0, 1, 0xc3, 0, 0]),
         (&v5, connect, &[0x20, 0x83, 0x00, 0, 0, 0]),
         (&v5, connect, &[0x20, 0xff, 0xff, 0xff, 0xff]),
         (&v5, connect, &[0xd0, 0]),
@@ -499,6 +548,9 @@ fn what_no_server_may_say_is_malformed() {
         (&v3, audit, &[0x34, 2, 0, 0]),
         (&v3, audit, &[0x30, 2, 0, 0]),
         (&v5, audit, &[0x30, 4, 0, 2, b'a', 0]),
+        (&v3, audit, &[0x30, 3, 0, 1, b'#']),
+        (&v3, None, &[0x30, 4, 0, 2, 0xc3, 0x28]),
+        (&v3, None, &[0x30, 3, 0, 1, 0xc3]),
         (&v5, audit, &[0xd0, 1, 0]),
     ];
     for (dialect, asked, bytes) in malformed {
