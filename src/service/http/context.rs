@@ -40,7 +40,7 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         row.set_awaited(None);
         let closes = asked.closes || self.ctx.is_stopping();
         let mut bytes = Vec::new();
-        response.write(asked.head_only, closes, &mut bytes);
+        response.write(asked.head_only, closes.then_some("close"), &mut bytes);
         self.ctx.send(conn, &bytes);
         if closes {
             self.ctx.state(conn).into_iter().for_each(|row| row.enter(Phase::Over));
