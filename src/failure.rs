@@ -44,8 +44,14 @@ pub enum Cause {
     HttpStatus(u16),
     /// A server of HTTP answered, and does not keep the connection.
     NotKept,
-    /// The server accepted the connection, and not in the way that the handshake asks for.
+    /// A server of WebSocket says that it changes the protocol, and does not name the upgrade (RFC 6455, 4.1).
     Handshake,
+    /// Its `Sec-WebSocket-Accept` does not follow from the client's key.
+    HandshakeAccept,
+    /// It chose an extension that was not offered.
+    HandshakeExtension,
+    /// It chose a subprotocol that was not offered.
+    HandshakeSubprotocol,
     /// The server ended a WebSocket in order, with this code (RFC 6455, 7.4); 1005 is none, 1006 is an end without a
     /// Close.
     CloseCode(u16),
@@ -98,7 +104,7 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel or of TLS, and have no number.
-    const OURS: [Cause; 20] = [
+    const OURS: [Cause; 23] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -113,6 +119,9 @@ impl Cause {
         Cause::TooManyIncomplete,
         Cause::NotKept,
         Cause::Handshake,
+        Cause::HandshakeAccept,
+        Cause::HandshakeExtension,
+        Cause::HandshakeSubprotocol,
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
         Cause::NoSession,
@@ -140,6 +149,9 @@ impl Cause {
             Cause::HttpStatus(status) => format!("{HTTP}{status}"),
             Cause::NotKept => "not_kept".to_owned(),
             Cause::Handshake => "handshake".to_owned(),
+            Cause::HandshakeAccept => "handshake_accept".to_owned(),
+            Cause::HandshakeExtension => "handshake_extension".to_owned(),
+            Cause::HandshakeSubprotocol => "handshake_subprotocol".to_owned(),
             Cause::CloseCode(code) => format!("{CLOSE}{code}"),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),

@@ -139,6 +139,9 @@ impl WebSocket {
             // An interim answer, such as 103, says nothing about the request (RFC 9110, 15.2).
             Err(Refusal::Status(100..=199)) => Verdict::Aside,
             Err(Refusal::Status(status)) => Verdict::Ended(Cause::HttpStatus(status)),
+            Err(Refusal::Accept) => Verdict::Wrong(Cause::HandshakeAccept),
+            Err(Refusal::Extension) => Verdict::Wrong(Cause::HandshakeExtension),
+            Err(Refusal::Subprotocol) => Verdict::Wrong(Cause::HandshakeSubprotocol),
             Err(_) => Verdict::Wrong(Cause::Handshake),
         }
     }
