@@ -3,7 +3,7 @@
 mod mqtt;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
-use crate::failure::Cause;
+use crate::failure::{Cause, HandshakeFault};
 
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
@@ -50,18 +50,7 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::NotKept => {
             "the server answered and does not keep the connection (Connection: close); raise its limit on requests of a connection (nginx: keepalive_requests, keepalive_timeout), or ask something that it keeps the connection for"
         }
-        Cause::Handshake => {
-            "the server says that it changes the protocol, and not to WebSocket (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
-        }
-        Cause::HandshakeAccept => {
-            "the server's Sec-WebSocket-Accept does not follow from our key (RFC 6455, 4.2.2), so it has not read our request; a cache answers for it, or it is no server of WebSocket"
-        }
-        Cause::HandshakeExtension => {
-            "the server chose an extension of WebSocket, and none was offered; turn its compression off (permessage-deflate)"
-        }
-        Cause::HandshakeSubprotocol => {
-            "the server chose a subprotocol that was not offered; offer it with --subprotocol"
-        }
+        Cause::Handshake(fault) => handshake_sentence(fault),
         Cause::CloseCode(code) => close_sentence(code),
         Cause::Mqtt(reason) => mqtt::sentence(reason),
         Cause::NoSession => {
@@ -138,6 +127,24 @@ fn status_sentence(status: u16) -> &'static str {
             5 => "the server failed at the request; read its log",
             _ => "this is no status that HTTP knows; the server speaks differently",
         },
+    }
+}
+
+/// What is wrong with a server's answer to a request for WebSocket.
+fn handshake_sentence(fault: HandshakeFault) -> &'static str {
+    match fault {
+        HandshakeFault::Upgrade => {
+            "the server says that it changes the protocol, and not to WebSocket (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
+        }
+        HandshakeFault::Accept => {
+            "the server's Sec-WebSocket-Accept does not follow from our key (RFC 6455, 4.2.2), so it has not read our request; a cache answers for it, or it is no server of WebSocket"
+        }
+        HandshakeFault::Extension => {
+            "the server chose an extension of WebSocket, and none was offered; turn its compression off (permessage-deflate)"
+        }
+        HandshakeFault::Subprotocol => {
+            "the server chose a subprotocol that was not offered; offer it with --subprotocol"
+        }
     }
 }
 
