@@ -50,7 +50,7 @@ pub use crate::failure::{Cause, Causes};
 pub use crate::plan::{Routes, Scheme, Target, TargetHost};
 pub use crate::protocol::{Authority, MqttSettings, Protocol, SettingError, Settings};
 pub use crate::results::{AuditResult, Summary};
-pub use crate::stats::ProgressSnapshot;
+pub use crate::stats::{ProgressSnapshot, WakeCounts};
 
 #[cfg(feature = "tls")]
 pub use crate::tls::handshake::{ClientTls, Pem, Trust};
