@@ -50,6 +50,11 @@ impl Address {
         Address { scope, ..Address::from(socket.ip()) }
     }
 
+    /// As the host of a URL: an IPv6 address in brackets, and without its interface.
+    pub fn url_host(self) -> String {
+        if self.ip.is_ipv6() { format!("[{}]", self.ip) } else { self.ip.to_string() }
+    }
+
     /// The socket address of a port at this address.
     pub fn at(self, port: u16) -> SocketAddr {
         match self.ip {

@@ -47,10 +47,10 @@ pub use victims::VictimsCommand;
 pub use workload::{DEFAULT_CONNECTIONS, HIGHEST_FIRST_NUMBER, Planned, Workload};
 
 pub use crate::failure::{Cause, Causes};
-pub use crate::plan::{Routes, Scheme, Target};
+pub use crate::plan::{Routes, Scheme, Target, TargetHost};
 pub use crate::protocol::{Authority, MqttSettings, Protocol, SettingError, Settings};
 pub use crate::results::{AuditResult, Summary};
-pub use crate::stats::ProgressSnapshot;
+pub use crate::stats::{ProgressSnapshot, WakeCounts};
 
 #[cfg(feature = "tls")]
 pub use crate::tls::handshake::{ClientTls, Pem, Trust};

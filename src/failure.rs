@@ -45,7 +45,7 @@ pub enum Cause {
     /// A server of HTTP answered, and does not keep the connection.
     NotKept,
     /// The server accepted the connection, and not in the way that the handshake asks for.
-    Handshake,
+    Handshake(HandshakeFault),
     /// The server ended a WebSocket in order, with this code (RFC 6455, 7.4); 1005 is none, 1006 is an end without a
     /// Close.
     CloseCode(u16),
@@ -66,6 +66,19 @@ pub enum Cause {
     ShorterPackets,
     /// Its TLS failed.
     Tls(TlsFailure),
+}
+
+/// What is wrong with the answer of a WebSocket server that changes the protocol (RFC 6455, 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HandshakeFault {
+    /// It does not name the upgrade.
+    Upgrade,
+    /// `Sec-WebSocket-Accept` does not follow from the client's key.
+    Accept,
+    /// The server chose an extension that was not offered.
+    Extension,
+    /// The server chose a subprotocol that was not offered.
+    Subprotocol,
 }
 
 /// The name of a status or code, before its number.
@@ -98,7 +111,7 @@ impl TryFrom<String> for Cause {
 
 impl Cause {
     /// Those that are no errors of the kernel or of TLS, and have no number.
-    const OURS: [Cause; 20] = [
+    const OURS: [Cause; 23] = [
         Cause::ConnectTimeout,
         Cause::Silent,
         Cause::Ghost,
@@ -112,7 +125,10 @@ impl Cause {
         Cause::Malformed,
         Cause::TooManyIncomplete,
         Cause::NotKept,
-        Cause::Handshake,
+        Cause::Handshake(HandshakeFault::Upgrade),
+        Cause::Handshake(HandshakeFault::Accept),
+        Cause::Handshake(HandshakeFault::Extension),
+        Cause::Handshake(HandshakeFault::Subprotocol),
         Cause::ClosedByServer,
         Cause::ConnectedToItself,
         Cause::NoSession,
@@ -139,7 +155,10 @@ impl Cause {
             Cause::TooManyIncomplete => "too_many_incomplete".to_owned(),
             Cause::HttpStatus(status) => format!("{HTTP}{status}"),
             Cause::NotKept => "not_kept".to_owned(),
-            Cause::Handshake => "handshake".to_owned(),
+            Cause::Handshake(HandshakeFault::Upgrade) => "handshake".to_owned(),
+            Cause::Handshake(HandshakeFault::Accept) => "handshake_accept".to_owned(),
+            Cause::Handshake(HandshakeFault::Extension) => "handshake_extension".to_owned(),
+            Cause::Handshake(HandshakeFault::Subprotocol) => "handshake_subprotocol".to_owned(),
             Cause::CloseCode(code) => format!("{CLOSE}{code}"),
             Cause::ClosedByServer => "closed_by_server".to_owned(),
             Cause::ConnectedToItself => "connected_to_itself".to_owned(),

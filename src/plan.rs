@@ -25,7 +25,7 @@ pub use reserve::Reserve;
 pub use routes::Routes;
 use shards::slots_each;
 pub use shards::{SLOTS_PER_RING, ServerGoal, ShardPlan, rings, server, server_needs};
-pub use target::{Scheme, Target};
+pub use target::{Scheme, Target, TargetHost};
 
 /// Part `index` of `total` things split into `parts` contiguous runs whose sizes differ by at most
 /// one, the larger first.

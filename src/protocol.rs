@@ -40,6 +40,7 @@ mod settings;
 mod template;
 #[cfg(test)]
 mod tests;
+mod utf8;
 pub mod websocket;
 
 use crate::constants::BUFFER_BYTES;

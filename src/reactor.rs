@@ -397,10 +397,10 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.tell_moved()?;
             let Some((conn, reason)) = self.connections.engine.next_ended() else { break };
             #[cfg(feature = "tls")]
-            if !self.connections.engine.forget_tls(conn, reason) {
+            let Some(reason) = self.connections.engine.forget_tls(conn, reason) else {
                 self.connections.engine.told_of_end(conn);
                 continue;
-            }
+            };
             self.driver.ended(&mut self.connections, conn, reason)?;
             self.connections.engine.told_of_end(conn);
         }

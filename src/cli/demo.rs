@@ -31,7 +31,7 @@ use crate::plan::{Goal, Role, Routes, check_hibernation};
 use crate::render::text;
 use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
-use crate::stats::ProgressSnapshot;
+use crate::stats::{ProgressSnapshot, WakeCounts};
 use certificate::Certificate;
 
 /// The most time that the server may take to start, to report a count, and to end.
@@ -299,6 +299,10 @@ impl Observer for DemoObserver {
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
         self.display.progress(phase, elapsed, shards, ended);
+    }
+
+    fn woke(&mut self, wakes: &[WakeCounts]) {
+        self.display.woke(wakes);
     }
 
     fn suspended(&mut self, time: Duration) {

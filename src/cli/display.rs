@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
-use super::live::Live;
+use super::live::{Live, wakes_p99};
 use super::observer::Observer;
 use super::out::{event, say, show, warn};
 use crate::client::{Course, Interval, Phase, Planned, Workload};
@@ -15,7 +15,7 @@ use crate::latency::log::Measure;
 use crate::render::text;
 use crate::results::document::ClientDocument;
 use crate::results::{AuditResult, Summary};
-use crate::stats::ProgressSnapshot;
+use crate::stats::{ProgressSnapshot, WakeCounts};
 use crate::sys;
 
 /// Detects the first call in each second of a phase.
@@ -61,6 +61,8 @@ pub struct Display {
     storm: bool,
     /// Whether connections may sleep.
     sleeps: bool,
+    /// How long the wakes of each shard's connections took so far; empty where none sleeps.
+    wakes: Vec<WakeCounts>,
     /// Whether the storm's victims are in another process, whose line follows the shards' lines.
     victims: bool,
     /// Echoes received before the current phase.
@@ -74,11 +76,12 @@ impl Display {
         Display {
             quiet,
             live: None,
-            shown: Shown { at: Instant::now(), done: Vec::new(), p99: Vec::new() },
+            shown: Shown { at: Instant::now(), done: Vec::new(), p99: Vec::new(), wakes: Vec::new() },
             seconds: Seconds::default(),
             goal: 0,
             storm: false,
             sleeps: false,
+            wakes: Vec::new(),
             victims: false,
             echoes_before: 0,
             echoes: 0,
@@ -103,8 +106,14 @@ impl Display {
             let p99 = self.shown.p99.get(shard).copied().flatten().map_or_else(|| "-".to_owned(), format::time);
             let (held, per_second) = (format::count(progress.live), format::count(rate));
             let asleep = asleep(self.sleeps, progress);
-            live.shard(shard, &format!("{held:>9} live{asleep}  {per_second:>9}/s  p99 {p99:>6}"), rate);
+            let wakes = self.wakes.get(shard).map(|now| {
+                let before = self.shown.wakes.get(shard);
+                wakes_p99(&before.map_or_else(|| now.clone(), |before| now.since(before)))
+            });
+            let wakes = wakes.unwrap_or_default();
+            live.shard(shard, &format!("{held:>9} live{asleep}  {per_second:>9}/s  p99 {p99:>6}{wakes}"), rate);
         }
+        self.shown.wakes.clone_from(&self.wakes);
     }
 
     fn line(&self, phase: Phase, elapsed: Duration, p: &ProgressSnapshot) -> String {
@@ -151,6 +160,8 @@ struct Shown {
     done: Vec<u64>,
     /// The p99 latency that each shard measured last, in microseconds.
     p99: Vec<Option<u64>>,
+    /// The wakes of each shard until then.
+    wakes: Vec<WakeCounts>,
 }
 
 /// The work of a shard in a phase, so far.
@@ -242,6 +253,12 @@ impl Observer for Display {
             show(line);
         } else if self.live.is_none() && self.seconds.is_new(elapsed) {
             show(line);
+        }
+    }
+
+    fn woke(&mut self, wakes: &[WakeCounts]) {
+        if self.live.is_some() {
+            self.wakes = wakes.to_vec();
         }
     }
 

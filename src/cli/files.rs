@@ -16,7 +16,7 @@ use crate::output;
 use crate::render::html;
 use crate::results::document::{ClientDocument, ServerDocument};
 use crate::results::{AuditResult, Summary, run_id};
-use crate::stats::ProgressSnapshot;
+use crate::stats::{ProgressSnapshot, WakeCounts};
 
 /// The files of a run.
 pub struct Files {
@@ -148,6 +148,10 @@ impl Observer for Logging<'_> {
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
         self.shown.progress(phase, elapsed, shards, ended);
+    }
+
+    fn woke(&mut self, wakes: &[WakeCounts]) {
+        self.shown.woke(wakes);
     }
 
     fn suspended(&mut self, time: Duration) {

@@ -131,11 +131,16 @@ impl Recent {
         self.rounds = rounds;
         if sleeps {
             let wakes = self.handle.wakes().read();
-            text += &format!("  wakes p99 {:>7}", p99(&wakes.since(&self.wakes)));
+            text += &wakes_p99(&wakes.since(&self.wakes));
             self.wakes = wakes;
         }
         text
     }
+}
+
+/// The 99th percentile of wakes, behind what else a shard's line says.
+pub fn wakes_p99(wakes: &WakeCounts) -> String {
+    format!("  wakes p99 {:>7}", p99(wakes))
 }
 
 /// The upper bound of the bucket that holds the 99th percentile.

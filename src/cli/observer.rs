@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::client::{Event, Interval, Phase, Planned, Workload};
 use crate::error::Result;
 use crate::results::{AuditResult, Summary};
-use crate::stats::ProgressSnapshot;
+use crate::stats::{ProgressSnapshot, WakeCounts};
 
 /// Watches a client run. The methods are told what [`Event`] tells; an error of one of them ends the run.
 pub trait Observer {
@@ -13,6 +13,8 @@ pub trait Observer {
     fn victims_started(&mut self, _pid: u32) {}
     fn began(&mut self, _phase: Phase, _workload: &Workload) {}
     fn progress(&mut self, _phase: Phase, _elapsed: Duration, _shards: &[ProgressSnapshot], _ended: bool) {}
+    /// Told before `progress`.
+    fn woke(&mut self, _wakes: &[WakeCounts]) {}
     fn suspended(&mut self, _time: Duration) {}
     fn measured(&mut self, _interval: &Interval) -> Result<()> {
         Ok(())
@@ -30,7 +32,10 @@ pub trait Observer {
             Event::Planned(plan) => self.planned(plan, workload),
             Event::VictimsStarted(pid) => self.victims_started(*pid),
             Event::Began(phase) => self.began(*phase, workload),
-            Event::Progress { phase, elapsed, shards, ended } => self.progress(*phase, *elapsed, shards, *ended),
+            Event::Progress { phase, elapsed, shards, wakes, ended } => {
+                self.woke(wakes);
+                self.progress(*phase, *elapsed, shards, *ended);
+            }
             Event::Suspended(time) => self.suspended(*time),
             Event::Measured(interval) => return self.measured(interval),
             Event::Audited(result) => return self.audited(result),

@@ -170,6 +170,8 @@ impl Driver for ClientDriver {
 
     fn ended(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> Result<()> {
         self.counts_as_asleep(connections, conn, false);
+        // What a protocol awaits has an end of its own, and whether that has come is known.
+        let reason = if reason == CloseReason::PeerCutOff { CloseReason::PeerClosed } else { reason };
         let given_up = self
             .probe_of(connections, conn)
             .is_some_and(|probe| matches!(probe.awaited, Awaited::Connect { given_up: true, .. }));
@@ -191,10 +193,12 @@ impl Driver for ClientDriver {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
-            CloseReason::PeerClosed => match connections.state(conn).filter(|state| state.proved) {
-                Some(state) => self.config.protocol(state.index).cut_off(),
-                None => Cause::ClosedByServer,
-            },
+            CloseReason::PeerClosed | CloseReason::PeerCutOff => {
+                match connections.state(conn).filter(|state| state.proved) {
+                    Some(state) => self.config.protocol(state.index).cut_off(),
+                    None => Cause::ClosedByServer,
+                }
+            }
             CloseReason::SlowReader => Cause::Unread,
             CloseReason::Tls(TlsFailure::HandshakeTimeout) => self.late_handshake(connections, conn),
             CloseReason::Tls(failure) => Cause::Tls(failure),

@@ -451,7 +451,9 @@ impl Fleet {
     }
 
     fn tell_progress(&self, phase: Phase, elapsed: Duration, shards: Vec<ProgressSnapshot>, ended: bool) {
-        self.teller.tell(Event::Progress { phase, elapsed, shards, ended });
+        let sleepers = self.shards.iter().filter(|_| self.hibernation.is_some());
+        let wakes = sleepers.map(|(handle, ..)| handle.wakes().read()).collect();
+        self.teller.tell(Event::Progress { phase, elapsed, shards, wakes, ended });
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, start_thread};
 use crate::results::{AuditResult, Summary};
 use crate::ring;
-use crate::stats::ProgressSnapshot;
+use crate::stats::{ProgressSnapshot, WakeCounts};
 
 /// What happens while a client runs.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Event {
         elapsed: Duration,
         /// How far each shard is. The process of a storm's victims comes last, as a shard.
         shards: Vec<ProgressSnapshot>,
+        /// How long the wakes of each shard's connections took so far; empty where none may sleep.
+        wakes: Vec<WakeCounts>,
         /// Whether the phase has ended.
         ended: bool,
     },

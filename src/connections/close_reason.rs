@@ -10,6 +10,9 @@ pub enum CloseReason {
     Local,
     /// The peer closed its side in order (FIN), and all that came before it was received.
     PeerClosed,
+    /// With TLS: the peer's FIN came, and no close_notify before it. Whether the peer has sent all that it meant to send
+    /// is not known: anybody between the ends can send a FIN (RFC 8446, 6.1). Many programs close so, too.
+    PeerCutOff,
     /// The peer reset the connection (RST). What it had sent and was not received yet is void.
     PeerReset,
     /// The connection broke, with the kernel's error: ETIMEDOUT where the peer did not acknowledge for too long or did

@@ -311,20 +311,22 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(())
     }
 
-    /// A connection is over. Returns whether the driver knows it: a server's driver does not before its handshake is over.
-    pub(crate) fn forget_tls(&mut self, name: ConnId, reason: CloseReason) -> bool {
+    /// A connection is over. Returns the reason for its driver, if that knows the connection: a server's driver does not
+    /// before the handshake is over.
+    pub(crate) fn forget_tls(&mut self, name: ConnId, reason: CloseReason) -> Option<CloseReason> {
         let slot = self.find(name);
-        let Some(tls) = &mut self.tls else { return true };
+        let Some(tls) = &mut self.tls else { return Some(reason) };
         let is_established = tls.layer.sessions.has(name);
+        let is_cut_off = reason == CloseReason::PeerClosed && tls.layer.sessions.is_readable(name);
         tls.layer.forget(name);
         if is_established || matches!(reason, CloseReason::NotOpened(_)) {
-            return true;
+            return Some(if is_cut_off { CloseReason::PeerCutOff } else { reason });
         }
         Tls::count_failed(&self.counters, reason);
         if let Some(slot) = slot {
             self.accepted_from.forget(slot);
         }
-        !tls.layer.is_server()
+        (!tls.layer.is_server()).then_some(reason)
     }
 
     /// Whether bytes that came on a connection are still for the driver.

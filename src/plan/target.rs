@@ -1,10 +1,11 @@
 //! Where a client connects, as it is typed: a host with ports, or a URL.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Ports;
+use crate::addresses::Address;
 
 /// The scheme of a URL: a protocol, with TLS or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +60,51 @@ impl Scheme {
     }
 }
 
+/// The host of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetHost {
+    /// One that is to be looked up.
+    Name(String),
+    /// An address, with its interface if it needs one.
+    Address(Address),
+}
+
+impl FromStr for TargetHost {
+    type Err = String;
+
+    /// Reads a name of ASCII letters, digits, `-`, `_` and dots, or what an address is read from.
+    fn from_str(text: &str) -> Result<TargetHost, String> {
+        if text.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok()) {
+            return text.parse().map(TargetHost::Address);
+        }
+        if text.len() > LONGEST_NAME {
+            let length = text.chars().count();
+            return Err(format!("a name of {length} characters: a host's has {LONGEST_NAME} at most; shorten it"));
+        }
+        let is_name =
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let wrong = || format!("'{text}' is no name of a host; write a name in ASCII (xn--…), or an address");
+        if is_name { Ok(TargetHost::Name(text.to_owned())) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for TargetHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetHost::Name(name) => f.write_str(name),
+            TargetHost::Address(address) if address.ip().is_ipv6() => write!(f, "[{address}]"),
+            TargetHost::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
 /// A host with ports, and what else a URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The scheme of a URL; `None` for a bare host with ports.
     pub scheme: Option<Scheme>,
-    /// The host's name or address; an IPv6 address without brackets.
-    pub host: String,
+    /// The host.
+    pub host: TargetHost,
     /// Its ports.
     pub ports: Ports,
     /// The path of a URL with its query; `None` if there is none, or only `/`.
@@ -76,31 +115,25 @@ pub struct Target {
 const EXAMPLES: &str = "try example.org:8888, 10.0.0.1:8888-8987 or ws://example.org:8888/path";
 
 impl Target {
-    /// The host as it stands in a URL: an IPv6 address has brackets, and no interface.
+    /// The host as it stands in a URL.
     pub fn url_host(&self) -> String {
-        match self.host.split('%').next() {
-            Some(address) if address.parse::<Ipv6Addr>().is_ok() => format!("[{address}]"),
-            _ => self.host.clone(),
+        match &self.host {
+            TargetHost::Name(name) => name.clone(),
+            TargetHost::Address(address) => address.url_host(),
         }
     }
 
     /// The host, unless it is an address.
     pub fn name(&self) -> Option<&str> {
-        let is_address = self.host.split('%').next().is_some_and(|host| host.parse::<IpAddr>().is_ok());
-        (!is_address).then_some(self.host.as_str())
+        match &self.host {
+            TargetHost::Name(name) => Some(name),
+            TargetHost::Address(_) => None,
+        }
     }
 }
 
-/// Whether a host can be looked up: an address, perhaps with its interface, or a name of ASCII letters, digits, `-`, `_`
-/// and dots.
-fn is_host(host: &str) -> bool {
-    let name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    let address = host.split_once('%').map_or(host, |(address, _)| address);
-    !host.is_empty() && (name || address.parse::<Ipv6Addr>().is_ok())
-}
-
 /// Characters of a name at most (RFC 1035, 2.3.4).
-const LONGEST_HOST: usize = 255;
+const LONGEST_NAME: usize = 255;
 
 impl FromStr for Target {
     type Err = String;
@@ -130,13 +163,7 @@ impl FromStr for Target {
         let unescaped = scheme.map(|_| authority.replacen("%25", "%", 1));
         let authority = unescaped.as_deref().unwrap_or(authority);
         let (host, port) = split_port(authority).ok_or_else(|| format!("'{text}' is no target; {EXAMPLES}"))?;
-        if host.len() > LONGEST_HOST {
-            let length = host.chars().count();
-            return Err(format!("a name of {length} characters: a host's has {LONGEST_HOST} at most; shorten it"));
-        }
-        if !is_host(host) {
-            return Err(format!("'{host}' is no name of a host; write a name in ASCII (xn--…), or an address"));
-        }
+        let host = host.parse()?;
         let ports = match (port, scheme) {
             (Some(port), _) => ports(port)?,
             (None, Some(scheme)) => Ports::new(scheme.default_port(), 1).map_err(|e| e.to_string())?,
@@ -144,7 +171,7 @@ impl FromStr for Target {
         };
         let path = Some(path).filter(|path| !path.is_empty() && *path != "/");
         let path = path.map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/{path}") });
-        Ok(Target { scheme, host: host.to_owned(), ports, path })
+        Ok(Target { scheme, host, ports, path })
     }
 }
 
@@ -180,8 +207,7 @@ impl fmt::Display for Target {
         if let Some(scheme) = self.scheme {
             write!(f, "{}://", scheme.name())?;
         }
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        write!(f, "{host}:{}", self.ports.first())?;
+        write!(f, "{}:{}", self.host, self.ports.first())?;
         if self.ports.count() > 1 {
             write!(f, "-{}", self.ports.last())?;
         }
@@ -201,18 +227,21 @@ mod tests {
     #[test]
     fn what_is_typed_is_understood() {
         let target = read("wss://Example.org:8888-8987/a/{n}?b=c");
-        assert_eq!((target.scheme, &*target.host), (Some(Scheme::Wss), "Example.org"));
+        assert_eq!((target.scheme, target.name()), (Some(Scheme::Wss), Some("Example.org")));
         assert_eq!((target.ports.first(), target.ports.count()), (8888, 100));
-        assert_eq!((target.path.as_deref(), target.name()), (Some("/a/{n}?b=c"), Some("Example.org")));
+        assert_eq!(target.path.as_deref(), Some("/a/{n}?b=c"));
         for (text, scheme) in SCHEMES.map(|scheme| (format!("{}://h", scheme.1.to_uppercase()), scheme)) {
             let target = read(&text);
             assert_eq!((target.scheme, target.ports.first(), target.path), (Some(scheme.0), scheme.4, None));
             assert_eq!(scheme.0.name(), scheme.1);
         }
         assert_eq!((read("ws://h/").path, read("ws://h?q").path), (None, Some("/?q".to_owned())));
-        let target = read("[fe80::1%eth0]:80");
-        assert_eq!((&*target.host, &*target.url_host(), target.name()), ("fe80::1%eth0", "[fe80::1]", None));
-        assert_eq!(read("ws://[fe80::1%25eth0]:80").host, "fe80::1%eth0");
+        let target = read("[fe80::1%lo]:80");
+        assert_eq!(
+            (target.host.to_string(), &*target.url_host(), target.name()),
+            ("[fe80::1%1]".into(), "[fe80::1]", None)
+        );
+        assert_eq!(read("ws://[fe80::1%25lo]:80").host, target.host);
         assert_eq!((read("10.0.0.1:1-2").ports.count(), read("10.0.0.1:1").name()), (2, None));
     }
 
@@ -248,6 +277,12 @@ mod tests {
             assert!(!error.is_empty() && !error.contains('\n'), "{text}: {error}");
             assert!(!secrets.iter().any(|secret| error.contains(secret)), "{text}: {error}");
         }
+        let refused = |text: &str| text.parse::<Target>().unwrap_err();
+        assert!(refused("[fe80::1%nowhere]:80").contains("no interface nowhere is here"));
+        assert!(refused("ws://[fe80::1%25nowhere]/a").contains("no interface nowhere is here"));
+        assert!(
+            refused("[::1%lo]:80").contains("link-local address") && refused("10.0.0.1%lo:1").contains("link-local")
+        );
         let error = format!("ws://{}:80", "a".repeat(10_000)).parse::<Target>().unwrap_err();
         assert_eq!(error, "a name of 10000 characters: a host's has 255 at most; shorten it");
     }
@@ -255,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_target_is_read_as_it_is_written(
-            scheme in prop::option::of(0usize..6), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%3\\]",
+            scheme in prop::option::of(0usize..6), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%1\\]",
             first in 1u16..=65535, more in 0u16..5, path in "(/[a-z{}?=]{1,9})?",
         ) {
             let last = first.saturating_add(more);

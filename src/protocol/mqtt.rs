@@ -80,7 +80,6 @@ pub struct Mqtt {
 
 /// Properties of CONNACK that limit what the client may do.
 const SERVER_KEEPALIVE: u8 = 0x13;
-const RECEIVE_MAXIMUM: u8 = 0x21;
 const MAXIMUM_QOS: u8 = 0x24;
 const MAXIMUM_PACKET: u8 = 0x27;
 
@@ -226,11 +225,12 @@ impl Mqtt {
     /// The verdict on a limit that the server sets, unless the client keeps it. It cannot be remembered, so what the
     /// client was told to do must keep it.
     fn limited(&self, number: u64, property: u8, value: u16) -> Option<Verdict> {
+        // A client that promises nothing is silent for any time. What a server has no bound for it calls 65,535 s.
+        let silence = if self.keepalive == 0 { u16::MAX } else { self.keepalive };
         let cause = match property {
-            SERVER_KEEPALIVE if value > 0 && value < self.keepalive => Cause::ShorterKeepalive,
+            SERVER_KEEPALIVE if value > 0 && value < silence => Cause::ShorterKeepalive,
             MAXIMUM_QOS if value < self.at_least_once.into() => Cause::LowerQos,
             MAXIMUM_PACKET if usize::from(value) < self.longest_packet(number) => Cause::ShorterPackets,
-            RECEIVE_MAXIMUM if value == 0 => return Some(Verdict::Wrong(Cause::Malformed)),
             _ => return None,
         };
         Some(Verdict::Ended(cause))
@@ -319,7 +319,8 @@ impl Dialect for Mqtt {
             place.seen = Seen::default();
         }
         *position = place.into();
-        Heard { used: bytes.len() - rest.len(), verdict }
+        // A fault may lie in bytes that were not taken.
+        Heard { used: (bytes.len() - rest.len()).max(1), verdict }
     }
 
     fn publish(&self, number: u64, publication: &Publication, into: &mut Vec<u8>) -> bool {

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `frame` | the header of a frame, read from bytes that may be incomplete, and written |
 //! | `mask` | masking, eight bytes at a time |
-//! | `utf8` | whether text is UTF-8, however its bytes are cut |
 //! | `assembly` | messages out of frames, in the buffer where they lie whole |
 //! | `close` | close codes, and the payload of a close frame |
 //! | `handshake` | the request for an upgrade and the answer, each written and checked |
@@ -23,17 +22,16 @@ mod mask;
 mod talk;
 #[cfg(test)]
 mod tests;
-mod utf8;
 
 use std::fmt;
 
+pub use super::utf8::text;
 pub use assembly::{Assembly, Event, Rules};
 pub use client::WebSocket;
 pub use close::{Close, CloseCode, LONGEST_REASON};
 pub use frame::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role};
 pub use handshake::{Accept, Key, Refusal, check_request, check_response, write_accept, write_request};
 pub use mask::mask;
-pub use utf8::{NotUtf8, Utf8, text};
 
 /// What a peer did that the protocol forbids, or that a limit does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

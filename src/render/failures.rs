@@ -3,7 +3,7 @@
 mod mqtt;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
-use crate::failure::Cause;
+use crate::failure::{Cause, HandshakeFault};
 
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
@@ -29,16 +29,16 @@ pub fn sentence(cause: Cause) -> &'static str {
             "bytes came back that are not ours; the target is no echo server, or it mixes up connections; for other servers there is --protocol send-expect"
         }
         Cause::WrongAnswer => {
-            "the answer is not what --expect says; the server speaks differently, or it mixes up connections: look at one answer, and use * for what varies"
+            "the answer is not the one to what was asked (not what --expect says, where that is given); the server speaks differently, or it mixes up connections: look at one answer, and use * in --expect for what varies"
         }
         Cause::AnswerTooLong => {
-            "64 KiB came without the end of what --expect says; the server talks on, or its answer is another: look at one, and end --expect with what ends it"
+            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame; look at one answer, and end --expect with what ends it"
         }
         Cause::AlteredPublication => {
             "a publication came with other bytes than it was published with, or cut off; the server, or a proxy, changes what it carries"
         }
         Cause::Unasked => {
-            "the server sent bytes while nothing was asked, or more than --expect says; a * at the end of --expect, or at its beginning, allows that"
+            "the server sent bytes while nothing was asked, or behind the end of an answer; a * at the end of --expect, or at its beginning, allows that"
         }
         Cause::Malformed => {
             "the server broke the rules of the protocol, or speaks another one; look at what it sends, and check the protocol and the port"
@@ -50,16 +50,14 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::NotKept => {
             "the server answered and does not keep the connection (Connection: close); raise its limit on requests of a connection (nginx: keepalive_requests, keepalive_timeout), or ask something that it keeps the connection for"
         }
-        Cause::Handshake => {
-            "the server answered the handshake, and not as it should have (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
-        }
+        Cause::Handshake(fault) => handshake_sentence(fault),
         Cause::CloseCode(code) => close_sentence(code),
         Cause::Mqtt(reason) => mqtt::sentence(reason),
         Cause::NoSession => {
             "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
         }
         Cause::ShorterKeepalive => {
-            "the server demands a packet more often than --mqtt-keepalive says; lower it to what the server asks for, or raise that"
+            "the server demands a packet more often than --mqtt-keepalive says, or at all where that is not given; give at most what the server asks for, or raise that"
         }
         Cause::LowerQos => "the server takes messages of quality of service 0 alone; use --qos 0",
         Cause::ShorterPackets => {
@@ -129,6 +127,24 @@ fn status_sentence(status: u16) -> &'static str {
             5 => "the server failed at the request; read its log",
             _ => "this is no status that HTTP knows; the server speaks differently",
         },
+    }
+}
+
+/// What is wrong with a server's answer to a request for WebSocket.
+fn handshake_sentence(fault: HandshakeFault) -> &'static str {
+    match fault {
+        HandshakeFault::Upgrade => {
+            "the server says that it changes the protocol, and not to WebSocket (RFC 6455, 4.2.2); it is another server than you think, or a proxy between does not know the upgrade"
+        }
+        HandshakeFault::Accept => {
+            "the server's Sec-WebSocket-Accept does not follow from our key (RFC 6455, 4.2.2), so it has not read our request; a cache answers for it, or it is no server of WebSocket"
+        }
+        HandshakeFault::Extension => {
+            "the server chose an extension of WebSocket, and none was offered; turn its compression off (permessage-deflate)"
+        }
+        HandshakeFault::Subprotocol => {
+            "the server chose a subprotocol that was not offered; offer it with --subprotocol"
+        }
     }
 }
 

@@ -157,15 +157,16 @@ impl<S: HttpService> Http<S> {
         let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out };
         let mut waits = None;
         let after = serve(&mut exchange, ctx, |ctx, request, out| {
-            let asked = Asked { head_only: request.method() == "HEAD", closes: !request.head.keeps_alive };
+            let (head_only, closes) = (request.method() == "HEAD", !request.head.keeps_alive);
             let response = health(request, ctx.is_stopping())
                 .unwrap_or_else(|| service.request(&mut HttpCtx::new(ctx.again(), answered), conn, request));
             if let Some(within) = response.comes_later() {
-                waits = Some((asked, within));
+                // The version is not remembered, and a client of HTTP/1.0 must be told if its connection is kept.
+                waits = Some((Asked { head_only, closes: closes || request.head.minor == 0 }, within));
                 return After::Later;
             }
-            response.write(asked.head_only, asked.closes, out);
-            if asked.closes { After::Ends } else { After::GoesOn }
+            response.write(head_only, request.head.connection(), out);
+            if closes { After::Ends } else { After::GoesOn }
         });
         let rest = &data[exchange.at..];
         let Some(row) = ctx.state(conn) else { return after };
@@ -221,8 +222,8 @@ impl<S: HttpService> Http<S> {
             let place = row.place();
             row.set_place(None);
             let bytes = self.requests.taken(place);
+            ctx.set_deadline(conn, self.limits.kept_time);
             if bytes.is_empty() {
-                ctx.set_deadline(conn, self.limits.kept_time);
                 continue;
             }
             let after = self.take(ctx, conn, &bytes);
@@ -378,7 +379,7 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
     }
     if is_late && !pending {
         let mut answer = Vec::new();
-        Fault::Late.response().write(false, true, &mut answer);
+        Fault::Late.response().write(false, Some("close"), &mut answer);
         ctx.send(conn, &answer);
         // A peer that does not read it must not wait for ever.
         ctx.set_deadline(conn, Some(LAST_WORD));

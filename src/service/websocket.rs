@@ -67,7 +67,7 @@ pub trait WebSocketService: 'static {
         _conn: ConnId,
         _request: &'r Request<'r>,
     ) -> Response<'r> {
-        upgrade_required()
+        upgrade_required("this is a WebSocket server\n")
     }
 
     /// The kernel has taken all bytes that had to wait because the peer did not read, as in [`Service::sent`](super::Service::sent).
@@ -236,8 +236,7 @@ impl Default for WebSocketLimits {
     }
 }
 
-/// The answer to a request without an upgrade, at a path where one is needed.
-fn upgrade_required() -> Response<'static> {
-    let response = Response::text(426, "this is a WebSocket server\n");
-    response.field("Upgrade", "websocket").field("Connection", "Upgrade")
+/// The answer to a request without the upgrade that is needed: it must name that (RFC 9110, 15.5.22).
+fn upgrade_required(why: impl Into<Cow<'static, str>>) -> Response<'static> {
+    Response::text(426, why).field("Upgrade", "websocket").field("Connection", "Upgrade")
 }

@@ -500,6 +500,11 @@ impl<const SECRET: usize> Session<SECRET> {
         Ok(record)
     }
 
+    /// Whether records are still opened: neither the peer's close_notify came, nor a fault.
+    pub fn is_readable(&self) -> bool {
+        !self.read.is(OVER)
+    }
+
     /// Whether the peer may still be sent something: no alert was sealed, and no fatal one came.
     pub fn is_writable(&self) -> bool {
         !self.write.is(OVER)

@@ -99,6 +99,11 @@ impl Sessions {
         self.short.get(name).is_some() || self.long.get(name).is_some()
     }
 
+    /// Whether a connection has a session whose peer has neither said close_notify nor failed.
+    pub fn is_readable(&mut self, name: ConnId) -> bool {
+        with!(self, name, |session| session.is_readable()).unwrap_or(false)
+    }
+
     /// Forgets the session of a connection that is over, if it has one. Its secrets are overwritten.
     pub fn remove(&mut self, name: ConnId) {
         let Sessions { short, long, keys, messages } = self;

@@ -87,7 +87,8 @@ def c1m(port, words, command="client", connections=CONNECTIONS):
     """The exit code, the result and the output of a run."""
     with tempfile.TemporaryDirectory() as folder:
         result = pathlib.Path(folder) / "json"
-        line = [PROGRAM, *command.split(), "--target", f"mqtt://127.0.0.1:{port}", "--connections", str(connections)]
+        number = "--subscribers" if command == "fanout" else "--connections"
+        line = [PROGRAM, *command.split(), "--target", f"mqtt://127.0.0.1:{port}", number, str(connections)]
         line += ["--concurrency", "64", "--json", result, *words.split()]
         if command == "client" and "--hold" not in words:
             line += ["--hold", "1s"]
@@ -136,6 +137,15 @@ def brokers():
                     held(name, port, f"--mqtt-version {version} --qos {qos} {TALK}")
                 held(name, port, f"--mqtt-version {version} --proof ping --interval 100ms")
                 held(name, port, f"--mqtt-version {version} --mqtt-keepalive 3s --hold 8s")
+
+
+def fan_out():
+    """Each publication reaches each subscriber exactly once."""
+    port = free_port()
+    with mosquitto(port):
+        for words in ("--mqtt-version 5 --qos 0", "--mqtt-version 5 --qos 1", "--mqtt-version 3.1.1 --qos 1"):
+            code, _, out = c1m(port, f"--publishers 2 --rate 5 --for 2s {words}", "fanout")
+            report(f"mosquitto: fan-out, {words}", code == 0 and "each was received exactly once" in out, out)
 
 
 def codecs():
@@ -254,7 +264,7 @@ def taken_over():
 
 
 def main():
-    parts = [brokers, codecs, sessions, refusals, wills, taken_over]
+    parts = [brokers, fan_out, codecs, sessions, refusals, wills, taken_over]
     asked = sys.argv[3:] or [part.__name__ for part in parts]
     for part in parts:
         if part.__name__ in asked:

@@ -210,11 +210,12 @@ fn victims_in_another_process_go_to_the_same_target() {
 #[test]
 fn a_target_that_is_none_is_refused() {
     // What the command line refuses by itself has a line on its usage below it.
-    let misread: [(&str, &[&str]); 6] = [
+    let misread: [(&str, &[&str]); 7] = [
         ("localhost", &["'localhost' has no port", "ws://example.org"]),
         ("ftp://localhost", &["'ftp://'", "ws, wss, mqtt, mqtts, http, https"]),
         ("ws://u:p@localhost/", &["a name and a password"]),
         ("ws://localhost/#a", &["what follows #"]),
+        ("[fe80::1%nowhere]:80", &["no interface nowhere is here; see ip link"]),
         ("localhost:1 --target-ip 127.0.0.1", &["--target-ip", "cannot be used with"]),
         ("localhost:1 --port 5", &["--port", "cannot be used with"]),
     ];

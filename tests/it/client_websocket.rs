@@ -161,7 +161,9 @@ fn a_refused_handshake_is_told_by_its_status() {
     client(&format!("{} --connections 5 --protocol websocket", limited.at())).failed("http_429", 5, "more slowly");
     let other =
         refusing("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n");
-    client(&format!("{} --connections 5 --protocol websocket", other.at())).failed("handshake", 5, "RFC 6455");
+    client(&format!("{} --connections 5 --protocol websocket", other.at())).failed("handshake_accept", 5, "our key");
+    let none = refusing("HTTP/1.1 101 x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n");
+    client(&format!("{} --connections 5 --protocol websocket", none.at())).failed("handshake", 5, "RFC 6455");
     let mail = refusing("220 mail.test ESMTP\r\n");
     client(&format!("{} --connections 5 --protocol websocket", mail.at())).failed("malformed", 5, "check the protocol");
 }

@@ -106,15 +106,25 @@ fn a_token_comes_back_from_the_path_a_field_or_the_body_on_a_connection_that_is_
     client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.answer(false).0, 100);
     assert_eq!(client.asks("body", 200, true), b"body");
+    // So does one whose head comes in pieces.
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-");
+    client.say("continue\r\n\r\n");
+    assert_eq!(client.answer(false).0, 100);
+    assert_eq!(client.asks("body", 200, true), b"body");
     assert_eq!(client.asks("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, true), b"ok\n");
     client.asks("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, false);
     client.ends();
     let mut old = Client::connect(server.port);
+    // Only by this field it knows that its connection is kept.
+    old.say("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+    let (status, head, body, goes_on) = old.answer(true);
+    assert!(status == 200 && goes_on && head.contains("\r\nConnection: keep-alive\r\n"), "{head}");
+    assert_eq!(body, b"/");
     old.asks("GET / HTTP/1.0\r\n\r\n", 200, false);
     old.ends();
     let document = server.stop().last_document();
     has_server_names_and(&document, &["http"]);
-    assert_eq!(number(&document["http"], "requests"), 117, "{document}");
+    assert_eq!(number(&document["http"], "requests"), 119, "{document}");
 }
 
 #[test]
@@ -168,6 +178,11 @@ fn a_websocket_server_answers_requests_that_ask_for_no_upgrade() {
     assert!(status == 426 && goes_on && head.contains("\r\nUpgrade: websocket\r\n"), "{head}");
     let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
     client.asks(&format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade}Sec-WebSocket-Key: short\r\n\r\n"), 400, true);
+    client.say(&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", upgrade.replace("13", "8")));
+    let (status, head, _, goes_on) = client.answer(true);
+    let names_both =
+        ["\r\nUpgrade: websocket\r\n", "\r\nSec-WebSocket-Version: 13\r\n"].iter().all(|line| head.contains(line));
+    assert!(status == 426 && goes_on && names_both, "{head}");
     client.asks(&format!("POST / HTTP/1.1\r\nHost: a\r\n{upgrade}Content-Length: 0\r\n\r\n"), 400, true);
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     client.say(&format!("GET / HTTP/1.1\r\nHost: a\r\n{upgrade}{key}\r\n"));
@@ -202,6 +217,10 @@ fn a_request_that_is_never_complete_and_a_connection_without_one_are_ended() {
     let builder = builder.cores(Cores::Count(1)).max_connections(100);
     let server = builder.start(move |_| Http::with(Counting, limits)).unwrap();
     Client::connect(port).ends();
+    // Empty lines are no request.
+    let mut empty = Client::connect(port);
+    empty.say("\r\n\r\n");
+    empty.ends();
     let mut slow = Client::connect(port);
     let count = "GET /count HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(slow.asks(count, 200, true), b"1");

@@ -99,6 +99,17 @@ fn shows_shards(seen: &str) -> bool {
     seen.contains("p99 ") && seen.contains("/s  p99") && seen.contains('▁')
 }
 
+#[test(Network, Hibernation)]
+fn a_client_shows_how_long_its_connections_take_to_wake() {
+    in_own_network(|| {
+        let mut command = c1m();
+        let words = "demo --connections 100 --hibernate 100ms --hold 0s --network host";
+        command.args(format!("{words} --port {} --ports 10", free_ports(10)).split_whitespace());
+        let seen = OnTerminal::start(command).end();
+        assert!(seen.contains(" asleep)") && seen.contains("wakes p99"), "{seen}");
+    });
+}
+
 #[test]
 fn a_demo_shows_a_line_for_each_shard_and_keeps_the_report() {
     let seen = demo("", &[]);

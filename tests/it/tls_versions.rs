@@ -90,6 +90,49 @@ fn a_service_is_told_what_a_handshake_has_agreed_on() {
     }
 }
 
+/// Tells why each connection ended.
+struct Ends(std::sync::mpsc::Sender<c1m::CloseReason>);
+
+impl c1m::Service for Ends {
+    type State = ();
+    type Message = ();
+
+    fn received(&mut self, _: &mut c1m::Ctx<'_, ()>, _: c1m::ConnId, data: &mut [u8]) -> c1m::Reply {
+        c1m::Reply::Back(0..data.len())
+    }
+
+    fn closed(&mut self, _: &mut c1m::Ctx<'_, ()>, _: c1m::ConnId, reason: c1m::CloseReason) {
+        self.0.send(reason).unwrap();
+    }
+}
+
+/// Anybody on the way can send a FIN, and nobody but the peer a close_notify.
+#[test]
+fn a_service_is_told_whether_its_peer_has_ended_the_connection_itself() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    let tls = c1m::TlsConfig::files(&signed.chain, &signed.key).lowest_version(c1m::TlsVersion::Tls12);
+    let (port, (tell, told)) = (free_ports(1), std::sync::mpsc::channel());
+    let builder = c1m::Server::builder().bind(std::net::Ipv4Addr::LOCALHOST).ports(c1m::Ports::new(port, 1).unwrap());
+    let builder = builder.cores(c1m::Cores::Count(1)).max_connections(100).tls(tls);
+    let server = builder.start(move |_| Ends(tell.clone())).unwrap();
+    for config in [authority.client(None), authority.old_client(None)].map(Arc::new) {
+        for (says_so, reason) in [(true, c1m::CloseReason::PeerClosed), (false, c1m::CloseReason::PeerCutOff)] {
+            let mut stream = secure(port, &config, "localhost").unwrap();
+            stream.write_all(b"?").unwrap();
+            assert_eq!(read_until(&mut stream, b"?"), b"?");
+            if says_so {
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+            }
+            stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(told.recv().unwrap(), reason);
+        }
+    }
+    server.stop();
+    server.join().unwrap();
+}
+
 #[test]
 fn a_client_of_tls12_is_served_where_it_may_be() {
     let (server, authority) = server("--tls-min 1.2 --alpn http/1.1");

@@ -102,7 +102,7 @@ impl ProtocolArguments {
             (path, other) => path.or(other.as_ref()).cloned(),
         };
         let scheme = target.and_then(|target| target.scheme);
-        let host = target.map(Target::url_host).or(at.map(|(address, _)| url_host(address)));
+        let host = target.map(Target::url_host).or(at.map(|(address, _)| address.url_host()));
         let server = host.zip(at).map(|(host, (_, ports))| Authority {
             host,
             first_port: ports.first(),
@@ -190,9 +190,4 @@ pub fn made(name: &str, settings: &Settings, target: Option<&Target>) -> Result<
         let stays = matches!(error, SettingError::Foreign { .. }) && settings.role != Role::default();
         CommandError::usage(saw, means, if stays { "leave it out".to_owned() } else { cure })
     })
-}
-
-/// An address as it stands in a URL.
-fn url_host(address: &Address) -> String {
-    if address.ip().is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() }
 }

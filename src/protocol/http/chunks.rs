@@ -25,7 +25,7 @@ pub const MOST_BESIDE: u16 = 8 * 1024;
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
-pub enum Step {
+enum Step {
     /// The first digit of a size.
     #[default]
     Size,
@@ -51,7 +51,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, by their numbers.
-    pub const ALL: [Step; 11] = [
+    const ALL: [Step; 11] = [
         Step::Size,
         Step::Digits,
         Step::Extension,
@@ -70,7 +70,7 @@ impl Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chunks {
     /// What comes next.
-    pub step: Step,
+    step: Step,
     /// The size of the chunk as far as it was read, or what is to come of its content.
     pub size: u32,
     /// Bytes so far that mean nothing.
@@ -89,12 +89,7 @@ pub enum Piece<'a> {
 }
 
 impl Chunks {
-    /// Goes on at a step, with a size.
-    pub fn at(step: Step, size: u32) -> Chunks {
-        Chunks { step, size, beside: 0 }
-    }
-
-    /// As bytes, for another process that goes on with the body.
+    /// As bytes, for whoever goes on with the body: a client with its next piece, or another process.
     pub fn to_bytes(self) -> [u8; 7] {
         let ([a, b, c, d], [high, low]) = (self.size.to_be_bytes(), self.beside.to_be_bytes());
         [self.step as u8, a, b, c, d, high, low]

@@ -1,7 +1,6 @@
 //! `http`, the client's dialect: a request and its response, again and again on a kept connection. A response with the
 //! token of the request in its body proves the service behind the server; the status alone, that something answers.
 
-use super::chunks::Step;
 use super::{Body, ChunkFault, Chunks, Malformed, Piece, RequestTemplate, ResponseHead, whole_head};
 use crate::failure::Cause;
 use crate::protocol::search::search;
@@ -29,32 +28,27 @@ enum Next {
     Head,
     /// A body, of which `Position::bytes` are to come.
     Body,
-    /// This step of a body in chunks, with the size in `Position::bytes`.
-    Chunks(Step),
+    /// A body in chunks. How far it has come is in `Scratch::kept`, which is empty at its beginning.
+    Chunks,
 }
 
-/// Bits of `Position::part` that hold what comes next: 0, 1, or the number of a step from 2 on.
+/// Bits of `Position::part` that hold what comes next.
 const NEXT: u16 = 0xff;
 /// The token was in the body.
 const FOUND: u16 = 0x100;
 
 impl Position {
     fn next(self) -> Next {
-        match usize::from(self.part & NEXT) {
+        // The driver hands back what `go_on` wrote.
+        match self.part & NEXT {
             0 => Next::Head,
             1 => Next::Body,
-            // The driver hands back what `go_on` wrote.
-            step => Next::Chunks(Step::ALL.get(step - 2).copied().unwrap_or_default()),
+            _ => Next::Chunks,
         }
     }
 
     fn go_on(&mut self, next: Next) {
-        let number = match next {
-            Next::Head => 0,
-            Next::Body => 1,
-            Next::Chunks(step) => step as u16 + 2,
-        };
-        self.part = self.part & !NEXT | number;
+        self.part = self.part & !NEXT | next as u16;
     }
 }
 
@@ -89,7 +83,7 @@ impl Http {
                 }
                 Err(_) => return Some(Verdict::Wrong(Cause::AnswerTooLong)),
             },
-            Body::Chunked | Body::UntilEnd => position.go_on(Next::Chunks(Step::default())),
+            Body::Chunked | Body::UntilEnd => position.go_on(Next::Chunks),
         }
         None
     }
@@ -117,16 +111,18 @@ impl Http {
     /// Bytes of a body in chunks: how many were used, and the verdict if the response is complete.
     fn chunks(
         &self,
-        step: Step,
         position: &mut Position,
         bytes: &[u8],
         exchange: Exchange,
         scratch: &mut Scratch,
     ) -> Result<(usize, Option<Verdict>), Cause> {
-        let mut chunks = Chunks::at(step, position.bytes);
+        let come = scratch.kept.first_chunk();
+        let mut chunks = come.and_then(|come| Chunks::of_bytes(*come)).unwrap_or_default();
         let (used, piece) = chunks.next(bytes)?;
-        position.bytes = chunks.size;
-        position.go_on(Next::Chunks(chunks.step));
+        scratch.kept.clear();
+        if piece != Piece::End {
+            scratch.kept.extend(chunks.to_bytes());
+        }
         match piece {
             Piece::Framing => Ok((used, None)),
             Piece::Content(content) => {
@@ -169,8 +165,8 @@ impl Http {
                 position.bytes -= here as u32;
                 (here, (position.bytes == 0).then(|| self.whole(position)))
             }
-            Next::Chunks(step) => self
-                .chunks(step, position, bytes, exchange, scratch)
+            Next::Chunks => self
+                .chunks(position, bytes, exchange, scratch)
                 .unwrap_or_else(|cause| (bytes.len(), Some(Verdict::Wrong(cause)))),
         }
     }

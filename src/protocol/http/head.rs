@@ -211,6 +211,16 @@ impl<'a> RequestHead<'a> {
         Ok(Some((RequestHead { method, target, minor, fields, body, keeps_alive }, length)))
     }
 
+    /// What the answer has to say of the connection in the field of that name. A client of HTTP/1.0 takes a connection for
+    /// closed unless it is told that it is kept (RFC 9112, 9.3).
+    pub fn connection(&self) -> Option<&'static str> {
+        match (self.keeps_alive, self.minor) {
+            (false, _) => Some("close"),
+            (true, 0) => Some("keep-alive"),
+            (true, _) => None,
+        }
+    }
+
     /// The path of the target, without the query. A target may be a whole URL (RFC 9112, 3.2.2).
     pub fn path(&self) -> &'a str {
         let target = self.target.split('?').next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Where in a server's packets a connection is: what is known of a packet of which some bytes have come. It fits into the
-//! 8 bytes of a [`Position`]. Of messages on other topics than the connection's own some bytes are kept beside it, in
-//! `Scratch::kept`.
+//! 8 bytes of a [`Position`]. Of messages on other topics than the connection's own, and of CONNACK, some bytes are kept
+//! beside it, in `Scratch::kept`.
 
 use crate::protocol::Position;
 
@@ -22,14 +22,16 @@ pub enum State {
     PropertiesLength,
     /// SUBACK, PUBLISH: a byte of the properties, which are passed over.
     Properties,
-    /// CONNACK: the identifier of a property, or the end.
+    /// CONNACK: the identifier of a property, or the end. Those that have come are in `kept`.
     Property,
     /// CONNACK: a byte of a number; `step` of them are to come, and `at` is the number so far.
     Number,
     /// CONNACK: a byte of a string's length. `step` counts: 0 and 1 are the two bytes of the only or last string of
     /// the property, 2 and 3 those of the first of two.
     StringLength,
-    /// CONNACK: a byte of a string; `at` of them are to come. `step` is 1 if another string follows.
+    /// CONNACK: a byte of the first of two strings; `at` of them are to come. `step` is where a character was cut (`Utf8`).
+    Name,
+    /// The same of the only or last string of the property.
     String,
     /// SUBACK: a reason code.
     Codes,
@@ -39,7 +41,7 @@ pub enum State {
     TopicLength,
     /// PUBLISH: a byte of the topic, which has been the connection's own so far; `at` of them have come.
     OwnTopic,
-    /// PUBLISH: a byte of the rest of a topic that is compared no more; `at` of them are to come.
+    /// PUBLISH: a byte of the rest of a topic that is compared no more; `at` of them are to come. `step` as of a string.
     OtherTopic,
     /// PUBLISH on the own topic: a byte of the payload, which has been the awaited one so far.
     Payload,
@@ -54,7 +56,7 @@ pub enum State {
 }
 
 /// All of them, in the order of their numbers.
-const STATES: [State; 21] = [
+const STATES: [State; 22] = [
     State::Head,
     State::Length,
     State::Flags,
@@ -65,6 +67,7 @@ const STATES: [State; 21] = [
     State::Property,
     State::Number,
     State::StringLength,
+    State::Name,
     State::String,
     State::Codes,
     State::Code,

@@ -2,13 +2,14 @@
 //! [`Place`]. It checks the form of a packet, and leaves to its caller what the packet means.
 //!
 //! A message on the connection's own topic is compared with the awaited one while it comes. In other messages a
-//! publication is looked for. Everything else that is longer than a number is passed over: texts, and the properties of
-//! all packets but CONNACK.
+//! publication is looked for. Of topics and of the texts in CONNACK it is only checked whether they are strings of MQTT;
+//! the properties of all packets but CONNACK are passed over.
 
 use super::packets::{Version, variable};
 use super::payload::Payload;
 use super::place::{Place, State, Topic};
 use crate::protocol::publication::{Altered, Publication, Search};
+use crate::protocol::utf8::Utf8;
 
 /// A packet that a server sends to a client that uses neither quality of service 2 nor UNSUBSCRIBE nor AUTH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +108,8 @@ impl Reader<'_> {
             }
             let Some((byte, later)) = bytes.split_first() else { return Ok(None) };
             let event = match place.state {
-                State::String
+                State::Name
+                | State::String
                 | State::OtherTopic
                 | State::OwnTopic
                 | State::Properties
@@ -116,7 +118,7 @@ impl Reader<'_> {
                 | State::OthersPayload
                 | State::Rest => {
                     let before = place.state;
-                    let taken = self.run(place, kept, bytes);
+                    let taken = self.run(place, kept, bytes)?;
                     // Nothing happens only if the packet began while something else was awaited.
                     if taken == 0 && place.state == before {
                         return Err(Malformed);
@@ -131,7 +133,7 @@ impl Reader<'_> {
                 }
                 _ => {
                     *bytes = later;
-                    self.byte(place, *byte)?
+                    self.byte(place, kept, *byte)?
                 }
             };
             if event.is_some() {
@@ -141,7 +143,7 @@ impl Reader<'_> {
     }
 
     /// Takes one byte that means something by itself.
-    fn byte(&self, place: &mut Place, byte: u8) -> Result<Option<Event>, Malformed> {
+    fn byte(&self, place: &mut Place, kept: &mut Vec<u8>, byte: u8) -> Result<Option<Event>, Malformed> {
         match place.state {
             State::Head => {
                 let kind = Kind::of(byte, self.version).ok_or(Malformed)?;
@@ -170,10 +172,10 @@ impl Reader<'_> {
             }
             State::Identifier => self.identifier(place, byte)?,
             State::Property => {
-                property(place, byte)?;
+                property(place, kept, byte)?;
                 None
             }
-            State::Number => number(place, byte),
+            State::Number => number(place, byte)?,
             State::StringLength => {
                 string_length(place, byte)?;
                 None
@@ -191,13 +193,14 @@ impl Reader<'_> {
         })
     }
 
-    /// Takes bytes that are compared or passed over, as many as are there. Returns their number, which may be 0.
-    fn run(&self, place: &mut Place, kept: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    /// Takes bytes that are compared, checked or passed over, as many as are there. Returns their number, which may be 0.
+    fn run(&self, place: &mut Place, kept: &mut Vec<u8>, bytes: &[u8]) -> Result<usize, Malformed> {
         let there = bytes.len().min(place.left as usize);
         let taken = match place.state {
-            State::String | State::OtherTopic => {
+            State::Name | State::String | State::OtherTopic => {
                 let taken = there.min(place.at.into());
                 place.at -= taken as u16;
+                spell(place, &bytes[..taken])?;
                 taken
             }
             State::OwnTopic => {
@@ -208,8 +211,11 @@ impl Reader<'_> {
                     place.at += taken as u16;
                     taken
                 } else {
+                    // What was like the own topic may end within a character.
+                    let same = &topic[..place.at.into()];
                     (place.topic, place.at) = (Topic::Other, rest.len() as u16);
                     place.enter(State::OtherTopic);
+                    spell(place, same)?;
                     0
                 }
             }
@@ -245,16 +251,14 @@ impl Reader<'_> {
         };
         place.took(taken);
         self.leave(place);
-        taken
+        Ok(taken)
     }
 
     /// Goes on to the next state if the present one of several bytes is complete.
     fn leave(&self, place: &mut Place) {
         match place.state {
-            State::String if place.at == 0 => {
-                place.state = if place.step == 1 { State::StringLength } else { State::Property };
-                place.step = 0;
-            }
+            State::Name if place.at == 0 => place.enter(State::StringLength),
+            State::String if place.at == 0 => place.enter(State::Property),
             State::OtherTopic if place.at == 0 => self.after_topic(place),
             State::OwnTopic if self.awaited.is_some_and(|(topic, _)| topic.len() == usize::from(place.at)) => {
                 place.topic = Topic::Own;
@@ -447,8 +451,23 @@ fn properties_in(whole: usize) -> Option<([u8; 4], usize)> {
     (1..=4).find_map(|many| Some(variable(whole.checked_sub(many)?)).filter(|(_, bytes)| *bytes == many))
 }
 
-/// The properties that a CONNACK may have (MQTT 5.0, section 2.2.2.2), and how each is read.
-fn property(place: &mut Place, property: u8) -> Result<(), Malformed> {
+/// The next bytes of a string: it is UTF-8 without the character 0, and a topic has no wildcards (MQTT 5.0, sections
+/// 1.5.4 and 3.3.2.1). `place.at` of its bytes are still to come, and `place.step` is where a character was cut.
+fn spell(place: &mut Place, bytes: &[u8]) -> Result<(), Malformed> {
+    let forbidden: &[u8] = if place.state == State::OtherTopic { b"\0+#" } else { b"\0" };
+    let mut text = Utf8::of_number(place.step.into());
+    text.feed(bytes).map_err(|_| Malformed)?;
+    place.step = text.number() as u8;
+    let is_cut_off = place.at == 0 && !text.is_whole();
+    if is_cut_off || bytes.iter().any(|byte| forbidden.contains(byte)) { Err(Malformed) } else { Ok(()) }
+}
+
+/// A name and a value of the server's own, as often as it likes.
+const USER_PROPERTY: u8 = 0x26;
+
+/// The properties that a CONNACK may have (MQTT 5.0, section 2.2.2.2), and how each is read. Authentication has none, as
+/// the client asks for none. `kept` has those that have come: each may come once.
+fn property(place: &mut Place, kept: &mut Vec<u8>, property: u8) -> Result<(), Malformed> {
     let (state, step) = match property {
         // Maximum quality of service; retained messages, wildcards, subscription identifiers, shared subscriptions.
         0x24 | 0x25 | 0x28 | 0x29 | 0x2a => (State::Number, 1),
@@ -456,25 +475,38 @@ fn property(place: &mut Place, property: u8) -> Result<(), Malformed> {
         0x13 | 0x21 | 0x22 => (State::Number, 2),
         // Session expiry, maximum packet size.
         0x11 | 0x27 => (State::Number, 4),
-        // Client identifier, authentication method and data, response information, another server, reason.
-        0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => (State::StringLength, 0),
-        // A name and a value of the server's own.
-        0x26 => (State::StringLength, 2),
+        // Client identifier, response information, another server, reason.
+        0x12 | 0x1a | 0x1c | 0x1f => (State::StringLength, 0),
+        USER_PROPERTY => (State::StringLength, 2),
         _ => return Err(Malformed),
     };
+    if property != USER_PROPERTY {
+        if kept.contains(&property) {
+            return Err(Malformed);
+        }
+        kept.push(property);
+    }
     (place.head, place.state, place.step, place.at) = (property, state, step, 0);
     Ok(())
 }
 
 /// A byte of a property that is a number.
-fn number(place: &mut Place, byte: u8) -> Option<Event> {
+fn number(place: &mut Place, byte: u8) -> Result<Option<Event>, Malformed> {
     place.at = place.at.saturating_mul(256).saturating_add(byte.into());
     place.step -= 1;
     if place.step > 0 {
-        return None;
+        return Ok(None);
     }
+    let (property, value) = (place.head, place.at);
+    let may_be = match property {
+        // Yes or no, and a quality of service below 2.
+        0x24 | 0x25 | 0x28 | 0x29 | 0x2a => value < 2,
+        // Of nothing at all there is no maximum.
+        0x21 | 0x27 => value > 0,
+        _ => true,
+    };
     place.enter(State::Property);
-    Some(Event::Property { property: place.head, value: place.at })
+    if may_be { Ok(Some(Event::Property { property, value })) } else { Err(Malformed) }
 }
 
 /// A byte of the length of a string in a property.
@@ -487,11 +519,12 @@ fn string_length(place: &mut Place, byte: u8) -> Result<(), Malformed> {
     if u32::from(place.at) > place.left {
         return Err(Malformed);
     }
-    let another = place.step / 2;
-    (place.state, place.step) = match (place.at, another) {
-        (0, 0) => (State::Property, 0),
-        (0, _) => (State::StringLength, 0),
-        (_, another) => (State::String, another),
-    };
+    let is_name = place.step > 1;
+    place.enter(match (place.at, is_name) {
+        (0, false) => State::Property,
+        (0, true) => State::StringLength,
+        (_, false) => State::String,
+        (_, true) => State::Name,
+    });
     Ok(())
 }

@@ -119,6 +119,8 @@ fn answers_that_are_none_are_told_apart() {
         (&format!("{chunked}-1\r\n"), Verdict::Wrong(Malformed)),
         (&format!("{chunked}1\r\nab"), Verdict::Wrong(Malformed)),
         (&format!("{chunked}0\r\n\r\n"), Verdict::Proof),
+        // What is beside content has one bound, in however many pieces it comes.
+        (&format!("{chunked}0\r\nx: {}\r\n\r\n", "x".repeat(9_000)), Verdict::Wrong(AnswerTooLong)),
     ] {
         assert_eq!(verdict(audit, text), Some(expected), "{text}");
     }

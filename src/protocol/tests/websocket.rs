@@ -1,6 +1,7 @@
 //! `websocket` against streams of frames that are cut anywhere.
 
 use super::*;
+use crate::failure::HandshakeFault;
 use crate::protocol::http::RequestHead;
 use crate::protocol::websocket::{Header, LONGEST_CONTROL, Opcode, Role, check_request, mask, write_accept};
 
@@ -226,7 +227,19 @@ fn what_a_server_must_not_say_is_wrong() {
         assert_eq!(verdict(dialect, open, refused), Verdict::Ended(HttpStatus(503)));
         let accepted =
             b"HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n";
-        assert_eq!(verdict(dialect, open, accepted), Verdict::Wrong(Cause::Handshake));
+        assert_eq!(verdict(dialect, open, accepted), Verdict::Wrong(Cause::Handshake(HandshakeFault::Accept)));
+        let right = String::from_utf8(answer(dialect, exchange(Purpose::Open(0), 0), 999)).unwrap();
+        for (from, to, cause) in [
+            ("websocket", "h2c", Cause::Handshake(HandshakeFault::Upgrade)),
+            (
+                "\r\n\r\n",
+                "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+                Cause::Handshake(HandshakeFault::Extension),
+            ),
+            ("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n", Cause::Handshake(HandshakeFault::Subprotocol)),
+        ] {
+            assert_eq!(verdict(dialect, open, right.replace(from, to).as_bytes()), Verdict::Wrong(cause));
+        }
         assert_eq!(verdict(dialect, open, b"SSH-2.0-x\r\n"), Verdict::Wrong(Malformed));
     }
     // A shorter echo of ours is no echo; a message that has not our mark is none of our business.

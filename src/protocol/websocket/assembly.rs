@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Utf8, Violation, mask};
+use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Violation, mask};
+use crate::protocol::utf8::Utf8;
 
 /// What is taken from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

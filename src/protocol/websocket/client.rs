@@ -6,7 +6,7 @@ use super::talk;
 use super::{
     Accept, Close, CloseCode, Header, Key, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Refusal, check_response, mask,
 };
-use crate::failure::Cause;
+use crate::failure::{Cause, HandshakeFault};
 use crate::protocol::http::{RequestTemplate, ResponseHead, whole_head};
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, RequestError, Scratch, SettingError, Settings, Strength,
@@ -134,13 +134,17 @@ impl WebSocket {
     /// What the answer to the request for an upgrade says.
     fn judge(&self, head: &ResponseHead<'_>, accept: Accept) -> Verdict {
         let subprotocols: Vec<&str> = self.subprotocols.iter().map(String::as_str).collect();
-        match check_response(head, accept, &subprotocols) {
-            Ok(()) => Verdict::Proof,
+        let fault = match check_response(head, accept, &subprotocols) {
+            Ok(()) => return Verdict::Proof,
             // An interim answer, such as 103, says nothing about the request (RFC 9110, 15.2).
-            Err(Refusal::Status(100..=199)) => Verdict::Aside,
-            Err(Refusal::Status(status)) => Verdict::Ended(Cause::HttpStatus(status)),
-            Err(_) => Verdict::Wrong(Cause::Handshake),
-        }
+            Err(Refusal::Status(100..=199)) => return Verdict::Aside,
+            Err(Refusal::Status(status)) => return Verdict::Ended(Cause::HttpStatus(status)),
+            Err(Refusal::Accept) => HandshakeFault::Accept,
+            Err(Refusal::Extension) => HandshakeFault::Extension,
+            Err(Refusal::Subprotocol) => HandshakeFault::Subprotocol,
+            Err(_) => HandshakeFault::Upgrade,
+        };
+        Verdict::Wrong(Cause::Handshake(fault))
     }
 
     /// Judges a whole close, ping or pong.

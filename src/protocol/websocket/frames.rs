@@ -2,9 +2,10 @@
 //! Messages of any length pass through. A text that is passed over must be UTF-8.
 
 use super::client::{Awaits, ECHO_MARK};
-use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, NotUtf8, Opcode, Role, Utf8, Violation};
+use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Violation};
 use crate::failure::Cause;
 use crate::protocol::publication::Search;
+use crate::protocol::utf8::{NotUtf8, Utf8};
 use crate::protocol::{Heard, Position, Scratch, Verdict};
 
 // What `Position::part` tells. `Position::bytes` are those of the payload that are still to come, and `Position::at` those

@@ -28,7 +28,8 @@ impl<'a, S: Default> HttpCtx<'a, S> {
     /// [`HttpService::expired`](super::HttpService::expired) is asked for one.
     ///
     /// A connection that waits takes no more memory than an idle one, and may sleep. What it asks meanwhile waits for the
-    /// answer; there may be as much of it as one request may have, and beyond that the connection is closed.
+    /// answer; there may be as much of it as one request may have, and beyond that the connection is closed. With HTTP/1.0
+    /// the answer is the connection's last.
     pub fn later(&self, within: Option<Duration>) -> Response<'static> {
         Response::later(within)
     }
@@ -40,7 +41,7 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         row.set_awaited(None);
         let closes = asked.closes || self.ctx.is_stopping();
         let mut bytes = Vec::new();
-        response.write(asked.head_only, closes, &mut bytes);
+        response.write(asked.head_only, closes.then_some("close"), &mut bytes);
         self.ctx.send(conn, &bytes);
         if closes {
             self.ctx.state(conn).into_iter().for_each(|row| row.enter(Phase::Over));

@@ -9,7 +9,7 @@ use crate::service::ctx::Ctx;
 pub enum After {
     /// The connection waits for another request.
     GoesOn,
-    /// A part of a request has come; it is `new` if this receive began it.
+    /// A part of a request has come, or nothing of one; it is `new` if this receive began it.
     Awaits { new: bool },
     /// The answer comes later. Nothing behind this request is answered before.
     Later,
@@ -42,7 +42,8 @@ pub fn serve<'c, S: Default>(
 ) -> After {
     let Exchange { requests, place, data, at, out } = exchange;
     let mut new = place.is_none();
-    let mut after = After::GoesOn;
+    // Empty lines alone are no request, and give no connection more time for one.
+    let mut after = After::Awaits { new: false };
     while *at < data.len() {
         after = match requests.next(place, data, at) {
             Ok(Next::More { waits }) => {
@@ -60,7 +61,7 @@ pub fn serve<'c, S: Default>(
             }
             Err(fault) => {
                 fault.count(ctx.counters());
-                fault.response().write(false, true, out);
+                fault.response().write(false, Some("close"), out);
                 After::Refused
             }
         };

@@ -123,17 +123,23 @@ impl<'a> Response<'a> {
         Response { status, fields, body: Cow::Owned(body.into_owned()), later }
     }
 
-    /// Appends it to `into`. The body is left out in answer to `HEAD`. If the connection `closes`, the answer says so.
-    pub(crate) fn write(&self, head_only: bool, closes: bool, into: &mut Vec<u8>) {
+    /// Appends it to `into`. The body is left out in answer to `HEAD`. `connection` is what is said of the connection, if
+    /// something has to be said: `close` or `keep-alive`.
+    pub(crate) fn write(&self, head_only: bool, connection: Option<&str>, into: &mut Vec<u8>) {
         // Writing to memory cannot fail.
         let _ = std::io::Write::write_fmt(into, format_args!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)));
         into.extend_from_slice(&self.fields);
-        // Neither may have a length (RFC 9110, 8.6).
-        if !matches!(self.status, 100..200 | 204) {
+        // Neither may have a length, and that of a 304 is the one that a 200 would have (RFC 9110, 8.6).
+        let has_length = match self.status {
+            100..200 | 204 => false,
+            304 => !self.body.is_empty(),
+            _ => true,
+        };
+        if has_length {
             let _ = std::io::Write::write_fmt(into, format_args!("Content-Length: {}\r\n", self.body.len()));
         }
-        if closes {
-            into.extend_from_slice(b"Connection: close\r\n");
+        if let Some(connection) = connection {
+            let _ = std::io::Write::write_fmt(into, format_args!("Connection: {connection}\r\n"));
         }
         into.extend_from_slice(b"\r\n");
         if !head_only && !matches!(self.status, 100..200 | 204 | 304) {
@@ -190,7 +196,8 @@ mod tests {
             body in prop::collection::vec(any::<u8>(), 0..50), head_only: bool, closes: bool
         ) {
             let mut bytes = Vec::new();
-            Response::new(status).field("X-Value", &value).body(&body[..]).write(head_only, closes, &mut bytes);
+            let connection = closes.then_some("close");
+            Response::new(status).field("X-Value", &value).body(&body[..]).write(head_only, connection, &mut bytes);
             let (head, length) = ResponseHead::read(&bytes).unwrap().unwrap();
             prop_assert_eq!((head.status, head.keeps_alive), (status, !closes));
             let has_body = !matches!(status, 204 | 304);
@@ -199,6 +206,7 @@ mod tests {
             let sent: &[u8] = if has_body && !head_only { &body } else { &[] };
             prop_assert_eq!(&bytes[length..], sent);
             prop_assert!(head.fields.get("x-value").is_some());
+            prop_assert!(status != 304 || body.is_empty() == head.fields.get("content-length").is_none());
             prop_assert!(head.fields.iter().count() <= 3);
         }
     }

@@ -120,6 +120,16 @@ pub enum Next<'a> {
     Whole(Request<'a>),
 }
 
+/// What has come of a request with some more bytes.
+#[derive(Debug, Clone, Copy)]
+enum Come {
+    Whole,
+    /// If `waits`, the client sends the body when it is told to go on: its head is whole now.
+    Part {
+        waits: bool,
+    },
+}
+
 /// The requests of a shard's connections that are incomplete.
 #[derive(Debug)]
 pub struct Requests {
@@ -138,8 +148,8 @@ impl Requests {
     pub fn next<'a>(&'a mut self, place: &mut Option<u32>, data: &'a [u8], at: &mut usize) -> Result<Next<'a>, Fault> {
         if place.is_some() {
             return match self.go_on(place, data, at) {
-                Ok(true) => self.kept(*place),
-                Ok(false) => Ok(Next::More { waits: false }),
+                Ok(Come::Whole) => self.kept(*place),
+                Ok(Come::Part { waits }) => Ok(Next::More { waits }),
                 Err(fault) => {
                     self.free(place);
                     Err(fault)
@@ -244,18 +254,19 @@ impl Requests {
         self.parts.put(None, part).ok()
     }
 
-    /// Goes on with a request of which a part has come. Tells whether it is whole.
-    fn go_on(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<bool, Fault> {
+    /// Goes on with a request of which a part has come.
+    fn go_on(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<Come, Fault> {
         let mut part = self.parts.take(*place);
-        let is_whole = self.extend(&mut part, data, at)?;
+        let come = self.extend(&mut part, data, at)?;
         let kept = self.parts.put(*place, part);
         // Without room the place is free already.
         *place = kept.ok();
-        Ok(kept.map(|_| is_whole)?)
+        Ok(kept.map(|_| come)?)
     }
 
-    /// Adds to a part what belongs to it. Tells whether it is whole.
-    fn extend(&self, part: &mut Part, data: &[u8], at: &mut usize) -> Result<bool, Fault> {
+    /// Adds to a part what belongs to it.
+    fn extend(&self, part: &mut Part, data: &[u8], at: &mut usize) -> Result<Come, Fault> {
+        let mut waits = false;
         if matches!(part.rest, Rest::Head) {
             let had = part.bytes.len();
             part.bytes.extend_from_slice(&data[*at..]);
@@ -263,20 +274,20 @@ impl Requests {
             let is_read = has_empty_line(&part.bytes[had.saturating_sub(2)..]);
             let Some((head, length)) = is_read.then(|| RequestHead::read(&part.bytes)).transpose()?.flatten() else {
                 let is_too_long = part.bytes.len() > LONGEST_HEAD;
-                return if is_too_long { Err(Malformed::TooLong.into()) } else { Ok(false) };
+                return if is_too_long { Err(Malformed::TooLong.into()) } else { Ok(Come::Part { waits }) };
             };
-            part.rest = self.rest_of(&head, length)?;
+            (part.rest, waits) = (self.rest_of(&head, length)?, self::waits(&head));
             // What follows the head was appended while its end was not known.
             *at -= part.bytes.len() - length;
             part.bytes.truncate(length);
         }
         match &mut part.rest {
-            Rest::Head => Ok(false),
+            Rest::Head => Ok(Come::Part { waits }),
             Rest::Until(whole) => {
                 let more = (data.len() - *at).min(*whole - part.bytes.len());
                 part.bytes.extend_from_slice(&data[*at..*at + more]);
                 *at += more;
-                Ok(part.bytes.len() == *whole)
+                Ok(if part.bytes.len() == *whole { Come::Whole } else { Come::Part { waits } })
             }
             Rest::Chunks(head, chunks) => {
                 let most = *head + self.longest_body;
@@ -284,7 +295,7 @@ impl Requests {
                     let (used, piece) = chunks.next(&data[*at..])?;
                     *at += used;
                     match piece {
-                        Piece::End => return Ok(true),
+                        Piece::End => return Ok(Come::Whole),
                         Piece::Content(content) => part.bytes.extend_from_slice(content),
                         Piece::Framing => {}
                     }
@@ -293,7 +304,7 @@ impl Requests {
                         return Err(Fault::BodyTooLong);
                     }
                 }
-                Ok(false)
+                Ok(Come::Part { waits })
             }
         }
     }
@@ -447,5 +458,15 @@ mod tests {
             matches!(requests.next(&mut place, b"bc", &mut at).unwrap(), Next::Whole(request) if request.body() == b"ab")
         );
         assert_eq!(at, 1);
+        requests.free(&mut place);
+        // The head may come in pieces.
+        for cut in 1..head.len() {
+            for (piece, told) in [(&head[..cut], false), (&head[cut..], true), (b"ab", false)] {
+                at = 0;
+                let next = requests.next(&mut place, piece, &mut at).unwrap();
+                assert_eq!(matches!(next, Next::More { waits: true }), told, "{cut}");
+            }
+            requests.free(&mut place);
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::context::{Present, WebSocketCtx, append_frame};
 use super::hold::hold;
-use super::{Answer, Close, CloseCode, Ending, Fault, Upgrade, Violation, WebSocketLimits, WebSocketService};
+use super::{
+    Answer, Close, CloseCode, Ending, Fault, Upgrade, Violation, WebSocketLimits, WebSocketService, upgrade_required,
+};
 use crate::connections::{CloseMode, CloseReason};
 use crate::protocol::websocket::{Assembly, Event, Opcode, Refusal, Role, Rules, check_request, text, write_accept};
 use crate::service::conversation::{Carried, Conversation, Phase};
@@ -339,12 +341,12 @@ fn answer<S: WebSocketService>(
             None => service.request(&mut pen.absent(ctx), conn, request),
         },
         Err(Refusal::Version) => {
-            Response::text(426, format!("{}\n", Refusal::Version)).field("Sec-WebSocket-Version", "13")
+            upgrade_required(format!("{}\n", Refusal::Version)).field("Sec-WebSocket-Version", "13")
         }
         Err(refusal) => Response::text(400, format!("{refusal}\n")),
     };
     let closes = !request.head.keeps_alive;
-    response.write(request.method() == "HEAD", closes, &mut pen.out);
+    response.write(request.method() == "HEAD", request.head.connection(), &mut pen.out);
     if closes { After::Ends } else { After::GoesOn }
 }
 
