@@ -60,7 +60,9 @@ impl<S: Default> Hibernation<S> {
                 self.let_go(&caught);
             }
             // It was caught before the connection woke, or is of other ends with the same hash.
-            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free => self.let_go(&caught),
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free | Whereabouts::Over => {
+                self.let_go(&caught)
+            }
         }
         Ok(Some(Arrival::Settled))
     }

@@ -44,6 +44,11 @@ impl SleeperKeepalive {
         self.time.map(|_| self.due)
     }
 
+    /// Another process has the sleeping connections.
+    pub fn forget_all(&mut self) {
+        self.unanswered.clear();
+    }
+
     /// The peer of a connection is there, or the connection sleeps no more.
     #[inline]
     pub fn forget(&mut self, index: u32) {
