@@ -105,8 +105,8 @@ fn leave(seed: u64, fate: Fate, room: usize) -> Vec<usize> {
     let end = 4 * LEAVE;
     let (machine, seen) =
         scene.run_driver(end, |turns| Leaving { turns, fate, answered: Vec::new(), leaving: Vec::new() });
-    let Snapshot { live, opened, closed, .. } = seen.counters;
-    assert_eq!((live, opened, closed), (0, PEERS as u64, PEERS as u64), "{fate:?}");
+    let Snapshot { live, opened, closed, lingering, .. } = seen.counters;
+    assert_eq!((live, opened, closed, lingering), (0, PEERS as u64, PEERS as u64, 0), "{fate:?}");
     assert!(seen.ended.iter().all(|(at, why)| *why == CloseReason::Local && (fate == Fate::Stays) == (*at >= end)));
     peers.map(|peer| machine.kernel(|kernel| kernel.sockets[peer].heard.len())).collect()
 }
