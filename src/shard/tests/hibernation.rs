@@ -38,6 +38,8 @@ enum Command {
     GiveAllBut(u32),
     /// What was given comes back.
     TakeBack,
+    /// All sleeping connections are handed over to another process, which is killed at once.
+    HandOverInVain,
 }
 
 /// A connection as the driver knows it.
@@ -147,20 +149,31 @@ impl Keeper {
                 connections.begin_to_give();
                 let name = self.names[number as usize - 1];
                 connections.close(name, CloseMode::Abort, CloseReason::Local)?;
-                let mut rows = usize::MAX;
-                while let Some(name) = connections.next_to_give(&mut rows) {
-                    assert!(connections.peek(name).is_some(), "its state goes along");
-                    connections.give(name);
-                }
+                give_all(connections);
             }
             Command::TakeBack => {
-                for name in connections.stop_giving() {
-                    let state = connections.state(name).expect("it is here again");
-                    assert_eq!(std::mem::replace(state, self.held[&name].number), 0, "the state that was given away");
-                }
+                let names = connections.stop_giving();
+                self.greet(connections, names);
+            }
+            Command::HandOverInVain => {
+                assert!(connections.may_surrender());
+                connections.begin_to_give();
+                give_all(connections);
+                connections.surrender_sleepers();
+                connections.take_over_sleepers(None, &|_, _| true)?;
+                let names = connections.sleeping();
+                self.greet(connections, names);
             }
         }
         Ok(())
+    }
+
+    /// Sleeping connections have come back, without a state.
+    fn greet(&mut self, connections: &mut Net, names: Vec<ConnId>) {
+        for name in names {
+            let state = connections.state(name).expect("it is here again");
+            assert_eq!(std::mem::replace(state, self.held[&name].number), 0, "the state that was given away");
+        }
     }
 
     /// Where it has choices of its own, something that a driver may do at any time.
@@ -183,6 +196,15 @@ impl Keeper {
             }
             _ => self.push(connections, conn),
         }
+    }
+}
+
+/// Gives all sleeping connections away, with their states.
+fn give_all(connections: &mut Net) {
+    let mut rows = usize::MAX;
+    while let Some(name) = connections.next_to_give(&mut rows) {
+        assert!(connections.peek(name).is_some(), "its state goes along");
+        connections.give(name);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Sleeping connections that end: many at once, at a pace, and for silence.
 
 use super::*;
+use crate::connections::EntryMemory;
 use crate::error::Errno;
+use crate::sys::SharedMemory;
+use crate::takeover::StateFile;
 
 /// Connections that sleep.
 const MANY: usize = 4_000;
@@ -228,6 +231,33 @@ fn sleepers_are_asked_and_the_unreachable_ones_are_given_up() {
             }
         }
     });
+}
+
+/// What a peer has not answered counts no more once the sleepers were another process's: the entry may have another
+/// connection since.
+#[test]
+fn peers_are_asked_afresh_after_they_were_handed_over_in_vain() {
+    const EVERY: Duration = Duration::from_secs(8);
+    let given_up = |handed: Option<Duration>| {
+        let mut night = Night::new(1, 4, 8 + ACCEPTS as u32, Catcher::default());
+        let hibernation = night.config.hibernation.as_mut().expect("they sleep");
+        hibernation.keepalive = Some(EVERY);
+        let memory = |name| SharedMemory::new(name).unwrap();
+        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
+        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
+        let peer = night.come(4, Duration::ZERO, MILLI).start;
+        night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
+        if let Some(at) = handed {
+            night.command(at, Command::HandOverInVain);
+        }
+        let (_, seen) = night.run(100 * SECOND);
+        let (at, number, why) = seen.ended[0];
+        assert_eq!((number, why), (1, CloseReason::Failed(Errno::ETIMEDOUT)));
+        at
+    };
+    let at = given_up(None);
+    let later = given_up(Some(at - SECOND));
+    assert!(later > at + 2 * EVERY, "it was given up at {at:?}, and after a handing over at {later:?}");
 }
 
 /// Sleepers count against the limit on connections: newcomers are refused, and sleepers stay.
