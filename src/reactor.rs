@@ -144,12 +144,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.tell_moved()?;
             if let Arrival::Delivered(conn) = arrival {
                 let (buffer, len) = self.connections.engine.take_payload();
-                let sent = self.connections.counters().bytes_out.get();
                 self.received(conn, buffer, len, false)?;
-                // What is sent in answer acknowledges the segment too.
-                if self.connections.counters().bytes_out.get() == sent {
-                    self.connections.engine.acknowledge();
-                }
+                self.connections.engine.acknowledge(conn);
             }
             // Before the next enter frees the row of a connection that ended.
             self.tell_ended()?;
@@ -341,10 +337,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         if self.connections.engine.tls.is_some() {
             return self.received_tls(conn, buffer, len, more);
         }
-        let counters = self.connections.counters();
-        counters.messages.add(1);
-        counters.bytes_in.add(len as u64);
         let reply = if self.connections.engine.received(conn, len, more) {
+            self.connections.counters().messages.add(1);
             let name = self.connections.engine.name_of(conn);
             self.ask(name, &mut buffer.bytes()[..len])?
         } else {

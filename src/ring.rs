@@ -450,6 +450,10 @@ impl RingOps for Ring {
         self.in_flight.buffers()
     }
 
+    fn has_send(&self, token: Token) -> bool {
+        self.in_flight.has_send(token.with(Operation::Send))
+    }
+
     fn has_parked_send(&self, token: Token) -> bool {
         self.in_flight.has_parked(token.with(Operation::ParkedSend))
     }

@@ -148,9 +148,12 @@ counters! {
     refused_for_memory,
     /// Connections closed because their peer read too slowly.
     slow_readers,
-    /// Receives that returned bytes.
+    /// Connections now that have ended while their peers may still send: what these send is dropped until they end too.
+    /// They are not live, and each has a slot.
+    lingering,
+    /// Receives whose bytes were for the service; with TLS, records of data.
     messages,
-    /// Bytes received.
+    /// Bytes received, without those that came after a close and were dropped.
     bytes_in,
     /// Bytes handed to the kernel for sending.
     bytes_out,

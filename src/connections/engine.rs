@@ -359,24 +359,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.readiness.filter_woke(armed);
     }
 
-    /// A receive brought `len` bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
-    /// has closed the connection, as a reply could not be sent whole.
-    pub fn received(&mut self, conn: ConnId, len: usize, more: bool) -> bool {
-        self.used(conn);
-        if !self.lingering.is_empty() && self.is_lingering(conn) {
-            self.lingering.dropped(conn, len);
-        }
-        let Some(row) = self.slots.row(conn) else { return false };
-        row.lifecycle.received();
-        if row.lifecycle.is_live() {
-            self.idle.heard(&mut row.link);
-        }
-        if more {
-            row.lifecycle.left_bytes();
-        }
-        row.lifecycle.accepts_bytes()
-    }
-
     /// The data operation of a connection is over: go on with what waits.
     pub fn operation_ended(&mut self, conn: ConnId) -> Result<()> {
         self.outgoing.operation_ended(&mut self.slots, conn);

@@ -110,13 +110,25 @@ fn microseconds() -> u64 {
 impl<S: Default, P: Platform> Engine<S, P> {
     /// A parked send ended before the kernel had taken every byte: it was cancelled, or is broken.
     pub fn parked_send_cut(&mut self, conn: ConnId, bytes: Arc<[u8]>, rest: Range<usize>) -> Result<()> {
+        if !self.slots.is_live(conn) {
+            return self.broke(conn, Errno::EPIPE);
+        }
         match self.departures.0.get_mut(&conn) {
             // It stays busy, so that what else is to be sent is kept behind these bytes.
-            Some(departure) if self.slots.is_live(conn) => {
+            Some(departure) => {
                 departure.rest = Some((bytes, rest));
                 Ok(())
             }
-            _ => self.broke(conn, Errno::EPIPE),
+            // It was to leave, and stays. Where the connection is broken, the next send tells.
+            None => self.slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest),
+        }
+    }
+
+    /// A connection that was to leave has ended. If it was busy only with what a cancelled send had left, it is no more.
+    fn ended_before_leaving(&mut self, conn: ConnId) -> Result<()> {
+        match self.departures.0.remove(&conn) {
+            Some(Departure { rest: Some(_), .. }) => self.operation_ended(conn),
+            _ => Ok(()),
         }
     }
 
@@ -394,7 +406,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let rest = engine.departures.0.get(&conn).is_some_and(|departure| departure.rest.is_some());
         let state = engine.slots.row(conn).map(|row| row.lifecycle);
         let Some(state) = state.filter(|state| state.is_live()) else {
-            engine.departures.0.remove(&conn);
+            engine.ended_before_leaving(conn)?;
             return Ok(Readiness::Gone);
         };
         if engine.is_shaking(engine.name_of(conn)) {
@@ -473,10 +485,10 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// A connection that was to leave stays. One that has ended meanwhile is left alone.
     pub fn stays(&mut self, conn: ConnId) -> Result<()> {
-        let Some(departure) = self.engine.departures.0.remove(&conn) else { return Ok(()) };
         if !self.engine.slots.is_live(conn) {
-            return Ok(());
+            return self.engine.ended_before_leaving(conn);
         }
+        let Some(departure) = self.engine.departures.0.remove(&conn) else { return Ok(()) };
         let rest = departure.rest.map(|(bytes, range)| bytes[range].to_vec()).unwrap_or_default();
         let busy = self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy());
         if busy && rest.is_empty() {

@@ -273,7 +273,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The entry of a name whose connection sleeps.
     fn asleep(&self, name: ConnId) -> Option<u32> {
-        let asleep = |index: &u32| !self.given.has(*index) && self.entries.whereabouts(*index) == Whereabouts::Asleep;
+        let asleep = |index: &u32| self.entries.whereabouts(*index) == Whereabouts::Asleep && !self.is_given(*index);
         self.entries.find(name).filter(asleep)
     }
 
@@ -303,7 +303,7 @@ impl<S: Default> Hibernation<S> {
 
     fn asleep_or_ended(&self, name: ConnId) -> Option<u32> {
         let index = self.entries.find(name)?;
-        let ours = !self.given.has(index) || index == self.leaving;
+        let ours = !self.is_given(index) || index == self.leaving;
         (ours && self.entries.whereabouts(index).is_kept()).then_some(index)
     }
 
@@ -340,8 +340,8 @@ impl<S: Default> Hibernation<S> {
     /// The name of an entry whose connection is open.
     pub fn open_at<R: RingOps>(&self, slots: &Slots<S, R>, index: u32) -> Option<ConnId> {
         let open = match self.entries.whereabouts(index) {
-            Whereabouts::Asleep => !self.given.has(index),
-            Whereabouts::Free | Whereabouts::Ending => false,
+            Whereabouts::Asleep => !self.is_given(index),
+            Whereabouts::Free | Whereabouts::Ending | Whereabouts::Over => false,
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused | Whereabouts::Away => {
                 let (ring, slot) = self.entries.place(index)?;
                 slots.latest(ring, slot).is_some_and(|(_, row)| row.lifecycle.is_live())
@@ -573,7 +573,7 @@ impl<S: Default> Hibernation<S> {
     /// Entries that are in use, and what else is kept: drowsy connections, ends under way, connections with unsent
     /// bytes.
     pub fn left(&self) -> (usize, usize) {
-        let entries = (0..self.entries.len()).filter(|index| self.entries.whereabouts(*index) != Whereabouts::Free);
+        let entries = (0..self.entries.len()).filter(|index| !self.entries.whereabouts(*index).is_free());
         (entries.count(), self.drowsy.len() + self.endings.under_way() + self.unsent_bytes.len())
     }
 

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use super::engine::Engine;
+use super::platform::Platform;
 use super::slots::Slots;
 use crate::connections::lifecycle::SlotState;
 use crate::error::Result;
@@ -58,5 +60,29 @@ impl Incoming {
         }
         slots.update(conn, SlotState::receive);
         slots.ring(conn).receive(conn.token(Operation::Receive), buffers.take())
+    }
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// A receive brought `len` bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
+    /// has closed the connection, as a reply could not be sent whole. Such bytes are dropped, and do not count as received.
+    pub fn received(&mut self, conn: ConnId, len: usize, more: bool) -> bool {
+        self.used(conn);
+        if !self.lingering.is_empty() && self.is_lingering(conn) {
+            self.lingering.dropped(conn, len);
+        }
+        let Some(row) = self.slots.row(conn) else { return false };
+        row.lifecycle.received();
+        if row.lifecycle.is_live() {
+            self.idle.heard(&mut row.link);
+        }
+        if more {
+            row.lifecycle.left_bytes();
+        }
+        let accepts = row.lifecycle.accepts_bytes();
+        if accepts {
+            self.counters.bytes_in.add(len as u64);
+        }
+        accepts
     }
 }

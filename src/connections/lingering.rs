@@ -21,8 +21,11 @@ const LINGER_TIME: Duration = Duration::from_secs(10);
 /// time.
 const LINGER_BYTES: usize = 64 << 20;
 
-/// Connections that stop lingering in one pass at most, for their time or because a slot is wanted.
-const STOPPED_PER_PASS: usize = 16;
+/// Connections that stop lingering at once at most, for their time or because a slot is wanted.
+const STOPPED_AT_ONCE: usize = 16;
+
+/// Places of the queue that are looked at for that at most. Those of connections that are gone cost some 10 ns each.
+const LOOKS_AT_ONCE: usize = 256;
 
 /// The connections of a shard that linger.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Lingering {
     dropped: HashMap<ConnId, usize>,
     /// Connections on which more than `LINGER_BYTES` were dropped.
     spent: Vec<ConnId>,
+    /// The connection that stopped last.
+    stopped: Option<ConnId>,
 }
 
 impl Lingering {
@@ -70,6 +75,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn linger(&mut self, conn: ConnId) -> Result<()> {
         self.slots.ring(conn).end_sending(conn.token(Operation::Shutdown))?;
         self.lingering.queue.push_back((conn, self.clock.now().after(LINGER_TIME)));
+        self.counters.lingering.add(1);
         self.apply(conn, SlotState::linger)
     }
 
@@ -95,21 +101,36 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(false);
         }
         self.lingering.dropped.remove(&conn);
+        self.lingering.stopped = Some(conn);
+        self.counters.lingering.sub(1);
         tear_down(&mut self.ending().1, conn)?;
         Ok(true)
     }
 
-    /// Closes some connections whose time to linger is over, and further ones while new connections want slots or memory.
+    /// Closes some connections whose time to linger is over, and further ones while others want slots or memory.
     pub(super) fn stop_lingering_some(&mut self) -> Result<()> {
-        for _ in 0..STOPPED_PER_PASS {
-            if self.lingering.is_empty() {
+        if self.lingering.is_empty() {
+            return Ok(());
+        }
+        let (now, wanted) = (self.clock.now(), self.ending().1.are_pressed());
+        let mut stopped = 0;
+        for _ in 0..LOOKS_AT_ONCE {
+            if stopped == STOPPED_AT_ONCE {
                 break;
             }
-            let (now, wanted) = (self.clock.now(), self.ending().1.are_pressed());
             let Some(conn) = self.lingering.next_to_stop(now, wanted) else { break };
-            self.stop_lingering(conn)?;
+            stopped += usize::from(self.stop_lingering(conn)?);
         }
         Ok(())
+    }
+
+    /// Whether no slot is free, but some are about to be: those of connections that lingered, which are closed for that.
+    pub(super) fn is_making_room(&mut self) -> Result<bool> {
+        if !self.slots.is_full() {
+            return Ok(false);
+        }
+        self.stop_lingering_some()?;
+        Ok(self.lingering.stopped.is_some_and(|conn| self.slots.row(conn).is_some()))
     }
 
     /// Closes all connections that linger: the shard is about to end.

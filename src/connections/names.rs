@@ -134,8 +134,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     // ---- caught segments ---------------------------------------------------------------------------
 
-    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none.
+    /// Takes the next segment that was caught for a sleeping connection. `None` if there is none, or if a slot for it is
+    /// about to become free: until then it waits in the ring buffer, and is not dropped.
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
+        if self.hibernation.is_none() || self.is_making_room()? {
+            return Ok(None);
+        }
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
         let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
         match arrival {
@@ -165,15 +169,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The bytes of a woken connection's segment, in a buffer as if they had been received.
     pub fn take_payload(&mut self) -> (Buffer, usize) {
         let mut buffer = self.buffers.take();
-        let payload = self.hibernation.as_ref().map_or(&[][..], |hibernation| hibernation.payload());
-        let len = payload.len().min(buffer.bytes().len());
-        buffer.bytes()[..len].copy_from_slice(&payload[..len]);
+        let len = self.hibernation.as_ref().map_or(0, |hibernation| hibernation.take_payload(buffer.bytes()));
         (buffer, len)
     }
 
-    /// Acknowledges the segment that woke a connection.
-    pub fn acknowledge(&mut self) {
-        if let Some(hibernation) = &mut self.hibernation {
+    /// Acknowledges the segment that woke a connection, unless what is sent on it does.
+    pub fn acknowledge(&mut self, conn: ConnId) {
+        let answers = self.slots.ring(conn).has_send(conn.token(Operation::Send));
+        if !answers && let Some(hibernation) = &mut self.hibernation {
             hibernation.acknowledge_delivery(&self.counters);
         }
     }

@@ -199,7 +199,7 @@ impl<S: Default, R: RingOps> Slots<S, R> {
 
     /// Whether every slot is taken.
     pub fn is_full(&self) -> bool {
-        self.first_free >= self.rings.len()
+        self.rings[self.first_free..].iter().all(|RingSlots { map, .. }| map.free() == 0)
     }
 
     // ---- the rings -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ type Label = (&'static str, &'static str);
 type Read = fn(&Snapshot) -> u64;
 
 /// The metrics of a shard's counters, in every server.
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 15] = [
     Family {
         name: "c1m_connections",
         help: "Connections that are open now.",
@@ -67,14 +67,20 @@ const FAMILIES: [Family; 14] = [
         ],
     },
     Family {
+        name: "c1m_connections_lingering",
+        help: "Connections that are closed and wait for the end of a peer that may still send, each in a slot, 10 s at most.",
+        kind: MetricType::Gauge,
+        series: &[(None, |shard| shard.lingering)],
+    },
+    Family {
         name: "c1m_receives",
-        help: "Receives that returned bytes.",
+        help: "Receives whose bytes were for the service; with TLS, records of data.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.messages)],
     },
     Family {
         name: "c1m_received_bytes",
-        help: "Bytes received.",
+        help: "Bytes received, without those that came after a close and were dropped.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.bytes_in)],
     },
@@ -436,7 +442,7 @@ impl Shards {
         if !self.also.sleep {
             return Ok(());
         }
-        let help = "Time from the segment that woke a sleeping connection until the connection was served.";
+        let help = "Time from the segment that woke a sleeping connection until its payload went to the service, or the segment to the new socket.";
         let mut family = encoder.encode_descriptor("c1m_wake_seconds", help, None, MetricType::Histogram)?;
         self.shards
             .iter()

@@ -32,7 +32,6 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// Bytes came on a connection with TLS.
     pub(super) fn received_tls(&mut self, conn: ConnId, mut buffer: Buffer, len: usize, more: bool) -> Result<()> {
-        self.connections.counters().bytes_in.add(len as u64);
         let engine = &mut self.connections.engine;
         if !engine.received(conn, len, more) {
             engine.put_buffer(buffer);

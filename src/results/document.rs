@@ -404,9 +404,9 @@ pub struct ServerDocument {
     pub slow_readers: u64,
     /// Connections closed because their peer was silent for longer than the idle timeout.
     pub silent: u64,
-    /// Receives that returned bytes.
+    /// Receives whose bytes were for the service; with TLS, records of data.
     pub messages: u64,
-    /// Bytes received.
+    /// Bytes received, without those that came after a close and were dropped.
     pub bytes: u64,
     /// The highest resident memory of the server's process.
     pub resident_bytes: u64,

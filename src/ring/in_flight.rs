@@ -107,6 +107,11 @@ impl InFlightOps {
         self.submitted_sends > 0
     }
 
+    /// Whether a send of that token is not over, as far as is known. The last ones are looked at first.
+    pub fn has_send(&self, token: Token) -> bool {
+        self.sending.iter().rev().any(|send| send.token == token)
+    }
+
     /// Bytes of a parked send in the kernel, as they were when it began to wait.
     pub fn parked_bytes(&self, token: Token) -> usize {
         if self.parked.is_empty() { 0 } else { self.parked.get(&token.pack()).map_or(0, |(_, range)| range.len()) }

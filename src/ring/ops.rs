@@ -66,6 +66,9 @@ pub trait RingOps {
     /// Bytes of the connection's parked send, as many as there were when it began to wait; 0 without one.
     fn parked_bytes(&self, token: Token) -> usize;
 
+    /// Whether a send of the connection is on its way to the kernel, or with it and not known to be over.
+    fn has_send(&self, token: Token) -> bool;
+
     /// Whether the connection has a parked send in the kernel.
     fn has_parked_send(&self, token: Token) -> bool;
 

@@ -21,6 +21,7 @@ use crate::stats::Snapshot;
 use crate::token::ConnId;
 
 mod hibernation;
+mod leaving;
 mod lingering;
 mod peers;
 mod storms;

@@ -293,8 +293,8 @@ impl HibernationHost for SimHost {
         true
     }
 
-    fn retain(&mut self, _stays: &dyn Fn(u32) -> bool) {
-        unreachable!("no simulated process takes over from another");
+    fn retain(&mut self, stays: &dyn Fn(u32) -> bool) {
+        self.catcher(|catcher| catcher.table.retain(|_, place| stays(place.index)));
     }
 
     fn identify(&mut self, socket: &OwnedFd) -> io::Result<Option<(Tuple, Negotiated)>> {

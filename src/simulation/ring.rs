@@ -171,6 +171,10 @@ impl RingOps for SimRing {
         self.in_flight.parked_bytes(token.with(Operation::ParkedSend))
     }
 
+    fn has_send(&self, token: Token) -> bool {
+        self.in_flight.has_send(token.with(Operation::Send))
+    }
+
     fn has_parked_send(&self, token: Token) -> bool {
         self.in_flight.has_parked(token.with(Operation::ParkedSend))
     }

@@ -133,7 +133,9 @@ const fn wake_bounds() -> [Duration; WAKES] {
 }
 
 /// How long one shard's sleeping connections took to wake: each from the moment at which the segment that woke it was
-/// caught until it had a socket again and was served. A figure that is read from them is at most 7.2 % too high.
+/// caught until its payload went to the driver, with TLS to the records; or until the segment was sent on to the new
+/// socket, if it is not the next payload alone or is longer than a buffer. A figure that is read from them is at most
+/// 7.2 % too high.
 pub type Wakes = Durations<WAKES>;
 
 /// The counts of `Wakes`.

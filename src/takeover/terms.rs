@@ -14,7 +14,7 @@ use crate::sys::{CatcherTerms, Mapping, SharedMemory};
 
 /// The version of the format: of the messages, of entries, of the table and of the records in ring buffers. It grows
 /// with each change to one of them.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// How a successor asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,7 +299,8 @@ mod tests {
             change(&mut theirs);
             ours.check(&theirs).unwrap_err().to_string()
         };
-        assert!(said(|theirs| theirs.hello.format += 1).contains("in format 4, and this one takes format 3"));
+        let formats = format!("in format {}, and this one takes format {FORMAT}", FORMAT + 1);
+        assert!(said(|theirs| theirs.hello.format += 1).contains(&formats));
         let protocol = said(|theirs| theirs.speaks.protocol = "http".to_owned());
         assert_eq!(protocol, "its connections speak http, and those of this one shall speak raw");
         let service = said(|theirs| theirs.speaks.service = "push".to_owned());

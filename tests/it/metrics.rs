@@ -81,6 +81,7 @@ fn a_strict_parser_reads_the_counts_of_the_shards() {
     assert_eq!(sum(&text, "c1m_receives_total", ""), 100.0, "a hello each: {text}");
     assert_eq!(sum(&text, "c1m_received_bytes_total", ""), sum(&text, "c1m_sent_bytes_total", ""), "{text}");
     assert_eq!(sum(&text, "c1m_connections_refused_total", r#",reason="full""#), 0.0, "{text}");
+    assert_eq!(sum(&text, "c1m_connections_lingering", ""), 0.0, "{text}");
     let rounds = sum(&text, "c1m_round_seconds_count", "");
     assert!(rounds > 0.0 && rounds == sum(&text, "c1m_round_seconds_bucket", r#",le="+Inf""#), "{text}");
     assert!(sum(&text, "c1m_round_seconds_sum", "") > 0.0, "{text}");

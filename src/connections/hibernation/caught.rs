@@ -12,6 +12,7 @@ use crate::hibernation::judge::{Reason, Verdict, judge, same};
 use crate::hibernation::segment::{Segment, checksum_is_right};
 use crate::ring::RingOps;
 use crate::stats::Counters;
+use crate::sys::CaughtAt;
 use crate::token::{ConnId, Operation};
 
 /// What came of a caught segment.
@@ -30,6 +31,7 @@ pub(crate) enum Arrival {
 pub(super) struct Delivery {
     checkpoint: Checkpoint,
     segment: Segment,
+    caught: CaughtAt,
 }
 
 impl<S: Default> Hibernation<S> {
@@ -60,7 +62,9 @@ impl<S: Default> Hibernation<S> {
                 self.let_go(&caught);
             }
             // It was caught before the connection woke, or is of other ends with the same hash.
-            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free => self.let_go(&caught),
+            Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free | Whereabouts::Over => {
+                self.let_go(&caught)
+            }
         }
         Ok(Some(Arrival::Settled))
     }
@@ -82,13 +86,14 @@ impl<S: Default> Hibernation<S> {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
                 if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
-                    self.delivery = Some(Delivery { checkpoint, segment });
+                    self.delivery = Some(Delivery { checkpoint, segment, caught: caught.at });
                     return Ok(Arrival::Delivered(conn));
                 }
             }
             Verdict::Deliver(_) | Verdict::Reinject => {
                 if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
                     self.let_go(caught);
+                    self.woke_for(caught.at);
                     return Ok(Arrival::Woke(conn));
                 }
             }
@@ -127,7 +132,6 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<Option<ConnId>> {
         Ok(match self.wake(around, caught.index, checkpoint)? {
             Wake::Awake(conn) => {
-                self.wakes.count(self.host.since(caught.at));
                 around.parts.counters.woken_by_peer.add(1);
                 Some(conn)
             }
@@ -147,15 +151,24 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// The payload of the segment that woke a connection last.
-    pub fn payload(&self) -> &[u8] {
-        let range = self.delivery.as_ref().map(|delivery| delivery.segment.payload());
-        range.and_then(|range| self.bytes.get(range)).unwrap_or_default()
+    /// Takes the payload of the segment that woke a connection last: it is the driver's now. Returns how long it is.
+    pub fn take_payload(&self, into: &mut [u8]) -> usize {
+        let Some(Delivery { segment, caught, .. }) = &self.delivery else { return 0 };
+        let payload = self.bytes.get(segment.payload()).unwrap_or_default();
+        let len = payload.len().min(into.len());
+        into[..len].copy_from_slice(&payload[..len]);
+        self.woke_for(*caught);
+        len
+    }
+
+    /// The segment that woke a connection, caught then, is where it belongs: with the driver, or on its way to the socket.
+    fn woke_for(&self, caught: CaughtAt) {
+        self.wakes.count(self.host.since(caught));
     }
 
     /// Acknowledges the segment that woke a connection last, as nothing is sent that does so.
     pub fn acknowledge_delivery(&mut self, counters: &Counters) {
-        if let Some(Delivery { checkpoint, segment }) = self.delivery {
+        if let Some(Delivery { checkpoint, segment, .. }) = self.delivery {
             self.answer(counters, &checkpoint, Answer::acknowledgement(&checkpoint.progress), segment.echo());
         }
     }

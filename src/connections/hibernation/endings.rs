@@ -147,7 +147,7 @@ impl<S: Default> Hibernation<S> {
             if self.given == Given::All {
                 self.ended_away.push(index);
             }
-        } else if self.entries.whereabouts(index) == Whereabouts::Ending && !self.given.has(index) {
+        } else if self.entries.whereabouts(index) == Whereabouts::Ending && !self.is_given(index) {
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = S::default();
             }

@@ -130,12 +130,12 @@ impl Entries {
 
     /// The connection of an entry is no more.
     pub fn release(&mut self, index: u32) {
-        let Some(entry) = self.get(index).filter(|entry| entry.whereabouts() != Whereabouts::Free) else { return };
+        let Some(entry) = self.get(index).filter(|entry| !entry.whereabouts().is_free()) else { return };
         if self.surrendered {
             // The lists of what is free are the other process's. It finds the addresses by the entry.
             return self.change(index, |entry| {
                 entry.generation = entry.generation.wrapping_add(1);
-                entry.move_to(Whereabouts::Free);
+                entry.move_to(Whereabouts::Over);
             });
         }
         if entry.has(IPV6) {
@@ -154,7 +154,7 @@ impl Entries {
     pub fn find(&self, name: ConnId) -> Option<u32> {
         let index = u32::try_from(index_of(name)).ok()?;
         let entry = self.get(index)?;
-        let known = entry.generation == name.generation() && entry.whereabouts() != Whereabouts::Free;
+        let known = entry.generation == name.generation() && !entry.whereabouts().is_free();
         known.then_some(index)
     }
 
@@ -174,7 +174,7 @@ impl Entries {
         let placed = match entry.whereabouts() {
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused => !self.surrendered,
             Whereabouts::Away => self.surrendered,
-            Whereabouts::Free | Whereabouts::Asleep | Whereabouts::Ending => false,
+            Whereabouts::Free | Whereabouts::Asleep | Whereabouts::Ending | Whereabouts::Over => false,
         };
         let (ring, slot) = (entry.received >> SLOT_BITS, entry.received & ((1 << SLOT_BITS) - 1));
         placed.then_some((ring as usize, slot))
@@ -224,7 +224,7 @@ impl Entries {
             let Some(entry) = self.get(index) else { break };
             let addresses_are_there = !entry.has(IPV6) || (entry.remote as usize) < taken.len();
             let stays = match entry.whereabouts() {
-                Whereabouts::Free => {
+                Whereabouts::Free | Whereabouts::Over => {
                     let ever = entry.words() != [0; WORDS];
                     used = if ever { index + 1 } else { used };
                     free.push(index);
@@ -258,9 +258,10 @@ impl Entries {
         found
     }
 
-    /// The connection of an entry that was away has ended in the other process, which has released the entry.
+    /// The connection of an entry that was away has ended in the other process, which has released the entry. Nothing
+    /// happens if `take_stock` has found that already.
     pub fn ended_away(&mut self, index: u32) {
-        let Some(entry) = self.get(index).filter(|entry| entry.whereabouts() == Whereabouts::Free) else { return };
+        let Some(entry) = self.get(index).filter(|entry| entry.whereabouts() == Whereabouts::Over) else { return };
         if entry.has(IPV6) && (entry.remote as usize) < self.addresses.len() {
             self.free_addresses.push(entry.remote);
         }

@@ -70,15 +70,6 @@ pub(super) enum Given {
 }
 
 impl Given {
-    /// Whether the sleeping connection of an entry is another process's.
-    pub fn has(self, index: u32) -> bool {
-        match self {
-            Given::Nothing => false,
-            Given::Below(first) => index < first,
-            Given::All => true,
-        }
-    }
-
     /// Whether none falls asleep here.
     pub fn freezes(self) -> bool {
         self != Given::Nothing
@@ -105,6 +96,16 @@ impl<S: Default> Hibernation<S> {
     /// The window of time in which an earlier process wrote down last which it is.
     pub fn noted_window(&self) -> u16 {
         self.window.as_ref().map_or(0, WindowWord::read)
+    }
+
+    /// Whether an entry without a slot here is another process's. One whose connection ends becomes that at last, with all:
+    /// until then its driver is told, and it is released, here.
+    pub(super) fn is_given(&self, index: u32) -> bool {
+        match self.given {
+            Given::Nothing => false,
+            Given::Below(first) => index < first && self.entries.whereabouts(index) == Whereabouts::Asleep,
+            Given::All => true,
+        }
     }
 
     /// Whether the driver has been told of all that happened to sleeping connections.
@@ -137,10 +138,15 @@ impl<S: Default> Hibernation<S> {
         None
     }
 
-    /// The one that `next_to_give` has named is gone. Returns what was said on it so far.
+    /// The one that `next_to_give` has named is gone, with its driver's state: should its entry come back, another
+    /// connection may have it. Returns what was said on it so far.
     pub fn give(&mut self, name: ConnId) -> u64 {
         self.leaving = NO_ENTRY;
-        self.entries.find(name).map_or(0, |index| self.entries.said(index))
+        let Some(index) = self.entries.find(name) else { return 0 };
+        if let Some(state) = self.states.get_mut(index as usize) {
+            *state = S::default();
+        }
+        self.entries.said(index)
     }
 
     /// Whether the sleeping connections are being given away.
@@ -168,6 +174,7 @@ impl<S: Default> Hibernation<S> {
         let closings = self.endings.take_all().into_iter().map(|(index, closing)| (index, closing.to_numbers()));
         let unsent = std::mem::take(&mut self.unsent_bytes).into_iter().collect();
         (self.unsent, self.unsent_total) = Default::default();
+        self.keepalive.forget_all();
         let surrendered = Surrendered { closings: closings.collect(), unsent };
         self.entries.surrender();
         self.given = Given::All;
@@ -176,12 +183,19 @@ impl<S: Default> Hibernation<S> {
 
     /// Connections are lost that are awake in a process which is gone.
     pub fn lose_those_away<R: RingOps>(&mut self, around: &Around<'_, S, R>) {
-        let away: Vec<u32> =
-            (0..self.entries.len()).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Away).collect();
-        around.parts.counters.lost_in_takeover.add(away.len() as u64);
-        away.into_iter().for_each(|index| self.entries.release(index));
+        for index in 0..self.entries.len() {
+            match self.entries.whereabouts(index) {
+                Whereabouts::Away => {
+                    around.parts.counters.lost_in_takeover.add(1);
+                    self.entries.release(index);
+                }
+                // The other process could not tell of it any more.
+                Whereabouts::Over => self.entries.ended_away(index),
+                _ => {}
+            }
+        }
         let entries = &self.entries;
-        self.host.retain(&|index| entries.whereabouts(index) != Whereabouts::Free);
+        self.host.retain(&|index| !entries.whereabouts(index).is_free());
     }
 
     /// The entries, the table and the ring buffer are another process's yet.

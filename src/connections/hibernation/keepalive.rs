@@ -30,18 +30,25 @@ pub(super) struct SleeperKeepalive {
     time: Option<Duration>,
     cursor: Cursor,
     due: Mark,
+    /// Entries that are to be visited by now. One of few comes only after many steps.
+    owed: f64,
     /// Probes that the peer of an entry's connection has not answered.
     unanswered: HashMap<u32, u32>,
 }
 
 impl SleeperKeepalive {
     pub fn new(time: Option<Duration>, now: Mark) -> SleeperKeepalive {
-        SleeperKeepalive { time, cursor: Cursor::START, due: now, unanswered: HashMap::new() }
+        SleeperKeepalive { time, cursor: Cursor::START, due: now, owed: 0.0, unanswered: HashMap::new() }
     }
 
     /// When the next step is due, if there is any.
     pub fn due(&self) -> Option<Mark> {
         self.time.map(|_| self.due)
+    }
+
+    /// Another process has the sleeping connections.
+    pub fn forget_all(&mut self) {
+        self.unanswered.clear();
     }
 
     /// The peer of a connection is there, or the connection sleeps no more.
@@ -61,7 +68,9 @@ impl<S: Default> Hibernation<S> {
         let Some(time) = self.keepalive.time.filter(|_| self.keepalive.due <= now) else { return };
         self.keepalive.due = now.after(STEP);
         let share = f64::from(self.entries.len()) * STEP.as_secs_f64() / time.as_secs_f64();
-        for _ in 0..(share.ceil() as u32).min(ENTRIES_PER_STEP) {
+        self.keepalive.owed = (self.keepalive.owed + share).min(ENTRIES_PER_STEP.into());
+        while self.keepalive.owed >= 1.0 {
+            self.keepalive.owed -= 1.0;
             let Some(index) = self.entries.next(&mut self.keepalive.cursor) else { break };
             if self.entries.whereabouts(index) == Whereabouts::Asleep {
                 self.ask(around, index, time);

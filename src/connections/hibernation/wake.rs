@@ -114,7 +114,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether bytes are kept for a connection of this process.
     pub fn has_unsent(&self, name: ConnId) -> bool {
-        let is_given = |name| self.entries.find(name).is_some_and(|index| self.given.has(index));
+        let is_given = |name| self.entries.find(name).is_some_and(|index| self.is_given(index));
         !self.unsent_bytes.is_empty() && self.unsent_bytes.contains_key(&name) && !is_given(name)
     }
 

@@ -181,7 +181,7 @@ pub fn hibernation(title: &str, slept: &HibernationDocument) -> Markup {
         h3 { (title) }
         (facts(slept.named().map(|(name, number)| (name, count(number)))))
         @if let Some(wakes) = slept.wakes() {
-            p { "From the segment that woke a connection until it was served:" }
+            p { "From the segment that woke a connection until its payload went to the service:" }
             (facts(wakes.map(|(name, us)| (name, time(us)))))
         }
     }

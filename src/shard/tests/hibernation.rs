@@ -32,6 +32,14 @@ enum Command {
     /// What was kept for each connection is sent back.
     PushAll,
     Close(u32, CloseMode),
+    /// Whatever comes next on a connection, what was kept for this one is sent back.
+    PushAtNext(u32),
+    /// All sleeping connections are given to another process, but for this one, which is reset meanwhile.
+    GiveAllBut(u32),
+    /// What was given comes back.
+    TakeBack,
+    /// All sleeping connections are handed over to another process, which is killed at once.
+    HandOverInVain,
 }
 
 /// A connection as the driver knows it.
@@ -48,6 +56,7 @@ struct Kept {
     slept: u64,
     woke: u64,
     most_asleep: u64,
+    most_lingering: u64,
     most_timers: usize,
     /// Each end: when, of which number, and why.
     ended: Vec<(Duration, u32, CloseReason)>,
@@ -69,6 +78,9 @@ struct Keeper {
     closing: Option<Closing>,
     commands: Rc<RefCell<VecDeque<Command>>>,
     collects: bool,
+    pushes: Option<u32>,
+    /// How long it thinks before it goes on with a connection that woke.
+    ponders: Duration,
     /// Choices of its own.
     chance: Option<Chance>,
     held: HashMap<ConnId, Held>,
@@ -131,8 +143,37 @@ impl Keeper {
                     connections.close(name, mode, CloseReason::Local)?;
                 }
             }
+            Command::PushAtNext(number) => self.pushes = Some(number),
+            Command::GiveAllBut(number) => {
+                assert!(connections.may_surrender());
+                connections.begin_to_give();
+                let name = self.names[number as usize - 1];
+                connections.close(name, CloseMode::Abort, CloseReason::Local)?;
+                give_all(connections);
+            }
+            Command::TakeBack => {
+                let names = connections.stop_giving();
+                self.greet(connections, names);
+            }
+            Command::HandOverInVain => {
+                assert!(connections.may_surrender());
+                connections.begin_to_give();
+                give_all(connections);
+                connections.surrender_sleepers();
+                connections.take_over_sleepers(None, &|_, _| true)?;
+                let names = connections.sleeping();
+                self.greet(connections, names);
+            }
         }
         Ok(())
+    }
+
+    /// Sleeping connections have come back, without a state.
+    fn greet(&mut self, connections: &mut Net, names: Vec<ConnId>) {
+        for name in names {
+            let state = connections.state(name).expect("it is here again");
+            assert_eq!(std::mem::replace(state, self.held[&name].number), 0, "the state that was given away");
+        }
     }
 
     /// Where it has choices of its own, something that a driver may do at any time.
@@ -155,6 +196,15 @@ impl Keeper {
             }
             _ => self.push(connections, conn),
         }
+    }
+}
+
+/// Gives all sleeping connections away, with their states.
+fn give_all(connections: &mut Net) {
+    let mut rows = usize::MAX;
+    while let Some(name) = connections.next_to_give(&mut rows) {
+        assert!(connections.peek(name).is_some(), "its state goes along");
+        connections.give(name);
     }
 }
 
@@ -181,6 +231,9 @@ impl Driver<Machine> for Keeper {
             if !collects {
                 self.push(connections, conn)?;
             }
+            if let Some(number) = self.pushes.take() {
+                self.push(connections, self.names[number as usize - 1])?;
+            }
             self.meddle(connections)?;
             return Ok(Reply::Nothing);
         }
@@ -203,6 +256,7 @@ impl Driver<Machine> for Keeper {
         let held = self.held(connections, conn);
         assert!(std::mem::replace(&mut held.asleep, false), "awake twice");
         self.seen.borrow_mut().woke += 1;
+        self.machine.kernel(|kernel| kernel.pass(self.ponders));
         // What is sent now stands before the reply to the segment that woke it.
         if self.chance.as_mut().is_some_and(|chance| chance.one_in(2)) {
             self.push(connections, conn)?;
@@ -223,6 +277,7 @@ impl Driver<Machine> for Keeper {
             let seen = &mut *self.seen.borrow_mut();
             seen.counters = connections.counters().snapshot();
             seen.most_asleep = seen.most_asleep.max(seen.counters.asleep);
+            seen.most_lingering = seen.most_lingering.max(seen.counters.lingering);
             seen.most_timers = seen.most_timers.max(connections.engine.timers_of_sleepers());
             if seen.in_use.last().is_none_or(|(_, before)| *before != in_use) {
                 seen.in_use.push((time, in_use));
@@ -261,6 +316,7 @@ struct Night {
     /// How everything is closed in the end, and how many of them a second.
     how: (CloseMode, Option<f64>),
     meddles: bool,
+    ponders: Duration,
 }
 
 impl Night {
@@ -282,7 +338,8 @@ impl Night {
         });
         let how = (CloseMode::Immediate, None);
         let chance = Chance(mixed(seed));
-        Night { machine, chance, config, wakes, commands: Rc::default(), how, meddles: false }
+        let (meddles, ponders) = (false, Duration::ZERO);
+        Night { machine, chance, config, wakes, commands: Rc::default(), how, meddles, ponders }
     }
 
     /// So many peers connect from a time on, one every so often. Returns their numbers.
@@ -311,7 +368,7 @@ impl Night {
 
     /// Runs the shard until a time, and then until everything is closed.
     fn run(self, end: Duration) -> (Machine, Kept) {
-        let Night { machine, chance, config, wakes, commands, how, meddles } = self;
+        let Night { machine, chance, config, wakes, commands, how, meddles, ponders } = self;
         let seen = Rc::new(RefCell::new(Kept::default()));
         let driver = Keeper {
             machine: machine.clone(),
@@ -320,6 +377,8 @@ impl Night {
             closing: None,
             commands,
             collects: false,
+            pushes: None,
+            ponders,
             chance: meddles.then_some(chance),
             held: HashMap::new(),
             names: Vec::new(),
@@ -327,16 +386,18 @@ impl Night {
         };
         run_shard(&machine, config, driver);
         let seen = seen.take();
-        let Snapshot { live, opened, closed, asleep, stale, hibernated, woken_by_peer, woken_by_send, .. } =
-            seen.counters;
-        assert_eq!((live, asleep, stale), (0, 0, 0));
+        let Snapshot {
+            live, opened, closed, asleep, lingering, stale, hibernated, woken_by_peer, woken_by_send, ..
+        } = seen.counters;
+        assert_eq!((live, asleep, lingering, stale), (0, 0, 0, 0));
         assert_eq!((u64::from(seen.opened), seen.ended.len() as u64), (opened, closed));
         assert_eq!((opened, seen.slept, seen.woke), (closed, hibernated, woken_by_peer + woken_by_send));
-        // A restore takes 16 us.
+        // A restore takes 16 us, and then the driver is told.
+        let least = 16 * MILLI / 1_000 + ponders;
         let wakes = wakes.read();
         let shortest = wakes.buckets().find(|(_, count)| *count > 0).and_then(|(bound, _)| bound);
         assert_eq!(wakes.all(), woken_by_peer, "a wake by a segment counts once");
-        assert!(shortest.is_none_or(|bound| bound >= 16 * MILLI / 1_000), "a wake within {shortest:?}");
+        assert!(shortest.is_none_or(|bound| bound >= least), "a wake within {shortest:?}");
         machine.kernel(|kernel| {
             let catcher = kernel.catcher.as_ref().expect("connections may sleep");
             assert!(catcher.is_empty(), "a connection is in the table that is gone");

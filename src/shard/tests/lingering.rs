@@ -1,10 +1,14 @@
 //! Connections that are closed while their peers still send.
 
+use std::cell::Cell;
+
 use super::*;
 
 /// Refuses what comes first on each connection, and closes it so that it lingers.
 struct Refusing {
     turns: Turns,
+    /// The most that lingered at once.
+    most: Rc<Cell<u64>>,
 }
 
 impl Driver<Machine> for Refusing {
@@ -29,12 +33,17 @@ impl Driver<Machine> for Refusing {
     }
 
     fn turn(&mut self, connections: &mut Connections<Self::State, Machine>, now: Instant, _: u32) -> Result<Schedule> {
+        self.most.set(self.most.get().max(connections.counters().lingering.get()));
         self.turns.turn(connections, now)
     }
 }
 
-fn refuse(scene: Scene, end: Duration) -> (Machine, Seen) {
-    scene.run_driver(end, |turns| Refusing { turns })
+/// Runs a scene, and returns also how many connections lingered at once at most.
+fn refuse(scene: Scene, end: Duration) -> (Machine, Seen, u64) {
+    let most = Rc::new(Cell::new(0));
+    let (machine, seen) = scene.run_driver(end, |turns| Refusing { turns, most: most.clone() });
+    assert_eq!(seen.counters.lingering, 0);
+    (machine, seen, most.get())
 }
 
 /// Peers that are refused get the answer and a FIN, and no reset while they send on. Their slots are free when they
@@ -57,7 +66,10 @@ fn what_peers_send_on_is_dropped_until_they_end() {
             let end = 500 * MILLI + scene.chance.time(100 * MILLI);
             scene.machine.at(end, move |kernel| if resets { kernel.reset(peer) } else { kernel.fin(peer) });
         }
-        let (machine, seen) = refuse(scene, SECOND);
+        let (machine, seen, most) = refuse(scene, SECOND);
+        assert_eq!((most, seen.counters.messages), (PEERS as u64, PEERS as u64), "what was dropped is no message");
+        let said: usize = peers.clone().map(|peer| machine.kernel(|kernel| kernel.sockets[peer].said)).sum();
+        assert!(seen.counters.bytes_in < said as u64 / 4, "what was dropped counts as received");
         for peer in peers {
             let socket = machine.kernel(|kernel| std::mem::take(&mut kernel.sockets[peer]));
             assert_eq!((&socket.heard[..], socket.ended.unwrap().0), (&b"no"[..], Ending::Fin), "peer {peer}");
@@ -79,7 +91,8 @@ fn peers_that_never_end_are_closed() {
         for peer in scene.come(PEERS, Duration::ZERO) {
             scene.machine.at(10 * MILLI, move |kernel| kernel.say(peer, b"!"));
         }
-        let (_, seen) = refuse(scene, 20 * SECOND);
+        let (_, seen, most) = refuse(scene, 20 * SECOND);
+        assert_eq!(most, PEERS as u64);
         let freed = seen.freed(ACCEPTS, 100 * MILLI);
         assert!((10 * SECOND..11 * SECOND).contains(&freed), "{freed:?}");
         // Many more than there are slots, one after the other.
@@ -91,7 +104,7 @@ fn peers_that_never_end_are_closed() {
                 kernel.say(peer, b"!");
             });
         }
-        let (_, seen) = refuse(scene, 5 * SECOND);
+        let (_, seen, _) = refuse(scene, 5 * SECOND);
         assert_eq!((seen.opened.len(), seen.ended_by(SECOND)), (10 * PEERS, 10 * PEERS), "{:?}", seen.in_use);
         assert_eq!(seen.counters.refused_when_full, 0);
     });

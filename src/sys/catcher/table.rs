@@ -225,7 +225,8 @@ impl Table {
         for cell in self.tagged(self.places(tuple)) {
             let now = cell.load(Ordering::SeqCst);
             if ours(now) {
-                cell.store(to(now), Ordering::SeqCst);
+                // Only while it is as it was seen: in a takeover both processes have the shard.
+                let _ = cell.compare_exchange(now, to(now), Ordering::SeqCst, Ordering::SeqCst);
             }
         }
     }

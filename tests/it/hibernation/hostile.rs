@@ -103,3 +103,49 @@ fn hostile_segments_wake_nobody_and_are_counted() {
         });
     }
 }
+
+/// The ring buffer of caught segments is full, as somebody sends more than the server takes: the RSTs of peers find no room
+/// in it, and no peer sends one again. The server asks each peer whether it is there, and so knows in the end who is.
+#[test(Network, Hibernation)]
+fn whoever_is_reset_while_segments_are_dropped_is_found() {
+    use segment::ACK;
+    const SLEEPERS: usize = 40;
+    const RESETS: usize = 20;
+    // A server of so few connections has the smallest ring buffer, of 1 MiB. A long segment takes 65,592 bytes of it and a
+    // short one 256: 15 long ones fit, and behind them 252 short ones. The kernel itself would drop still shorter ones, as
+    // their checksum is wrong.
+    const FORGED: [(usize, usize); 2] = [(16, 65_000), (300, 100)];
+    in_own_network(|| {
+        let server = Server::start(1, &format!("--bind 127.0.0.1 {SLEEP}"));
+        let to = (Ipv4Addr::LOCALHOST, server.port).into();
+        let scene = Scene { server: &server, to, is_apart: false };
+        let mut streams: Vec<TcpStream> = (0..SLEEPERS).map(|_| scene.connected()).collect();
+        streams.iter_mut().for_each(|stream| exchanges(stream, b"before"));
+        scene.all_asleep(SLEEPERS as u64);
+        let forger = Forger::of(&streams[0]);
+        server.running.pause();
+        let mut come = segments();
+        let mut until_come = |count: usize| {
+            come += count as u64;
+            eventually("they have come to the filter", || segments() >= come);
+        };
+        for (times, payload) in FORGED {
+            forger.send(times, ACK, (0, 0), payload, 1);
+            until_come(times);
+        }
+        streams.drain(SLEEPERS - RESETS..).for_each(reset);
+        until_come(RESETS);
+        server.running.signal(libc::SIGCONT);
+        scene.all_asleep((SLEEPERS - RESETS) as u64);
+        let forged: usize = FORGED.iter().map(|(times, _)| times).sum();
+        let lost = forged as u64 - scene.count("segments_malformed");
+        assert_eq!(
+            (lost > 0, scene.count("segments_dropped") - lost),
+            (true, RESETS as u64),
+            "not all RSTs are dropped"
+        );
+        streams.iter_mut().for_each(|stream| exchanges(stream, b"and after"));
+        scene.all_asleep((SLEEPERS - RESETS) as u64);
+        server.stop();
+    });
+}

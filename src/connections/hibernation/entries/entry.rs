@@ -24,9 +24,16 @@ pub enum Whereabouts {
     /// It has a slot and a socket in one of two processes, of which the other has the sleeping connections: they are
     /// being handed over.
     Away,
+    /// It was away, and has ended. The other process has the list of free entries, and adds this one to it once.
+    Over,
 }
 
 impl Whereabouts {
+    /// Whether its entry has no connection.
+    pub fn is_free(self) -> bool {
+        matches!(self, Whereabouts::Free | Whereabouts::Over)
+    }
+
     /// Whether its entry has all that is left of the connection.
     pub fn is_kept(self) -> bool {
         matches!(self, Whereabouts::Asleep | Whereabouts::Ending)
@@ -111,6 +118,7 @@ impl Entry {
             4 => Whereabouts::Asleep,
             5 => Whereabouts::Ending,
             6 => Whereabouts::Away,
+            7 => Whereabouts::Over,
             _ => Whereabouts::Free,
         }
     }

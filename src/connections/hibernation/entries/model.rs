@@ -239,7 +239,9 @@ proptest! {
     /// Connections that are awake stay with the process that hands over, until they arrive or end; the others are the
     /// successor's at once. If that is gone they come back.
     #[test]
-    fn entries_change_hands(most in 1u32..12, steps in steps(), arrive in any::<u64>(), returns in any::<bool>()) {
+    fn entries_change_hands(
+        most in 1u32..12, steps in steps(), arrive in any::<u64>(), early in any::<u64>(), returns in any::<bool>()
+    ) {
         let (ours, theirs) = memory();
         let mut entries = Entries::in_memory(ours, most).unwrap();
         let (mut map, mut former) = (BTreeMap::new(), HashSet::new());
@@ -252,13 +254,23 @@ proptest! {
         for index in &awake {
             prop_assert_eq!(entries.place(*index), Some(map[index].place), "it has its slot here");
         }
+        // Some end before the successor looks. It hears of them only afterwards.
+        let is_early = |at: usize| !returns && early >> (at % 64) & 1 == 1;
+        for (at, index) in awake.iter().enumerate().filter(|(at, _)| is_early(*at)) {
+            entries.release(*index);
+            map.remove(index);
+            prop_assert_eq!(entries.place(*index), None, "{} has ended", at);
+        }
         let mut next = Entries::in_memory(theirs, most).unwrap();
         next.catch_up().unwrap();
         let found = next.take_stock(|_| true);
-        prop_assert_eq!((found.lost, found.asleep as usize + found.ending.len()), (0, map.len() - awake.len()));
+        let ended = (0..awake.len()).filter(|at| is_early(*at)).count();
+        prop_assert_eq!((found.lost, found.asleep as usize + found.ending.len()), (0, map.len() + ended - awake.len()));
         for (at, index) in awake.iter().enumerate() {
             prop_assert_eq!(next.place(*index), None, "its slot is elsewhere");
-            if arrive >> (at % 64) & 1 == 1 {
+            if is_early(at) {
+                next.ended_away(*index);
+            } else if arrive >> (at % 64) & 1 == 1 {
                 next.woke(*index, ConnId::new(3, 9, 0));
                 prop_assert_eq!(next.place(*index), Some((3, 9)));
                 prop_assert_eq!(entries.place(*index), None);
@@ -276,8 +288,11 @@ proptest! {
             prop_assert_eq!(found.lost as usize, awake.len() - here.len());
             prop_assert!(here.iter().all(|index| entries.place(*index) == Some(map[index].place)));
         } else {
-            let fresh: HashSet<u32> = std::iter::from_fn(|| next.claim(ConnId::new(0, 1, 2))).collect();
+            let fresh: Vec<u32> = std::iter::from_fn(|| next.claim(ConnId::new(0, 1, 2))).take(most as usize + 1).collect();
+            let different: HashSet<u32> = fresh.iter().copied().collect();
+            prop_assert_eq!(fresh.len(), different.len(), "an entry is given out twice");
             prop_assert_eq!(fresh.len() + map.len(), most as usize);
+            prop_assert!(!map.keys().any(|index| different.contains(index)), "an entry that is taken");
         }
     }
 

@@ -220,3 +220,84 @@ fn a_clock_that_jumps_loses_no_sleeper() {
         assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
     });
 }
+
+/// Connections that linger give their slots to sleepers that wake: no segment is dropped for want of a slot.
+#[test]
+fn sleepers_that_wake_get_the_slots_of_connections_that_linger() {
+    const SLOTS: usize = 40;
+    const SLEEPERS: usize = 100;
+    with_seeds(3, |seed| {
+        let mut catcher = Catcher::default();
+        // Nobody ends a connection that the shard has ended.
+        catcher.network.never_closes = true;
+        let most = (SLEEPERS + SLOTS) as u32 + ACCEPTS as u32;
+        let night = Night::new(seed, SLOTS as u32, most, catcher);
+        // So many that those that came before sleep.
+        let sleepers = night.come(SLEEPERS, Duration::ZERO, 20 * MILLI);
+        let closed = 3 * SECOND;
+        let lingering = night.come(SLOTS - 2, closed - 10 * MILLI, MILLI / 100).len();
+        for number in SLEEPERS + 1..=SLEEPERS + lingering {
+            night.command(closed, Command::Close(number as u32, CloseMode::Lingering));
+        }
+        let peers = sleepers.start..sleepers.start + SLOTS - 4;
+        for peer in peers.clone() {
+            night.say(closed + 10 * MILLI, peer, 5);
+        }
+        let (machine, seen) = night.run(closed + SECOND);
+        assert_eq!((seen.most_asleep, seen.most_lingering), (SLEEPERS as u64, lingering as u64));
+        assert_eq!((seen.counters.woken_by_peer, seen.counters.segments_dropped), (peers.len() as u64, 0));
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+    });
+}
+
+/// A wake lasts until the driver has the payload. `run` compares.
+#[test]
+fn a_wake_lasts_until_the_driver_has_the_payload() {
+    let mut night = Night::new(1, 10, 10, Catcher::default());
+    night.ponders = 3 * MILLI;
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    night.say(SECOND, peer, 5);
+    let (machine, seen) = night.run(2 * SECOND);
+    assert_eq!((seen.counters.woken_by_peer, missing(&machine, peer)), (1, 0));
+}
+
+/// A payload to which nothing is answered is acknowledged at once, also when something is sent to another connection for
+/// it: the peer need not send it again.
+#[test]
+fn a_payload_that_goes_on_to_others_is_acknowledged() {
+    with_seeds(2, |seed| {
+        let night = Night::new(seed, 10, 10, Catcher::default());
+        let peers = night.come(2, Duration::ZERO, MILLI);
+        let (from, to) = (peers.start, peers.start + 1);
+        night.command(10 * MILLI, Command::Collect);
+        night.say(20 * MILLI, to, 5);
+        night.command(SECOND - MILLI, Command::PushAtNext(2));
+        night.say(SECOND, from, 5);
+        night.machine.at(SECOND + 50 * MILLI, move |kernel| {
+            let in_flight = kernel.link(from).map(|link| link.peer.in_flight());
+            assert_eq!((in_flight, kernel.sockets[to].heard.len()), (Some(0), 5), "it is not acknowledged");
+        });
+        night.command(2 * SECOND, Command::PushAll);
+        let (machine, seen) = night.run(3 * SECOND);
+        assert_eq!(seen.counters.woken_by_peer, 1);
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+    });
+}
+
+/// A sleeping connection that ends while the others are given away ends as ever; what was given away comes back whole.
+#[test]
+fn a_sleeper_may_end_while_others_are_given_away() {
+    with_seeds(2, |seed| {
+        let night = Night::new(seed, 10, 10, Catcher::default());
+        let peers = night.come(5, Duration::ZERO, MILLI);
+        night.command(SECOND, Command::GiveAllBut(3));
+        night.command(SECOND + 10 * MILLI, Command::TakeBack);
+        for peer in peers.clone() {
+            night.say(2 * SECOND, peer, 5);
+        }
+        let (machine, seen) = night.run(3 * SECOND);
+        assert_eq!((seen.ended_by(2 * SECOND), seen.counters.woken_by_peer), (1, 4));
+        let others = peers.clone().filter(|peer| *peer != peers.start + 2);
+        assert_eq!(others.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+    });
+}

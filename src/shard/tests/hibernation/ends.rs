@@ -1,7 +1,10 @@
 //! Sleeping connections that end: many at once, at a pace, and for silence.
 
 use super::*;
+use crate::connections::EntryMemory;
 use crate::error::Errno;
+use crate::sys::SharedMemory;
+use crate::takeover::StateFile;
 
 /// Connections that sleep.
 const MANY: usize = 4_000;
@@ -204,29 +207,57 @@ fn a_peer_that_does_not_stop_sets_no_timers_without_end() {
 }
 
 /// The peers of sleepers are asked whether they are there, without a wake. Those that do not answer three times are given
-/// up, and the others stay.
+/// up, and the others stay. Between two probes the keepalive's time passes, however few or many sleep.
 #[test]
 fn sleepers_are_asked_and_the_unreachable_ones_are_given_up() {
-    const SLEEPERS: usize = 400;
-    const UNREACHABLE: usize = SLEEPERS / 4;
     with_seeds(2, |seed| {
-        let mut night = Night::new(seed, SLEEPERS as u32, 2 * SLEEPERS as u32, Catcher::default());
-        night.config.hibernation.as_mut().expect("they sleep").keepalive = Some(8 * SECOND);
-        let sleepers = night.come(SLEEPERS, Duration::ZERO, Duration::from_micros(100));
-        for peer in sleepers.clone().take(UNREACHABLE) {
-            night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
-        }
-        let end = 100 * SECOND;
-        let (machine, seen) = night.run(end);
-        assert_eq!(seen.counters.woken_by_peer + seen.counters.woken_by_send, 0, "a probe woke a connection");
-        assert_eq!(seen.ended_by(3 * 8 * SECOND), 0, "three probes take longer");
-        assert_eq!(seen.ended_by(end - SECOND), UNREACHABLE);
-        let why = CloseReason::Failed(Errno::ETIMEDOUT);
-        assert!(seen.ended[..UNREACHABLE].iter().all(|(.., reason)| *reason == why), "{:?}", seen.ended[0]);
-        for peer in sleepers.skip(UNREACHABLE) {
-            assert!(machine.kernel(|kernel| kernel.ended(peer)).is_some_and(|at| at >= end), "peer {peer}");
+        for count in [4, 400] {
+            let unreachable = count / 4;
+            let mut night = Night::new(seed, count as u32, 2 * count as u32 + ACCEPTS as u32, Catcher::default());
+            night.config.hibernation.as_mut().expect("they sleep").keepalive = Some(8 * SECOND);
+            let sleepers = night.come(count, Duration::ZERO, Duration::from_micros(100));
+            for peer in sleepers.clone().take(unreachable) {
+                night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
+            }
+            let end = 100 * SECOND;
+            let (machine, seen) = night.run(end);
+            assert_eq!(seen.counters.woken_by_peer + seen.counters.woken_by_send, 0, "a probe woke a connection");
+            assert_eq!(seen.ended_by(3 * 8 * SECOND), 0, "three probes take longer");
+            assert_eq!(seen.ended_by(end - SECOND), unreachable);
+            let why = CloseReason::Failed(Errno::ETIMEDOUT);
+            assert!(seen.ended[..unreachable].iter().all(|(.., reason)| *reason == why), "{:?}", seen.ended[0]);
+            for peer in sleepers.skip(unreachable) {
+                assert!(machine.kernel(|kernel| kernel.ended(peer)).is_some_and(|at| at >= end), "peer {peer}");
+            }
         }
     });
+}
+
+/// What a peer has not answered counts no more once the sleepers were another process's: the entry may have another
+/// connection since.
+#[test]
+fn peers_are_asked_afresh_after_they_were_handed_over_in_vain() {
+    const EVERY: Duration = Duration::from_secs(8);
+    let given_up = |handed: Option<Duration>| {
+        let mut night = Night::new(1, 4, 8 + ACCEPTS as u32, Catcher::default());
+        let hibernation = night.config.hibernation.as_mut().expect("they sleep");
+        hibernation.keepalive = Some(EVERY);
+        let memory = |name| SharedMemory::new(name).unwrap();
+        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
+        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
+        let peer = night.come(4, Duration::ZERO, MILLI).start;
+        night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
+        if let Some(at) = handed {
+            night.command(at, Command::HandOverInVain);
+        }
+        let (_, seen) = night.run(100 * SECOND);
+        let (at, number, why) = seen.ended[0];
+        assert_eq!((number, why), (1, CloseReason::Failed(Errno::ETIMEDOUT)));
+        at
+    };
+    let at = given_up(None);
+    let later = given_up(Some(at - SECOND));
+    assert!(later > at + 2 * EVERY, "it was given up at {at:?}, and after a handing over at {later:?}");
 }
 
 /// Sleepers count against the limit on connections: newcomers are refused, and sleepers stay.

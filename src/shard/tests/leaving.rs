@@ -1,0 +1,144 @@
+//! Connections that were to go to another process, and stay as it is gone; or that end before.
+
+use super::*;
+use crate::connections::ReadinessToLeave;
+
+/// Bytes that each connection is sent once it has said something.
+const ANSWER: usize = 1_000;
+
+/// What happens to a connection that is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is closed before the other process is gone.
+    Closed(CloseMode),
+    /// It is closed when what the kernel did for it has ended: it had to send something still. The shard finds out as the
+    /// other process is gone, or before.
+    ClosedWhenQuiet { as_gone: bool },
+    /// It stays, while the kernel has not ended what it does for it.
+    Stays,
+}
+
+/// Answers, and has each connection leave a while after that.
+struct Leaving {
+    turns: Turns,
+    fate: Fate,
+    answered: Vec<ConnId>,
+    leaving: Vec<ConnId>,
+}
+
+/// When the connections are to leave.
+const LEAVE: Duration = Duration::from_millis(20);
+
+type Net = Connections<(), Machine>;
+
+impl Leaving {
+    fn has_leave(&mut self, net: &mut Net) -> Result<()> {
+        for conn in std::mem::take(&mut self.answered) {
+            net.prepare_to_leave(conn)?;
+            match self.fate {
+                Fate::Closed(mode) => net.close(conn, mode, CloseReason::Local)?,
+                Fate::Stays => {}
+                Fate::ClosedWhenQuiet { .. } => {
+                    self.leaving.push(conn);
+                    continue;
+                }
+            }
+            net.stays(conn)?;
+            assert_eq!(net.is_live(conn), self.fate == Fate::Stays);
+        }
+        for conn in std::mem::take(&mut self.leaving) {
+            if net.readiness_to_leave(conn)? == ReadinessToLeave::NotYet {
+                self.leaving.push(conn);
+                continue;
+            }
+            assert!(net.pending_bytes(conn) < ANSWER, "the kernel does not send any more");
+            net.close(conn, CloseMode::Immediate, CloseReason::Local)?;
+            if self.fate == (Fate::ClosedWhenQuiet { as_gone: true }) {
+                net.stays(conn)?;
+            } else {
+                assert_eq!(net.readiness_to_leave(conn)?, ReadinessToLeave::Gone);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Driver<Machine> for Leaving {
+    type State = ();
+
+    fn opened(&mut self, _: &mut Net, _: ConnId) -> Result<()> {
+        self.turns.seen().opened.push(self.turns.time());
+        Ok(())
+    }
+
+    fn received(&mut self, net: &mut Net, conn: ConnId, _: &mut [u8]) -> Result<Reply> {
+        net.send(conn, &[7; ANSWER])?;
+        self.answered.push(conn);
+        Ok(Reply::Nothing)
+    }
+
+    fn ended(&mut self, _: &mut Net, _: ConnId, reason: CloseReason) -> Result<()> {
+        self.turns.seen().ended.push((self.turns.time(), reason));
+        Ok(())
+    }
+
+    fn turn(&mut self, net: &mut Net, now: Instant, _: u32) -> Result<Schedule> {
+        if self.turns.time() >= LEAVE {
+            self.has_leave(net)?;
+        }
+        let schedule = self.turns.turn(net, now)?;
+        Ok(if self.leaving.is_empty() { schedule } else { Schedule::Now })
+    }
+}
+
+/// Peers that have room for so many bytes at first, and for all of them in the end.
+fn leave(seed: u64, fate: Fate, room: usize) -> Vec<usize> {
+    const PEERS: usize = 10;
+    let scene = Scene::new(seed, 200);
+    let peers = scene.come(PEERS, Duration::ZERO);
+    for peer in peers.clone() {
+        scene.machine.kernel(|kernel| kernel.sockets[peer].window = room);
+        scene.machine.at(10 * MILLI, move |kernel| kernel.say(peer, b"!"));
+        scene.machine.at(2 * LEAVE, move |kernel| kernel.take(peer, ANSWER));
+    }
+    scene.machine.at(LEAVE, |kernel| kernel.ring_doorbell());
+    let end = 4 * LEAVE;
+    let (machine, seen) =
+        scene.run_driver(end, |turns| Leaving { turns, fate, answered: Vec::new(), leaving: Vec::new() });
+    let Snapshot { live, opened, closed, lingering, .. } = seen.counters;
+    assert_eq!((live, opened, closed, lingering), (0, PEERS as u64, PEERS as u64, 0), "{fate:?}");
+    assert!(seen.ended.iter().all(|(at, why)| *why == CloseReason::Local && (fate == Fate::Stays) == (*at >= end)));
+    peers.map(|peer| machine.kernel(|kernel| kernel.sockets[peer].heard.len())).collect()
+}
+
+/// A connection that has ended while it was to leave stays ended, and its slot becomes free.
+#[test]
+fn what_has_ended_while_it_was_to_leave_stays_ended() {
+    with_seeds(2, |seed| {
+        for mode in [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort] {
+            leave(seed, Fate::Closed(mode), usize::MAX);
+        }
+    });
+}
+
+/// The same for one whose peer does not read: what it was still to be sent goes with it.
+#[test]
+fn what_a_connection_had_to_send_holds_no_slot_once_it_has_ended() {
+    with_seeds(2, |seed| {
+        for as_gone in [false, true] {
+            let heard = leave(seed, Fate::ClosedWhenQuiet { as_gone }, 100);
+            assert!(heard.iter().all(|heard| *heard == 100), "{heard:?}");
+        }
+    });
+}
+
+/// A connection that stays loses nothing of what it was being sent, whatever the kernel has ended for it by then.
+#[test]
+fn a_connection_that_stays_is_sent_all() {
+    with_seeds(2, |seed| {
+        for room in [0, 100] {
+            let heard = leave(seed, Fate::Stays, room);
+            assert!(heard.iter().all(|heard| *heard == ANSWER), "{heard:?} with room for {room}");
+        }
+    });
+}
