@@ -16,6 +16,7 @@ mod server;
 pub(crate) mod steer;
 mod tune;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::error::{ContextKind, ContextValue};
@@ -138,6 +139,17 @@ fn watch_signals(
     };
     start_thread("c1m-signals", wait)?;
     Ok(())
+}
+
+/// The file of this program, for a command that starts it a second time.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|_| {
+        CommandError::host(
+            "/proc/self/exe cannot be read",
+            "it leads to this program's file, which this command starts a second time",
+            "mount /proc (mount -t proc proc /proc)",
+        )
+    })
 }
 
 /// Makes signals harmless that are not meant to end a run. It installs handlers: a process that this one starts would

@@ -117,8 +117,8 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::Metrics { address, errno } => format!("listen for --metrics on {address}: {errno}"),
         ConfigError::Connections { asked, .. } => words.connections(*asked),
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
-        ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
-        ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
+        ConfigError::IdleTimeout { asked, .. } => format!("--idle-timeout {}", humantime::format_duration(*asked)),
+        ConfigError::Keepalive { asked, .. } => format!("--keepalive {}", humantime::format_duration(*asked)),
         ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
             format!("--keepalive-interval {}", humantime::format_duration(*asked))
         }
@@ -207,6 +207,8 @@ fn corrected(error: &ConfigError, words: Words) -> String {
             DocumentProblem::NoResult(_) | DocumentProblem::Histogram(_) => {
                 "give what `c1m client --json` or `c1m demo --json` wrote"
             }
+            DocumentProblem::Several(_) => "give each run's result in a file of its own",
+            DocumentProblem::OtherVersion { .. } => "read it with the version that wrote it, or a later one",
             DocumentProblem::NoLog(_) => "give what `c1m client --hlog` wrote",
             DocumentProblem::Storm | DocumentProblem::Fanout => "give results of c1m client",
             DocumentProblem::SameRun(_) => "give each machine's result once",
