@@ -23,7 +23,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::command_error::{CommandError, Result};
-use crate::error::Errno;
+use crate::error::{Errno, HostError, HostReason};
 use crate::host::start_thread;
 use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
@@ -119,13 +119,8 @@ fn watch_signals(
     ends: impl Fn(i32) -> bool + Send + 'static,
     first: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(which).map_err(|e| {
-        CommandError::host(
-            format!("watch signals: {}", Errno::of(&e)),
-            "no file descriptor is left",
-            "raise the limit (ulimit -n)",
-        )
-    })?;
+    let mut signals = signal_hook::iterator::Signals::new(which)
+        .map_err(|e| HostError::new("watch", "signals", Errno::of(&e), HostReason::NoDescriptor))?;
     let wait = move || {
         let mut coming = signals.forever().filter(|signal| ends(*signal));
         if coming.next().is_some() {

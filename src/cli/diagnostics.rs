@@ -162,10 +162,10 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::NoPort { first: 0, .. } => "try --port 8888",
         ConfigError::NoPort { .. } => "try --ports 100",
         ConfigError::PortsBeyondLast { most, .. } => return format!("use --ports {most} at most, or a lower --port"),
-        ConfigError::NoCores
-        | ConfigError::CoreCount { .. }
-        | ConfigError::Core { .. }
-        | ConfigError::EmptyCoreList { .. } => "ask for those, or widen the cpuset",
+        ConfigError::NoCores => "allow that call, or boot with nr_cpus=1024",
+        ConfigError::CoreCount { .. } | ConfigError::Core { .. } | ConfigError::EmptyCoreList { .. } => {
+            "ask for those, or widen the cpuset"
+        }
         ConfigError::Address { address, problem, .. } => return corrected_address(address, *problem),
         ConfigError::AddressFamilies => "give both as IPv4 or both as IPv6",
         ConfigError::NotThisHost { .. } => "choose a --bind that `ip addr` shows",

@@ -266,6 +266,33 @@ fn a_filter_that_hides_io_uring_is_named_whatever_it_answers() {
     }
 }
 
+/// A filter may forbid any other call. Then no limit is met, and c1m is not wrong.
+#[test]
+fn a_call_that_a_filter_forbids_is_not_blamed_on_a_limit() {
+    let port = free_ports(1);
+    let calls = [
+        libc::SYS_eventfd2,
+        libc::SYS_socketpair,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_prlimit64,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_setaffinity,
+    ];
+    for (call, (answer, name)) in
+        calls.into_iter().flat_map(|call| [(call, (libc::EPERM, "EPERM")), (call, (libc::ENOSYS, "ENOSYS"))])
+    {
+        for arguments in ["server --max-connections 10", "client --target-ip 127.0.0.1 --connections 10"] {
+            let mut command = c1m();
+            refuse(&mut command, call..=call, None, answer);
+            let finished = run_as(command, &format!("{arguments} {}", at(port, 1)));
+            let words = if call == libc::SYS_sched_getaffinity { "sched_getaffinity" } else { name };
+            finished.fails_with(finished.code(), &["seccomp", words]);
+            assert!([2, 3].contains(&finished.code()) && !finished.err.contains("ulimit"), "{}", finished.err);
+        }
+    }
+}
+
 // ---- loopback, and a /proc that hides -----------------------------------------------------------
 
 #[test(Network)]
