@@ -16,13 +16,14 @@ mod server;
 pub(crate) mod steer;
 mod tune;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::command_error::{CommandError, Result};
-use crate::error::Errno;
+use crate::error::{Errno, HostError, HostReason};
 use crate::host::start_thread;
 use crate::{output, sys};
 use args::{Arguments, Command, ReportCommand};
@@ -118,13 +119,8 @@ fn watch_signals(
     ends: impl Fn(i32) -> bool + Send + 'static,
     first: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(which).map_err(|e| {
-        CommandError::host(
-            format!("watch signals: {}", Errno::of(&e)),
-            "no file descriptor is left",
-            "raise the limit (ulimit -n)",
-        )
-    })?;
+    let mut signals = signal_hook::iterator::Signals::new(which)
+        .map_err(|e| HostError::new("watch", "signals", Errno::of(&e), HostReason::NoDescriptor))?;
     let wait = move || {
         let mut coming = signals.forever().filter(|signal| ends(*signal));
         if coming.next().is_some() {
@@ -138,6 +134,17 @@ fn watch_signals(
     };
     start_thread("c1m-signals", wait)?;
     Ok(())
+}
+
+/// The file of this program, for a command that starts it a second time.
+pub(crate) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|_| {
+        CommandError::host(
+            "/proc/self/exe cannot be read",
+            "it leads to this program's file, which this command starts a second time",
+            "mount /proc (mount -t proc proc /proc)",
+        )
+    })
 }
 
 /// Makes signals harmless that are not meant to end a run. It installs handlers: a process that this one starts would

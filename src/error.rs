@@ -11,7 +11,7 @@ mod host;
 mod tls;
 mod tls_file;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 pub use alert::Alert;
 #[cfg(feature = "cli")]
@@ -92,6 +92,12 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.saw, self.means, self.cure)
+        // A path or a word from outside may hold line breaks and commands to a terminal.
+        for part in [&self.saw, ": ", &self.means, "; ", &self.cure] {
+            for letter in part.chars() {
+                if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
+            }
+        }
+        Ok(())
     }
 }

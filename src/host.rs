@@ -22,7 +22,7 @@ pub use hibernation::{Refused, SharedCatcher};
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use names::Resolved;
 pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
-pub use threads::{ThreadLimit, check_threads, not_started, start_thread};
+pub use threads::{ThreadLimit, check_threads, not_started, pin_thread, start_thread};
 
 /// The first kernel that charges the queues of a ring to an ordinary user (`io_create_region`).
 const RINGS_CHARGED_SINCE: (u32, u32) = (6, 14);
@@ -70,6 +70,8 @@ pub enum Seen {
     Shown,
     /// It runs, and /proc hides it (hidepid).
     Hidden,
+    /// It runs, and there is no /proc to show it.
+    NoProc,
     /// No process has that number.
     Gone,
 }
@@ -172,7 +174,11 @@ impl Host {
         if self.path(&format!("proc/{pid}/stat")).exists() {
             return Seen::Shown;
         }
-        if sys::process_runs(pid) { Seen::Hidden } else { Seen::Gone }
+        match sys::process_runs(pid) {
+            false => Seen::Gone,
+            true if self.path("proc/self/stat").exists() => Seen::Hidden,
+            true => Seen::NoProc,
+        }
     }
 
     /// Whether a process is stopped, by a signal or by a debugger (state `T` or `t` of /proc/PID/stat, proc(5)). `false`

@@ -283,6 +283,9 @@ impl Ring {
             // Interrupted, or the kernel wants completions reaped or memory freed first: what was
             // not taken stays queued. ETIME: nothing has completed in the time that was to be waited.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME)) => {}
+            Err(e) if matches!(Errno::of(&e), Errno::EPERM | Errno::ENOSYS) => {
+                return Err(refused("io_uring_enter", "", &e));
+            }
             Err(e) => return Err(Error::bug(format!("io_uring_enter: {}", Errno::of(&e)))),
         }
         self.queued = self.uring.submission().len() as u32;

@@ -27,7 +27,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Errno, Error, HostError, HostReason, Result};
+use crate::error::{Errno, HostError, HostReason, Result};
 
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
@@ -98,7 +98,8 @@ impl Resource {
         // SAFETY: the kernel writes one rlimit into `raw`, which outlives the call.
         let done = unsafe { libc::getrlimit(self.number(), &raw mut raw) };
         if done != 0 {
-            return Err(Error::bug(format!("getrlimit {self:?}: {}", Errno::of(&io::Error::last_os_error()))));
+            let errno = Errno::of(&io::Error::last_os_error());
+            return Err(HostError::new("getrlimit", format!("{self:?}"), errno, HostReason::Filtered).into());
         }
         Ok(Limit { soft: raw.rlim_cur, hard: raw.rlim_max })
     }

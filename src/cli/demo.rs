@@ -209,7 +209,7 @@ impl ServerProcess {
         certificate: Option<&Certificate>,
     ) -> Result<ServerProcess> {
         let not_started = |e: std::io::Error| host::not_started("the server process", &e);
-        let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
+        let mut command = Command::new(super::this_program()?);
         command.args([
             "server",
             "--until-stdin-closes",

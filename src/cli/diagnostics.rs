@@ -117,8 +117,8 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::Metrics { address, errno } => format!("listen for --metrics on {address}: {errno}"),
         ConfigError::Connections { asked, .. } => words.connections(*asked),
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
-        ConfigError::IdleTimeout { .. } => "--idle-timeout".to_owned(),
-        ConfigError::Keepalive { .. } => "--keepalive".to_owned(),
+        ConfigError::IdleTimeout { asked, .. } => format!("--idle-timeout {}", humantime::format_duration(*asked)),
+        ConfigError::Keepalive { asked, .. } => format!("--keepalive {}", humantime::format_duration(*asked)),
         ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
             format!("--keepalive-interval {}", humantime::format_duration(*asked))
         }
@@ -162,10 +162,10 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::NoPort { first: 0, .. } => "try --port 8888",
         ConfigError::NoPort { .. } => "try --ports 100",
         ConfigError::PortsBeyondLast { most, .. } => return format!("use --ports {most} at most, or a lower --port"),
-        ConfigError::NoCores
-        | ConfigError::CoreCount { .. }
-        | ConfigError::Core { .. }
-        | ConfigError::EmptyCoreList { .. } => "ask for those, or widen the cpuset",
+        ConfigError::NoCores => "allow that call, or boot with nr_cpus=1024",
+        ConfigError::CoreCount { .. } | ConfigError::Core { .. } | ConfigError::EmptyCoreList { .. } => {
+            "ask for those, or widen the cpuset"
+        }
         ConfigError::Address { address, problem, .. } => return corrected_address(address, *problem),
         ConfigError::AddressFamilies => "give both as IPv4 or both as IPv6",
         ConfigError::NotThisHost { .. } => "choose a --bind that `ip addr` shows",
@@ -207,6 +207,8 @@ fn corrected(error: &ConfigError, words: Words) -> String {
             DocumentProblem::NoResult(_) | DocumentProblem::Histogram(_) => {
                 "give what `c1m client --json` or `c1m demo --json` wrote"
             }
+            DocumentProblem::Several(_) => "give each run's result in a file of its own",
+            DocumentProblem::OtherVersion { .. } => "read it with the version that wrote it, or a later one",
             DocumentProblem::NoLog(_) => "give what `c1m client --hlog` wrote",
             DocumentProblem::Storm | DocumentProblem::Fanout => "give results of c1m client",
             DocumentProblem::SameRun(_) => "give each machine's result once",

@@ -15,7 +15,7 @@ use crate::command_error::{CommandError, Result};
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
 use crate::output;
-use crate::plan::IdleBackend;
+use crate::plan::{IdleBackend, Reserve};
 use crate::render::text;
 use crate::results::document::ServerDocument;
 use crate::results::{
@@ -140,6 +140,9 @@ impl Run<'_> {
 /// Longest messages of a shard that may be incomplete at once, where that is more than the default allows.
 const MOST_INCOMPLETE: usize = 4;
 
+/// What a server says whose host does not tell how much memory is left.
+const NO_RESERVE: &str = "what memory is left cannot be read in /proc: none is kept in reserve, and new connections are admitted until the kernel kills a process; mount /proc, or give --memory-reserve 0";
+
 fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
     let wait = move || {
         // The end of the input, or an error on it, means that the parent process has gone.
@@ -200,6 +203,9 @@ impl Reporter {
         let (options, metrics) = (server.options(), server.metrics_url());
         if let Some(unreachable) = walls::out_of_reach(&Host::here(), options.bind) {
             warn(unreachable.to_string());
+        }
+        if options.memory_reserve != Reserve::Bytes(0) && Host::here().memory_left().is_empty() {
+            warn(NO_RESERVE);
         }
         self.last = (Instant::now(), server.snapshots());
         self.evidence.listens(server.dropped_at_listeners());

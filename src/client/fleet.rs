@@ -52,7 +52,7 @@ pub(super) fn lead(
     // A thread follows the victims' process, which has as many shards as this one.
     let of_victims = workload.victims.as_ref().map_or(0, |_| 1 + THREADS_PER_PROCESS + of_shards);
     check_threads(of_shards + of_victims)?;
-    let evidence = EvidenceRecorder::begin_to(host, &workload.routes.targets);
+    let evidence = EvidenceRecorder::begin_to(host, &workload.routes);
     let mut fleet = Fleet::launch(workload, &planned, evidence, teller, notices)?;
     if let Some(victims) = &fleet.victims {
         fleet.teller.tell(Event::VictimsStarted(victims.pid()));

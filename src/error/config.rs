@@ -269,6 +269,15 @@ pub enum AddressProblem {
 pub enum DocumentProblem {
     /// It is not the result of a run: why.
     NoResult(String),
+    /// It holds the results of so many runs, one after the other.
+    Several(usize),
+    /// Another version of c1m wrote it, and this one cannot read it: why.
+    OtherVersion {
+        /// The version that wrote it.
+        version: String,
+        /// What this one does not know.
+        why: String,
+    },
     /// It is no interval log: why.
     NoLog(String),
     /// A histogram in it cannot be read: why.
@@ -339,7 +348,9 @@ impl ConfigError {
         match self {
             ConfigError::NoPort { .. } => "a port run starts at 1 or above and has at least one port".to_owned(),
             ConfigError::PortsBeyondLast { .. } => format!("the last TCP port is {}", u16::MAX),
-            ConfigError::NoCores => cores(&[]),
+            ConfigError::NoCores => {
+                "the kernel does not tell which cores this process may run on (sched_getaffinity): a seccomp filter forbids that, or there may be more than 1,024 of them".to_owned()
+            }
             ConfigError::CoreCount { allowed, .. }
             | ConfigError::Core { allowed, .. }
             | ConfigError::EmptyCoreList { allowed } => cores(allowed),
@@ -350,7 +361,8 @@ impl ConfigError {
             ConfigError::Connections { most, .. } => format!("a run opens between 1 and {most} connections"),
             ConfigError::MaxConnections { most, .. } => format!("a server holds between 1 and {most} connections"),
             ConfigError::IdleTimeout { longest, .. } => {
-                format!("a row remembers up to {} hours", longest.as_secs() / 3600)
+                let hours = longest.as_secs() / 3600;
+                format!("a connection may be silent for some time, and a row remembers up to {hours} hours of it")
             }
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
@@ -441,6 +453,8 @@ impl DocumentProblem {
     pub(crate) fn saw(&self, name: &str) -> String {
         match self {
             DocumentProblem::NoResult(_) | DocumentProblem::NoLog(_) | DocumentProblem::Histogram(_) => name.to_owned(),
+            DocumentProblem::Several(number) => format!("{name} holds the results of {number} runs"),
+            DocumentProblem::OtherVersion { version, .. } => format!("{name} was written by c1m {version}"),
             DocumentProblem::Storm => format!("{name} is the result of a storm"),
             DocumentProblem::Fanout => format!("{name} is the result of a fan-out"),
             DocumentProblem::SameRun(other) if other == name => format!("{name}: a run is given twice"),
@@ -452,6 +466,10 @@ impl DocumentProblem {
         match self {
             DocumentProblem::NoResult(why) | DocumentProblem::NoLog(why) | DocumentProblem::Histogram(why) => {
                 why.clone()
+            }
+            DocumentProblem::Several(_) => "one of them alone would be read".to_owned(),
+            DocumentProblem::OtherVersion { why, .. } => {
+                format!("this is c1m {}, which does not understand it: {why}", env!("CARGO_PKG_VERSION"))
             }
             DocumentProblem::Storm => "its stages are not those of another machine".to_owned(),
             DocumentProblem::Fanout => "its publishers and subscribers were in one process".to_owned(),

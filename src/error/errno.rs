@@ -59,6 +59,7 @@ errnos! {
     ETIME = 62,
     EPROTO = 71,
     ENOTSOCK = 88,
+    EPROTOTYPE = 91,
     ENOPROTOOPT = 92,
     EOPNOTSUPP = 95,
     EAFNOSUPPORT = 97,

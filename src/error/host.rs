@@ -45,6 +45,8 @@ pub enum HostReason {
     Takeover(TakeoverReason),
     /// No file descriptor is left.
     NoDescriptor,
+    /// A filter of system calls (seccomp) or a security module forbids it.
+    Filtered,
     /// The rings and listeners of all shards need more file descriptors than this process may have.
     DescriptorLimit {
         /// Connections that were asked for.
@@ -180,7 +182,9 @@ impl HostError {
         errno: impl Into<Option<Errno>>,
         reason: impl Into<HostReason>,
     ) -> HostError {
-        HostError(Box::new(Refusal { operation, subject: subject.into(), errno: errno.into(), reason: reason.into() }))
+        let (errno, reason) = (errno.into(), reason.into());
+        let reason = if reason.is_refuted_by(errno) { HostReason::Filtered } else { reason };
+        HostError(Box::new(Refusal { operation, subject: subject.into(), errno, reason }))
     }
 
     /// What was tried, such as `bind` or `start`.
@@ -238,6 +242,19 @@ impl HostError {
 }
 
 impl HostReason {
+    /// Whether the reason is a limit, or none in particular, and the kernel has another number for that: a filter answers
+    /// EPERM or ENOSYS to a call that it forbids.
+    fn is_refuted_by(&self, errno: Option<Errno>) -> bool {
+        let is_limit = matches!(
+            self,
+            HostReason::NoDescriptor
+                | HostReason::Ring(RingReason::NoDescriptor | RingReason::Table | RingReason::Trial)
+                | HostReason::Listen(ListenReason::Other)
+                | HostReason::Thread(ThreadReason::Other)
+        );
+        is_limit && matches!(errno, Some(Errno::EPERM | Errno::ENOSYS))
+    }
+
     fn means(&self) -> String {
         match self {
             HostReason::Listen(reason) => reason.means().to_owned(),
@@ -247,6 +264,9 @@ impl HostReason {
             HostReason::Hibernation(reason) => reason.means(),
             HostReason::Takeover(reason) => reason.means(),
             HostReason::NoDescriptor => "no file descriptor is left".to_owned(),
+            HostReason::Filtered => {
+                "a seccomp filter, as of a container or a systemd unit, or a security module forbids it".to_owned()
+            }
             HostReason::DescriptorLimit { connections, rings, slots, rings_per_shard, .. } => format!(
                 "{connections} connections need {rings} rings of {slots} slots, and each ring is a descriptor (no core has more than {rings_per_shard})"
             ),
@@ -277,6 +297,10 @@ impl HostReason {
             HostReason::Hibernation(reason) => reason.cure(),
             HostReason::Takeover(reason) => reason.cure(),
             HostReason::NoDescriptor => "raise the limit (ulimit -n)".to_owned(),
+            HostReason::Filtered => {
+                "run with a profile that allows this call (podman and docker: --security-opt seccomp=FILE or seccomp=unconfined; systemd: SystemCallFilter=)"
+                    .to_owned()
+            }
             HostReason::DescriptorLimit { possible: 0, whose: ShardsOf::Server, .. } => {
                 format!("{RAISE_DESCRIPTORS} or serve fewer ports")
             }

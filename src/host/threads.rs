@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use core_affinity::CoreId;
+
 use super::{Capability, Host};
 use crate::constants::AFTERLIFE;
 use crate::error::{Errno, Error, HostError, RaiseThreads, Result, ThreadReason};
@@ -36,6 +38,17 @@ impl ThreadLimit {
 pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let started = Builder::new().name(name.to_owned()).spawn(body);
     started.map_err(|error| not_started(format!("the thread {name}"), &error))
+}
+
+/// Pins the calling thread to a core.
+///
+/// Fails with `ThreadReason::Core` where the kernel refuses it.
+pub fn pin_thread(core: usize) -> Result<()> {
+    if core_affinity::set_for_current(CoreId { id: core }) {
+        return Ok(());
+    }
+    let errno = Errno::of(&io::Error::last_os_error());
+    Err(HostError::new("run a thread on", format!("core {core}"), errno, ThreadReason::Core).into())
 }
 
 /// Checks that `number` threads can be started, by starting them. glommio ends the process where one of its threads

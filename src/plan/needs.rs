@@ -4,8 +4,8 @@ use super::{ShardPlan, slots_each};
 use crate::constants::{GLOMMIO_IO_MEMORY, PAGE_BYTES, RINGS_PER_SHARD};
 use crate::error::{Error, HostError, HostReason, ShardsOf};
 
-/// File descriptors of one shard beside its listeners and rings: glommio's three rings and its eventfds, the shard's
-/// doorbell, and the sysfs files that glommio opens at its start.
+/// File descriptors of one shard beside its listeners and rings: glommio's three rings and its eventfds, and the shard's
+/// doorbell.
 const DESCRIPTORS_PER_SHARD: u64 = 24;
 
 /// File descriptors of a server's metrics: eight connections, one that was just accepted, the listener twice, a spare

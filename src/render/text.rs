@@ -151,14 +151,13 @@ pub fn server(summary: &ServerSummary) -> String {
         bytes(total.bytes_in),
         bytes(total.bytes_out),
     );
-    let _ = writeln!(
-        out,
-        "most live at once {}, resident at most {}, cpu {:.1} s user + {:.1} s system",
-        count(summary.peak_live),
-        bytes(summary.resident_bytes),
-        summary.cpu_seconds.0,
-        summary.cpu_seconds.1
-    );
+    let _ = write!(out, "most live at once {}, ", count(summary.peak_live));
+    let (user, system) = summary.cpu_seconds;
+    let _ = match summary.resident_bytes {
+        // Every process has some memory.
+        0 => writeln!(out, "resident memory and cpu not readable in /proc"),
+        resident => writeln!(out, "resident at most {}, cpu {user:.1} s user + {system:.1} s system", bytes(resident)),
+    };
     if let Some(slept) = &summary.hibernation {
         hibernation(&mut out, slept);
     }

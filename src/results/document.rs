@@ -318,29 +318,46 @@ pub struct Results {
 /// Reads a document of `--json`: a client's document, that of a demo or of the lab, or the end of a run's events.
 /// `name` is the name of the text's source, for errors. Returns a `ConfigError` if the text is no such document.
 pub fn read(text: &[u8], name: &str) -> Result<Results> {
-    let read = || {
-        let mut found = None;
-        for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
-            let value = value.map_err(|e| format!("it is not JSON: {e}"))?;
-            found = value.get("event").is_none().then_some(value).or(found);
-        }
-        let mut value = found.ok_or("it holds no document")?;
-        let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
-        if client.is_none() && value.get("accepted").is_some() {
-            return Err("it is the result of a server, and has no client's figures".to_owned());
-        }
-        // The document of a foreign server has other fields, and is left out.
-        let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
-        let client: ClientDocument = serde_json::from_value(client.unwrap_or(value))
-            .map_err(|e| format!("it is not the result of a client: {e}"))?;
-        client.check()?;
-        Ok(Results { client, server })
-    };
-    // The error may quote the file, and must stay one line.
-    read().map_err(|why: String| {
-        let problem = DocumentProblem::NoResult(why.replace(char::is_control, " "));
-        ConfigError::Document { name: name.to_owned(), problem }.into()
-    })
+    documents(text).and_then(results).map_err(|problem| ConfigError::Document { name: name.to_owned(), problem }.into())
+}
+
+/// The document in a text that is no event. An error may quote the text, and must stay one line.
+fn documents(text: &[u8]) -> std::result::Result<Value, DocumentProblem> {
+    let mut found = Vec::new();
+    for value in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
+        let value = value.map_err(|e| no_result(format!("it is not JSON: {e}")))?;
+        found.extend(value.get("event").is_none().then_some(value));
+    }
+    match found.len() {
+        0 | 1 => found.pop().ok_or_else(|| no_result("it holds no document")),
+        several => Err(DocumentProblem::Several(several)),
+    }
+}
+
+fn results(mut value: Value) -> std::result::Result<Results, DocumentProblem> {
+    let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
+    if client.is_none() && value.get("accepted").is_some() {
+        return Err(no_result("it is the result of a server, and has no client's figures"));
+    }
+    // The document of a foreign server has other fields, and is left out.
+    let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
+    let client = client.unwrap_or(value);
+    let version = client.pointer("/about/version").and_then(Value::as_str).map(one_line);
+    let client: ClientDocument =
+        serde_json::from_value(client).map_err(|e| match version.filter(|it| it != env!("CARGO_PKG_VERSION")) {
+            Some(version) => DocumentProblem::OtherVersion { version, why: one_line(&e.to_string()) },
+            None => no_result(format!("it is not the result of a client: {e}")),
+        })?;
+    client.check().map_err(no_result)?;
+    Ok(Results { client, server })
+}
+
+fn no_result(why: impl AsRef<str>) -> DocumentProblem {
+    DocumentProblem::NoResult(one_line(why.as_ref()))
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// Reads the client's document from a text that `read` accepts.

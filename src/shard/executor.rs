@@ -11,7 +11,7 @@ use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement}
 
 use crate::constants::GLOMMIO_IO_MEMORY;
 use crate::error::{Errno, Error, HostError, Result, ThreadReason};
-use crate::host::not_started;
+use crate::host::{not_started, pin_thread};
 use crate::ring;
 use crate::sys::Doorbell;
 
@@ -39,12 +39,19 @@ impl<T: Send + 'static> ShardThread<T> {
 }
 
 /// Runs a future on a thread of its own, pinned to `core`. Fails where the thread or glommio's rings cannot be had.
+///
+/// The thread pins itself. glommio's own way to pin one (`Placement::Fixed`) reads where the core lies in the machine from
+/// /sys, and panics on a host that shows none, such as a chroot.
 pub(super) fn start<T, F>(name: &str, core: usize, run: impl FnOnce() -> F + Send + 'static) -> Result<ShardThread<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + 'static,
 {
-    let handle = LocalExecutorBuilder::new(Placement::Fixed(core))
+    let run = move || async move {
+        pin_thread(core)?;
+        run().await
+    };
+    let handle = LocalExecutorBuilder::new(Placement::Unbound)
         .name(name)
         .io_memory(GLOMMIO_IO_MEMORY)
         .ring_depth(RING_DEPTH)

@@ -11,6 +11,7 @@ use crate::error::{Diagnostic, Errno};
 use crate::failure::{Cause, Causes};
 use crate::format::count;
 use crate::host::{Host, Loopback, NetCounters, Sockets, moved};
+use crate::plan::Routes;
 
 /// What a host shows of its limits at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,6 +94,8 @@ pub struct EvidenceRecorder {
     looked: Instant,
     /// An address of this host itself to which the run connects.
     over_loopback: Option<Address>,
+    /// Source ports that the run may use for each of its routes, if it dials and they are known.
+    usable_ports: Option<u64>,
     /// What the kernel had dropped at the run's own listeners before.
     dropped_before: u64,
 }
@@ -119,14 +122,18 @@ impl EvidenceRecorder {
             dialed: false,
             looked: began,
             over_loopback: None,
+            usable_ports: None,
             dropped_before: 0,
         }
     }
 
-    /// Begins to record a run that connects to these targets.
-    pub fn begin_to(host: &Host, targets: &[Address]) -> EvidenceRecorder {
-        let own = targets.iter().copied().find(|target| host.goes_over_loopback(*target));
-        EvidenceRecorder { over_loopback: own, ..EvidenceRecorder::begin(host) }
+    /// Begins to record a run that dials.
+    pub fn begin_to(host: &Host, routes: &Routes) -> EvidenceRecorder {
+        EvidenceRecorder {
+            over_loopback: routes.targets.iter().copied().find(|target| host.goes_over_loopback(*target)),
+            usable_ports: host.source_ports_to(routes).map(|ports| ports.count()),
+            ..EvidenceRecorder::begin(host)
+        }
     }
 
     /// Looks at the gauges if the last look is a second ago. Returns whether it did.
@@ -170,7 +177,8 @@ impl EvidenceRecorder {
         self.look_now();
         let loopback = self.over_loopback.and_then(|to| Some((to, self.host.loopback_to(to)?)));
         let moved = moved(&self.before, &self.host.net_counters());
-        Evidence { moved, peak: self.peak, waiting: self.waiting, causes, loopback, dropped: None }
+        let (peak, waiting, usable_ports) = (self.peak, self.waiting, self.usable_ports);
+        Evidence { moved, peak, waiting, causes, loopback, usable_ports, dropped: None }
     }
 }
 
@@ -188,6 +196,8 @@ pub struct Evidence {
     /// An address of this host that the run connects to, and whether loopback reaches it; `None` if the run connects
     /// to none of this host's addresses, or if that is unknown.
     pub loopback: Option<(Address, Loopback)>,
+    /// Source ports that the run may use for each of its routes; `None` if it does not dial, or if that is unknown.
+    pub usable_ports: Option<u64>,
     /// How much the kernel dropped at the run's own listeners; `None` if it has none, or if that is unknown.
     pub dropped: Option<u64>,
 }

@@ -7,7 +7,7 @@ use super::{Finding, Setting, Wall, not_here};
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::count;
-use crate::host::{Host, LAST_PORT, SourcePorts};
+use crate::host::{Host, LAST_PORT, Loopback, SourcePorts};
 use crate::plan::Goal;
 
 /// The wall of ephemeral ports.
@@ -185,18 +185,31 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
 
 /// Connects that found no source port, and whether sockets in TIME_WAIT had taken the ports. They had if, while the run
 /// dialed, there were as many of them as connects that failed, and they filled the range together with the sockets in
-/// use. If ports were free, the source address is not one of this host.
+/// use. If ports were free, the source address is not one of this host. If the run may use none, none was taken from it.
+///
+/// `None` where an address of this host cannot be reached: the kernel refuses that with the same number.
 fn without_port(evidence: &Evidence) -> Option<(u64, bool)> {
     let failed = evidence.failures(Cause::Errno(Errno::EADDRNOTAVAIL))?;
+    if evidence.loopback.is_some_and(|(_, loopback)| loopback != Loopback::Reaches) {
+        return None;
+    }
     let (sockets, waiting) = (evidence.peak.sockets.unwrap_or_default(), evidence.waiting.all);
     let full = evidence.peak.source_ports.is_some_and(|ports| sockets.in_use.saturating_add(waiting) >= ports);
-    Some((failed, full && waiting >= failed))
+    Some((failed, full && waiting >= failed && evidence.usable_ports != Some(0)))
 }
 
 fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
     let (failed, waiting_took_them) = without_port(evidence)?;
+    let saw = format!("{} connects met EADDRNOTAVAIL", count(failed));
+    if evidence.usable_ports == Some(0) {
+        return Some(Diagnostic {
+            saw,
+            means: "every source port of this host is one of the target's ports, and the target is this host: a connection would meet another one, or itself".to_owned(),
+            cure: "connect to ports outside of net.ipv4.ip_local_port_range, or widen it".to_owned(),
+        });
+    }
     (!waiting_took_them).then(|| Diagnostic {
-        saw: format!("{} connects met EADDRNOTAVAIL", count(failed)),
+        saw,
         means: "every source port for that target and port is in use or served on this host, or a --source-ip is not on this host".to_owned(),
         cure: "give more --source-ip, more ports or targets, or widen net.ipv4.ip_local_port_range".to_owned(),
     })

@@ -21,6 +21,8 @@ fn arguments_without_a_meaning_are_refused_with_one_line() {
         ("server --cores 0", "--cores 0"),
         ("server --stats-interval 0s", "--stats-interval 0s"),
         ("server --max-connections 0", "--max-connections 0"),
+        ("server --idle-timeout 0s", "--idle-timeout 0s"),
+        ("server --keepalive 1ms", "--keepalive 1ms"),
         ("client --target-ip 127.0.0.1 --port 0", "--port 0"),
         ("client --target-ip 127.0.0.1 --cores 1025", "--cores 1025"),
         ("client --target-ip 127.0.0.1 --connections 0", "--connections 0"),
@@ -89,6 +91,32 @@ fn a_result_file_that_cannot_be_made_is_reported_before_the_run() {
         let finished = run(&arguments);
         finished.fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
         assert_eq!(finished.out, "", "{arguments}");
+    }
+}
+
+#[test]
+fn the_folder_of_a_demos_certificate_is_named() {
+    let mut command = c1m();
+    command.env("TMPDIR", "/nonexistent");
+    let finished = run_as(command, &format!("demo --tls --connections 4 {}", at(free_ports(2), 2)));
+    finished.fails_with(3, &["No such file", "/nonexistent/c1m-demo-", "TMPDIR"]);
+}
+
+/// A name from outside may hold line breaks, and commands to the terminal.
+#[test]
+fn an_error_is_one_line_whatever_a_name_holds() {
+    let port = free_ports(2);
+    for arguments in [
+        format!("client --target-ip 127.0.0.1 {} --json", at(port, 2)),
+        format!("server {} --takeover", at(port, 2)),
+        "report merge".to_owned(),
+        "doctor --json".to_owned(),
+    ] {
+        let mut command = c1m();
+        command.args(arguments.split_whitespace()).arg("/nonexistent/a\nb\x1b[2J");
+        let finished = Running::start(command).wait();
+        finished.fails_with(finished.code(), &[r"/nonexistent/a\nb\u{1b}[2J", "ENOENT"]);
+        assert!([2, 3].contains(&finished.code()), "{arguments}: {}", finished.err);
     }
 }
 

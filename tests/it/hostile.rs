@@ -266,6 +266,33 @@ fn a_filter_that_hides_io_uring_is_named_whatever_it_answers() {
     }
 }
 
+/// A filter may forbid any other call. Then no limit is met, and c1m is not wrong.
+#[test]
+fn a_call_that_a_filter_forbids_is_not_blamed_on_a_limit() {
+    let port = free_ports(1);
+    let calls = [
+        libc::SYS_eventfd2,
+        libc::SYS_socketpair,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_prlimit64,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_setaffinity,
+    ];
+    for (call, (answer, name)) in
+        calls.into_iter().flat_map(|call| [(call, (libc::EPERM, "EPERM")), (call, (libc::ENOSYS, "ENOSYS"))])
+    {
+        for arguments in ["server --max-connections 10", "client --target-ip 127.0.0.1 --connections 10"] {
+            let mut command = c1m();
+            refuse(&mut command, call..=call, None, answer);
+            let finished = run_as(command, &format!("{arguments} {}", at(port, 1)));
+            let words = if call == libc::SYS_sched_getaffinity { "sched_getaffinity" } else { name };
+            finished.fails_with(finished.code(), &["seccomp", words]);
+            assert!([2, 3].contains(&finished.code()) && !finished.err.contains("ulimit"), "{}", finished.err);
+        }
+    }
+}
+
 // ---- loopback, and a /proc that hides -----------------------------------------------------------
 
 #[test(Network)]
@@ -310,7 +337,8 @@ fn a_loopback_device_without_the_address_is_not_said_to_be_down() {
             assert!(page.fixes("loopback")[0].0.contains(fix), "{:?}", page.fixes("loopback"));
             let run = client(&format!("--connections 10 --connect-timeout 1s --target-ip {target}"));
             assert_eq!(run.number("failed"), 10, "{}", run.json);
-            assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
+            let walls: Vec<_> = run.json["walls"].as_array().unwrap().iter().map(|wall| &wall["wall"]).collect();
+            assert_eq!(walls, ["loopback"], "{}", run.json);
             assert!(run.finished.out.contains(fix) && !run.finished.out.contains("is down"), "{}", run.finished.out);
         }
         run("demo --network host --connections 10").fails_with(3, &["loopback", "ip addr add 127.0.0.1/8 dev lo"]);
@@ -326,5 +354,39 @@ fn a_process_that_is_hidden_is_not_said_to_be_gone() {
         let own = std::process::id();
         run_as(c1m_unprivileged(&dir), &arguments(own)).fails_with(2, &["hidepid", "it runs"]);
         run_as(c1m_unprivileged(&dir), &arguments(4_194_305)).fails_with(2, &["no such process"]);
+    });
+}
+
+/// A chroot and a small container may have no /sys, which tells where cores lie.
+#[test(Network, Mounts)]
+fn a_host_without_sys_is_served_and_dialed() {
+    in_own_network(|| {
+        in_own_mounts(|| {
+            mount("none", "/sys", "tmpfs", 0, "");
+            let server = Server::start(2, "");
+            client(&format!("{} --connections 20", server.at())).held(20);
+            server.stop();
+        });
+    });
+}
+
+/// What needs /proc says so, and the rest goes on.
+#[test(Network, Mounts)]
+fn a_host_without_proc_is_named_where_it_is_needed() {
+    in_own_network(|| {
+        in_own_mounts(|| {
+            mount("none", "/proc", "tmpfs", 0, "");
+            let server = Server::start(2, "");
+            client(&format!("{} --connections 4", server.at())).held(4);
+            let more = format!("--target-ip 127.0.0.1 {} --connections 4", server.at());
+            let own = std::process::id();
+            run(&format!("client {more} --server-pid {own}")).fails_with(2, &["it runs", "there is no /proc"]);
+            for second in [format!("storm killed {more}"), format!("demo {} --connections 4", at(free_ports(2), 2))] {
+                run(&second).fails_with(3, &["/proc/self/exe", "mount /proc"]);
+            }
+            let server = server.stop();
+            assert!(server.err.contains("none is kept in reserve"), "{}", server.err);
+            assert!(server.out.contains("resident memory and cpu not readable"), "{}", server.out);
+        });
     });
 }

@@ -96,6 +96,7 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
     let server = Server::start(2, "--json -");
     let sound = result_at(&dir.path().join("sound.json"), &format!("{} --connections 50", server.at())).to_string();
     let totals = server.stop().last_document().to_string();
+    let later = sound.replace(concat!(r#""version":""#, env!("CARGO_PKG_VERSION")), r#""version":"99.0.0"#);
     let histogram = serde_json::from_str::<Value>(&sound).unwrap()["connect_latency_us"]["histogram"].to_string();
     for (text, words) in [
         (String::new(), "it holds no document"),
@@ -107,11 +108,13 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
         (sound.replace(r#""count":50"#, r#""count":49"#), "its figures are not those of its histogram"),
         (sound.replace(&histogram, r#""AAAA""#), "it is not in HdrHistogram's V2 compressed form"),
         (sound.replace(r#""audits","#, r#""a\nb","#), "it is not the result of a client"),
+        (format!("{sound}\n{sound}"), "the results of 2 runs"),
+        (later.replace(r#""errors":{}"#, r#""errors":{"new":0}"#), "written by c1m 99.0.0: this is c1m "),
     ] {
         let file = dir.path().join("wrong.json");
         std::fs::write(&file, text).unwrap();
         let finished = run(&format!("report merge {}/sound.json {}", dir.path().display(), file.display()));
-        finished.fails_with(2, &[&format!("{}: ", file.display()), words]);
+        finished.fails_with(2, &[&file.display().to_string(), words]);
         assert_eq!(finished.out, "");
     }
     let sound = dir.path().join("sound.json").display().to_string();

@@ -285,6 +285,21 @@ fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
     });
 }
 
+/// Where every source port is served on this host, none is lent, whatever is in TIME_WAIT.
+#[test(Network)]
+fn source_ports_that_are_all_served_are_not_blamed_on_time_wait() {
+    in_own_network(|| {
+        set("net/ipv4/tcp_tw_reuse", "0");
+        let server = Server::start(2, "");
+        client(&format!("{} --connections 20 --close fin", server.at())).held(20);
+        set("net/ipv4/ip_local_port_range", &format!("{} {}", server.port, server.port + 1));
+        let second = client(&format!("{} --connections 10", server.at()));
+        second.failed("EADDRNOTAVAIL", 10, "no source port is free");
+        run_names(&second, &["source ports"]);
+        assert!(second.finished.out.contains("one of the target's ports"), "{}", second.finished.out);
+    });
+}
+
 /// Checks that the wall of TIME_WAIT names the run that closed the connections.
 fn blames(document: &Value, whose: &str) {
     let means = document["walls"][0]["means"].as_str().unwrap();

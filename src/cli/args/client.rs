@@ -261,6 +261,11 @@ fn check_process(host: &Host, pid: u32) -> Result<()> {
             "it runs, but this user cannot see it, as /proc is mounted with hidepid",
             "run the client as the server's user or as root, or leave it out",
         )),
+        Seen::NoProc => Err(CommandError::usage(
+            saw,
+            "it runs, but there is no /proc here to look at it",
+            "mount /proc (mount -t proc proc /proc), or leave it out",
+        )),
         Seen::Gone => Err(CommandError::usage(
             saw,
             "there is no such process on this host",

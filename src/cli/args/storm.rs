@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::client::{CloseName, ConnectionArguments, LoadArguments, SHORTEST_INTERVAL};
 use super::duration;
+use crate::cli::this_program;
 use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload, random_seed};
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
@@ -128,14 +129,8 @@ impl StormArguments {
         let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);
         let seed = *workload.source_port_seed.get_or_insert_with(random_seed);
         let words = self.connection.steered_words(&workload.routes.targets, numbers, seed, theirs, rate, close);
-        let program = std::env::current_exe().map_err(|e| {
-            CommandError::host(
-                format!("this program's file: {e}"),
-                "it is needed for the victims' process",
-                "see /proc/self/exe",
-            )
-        })?;
-        workload.victims = Some(VictimsCommand { program, arguments: words.into_iter().map(Into::into).collect() });
+        workload.victims =
+            Some(VictimsCommand { program: this_program()?, arguments: words.into_iter().map(Into::into).collect() });
         workload.concurrency = workload.concurrency.saturating_sub(theirs).max(u32::from(workload.concurrency > 0));
         workload.rate = workload.rate.map(|rate| rate * (1.0 - part));
         Ok(())

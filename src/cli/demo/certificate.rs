@@ -18,11 +18,13 @@ impl Certificate {
     /// Makes one.
     pub fn new() -> Result<Certificate> {
         let (chain, key) = make()?;
-        let refused = |error: std::io::Error| {
-            let saw = format!("write a certificate: {}", Errno::of(&error));
+        let refused = |error: String| {
+            let saw = format!("write a certificate: {error}");
             CommandError::host(saw, "the demo's server reads it from a file", "look at TMPDIR and its space")
         };
-        let folder = tempfile::Builder::new().prefix("c1m-demo-").tempdir().map_err(refused)?;
+        // tempfile's own errors have no errno, but name the path.
+        let folder = tempfile::Builder::new().prefix("c1m-demo-").tempdir().map_err(|e| refused(e.to_string()))?;
+        let refused = |error: std::io::Error| refused(Errno::of(&error).to_string());
         let certificate = Certificate { folder };
         std::fs::write(certificate.certificates(), chain).map_err(refused)?;
         std::fs::write(certificate.key(), key).map_err(refused)?;

@@ -33,6 +33,8 @@ pub enum ThreadReason {
     Unexplained,
     /// The kernel refused it for another reason.
     Other,
+    /// This process may not run on a core, or the core is off line.
+    Core,
     /// A shard's executor did not start, or ended: why.
     Executor(String),
 }
@@ -64,6 +66,7 @@ impl ThreadReason {
             }
             ThreadReason::Unexplained => "no thread can be started".to_owned(),
             ThreadReason::Other => "the kernel refuses it".to_owned(),
+            ThreadReason::Core => "each shard runs on a core of its own, and this one is not to be had".to_owned(),
             ThreadReason::Executor(_) => "the executor could not start".to_owned(),
         }
     }
@@ -78,10 +81,11 @@ impl ThreadReason {
             }
             ThreadReason::Unexplained => "raise pids.max or ulimit -u".to_owned(),
             ThreadReason::Other => "see the limits of this process (ulimit -a)".to_owned(),
-            ThreadReason::Executor(_) => {
-                "raise memlock (ulimit -l) to 512 KiB or more, and see whether the core is allowed (taskset -p)"
+            ThreadReason::Core => {
+                "see which cores are on line and allowed (lscpu, taskset -p), and whether a seccomp profile forbids sched_setaffinity"
                     .to_owned()
             }
+            ThreadReason::Executor(_) => "raise memlock (ulimit -l) to 512 KiB or more".to_owned(),
         }
     }
 }
