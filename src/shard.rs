@@ -176,8 +176,8 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
         })
     }
 
-    /// Waits until there is work, or something is due: it spins for a moment, sleeps for a moment in the first ring, and
-    /// then sleeps in the executor.
+    /// Waits until there is work, or something is due: it spins for a moment, sleeps for a moment in the first ring unless
+    /// the last sleep was long, and then sleeps in the executor.
     async fn rest(&mut self, schedule: Schedule, sleeper: &impl Sleeper) -> Result<()> {
         let engine = &mut self.reactor.connections.engine;
         let turn = if let Schedule::At(at) = schedule { Some(at) } else { None };
@@ -197,7 +197,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
                 self.handle.rounds.count(slept.saturating_duration_since(began));
             }
             let left = due.map_or(Duration::MAX, |due| due.saturating_duration_since(slept));
-            engine.doze(due, left.min(sleep::doze_after(self.last_sleep)))?;
+            engine.doze(due, sleep::doze(left, self.last_sleep))?;
             let mut woke = self.platform.now();
             if !engine.has_work() && due.is_none_or(|due| woke < due) {
                 engine.listen(Listening::AtDoorbell);

@@ -194,10 +194,8 @@ impl Driver for ClientDriver {
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
             CloseReason::PeerClosed | CloseReason::PeerCutOff => {
-                match connections.state(conn).filter(|state| state.proved) {
-                    Some(state) => self.config.protocol(state.index).cut_off(),
-                    None => Cause::ClosedByServer,
-                }
+                let proved = connections.state(conn).filter(|state| state.proved);
+                proved.map_or(Cause::ClosedByServer, |state| self.config.protocol(state.index).cut_off())
             }
             CloseReason::SlowReader => Cause::Unread,
             CloseReason::Tls(TlsFailure::HandshakeTimeout) => self.late_handshake(connections, conn),

@@ -251,7 +251,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// Takes back those that were given away, while they are not all: no other process has had them. Returns them.
     pub fn stop_giving(&mut self) -> Vec<ConnId> {
-        self.engine.hibernation.as_mut().map(|hibernation| hibernation.stop_giving()).unwrap_or_default()
+        let names = self.engine.hibernation.as_mut().map(|hibernation| hibernation.stop_giving()).unwrap_or_default();
+        self.engine.await_handshakes_of_sleepers();
+        names
     }
 
     /// Forgets the TLS session that has come for a connection which is not here.

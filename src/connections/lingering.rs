@@ -27,6 +27,9 @@ const STOPPED_AT_ONCE: usize = 16;
 /// Places of the queue that are looked at for that at most. Those of connections that are gone cost some 10 ns each.
 const LOOKS_AT_ONCE: usize = 256;
 
+/// How long caught segments wait at most for the slots of connections that lingered. A close takes a pass or two.
+const LONGEST_ROOM: Duration = Duration::from_millis(2);
+
 /// The connections of a shard that linger.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
@@ -38,6 +41,8 @@ pub(super) struct Lingering {
     spent: Vec<ConnId>,
     /// The connection that stopped last.
     stopped: Option<ConnId>,
+    /// Since when wakes wait for slots of connections that stopped.
+    making_room: Option<Mark>,
 }
 
 impl Lingering {
@@ -125,12 +130,19 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Whether no slot is free, but some are about to be: those of connections that lingered, which are closed for that.
+    /// New connections may take them all; so it is not so for longer than `LONGEST_ROOM`.
     pub(super) fn is_making_room(&mut self) -> Result<bool> {
-        if !self.slots.is_full() {
+        let is_full = self.slots.is_full();
+        if is_full {
+            self.stop_lingering_some()?;
+        }
+        if !is_full || self.lingering.stopped.is_none_or(|conn| self.slots.row(conn).is_none()) {
+            self.lingering.making_room = None;
             return Ok(false);
         }
-        self.stop_lingering_some()?;
-        Ok(self.lingering.stopped.is_some_and(|conn| self.slots.row(conn).is_some()))
+        let now = self.clock.now();
+        let since = *self.lingering.making_room.get_or_insert(now);
+        Ok(now.since(since) < LONGEST_ROOM)
     }
 
     /// Closes all connections that linger: the shard is about to end.

@@ -137,7 +137,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Takes the next segment that was caught for a sleeping connection. `None` if there is none, or if a slot for it is
     /// about to become free: until then it waits in the ring buffer, and is not dropped.
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
-        if self.hibernation.is_none() || self.is_making_room()? {
+        if !self.hibernation.as_mut().is_some_and(|hibernation| hibernation.has_caught()) || self.is_making_room()? {
             return Ok(None);
         }
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
@@ -169,7 +169,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The bytes of a woken connection's segment, in a buffer as if they had been received.
     pub fn take_payload(&mut self) -> (Buffer, usize) {
         let mut buffer = self.buffers.take();
-        let len = self.hibernation.as_ref().map_or(0, |hibernation| hibernation.take_payload(buffer.bytes()));
+        let len = self.hibernation.as_ref().map_or(0, |hibernation| hibernation.copy_payload(buffer.bytes()));
         (buffer, len)
     }
 

@@ -241,7 +241,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The time is over in which the handshake of a connection had to be over. It is closed, unless it has waited for a
     /// place: that time was not its own.
     fn handshake_overdue(&mut self, name: ConnId) -> Result<()> {
-        let waits = self.find(name).and_then(|conn| self.slots.row(conn)).is_some_and(|row| row.lifecycle.is_waiting());
+        let row = self.find(name).and_then(|conn| self.slots.row(conn));
+        // A receive may be under way, or what it brought may wait for the handshake's first step.
+        let waits = row.is_some_and(|row| row.lifecycle.is_waiting() || row.lifecycle.is_busy());
         let now = self.clock.now();
         let Some(tls) = &mut self.tls else { return Ok(()) };
         if waits && !tls.layer.is_shaking(name) {

@@ -97,7 +97,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         let mut outgoing = std::mem::take(&mut tls.sealed);
         let begins = !tls.layer.is_shaking(at.name);
         let outcome = tls.layer.shake(at.name, bytes, &mut outgoing);
-        if begins {
+        if begins && tls.layer.is_shaking(at.name) {
             engine.handshake_began(at.name);
         }
         let sent = if outgoing.is_empty() { Ok(()) } else { engine.send(at.conn, &outgoing) };

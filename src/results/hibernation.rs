@@ -33,7 +33,8 @@ pub struct HibernationDocument {
     /// Segments for sleeping connections that were lost for lack of room; the peer sent them again.
     pub segments_dropped: u64,
     /// Wakes by a segment, each from the moment at which the segment was caught until its payload went to the service, or
-    /// the segment to the new socket. A figure is at most 7.2 % too high. The field is missing where none was woken so, and in the events of a run.
+    /// the segment to the new socket. A figure is at most 7.2 % too high. The field is missing where none was woken so, and
+    /// in the events of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_latency_us: Option<LatencyDocument>,
 }

@@ -25,10 +25,11 @@ const NAP: Duration = Duration::from_micros(150);
 /// The length of a nap while no connection has messages.
 const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
-/// The longest sleep in the first ring after a sleep of this length. An idle shard wakes for what is due a few times a
-/// second; a sleep in two parts would wake it twice as often.
-pub(super) fn doze_after(slept: Duration) -> Duration {
-    if slept < LONGEST_DOZE { LONGEST_DOZE } else { Duration::ZERO }
+/// How long a sleep that may last for `left` is in the first ring, after one of `last`. An idle shard wakes a few times a
+/// second for what is due, and would wake twice as often from sleeps in two parts.
+pub(super) fn doze(left: Duration, last: Duration) -> Duration {
+    let is_long_again = last >= LONGEST_DOZE && left > LONGEST_DOZE;
+    if is_long_again { Duration::ZERO } else { left.min(LONGEST_DOZE) }
 }
 
 /// How long to nap. In a storm each reset would wake the shard, and a wake-up by the doorbell costs as much as closing
@@ -135,8 +136,9 @@ impl Sleeper for DoorbellSleeper {
             return Err(Error::bug("the doorbell of a shard cannot be read any more"));
         }
         if self.heard.reading.get() {
-            // This ends the read. The task hears of that when it runs next.
+            // This ends the read, which would end the next sleep too soon.
             self.doorbell.ring();
+            self.rung().await;
         }
         Ok(())
     }
@@ -151,13 +153,41 @@ mod tests {
     use super::*;
     use crate::host::Host;
 
-    /// What is rung behind a sleep in the executor is left for the first ring, however that sleep ended.
-    #[test]
-    fn the_executor_takes_no_ring_of_the_doorbell_but_in_its_sleeps() {
+    /// Runs this with a sleeper on a thread of its own.
+    fn sleeping<T: Send + 'static>(
+        run: impl AsyncFnOnce(&DoorbellSleeper, Doorbell) -> Result<T> + Send + 'static,
+    ) -> T {
         let doorbell = Doorbell::new().unwrap();
         let core = Host::here().cores_allowed()[0];
         let thread = executor::start("c1m-sleeper", core, move || async move {
             let sleeper = DoorbellSleeper::new(&doorbell)?;
+            let done = run(&sleeper, doorbell).await;
+            sleeper.close().await;
+            done
+        });
+        thread.unwrap().join().unwrap()
+    }
+
+    /// A sleep that its time has ended leaves nothing behind that ends the next one.
+    #[test]
+    fn sleeps_last_until_their_time() {
+        let times = sleeping(async |sleeper, _| {
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                let began = Instant::now();
+                sleeper.sleep(Some(began + Duration::from_millis(5))).await?;
+                sleeper.was_woken();
+                times.push(began.elapsed());
+            }
+            Ok(times)
+        });
+        assert!(times.iter().all(|time| *time >= Duration::from_millis(5)), "{times:?}");
+    }
+
+    /// What is rung behind a sleep in the executor is left for the first ring, however that sleep ended.
+    #[test]
+    fn the_executor_takes_no_ring_of_the_doorbell_but_in_its_sleeps() {
+        let left = sleeping(async |sleeper, doorbell| {
             let mut left = Vec::new();
             for rings in [false, true, false, false, true] {
                 // As the shard does before it rests.
@@ -175,9 +205,8 @@ mod tests {
                     left.push(doorbell.clear());
                 }
             }
-            sleeper.close().await;
             Ok(left)
         });
-        assert_eq!(thread.unwrap().join().unwrap(), [true; 10]);
+        assert_eq!(left, [true; 10]);
     }
 }

@@ -60,12 +60,12 @@ struct Shaking {
     handshake: Box<dyn Handshake>,
     incoming: Vec<u8>,
     /// When it must be over, if that was postponed.
-    until: Mark,
+    until: Option<Mark>,
 }
 
 impl Shaking {
     fn new(handshake: Box<dyn Handshake>) -> Shaking {
-        Shaking { handshake, incoming: Vec::new(), until: Mark::default() }
+        Shaking { handshake, incoming: Vec::new(), until: None }
     }
 }
 
@@ -161,13 +161,13 @@ impl Layer {
     /// A handshake that is under way may last until an instant.
     pub fn postpone(&mut self, name: ConnId, until: Mark) {
         if let Some(shaking) = self.handshakes.get_mut(&name) {
-            shaking.until = until;
+            shaking.until = Some(until);
         }
     }
 
     /// Whether the handshake of a connection has not begun yet, or may last no longer.
     pub fn is_overdue(&self, name: ConnId, now: Mark) -> bool {
-        self.handshakes.get(&name).is_none_or(|shaking| shaking.until <= now)
+        self.handshakes.get(&name).and_then(|shaking| shaking.until).is_none_or(|until| until <= now)
     }
 
     /// Begins the handshake of a connection to a server at an address.

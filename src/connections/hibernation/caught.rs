@@ -151,8 +151,8 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// Takes the payload of the segment that woke a connection last: it is the driver's now. Returns how long it is.
-    pub fn take_payload(&self, into: &mut [u8]) -> usize {
+    /// Copies the payload of the segment that woke a connection last, which is awake with that. Returns how long it is.
+    pub fn copy_payload(&self, into: &mut [u8]) -> usize {
         let Some(Delivery { segment, caught, .. }) = &self.delivery else { return 0 };
         let payload = self.bytes.get(segment.payload()).unwrap_or_default();
         let len = payload.len().min(into.len());

@@ -16,8 +16,10 @@ use crate::hibernation::answer::Answer;
 use crate::listener::KEEPALIVE_PROBES;
 use crate::ring::RingOps;
 
-/// The time from one step of the cursor to the next.
-const STEP: Duration = Duration::from_millis(100);
+/// The shortest and the longest time from one step of the cursor to the next. A step that visits nobody wakes the shard for
+/// nothing; and connections that fall asleep after a long one would wait for the next.
+const SHORTEST_STEP: Duration = Duration::from_millis(100);
+const LONGEST_STEP: Duration = Duration::from_secs(1);
 
 /// Entries that one step visits at most, each of which may be sent a probe, some 2 us. Where there are more than 2,500
 /// for each second of the keepalive's time, a round of the cursor takes longer.
@@ -30,6 +32,8 @@ pub(super) struct SleeperKeepalive {
     time: Option<Duration>,
     cursor: Cursor,
     due: Mark,
+    /// When the last step was.
+    stepped: Mark,
     /// Entries that are to be visited by now. One of few comes only after many steps.
     owed: f64,
     /// Probes that the peer of an entry's connection has not answered.
@@ -38,7 +42,7 @@ pub(super) struct SleeperKeepalive {
 
 impl SleeperKeepalive {
     pub fn new(time: Option<Duration>, now: Mark) -> SleeperKeepalive {
-        SleeperKeepalive { time, cursor: Cursor::START, due: now, owed: 0.0, unanswered: HashMap::new() }
+        SleeperKeepalive { time, cursor: Cursor::START, due: now, stepped: now, owed: 0.0, unanswered: HashMap::new() }
     }
 
     /// When the next step is due, if there is any.
@@ -66,16 +70,20 @@ impl<S: Default> Hibernation<S> {
     pub(super) fn keep_alive<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
         let now = around.clock.now();
         let Some(time) = self.keepalive.time.filter(|_| self.keepalive.due <= now) else { return };
-        self.keepalive.due = now.after(STEP);
-        let share = f64::from(self.entries.len()) * STEP.as_secs_f64() / time.as_secs_f64();
+        let each = time.as_secs_f64() / f64::from(self.entries.len().max(1));
+        let share = now.since(std::mem::replace(&mut self.keepalive.stepped, now)).as_secs_f64() / each;
         self.keepalive.owed = (self.keepalive.owed + share).min(ENTRIES_PER_STEP.into());
         while self.keepalive.owed >= 1.0 {
             self.keepalive.owed -= 1.0;
-            let Some(index) = self.entries.next(&mut self.keepalive.cursor) else { break };
+            // The last entry is followed by the first.
+            let next = self.entries.next(&mut self.keepalive.cursor);
+            let Some(index) = next.or_else(|| self.entries.next(&mut self.keepalive.cursor)) else { break };
             if self.entries.whereabouts(index) == Whereabouts::Asleep {
                 self.ask(around, index, time);
             }
         }
+        let rest = Duration::from_secs_f64(each * (1.0 - self.keepalive.owed).max(0.0));
+        self.keepalive.due = now.after(rest.clamp(SHORTEST_STEP, LONGEST_STEP));
     }
 
     /// Asks the peer of a sleeping connection whether it is there, if it was silent for `time`.
