@@ -503,7 +503,7 @@ fn one_that_may_be_awake_suffices_at_the_server() {
 /// The same at both ends, with a shard at each that the one place would not be for.
 #[test(Network, Hibernation)]
 fn one_that_may_be_awake_suffices_at_both_ends() {
-    in_own_network(|| asleep_in_a_demo("--awake 1 --cores 2", 10));
+    in_own_network(|| asleep_in_a_demo("--awake 1 --cores 2", 4));
 }
 
 /// Without the rights nothing starts, and the line names what is missing and how it is granted.
