@@ -76,7 +76,10 @@ impl Latency {
     /// Records a latency so many times.
     pub fn record_many(&mut self, latency: Duration, times: u64) {
         let us = u64::try_from(latency.as_micros()).unwrap_or(MAX_LATENCY_US);
-        self.0.saturating_record_n(us.max(1), times);
+        // The histogram would take a value without a record for its least or its greatest.
+        if times > 0 {
+            self.0.saturating_record_n(us.max(1), times);
+        }
     }
 
     /// Records one latency, counted from the intended start. Events that were due every `interval` while this one
@@ -364,6 +367,14 @@ mod tests {
         latency.record_with_omitted(Duration::from_millis(100), Duration::from_millis(1), Duration::from_millis(10));
         latency.record_with_omitted(Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO);
         assert_eq!(latency.count(), 6);
+    }
+
+    #[test]
+    fn what_was_recorded_no_time_is_neither_the_least_nor_the_greatest() {
+        let mut latency = of(&[300]);
+        latency.record_many(Duration::ZERO, 0);
+        latency.record_many(Duration::MAX, 0);
+        assert_eq!((latency.min(), latency.max(), latency.count()), (300, 300, 1));
     }
 
     #[test]

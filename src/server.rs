@@ -66,6 +66,13 @@ pub enum ServerEvent {
     HandingOver,
     /// All is handed over, and the shards have ended: `Server::join` returns.
     HandedOver,
+    /// The later server has given up before it had everything, and its process has not ended. It still has the sleeping
+    /// connections, if connections sleep, and with them the names for new ones: this server serves those that were awake,
+    /// and accepts nothing until that process ends. `SuccessorGone` follows then.
+    SuccessorLingers {
+        /// The number of the process (pid).
+        process: u32,
+    },
     /// The later server is gone before it had everything. This one serves on, with what it still has.
     SuccessorGone,
 }

@@ -59,7 +59,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Me
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the time here or at the peers; a few connections take less time' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has a timer' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment, or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and no connection falls asleep' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-cert -d 'Speak TLS on every port, with the certificates in FILE (PEM, the server\'s own first). A connection takes 80 bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first certificate for that name, any other client the first of all. SIGHUP then reads the files again, without dropping anyone' -r -F
@@ -137,7 +137,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -218,7 +218,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -301,7 +301,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -327,7 +327,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network
 host\t''
 own\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hibernate -d 'Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and `client` do with --hibernate' -r
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default, at most 32,768' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep, but one on each core at least; as many as memory allows by default, at most 32,768' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F

@@ -189,8 +189,8 @@ pub struct ServerArguments {
     /// asleep.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hibernate: Option<Duration>,
-    /// Let at most N connections be awake at once, where others sleep; as many as memory allows by default, at most
-    /// 262,144.
+    /// Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory
+    /// allows by default, at most 262,144.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Accept at most N connections per second; the others wait in the accept queue.
@@ -315,8 +315,8 @@ pub struct DemoArguments {
     /// `client` do with --hibernate.
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
     pub hibernate: Option<Duration>,
-    /// Let at most N connections be awake at once at each end, where others sleep; as many as memory allows by default,
-    /// at most 32,768.
+    /// Let at most N connections be awake at once at each end, where others sleep, but one on each core at least; as many
+    /// as memory allows by default, at most 32,768.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Speak TLS 1.3 at both ends, with a certificate that is made for the run.

@@ -319,6 +319,9 @@ impl Reporter {
                 Ok(News::Stop | News::Server(ServerEvent::HandedOver)) => break,
                 Ok(News::Reload) => self.reload(&server),
                 Ok(News::Server(ServerEvent::HandingOver)) => self.tell("a later server takes over"),
+                Ok(News::Server(ServerEvent::SuccessorLingers { process })) => {
+                    self.warn(&lingering(process, self.sleeps))
+                }
                 Ok(News::Server(ServerEvent::SuccessorGone)) => {
                     self.warn("the later server is gone before it had everything; this one serves on");
                 }
@@ -531,6 +534,15 @@ fn taken_over<M: Send + 'static>(server: &Server<M>) -> Option<String> {
         (0, 0) => None,
         (taken, gone) => Some(format!("taken over: {} connections{}{paused}", format::count(taken), lost(gone))),
     }
+}
+
+/// What to do about a later server that has given up and has not ended.
+fn lingering(process: u32, sleeps: bool) -> String {
+    let this_one =
+        if sleeps { "accepts nothing until it ends, as it has the sleeping connections" } else { "serves on" };
+    format!(
+        "the later server, process {process}, has given up and has not ended; this one {this_one}: kill -9 {process}"
+    )
 }
 
 /// A shortage of memory, as text.

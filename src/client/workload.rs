@@ -86,8 +86,8 @@ pub struct Workload {
     /// [`ServerBuilder::hibernate`](crate::ServerBuilder::hibernate), which says what it needs, costs and loses. A
     /// client also needs its source ports for itself: while it runs, let no other program dial the same targets.
     pub hibernate: Option<Duration>,
-    /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep; `None` plans it from the memory that
-    /// is left.
+    /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep, but one on each core at least; `None`
+    /// plans it from the memory that is left.
     pub awake: Option<u64>,
     /// Speaks TLS 1.3; `None` speaks in the clear. Only with the feature `tls`.
     #[cfg(feature = "tls")]

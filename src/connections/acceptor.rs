@@ -235,9 +235,19 @@ impl Acceptor {
         Ok(())
     }
 
+    /// Accepts in flight, each of which has a slot.
+    pub fn in_flight(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.in_flight).sum()
+    }
+
+    /// Accepts that shall be in flight.
+    pub fn wanted(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.wanted).sum()
+    }
+
     /// Accepts in flight, and connections that wait for a place.
     pub fn unfinished(&self) -> usize {
-        self.listeners.iter().map(|listener| listener.in_flight).sum::<usize>() + self.queue.len()
+        self.in_flight() + self.queue.len()
     }
 
     /// An accept of the listener with this index ended, with a connection or without.

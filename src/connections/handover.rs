@@ -295,6 +295,11 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
     }
 
+    /// Whether the sleeping connections are another process's, and the names for new ones with them.
+    pub fn gave_sleepers(&self) -> bool {
+        self.engine.hibernation.as_ref().is_some_and(|hibernation| hibernation.gave_all())
+    }
+
     /// The sleeping connections are another process's until `take_over_sleepers`: their segments are not for this one,
     /// although it could read them.
     pub fn await_sleepers(&mut self) {

@@ -34,6 +34,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::acceptor::Acceptor;
 use super::endings::{Parts, tear_down_disconnected};
 use super::idle::{self, IdleTracker};
 use super::readiness::Readiness;
@@ -145,8 +146,11 @@ pub(super) struct Hibernation<S> {
     challenges: ChallengeLimit,
     /// The payload that woke a connection last.
     delivery: Option<Delivery>,
-    /// Segments that could not be answered or let go, as no slot was free or the kernel lacked memory.
+    /// Segments that could not be answered or let go, as no slot was free or the kernel lacked memory, and that were not
+    /// counted yet.
     unanswered: u64,
+    /// Segments that the host has dropped until now, in whatever process.
+    dropped: u64,
     wakes: Arc<Wakes>,
     /// Bytes for sleeping connections that found no free slot, in the order in which they came.
     unsent: VecDeque<ConnId>,
@@ -193,6 +197,7 @@ impl<S: Default> Hibernation<S> {
             None => (Entries::new(config.most), None),
         };
         Ok(Hibernation {
+            dropped: config.host.dropped(),
             host: config.host,
             entries,
             states: Chunks::default(),
@@ -376,7 +381,7 @@ impl<S: Default> Hibernation<S> {
         !self.refused.is_empty()
             || self.host.has_caught()
             || self.grace_is_over()
-            || (self.stamps.cursor.is_some() && self.may_doze())
+            || (self.stamps.is_looking() && self.may_doze())
     }
 
     /// When something is due that no segment brings.
@@ -410,6 +415,7 @@ impl<S: Default> Hibernation<S> {
     /// sleep.
     pub fn turn<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, now: Instant) -> Result<()> {
         self.host.turn();
+        self.count_dropped(around.parts.counters);
         if self.given.freezes() {
             return Ok(());
         }
@@ -425,14 +431,13 @@ impl<S: Default> Hibernation<S> {
         } else if self.grace_look.is_none_or(|at| at <= now) {
             self.grace_look = Some(now + GRACE_LOOK);
         }
-        let dropped = self.host.dropped() + self.unanswered;
-        around.parts.counters.segments_dropped.set(dropped);
         Ok(())
     }
 
     /// Looks at some rows for connections that have been silent for long, and makes them drowsy.
     fn look_for_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
-        if !self.stamps.look(around.clock.now(), self.is_short_of_slots(around.parts.slots)) {
+        let now = around.clock.now();
+        if !self.stamps.look(now, self.is_short_of_slots(around.parts.slots, around.parts.acceptor)) {
             return Ok(());
         }
         let counters = around.parts.counters;
@@ -452,6 +457,7 @@ impl<S: Default> Hibernation<S> {
                 break;
             };
             if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn) && !self.doze(around, conn)? {
+                self.stamps.pause(conn, now);
                 break;
             }
         }
@@ -462,29 +468,36 @@ impl<S: Default> Hibernation<S> {
         Ok(())
     }
 
-    /// Whether few slots are left, and connections may need more than there are.
-    fn is_short_of_slots<R: RingOps>(&self, slots: &Slots<S, R>) -> bool {
-        let (in_use, count) = (slots.in_use(), slots.count() as u64);
+    /// Whether few slots are left beside those that accepts want, and connections may need more than there are.
+    fn is_short_of_slots<R: RingOps>(&self, slots: &Slots<S, R>, acceptor: &Acceptor) -> bool {
+        let count = slots.count() as u64;
         let connections = u64::from(self.entries.most()).saturating_sub(count);
-        connections > count && in_use * SHORT_OF_SLOTS.1 >= count * SHORT_OF_SLOTS.0
+        let places = count.saturating_sub(acceptor.wanted() as u64);
+        let taken = slots.in_use().saturating_sub(acceptor.in_flight() as u64);
+        connections > places && taken * SHORT_OF_SLOTS.1 >= places * SHORT_OF_SLOTS.0
     }
 
-    /// Makes a connection drowsy, if it can sleep. `false` if no file descriptor is left: this is not the time.
+    /// Makes a connection drowsy, if it can sleep. `false` if the kernel has no descriptor or no memory for that: this is
+    /// not the time, for any.
     fn doze<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
         let counters = around.parts.counters;
         let Some(index) = self.index_at(conn).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Awake)
         else {
             return Ok(true);
         };
-        self.stamps.used(conn);
         counters.enters.add(1);
         let socket = match self.descriptor(around, conn)? {
             Ok(socket) => socket,
             Err(error) => {
                 counters.stayed_awake.add(1);
-                return Ok(!matches!(Errno::of(&error), Errno::EMFILE | Errno::ENFILE));
+                let short = Errno::of(&error).is_shortage();
+                if !short {
+                    self.stamps.used(conn);
+                }
+                return Ok(!short);
             }
         };
+        self.stamps.used(conn);
         let known = self.entries.is_known(index) || self.identify(index, &socket);
         let Some(tuple) = self.entries.tuple(index).filter(|_| known && self.host.prepare(&socket).is_ok()) else {
             counters.stayed_awake.add(1);

@@ -85,6 +85,11 @@ impl Errno {
     pub fn of(error: &std::io::Error) -> Errno {
         error.raw_os_error().map_or(Errno::EIO, Errno)
     }
+
+    /// Whether the kernel has no descriptor or no memory for this now, and may have some later.
+    pub fn is_shortage(self) -> bool {
+        matches!(self, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
+    }
 }
 
 impl fmt::Display for Errno {

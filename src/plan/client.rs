@@ -16,14 +16,16 @@ pub struct ClientGoal {
 }
 
 impl ClientGoal {
-    /// The rings of one shard: for those of its connections that are awake, and for as many again as can be closing
-    /// while others open.
+    /// The rings of one shard: for those of its connections that are awake, one at least, and for as many again as can
+    /// be closing while others open.
     pub fn rings(&self, connections: u64, index: u64) -> Vec<u32> {
         let of_shard = |total: u64| {
             let part = share(total, self.shards, index);
             part.end - part.start
         };
-        let own = of_shard(self.awake.map_or(connections, |awake| awake.min(connections)));
+        let part = of_shard(connections);
+        // However few may be awake in all: a shard without a slot would open none of its connections.
+        let own = self.awake.map_or(part, |awake| of_shard(awake).max(1).min(part));
         rings(own + own.min(of_shard(self.concurrency.into())), self.nofile)
     }
 
@@ -41,12 +43,17 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// There is a slot for each connection that is awake; those asleep take none.
+        /// There is a slot for each connection that is awake; those asleep take none. Each shard that has connections has
+        /// a slot, however few may be awake.
         #[test]
-        fn only_those_awake_have_slots(shards in 1u64..40, connections in 1u64..100_000_000, awake in 1u64..500_000, concurrency in 1u32..5_000) {
+        fn only_those_awake_have_slots(shards in 1u64..40, connections in 1u64..100_000_000, awake in prop_oneof![1u64..40, 1u64..500_000], concurrency in 1u32..5_000) {
             let goal = ClientGoal { shards, concurrency, nofile: 20_000, awake: Some(awake) };
-            let slots: u64 = (0..shards).flat_map(|index| goal.rings(connections, index)).map(u64::from).sum();
-            let sockets = awake.min(connections);
+            let slots_of = |index| goal.rings(connections, index).into_iter().map(u64::from).sum::<u64>();
+            for index in 0..shards {
+                prop_assert_eq!(slots_of(index) == 0, share(connections, shards, index).is_empty());
+            }
+            let slots: u64 = (0..shards).map(slots_of).sum();
+            let sockets = awake.max(shards).min(connections);
             prop_assert!(slots >= sockets && slots <= sockets + u64::from(concurrency));
         }
     }

@@ -289,8 +289,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections awake at once at most, over all shards, 1 to 4,294,967,295. Each has a slot in a ring, and a socket.
-    /// By default as many as the memory allows that is left at the start, at most 262,144 and at least 1,024, as far as
+    /// Connections awake at once at most, over all shards, 1 to 4,294,967,295, but one on each shard at least. Each has a
+    /// slot in a ring, and a socket. By default as many as the memory allows that is left at the start, at most 262,144 and at least 1,024, as far as
     /// `max_connections` has so many. Only with `hibernate`: otherwise starting fails with
     /// [`ConfigError::AwakeWithoutSleep`].
     pub fn awake(mut self, connections: u64) -> ServerBuilder {

@@ -165,6 +165,11 @@ impl Kernel {
         fails(one_in, &mut self.chance)
     }
 
+    /// Segments that found no room in the ring buffer.
+    pub fn dropped_by_catcher(&mut self) -> u64 {
+        self.catching().dropped
+    }
+
     /// A segment that is caught now.
     fn caught_now(&self) -> CaughtAt {
         // It is about to wrap.

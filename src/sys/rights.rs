@@ -85,13 +85,22 @@ pub fn is_our_user(socket: &UnixStream) -> io::Result<bool> {
 
 /// The process at the other end of a socket.
 #[derive(Debug)]
-pub struct OtherProcess(OwnedFd);
+pub struct OtherProcess {
+    descriptor: OwnedFd,
+    id: u32,
+}
 
 impl OtherProcess {
     /// The one that connected, or listened, at the other end. It must be running.
     pub fn at(socket: &UnixStream) -> io::Result<OtherProcess> {
         let pid = socket_peercred(socket)?.pid;
-        Ok(OtherProcess(pidfd_open(pid, PidfdFlags::empty())?))
+        let id = pid.as_raw_nonzero().get().unsigned_abs();
+        Ok(OtherProcess { descriptor: pidfd_open(pid, PidfdFlags::empty())?, id })
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// Waits at most `most` for its end. Returns whether it has ended.
@@ -100,7 +109,7 @@ impl OtherProcess {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+            match poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&timeout)) {
                 Err(rustix::io::Errno::INTR) => {}
                 polled => return polled.is_ok_and(|ready| ready > 0),
             }

@@ -480,6 +480,32 @@ fn more_connections_than_slots_are_held() {
     });
 }
 
+/// However few may be awake: accepts take slots too, and a listener of which every accept has brought a connection gets slots
+/// long before these would sleep by themselves.
+#[test(Network, Hibernation)]
+fn one_that_may_be_awake_suffices_at_the_server() {
+    in_own_network(|| {
+        const LISTENERS: u16 = 4;
+        // Of the 256 accepts of a shard each listener has 64.
+        const PEERS: u32 = 80;
+        let words = "--bind 127.0.0.1 --cores 1 --max-connections 200 --hibernate 1h --awake 1 --json -";
+        let server = Server::start(LISTENERS, words);
+        let mut streams: Vec<_> =
+            (0..PEERS).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)).unwrap()).collect();
+        for (nth, stream) in (0..).zip(&mut streams) {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            exchanges(stream, &bytes(20, nth));
+        }
+        server.stop();
+    });
+}
+
+/// The same at both ends, with a shard at each that the one place would not be for.
+#[test(Network, Hibernation)]
+fn one_that_may_be_awake_suffices_at_both_ends() {
+    in_own_network(|| asleep_in_a_demo("--awake 1 --cores 2", 4));
+}
+
 /// Without the rights nothing starts, and the line names what is missing and how it is granted.
 #[test(Users)]
 fn without_the_rights_nothing_starts() {

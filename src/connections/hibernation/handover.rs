@@ -113,6 +113,17 @@ impl<S: Default> Hibernation<S> {
         !self.endings.has_untold() && self.moved.is_empty() && self.refused.is_empty()
     }
 
+    /// Counts the segments that were dropped since the last call. The host counts those of all processes that had the
+    /// sleeping connections one after the other: what it dropped while they were another's is not counted here.
+    pub(super) fn count_dropped(&mut self, counters: &Counters) {
+        let dropped = self.host.dropped();
+        if self.given != Given::All {
+            counters.segments_dropped.add(dropped.saturating_sub(self.dropped));
+        }
+        self.dropped = dropped;
+        counters.segments_dropped.add(std::mem::take(&mut self.unanswered));
+    }
+
     /// Begins to give the sleeping connections away. From now on none falls asleep, and none is woken by its peer.
     pub fn begin_to_give(&mut self) {
         self.rouse_drowsy();
@@ -149,6 +160,11 @@ impl<S: Default> Hibernation<S> {
         self.entries.said(index)
     }
 
+    /// Whether all sleeping connections are another process's.
+    pub fn gave_all(&self) -> bool {
+        self.given == Given::All
+    }
+
     /// Whether the sleeping connections are being given away.
     pub fn is_giving(&self) -> bool {
         matches!(self.given, Given::Below(_))
@@ -166,6 +182,7 @@ impl<S: Default> Hibernation<S> {
         self.rouse_drowsy();
         self.note_window(around.idle);
         let counters = around.parts.counters;
+        self.count_dropped(counters);
         let asleep = counters.asleep.get();
         counters.asleep.set(0);
         counters.live.sub(asleep);
@@ -236,6 +253,7 @@ impl<S: Default> Hibernation<S> {
         self.entries.catch_up().map_err(no_memory)?;
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
         let found = self.entries.take_stock(|index| from.is_some() || here.contains(&index));
+        self.count_dropped(around.parts.counters);
         self.given = Given::Nothing;
         self.ended_away.clear();
         if from.is_none() {

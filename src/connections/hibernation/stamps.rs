@@ -21,6 +21,10 @@ const HURRIED_TICK: Duration = Duration::from_millis(250);
 /// looks of the shortest tick take some 2 % of a core.
 const MOST_HASTE: u32 = 6;
 
+/// The pause of a look when the kernel lacks descriptors or memory for what is found. Each attempt would be in vain, and
+/// connections that end make room.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Rows that one pass looks at: some 10 us.
 pub(super) const ROWS_PER_PASS: usize = 8_192;
 
@@ -39,13 +43,16 @@ pub(super) struct Stamps {
     due: Mark,
     /// Where the look that is under way goes on; `None` between two looks.
     pub cursor: Option<Cursor>,
+    /// The look that is under way waits until then.
+    paused: Option<Mark>,
 }
 
 impl Stamps {
     /// Puts connections of so many rings to sleep that were silent for `after`.
     pub fn new(rings: usize, after: Duration, now: Mark) -> Stamps {
         let every = (after / u32::from(RIPE)).max(SHORTEST_TICK);
-        Stamps { rings: vec![Vec::new(); rings], tick: 0, every, haste: 0, due: now.after(every), cursor: None }
+        let rings = vec![Vec::new(); rings];
+        Stamps { rings, tick: 0, every, haste: 0, due: now.after(every), cursor: None, paused: None }
     }
 
     /// A connection is used now.
@@ -72,16 +79,28 @@ impl Stamps {
         }
     }
 
-    /// When the next look begins; `None` while one is under way.
+    /// When the next look begins, or the one that is under way goes on; `None` while that goes on.
     pub fn due(&self) -> Option<Mark> {
-        self.cursor.is_none().then_some(self.due)
+        if self.cursor.is_none() { Some(self.due) } else { self.paused }
     }
 
-    /// Begins a look if one is due. Whether one is under way. While slots are `short`, looks come sooner, and sooner
+    /// Whether a look goes on.
+    pub fn is_looking(&self) -> bool {
+        self.cursor.is_some() && self.paused.is_none()
+    }
+
+    /// The look waits for a moment, and goes on with this connection.
+    pub fn pause(&mut self, conn: ConnId, now: Mark) {
+        self.cursor = Some(Cursor::before(conn));
+        self.paused = Some(now.after(PAUSE));
+    }
+
+    /// Begins a look if one is due. Whether one goes on now. While slots are `short`, looks come sooner, and sooner
     /// each time: new connections and those that wake wait for the slots of the silent ones.
     pub fn look(&mut self, now: Mark, short: bool) -> bool {
         if self.cursor.is_some() {
-            return true;
+            self.paused = self.paused.filter(|until| now < *until);
+            return self.paused.is_none();
         }
         if short && self.haste == 0 {
             self.haste = 1;

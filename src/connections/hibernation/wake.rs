@@ -50,7 +50,7 @@ impl<S: Default> Hibernation<S> {
                 self.entries.move_to(index, Whereabouts::Asleep);
                 around.parts.slots.release(conn);
                 let errno = Errno::of(&error);
-                if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) {
+                if errno.is_shortage() {
                     return Ok(Wake::Later);
                 }
                 self.leave_table(index);

@@ -57,7 +57,7 @@ enum Stage {
     Awake,
     /// All have left. The other shards may not be so far.
     Left,
-    /// The successor is gone.
+    /// The successor is gone, or has given up.
     Stranded,
 }
 
@@ -79,9 +79,8 @@ pub(super) struct Handing<S> {
     /// The connections in it, and what it says of them.
     away: Vec<ConnId>,
     batch: Batch,
-    /// What was said of sleeping connections, and whether all of them are given away.
+    /// What was said of sleeping connections.
     given: Vec<Arc<Wiped>>,
-    gave_all: bool,
     /// What the service knows beside its connections, once they have left.
     rest: Option<Vec<u8>>,
     _state: PhantomData<S>,
@@ -111,7 +110,6 @@ impl<S: Service> Handing<S> {
             away: Vec::new(),
             batch: Batch::default(),
             given: Vec::new(),
-            gave_all: false,
             rest: None,
             _state: PhantomData,
         }
@@ -170,7 +168,10 @@ impl<S: Service> ServerDriver<S> {
                 Answer::Serving => handing.stage = Stage::Settling,
                 Answer::Gone => self.take_back(handing, connections)?,
                 Answer::Finish => return Ok(Some(Next::Finish)),
-                Answer::ServeOn { ended } => {
+                // Where it has the sleeping connections it has the names for new ones too, until it ends.
+                Answer::Lingers if connections.gave_sleepers() => self.take_back(handing, connections)?,
+                Answer::Lingers | Answer::ServeOn { .. } => {
+                    let ended = answer == Answer::ServeOn { ended: true };
                     self.take_back(handing, connections)?;
                     self.serve_on(handing, connections, ended)?;
                     return Ok(Some(Next::ServeOn));
@@ -186,12 +187,16 @@ impl<S: Service> ServerDriver<S> {
         connections: &mut Connections<S::State>,
         now: Instant,
     ) -> Result<Schedule> {
-        let busy = self.serve(connections, now)? == Schedule::Now;
+        let served = self.serve(connections, now)?;
+        if handing.stage == Stage::Stranded {
+            // What comes next is an answer, which rings the doorbell.
+            return Ok(served);
+        }
         if now >= handing.next {
             self.step(handing, connections, now)?;
             handing.next = now + if handing.leaving.is_empty() { LOOK } else { SHORT_LOOK };
         }
-        Ok(if busy { Schedule::Now } else { Schedule::At(handing.next) })
+        Ok(if served == Schedule::Now { Schedule::Now } else { Schedule::At(handing.next) })
     }
 
     fn step(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>, now: Instant) -> Result<()> {
@@ -235,7 +240,6 @@ impl<S: Service> ServerDriver<S> {
             handing.send(Kind::KnownSleepers, body, Vec::new());
         } else if rows > 0 && connections.may_surrender() {
             let sleepers = Sleepers { window: connections.window(), surrendered: connections.surrender_sleepers() };
-            handing.gave_all = true;
             handing.stage = Stage::Sleepers;
             handing.send(Kind::Sleepers, Arc::new(sleepers.encode()), Vec::new());
         }
@@ -344,7 +348,7 @@ impl<S: Service> ServerDriver<S> {
             let sleepers = KnownSleepers::decode(&given).ok_or_else(|| Error::bug("sleepers that cannot be read"))?;
             known.add(connections, sleepers);
         }
-        if !handing.gave_all {
+        if !connections.gave_sleepers() {
             let names = connections.stop_giving();
             self.greet_sleepers(connections, known, names)?;
         } else if ended {

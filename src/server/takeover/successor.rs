@@ -25,8 +25,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// How long it may take until it is ready: it opens its rings meanwhile.
 const READY_TIME: Duration = Duration::from_secs(120);
 
-/// How long a successor may take to end after it has closed a channel.
-const END_TIME: Duration = Duration::from_secs(10);
+/// How long a successor may take to end after it has closed a channel, before the operator is told.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// While its end is awaited, the server looks this often whether it was told to stop.
+const STOP_LOOK: Duration = Duration::from_millis(500);
 
 /// The pause before the next attempt to accept a process that asks. The kernel keeps it waiting meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,6 +55,9 @@ pub enum Answer {
     Gone,
     /// All shards have handed over all.
     Finish,
+    /// The successor has closed a channel, and has not ended: a shard whose sleeping connections it has waits for its end,
+    /// and accepts nothing until then. The others serve on.
+    Lingers,
     /// The successor is gone: serve on. If it has ended for certain, what it had of the sleeping connections can be
     /// taken back.
     ServeOn { ended: bool },
@@ -257,29 +263,39 @@ impl Clerk {
             all &= relay.is_ok_and(|relay| relay.join().unwrap_or(false));
             answers.push((to_shard, handle));
         }
-        let answer = if all { Answer::Finish } else { Answer::ServeOn { ended: successor.ends_within(END_TIME) } };
+        let tell = |answer, command| {
+            for (to_shard, handle) in &answers {
+                let _ = to_shard.send(answer);
+                handle.command(command);
+            }
+        };
+        if !all && !successor.ends_within(END_TIME) {
+            tell(Answer::Lingers, SERVE);
+            (self.events)(ServerEvent::SuccessorLingers { process: successor.id() });
+        }
+        let answer = if all { Answer::Finish } else { Answer::ServeOn { ended: self.await_end(successor) } };
         let mut phase = lock(&self.phase);
         let stop = matches!(*phase, Phase::HandingOver { stop: true });
-        *phase = if all {
-            Phase::HandedOver
-        } else if stop {
-            Phase::Stopping
-        } else {
-            Phase::Serving
+        let (next, command) = match (all, stop) {
+            (true, _) => (Phase::HandedOver, HAND_OVER),
+            (false, true) => (Phase::Stopping, STOP),
+            (false, false) => (Phase::Serving, SERVE),
         };
+        *phase = next;
         drop(phase);
-        for (to_shard, handle) in answers {
-            let _ = to_shard.send(answer);
-            handle.command(if all {
-                HAND_OVER
-            } else if stop {
-                STOP
-            } else {
-                SERVE
-            });
-        }
+        tell(answer, command);
         (self.events)(if all { ServerEvent::HandedOver } else { ServerEvent::SuccessorGone });
         all
+    }
+
+    /// Waits until the successor has ended. `false` if the server was told to stop before.
+    fn await_end(&self, successor: &OtherProcess) -> bool {
+        while !successor.ends_within(STOP_LOOK) {
+            if matches!(*lock(&self.phase), Phase::HandingOver { stop: true }) {
+                return false;
+            }
+        }
+        true
     }
 }
 

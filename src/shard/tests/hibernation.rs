@@ -38,8 +38,10 @@ enum Command {
     GiveAllBut(u32),
     /// What was given comes back.
     TakeBack,
-    /// All sleeping connections are handed over to another process, which is killed at once.
-    HandOverInVain,
+    /// All sleeping connections are handed over to another process.
+    HandOver,
+    /// That process is killed, and they come back.
+    Inherit,
 }
 
 /// A connection as the driver knows it.
@@ -58,6 +60,7 @@ struct Kept {
     most_asleep: u64,
     most_lingering: u64,
     most_timers: usize,
+    turns: u64,
     /// Each end: when, of which number, and why.
     ended: Vec<(Duration, u32, CloseReason)>,
     in_use: Vec<(Duration, u64)>,
@@ -155,11 +158,13 @@ impl Keeper {
                 let names = connections.stop_giving();
                 self.greet(connections, names);
             }
-            Command::HandOverInVain => {
+            Command::HandOver => {
                 assert!(connections.may_surrender());
                 connections.begin_to_give();
                 give_all(connections);
                 connections.surrender_sleepers();
+            }
+            Command::Inherit => {
                 connections.take_over_sleepers(None, &|_, _| true)?;
                 let names = connections.sleeping();
                 self.greet(connections, names);
@@ -276,6 +281,7 @@ impl Driver<Machine> for Keeper {
         {
             let seen = &mut *self.seen.borrow_mut();
             seen.counters = connections.counters().snapshot();
+            seen.turns += 1;
             seen.most_asleep = seen.most_asleep.max(seen.counters.asleep);
             seen.most_lingering = seen.most_lingering.max(seen.counters.lingering);
             seen.most_timers = seen.most_timers.max(connections.engine.timers_of_sleepers());

@@ -16,6 +16,9 @@ use super::*;
 /// Tells this executable to play a successor: the path of the takeover, and the stage that it goes to.
 pub const SUCCESSOR: &str = "C1M_TEST_SUCCESSOR";
 
+/// Tells it to close its ends of the channels then, as a successor that fails, and to live on.
+const GIVES_UP: &str = "C1M_TEST_SUCCESSOR_GIVES_UP";
+
 /// The messages after which a successor says nothing more to a shard: what it was told last is not acknowledged.
 const STAGES: [Kind; 4] = [Kind::KnownSleepers, Kind::Sleepers, Kind::Serving, Kind::Batch];
 
@@ -62,7 +65,9 @@ pub fn stand_still(told: &str) {
             }
         });
     }
-    let _all: Vec<_> = (0..number).map(|_| standing.recv().unwrap()).collect();
+    let all: Vec<_> = (0..number).map(|_| standing.recv().unwrap()).collect();
+    let (shards, _kept): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let _open = std::env::var_os(GIVES_UP).is_none().then_some(shards);
     println!("stands still");
     loop {
         std::thread::park();
@@ -78,6 +83,40 @@ fn tls_house() -> (House, Arc<ClientConfig>, Authority) {
     (house, config, authority)
 }
 
+/// A successor that stands still at a stage.
+fn standing_still(house: &House, stage: usize, settings: &[&str]) -> Running {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.env(SUCCESSOR, format!("{stage} {}", house.path().display()));
+    command.envs(settings.iter().map(|name| (name, "1")));
+    let mut successor = Running::start(command);
+    successor.until("it stands still", |out| out.contains("stands still"));
+    successor
+}
+
+/// A successor that has given up, and does not end, has the names for new connections: these wait, the operator is told what
+/// to do, and they are served once it has ended.
+#[test(Network, Hibernation)]
+fn newcomers_wait_for_the_end_of_a_successor_that_gave_up() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--hibernate 500ms");
+        let server = house.server("--stats-interval 20ms");
+        let mut silent = house.crowd(4);
+        eventually("all sleep", || counts(&server.running) == (4, 4));
+        let successor = standing_still(&house, 1, &[GIVES_UP]);
+        let advice = format!("kill -9 {}", successor.pid());
+        eventually("the server says what to do", || server.running.err().contains(&advice));
+        let mut new: Vec<_> = (0..2).map(|number| house.connect(number)).collect();
+        new.iter_mut().for_each(|stream| stream.write_all(b"early ").unwrap());
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        let mut early = [0; 6];
+        new.iter_mut().for_each(|stream| stream.read_exact(&mut early).unwrap());
+        audit(&mut new, "newcomers");
+        audit(&mut silent, "still there");
+        server.stop();
+    });
+}
+
 /// Wherever a successor is killed that has served nobody, the server before has everything, keys and numbers too: what is
 /// sealed with a number that was used, or is left out, no client of TLS would open.
 #[test(Network, Hibernation)]
@@ -90,10 +129,7 @@ fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {
         for (at, stage) in STAGES.into_iter().enumerate() {
             eventually("all sleep", || counts(&server.running) == (12, 12));
             talking.iter_mut().for_each(|stream| says(stream, &format!("awake for {stage:?}")));
-            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            command.env(SUCCESSOR, format!("{at} {}", house.path().display()));
-            let mut successor = Running::start(command);
-            successor.until("it stands still", |out| out.contains("stands still"));
+            let successor = standing_still(&house, at, &[]);
             successor.signal(libc::SIGKILL);
             successor.wait();
             let gone = |err: &str| err.matches("the later server is gone").count() == at + 1;

@@ -301,3 +301,23 @@ fn a_sleeper_may_end_while_others_are_given_away() {
         assert_eq!(others.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
     });
 }
+
+/// Where no descriptor is left none can be put to sleep. That is tried now and then, not with each that is silent, and all
+/// sleep as soon as there are descriptors.
+#[test]
+fn a_shortage_of_descriptors_takes_no_time() {
+    const SILENT: usize = 200;
+    const SHORT: Duration = Duration::from_secs(10);
+    with_seeds(2, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.copy = 1;
+        let night = Night::new(seed, SILENT as u32, 2 * SILENT as u32, catcher);
+        night.come(SILENT, Duration::ZERO, MILLI);
+        night.machine.at(SHORT, |kernel| kernel.catcher.as_mut().expect("they sleep").faults.copy = 0);
+        let (_, seen) = night.run(SHORT + SECOND);
+        let tried = seen.counters.stayed_awake;
+        assert!((50..=110).contains(&tried), "it was tried {tried} times in {SHORT:?}");
+        assert!(seen.turns < 10 * SILENT as u64, "{} turns", seen.turns);
+        assert_eq!(seen.most_asleep, SILENT as u64);
+    });
+}

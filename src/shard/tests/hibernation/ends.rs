@@ -249,7 +249,8 @@ fn peers_are_asked_afresh_after_they_were_handed_over_in_vain() {
         let peer = night.come(4, Duration::ZERO, MILLI).start;
         night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
         if let Some(at) = handed {
-            night.command(at, Command::HandOverInVain);
+            night.command(at, Command::HandOver);
+            night.command(at, Command::Inherit);
         }
         let (_, seen) = night.run(100 * SECOND);
         let (at, number, why) = seen.ended[0];
@@ -259,6 +260,35 @@ fn peers_are_asked_afresh_after_they_were_handed_over_in_vain() {
     let at = given_up(None);
     let later = given_up(Some(at - SECOND));
     assert!(later > at + 2 * EVERY, "it was given up at {at:?}, and after a handing over at {later:?}");
+}
+
+/// What the host drops while the sleepers are another process's is that process's, and is not counted here. Nothing is lost.
+#[test]
+fn segments_that_another_process_dropped_are_not_counted() {
+    const SLEEPERS: usize = 100;
+    with_seeds(2, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.records = 48;
+        let mut night = Night::new(seed, 2 * SLEEPERS as u32, 4 * SLEEPERS as u32, catcher);
+        let hibernation = night.config.hibernation.as_mut().expect("they sleep");
+        let memory = |name| SharedMemory::new(name).unwrap();
+        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
+        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
+        let sleepers = night.come(SLEEPERS, Duration::ZERO, MILLI);
+        night.command(NIGHT, Command::HandOver);
+        for peer in sleepers.clone() {
+            night.say(NIGHT + SECOND / 10, peer, 10);
+        }
+        let theirs = Rc::new(Cell::new(0));
+        let noted = theirs.clone();
+        night.machine.at(NIGHT + SECOND, move |kernel| noted.set(kernel.dropped_by_catcher()));
+        night.command(NIGHT + SECOND, Command::Inherit);
+        let (machine, seen) = night.run(NIGHT + 60 * SECOND);
+        assert!(theirs.get() > 0, "the ring buffer had room for all");
+        let all = machine.kernel(|kernel| kernel.dropped_by_catcher());
+        assert_eq!(seen.counters.segments_dropped, all - theirs.get());
+        sleepers.for_each(|peer| assert_eq!(missing(&machine, peer), 0, "of peer {peer}"));
+    });
 }
 
 /// Sleepers count against the limit on connections: newcomers are refused, and sleepers stay.
