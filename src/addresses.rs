@@ -133,6 +133,9 @@ impl FromStr for Address {
         let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
         let ip: IpAddr = ip.parse().map_err(|_| format!("'{text}' is no IP address"))?;
         let Some(scope) = scope else { return Ok(ip.into()) };
+        if scope.is_empty() {
+            return Err(format!("'{text}' names no interface after the %; give one that ip link shows, or its number"));
+        }
         if !is_link_local(ip) {
             return Err(format!("'{text}': an interface belongs to a link-local address (fe80::/10) alone"));
         }

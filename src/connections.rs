@@ -80,7 +80,7 @@ pub(crate) use engine::Engine;
 pub use handover::{Closes, Handed, HandedState, Readiness as ReadinessToLeave};
 pub(crate) use hibernation::Arrival;
 pub use hibernation::{Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, WindowWord};
-pub use idle::LONGEST_IDLE;
+pub use idle::{LONGEST_IDLE, SHORTEST_IDLE};
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;
 pub use lifecycle::CloseMode;

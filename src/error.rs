@@ -8,10 +8,13 @@ mod config;
 mod errno;
 mod fanout;
 mod host;
+mod timeout;
 mod tls;
 mod tls_file;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+
+use crate::format::Escaped;
 
 pub use alert::Alert;
 #[cfg(feature = "cli")]
@@ -25,6 +28,9 @@ pub use host::{
 };
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
+#[cfg(feature = "cli")]
+pub(crate) use timeout::LONGEST_TIME;
+pub use timeout::Timeout;
 pub use tls::{CertificateProblem, TlsFailure};
 pub use tls_file::{NotPem, TlsFile, TlsProblem};
 
@@ -92,12 +98,7 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A path or a word from outside may hold line breaks and commands to a terminal.
-        for part in [&self.saw, ": ", &self.means, "; ", &self.cure] {
-            for letter in part.chars() {
-                if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
-            }
-        }
-        Ok(())
+        // Each may quote a path or a word from outside.
+        write!(f, "{}: {}; {}", Escaped(&self.saw), Escaped(&self.means), Escaped(&self.cure))
     }
 }

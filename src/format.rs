@@ -1,4 +1,6 @@
-//! Text of numbers: thousands separated, times and bytes in the unit that reads best.
+//! Text of numbers: thousands separated, times and bytes in the unit that reads best. Text from outside: made harmless.
+
+use std::fmt::{self, Write as _};
 
 /// A number with thousands separated.
 pub fn count(number: u64) -> String {
@@ -39,6 +41,20 @@ pub fn bytes(number: u64) -> String {
     if unit == 0 { format!("{number} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A text from outside as a part of a line. It may hold line breaks and commands to a terminal, which are shown and not
+/// obeyed.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            if letter.is_control() { write!(f, "{}", letter.escape_default())? } else { f.write_char(letter)? }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +67,10 @@ mod tests {
             ["7us", "999us", "1.00ms", "12.3ms", "999ms", "1.00s"]
         );
         assert_eq!([0, 1023, 1024, 64 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "64.0 MiB"]);
+    }
+
+    #[test]
+    fn a_text_from_outside_stays_one_line() {
+        assert_eq!(Escaped("é\n\u{1b}[2J\u{9b}").to_string(), r"é\n\u{1b}[2J\u{9b}");
     }
 }

@@ -17,7 +17,7 @@ use clap::Parser;
 use crate::cli::args::{Arguments, Command};
 use crate::cli::steer::{LONGEST_LINE, Word};
 use crate::command_error::{self, Blame};
-use crate::connections::LONGEST_IDLE;
+use crate::connections::{LONGEST_IDLE, SHORTEST_IDLE};
 use crate::constants::BUFFER_BYTES;
 use crate::failure::{Cause, Causes};
 use crate::host::Host;
@@ -259,7 +259,7 @@ fn check_options(command: &Command) -> command_error::Result<()> {
         Command::Server(arguments) => {
             let options = arguments.options()?;
             assert!(is_rate(options.accept_rate) && (1..=u32::MAX.into()).contains(&options.max_connections));
-            assert!(options.idle_timeout.is_none_or(|time| !time.is_zero() && time <= LONGEST_IDLE));
+            assert!(options.idle_timeout.is_none_or(|time| (SHORTEST_IDLE..=LONGEST_IDLE).contains(&time)));
             let whole = 1 << 40;
             assert!(matches!(options.memory_reserve, Reserve::Bytes(_)) || options.memory_reserve.of(whole) < whole);
         }

@@ -57,7 +57,7 @@ poll\t''
 filter\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Memory to leave to the rest of the host, such as 64MiB or 2%. While the host or a cgroup has less left, new connections are reset at once and counted as refused; with half of it left, the server stops listening. 0 disables the check; the default is 24 MiB and 1 %' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the time here or at the peers; a few connections take less time' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has a timer' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME, 1s or more. A sweep finds them up to 12 s later, as no connection has a timer' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment, or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and no connection falls asleep' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
@@ -70,7 +70,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to the end of its TLS handshake, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l takeover -d 'Take the place of the server that listens at the Unix socket PATH, without a connection closed, over TLS and in the middle of messages too; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l metrics -d 'Serve the shards\' counters to Prometheus at http://ADDR/metrics; port 0 takes a free port. Everyone who can reach the address can read them, so choose an address such as 127.0.0.1:9187 or an internal one' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l until-stdin-closes -d 'Stop when standard input ends, so that a parent process never leaves a server behind'
@@ -88,8 +88,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-addresses -d '
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
@@ -169,8 +169,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-addresses -d 'T
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
@@ -225,7 +225,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'T
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number. `churn` has no victims' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number: at least one, and not all. `churn` has no victims' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until their work is done' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after the storm' -r
@@ -252,8 +252,8 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target-addresses -d '
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-timeout -d 'How long a connect may take' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l reply-timeout -d 'How long an answer may take: of a long poll, longer than the server holds it' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''

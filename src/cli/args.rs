@@ -20,6 +20,7 @@ use super::diagnostics::Words;
 use crate::addresses::{Address, Endpoint};
 use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_PENDING_BYTES;
+use crate::error::LONGEST_TIME;
 use crate::host::Cores;
 use crate::plan::{Layers, PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
@@ -179,7 +180,7 @@ pub struct ServerArguments {
     /// time here or at the peers; a few connections take less time.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Close connections whose peer was silent for TIME. A sweep finds them up to 12 s later, as no connection has
+    /// Close connections whose peer was silent for TIME, 1s or more. A sweep finds them up to 12 s later, as no connection has
     /// a timer.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_timeout: Option<Duration>,
@@ -207,7 +208,7 @@ pub struct ServerArguments {
     /// connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager.
     #[arg(long, value_name = "PATH")]
     pub takeover: Option<PathBuf>,
-    /// Interval between lines of figures.
+    /// Interval between lines of figures, 1ms or more.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     pub stats_interval: Duration,
     /// Write the result to FILE (- is standard output) and print events as JSON lines.
@@ -245,10 +246,18 @@ pub enum IdlePolicyName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoreList(Vec<usize>);
 
+/// The shortest time between two lines of figures. More of them than a thousand a second would be read by none, and cost the
+/// shards' cores.
+const SHORTEST_STATS_INTERVAL: Duration = Duration::from_millis(1);
+
 impl ServerArguments {
     pub fn options(&self) -> Result<server::Options> {
-        if self.stats_interval.is_zero() {
-            return Err(CommandError::usage("--stats-interval 0s", "a line must have some time to count", "try 1s"));
+        if self.stats_interval < SHORTEST_STATS_INTERVAL {
+            let saw = format!("--stats-interval {}", humantime::format_duration(self.stats_interval));
+            let days = LONGEST_TIME.as_secs() / (24 * 3600);
+            let means =
+                format!("a line counts {} ms at least, and {days} days at most", SHORTEST_STATS_INTERVAL.as_millis());
+            return Err(CommandError::usage(saw, means, "try 1s"));
         }
         self.service.check()?;
         let ports = self.ports.ports()?;
@@ -342,8 +351,8 @@ pub enum NetworkName {
 
 #[derive(Debug, Args)]
 pub struct MergeArguments {
-    /// Files that `client --json` or `demo --json` wrote, one per machine; or files that `--hlog` wrote, whose
-    /// latencies alone are merged.
+    /// Files that `client --json` or `demo --json` wrote, one per machine (- is standard input); or files that
+    /// `--hlog` wrote, whose latencies alone are merged.
     #[arg(required = true, value_name = "FILE")]
     pub results: Vec<PathBuf>,
     /// Write the merged result to FILE (- is standard output).
@@ -377,16 +386,13 @@ pub struct CompareArguments {
     pub json: Option<PathBuf>,
 }
 
-/// The longest time that an option takes: a year, with which no clock arithmetic overflows.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// A time such as 10s, 500ms or 1m30s; a bare number is seconds.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     let time = match text.parse::<u32>() {
         Ok(seconds) => Duration::from_secs(seconds.into()),
         Err(_) => humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))?,
     };
-    if time > LONGEST { Err("at most a year, please".to_owned()) } else { Ok(time) }
+    if time > LONGEST_TIME { Err("at most a year, please".to_owned()) } else { Ok(time) }
 }
 
 /// The silence after which a demo's connections sleep with `auto`. A demo is silent from the moment that a connection is

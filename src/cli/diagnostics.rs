@@ -4,7 +4,8 @@
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
     AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostReason,
-    ListenReason, NotPem, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, TlsFile, TlsProblem, last_port,
+    ListenReason, NotPem, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, Timeout, TlsFile, TlsProblem,
+    last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -133,13 +134,25 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
         ConfigError::Handshakes => "--handshakes 0".to_owned(),
-        ConfigError::HandshakeTimeout => "--handshake-timeout 0s".to_owned(),
+        ConfigError::Timeout { what, asked, .. } => {
+            format!("{} {}", limits(*what), humantime::format_duration(*asked))
+        }
         // The name may be that of --target, and the host's authorities have none.
         ConfigError::Tls { what: TlsFile::ServerName, .. } if words.has_target => error.saw(),
         ConfigError::Tls { name, .. } if name.is_empty() => error.saw(),
         ConfigError::Tls { what, .. } => format!("{}: {}", words.tls(*what), error.saw()),
         ConfigError::Fanout(problem) => typed_fanout(*problem).unwrap_or_else(|| error.saw()),
         other => other.saw(),
+    }
+}
+
+/// The option that says how long something may take.
+fn limits(what: Timeout) -> &'static str {
+    match what {
+        Timeout::Connect => "--connect-timeout",
+        Timeout::Reply => "--reply-timeout",
+        Timeout::Handshake => "--handshake-timeout",
+        Timeout::Receipt => "--wait",
     }
 }
 
@@ -193,7 +206,7 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::StormWithoutEcho => "try --audit echo",
         ConfigError::NoSurvivor { .. } | ConfigError::NoVictim { .. } => "try --share 34%",
         ConfigError::Handshakes => "try --handshakes 1000, or leave it out",
-        ConfigError::HandshakeTimeout => "try --handshake-timeout 10s",
+        ConfigError::Timeout { .. } => "try 10s",
         ConfigError::Tls { what, problem, .. } => corrected_tls(*what, problem),
         ConfigError::Fanout(problem) => match problem {
             FanoutProblem::NoAnswers => "leave out --audit",

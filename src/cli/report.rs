@@ -1,7 +1,7 @@
 //! `c1m report`: reads results that earlier runs wrote.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -107,15 +107,16 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
         ));
     }
     let changed = changes::compare(&both.0, &both.1);
+    let remarks = changes::remarks(&both.0.client, &both.1.client);
     let target = json.as_deref().map(Target::open).transpose()?;
     let shown = if target.as_ref().is_some_and(Target::is_stdout) {
         Ok(())
     } else {
-        Target::Stdout.write(render::compare::text(&changed).as_bytes())
+        Target::Stdout.write(render::compare::text(&changed, &remarks).as_bytes())
     };
     if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
-        target.write_json(&json!({ "before": before, "after": after, "changes": changed }))?;
+        target.write_json(&json!({ "before": before, "after": after, "changes": changed, "remarks": remarks }))?;
     }
     shown.map(|()| Ended::Well)
 }
@@ -132,10 +133,16 @@ fn results(file: &Path) -> Result<Results> {
     Ok(document::read(&text, &file.display().to_string())?)
 }
 
+/// Reads a file; `-` is standard input.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = path.display();
-    File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)).map_err(|e| {
+    let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+    };
+    opened.and_then(|file| file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text)).map_err(|e| {
         CommandError::usage(
             format!("read {name}: {}", Errno::of(&e)),
             "there is no result to read",

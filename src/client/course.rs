@@ -40,7 +40,7 @@ pub struct Fanout {
     pub publications: u32,
     /// The time between two of them.
     pub period: Duration,
-    /// The longest that a receipt may take to count. The time begins when the publication is handed to its publisher's
+    /// The longest that a receipt may take to count, 1 ms to 366 days. The time begins when the publication is handed to its publisher's
     /// connection.
     pub wait: Duration,
     /// Bytes of a publication, 64 to 60,000.
@@ -52,7 +52,7 @@ pub struct Fanout {
 pub struct Storm {
     /// What happens.
     pub scenario: Scenario,
-    /// To how many connections; the others survive.
+    /// To how many connections, at least 1 but in `Churn`; the others survive.
     pub victims: u64,
     /// How long messages are sent before it.
     pub calm: Duration,
@@ -95,6 +95,11 @@ impl Scenario {
     /// Whether the victims are in a process of their own, to be killed.
     pub fn is_killed(self) -> bool {
         matches!(self, Scenario::Killed(_))
+    }
+
+    /// Whether it strikes some of the connections. Churn dials others beside them.
+    pub fn has_victims(self) -> bool {
+        !matches!(self, Scenario::Churn(_))
     }
 
     /// Whether the server may close victims, without that being a failure.

@@ -24,8 +24,6 @@ use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, Stag
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{Progress, ProgressSnapshot};
 #[cfg(feature = "tls")]
-use crate::tls::handshake::Connector;
-#[cfg(feature = "tls")]
 use crate::tls::layer::{Endpoint, LayerConfig};
 use crate::walls::{self, Evidence, EvidenceRecorder};
 
@@ -157,8 +155,6 @@ impl Fleet {
         let numbers = first..first + workload.connections;
         let ports = Arc::new(Ports::new(&planned.source_ports, &workload.routes, numbers, seed, Way::here()));
         self.hibernation = Hibernation::of(&workload, planned)?;
-        #[cfg(feature = "tls")]
-        let connector = workload.tls.as_ref().map(Connector::new).transpose()?;
         let begin = |fanout: &Fanout| Leading::begin(*fanout, workload.connections, planned.cores.len(), random_seed());
         self.fanout = workload.course.fanout().map(begin).transpose()?;
         for (index, core) in planned.cores.iter().enumerate() {
@@ -188,7 +184,7 @@ impl Fleet {
                 drain_after_reset: true,
                 max_pending: LONGEST_SEND.max(workload.protocol.longest_message()) + REPLIES,
                 #[cfg(feature = "tls")]
-                tls: workload.tls.as_ref().zip(connector.as_ref()).map(|(tls, connector)| LayerConfig {
+                tls: workload.tls.as_ref().zip(planned.connector.as_ref()).map(|(tls, connector)| LayerConfig {
                     timeout: tls.handshake_timeout,
                     // The connects in flight are bounded, and their handshakes with them.
                     ..LayerConfig::new(Endpoint::Client(connector.for_shard()), usize::MAX)

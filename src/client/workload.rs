@@ -6,13 +6,13 @@ use super::course::{Audit, Course, Fanout};
 use super::victims::VictimsCommand;
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{ConfigError, Error, FanoutProblem, Result, ShardsOf};
+use crate::error::{ConfigError, Error, FanoutProblem, Result, ShardsOf, Timeout};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::memory_model::{End, Family};
 use crate::plan::{self, ClientGoal, IdleBackend, Layers, Needs, Ports, Reserve, Routes};
 use crate::protocol::{Protocol, publication};
 #[cfg(feature = "tls")]
-use crate::tls::handshake::ClientTls;
+use crate::tls::handshake::{ClientTls, Connector};
 use crate::tls_version::TlsVersion;
 
 /// Connections that a client opens by default: as many as each of the article's clients.
@@ -55,9 +55,9 @@ pub struct Workload {
     pub rate: Option<f64>,
     /// Connects, and messages of an audit, in flight in all; at least 1.
     pub concurrency: u32,
-    /// How long a connect may take.
+    /// How long a connect may take, 1 ms to 366 days.
     pub connect_timeout: Duration,
-    /// How long an answer may take.
+    /// How long an answer may take, 1 ms to 366 days.
     pub reply_timeout: Duration,
     /// What to do with the connections.
     pub course: Course,
@@ -145,6 +145,9 @@ pub struct Planned {
     pub source_ports: SourcePorts,
     /// Connections awake at once at most in this process, where others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// Begins TLS handshakes, with what was read from files; `None` in the clear.
+    #[cfg(feature = "tls")]
+    pub(super) connector: Option<Connector>,
 }
 
 impl Planned {
@@ -223,7 +226,15 @@ impl Workload {
         host.check_locked_memory(raised.memory.1.soft, self.connections, together)?;
         let room = nofile - needs(self.own_connections()).descriptors() + shards;
         let concurrency = u64::from(self.concurrency).min(room) as u32;
-        Ok(Planned { cores, raised, concurrency, source_ports, awake })
+        Ok(Planned {
+            cores,
+            raised,
+            concurrency,
+            source_ports,
+            awake,
+            #[cfg(feature = "tls")]
+            connector: self.tls.as_ref().map(Connector::new).transpose()?,
+        })
     }
 
     /// How many connections may be awake at once; `None` where none sleeps. Fails where none may sleep here.
@@ -281,9 +292,9 @@ impl Workload {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }
         #[cfg(feature = "tls")]
-        if self.tls.as_ref().is_some_and(|tls| tls.handshake_timeout.is_zero()) {
-            return Err(ConfigError::HandshakeTimeout.into());
-        }
+        self.tls.as_ref().map_or(Ok(()), |tls| Timeout::Handshake.check(tls.handshake_timeout))?;
+        Timeout::Connect.check(self.connect_timeout)?;
+        Timeout::Reply.check(self.reply_timeout)?;
         plan::check_hibernation(self.hibernate, self.awake)?;
         self.check_storm()?;
         self.check_fanout()?;
@@ -292,7 +303,8 @@ impl Workload {
 
     fn check_fanout(&self) -> Result<()> {
         let Some(fanout) = self.course.fanout() else { return Ok(()) };
-        let Fanout { publishers, publications, payload, .. } = *fanout;
+        let Fanout { publishers, publications, payload, wait, .. } = *fanout;
+        Timeout::Receipt.check(wait)?;
         let (least, most) = (publication::LENGTH as u64, LONGEST_PUBLICATION);
         let problem = if self.audit != Audit::Answer {
             FanoutProblem::NoAnswers
@@ -321,7 +333,7 @@ impl Workload {
             let (victims, connections) = (storm.victims, self.connections);
             return Err(ConfigError::NoSurvivor { victims, connections }.into());
         }
-        if storm.scenario.is_killed() && storm.victims == 0 {
+        if storm.scenario.has_victims() && storm.victims == 0 {
             return Err(ConfigError::NoVictim { connections: self.connections }.into());
         }
         if storm.scenario.is_killed() != self.victims.is_some() {

@@ -16,6 +16,10 @@ const WINDOW: Duration = Duration::from_secs(4);
 /// than half of what these count is ambiguous.
 pub const LONGEST_IDLE: Duration = Duration::from_secs(WINDOW.as_secs() * (1 << 15));
 
+/// The shortest time of silence that is told: a server that closes sooner would close connections between their SYN and
+/// their first word, and a sweep comes later anyway.
+pub const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+
 /// How long a sweep over all rows takes.
 const SWEEP: Duration = Duration::from_secs(4);
 

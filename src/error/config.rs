@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Errno;
 use super::fanout::FanoutProblem;
+use super::timeout::Timeout;
 use super::tls_file::{TlsFile, TlsProblem};
 
 /// Options that ask for something that cannot be: what was asked for, and what can be.
@@ -90,10 +91,13 @@ pub enum ConfigError {
         /// The highest limit.
         most: u64,
     },
-    /// A time of silence after which connections are closed that is zero, or too long to remember.
+    /// A time of silence after which connections are closed that is too short to tell silence from speech, or too long to
+    /// remember.
     IdleTimeout {
         /// The time that was asked for.
         asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
         /// The longest time.
         longest: Duration,
     },
@@ -190,7 +194,7 @@ pub enum ConfigError {
         /// Connections in all.
         connections: u64,
     },
-    /// A storm that kills a process, and no connection for that process. There is at least 1.
+    /// A storm of connections that it closes, silences or makes slow, and none of them. There is at least 1.
     NoVictim {
         /// Connections in all.
         connections: u64,
@@ -206,8 +210,17 @@ pub enum ConfigError {
     },
     /// No TLS handshake may be under way, so no connection could be opened. At least 1 may.
     Handshakes,
-    /// No time for a TLS handshake, so no connection could be opened.
-    HandshakeTimeout,
+    /// A time in which nothing could succeed, or that no clock reaches.
+    Timeout {
+        /// What may take so long at most.
+        what: Timeout,
+        /// The time that was asked for.
+        asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
+        /// The longest time.
+        longest: Duration,
+    },
     /// A fan-out that cannot be.
     Fanout(FanoutProblem),
     /// A document that cannot be used.
@@ -336,7 +349,7 @@ impl ConfigError {
             }
             ConfigError::NoVictim { connections } => format!("no victim of {connections} connections"),
             ConfigError::Handshakes => "0 TLS handshakes at once".to_owned(),
-            ConfigError::HandshakeTimeout => "a handshake timeout of 0s".to_owned(),
+            ConfigError::Timeout { what, asked, .. } => format!("at most {asked:?} for {what}"),
             ConfigError::Tls { what, name, problem } => problem.saw(*what, name),
             ConfigError::Fanout(problem) => problem.saw(),
             ConfigError::Document { name, problem } => problem.saw(name),
@@ -360,10 +373,11 @@ impl ConfigError {
             ConfigError::Metrics { .. } => "nobody could read the metrics".to_owned(),
             ConfigError::Connections { most, .. } => format!("a run opens between 1 and {most} connections"),
             ConfigError::MaxConnections { most, .. } => format!("a server holds between 1 and {most} connections"),
-            ConfigError::IdleTimeout { longest, .. } => {
-                let hours = longest.as_secs() / 3600;
-                format!("a connection may be silent for some time, and a row remembers up to {hours} hours of it")
-            }
+            ConfigError::IdleTimeout { shortest, longest, .. } => format!(
+                "a connection is closed after {} s of silence or more, and {} hours or less, which a row remembers",
+                shortest.as_secs(),
+                longest.as_secs() / 3600
+            ),
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
@@ -394,8 +408,12 @@ impl ConfigError {
             ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),
             ConfigError::NoSurvivor { .. } => "there would be no survivor to measure".to_owned(),
-            ConfigError::NoVictim { .. } => "there would be no process to kill".to_owned(),
-            ConfigError::Handshakes | ConfigError::HandshakeTimeout => "no connection could be opened".to_owned(),
+            ConfigError::NoVictim { .. } => "the storm would strike none".to_owned(),
+            ConfigError::Handshakes => "no connection could be opened".to_owned(),
+            ConfigError::Timeout { what, shortest, longest, .. } => {
+                let days = longest.as_secs() / (24 * 3600);
+                format!("{what} may take {} ms at least, and {days} days at most", shortest.as_millis())
+            }
             ConfigError::Tls { what, problem, .. } => problem.means(*what),
             ConfigError::Fanout(problem) => problem.means(),
             ConfigError::Document { problem, .. } => problem.means(),

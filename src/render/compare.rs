@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::format::{bytes, count, time};
+use crate::format::{Escaped, bytes, count, time};
 use crate::results::compare::{Change, Figure, Unit};
 
-/// A table of changes. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-pub fn text(changes: &[Change]) -> String {
+/// A table of changes, and remarks. Writing to a String cannot fail, so the results of `writeln!` are dropped.
+pub fn text(changes: &[Change], remarks: &[String]) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{:>20}  {:>26}  {:>26}  {:>6}", "", "before", "after", "ratio");
     for change in changes {
@@ -20,6 +20,9 @@ pub fn text(changes: &[Change]) -> String {
         let _ = writeln!(out);
     }
     let _ = writeln!(out, "ranges are over the shards of each result, or over its machines");
+    for remark in remarks {
+        let _ = writeln!(out, "{}", Escaped(remark));
+    }
     out
 }
 
@@ -50,6 +53,6 @@ mod tests {
         let (before, after) = (figure(0.0), figure(5.0));
         let change =
             Change { figure: "it".to_owned(), unit: Unit::Count, before, after, ratio: None, ratio_range: None };
-        assert!(text(&[change]).contains("  -\n"));
+        assert!(text(&[change], &[]).contains("  -\n"));
     }
 }

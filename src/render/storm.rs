@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::format::{count, time};
+use crate::format::{Escaped, count, time};
 use crate::results::StormDocument;
 
 /// Writes the text of a storm. Writing to a String cannot fail, so the results of `writeln!` are dropped.
@@ -17,7 +17,7 @@ pub(super) fn text(out: &mut String, storm: &StormDocument) {
         storm.wrong,
     ]
     .map(count);
-    let _ = writeln!(out, "\nstorm {}: {survivors} survivors' echo latency", storm.scenario);
+    let _ = writeln!(out, "\nstorm {}: {survivors} survivors' echo latency", Escaped(&storm.scenario));
     let _ = writeln!(out, " stage   seconds        count       p50       p99     p99.9       max");
     for (name, stage) in storm.stages() {
         let echo = &stage.echo;

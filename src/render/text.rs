@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::proof::proof;
 use super::{failures, fanout, storm};
 use crate::error::Result;
-use crate::format::{bytes, count, time};
+use crate::format::{Escaped, bytes, count, time};
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
@@ -24,10 +24,10 @@ pub fn client(document: &ClientDocument) -> Result<String> {
     let _ = writeln!(out, "\n{}", sum(document));
     let _ = writeln!(out, "{}; {}", ramp(document), close(document));
     if !document.target.is_empty() {
-        let _ = writeln!(out, "target {}", document.target);
+        let _ = writeln!(out, "target {}", Escaped(&document.target));
     }
     if let Some(line) = proof(document) {
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", Escaped(&line));
     }
     if let Some(line) = suspended(document) {
         let _ = writeln!(out, "{line}");
@@ -36,7 +36,8 @@ pub fn client(document: &ClientDocument) -> Result<String> {
         hibernation(&mut out, slept);
     }
     for machine in &document.machines {
-        let _ = writeln!(out, "  {}: {}; {}", machine.machine, sum(&machine.result), ramp(&machine.result));
+        let name = Escaped(&machine.machine);
+        let _ = writeln!(out, "  {name}: {}; {}", sum(&machine.result), ramp(&machine.result));
     }
     for result in &document.audits {
         let _ = writeln!(out, "{}{}", audit(result), auditors(document, result.round));
@@ -217,6 +218,7 @@ pub(super) fn table(out: &mut String, title: &str, heading: &str, rows: Vec<(Str
     if rows.last().is_none_or(|(_, all)| all.count == 0) {
         return;
     }
+    let rows: Vec<_> = rows.into_iter().map(|(name, latency)| (Escaped(&name).to_string(), latency)).collect();
     let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let width = longest.clamp(heading.len() + 1, WIDEST_NAME);
     let _ = write!(out, "\n{title}\n{heading:>width$}  {:>11}  {:>8}", "count", "min");
@@ -275,7 +277,7 @@ fn failed(out: &mut String, document: &ClientDocument) {
         .counters
         .iter()
         .filter(|(_, delta)| **delta > 0)
-        .map(|(name, delta)| format!("{name} +{}", count(*delta)))
+        .map(|(name, delta)| format!("{} +{}", Escaped(name), count(*delta)))
         .collect();
     if !moved.is_empty() {
         let hosts = if document.machines.len() > 1 { "these hosts" } else { "this host" };
@@ -289,7 +291,7 @@ fn walls(out: &mut String, walls: &[Explained]) {
         let _ = writeln!(out, "\nwalls met");
     }
     for wall in walls {
-        let _ = writeln!(out, "  {wall}");
+        let _ = writeln!(out, "  {}", Escaped(&wall.to_string()));
     }
 }
 

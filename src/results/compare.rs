@@ -97,6 +97,30 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
     changes
 }
 
+/// What a reader of the changes must know: that the runs did different things, and what is not compared.
+pub fn remarks(before: &ClientDocument, after: &ClientDocument) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let (did, does) = (kind(before), kind(after));
+    if did != does {
+        remarks
+            .push(format!("before is the result of {did}, after that of {does}: figures differ by what they did too"));
+    }
+    if before.echo_source != after.echo_source {
+        let [did, does] = [before, after].map(|one| one.echo_source.name());
+        remarks.push(format!("echo latencies are those of {did} before, and of {does} after: they are not compared"));
+    }
+    remarks
+}
+
+/// What a run did.
+fn kind(document: &ClientDocument) -> String {
+    match (&document.storm, &document.fanout) {
+        (Some(storm), _) => format!("a storm ({})", storm.scenario),
+        (None, Some(_)) => "a fan-out".to_owned(),
+        (None, None) => "a client".to_owned(),
+    }
+}
+
 /// Reads one figure of a whole that has several.
 type Of<Whole, Value> = fn(&Whole) -> Value;
 

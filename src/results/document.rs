@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::check::Checked;
 use super::{
     About, AuditResult, EchoSource, FanoutDocument, HibernationDocument, ServerSummary, ServerTlsDocument,
     ShardSummary, SpokenDocument, StormDocument, Summary, TakeoverDocument, Timeline, TlsDocument,
@@ -58,7 +59,7 @@ impl LatencyDocument {
     }
 
     /// Checks that the figures are those of the histogram.
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> Checked {
         let latency = Latency::decode(&self.histogram).map_err(|why| format!("its histogram: {why}"))?;
         let same = LatencyDocument::of(&latency).is_ok_and(|ours| {
             let ours = LatencyDocument { histogram: self.histogram.clone(), ..ours };
@@ -105,7 +106,7 @@ impl Latencies {
         })
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> Checked {
         let all: [(&str, LatencyOf); 5] = [
             ("connect_latency_us", |all| &all.connect),
             ("connect_service_latency_us", |all| &all.connect_service),
@@ -336,11 +337,12 @@ fn documents(text: &[u8]) -> std::result::Result<Value, DocumentProblem> {
 
 fn results(mut value: Value) -> std::result::Result<Results, DocumentProblem> {
     let client = ["client", "clients"].into_iter().find_map(|part| value.get_mut(part).map(Value::take));
-    if client.is_none() && value.get("accepted").is_some() {
-        return Err(no_result("it is the result of a server, and has no client's figures"));
+    if let (None, Some(other)) = (&client, other_kind(&value)) {
+        return Err(no_result(format!("it is {other}, and has no client's figures")));
     }
     // The document of a foreign server has other fields, and is left out.
-    let server = value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
+    let server: Option<ServerDocument> =
+        value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
     let client = client.unwrap_or(value);
     let version = client.pointer("/about/version").and_then(Value::as_str).map(one_line);
     let client: ClientDocument =
@@ -349,7 +351,25 @@ fn results(mut value: Value) -> std::result::Result<Results, DocumentProblem> {
             None => no_result(format!("it is not the result of a client: {e}")),
         })?;
     client.check().map_err(no_result)?;
+    server.as_ref().map_or(Ok(()), ServerDocument::check).map_err(|why| no_result(format!("its server: {why}")))?;
     Ok(Results { client, server })
+}
+
+/// What else c1m writes as JSON, by a field that no client's result has.
+const OTHERS: [(&str, &str); 4] = [
+    ("accepted", "the result of a server"),
+    ("rows", "a verdict of `c1m doctor`"),
+    ("changes", "a comparison of two results"),
+    ("measures", "the latencies of merged interval logs"),
+];
+
+/// What a document seems to be that is no client's result, and no part of one.
+fn other_kind(value: &Value) -> Option<&'static str> {
+    if ["requested", "about"].into_iter().any(|field| value.get(field).is_some()) {
+        return None;
+    }
+    let other = OTHERS.into_iter().find(|(field, _)| value.get(field).is_some());
+    Some(other.map_or("not the result of a run", |(_, what)| what))
 }
 
 fn no_result(why: impl AsRef<str>) -> DocumentProblem {
@@ -363,37 +383,6 @@ fn one_line(text: &str) -> String {
 /// Reads the client's document from a text that `read` accepts.
 pub fn read_client(text: &[u8], name: &str) -> Result<ClientDocument> {
     read(text, name).map(|results| results.client)
-}
-
-impl ClientDocument {
-    /// Checks that the numbers add up, and that the figures are those of the histograms.
-    fn check(&self) -> std::result::Result<(), String> {
-        let (redialed, closed) = self.storm.as_ref().map_or((0, 0), |storm| (storm.redialed, storm.closed));
-        let sum = [self.failed, self.not_tried, closed].into_iter().try_fold(self.live, u64::checked_add);
-        let failures = self.errors.values().try_fold(0, |sum: u64, count| sum.checked_add(*count));
-        if sum != self.requested.checked_add(redialed) || failures != Some(self.failed) {
-            return Err("its numbers do not add up".to_owned());
-        }
-        self.latencies.check()?;
-        self.storm.as_ref().map_or(Ok(()), StormDocument::check)?;
-        self.fanout.as_ref().map_or(Ok(()), FanoutDocument::check)?;
-        self.timeline.as_ref().map_or(Ok(()), Timeline::check)?;
-        self.tls.as_ref().map_or(Ok(()), TlsDocument::check)?;
-        self.hibernation.as_ref().map_or(Ok(()), HibernationDocument::check)?;
-        self.shards.iter().try_for_each(|shard| shard.latencies.check())?;
-        self.machines.iter().try_for_each(|machine| machine.result.check())?;
-        let counts: [fn(&ClientDocument) -> u64; 4] =
-            [|one| one.requested, |one| one.live, |one| one.failed, |one| one.not_tried];
-        let is_sum = |count: &fn(&ClientDocument) -> u64| {
-            self.machines.iter().map(|machine| count(&machine.result)).fold(0, u64::saturating_add) == count(self)
-        };
-        // A machine that was taken out of it could count again beside it.
-        if self.machines.is_empty() || counts.iter().all(is_sum) {
-            Ok(())
-        } else {
-            Err("it does not add up to the sum of its machines".to_owned())
-        }
-    }
 }
 
 /// A server's result.
@@ -445,18 +434,18 @@ pub struct ServerDocument {
     /// System processor time of the server's process.
     pub cpu_system_seconds: f64,
     /// The result of each shard.
-    shards: Vec<ServerShardDocument>,
+    pub(super) shards: Vec<ServerShardDocument>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct ServerShardDocument {
+pub(super) struct ServerShardDocument {
     shard: usize,
     core: usize,
     ports: Vec<u16>,
     rings: usize,
     slots: u64,
-    live: u64,
-    accepted: u64,
+    pub(super) live: u64,
+    pub(super) accepted: u64,
 }
 
 impl ServerDocument {

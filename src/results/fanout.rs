@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{self, Checked, CountOf};
 use super::document::LatencyDocument;
 use super::{ShardSummary, Summary};
 use crate::error::Result;
@@ -285,34 +286,43 @@ impl FanoutDocument {
         }))
     }
 
-    /// Checks that the figures are those of the histogram, and that the counts add up.
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    /// Checks that the figures are those of the histogram, and that the counts add up in a run of `requested` connections.
+    pub(super) fn check(&self, requested: u64) -> Checked {
         self.latency.check().map_err(|why| format!("receipt_latency_us: {why}"))?;
         let lateness = self.lateness.as_ref().map_or(Ok(()), LatencyDocument::check);
         lateness.map_err(|why| format!("published_late_us: {why}"))?;
+        check::seconds("fanout.period_seconds", self.period_seconds)?;
+        check::seconds("fanout.wait_seconds", self.wait_seconds)?;
+        let ends = check::sum([self.subscribers, self.publishers]);
+        check::same("requested", requested, "fanout.subscribers + fanout.publishers are", ends)?;
+        for one in &self.publications {
+            one.intended_seconds.map_or(Ok(()), |at| check::seconds("intended_seconds of a publication", at))?;
+            let ReceiptsDocument { expected, received, lost, .. } = one.receipts;
+            check::at_most("expected of a publication", expected, "fanout.subscribers are", self.subscribers)?;
+            check::at_most("received of a publication", received, "its expected is", expected)?;
+            check::at_most("lost of a publication", lost, "its expected is", expected)?;
+        }
         // Those that got it once follow from these, and not from their own sum, where many receipts are beyond the first.
-        let counts: [fn(&ReceiptsDocument) -> u64; 9] = [
-            |all| all.expected,
-            |all| all.received,
-            |all| all.twice,
-            |all| all.missed,
-            |all| all.lost,
-            |all| all.extra,
-            |all| all.repeated,
-            |all| all.late,
-            |all| all.out_of_order,
+        let counts: [CountOf<ReceiptsDocument>; 9] = [
+            ("expected", |all| all.expected),
+            ("received", |all| all.received),
+            ("twice", |all| all.twice),
+            ("missed", |all| all.missed),
+            ("lost", |all| all.lost),
+            ("extra", |all| all.extra),
+            ("repeated", |all| all.repeated),
+            ("late", |all| all.late),
+            ("out_of_order", |all| all.out_of_order),
         ];
-        let is_sum = |count: &fn(&ReceiptsDocument) -> u64| {
-            let each = self.publications.iter().map(|publication| count(&publication.receipts));
-            each.fold(0, u64::saturating_add) == count(&self.sum)
-        };
+        for (name, count) in counts {
+            let each = check::sum(self.publications.iter().map(|publication| count(&publication.receipts)));
+            check::same(&format!("fanout.{name}"), count(&self.sum), "its publications have", each)?;
+        }
         let published = self.publications.iter().filter(|publication| publication.intended_seconds.is_some()).count();
-        let all = self.published.checked_add(self.not_published);
-        let adds_up = counts.iter().all(is_sum)
-            && published as u64 == self.published
-            && all == Some(self.publications.len() as u64)
-            && self.latency.count == self.sum.received;
-        if adds_up { Ok(()) } else { Err("its publications do not add up".to_owned()) }
+        check::same("fanout.published", self.published, "its publications are", Some(published as u64))?;
+        let all = check::sum([self.published, self.not_published]);
+        check::same("publications", self.publications.len() as u64, "fanout.published + not_published are", all)?;
+        check::same("receipt_latency_us.count", self.latency.count, "fanout.received is", Some(self.sum.received))
     }
 }
 

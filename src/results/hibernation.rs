@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Checked;
 use super::document::LatencyDocument;
 use crate::error::Result;
 use crate::latency::Latency;
@@ -115,7 +116,7 @@ impl HibernationDocument {
         })
     }
 
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> Checked {
         let checked = self.wake_latency_us.as_ref().map_or(Ok(()), LatencyDocument::check);
         checked.map_err(|why| format!("wake_latency_us: {why}"))
     }

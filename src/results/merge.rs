@@ -180,6 +180,7 @@ mod tests {
         (counts, times, values(), values(), rest).prop_map(|(counts, times, connects, echoes, rest)| {
             let ((live, refused, not_tried, moved), (ramp, close)) = (counts, times);
             let (rounds, (complete, paced), echo_source) = rest;
+            let complete = complete && refused + live % 3 + not_tried == 0;
             let errors = [(Cause::Errno(Errno::ECONNREFUSED), refused), (Cause::Ghost, live % 3)];
             ClientDocument {
                 requested: live + refused + live % 3 + not_tried,
@@ -207,7 +208,9 @@ mod tests {
                 ramped: live,
                 connects_per_second: if ramp > 0.0 { live as f64 / ramp } else { 0.0 },
                 paced,
-                audits: (1..=rounds as u32).map(|round| AuditResult { round, live, lost: 1, wrong: 2 }).collect(),
+                audits: (1..=rounds as u32)
+                    .map(|round| AuditResult { round, live, lost: live / 2, wrong: live / 3 })
+                    .collect(),
                 latencies: Latencies {
                     connect: latency(&connects),
                     connect_service: latency(&connects[connects.len() / 2..]),

@@ -1,6 +1,7 @@
 //! Results of runs, as plain data that can be read back. `render` shows them.
 
 mod about;
+mod check;
 pub mod compare;
 pub mod doctor;
 pub mod document;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{self, Checked};
 use super::document::LatencyDocument;
 use super::{ShardSummary, Summary};
 use crate::error::Result;
@@ -156,10 +157,24 @@ impl StormDocument {
         [("before", &self.before), ("during", &self.during), ("after", &self.after)]
     }
 
-    /// Checks that the figures are those of the histograms.
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    /// Checks that the figures are those of the histograms, and that the counts add up in a run of `requested` connections.
+    pub(super) fn check(&self, requested: u64) -> Checked {
+        check::same(
+            "storm.survivors",
+            self.survivors,
+            "requested - storm.victims are",
+            requested.checked_sub(self.victims),
+        )?;
+        check::at_most("storm.closed_by_server", self.closed_by_server, "storm.closed is", self.closed)?;
+        check::at_most("storm.stood_anew", self.stood_anew, "storm.redialed is", self.redialed)?;
+        check::seconds("storm.absorbed_seconds", self.absorbed_seconds)?;
+        let cost = self.server_cpu_us_per_closed;
+        cost.map_or(Ok(()), |us| check::cpu_seconds("storm.server_cpu_us_per_closed", us))?;
         self.stages().into_iter().try_for_each(|(name, stage)| {
-            stage.echo.check().map_err(|why| format!("echo_latency_us {name} the storm: {why}"))
+            stage.echo.check().map_err(|why| format!("echo_latency_us {name} the storm: {why}"))?;
+            check::seconds(&format!("storm.{name}.seconds"), stage.seconds)?;
+            let cpu = [stage.server_cpu_user_seconds, stage.server_cpu_system_seconds].into_iter().flatten();
+            cpu.into_iter().try_for_each(|cpu| check::cpu_seconds(&format!("the server's CPU time storm.{name}"), cpu))
         })
     }
 }

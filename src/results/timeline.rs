@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{self, Checked};
 use crate::host::{Host, Memory};
 use crate::latency::Latency;
 use crate::stats::ProgressSnapshot;
@@ -137,6 +138,11 @@ impl ProcessSample {
         let (cpu_user_seconds, cpu_system_seconds) = host.cpu_seconds(pid);
         (resident_bytes > 0).then_some(ProcessSample { resident_bytes, cpu_user_seconds, cpu_system_seconds })
     }
+
+    fn check(&self) -> Checked {
+        check::cpu_seconds("cpu_user_seconds of its timeline", self.cpu_user_seconds)?;
+        check::cpu_seconds("cpu_system_seconds of its timeline", self.cpu_system_seconds)
+    }
 }
 
 impl HostSample {
@@ -219,7 +225,7 @@ impl Timeline {
     }
 
     /// Checks that a timeline read from a document can be drawn.
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> Checked {
         let sound = |seconds: f64| (0.0..=1e9).contains(&seconds);
         let in_order = self.samples.windows(2).all(|pair| pair[0].seconds <= pair[1].seconds);
         let shards = self.samples.first().map_or(0, |sample| sample.shards.len());
@@ -232,6 +238,8 @@ impl Timeline {
         if !(0.1..=1e9).contains(&self.interval_seconds) || !(0.0..=1e12).contains(&self.began_unix_seconds) {
             return Err("its timeline has no time".to_owned());
         }
+        let processes = self.samples.iter().flat_map(|sample| [Some(&sample.client), sample.server.as_ref()]);
+        processes.flatten().try_for_each(ProcessSample::check)?;
         let classes = self.connect_bounds_us.len() + 1;
         let fits = |connects: &Connects| {
             connects.first.checked_add(connects.counts.len()).is_some_and(|end| end <= classes)

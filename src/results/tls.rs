@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Checked;
 use super::document::LatencyDocument;
 use super::{HandshakeLatencies, Summary};
 use crate::error::Result;
@@ -58,7 +59,7 @@ impl TlsDocument {
         merged.map(document).transpose()
     }
 
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> Checked {
         let all = [("full_handshake_latency_us", &self.full), ("resumed_handshake_latency_us", &self.resumed)];
         all.iter().try_for_each(|(name, one)| one.check().map_err(|why| format!("{name}: {why}")))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{IdlePolicy, Server, ServerEvent, ShardInfo};
 use crate::addresses::{Address, Use};
-use crate::connections::LONGEST_IDLE;
+use crate::connections::{LONGEST_IDLE, SHORTEST_IDLE};
 use crate::constants::MAX_PENDING_BYTES;
 use crate::error::{ConfigError, CounterProblem, Result};
 use crate::host::Cores;
@@ -119,8 +119,9 @@ impl Options {
 
     /// Refuses what cannot be.
     pub(crate) fn check(&self) -> Result<()> {
-        if let Some(asked) = self.idle_timeout.filter(|time| time.is_zero() || *time > LONGEST_IDLE) {
-            return Err(ConfigError::IdleTimeout { asked, longest: LONGEST_IDLE }.into());
+        if let Some(asked) = self.idle_timeout.filter(|time| *time < SHORTEST_IDLE || *time > LONGEST_IDLE) {
+            let (shortest, longest) = (SHORTEST_IDLE, LONGEST_IDLE);
+            return Err(ConfigError::IdleTimeout { asked, shortest, longest }.into());
         }
         if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
             let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
@@ -261,7 +262,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes connections from which nothing was received for this time, up to 36 hours; none by default. A sweep finds
+    /// Closes connections from which nothing was received for this time, 1 s to 36 hours; none by default. A sweep finds
     /// them up to 12 s later, and no connection has a timer.
     pub fn idle_timeout(mut self, time: Duration) -> ServerBuilder {
         self.options.idle_timeout = Some(time);

@@ -34,6 +34,7 @@ fn refused(cases: &[(String, &str, &str)]) {
         assert!([2, 3].contains(&finished.code()), "{arguments}: {}", finished.err);
         finished.fails_with(finished.code(), &[given]);
         assert!(!finished.err.contains(others), "{arguments}: {}", finished.err);
+        assert_eq!(finished.out, "", "{arguments}: nothing has begun");
     }
 }
 

@@ -88,7 +88,8 @@ fn a_merged_result_counts_with_all_its_parts() {
     let mut cut = document(&dir.path().join("m.json"));
     cut["machines"].as_array_mut().unwrap().pop();
     std::fs::write(dir.path().join("cut.json"), cut.to_string()).unwrap();
-    run_as(within(&dir), "report merge cut.json b.json").fails_with(2, &["cut.json", "sum of its machines"]);
+    run_as(within(&dir), "report merge cut.json b.json")
+        .fails_with(2, &["cut.json", "requested is 100, and its machines have 50"]);
     // Results of an earlier version have no identity, and are identified by their content.
     for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
         let mut result = document(&dir.path().join(from));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -68,6 +68,112 @@ fn several_machines_are_reported_as_one() {
         finished.out.lines().skip_while(|line| *line != "connect latency").skip(1).take(6).map(first_word).collect();
     assert_eq!(rows, ["machine", "first", "second", "third", "demo", "all"], "{}", finished.out);
     server.stop();
+}
+
+/// The result of a client of 50 connections, in the folder's file `sound.json`.
+fn sound(dir: &Path) -> Value {
+    let server = Server::start(2, "");
+    let result = result_at(&dir.join("sound.json"), &format!("{} --connections 50", server.at()));
+    server.stop();
+    result
+}
+
+#[test]
+fn a_result_that_no_run_can_have_is_refused_with_the_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = sound(dir.path());
+    let file = dir.path().join("wrong.json");
+    for (at, value, words) in [
+        ("/live", json!(51), "requested is 50, and live + failed + not_tried are 51"),
+        ("/live", json!(u64::MAX), "requested is 50"),
+        ("/ghosts", json!(3), "ghosts is 3, and the errors have 0"),
+        ("/retransmitted", json!(7), "retransmitted is 7"),
+        ("/ramped", json!(51), "ramped is 51, and requested is 50"),
+        ("/ramp_seconds", json!(-3.0), "ramp_seconds is -3.0, and can only be between 0 and 1e9"),
+        ("/close_seconds", json!(1e308), "close_seconds is 1e308"),
+        ("/suspended_seconds", json!(-0.1), "suspended_seconds is -0.1"),
+        ("/connects_per_second", json!(1e308), "connects_per_second is 1"),
+        ("/audits/1/lost", json!(51), "lost of audit 2 is 51, and requested is 50"),
+        ("/shards/0/live", json!(0), "live is 50, and its shards have"),
+        ("/timeline/samples/0/client/cpu_user_seconds", json!(-1.0), "cpu_user_seconds of its timeline is -1.0"),
+    ] {
+        let mut wrong = sound.clone();
+        *wrong.pointer_mut(at).unwrap() = value;
+        std::fs::write(&file, wrong.to_string()).unwrap();
+        let finished = run(&format!("report merge {}", file.display()));
+        finished.fails_with(2, &[&file.display().to_string(), words]);
+        assert_eq!(finished.out, "", "{at}");
+    }
+}
+
+/// What a client wrote may have come from anywhere since.
+#[test]
+fn commands_to_a_terminal_in_a_result_are_shown_and_not_obeyed() {
+    const EVIL: &str = "x\x1b[2J\r\n\u{9b}y";
+    let dir = tempfile::tempdir().unwrap();
+    let mut result = sound(dir.path());
+    for name in ["protocol", "proof", "target"] {
+        result[name] = json!(EVIL);
+    }
+    result["counters"] = json!({ EVIL: 1 });
+    result["walls"] = json!([{ "wall": EVIL, "saw": EVIL, "means": EVIL, "cure": EVIL }]);
+    let file = dir.path().join(EVIL);
+    std::fs::write(&file, result.to_string()).unwrap();
+    let mut command = c1m();
+    command.args(["report", "merge"]).arg(&file);
+    let finished = Running::start(command).wait();
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert!(!finished.out.contains(|letter: char| letter.is_control() && letter != '\n'), "{:?}", finished.out);
+    let shown = r"x\u{1b}[2J\r\n\u{9b}y";
+    let lines =
+        |start: &str| finished.out.lines().filter(|line| line.starts_with(start) && line.contains(shown)).count();
+    assert_eq!(lines(&format!("  {shown}: 50 requested")), 1, "{}", finished.out);
+    assert_eq!(lines(&format!("  {shown}: {shown}: ")), 1, "{}", finished.out);
+    assert_eq!(["counters of ", "target ", "protocol "].map(lines), [1, 1, 1], "{}", finished.out);
+}
+
+#[test]
+fn a_document_of_another_kind_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = sound(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let [doctor, changes, other] = ["doctor.json", "changes.json", "other.json"].map(path);
+    run(&format!("doctor --connections 100 --json {doctor}"));
+    let mut later = sound.clone();
+    later["about"]["run_id"] = json!("another");
+    later["echo_source"] = json!("messages");
+    std::fs::write(&other, later.to_string()).unwrap();
+    let compared = run(&format!("report compare {} {other} --json {changes}", path("sound.json")));
+    assert_eq!(compared.code(), 0, "{}", compared.err);
+    assert!(
+        compared.out.contains("echo latencies are those of audits before, and of messages after"),
+        "{}",
+        compared.out
+    );
+    let told: Value = serde_json::from_str(&std::fs::read_to_string(&changes).unwrap()).unwrap();
+    assert_eq!(told["remarks"].as_array().unwrap().len(), 1);
+    std::fs::write(&other, "{}").unwrap();
+    for (file, what) in [
+        (&doctor, "it is a verdict of `c1m doctor`"),
+        (&changes, "it is a comparison of two results"),
+        (&other, "it is not the result of a run"),
+    ] {
+        run(&format!("report merge {file}")).fails_with(2, &[file, what]);
+    }
+}
+
+#[test]
+fn standard_input_is_a_result_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = sound(dir.path());
+    let mut command = c1m();
+    command.args(["report", "merge", "-"]);
+    let mut merging = Running::with_input(command);
+    merging.say(&sound.to_string());
+    merging.end_input();
+    let finished = merging.wait();
+    assert_eq!(finished.code(), 0, "{}", finished.err);
+    assert!(finished.out.contains("50 requested = 50 live"), "{}", finished.out);
 }
 
 fn first_word(line: &str) -> &str {

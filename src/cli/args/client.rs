@@ -61,10 +61,10 @@ pub struct ConnectionArguments {
     /// Connects, and messages of an audit, in flight at once.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CONCURRENCY)]
     pub concurrency: u32,
-    /// How long a connect may take.
+    /// How long a connect may take, 1ms or more.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub connect_timeout: Duration,
-    /// How long an answer may take: of a long poll, longer than the server holds it.
+    /// How long an answer may take, 1ms or more: of a long poll, longer than the server holds it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
@@ -130,11 +130,6 @@ impl ConnectionArguments {
         close: CloseMode,
         protocol: impl FnOnce(&Reached) -> Result<Protocol>,
     ) -> Result<Workload> {
-        for (name, value) in [("--connect-timeout", self.connect_timeout), ("--reply-timeout", self.reply_timeout)] {
-            if value.is_zero() {
-                return Err(CommandError::usage(format!("{name} 0s"), "nothing could succeed", "try 10s"));
-            }
-        }
         if let Some(interval) = load.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
             let means = "messages of one connection are at least 1 ms apart";
             return Err(CommandError::usage(

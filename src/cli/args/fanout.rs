@@ -8,7 +8,7 @@ use super::client::{ConnectionArguments, LoadArguments};
 use super::protocol::made;
 use super::{duration, rate};
 use crate::client::{Audit, Course, Fanout, Workload};
-use crate::command_error::{CommandError, Result};
+use crate::command_error::Result;
 use crate::connections::CloseMode;
 use crate::protocol::publication;
 use crate::protocol::{Protocol, Role, Settings};
@@ -57,7 +57,7 @@ const TOPIC: &str = "c1m/fanout";
 
 impl FanoutArguments {
     pub fn workload(&self) -> Result<Workload> {
-        let (course, payload) = (self.course()?, self.connection.protocol.payload);
+        let (course, payload) = (self.course(), self.connection.protocol.payload);
         let typed = self.connection.protocol.name(self.connection.target.as_ref())?;
         let name = if typed == PLAIN { FRAMES } else { typed };
         let load = LoadArguments {
@@ -93,20 +93,11 @@ impl FanoutArguments {
         settings
     }
 
-    fn course(&self) -> Result<Fanout> {
-        if self.wait.is_zero() {
-            return Err(CommandError::usage("--wait 0s", "no receipt could be in time", "try 30s"));
-        }
+    fn course(&self) -> Fanout {
         let period = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX);
         // The last of them is due before the time is over.
         let publications = (self.rate * self.lasting.as_secs_f64()).ceil();
-        Ok(Fanout {
-            publishers: self.publishers,
-            publications: publications as u32,
-            period,
-            wait: self.wait,
-            payload: 0,
-        })
+        Fanout { publishers: self.publishers, publications: publications as u32, period, wait: self.wait, payload: 0 }
     }
 }
 

@@ -24,7 +24,8 @@ pub struct StormArguments {
     pub load: LoadArguments,
     #[command(flatten)]
     pub connection: ConnectionArguments,
-    /// How many of the connections are the storm's victims, in percent or as a number. `churn` has no victims.
+    /// How many of the connections are the storm's victims, in percent or as a number: at least one, and not
+    /// all. `churn` has no victims.
     #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
     pub share: Share,
     /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until

@@ -52,7 +52,7 @@ pub struct ClientTls {
     pub identity: Option<(Pem, Pem)>,
     /// Sessions are resumed where the server has given tickets. Without, each handshake is a full one.
     pub resumption: bool,
-    /// How long a handshake may take, and an incomplete record to become whole.
+    /// How long a handshake may take, and an incomplete record to become whole; 1 ms to 366 days.
     pub handshake_timeout: Duration,
 }
 

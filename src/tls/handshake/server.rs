@@ -18,7 +18,7 @@ use super::resumption::{provider, versions};
 use super::secrets::Catch;
 use super::steps::Steps;
 use super::{Established, HANDSHAKE_TIMEOUT, Handshake};
-use crate::error::{Alert, ConfigError, Error, Result, TlsFailure, TlsFile, TlsProblem};
+use crate::error::{Alert, ConfigError, Error, Result, Timeout, TlsFailure, TlsFile, TlsProblem};
 use crate::tls::record::LARGEST_RECORD;
 use crate::tls_version::TlsVersion;
 
@@ -104,7 +104,7 @@ impl TlsConfig {
     }
 
     /// How long a connection may take from its accept to the end of its handshake, and later an incomplete record from its
-    /// first bytes until it is whole; 10 s by default. The connection is closed then.
+    /// first bytes until it is whole; 1 ms to 366 days, 10 s by default. The connection is closed then.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
         self.handshake_timeout = time;
         self
@@ -115,9 +115,7 @@ impl TlsConfig {
         if self.handshakes == Some(0) {
             return Err(ConfigError::Handshakes.into());
         }
-        if self.handshake_timeout.is_zero() {
-            return Err(ConfigError::HandshakeTimeout.into());
-        }
+        Timeout::Handshake.check(self.handshake_timeout)?;
         alpn(&self.alpn).map(drop)
     }
 

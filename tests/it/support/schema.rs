@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use c1m::internal::results::document::read_client;
 use serde_json::Value;
 
 /// A whole number in a JSON object.
@@ -47,7 +48,7 @@ pub fn has_merged_names(document: &Value) {
     }
 }
 
-/// Checks the names of a client's result that has `more` names.
+/// Checks the names of a client's result that has `more` names, and that what reads results takes it.
 pub fn has_client_names_and(document: &Value, more: &[&str]) {
     const OTHERS: [&str; 29] = [
         "requested",
@@ -85,6 +86,9 @@ pub fn has_client_names_and(document: &Value, more: &[&str]) {
     LATENCIES.iter().for_each(|name| has_names(&document[name], LATENCY_NAMES));
     for audit in document["audits"].as_array().unwrap() {
         has_names(audit, &["round", "live", "lost", "wrong"]);
+    }
+    if let Err(error) = read_client(document.to_string().as_bytes(), "the result") {
+        panic!("{error}: {document}");
     }
 }
 
