@@ -368,11 +368,6 @@ impl<S: Default> Hibernation<S> {
         self.stamps.used(conn);
     }
 
-    /// Whether a segment was caught that may be taken.
-    pub fn has_caught(&mut self) -> bool {
-        !self.given.freezes() && self.host.has_caught()
-    }
-
     /// Whether there is work that must not wait.
     pub fn has_work(&mut self) -> bool {
         if self.given.freezes() {

@@ -35,6 +35,11 @@ pub(super) struct Delivery {
 }
 
 impl<S: Default> Hibernation<S> {
+    /// Whether a segment was caught that may be taken.
+    pub fn has_caught(&mut self) -> bool {
+        !self.given.freezes() && self.host.has_caught()
+    }
+
     /// Takes the next segment that was caught. `None` if there is none.
     pub fn next_arrival<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<Option<Arrival>> {
         if self.given.freezes() {
