@@ -1,6 +1,8 @@
 //! What every peer is told on its command line, and what it must do before it says `ready`:
 //!
-//!     PEER ADDRESS FIRST_PORT PORTS CORES
+//! ```text
+//! PEER ADDRESS FIRST_PORT PORTS CORES
+//! ```
 //!
 //! The peer listens on PORTS ports from FIRST_PORT on, echoes what comes, and uses only CORES, a list such
 //! as 0,1; it has been started with that affinity already. It says `ready` on standard output as
