@@ -180,8 +180,8 @@ pub struct ServerArguments {
     /// time here or at the peers; a few connections take less time.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Close connections whose peer was silent for TIME, 1s or more. A sweep finds them up to 12 s later, as no connection has
-    /// a timer.
+    /// Close connections whose peer was silent for TIME, 1s or more. A sweep finds them up to 12 s later, as no
+    /// connection has a timer.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub idle_timeout: Option<Duration>,
     /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment,

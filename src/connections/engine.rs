@@ -173,8 +173,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         fence(Ordering::SeqCst);
     }
 
-    /// The shard sleeps until there is work, or until an instant. The first part of that, at most a time, which may be none,
-    /// is a wait in the first ring. The polls on the doorbell, on the filter and on caught segments reach the kernel in the same call.
+    /// The shard sleeps until there is work, or until an instant. The sleep begins with a wait in the first ring, of `most` at
+    /// most; zero leaves it out. The polls on the doorbell, on the filter and on caught segments reach the kernel before it.
     pub fn doze(&mut self, until: Option<Instant>, most: Duration) -> Result<()> {
         self.clock.sleep(until);
         let Some(ring) = self.slots.poll_doorbell(self.platform.doorbell())? else { return Ok(()) };

@@ -238,8 +238,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(())
     }
 
-    /// The time is over in which the handshake of a connection had to be over. It is closed, unless it has waited for a
-    /// place: that time was not its own.
+    /// The handshake of a connection was not over in time. The connection is closed, unless it has no place yet: the time
+    /// for which it waits for one does not count.
     fn handshake_overdue(&mut self, name: ConnId) -> Result<()> {
         let row = self.find(name).and_then(|conn| self.slots.row(conn));
         // A receive may be under way, or what it brought may wait for the handshake's first step.
@@ -256,10 +256,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// The first bytes of a connection were received, as it has a place for its handshake. Its time begins.
     pub(crate) fn handshake_began(&mut self, name: ConnId) {
-        let now = self.clock.now();
         if let Some(tls) = &mut self.tls {
-            tls.layer.postpone(name, now.after(tls.timeout));
-            tls.deadlines.push_back((name, now.after(tls.timeout)));
+            let until = self.clock.now().after(tls.timeout);
+            tls.layer.postpone(name, until);
+            tls.deadlines.push_back((name, until));
         }
     }
 

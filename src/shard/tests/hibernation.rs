@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
-use crate::connections::HibernationConfig;
+use crate::connections::{EntryMemory, HibernationConfig};
 use crate::simulation::{Catcher, Faults, Kernel, Network};
 use crate::stats::Wakes;
+use crate::sys::SharedMemory;
+use crate::takeover::StateFile;
 
 mod crowds;
 mod ends;
@@ -356,6 +358,14 @@ impl Night {
             self.machine.at(at, move |kernel| kernel.connect(peer));
         }
         first..first + count
+    }
+
+    /// The entries of sleepers are in memory that another process may have too, so that they can be handed over.
+    fn share_entries(&mut self) {
+        let memory = |name| SharedMemory::new(name).unwrap();
+        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
+        let hibernation = self.config.hibernation.as_mut().expect("they sleep");
+        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
     }
 
     /// Has the driver do something at a time.

@@ -1,10 +1,7 @@
 //! Sleeping connections that end: many at once, at a pace, and for silence.
 
 use super::*;
-use crate::connections::EntryMemory;
 use crate::error::Errno;
-use crate::sys::SharedMemory;
-use crate::takeover::StateFile;
 
 /// Connections that sleep.
 const MANY: usize = 4_000;
@@ -241,11 +238,8 @@ fn peers_are_asked_afresh_after_they_were_handed_over_in_vain() {
     const EVERY: Duration = Duration::from_secs(8);
     let given_up = |handed: Option<Duration>| {
         let mut night = Night::new(1, 4, 8 + ACCEPTS as u32, Catcher::default());
-        let hibernation = night.config.hibernation.as_mut().expect("they sleep");
-        hibernation.keepalive = Some(EVERY);
-        let memory = |name| SharedMemory::new(name).unwrap();
-        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
-        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
+        night.config.hibernation.as_mut().expect("they sleep").keepalive = Some(EVERY);
+        night.share_entries();
         let peer = night.come(4, Duration::ZERO, MILLI).start;
         night.machine.at(NIGHT, move |kernel| kernel.cut(peer));
         if let Some(at) = handed {
@@ -270,10 +264,7 @@ fn segments_that_another_process_dropped_are_not_counted() {
         let mut catcher = Catcher::default();
         catcher.records = 48;
         let mut night = Night::new(seed, 2 * SLEEPERS as u32, 4 * SLEEPERS as u32, catcher);
-        let hibernation = night.config.hibernation.as_mut().expect("they sleep");
-        let memory = |name| SharedMemory::new(name).unwrap();
-        let memory = EntryMemory { entries: memory("entries"), addresses: memory("addresses") };
-        hibernation.memory = Some((memory, StateFile::new(1).unwrap().window(0)));
+        night.share_entries();
         let sleepers = night.come(SLEEPERS, Duration::ZERO, MILLI);
         night.command(NIGHT, Command::HandOver);
         for peer in sleepers.clone() {
