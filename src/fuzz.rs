@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::slice;
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -425,7 +426,7 @@ pub fn request(bytes: &[u8]) {
     assert_eq!(cut.map(|(_, reply)| reply), whole.map(|(_, reply)| reply));
     let Some((length, reply)) = whole else { return };
     assert!((1..=bytes.len()).contains(&length));
-    let response = String::from_utf8(reply.response("metrics")).unwrap();
+    let response = String::from_utf8(reply.response("metrics", SystemTime::UNIX_EPOCH)).unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 ") && (reply.closes || head.contains("Content-Length: ")));
     assert_eq!(reply.head_only, body.is_empty());

@@ -75,7 +75,7 @@ const PURE: [(&str, &[&str]); 3] =
 
 /// The rooms, or the files, in which each crate may be used. `ring` is the name of a room too, so the crate of that name is
 /// named from the root of all crates.
-const CRATES: [(&str, &[&str]); 28] = [
+const CRATES: [(&str, &[&str]); 29] = [
     ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("::ring", &["tls/record/keys.rs"]),
@@ -108,6 +108,7 @@ const CRATES: [(&str, &[&str]); 28] = [
     ("maud", &["render"]),
     ("prometheus_client", &["metrics"]),
     ("httparse", &["metrics", "protocol"]),
+    ("httpdate", &["metrics", "service"]),
     ("sha1_smol", &["protocol"]),
     ("simdutf8", &["protocol"]),
     ("rustix", &["metrics", "sys"]),

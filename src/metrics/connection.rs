@@ -4,7 +4,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::PollFlags;
 
@@ -165,7 +165,7 @@ impl Connection {
     }
 
     fn answer(&mut self, reply: &Reply, metrics: &str, now: Mark) {
-        (self.output, self.sent, self.closes) = (reply.response(metrics), 0, reply.closes);
+        (self.output, self.sent, self.closes) = (reply.response(metrics, SystemTime::now()), 0, reply.closes);
         self.enter(State::Writing, now, ANSWER_TIME);
     }
 

@@ -1,7 +1,10 @@
 //! The part of HTTP/1 that reading the metrics takes. Bytes of a client go in, and the reply comes out. The module
 //! has no socket and no clock, so that a test can give it any input.
 
+use std::time::SystemTime;
+
 use httparse::Header;
+use httpdate::fmt_http_date;
 
 /// The most bytes of a request's head.
 pub const LONGEST_HEAD: usize = 16 * 1024;
@@ -96,14 +99,18 @@ impl Reply {
         Reply { status, format: Format::Prometheus, head_only: false, closes: true }
     }
 
-    /// The bytes of the response. `metrics` is the body if the status is `Ok`.
-    pub fn response(&self, metrics: &str) -> Vec<u8> {
+    /// The bytes of the response at a time from 1970 to 9999. `metrics` is the body if the status is `Ok`.
+    pub fn response(&self, metrics: &str, now: SystemTime) -> Vec<u8> {
         let (status, line) = self.status.words();
         let (kind, body) = match self.status {
             Status::Ok => (self.format.content_type(), metrics),
             _ => ("text/plain; charset=utf-8", line),
         };
-        let mut response = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        let mut response = format!(
+            "HTTP/1.1 {status}\r\nDate: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
+            fmt_http_date(now),
+            body.len()
+        );
         if self.status == Status::MethodNotAllowed {
             response.push_str("Allow: GET, HEAD\r\n");
         }

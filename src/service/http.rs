@@ -1,6 +1,7 @@
 //! `Http<S>`: a service of HTTP/1.1 requests (RFC 9110 and 9112) on connections that are kept.
 
 mod context;
+mod date;
 mod kept;
 mod message;
 mod requests;

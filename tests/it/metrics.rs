@@ -30,7 +30,7 @@ fn ask(address: &str, request: &str) -> (String, String) {
 /// The metrics as Prometheus reads them.
 fn scrape(address: &str) -> String {
     let (head, body) = ask(address, "GET /metrics");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("\r\nDate: "), "{head}");
     assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
     body
 }

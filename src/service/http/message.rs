@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::date::write_date;
 use crate::protocol::http::RequestHead;
 
 /// A whole request of a client.
@@ -101,8 +102,8 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// With this field beside those that frame the answer: `Content-Length` and `Connection` are written by c1m. A line
-    /// break in a value becomes a space.
+    /// With this field beside those that c1m writes: `Date`, `Content-Length` and `Connection`. A line break in a value
+    /// becomes a space.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Response<'a> {
         self.fields.extend_from_slice(name.as_bytes());
         self.fields.extend_from_slice(b": ");
@@ -128,6 +129,7 @@ impl<'a> Response<'a> {
     pub(crate) fn write(&self, head_only: bool, connection: Option<&str>, into: &mut Vec<u8>) {
         // Writing to memory cannot fail.
         let _ = std::io::Write::write_fmt(into, format_args!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)));
+        write_date(into);
         into.extend_from_slice(&self.fields);
         // Neither may have a length, and that of a 304 is the one that a 200 would have (RFC 9110, 8.6).
         let has_length = match self.status {
@@ -205,9 +207,9 @@ mod tests {
             prop_assert_eq!(head.body, Body::Length(announced));
             let sent: &[u8] = if has_body && !head_only { &body } else { &[] };
             prop_assert_eq!(&bytes[length..], sent);
-            prop_assert!(head.fields.get("x-value").is_some());
+            prop_assert!(head.fields.get("x-value").is_some() && head.fields.get("date").is_some());
             prop_assert!(status != 304 || body.is_empty() == head.fields.get("content-length").is_none());
-            prop_assert!(head.fields.iter().count() <= 3);
+            prop_assert!(head.fields.iter().count() <= 4);
         }
     }
 }
