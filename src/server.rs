@@ -512,8 +512,10 @@ impl<M> Server<M> {
     /// that is unknown, and where connections may sleep: at a listener the kernel drops the segments that are caught.
     #[doc(hidden)]
     pub fn dropped_at_listeners(&self) -> Option<u64> {
-        let each = self.listeners.iter().map(|(_, listener)| sys::drops(listener).ok().map(u64::from));
-        each.sum::<Option<u64>>().filter(|_| self.awake.is_none())
+        if self.awake.is_some() {
+            return None;
+        }
+        self.listeners.iter().map(|(_, listener)| sys::drops(listener).ok().map(u64::from)).sum()
     }
 
     /// The limit on memory for which new connections are refused now.

@@ -333,7 +333,7 @@ impl Reporter {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.interval(&server.snapshots());
-                    self.walls(server.dropped_at_listeners());
+                    self.walls(|| server.dropped_at_listeners());
                     self.memory(&server);
                     // After a pause of the process one line covers the whole pause, and the next line does not
                     // follow at once.
@@ -421,11 +421,11 @@ impl Reporter {
     }
 
     /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
-    fn walls(&mut self, dropped: Option<u64>) {
-        if !self.evidence.look() {
+    fn walls(&mut self, dropped: impl FnOnce() -> Option<u64>) {
+        if !self.evidence.is_due() {
             return;
         }
-        for met in walls::explain(&self.evidence.evidence_of_listeners(dropped)) {
+        for met in walls::explain(&self.evidence.evidence_of_listeners(dropped())) {
             if self.walls_said.insert(met.wall.clone()) {
                 self.warn(&met.to_string());
             }

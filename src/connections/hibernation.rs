@@ -432,13 +432,12 @@ impl<S: Default> Hibernation<S> {
     /// Looks at some rows for connections that have been silent for long, and makes them drowsy.
     fn look_for_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
         let now = around.clock.now();
-        if !self.stamps.look(now, self.is_short_of_slots(around.parts.slots, around.parts.acceptor)) {
-            return Ok(());
-        }
         let counters = around.parts.counters;
         if counters.live.get() <= counters.asleep.get() {
-            // Everybody sleeps.
-            self.stamps.cursor = None;
+            self.stamps.rest();
+            return Ok(());
+        }
+        if !self.stamps.look(now, self.is_short_of_slots(around.parts.slots, around.parts.acceptor)) {
             return Ok(());
         }
         let before = self.drowsy.len();

@@ -136,13 +136,16 @@ impl EvidenceRecorder {
         }
     }
 
-    /// Looks at the gauges if the last look is a second ago. Returns whether it did.
-    pub fn look(&mut self) -> bool {
-        let due = self.looked.elapsed() >= LOOK;
-        if due {
+    /// Whether the last look at the gauges is a second ago.
+    pub fn is_due(&self) -> bool {
+        self.looked.elapsed() >= LOOK
+    }
+
+    /// Looks at the gauges if the last look is a second ago.
+    pub fn look(&mut self) {
+        if self.is_due() {
             self.look_now();
         }
-        due
     }
 
     fn look_now(&mut self) {

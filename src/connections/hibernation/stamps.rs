@@ -45,6 +45,8 @@ pub(super) struct Stamps {
     pub cursor: Option<Cursor>,
     /// The look that is under way waits until then.
     paused: Option<Mark>,
+    /// No connection is awake. The ticks stand still, so that the shard is not woken for them.
+    resting: bool,
 }
 
 impl Stamps {
@@ -52,7 +54,7 @@ impl Stamps {
     pub fn new(rings: usize, after: Duration, now: Mark) -> Stamps {
         let every = (after / u32::from(RIPE)).max(SHORTEST_TICK);
         let rings = vec![Vec::new(); rings];
-        Stamps { rings, tick: 0, every, haste: 0, due: now.after(every), cursor: None, paused: None }
+        Stamps { rings, tick: 0, every, haste: 0, due: now.after(every), cursor: None, paused: None, resting: false }
     }
 
     /// A connection is used now.
@@ -79,8 +81,11 @@ impl Stamps {
         }
     }
 
-    /// When the next look begins, or the one that is under way goes on; `None` while that goes on.
+    /// When the next look begins, or the one that is under way goes on; `None` while that goes on, and while all sleep.
     pub fn due(&self) -> Option<Mark> {
+        if self.resting {
+            return None;
+        }
         if self.cursor.is_none() { Some(self.due) } else { self.paused }
     }
 
@@ -95,9 +100,17 @@ impl Stamps {
         self.paused = Some(now.after(PAUSE));
     }
 
+    /// No connection is awake: looks rest until `look` is called.
+    pub fn rest(&mut self) {
+        (self.resting, self.cursor, self.paused, self.haste) = (true, None, None, 0);
+    }
+
     /// Begins a look if one is due. Whether one goes on now. While slots are `short`, looks come sooner, and sooner
     /// each time: new connections and those that wake wait for the slots of the silent ones.
     pub fn look(&mut self, now: Mark, short: bool) -> bool {
+        if std::mem::take(&mut self.resting) {
+            self.due = now.after(self.length());
+        }
         if self.cursor.is_some() {
             self.paused = self.paused.filter(|until| now < *until);
             return self.paused.is_none();
@@ -132,6 +145,24 @@ mod tests {
         }
         stamps.used(conn);
         assert!(!stamps.is_ripe(conn));
+    }
+
+    /// While no connection is awake nothing is due. The first that wakes has its whole time.
+    #[test]
+    fn looks_rest_while_all_sleep() {
+        let (now, conn) = (Mark::default(), ConnId::new(0, 3, 0));
+        let mut stamps = Stamps::new(1, Duration::from_secs(4), now);
+        stamps.rest();
+        assert_eq!((stamps.due(), stamps.is_looking()), (None, false));
+        let woke = now.after(Duration::from_secs(100));
+        stamps.used(conn);
+        assert!(!stamps.look(woke, false));
+        for second in 1..=4 {
+            assert_eq!(stamps.due(), Some(woke.after(Duration::from_secs(second))));
+            assert!(stamps.look(woke.after(Duration::from_secs(second)), false));
+            stamps.cursor = None;
+            assert_eq!(stamps.is_ripe(conn), second == 4, "after {second} s");
+        }
     }
 
     /// While slots are short the time of silence shrinks from look to look, and grows again after that.
