@@ -79,8 +79,12 @@ fn main() -> ExitCode {
         takeover::halfway::stand_still(told.to_str().unwrap());
         return ExitCode::SUCCESS;
     }
-    // Under nohup(1) this process ignores SIGHUP, and the processes that tests start would inherit that.
-    // SAFETY: no memory, and no other thread runs yet.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+    // Under nohup(1) this process ignores SIGHUP, and in the background of a script it ignores SIGINT and SIGQUIT. The
+    // processes that tests start would inherit that.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: no memory, and no other thread runs yet.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    support::claim_ports();
     needs::run_all()
 }

@@ -1,21 +1,51 @@
 //! Ports that only one test uses.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Socket, Type};
 
-/// The first of `count` neighbouring ports that have no listener, and that no other test of this process gets. They lie
-/// below the ephemeral range, so no client's socket can use them.
+/// The ports of all test processes. They lie below the ephemeral range, so no client's socket can use them.
+const LOWEST: u16 = 10_000;
+const HIGHEST: u16 = 32_000;
+
+/// Ports of one test process. All tests together ask for less.
+const SHARE: u16 = 5_500;
+
+/// The share of this process, which has it until it ends.
+struct Share {
+    first: u16,
+    next: AtomicU16,
+    /// Its name is taken in this network, for which the ports count too.
+    _claim: UnixDatagram,
+}
+
+static OURS: LazyLock<Share> = LazyLock::new(|| {
+    let claim = |number: u16| {
+        let name = UnixAddress::from_abstract_name(format!("c1m-test-ports-{number}")).unwrap();
+        let _claim = UnixDatagram::bind_addr(&name).ok()?;
+        Some(Share { first: LOWEST + number * SHARE, next: AtomicU16::new(0), _claim })
+    };
+    let shares = (HIGHEST - LOWEST) / SHARE;
+    (0..shares)
+        .find_map(claim)
+        .unwrap_or_else(|| panic!("{shares} processes test c1m on this host: wait for one to end"))
+});
+
+/// Takes this process's share of the ports, before a test enters another network.
+pub fn claim_ports() {
+    LazyLock::force(&OURS);
+}
+
+/// The first of `count` neighbouring ports that have no listener, and that no other test gets, of this process or of
+/// another one.
 pub fn free_ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const LOWEST: u16 = 10_000;
-    const HIGHEST: u16 = 32_000;
-    // Test processes that run at the same time begin at different ports.
-    let offset = (std::process::id() % 200) as u16 * 100;
     loop {
-        let next = NEXT.fetch_add(count, Ordering::Relaxed);
-        let first = LOWEST + (offset + next) % (HIGHEST - LOWEST - count);
+        let next = OURS.next.fetch_add(count, Ordering::Relaxed);
+        let first = OURS.first + next % (SHARE - count);
         if (first..first + count).all(is_free) {
             return first;
         }
