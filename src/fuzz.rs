@@ -181,11 +181,13 @@ pub fn pattern(bytes: &[u8]) {
 /// Lines that steer a client: each is read as it was written, up to the line that closes.
 pub fn words(bytes: &[u8]) {
     let mut input = bytes;
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n').flat_map(|line| line.chunks(LONGEST_LINE as usize));
-    for line in lines {
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let word = Word::read(&mut input);
-        let other = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+        let kept = &line[..line.len().min(LONGEST_LINE as usize)];
+        let is_cut = kept.len() == LONGEST_LINE as usize && kept.last() != Some(&b'\n');
+        let other = String::from_utf8_lossy(kept.trim_ascii()).into_owned();
         let expected = match &*other {
+            other if is_cut => Word::Other(format!("{other}…")),
             "audit" => Word::Audit,
             "report" => Word::Report,
             "close" => Word::Close,

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::addresses::Address;
 use crate::constants::{AFTERLIFE, LOOK_AGAIN};
-use crate::error::{ConfigError, Errno, Error, HostError, ListenReason, Result};
+use crate::error::{ConfigError, Errno, Error, HostError, HostReason, ListenReason, Result};
 use crate::plan::Ports;
 use crate::sys;
 
@@ -28,6 +28,9 @@ pub fn listen(
 
 /// Keepalive probes without an answer after which the kernel gives a connection up.
 pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// The call that takes a port, by its name in errors.
+const BIND: &str = "bind";
 
 /// Checks that no process listens on one of the ports. SO_REUSEPORT would let a second server of the same user share
 /// them silently, so the check binds without it. The kernel may hold the ports of a killed server for a moment longer,
@@ -81,7 +84,7 @@ fn listen_one(
         // Attached before the first accept: a socket that was accepted earlier would never have the filter.
         sys::attach_program(&socket, program).map_err(|e| refused("SO_ATTACH_BPF on", e))?;
     }
-    socket.bind(&address.into()).map_err(|e| refused("bind", e))?;
+    socket.bind(&address.into()).map_err(|e| refused(BIND, e))?;
     socket.listen(backlog).map_err(|e| refused("listen on", e))?;
     Ok(socket.into())
 }
@@ -102,10 +105,11 @@ fn refused(operation: &'static str, address: SocketAddr, error: &std::io::Error)
     let errno = Errno::of(error);
     let reason = match errno {
         Errno::EADDRNOTAVAIL => return ConfigError::NotThisHost { operation, address, errno }.into(),
-        Errno::EADDRINUSE => ListenReason::PortTaken { port: address.port() },
-        Errno::EACCES => ListenReason::PrivilegedPort,
-        Errno::EMFILE => ListenReason::NoDescriptor,
-        _ => ListenReason::Other,
+        Errno::EADDRINUSE => ListenReason::PortTaken { port: address.port() }.into(),
+        Errno::EACCES if operation == BIND => ListenReason::PrivilegedPort.into(),
+        Errno::EACCES => HostReason::Filtered,
+        Errno::EMFILE => ListenReason::NoDescriptor.into(),
+        _ => ListenReason::Other.into(),
     };
     HostError::new(operation, address.to_string(), errno, reason).into()
 }

@@ -9,6 +9,9 @@
 //! The temporary file is reached through its open folder, so it is also removed where that folder was renamed or moved
 //! meanwhile. The document is written only if the path still leads there.
 //!
+//! A filter of system calls or a security module may forbid to link or to rename. Then the document is written under its
+//! name, and removed from there if it does not fit.
+//!
 //! `Output::open` checks the place before a run begins, and changes nothing there. A pipe, a device or a terminal
 //! receives the bytes as they come. A file that cannot be replaced, because its folder takes no new file or because
 //! it is a mount point, is rewritten in place at the end.
@@ -103,6 +106,7 @@ pub fn cure(errno: Errno) -> &'static str {
         Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => "choose a folder that nobody removes or renames meanwhile",
         Errno::EIO => "see the kernel's log (dmesg), or choose another file",
         Errno::EROFS | Errno::EACCES | Errno::EPERM => "choose a file that this user may write to the end",
+        Errno::ENOSYS => "allow this call in the seccomp filter, or choose another file",
         Errno::EDQUOT => "free disk space of this user's quota, or choose another file",
         _ => "free disk space or choose another file",
     }
@@ -201,8 +205,9 @@ fn overwrite(path: &Path, document: &[u8]) -> io::Result<()> {
 /// Waits until a file is on its disk. Only then does a full disk or an exceeded quota show for certain.
 fn synchronise(file: &File) -> io::Result<()> {
     match file.sync_all() {
-        // Some file systems do not support fsync.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        // Some file systems do not support fsync, and a filter of system calls may forbid it: it returns neither EPERM nor
+        // ENOSYS by itself (fsync(2)).
+        Err(error) if matches!(Errno::of(&error), Errno::EINVAL | Errno::EPERM | Errno::ENOSYS) => Ok(()),
         done => done,
     }
 }
@@ -295,23 +300,29 @@ impl Begun {
         Ok(Begun { new, folder })
     }
 
-    /// Gives the file its name, or rewrites the earlier one. A folder may let a file be written but not replaced: /tmp with
-    /// a file of another user, or a mount point that is a file.
+    /// Gives the file its name, or else writes its content there. A folder may let a file be written but not replaced: /tmp
+    /// with a file of another user, or a mount point that is a file.
     fn replace(self, path: &Path) -> io::Result<()> {
         let named = match self.new {
             New::Named(named) => named.into_temp_path(),
             New::Nameless(file) => match self.folder.name(|path| sys::give_name(&file, path)) {
                 Ok(named) => named.into_temp_path(),
-                Err(_) if path.is_file() => return overwrite(path, &fs::read(sys::path_of(&file))?),
-                Err(refused) => return Err(refused),
+                Err(refused) => return write_there(path, &sys::path_of(&file), refused),
             },
         };
-        match named.persist(path) {
-            Ok(_) => Ok(()),
-            Err(refused) if path.is_file() => overwrite(path, &fs::read(&refused.path)?),
-            Err(refused) => Err(refused.error),
-        }
+        named.persist(path).or_else(|refused| write_there(path, &refused.path, refused.error))
     }
+}
+
+/// Writes the content of `from` to `path`, as that file could not be given the name, for a reason.
+fn write_there(path: &Path, from: &Path, refused: io::Error) -> io::Result<()> {
+    if path.is_file() {
+        return overwrite(path, &fs::read(from)?);
+    }
+    // Where no file can be made either, the first reason says more.
+    let Ok(mut new) = OpenOptions::new().write(true).create_new(true).open(path) else { return Err(refused) };
+    let copied = io::copy(&mut File::open(from)?, &mut new).and_then(|_| synchronise(&new));
+    copied.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod allocator;
 mod bpf;
 mod catcher;
+mod closed_output;
 mod filter;
 mod grace;
 mod nameless;
@@ -32,6 +33,7 @@ use crate::error::{Errno, HostError, HostReason, Result};
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
 pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};
+pub use closed_output::began_without_stdout;
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;
 pub use nameless::{give_name, open_nameless, path_of};

@@ -87,7 +87,17 @@ impl Target {
     /// Checks the file, so that a wrong path is an error before a long run and not after it. `-` and /dev/stdout
     /// are standard output.
     pub fn open(path: &Path) -> Result<Target> {
-        if output::is_stdout(path) { Ok(Target::Stdout) } else { Output::open(path).map(Target::File) }
+        if !output::is_stdout(path) {
+            return Output::open(path).map(Target::File);
+        }
+        if sys::began_without_stdout() {
+            return Err(CommandError::usage(
+                "standard output is closed",
+                "the result could not be written there",
+                "open it (>FILE), or choose a file",
+            ));
+        }
+        Ok(Target::Stdout)
     }
 
     /// Writes a JSON document.

@@ -7,7 +7,7 @@ use crate::client::Steering;
 use crate::command_error::Result;
 use crate::host::start_thread;
 
-/// The most bytes of a line. A longer line is no known word, and is answered in pieces of this length.
+/// The most bytes of a line that are kept. A longer line is no known word, and its rest is passed over.
 pub(crate) const LONGEST_LINE: u64 = 256;
 
 /// A word on a line.
@@ -25,9 +25,15 @@ impl Word {
     /// Reads the next line.
     pub fn read(input: &mut impl BufRead) -> Word {
         let mut line = Vec::new();
-        let read = input.take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let is_cut = line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n");
+        if is_cut {
+            // Where the rest cannot be read, neither can the next line, which ends the words.
+            let _ = input.skip_until(b'\n');
+        }
         match line.trim_ascii() {
             _ if !read.is_ok_and(|bytes| bytes > 0) => Word::Close,
+            start if is_cut => Word::Other(format!("{}…", String::from_utf8_lossy(start))),
             b"audit" => Word::Audit,
             b"report" => Word::Report,
             b"close" => Word::Close,

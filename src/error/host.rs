@@ -251,6 +251,7 @@ impl HostReason {
                 | HostReason::Ring(RingReason::NoDescriptor | RingReason::Table | RingReason::Trial)
                 | HostReason::Listen(ListenReason::Other)
                 | HostReason::Thread(ThreadReason::Other)
+                | HostReason::Takeover(TakeoverReason::Memory)
         );
         is_limit && matches!(errno, Some(Errno::EPERM | Errno::ENOSYS))
     }

@@ -25,12 +25,18 @@ enum Place {
     New(u64, u64, OsString),
 }
 
+impl Place {
+    fn of(found: &Metadata) -> Place {
+        Place::There(found.dev(), found.ino())
+    }
+}
+
 /// The place of a path; `-` is standard output. `None` for /dev/null, and for paths where nothing can be written.
 fn place(path: &Path) -> Option<Place> {
     let found = if path.as_os_str() == "-" { stdout_metadata() } else { fs::metadata(path) };
     if let Ok(found) = found {
         let is_null = found.file_type().is_char_device() && found.rdev() == NULL_DEVICE;
-        return (!is_null).then(|| Place::There(found.dev(), found.ino()));
+        return (!is_null).then(|| Place::of(&found));
     }
     let path = end_of_links(path);
     let folder = fs::metadata(folder(&path)).ok()?;
@@ -38,7 +44,11 @@ fn place(path: &Path) -> Option<Place> {
 }
 
 fn stdout_metadata() -> io::Result<Metadata> {
-    io::stdout().as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata())
+    metadata_of(&io::stdout())
+}
+
+fn metadata_of(stream: &impl AsFd) -> io::Result<Metadata> {
+    stream.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata())
 }
 
 /// The folder that holds a path's last name.
@@ -68,11 +78,18 @@ pub(super) fn is_descriptor(path: &Path) -> bool {
 /// Whether a path is standard output: `-`, or a path such as /dev/stdout that leads to this process's own
 /// descriptor 1.
 pub fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-" || is_own(path, "1")
+}
+
+/// Whether a path leads to this process's own descriptor of that number.
+fn is_own(path: &Path, descriptor: &str) -> bool {
     let ours = fs::canonicalize("/proc/self/fd").ok();
     let is_it = |at: PathBuf| {
-        at.file_name().is_some_and(|name| name == "1") && ours.is_some() && folder(&at).canonicalize().ok() == ours
+        at.file_name().is_some_and(|name| name == descriptor)
+            && ours.is_some()
+            && folder(&at).canonicalize().ok() == ours
     };
-    path.as_os_str() == "-" || links(path).any(is_it)
+    links(path).any(is_it)
 }
 
 /// Whether standard output leads to a regular file.
@@ -81,20 +98,26 @@ pub fn prints_to_file() -> bool {
 }
 
 /// Checks that outputs, each given with its option, are different places. Any number of them may be /dev/null. If
-/// standard output is a regular file, that file counts as the place of the printed text. Returns a usage error for
-/// two outputs with one place.
+/// standard output or standard error is a regular file, that file counts as the place of the printed text, which both of
+/// them may share. Returns a usage error for two outputs with one place.
 pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
     let mut given: Vec<(&str, &Path)> = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?))).collect();
+    let documents = given.len();
     if prints_to_file() && !given.iter().any(|(_, path)| is_stdout(path)) {
         given.push(("standard output", Path::new("-")));
     }
+    let stderr = metadata_of(&io::stderr()).ok().filter(Metadata::is_file).map(|found| Place::of(&found));
     for (at, (flag, path)) in given.iter().enumerate() {
         let is_same = |other: &Path| {
             (is_stdout(path) && is_stdout(other)) || place(path).is_some_and(|one| Some(one) == place(other))
         };
-        if let Some((other_flag, other)) = given[..at].iter().find(|(_, other)| is_same(other)) {
+        let same = given[..at].iter().find(|(_, other)| is_same(other));
+        let same = same.map(|(flag, path)| format!("{flag} {}", path.display()));
+        let is_document = at < documents && !is_stdout(path) && !is_own(path, "2");
+        let is_stderr = is_document && stderr.is_some() && place(path) == stderr;
+        if let Some(other) = same.or(is_stderr.then(|| "standard error".to_owned())) {
             return Err(CommandError::usage(
-                format!("{other_flag} {} and {flag} {} are one place", other.display(), path.display()),
+                format!("{other} and {flag} {} are one place", path.display()),
                 "one would overwrite the other",
                 "give each a file of its own",
             ));

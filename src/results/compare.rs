@@ -105,6 +105,10 @@ pub fn remarks(before: &ClientDocument, after: &ClientDocument) -> Vec<String> {
         remarks
             .push(format!("before is the result of {did}, after that of {does}: figures differ by what they did too"));
     }
+    let [spoke, speaks] = [before, after].map(speech);
+    if spoke != speaks {
+        remarks.push(format!("before spoke {spoke}, after {speaks}: figures differ by what was spoken too"));
+    }
     if before.echo_source != after.echo_source {
         let [did, does] = [before, after].map(|one| one.echo_source.name());
         remarks.push(format!("echo latencies are those of {did} before, and of {does} after: they are not compared"));
@@ -119,6 +123,13 @@ fn kind(document: &ClientDocument) -> String {
         (None, Some(_)) => "a fan-out".to_owned(),
         (None, None) => "a client".to_owned(),
     }
+}
+
+/// What a run's connections spoke.
+fn speech(document: &ClientDocument) -> String {
+    let protocol = if document.protocol.is_empty() { "raw" } else { &document.protocol };
+    let over = if document.tls.is_some() { " over TLS" } else { "" };
+    format!("{protocol}{over}")
 }
 
 /// Reads one figure of a whole that has several.

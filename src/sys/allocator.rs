@@ -45,8 +45,13 @@ fn refused(size: usize) -> ! {
     end_without_memory(format_args!("allocate {size} bytes: Cannot allocate memory (ENOMEM)"))
 }
 
+/// Bytes that a process must still get for a panic not to be for want of memory. A library may have asked for more than
+/// the panic's own message needs.
+const WANTED_AFTER_A_PANIC: usize = 1 << 20;
+
 /// Has a panic for want of memory end the process as a refused allocation does. Libraries panic then, and the standard
-/// library where a new thread gets no stack for signals (`make_handler` in std/src/sys/pal/unix/stack_overflow.rs).
+/// library where a new thread gets no stack for signals (`make_handler` in std/src/sys/pal/unix/stack_overflow.rs). Not
+/// all of them say why: glommio takes a `malloc` that failed for an old kernel.
 pub fn end_at_panics_without_memory() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -54,9 +59,20 @@ pub fn end_at_panics_without_memory() {
         let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
         match text.filter(|text| text.contains("Cannot allocate memory")) {
             Some(text) => end_without_memory(format_args!("{text}")),
+            None if !gives_memory(WANTED_AFTER_A_PANIC) => refused(WANTED_AFTER_A_PANIC),
             None => others(panic),
         }
     }));
+}
+
+/// Whether the kernel gives this process further memory. What it gives is returned at once.
+fn gives_memory(bytes: usize) -> bool {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel chooses the place of a new mapping, to which nothing refers. It is unmapped as it was mapped.
+    unsafe {
+        let mapped = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        mapped != libc::MAP_FAILED && libc::munmap(mapped, bytes) == 0
+    }
 }
 
 /// Ends the process with one line: what was seen, and the limit that is met. Allocates nothing.

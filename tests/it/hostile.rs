@@ -74,7 +74,7 @@ fn too_little_address_space_is_named() {
         }
     }
     assert!(refused >= 3 && held >= 6, "{refused} refused, {held} held");
-    // The doctor warns of a limit below which nobody knows whether a run holds.
+    // The doctor warns of a limit below which it is not known whether a run holds.
     for (limit, verdict) in
         [("-v 300000", "tight"), ("-v 8000000", "ok"), ("-v unlimited", "ok"), ("-d 20000", "tight")]
     {
@@ -106,6 +106,8 @@ fn a_small_stack_is_raised_or_named() {
     for arguments in ["server --port 0", "client --target-ip 127.0.0.1 --port 0", "report merge /nonexistent"] {
         run_as(c1m_after("ulimit -s 64"), arguments).fails_with(3, &["stack limit 65536 bytes", "ulimit -Hs"]);
         assert_eq!(run_as(c1m_after("ulimit -Ss 64"), arguments).code(), 2, "{arguments}");
+        run_as(c1m_after("export RUST_MIN_STACK=1"), arguments)
+            .fails_with(2, &["RUST_MIN_STACK=1", "stack", "unset it"]);
     }
 }
 
@@ -291,6 +293,33 @@ fn a_call_that_a_filter_forbids_is_not_blamed_on_a_limit() {
             assert!([2, 3].contains(&finished.code()) && !finished.err.contains("ulimit"), "{}", finished.err);
         }
     }
+}
+
+/// A filter may forbid what gives a file its name, or what waits for its disk. The result is in its place all the same.
+#[test]
+fn a_result_is_written_whatever_call_a_filter_forbids() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = [
+        libc::SYS_linkat..=libc::SYS_linkat,
+        libc::SYS_rename..=libc::SYS_rename,
+        libc::SYS_renameat..=libc::SYS_linkat,
+    ];
+    let calls: [&[_]; 4] = [&names[..1], &names[1..], &names, &[libc::SYS_fsync..=libc::SYS_fdatasync]];
+    for (case, calls) in calls.iter().enumerate() {
+        for answer in [libc::EPERM, libc::ENOSYS] {
+            let path = dir.path().join(format!("{case}-{answer}"));
+            for round in ["new", "replaced"] {
+                let mut command = c1m();
+                calls.iter().for_each(|call| refuse(&mut command, call.clone(), None, answer));
+                let finished = run_as(command, &format!("doctor --connections 10 --json {}", path.display()));
+                assert!(finished.code() < 2, "{round} {path:?}: {}", finished.err);
+                let written = std::fs::read_to_string(&path).unwrap();
+                assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok(), "{round} {path:?}: {written}");
+                std::fs::write(&path, "earlier").unwrap();
+            }
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2 * calls.len());
 }
 
 // ---- loopback, and a /proc that hides -----------------------------------------------------------

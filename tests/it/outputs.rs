@@ -330,6 +330,14 @@ fn a_reader_that_stops_reading_does_not_keep_a_server_from_ending() {
     assert_eq!(number(&document(&json), "accepted"), 1);
 }
 
+#[test]
+fn a_result_for_a_closed_standard_output_is_refused_before_the_run() {
+    for arguments in ["doctor --json -", "client --target-ip 127.0.0.1 --json /dev/stdout"] {
+        run_as(c1m_after("exec >&-"), arguments).fails_with(2, &["standard output is closed"]);
+    }
+    assert_eq!(run_as(c1m_after("exec >/dev/null"), "doctor --json -").code(), 0);
+}
+
 /// A result never takes the place of a certificate, of a key, or of a socket.
 #[test]
 fn an_output_does_not_replace_what_the_run_reads() {
@@ -357,6 +365,11 @@ fn an_output_does_not_replace_what_the_run_reads() {
         command.current_dir(dir.path());
         run_as(command, &arguments).fails_with(2, &["standard output", "one place"]);
     }
+    let mut command = c1m_after("exec 2>>x");
+    command.current_dir(dir.path());
+    assert_eq!(run_as(command, &format!("{server} --json x")).code(), 2);
+    let refused = std::fs::read_to_string(dir.path().join("x")).unwrap();
+    assert!(refused.contains("standard error and --json x are one place"), "{refused}");
     for name in ["cert", "key", "ca", "hard"] {
         let held = std::fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(held, if name == "hard" { "key" } else { name });

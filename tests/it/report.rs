@@ -142,6 +142,7 @@ fn a_document_of_another_kind_is_told_as_such() {
     let mut later = sound.clone();
     later["about"]["run_id"] = json!("another");
     later["echo_source"] = json!("messages");
+    later["protocol"] = json!("websocket");
     std::fs::write(&other, later.to_string()).unwrap();
     let compared = run(&format!("report compare {} {other} --json {changes}", path("sound.json")));
     assert_eq!(compared.code(), 0, "{}", compared.err);
@@ -150,8 +151,9 @@ fn a_document_of_another_kind_is_told_as_such() {
         "{}",
         compared.out
     );
+    assert!(compared.out.contains("before spoke raw, after websocket"), "{}", compared.out);
     let told: Value = serde_json::from_str(&std::fs::read_to_string(&changes).unwrap()).unwrap();
-    assert_eq!(told["remarks"].as_array().unwrap().len(), 1);
+    assert_eq!(told["remarks"].as_array().unwrap().len(), 2);
     std::fs::write(&other, "{}").unwrap();
     for (file, what) in [
         (&doctor, "it is a verdict of `c1m doctor`"),
