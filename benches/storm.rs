@@ -167,7 +167,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // It is empty as soon as its process was reaped; one that is left harms nobody.
+        // It is empty as soon as its process was reaped; one that is left does no harm.
         let _ = fs::remove_dir(&self.0);
     }
 }

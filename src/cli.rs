@@ -162,8 +162,17 @@ pub fn survive_harmless_signals() -> Result<()> {
 const STACK: u64 = if cfg!(debug_assertions) { 1 << 20 } else { 256 << 10 };
 
 /// Raises the limit on this thread's stack if it is too low: the kernel lets the stack grow up to the limit that is in force
-/// at that moment (`acct_stack_growth`). Without this, a deep call would end the process by SIGSEGV.
+/// at that moment (`acct_stack_growth`). Without this, a deep call would end the process by SIGSEGV. For the other threads,
+/// the standard library takes the size from `RUST_MIN_STACK`, 2 MiB if that is no number.
 fn have_stack() -> Result<()> {
+    let others = std::env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse::<u64>().ok());
+    if let Some(bytes) = others.filter(|bytes| *bytes < STACK) {
+        return Err(CommandError::usage(
+            format!("RUST_MIN_STACK={bytes}"),
+            format!("this program's threads need {STACK} bytes of stack"),
+            "unset it",
+        ));
+    }
     let limit = sys::Resource::Stack.read()?;
     if limit.soft >= STACK || sys::Resource::Stack.raise_to(STACK)?.1.soft >= STACK {
         return Ok(());

@@ -174,7 +174,7 @@ fn chat_is_heard_in_its_room_on_every_shard_by_all_but_the_speaker() {
     };
     let mut cooks: Vec<Lines> = (0..12).map(|number| enter(&format!("cook{number}"), "kitchen")).collect();
     let mut guest = enter("guest", "hall");
-    // The last has come when all have heard of it: then nobody misses what is said.
+    // The last has come when all have heard of it: then no client misses what is said.
     for cook in &mut cooks[..11] {
         cook.hear_at_last("* cook11 has come");
     }

@@ -135,7 +135,7 @@ fn long_publications_are_proved_to_the_last_byte() {
     }
 }
 
-/// A subscriber that does not read, and for which the server keeps bytes, holds up nobody else. However slowly the other
+/// A subscriber that does not read, and for which the server keeps bytes, holds up no other. However slowly the other
 /// subscribers read, the server keeps all of their publications.
 #[test]
 fn a_slow_subscriber_of_another_client_changes_nothing() {
@@ -383,7 +383,7 @@ fn a_lost_subscriber_has_missed_nothing() {
     assert_eq!([number(&run.json, "live"), number(&run.json, "failed")], [20, 1], "{}", run.json);
 }
 
-/// What its publisher was to publish never was, and nobody waits for it.
+/// What its publisher was to publish never was, and no subscriber waits for it.
 #[test]
 fn what_a_lost_publisher_did_not_publish_is_told() {
     let server = Arc::new(Mutex::new(None));

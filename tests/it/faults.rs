@@ -105,7 +105,7 @@ fn both_ends_sleep_and_no_byte_is_lost() {
     }
 }
 
-/// The same network with a server that lets nobody sleep: what the network alone does.
+/// The same network with a server that lets no connection sleep: what the network alone does.
 #[test(Network)]
 fn the_same_network_without_sleep_loses_nothing() {
     let (connections, load) = scale();

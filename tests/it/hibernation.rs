@@ -342,7 +342,7 @@ fn many_sleep_and_each_keeps_its_own_stream() {
     );
 }
 
-/// The server ends: whoever sleeps is told by a FIN.
+/// The server ends: each sleeping connection is told by a FIN.
 #[test(Network, Hibernation)]
 fn a_server_that_stops_says_goodbye_to_sleepers() {
     in_own_network(|| {
@@ -379,7 +379,7 @@ impl Service for Pusher {
     }
 }
 
-/// What the service sends reaches whoever sleeps, and no peer has to ask for it.
+/// What the service sends reaches sleeping connections, and no peer has to ask for it.
 #[test(Network, Hibernation)]
 fn what_a_service_sends_wakes_a_sleeper() {
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
@@ -442,7 +442,7 @@ fn a_demo_proves_sleepers_at_both_ends() {
 #[test(Network, Hibernation)]
 fn whoever_is_not_live_does_not_count_as_asleep() {
     in_own_network(|| {
-        // The kernel opens connections, and nobody answers.
+        // The kernel opens connections, and no program answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = silent.local_addr().unwrap().port();
         let words = "--connections 20 --hibernate 50ms --reply-timeout 1500ms --json -";
@@ -458,7 +458,7 @@ fn whoever_is_not_live_does_not_count_as_asleep() {
     });
 }
 
-/// Fewer slots than connections: whoever is awake makes room by falling asleep.
+/// Fewer slots than connections: connections that are awake make room by falling asleep.
 #[test(Network, Hibernation)]
 fn more_connections_than_slots_are_held() {
     in_own_network(|| {

@@ -1,4 +1,4 @@
-//! Connections whose two ends are one socket. TCP makes them if nobody listens on the target port and the kernel
+//! Connections whose two ends are one socket. TCP makes them if no process listens on the target port and the kernel
 //! chooses the target port as the source port. They prove nothing.
 
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::doctor::set;
 use crate::support::*;
 
-/// Every target port is also a possible source port, and nobody listens.
+/// Every target port is also a possible source port, and no process listens.
 const PORTS: &str = "--port 40000 --ports 20";
 
 /// Runs `body` in a network in which the kernel chooses source ports among the target ports only.

@@ -146,7 +146,7 @@ fn a_publisher_that_waits_for_no_receipt_is_bounded() {
     subscriber.hear();
     let mut bytes = Vec::new();
     (0..20_000).for_each(|_| Frame::append(Kind::Publish, b"", &mut bytes));
-    // It is closed while it sends, or its receipts are read by nobody: both are bounded.
+    // It is closed while it sends, or its publisher reads no receipts: both are bounded.
     let _ = flood.0.write_all(&bytes);
     subscriber.say(Kind::Echo, b"there?");
     while subscriber.hear() != (Kind::Echo, b"there?".to_vec()) {}

@@ -143,7 +143,7 @@ fn ports_of_connections_closed_in_a_storm_are_used_again() {
     });
 }
 
-/// No connection is connected to itself, although source and target ports are the same range and nobody listens.
+/// No connection is connected to itself, although source and target ports are the same range and no process listens.
 #[test(Network)]
 fn no_socket_is_connected_to_itself() {
     with_few_ports(|| {

@@ -193,7 +193,7 @@ fn in_turn(ip: IpAddr, arguments: &str) {
         let mut come = Vec::new();
         let mut expected = 251;
         for turn in 0..3u64 {
-            // Connections that come at this moment, some of which nobody has accepted yet.
+            // Connections that come at this moment, some of which no server has accepted yet.
             let waiting: Vec<_> = (0..20).map(|number| house.connect(number)).collect();
             let next = house.server("--stats-interval 20ms");
             let took = number(&ready(&next.running.out()), "taken_over");
@@ -354,7 +354,7 @@ fn a_successor_serves_when_the_server_before_is_killed() {
     });
 }
 
-/// A server that is told to stop while it hands over ends when it has handed over, and closes nobody.
+/// A server that is told to stop while it hands over ends when it has handed over, and closes no connection.
 #[test(Network, Hibernation)]
 fn a_signal_while_handing_over_closes_nobody() {
     in_own_network(|| {

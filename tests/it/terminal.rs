@@ -16,7 +16,7 @@ use crate::support::*;
 /// open.
 fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
     let done = |result: i32| assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: no memory; the descriptor is checked, and nobody else has it.
+    // SAFETY: no memory; the descriptor is checked, and no other code has it.
     let near = unsafe {
         let near = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
         assert!(near >= 0, "{}", std::io::Error::last_os_error());

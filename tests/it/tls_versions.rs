@@ -106,7 +106,7 @@ impl c1m::Service for Ends {
     }
 }
 
-/// Anybody on the way can send a FIN, and nobody but the peer a close_notify.
+/// Any machine on the way can send a FIN, and only the peer a close_notify.
 #[test]
 fn a_service_is_told_whether_its_peer_has_ended_the_connection_itself() {
     let authority = Authority::new();

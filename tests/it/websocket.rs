@@ -535,7 +535,7 @@ fn a_server_that_stops_says_so_to_those_who_talk() {
     let talkers: Vec<TcpStream> = peers.iter().map(|peer| peer.0.try_clone().unwrap()).collect();
     let hello = text("hello");
     std::thread::scope(|scope| {
-        // So few bytes that nobody needs to read meanwhile.
+        // So few bytes that neither end needs to read meanwhile.
         let talk = || (0..500).for_each(|_| talkers.iter().for_each(|mut talker| _ = talker.write_all(&hello)));
         scope.spawn(talk);
         peers[0].hear();

@@ -38,7 +38,7 @@ pub fn kernel_bytes() -> Option<f64> {
     Some(text.lines().skip(2).filter_map(cache).sum())
 }
 
-/// Bytes of the kernel's objects for one end of a connection that nobody watches: half of what both
+/// Bytes of the kernel's objects for one end of a connection that no process watches: half of what both
 /// ends take in this process.
 pub fn bare_end(target: Target, count: usize) -> Option<f64> {
     let listeners: Vec<TcpListener> = (target.first_port..)

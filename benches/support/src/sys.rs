@@ -27,7 +27,7 @@ impl Epoll {
     pub fn new() -> io::Result<Epoll> {
         // SAFETY: takes no pointer.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the kernel just made this descriptor, and nobody else knows it.
+        // SAFETY: the kernel just made this descriptor, and no other code knows it.
         Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 

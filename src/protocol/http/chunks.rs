@@ -89,7 +89,7 @@ pub enum Piece<'a> {
 }
 
 impl Chunks {
-    /// As bytes, for whoever goes on with the body: a client with its next piece, or another process.
+    /// As bytes, for the code that goes on with the body: a client with its next piece, or another process.
     pub fn to_bytes(self) -> [u8; 7] {
         let ([a, b, c, d], [high, low]) = (self.size.to_be_bytes(), self.beside.to_be_bytes());
         [self.step as u8, a, b, c, d, high, low]

@@ -290,7 +290,7 @@ fn messages_wake_a_shard_out_of_its_first_ring() {
     });
 }
 
-/// A shard that nobody needs for long does not wake to go from its first ring to the executor.
+/// A shard that has nothing to do for long does not wake to go from its first ring to the executor.
 #[test]
 fn an_idle_shard_wakes_once_for_each_ring_of_its_doorbell() {
     const RINGS: u32 = 5;

@@ -117,7 +117,7 @@ fn newcomers_wait_for_the_end_of_a_successor_that_gave_up() {
     });
 }
 
-/// Wherever a successor is killed that has served nobody, the server before has everything, keys and numbers too: what is
+/// Wherever a successor is killed that has served no connection, the server before has everything, keys and numbers too: what is
 /// sealed with a number that was used, or is left out, no client of TLS would open.
 #[test(Network, Hibernation)]
 fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {

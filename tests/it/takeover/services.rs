@@ -97,7 +97,7 @@ fn services_hand_over(ip: IpAddr, sleeps: bool) {
     let (pushing, over) = (first.mailbox(), AtomicBool::new(false));
     let second = std::thread::scope(|scope| {
         let pusher = scope.spawn(|| {
-            // As fast as the mailbox takes them, and to nobody once it is closed.
+            // As fast as the mailbox takes them, and to no receiver once it is closed.
             while !over.load(Ordering::Relaxed) {
                 let _ = pushing.send(0, ());
                 std::thread::sleep(Duration::from_millis(1));
