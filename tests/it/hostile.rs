@@ -16,7 +16,7 @@ fn too_few_threads_are_named() {
     let (mut refused, mut held) = (0, 0);
     let server = Server::start(2, "");
     for most in [1, 2, 3, 4, 5, 6, 8, 12, 30] {
-        let command = || c1m_limited(&dir, 64_001, &[(libc::RLIMIT_NPROC, most)]);
+        let command = || c1m_limited(&dir, &[(libc::RLIMIT_NPROC, most)]);
         let port = free_ports(2);
         for arguments in [
             format!("server --until-stdin-closes {}", at(port, 2)),
@@ -118,7 +118,7 @@ fn too_few_threads_for_two_processes_are_named() {
     let server = Server::start(2, "");
     let (mut refused, mut held) = (0, 0);
     for most in 1..=24 {
-        let command = c1m_limited(&dir, 64_007, &[(libc::RLIMIT_NPROC, most)]);
+        let command = c1m_limited(&dir, &[(libc::RLIMIT_NPROC, most)]);
         let arguments = format!(
             "storm killed --target-ip 127.0.0.1 {} --connections 20 --cores 1 --calm 50ms --after 50ms --for 50ms",
             server.at()
@@ -144,7 +144,7 @@ fn locked_memory_of_two_processes_is_counted_together() {
     let (mut refused, mut held) = (0, 0);
     for kib in (512..2_048).step_by(128) {
         let limits = [(libc::RLIMIT_NOFILE, 400), (libc::RLIMIT_MEMLOCK, kib << 10)];
-        let command = c1m_limited(&dir, 64_008, &limits);
+        let command = c1m_limited(&dir, &limits);
         let arguments = format!(
             "storm killed --target-ip 127.0.0.1 {} --connections 2000 --share 50% --cores 1 --calm 50ms --after 50ms --for 50ms",
             server.at()
@@ -170,9 +170,9 @@ fn locked_memory_is_what_the_doctor_says() {
     let dir = tempfile::tempdir().unwrap();
     let goal = |connections: u64| format!("{} --connections {connections} --cores 1", at(free_ports(4), 4));
     let least: u64 = 512 << 10;
-    for (user, nofile, connections) in [(64_002, 400, 4_000), (64_003, 1_000, 12_000)] {
+    for (nofile, connections) in [(400, 4_000), (1_000, 12_000)] {
         let command =
-            |memlock: u64| c1m_limited(&dir, user, &[(libc::RLIMIT_NOFILE, nofile), (libc::RLIMIT_MEMLOCK, memlock)]);
+            |memlock: u64| c1m_limited(&dir, &[(libc::RLIMIT_NOFILE, nofile), (libc::RLIMIT_MEMLOCK, memlock)]);
         let page = doctor_as(command(least), &goal(connections));
         assert_eq!(page.says("locked memory", "verdict"), "blocks", "{}", page.says("locked memory", "need"));
         let fewer = page.holds("locked memory");
@@ -199,7 +199,7 @@ fn locked_memory_is_what_the_doctor_says() {
 #[test(Users)]
 fn too_little_locked_memory_is_explained_with_a_number_that_fits() {
     let dir = tempfile::tempdir().unwrap();
-    let command = || c1m_limited(&dir, 64_004, &[(libc::RLIMIT_NOFILE, 1_000), (libc::RLIMIT_MEMLOCK, 1 << 20)]);
+    let command = || c1m_limited(&dir, &[(libc::RLIMIT_NOFILE, 1_000), (libc::RLIMIT_MEMLOCK, 1 << 20)]);
     let server = Server::start(10, "");
     let port = free_ports(4);
     let number = |finished: &Finished| {

@@ -194,7 +194,7 @@ fn two_thousand_idle_clients_take_no_threads_and_no_memory() {
 #[test(Users)]
 fn idle_clients_need_no_thread() {
     let dir = tempfile::tempdir().unwrap();
-    let held = Held::start_as(c1m_limited(&dir, 64_006, &[(libc::RLIMIT_NPROC, 40)]));
+    let held = Held::start_as(c1m_limited(&dir, &[(libc::RLIMIT_NPROC, 40)]));
     let idle: Vec<TcpStream> = (0..60).map(|_| held.ask()).collect();
     held.scrape();
     drop(idle);
@@ -206,7 +206,7 @@ fn idle_clients_need_no_thread() {
 fn a_thread_that_cannot_be_made_is_reported_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_ports(1);
-    let command = c1m_limited(&dir, 64_005, &[(libc::RLIMIT_NPROC, 1)]);
+    let command = c1m_limited(&dir, &[(libc::RLIMIT_NPROC, 1)]);
     let finished = run_as(command, &format!("server --port {port} --ports 1 --metrics 127.0.0.1:0"));
     finished.fails_with(3, &["thread", "RLIMIT_NPROC", "ulimit -u"]);
 }

@@ -12,12 +12,15 @@ use socket2::{Domain, Socket, Type};
 const LOWEST: u16 = 10_000;
 const HIGHEST: u16 = 32_000;
 
+/// Test processes that can run at once on a host, each with a share of the ports.
+pub const SHARES: u16 = 4;
+
 /// Ports of one test process. All tests together ask for less.
-const SHARE: u16 = 5_500;
+const SHARE: u16 = (HIGHEST - LOWEST) / SHARES;
 
 /// The share of this process, which has it until it ends.
 struct Share {
-    first: u16,
+    number: u16,
     next: AtomicU16,
     /// Its name is taken in this network, for which the ports count too.
     _claim: UnixDatagram,
@@ -27,7 +30,7 @@ static OURS: LazyLock<Share> = LazyLock::new(|| {
     let claim = |number: u16| {
         let name = UnixAddress::from_abstract_name(format!("c1m-test-ports-{number}")).unwrap();
         let _claim = UnixDatagram::bind_addr(&name).ok()?;
-        Some(Share { first: LOWEST + number * SHARE, next: AtomicU16::new(0), _claim })
+        Some(Share { number, next: AtomicU16::new(0), _claim })
     };
     let shares = (HIGHEST - LOWEST) / SHARE;
     (0..shares)
@@ -40,12 +43,17 @@ pub fn claim_ports() {
     LazyLock::force(&OURS);
 }
 
+/// Which of the `SHARES` this process has.
+pub fn our_share() -> u16 {
+    OURS.number
+}
+
 /// The first of `count` neighbouring ports that have no listener, and that no other test gets, of this process or of
 /// another one.
 pub fn free_ports(count: u16) -> u16 {
     loop {
         let next = OURS.next.fetch_add(count, Ordering::Relaxed);
-        let first = OURS.first + next % (SHARE - count);
+        let first = LOWEST + our_share() * SHARE + next % (SHARE - count);
         if (first..first + count).all(is_free) {
             return first;
         }

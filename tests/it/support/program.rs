@@ -3,8 +3,11 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
+
+use super::ports::{SHARES, our_share};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_c1m");
@@ -27,10 +30,16 @@ pub fn c1m_unprivileged(dir: &TempDir) -> Command {
     unprivileged(Path::new(PROGRAM), dir, NOBODY)
 }
 
-/// A command that runs the program under test under limits, as a user whom no other test uses. The kernel therefore
-/// counts no other test's processes against these limits. The test must say `#[test(Users)]`.
-pub fn c1m_limited(dir: &TempDir, user: u32, limits: &[(Limit, u64)]) -> Command {
-    let mut command = unprivileged(Path::new(PROGRAM), dir, user);
+/// A command that runs the program under test under limits, as a user of its own. The kernel therefore counts no other
+/// process against these limits, nor what it still holds of one that has ended, such as locked memory. The test must say
+/// `#[test(Users)]`.
+pub fn c1m_limited(dir: &TempDir, limits: &[(Limit, u64)]) -> Command {
+    /// The first of so many users that no host has by itself.
+    const USERS: std::ops::Range<u32> = 61_000..65_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ours = (USERS.end - USERS.start) / u32::from(SHARES);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed) % ours;
+    let mut command = unprivileged(Path::new(PROGRAM), dir, USERS.start + u32::from(our_share()) * ours + next);
     let limits = limits.to_vec();
     // SAFETY: setrlimit is async-signal-safe, and reads what was moved into the closure.
     unsafe {
