@@ -1,6 +1,7 @@
 //! For each cause of failed connections one sentence for people.
 
 mod mqtt;
+mod nats;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::{Cause, HandshakeFault};
@@ -53,6 +54,7 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::Handshake(fault) => handshake_sentence(fault),
         Cause::CloseCode(code) => close_sentence(code),
         Cause::Mqtt(reason) => mqtt::sentence(reason),
+        Cause::Nats(error) => nats::sentence(error),
         Cause::NoSession => {
             "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
         }
@@ -196,7 +198,7 @@ fn tls(failure: TlsFailure) -> &'static str {
             "a record did not decrypt: something between the ends changes bytes, or the server's TLS is wrong"
         }
         TlsFailure::OwnAlert(_) => {
-            "what the server sent is no TLS, or none of what was offered: does it speak TLS on this port? If TLS 1.2, give --tls-min 1.2"
+            "what the server sent is no TLS, or none of what was offered: does it speak TLS on this port? If TLS 1.2, give --tls-min 1.2; a NATS server must have handshake_first set"
         }
         TlsFailure::Certificate(problem) => certificate(problem),
         TlsFailure::HandshakeTimeout => {
