@@ -38,8 +38,8 @@ pub(super) fn read(settings: &Settings) -> Result<Nats, SettingError> {
     made.connect(u64::MAX, &mut connect);
     if connect.len() > LONGEST_LINE + END.len() {
         let setting = if made.user.is_some() { "user" } else { "password" };
-        let means = "with it CONNECT would be longer than the 4,096 bytes of a line that servers take";
-        return Err(SettingError::value(setting, "of so many characters", means, "shorten it, or the password"));
+        let seen = format_args!("that makes a CONNECT of {} bytes", connect.len());
+        return Err(SettingError::value(setting, seen, "servers take 4,096 bytes in a line", "shorten it"));
     }
     Ok(made)
 }
@@ -49,9 +49,9 @@ fn secret(setting: &'static str, text: Option<&String>) -> Result<Option<Templat
     let Some(text) = text else { return Ok(None) };
     let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
     if std::str::from_utf8(&made.sample()).is_err() {
-        let means = "a text of JSON is UTF-8";
-        // It may be a password.
-        return Err(SettingError::value(setting, "with bytes of its own", means, "leave those bytes out"));
+        // It may be a password, so it is not shown.
+        let means = "CONNECT is JSON, whose texts are UTF-8";
+        return Err(SettingError::value(setting, "with other bytes than UTF-8", means, "leave those bytes out"));
     }
     Ok(Some(made))
 }
