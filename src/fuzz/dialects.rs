@@ -100,7 +100,7 @@ pub fn nats(bytes: &[u8]) {
     let mut own = Vec::new();
     protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut own);
     // Of what is published, the payload and its end: the last line.
-    let payload = own.split_inclusive(|byte| *byte == b'\n').last().unwrap_or_default();
+    let payload = own.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default();
     let publication = Publication { run: 1, number: 2, instant: 3, length: 70 };
     let mut published = Vec::new();
     publication.write(&mut published);

@@ -33,7 +33,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the answer is not the one to what was asked (not what --expect says, where that is given); the server speaks differently, or it mixes up connections: look at one answer, and use * in --expect for what varies"
         }
         Cause::AnswerTooLong => {
-            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame; look at one answer, and end --expect with what ends it"
+            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame, 4,096 bytes for a line of NATS; look at one answer, and end --expect with what ends it"
         }
         Cause::AlteredPublication => {
             "a publication came with other bytes than it was published with, or cut off; the server, or a proxy, changes what it carries"

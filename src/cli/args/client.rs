@@ -68,8 +68,8 @@ pub struct ConnectionArguments {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
-    /// PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server,
-    /// or a middlebox, closes silent connections. None is sent by default.
+    /// PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after
+    /// which the server, or a middlebox, closes silent connections. None is sent by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive_interval: Option<Duration>,
     #[command(flatten)]

@@ -13,7 +13,8 @@ use crate::protocol::{Authority, Protocol, Role, SettingError, Settings};
 pub struct ProtocolArguments {
     /// What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any
     /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or
-    /// 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`.
+    /// 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to
+    /// `fanout`.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
     protocol: Option<String>,
     /// raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty

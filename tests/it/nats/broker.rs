@@ -59,7 +59,7 @@ struct State {
 
 struct Shared {
     rules: Rules,
-    /// Whoever writes to a connection holds it.
+    /// It is locked while something is written to a connection, so that no two threads write to one at once.
     state: Mutex<State>,
 }
 
