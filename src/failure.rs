@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Errno, TlsFailure};
 
 mod mqtt;
+mod nats;
 
 pub use mqtt::{MqttPacket, MqttReason};
+pub use nats::NatsError;
 
 /// Why a connection failed. Documents hold its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub enum Cause {
     LowerQos,
     /// An MQTT server takes only packets that are shorter than the client's.
     ShorterPackets,
+    /// A NATS server told this error.
+    Nats(NatsError),
     /// Its TLS failed.
     Tls(TlsFailure),
 }
@@ -104,6 +108,7 @@ impl TryFrom<String> for Cause {
         let numbered = [number(HTTP).map(Cause::HttpStatus), number(CLOSE).map(Cause::CloseCode)];
         let numbered = numbered.into_iter().flatten().find(|cause| cause.name() == name);
         let known = ours.or(numbered).or_else(|| MqttReason::named(&name).map(Cause::Mqtt));
+        let known = known.or_else(|| NatsError::named(&name).map(Cause::Nats));
         let known = known.or_else(|| TlsFailure::named(&name).map(Cause::Tls));
         known.or_else(|| Errno::named(&name).map(Cause::Errno)).ok_or(format!("'{name}' is no cause of a failure"))
     }
@@ -167,6 +172,7 @@ impl Cause {
             Cause::ShorterKeepalive => "mqtt_shorter_keepalive".to_owned(),
             Cause::LowerQos => "mqtt_lower_qos".to_owned(),
             Cause::ShorterPackets => "mqtt_shorter_packets".to_owned(),
+            Cause::Nats(error) => error.name(),
             Cause::Tls(failure) => failure.name(),
         }
     }
@@ -210,6 +216,7 @@ mod tests {
                 TlsFailure::KeyUsedUp,
             ];
             let all = Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons);
+            let all = all.chain(NatsError::all().map(Cause::Nats));
             for cause in all.chain(tls.map(Cause::Tls)) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));
             }

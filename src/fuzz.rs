@@ -47,7 +47,7 @@ mod spoken;
 mod tests;
 
 pub use completions::completions;
-pub use dialects::{pushes, responses, server_frames, target};
+pub use dialects::{nats, pushes, responses, server_frames, target};
 pub use handed::handed;
 pub use handshakes::handshakes;
 pub use mqtt::mqtt;

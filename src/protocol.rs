@@ -31,6 +31,8 @@
 
 pub mod http;
 mod mqtt;
+mod nats;
+mod payload;
 pub mod publication;
 pub mod push;
 mod raw;
@@ -50,6 +52,7 @@ use publication::Altered;
 
 pub use http::{Authority, Http};
 pub use mqtt::{Mqtt, MqttSettings};
+pub use nats::Nats;
 pub use publication::Publication;
 pub use push::Push;
 pub use raw::{LONGEST_PAYLOAD, Raw};
@@ -445,5 +448,6 @@ registry! {
     WebSocket,
     Http,
     Mqtt,
+    Nats,
     Push,
 }

@@ -124,7 +124,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --user --password --topic --mqtt-version --client-id --session --session-expiry --mqtt-keepalive --will-topic --will-message --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -187,7 +187,7 @@ _c1m() {
                     return 0
                     ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt push" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt nats push" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -250,19 +250,23 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --mqtt-version)
-                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
-                    return 0
-                    ;;
-                --client-id)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --user)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-version)
+                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -283,10 +287,6 @@ _c1m() {
                     return 0
                     ;;
                 --will-message)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --topic)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -510,7 +510,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__fanout)
-            opts="-q -h --subscribers --publishers --rate --for --wait --connect-rate --publish --publish-path --fin --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --help"
+            opts="-q -h --subscribers --publishers --rate --for --wait --connect-rate --publish --publish-path --fin --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --user --password --topic --mqtt-version --client-id --session --session-expiry --mqtt-keepalive --will-topic --will-message --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -593,7 +593,7 @@ _c1m() {
                     return 0
                     ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt push" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt nats push" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -656,19 +656,23 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --mqtt-version)
-                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
-                    return 0
-                    ;;
-                --client-id)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --user)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-version)
+                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -689,10 +693,6 @@ _c1m() {
                     return 0
                     ;;
                 --will-message)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --topic)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1238,7 +1238,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__storm)
-            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --mqtt-version --client-id --user --password --session --session-expiry --mqtt-keepalive --will-topic --will-message --topic --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
+            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --user --password --topic --mqtt-version --client-id --session --session-expiry --mqtt-keepalive --will-topic --will-message --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --share --for --calm --after --fin --help disconnect reconnect churn slow-readers silent killed"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1301,7 +1301,7 @@ _c1m() {
                     return 0
                     ;;
                 --protocol)
-                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt push" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw send-expect websocket http mqtt nats push" -- "${cur}"))
                     return 0
                     ;;
                 --hello)
@@ -1364,19 +1364,23 @@ _c1m() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --mqtt-version)
-                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
-                    return 0
-                    ;;
-                --client-id)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --user)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --password)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --topic)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mqtt-version)
+                    COMPREPLY=($(compgen -W "3.1.1 5" -- "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1397,10 +1401,6 @@ _c1m() {
                     return 0
                     ;;
                 --will-message)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --topic)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -83,22 +83,23 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l interval -d 'Send a m
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l ports -d 'Number of ports from --port on' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http, https or nats) chooses --protocol, and its path is --path' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
 http\t''
 mqtt\t''
+nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -107,16 +108,17 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l path -d 'websocket, h
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt, nats: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, a PINGREQ or PING is answered' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l status -d 'http: the status that each answer must have; 200 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt, nats: a topic filter, or a subject, that it subscribes to beside its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l user -d 'mqtt, nats: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l password -d 'mqtt, nats: the user\'s password; without --user the token of nats. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt, nats: the connection\'s own topic, or subject; by default `c1m/`, or `c1m.`, and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l user -d 'mqtt: the user\'s name' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
 keep\t''
 resume\t''"
@@ -124,7 +126,6 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l session-expiry -d 'mq
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -164,22 +165,23 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l interval -d 'Send a me
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l ports -d 'Number of ports from --port on' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http, https or nats) chooses --protocol, and its path is --path' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
 http\t''
 mqtt\t''
+nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -188,16 +190,17 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l path -d 'websocket, ht
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt, nats: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, a PINGREQ or PING is answered' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l status -d 'http: the status that each answer must have; 200 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt, nats: a topic filter, or a subject, that it subscribes to beside its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l user -d 'mqtt, nats: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l password -d 'mqtt, nats: the user\'s password; without --user the token of nats. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt, nats: the connection\'s own topic, or subject; by default `c1m/`, or `c1m.`, and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l user -d 'mqtt: the user\'s name' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
 keep\t''
 resume\t''"
@@ -205,7 +208,6 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l session-expiry -d 'mqt
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r
@@ -242,27 +244,28 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l rate -d 'Publications
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l for -d 'How long to publish' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l wait -d 'The longest that a receipt may take. A subscriber that has not got the publication by then has missed it' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-rate -d 'Start N connections per second, evenly; latency of connects then counts from the intended start' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publish -d 'What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt: the topic that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publish -d 'What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt, nats: the topic, or subject, that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l publish-path -d 'websocket: the path that publishers ask for; /publish by default, or with --publish that of the subscribers' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target-ip -d 'Addresses of the server, separated by commas, each once; a link-local one with its interface, such as fe80::1%eth0' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l ports -d 'Number of ports from --port on' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target -d 'The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws, wss, mqtt, mqtts, http, https or nats) chooses --protocol, and its path is --path' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l target-addresses -d 'The addresses of --target, which then is not resolved. `storm killed` passes them to the victims\' process' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l cores -d 'Use the first N cores this process may run on; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-ip -d 'Addresses to connect from, separated by commas, single or as a block such as 10.0.0.0/28' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
 http\t''
 mqtt\t''
+nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -271,16 +274,17 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l path -d 'websocket, h
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l header -d 'websocket, http: a further field of the request, its value as --send; may be given several times' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subprotocol -d 'websocket: the subprotocols to offer, separated by commas' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l message-type -d 'websocket: the type of our messages, `text` (the default) or `binary`' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, PINGREQ is answered' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l proof -d 'What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of the answer has the {token} of the request in it. mqtt, nats: `publish` (the default), each message goes to the connection\'s own topic and must come back; `ping`, a PINGREQ or PING is answered' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l method -d 'http: the method, `GET` (the default) or `POST`' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l body -d 'http: the body of a POST, as --send' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l status -d 'http: the status that each answer must have; 200 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt: a topic filter that it subscribes to beside its own topic' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l subscribe -d 'What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the handshake. mqtt, nats: a topic filter, or a subject, that it subscribes to beside its own' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l user -d 'mqtt, nats: the user\'s name' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l password -d 'mqtt, nats: the user\'s password; without --user the token of nats. Other users of this host can see it in the list of processes' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topic -d 'mqtt, nats: the connection\'s own topic, or subject; by default `c1m/`, or `c1m.`, and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-version -d 'mqtt: the version, 5 by default' -r -f -a "3.1.1\t''
 5\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l client-id -d 'mqtt: the client identifier; by default `c1m` and the connection\'s number. Empty: the server chooses one' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l user -d 'mqtt: the user\'s name' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l password -d 'mqtt: the user\'s password. Other users of this host can see it in the list of processes' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session -d 'mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or begins one; `resume` must find one with its subscriptions, and fails the connection otherwise' -r -f -a "clean\t''
 keep\t''
 resume\t''"
@@ -288,7 +292,6 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l session-expiry -d 'mq
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l mqtt-keepalive -d 'mqtt: how long the server may let a connection be silent. A PINGREQ goes out every half of it, unless --keepalive-interval says otherwise. By default the server waits for ever' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-topic -d 'mqtt: where the server publishes the will of a connection that ends without a goodbye' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l will-message -d 'mqtt: the will' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topic -d 'mqtt: the connection\'s own topic; by default `c1m/` and the connection\'s number' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l topics -d 'mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l qos -d 'mqtt: quality of service of messages, subscriptions and wills, 0 or 1; 0 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l first-number -d 'Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client machine numbers of its own' -r

@@ -213,7 +213,7 @@ fn corrected(error: &ConfigError, words: Words) -> String {
             FanoutProblem::Publishers { .. } => "try --publishers 1 and --subscribers 1000",
             FanoutProblem::Publications { .. } => "try --rate 1 and --for 10s, or a lower --rate",
             FanoutProblem::Payload { .. } => "leave out --payload, or give a number between them",
-            FanoutProblem::Protocol { .. } => "speak raw, websocket or mqtt",
+            FanoutProblem::Protocol { .. } => "speak raw, websocket, mqtt or nats",
             FanoutProblem::Sleep => "leave out --hibernate",
         },
         ConfigError::Document { problem, .. } => match problem {

@@ -90,6 +90,26 @@ pub fn pushes(bytes: &[u8]) {
     assert!(judged(&protocol, asked, &stream.copied().collect::<Vec<_>>(), each).is_empty());
 }
 
+/// Lines and messages of a NATS server. Each PING of the server is answered by a PONG, and nothing else is.
+pub fn nats(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let pings = (input.byte() % 2 == 1).then(|| "ping".to_owned());
+    let (asked, each) = exchange(&mut input);
+    let settings = Settings { proof: pings, subscribe: vec!["further.>".to_owned()], ..Settings::default() };
+    let protocol = Protocol::new("nats", &settings).unwrap();
+    let mut own = Vec::new();
+    protocol.ask(asked.unwrap_or(Exchange { number: 7, round: 3, purpose: Purpose::Audit }), &mut own);
+    // Of what is published, the payload and its end: the last line.
+    let payload = own.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default();
+    let publication = Publication { run: 1, number: 2, instant: 3, length: 70 };
+    let mut published = Vec::new();
+    publication.write(&mut published);
+    let stream = with(input.0, payload);
+    let stream = stream.iter().flat_map(|byte| if *byte == 2 { &published[..] } else { std::slice::from_ref(byte) });
+    let replied = judged(&protocol, asked, &stream.copied().collect::<Vec<_>>(), each);
+    assert!(replied.chunks(6).all(|pong| pong == b"PONG\r\n"), "{replied:?}");
+}
+
 /// Responses of a server of HTTP. None of them is answered.
 pub fn responses(bytes: &[u8]) {
     let mut input = Input(bytes);

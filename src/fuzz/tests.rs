@@ -46,7 +46,7 @@ macro_rules! properties {
 
 properties!(
     token completions echo pattern words typed histogram results kept host request segments handed frames upgrade requests
-    publication server_frames pushes responses target mqtt records handshakes chunks pem
+    publication server_frames pushes responses target mqtt nats records handshakes chunks pem
 );
 
 /// A property that is missing here would be tried by nothing, and its target would not even be built.

@@ -22,16 +22,19 @@ pub enum Scheme {
     Http,
     /// `https`
     Https,
+    /// `nats`
+    Nats,
 }
 
 /// All schemes: name, protocol, whether TLS is below it, and the port where none is given.
-const SCHEMES: [(Scheme, &str, &str, bool, u16); 6] = [
+const SCHEMES: [(Scheme, &str, &str, bool, u16); 7] = [
     (Scheme::Ws, "ws", "websocket", false, 80),
     (Scheme::Wss, "wss", "websocket", true, 443),
     (Scheme::Mqtt, "mqtt", "mqtt", false, 1883),
     (Scheme::Mqtts, "mqtts", "mqtt", true, 8883),
     (Scheme::Http, "http", "http", false, 80),
     (Scheme::Https, "https", "http", true, 443),
+    (Scheme::Nats, "nats", "nats", false, 4222),
 ];
 
 impl Scheme {
@@ -290,7 +293,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_target_is_read_as_it_is_written(
-            scheme in prop::option::of(0usize..6), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%1\\]",
+            scheme in prop::option::of(0usize..SCHEMES.len()), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%1\\]",
             first in 1u16..=65535, more in 0u16..5, path in "(/[a-z{}?=]{1,9})?",
         ) {
             let last = first.saturating_add(more);

@@ -5,20 +5,19 @@
 //! want the whole packet in memory. Tests hold them against one of those.
 
 mod packets;
-mod payload;
 mod place;
 mod reader;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+use super::payload::Payload;
 use super::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, Scratch, SettingError, Settings, Strength, Template,
     Verdict,
 };
 use crate::failure::{Cause, MqttPacket, MqttReason};
 use packets::{Connect, Version};
-use payload::Payload;
 use place::{Place, Seen, Topic};
 use reader::{Event, Kind, Malformed, Message, Reader};
 
@@ -106,8 +105,7 @@ impl Mqtt {
     }
 
     fn payload(&self, exchange: Exchange) -> Payload {
-        let length = if exchange.purpose == Purpose::Message { self.payload } else { payload::SHORTEST };
-        Payload { token: exchange.token(), length }
+        Payload::of(exchange, self.payload)
     }
 
     /// Appends the packet of a step to `into`.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::mqtt::MqttSettings;
-use super::{Authority, Dialect, Protocol, Role, TemplateError};
+use super::{Authority, Dialect, Protocol, Role, Template, TemplateError};
 
 /// What a protocol can be told. A dialect refuses what it does not take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Settings {
     /// The first message of `raw`, with `{}` for the connection's number; at most 4,096 bytes. Empty sends nothing.
     pub hello: Option<String>,
     /// Bytes of a message of `raw`, 1 to 65,536; of a ping of `websocket`, 12 to 125, or of its text, 25 to 65,535;
-    /// of `mqtt`, 16 to 60,000.
+    /// of `mqtt` and `nats`, 16 to 60,000.
     pub payload: Option<usize>,
     /// The message of `send-expect`, a template.
     pub send: Option<String>,
@@ -31,7 +31,7 @@ pub struct Settings {
     /// The type of a message of `websocket`: `text`, the default, or `binary`.
     pub message_type: Option<String>,
     /// What proves a connection. `websocket`: `ping`, the default, or `echo`. `http`: `status`, the default, or `token`.
-    /// `mqtt`: `publish`, the default, or `ping`.
+    /// `mqtt` and `nats`: `publish`, the default, or `ping`.
     pub proof: Option<String>,
     /// The method of `http`: `GET`, the default, or `POST`.
     pub method: Option<String>,
@@ -41,16 +41,23 @@ pub struct Settings {
     pub status: Option<u16>,
     /// What a connection says to subscribe. `websocket`: the texts that it sends after the handshake, templates; a Ping
     /// behind each shows that the server has read it. `mqtt`: further topic filters, in which `{topic}` makes several
-    /// of one.
+    /// of one. `nats`: further subjects.
     pub subscribe: Vec<String>,
     /// What a publisher says. `websocket`: a message, a template with one `{payload}`, which is the whole message by
-    /// default. `mqtt`: the topic that it publishes to.
+    /// default. `mqtt`: the topic that it publishes to. `nats`: the subject.
     pub publish: Option<String>,
     /// The path that publishers of `websocket` ask for, a template. It is `/publish` by default, or `path` where
     /// `publish` is given.
     pub publish_path: Option<String>,
     /// What the connections are for. It is no setting of its own: every protocol takes it.
     pub role: Role,
+    /// The user's name of `mqtt` and `nats`, a template.
+    pub user: Option<String>,
+    /// The user's password, a template. Without a user it is the token of `nats`.
+    pub password: Option<String>,
+    /// The connection's own topic, a template with `{n}` in it: `c1m/{n}` of `mqtt` by default, and `c1m.{n}` of `nats`,
+    /// which calls it a subject.
+    pub topic: Option<String>,
     /// What `mqtt` can be told besides.
     pub mqtt: MqttSettings,
     /// Where the connections go, for the field `Host` of requests. It is no setting of its own: every protocol takes it.
@@ -78,6 +85,9 @@ impl Settings {
             ("subscribe", !self.subscribe.is_empty()),
             ("publish", self.publish.is_some()),
             ("publish-path", self.publish_path.is_some()),
+            ("user", self.user.is_some()),
+            ("password", self.password.is_some()),
+            ("topic", self.topic.is_some()),
         ];
         all.into_iter().chain(self.mqtt.given()).filter(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -91,6 +101,44 @@ impl Settings {
         let Some(asked) = given else { return Ok(words.first().copied().unwrap_or_default()) };
         let found = words.iter().find(|word| word == &asked);
         found.copied().ok_or_else(|| SettingError::Choice { setting, asked: asked.clone(), words })
+    }
+
+    /// The topic of a connection's own, which `named` reads; none if connections are proved by pings.
+    pub(super) fn own_topic(
+        &self,
+        pings: bool,
+        usual: &str,
+        named: impl Fn(&'static str, &str) -> Result<Template, SettingError>,
+    ) -> Result<Option<Template>, SettingError> {
+        if pings {
+            let given = [("topic", self.topic.is_some()), ("payload", self.payload.is_some())];
+            return match given.into_iter().find(|(_, is_given)| *is_given) {
+                None => Ok(None),
+                Some((setting, _)) => {
+                    let means = "a ping has neither topic nor content";
+                    Err(SettingError::Excludes { setting, other: "proof", chosen: "ping", means })
+                }
+            };
+        }
+        let text = self.topic.as_deref().unwrap_or(usual);
+        let made = named("topic", text)?;
+        if !made.has_number() {
+            let means = "each connection would get what all others publish";
+            return Err(SettingError::value("topic", format_args!("{text:?}"), means, "put {n} into it"));
+        }
+        made.is_subscribed_once("topic", text)?;
+        Ok(Some(made))
+    }
+
+    /// The topic to which a publisher publishes, which `named` reads; none if the connection is no publisher.
+    pub(super) fn publishes_to(
+        &self,
+        named: impl Fn(&'static str, &str) -> Result<Template, SettingError>,
+    ) -> Result<Option<Template>, SettingError> {
+        let Some(text) = self.publish.as_ref().filter(|_| self.role == Role::Publisher) else { return Ok(None) };
+        let made = named("publish", text)?;
+        made.is_subscribed_once("publish", text)?;
+        Ok(Some(made))
     }
 
     /// Fails if one is given that the dialect does not take.
@@ -271,6 +319,16 @@ impl RequestError {
 }
 
 impl SettingError {
+    /// A value that cannot be.
+    pub(super) fn value(
+        setting: &'static str,
+        seen: impl ToString,
+        means: &'static str,
+        cure: &'static str,
+    ) -> SettingError {
+        SettingError::Value { setting, seen: seen.to_string(), means, cure }
+    }
+
     /// What was seen, what that means, what to do. `named` says what a setting is called where the text is read.
     pub fn parts(&self, named: impl Fn(&str) -> String) -> [String; 3] {
         match self {

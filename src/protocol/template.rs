@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::protocol::{Exchange, LONGEST_TYPED};
+use crate::protocol::{Exchange, LONGEST_TYPED, Purpose, SettingError};
 
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +193,13 @@ impl Template {
         }
     }
 
+    /// What it makes for one connection. Placeholders make letters and digits, whatever the number is.
+    pub(super) fn sample(&self) -> Vec<u8> {
+        let mut written = Vec::new();
+        self.write(Exchange { number: 0, round: 0, purpose: Purpose::Open(0) }, &mut written);
+        written
+    }
+
     /// Bytes that it makes at most.
     pub fn longest(&self) -> usize {
         self.parts.iter().map(Part::longest).sum()
@@ -217,16 +224,19 @@ impl Template {
         self.parts.contains(&Part::Number)
     }
 
-    /// Whether the text of one connection is the same in every round.
-    pub fn is_the_same_each_round(&self) -> bool {
-        !self.parts.iter().any(|part| matches!(part, Part::Round | Part::Token))
+    /// Fails if it is a topic that changes while the subscription to it stays. `text` is what was typed.
+    pub(super) fn is_subscribed_once(&self, setting: &'static str, text: &str) -> Result<(), SettingError> {
+        if !self.parts.iter().any(|part| matches!(part, Part::Round | Part::Token)) {
+            return Ok(());
+        }
+        let means = "a connection subscribes once, and rounds change";
+        Err(SettingError::value(setting, format_args!("{text:?}"), means, "leave {round} and {token} out"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Purpose;
     use proptest::prelude::*;
 
     fn written(text: &str, number: u64, round: u32) -> Vec<u8> {

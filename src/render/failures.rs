@@ -1,6 +1,7 @@
 //! For each cause of failed connections one sentence for people.
 
 mod mqtt;
+mod nats;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::{Cause, HandshakeFault};
@@ -32,7 +33,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the answer is not the one to what was asked (not what --expect says, where that is given); the server speaks differently, or it mixes up connections: look at one answer, and use * in --expect for what varies"
         }
         Cause::AnswerTooLong => {
-            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame; look at one answer, and end --expect with what ends it"
+            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame, 4,096 bytes for a line of NATS; look at one answer, and end --expect with what ends it"
         }
         Cause::AlteredPublication => {
             "a publication came with other bytes than it was published with, or cut off; the server, or a proxy, changes what it carries"
@@ -53,6 +54,7 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::Handshake(fault) => handshake_sentence(fault),
         Cause::CloseCode(code) => close_sentence(code),
         Cause::Mqtt(reason) => mqtt::sentence(reason),
+        Cause::Nats(error) => nats::sentence(error),
         Cause::NoSession => {
             "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
         }
@@ -196,7 +198,7 @@ fn tls(failure: TlsFailure) -> &'static str {
             "a record did not decrypt: something between the ends changes bytes, or the server's TLS is wrong"
         }
         TlsFailure::OwnAlert(_) => {
-            "what the server sent is no TLS, or none of what was offered: does it speak TLS on this port? If TLS 1.2, give --tls-min 1.2"
+            "what the server sent is no TLS, or none of what was offered: does it speak TLS on this port? If TLS 1.2, give --tls-min 1.2; a NATS server must have handshake_first set"
         }
         TlsFailure::Certificate(problem) => certificate(problem),
         TlsFailure::HandshakeTimeout => {

@@ -3,39 +3,15 @@
 Each check starts a server, runs clients against it, and looks at their results: every connection proved in both audits,
 messages answered, keepalives and goodbyes answered, causes of failures named. Each is done over plain bytes and over TLS.
 """
-import contextlib, json, os, shutil, socket, subprocess, sys, tempfile, time
+import contextlib, json, os, shutil, subprocess, sys, tempfile
 
 import checks
 from secured import relay
-from server import PROGRAM, free_port
+from server import PROGRAM, free_port, listening
 
 WANTED = sys.argv[2:]
 PATIENCE = 60.0
 CONNECTIONS = 200
-
-
-def is_open(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def server(port, *words, folder=None):
-    """A server that listens on a port; it is killed in the end."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)
-        try:
-            until = time.monotonic() + PATIENCE
-            while not is_open(port):
-                if process.poll() is not None or time.monotonic() > until:
-                    log.seek(0)
-                    raise RuntimeError(f"{words[0]} does not listen: {log.read().decode()}")
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def url(scheme, port, secured):
@@ -137,7 +113,7 @@ def nginx(secured, requests=1_000_000, behind=1):
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "nginx.conf"), "w") as file:
             file.write(NGINX.format(port=port, tls=tls, requests=requests, behind=behind))
-        with server(port, shutil.which("nginx") or "/usr/sbin/nginx", "-p", folder, "-c", "nginx.conf"):
+        with listening(port, shutil.which("nginx") or "/usr/sbin/nginx", "-p", folder, "-c", "nginx.conf"):
             yield port
 
 
@@ -147,7 +123,7 @@ def files(secured):
 
 def node_ws(secured):
     port = free_port()
-    with server(port, "node", "-e", NODE_WS, str(port), *files(secured)):
+    with listening(port, "node", "-e", NODE_WS, str(port), *files(secured)):
         at = url("ws", port, secured)
         for proof, strength in [("ping", "gateway"), ("echo", "end-to-end")]:
             run = client(f"{at}/", secured, "--proof", proof, *TALK)
@@ -159,7 +135,7 @@ def node_ws(secured):
 
 def python_websockets(secured):
     port = free_port()
-    with server(port, sys.executable, "-c", WEBSOCKETS, str(port), *files(secured)):
+    with listening(port, sys.executable, "-c", WEBSOCKETS, str(port), *files(secured)):
         at = url("ws", port, secured)
         held(client(f"{at}/", secured, *TALK), "gateway")
         held(client(f"{at}/", secured, "--proof", "echo", "--payload", "5000", *TALK), "end-to-end")
@@ -179,7 +155,7 @@ def nginx_keeps_connections(secured):
 def nginx_before_websocket(secured):
     """Through a proxy to c1m's own server; and where nothing is behind it."""
     port = free_port()
-    with server(port, PROGRAM, "server", "--protocol", "websocket", "--bind", "127.0.0.1", "--port", str(port), "--ports", "1"):
+    with listening(port, PROGRAM, "server", "--protocol", "websocket", "--bind", "127.0.0.1", "--port", str(port), "--ports", "1"):
         with nginx(secured, behind=port) as front:
             held(client(f"{url('ws', front, secured)}/ws", secured, "--proof", "echo", *TALK), "end-to-end")
     with nginx(secured, behind=free_port()) as front:
@@ -189,7 +165,7 @@ def nginx_before_websocket(secured):
 
 def node_http(secured):
     port = free_port()
-    with server(port, "node", "-e", NODE_HTTP, str(port), *files(secured)):
+    with listening(port, "node", "-e", NODE_HTTP, str(port), *files(secured)):
         at = url("http", port, secured)
         held(client(f"{at}/a?{{token}}", secured, "--proof", "token", *TALK), "end-to-end", goodbyes=0)
         body = ["--method", "POST", "--body", "{token} and {n}"]
@@ -218,7 +194,7 @@ def kosoku(secured):
     program = os.path.join(os.path.dirname(sys.executable), "kosoku")
     with tempfile.TemporaryDirectory() as folder:
         cases = [word for case in KOSOKU for word in ("-i", case)] + [word for case in NOT_KOSOKU for word in ("-x", case)]
-        with server(port, program, "-m", "fuzzingserver", f"127.0.0.1:{port}", "-o", folder, *cases) as suite:
+        with listening(port, program, "-m", "fuzzingserver", f"127.0.0.1:{port}", "-o", folder, *cases) as suite:
             count = int(ask_kosoku(port, "getCaseCount"))
             # One case is one connection, which kosoku closes. A steered client asks for no audit by itself.
             with relay(port, accepting=secured.server()) if secured else contextlib.nullcontext(port) as front:

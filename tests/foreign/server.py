@@ -1,5 +1,5 @@
-"""c1m's server, as the scripts of this folder start it."""
-import json, random, socket, subprocess, sys
+"""c1m's server, and servers of others, as the scripts of this folder start them."""
+import contextlib, json, random, socket, subprocess, sys, tempfile, time
 
 PROGRAM = sys.argv[1]
 PATIENCE = 120.0
@@ -14,6 +14,30 @@ def free_port():
 def line(length):
     """So many bytes, the last of which ends a line. None of the letters is a command of openssl."""
     return random.randbytes(length).hex().encode()[: length - 1] + b"\n"
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def listening(port, *words, folder=None):
+    """A server of others that listens on a port; it is ended at the end of the block."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)
+        try:
+            until = time.monotonic() + PATIENCE
+            while not is_open(port):
+                if process.poll() is not None or time.monotonic() > until:
+                    log.seek(0)
+                    raise RuntimeError(f"{words[0]} does not listen: {log.read().decode()}")
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 class Server:

@@ -212,7 +212,7 @@ fn a_target_that_is_none_is_refused() {
     // What the command line refuses by itself has a line on its usage below it.
     let misread: [(&str, &[&str]); 7] = [
         ("localhost", &["'localhost' has no port", "ws://example.org"]),
-        ("ftp://localhost", &["'ftp://'", "ws, wss, mqtt, mqtts, http, https"]),
+        ("ftp://localhost", &["'ftp://'", "ws, wss, mqtt, mqtts, http, https, nats"]),
         ("ws://u:p@localhost/", &["a name and a password"]),
         ("ws://localhost/#a", &["what follows #"]),
         ("[fe80::1%nowhere]:80", &["no interface nowhere is here; see ip link"]),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
 use crate::mqtt::broker::{Broker, Rules};
+use crate::nats;
 use crate::push::Framed;
 use crate::support::*;
 
@@ -470,6 +471,14 @@ fn a_common_topic_of_mqtt_fans_out() {
         let words = format!("--mqtt-version {version} --publishers 2 {TWENTY}");
         fanout(&broker.at(), &words).is_exact(10, 20);
     }
+}
+
+#[test]
+fn a_common_subject_of_nats_fans_out() {
+    let broker = nats::broker::Broker::start(Default::default());
+    fanout(&broker.at(), &format!("--publishers 2 {TWENTY} --payload 300")).is_exact(10, 20);
+    let subjects = "--publish news.today --subscribe news.*";
+    fanout(&broker.at(), &format!("--publishers 2 {TWENTY} {subjects}")).is_exact(10, 20);
 }
 
 /// At quality of service 1 the broker acknowledges each publication, and each subscriber its receipt. What the broker sends

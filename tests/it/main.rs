@@ -33,6 +33,7 @@ mod memory;
 mod metrics;
 mod mqtt;
 mod named;
+mod nats;
 mod needs;
 mod network;
 mod options;

@@ -1,6 +1,7 @@
 //! Every storm in every protocol, and over TLS. The storms of one server run at the same time.
 
 use crate::mqtt::broker::Broker;
+use crate::nats;
 use crate::storm::{Storm, StormRun};
 use crate::support::*;
 
@@ -89,6 +90,16 @@ fn every_storm_speaks_mqtt() {
     for run in rage(&broker.at(), "--qos 1", 20, &SCENARIOS) {
         assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"mqtt".into(), &"end-to-end".into()));
         assert_eq!(run.number("goodbyes"), run.number("live"), "{}", run.json);
+    }
+}
+
+/// NATS has no goodbye, so none is counted.
+#[test]
+fn every_storm_speaks_nats() {
+    let broker = nats::broker::Broker::start(Default::default());
+    for run in rage(&broker.at(), "", 20, &SCENARIOS) {
+        assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"nats".into(), &"end-to-end".into()));
+        assert_eq!(run.number("goodbyes"), 0, "{}", run.json);
     }
 }
 

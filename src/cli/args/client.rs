@@ -46,7 +46,7 @@ pub struct ConnectionArguments {
     pub ports: PortArguments,
     /// The server by its name, with its ports, such as example.org:8888-8987, or a URL, such as
     /// ws://example.org:8888-8987/path. All addresses of the name are used, IPv4 and IPv6. The scheme of a URL (ws,
-    /// wss, mqtt, mqtts, http or https) chooses --protocol, and its path is --path.
+    /// wss, mqtt, mqtts, http, https or nats) chooses --protocol, and its path is --path.
     #[arg(long, value_name = "HOST:PORT[-PORT]|URL", conflicts_with_all = ["port", "ports"])]
     pub target: Option<Target>,
     /// The addresses of --target, which then is not resolved. `storm killed` passes them to the victims' process.
@@ -68,8 +68,8 @@ pub struct ConnectionArguments {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
     /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
-    /// PINGREQ of MQTT, a request of HTTP, a message of the other protocols. Take less than the time after which the server,
-    /// or a middlebox, closes silent connections. None is sent by default.
+    /// PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after
+    /// which the server, or a middlebox, closes silent connections. None is sent by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive_interval: Option<Duration>,
     #[command(flatten)]

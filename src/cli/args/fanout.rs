@@ -33,8 +33,8 @@ pub struct FanoutArguments {
     /// Start N connections per second, evenly; latency of connects then counts from the intended start.
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub connect_rate: Option<f64>,
-    /// What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt: the topic
-    /// that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise.
+    /// What a publisher says. websocket: a text with {payload} in it, which is the whole text by default. mqtt, nats: the
+    /// topic, or subject, that it publishes to; the subscribers subscribe to it too, unless --subscribe says otherwise.
     #[arg(long, value_name = "TEMPLATE")]
     pub publish: Option<String>,
     /// websocket: the path that publishers ask for; /publish by default, or with --publish that of the subscribers.
@@ -52,8 +52,8 @@ pub struct FanoutArguments {
 const PLAIN: &str = "raw";
 const FRAMES: &str = "push";
 
-/// The topic of MQTT where none is named.
-const TOPIC: &str = "c1m/fanout";
+/// The topic where none is named, of the protocols that have topics.
+const TOPICS: [(&str, &str); 2] = [("mqtt", "c1m/fanout"), ("nats", "c1m.fanout")];
 
 impl FanoutArguments {
     pub fn workload(&self) -> Result<Workload> {
@@ -84,8 +84,8 @@ impl FanoutArguments {
     fn settings(&self, name: &str, mut settings: Settings) -> Settings {
         settings.publish.clone_from(&self.publish);
         settings.publish_path.clone_from(&self.publish_path);
-        if name == "mqtt" {
-            let topic = settings.publish.get_or_insert_with(|| TOPIC.to_owned()).clone();
+        if let Some((_, topic)) = TOPICS.iter().find(|(protocol, _)| *protocol == name) {
+            let topic = settings.publish.get_or_insert_with(|| (*topic).to_owned()).clone();
             if settings.subscribe.is_empty() {
                 settings.subscribe.push(topic);
             }

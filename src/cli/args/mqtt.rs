@@ -14,12 +14,6 @@ pub struct MqttArguments {
     /// mqtt: the client identifier; by default `c1m` and the connection's number. Empty: the server chooses one.
     #[arg(long, value_name = "TEMPLATE")]
     client_id: Option<String>,
-    /// mqtt: the user's name.
-    #[arg(long, value_name = "TEMPLATE")]
-    user: Option<String>,
-    /// mqtt: the user's password. Other users of this host can see it in the list of processes.
-    #[arg(long, value_name = "TEMPLATE")]
-    password: Option<String>,
     /// mqtt: `clean`, the default, begins a session with each connection; `keep` goes on with the one that is there, or
     /// begins one; `resume` must find one with its subscriptions, and fails the connection otherwise.
     #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["clean", "keep", "resume"]))]
@@ -37,9 +31,6 @@ pub struct MqttArguments {
     /// mqtt: the will.
     #[arg(long, value_name = "TEMPLATE")]
     will_message: Option<String>,
-    /// mqtt: the connection's own topic; by default `c1m/` and the connection's number.
-    #[arg(long, value_name = "TEMPLATE")]
-    topic: Option<String>,
     /// mqtt: makes N topics of each --subscribe with {topic} in it, which stands for 1 to N.
     #[arg(long, value_name = "N")]
     topics: Option<u32>,
@@ -63,14 +54,11 @@ impl MqttArguments {
         let mut settings = MqttSettings::default();
         settings.version.clone_from(&self.mqtt_version);
         settings.client_id.clone_from(&self.client_id);
-        settings.user.clone_from(&self.user);
-        settings.password.clone_from(&self.password);
         settings.session.clone_from(&self.session);
         settings.session_expiry = self.session_expiry;
         settings.keepalive = self.mqtt_keepalive;
         settings.will_topic.clone_from(&self.will_topic);
         settings.will_message.clone_from(&self.will_message);
-        settings.topic.clone_from(&self.topic);
         settings.topics = self.topics;
         settings.qos = self.qos;
         settings
@@ -81,12 +69,9 @@ impl MqttArguments {
         let texts = [
             ("mqtt-version", &self.mqtt_version),
             ("client-id", &self.client_id),
-            ("user", &self.user),
-            ("password", &self.password),
             ("session", &self.session),
             ("will-topic", &self.will_topic),
             ("will-message", &self.will_message),
-            ("topic", &self.topic),
         ];
         let numbers = [
             ("session-expiry", self.session_expiry),

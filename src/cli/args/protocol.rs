@@ -13,14 +13,15 @@ use crate::protocol::{Authority, Protocol, Role, SettingError, Settings};
 pub struct ProtocolArguments {
     /// What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any
     /// server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or
-    /// 5; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`.
+    /// 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to
+    /// `fanout`.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::NAMES))]
     protocol: Option<String>,
     /// raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty
     /// sends nothing.
     #[arg(long, value_name = "TEXT")]
     hello: Option<String>,
-    /// raw, websocket, mqtt: bytes of a message of --interval; 64 by default.
+    /// raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default.
     #[arg(long, value_name = "BYTES")]
     pub payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for
@@ -52,8 +53,8 @@ pub struct ProtocolArguments {
     message_type: Option<String>,
     /// What proves a connection. websocket: `ping` (the default), a Pong with the token, which every server and gateway
     /// sends; `echo`, the service behind it sends a message back. http: `status` (the default); `token`, the body of
-    /// the answer has the {token} of the request in it. mqtt: `publish` (the default), each message goes to the
-    /// connection's own topic and must come back; `ping`, PINGREQ is answered.
+    /// the answer has the {token} of the request in it. mqtt, nats: `publish` (the default), each message goes to
+    /// the connection's own topic and must come back; `ping`, a PINGREQ or PING is answered.
     #[arg(long, value_name = "PROOF")]
     proof: Option<String>,
     /// http: the method, `GET` (the default) or `POST`.
@@ -66,9 +67,19 @@ pub struct ProtocolArguments {
     #[arg(long, value_name = "STATUS")]
     status: Option<u16>,
     /// What each connection says to subscribe; may be given more than once. websocket: a text that it sends after the
-    /// handshake. mqtt: a topic filter that it subscribes to beside its own topic.
+    /// handshake. mqtt, nats: a topic filter, or a subject, that it subscribes to beside its own.
     #[arg(long, value_name = "TEMPLATE")]
     subscribe: Vec<String>,
+    /// mqtt, nats: the user's name.
+    #[arg(long, value_name = "TEMPLATE")]
+    user: Option<String>,
+    /// mqtt, nats: the user's password; without --user the token of nats. Other users of this host can see it in the list
+    /// of processes.
+    #[arg(long, value_name = "TEMPLATE")]
+    password: Option<String>,
+    /// mqtt, nats: the connection's own topic, or subject; by default `c1m/`, or `c1m.`, and the connection's number.
+    #[arg(long, value_name = "TEMPLATE")]
+    topic: Option<String>,
     #[command(flatten)]
     mqtt: MqttArguments,
     /// Number of the first connection. Where a protocol uses the numbers, as in the keys of a store, give each client
@@ -125,6 +136,9 @@ impl ProtocolArguments {
             body: self.body.clone(),
             status: self.status,
             subscribe: self.subscribe.clone(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            topic: self.topic.clone(),
             mqtt: self.mqtt.settings(),
             server,
             ..Settings::default()
@@ -161,6 +175,9 @@ impl ProtocolArguments {
             ("proof", &self.proof),
             ("method", &self.method),
             ("body", &self.body),
+            ("user", &self.user),
+            ("password", &self.password),
+            ("topic", &self.topic),
         ];
         let mut words = vec![format!("--first-number={first_number}")];
         words.extend(texts.iter().filter_map(|(name, text)| Some(format!("--{name}={}", text.as_ref()?))));

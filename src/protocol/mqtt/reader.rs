@@ -6,8 +6,8 @@
 //! the properties of all packets but CONNACK are passed over.
 
 use super::packets::{Version, variable};
-use super::payload::Payload;
 use super::place::{Place, State, Topic};
+use crate::protocol::payload::Payload;
 use crate::protocol::publication::{Altered, Publication, Search};
 use crate::protocol::utf8::Utf8;
 

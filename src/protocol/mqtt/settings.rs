@@ -1,8 +1,8 @@
 //! What `mqtt` can be told, and which of it cannot be.
 
 use super::packets::Version;
-use super::{Mqtt, Session, Step, payload};
-use crate::protocol::{Exchange, Purpose, Role, SettingError, Settings, Template};
+use super::{Mqtt, Session, Step};
+use crate::protocol::{Role, SettingError, Settings, Template, payload};
 
 /// What `mqtt` can be told. Texts are templates: `{n}` is the connection's number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,10 +12,6 @@ pub struct MqttSettings {
     pub version: Option<String>,
     /// The client identifier, `c1m{n}` by default. Empty: the server chooses one.
     pub client_id: Option<String>,
-    /// The user's name.
-    pub user: Option<String>,
-    /// The user's password.
-    pub password: Option<String>,
     /// `clean`, the default: each connection begins a session. `keep`: it goes on with the session that is there, or
     /// begins one. `resume`: it must find one, with its subscriptions.
     pub session: Option<String>,
@@ -29,8 +25,6 @@ pub struct MqttSettings {
     pub will_topic: Option<String>,
     /// The will.
     pub will_message: Option<String>,
-    /// The connection's own topic, `c1m/{n}` by default.
-    pub topic: Option<String>,
     /// How many topics `{topic}` makes of a filter in `Settings::subscribe`: it is 1 to this number.
     pub topics: Option<u32>,
     /// Quality of service of messages, subscriptions and wills: 0, the default, or 1.
@@ -59,18 +53,15 @@ impl MqttSettings {
     ];
 
     /// The names of its settings, and which of them are given.
-    pub(crate) fn given(&self) -> [(&'static str, bool); 12] {
+    pub(crate) fn given(&self) -> [(&'static str, bool); 9] {
         [
             ("mqtt-version", self.version.is_some()),
             ("client-id", self.client_id.is_some()),
-            ("user", self.user.is_some()),
-            ("password", self.password.is_some()),
             ("session", self.session.is_some()),
             ("session-expiry", self.session_expiry.is_some()),
             ("mqtt-keepalive", self.keepalive.is_some()),
             ("will-topic", self.will_topic.is_some()),
             ("will-message", self.will_message.is_some()),
-            ("topic", self.topic.is_some()),
             ("topics", self.topics.is_some()),
             ("qos", self.qos.is_some()),
         ]
@@ -82,12 +73,6 @@ const CLIENT: &str = "c1m{n}";
 
 /// The connection's own topic.
 const TOPIC: &str = "c1m/{n}";
-
-/// Bytes that a message holds where nothing else is asked for, as those of `raw`.
-const PAYLOAD: usize = 64;
-
-/// Bytes that a message may hold: with its topic it stays below `LONGEST_PACKET`.
-const LONGEST_PAYLOAD: usize = 60_000;
 
 /// Bytes of a packet: a limit of the server's is known up to here.
 const LONGEST_PACKET: usize = u16::MAX as usize;
@@ -112,15 +97,20 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         None | Some(0) => false,
         Some(1) => true,
         Some(qos) => {
-            return Err(value("qos", qos, "a message is sent at most once (0) or at least once (1)", "use 0 or 1"));
+            return Err(SettingError::value(
+                "qos",
+                qos,
+                "a message is sent at most once (0) or at least once (1)",
+                "use 0 or 1",
+            ));
         }
     };
-    let own = own_topic(settings, pings)?;
+    let own = settings.own_topic(pings, TOPIC, topic_name)?;
     let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings, version)? };
     let filters: Vec<Template> = own.iter().cloned().chain(further).collect();
     let subscribes = !filters.is_empty() && session != Session::Resume;
     let steps = [(true, Step::Connect), (subscribes, Step::Subscribe), (own.is_some(), Step::Publish)];
-    let (user, password) = login(mqtt, version)?;
+    let (user, password) = login(settings, version)?;
     let made = Mqtt {
         version,
         client: client(mqtt, session)?,
@@ -133,14 +123,14 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         own,
         filters,
         at_least_once,
-        publishes_to: publishes_to(settings)?,
+        publishes_to: settings.publishes_to(topic_name)?,
         payload: bytes(settings, pings)?,
         steps: steps.into_iter().filter(|(is_said, _)| *is_said).map(|(_, step)| step).collect(),
     };
     match made.longest_packet(u64::MAX) {
         bytes if bytes > LONGEST_PACKET => {
             let means = "the packet that subscribes to all of them would have more than 65,535 bytes";
-            Err(value(
+            Err(SettingError::value(
                 "subscribe",
                 format_args!("of {} topics", made.filters.len()),
                 means,
@@ -151,11 +141,6 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
     }
 }
 
-/// A value that cannot be.
-fn value(setting: &'static str, seen: impl ToString, means: &'static str, cure: &'static str) -> SettingError {
-    SettingError::Value { setting, seen: seen.to_string(), means, cure }
-}
-
 /// A template, if there is one.
 fn template(setting: &'static str, text: Option<&String>) -> Result<Option<Template>, SettingError> {
     text.map(|text| Template::parse(text)).transpose().map_err(|error| SettingError::Template { setting, error })
@@ -164,24 +149,17 @@ fn template(setting: &'static str, text: Option<&String>) -> Result<Option<Templ
 /// A template whose text goes into the string of a packet.
 fn string(setting: &'static str, text: &str) -> Result<Template, SettingError> {
     let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
-    let written = sample(&made);
+    let written = made.sample();
     if std::str::from_utf8(&written).is_err() || written.contains(&0) {
         let means = "a string of MQTT is UTF-8 without the character 0";
-        return Err(value(setting, format_args!("{text:?}"), means, "leave those bytes out"));
+        return Err(SettingError::value(setting, format_args!("{text:?}"), means, "leave those bytes out"));
     }
     Ok(made)
 }
 
-/// What a template makes for one connection. Placeholders make letters and digits, whatever the number is.
-fn sample(template: &Template) -> Vec<u8> {
-    let mut written = Vec::new();
-    template.write(Exchange { number: 0, round: 0, purpose: Purpose::Open(0) }, &mut written);
-    written
-}
-
 fn client(mqtt: &MqttSettings, session: Session) -> Result<Template, SettingError> {
     let text = mqtt.client_id.as_deref().unwrap_or(CLIENT);
-    let wrong = |means, cure| Err(value("client-id", format_args!("{text:?}"), means, cure));
+    let wrong = |means, cure| Err(SettingError::value("client-id", format_args!("{text:?}"), means, cure));
     let made = string("client-id", text)?;
     match (text.is_empty(), session) {
         (true, Session::Clean) => Ok(made),
@@ -191,13 +169,13 @@ fn client(mqtt: &MqttSettings, session: Session) -> Result<Template, SettingErro
     }
 }
 
-fn login(mqtt: &MqttSettings, version: Version) -> Result<(Option<Template>, Option<Template>), SettingError> {
-    if mqtt.password.is_some() && mqtt.user.is_none() && version == Version::V3 {
+fn login(settings: &Settings, version: Version) -> Result<(Option<Template>, Option<Template>), SettingError> {
+    if settings.password.is_some() && settings.user.is_none() && version == Version::V3 {
         let means = "MQTT 3.1.1 has no password without a user";
         return Err(SettingError::Needs { setting: "password", other: "user", means });
     }
-    let user = mqtt.user.as_deref().map(|text| string("user", text)).transpose()?;
-    Ok((user, template("password", mqtt.password.as_ref())?))
+    let user = settings.user.as_deref().map(|text| string("user", text)).transpose()?;
+    Ok((user, template("password", settings.password.as_ref())?))
 }
 
 fn expiry(mqtt: &MqttSettings, version: Version, session: Session) -> Result<u32, SettingError> {
@@ -220,7 +198,7 @@ fn keepalive(mqtt: &MqttSettings) -> Result<u16, SettingError> {
 /// A number of seconds that the packet has room for, and that is not 0.
 fn whole<T: TryFrom<u64>>(setting: &'static str, seconds: u64, means: &'static str) -> Result<T, SettingError> {
     let fits = T::try_from(seconds).ok().filter(|_| seconds > 0);
-    fits.ok_or_else(|| value(setting, format_args!("{seconds}s"), means, "give a time between them"))
+    fits.ok_or_else(|| SettingError::value(setting, format_args!("{seconds}s"), means, "give a time between them"))
 }
 
 fn will(mqtt: &MqttSettings) -> Result<Option<(Template, Template)>, SettingError> {
@@ -236,8 +214,8 @@ fn will(mqtt: &MqttSettings) -> Result<Option<(Template, Template)>, SettingErro
 /// A topic that is published to.
 fn topic_name(setting: &'static str, text: &str) -> Result<Template, SettingError> {
     let made = string(setting, text)?;
-    let wrong = |means, cure| Err(value(setting, format_args!("{text:?}"), means, cure));
-    match sample(&made) {
+    let wrong = |means, cure| Err(SettingError::value(setting, format_args!("{text:?}"), means, cure));
+    match made.sample() {
         written if written.is_empty() => wrong("a topic has a name", "give it one"),
         written if written.iter().any(|byte| matches!(byte, b'+' | b'#')) => {
             wrong("nothing can be published to a wildcard", "leave + and # out")
@@ -249,45 +227,6 @@ fn topic_name(setting: &'static str, text: &str) -> Result<Template, SettingErro
     }
 }
 
-fn own_topic(settings: &Settings, pings: bool) -> Result<Option<Template>, SettingError> {
-    let mqtt = &settings.mqtt;
-    if pings {
-        let given = [("topic", mqtt.topic.is_some()), ("payload", settings.payload.is_some())];
-        return match given.into_iter().find(|(_, is_given)| *is_given) {
-            None => Ok(None),
-            Some((setting, _)) => {
-                let means = "a ping has neither topic nor content";
-                Err(SettingError::Excludes { setting, other: "proof", chosen: "ping", means })
-            }
-        };
-    }
-    let text = mqtt.topic.as_deref().unwrap_or(TOPIC);
-    let made = topic_name("topic", text)?;
-    if !made.has_number() {
-        let means = "each connection would get what all others publish";
-        return Err(value("topic", format_args!("{text:?}"), means, "put {n} into it"));
-    }
-    is_subscribed_once("topic", text, &made)?;
-    Ok(Some(made))
-}
-
-/// The topic of publications.
-fn publishes_to(settings: &Settings) -> Result<Option<Template>, SettingError> {
-    let Some(text) = settings.publish.as_ref().filter(|_| settings.role == Role::Publisher) else { return Ok(None) };
-    let made = topic_name("publish", text)?;
-    is_subscribed_once("publish", text, &made)?;
-    Ok(Some(made))
-}
-
-/// Fails if a topic changes while the subscription stays.
-fn is_subscribed_once(setting: &'static str, text: &str, made: &Template) -> Result<(), SettingError> {
-    if made.is_the_same_each_round() {
-        return Ok(());
-    }
-    let means = "a connection subscribes once, and rounds change";
-    Err(value(setting, format_args!("{text:?}"), means, "leave {round} and {token} out"))
-}
-
 /// The topic filters beside the own topic.
 fn further_filters(settings: &Settings, version: Version) -> Result<Vec<Template>, SettingError> {
     let Settings { mqtt, subscribe, .. } = settings;
@@ -295,7 +234,7 @@ fn further_filters(settings: &Settings, version: Version) -> Result<Vec<Template
         let means = "a connection subscribes to so many topics by one filter with {topic}";
         let is_used = subscribe.iter().any(|text| with_topic(text, 1) != *text);
         if topics == 0 {
-            return Err(value("topics", topics, means, "give 1 or more"));
+            return Err(SettingError::value("topics", topics, means, "give 1 or more"));
         }
         if !is_used {
             return Err(SettingError::Needs { setting: "topics", other: "subscribe", means });
@@ -339,8 +278,8 @@ const SHARED: &[u8] = b"$share";
 
 fn filter(text: &str, version: Version) -> Result<Template, SettingError> {
     let made = string("subscribe", text)?;
-    is_subscribed_once("subscribe", text, &made)?;
-    let written = sample(&made);
+    made.is_subscribed_once("subscribe", text)?;
+    let written = made.sample();
     let levels: Vec<&[u8]> = written.split(|byte| *byte == b'/').collect();
     let is_whole = levels.iter().enumerate().all(|(nth, level)| match *level {
         b"#" => nth + 1 == levels.len(),
@@ -349,7 +288,7 @@ fn filter(text: &str, version: Version) -> Result<Template, SettingError> {
     });
     if written.is_empty() || !is_whole {
         let means = "+ stands for a whole level, and # for all levels at the end of a filter";
-        return Err(value("subscribe", format_args!("{text:?}"), means, "try 'news/+' or 'news/#'"));
+        return Err(SettingError::value("subscribe", format_args!("{text:?}"), means, "try 'news/+' or 'news/#'"));
     }
     // MQTT 3.1.1 knows no shared subscriptions, and such a filter is one like others.
     let is_shared_well = match levels[..] {
@@ -359,16 +298,16 @@ fn filter(text: &str, version: Version) -> Result<Template, SettingError> {
     };
     if !is_shared_well {
         let means = "a shared subscription is $share/NAME/FILTER, with neither + nor # in its name";
-        return Err(value("subscribe", format_args!("{text:?}"), means, "try '$share/group/news/#'"));
+        return Err(SettingError::value("subscribe", format_args!("{text:?}"), means, "try '$share/group/news/#'"));
     }
     Ok(made)
 }
 
 fn bytes(settings: &Settings, pings: bool) -> Result<usize, SettingError> {
-    let bytes = if pings { payload::SHORTEST } else { settings.payload.unwrap_or(PAYLOAD) };
-    if (payload::SHORTEST..=LONGEST_PAYLOAD).contains(&bytes) {
+    let bytes = if pings { payload::SHORTEST } else { settings.payload.unwrap_or(payload::USUAL) };
+    if (payload::SHORTEST..=payload::LONGEST).contains(&bytes) {
         return Ok(bytes);
     }
     let means = "a message of MQTT holds a token of 16 bytes at least, and 60,000 bytes at most";
-    Err(value("payload", bytes, means, "try 64"))
+    Err(SettingError::value("payload", bytes, means, "try 64"))
 }

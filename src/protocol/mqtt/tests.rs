@@ -193,17 +193,17 @@ proptest! {
         let password = password.filter(|_| user.is_some() || !is_v3);
         let expiry = expiry.filter(|_| !is_v3);
         let (client, will) = (format!("{client}{{n}}"), will.map(|(topic, message)| (format!("w{topic}"), message)));
-        let dialect = made(MqttSettings {
+        let mqtt = MqttSettings {
             client_id: Some(client.clone()),
-            user: user.clone(),
-            password: password.clone(),
             session: Some(session.to_owned()),
             session_expiry: expiry.map(u64::from),
             keepalive: keepalive.map(u64::from),
             will_topic: will.as_ref().map(|(topic, _)| topic.clone()),
             will_message: will.as_ref().map(|(_, message)| message.clone()),
             ..settings(version, qos)
-        });
+        };
+        let settings = Settings { user: user.clone(), password: password.clone(), mqtt, ..Settings::default() };
+        let dialect = Mqtt::new(&settings).unwrap();
         let quality = QoS::from_u8(qos).unwrap();
         let mut expected = v5::Connect::new(plain(&client).as_str().into(), keepalive.unwrap_or(0));
         expected.protocol = spoken(version);
@@ -371,11 +371,8 @@ fn a_resumed_session_is_not_subscribed_again() {
 /// Two topics may have a part of a character in common.
 #[test]
 fn a_topic_differs_within_a_character() {
-    let dialect = made(MqttSettings {
-        topic: Some("é{n}".to_owned()),
-        session: Some("keep".to_owned()),
-        ..settings(Version::V3, 0)
-    });
+    let mqtt = MqttSettings { session: Some("keep".to_owned()), ..settings(Version::V3, 0) };
+    let dialect = Mqtt::new(&Settings { topic: Some("é{n}".to_owned()), mqtt, ..Settings::default() }).unwrap();
     let audit = Some(exchange(Purpose::Audit));
     let other = Said::message("è7", None, b"x").bytes(Version::V3, &[]);
     assert_eq!(heard(&dialect, audit, &other), Verdict::Part);
@@ -489,18 +486,15 @@ fn settings_that_cannot_be_are_refused() {
             &["`client-id`", "found again"],
         ),
         (|s| s.mqtt.client_id = Some(r"a\x00{n}".into()), &["`client-id`", "UTF-8"]),
-        (|s| s.mqtt.user = Some(r"\xff".into()), &["`user`", "UTF-8"]),
-        (|s| s.mqtt.user = Some("{m}".into()), &["`user`, character 1", "no placeholder"]),
-        (
-            |s| (s.mqtt.version, s.mqtt.password) = (Some("3.1.1".into()), Some("x".into())),
-            &["`password` without `user`"],
-        ),
+        (|s| s.user = Some(r"\xff".into()), &["`user`", "UTF-8"]),
+        (|s| s.user = Some("{m}".into()), &["`user`, character 1", "no placeholder"]),
+        (|s| (s.mqtt.version, s.password) = (Some("3.1.1".into()), Some("x".into())), &["`password` without `user`"]),
         (|s| s.mqtt.will_topic = Some("w".into()), &["`will-topic` without `will-message`"]),
         (|s| s.mqtt.will_message = Some("w".into()), &["`will-message` without `will-topic`"]),
-        (|s| s.mqtt.topic = Some("t".into()), &["`topic` \"t\"", "all others", "put {n}"]),
-        (|s| s.mqtt.topic = Some("t/{n}/#".into()), &["`topic`", "wildcard"]),
-        (|s| s.mqtt.topic = Some("t/{n}/{round}".into()), &["`topic`", "subscribes once"]),
-        (|s| s.mqtt.topic = Some(String::new()), &["`topic` \"\"", "a topic has a name"]),
+        (|s| s.topic = Some("t".into()), &["`topic` \"t\"", "all others", "put {n}"]),
+        (|s| s.topic = Some("t/{n}/#".into()), &["`topic`", "wildcard"]),
+        (|s| s.topic = Some("t/{n}/{round}".into()), &["`topic`", "subscribes once"]),
+        (|s| s.topic = Some(String::new()), &["`topic` \"\"", "a topic has a name"]),
         (|s| s.subscribe = vec!["a#".into()], &["`subscribe` \"a#\"", "whole level"]),
         (|s| s.subscribe = vec!["#/a".into()], &["`subscribe`", "at the end"]),
         (|s| s.mqtt.topics = Some(5), &["`topics` without `subscribe`", "{topic}"]),
@@ -508,7 +502,7 @@ fn settings_that_cannot_be_are_refused() {
             |s| (s.mqtt.topics, s.subscribe) = (Some(9_999), vec!["n/{topic}".into()]),
             &["`subscribe` of 10000", "65,535"],
         ),
-        (|s| (s.proof, s.mqtt.topic) = (Some("ping".into()), Some("{n}".into())), &["`topic` with `proof` ping"]),
+        (|s| (s.proof, s.topic) = (Some("ping".into()), Some("{n}".into())), &["`topic` with `proof` ping"]),
         (|s| s.mqtt.keepalive = Some(65_536), &["`mqtt-keepalive` 65536s", "65,535 seconds"]),
         (
             |s| (s.mqtt.version, s.mqtt.session_expiry) = (Some("3.1.1".into()), Some(1)),

@@ -37,8 +37,8 @@ proptest! {
         let written = TopicName::try_from(typed.replace(r"\x00", "\0").as_str());
         // A message to a shared subscription would reach no subscriber.
         let is_one = written.is_ok_and(|topic| !topic.is_shared());
-        let mqtt = MqttSettings { topic: Some(typed.clone()), ..MqttSettings::default() };
-        prop_assert_eq!(Mqtt::new(&Settings { mqtt, ..Settings::default() }).is_ok(), is_one, "{}", typed);
+        let settings = Settings { topic: Some(typed.clone()), ..Settings::default() };
+        prop_assert_eq!(Mqtt::new(&settings).is_ok(), is_one, "{}", typed);
     }
 }
 

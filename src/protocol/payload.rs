@@ -1,9 +1,17 @@
-//! What a message holds: 16 hexadecimal digits of its token, and more of them that follow from it up to its length.
+//! What a message to a connection's own topic holds: 16 hexadecimal digits of its token, and more of them that follow from
+//! it up to its length.
 
-use crate::protocol::mix;
+use crate::protocol::{Exchange, Purpose, mix};
 
 /// Digits of the token: a payload has no fewer bytes.
 pub const SHORTEST: usize = 16;
+
+/// Bytes of a payload at most. With a topic of 4,096 bytes it stays below the 65,535 bytes of a packet of MQTT up to which a
+/// server's limit is known.
+pub const LONGEST: usize = 60_000;
+
+/// Bytes that a message of traffic holds where nothing else is asked for, as those of `raw`.
+pub const USUAL: usize = 64;
 
 /// The payload of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +31,12 @@ fn digits(word: u64) -> [u8; 16] {
 }
 
 impl Payload {
+    /// That of an exchange; messages of traffic hold so many bytes, others the token alone.
+    pub fn of(exchange: Exchange, traffic: usize) -> Payload {
+        let length = if exchange.purpose == Purpose::Message { traffic } else { SHORTEST };
+        Payload { token: exchange.token(), length }
+    }
+
     /// The digits that begin at a multiple of 16 bytes.
     fn word(self, nth: usize) -> [u8; 16] {
         digits(if nth == 0 { self.token } else { mix(self.token.wrapping_add(nth as u64)) })
