@@ -93,7 +93,7 @@ fn audit(crowd: &mut [TcpStream], word: &str) {
 }
 
 /// Whether a connection still answers.
-fn answers(stream: &mut TcpStream) -> bool {
+fn answers(stream: &mut (impl Read + Write)) -> bool {
     let mut back = [0; 2];
     stream.write_all(b"ok").is_ok() && stream.read_exact(&mut back).is_ok() && back == *b"ok"
 }
