@@ -140,6 +140,11 @@ impl Run<'_> {
 /// Longest messages of a shard that may be incomplete at once, where that is more than the default allows.
 const MOST_INCOMPLETE: usize = 4;
 
+/// How many connections came, were refused, and went.
+fn came_and_went(shards: &[Snapshot]) -> u64 {
+    shards.iter().map(|shard| shard.opened + shard.refused + shard.closed).sum()
+}
+
 /// What a server says whose host does not tell how much memory is left.
 const NO_RESERVE: &str = "what memory is left cannot be read in /proc: none is kept in reserve, and new connections are admitted until the kernel kills a process; mount /proc, or give --memory-reserve 0";
 
@@ -332,8 +337,10 @@ impl Reporter {
                     break;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.interval(&server.snapshots());
-                    self.walls(|| server.dropped_at_listeners());
+                    let now = server.snapshots();
+                    let is_quiet = came_and_went(&now) == came_and_went(&self.last.1);
+                    self.interval(&now);
+                    self.walls(is_quiet, || server.dropped_at_listeners());
                     self.memory(&server);
                     // After a pause of the process one line covers the whole pause, and the next line does not
                     // follow at once.
@@ -420,9 +427,10 @@ impl Reporter {
         }
     }
 
-    /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most.
-    fn walls(&mut self, dropped: impl FnOnce() -> Option<u64>) {
-        if !self.evidence.is_due() {
+    /// Reports a wall when the evidence first shows it. It looks at the evidence once a second at most, and more seldom
+    /// where no connection came or went.
+    fn walls(&mut self, is_quiet: bool, dropped: impl FnOnce() -> Option<u64>) {
+        if !self.evidence.is_due(is_quiet) {
             return;
         }
         for met in walls::explain(&self.evidence.evidence_of_listeners(dropped())) {
