@@ -179,6 +179,8 @@ impl Connection<'_> {
             }
             line.clear();
         }
+        // What is no line, such as TLS, is passed over: a close with unread bytes would reset what the client is to read.
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
