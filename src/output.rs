@@ -205,8 +205,8 @@ fn overwrite(path: &Path, document: &[u8]) -> io::Result<()> {
 /// Waits until a file is on its disk. Only then does a full disk or an exceeded quota show for certain.
 fn synchronise(file: &File) -> io::Result<()> {
     match file.sync_all() {
-        // Some file systems do not support fsync, and a filter of system calls may forbid it: it returns neither EPERM nor
-        // ENOSYS by itself (fsync(2)).
+        // Some file systems do not support fsync (EINVAL). EPERM and ENOSYS come from a filter of system calls that forbids
+        // it: fsync(2) itself returns neither.
         Err(error) if matches!(Errno::of(&error), Errno::EINVAL | Errno::EPERM | Errno::ENOSYS) => Ok(()),
         done => done,
     }
@@ -314,7 +314,7 @@ impl Begun {
     }
 }
 
-/// Writes the content of `from` to `path`, as that file could not be given the name, for a reason.
+/// Writes the content of `from` to `path`, as the kernel `refused` to give that file the name.
 fn write_there(path: &Path, from: &Path, refused: io::Error) -> io::Result<()> {
     if path.is_file() {
         return overwrite(path, &fs::read(from)?);

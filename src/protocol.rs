@@ -130,6 +130,19 @@ impl Verdict {
     fn of_publication(found: Result<Publication, Altered>) -> Verdict {
         found.map_or(Verdict::Wrong(Cause::AlteredPublication), Verdict::Push)
     }
+
+    /// The first verdict on the parts of an answer. `next` takes bytes of the next part off those that are left, and judges
+    /// the part once it is whole. `Part` if all bytes are taken before that.
+    fn first_of(rest: &mut &[u8], mut next: impl FnMut(&mut &[u8]) -> Result<Option<Verdict>, Cause>) -> Verdict {
+        loop {
+            match next(rest) {
+                Err(cause) => return Verdict::Wrong(cause),
+                Ok(Some(verdict)) => return verdict,
+                Ok(None) if rest.is_empty() => return Verdict::Part,
+                Ok(None) => {}
+            }
+        }
+    }
 }
 
 /// A verdict, and how many bytes it is about; the rest is to be heard again.

@@ -35,8 +35,8 @@ pub enum NatsError {
 const PREFIX: &str = "nats_";
 
 /// Each error, its name, and what stands in the text of nats-server (client.go, server.go and errors.go of its folder
-/// `server`, versions 2.9 to 2.15) in small letters. All but the last have a blank in them, and no subject has one. So a subject
-/// that the text names is taken for none of them.
+/// `server`, versions 2.9 to 2.15) in small letters. All but the last have a blank in them, and no subject has one. So a
+/// subject that the text names is taken for none of them.
 const ERRORS: [(NatsError, &str, &str); 13] = [
     (NatsError::SubscriptionForbidden, "subscription_forbidden", "permissions violation for subscription"),
     (NatsError::PublishForbidden, "publish_forbidden", "permissions violation for publish"),

@@ -101,26 +101,28 @@ pub fn prints_to_file() -> bool {
 /// standard output or standard error is a regular file, that file counts as the place of the printed text, which both of
 /// them may share. Returns a usage error for two outputs with one place.
 pub fn differ(outputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    let one_place = |other: &str, flag: &str, path: &Path| {
+        Err(CommandError::usage(
+            format!("{other} and {flag} {} are one place", path.display()),
+            "one would overwrite the other",
+            "give each a file of its own",
+        ))
+    };
     let mut given: Vec<(&str, &Path)> = outputs.iter().filter_map(|(flag, path)| Some((*flag, (*path)?))).collect();
-    let documents = given.len();
+    let stderr = metadata_of(&io::stderr()).ok().filter(Metadata::is_file).map(|found| Place::of(&found));
+    let is_stderr = |path: &Path| !is_stdout(path) && !is_own(path, "2") && place(path) == stderr;
+    if let Some((flag, path)) = given.iter().find(|(_, path)| stderr.is_some() && is_stderr(path)) {
+        return one_place("standard error", flag, path);
+    }
     if prints_to_file() && !given.iter().any(|(_, path)| is_stdout(path)) {
         given.push(("standard output", Path::new("-")));
     }
-    let stderr = metadata_of(&io::stderr()).ok().filter(Metadata::is_file).map(|found| Place::of(&found));
     for (at, (flag, path)) in given.iter().enumerate() {
         let is_same = |other: &Path| {
             (is_stdout(path) && is_stdout(other)) || place(path).is_some_and(|one| Some(one) == place(other))
         };
-        let same = given[..at].iter().find(|(_, other)| is_same(other));
-        let same = same.map(|(flag, path)| format!("{flag} {}", path.display()));
-        let is_document = at < documents && !is_stdout(path) && !is_own(path, "2");
-        let is_stderr = is_document && stderr.is_some() && place(path) == stderr;
-        if let Some(other) = same.or(is_stderr.then(|| "standard error".to_owned())) {
-            return Err(CommandError::usage(
-                format!("{other} and {flag} {} are one place", path.display()),
-                "one would overwrite the other",
-                "give each a file of its own",
-            ));
+        if let Some((other_flag, other)) = given[..at].iter().find(|(_, other)| is_same(other)) {
+            return one_place(&format!("{other_flag} {}", other.display()), flag, path);
         }
     }
     Ok(())

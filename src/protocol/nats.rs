@@ -301,14 +301,7 @@ impl Dialect for Nats {
 
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard {
         let mut rest = bytes;
-        let verdict = loop {
-            match self.next(exchange, position, &mut rest, scratch) {
-                Err(cause) => break Verdict::Wrong(cause),
-                Ok(Some(verdict)) => break verdict,
-                Ok(None) if rest.is_empty() => break Verdict::Part,
-                Ok(None) => {}
-            }
-        };
+        let verdict = Verdict::first_of(&mut rest, |rest| self.next(exchange, position, rest, scratch));
         // A fault may lie in bytes that were not taken.
         Heard { used: (bytes.len() - rest.len()).max(1), verdict }
     }

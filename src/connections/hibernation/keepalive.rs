@@ -16,8 +16,8 @@ use crate::hibernation::answer::Answer;
 use crate::listener::KEEPALIVE_PROBES;
 use crate::ring::RingOps;
 
-/// The shortest and the longest time from one step of the cursor to the next. A step that visits no connection wakes the shard for
-/// nothing; and connections that fall asleep after a long one would wait for the next.
+/// The shortest and the longest time from one step of the cursor to the next. A step that visits no connection wakes the
+/// shard for nothing; and connections that fall asleep after a long one would wait for the next.
 const SHORTEST_STEP: Duration = Duration::from_millis(100);
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 

@@ -39,14 +39,13 @@ pub(super) struct Stamps {
     every: Duration,
     /// Looks in a row, up to `MOST_HASTE`, at whose beginning slots were short.
     haste: u32,
-    /// When the next tick begins.
-    due: Mark,
+    /// When the next tick begins. `None` while no connection is awake: the ticks stand still, so that the shard is not woken
+    /// for them.
+    due: Option<Mark>,
     /// Where the look that is under way goes on; `None` between two looks.
     pub cursor: Option<Cursor>,
     /// The look that is under way waits until then.
     paused: Option<Mark>,
-    /// No connection is awake. The ticks stand still, so that the shard is not woken for them.
-    resting: bool,
 }
 
 impl Stamps {
@@ -54,7 +53,7 @@ impl Stamps {
     pub fn new(rings: usize, after: Duration, now: Mark) -> Stamps {
         let every = (after / u32::from(RIPE)).max(SHORTEST_TICK);
         let rings = vec![Vec::new(); rings];
-        Stamps { rings, tick: 0, every, haste: 0, due: now.after(every), cursor: None, paused: None, resting: false }
+        Stamps { rings, tick: 0, every, haste: 0, due: Some(now.after(every)), cursor: None, paused: None }
     }
 
     /// A connection is used now.
@@ -83,10 +82,7 @@ impl Stamps {
 
     /// When the next look begins, or the one that is under way goes on; `None` while that goes on, and while all sleep.
     pub fn due(&self) -> Option<Mark> {
-        if self.resting {
-            return None;
-        }
-        if self.cursor.is_none() { Some(self.due) } else { self.paused }
+        if self.cursor.is_none() { self.due } else { self.paused }
     }
 
     /// Whether a look goes on.
@@ -102,29 +98,28 @@ impl Stamps {
 
     /// No connection is awake: looks rest until `look` is called.
     pub fn rest(&mut self) {
-        (self.resting, self.cursor, self.paused, self.haste) = (true, None, None, 0);
+        (self.due, self.cursor, self.paused, self.haste) = (None, None, None, 0);
     }
 
     /// Begins a look if one is due. Whether one goes on now. While slots are `short`, looks come sooner, and sooner
     /// each time: new connections and those that wake wait for the slots of the silent ones.
     pub fn look(&mut self, now: Mark, short: bool) -> bool {
-        if std::mem::take(&mut self.resting) {
-            self.due = now.after(self.length());
-        }
         if self.cursor.is_some() {
             self.paused = self.paused.filter(|until| now < *until);
             return self.paused.is_none();
         }
+        let mut due = self.due.unwrap_or_else(|| now.after(self.length()));
         if short && self.haste == 0 {
             self.haste = 1;
-            self.due = self.due.min(now.after(self.length()));
+            due = due.min(now.after(self.length()));
         }
-        if self.due <= now {
+        if due <= now {
             self.haste = if short { (self.haste + 1).min(MOST_HASTE) } else { self.haste.saturating_sub(1) };
             self.tick = self.tick.wrapping_add(1);
-            self.due = now.after(self.length());
+            due = now.after(self.length());
             self.cursor = Some(Cursor::START);
         }
+        self.due = Some(due);
         self.cursor.is_some()
     }
 }

@@ -171,14 +171,7 @@ impl Dialect for Push {
             self.compose(exchange, &mut scratch.expected);
         }
         let mut rest = bytes;
-        let verdict = loop {
-            match self.next(exchange, position, &mut rest, scratch) {
-                Err(cause) => break Verdict::Wrong(cause),
-                Ok(Some(verdict)) => break verdict,
-                Ok(None) if rest.is_empty() => break Verdict::Part,
-                Ok(None) => {}
-            }
-        };
+        let verdict = Verdict::first_of(&mut rest, |rest| self.next(exchange, position, rest, scratch));
         Heard { used: bytes.len() - rest.len(), verdict }
     }
 

@@ -17,7 +17,8 @@ pub fn write_date(into: &mut Vec<u8>) {
     });
 }
 
-/// The field for a second since 1970. The kernel's clock ends long before the year 10000, which has no such text.
+/// The field for a second since 1970. The text has four digits for the year, and the kernel's clock ends before the year
+/// 10,000.
 fn field(second: u64) -> String {
     format!("Date: {}\r\n", httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(second)))
 }

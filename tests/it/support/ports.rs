@@ -32,10 +32,8 @@ static OURS: LazyLock<Share> = LazyLock::new(|| {
         let _claim = UnixDatagram::bind_addr(&name).ok()?;
         Some(Share { number, next: AtomicU16::new(0), _claim })
     };
-    let shares = (HIGHEST - LOWEST) / SHARE;
-    (0..shares)
-        .find_map(claim)
-        .unwrap_or_else(|| panic!("{shares} processes test c1m on this host: wait for one to end"))
+    let found = (0..SHARES).find_map(claim);
+    found.unwrap_or_else(|| panic!("{SHARES} processes test c1m on this host: wait for one to end"))
 });
 
 /// Takes this process's share of the ports, before a test enters another network.

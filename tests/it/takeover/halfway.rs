@@ -117,8 +117,8 @@ fn newcomers_wait_for_the_end_of_a_successor_that_gave_up() {
     });
 }
 
-/// Wherever a successor is killed that has served no connection, the server before has everything, keys and numbers too: what is
-/// sealed with a number that was used, or is left out, no client of TLS would open.
+/// Wherever a successor is killed that has served no connection, the server before has everything, keys and numbers too:
+/// what is sealed with a number that was used, or is left out, no client of TLS would open.
 #[test(Network, Hibernation)]
 fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {
     in_own_network(|| {
@@ -216,7 +216,7 @@ fn what_spoke_with_a_successor_that_was_killed_is_reset() {
         let mut heard = [0; 100];
         assert_eq!(spoke.sock.read(&mut heard).unwrap_err().kind(), ErrorKind::ConnectionReset);
         silent.iter_mut().for_each(|stream| says(stream, "still there"));
-        // One that fell asleep before it was handed over is as the silent ones.
+        // A connection that fell asleep before it was handed over goes on, as the silent ones do.
         let gone = talking.iter_mut().map(answers).filter(|answers| !answers).count() as u64;
         assert!(gone > 0, "the first has spoken with the successor");
         says(&mut house.secure(0, &config), "afresh");
