@@ -156,7 +156,10 @@ impl End {
     fn heard(&mut self, segment: Segment) -> Heard {
         let mut heard = Heard::default();
         if segment.flags & RST != 0 {
-            heard.reset = segment.sequence == self.next;
+            let gap = segment.sequence.wrapping_sub(self.next);
+            heard.reset = gap == 0;
+            // Behind a gap it may be forged, so its sender is asked (RFC 5961, 3.2, `tcp_validate_incoming`).
+            heard.acknowledge = (1..u32::from(WINDOW)).contains(&gap);
             return heard;
         }
         let acknowledged = segment.acknowledgement.wrapping_sub(self.unacknowledged);

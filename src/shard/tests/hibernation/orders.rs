@@ -156,6 +156,20 @@ proptest! {
     }
 }
 
+/// The last bytes of a peer that then resets its connection may be lost on the host's own way to the socket. The RST behind
+/// that gap is challenged, and comes again.
+#[test]
+fn a_reset_behind_lost_bytes_ends_the_connection() {
+    with_seeds(200, |seed| {
+        let mut catcher = Catcher::default();
+        (catcher.places, catcher.grace) = (1, Some(Duration::ZERO));
+        catcher.network.jitter = MILLI / 4;
+        catcher.faults.send = 2;
+        let gap = Duration::from_micros(198_000 + 10 * (seed % 200));
+        one_connection(seed, catcher, &[(Step::Say, gap), (Step::Reset, MILLI / 4)]);
+    });
+}
+
 /// Bytes for a sleeper that cannot be woken are kept, and go before those that are sent once its peer has woken it.
 #[test]
 fn bytes_that_had_to_wait_go_first() {
