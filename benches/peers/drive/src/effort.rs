@@ -7,6 +7,8 @@ pub struct Effort {
     pub rounds: usize,
     pub idle_connections: usize,
     pub idle_time: Duration,
+    /// How long connections say little.
+    pub sparse_time: Duration,
     pub ramp_connections: usize,
     /// Connections of the closed loop.
     pub active: Vec<usize>,
@@ -25,6 +27,7 @@ impl Effort {
                 rounds: rounds.unwrap_or(1),
                 idle_connections: 500,
                 idle_time: Duration::from_millis(500),
+                sparse_time: Duration::from_secs(2),
                 ramp_connections: 500,
                 active: vec![50],
                 offered: vec![50],
@@ -37,6 +40,8 @@ impl Effort {
             // Both ends of as many are descriptors of this process once, to know what a bare socket takes.
             idle_connections: 9_000,
             idle_time: Duration::from_secs(5),
+            // Each of them speaks some four times.
+            sparse_time: Duration::from_secs(10),
             ramp_connections: 18_000,
             active: vec![100, 10_000],
             offered: vec![100, 10_000, 100_000],

@@ -31,7 +31,7 @@ pub struct Arguments {
     #[command(flatten)]
     comparison: Comparison,
     /// Only these measures, separated by commas; all by default.
-    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',', default_values = ["idle", "connect", "echo", "offered", "held"])]
+    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',', default_values = ["idle", "connect", "echo", "offered", "sparse", "held"])]
     measure: Vec<Measure>,
     /// Where the folder of results is made.
     #[arg(long, value_name = "FOLDER", default_value = "target/peers")]
@@ -48,6 +48,8 @@ enum Measure {
     Echo,
     /// How long an echo takes when 20,000 a second are offered.
     Offered,
+    /// Bytes and processor time for each message of connections that say little.
+    Sparse,
     /// Connections that a machine of 512 MiB holds, in the lab's guests.
     Held,
 }
@@ -67,6 +69,7 @@ fn main() {
             Measure::Connect => bench.connect(),
             Measure::Echo => bench.echo(),
             Measure::Offered => bench.offered(),
+            Measure::Sparse => vec![bench.sparse()],
             Measure::Held => vec![bench.held()],
         };
         report.tables.extend(tables);

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
 use bench_support::memory::{bare_end, kernel_bytes, user_bytes};
@@ -31,6 +31,15 @@ const CONCURRENCY: usize = 512;
 /// Messages a second that are offered: what every peer can do on one core.
 const OFFERED: u64 = 20_000;
 
+/// A million connections with a message each 5 minutes, a tenth of which reconnect within an hour: one of so many messages
+/// goes over a new connection.
+const SELDOM: f64 = 1_000_000.0;
+const SILENCE: Duration = Duration::from_secs(5 * 60);
+const RECONNECTING: u32 = 120;
+
+/// The time after which connections sleep that were silent for a second.
+const ASLEEP_BY: Duration = Duration::from_secs(4);
+
 /// What c1m's server is told to hold at most, its default.
 const MOST: usize = 1_000_000;
 
@@ -39,6 +48,20 @@ const NO_RESERVE: &str = "c1m server --memory-reserve 0";
 
 /// How long a connect or an echo may take before a peer has failed.
 const PATIENCE: &str = "60s";
+
+/// How a server is started.
+#[derive(Clone, Copy)]
+struct Setting {
+    cores: &'static [usize],
+    /// Further arguments of c1m's server.
+    ours: &'static [&'static str],
+}
+
+impl From<&Placement> for Setting {
+    fn from(placement: &Placement) -> Setting {
+        Setting { cores: placement.server, ours: &[] }
+    }
+}
 
 /// Cores of a server and of its clients.
 struct Placement {
@@ -83,7 +106,7 @@ impl Bench {
             format!("{} idle connections, one core", thousands(wanted as f64)),
             wanted,
             &columns,
-            &[0],
+            Setting { cores: &[0], ours: &[] },
             |server, count| {
                 let (user, kernel) = (user_bytes(server), kernel_bytes());
                 let ends = dial(count);
@@ -97,10 +120,7 @@ impl Bench {
                 let idle = server.cpu_time().saturating_sub(cpu);
                 figures.insert("idle", idle.as_secs_f64() * 1e3 / self.effort.idle_time.as_secs_f64());
                 let cpu = server.cpu_time();
-                for end in &ends {
-                    SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
-                }
-                drop(ends);
+                reset(ends);
                 figures
                     .insert("close", server.cpu_time_at_rest().saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64);
                 Ok(figures)
@@ -120,7 +140,7 @@ impl Bench {
         ];
         let run = |placement: &Placement| {
             let title = format!("Ramp of {} connections, {}", thousands(wanted as f64), placement.name);
-            self.table(title, wanted, &columns, placement.server, |_, count| {
+            self.table(title, wanted, &columns, placement.into(), |_, count| {
                 let ours = self.c1m_client(placement.client, count, &["--hold", "0s"])?;
                 let latency = |name: &str| number(&ours["connect_latency_us"][name]) / 1e3;
                 // The server has seen all of these close: the client's resets leave nothing behind.
@@ -144,7 +164,7 @@ impl Bench {
         for placement in &PLACEMENTS {
             for &wanted in &self.effort.active {
                 let title = format!("Closed loop, {} active, {}", thousands(wanted as f64), placement.name);
-                tables.push(self.table(title, wanted, &columns, placement.server, |server, count| {
+                tables.push(self.table(title, wanted, &columns, placement.into(), |server, count| {
                     Ok(self.closed_loop(placement.client, server, count))
                 }));
             }
@@ -183,7 +203,7 @@ impl Bench {
             let placement = &PLACEMENTS[0];
             let (rate, active) = (thousands(OFFERED as f64), thousands(wanted as f64));
             let title = format!("{rate} echoes/s offered, {active} active, {}", placement.name);
-            self.table(title, wanted, &columns, placement.server, |_, count| {
+            self.table(title, wanted, &columns, placement.into(), |_, count| {
                 let interval = Duration::from_micros(count as u64 * 1_000_000 / OFFERED).max(Duration::from_millis(1));
                 let hold = (interval * 2).max(self.effort.lasting);
                 let (interval, hold) = (format!("{}us", interval.as_micros()), format!("{}ms", hold.as_millis()));
@@ -196,13 +216,61 @@ impl Bench {
         self.effort.offered.iter().map(run).collect()
     }
 
+    /// Connections that are silent for most of the time; those of c1m sleep meanwhile. They send as many messages a second
+    /// as `SELDOM` connections with `SILENCE` between two messages of each, and reconnect as often.
+    pub fn sparse(&self) -> Table {
+        let wanted = self.effort.idle_connections;
+        let columns = [
+            ("cpu", "server µs CPU each message", 1),
+            ("user", "user bytes", 0),
+            ("kernel", "kernel bytes", 0),
+            ("p99", "p99 ms", 2),
+        ];
+        let every = Duration::from_secs_f64(SILENCE.as_secs_f64() / SELDOM);
+        let title = format!(
+            "{} connections, each with a message every {:.1} s after which c1m's sleep, one core",
+            thousands(wanted as f64),
+            (every * wanted as u32).as_secs_f64()
+        );
+        let bare = bare_end(SERVER, wanted);
+        let setting = Setting { cores: &[0], ours: &["--hibernate", "1s"] };
+        self.table(title, wanted, &columns, setting, |server, count| {
+            let (user, kernel) = (user_bytes(server), kernel_bytes());
+            let mut ends = dial(count);
+            // All have spoken, and c1m's have slept for a while.
+            pause(ASLEEP_BY);
+            let mut figures = Figures::from([("user", (user_bytes(server) - user) / count as f64)]);
+            if let (Some(before), Some(after), Some(bare)) = (kernel, kernel_bytes(), bare) {
+                figures.insert("kernel", (after - before) / count as f64 - bare);
+            }
+            let mut latency = Latency::new().map_err(|error| error.to_string())?;
+            let (cpu, began) = (server.cpu_time(), Instant::now());
+            let messages = (self.effort.sparse_time.as_secs_f64() / every.as_secs_f64()) as u32;
+            for nth in 0..messages {
+                let intended = began + every * nth;
+                pause(intended.saturating_duration_since(Instant::now()));
+                let at = nth as usize % count;
+                if nth % RECONNECTING == RECONNECTING - 1 {
+                    ends[at] = connect(at);
+                }
+                say(&mut ends[at], nth as usize);
+                latency.record(intended.elapsed());
+            }
+            let spent = server.cpu_time().saturating_sub(cpu);
+            figures.insert("cpu", spent.as_secs_f64() * 1e6 / f64::from(messages));
+            figures.insert("p99", latency.percentile(99.0) as f64 / 1e3);
+            reset(ends);
+            Ok(figures)
+        })
+    }
+
     /// Runs every peer in every round, in turns, each time with a new server.
     fn table(
         &self,
         title: String,
         wanted: usize,
         columns: &[(&'static str, &'static str, usize)],
-        cores: &[usize],
+        setting: Setting,
         mut run: impl FnMut(&ServerProcess, usize) -> Result<Figures, Failure>,
     ) -> Table {
         let mut table = Table::new(title, wanted, columns);
@@ -219,7 +287,11 @@ impl Bench {
         let quiet = Quiet::now();
         self.in_turns(&mut table, &fits, |(peer, count)| {
             let others = Others::now();
-            let server = ServerProcess::start(peer.command(&self.programs, SERVER, cores, MOST), SERVER);
+            let mut command = peer.command(&self.programs, SERVER, setting.cores, MOST);
+            if peer.name == "c1m" {
+                command.args(setting.ours);
+            }
+            let server = ServerProcess::start(command, SERVER);
             let outcome = run(&server, *count);
             let others = others.share_beside(server.cpu_time());
             drop(server);
@@ -334,16 +406,33 @@ fn number(value: &Value) -> f64 {
 /// Connects to every port in turn and has each connection echo a greeting, so that what a server
 /// makes on a connection's first message is there.
 fn dial(count: usize) -> Vec<TcpStream> {
-    let connect = |at: usize| {
-        let port = SERVER.first_port + (at % SERVER.ports) as u16;
-        let mut stream = TcpStream::connect((SERVER.address, port)).expect("the server listens");
-        let mut back = [0; 16];
-        let greeting = format!("greeting {at:>7}");
-        stream.write_all(greeting.as_bytes()).and_then(|()| stream.read_exact(&mut back)).expect("the server echoes");
-        assert!(back == greeting.as_bytes(), "connection {at} got other bytes than it sent");
+    let open = |at: usize| {
+        let mut stream = connect(at);
+        say(&mut stream, at);
         stream
     };
-    (0..count).map(connect).collect()
+    (0..count).map(open).collect()
+}
+
+/// Connects to one of the ports.
+fn connect(at: usize) -> TcpStream {
+    let port = SERVER.first_port + (at % SERVER.ports) as u16;
+    TcpStream::connect((SERVER.address, port)).expect("the server listens")
+}
+
+/// Sends 16 bytes, and waits for their echo.
+fn say(stream: &mut TcpStream, number: usize) {
+    let mut back = [0; 16];
+    let words = format!("greeting {number:>7}");
+    stream.write_all(words.as_bytes()).and_then(|()| stream.read_exact(&mut back)).expect("the server echoes");
+    assert!(back == words.as_bytes(), "greeting {number} came back as other bytes");
+}
+
+/// Closes connections so that nothing is left of them at this end.
+fn reset(ends: Vec<TcpStream>) {
+    for end in &ends {
+        SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
+    }
 }
 
 /// Lets time pass: what is measured is what happens meanwhile.
