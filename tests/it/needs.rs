@@ -19,7 +19,7 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::firewall;
 use crate::memory::Cgroup;
-use crate::support::in_own_network;
+use crate::support::{NOBODY, in_own_network};
 use crate::times::Times;
 
 /// A test, as `#[test]` registers it.
@@ -111,11 +111,10 @@ impl Need {
                 // An older kernel does not know the option.
                 taken.map_err(|why| Lack { kernel: true, ..Lack::new("no range of source ports per socket", &why) })
             }
-            // SAFETY: no arguments, no memory.
-            Need::Users if unsafe { libc::geteuid() } == 0 => Ok(()),
-            Need::Users => {
-                Err(Lack { reason: "no right to run programs as other users (not root)".to_owned(), kernel: false })
-            }
+            Need::Users => on_a_thread("no right to run programs as other users", || {
+                // SAFETY: no memory. Without the C library the user changes for this thread alone.
+                unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) as libc::c_int }
+            }),
             Need::SysctlLoader => {
                 let found = std::process::Command::new("sysctl").arg("--version").output();
                 // A machine without procps loads its settings with another program.
@@ -147,7 +146,12 @@ fn is_of_the_kernel(error: &Error) -> bool {
 /// Whether a thread may have a namespace of its own.
 fn unshared(namespace: libc::c_int, otherwise: &str) -> Result<(), Lack> {
     // SAFETY: no memory.
-    let probe = || if unsafe { libc::unshare(namespace) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    on_a_thread(otherwise, || unsafe { libc::unshare(namespace) })
+}
+
+/// Whether a system call succeeds that changes the thread which makes it.
+fn on_a_thread(otherwise: &str, call: impl FnOnce() -> libc::c_int + Send) -> Result<(), Lack> {
+    let probe = || if call() == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     let made = std::thread::scope(|scope| scope.spawn(probe).join().unwrap());
     made.map_err(|why| Lack::new(otherwise, &why))
 }
