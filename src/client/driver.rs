@@ -1,5 +1,6 @@
 //! What one client shard does in each phase.
 
+mod conn_state;
 mod dialing;
 mod exchanges;
 mod fanning;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::incomplete::IncompleteTable;
 use super::run::Notice;
 use super::window::{Awaited, Probe, Window};
-use super::{Audit, Phase};
+use super::{Audit, INTERVAL, Phase};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Connections, Cursor};
 use crate::error::{Result, TlsFailure};
@@ -29,6 +30,7 @@ use crate::results::ShardSummary;
 use crate::ring;
 use crate::stats::ProgressSnapshot;
 use crate::token::ConnId;
+use conn_state::ConnState;
 use dialing::Attempt;
 use fanning::Fanning;
 use goodbye::Goodbye;
@@ -55,23 +57,6 @@ const PROBES_IN_FLIGHT: usize = 65_536;
 
 /// Connects of one shard that fail in a row, without a success between them, before it tries no more.
 const HOPELESS_ATTEMPTS: u64 = 256;
-
-/// What a client knows of a connection, in its row.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct ConnState {
-    /// The connection's number within the shard.
-    index: u32,
-    /// The connection's probe in the window; 0 when nothing is in flight.
-    key: u32,
-    /// The source port.
-    port: u16,
-    /// The connection was proved live.
-    proved: bool,
-    /// It counts as asleep.
-    asleep: bool,
-}
-
-const _: () = assert!(size_of::<ConnState>() == 12, "a client's connection takes 24 bytes, its row's own 12 with it");
 
 /// The client's driver.
 pub struct ClientDriver {
@@ -146,7 +131,7 @@ impl Driver for ClientDriver {
         let is_asked = self.config.protocol(index).open(number, 0, &mut self.scratch);
         if is_asked && self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose: Purpose::Open(0), socket: Some(socket) };
-            state.key = self.window.add(Probe { awaited, started, since, ..probe });
+            state.set_key(self.window.add(Probe { awaited, started, since, ..probe }));
         } else {
             self.proved(connections, conn)?;
         }
@@ -194,7 +179,7 @@ impl Driver for ClientDriver {
             CloseReason::NotOpened(errno) | CloseReason::Failed(errno) => Cause::Errno(errno),
             CloseReason::PeerReset => Cause::Errno(crate::error::Errno::ECONNRESET),
             CloseReason::PeerClosed | CloseReason::PeerCutOff => {
-                let proved = connections.state(conn).filter(|state| state.proved);
+                let proved = connections.state(conn).filter(|state| state.is_proved());
                 proved.map_or(Cause::ClosedByServer, |state| self.config.protocol(state.index).cut_off())
             }
             CloseReason::SlowReader => Cause::Unread,
@@ -204,7 +189,7 @@ impl Driver for ClientDriver {
                 self.forget(connections, conn);
                 if self.phase == Phase::Close {
                     self.config.progress.closed.add(1);
-                } else if connections.state(conn).is_some_and(|state| state.proved) {
+                } else if connections.state(conn).is_some_and(|state| state.is_proved()) {
                     self.dropped(connections, conn);
                 }
                 return Ok(());
@@ -262,7 +247,9 @@ impl Driver for ClientDriver {
             let next = if phase.stage().is_some() { Schedule::Now } else { self.next_sweep_of_keepalives() };
             return Ok(sooner(alive, next));
         }
-        Ok(sooner(sooner(alive, turn), Schedule::At(self.swept + SWEEP)))
+        // In a hold without anything in flight nothing can be late, and only the interval of the measures ends.
+        let is_idle = phase == Phase::Hold && self.window.is_idle();
+        Ok(sooner(sooner(alive, turn), Schedule::At(self.swept + if is_idle { INTERVAL } else { SWEEP })))
     }
 }
 

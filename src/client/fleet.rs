@@ -30,8 +30,9 @@ use crate::walls::{self, Evidence, EvidenceRecorder};
 /// Bytes that a protocol may answer to what it was not asked for, such as pings, while a message waits too.
 const REPLIES: usize = 4_096;
 
-/// How often the owner is told of progress.
+/// How often the owner is told of progress, and how often while a hold makes none: each time wakes two threads.
 const TICK: Duration = Duration::from_millis(100);
+const SELDOM_TICK: Duration = Duration::from_secs(1);
 
 /// Both ends of the channel by which the leader is told what shards have done and what the owner wants.
 pub(super) type Notices = (mpsc::Sender<Notice>, mpsc::Receiver<Notice>);
@@ -218,9 +219,9 @@ impl Fleet {
         snapshots(&self.shards).chain(self.victims.as_ref().map(Victims::progress)).collect()
     }
 
-    /// Looks at what happens while a phase goes on.
-    fn look(&mut self) -> Result<()> {
-        self.evidence.look();
+    /// Looks at what happens while a phase goes on. `is_quiet`: no connection came, went or said anything since the last look.
+    fn look(&mut self, is_quiet: bool) -> Result<()> {
+        self.evidence.look(is_quiet);
         self.sampler.look(self.progress().into_iter());
         self.take_in_intervals();
         self.take_in_receipts()
@@ -404,10 +405,12 @@ impl Fleet {
         // What the shards do now; a hold ends with another command.
         let (mut asked, mut waiting) = (phase, self.shards.len());
         let mut victims_due = self.victims.as_mut().is_some_and(|victims| victims.begin(phase));
+        let (mut told, mut is_quiet) = (Vec::new(), false);
         while waiting > 0 || victims_due {
-            let mut patience = TICK;
+            let tick = if is_quiet && asked == Phase::Hold { SELDOM_TICK } else { TICK };
+            let mut patience = tick;
             if asked == Phase::Hold {
-                patience = self.hold_left(self.clock.begun(begun).elapsed()).min(TICK);
+                patience = self.hold_left(self.clock.begun(begun).elapsed()).min(tick);
                 if patience.is_zero() {
                     asked = Phase::Settle;
                     self.command(asked);
@@ -431,10 +434,12 @@ impl Fleet {
                     }
                 }
                 // A hold is over, and its end is shown in a moment.
-                Err(RecvTimeoutError::Timeout) if patience < TICK => {}
+                Err(RecvTimeoutError::Timeout) if patience < tick => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    self.look()?;
-                    self.tell_progress(phase, start.elapsed(), self.progress(), false);
+                    let before = std::mem::replace(&mut told, self.progress());
+                    is_quiet = told == before;
+                    self.look(is_quiet)?;
+                    self.tell_progress(phase, start.elapsed(), told.clone(), false);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }

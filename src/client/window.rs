@@ -144,6 +144,11 @@ impl Window {
         self.used[Kind::Goodbye as usize]
     }
 
+    /// Whether nothing of any kind is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.used == [0; 3]
+    }
+
     /// The connections whose connect or answer is awaited for longer than its limit. A connect that was given up is not
     /// named again, and a handshake is not named at all.
     pub fn late(&self, now: Mark, limits: Limits) -> Vec<ConnId> {

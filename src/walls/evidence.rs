@@ -143,9 +143,9 @@ impl EvidenceRecorder {
         self.looked.elapsed() >= if is_quiet { SELDOM } else { LOOK }
     }
 
-    /// Looks at the gauges if the last look is a second ago.
-    pub fn look(&mut self) {
-        if self.is_due(false) {
+    /// Looks at the gauges if it is time for it.
+    pub fn look(&mut self, is_quiet: bool) {
+        if self.is_due(is_quiet) {
             self.look_now();
         }
     }

@@ -114,7 +114,7 @@ impl ClientDriver {
             next: None,
         });
         if let Some(state) = connections.state(conn) {
-            *state = ConnState { index, key, port, proved: false, asleep: false };
+            *state = ConnState::dialed(index, key, port);
         }
         Ok(true)
     }
@@ -142,14 +142,15 @@ impl ClientDriver {
         conn: ConnId,
         reason: CloseReason,
     ) -> bool {
-        let Some(ConnState { index, key, port, .. }) = connections.state(conn).copied() else { return false };
+        let Some(state) = connections.state(conn).copied() else { return false };
+        let (index, port) = (state.index, state.port);
         let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         if !matches!(reason, CloseReason::NotOpened(errno) if is_taken(errno)) || lacks_address(source, to) {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
         }
-        let Some(Probe { intended, started, .. }) = self.window.remove(key) else { return false };
+        let Some(Probe { intended, started, .. }) = self.window.remove(state.key()) else { return false };
         self.pass_over(Attempt { index, intended, started }, port);
         true
     }

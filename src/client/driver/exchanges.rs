@@ -26,11 +26,11 @@ impl ClientDriver {
     ) -> Result<()> {
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let round = if purpose == Purpose::Message { self.sent as u32 } else { self.round };
-        match self.window.get(state.key) {
+        match self.window.get(state.key()) {
             None => self.ask_now(connections, conn, (purpose, round), intended, now),
             Some(Probe { awaited: Awaited::Answer { purpose: Purpose::Keepalive, .. }, next: None, .. }) => {
                 self.window
-                    .change(state.key, |probe| (probe.next, probe.intended) = (Some((purpose, round)), intended));
+                    .change(state.key(), |probe| (probe.next, probe.intended) = (Some((purpose, round)), intended));
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -53,7 +53,7 @@ impl ClientDriver {
         self.config.protocol(state.index).ask(exchange, &mut self.scratch);
         if self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose, socket: None };
-            state.key = self.window.add(Probe { conn, awaited, intended, started, since, round, next: None });
+            state.set_key(self.window.add(Probe { conn, awaited, intended, started, since, round, next: None }));
         }
         connections.send(conn, &self.scratch)
     }
@@ -68,7 +68,7 @@ impl ClientDriver {
         let mut position = self.incomplete.take(index, &mut self.hearing);
         while !bytes.is_empty() {
             // Nothing is heard any more that is being closed.
-            let Some(key) = connections.state(conn).map(|state| state.key) else { return Ok(()) };
+            let Some(key) = connections.state(conn).map(|state| state.key()) else { return Ok(()) };
             let exchange = match self.window.get(key) {
                 None => None,
                 Some(Probe { awaited: Awaited::Answer { purpose, .. }, round, .. }) => {
@@ -131,7 +131,7 @@ impl ClientDriver {
         }
         let Some(probe) = self.window.remove(key) else { return Ok(()) };
         if let Some(state) = connections.state(conn) {
-            state.key = 0;
+            state.set_key(0);
         }
         let now = Instant::now();
         let progress = &self.config.progress;
@@ -187,7 +187,7 @@ impl ClientDriver {
     /// A connection is live: it was opened, and gave every answer that was awaited.
     pub(super) fn proved(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some(state) = connections.state(conn) else { return Ok(()) };
-        state.proved = true;
+        state.set_proved(true);
         self.failures_in_a_row = 0;
         self.config.progress.live.add(1);
         self.config.progress.stood.add(1);
@@ -202,8 +202,8 @@ impl ClientDriver {
     /// Counts a connection as asleep, or no more. One that is not live, as its answer is still awaited, does not count.
     pub(super) fn counts_as_asleep(&mut self, connections: &mut ClientConnections, conn: ConnId, asleep: bool) {
         let Some(state) = connections.state(conn) else { return };
-        let asleep = asleep && state.proved;
-        match (std::mem::replace(&mut state.asleep, asleep), asleep) {
+        let asleep = asleep && state.is_proved();
+        match (state.set_asleep(asleep), asleep) {
             (false, true) => self.config.progress.asleep.add(1),
             (true, false) => self.config.progress.asleep.sub(1),
             _ => {}
@@ -245,7 +245,7 @@ impl ClientDriver {
     pub(super) fn failed(&mut self, connections: &mut ClientConnections, conn: ConnId, cause: Cause) {
         self.counts_as_asleep(connections, conn, false);
         let Some(state) = connections.state(conn) else { return };
-        let (proved, index) = (std::mem::take(&mut state.proved), state.index);
+        let (proved, index) = (state.set_proved(false), state.index);
         self.forget(connections, conn);
         if self.phase == Phase::Close {
             return;
@@ -270,7 +270,9 @@ impl ClientDriver {
     /// Takes the probe of a connection out of the window, if it has one.
     pub(super) fn take_probe(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Option<Probe> {
         let state = connections.state(conn)?;
-        self.window.remove(std::mem::take(&mut state.key))
+        let key = state.key();
+        state.set_key(0);
+        self.window.remove(key)
     }
 
     pub(super) fn forget(&mut self, connections: &mut ClientConnections, conn: ConnId) {
@@ -281,7 +283,7 @@ impl ClientDriver {
     }
 
     pub(super) fn probe_of(&self, connections: &mut ClientConnections, conn: ConnId) -> Option<&Probe> {
-        let key = connections.state(conn)?.key;
+        let key = connections.state(conn)?.key();
         self.window.get(key)
     }
 
@@ -294,7 +296,7 @@ impl ClientDriver {
             goodbye: workload.reply_timeout.min(GOODBYE_TIMEOUT),
         };
         for conn in self.window.late(connections.clock().now(), limits) {
-            let Some(key) = connections.state(conn).map(|state| state.key) else { continue };
+            let Some(key) = connections.state(conn).map(|state| state.key()) else { continue };
             let Some(probe) = self.window.get(key) else { continue };
             let cause = match &probe.awaited {
                 Awaited::Connect { .. } => {

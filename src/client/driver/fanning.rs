@@ -226,7 +226,7 @@ impl ClientDriver {
     /// exchanges.
     fn is_busy(&self, connections: &mut ClientConnections, publisher: ConnId) -> bool {
         let Some(state) = connections.state(publisher).copied() else { return false };
-        let awaits = self.config.protocol(state.index).is_acknowledged() && self.window.get(state.key).is_some();
+        let awaits = self.config.protocol(state.index).is_acknowledged() && self.window.get(state.key()).is_some();
         awaits || connections.is_sending(publisher)
     }
 
@@ -280,7 +280,7 @@ impl ClientDriver {
             let awaited = Awaited::Answer { purpose: Purpose::Publish, socket: None };
             let probe = Probe { conn, awaited, intended: due, started, since, round: number, next: None };
             if let Some(state) = connections.state(conn) {
-                state.key = self.window.add(probe);
+                state.set_key(self.window.add(probe));
             }
         }
         connections.send(conn, &self.scratch)

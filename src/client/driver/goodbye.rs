@@ -68,11 +68,11 @@ impl ClientDriver {
         }
         let since = connections.clock().now();
         let Some(state) = connections.state(conn) else { return Ok(()) };
-        let is_awaited = self.window.change(state.key, |probe| probe.awaited = Awaited::End);
+        let is_awaited = self.window.change(state.key(), |probe| probe.awaited = Awaited::End);
         if !is_awaited {
             let now = Instant::now();
             let probe = Probe { conn, awaited: Awaited::End, intended: now, started: now, since, round: 0, next: None };
-            state.key = self.window.add(probe);
+            state.set_key(self.window.add(probe));
         }
         Ok(())
     }
@@ -96,16 +96,16 @@ impl ClientDriver {
                 return Ok(Schedule::At(at));
             }
             self.place = next;
-            let Some(state) = connections.state(conn).filter(|state| state.proved) else { continue };
+            let Some(state) = connections.state(conn).filter(|state| state.is_proved()) else { continue };
             self.goodbye.said += 1;
             self.scratch.clear();
             self.config.protocol(state.index).goodbye(self.number(state.index), &mut self.scratch);
             if self.goodbye.is_awaited {
                 // The answer to what was in flight is passed over.
-                self.window.remove(state.key);
+                self.window.remove(state.key());
                 let awaited = Awaited::Answer { purpose: Purpose::Goodbye, socket: None };
                 let probe = Probe { conn, awaited, intended: now, started: now, since, round: 0, next: None };
-                state.key = self.window.add(probe);
+                state.set_key(self.window.add(probe));
             }
             connections.send(conn, &self.scratch)?;
         }

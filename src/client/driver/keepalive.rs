@@ -83,7 +83,9 @@ impl ClientDriver {
                 return Ok(Schedule::At(now + GROUP));
             }
             self.keepalive.visited += 1;
-            let Some(state) = connections.state(conn).filter(|state| state.proved && state.key == 0) else { continue };
+            let Some(state) = connections.state(conn).filter(|state| state.is_proved() && state.key() == 0) else {
+                continue;
+            };
             if self.storm.as_ref().is_some_and(|storm| storm.keeps_silent(state.index)) {
                 continue;
             }

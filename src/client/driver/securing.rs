@@ -48,7 +48,7 @@ impl ClientDriver {
     pub(super) fn begin_handshake(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some((probe, to)) = self.stands(connections, conn)? else { return Ok(()) };
         if let Some(state) = connections.state(conn) {
-            state.key = self.window.add(probe);
+            state.set_key(self.window.add(probe));
         }
         connections.begin_handshake(conn, to.ip())
     }

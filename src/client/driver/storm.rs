@@ -362,7 +362,7 @@ impl ClientDriver {
         let victims = storm.victims();
         let most = victims.len() as u64;
         let closing = storm.closing.get_or_insert_with(|| Closing::new(self.config.workload.close, pace));
-        closing.turn_of(connections, now, most, |state| victims.contains(&state.index))
+        closing.turn_of(connections, now, most, |state| victims.contains(&{ state.index }))
     }
 
     /// Dials new connections, as many at a time as the ramp did.
@@ -439,7 +439,7 @@ impl ClientDriver {
     pub(super) fn dropped(&mut self, connections: &mut ClientConnections, conn: ConnId) {
         self.counts_as_asleep(connections, conn, false);
         if let Some(state) = connections.state(conn) {
-            state.proved = false;
+            state.set_proved(false);
         }
         self.forget(connections, conn);
         self.config.progress.live.sub(1);
@@ -448,7 +448,7 @@ impl ClientDriver {
 
     /// Whether the server, which closes a connection, may do so: it is a victim of a storm that allows it.
     pub(super) fn is_shed(&mut self, connections: &mut ClientConnections, conn: ConnId) -> bool {
-        let proved = connections.state(conn).filter(|state| state.proved).map(|state| state.index);
+        let proved = connections.state(conn).filter(|state| state.is_proved()).map(|state| state.index);
         let (Some(index), Some(storm)) = (proved, &mut self.storm) else { return false };
         storm.server_may_close(index, self.phase)
     }

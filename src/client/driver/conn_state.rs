@@ -1,0 +1,91 @@
+//! What a client knows of each of its connections.
+
+/// What a client knows of a connection, in its row: ten bytes, of which a sleeping connection keeps each.
+#[derive(Debug, Default, Clone, Copy)]
+#[repr(C, packed(2))]
+pub struct ConnState {
+    /// The connection's number within the shard.
+    pub index: u32,
+    /// The key of the probe in flight in the lower bits, and the flags in the others. A probe takes more than 64 bytes, so
+    /// the keys of a window of 64 GiB have 30 bits.
+    key_and_flags: u32,
+    /// The source port.
+    pub port: u16,
+}
+
+const _: () = assert!(size_of::<ConnState>() == 10, "a client's connection takes 24 bytes, its row's own 12 with it");
+
+const PROVED: u32 = 1 << 31;
+const ASLEEP: u32 = 1 << 30;
+const FLAGS: u32 = PROVED | ASLEEP;
+
+impl ConnState {
+    /// A connection that is being dialed.
+    pub fn dialed(index: u32, key: u32, port: u16) -> ConnState {
+        let mut state = ConnState { index, key_and_flags: 0, port };
+        state.set_key(key);
+        state
+    }
+
+    /// The key of the connection's probe in the window; 0 when nothing is in flight.
+    pub fn key(&self) -> u32 {
+        self.key_and_flags & !FLAGS
+    }
+
+    /// Another probe is in flight, or none if the key is 0.
+    pub fn set_key(&mut self, key: u32) {
+        debug_assert_eq!(key & FLAGS, 0, "a window has so many probes");
+        self.key_and_flags = self.key_and_flags & FLAGS | key & !FLAGS;
+    }
+
+    /// The connection was proved live.
+    pub fn is_proved(&self) -> bool {
+        self.key_and_flags & PROVED != 0
+    }
+
+    /// Sets whether the connection was proved live, and returns whether it was before.
+    pub fn set_proved(&mut self, proved: bool) -> bool {
+        self.set(PROVED, proved)
+    }
+
+    /// Sets whether the connection counts as asleep, and returns whether it did before.
+    pub fn set_asleep(&mut self, asleep: bool) -> bool {
+        self.set(ASLEEP, asleep)
+    }
+
+    fn set(&mut self, flag: u32, to: bool) -> bool {
+        let before = self.key_and_flags & flag != 0;
+        self.key_and_flags = self.key_and_flags & !flag | if to { flag } else { 0 };
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_and_flags_keep_apart(
+            (index, key, port) in (any::<u32>(), 0..1_u32 << 30, any::<u16>()),
+            steps in prop::collection::vec((0..3, any::<bool>(), 0..1_u32 << 30), 0..20),
+        ) {
+            let mut state = ConnState::dialed(index, key, port);
+            let (mut key, mut proved, mut asleep) = (key, false, false);
+            for (step, flag, next) in steps {
+                match step {
+                    0 => prop_assert_eq!(state.set_proved(flag), std::mem::replace(&mut proved, flag)),
+                    1 => prop_assert_eq!(state.set_asleep(flag), std::mem::replace(&mut asleep, flag)),
+                    _ => {
+                        state.set_key(next);
+                        key = next;
+                    }
+                }
+                prop_assert_eq!((state.key(), state.is_proved()), (key, proved));
+                prop_assert_eq!(({ state.index }, { state.port }), (index, port));
+            }
+        }
+    }
+}
