@@ -20,24 +20,38 @@ const SLICE_IN_SILENCE: Duration = Duration::from_micros(300);
 /// A yield that takes less ran no other thread; it cost only the system call.
 const YIELD_COST: Duration = Duration::from_micros(3);
 
+/// A yield that takes longer ran threads that do not yield, such as a compiler's: each keeps the core until a clock tick.
+/// To the scheduler, a thread that yields has had its whole slice (`yield_task_fair`, which takes 1.4 ms on two cores). A
+/// shard that yielded to such threads after each 25 µs would have a hundredth of the core, and not its part.
+const GREEDY: Duration = Duration::from_millis(1);
+
+/// The part of the time that such threads took which the shard then takes, as a divisor. Two shards on one core, whose
+/// yields are long for once, soon have short ones again.
+const SHARE: u32 = 2;
+
+/// The longest slice.
+const LONGEST: Duration = Duration::from_millis(4);
+
 /// When the present slice began, and how long it may be.
 #[derive(Debug)]
 pub(super) struct TimeSlice {
     since: Instant,
     length: Duration,
-    wanted: bool,
+    /// How long the last yield took.
+    lost: Duration,
 }
 
 impl TimeSlice {
     /// Begins a slice now.
     pub fn new(now: Instant) -> TimeSlice {
-        TimeSlice { since: now, length: SLICE, wanted: false }
+        TimeSlice { since: now, length: SLICE, lost: Duration::ZERO }
     }
 
     /// Sets how long slices are now. In a storm of resets they are long even if another thread wants the core: the
     /// process that resets keeps the core as long when it has it, and an echo must fit in between.
     pub fn set_length(&mut self, traffic: bool, storm: bool) {
-        self.length = match (traffic, self.wanted && !storm) {
+        self.length = match (traffic, self.lost > YIELD_COST && !storm) {
+            _ if self.lost > GREEDY && !storm => (self.lost / SHARE).min(LONGEST),
             (false, _) => SLICE_IN_SILENCE,
             (true, false) => SLICE,
             (true, true) => SLICE_WHEN_WANTED,
@@ -58,7 +72,7 @@ impl TimeSlice {
     fn yield_at(&mut self, platform: &impl Platform, now: Instant) -> Instant {
         platform.yield_core();
         self.since = platform.now();
-        self.wanted = self.since.saturating_duration_since(now) > YIELD_COST;
+        self.lost = self.since.saturating_duration_since(now);
         self.since
     }
 
@@ -116,6 +130,30 @@ mod tests {
         slice.yield_now(&machine);
         slice.set_length(true, false);
         assert!(is_slice(runs(&mut slice, &machine), SLICE), "nobody wants the core any more");
+    }
+
+    #[test]
+    fn beside_threads_that_keep_the_core_the_shard_has_its_part() {
+        let machine = Machine::new(0);
+        let mut slice = TimeSlice::new(machine.now());
+        for others in [GREEDY * 2, GREEDY * 7, LONGEST * 3] {
+            wanted(&machine, others);
+            slice.yield_now(&machine);
+            slice.set_length(true, false);
+            let ran = runs(&mut slice, &machine);
+            assert!(is_slice(ran, LONGEST.min(others / SHARE)), "beside {others:?} it ran for {ran:?}");
+            slice.set_length(true, true);
+            assert!(is_slice(runs(&mut slice, &machine), SLICE), "in a storm of resets others must come soon");
+        }
+        // Two shards of one core, whose yields were long for once.
+        let (mut one, mut other) = (LONGEST, LONGEST);
+        for _ in 0..10 {
+            wanted(&machine, other);
+            slice.yield_now(&machine);
+            slice.set_length(true, false);
+            (one, other) = (other, slice.length);
+        }
+        assert_eq!((one, other), (SLICE_WHEN_WANTED, SLICE_WHEN_WANTED));
     }
 
     #[test]
