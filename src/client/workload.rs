@@ -89,7 +89,8 @@ pub struct Workload {
     /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep, but one on each core at least; `None`
     /// plans it from the memory that is left.
     pub awake: Option<u64>,
-    /// Speaks TLS 1.3; `None` speaks in the clear. Only with the feature `tls`.
+    /// Speaks TLS, 1.3 or as low as [`ClientTls::lowest_version`] says; `None` speaks in the clear. Only with the feature
+    /// `tls`.
     #[cfg(feature = "tls")]
     pub tls: Option<ClientTls>,
     /// Decides where the list of source ports begins; `None` is at random. Clients of one seed that have numbers apart
@@ -287,7 +288,7 @@ impl Workload {
             return Err(ConfigError::RareKeepalive { asked, allowed }.into());
         }
         // A second step follows an answer.
-        let must_hear = self.protocol.must_hear() || self.protocol.open(0, 1, &mut Vec::new());
+        let must_hear = self.protocol.must_hear() || self.protocol.steps() > 1;
         if self.audit != Audit::Answer && must_hear {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }

@@ -241,7 +241,8 @@ impl Mqtt {
         }
         if message.is_awaited {
             seen.delivered = true;
-            return (seen.acknowledged || !self.at_least_once).then_some(Verdict::Proof).or(Some(Verdict::Aside));
+            let is_whole = seen.acknowledged || !self.at_least_once;
+            return Some(if is_whole { Verdict::Proof } else { Verdict::Aside });
         }
         if message.topic != Topic::Unknown && !message.may_be_old && !self.gets_others() {
             return Some(Verdict::Wrong(Cause::WrongAnswer));
@@ -270,17 +271,15 @@ impl Dialect for Mqtt {
 
     /// The server must have routed the token to the connection. A PINGRESP says no more than that it is there.
     fn strength(&self) -> Strength {
-        if self.own.is_some() { Strength::EndToEnd } else { Strength::Liveness }
+        Strength::of_service(self.own.is_some())
     }
 
     fn longest_message(&self) -> usize {
         self.longest_packet(u64::MAX)
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let Some(said) = self.steps.get(usize::from(step)) else { return false };
-        self.say(*said, Exchange { number, round: 0, purpose: Purpose::Open(step) }, into);
-        true
+    fn steps(&self) -> u8 {
+        self.steps.len() as u8
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
