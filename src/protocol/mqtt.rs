@@ -17,7 +17,7 @@ use super::{
     Verdict,
 };
 use crate::failure::{Cause, MqttPacket, MqttReason};
-use packets::{Connect, Version};
+use packets::{Connect, Version, property};
 use place::{Place, Seen, Topic};
 use reader::{Event, Kind, Malformed, Message, Reader};
 
@@ -76,11 +76,6 @@ pub struct Mqtt {
     /// How a connection is opened.
     steps: Vec<Step>,
 }
-
-/// Properties of CONNACK that limit what the client may do.
-const SERVER_KEEPALIVE: u8 = 0x13;
-const MAXIMUM_QOS: u8 = 0x24;
-const MAXIMUM_PACKET: u8 = 0x27;
 
 /// Codes from here on say no (MQTT 5.0, section 2.4).
 const REFUSED: u8 = 0x80;
@@ -222,13 +217,13 @@ impl Mqtt {
 
     /// The verdict on a limit that the server sets, unless the client keeps it. It cannot be remembered, so what the
     /// client was told to do must keep it.
-    fn limited(&self, number: u64, property: u8, value: u16) -> Option<Verdict> {
+    fn limited(&self, number: u64, limit: u8, value: u16) -> Option<Verdict> {
         // A client that promises nothing is silent for any time. What a server has no bound for it calls 65,535 s.
         let silence = if self.keepalive == 0 { u16::MAX } else { self.keepalive };
-        let cause = match property {
-            SERVER_KEEPALIVE if value > 0 && value < silence => Cause::ShorterKeepalive,
-            MAXIMUM_QOS if value < self.at_least_once.into() => Cause::LowerQos,
-            MAXIMUM_PACKET if usize::from(value) < self.longest_packet(number) => Cause::ShorterPackets,
+        let cause = match limit {
+            property::SERVER_KEEPALIVE if value > 0 && value < silence => Cause::ShorterKeepalive,
+            property::MAXIMUM_QOS if value < self.at_least_once.into() => Cause::LowerQos,
+            property::MAXIMUM_PACKET if usize::from(value) < self.longest_packet(number) => Cause::ShorterPackets,
             _ => return None,
         };
         Some(Verdict::Ended(cause))
