@@ -173,7 +173,7 @@ pub enum Outcome {
     CatcherWoke,
     /// The doorbell was rung, or the poll on it has failed.
     DoorbellRang,
-    /// Nothing that anyone waits for.
+    /// An operation for which no caller waits.
     Settled,
 }
 

@@ -370,7 +370,7 @@ impl ConfigError {
             ConfigError::Address { problem, .. } => problem.means().to_owned(),
             ConfigError::AddressFamilies => "an IPv4 address cannot connect to an IPv6 one".to_owned(),
             ConfigError::NotThisHost { .. } => "no interface of this host has that address".to_owned(),
-            ConfigError::Metrics { .. } => "nobody could read the metrics".to_owned(),
+            ConfigError::Metrics { .. } => "the metrics could not be read there".to_owned(),
             ConfigError::Connections { most, .. } => format!("a run opens between 1 and {most} connections"),
             ConfigError::MaxConnections { most, .. } => format!("a server holds between 1 and {most} connections"),
             ConfigError::IdleTimeout { shortest, longest, .. } => format!(

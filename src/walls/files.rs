@@ -14,7 +14,7 @@ pub const DESCRIPTORS: Wall = Wall {
     name: "descriptors",
     symptom: "socket or accept fails with EMFILE (\"Too many open files\"), in most programs at 1,024 connections",
     evidence: "/proc/self/limits, \"Max open files\"; the errno EMFILE",
-    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count; for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; above fs.nr_open nobody can go",
+    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count; for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; none of these goes above fs.nr_open",
     judge: descriptors,
     blame: |evidence| {
         let failed = evidence.failures(Cause::Errno(Errno::EMFILE))?;

@@ -190,7 +190,7 @@ fn cores(host: &Host, goal: &Goal) -> Finding {
     );
     Finding::fine(have, need).tight_if(quota.is_some_and(|cores| cores < shards as f64)).advise(
         false,
-        "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves nobody",
+        "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves no connection",
     )
 }
 

@@ -126,7 +126,7 @@ fn tls_echo_answers_and_reads_its_certificate_again() {
 }
 
 #[test]
-fn push_reaches_every_subscriber_of_every_shard_and_nobody_else() {
+fn push_reaches_every_subscriber_of_every_shard_and_no_other_connection() {
     let example = Example::start("push", "");
     // Spread by the kernel over all shards.
     let mut subscribers: Vec<Lines> = (0..20).map(|_| example.lines()).collect();

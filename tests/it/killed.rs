@@ -140,7 +140,7 @@ fn start_storm(server: &Server, more: &str) -> Running {
 }
 
 #[test]
-fn a_storm_that_kills_nobody_is_refused() {
+fn a_killed_storm_needs_victims_and_survivors() {
     run("storm killed --target-ip 127.0.0.1 --share 0").fails_with(2, &["no victim"]);
     run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").fails_with(2, &["no survivor"]);
 }

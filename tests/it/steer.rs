@@ -329,7 +329,7 @@ fn a_run_waits_for_its_owner() {
 
 /// An owner without interest in events, and one that goes away.
 #[test]
-fn nobody_has_to_take_events() {
+fn events_need_not_be_taken() {
     let server = Server::start(2, "--json -");
     let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
     assert!(run.join().unwrap().complete());

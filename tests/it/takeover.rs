@@ -356,7 +356,7 @@ fn a_successor_serves_when_the_server_before_is_killed() {
 
 /// A server that is told to stop while it hands over ends when it has handed over, and closes no connection.
 #[test(Network, Hibernation)]
-fn a_signal_while_handing_over_closes_nobody() {
+fn a_signal_while_handing_over_closes_no_connection() {
     in_own_network(|| {
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
         let Middle { server, mut successor, mut silent, mut talking } = in_the_middle(&house);

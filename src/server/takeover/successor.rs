@@ -347,7 +347,7 @@ mod tests {
 
     /// One asker is being answered, and as many wait as the kernel lets wait.
     #[test]
-    fn a_stop_waits_for_nobody_who_asks() {
+    fn a_stop_waits_for_no_successor_that_asks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("takeover");
         let (hello, speaks) = (Hello::ours(), Default::default());

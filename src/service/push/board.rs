@@ -166,7 +166,7 @@ impl Board {
         self.try_again(at.shard);
     }
 
-    /// Does what a message of the shard's own mailbox asks for. Returns whom to tell, if there is anybody.
+    /// Does what a message of the shard's own mailbox asks for. Returns the receipt that is due, and its publisher.
     pub fn hear(&mut self, shard: &mut impl Shard, message: PushMessage) -> Option<Tell> {
         let tell = match message.0 {
             Told::Publication(..) if self.divided => {
