@@ -119,7 +119,7 @@ macro_rules! causes {
     ($($cause:ident $(($fault:ident))? => $name:literal,)*) => {
         impl Cause {
             /// Those that are no errors of the kernel, of TLS or of a protocol, and have no number.
-            const OURS: &[Cause] = &[$(Cause::$cause $((HandshakeFault::$fault))?,)*];
+            const OURS: &'static [Cause] = &[$(Cause::$cause $((HandshakeFault::$fault))?,)*];
 
             /// The name under which every report counts the cause.
             pub fn name(self) -> String {

@@ -22,38 +22,32 @@ struct Seen {
     requests: Mutex<Vec<String>>,
 }
 
-type Serve = dyn Fn(&mut WebSocket<TcpStream>, &Message) -> bool + Send + Sync;
-
 /// A server by tungstenite, which answers pings itself. `serve` is called for each message, and ends the connection with
 /// `false`.
 fn tungstenite(
     serve: impl Fn(&mut WebSocket<TcpStream>, &Message) -> bool + Send + Sync + 'static,
 ) -> (Peer, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
-    let (shared, serve): (_, Arc<Serve>) = (seen.clone(), Arc::new(serve));
-    let peer = Peer::start(move |stream| {
-        let (stream, seen, serve) = (stream.try_clone().unwrap(), shared.clone(), serve.clone());
-        thread::spawn(move || {
-            #[allow(clippy::result_large_err, reason = "tungstenite's own")]
-            let keep = |request: &Request, response: Response| {
-                seen.requests.lock().unwrap().push(format!("{} {:?}", request.uri(), request.headers()));
-                Ok(response)
-            };
-            let Ok(mut socket) = tungstenite::accept_hdr(stream, keep) else { return };
-            while let Ok(message) = socket.read() {
-                match &message {
-                    Message::Ping(_) => _ = seen.pings.fetch_add(1, Ordering::AcqRel),
-                    Message::Close(Some(CloseFrame { code: CloseCode::Normal, .. })) => {
-                        seen.closes.fetch_add(1, Ordering::AcqRel);
-                    }
-                    _ => {}
+    let shared = seen.clone();
+    let peer = Peer::with_threads(move |stream| {
+        #[allow(clippy::result_large_err, reason = "tungstenite's own")]
+        let keep = |request: &Request, response: Response| {
+            shared.requests.lock().unwrap().push(format!("{} {:?}", request.uri(), request.headers()));
+            Ok(response)
+        };
+        let Ok(mut socket) = tungstenite::accept_hdr(stream, keep) else { return };
+        while let Ok(message) = socket.read() {
+            match &message {
+                Message::Ping(_) => _ = shared.pings.fetch_add(1, Ordering::AcqRel),
+                Message::Close(Some(CloseFrame { code: CloseCode::Normal, .. })) => {
+                    shared.closes.fetch_add(1, Ordering::AcqRel);
                 }
-                if !serve(&mut socket, &message) {
-                    return;
-                }
+                _ => {}
             }
-        });
-        false
+            if !serve(&mut socket, &message) {
+                return;
+            }
+        }
     });
     (peer, seen)
 }
