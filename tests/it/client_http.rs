@@ -73,7 +73,7 @@ fn a_server_that_answers_is_alive() {
     run.held(20);
     assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"http".into(), &"liveness".into()));
     assert!(number(&run.json["echo_latency_us"], "count") >= 20, "{}", run.json);
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     for request in &*requests.lock().unwrap() {
         assert_eq!(request.line, "GET / HTTP/1.1");
         assert_eq!(request.fields[0], format!("Host: 127.0.0.1:{port}"));
@@ -182,7 +182,7 @@ fn victims_in_another_process_go_to_the_same_target() {
         seen.lock().unwrap().insert((request.line.clone(), request.fields.clone()));
         ok("")
     });
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     let words =
         "--for 300ms --calm 300ms --after 300ms --interval 100ms --cores 1 --connections 30 --share 10 --json -";
     let target = format!("--target http://localhost:{port}/n/{{n}} --source-ip 127.0.0.1 --header a:b");

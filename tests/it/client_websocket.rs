@@ -192,7 +192,7 @@ fn keepalives_are_sent_whatever_the_run_does() {
 #[test]
 fn a_url_says_where_and_what() {
     let (peer, seen) = tungstenite(|_, _| true);
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     let words = "--header Authorization:\\x20Bearer-{n} --subprotocol chat --first-number 7";
     let run =
         client(&format!("--target ws://localhost:{port}/room/{{n}}?a=b --source-ip 127.0.0.1 --connections 3 {words}"));
