@@ -165,7 +165,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         false
     }
 
-    fn has_tls(&self, _name: ConnId) -> bool {
+    fn has_session(&self, _name: ConnId) -> bool {
         false
     }
 
@@ -479,7 +479,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let Some(row) = engine.slots.row(conn) else { return Ok(()) };
         let next = row.lifecycle.come_back(state.reads_paused);
         let name = engine.name_of(conn);
-        if !engine.has_tls(name) && !engine.bring_tls(name, state.tls.as_ref()) {
+        if !engine.has_session(name) && !engine.bring_tls(name, state.tls.as_ref()) {
             return engine.close(conn, CloseMode::Abort, CloseReason::Local);
         }
         self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
