@@ -266,9 +266,7 @@ impl Workload {
     }
 
     fn check(&self) -> Result<()> {
-        if self.connections == 0 || self.connections > u64::from(u32::MAX) {
-            return Err(ConfigError::Connections { asked: self.connections, most: u32::MAX.into() }.into());
-        }
+        plan::check_connections(self.connections)?;
         if self.first_number > HIGHEST_FIRST_NUMBER {
             return Err(ConfigError::FirstNumber { asked: self.first_number, most: HIGHEST_FIRST_NUMBER }.into());
         }

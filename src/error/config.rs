@@ -79,14 +79,14 @@ pub enum ConfigError {
     },
     /// No connections, or more than can be counted.
     Connections {
-        /// How many were asked for, at least 1.
+        /// How many were asked for: 0, or more than `most`.
         asked: u64,
         /// How many there can be.
         most: u64,
     },
     /// A limit on connections of 0, or beyond what can be counted.
     MaxConnections {
-        /// The limit that was asked for, at least 1.
+        /// The limit that was asked for: 0, or more than `most`.
         asked: u64,
         /// The highest limit.
         most: u64,
