@@ -203,6 +203,11 @@ impl Finding {
         self
     }
 
+    /// Adds a setting where it is needed, if there is one to add.
+    fn set_if(self, is_needed: bool, setting: Option<Setting>) -> Finding {
+        self.set(setting.filter(|_| is_needed))
+    }
+
     /// Adds a command, unless the goal fits without more ado.
     fn advise(mut self, may: bool, command: impl Into<String>) -> Finding {
         if matches!(self.verdict, Verdict::Tight | Verdict::Blocks) {

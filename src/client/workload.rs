@@ -244,8 +244,7 @@ impl Workload {
             return Ok(None);
         }
         host.check_hibernation()?;
-        let v6 = self.routes.targets.iter().any(|target| target.ip().is_ipv6());
-        let family = if v6 { Family::V6 } else { Family::V4 };
+        let family = Family::of(&self.routes.targets);
         let ends = [(End::Client, IdleBackend::Poll)];
         let layers = Layers { tls: self.tls_version(), ..Layers::default() };
         let planned = || host.awake(self.connections, &ends, family, layers, Reserve::Auto);

@@ -247,17 +247,14 @@ fn neighbours(host: &Host, goal: &Goal) -> Finding {
             need,
         );
     };
-    Finding::fine(format!("{} entries at most", count(most)), need).tight_if(known > most).set(
-        (known > most)
-            .then(|| {
-                Setting::raise(
-                    host,
-                    "net.ipv4.neigh.default.gc_thresh3",
-                    &[known * 2],
-                    "one entry for each target on the link",
-                )
-            })
-            .flatten(),
+    Finding::fine(format!("{} entries at most", count(most)), need).tight_if(known > most).set_if(
+        known > most,
+        Setting::raise(
+            host,
+            "net.ipv4.neigh.default.gc_thresh3",
+            &[known * 2],
+            "one entry for each target on the link",
+        ),
     )
 }
 

@@ -94,11 +94,10 @@ impl GoalArguments {
 
 /// How many connections may be awake at once, where others sleep: at each end that is on this host.
 pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, layers: Layers) -> u64 {
-    let v6 = routes.targets.iter().any(|target| target.ip().is_ipv6());
     let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
     let ends: Vec<_> =
         [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
-    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, layers, Reserve::Auto)
+    host.awake(connections, &ends, Family::of(&routes.targets), layers, Reserve::Auto)
 }
 
 #[derive(Debug, Args)]
