@@ -128,9 +128,7 @@ fn survivors_of_a_mass_disconnect_go_on() {
 
 /// Live and opened connections in the last event of a server.
 pub fn last_stats(server: &Server) -> Option<[u64; 2]> {
-    let out = server.running.out();
-    let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let stats = events.rfind(|event| event["event"] == "stats")?;
+    let stats = server.running.last_event("stats")?;
     Some(["live", "opened"].map(|name| number(&stats, name)))
 }
 
