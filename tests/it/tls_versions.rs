@@ -154,7 +154,7 @@ fn a_client_of_tls12_is_served_where_it_may_be() {
     }
     drop(echoes_in_pieces(&server, authority.old_client(None)));
     // Whoever speaks 1.3 has it.
-    let mut new = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut new = authority.connected(server.port);
     echoes_securely(&mut new, b"hello");
     // A changed record has its alert.
     let mut stream = secure(server.port, &Arc::new(authority.old_client(None)), "localhost").unwrap();

@@ -129,7 +129,7 @@ pub fn reset(stream: TcpStream) {
 }
 
 /// Checks that the peer echoes.
-pub fn echoes(stream: &mut TcpStream) {
+pub fn echoes(stream: &mut (impl Read + Write)) {
     let mut back = [0; 5];
     stream.write_all(b"hello").unwrap();
     stream.read_exact(&mut back).unwrap();

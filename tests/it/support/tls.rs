@@ -97,6 +97,11 @@ impl Authority {
         roots
     }
 
+    /// A connection to a port of this host, whose server proves by this authority that it is `localhost`.
+    pub fn connected(&self, port: u16) -> Secure {
+        secure(port, &Arc::new(self.client(None)), "localhost").unwrap()
+    }
+
     /// The configuration of a client of rustls that trusts this authority, with one suite if it is named.
     pub fn client(&self, suite: Option<&str>) -> ClientConfig {
         self.client_of(&rustls::version::TLS13, suite)
