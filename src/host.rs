@@ -218,16 +218,6 @@ impl Host {
         Some(name.trim_start_matches([' ', '\t', ':']).trim().to_owned())
     }
 
-    /// How many more files this host may open (fs.file-max less field 1 of fs.file-nr); direct descriptors count.
-    /// `None` when that cannot be read, or when it does not bind this process (CAP_SYS_ADMIN).
-    pub fn files_left(&self) -> Option<u64> {
-        if self.may(Capability::SysAdmin) {
-            return None;
-        }
-        let open = self.sysctl("fs.file-nr")?;
-        Some(self.sysctl("fs.file-max")?.saturating_sub(open))
-    }
-
     /// Whether this process has a capability. The kernel asks for each of `Capability` in the initial user namespace
     /// (`capable`), so root of another user namespace has none of them.
     pub fn may(&self, capability: Capability) -> bool {
