@@ -136,15 +136,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Each with its name in a limits.d file, and in the unit of that file: descriptors, and KiB of memory.
+    pub fn items(&self) -> [(&'static str, Option<u64>); 2] {
+        [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))]
+    }
+
     /// The lines of a limits.d file; PAM reads it at login, systemd units do not.
     pub fn lines(&self) -> String {
-        let mut lines = String::new();
-        for (item, value) in [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))] {
-            for who in ["*", "root"].iter().filter(|_| value.is_some()) {
-                lines += &format!("{who} - {item} {}\n", value.unwrap_or_default());
-            }
-        }
-        lines
+        let set = self.items().into_iter().filter_map(|(item, value)| Some((item, value?)));
+        set.map(|(item, value)| format!("* - {item} {value}\nroot - {item} {value}\n")).collect()
     }
 }
 

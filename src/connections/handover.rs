@@ -159,7 +159,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 /// Without TLS there is nothing to hand over, and nothing to wait for.
 #[cfg(not(feature = "tls"))]
 impl<S: Default, P: Platform> Engine<S, P> {
-    fn begin_handshakes(&mut self, _begin: bool) {}
+    fn let_handshakes_begin(&mut self, _may: bool) {}
 
     fn is_shaking(&self, _name: ConnId) -> bool {
         false
@@ -196,7 +196,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     pub fn stop_accepting(&mut self) -> Result<bool> {
         let engine = &mut self.engine;
         engine.acceptor.stop_accepting();
-        engine.begin_handshakes(false);
+        engine.let_handshakes_begin(false);
         if engine.acceptor.unfinished() == 0 {
             return Ok(true);
         }
@@ -213,7 +213,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Accepts again after `stop_accepting`, with `each` accepts in flight on every listener, as the process is gone
     /// that had them. `attach` sets their programs anew.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
-        self.engine.begin_handshakes(true);
+        self.engine.let_handshakes_begin(true);
         self.engine.acceptor.accept_again(each, attach)
     }
 

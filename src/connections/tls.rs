@@ -339,9 +339,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     // ---- from process to process ---------------------------------------------------------------
 
     /// Lets handshakes begin, or not. Those that are under way go on.
-    pub(super) fn begin_handshakes(&mut self, begin: bool) {
+    pub(super) fn let_handshakes_begin(&mut self, may: bool) {
         if let Some(tls) = &mut self.tls {
-            tls.begins_none = !begin;
+            tls.begins_none = !may;
         }
     }
 
