@@ -164,7 +164,7 @@ pub enum Outcome {
     CancelTooLate,
     /// The slot holds no descriptor any more.
     Closed,
-    /// There are announcements, or the poll on them has failed.
+    /// The socket filter has notifications, or the poll on them has failed.
     FilterWoke {
         /// The poll still waits: it is a lasting one.
         armed: bool,

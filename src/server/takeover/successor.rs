@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -248,7 +248,7 @@ impl Clerk {
         (self.events)(ServerEvent::HandingOver);
         let mut relays = Vec::new();
         for (shard, (channel, (handle, slot))) in channels.into_iter().zip(&self.shards).enumerate() {
-            let ((to, from_shard), (to_shard, from)) = (channel_pair(), channel_pair());
+            let ((to, from_shard), (to_shard, from)) = (mpsc::channel(), mpsc::channel());
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link { to, from });
             handle.command(HAND_OVER);
             let (sender, shard_handle) = (to_shard.clone(), handle.clone());
@@ -297,10 +297,6 @@ impl Clerk {
         }
         true
     }
-}
-
-fn channel_pair<T>() -> (Sender<T>, Receiver<T>) {
-    channel()
 }
 
 /// Brings what a shard hands over to the successor. Returns whether that was all.
