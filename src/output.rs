@@ -103,7 +103,9 @@ pub fn cure(errno: Errno) -> &'static str {
     match errno {
         Errno::EPIPE => "keep its reader until the end",
         Errno::EFBIG => "raise the limit on file sizes (ulimit -f), or choose another file",
-        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => "choose a folder that is neither removed nor renamed meanwhile",
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => {
+            "choose a folder that is neither removed nor renamed meanwhile"
+        }
         Errno::EIO => "see the kernel's log (dmesg), or choose another file",
         Errno::EROFS | Errno::EACCES | Errno::EPERM => "choose a file that this user may write to the end",
         Errno::ENOSYS => "allow this call in the seccomp filter, or choose another file",

@@ -349,8 +349,7 @@ impl<M: Send + 'static> Server<M> {
             };
             let make = service.clone();
             let build = move |connections: &mut Connections<S::State>| start.build(connections, &*make);
-            let running =
-                shard::spawn(&format!("c1m-server-{index}"), plan.core, handle.clone(), config, build, drop)?;
+            let running = shard::spawn(&format!("c1m-server-{index}"), plan.core, handle.clone(), config, build, drop)?;
             self.shards.push((plan, handle, running));
         }
         drop(ready);

@@ -479,10 +479,9 @@ fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
     let before = if mapped { 96 } else { 0 };
     let length: u32 = length.parse::<u32>().ok().ok_or_else(wrong)?;
     let length = length.checked_sub(before).filter(|length| *length <= bits).ok_or_else(wrong)?;
-    let size = 1u128
-        .checked_shl(bits - length)
-        .filter(|size| *size <= LARGEST_BLOCK)
-        .ok_or_else(|| format!("'{text}' has more than {LARGEST_BLOCK} addresses; try a smaller block, such as 10.0.0.0/16"))?;
+    let size = 1u128.checked_shl(bits - length).filter(|size| *size <= LARGEST_BLOCK).ok_or_else(|| {
+        format!("'{text}' has more than {LARGEST_BLOCK} addresses; try a smaller block, such as 10.0.0.0/16")
+    })?;
     let number = match address.ip() {
         IpAddr::V4(v4) => u128::from(u32::from(v4)),
         IpAddr::V6(v6) => u128::from(v6),

@@ -1,8 +1,6 @@
 //! Segments that are sent for a connection without a socket. None has payload.
 
-use super::segment::{
-    ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum,
-};
+use super::segment::{ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum};
 use super::{Checkpoint, Progress};
 
 /// The most bytes of an answer: a header with timestamps.

@@ -164,7 +164,9 @@ fn close_sentence(code: u16) -> &'static str {
         1007 => "the server found data that is not what its type says; try --message-type binary",
         1008 => "the server's policy forbids it; read its log",
         1009 => "the message is too big for the server; lower --payload or raise its limit",
-        1010 => "the server wants an extension, and this client has none; let the server do without (permessage-deflate)",
+        1010 => {
+            "the server wants an extension, and this client has none; let the server do without (permessage-deflate)"
+        }
         1011 => "the server failed; read its log",
         1012 => "the server restarts; connect again once it runs",
         1013 => "the server is overloaded and wants clients to try later; connect more slowly",

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Summary;
 use super::check::{self, Checked};
 use super::document::LatencyDocument;
-use super::Summary;
 use crate::error::Result;
 use crate::latency::Latency;
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Checked;
 use super::document::LatencyDocument;
-use super::Summary;
+use super::{HandshakeLatencies, Summary};
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::stats::Snapshot;
@@ -35,13 +35,19 @@ impl TlsDocument {
         Ok(Some(TlsDocument { full: LatencyDocument::of(&full)?, resumed: LatencyDocument::of(&resumed)? }))
     }
 
+    /// The histograms themselves.
+    pub fn latencies(&self) -> Result<HandshakeLatencies> {
+        Ok(HandshakeLatencies { full: self.full.latency()?, resumed: self.resumed.latency()? })
+    }
+
     /// The handshakes of several results together; `None` if none has any.
     pub(super) fn merged<'a>(all: impl Iterator<Item = &'a TlsDocument>) -> Result<Option<TlsDocument>> {
         let all: Vec<&TlsDocument> = all.collect();
         if all.is_empty() {
             return Ok(None);
         }
-        let merged = |which: fn(&TlsDocument) -> &LatencyDocument| LatencyDocument::merged(all.iter().copied().map(which));
+        let merged =
+            |which: fn(&TlsDocument) -> &LatencyDocument| LatencyDocument::merged(all.iter().copied().map(which));
         Ok(Some(TlsDocument { full: merged(|one| &one.full)?, resumed: merged(|one| &one.resumed)? }))
     }
 

@@ -227,10 +227,7 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
     Finding::fine(have, need)
         .tight_if(high < wanted || !beyond.is_empty())
         .blocking_if(high < used.pages.saturating_add(sockets.min(PAGES_TO_BEGIN)))
-        .set_if(
-            high < raised,
-            Setting::raise(host, "net.ipv4.tcp_mem", &[raised / 2, raised / 4 * 3, raised], why),
-        )
+        .set_if(high < raised, Setting::raise(host, "net.ipv4.tcp_mem", &[raised / 2, raised / 4 * 3, raised], why))
         .advise(host.may_write_sysctl("net.ipv4.tcp_mem"), "keep it within the memory that sockets leave")
 }
 

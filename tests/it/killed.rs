@@ -1,6 +1,6 @@
 //! A storm that kills the process of its victims, and peers that end by FIN in large numbers.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use c1m::internal::sys::Resource;

@@ -423,7 +423,10 @@ impl Occupant {
             Action::Wait => self.wait(lifecycle),
             Action::Receive => {
                 assert!(!self.waiting, "a receive before its turn");
-                assert!(self.is_heard() && self.data == Data::None && !self.reads_paused, "a receive that should not be");
+                assert!(
+                    self.is_heard() && self.data == Data::None && !self.reads_paused,
+                    "a receive that should not be"
+                );
                 lifecycle.receive();
                 (self.data, self.asked) = (Data::Receive, self.announced);
             }

@@ -109,8 +109,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
     let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings, version)? };
     let filters: Vec<Template> = own.iter().cloned().chain(further).collect();
     let subscribes = !filters.is_empty() && session != Session::Resume;
-    let steps =
-        [Some(Step::Connect), subscribes.then_some(Step::Subscribe), own.is_some().then_some(Step::Publish)];
+    let steps = [Some(Step::Connect), subscribes.then_some(Step::Subscribe), own.is_some().then_some(Step::Publish)];
     let (user, password) = login(settings, version)?;
     let made = Mqtt {
         version,

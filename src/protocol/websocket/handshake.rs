@@ -150,8 +150,9 @@ pub fn write_request_fields(key: &Key, subprotocols: &[String], into: &mut Vec<u
     into.extend_from_slice(key.as_bytes());
     into.extend_from_slice(b"\r\n");
     if !subprotocols.is_empty() {
-        let parts = [b"Sec-WebSocket-Protocol: ", subprotocols.join(", ").as_bytes(), b"\r\n"];
-        parts.iter().for_each(|part| into.extend_from_slice(part));
+        into.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+        into.extend_from_slice(subprotocols.join(", ").as_bytes());
+        into.extend_from_slice(b"\r\n");
     }
 }
 

@@ -255,7 +255,11 @@ impl Board {
 
     /// A shard has become quiet, or is so no more.
     fn note_quiet(&mut self, shard: usize, quiet: bool) {
-        if quiet { self.quiet.insert(shard) } else { self.quiet.remove(&shard) };
+        if quiet {
+            self.quiet.insert(shard)
+        } else {
+            self.quiet.remove(&shard)
+        };
     }
 
     /// Tells the other shards, and this one, whether it is quiet.

@@ -20,13 +20,23 @@ impl Driver<Machine> for Refusing {
         Ok(())
     }
 
-    fn received(&mut self, connections: &mut Connections<Self::State, Machine>, conn: ConnId, _: &mut [u8]) -> Result<Reply> {
+    fn received(
+        &mut self,
+        connections: &mut Connections<Self::State, Machine>,
+        conn: ConnId,
+        _: &mut [u8],
+    ) -> Result<Reply> {
         connections.send(conn, b"no")?;
         connections.close(conn, CloseMode::Lingering, CloseReason::Local)?;
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, connections: &mut Connections<Self::State, Machine>, conn: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(
+        &mut self,
+        connections: &mut Connections<Self::State, Machine>,
+        conn: ConnId,
+        reason: CloseReason,
+    ) -> Result<()> {
         assert!(connections.state(conn).unwrap().is_some(), "its state can be read");
         self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
