@@ -131,13 +131,16 @@ impl FromStr for Address {
     /// Reads `10.0.0.1`, `fd00::1`, and `fe80::1%eth0` or `fe80::1%2`.
     fn from_str(text: &str) -> std::result::Result<Address, String> {
         let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
-        let ip: IpAddr = ip.parse().map_err(|_| format!("'{text}' is no IP address"))?;
+        let ip: IpAddr =
+            ip.parse().map_err(|_| format!("'{text}' is no IP address; try 10.0.0.1, fd00::1 or fe80::1%eth0"))?;
         let Some(scope) = scope else { return Ok(ip.into()) };
         if scope.is_empty() {
             return Err(format!("'{text}' names no interface after the %; give one that ip link shows, or its number"));
         }
         if !is_link_local(ip) {
-            return Err(format!("'{text}': an interface belongs to a link-local address (fe80::/10) alone"));
+            return Err(format!(
+                "'{text}': an interface belongs to a link-local address (fe80::/10) alone; leave out the %"
+            ));
         }
         let scope = sys::interface(scope).ok_or(format!("'{text}': no interface {scope} is here; see ip link"))?;
         Ok(Address { ip, scope })

@@ -190,7 +190,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     #[inline]
     pub fn is_opened(&self, _conn: &ConnId) -> bool {
         #[cfg(feature = "tls")]
-        return self.engine.has_session(*_conn);
+        return self.engine.is_opened(*_conn);
         #[cfg(not(feature = "tls"))]
         true
     }

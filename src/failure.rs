@@ -102,7 +102,7 @@ impl TryFrom<String> for Cause {
     type Error = String;
 
     fn try_from(name: String) -> Result<Cause, String> {
-        let ours = Cause::OURS.into_iter().find(|cause| cause.name() == name);
+        let ours = Cause::OURS.iter().copied().find(|cause| cause.name() == name);
         // Only as `name` writes it, without a sign and without zeros in front.
         let number = |before: &str| name.strip_prefix(before)?.parse().ok();
         let numbered = [number(HTTP).map(Cause::HttpStatus), number(CLOSE).map(Cause::CloseCode)];
@@ -114,81 +114,68 @@ impl TryFrom<String> for Cause {
     }
 }
 
-impl Cause {
-    /// Those that are no errors of the kernel or of TLS, and have no number.
-    const OURS: [Cause; 23] = [
-        Cause::ConnectTimeout,
-        Cause::Silent,
-        Cause::Ghost,
-        Cause::Unanswered,
-        Cause::Unread,
-        Cause::WrongEcho,
-        Cause::WrongAnswer,
-        Cause::AnswerTooLong,
-        Cause::AlteredPublication,
-        Cause::Unasked,
-        Cause::Malformed,
-        Cause::TooManyIncomplete,
-        Cause::NotKept,
-        Cause::Handshake(HandshakeFault::Upgrade),
-        Cause::Handshake(HandshakeFault::Accept),
-        Cause::Handshake(HandshakeFault::Extension),
-        Cause::Handshake(HandshakeFault::Subprotocol),
-        Cause::ClosedByServer,
-        Cause::ConnectedToItself,
-        Cause::NoSession,
-        Cause::ShorterKeepalive,
-        Cause::LowerQos,
-        Cause::ShorterPackets,
-    ];
+/// Makes the list of causes that are ours, and the name of every cause: each stands in one place.
+macro_rules! causes {
+    ($($cause:ident $(($fault:ident))? => $name:literal,)*) => {
+        impl Cause {
+            /// Those that are no errors of the kernel, of TLS or of a protocol, and have no number.
+            const OURS: &'static [Cause] = &[$(Cause::$cause $((HandshakeFault::$fault))?,)*];
 
-    /// The name under which every report counts the cause.
-    pub fn name(self) -> String {
-        match self {
-            Cause::Errno(errno) => errno.name(),
-            Cause::ConnectTimeout => "connect_timeout".to_owned(),
-            Cause::Silent => "silent".to_owned(),
-            Cause::Ghost => "ghost".to_owned(),
-            Cause::Unanswered => "unanswered".to_owned(),
-            Cause::Unread => "unread".to_owned(),
-            Cause::WrongEcho => "wrong_echo".to_owned(),
-            Cause::WrongAnswer => "wrong_answer".to_owned(),
-            Cause::AnswerTooLong => "answer_too_long".to_owned(),
-            Cause::AlteredPublication => "altered_publication".to_owned(),
-            Cause::Unasked => "unasked".to_owned(),
-            Cause::Malformed => "malformed".to_owned(),
-            Cause::TooManyIncomplete => "too_many_incomplete".to_owned(),
-            Cause::HttpStatus(status) => format!("{HTTP}{status}"),
-            Cause::NotKept => "not_kept".to_owned(),
-            Cause::Handshake(HandshakeFault::Upgrade) => "handshake".to_owned(),
-            Cause::Handshake(HandshakeFault::Accept) => "handshake_accept".to_owned(),
-            Cause::Handshake(HandshakeFault::Extension) => "handshake_extension".to_owned(),
-            Cause::Handshake(HandshakeFault::Subprotocol) => "handshake_subprotocol".to_owned(),
-            Cause::CloseCode(code) => format!("{CLOSE}{code}"),
-            Cause::ClosedByServer => "closed_by_server".to_owned(),
-            Cause::ConnectedToItself => "connected_to_itself".to_owned(),
-            Cause::Mqtt(reason) => reason.name(),
-            Cause::NoSession => "mqtt_no_session".to_owned(),
-            Cause::ShorterKeepalive => "mqtt_shorter_keepalive".to_owned(),
-            Cause::LowerQos => "mqtt_lower_qos".to_owned(),
-            Cause::ShorterPackets => "mqtt_shorter_packets".to_owned(),
-            Cause::Nats(error) => error.name(),
-            Cause::Tls(failure) => failure.name(),
+            /// The name under which every report counts the cause.
+            pub fn name(self) -> String {
+                match self {
+                    $(Cause::$cause $((HandshakeFault::$fault))? => $name.to_owned(),)*
+                    Cause::Errno(errno) => errno.name(),
+                    Cause::HttpStatus(status) => format!("{HTTP}{status}"),
+                    Cause::CloseCode(code) => format!("{CLOSE}{code}"),
+                    Cause::Mqtt(reason) => reason.name(),
+                    Cause::Nats(error) => error.name(),
+                    Cause::Tls(failure) => failure.name(),
+                }
+            }
         }
-    }
+    };
+}
 
+causes! {
+    ConnectTimeout => "connect_timeout",
+    Silent => "silent",
+    Ghost => "ghost",
+    Unanswered => "unanswered",
+    Unread => "unread",
+    WrongEcho => "wrong_echo",
+    WrongAnswer => "wrong_answer",
+    AnswerTooLong => "answer_too_long",
+    AlteredPublication => "altered_publication",
+    Unasked => "unasked",
+    Malformed => "malformed",
+    TooManyIncomplete => "too_many_incomplete",
+    NotKept => "not_kept",
+    Handshake(Upgrade) => "handshake",
+    Handshake(Accept) => "handshake_accept",
+    Handshake(Extension) => "handshake_extension",
+    Handshake(Subprotocol) => "handshake_subprotocol",
+    ClosedByServer => "closed_by_server",
+    ConnectedToItself => "connected_to_itself",
+    NoSession => "mqtt_no_session",
+    ShorterKeepalive => "mqtt_shorter_keepalive",
+    LowerQos => "mqtt_lower_qos",
+    ShorterPackets => "mqtt_shorter_packets",
+}
+
+impl Cause {
     /// Whether the server said something that it should not have said. Such connections count as wrong, and not as
     /// lost.
     pub fn is_wrong(self) -> bool {
-        let wrong = [
-            Cause::WrongEcho,
-            Cause::WrongAnswer,
-            Cause::AnswerTooLong,
-            Cause::AlteredPublication,
-            Cause::Unasked,
-            Cause::Malformed,
-        ];
-        wrong.contains(&self)
+        matches!(
+            self,
+            Cause::WrongEcho
+                | Cause::WrongAnswer
+                | Cause::AnswerTooLong
+                | Cause::AlteredPublication
+                | Cause::Unasked
+                | Cause::Malformed
+        )
     }
 }
 
@@ -215,7 +202,7 @@ mod tests {
                 TlsFailure::NoRoom,
                 TlsFailure::KeyUsedUp,
             ];
-            let all = Cause::OURS.into_iter().chain(errnos).chain(numbered).chain(reasons);
+            let all = Cause::OURS.iter().copied().chain(errnos).chain(numbered).chain(reasons);
             let all = all.chain(NatsError::all().map(Cause::Nats));
             for cause in all.chain(tls.map(Cause::Tls)) {
                 prop_assert_eq!(Cause::try_from(cause.name()), Ok(cause));

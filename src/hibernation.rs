@@ -34,14 +34,17 @@ pub struct Tuple {
 pub struct Negotiated {
     /// The largest segment that may be sent, in bytes of payload.
     pub mss: u16,
-    /// Window scaling (RFC 7323): by how many bits the peer's windows are shifted, and ours; 14 at most. `None` if it
-    /// was not agreed on.
+    /// Window scaling (RFC 7323): by how many bits the peer's windows are shifted, and ours. `None` if it was not
+    /// agreed on.
     pub scales: Option<Scales>,
     /// Selective acknowledgements (RFC 2018) are allowed.
     pub sack: bool,
     /// With timestamps (RFC 7323): what is added to CLOCK_MONOTONIC in milliseconds, modulo 2^32.
     pub timestamp_offset: Option<u32>,
 }
+
+/// The largest shift of window scaling: a larger one that was announced counts as this (RFC 7323, 2.3).
+const LARGEST_SHIFT: u8 = 14;
 
 /// The shifts of window scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,18 @@ pub struct Scales {
     pub send: u8,
     /// Of windows that we announce.
     pub receive: u8,
+}
+
+impl Negotiated {
+    /// By how many bits the peer's windows are shifted, 14 at most.
+    fn send_shift(&self) -> u8 {
+        self.scales.map_or(0, |scales| scales.send.min(LARGEST_SHIFT))
+    }
+
+    /// By how many bits our windows are shifted, 14 at most.
+    fn receive_shift(&self) -> u8 {
+        self.scales.map_or(0, |scales| scales.receive.min(LARGEST_SHIFT))
+    }
 }
 
 /// How far a connection has come that has nothing in flight. Names in brackets are those of the kernel.

@@ -184,10 +184,14 @@ impl Host {
     /// Whether a process is stopped, by a signal or by a debugger (state `T` or `t` of /proc/PID/stat, proc(5)). `false`
     /// when that cannot be read.
     pub fn is_stopped(&self, pid: u32) -> bool {
+        self.stat(pid).first().is_some_and(|state| matches!(state.as_str(), "T" | "t"))
+    }
+
+    /// The fields of /proc/PID/stat from the third one on, which is the state; none where it cannot be read.
+    fn stat(&self, pid: u32) -> Vec<String> {
         let stat = self.read(&format!("proc/{pid}/stat")).unwrap_or_default();
-        // The program's name in parentheses may hold anything. The state follows it.
-        let state = stat.rsplit(')').next().unwrap_or_default().split_whitespace().next();
-        matches!(state, Some("T" | "t"))
+        // The second field is the program's name in parentheses and may hold anything.
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     }
 
     /// Resident memory of a process now and at its highest, in bytes (VmRSS, VmHWM of
@@ -201,9 +205,7 @@ impl Host {
     /// Processor time a process has used, user and system, in seconds (/proc/PID/stat, to 10 ms);
     /// zeros when it cannot be read.
     pub fn cpu_seconds(&self, pid: u32) -> (f64, f64) {
-        let stat = self.read(&format!("proc/{pid}/stat")).unwrap_or_default();
-        // The second field is the program's name in parentheses and may hold anything.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields = self.stat(pid);
         let ticks = |at: usize| fields.get(at).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
         // utime and stime are fields 14 and 15; USER_HZ is 100 on every architecture we run on.
         (ticks(11) / 100.0, ticks(12) / 100.0)
@@ -214,16 +216,6 @@ impl Host {
         let text = self.read("proc/cpuinfo")?;
         let name = text.lines().find_map(|line| line.strip_prefix("model name"))?;
         Some(name.trim_start_matches([' ', '\t', ':']).trim().to_owned())
-    }
-
-    /// How many more files this host may open (fs.file-max less field 1 of fs.file-nr); direct descriptors count.
-    /// `None` when that cannot be read, or when it does not bind this process (CAP_SYS_ADMIN).
-    pub fn files_left(&self) -> Option<u64> {
-        if self.may(Capability::SysAdmin) {
-            return None;
-        }
-        let open = self.sysctl("fs.file-nr")?;
-        Some(self.sysctl("fs.file-max")?.saturating_sub(open))
     }
 
     /// Whether this process has a capability. The kernel asks for each of `Capability` in the initial user namespace
@@ -265,7 +257,7 @@ impl Host {
             connections,
             limit,
             needed: need.locked_bytes(),
-            rings: (need.rings.iter().sum::<usize>() as u64, RING_LOCKED_BYTES),
+            rings: (need.all_rings(), RING_LOCKED_BYTES),
             executors: (need.rings.len() as u64, EXECUTOR_LOCKED_BYTES),
             possible,
         };

@@ -41,7 +41,7 @@ pub fn check_free(bind: Address, ports: Ports) -> Result<()> {
         let address = bind.at(ports.nth(index));
         while let Err(error) = socket(address)?.bind(&address.into()) {
             if Errno::of(&error) != Errno::EADDRINUSE || Instant::now() > deadline {
-                return Err(refused("bind", address, &error));
+                return Err(refused(BIND, address, &error));
             }
             std::thread::sleep(LOOK_AGAIN);
         }

@@ -79,9 +79,9 @@ impl Output {
     /// Begins a document that is written piece by piece. It takes its place when `finish` is called.
     pub fn stream(&self) -> io::Result<Stream> {
         Ok(Stream(match &self.way {
-            Way::Beside(path) => Into::Beside(Begun::new(path)?, path.clone()),
-            Way::InPlace(path) => Into::Held(Vec::new(), path.clone()),
-            Way::Special(file) => Into::Special(file.try_clone()?),
+            Way::Beside(path) => Sink::Beside(Begun::new(path)?, path.clone()),
+            Way::InPlace(path) => Sink::Held(Vec::new(), path.clone()),
+            Way::Special(file) => Sink::Special(file.try_clone()?),
         }))
     }
 
@@ -103,7 +103,9 @@ pub fn cure(errno: Errno) -> &'static str {
     match errno {
         Errno::EPIPE => "keep its reader until the end",
         Errno::EFBIG => "raise the limit on file sizes (ulimit -f), or choose another file",
-        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => "choose a folder that nobody removes or renames meanwhile",
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR => {
+            "choose a folder that is neither removed nor renamed meanwhile"
+        }
         Errno::EIO => "see the kernel's log (dmesg), or choose another file",
         Errno::EROFS | Errno::EACCES | Errno::EPERM => "choose a file that this user may write to the end",
         Errno::ENOSYS => "allow this call in the seccomp filter, or choose another file",
@@ -146,13 +148,16 @@ impl Way {
 /// A document that is being written. If it is dropped before `finish`, it leaves no trace, unless its place is a
 /// pipe or a device.
 #[derive(Debug)]
-pub struct Stream(Into);
+pub struct Stream(Sink);
 
+/// Where its bytes go meanwhile.
 #[derive(Debug)]
-enum Into {
+enum Sink {
     /// The new file, and the path that it will take.
     Beside(Begun, PathBuf),
+    /// The bytes themselves, and the path of the file that they will be written to.
     Held(Vec<u8>, PathBuf),
+    /// The pipe, the device or the terminal.
     Special(File),
 }
 
@@ -160,9 +165,9 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             // Write to the file itself: tempfile's own errors have no errno.
-            Into::Beside(begun, _) => begun.new.file().write(bytes),
-            Into::Held(held, _) => held.write(bytes),
-            Into::Special(file) => file.write(bytes),
+            Sink::Beside(begun, _) => begun.new.file().write(bytes),
+            Sink::Held(held, _) => held.write(bytes),
+            Sink::Special(file) => file.write(bytes),
         }
     }
 
@@ -175,12 +180,12 @@ impl Stream {
     /// Puts the document in its place.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {
-            Into::Beside(begun, path) => {
+            Sink::Beside(begun, path) => {
                 synchronise(begun.new.file())?;
                 begun.replace(&path)
             }
-            Into::Held(held, path) => overwrite(&path, &held),
-            Into::Special(_) => Ok(()),
+            Sink::Held(held, path) => overwrite(&path, &held),
+            Sink::Special(_) => Ok(()),
         }
     }
 }

@@ -16,9 +16,8 @@
 //! - **Bytes are cut anywhere.** The network decides how many bytes one call of [`Dialect::hear`] gets. The verdict
 //!   on a stream of bytes is the same however it is cut, and [`Heard::used`] tells where the next message begins, so
 //!   one segment may hold several answers.
-//! - **A handshake may take several steps.** The driver asks for [`Dialect::open`] step by step. Each step is an
-//!   exchange: bytes to send, which may be none, and an answer to await. The number of steps is the same for all
-//!   connections.
+//! - **A handshake may take several steps**, as many as [`Dialect::steps`] says. Each step is an exchange: bytes to send,
+//!   which may be none, and an answer to await. The next step follows the answer.
 //! - **Unasked bytes are judged here.** `hear` without an exchange gets the bytes that came while nothing was asked.
 //!   A dialect passes over them ([`Verdict::Aside`]), tells that they are a message of a subscription
 //!   ([`Verdict::Push`]), answers them (bytes in [`Scratch::reply`], as a WebSocket Pong to a Ping) or refuses them.
@@ -64,7 +63,8 @@ pub use websocket::WebSocket;
 /// What an exchange is for. A dialect says another message for each, if it likes, and knows by it which answer to expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A step of opening the connection, from 0 on. The connection is live when the last step is answered.
+    /// A step of opening the connection, from 0 on ([`Dialect::steps`]). The connection is live when the last one is
+    /// answered.
     Open(u8),
     /// An audit: the answer proves that the connection is live.
     Audit,
@@ -208,6 +208,11 @@ impl Strength {
             Strength::Liveness => "liveness",
         }
     }
+
+    /// What answers of the service prove: each holds its token, or all are the same.
+    fn of_service(has_token: bool) -> Strength {
+        if has_token { Strength::EndToEnd } else { Strength::Liveness }
+    }
 }
 
 /// One protocol as a client speaks it: pure functions over its settings. See the module for the rules.
@@ -229,13 +234,21 @@ pub trait Dialect: Sized {
     /// without waiting for acknowledgements (TCP_NODELAY).
     fn longest_message(&self) -> usize;
 
-    /// Appends the bytes of a step of opening to `into`; a step may send none and only await something. `false` if
-    /// there is no such step, and the connection is live. Which steps there are must not depend on `number`: the driver
-    /// asks for step 1 of number 0 ahead of time. The exchange of a step has the round 0.
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool;
+    /// How many steps it takes to open a connection. Without any it is live as soon as it is established.
+    fn steps(&self) -> u8;
 
-    /// Appends the message of an audit, one of traffic, or one that keeps the connection alive, to `into`.
+    /// Appends what an exchange sends to `into`: a step of opening, the message of an audit, one of traffic, or one that
+    /// keeps the connection alive. A step may send nothing and only await something.
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>);
+
+    /// Appends what a step of opening sends to `into`. `false` if there is no such step: the connection is live.
+    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
+        let is_step = step < self.steps();
+        if is_step {
+            self.ask(Exchange::opening(number, step), into);
+        }
+        is_step
+    }
 
     /// Judges the bytes that came next, at least one, on a connection with this exchange in flight; without an exchange
     /// the bytes are unasked. `position` and `Scratch::kept` are what the last call for the same connection left. The
@@ -295,9 +308,12 @@ fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Appends a number as 16 hexadecimal digits.
-fn append_hexadecimal(number: u64, into: &mut Vec<u8>) {
-    into.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]));
+/// A number as 16 hexadecimal digits.
+fn digits(number: u64) -> [u8; 16] {
+    std::array::from_fn(|nth| {
+        let digit = (number >> (60 - 4 * nth)) as u8 & 0xf;
+        digit + if digit < 10 { b'0' } else { b'a' - 10 }
+    })
 }
 
 /// Fills `into` up to `end` bytes with hexadecimal digits that follow from a token, and cuts off what it has beyond.
@@ -305,12 +321,17 @@ fn fill(token: u64, end: usize, into: &mut Vec<u8>) {
     let mut word = token;
     while into.len() < end {
         word = mix(word);
-        append_hexadecimal(word, into);
+        into.extend_from_slice(&digits(word));
     }
     into.truncate(end);
 }
 
 impl Exchange {
+    /// A step of opening a connection.
+    pub fn opening(number: u64, step: u8) -> Exchange {
+        Exchange { number, round: 0, purpose: Purpose::Open(step) }
+    }
+
     /// The token of this exchange. It differs from that of every other connection in the same round, and from that
     /// of every other round of the same connection; two tokens of other connections and other rounds are the same
     /// with a chance of 2^-64.
@@ -370,6 +391,11 @@ macro_rules! registry {
             /// See [`Dialect::longest_message`].
             pub fn longest_message(&self) -> usize {
                 match self { $(Protocol::$variant(dialect) => dialect.longest_message(),)* }
+            }
+
+            /// See [`Dialect::steps`].
+            pub fn steps(&self) -> u8 {
+                match self { $(Protocol::$variant(dialect) => dialect.steps(),)* }
             }
 
             /// See [`Dialect::open`].

@@ -164,7 +164,7 @@ pub enum Outcome {
     CancelTooLate,
     /// The slot holds no descriptor any more.
     Closed,
-    /// There are announcements, or the poll on them has failed.
+    /// The socket filter has notifications, or the poll on them has failed.
     FilterWoke {
         /// The poll still waits: it is a lasting one.
         armed: bool,
@@ -173,7 +173,7 @@ pub enum Outcome {
     CatcherWoke,
     /// The doorbell was rung, or the poll on it has failed.
     DoorbellRang,
-    /// Nothing that anyone waits for.
+    /// An operation for which no caller waits.
     Settled,
 }
 

@@ -175,7 +175,7 @@ impl Server {
 
 /// What a shard is made of, but for its service.
 struct Prepared {
-    net: ConnectionsConfig,
+    config: ConnectionsConfig,
     sockets: Vec<Arc<TcpListener>>,
     program: ListenerProgram,
 }
@@ -203,8 +203,7 @@ impl<M: Send + 'static> Server<M> {
         let cores = host.choose_cores(&options.cores)?;
         takeover::check(&options, &host)?;
         let speaks = takeover::speaks::<S>(&options);
-        let inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
-        let mut inheritance = inheritance;
+        let mut inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
         #[cfg(feature = "metrics")]
         let metrics = {
             let listener = inheritance.as_mut().and_then(|inheritance| inheritance.take("metrics"));
@@ -320,7 +319,7 @@ impl<M: Send + 'static> Server<M> {
         let inboxes = std::mem::take(&mut launch.inboxes);
         let each = launch.plans.clone().into_iter().zip(launch.handles.clone()).zip(inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let Prepared { net, sockets, program } = self.prepare(&mut launch, index, &plan)?;
+            let Prepared { config, sockets, program } = self.prepare(&mut launch, index, &plan)?;
             let origin = match &launch.inheritance {
                 None => Origin::Fresh,
                 Some(inheritance) if !inheritance.is_live() => Origin::Left,
@@ -349,8 +348,8 @@ impl<M: Send + 'static> Server<M> {
                 ended: Ended::new(index, launch.events.clone()),
             };
             let make = service.clone();
-            let build = move |net: &mut Connections<S::State>| start.build(net, &*make);
-            let running = shard::spawn(&format!("c1m-server-{index}"), plan.core, handle.clone(), net, build, drop)?;
+            let build = move |connections: &mut Connections<S::State>| start.build(connections, &*make);
+            let running = shard::spawn(&format!("c1m-server-{index}"), plan.core, handle.clone(), config, build, drop)?;
             self.shards.push((plan, handle, running));
         }
         drop(ready);
@@ -382,7 +381,7 @@ impl<M: Send + 'static> Server<M> {
             hibernation.map(|sleep| sleep.of_shard(handle, index, plan, filter_of, outliving)).transpose()?;
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         self.listeners.extend(sockets.iter().map(|socket| (index, socket.clone())));
-        let net = ConnectionsConfig {
+        let config = ConnectionsConfig {
             filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
             shared_limit: Some(self.limit.clone()),
             gate: self.gate.clone(),
@@ -394,7 +393,7 @@ impl<M: Send + 'static> Server<M> {
             tls: self.tls.as_ref().map(|tls| tls.of_shard(index, launch.plans.len())),
             ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
         };
-        Ok(Prepared { net, sockets, program })
+        Ok(Prepared { config, sockets, program })
     }
 
     /// Takes over from the server that runs, if there is one, and then listens for a successor.

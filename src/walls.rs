@@ -136,15 +136,15 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Each with its name in a limits.d file, and in the unit of that file: descriptors, and KiB of memory.
+    pub fn items(&self) -> [(&'static str, Option<u64>); 2] {
+        [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))]
+    }
+
     /// The lines of a limits.d file; PAM reads it at login, systemd units do not.
     pub fn lines(&self) -> String {
-        let mut lines = String::new();
-        for (item, value) in [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))] {
-            for who in ["*", "root"].iter().filter(|_| value.is_some()) {
-                lines += &format!("{who} - {item} {}\n", value.unwrap_or_default());
-            }
-        }
-        lines
+        let set = self.items().into_iter().filter_map(|(item, value)| Some((item, value?)));
+        set.map(|(item, value)| format!("* - {item} {value}\nroot - {item} {value}\n")).collect()
     }
 }
 
@@ -201,6 +201,11 @@ impl Finding {
     fn set(mut self, setting: Option<Setting>) -> Finding {
         self.fixes.extend(setting.map(Fix::Sysctl));
         self
+    }
+
+    /// Adds a setting where it is needed, if there is one to add.
+    fn set_if(self, is_needed: bool, setting: Option<Setting>) -> Finding {
+        self.set(setting.filter(|_| is_needed))
     }
 
     /// Adds a command, unless the goal fits without more ado.

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_shown_what_they_are() {
+    fn debug_output_has_no_bytes_of_a_secret() {
         assert_eq!(format!("{:?}", Wiped::from(&b"secret"[..])), "6 bytes");
     }
 }

@@ -392,7 +392,7 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds.into()),
         Err(_) => humantime::parse_duration(text).map_err(|e| format!("{e}; try 10s or 500ms"))?,
     };
-    if time > LONGEST_TIME { Err("at most a year, please".to_owned()) } else { Ok(time) }
+    if time > LONGEST_TIME { Err(format!("'{text}' is longer than a year; try 10s or 30days")) } else { Ok(time) }
 }
 
 /// The silence after which a demo's connections sleep with `auto`. A demo is silent from the moment that a connection is
@@ -410,7 +410,8 @@ fn reserve(text: &str) -> std::result::Result<Reserve, String> {
     let number = |word: &str| word.trim().parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0).ok_or_else(wrong);
     if let Some(percent) = text.strip_suffix('%') {
         let percent = number(percent)?;
-        return if percent < 100.0 { Ok(Reserve::Percent(percent)) } else { Err("less than 100 %, please".to_owned()) };
+        let all = || format!("'{text}' leaves no memory to serve with; try 2%");
+        return if percent < 100.0 { Ok(Reserve::Percent(percent)) } else { Err(all()) };
     }
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("K", 10), ("M", 20), ("G", 30), ("B", 0)];
     let (word, shift) = units
@@ -445,13 +446,11 @@ fn core_list(text: &str) -> std::result::Result<CoreList, String> {
         }
         cores.extend(low..=high);
     }
-    let listed = cores.len();
     cores.sort_unstable();
-    cores.dedup();
-    if cores.len() < listed {
-        return Err("a core is listed twice".to_owned());
+    match cores.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => Err(format!("core {} is listed twice; name each core once", twice[0])),
+        None => Ok(CoreList(cores)),
     }
-    Ok(CoreList(cores))
 }
 
 /// Addresses as typed: one, or a block of them.
@@ -469,7 +468,7 @@ const LARGEST_BLOCK: u128 = 65_536;
 /// One address, or all usable addresses of a block. An IPv4 block of more than two addresses has its first and last
 /// address reserved for the network.
 fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
-    let wrong = || format!("'{text}' is no IP address or block");
+    let wrong = || format!("'{text}' is no IP address or block; try 10.0.0.1 or 10.0.0.0/28");
     let Some((address, length)) = text.split_once('/') else {
         return Address::from_str(text).map(|address| AddressBlock(vec![address]));
     };
@@ -480,10 +479,9 @@ fn address_block(text: &str) -> std::result::Result<AddressBlock, String> {
     let before = if mapped { 96 } else { 0 };
     let length: u32 = length.parse::<u32>().ok().ok_or_else(wrong)?;
     let length = length.checked_sub(before).filter(|length| *length <= bits).ok_or_else(wrong)?;
-    let size = 1u128
-        .checked_shl(bits - length)
-        .filter(|size| *size <= LARGEST_BLOCK)
-        .ok_or(format!("a block of at most {LARGEST_BLOCK} addresses, please"))?;
+    let size = 1u128.checked_shl(bits - length).filter(|size| *size <= LARGEST_BLOCK).ok_or_else(|| {
+        format!("'{text}' has more than {LARGEST_BLOCK} addresses; try a smaller block, such as 10.0.0.0/16")
+    })?;
     let number = match address.ip() {
         IpAddr::V4(v4) => u128::from(u32::from(v4)),
         IpAddr::V6(v6) => u128::from(v6),

@@ -19,7 +19,7 @@ use super::display::Display;
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{say, show};
-use crate::client::{ClientTls, Course, Interval, Pem, Phase, Planned, Trust, Workload};
+use crate::client::{ClientTls, Course, Event, Pem, Trust, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
@@ -27,11 +27,10 @@ use crate::doctor;
 use crate::error::{self, PeerError};
 use crate::format;
 use crate::host::{self, Cores, Host, start_thread};
-use crate::plan::{Goal, Role, Routes, check_hibernation};
+use crate::plan::{Goal, Role, Routes, check_connections, check_hibernation};
 use crate::render::text;
 use crate::results::AuditResult;
 use crate::results::document::ClientDocument;
-use crate::stats::{ProgressSnapshot, WakeCounts};
 use certificate::Certificate;
 
 /// The most time that the server may take to start, to report a count, and to end.
@@ -42,10 +41,7 @@ const STATS_INTERVAL: &str = "200ms";
 
 /// Runs the demo.
 pub fn run(arguments: &DemoArguments) -> Result<Ended> {
-    if arguments.connections == 0 || arguments.connections > u64::from(u32::MAX) {
-        let saw = format!("--connections {}", arguments.connections);
-        return Err(CommandError::usage(saw, "a demo opens between 1 and 4294967295", "try --connections 1000000"));
-    }
+    check_connections(arguments.connections)?;
     let host = Host::here();
     let awake = awake(arguments, &host)?;
     let mut files = Files::open(&arguments.files, &[], &[])?;
@@ -289,32 +285,18 @@ struct DemoObserver {
 }
 
 impl Observer for DemoObserver {
-    fn planned(&mut self, plan: &Planned, workload: &Workload) {
-        self.display.planned(plan, workload);
+    fn take(&mut self, event: &Event, workload: &Workload) -> error::Result<()> {
+        self.display.take(event, workload)?;
+        match event {
+            Event::Audited(result) => self.compare(result),
+            _ => Ok(()),
+        }
     }
+}
 
-    fn began(&mut self, phase: Phase, workload: &Workload) {
-        self.display.began(phase, workload);
-    }
-
-    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
-        self.display.progress(phase, elapsed, shards, ended);
-    }
-
-    fn woke(&mut self, wakes: &[WakeCounts]) {
-        self.display.woke(wakes);
-    }
-
-    fn suspended(&mut self, time: Duration) {
-        self.display.suspended(time);
-    }
-
-    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
-        self.display.measured(interval)
-    }
-
-    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
-        self.display.audited(result)?;
+impl DemoObserver {
+    /// Waits until the server counts as many live connections as the client has proved.
+    fn compare(&self, result: &AuditResult) -> error::Result<()> {
         let now = Instant::now();
         let seen = self
             .server

@@ -2,7 +2,7 @@
 
 use super::Ended;
 use super::args::DoctorArguments;
-use super::out::Target;
+use super::out::{Target, print_beside};
 use crate::command_error::Result;
 use crate::doctor;
 use crate::host::Host;
@@ -16,11 +16,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
     output::differ(&[("--json", arguments.json.as_deref())])?;
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let page = doctor::examine(&host, &goal);
-    let shown = if target.as_ref().is_some_and(Target::is_stdout) {
-        Ok(())
-    } else {
-        Target::Stdout.write(render::doctor::text(&page).as_bytes())
-    };
+    let shown = print_beside(&target, &render::doctor::text(&page));
     let written = target.map_or(Ok(()), |target| target.write_json(&page));
     shown.and(written)?;
     Ok(if page.fits() { Ended::Well } else { Ended::Short })

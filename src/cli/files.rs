@@ -8,15 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::args::FileArguments;
 use super::observer::Observer;
 use super::out::{Target, TargetStream};
-use crate::client::{Interval, Phase, Planned, Workload};
+use crate::client::{Event, Interval, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::error;
 use crate::latency::log::{Log, Series};
 use crate::output;
 use crate::render::html;
 use crate::results::document::{ClientDocument, ServerDocument};
-use crate::results::{AuditResult, Summary, run_id};
-use crate::stats::{ProgressSnapshot, WakeCounts};
+use crate::results::run_id;
 
 /// The files of a run.
 pub struct Files {
@@ -134,43 +133,11 @@ pub struct Logging<'a> {
 }
 
 impl Observer for Logging<'_> {
-    fn planned(&mut self, plan: &Planned, workload: &Workload) {
-        self.shown.planned(plan, workload);
-    }
-
-    fn victims_started(&mut self, pid: u32) {
-        self.shown.victims_started(pid);
-    }
-
-    fn began(&mut self, phase: Phase, workload: &Workload) {
-        self.shown.began(phase, workload);
-    }
-
-    fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
-        self.shown.progress(phase, elapsed, shards, ended);
-    }
-
-    fn woke(&mut self, wakes: &[WakeCounts]) {
-        self.shown.woke(wakes);
-    }
-
-    fn suspended(&mut self, time: Duration) {
-        self.shown.suspended(time);
-    }
-
-    fn measured(&mut self, interval: &Interval) -> error::Result<()> {
-        self.shown.measured(interval)?;
-        if let Some(log) = &mut self.log {
+    fn take(&mut self, event: &Event, workload: &Workload) -> error::Result<()> {
+        self.shown.take(event, workload)?;
+        if let (Event::Measured(interval), Some(log)) = (event, &mut self.log) {
             log.write(interval);
         }
         Ok(())
-    }
-
-    fn audited(&mut self, result: &AuditResult) -> error::Result<()> {
-        self.shown.audited(result)
-    }
-
-    fn reported(&mut self, summary: &Summary) -> error::Result<()> {
-        self.shown.reported(summary)
     }
 }

@@ -1,4 +1,5 @@
-//! How the commands watch a client run: its events, each with a method of its own that does nothing by default.
+//! How the commands watch a client run: its events, each with a method of its own that does nothing by default. An observer
+//! that passes all of them on to another one overrides [`Observer::take`] instead.
 
 use std::time::Duration;
 

@@ -148,6 +148,11 @@ impl Target {
     }
 }
 
+/// Prints a text for people, unless one of these documents goes to standard output, where it is alone.
+pub fn print_beside<'a>(documents: impl IntoIterator<Item = &'a Target>, text: &str) -> Result<()> {
+    if documents.into_iter().any(Target::is_stdout) { Ok(()) } else { Target::Stdout.write(text.as_bytes()) }
+}
+
 /// A document that is written piece by piece.
 #[derive(Debug)]
 pub enum TargetStream {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
-use super::out::Target;
+use super::out::{Target, print_beside};
 use crate::command_error::{CommandError, Result};
 use crate::error::{self, Errno};
 use crate::format;
@@ -73,11 +73,7 @@ fn show(
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
     // If one file cannot be written, the others are written all the same.
-    let shown = if [&target, &drawn].into_iter().flatten().any(Target::is_stdout) {
-        Ok(())
-    } else {
-        Target::Stdout.write(text()?.as_bytes())
-    };
+    let shown = print_beside([&target, &drawn].into_iter().flatten(), &text()?);
     let written = target.map_or(Ok(()), |target| target.write_json(merged));
     let drawn = drawn.map_or(Ok(()), |target| target.write(draw()?.as_bytes()));
     shown.and(written).and(drawn).map(|()| Ended::Well)
@@ -109,11 +105,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let changed = changes::compare(&both.0, &both.1);
     let remarks = changes::remarks(&both.0.client, &both.1.client);
     let target = json.as_deref().map(Target::open).transpose()?;
-    let shown = if target.as_ref().is_some_and(Target::is_stdout) {
-        Ok(())
-    } else {
-        Target::Stdout.write(render::compare::text(&changed, &remarks).as_bytes())
-    };
+    let shown = print_beside(&target, &render::compare::text(&changed, &remarks));
     if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
         target.write_json(&json!({ "before": before, "after": after, "changes": changed, "remarks": remarks }))?;

@@ -28,6 +28,7 @@ use crate::service::websocket::{WebSocket, WebSocketLimits, WebSocketService};
 use crate::service::{Echo, Service, Sink};
 use crate::stats::{Snapshot, Spoken};
 use crate::sys;
+use crate::tls_version::TlsVersion;
 use crate::walls::{self, EvidenceRecorder, Explained};
 
 /// Why the reporter wakes up.
@@ -263,11 +264,13 @@ impl Reporter {
                 format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
             }
         });
-        if let Some(handshakes) = server.handshakes() {
+        if let (Some(lowest), Some(handshakes)) = (options.tls_version(), server.handshakes()) {
+            let versions = match lowest {
+                TlsVersion::Tls13 => "TLS 1.3, 80 bytes a connection",
+                TlsVersion::Tls12 => "TLS 1.3, 80 bytes a connection, and TLS 1.2, 112 bytes",
+            };
             let most = format::count(handshakes.into());
-            say(format!(
-                "TLS 1.3, 80 bytes a connection; up to {most} handshakes at once; SIGHUP reads the certificates again"
-            ));
+            say(format!("{versions}; up to {most} handshakes at once; SIGHUP reads the certificates again"));
         }
         if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
             say(asleep_after(silence, awake));
@@ -359,22 +362,18 @@ impl Reporter {
         let mut walls = walls::explain(&self.evidence.evidence_of_listeners(server.dropped_at_listeners()));
         walls.extend(shortage.as_ref().map(explained));
         let plans: Vec<_> = server.plans().cloned().collect();
-        let (sleeps, takes_over) = (server.awake().is_some(), server.options().takeover.is_some());
-        let has_tls = server.options().has_tls();
+        let takes_over = server.options().takeover.is_some();
         server.stop();
         let handles = server.handles();
         let finals = server.join()?;
-        let hibernation = sleeps.then(|| {
-            let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
-            let slept = HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted });
-            slept.with_wakes(handles.iter().map(|handle| handle.wakes().read()))
-        });
-        let tls = has_tls.then(|| ServerTlsDocument::of(&finals.iter().map(|shard| shard.server).sum()));
-        let takeover = takes_over.then(|| TakeoverDocument::of(&finals.iter().map(|shard| shard.server).sum()));
         if failed {
             return Err(CommandError::bug("a shard ended without being told to"));
         }
-        let counted = finals.iter().map(|shard| shard.server).sum();
+        let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
+        let hibernation = self.sleeps.then(|| {
+            let slept = HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted });
+            slept.with_wakes(handles.iter().map(|handle| handle.wakes().read()))
+        });
         Ok(ServerSummary {
             shards: plans
                 .into_iter()
@@ -387,8 +386,8 @@ impl Reporter {
             memory_wall: shortage.as_ref().map(wall),
             walls,
             hibernation: hibernation.transpose()?,
-            tls,
-            takeover,
+            tls: self.has_tls.then(|| ServerTlsDocument::of(&counted)),
+            takeover: takes_over.then(|| TakeoverDocument::of(&counted)),
             resident_bytes: host.resident(pid).1,
             cpu_seconds: host.cpu_seconds(pid),
         })

@@ -40,8 +40,8 @@ pub struct Fanout {
     pub publications: u32,
     /// The time between two of them.
     pub period: Duration,
-    /// The longest that a receipt may take to count, 1 ms to 366 days. The time begins when the publication is handed to its publisher's
-    /// connection.
+    /// The longest that a receipt may take to count, 1 ms to 366 days. The time begins when the publication is handed to its
+    /// publisher's connection.
     pub wait: Duration,
     /// Bytes of a publication, 64 to 60,000.
     pub payload: u32,

@@ -9,7 +9,7 @@ use crate::protocol::{Position, Scratch};
 const MOST: usize = 131_072;
 
 /// Bytes of frames and heads that are kept at most in all.
-const MOST_KEPT: usize = 16 << 20;
+const MOST_KEPT_IN_ALL: usize = 16 << 20;
 
 /// Connections for which the table keeps its memory.
 const FEW: usize = 1_024;
@@ -43,7 +43,7 @@ impl IncompleteTable {
         if position == Position::default() && scratch.kept.is_empty() {
             return true;
         }
-        let has_room = self.all.len() < MOST && self.kept + scratch.kept.len() <= MOST_KEPT;
+        let has_room = self.all.len() < MOST && self.kept + scratch.kept.len() <= MOST_KEPT_IN_ALL;
         if has_room {
             self.kept += scratch.kept.len();
             self.all.insert(index, Incomplete { position, kept: std::mem::take(&mut scratch.kept) });

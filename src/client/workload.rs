@@ -89,7 +89,8 @@ pub struct Workload {
     /// Connections awake at once at most, 1 to 4,294,967,295, where others sleep, but one on each core at least; `None`
     /// plans it from the memory that is left.
     pub awake: Option<u64>,
-    /// Speaks TLS 1.3; `None` speaks in the clear. Only with the feature `tls`.
+    /// Speaks TLS, 1.3 or as low as [`ClientTls::lowest_version`] says; `None` speaks in the clear. Only with the feature
+    /// `tls`.
     #[cfg(feature = "tls")]
     pub tls: Option<ClientTls>,
     /// Decides where the list of source ports begins; `None` is at random. Clients of one seed that have numbers apart
@@ -243,8 +244,7 @@ impl Workload {
             return Ok(None);
         }
         host.check_hibernation()?;
-        let v6 = self.routes.targets.iter().any(|target| target.ip().is_ipv6());
-        let family = if v6 { Family::V6 } else { Family::V4 };
+        let family = Family::of(&self.routes.targets);
         let ends = [(End::Client, IdleBackend::Poll)];
         let layers = Layers { tls: self.tls_version(), ..Layers::default() };
         let planned = || host.awake(self.connections, &ends, family, layers, Reserve::Auto);
@@ -265,9 +265,7 @@ impl Workload {
     }
 
     fn check(&self) -> Result<()> {
-        if self.connections == 0 || self.connections > u64::from(u32::MAX) {
-            return Err(ConfigError::Connections { asked: self.connections, most: u32::MAX.into() }.into());
-        }
+        plan::check_connections(self.connections)?;
         if self.first_number > HIGHEST_FIRST_NUMBER {
             return Err(ConfigError::FirstNumber { asked: self.first_number, most: HIGHEST_FIRST_NUMBER }.into());
         }
@@ -287,7 +285,7 @@ impl Workload {
             return Err(ConfigError::RareKeepalive { asked, allowed }.into());
         }
         // A second step follows an answer.
-        let must_hear = self.protocol.must_hear() || self.protocol.open(0, 1, &mut Vec::new());
+        let must_hear = self.protocol.must_hear() || self.protocol.steps() > 1;
         if self.audit != Audit::Answer && must_hear {
             return Err(ConfigError::HandshakeWithoutAnswers { protocol: self.protocol.name() }.into());
         }

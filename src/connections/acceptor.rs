@@ -25,7 +25,8 @@ const ADMISSION_WAIT: Duration = Duration::from_millis(100);
 /// How much longer such a connection waits at most while the shard has unread completions or notifications.
 const ADMISSION_WAIT_WHILE_READING: Duration = Duration::from_secs(2);
 
-const _: () = assert!(ADMISSION_WAIT.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no one is refused for one gap");
+const _: () =
+    assert!(ADMISSION_WAIT.as_millis() >= 5 * LONGEST_LOOK.as_millis(), "no connection is refused for one gap");
 
 /// The pause after the kernel refused an accept for want of memory or files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ pub enum CloseReason {
     /// The peer closed its side in order (FIN), and all that came before it was received.
     PeerClosed,
     /// With TLS: the peer's FIN came, and no close_notify before it. Whether the peer has sent all that it meant to send
-    /// is not known: anybody between the ends can send a FIN (RFC 8446, 6.1). Many programs close so, too.
+    /// is not known: a machine between the ends can send a FIN too (RFC 8446, 6.1). Many programs close in this way.
     PeerCutOff,
     /// The peer reset the connection (RST). What it had sent and was not received yet is void.
     PeerReset,

@@ -159,13 +159,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
 /// Without TLS there is nothing to hand over, and nothing to wait for.
 #[cfg(not(feature = "tls"))]
 impl<S: Default, P: Platform> Engine<S, P> {
-    fn begin_handshakes(&mut self, _begin: bool) {}
+    fn let_handshakes_begin(&mut self, _may: bool) {}
 
     fn is_shaking(&self, _name: ConnId) -> bool {
         false
     }
 
-    fn has_tls(&self, _name: ConnId) -> bool {
+    fn has_session(&self, _name: ConnId) -> bool {
         false
     }
 
@@ -196,7 +196,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     pub fn stop_accepting(&mut self) -> Result<bool> {
         let engine = &mut self.engine;
         engine.acceptor.stop_accepting();
-        engine.begin_handshakes(false);
+        engine.let_handshakes_begin(false);
         if engine.acceptor.unfinished() == 0 {
             return Ok(true);
         }
@@ -213,7 +213,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Accepts again after `stop_accepting`, with `each` accepts in flight on every listener, as the process is gone
     /// that had them. `attach` sets their programs anew.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
-        self.engine.begin_handshakes(true);
+        self.engine.let_handshakes_begin(true);
         self.engine.acceptor.accept_again(each, attach)
     }
 
@@ -479,7 +479,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let Some(row) = engine.slots.row(conn) else { return Ok(()) };
         let next = row.lifecycle.come_back(state.reads_paused);
         let name = engine.name_of(conn);
-        if !engine.has_tls(name) && !engine.bring_tls(name, state.tls.as_ref()) {
+        if !engine.has_session(name) && !engine.bring_tls(name, state.tls.as_ref()) {
             return engine.close(conn, CloseMode::Abort, CloseReason::Local);
         }
         self.send_unsent(conn, state.unsent, state.tells_when_sent)?;

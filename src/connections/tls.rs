@@ -224,7 +224,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     fn close_late_handshakes(&mut self) -> Result<()> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let Some(&(name, until)) = self.tls.as_ref().and_then(|tls| tls.deadlines.front()) else { break };
-            let is_open = self.is_open_for_tls(name) && !self.has_session(name);
+            let is_open = self.is_open_for_tls(name) && !self.is_opened(name);
             if is_open && until > self.clock.now() {
                 break;
             }
@@ -289,7 +289,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
     #[inline]
-    pub(crate) fn has_session(&self, name: ConnId) -> bool {
+    pub(crate) fn is_opened(&self, name: ConnId) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.layer.sessions.has(name))
     }
 
@@ -339,9 +339,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     // ---- from process to process ---------------------------------------------------------------
 
     /// Lets handshakes begin, or not. Those that are under way go on.
-    pub(super) fn begin_handshakes(&mut self, begin: bool) {
+    pub(super) fn let_handshakes_begin(&mut self, may: bool) {
         if let Some(tls) = &mut self.tls {
-            tls.begins_none = !begin;
+            tls.begins_none = !may;
         }
     }
 
@@ -351,7 +351,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Whether a connection has a session.
-    pub(super) fn has_tls(&self, name: ConnId) -> bool {
+    pub(super) fn has_session(&self, name: ConnId) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.layer.sessions.has(name))
     }
 
@@ -382,7 +382,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let mut place = Cursor::START;
         while let Some(name) = self.next_name(&mut place) {
-            if let Some(name) = name.filter(|name| self.is_asleep(*name) && !self.has_tls(*name)) {
+            if let Some(name) = name.filter(|name| self.is_asleep(*name) && !self.has_session(*name)) {
                 self.bring_tls(name, None);
             }
         }
@@ -413,7 +413,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Seals bytes, and sends them. Bytes for a connection that is gone, or has no session yet, are dropped.
     pub(super) fn seal_and_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() || !self.is_open_for_tls(name) || !self.has_session(name) {
+        if bytes.is_empty() || !self.is_open_for_tls(name) || !self.is_opened(name) {
             return Ok(());
         }
         let Some(tls) = &mut self.tls else { return Ok(()) };
@@ -482,7 +482,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The driver closes a connection. Says close_notify first, where that can be sent. Returns `false` if the connection is
     /// to be closed later: its data is with the driver, whose reply goes first.
     pub(super) fn closes_now(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> Result<bool> {
-        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open_for_tls(name) || !self.has_session(name) {
+        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open_for_tls(name) || !self.is_opened(name) {
             return Ok(true);
         }
         if let Some(tls) = &mut self.tls

@@ -79,14 +79,14 @@ pub enum ConfigError {
     },
     /// No connections, or more than can be counted.
     Connections {
-        /// How many were asked for, at least 1.
+        /// How many were asked for: 0, or more than `most`.
         asked: u64,
         /// How many there can be.
         most: u64,
     },
     /// A limit on connections of 0, or beyond what can be counted.
     MaxConnections {
-        /// The limit that was asked for, at least 1.
+        /// The limit that was asked for: 0, or more than `most`.
         asked: u64,
         /// The highest limit.
         most: u64,
@@ -370,7 +370,7 @@ impl ConfigError {
             ConfigError::Address { problem, .. } => problem.means().to_owned(),
             ConfigError::AddressFamilies => "an IPv4 address cannot connect to an IPv6 one".to_owned(),
             ConfigError::NotThisHost { .. } => "no interface of this host has that address".to_owned(),
-            ConfigError::Metrics { .. } => "nobody could read the metrics".to_owned(),
+            ConfigError::Metrics { .. } => "the metrics could not be read there".to_owned(),
             ConfigError::Connections { most, .. } => format!("a run opens between 1 and {most} connections"),
             ConfigError::MaxConnections { most, .. } => format!("a server holds between 1 and {most} connections"),
             ConfigError::IdleTimeout { shortest, longest, .. } => format!(

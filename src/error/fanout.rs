@@ -8,14 +8,14 @@ pub enum FanoutProblem {
     NoAnswers,
     /// No publisher, or no subscriber beside them.
     Publishers {
-        /// How many were asked for, at least 1.
+        /// How many were asked for: 0, or all the connections there are.
         asked: u64,
         /// Connections in all.
         connections: u64,
     },
     /// No publication, or more than are followed.
     Publications {
-        /// How many were asked for, at least 1.
+        /// How many were asked for: 0, or more than `most`.
         asked: u64,
         /// How many there can be at most.
         most: u64,

@@ -95,7 +95,7 @@ impl TlsProblem {
         match self {
             TlsProblem::Unreadable(_) => format!("TLS needs its {what}"),
             TlsProblem::NotPem(instead) => format!("the file holds no {what} in PEM (BEGIN ... END): {instead}"),
-            TlsProblem::Encrypted => "it is encrypted with a password, and nobody can be asked for it".to_owned(),
+            TlsProblem::Encrypted => "it is encrypted with a password, and c1m asks for none".to_owned(),
             TlsProblem::Unusable(why) => format!("it cannot be used: {why}"),
             TlsProblem::UnknownKey => "it is damaged, or of a kind that is not known here".to_owned(),
             TlsProblem::OtherKey => "the key is not the one of the first certificate".to_owned(),

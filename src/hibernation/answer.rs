@@ -1,13 +1,13 @@
 //! Segments that are sent for a connection without a socket. None has payload.
 
-use super::segment::{ACK, CHECKSUM, FIN, HEADER, RST, checksum};
+use super::segment::{ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum};
 use super::{Checkpoint, Progress};
 
 /// The most bytes of an answer: a header with timestamps.
 pub const LONGEST: usize = HEADER + OPTIONS.len();
 
 /// The timestamps option behind two options that fill up, as RFC 7323 (appendix A) lays it out, with both timestamps 0.
-const OPTIONS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+const OPTIONS: [u8; 12] = [NO_OPERATION, NO_OPERATION, TIMESTAMPS, TIMESTAMPS_BYTES, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A segment to be sent to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,7 @@ impl Answer {
     ) -> &'a [u8] {
         let Checkpoint { tuple, negotiated, progress } = checkpoint;
         // A window is announced in whole units, rounded down.
-        let shift = negotiated.scales.map_or(0, |scales| scales.receive.min(14));
-        let window = u16::try_from(progress.receive_window >> shift).unwrap_or(u16::MAX);
+        let window = u16::try_from(progress.receive_window >> negotiated.receive_shift()).unwrap_or(u16::MAX);
         let length = if negotiated.timestamp_offset.is_some() { LONGEST } else { HEADER };
         let (header, options) = buffer.split_at_mut(HEADER);
         header.fill(0);
@@ -63,7 +62,7 @@ impl Answer {
         header[8..12].copy_from_slice(&progress.received.to_be_bytes());
         // The length of the header, in units of 4 bytes, is in the upper half.
         header[12] = ((length / 4) << 4) as u8;
-        header[13] = self.flags;
+        header[FLAGS] = self.flags;
         header[14..16].copy_from_slice(&window.to_be_bytes());
         options.copy_from_slice(&OPTIONS);
         let value = now_ms.wrapping_add(negotiated.timestamp_offset.unwrap_or_default());

@@ -130,9 +130,7 @@ fn with_window(checkpoint: &Checkpoint, segment: &Segment) -> Progress {
     if segment.acknowledgement != progress.sent {
         return progress;
     }
-    // RFC 7323, 2.3: a larger shift counts as 14.
-    let shift = checkpoint.negotiated.scales.map_or(0, |scales| scales.send.min(14));
-    let send_window = u32::from(segment.window) << shift;
+    let send_window = u32::from(segment.window) << checkpoint.negotiated.send_shift();
     Progress { send_window, largest_window: progress.largest_window.max(send_window), ..progress }
 }
 

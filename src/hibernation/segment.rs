@@ -20,16 +20,18 @@ pub const URG: u8 = 0x20;
 pub const HEADER: usize = 20;
 
 /// Where the flags are in a header.
-const FLAGS: usize = 13;
+pub const FLAGS: usize = 13;
 
 /// Where the checksum is in a header.
 pub const CHECKSUM: Range<usize> = 16..18;
 
-/// The options that end the list, that fill it, and that carry timestamps, and the bytes of the last one (RFC 7323, 3.2).
+/// The option that ends the list.
 const END: u8 = 0;
-const NO_OPERATION: u8 = 1;
-const TIMESTAMPS: u8 = 8;
-const TIMESTAMPS_BYTES: usize = 10;
+/// An option of one byte, which fills up.
+pub const NO_OPERATION: u8 = 1;
+/// The option that carries timestamps (RFC 7323, 3.2), and how many bytes it has.
+pub const TIMESTAMPS: u8 = 8;
+pub const TIMESTAMPS_BYTES: u8 = 10;
 
 /// The protocol number of TCP, as it stands in the pseudo header.
 const PROTOCOL: u64 = 6;
@@ -86,7 +88,7 @@ impl Segment {
             destination: short(2),
             sequence: word(4),
             acknowledgement: word(8),
-            flags: fixed[13] & !unsure,
+            flags: fixed[FLAGS] & !unsure,
             window: short(14),
             timestamps: timestamps(options),
             header,
@@ -126,7 +128,7 @@ fn timestamps(mut options: &[u8]) -> Option<Timestamps> {
             [NO_OPERATION, ..] => 1,
             [kind, length, ..] => {
                 let option = options.get(..usize::from(*length))?;
-                if *kind == TIMESTAMPS && option.len() == TIMESTAMPS_BYTES {
+                if *kind == TIMESTAMPS && *length == TIMESTAMPS_BYTES {
                     let word = |at: usize| Some(u32::from_be_bytes(*option.get(at..)?.first_chunk()?));
                     return Some(Timestamps { value: word(2)?, echo: word(6)? });
                 }

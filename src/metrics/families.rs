@@ -183,7 +183,7 @@ const SLEEP_FAMILIES: [Family; 6] = [
     },
     Family {
         name: "c1m_sleeper_segments_refused",
-        help: "Caught segments that woke nobody: malformed, outside of the window, or dropped for lack of room.",
+        help: "Caught segments that woke no connection: malformed, outside of the window, or dropped for lack of room.",
         kind: MetricType::Counter,
         series: &[
             (Some(("reason", "malformed")), |shard| shard.segments_malformed),

@@ -1,4 +1,4 @@
-//! How many connections may be awake at once, where the others sleep.
+//! How many connections there may be, and how many of them may be awake at once where the others sleep.
 
 use std::time::Duration;
 
@@ -42,6 +42,14 @@ pub fn caught_bytes(connections: u64, shards: u64, left: u64) -> u32 {
     let shards = shards.max(1);
     let each = (connections / shards).saturating_mul(CAUGHT_BYTES_PER_CONNECTION);
     1 << each.min(left / CAUGHT_PART / shards).clamp(CAUGHT_BYTES.0, CAUGHT_BYTES.1).ilog2()
+}
+
+/// Checks that there can be so many connections: 1 to 4,294,967,295.
+///
+/// Fails with `ConfigError::Connections`.
+pub fn check_connections(asked: u64) -> Result<()> {
+    let most = u32::MAX.into();
+    if (1..=most).contains(&asked) { Ok(()) } else { Err(ConfigError::Connections { asked, most }.into()) }
 }
 
 /// Checks after which silence connections sleep, and how many may be awake at once.

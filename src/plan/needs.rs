@@ -52,7 +52,8 @@ pub struct Needs {
 }
 
 impl Needs {
-    fn all_rings(&self) -> u64 {
+    /// Rings over all shards.
+    pub fn all_rings(&self) -> u64 {
         self.rings.iter().sum::<usize>() as u64
     }
 

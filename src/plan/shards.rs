@@ -17,7 +17,7 @@ const MOST_ACCEPTS_PER_LISTENER: usize = 64;
 
 const _: () = {
     assert!(SLOTS_PER_RING <= KERNEL_SLOTS_PER_RING);
-    assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept would be deaf");
+    assert!(ACCEPTS_PER_LISTENER >= 1, "a listener without an accept accepts nothing");
 };
 
 /// One shard of a server.

@@ -26,40 +26,48 @@ pub enum Scheme {
     Nats,
 }
 
-/// All schemes: name, protocol, whether TLS is below it, and the port where none is given.
-const SCHEMES: [(Scheme, &str, &str, bool, u16); 7] = [
-    (Scheme::Ws, "ws", "websocket", false, 80),
-    (Scheme::Wss, "wss", "websocket", true, 443),
-    (Scheme::Mqtt, "mqtt", "mqtt", false, 1883),
-    (Scheme::Mqtts, "mqtts", "mqtt", true, 8883),
-    (Scheme::Http, "http", "http", false, 80),
-    (Scheme::Https, "https", "http", true, 443),
-    (Scheme::Nats, "nats", "nats", false, 4222),
-];
-
 impl Scheme {
-    fn row(self) -> (Scheme, &'static str, &'static str, bool, u16) {
-        SCHEMES[self as usize]
-    }
+    /// All of them.
+    const ALL: [Scheme; 7] =
+        [Scheme::Ws, Scheme::Wss, Scheme::Mqtt, Scheme::Mqtts, Scheme::Http, Scheme::Https, Scheme::Nats];
 
     /// Its name in a URL.
     pub fn name(self) -> &'static str {
-        self.row().1
+        match self {
+            Scheme::Ws => "ws",
+            Scheme::Wss => "wss",
+            Scheme::Mqtt => "mqtt",
+            Scheme::Mqtts => "mqtts",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Nats => "nats",
+        }
     }
 
     /// The protocol that it means, as `Protocol::NAMES` has it.
     pub fn protocol(self) -> &'static str {
-        self.row().2
+        match self {
+            Scheme::Ws | Scheme::Wss => "websocket",
+            Scheme::Mqtt | Scheme::Mqtts => "mqtt",
+            Scheme::Http | Scheme::Https => "http",
+            Scheme::Nats => "nats",
+        }
     }
 
     /// Whether TLS is below the protocol.
     pub fn has_tls(self) -> bool {
-        self.row().3
+        matches!(self, Scheme::Wss | Scheme::Mqtts | Scheme::Https)
     }
 
     /// The port where a URL names none.
     pub fn default_port(self) -> u16 {
-        self.row().4
+        match self {
+            Scheme::Ws | Scheme::Http => 80,
+            Scheme::Wss | Scheme::Https => 443,
+            Scheme::Mqtt => 1883,
+            Scheme::Mqtts => 8883,
+            Scheme::Nats => 4222,
+        }
     }
 }
 
@@ -145,10 +153,9 @@ impl FromStr for Target {
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
             Some((name, rest)) => {
-                let found = SCHEMES.iter().find(|scheme| scheme.1.eq_ignore_ascii_case(name));
-                let schemes = SCHEMES.map(|scheme| scheme.1).join(", ");
-                let known = found.ok_or_else(|| format!("'{name}://': the schemes are {schemes}"))?;
-                (Some(known.0), rest)
+                let found = Scheme::ALL.into_iter().find(|scheme| scheme.name().eq_ignore_ascii_case(name));
+                let schemes = Scheme::ALL.map(Scheme::name).join(", ");
+                (Some(found.ok_or_else(|| format!("'{name}://': the schemes are {schemes}"))?), rest)
             }
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -233,10 +240,9 @@ mod tests {
         assert_eq!((target.scheme, target.name()), (Some(Scheme::Wss), Some("Example.org")));
         assert_eq!((target.ports.first(), target.ports.count()), (8888, 100));
         assert_eq!(target.path.as_deref(), Some("/a/{n}?b=c"));
-        for (text, scheme) in SCHEMES.map(|scheme| (format!("{}://h", scheme.1.to_uppercase()), scheme)) {
-            let target = read(&text);
-            assert_eq!((target.scheme, target.ports.first(), target.path), (Some(scheme.0), scheme.4, None));
-            assert_eq!(scheme.0.name(), scheme.1);
+        for scheme in Scheme::ALL {
+            let target = read(&format!("{}://h", scheme.name().to_uppercase()));
+            assert_eq!((target.scheme, target.ports.first(), target.path), (Some(scheme), scheme.default_port(), None));
         }
         assert_eq!((read("ws://h/").path, read("ws://h?q").path), (None, Some("/?q".to_owned())));
         let target = read("[fe80::1%lo]:80");
@@ -293,13 +299,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_target_is_read_as_it_is_written(
-            scheme in prop::option::of(0usize..SCHEMES.len()), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%1\\]",
+            scheme in prop::option::of(prop::sample::select(Scheme::ALL.to_vec())), host in "[a-z0-9.-]{1,9}|\\[::1\\]|\\[fe80::2%1\\]",
             first in 1u16..=65535, more in 0u16..5, path in "(/[a-z{}?=]{1,9})?",
         ) {
             let last = first.saturating_add(more);
             let ports = if more == 0 { first.to_string() } else { format!("{first}-{last}") };
             let (scheme, path) = match scheme {
-                Some(scheme) => (format!("{}://", SCHEMES[scheme].1), path),
+                Some(scheme) => (format!("{}://", scheme.name()), path),
                 None => (String::new(), String::new()),
             };
             let text = format!("{scheme}{host}:{ports}{path}");

@@ -17,7 +17,7 @@ use super::{
     Verdict,
 };
 use crate::failure::{Cause, MqttPacket, MqttReason};
-use packets::{Connect, Version};
+use packets::{Connect, Version, property};
 use place::{Place, Seen, Topic};
 use reader::{Event, Kind, Malformed, Message, Reader};
 
@@ -76,11 +76,6 @@ pub struct Mqtt {
     /// How a connection is opened.
     steps: Vec<Step>,
 }
-
-/// Properties of CONNACK that limit what the client may do.
-const SERVER_KEEPALIVE: u8 = 0x13;
-const MAXIMUM_QOS: u8 = 0x24;
-const MAXIMUM_PACKET: u8 = 0x27;
 
 /// Codes from here on say no (MQTT 5.0, section 2.4).
 const REFUSED: u8 = 0x80;
@@ -222,13 +217,13 @@ impl Mqtt {
 
     /// The verdict on a limit that the server sets, unless the client keeps it. It cannot be remembered, so what the
     /// client was told to do must keep it.
-    fn limited(&self, number: u64, property: u8, value: u16) -> Option<Verdict> {
+    fn limited(&self, number: u64, limit: u8, value: u16) -> Option<Verdict> {
         // A client that promises nothing is silent for any time. What a server has no bound for it calls 65,535 s.
         let silence = if self.keepalive == 0 { u16::MAX } else { self.keepalive };
-        let cause = match property {
-            SERVER_KEEPALIVE if value > 0 && value < silence => Cause::ShorterKeepalive,
-            MAXIMUM_QOS if value < self.at_least_once.into() => Cause::LowerQos,
-            MAXIMUM_PACKET if usize::from(value) < self.longest_packet(number) => Cause::ShorterPackets,
+        let cause = match limit {
+            property::SERVER_KEEPALIVE if value > 0 && value < silence => Cause::ShorterKeepalive,
+            property::MAXIMUM_QOS if value < self.at_least_once.into() => Cause::LowerQos,
+            property::MAXIMUM_PACKET if usize::from(value) < self.longest_packet(number) => Cause::ShorterPackets,
             _ => return None,
         };
         Some(Verdict::Ended(cause))
@@ -241,7 +236,8 @@ impl Mqtt {
         }
         if message.is_awaited {
             seen.delivered = true;
-            return (seen.acknowledged || !self.at_least_once).then_some(Verdict::Proof).or(Some(Verdict::Aside));
+            let is_whole = seen.acknowledged || !self.at_least_once;
+            return Some(if is_whole { Verdict::Proof } else { Verdict::Aside });
         }
         if message.topic != Topic::Unknown && !message.may_be_old && !self.gets_others() {
             return Some(Verdict::Wrong(Cause::WrongAnswer));
@@ -270,17 +266,15 @@ impl Dialect for Mqtt {
 
     /// The server must have routed the token to the connection. A PINGRESP says no more than that it is there.
     fn strength(&self) -> Strength {
-        if self.own.is_some() { Strength::EndToEnd } else { Strength::Liveness }
+        Strength::of_service(self.own.is_some())
     }
 
     fn longest_message(&self) -> usize {
         self.longest_packet(u64::MAX)
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let Some(said) = self.steps.get(usize::from(step)) else { return false };
-        self.say(*said, Exchange { number, round: 0, purpose: Purpose::Open(step) }, into);
-        true
+    fn steps(&self) -> u8 {
+        self.steps.len() as u8
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {

@@ -104,7 +104,7 @@ impl Nats {
     }
 
     fn connect(&self, number: u64, into: &mut Vec<u8>) {
-        let exchange = Exchange { number, round: 0, purpose: Purpose::Open(0) };
+        let exchange = Exchange::opening(number, 0);
         let written = |template: &Template| {
             let mut text = Vec::new();
             template.write(exchange, &mut text);
@@ -280,7 +280,7 @@ impl Dialect for Nats {
 
     /// The server must have routed the token to the connection. A PONG says no more than that it is there.
     fn strength(&self) -> Strength {
-        if self.own.is_some() { Strength::EndToEnd } else { Strength::Liveness }
+        Strength::of_service(self.own.is_some())
     }
 
     fn longest_message(&self) -> usize {
@@ -289,10 +289,8 @@ impl Dialect for Nats {
         message.len()
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let Some(said) = self.steps.get(usize::from(step)) else { return false };
-        self.say(*said, Exchange { number, round: 0, purpose: Purpose::Open(step) }, into);
-        true
+    fn steps(&self) -> u8 {
+        self.steps.len() as u8
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {

@@ -1,17 +1,16 @@
 //! What a message to a connection's own topic holds: 16 hexadecimal digits of its token, and more of them that follow from
 //! it up to its length.
 
-use crate::protocol::{Exchange, Purpose, mix};
+use std::ops::RangeInclusive;
+
+use super::{Exchange, Purpose, digits, mix};
 
 /// Digits of the token: a payload has no fewer bytes.
-pub const SHORTEST: usize = 16;
+const SHORTEST: usize = 16;
 
-/// Bytes of a payload at most. With a topic of 4,096 bytes it stays below the 65,535 bytes of a packet of MQTT up to which a
-/// server's limit is known.
-pub const LONGEST: usize = 60_000;
-
-/// Bytes that a message of traffic holds where nothing else is asked for, as those of `raw`.
-pub const USUAL: usize = 64;
+/// Bytes of a payload. The longest one, with a topic of 4,096 bytes, stays below the 65,535 bytes of a packet of MQTT: up to
+/// there a server's limit is known.
+pub const LENGTHS: RangeInclusive<usize> = SHORTEST..=60_000;
 
 /// The payload of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +19,6 @@ pub struct Payload {
     pub token: u64,
     /// Its bytes.
     pub length: usize,
-}
-
-/// The digits of a word.
-fn digits(word: u64) -> [u8; 16] {
-    std::array::from_fn(|nth| {
-        let digit = (word >> (60 - 4 * nth)) as u8 & 0xf;
-        digit + if digit < 10 { b'0' } else { b'a' - 10 }
-    })
 }
 
 impl Payload {

@@ -5,7 +5,7 @@
 //! [identity](Publication) in 48 hexadecimal digits, and filling up to its length. So a receiver sees without further
 //! knowledge whether it has come whole and unchanged.
 
-use super::append_hexadecimal;
+use super::digits;
 
 /// What a payload begins with. No character of it but the first is a `c`, so nothing but its first character may be the
 /// beginning of another one.
@@ -39,11 +39,9 @@ impl Publication {
         let start = into.len();
         into.extend_from_slice(MARK);
         let fields = [self.run, self.number.into(), self.instant, self.length.into()];
-        for (value, digits) in fields.into_iter().zip(DIGITS) {
+        for (value, width) in fields.into_iter().zip(DIGITS) {
             // The digits of a short field are the last ones of 16.
-            let at = into.len();
-            append_hexadecimal(value, into);
-            into.drain(at..at + 16 - digits);
+            into.extend_from_slice(&digits(value)[16 - width..]);
         }
         let end = start + (self.length as usize).max(LENGTH);
         while into.len() < end {

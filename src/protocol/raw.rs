@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use super::settings::USUAL_PAYLOAD;
 use super::{
     Dialect, Exchange, Heard, LONGEST_TYPED, Position, Purpose, Scratch, SettingError, Settings, Strength, Verdict, mix,
 };
@@ -13,9 +14,6 @@ pub const LONGEST_PAYLOAD: usize = 64 * 1024;
 
 /// The article's first message.
 const HELLO: &str = "Hello Server: client --> {}";
-
-/// Bytes of a message where nothing else is asked for.
-const PAYLOAD: usize = 64;
 
 /// The protocol of an echo server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub struct Raw {
 
 impl Default for Raw {
     fn default() -> Raw {
-        Raw { hello: HELLO.to_owned(), payload: PAYLOAD }
+        Raw { hello: HELLO.to_owned(), payload: USUAL_PAYLOAD }
     }
 }
 
@@ -67,10 +65,7 @@ impl Dialect for Raw {
     const SAYS: &'static str = "sends a hello, tokens and bytes that look random, and wants all of them back";
 
     fn new(settings: &Settings) -> Result<Raw, SettingError> {
-        let payload = settings.payload.unwrap_or(PAYLOAD);
-        if payload == 0 || payload > LONGEST_PAYLOAD {
-            return Err(SettingError::Payload { asked: payload, least: 1, most: LONGEST_PAYLOAD });
-        }
+        let payload = settings.payload_within(1..=LONGEST_PAYLOAD)?;
         let hello = settings.hello.clone().unwrap_or_else(|| HELLO.to_owned());
         if hello.len() > LONGEST_TYPED {
             return Err(SettingError::Hello { asked: hello.len(), most: LONGEST_TYPED });
@@ -86,12 +81,8 @@ impl Dialect for Raw {
         self.payload
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let is_said = step == 0 && !self.hello.is_empty();
-        if is_said {
-            self.compose(Exchange { number, round: 0, purpose: Purpose::Open(0) }, into);
-        }
-        is_said
+    fn steps(&self) -> u8 {
+        u8::from(!self.hello.is_empty())
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {

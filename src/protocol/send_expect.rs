@@ -44,11 +44,11 @@ impl Dialect for SendExpect {
             text.ok_or(SettingError::Missing { protocol: SendExpect::NAME, setting })
         };
         let wrong = |setting| move |error| SettingError::Template { setting, error };
-        let send = Template::parse(&needed("send", &settings.send)?).map_err(wrong("send"))?;
+        let send = Template::of_setting("send", &needed("send", &settings.send)?)?;
         let expect = Pattern::parse(&needed("expect", &settings.expect)?).map_err(wrong("expect"))?;
         let greeting = settings.greeting.as_deref().filter(|text| !text.is_empty());
         let greeting = greeting.map(Pattern::parse).transpose().map_err(wrong("greeting"))?;
-        let goodbye = settings.goodbye.as_deref().map(Template::parse).transpose().map_err(wrong("goodbye"))?;
+        let goodbye = Template::of_optional("goodbye", settings.goodbye.as_deref())?;
         if expect.has_token() && !send.has_token() {
             return Err(SettingError::UnknowableToken { setting: "expect" });
         }
@@ -59,26 +59,22 @@ impl Dialect for SendExpect {
     }
 
     fn strength(&self) -> Strength {
-        if self.expect.has_token() { Strength::EndToEnd } else { Strength::Liveness }
+        Strength::of_service(self.expect.has_token())
     }
 
     fn longest_message(&self) -> usize {
         self.send.longest()
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        match (&self.greeting, step) {
-            (Some(_), 0) => true,
-            (None, 0) | (Some(_), 1) => {
-                self.send.write(Exchange { number, round: 0, purpose: Purpose::Open(step) }, into);
-                true
-            }
-            _ => false,
-        }
+    fn steps(&self) -> u8 {
+        1 + u8::from(self.greeting.is_some())
     }
 
+    /// While a greeting is awaited nothing is sent.
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
-        self.send.write(exchange, into);
+        if self.greeting.is_none() || exchange.purpose != Purpose::Open(0) {
+            self.send.write(exchange, into);
+        }
     }
 
     /// Unasked bytes are passed over if a pattern allows anything at the beginning or the end of an answer, and are

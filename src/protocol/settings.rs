@@ -1,9 +1,13 @@
 //! What protocols can be told, and why a protocol may refuse it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use super::mqtt::MqttSettings;
 use super::{Authority, Dialect, Protocol, Role, Template, TemplateError};
+
+/// Bytes of a message of traffic where nothing else is asked for. Every protocol that has messages of any length takes it.
+pub(super) const USUAL_PAYLOAD: usize = 64;
 
 /// What a protocol can be told. A dialect refuses what it does not take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,6 +105,15 @@ impl Settings {
         let Some(asked) = given else { return Ok(words.first().copied().unwrap_or_default()) };
         let found = words.iter().find(|word| word == &asked);
         found.copied().ok_or_else(|| SettingError::Choice { setting, asked: asked.clone(), words })
+    }
+
+    /// Bytes of a message of traffic, which may have so many.
+    pub(super) fn payload_within(&self, lengths: RangeInclusive<usize>) -> Result<usize, SettingError> {
+        let asked = self.payload.unwrap_or(USUAL_PAYLOAD);
+        if lengths.contains(&asked) {
+            return Ok(asked);
+        }
+        Err(SettingError::Payload { asked, least: *lengths.start(), most: *lengths.end() })
     }
 
     /// The topic of a connection's own, which `named` reads; none if connections are proved by pings.
@@ -361,7 +374,7 @@ impl SettingError {
             SettingError::Payload { asked, least, most } => [
                 format!("{} {asked}", named("payload")),
                 format!("a message has between {least} and {most} bytes"),
-                format!("try {} 64", named("payload")),
+                format!("try {} {USUAL_PAYLOAD}", named("payload")),
             ],
             SettingError::Choice { setting, asked, words } => [
                 format!("{} {asked:?}", named(setting)),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::protocol::{Exchange, LONGEST_TYPED, Purpose, SettingError};
+use crate::protocol::{Exchange, LONGEST_TYPED, SettingError, digits};
 
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +175,16 @@ impl Template {
         parse(text, false).map(Template::of)
     }
 
+    /// Reads what a setting says.
+    pub(super) fn of_setting(setting: &'static str, text: &str) -> Result<Template, SettingError> {
+        Template::parse(text).map_err(|error| SettingError::Template { setting, error })
+    }
+
+    /// The same of a setting that may be left out.
+    pub(super) fn of_optional(setting: &'static str, text: Option<&str>) -> Result<Option<Template>, SettingError> {
+        text.map(|text| Template::of_setting(setting, text)).transpose()
+    }
+
     pub(super) fn of(parts: Vec<Part>) -> Template {
         Template { parts }
     }
@@ -187,7 +197,7 @@ impl Template {
                 Part::Literal(bytes) => into.write_all(bytes),
                 Part::Number => write!(into, "{}", exchange.number),
                 Part::Round => write!(into, "{}", exchange.round),
-                Part::Token => write!(into, "{:016x}", exchange.token()),
+                Part::Token => into.write_all(&digits(exchange.token())),
                 Part::Anything => Ok(()),
             };
         }
@@ -196,7 +206,7 @@ impl Template {
     /// What it makes for one connection. Placeholders make letters and digits, whatever the number is.
     pub(super) fn sample(&self) -> Vec<u8> {
         let mut written = Vec::new();
-        self.write(Exchange { number: 0, round: 0, purpose: Purpose::Open(0) }, &mut written);
+        self.write(Exchange::opening(0, 0), &mut written);
         written
     }
 
@@ -237,6 +247,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Purpose;
     use proptest::prelude::*;
 
     fn written(text: &str, number: u64, round: u32) -> Vec<u8> {

@@ -46,17 +46,15 @@ impl Dialect for Framed {
         10
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        match step {
-            0 => into.extend_from_slice(b"upgrade\n"),
-            1 => self.ask(Exchange { number, round: 0, purpose: Purpose::Open(1) }, into),
-            _ => return false,
-        }
-        true
+    fn steps(&self) -> u8 {
+        2
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
-        into.extend(frame(TEXT, &exchange.token().to_be_bytes()));
+        into.extend(match exchange.purpose {
+            Purpose::Open(0) => b"upgrade\n".to_vec(),
+            _ => frame(TEXT, &exchange.token().to_be_bytes()),
+        });
     }
 
     /// `part` is the kind of the frame, `bytes` its length, and `at` how many bytes of it have come.

@@ -30,7 +30,7 @@ pub use assembly::{Assembly, Event, Rules};
 pub use client::WebSocket;
 pub use close::{Close, CloseCode, LONGEST_REASON};
 pub use frame::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role};
-pub use handshake::{Accept, Key, Refusal, check_request, check_response, write_accept, write_request};
+pub use handshake::{Accept, Key, Refusal, check_request, check_response, write_accept, write_request_fields};
 pub use mask::mask;
 
 /// What a peer did that the protocol forbids, or that a limit does not allow.

@@ -186,7 +186,7 @@ impl Peer {
 struct World {
     reactor: Reactor<Noting>,
     gate: AdmissionGate,
-    doors: Vec<SocketAddr>,
+    addresses: Vec<SocketAddr>,
     peers: Vec<Peer>,
     numbers: u64,
     injected: u64,
@@ -217,7 +217,7 @@ impl World {
         let [_, high, middle, low] = WORLDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let address = Ipv4Addr::new(127, 1 + high % 100, middle, low);
         let listeners: Vec<_> = (0..2).map(|_| Arc::new(TcpListener::bind((address, 0)).unwrap())).collect();
-        let doors = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         if let Some(filter) = &filter {
             listeners.iter().for_each(|listener| filter.attach(listener).unwrap());
         }
@@ -242,7 +242,7 @@ impl World {
             ended: 0,
         };
         let reactor = Reactor::new(connections, driver);
-        World { reactor, gate, doors, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
+        World { reactor, gate, addresses, peers: Vec::new(), numbers: 0, injected: 0, _doorbell: doorbell }
     }
 
     fn chance(&mut self) -> &mut Chance {
@@ -293,7 +293,7 @@ impl World {
             return;
         }
         // A host may be short of ports for a moment.
-        let Ok(stream) = TcpStream::connect(self.doors[nth % self.doors.len()]) else { return };
+        let Ok(stream) = TcpStream::connect(self.addresses[nth % self.addresses.len()]) else { return };
         stream.set_nonblocking(true).unwrap();
         self.numbers += 1;
         self.peers.push(Peer { stream, number: self.numbers, sent: 0, got: 0 });
@@ -311,14 +311,14 @@ impl World {
 
     /// The shard dials: to itself, to a port without a listener, or with a descriptor that is no socket.
     fn dial(&mut self) -> Result<()> {
-        let door = self.doors[0];
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let address = self.addresses[0];
+        let no_listener = SocketAddr::from(([127, 0, 0, 1], 1));
         let (fd, to, socket) = match self.chance().below(4) {
-            0 => (1_000_000, door, None),
+            0 => (1_000_000, address, None),
             kind => {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
                 socket.set_linger(Some(Duration::ZERO)).unwrap();
-                (socket.as_raw_fd(), if kind == 1 { nobody } else { door }, Some(socket))
+                (socket.as_raw_fd(), if kind == 1 { no_listener } else { address }, Some(socket))
             }
         };
         if let Some(conn) = self.reactor.connections.dial(fd, to)? {
@@ -492,17 +492,17 @@ fn who_sends_a_little_need_not_wait_for_all_who_send_much() -> std::result::Resu
     };
     let mut connections = Connections::new(config, &doorbell, Arc::default())?;
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
-    let door = listener.local_addr()?;
+    let address = listener.local_addr()?;
     connections.listen(vec![listener], 2)?;
     let mut reactor = Reactor::new(connections, Counting::default());
     let mut peers = Vec::new();
     while reactor.driver.standing <= GREEDY {
         if peers.len() <= GREEDY {
-            peers.push(TcpStream::connect(door)?);
+            peers.push(TcpStream::connect(address)?);
         }
         reactor.pass(Instant::now(), || {})?;
     }
-    let (modest, greedy) = peers.split_first_mut().ok_or("nobody came")?;
+    let (modest, greedy) = peers.split_first_mut().ok_or("no connection came")?;
     for peer in greedy {
         peer.write_all(&[0; 16 * BUFFER_BYTES])?;
     }

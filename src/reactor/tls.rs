@@ -38,7 +38,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             return engine.operation_ended(conn);
         }
         let at = At { conn, name: engine.name_of(conn) };
-        if !engine.has_session(at.name) {
+        if !engine.is_opened(at.name) {
             // The receive is not over before.
             engine.put_step(Step { conn, buffer, len });
             return Ok(());

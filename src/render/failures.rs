@@ -154,19 +154,21 @@ fn handshake_sentence(fault: HandshakeFault) -> &'static str {
 fn close_sentence(code: u16) -> &'static str {
     match code {
         1000 => "the server closed it in order and thinks that all is said; is it a time limit?",
-        1001 => "the server goes away: it stops, restarts, or closes idle connections",
+        1001 => "the server goes away: it stops, restarts, or closes idle connections; read its log",
         1002 => "the server found a breach of the protocol in what we sent; please report it with its log",
         1003 => "the server does not take this kind of data; try --message-type text or binary",
-        1005 => "the server closed it without a reason",
+        1005 => "the server closed it without a reason; read its log",
         1006 => {
             "the server, or a proxy between, closed the connection without a Close of WebSocket: it died, or an idle timeout passed (--keepalive-interval)"
         }
         1007 => "the server found data that is not what its type says; try --message-type binary",
         1008 => "the server's policy forbids it; read its log",
         1009 => "the message is too big for the server; lower --payload or raise its limit",
-        1010 => "the server wants an extension; this client has none",
+        1010 => {
+            "the server wants an extension, and this client has none; let the server do without (permessage-deflate)"
+        }
         1011 => "the server failed; read its log",
-        1012 => "the server restarts",
+        1012 => "the server restarts; connect again once it runs",
         1013 => "the server is overloaded and wants clients to try later; connect more slowly",
         1014 => "the gateway did not reach the service behind it; look at the service",
         3000..=4999 => "the server closed it with a code of its own; look there for what it means",
@@ -207,9 +209,11 @@ fn tls(failure: TlsFailure) -> &'static str {
         TlsFailure::RecordTimeout => {
             "the beginning of a record came, and not the rest within --handshake-timeout: the server or the way to it stalls"
         }
-        TlsFailure::NoRoom => "this client kept too many bytes of incomplete records; open fewer connections a shard",
+        TlsFailure::NoRoom => {
+            "more bytes of incomplete records were kept than this client has room for; lower --concurrency or the rate, or use more cores"
+        }
         TlsFailure::KeyUsedUp => {
-            "the connection has sent 16,777,216 records with one key, the most that TLS 1.2 allows"
+            "the connection has sent 16,777,216 records with one key, the most that TLS 1.2 allows; send fewer messages, or have the server speak TLS 1.3"
         }
     }
 }
@@ -224,7 +228,9 @@ fn certificate(problem: CertificateProblem) -> &'static str {
         }
         CertificateProblem::WrongName => "the server's certificate is for other names; give one of them with --sni",
         CertificateProblem::Revoked => "the server's certificate was revoked; the server needs another one",
-        CertificateProblem::BadSignature => "the server's certificate or its proof has a wrong signature",
+        CertificateProblem::BadSignature => {
+            "the server's certificate or its proof has a wrong signature; look at it with openssl s_client"
+        }
         CertificateProblem::WrongPurpose => {
             "the server's certificate is an authority's own (openssl req -x509 makes those; add -addext basicConstraints=critical,CA:FALSE), or is not for servers"
         }

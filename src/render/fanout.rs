@@ -21,9 +21,9 @@ pub(super) fn text(out: &mut String, fanout: &FanoutDocument) {
     }
     let shown = shown(&fanout.publications);
     let left_out = fanout.publications.len() - shown.len();
-    let slowest =
+    let others =
         if left_out > 0 { format!(" ({} more are in the JSON result)", count(left_out as u64)) } else { String::new() };
-    let _ = writeln!(out, "\npublications{slowest}");
+    let _ = writeln!(out, "\npublications{others}");
     let _ = writeln!(
         out,
         "number        once   missed    twice     lost       p50       p99     p99.9      last  published late by"

@@ -167,8 +167,7 @@ pub fn server(summary: &ServerSummary) -> String {
     }
     if let Some(tls) = &summary.tls {
         for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
-            let listed: Vec<_> = counts.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect();
-            let _ = writeln!(out, "{title}: {}", listed.join(", "));
+            let _ = writeln!(out, "{title}: {}", listed(&counts));
         }
     }
     if let Some(TakeoverDocument { taken_over, handed_over, lost }) = summary.takeover {

@@ -28,6 +28,13 @@ pub struct Figure {
     pub range: Option<(f64, f64)>,
 }
 
+impl Figure {
+    /// The figure of a whole whose parts have none.
+    fn whole(value: f64) -> Figure {
+        Figure { value, range: None }
+    }
+}
+
 /// The change of a figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
@@ -77,20 +84,18 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
         changes.extend(receipts(before, after));
     }
     if let (Some(before), Some(after)) = (&before.server, &after.server) {
-        let whole = |value| Figure { value, range: None };
-        let cpu = |user: f64, system: f64| whole(user + system);
         changes.extend([
             Change::of(
                 "server resident",
                 Unit::Bytes,
-                whole(before.resident_bytes as f64),
-                whole(after.resident_bytes as f64),
+                Figure::whole(before.resident_bytes as f64),
+                Figure::whole(after.resident_bytes as f64),
             ),
             Change::of(
                 "server cpu",
                 Unit::Seconds,
-                cpu(before.cpu_user_seconds, before.cpu_system_seconds),
-                cpu(after.cpu_user_seconds, after.cpu_system_seconds),
+                Figure::whole(before.cpu_user_seconds + before.cpu_system_seconds),
+                Figure::whole(after.cpu_user_seconds + after.cpu_system_seconds),
             ),
         ]);
     }
@@ -136,7 +141,6 @@ fn speech(document: &ClientDocument) -> String {
 type Of<Whole, Value> = fn(&Whole) -> Value;
 
 fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
-    let whole = |value| Figure { value, range: None };
     let figures: [(&str, Unit, Of<ClientDocument, f64>); 5] = [
         ("live", Unit::Count, |one| one.live as f64),
         ("failed", Unit::Count, |one| one.failed as f64),
@@ -144,7 +148,7 @@ fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
         ("ramp", Unit::Seconds, |one| one.ramp_seconds),
         ("close", Unit::Seconds, |one| one.close_seconds),
     ];
-    figures.map(|(name, unit, of)| Change::of(name, unit, whole(of(before)), whole(of(after)))).to_vec()
+    figures.map(|(name, unit, of)| Change::of(name, unit, Figure::whole(of(before)), Figure::whole(of(after)))).to_vec()
 }
 
 /// The figures of two fan-outs, with the range over their publications.

@@ -53,6 +53,15 @@ impl LatencyDocument {
         })
     }
 
+    /// The document of several histograms together. Returns a `ConfigError` if the text of one is not a histogram.
+    pub(super) fn merged<'a>(all: impl IntoIterator<Item = &'a LatencyDocument>) -> Result<LatencyDocument> {
+        let mut sum = Latency::new()?;
+        for one in all {
+            sum.merge(&one.latency()?)?;
+        }
+        LatencyDocument::of(&sum)
+    }
+
     /// The percentiles, in the order of `PERCENTILES`.
     pub fn percentiles(&self) -> [u64; PERCENTILES.len()] {
         [self.p50, self.p90, self.p99, self.p999, self.p9999]

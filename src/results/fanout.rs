@@ -93,7 +93,7 @@ pub struct FanoutSummary {
     pub payload: u32,
     /// When each publication was published; `None` if it was not.
     pub published: Vec<Option<Published>>,
-    /// The percentiles of each publication that somebody received, in microseconds.
+    /// The percentiles of each publication that a subscriber received, in microseconds.
     pub figures: BTreeMap<u32, Percentiles>,
     /// The latencies of all receipts, from the intended instant of their publication.
     pub latency: Latency,

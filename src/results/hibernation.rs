@@ -93,14 +93,7 @@ impl HibernationDocument {
     /// The sum of two. Files may have any counts; a sum that overflows stays at `u64::MAX`.
     pub fn and(&self, other: &HibernationDocument) -> Result<HibernationDocument> {
         let sum = |which: fn(&HibernationDocument) -> u64| which(self).saturating_add(which(other));
-        let wakes = match (&self.wake_latency_us, &other.wake_latency_us) {
-            (Some(ours), Some(theirs)) => {
-                let mut both = ours.latency()?;
-                both.merge(&theirs.latency()?)?;
-                Some(LatencyDocument::of(&both)?)
-            }
-            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
-        };
+        let wakes: Vec<_> = [self, other].into_iter().filter_map(|one| one.wake_latency_us.as_ref()).collect();
         Ok(HibernationDocument {
             asleep: sum(|one| one.asleep),
             hibernated: sum(|one| one.hibernated),
@@ -112,7 +105,7 @@ impl HibernationDocument {
             segments_malformed: sum(|one| one.segments_malformed),
             segments_outside: sum(|one| one.segments_outside),
             segments_dropped: sum(|one| one.segments_dropped),
-            wake_latency_us: wakes,
+            wake_latency_us: (!wakes.is_empty()).then(|| LatencyDocument::merged(wakes)).transpose()?,
         })
     }
 

@@ -11,7 +11,6 @@ use super::{AuditResult, EchoSource, HibernationDocument, TlsDocument};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
-use crate::latency::Latency;
 
 /// Merges results, each with the name of its machine. A result that was merged before contributes its machines.
 /// Without any result the merged result is empty. A storm's result is refused with a `ConfigError`, as the stages of
@@ -123,13 +122,7 @@ fn audits(parts: &[&ClientDocument]) -> Vec<AuditResult> {
 }
 
 fn latencies(parts: &[&ClientDocument]) -> Result<Latencies> {
-    let merged = |which: LatencyOf| {
-        let mut all = Latency::new()?;
-        for part in parts {
-            all.merge(&which(&part.latencies).latency()?)?;
-        }
-        LatencyDocument::of(&all)
-    };
+    let merged = |which: LatencyOf| LatencyDocument::merged(parts.iter().map(|part| which(&part.latencies)));
     Ok(Latencies {
         connect: merged(|all| &all.connect)?,
         connect_service: merged(|all| &all.connect_service)?,
@@ -159,6 +152,7 @@ mod tests {
     use super::*;
     use crate::error::Errno;
     use crate::failure::Cause;
+    use crate::latency::Latency;
     use crate::render::json;
     use crate::render::text;
     use crate::results::document::read_client;

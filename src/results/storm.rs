@@ -1,10 +1,12 @@
 //! The result of a storm.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use super::Summary;
 use super::check::{self, Checked};
 use super::document::LatencyDocument;
-use super::{ShardSummary, Summary};
 use crate::error::Result;
 use crate::latency::Latency;
 
@@ -28,7 +30,7 @@ pub struct ShardStorm {
     pub echo: [Latency; 3],
     /// The time at which the storm was absorbed, from its start: the last echo that was slower than the slowest of
     /// the calm, before a time of `constants::STORM_QUIET` without such an echo. Zero if no echo was slower.
-    pub absorbed: std::time::Duration,
+    pub absorbed: Duration,
     /// Victims that the server closed.
     pub closed_by_server: u64,
     /// Connections dialed in the storm that were established and proved.
@@ -118,8 +120,7 @@ impl StormDocument {
         let Some(storm) = &summary.storm else { return Ok(None) };
         let seen = || summary.shards.iter().filter_map(|shard| shard.storm.as_ref());
         let sum = |which: fn(&ShardStorm) -> u64| seen().map(which).sum::<u64>();
-        let progress = |which: fn(&ShardSummary) -> u64| summary.shards.iter().map(which).sum::<u64>();
-        let closed = progress(|shard| shard.progress.dropped);
+        let closed = summary.sum(|progress| progress.dropped);
         let stage = |stage: Stage| -> Result<StageDocument> {
             let mut echo = Latency::new()?;
             for shard in seen() {
@@ -140,7 +141,7 @@ impl StormDocument {
             victims: storm.victims,
             closed,
             closed_by_server: sum(|shard| shard.closed_by_server),
-            redialed: progress(|shard| shard.progress.redialed),
+            redialed: summary.sum(|progress| progress.redialed),
             stood_anew: sum(|shard| shard.stood_anew),
             lost: sum(|shard| shard.lost),
             wrong: sum(|shard| shard.wrong),

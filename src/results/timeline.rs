@@ -21,6 +21,12 @@ const CLASSES_PER_DECADE: u32 = 8;
 /// Seconds between two samples at first. The interval is short, so that a short run has a course too.
 const FIRST_INTERVAL: f64 = 0.25;
 
+/// The shortest time between two samples that a result can have, in seconds.
+const SHORTEST_INTERVAL: f64 = 0.1;
+
+/// The latest start of a run, in seconds since 1970: in 30,000 years.
+const LATEST_BEGIN: f64 = 1e12;
+
 /// The largest bound of a class, as a power of ten in microseconds: 100 s.
 const DECADES: u32 = 8;
 
@@ -226,29 +232,54 @@ impl Timeline {
 
     /// Checks that a timeline read from a document can be drawn.
     pub(super) fn check(&self) -> Checked {
-        let sound = |seconds: f64| (0.0..=1e9).contains(&seconds);
-        let in_order = self.samples.windows(2).all(|pair| pair[0].seconds <= pair[1].seconds);
-        let shards = self.samples.first().map_or(0, |sample| sample.shards.len());
-        if !in_order || self.samples.iter().any(|sample| !sound(sample.seconds) || sample.shards.len() != shards) {
-            return Err("the samples of its timeline are out of order".to_owned());
+        check::within("began_unix_seconds of its timeline", self.began_unix_seconds, LATEST_BEGIN)?;
+        check::seconds("interval_seconds of its timeline", self.interval_seconds)?;
+        if self.interval_seconds < SHORTEST_INTERVAL {
+            let interval = self.interval_seconds;
+            return Err(format!("interval_seconds of its timeline is {interval}, less than {SHORTEST_INTERVAL}"));
         }
-        if self.phases.iter().any(|phase| !sound(phase.start) || !sound(phase.end) || phase.end < phase.start) {
-            return Err("a phase of its timeline ends before it begins".to_owned());
+        self.check_samples()?;
+        for PhaseSpan { start, end, .. } in &self.phases {
+            check::seconds("start of a phase of its timeline", *start)?;
+            check::seconds("end of a phase of its timeline", *end)?;
+            if end < start {
+                return Err(format!("a phase of its timeline ends at {end} s, and begins at {start} s"));
+            }
         }
-        if !(0.1..=1e9).contains(&self.interval_seconds) || !(0.0..=1e12).contains(&self.began_unix_seconds) {
-            return Err("its timeline has no time".to_owned());
+        self.check_connects()
+    }
+
+    fn check_samples(&self) -> Checked {
+        for sample in &self.samples {
+            check::seconds("seconds of a sample of its timeline", sample.seconds)?;
+            sample.client.check()?;
+            sample.server.as_ref().map_or(Ok(()), ProcessSample::check)?;
         }
-        let processes = self.samples.iter().flat_map(|sample| [Some(&sample.client), sample.server.as_ref()]);
-        processes.flatten().try_for_each(ProcessSample::check)?;
-        let classes = self.connect_bounds_us.len() + 1;
-        let fits = |connects: &Connects| {
-            connects.first.checked_add(connects.counts.len()).is_some_and(|end| end <= classes)
-                && sound(connects.interval as f64 * self.interval_seconds)
-        };
-        if !self.connect_bounds_us.is_sorted() || !self.connects.iter().all(fits) {
-            return Err("the classes of its timeline do not fit".to_owned());
+        for pair in self.samples.windows(2) {
+            let [before, after] = pair else { continue };
+            if after.seconds < before.seconds {
+                let (after, before) = (after.seconds, before.seconds);
+                return Err(format!("a sample of its timeline at {after} s follows one at {before} s"));
+            }
+            if after.shards.len() != before.shards.len() {
+                let (after, before) = (after.shards.len(), before.shards.len());
+                return Err(format!("a sample of its timeline has {after} shards, and the one before it {before}"));
+            }
         }
         Ok(())
+    }
+
+    fn check_connects(&self) -> Checked {
+        if !self.connect_bounds_us.is_sorted() {
+            return Err("connect_bounds_us of its timeline are not in order".to_owned());
+        }
+        let classes = self.connect_bounds_us.len() + 1;
+        self.connects.iter().try_for_each(|connects| {
+            let Connects { interval, first, ref counts } = *connects;
+            check::seconds("a time of connects of its timeline", interval as f64 * self.interval_seconds)?;
+            let last = first.saturating_add(counts.len());
+            check::at_most("a class of connects of its timeline", last as u64, "its classes are", classes as u64)
+        })
     }
 }
 

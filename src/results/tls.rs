@@ -42,21 +42,13 @@ impl TlsDocument {
 
     /// The handshakes of several results together; `None` if none has any.
     pub(super) fn merged<'a>(all: impl Iterator<Item = &'a TlsDocument>) -> Result<Option<TlsDocument>> {
-        let mut merged: Option<HandshakeLatencies> = None;
-        for one in all {
-            let one = one.latencies()?;
-            match &mut merged {
-                None => merged = Some(one),
-                Some(sum) => {
-                    sum.full.merge(&one.full)?;
-                    sum.resumed.merge(&one.resumed)?;
-                }
-            }
+        let all: Vec<&TlsDocument> = all.collect();
+        if all.is_empty() {
+            return Ok(None);
         }
-        let document = |sum: HandshakeLatencies| {
-            Ok(TlsDocument { full: LatencyDocument::of(&sum.full)?, resumed: LatencyDocument::of(&sum.resumed)? })
-        };
-        merged.map(document).transpose()
+        let merged =
+            |which: fn(&TlsDocument) -> &LatencyDocument| LatencyDocument::merged(all.iter().copied().map(which));
+        Ok(Some(TlsDocument { full: merged(|one| &one.full)?, resumed: merged(|one| &one.resumed)? }))
     }
 
     pub(super) fn check(&self) -> Checked {

@@ -211,7 +211,7 @@ fn every_wake_up_rings() {
 /// Connections that came before the accepts, and those that come after, are accepted, whether or not the accepts wait
 /// first.
 #[test]
-fn accepts_bring_whoever_comes() {
+fn accepts_bring_connections_that_came_before_and_after_them() {
     let found = quirks().unwrap();
     for accepts_wait_first in [found.accepts_wait_first, false] {
         let doorbell = Doorbell::new().unwrap();
@@ -283,7 +283,7 @@ fn a_failed_install_is_all_that_comes_of_a_dial() {
 }
 
 /// What is to clear the kernel's flag makes task work, and leaves nothing behind: neither the flag nor a completion that
-/// somebody must handle.
+/// a driver must handle.
 #[test]
 fn task_work_that_the_ring_makes_settles() {
     let (mut ring, _peers) = connected(1, TINY);

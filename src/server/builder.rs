@@ -291,16 +291,16 @@ impl ServerBuilder {
     }
 
     /// Connections awake at once at most, over all shards, 1 to 4,294,967,295, but one on each shard at least. Each has a
-    /// slot in a ring, and a socket. By default as many as the memory allows that is left at the start, at most 262,144 and at least 1,024, as far as
-    /// `max_connections` has so many. Only with `hibernate`: otherwise starting fails with
+    /// slot in a ring, and a socket. By default as many as the memory allows that is left at the start: at least 1,024, at
+    /// most 262,144, and no more than `max_connections`. Only with `hibernate`: otherwise starting fails with
     /// [`ConfigError::AwakeWithoutSleep`].
     pub fn awake(mut self, connections: u64) -> ServerBuilder {
         self.options.awake = Some(connections);
         self
     }
 
-    /// Connections accepted per second at most, over all shards; the others wait in the accept queues. As many as come
-    /// by default.
+    /// Connections accepted per second at most, over all shards, more than 0; the others wait in the accept queues. As many
+    /// as come by default.
     pub fn accept_rate(mut self, per_second: f64) -> ServerBuilder {
         self.options.accept_rate = Some(per_second);
         self
@@ -365,7 +365,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Speaks TLS 1.3 on every port; without TLS by default. The service sees bytes as ever, and is told of a connection
+    /// Speaks TLS on every port, 1.3 or as low as [`TlsConfig::lowest_version`] says; without TLS by default. The service sees bytes as ever, and is told of a connection
     /// (`Service::opened`) when its handshake is over. An established connection takes 80 bytes more, or 112 with
     /// TLS_AES_256_GCM_SHA384, which is chosen last, and nothing of the kernel. Only with the feature `tls`.
     ///

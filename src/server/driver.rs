@@ -27,8 +27,7 @@ use crate::token::ConnId;
 use arriving::{Arriving, SleepersHere};
 use handing::Handing;
 
-/// Connections that one shard closes in a second at least while it drains: a third of what a core
-/// can do.
+/// Connections that one shard closes in a second at least while it drains: a third of what a core can do.
 const SLOWEST_DRAIN: f64 = 10_000.0;
 
 /// Messages of the mailbox that a shard takes in one pass.

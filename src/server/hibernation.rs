@@ -27,7 +27,7 @@ pub(super) fn awake(options: &Options, spoken: Spoken, host: &Host) -> Result<Op
         return Ok(None);
     }
     host.check_hibernation()?;
-    let family = if options.bind.ip().is_ipv6() { Family::V6 } else { Family::V4 };
+    let family = Family::of(&[options.bind]);
     // In polls, which take the most.
     let ends = [(End::Server, IdleBackend::Poll)];
     let layers = Layers { conversation: spoken.http, tls: options.tls_version() };

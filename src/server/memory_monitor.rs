@@ -1,6 +1,5 @@
-//! The memory that a server leaves alone: a thread looks at what is left, and shuts the gate of
-//! all shards while it is less than the reserve. The kernel refuses nothing by itself before it
-//! kills a process, and then it is the server that it kills.
+//! The memory that a server leaves alone: a thread looks at what is left, and shuts the gate of all shards while it is less
+//! than the reserve. The kernel refuses nothing by itself before it kills a process, and then it is the server that it kills.
 //!
 //! Refusing takes memory too: a connection is in the accept queue, with a socket of its own, until a shard comes to
 //! reset it; and before 6.13 the kernel keeps the file of a closed direct descriptor until every request of that ring
@@ -50,14 +49,14 @@ impl Shortage {
         all.min_by_key(|wall| i128::from(wall.have) - i128::from(wall.reserve))
     }
 
-    /// How far the gate is to be open now, if it was at `before`. It is opened again only when
-    /// there is clearly more: a connection that goes must not open it for one that comes.
+    /// How far the gate is to be open now, if it was at `before`. It is opened again only when there is clearly more: a
+    /// connection that goes must not open it for one that comes.
     fn level(&self, before: AdmissionState) -> AdmissionState {
         let (reserve, have) = (self.reserve, self.have);
-        let deaf_below = if before == AdmissionState::NotListening { reserve / 4 * 3 } else { reserve / 2 };
+        let not_listening_below = if before == AdmissionState::NotListening { reserve / 4 * 3 } else { reserve / 2 };
         let refusing_below = if before == AdmissionState::Open { reserve } else { reserve.saturating_add(reserve / 4) };
         match have {
-            _ if have < deaf_below => AdmissionState::NotListening,
+            _ if have < not_listening_below => AdmissionState::NotListening,
             _ if have < refusing_below => AdmissionState::Refusing,
             _ => AdmissionState::Open,
         }
@@ -90,16 +89,15 @@ impl ListenerControl {
         if level == AdmissionState::NotListening {
             self.gate.set(level);
         }
-        // A listener that stays deaf for an error is one port less; the others go on.
-        for listener in self
-            .listeners
-            .iter()
-            .filter(|_| (level == AdmissionState::NotListening) != (before == AdmissionState::NotListening))
-        {
-            let _ = match level {
-                AdmissionState::NotListening => listener::stop_listening(listener),
-                _ => listener::listen_again(listener, self.backlog),
-            };
+        let [stopped, stops] = [before, level].map(|level| level == AdmissionState::NotListening);
+        if stops != stopped {
+            for listener in &self.listeners {
+                // A listener that the kernel refuses is one port less; the others go on.
+                let _ = match stops {
+                    true => listener::stop_listening(listener),
+                    false => listener::listen_again(listener, self.backlog),
+                };
+            }
         }
         self.gate.set(level);
     }
@@ -112,8 +110,8 @@ pub(super) struct MemoryMonitor {
 }
 
 impl MemoryMonitor {
-    /// Watches over `control`, and tells the owner whenever they are shut or opened. `None` where
-    /// nothing is to be reserved, or no memory can be read.
+    /// Opens and shuts `control` from now on, and tells the owner of it. `None` where nothing is to be reserved, or no memory
+    /// can be read.
     pub fn start(
         host: Host,
         reserve: Reserve,
@@ -171,7 +169,7 @@ fn monitor(
     }
 }
 
-/// Shuts or opens the doors as the nearest limit wants it; the pause until the next look.
+/// Opens or shuts the gate and the listeners as the nearest limit wants it. Returns the pause until the next look.
 fn settle(near: Shortage, control: &ListenerControl, state: &Mutex<State>, events: &EventSink) -> Duration {
     let before = control.gate.level();
     let level = near.level(before);

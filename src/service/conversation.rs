@@ -61,6 +61,7 @@ impl<T> Conversation<T> {
         }
     }
 
+    /// Goes on with another phase. A request that was awaiting its answer does so no more.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.bits = self.bits & (TIMED | PLACE) | (phase as u32) << PHASE_SHIFT;
     }

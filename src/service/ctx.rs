@@ -253,7 +253,7 @@ impl<S: Default> Ctx<'_, S> {
         self.shard.broadcasts.len()
     }
 
-    /// Whether a connection sleeps: it has no socket, and takes some 51 bytes in all. Always `false` without
+    /// Whether a connection sleeps: it has no socket, and takes some 52 bytes in all. Always `false` without
     /// `ServerBuilder::hibernate`.
     pub fn is_asleep(&self, conn: ConnId) -> bool {
         self.connections.is_asleep(conn)

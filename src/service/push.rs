@@ -4,8 +4,8 @@ mod board;
 
 use std::sync::Arc;
 
-pub(super) use board::Part as Role;
 pub use board::PushMessage;
+pub(super) use board::Role;
 use board::{Board, Place, Shard};
 
 use super::http::{Request, Response};

@@ -12,7 +12,7 @@
 //! Announcements lie in a map that the shard has mapped too. The map has a bitmap for each kind of `Notification`,
 //! with a bit for each place, and a summary with a bit for each word of the bitmap. A place's bit stays set until
 //! the shard takes the notification. One more word, the state, says whether there are any notifications. A shard
-//! that is about to sleep writes `ASLEEP` there; the next announcement then makes `Filter::wake_fd` readable, a
+//! that is about to sleep writes `ASLEEP` there; the next notification then makes `Filter::wake_fd` readable, a
 //! ring buffer that serves only this purpose.
 //!
 //! **The filter runs before the segment is queued on its socket.** A receive right after a notification may
@@ -178,17 +178,17 @@ impl Filter {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether there are notifications to handle at once: segments, resets, or any announcement since the last
+    /// Whether there are notifications to handle at once: segments, resets, or any notification since the last
     /// scan. Notifications of FINs that a scan has found may wait; `has_fins` reports those.
     pub fn has_notifications(&self) -> bool {
         let at_once = [Notification::Segment, Notification::Reset].iter().any(|kind| self.taken[*kind as usize].any());
         at_once || self.state().load(Ordering::SeqCst) == ANNOUNCED
     }
 
-    /// Whether notifications of FINs wait, apart from announcements since the last scan.
+    /// Whether notifications of FINs wait, but for those that came since the last scan.
     pub fn has_fins(&mut self) -> bool {
         let fins = &self.taken[Notification::Fin as usize];
-        // Each announcement marks all bitmaps for a scan, and mostly it was not a FIN: an empty summary
+        // Each notification marks all bitmaps for a scan, and mostly it was not a FIN: an empty summary
         // cancels the scan. A FIN that the program announces after this look marks the bitmap again.
         if fins.again && fins.left == 0 && fins.words | fins.places == 0 && !self.has_announced(Notification::Fin) {
             self.taken[Notification::Fin as usize].again = false;
@@ -247,7 +247,7 @@ impl Filter {
         }
     }
 
-    /// Records that the shard is about to sleep: the next announcement makes `wake_fd` readable. After this call,
+    /// Records that the shard is about to sleep: the next notification makes `wake_fd` readable. After this call,
     /// the shard must ask once more whether there are notifications.
     pub fn sleep(&self) {
         // Wake-ups of earlier sleeps are consumed. Read-only memory permits only Relaxed loads.

@@ -127,11 +127,7 @@ pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
         for line in text.lines().map(|line| line.split('#').next().unwrap_or_default()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [who, kind, item, value] = words[..] else { continue };
-            let wanted = match item {
-                "nofile" => limits.files,
-                "memlock" => limits.memory.map(|bytes| bytes.div_ceil(1024)),
-                _ => None,
-            };
+            let wanted = limits.items().into_iter().find(|(name, _)| *name == item).and_then(|(_, value)| value);
             let counts = after.contains(&path) || !matches!(who, "*" | "root");
             // A value that is no number is "unlimited".
             let less = wanted.zip(value.parse::<u64>().ok()).is_some_and(|(wanted, value)| value < wanted);

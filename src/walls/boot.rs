@@ -20,7 +20,11 @@ pub fn parameters(goal: &Goal) -> Vec<Parameter> {
     let sockets = goal.sockets(goal.connections) * goal.role.ends();
     vec![
         of("slub_min_order=3", Some(24), "larger slabs waste less behind their last object"),
-        of("transparent_hugepage=never", None, "the kernel keeps 60 MiB more free for huge pages that nobody needs"),
+        of(
+            "transparent_hugepage=never",
+            None,
+            "the kernel keeps 60 MiB more free for huge pages that no connection uses",
+        ),
         of("cgroup_disable=memory", Some(55), "no accounting of each object to a cgroup, where there are any"),
         of("lsm=capability", Some(72), "no security modules, and no blobs of theirs on sockets, inodes and files"),
         of("swiotlb=noforce", None, "no 64 MiB bounce buffer for devices that cannot reach all memory"),

@@ -5,7 +5,7 @@ use crate::error::{Diagnostic, Errno, Error};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
 use crate::host::{Capability, Host};
-use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Goal, RING_LOCKED_BYTES, largest};
+use crate::plan::{EXECUTOR_LOCKED_BYTES, GLOMMIO_MEMLOCK, Goal, Needs, RING_LOCKED_BYTES, largest};
 use crate::ring::{self, OLDEST_KERNEL};
 use crate::sys::{self, Resource};
 
@@ -14,7 +14,7 @@ pub const DESCRIPTORS: Wall = Wall {
     name: "descriptors",
     symptom: "socket or accept fails with EMFILE (\"Too many open files\"), in most programs at 1,024 connections",
     evidence: "/proc/self/limits, \"Max open files\"; the errno EMFILE",
-    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count; for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; above fs.nr_open nobody can go",
+    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count; for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; none of these goes above fs.nr_open",
     judge: descriptors,
     blame: |evidence| {
         let failed = evidence.failures(Cause::Errno(Errno::EMFILE))?;
@@ -76,11 +76,11 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
     let holds = largest(u32::MAX.into(), fits);
     let needs = goal.needs(goal.connections, limit.hard);
     let have = format!("nofile {} soft, {} hard{ceiling}", count(limit.soft), count(limit.hard));
-    let rings: usize = needs.rings.iter().sum();
     let plain = limit.hard.saturating_sub(DESCRIPTORS_OF_PLAIN_PROGRAMS);
     let need = format!(
-        "{} for {rings} rings of direct descriptors; with plain ones a program would end at about {}",
+        "{} for {} rings of direct descriptors; with plain ones a program would end at about {}",
         count(needs.descriptors()),
+        needs.all_rings(),
         count(plain)
     );
     let wanted = largest(1 << 20, |more| !goal.needs(goal.connections, more).fit(more)) + 1;
@@ -162,7 +162,7 @@ fn locked_memory(host: &Host, goal: &Goal) -> Finding {
     let holds = largest(u32::MAX.into(), |connections| locked(connections) <= memory.hard);
     let need = locked(goal.connections);
     let processes = goal.processes(goal.connections, files.hard);
-    let rings: usize = processes.iter().flat_map(|process| &process.rings).sum();
+    let rings: u64 = processes.iter().map(Needs::all_rings).sum();
     let executors: usize = processes.iter().map(|process| process.rings.len()).sum();
     let parts = format!(
         ": {rings} rings of {} and {executors} executors of {}, the user's processes together",

@@ -190,7 +190,7 @@ fn cores(host: &Host, goal: &Goal) -> Finding {
     );
     Finding::fine(have, need).tight_if(quota.is_some_and(|cores| cores < shards as f64)).advise(
         false,
-        "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves nobody",
+        "raise the quota (CPUQuota=, cpu.max, --cpus), or use fewer --cores: a shard that is paused serves no connection",
     )
 }
 
@@ -247,17 +247,14 @@ fn neighbours(host: &Host, goal: &Goal) -> Finding {
             need,
         );
     };
-    Finding::fine(format!("{} entries at most", count(most)), need).tight_if(known > most).set(
-        (known > most)
-            .then(|| {
-                Setting::raise(
-                    host,
-                    "net.ipv4.neigh.default.gc_thresh3",
-                    &[known * 2],
-                    "one entry for each target on the link",
-                )
-            })
-            .flatten(),
+    Finding::fine(format!("{} entries at most", count(most)), need).tight_if(known > most).set_if(
+        known > most,
+        Setting::raise(
+            host,
+            "net.ipv4.neigh.default.gc_thresh3",
+            &[known * 2],
+            "one entry for each target on the link",
+        ),
     )
 }
 

@@ -87,9 +87,8 @@ impl Appetite<'_> {
         let (goal, nofile) = (self.goal, self.nofile);
         let server = || Process::server(&goal.server_shards(connections, nofile));
         let client = || Process::client(&goal.client_shards(connections, nofile));
-        let v6 = goal.routes.targets.iter().any(|target| target.ip().is_ipv6());
         let load = Load {
-            family: if v6 { Family::V6 } else { Family::V4 },
+            family: Family::of(&goal.routes.targets),
             server: goal.role.serves().then(server),
             idle_backend: self.park,
             client: goal.role.dials().then(client),
@@ -106,7 +105,7 @@ impl Appetite<'_> {
     /// The most connections that leave the server's default reserve alone.
     fn holds(&self, limit: &MemoryLeft) -> u64 {
         let room = limit.left.saturating_sub(Reserve::Auto.of(limit.total)) as f64;
-        // A goal far beyond what fits is not planned.
+        // No larger number fits. To plan far more connections than fit would take long.
         let smallest = if self.goal.awake.is_some() { SMALLEST_SLEEPER } else { SMALLEST_CONNECTION };
         let most = (room as u64 / smallest).min(u32::MAX.into());
         largest(most, |connections| self.footprint(connections, limit.by).total <= room)

@@ -218,7 +218,11 @@ fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
 fn ports_in_time_wait(evidence: &Evidence) -> Option<Diagnostic> {
     let (failed, waiting_took_them) = without_port(evidence)?;
     let waiting = evidence.waiting;
-    let whose = if waiting.earlier >= waiting.all - waiting.earlier { "an earlier run" } else { "this run itself" };
+    let (whose, cure) = if waiting.earlier >= waiting.all - waiting.earlier {
+        ("an earlier run", "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1")
+    } else {
+        ("this run itself", "close with RST (leave out --fin, or --close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1")
+    };
     waiting_took_them.then(|| Diagnostic {
         saw: format!(
             "{} connects met EADDRNOTAVAIL, and {} sockets are in TIME_WAIT, {} of them from before the run",
@@ -227,13 +231,7 @@ fn ports_in_time_wait(evidence: &Evidence) -> Option<Diagnostic> {
             count(waiting.earlier)
         ),
         means: format!("{whose} closed with FIN, and its source ports are taken for 60 s"),
-        cure: match whose {
-            "this run itself" => {
-                "close with RST (leave out --fin, or --close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1"
-            }
-            _ => "wait a minute, close with RST (--close rst), or sysctl -w net.ipv4.tcp_tw_reuse=1",
-        }
-        .to_owned(),
+        cure: cure.to_owned(),
     })
 }
 

@@ -171,41 +171,32 @@ fn conntrack(host: &Host, goal: &Goal) -> Finding {
     let forgetful = table.established < SILENT_SECONDS;
     Finding::counted(have, need, table.max.saturating_sub(table.count), goal.connections)
         .tight_if(forgetful)
-        .set(
-            (table.max < roomy)
-                .then(|| {
-                    Setting::raise(
-                        host,
-                        "net.netfilter.nf_conntrack_max",
-                        &[roomy],
-                        "beyond it packets of new connections are dropped",
-                    )
-                })
-                .flatten(),
+        .set_if(
+            table.max < roomy,
+            Setting::raise(
+                host,
+                "net.netfilter.nf_conntrack_max",
+                &[roomy],
+                "beyond it packets of new connections are dropped",
+            ),
         )
-        .set(
-            (wanted.div_ceil(4) > table.buckets)
-                .then(|| {
-                    Setting::raise(
-                        host,
-                        "net.netfilter.nf_conntrack_buckets",
-                        &[wanted.div_ceil(512).saturating_mul(512)],
-                        "each entry is in two chains; short ones are found fast",
-                    )
-                })
-                .flatten(),
+        .set_if(
+            wanted.div_ceil(4) > table.buckets,
+            Setting::raise(
+                host,
+                "net.netfilter.nf_conntrack_buckets",
+                &[wanted.div_ceil(512).saturating_mul(512)],
+                "each entry is in two chains; short ones are found fast",
+            ),
         )
-        .set(
-            forgetful
-                .then(|| {
-                    Setting::raise(
-                        host,
-                        "net.netfilter.nf_conntrack_tcp_timeout_established",
-                        &[CONNTRACK_ESTABLISHED],
-                        "an idle connection must not be forgotten while it stands",
-                    )
-                })
-                .flatten(),
+        .set_if(
+            forgetful,
+            Setting::raise(
+                host,
+                "net.netfilter.nf_conntrack_tcp_timeout_established",
+                &[CONNTRACK_ESTABLISHED],
+                "an idle connection must not be forgotten while it stands",
+            ),
         )
 }
 
@@ -229,13 +220,14 @@ fn tcp_memory(host: &Host, goal: &Goal) -> Finding {
     // Half of the memory that the connections themselves leave.
     let spare = total.saturating_sub(memory::connection_bytes(host, goal)) / 2 / PAGE_BYTES;
     let raised = wanted.min(spare);
+    let why = format!(
+        "a queued page for one connection in {AT_ONCE}, and never more than half of what the sockets leave of {}",
+        bytes(total)
+    );
     Finding::fine(have, need)
         .tight_if(high < wanted || !beyond.is_empty())
         .blocking_if(high < used.pages.saturating_add(sockets.min(PAGES_TO_BEGIN)))
-        .set((high < raised).then(|| {
-            let least = [raised / 2, raised / 4 * 3, raised];
-            Setting::raise(host, "net.ipv4.tcp_mem", &least, format!("a queued page for one connection in {AT_ONCE}, and never more than half of what the sockets leave of {}", bytes(total)))
-        }).flatten())
+        .set_if(high < raised, Setting::raise(host, "net.ipv4.tcp_mem", &[raised / 2, raised / 4 * 3, raised], why))
         .advise(host.may_write_sysctl("net.ipv4.tcp_mem"), "keep it within the memory that sockets leave")
 }
 
@@ -255,14 +247,8 @@ fn socket_buffers(host: &Host, _goal: &Goal) -> Finding {
     let why = "a small default makes every transfer slow and saves an idle connection nothing";
     Finding::fine(have, need)
         .tight_if(small(&receive) || small(&send))
-        .set(
-            small(&receive)
-                .then(|| Setting::raise(host, "net.ipv4.tcp_rmem", &[4_096, 131_072, 6_291_456], why))
-                .flatten(),
-        )
-        .set(
-            small(&send).then(|| Setting::raise(host, "net.ipv4.tcp_wmem", &[4_096, 16_384, 4_194_304], why)).flatten(),
-        )
+        .set_if(small(&receive), Setting::raise(host, "net.ipv4.tcp_rmem", &[4_096, 131_072, 6_291_456], why))
+        .set_if(small(&send), Setting::raise(host, "net.ipv4.tcp_wmem", &[4_096, 16_384, 4_194_304], why))
 }
 
 /// The kernel's smallest default of a send buffer, in bytes (`tcp_wmem`).

@@ -406,7 +406,7 @@ fn a_low_hard_limit_on_locked_memory_is_reported() {
 const GONE: [Outlet; 2] = [Outlet::Closed, Outlet::Unread];
 
 #[test]
-fn a_server_goes_on_when_nobody_reads_its_outputs() {
+fn a_server_goes_on_when_its_outputs_are_not_read() {
     for (out, err) in GONE.into_iter().flat_map(|gone| [(gone, Outlet::File), (gone, gone)]) {
         let dir = tempfile::tempdir().unwrap();
         let json = dir.path().join("json");
@@ -436,7 +436,7 @@ fn refused_by_server(mut stream: TcpStream) {
 }
 
 #[test]
-fn a_client_whose_output_nobody_reads_ends_as_it_would() {
+fn a_client_whose_output_is_not_read_ends_as_it_would() {
     let server = Server::start(2, "");
     for out in GONE {
         Client::start_as(c1m(), out, &format!("{} --connections 50", server.at())).finish().held(50);
@@ -446,7 +446,7 @@ fn a_client_whose_output_nobody_reads_ends_as_it_would() {
 }
 
 #[test]
-fn exit_codes_stay_when_nobody_reads_the_error() {
+fn exit_codes_stay_when_the_error_is_not_read() {
     for gone in GONE {
         for (arguments, code) in [("server --port 0", 2), ("server --port 70000", 2), ("--help", 0)] {
             let mut command = c1m();

@@ -18,9 +18,6 @@ struct Request {
     body: String,
 }
 
-/// What a server answers, as it is sent; `None` closes the connection.
-type Answer = dyn Fn(&Request) -> Option<String> + Send + Sync;
-
 fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
@@ -40,21 +37,16 @@ fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(Request { line, fields: lines, body: String::from_utf8(body).unwrap() })
 }
 
-/// A server that answers each request, in pieces of so many bytes.
+/// A server that answers each request, in pieces of so many bytes. Without an answer it closes the connection.
 fn answering(piece: usize, answer: impl Fn(&Request) -> Option<String> + Send + Sync + 'static) -> Peer {
-    let answer: Arc<Answer> = Arc::new(answer);
-    Peer::start(move |stream| {
+    Peer::with_threads(move |mut stream| {
         stream.set_nodelay(true).unwrap();
-        let (mut stream, answer) = (stream.try_clone().unwrap(), answer.clone());
-        thread::spawn(move || {
-            let mut requests = BufReader::new(stream.try_clone().unwrap());
-            while let Some(said) = read(&mut requests).and_then(|request| answer(&request)) {
-                if said.as_bytes().chunks(piece).any(|piece| stream.write_all(piece).is_err()) {
-                    return;
-                }
+        let mut requests = BufReader::new(stream.try_clone().unwrap());
+        while let Some(said) = read(&mut requests).and_then(|request| answer(&request)) {
+            if said.as_bytes().chunks(piece).any(|piece| stream.write_all(piece).is_err()) {
+                return;
             }
-        });
-        false
+        }
     })
 }
 
@@ -81,7 +73,7 @@ fn a_server_that_answers_is_alive() {
     run.held(20);
     assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"http".into(), &"liveness".into()));
     assert!(number(&run.json["echo_latency_us"], "count") >= 20, "{}", run.json);
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     for request in &*requests.lock().unwrap() {
         assert_eq!(request.line, "GET / HTTP/1.1");
         assert_eq!(request.fields[0], format!("Host: 127.0.0.1:{port}"));
@@ -139,19 +131,15 @@ fn answers_that_are_no_proof_are_told_apart() {
         client(&format!("{} --connections 5 --protocol http", peer.at())).failed(cause, 5, words);
     }
     // A server that keeps each connection for three requests, as nginx does with keepalive_requests.
-    let peer = Peer::start(|stream| {
-        let mut stream = stream.try_clone().unwrap();
-        thread::spawn(move || {
-            let mut requests = BufReader::new(stream.try_clone().unwrap());
-            for last in [false, false, true] {
-                let close = if last { "Connection: close\r\n" } else { "" };
-                let answer = format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 0\r\n\r\n");
-                if read(&mut requests).is_none() || stream.write_all(answer.as_bytes()).is_err() {
-                    return;
-                }
+    let peer = Peer::with_threads(|mut stream| {
+        let mut requests = BufReader::new(stream.try_clone().unwrap());
+        for last in [false, false, true] {
+            let close = if last { "Connection: close\r\n" } else { "" };
+            let answer = format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 0\r\n\r\n");
+            if read(&mut requests).is_none() || stream.write_all(answer.as_bytes()).is_err() {
+                return;
             }
-        });
-        false
+        }
     });
     let words = "--connections 5 --protocol http --interval 50ms --hold 500ms";
     client(&format!("{} {words}", peer.at())).failed("not_kept", 5, "keepalive_requests");
@@ -194,7 +182,7 @@ fn victims_in_another_process_go_to_the_same_target() {
         seen.lock().unwrap().insert((request.line.clone(), request.fields.clone()));
         ok("")
     });
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     let words =
         "--for 300ms --calm 300ms --after 300ms --interval 100ms --cores 1 --connections 30 --share 10 --json -";
     let target = format!("--target http://localhost:{port}/n/{{n}} --source-ip 127.0.0.1 --header a:b");

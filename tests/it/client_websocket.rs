@@ -22,38 +22,32 @@ struct Seen {
     requests: Mutex<Vec<String>>,
 }
 
-type Serve = dyn Fn(&mut WebSocket<TcpStream>, &Message) -> bool + Send + Sync;
-
 /// A server by tungstenite, which answers pings itself. `serve` is called for each message, and ends the connection with
 /// `false`.
 fn tungstenite(
     serve: impl Fn(&mut WebSocket<TcpStream>, &Message) -> bool + Send + Sync + 'static,
 ) -> (Peer, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
-    let (shared, serve): (_, Arc<Serve>) = (seen.clone(), Arc::new(serve));
-    let peer = Peer::start(move |stream| {
-        let (stream, seen, serve) = (stream.try_clone().unwrap(), shared.clone(), serve.clone());
-        thread::spawn(move || {
-            #[allow(clippy::result_large_err, reason = "tungstenite's own")]
-            let keep = |request: &Request, response: Response| {
-                seen.requests.lock().unwrap().push(format!("{} {:?}", request.uri(), request.headers()));
-                Ok(response)
-            };
-            let Ok(mut socket) = tungstenite::accept_hdr(stream, keep) else { return };
-            while let Ok(message) = socket.read() {
-                match &message {
-                    Message::Ping(_) => _ = seen.pings.fetch_add(1, Ordering::AcqRel),
-                    Message::Close(Some(CloseFrame { code: CloseCode::Normal, .. })) => {
-                        seen.closes.fetch_add(1, Ordering::AcqRel);
-                    }
-                    _ => {}
+    let shared = seen.clone();
+    let peer = Peer::with_threads(move |stream| {
+        #[allow(clippy::result_large_err, reason = "tungstenite's own")]
+        let keep = |request: &Request, response: Response| {
+            shared.requests.lock().unwrap().push(format!("{} {:?}", request.uri(), request.headers()));
+            Ok(response)
+        };
+        let Ok(mut socket) = tungstenite::accept_hdr(stream, keep) else { return };
+        while let Ok(message) = socket.read() {
+            match &message {
+                Message::Ping(_) => _ = shared.pings.fetch_add(1, Ordering::AcqRel),
+                Message::Close(Some(CloseFrame { code: CloseCode::Normal, .. })) => {
+                    shared.closes.fetch_add(1, Ordering::AcqRel);
                 }
-                if !serve(&mut socket, &message) {
-                    return;
-                }
+                _ => {}
             }
-        });
-        false
+            if !serve(&mut socket, &message) {
+                return;
+            }
+        }
     });
     (peer, seen)
 }
@@ -198,7 +192,7 @@ fn keepalives_are_sent_whatever_the_run_does() {
 #[test]
 fn a_url_says_where_and_what() {
     let (peer, seen) = tungstenite(|_, _| true);
-    let port = peer.at().split(' ').nth(1).unwrap().to_owned();
+    let port = peer.port();
     let words = "--header Authorization:\\x20Bearer-{n} --subprotocol chat --first-number 7";
     let run =
         client(&format!("--target ws://localhost:{port}/room/{{n}}?a=b --source-ip 127.0.0.1 --connections 3 {words}"));

@@ -125,7 +125,7 @@ fn reused_slots_never_mix_up_bytes() {
 }
 
 #[test]
-fn a_peer_that_stops_reading_gets_every_byte_later_and_delays_nobody() {
+fn a_peer_that_stops_reading_gets_every_byte_later_and_delays_no_other() {
     const BYTES: usize = 8 << 20;
     let running = Running::start(8, |_| Echo);
     let mut slow = running.connect();

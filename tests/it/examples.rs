@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use tungstenite::{Error, HandshakeError, Message};
 
@@ -100,24 +99,17 @@ fn tls_echo_answers_and_reads_its_certificate_again() {
     let sign = || authority.sign("own", &["localhost"]);
     let signed = sign();
     let mut example = Example::start("tls_echo", &format!("{} {}", signed.chain.display(), signed.key.display()));
-    let config = Arc::new(authority.client(None));
-    let mut old = secure(example.port, &config, "localhost").unwrap();
-    let echo = |stream: &mut Secure| {
-        let mut back = [0; 5];
-        stream.write_all(b"hello").unwrap();
-        stream.read_exact(&mut back).unwrap();
-        assert_eq!(&back, b"hello");
-    };
-    echo(&mut old);
+    let mut old = authority.connected(example.port);
+    echoes(&mut old);
     std::fs::write(&signed.chain, "nothing").unwrap();
     example.running.say("");
     eventually("it says why it cannot", || example.running.out().contains("stays"));
     sign();
     example.running.say("");
     example.running.until("the files are read again", |out| out.contains("new connections"));
-    let mut new = secure(example.port, &Arc::new(authority.client(None)), "localhost").unwrap();
-    echo(&mut new);
-    echo(&mut old);
+    let mut new = authority.connected(example.port);
+    echoes(&mut new);
+    echoes(&mut old);
     let certificate = |stream: &Secure| stream.conn.peer_certificates().unwrap()[0].clone();
     assert_ne!(certificate(&old), certificate(&new));
     drop((old, new));
@@ -126,7 +118,7 @@ fn tls_echo_answers_and_reads_its_certificate_again() {
 }
 
 #[test]
-fn push_reaches_every_subscriber_of_every_shard_and_nobody_else() {
+fn push_reaches_every_subscriber_of_every_shard_and_no_other_connection() {
     let example = Example::start("push", "");
     // Spread by the kernel over all shards.
     let mut subscribers: Vec<Lines> = (0..20).map(|_| example.lines()).collect();

@@ -205,10 +205,7 @@ fn fan_outs_that_make_no_sense_are_refused() {
 
 // ---- servers that do not what they should ------------------------------------------------------------
 
-/// What a broadcaster does with a publication, counted from 0, for a subscriber, counted from 0.
-type Fault = dyn Fn(usize, usize, &[u8]) -> Vec<Vec<u8>> + Send + Sync;
-
-/// Subscribers of a broadcaster of frames.
+/// Subscribers of a broadcaster.
 type Subscribers = Mutex<Vec<TcpStream>>;
 
 /// Reads one frame.
@@ -221,7 +218,7 @@ fn frame(stream: &mut TcpStream) -> Option<(Kind, Vec<u8>)> {
     Some((kind, bytes))
 }
 
-/// A broadcaster over plain bytes that sends to each subscriber what `fault` makes of a publication.
+/// A broadcaster over plain bytes that sends to each subscriber what `fault` makes of a publication. Both are counted from 0.
 fn broadcaster(
     fault: impl Fn(usize, usize, &[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static,
 ) -> (Peer, Arc<Subscribers>) {
@@ -233,35 +230,29 @@ fn broadcaster_of(
     fault: impl Fn(usize, usize, &[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static,
     after: impl Fn(usize, &TcpStream) + Send + Sync + 'static,
 ) -> (Peer, Arc<Subscribers>) {
-    let (subscribers, published) = (Arc::<Subscribers>::default(), Arc::new(Mutex::new(0)));
-    let (fault, after): (Arc<Fault>, _) = (Arc::new(fault), Arc::new(after));
+    let (subscribers, published) = (Arc::<Subscribers>::default(), Mutex::new(0));
     let shared = subscribers.clone();
-    let peer = Peer::start(move |stream| {
-        let (mut stream, subscribers) = (stream.try_clone().unwrap(), shared.clone());
-        let (published, fault, after) = (published.clone(), fault.clone(), after.clone());
-        thread::spawn(move || {
-            while let Some((kind, bytes)) = frame(&mut stream) {
-                match kind {
-                    Kind::Subscribe => {
-                        subscribers.lock().unwrap().push(stream.try_clone().unwrap());
-                        stream.write_all(&bytes).unwrap();
-                    }
-                    Kind::Publish => {
-                        let mut published = published.lock().unwrap();
-                        for (subscriber, stream) in subscribers.lock().unwrap().iter_mut().enumerate() {
-                            for bytes in fault(*published, subscriber, &bytes) {
-                                // One that is lost gets nothing.
-                                let _ = stream.write_all(&bytes);
-                            }
-                        }
-                        after(*published, &stream);
-                        *published += 1;
-                    }
-                    _ => _ = stream.write_all(&bytes),
+    let peer = Peer::with_threads(move |mut stream| {
+        while let Some((kind, bytes)) = frame(&mut stream) {
+            match kind {
+                Kind::Subscribe => {
+                    shared.lock().unwrap().push(stream.try_clone().unwrap());
+                    stream.write_all(&bytes).unwrap();
                 }
+                Kind::Publish => {
+                    let mut published = published.lock().unwrap();
+                    for (subscriber, stream) in shared.lock().unwrap().iter_mut().enumerate() {
+                        for bytes in fault(*published, subscriber, &bytes) {
+                            // One that is lost gets nothing.
+                            let _ = stream.write_all(&bytes);
+                        }
+                    }
+                    after(*published, &stream);
+                    *published += 1;
+                }
+                _ => _ = stream.write_all(&bytes),
             }
-        });
-        false
+        }
     });
     (peer, subscribers)
 }
@@ -436,27 +427,22 @@ fn a_fan_out_can_be_stopped() {
 /// A server by tungstenite that sends each text but subscriptions to all that subscribed. It knows no path.
 #[test]
 fn any_websocket_server_that_broadcasts_can_be_asked() {
-    let rooms = Arc::new(Mutex::new(Vec::<TcpStream>::new()));
-    let shared = rooms.clone();
-    let peer = Peer::start(move |stream| {
-        let (stream, rooms) = (stream.try_clone().unwrap(), shared.clone());
-        thread::spawn(move || {
-            let Ok(mut socket) = tungstenite::accept(stream) else { return };
-            while let Ok(message) = socket.read() {
-                let Message::Text(text) = message else { continue };
-                let said: Value = serde_json::from_str(&text).unwrap();
-                if said["op"] == "join" {
-                    rooms.lock().unwrap().push(socket.get_ref().try_clone().unwrap());
-                    continue;
-                }
-                let wrapped = format!(r#"{{"from":"somebody","data":{}}}"#, said["data"]);
-                for stream in rooms.lock().unwrap().iter() {
-                    let role = tungstenite::protocol::Role::Server;
-                    WebSocket::from_raw_socket(stream, role, None).send(Message::text(wrapped.clone())).unwrap();
-                }
+    let subscribers = Subscribers::default();
+    let peer = Peer::with_threads(move |stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        while let Ok(message) = socket.read() {
+            let Message::Text(text) = message else { continue };
+            let said: Value = serde_json::from_str(&text).unwrap();
+            if said["op"] == "join" {
+                subscribers.lock().unwrap().push(socket.get_ref().try_clone().unwrap());
+                continue;
             }
-        });
-        false
+            let wrapped = format!(r#"{{"from":"publisher","data":{}}}"#, said["data"]);
+            for stream in subscribers.lock().unwrap().iter() {
+                let role = tungstenite::protocol::Role::Server;
+                WebSocket::from_raw_socket(stream, role, None).send(Message::text(wrapped.clone())).unwrap();
+            }
+        }
     });
     let templates = r#"--subscribe {{"op":"join"}} --publish {{"op":"say","data":"{payload}"}}"#;
     let run = fanout(&peer.at(), &format!("--protocol websocket {TWENTY} --payload 200 {templates}"));

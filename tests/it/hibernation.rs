@@ -56,7 +56,7 @@ impl Scene<'_> {
 
     /// What the server said last of its connections.
     fn stats(&self) -> Value {
-        last_stats(&self.server.running.out())
+        stats(self.server)
     }
 
     /// How many connections the server says to be live.
@@ -86,18 +86,16 @@ pub fn all_asleep(server: &Server, connections: u64) {
     // The first event from now on may tell of counts from before, and the second does not.
     let fresh = said() + 2;
     eventually(&format!("{connections} connections are asleep"), || {
-        let stats = last_stats(&server.running.out());
+        let stats = stats(server);
         let asleep = number(&stats["hibernation"], "asleep");
         said() >= fresh && (number(&stats, "live"), asleep) == (connections, connections)
     });
 }
 
-/// The last whole event of the kind `stats`; one of zeros if there is none yet.
-fn last_stats(out: &str) -> Value {
-    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
-    let event = whole.lines().rev().find(|line| line.contains(STATS));
+/// The last event `stats` of a server; one of zeros if there is none yet.
+fn stats(server: &Server) -> Value {
     let none = || serde_json::json!({ "live": 0, "hibernation": { "asleep": 0 } });
-    event.map_or_else(none, |line| serde_json::from_str(line).unwrap())
+    server.running.last_event("stats").unwrap_or_else(none)
 }
 
 /// Runs `body` with a server in each of the four places; then `check` with what the server says at its end of sleepers.
@@ -447,12 +445,11 @@ fn whoever_is_not_live_does_not_count_as_asleep() {
         let port = silent.local_addr().unwrap().port();
         let words = "--connections 20 --hibernate 50ms --reply-timeout 1500ms --json -";
         let finished = run(&format!("client --target-ip 127.0.0.1 {} {words}", at(port, 1)));
-        let counted = |line: &str| {
-            let event: Value = serde_json::from_str(line).unwrap();
-            assert_eq!((number(&event, "live"), number(&event, "asleep")), (0, 0), "{event}");
+        let counted = |event: &Value| {
+            assert_eq!((number(event, "live"), number(event, "asleep")), (0, 0), "{event}");
         };
-        let progress = finished.out.lines().filter(|line| line.contains(r#""event":"progress""#));
-        assert!(progress.inspect(|line| counted(line)).count() > 1, "{}", finished.out);
+        let progress = events(&finished.out, "progress");
+        assert!(progress.iter().inspect(|event| counted(event)).count() > 1, "{}", finished.out);
         let slept = &finished.last_document()["hibernation"];
         assert!(number(slept, "hibernated") >= 20, "{slept}");
     });
@@ -532,9 +529,8 @@ fn the_doctor_judges_both_kinds_of_connections() {
 /// Where nothing may sleep, no document and no metric has a word of it.
 #[test]
 fn without_the_option_nothing_speaks_of_sleep() {
-    let server = Server::start(1, "--cores 1 --max-connections 10 --stats-interval 20ms --json -");
-    let mut running = server;
-    running.running.until("figures come", |out| out.contains(r#""event":"stats""#));
-    let finished = running.stop();
+    let mut server = Server::start(1, "--cores 1 --max-connections 10 --stats-interval 20ms --json -");
+    server.running.until("figures come", |out| out.contains(STATS));
+    let finished = server.stop();
     assert!(!finished.out.contains("hibernat") && !finished.out.contains("asleep"), "{}", finished.out);
 }

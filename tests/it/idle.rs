@@ -55,12 +55,12 @@ fn the_rate_of_accepts_stays_below_its_limit() {
     let all = |out: &str| out.lines().any(|line| line.contains(r#""opened":1000,"#));
     eventually("the server says that all came", || all(&server.running.out()));
     let out = server.stop().out;
-    let stats: Vec<serde_json::Value> = out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let opened = |event: &serde_json::Value| Some((event["seconds"].as_f64()?, event["opened"].as_f64()?));
-    let points: Vec<(f64, f64)> = stats.iter().filter_map(opened).collect();
+    let stats = events(&out, "stats");
     // The rate counts from before the first line. A tenth of a second's worth may be saved up, and each shard has
     // one accept waiting in the kernel.
-    for (seconds, opened) in points {
+    assert!(!stats.is_empty(), "{out}");
+    for event in stats {
+        let (seconds, opened) = (event["seconds"].as_f64().unwrap(), number(&event, "opened") as f64);
         assert!(opened <= RATE * (seconds + 1.0) + RATE / 10.0 + 2.0, "{opened} after {seconds} s");
     }
 }

@@ -76,7 +76,7 @@ fn a_dial_in_a_storm_that_is_connected_to_itself_is_not_live() {
         // Half of the source ports are served ports. So without care one dial of about 20 would be to itself.
         command.args(server_arguments(40_000, 10, "--json -").split_whitespace());
         let mut server = Running::start(command);
-        server.until("the server is ready", |out| out.contains(r#""event":"ready""#));
+        server.until_ready();
         let mut command = c1m();
         let arguments =
             "storm churn --target-ip 127.0.0.1 --port 40000 --ports 10 --connections 3 --concurrency 3 --for 1h";

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::thread;
 
 use c1m::internal::sys::Resource;
 use serde_json::Value;
@@ -55,18 +54,7 @@ fn survivors_go_on(backend: &str) {
 /// The storm works with any echo server, and each event is a line of JSON.
 #[test]
 fn a_process_is_killed_before_any_echo_server() {
-    let peer = Peer::start(|stream| {
-        let mut stream = stream.try_clone().unwrap();
-        thread::spawn(move || {
-            let mut buffer = [0; 1_024];
-            while let Ok(len @ 1..) = stream.read(&mut buffer) {
-                if stream.write_all(&buffer[..len]).is_err() {
-                    return;
-                }
-            }
-        });
-        false
-    });
+    let peer = Peer::with_threads(|stream| echo(stream, || {}));
     let words = "--target-ip 127.0.0.1 --for 300ms --calm 300ms --after 300ms --interval 100ms --cores 1 --rate 300";
     let finished = run(&format!("storm killed {} --connections 60 --share 50% --json - {words}", peer.at()));
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
@@ -140,7 +128,7 @@ fn start_storm(server: &Server, more: &str) -> Running {
 }
 
 #[test]
-fn a_storm_that_kills_nobody_is_refused() {
+fn a_killed_storm_needs_victims_and_survivors() {
     run("storm killed --target-ip 127.0.0.1 --share 0").fails_with(2, &["no victim"]);
     run("storm killed --target-ip 127.0.0.1 --connections 10 --share 10").fails_with(2, &["no survivor"]);
 }

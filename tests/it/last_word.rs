@@ -98,7 +98,7 @@ fn an_alert_arrives_while_its_peer_sends() {
         assert!(matches!(answer[..], [21, 3, _, 0, 2, 2, _]), "{answer:?} to {said:?}");
     }
     // A record that does not decrypt, after a handshake.
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     let record = [&[23, 3, 3, 0, 32][..], &[7; 32]].concat();
     stream.sock.write_all(&record).unwrap();
     until_ended(stream.sock.as_raw_fd());

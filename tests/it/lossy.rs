@@ -1,13 +1,12 @@
 //! Lost packets. A socket filter on the listener drops some packets, as a full accept queue or a core's full
 //! backlog would.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use crate::support::{at, client, free_ports};
+use crate::support::{at, client, echo, free_ports};
 
 /// The byte of the TCP header that holds its flags, and the flag of a SYN (RFC 9293, 3.1).
 const FLAGS: u32 = 13;
@@ -63,7 +62,11 @@ fn retransmitted_connects_are_shown_apart_from_clean_ones() {
         DROP,
     ];
     let (listener, at) = filtered(&some_syns);
-    thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(echo_on_a_thread));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || echo(stream, || {}));
+        }
+    });
     let run = client(&format!("{at} --connections {CONNECTIONS} --connect-timeout 60s"));
     run.held(CONNECTIONS);
     let again = run.number("retransmitted");
@@ -72,15 +75,4 @@ fn retransmitted_connects_are_shown_apart_from_clean_ones() {
     assert_eq!(run.json["retransmitted_latency_us"]["count"], again, "{}", run.json);
     assert!(run.json["counters"]["TCPSynRetrans"].as_u64().unwrap() >= again, "{}", run.json);
     assert!(run.finished.out.contains("needed a retransmission"), "{}", run.finished.out);
-}
-
-fn echo_on_a_thread(mut stream: TcpStream) {
-    thread::spawn(move || {
-        let mut buffer = [0; 1_024];
-        while let Ok(len @ 1..) = stream.read(&mut buffer) {
-            if stream.write_all(&buffer[..len]).is_err() {
-                return;
-            }
-        }
-    });
 }

@@ -4,16 +4,9 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::support::*;
-
-/// The server's event when it is ready.
-fn ready(out: &str) -> Value {
-    let events = out.lines().filter_map(|line| serde_json::from_str(line).ok());
-    events.into_iter().find(|event: &Value| event["event"] == "ready").expect("it was ready")
-}
 
 #[test(SocketFilter)]
 fn a_server_reports_that_connections_wait_behind_a_filter_and_answers_them() {
@@ -49,7 +42,7 @@ fn are_answered(backend: &str) {
         );
     }
     let finished = server.stop();
-    assert_eq!(ready(&finished.out)["park"], backend);
+    assert_eq!(events(&finished.out, "ready")[0]["park"], backend);
     let totals = finished.last_document();
     assert_eq!((number(&totals, "accepted"), number(&totals, "closed")), (600, 600), "{backend}: {totals}");
 }

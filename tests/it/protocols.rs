@@ -6,40 +6,30 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use crate::storm::storm;
 use crate::support::*;
 
-/// What a server answers to a line, without its end; `None` closes the connection.
-type Answer = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
-
-/// Serves a connection on a thread of its own: the greeting, and an answer to each line, in pieces of so many bytes.
-fn serve(stream: &TcpStream, greeting: &'static [u8], piece: usize, answer: Arc<Answer>) {
-    let mut stream = stream.try_clone().unwrap();
+/// Serves a connection: the greeting, and an answer to each line, in pieces of so many bytes. `answer` gets the line without
+/// its end, and `None` closes the connection.
+fn serve(mut stream: TcpStream, greeting: &[u8], piece: usize, mut answer: impl FnMut(&str) -> Option<Vec<u8>>) {
     stream.set_nodelay(true).unwrap();
-    thread::spawn(move || {
-        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        let mut say = |bytes: &[u8]| bytes.chunks(piece).try_for_each(|piece| stream.write_all(piece));
-        let mut answered = say(greeting);
-        for line in lines.map_while(Result::ok) {
-            let Some(bytes) = answer(&line) else { return };
-            answered = answered.and_then(|()| say(&bytes));
-            if answered.is_err() {
-                return;
-            }
+    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut say = |bytes: &[u8]| bytes.chunks(piece).try_for_each(|piece| stream.write_all(piece));
+    let mut answered = say(greeting);
+    for line in lines.map_while(Result::ok) {
+        let Some(bytes) = answer(&line) else { return };
+        answered = answered.and_then(|()| say(&bytes));
+        if answered.is_err() {
+            return;
         }
-    });
+    }
 }
 
 /// A server that answers each line.
 fn answering(piece: usize, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Peer {
-    let answer: Arc<Answer> = Arc::new(answer);
-    Peer::start(move |stream| {
-        serve(stream, b"", piece, answer.clone());
-        false
-    })
+    Peer::with_threads(move |stream| serve(stream, b"", piece, &answer))
 }
 
 /// The same answer to each line.
@@ -123,10 +113,10 @@ fn a_redis_like_server_proves_itself_by_tokens() {
 #[test]
 fn a_memcached_like_server_proves_itself_by_tokens() {
     let store = Store::default();
-    let peer = Peer::start(move |stream| {
-        let (store, set) = (store.clone(), Mutex::new(None));
-        let answer = move |line: &str| {
-            let (mut set, mut store) = (set.lock().unwrap(), store.lock().unwrap());
+    let peer = Peer::with_threads(move |stream| {
+        let mut set = None;
+        serve(stream, b"", 5, |line| {
+            let mut store = store.lock().unwrap();
             if let Some(key) = set.take() {
                 store.insert(key, line.to_owned());
                 return Some(b"STORED\r\n".to_vec());
@@ -134,15 +124,13 @@ fn a_memcached_like_server_proves_itself_by_tokens() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
                 ["set", key, "0", "60", "16"] => {
-                    *set = Some(key.to_owned());
+                    set = Some(key.to_owned());
                     Some(Vec::new())
                 }
                 ["get", key] => Some(format!("VALUE {key} 0 16\r\n{}\r\nEND\r\n", store[key]).into_bytes()),
                 _ => None,
             }
-        };
-        serve(stream, b"", 5, Arc::new(answer));
-        false
+        });
     });
     let send = r"--send set\x20k{n}\x200\x2060\x2016\r\n{token}\r\nget\x20k{n}\r\n";
     let expect = r"--expect STORED\r\nVALUE\x20k{n}\x200\x2016\r\n{token}\r\nEND\r\n";
@@ -163,16 +151,11 @@ fn an_answer_for_another_connection_or_round_is_wrong() {
     let run = client(&format!("{} --connections 20 {words}", mixed_up.at()));
     run.failed("wrong_answer", 20, "what --expect says");
     // The first answer of each connection is right; it is repeated in the first audit.
-    let own = Arc::new(Mutex::new(Vec::new()));
-    let repeating = Peer::start(move |stream| {
-        let first = Mutex::new(None);
-        own.lock().unwrap().push(stream.try_clone().unwrap());
-        let answer = move |line: &str| {
-            let mut first = first.lock().unwrap();
+    let repeating = Peer::with_threads(|stream| {
+        let mut first = None;
+        serve(stream, b"", usize::MAX, |line| {
             Some(format!("{}\n", first.get_or_insert_with(|| line.to_owned())).into_bytes())
-        };
-        serve(stream, b"", usize::MAX, Arc::new(answer));
-        false
+        });
     });
     let run = client(&format!("{} --connections 20 {words}", repeating.at()));
     run.failed("wrong_answer", 20, "mixes up connections");
@@ -180,24 +163,21 @@ fn an_answer_for_another_connection_or_round_is_wrong() {
     assert_eq!(["live", "lost", "wrong"].map(|name| number(audit, name)), [0, 0, 20], "{}", run.json);
 }
 
-/// A server of lines that speaks first, closes at QUIT, and hates nothing more than clients that do not wait.
+/// A server of lines that speaks first, closes at QUIT, and refuses clients that do not wait for its greeting.
 fn mail_server(quits: Arc<AtomicU64>) -> Peer {
-    Peer::start(move |stream| {
+    Peer::with_threads(move |stream| {
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let early = stream.peek(&mut [0]);
         stream.set_read_timeout(None).unwrap();
         let is_polite = early.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
         let greeting: &[u8] = if is_polite { b"220-mail.test\r\n220 ESMTP ready\r\n" } else { b"554 go away\r\n" };
-        let quits = quits.clone();
-        let answer = move |line: &str| match line.trim_end() {
+        serve(stream, greeting, 3, |line| match line.trim_end() {
             "QUIT" => {
                 quits.fetch_add(1, Ordering::AcqRel);
                 None
             }
             other => Some(format!("250-heard\r\n250 {other}, OK\r\n").into_bytes()),
-        };
-        serve(stream, greeting, 3, Arc::new(answer));
-        false
+        });
     })
 }
 
@@ -219,10 +199,8 @@ fn a_server_that_greets_is_heard_out() {
 #[test]
 fn unasked_bytes_are_judged_by_the_pattern() {
     let greeter = || {
-        Peer::start(|stream| {
-            let answer = |line: &str| Some(format!("{line}\nand more\n").into_bytes());
-            serve(stream, b"welcome\n", usize::MAX, Arc::new(answer));
-            false
+        Peer::with_threads(|stream| {
+            serve(stream, b"welcome\n", usize::MAX, |line| Some(format!("{line}\nand more\n").into_bytes()));
         })
     };
     let (peer, send) = (greeter(), r"--protocol send-expect --send {token}\n");

@@ -25,20 +25,15 @@ fn lines(out: &str) -> Vec<Value> {
     out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-fn events<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["event"] == name).collect()
-}
-
 /// Waits until the client is in its hold phase.
 fn holds(client: &mut Running) {
-    client.until("it holds", |out| events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold"));
+    client.until("it holds", |out| events(out, "progress").iter().any(|event| event["phase"] == "hold"));
 }
 
 /// Waits for an audit, and returns its live, lost and wrong connections.
 fn audited(client: &mut Running, round: usize) -> [u64; 3] {
-    client.until("an audit", |out| events(&lines(out), "audit").len() >= round);
-    let lines = lines(&client.out());
-    let event = events(&lines, "audit")[round - 1];
+    client.until("an audit", |out| events(out, "audit").len() >= round);
+    let event = &events(&client.out(), "audit")[round - 1];
     assert_eq!(number(event, "round"), round as u64, "{event}");
     ["live", "lost", "wrong"].map(|name| number(event, name))
 }
@@ -87,14 +82,14 @@ fn a_client_follows_the_words_on_its_input() {
     assert_eq!(document["complete"], true, "{document}");
     assert_eq!(document["audits"].as_array().unwrap().len(), 3, "{document}");
     let lines = lines(&finished.out);
-    let planned = events(&lines, "planned")[0];
+    let planned = &events(&finished.out, "planned")[0];
     assert_eq!((&lines[0], number(planned, "connections")), (planned, 200), "{planned}");
-    let ends = events(&lines, "progress");
+    let progress = events(&finished.out, "progress");
     let ends: Vec<&str> =
-        ends.iter().filter(|event| event["ended"] == true).map(|event| event["phase"].as_str().unwrap()).collect();
+        progress.iter().filter(|event| event["ended"] == true).map(|event| event["phase"].as_str().unwrap()).collect();
     assert_eq!((ends.first(), ends.last()), (Some(&"ramp"), Some(&"close")), "{ends:?}");
     assert_eq!(ends.iter().filter(|phase| **phase == "audit").count(), 3, "{ends:?}");
-    for event in events(&lines, "progress") {
+    for event in &progress {
         let sum = ["live", "failed", "to_go"].map(|name| number(event, name)).iter().sum::<u64>();
         assert_eq!(sum, 200, "{event}");
     }
@@ -114,8 +109,8 @@ fn a_report_during_a_run_equals_the_final_result() {
     }
     let finished = client.wait();
     assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
-    let lines = lines(&finished.out);
-    let reports: Vec<&Value> = events(&lines, "report").iter().map(|event| &event["result"]).collect();
+    let reports = events(&finished.out, "report");
+    let reports: Vec<&Value> = reports.iter().map(|event| &event["result"]).collect();
     let last = finished.last_document();
     assert_eq!(reports.len(), 2, "{}", finished.out);
     for report in &reports {
@@ -195,7 +190,7 @@ fn connections_that_die_while_held_are_lost() {
     assert_eq!(audited(&mut client, 1), [60, 0, 0]);
     server.running.signal(libc::SIGKILL);
     client.until("the loss is seen", |out| {
-        events(&lines(out), "progress").iter().any(|event| event["phase"] == "hold" && event["failed"] == 60)
+        events(out, "progress").iter().any(|event| event["phase"] == "hold" && event["failed"] == 60)
     });
     client.say("audit");
     assert_eq!(audited(&mut client, 2), [0, 0, 0]);
@@ -215,9 +210,8 @@ fn a_message_that_is_never_answered_is_no_success() {
     server.running.pause();
     // After a second without an echo all connections have an unanswered message.
     client.until("the echoes cease", |out| {
-        let lines = lines(out);
-        let held = events(&lines, "progress").into_iter().filter(|event| event["phase"] == "hold");
-        let echoes: Vec<u64> = held.map(|event| number(event, "echoes")).collect();
+        let held = events(out, "progress").into_iter().filter(|event| event["phase"] == "hold");
+        let echoes: Vec<u64> = held.map(|event| number(&event, "echoes")).collect();
         echoes.windows(2).any(|pair| pair[0] == pair[1])
     });
     client.say("close");
@@ -329,7 +323,7 @@ fn a_run_waits_for_its_owner() {
 
 /// An owner without interest in events, and one that goes away.
 #[test]
-fn nobody_has_to_take_events() {
+fn events_need_not_be_taken() {
     let server = Server::start(2, "--json -");
     let run = Run::start(workload(&server, Course::Fixed(Duration::ZERO))).unwrap();
     assert!(run.join().unwrap().complete());

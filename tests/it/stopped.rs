@@ -157,9 +157,8 @@ fn a_server_that_is_stopped_closes_no_talking_connection_as_silent() {
 
 /// The seconds, and the number of connections closed as silent, of each line of a server's counters.
 fn stats(out: &str) -> Vec<(f64, u64)> {
-    let events = out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let stats = events.filter(|event| event["event"] == "stats");
-    stats.map(|event| (event["seconds"].as_f64().unwrap(), number(&event, "silent"))).collect()
+    let stats = events(out, "stats");
+    stats.iter().map(|event| (event["seconds"].as_f64().unwrap(), number(event, "silent"))).collect()
 }
 
 /// A silent peer is closed all the same after the idle timeout, although the server was stopped.

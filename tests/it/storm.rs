@@ -4,7 +4,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use c1m::internal::sys::Resource;
 use serde_json::Value;
@@ -129,9 +128,7 @@ fn survivors_of_a_mass_disconnect_go_on() {
 
 /// Live and opened connections in the last event of a server.
 pub fn last_stats(server: &Server) -> Option<[u64; 2]> {
-    let out = server.running.out();
-    let mut events = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let stats = events.rfind(|event| event["event"] == "stats")?;
+    let stats = server.running.last_event("stats")?;
     Some(["live", "opened"].map(|name| number(&stats, name)))
 }
 
@@ -215,23 +212,13 @@ fn a_silent_peer_stays_unless_the_server_closes_it() {
     // sent several messages. By then the storm has begun, and it lasts until all victims are closed.
     let peers_seen: Arc<Mutex<Vec<(TcpStream, usize)>>> = Arc::default();
     let peers = peers_seen.clone();
-    let peer = Peer::start(move |stream| {
+    let peer = Peer::with_threads(move |stream| {
         let nth = {
             let mut peers = peers.lock().unwrap();
             peers.push((stream.try_clone().unwrap(), 0));
             peers.len() - 1
         };
-        let (mut stream, peers) = (stream.try_clone().unwrap(), peers.clone());
-        thread::spawn(move || {
-            let mut buffer = [0; 1_024];
-            while let Ok(len @ 1..) = stream.read(&mut buffer) {
-                if stream.write_all(&buffer[..len]).is_err() {
-                    return;
-                }
-                peers.lock().unwrap()[nth].1 += 1;
-            }
-        });
-        false
+        echo(stream, || peers.lock().unwrap()[nth].1 += 1);
     });
     let mut silent = Storm::start(&peer.at(), "silent --connections 60 --share 20 --for 10s");
     silent.wait_until_begun();

@@ -14,9 +14,9 @@ mod wait;
 
 pub use client::{Client, ClientRun, client};
 pub use namespaces::{in_own_mounts, in_own_network, mount, unmount};
-pub use peer::{Peer, connected, echoes, read_until, reset, wait_for_established};
+pub use peer::{Peer, connected, echo, echoes, read_until, reset, wait_for_established};
 pub use ports::{claim_ports, free_ports, is_free};
-pub use process::{Finished, Outlet, Running, children, kill, run, run_as, runs};
+pub use process::{Finished, Outlet, Running, children, events, kill, run, run_as, runs};
 pub use program::{NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged, unprivileged};
 pub use schema::{
     has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, has_server_names_and, number,

@@ -99,22 +99,13 @@ fn answers(stream: &mut (impl Read + Write)) -> bool {
 }
 
 /// What the event `ready` of a server says.
-fn ready(out: &str) -> Value {
-    let line = out.lines().find(|line| line.contains(r#""event":"ready""#)).unwrap();
-    serde_json::from_str(line).unwrap()
+fn ready(running: &Running) -> Value {
+    running.last_event("ready").unwrap()
 }
 
-/// The last event `stats` of a server.
-fn last_stats(running: &Running) -> Value {
-    let out = running.out();
-    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
-    let line = whole.lines().rev().find(|line| line.contains(r#""event":"stats""#));
-    line.map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
-}
-
-/// How many connections a server says that it has, and how many of these sleep.
+/// How many connections a server says that it has, and how many of these sleep; none before it says anything.
 fn counts(running: &Running) -> (u64, u64) {
-    let stats = last_stats(running);
+    let stats = running.last_event("stats").unwrap_or_default();
     (stats["live"].as_u64().unwrap_or(0), stats["hibernation"]["asleep"].as_u64().unwrap_or(0))
 }
 
@@ -196,7 +187,7 @@ fn in_turn(ip: IpAddr, arguments: &str) {
             // Connections that come at this moment, some of which no server has accepted yet.
             let waiting: Vec<_> = (0..20).map(|number| house.connect(number)).collect();
             let next = house.server("--stats-interval 20ms");
-            let took = number(&ready(&next.running.out()), "taken_over");
+            let took = number(&ready(&next.running), "taken_over");
             let gave = handed_over(std::mem::replace(&mut server, next));
             assert_eq!(took, gave, "turn {turn}");
             expected += 20;
@@ -293,7 +284,8 @@ fn in_the_middle(house: &House) -> Middle {
         let server = house.server(&format!("--hibernate {seconds}s --stats-interval 20ms"));
         let (silent, talking) = half_asleep(house, &server, TALKERS);
         let successor = stalled(house, &server, TALKERS);
-        let put_to_sleep = number(&last_stats(&server.running)["hibernation"], "hibernated");
+        let told = server.running.last_event("stats").unwrap();
+        let put_to_sleep = number(&told["hibernation"], "hibernated");
         if put_to_sleep == SILENT as u64 {
             return Some(Middle { server, successor, silent, talking });
         }
@@ -325,7 +317,7 @@ fn a_server_serves_on_when_its_successor_is_killed() {
         audit(&mut new, "newcomers");
         // It can be taken over as ever.
         let next = house.server("--hibernate 2s");
-        assert_eq!(number(&ready(&next.running.out()), "taken_over") as usize, SILENT + 10 + TALKERS - gone);
+        assert_eq!(number(&ready(&next.running), "taken_over") as usize, SILENT + 10 + TALKERS - gone);
         let ended = server.running.wait();
         assert_eq!(ended.code(), 0, "{}", ended.err);
         audit(&mut silent, "and now");
@@ -344,8 +336,8 @@ fn a_successor_serves_when_the_server_before_is_killed() {
         server.running.wait();
         // Slots become free, for those that the successor has already.
         drop(talking);
-        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
-        assert!(number(&ready(&successor.out()), "lost_in_takeover") > 0);
+        successor.until_ready();
+        assert!(number(&ready(&successor), "lost_in_takeover") > 0);
         audit(&mut silent, "still there");
         let mut new = house.crowd(10);
         audit(&mut new, "newcomers");
@@ -356,14 +348,14 @@ fn a_successor_serves_when_the_server_before_is_killed() {
 
 /// A server that is told to stop while it hands over ends when it has handed over, and closes no connection.
 #[test(Network, Hibernation)]
-fn a_signal_while_handing_over_closes_nobody() {
+fn a_signal_while_handing_over_closes_no_connection() {
     in_own_network(|| {
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
         let Middle { server, mut successor, mut silent, mut talking } = in_the_middle(&house);
         server.running.signal(libc::SIGTERM);
         let mut stays = talking.split_off(TALKERS - 20);
         drop(talking);
-        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
+        successor.until_ready();
         assert_eq!(server.running.wait().code(), 0);
         audit(&mut silent, "still there");
         audit(&mut stays, "so are we");
@@ -391,7 +383,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
         silent[turn].write_all(b"anybody?").unwrap();
         let mut early: Vec<_> = (0..10).map(|number| house.connect(number)).collect();
         server = start(&mut manager);
-        let said = ready(&server.running.out());
+        let said = ready(&server.running);
         assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (300, 20), "turn {turn}");
         let mut back = [0; 8];
         silent[turn].read_exact(&mut back).unwrap();
@@ -510,7 +502,7 @@ fn a_server_takes_over_from_none_that_does_not_fit() {
                 ended.fails_with(3, &[words]);
             });
         }
-        // Nobody is there, and the path is no place for a socket. No client is accepted first.
+        // No server is there, and the path is no place for a socket. No client is accepted first.
         let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
         std::fs::write(house.path(), "a file").unwrap();
         std::fs::create_dir(house.dir.path().join("folder")).unwrap();
@@ -545,7 +537,7 @@ fn a_server_starts_afresh_where_none_answers() {
         server.running.wait();
         assert!(house.path().exists());
         let server = house.server("");
-        assert_eq!(number(&ready(&server.running.out()), "taken_over"), 0);
+        assert_eq!(number(&ready(&server.running), "taken_over"), 0);
         audit(&mut house.crowd(5), "afresh");
         server.stop();
     });

@@ -98,7 +98,7 @@ fn records_that_come_together_or_cut_anywhere_are_answered_in_order() {
 #[test]
 fn keys_are_updated_by_either_end() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     for round in 0..5 {
         // It asks for an update in return.
         stream.conn.refresh_traffic_keys().unwrap();
@@ -112,7 +112,7 @@ fn keys_are_updated_by_either_end() {
 #[test]
 fn a_close_notify_is_answered_by_one() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     stream.conn.send_close_notify();
     stream.flush().unwrap();
@@ -125,7 +125,7 @@ fn a_close_notify_is_answered_by_one() {
 #[test]
 fn a_server_that_stops_says_close_notify() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     server.running.signal(libc::SIGTERM);
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
@@ -154,7 +154,7 @@ fn a_session_is_resumed_and_a_protocol_negotiated() {
     assert_eq!(counted, [1, 2, 1], "{totals}");
 }
 
-/// The serial number of the server's certificate.
+/// The server's certificate.
 fn certificate_of(stream: &Secure) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
@@ -184,7 +184,7 @@ fn each_name_has_its_certificate_and_sighup_reads_them_again() {
     server.running.until("the certificates are read again", |out| out.contains(r#""event":"reloaded""#));
     let new = secure(server.port, &config(), "a.example").unwrap();
     assert_ne!(certificate_of(&new), before);
-    // Nobody was dropped.
+    // What was open before is open still.
     echoes_securely(&mut old, b"still here");
     drop((old, new));
     server.stop();
@@ -219,7 +219,7 @@ fn what_is_no_handshake_is_refused_with_an_alert() {
         stream.read_to_end(&mut answer).unwrap();
         assert!(matches!(answer[..], [21, 3, _, 0, 2, 2, _]), "{answer:?} to {sent:?}");
     }
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     drop(stream);
     let totals = totals(server);
@@ -229,7 +229,7 @@ fn what_is_no_handshake_is_refused_with_an_alert() {
 #[test]
 fn a_changed_record_ends_its_connection_with_bad_record_mac() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     is_refused_a_changed_record(&mut stream);
     let totals = totals(server);
@@ -249,7 +249,7 @@ fn slow_handshakes_are_ended_and_others_go_on() {
             stream
         })
         .collect();
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     for mut stream in slow {
         assert_eq!(read_to_end(&mut stream), b"");
@@ -269,7 +269,7 @@ fn a_peer_that_goes_away_within_its_handshake_leaves_nothing() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read_to_end(&mut stream), b"");
     }
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     drop(stream);
     let totals = totals(server);
@@ -279,7 +279,7 @@ fn a_peer_that_goes_away_within_its_handshake_leaves_nothing() {
 #[test]
 fn empty_records_without_end_end_the_connection() {
     let (server, authority) = server("");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     echoes_securely(&mut stream, b"hello");
     // KeyUpdates bring nothing either, and rustls makes no empty records.
     for _ in 0..40 {
@@ -520,7 +520,7 @@ fn protocols_are_spoken_over_tls() {
 #[test(Hibernation)]
 fn a_connection_sleeps_and_wakes_with_its_session() {
     let (mut server, authority) = server("--hibernate 100ms --stats-interval 100ms");
-    let mut stream = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut stream = authority.connected(server.port);
     for round in 0..3 {
         echoes_securely(&mut stream, &bytes(500 + round));
         server.running.until("it sleeps", |out| out.lines().last().is_some_and(|line| line.contains(r#""asleep":1"#)));

@@ -154,7 +154,7 @@ fn a_client_of_tls12_is_served_where_it_may_be() {
     }
     drop(echoes_in_pieces(&server, authority.old_client(None)));
     // Whoever speaks 1.3 has it.
-    let mut new = secure(server.port, &Arc::new(authority.client(None)), "localhost").unwrap();
+    let mut new = authority.connected(server.port);
     echoes_securely(&mut new, b"hello");
     // A changed record has its alert.
     let mut stream = secure(server.port, &Arc::new(authority.old_client(None)), "localhost").unwrap();
@@ -184,4 +184,16 @@ fn our_client_speaks_tls12_with_a_server_that_speaks_nothing_else() {
     let [full, resumed] = run.handshakes();
     assert!(full + resumed == 60 && full >= 1 && resumed >= 1, "{}", run.json["tls"]);
     client(&format!("{arguments} --connections 3")).failed("tls_peer_sent_protocol_version", 3, "--tls-min 1.2");
+}
+
+#[test]
+fn a_server_says_which_versions_it_speaks_and_what_a_connection_takes() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    let both = "TLS 1.3, 80 bytes a connection, and TLS 1.2, 112 bytes; ";
+    for (lowest, words) in [("", "TLS 1.3, 80 bytes a connection; "), ("--tls-min 1.2", both)] {
+        let server = Server::start(1, &format!("{} {lowest}", signed.server()));
+        assert!(server.running.out().contains(words), "{}", server.running.out());
+        server.stop();
+    }
 }

@@ -1,4 +1,4 @@
-//! HostState are applied and reverted, in a network namespace whose settings were lowered first, with folders of the
+//! Settings are applied and reverted, in a network namespace whose settings were lowered first, with folders of the
 //! test's own mounted over those in /etc and /var/lib.
 
 use std::collections::BTreeMap;
@@ -212,7 +212,7 @@ fn sysctl_loads_persisted_settings_and_a_revert_restores_all() {
         let before = HostState::now();
         tune("--apply");
         let raised = LOW.map(|(name, _)| get(name));
-        // HostState that an earlier --apply raised are persisted too.
+        // Settings that an earlier --apply raised are persisted too.
         tune("--persist");
         assert_eq!(LOW.map(|(name, _)| get(name)), raised);
         let text = fs::read_to_string(SYSCTL_FILE).unwrap();
@@ -343,7 +343,7 @@ fn a_value_that_the_kernel_refuses_undoes_those_before_it() {
         let error = library::apply(&host, &both, None).unwrap_err().to_string();
         assert!(error.contains("ip_local_port_range") && error.contains("everything was set back"), "{error}");
         before.assert_restored("refused at first");
-        // HostState applied before stay, and are still reverted to the first values.
+        // Settings that were applied before stay, and are still reverted to the first values.
         assert!(library::apply(&host, &good[..1], None).unwrap());
         let between = HostState::now();
         library::apply(&host, &both[1..], None).unwrap_err();

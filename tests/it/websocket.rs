@@ -319,6 +319,7 @@ impl WebSocketService for Teller {
                 ctx.send_text(conn, "before");
                 return Answer::Back;
             }
+            "bytes" => ctx.send_binary(conn, b"\0\xff"),
             "ping" => ctx.ping(conn, b"are you there?"),
             "close" => return Answer::Close(CloseCode::RESTART),
             "goodbye" => {
@@ -413,6 +414,8 @@ fn a_service_sends_answers_and_is_told_how_each_connection_ends() {
     let expected = ["one", "cba", "before", "around", "3", "two"];
     let heard: Vec<_> = expected.iter().map(|_| String::from_utf8(bare.hear().1).unwrap()).collect();
     assert_eq!(heard, expected);
+    bare.say(&text("bytes"));
+    assert_eq!(bare.hear(), (Opcode::Binary, b"\0\xff".to_vec()));
     bare.say(&text("ping"));
     assert_eq!(bare.hear(), (Opcode::Ping, b"are you there?".to_vec()));
     bare.say(&frame(Opcode::Pong, true, b"are you there?"));

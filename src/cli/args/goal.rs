@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 
 use super::{AddressBlock, PortArguments, ServerProtocol, VersionName, address_block, addresses, hibernate};
 use crate::addresses::Address;
-use crate::command_error::{CommandError, Result};
+use crate::command_error::Result;
 use crate::host::{Cores, Host};
 use crate::memory_model::{End, Family};
-use crate::plan::{Goal, IdleBackend, Layers, Reserve, Role, Routes, check_hibernation};
+use crate::plan::{Goal, IdleBackend, Layers, Reserve, Role, Routes, check_connections, check_hibernation};
 
 #[derive(Debug, Args)]
 pub struct GoalArguments {
@@ -61,10 +61,7 @@ pub enum RoleName {
 
 impl GoalArguments {
     pub fn goal(&self, host: &Host) -> Result<Goal> {
-        if self.connections == 0 || self.connections > u64::from(u32::MAX) {
-            let saw = format!("--connections {}", self.connections);
-            return Err(CommandError::usage(saw, "a goal is between 1 and 4294967295 connections", "try 1000000"));
-        }
+        check_connections(self.connections)?;
         let targets = match self.target_ip.as_slice() {
             [] => vec![Ipv4Addr::LOCALHOST.into()],
             given => given.to_vec(),
@@ -97,11 +94,10 @@ impl GoalArguments {
 
 /// How many connections may be awake at once, where others sleep: at each end that is on this host.
 pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, layers: Layers) -> u64 {
-    let v6 = routes.targets.iter().any(|target| target.ip().is_ipv6());
     let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
     let ends: Vec<_> =
         [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
-    host.awake(connections, &ends, if v6 { Family::V6 } else { Family::V4 }, layers, Reserve::Auto)
+    host.awake(connections, &ends, Family::of(&routes.targets), layers, Reserve::Auto)
 }
 
 #[derive(Debug, Args)]

@@ -45,7 +45,8 @@ fn seconds(text: &str) -> Result<u64, String> {
         return Ok(seconds);
     }
     let time = humantime::parse_duration(text).map_err(|e| format!("{e}; try 60s or 1h"))?;
-    if time.subsec_nanos() == 0 { Ok(time.as_secs()) } else { Err("whole seconds, please; try 60s or 1h".to_owned()) }
+    let whole = || format!("'{text}' has a part of a second; try 60s or 1h");
+    if time.subsec_nanos() == 0 { Ok(time.as_secs()) } else { Err(whole()) }
 }
 
 impl MqttArguments {

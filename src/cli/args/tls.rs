@@ -72,12 +72,10 @@ impl ServerTlsArguments {
                 "give them in pairs, in the same order",
             ));
         }
-        if self.tls_cert.is_empty() {
-            return Ok(None);
-        }
-        let pairs = self.tls_cert.iter().zip(&self.tls_key);
-        let pairs = pairs.map(|(cert, key)| (Pem::File(cert.clone()), Pem::File(key.clone()))).collect();
-        let mut config = TlsConfig::of(pairs).alpn(self.alpn.iter().cloned()).lowest_version(self.tls_min.into());
+        let mut pairs = self.tls_cert.iter().zip(&self.tls_key);
+        let Some((cert, key)) = pairs.next() else { return Ok(None) };
+        let config = pairs.fold(TlsConfig::files(cert, key), |config, (cert, key)| config.and_files(cert, key));
+        let mut config = config.alpn(self.alpn.iter().cloned()).lowest_version(self.tls_min.into());
         if let Some(most) = self.handshakes {
             config = config.handshakes(most);
         }

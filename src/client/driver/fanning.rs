@@ -102,24 +102,23 @@ impl Fanning {
         }
     }
 
+    /// Where the connection of a publisher is kept; `None` for a subscriber.
+    fn publisher(&mut self, index: u32) -> Option<&mut Option<ConnId>> {
+        self.publishers.get_mut(index.checked_sub(self.subscribers)? as usize)
+    }
+
     /// A connection was proved.
     pub fn proved(&mut self, index: u32, conn: ConnId) {
-        match index.checked_sub(self.subscribers) {
+        match self.publisher(index) {
             None => self.live += 1,
-            Some(publisher) => {
-                if let Some(place) = self.publishers.get_mut(publisher as usize) {
-                    *place = Some(conn);
-                }
-            }
+            Some(publisher) => *publisher = Some(conn),
         }
     }
 
     /// A proved connection failed.
     pub fn lost(&mut self, clock: &Clock, index: u32) {
-        if let Some(publisher) = index.checked_sub(self.subscribers) {
-            if let Some(place) = self.publishers.get_mut(publisher as usize) {
-                *place = None;
-            }
+        if let Some(publisher) = self.publisher(index) {
+            *publisher = None;
             return;
         }
         // What was published before is lost to it, and not what comes later.

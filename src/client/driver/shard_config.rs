@@ -74,9 +74,7 @@ impl ShardConfig {
     pub fn protocol(&self, index: u32) -> &Protocol {
         let Workload { protocol, publisher, .. } = &*self.workload;
         match (&self.fanout, publisher) {
-            (Some(part), Some(publisher)) if u64::from(index) >= part.subscribers.end - part.subscribers.start => {
-                publisher
-            }
+            (Some(part), Some(publisher)) if part.place_of_publisher(index).is_some() => publisher,
             _ => protocol,
         }
     }
@@ -126,10 +124,10 @@ impl ShardConfig {
     /// port, and the protocol knows the connection by it. Connections that a storm dials beside all others come after
     /// those that were asked for, the shards' in turn.
     pub fn number(&self, index: u32) -> u64 {
-        let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
         if let Some(part) = &self.fanout {
             return part.number(index);
         }
+        let (own, index) = (self.numbers.end - self.numbers.start, u64::from(index));
         match index.checked_sub(own) {
             None => self.numbers.start + index,
             Some(anew) => {
@@ -153,12 +151,16 @@ impl FanoutPart {
         FanoutPart { subscribers, publishers, behind, board: fanout.board.clone(), closed: fanout.closed.clone() }
     }
 
-    /// The number of a connection from that within the shard, whose publishers come last.
-    fn number(&self, index: u64) -> u64 {
-        let subscribers = self.subscribers.end - self.subscribers.start;
-        match index.checked_sub(subscribers) {
-            None => self.subscribers.start + index,
-            Some(publisher) => self.publishers.start + publisher,
+    /// The place of a connection among the shard's publishers, which come last of its connections; `None` for a subscriber.
+    fn place_of_publisher(&self, index: u32) -> Option<u64> {
+        u64::from(index).checked_sub(self.subscribers.end - self.subscribers.start)
+    }
+
+    /// The number of a connection from that within the shard.
+    fn number(&self, index: u32) -> u64 {
+        match self.place_of_publisher(index) {
+            None => self.subscribers.start + u64::from(index),
+            Some(place) => self.publishers.start + place,
         }
     }
 

@@ -217,8 +217,8 @@ impl Storming {
         }
     }
 
-    /// The answer to a survivor's message came: `late` counts from its intended start, `service` from
-    /// its actual one. A message belongs to the storm if any of its time did.
+    /// The answer to a survivor's message came, which should have started at `intended` and took `service` from its actual
+    /// start. A message belongs to the storm if any of its time did.
     pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
         let late = now.duration_since(intended);
         let stage = match (self.began, self.ended) {

@@ -58,7 +58,7 @@ impl Digest {
         Ok(whole)
     }
 
-    /// The percentiles of each publication that somebody received, and all latencies together. Of a publication that not
+    /// The percentiles of each publication that a subscriber received, and all latencies together. Of a publication that not
     /// every shard has closed, as in a run that was stopped, it has what the others have handed over.
     pub fn so_far(&self) -> Result<(BTreeMap<u32, Percentiles>, Latency)> {
         let (mut figures, mut all) = (self.figures.clone(), self.all.clone());

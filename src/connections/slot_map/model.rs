@@ -58,7 +58,7 @@ struct Occupant {
     ending: bool,
     /// So that it lingers.
     ends_lingering: bool,
-    deaf: bool,
+    reads_paused: bool,
     crowded: bool,
     waiting: bool,
     often: bool,
@@ -92,7 +92,7 @@ impl Occupant {
             kept: false,
             ending: false,
             ends_lingering: false,
-            deaf: false,
+            reads_paused: false,
             crowded: false,
             waiting: false,
             often: false,
@@ -223,7 +223,7 @@ impl Occupant {
                 self.looks -= 1;
                 let next = lifecycle.recheck();
                 let freed = self.follow(lifecycle, next);
-                let asks = self.busy() || self.waiting || self.deaf;
+                let asks = self.busy() || self.waiting || self.reads_paused;
                 assert!(self.looks > 0 || asks, "what was missed is not asked for");
                 freed
             }
@@ -346,9 +346,9 @@ impl Occupant {
                     self.send(lifecycle, if wish == Wish::Send { Data::Send } else { Data::ParkedSend })
                 }
             },
-            Wish::Deafen => {
+            Wish::PauseReads => {
                 lifecycle.pause_reads();
-                self.deaf = !self.lingers;
+                self.reads_paused = !self.lingers;
             }
             Wish::Close(mode) => return self.close(lifecycle, mode),
         }
@@ -384,7 +384,7 @@ impl Occupant {
     }
 
     fn linger(&mut self, lifecycle: &mut SlotState) -> bool {
-        (self.stands, self.ending, self.deaf, self.lingers) = (false, false, false, true);
+        (self.stands, self.ending, self.reads_paused, self.lingers) = (false, false, false, true);
         self.notified += 1;
         let next = lifecycle.linger();
         self.follow(lifecycle, next)
@@ -423,7 +423,10 @@ impl Occupant {
             Action::Wait => self.wait(lifecycle),
             Action::Receive => {
                 assert!(!self.waiting, "a receive before its turn");
-                assert!(self.is_heard() && self.data == Data::None && !self.deaf, "a receive that should not be");
+                assert!(
+                    self.is_heard() && self.data == Data::None && !self.reads_paused,
+                    "a receive that should not be"
+                );
                 lifecycle.receive();
                 (self.data, self.asked) = (Data::Receive, self.announced);
             }
@@ -477,7 +480,7 @@ impl Occupant {
         assert!(busy || !self.kept, "bytes are kept, and no operation's end will send them");
         assert!(busy || !self.ending, "nothing keeps it from ending");
         assert_eq!((lifecycle.awaits_filter(), lifecycle.may_have_missed()), (self.watched, self.looks > 0));
-        let asks = busy || self.deaf || self.waiting || self.poll != Poll::None;
+        let asks = busy || self.reads_paused || self.waiting || self.poll != Poll::None;
         assert!(asks || self.watched, "forgotten: nothing will wake it");
         assert!(asks || !self.announced, "what the filter told of is forgotten");
     }

@@ -5,7 +5,7 @@ use super::{Body, ChunkFault, Chunks, Malformed, Piece, RequestTemplate, Respons
 use crate::failure::Cause;
 use crate::protocol::search::search;
 use crate::protocol::{
-    Dialect, Exchange, Heard, Position, Purpose, RequestError, Scratch, SettingError, Settings, Strength, Verdict,
+    Dialect, Exchange, Heard, Position, RequestError, Scratch, SettingError, Settings, Strength, Verdict, digits,
 };
 
 /// Fields that tell where a request's body ends, and whether the connection goes on, as it must.
@@ -101,7 +101,7 @@ impl Http {
             return;
         }
         scratch.expected.clear();
-        crate::protocol::append_hexadecimal(exchange.token(), &mut scratch.expected);
+        scratch.expected.extend_from_slice(&digits(exchange.token()));
         search(scratch, &mut position.at, bytes);
         if usize::from(position.at) == scratch.expected.len() {
             position.part |= FOUND;
@@ -216,18 +216,15 @@ impl Dialect for Http {
     }
 
     fn strength(&self) -> Strength {
-        if self.wants_token { Strength::EndToEnd } else { Strength::Liveness }
+        Strength::of_service(self.wants_token)
     }
 
     fn longest_message(&self) -> usize {
         self.request.longest(0)
     }
 
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        if step == 0 {
-            self.ask(Exchange { number, round: 0, purpose: Purpose::Open(0) }, into);
-        }
-        step == 0
+    fn steps(&self) -> u8 {
+        1
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {

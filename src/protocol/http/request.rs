@@ -57,9 +57,8 @@ impl RequestTemplate {
 
     /// The request of these settings. `own` are the names of fields, in small letters, that the protocol writes itself.
     pub fn new(settings: &Settings, method: &'static str, own: &[&str]) -> Result<RequestTemplate, SettingError> {
-        let wrong = |setting| move |error| SettingError::Template { setting, error };
         let typed = settings.path.as_deref().unwrap_or("/");
-        let path = Template::parse(typed).map_err(wrong("path"))?;
+        let path = Template::of_setting("path", typed)?;
         if !typed.starts_with('/') || path.literals().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
             return Err(RequestError::Path { asked: typed.to_owned() }.into());
         }
@@ -79,13 +78,13 @@ impl RequestTemplate {
                 return Err(refused("a request has one Host").into());
             }
             has_host |= is_host;
-            let value = Template::parse(value.trim()).map_err(wrong("header"))?;
+            let value = Template::of_setting("header", value.trim())?;
             if value.literals().any(|byte| byte != b'\t' && (byte < b' ' || byte == 0x7f)) {
                 return Err(refused("a value has no line breaks and no other control characters").into());
             }
             fields.push((name.to_owned(), value));
         }
-        let body = settings.body.as_deref().map(Template::parse).transpose().map_err(wrong("body"))?;
+        let body = Template::of_optional("body", settings.body.as_deref())?;
         let authority = settings.server.clone().unwrap_or_default();
         Ok(RequestTemplate { method, path, authority, fields, body, has_host })
     }

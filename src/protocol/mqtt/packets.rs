@@ -9,16 +9,46 @@ pub enum Version {
     V5,
 }
 
-/// The first bytes of the packets that a client sends: the kind, and the flags that it must have.
-const CONNECT: u8 = 0x10;
-const PUBLISH: u8 = 0x30;
-const PUBACK: u8 = 0x40;
-const SUBSCRIBE: u8 = 0x82;
-const PINGREQ: u8 = 0xc0;
-const DISCONNECT: u8 = 0xe0;
+/// The first byte of each packet, of clients and of servers: the kind, and the flags that it must have.
+pub mod head {
+    pub const CONNECT: u8 = 0x10;
+    pub const CONNACK: u8 = 0x20;
+    pub const PUBLISH: u8 = 0x30;
+    pub const PUBACK: u8 = 0x40;
+    pub const SUBSCRIBE: u8 = 0x82;
+    pub const SUBACK: u8 = 0x90;
+    pub const PINGREQ: u8 = 0xc0;
+    pub const PINGRESP: u8 = 0xd0;
+    pub const DISCONNECT: u8 = 0xe0;
 
-/// The quality of service in the first byte of a PUBLISH.
-const AT_LEAST_ONCE: u8 = 0x02;
+    /// The bits of a PUBLISH that tell its kind. The others are the following flags.
+    pub const KIND: u8 = 0xf0;
+    /// Its quality of service is 1, and not 0.
+    pub const AT_LEAST_ONCE: u8 = 0x02;
+    /// It may have come before.
+    pub const REPEATED: u8 = 0x08;
+    /// It may be older than the subscription.
+    pub const RETAINED: u8 = 0x01;
+}
+
+/// Identifiers of properties (MQTT 5.0, section 2.2.2.2).
+pub mod property {
+    pub const SESSION_EXPIRY: u8 = 0x11;
+    pub const ASSIGNED_CLIENT: u8 = 0x12;
+    pub const SERVER_KEEPALIVE: u8 = 0x13;
+    pub const RESPONSE_INFORMATION: u8 = 0x1a;
+    pub const SERVER_REFERENCE: u8 = 0x1c;
+    pub const REASON: u8 = 0x1f;
+    pub const RECEIVE_MAXIMUM: u8 = 0x21;
+    pub const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+    pub const MAXIMUM_QOS: u8 = 0x24;
+    pub const RETAIN_AVAILABLE: u8 = 0x25;
+    pub const USER: u8 = 0x26;
+    pub const MAXIMUM_PACKET: u8 = 0x27;
+    pub const WILDCARDS_AVAILABLE: u8 = 0x28;
+    pub const IDENTIFIERS_AVAILABLE: u8 = 0x29;
+    pub const SHARED_AVAILABLE: u8 = 0x2a;
+}
 
 /// Bits of the connect flags.
 const USER: u8 = 0x80;
@@ -26,9 +56,6 @@ const PASSWORD: u8 = 0x40;
 const WILL_AT_LEAST_ONCE: u8 = 0x08;
 const WILL: u8 = 0x04;
 const CLEAN: u8 = 0x02;
-
-/// The property of CONNECT that says for how long the session outlives the connection.
-const SESSION_EXPIRY: u8 = 0x11;
 
 /// What a CONNECT says. `T` is a text or binary data that is written when the packet is.
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +90,12 @@ impl<T: Fn(&mut Vec<u8>)> Connect<T> {
             | bit(self.will.is_some(), WILL)
             | bit(self.will.is_some() && self.at_least_once, WILL_AT_LEAST_ONCE)
             | bit(self.clean, CLEAN);
-        packet(CONNECT, into, |into| {
+        packet(head::CONNECT, into, |into| {
             text(into, |into| into.extend_from_slice(b"MQTT"));
             into.extend_from_slice(&[if is_v5 { 5 } else { 4 }, flags]);
             into.extend_from_slice(&self.keepalive.to_be_bytes());
             if is_v5 && self.expiry > 0 {
-                into.extend_from_slice(&[5, SESSION_EXPIRY]);
+                into.extend_from_slice(&[5, property::SESSION_EXPIRY]);
                 into.extend_from_slice(&self.expiry.to_be_bytes());
             } else {
                 no_properties(self.version, into);
@@ -92,7 +119,7 @@ pub fn subscribe(
     at_least_once: bool,
     into: &mut Vec<u8>,
 ) {
-    packet(SUBSCRIBE, into, |into| {
+    packet(head::SUBSCRIBE, into, |into| {
         into.extend_from_slice(&identifier.to_be_bytes());
         no_properties(version, into);
         for filter in filters {
@@ -110,8 +137,8 @@ pub fn publish(
     payload: impl FnOnce(&mut Vec<u8>),
     into: &mut Vec<u8>,
 ) {
-    let quality = if identifier.is_some() { AT_LEAST_ONCE } else { 0 };
-    packet(PUBLISH | quality, into, |into| {
+    let quality = if identifier.is_some() { head::AT_LEAST_ONCE } else { 0 };
+    packet(head::PUBLISH | quality, into, |into| {
         text(into, topic);
         identifier.iter().for_each(|identifier| into.extend_from_slice(&identifier.to_be_bytes()));
         no_properties(version, into);
@@ -121,17 +148,17 @@ pub fn publish(
 
 /// Appends the acknowledgement of a message to `into`. It is the same in both versions.
 pub fn puback(identifier: u16, into: &mut Vec<u8>) {
-    packet(PUBACK, into, |into| into.extend_from_slice(&identifier.to_be_bytes()));
+    packet(head::PUBACK, into, |into| into.extend_from_slice(&identifier.to_be_bytes()));
 }
 
 /// Appends a PINGREQ to `into`.
 pub fn pingreq(into: &mut Vec<u8>) {
-    into.extend_from_slice(&[PINGREQ, 0]);
+    into.extend_from_slice(&[head::PINGREQ, 0]);
 }
 
 /// Appends a DISCONNECT to `into`: the connection ends in order, and no will is published.
 pub fn disconnect(into: &mut Vec<u8>) {
-    into.extend_from_slice(&[DISCONNECT, 0]);
+    into.extend_from_slice(&[head::DISCONNECT, 0]);
 }
 
 /// Appends a string or binary data to `into`, its length in front. Templates make no more than 4,096 bytes.

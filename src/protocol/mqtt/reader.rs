@@ -5,7 +5,7 @@
 //! publication is looked for. Of topics and of the texts in CONNACK it is only checked whether they are strings of MQTT;
 //! the properties of all packets but CONNACK are passed over.
 
-use super::packets::{Version, variable};
+use super::packets::{Version, head, property, variable};
 use super::place::{Place, State, Topic};
 use crate::protocol::payload::Payload;
 use crate::protocol::publication::{Altered, Publication, Search};
@@ -24,25 +24,20 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of the packet that begins with this byte. `None` if no server may send it to such a client.
-    fn of(head: u8, version: Version) -> Option<Kind> {
-        match head {
-            0x20 => Some(Kind::Connack),
+    fn of(first: u8, version: Version) -> Option<Kind> {
+        match first {
+            head::CONNACK => Some(Kind::Connack),
             // Quality of service 0, with and without the flag for retained messages; 1, the same with the flag for
             // repeated ones besides.
             0x30..=0x33 | 0x3a | 0x3b => Some(Kind::Publish),
-            0x40 => Some(Kind::Puback),
-            0x90 => Some(Kind::Suback),
-            0xd0 => Some(Kind::Pingresp),
-            0xe0 if version == Version::V5 => Some(Kind::Disconnect),
+            head::PUBACK => Some(Kind::Puback),
+            head::SUBACK => Some(Kind::Suback),
+            head::PINGRESP => Some(Kind::Pingresp),
+            head::DISCONNECT if version == Version::V5 => Some(Kind::Disconnect),
             _ => None,
         }
     }
 }
-
-/// Bits in the first byte of a PUBLISH.
-const AT_LEAST_ONCE: u8 = 0x02;
-const REPEATED: u8 = 0x08;
-const RETAINED: u8 = 0x01;
 
 /// A message of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +167,7 @@ impl Reader<'_> {
             }
             State::Identifier => self.identifier(place, byte)?,
             State::Property => {
-                property(place, kept, byte)?;
+                begin_property(place, kept, byte)?;
                 None
             }
             State::Number => number(place, byte)?,
@@ -183,7 +178,7 @@ impl Reader<'_> {
             State::Codes => Some(Event::Granted(byte)),
             State::Code => {
                 place.enter(State::Rest);
-                Some(Event::Code(if place.head == 0x40 { Kind::Puback } else { Kind::Disconnect }, byte))
+                Some(Event::Code(if place.head == head::PUBACK { Kind::Puback } else { Kind::Disconnect }, byte))
             }
             State::TopicLength => {
                 self.topic_length(place, byte)?;
@@ -265,7 +260,7 @@ impl Reader<'_> {
                 self.after_topic(place);
             }
             State::Properties if place.left as usize == self.behind_properties(place) => match place.head {
-                0x90 => place.enter(State::Codes),
+                head::SUBACK => place.enter(State::Codes),
                 _ => place.enter(State::Payload),
             },
             _ => {}
@@ -299,8 +294,8 @@ impl Reader<'_> {
     /// The bytes of a packet that come after its properties, if it is the awaited one.
     fn behind_properties(&self, place: &Place) -> usize {
         match place.head {
-            0x20 => 0,
-            0x90 => self.filters,
+            head::CONNACK => 0,
+            head::SUBACK => self.filters,
             _ => self.awaited.map_or(0, |(_, payload)| payload.length),
         }
     }
@@ -311,14 +306,14 @@ impl Reader<'_> {
         let whole = place.left as usize + usize::from(place.step);
         let expected = whole.checked_sub(self.behind_properties(place)).and_then(properties_in);
         place.took(1);
-        let is_message = place.head & 0xf0 == 0x30;
+        let is_message = place.head & head::KIND == head::PUBLISH;
         match expected {
             Some((expected, _)) if expected[usize::from(place.step)] != byte && is_message => place.enter(State::Rest),
             Some((expected, _)) if expected[usize::from(place.step)] != byte => return Err(Malformed),
             None if is_message => place.enter(State::Rest),
             None => return Err(Malformed),
             Some((_, many)) if usize::from(place.step) + 1 < many => place.step += 1,
-            Some(_) if place.head == 0x20 => place.enter(State::Property),
+            Some(_) if place.head == head::CONNACK => place.enter(State::Property),
             Some(_) => {
                 place.enter(State::Properties);
                 self.leave(place);
@@ -338,10 +333,10 @@ impl Reader<'_> {
             return Err(Malformed);
         }
         match place.head {
-            0x40 => place.enter(State::Code),
-            0x90 if self.version == Version::V5 => place.enter(State::PropertiesLength),
-            0x90 if place.left as usize != self.filters => return Err(Malformed),
-            0x90 => place.enter(State::Codes),
+            head::PUBACK => place.enter(State::Code),
+            head::SUBACK if self.version == Version::V5 => place.enter(State::PropertiesLength),
+            head::SUBACK if place.left as usize != self.filters => return Err(Malformed),
+            head::SUBACK => place.enter(State::Codes),
             _ => {
                 self.enter_content(place);
                 return Ok(None);
@@ -376,7 +371,7 @@ impl Reader<'_> {
 
     fn after_topic(&self, place: &mut Place) {
         place.at = 0;
-        match place.head & AT_LEAST_ONCE {
+        match place.head & head::AT_LEAST_ONCE {
             0 => self.enter_content(place),
             _ => place.enter(State::Identifier),
         }
@@ -396,7 +391,7 @@ impl Reader<'_> {
 
     /// The packet has ended. Fails if fields are missing.
     fn end(place: &mut Place, kept: &mut Vec<u8>) -> Result<Event, Malformed> {
-        let Place { head, topic, at, state, .. } = *place;
+        let Place { head: first, topic, at, state, .. } = *place;
         let may_end = [State::Rest, State::Payload, State::OthersPayload, State::Codes, State::Code, State::Property];
         if !may_end.contains(&state) {
             return Err(Malformed);
@@ -404,18 +399,18 @@ impl Reader<'_> {
         let publication = if state == State::OthersPayload { Search::load(kept).end() } else { None };
         kept.clear();
         place.end();
-        Ok(match (state, head) {
-            (State::Property, _) | (_, 0x20) => Event::End(Kind::Connack),
-            (_, 0x40) => Event::End(Kind::Puback),
-            (_, 0x90) => Event::End(Kind::Suback),
-            (_, 0xd0) => Event::End(Kind::Pingresp),
-            (_, 0xe0) => Event::End(Kind::Disconnect),
+        Ok(match (state, first) {
+            (State::Property, _) | (_, head::CONNACK) => Event::End(Kind::Connack),
+            (_, head::PUBACK) => Event::End(Kind::Puback),
+            (_, head::SUBACK) => Event::End(Kind::Suback),
+            (_, head::PINGRESP) => Event::End(Kind::Pingresp),
+            (_, head::DISCONNECT) => Event::End(Kind::Disconnect),
             _ => Event::Message(Message {
                 topic,
                 is_awaited: state == State::Payload,
-                identifier: (head & AT_LEAST_ONCE != 0).then_some(at),
-                may_be_old: head & (REPEATED | RETAINED) != 0,
-                is_repeated: head & REPEATED != 0,
+                identifier: (first & head::AT_LEAST_ONCE != 0).then_some(at),
+                may_be_old: first & (head::REPEATED | head::RETAINED) != 0,
+                is_repeated: first & head::REPEATED != 0,
                 publication,
             }),
         })
@@ -462,31 +457,28 @@ fn spell(place: &mut Place, bytes: &[u8]) -> Result<(), Malformed> {
     if is_cut_off || bytes.iter().any(|byte| forbidden.contains(byte)) { Err(Malformed) } else { Ok(()) }
 }
 
-/// A name and a value of the server's own, as often as it likes.
-const USER_PROPERTY: u8 = 0x26;
-
-/// The properties that a CONNACK may have (MQTT 5.0, section 2.2.2.2), and how each is read. Authentication has none, as
-/// the client asks for none. `kept` has those that have come: each may come once.
-fn property(place: &mut Place, kept: &mut Vec<u8>, property: u8) -> Result<(), Malformed> {
-    let (state, step) = match property {
-        // Maximum quality of service; retained messages, wildcards, subscription identifiers, shared subscriptions.
-        0x24 | 0x25 | 0x28 | 0x29 | 0x2a => (State::Number, 1),
-        // Keepalive, receive maximum, topic aliases.
-        0x13 | 0x21 | 0x22 => (State::Number, 2),
-        // Session expiry, maximum packet size.
-        0x11 | 0x27 => (State::Number, 4),
-        // Client identifier, response information, another server, reason.
-        0x12 | 0x1a | 0x1c | 0x1f => (State::StringLength, 0),
-        USER_PROPERTY => (State::StringLength, 2),
+/// A property of a CONNACK begins: how it is read. Those of authentication may not come, as the client asks for none.
+/// `kept` has those that have come: each may come once, but one of the server's own as often as it likes.
+fn begin_property(place: &mut Place, kept: &mut Vec<u8>, identifier: u8) -> Result<(), Malformed> {
+    use property::*;
+    let (state, step) = match identifier {
+        MAXIMUM_QOS | RETAIN_AVAILABLE | WILDCARDS_AVAILABLE | IDENTIFIERS_AVAILABLE | SHARED_AVAILABLE => {
+            (State::Number, 1)
+        }
+        SERVER_KEEPALIVE | RECEIVE_MAXIMUM | TOPIC_ALIAS_MAXIMUM => (State::Number, 2),
+        SESSION_EXPIRY | MAXIMUM_PACKET => (State::Number, 4),
+        ASSIGNED_CLIENT | RESPONSE_INFORMATION | SERVER_REFERENCE | REASON => (State::StringLength, 0),
+        // Its name, and then its value.
+        USER => (State::StringLength, 2),
         _ => return Err(Malformed),
     };
-    if property != USER_PROPERTY {
-        if kept.contains(&property) {
+    if identifier != USER {
+        if kept.contains(&identifier) {
             return Err(Malformed);
         }
-        kept.push(property);
+        kept.push(identifier);
     }
-    (place.head, place.state, place.step, place.at) = (property, state, step, 0);
+    (place.head, place.state, place.step, place.at) = (identifier, state, step, 0);
     Ok(())
 }
 
@@ -497,12 +489,13 @@ fn number(place: &mut Place, byte: u8) -> Result<Option<Event>, Malformed> {
     if place.step > 0 {
         return Ok(None);
     }
+    use property::*;
     let (property, value) = (place.head, place.at);
     let may_be = match property {
-        // Yes or no, and a quality of service below 2.
-        0x24 | 0x25 | 0x28 | 0x29 | 0x2a => value < 2,
-        // Of nothing at all there is no maximum.
-        0x21 | 0x27 => value > 0,
+        // Whether the server has something, and a quality of service below 2.
+        MAXIMUM_QOS | RETAIN_AVAILABLE | WILDCARDS_AVAILABLE | IDENTIFIERS_AVAILABLE | SHARED_AVAILABLE => value < 2,
+        // No message at all, and no byte, is no maximum.
+        RECEIVE_MAXIMUM | MAXIMUM_PACKET => value > 0,
         _ => true,
     };
     place.enter(State::Property);

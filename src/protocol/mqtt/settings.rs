@@ -109,7 +109,7 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
     let further = if settings.role == Role::Publisher { Vec::new() } else { further_filters(settings, version)? };
     let filters: Vec<Template> = own.iter().cloned().chain(further).collect();
     let subscribes = !filters.is_empty() && session != Session::Resume;
-    let steps = [(true, Step::Connect), (subscribes, Step::Subscribe), (own.is_some(), Step::Publish)];
+    let steps = [Some(Step::Connect), subscribes.then_some(Step::Subscribe), own.is_some().then_some(Step::Publish)];
     let (user, password) = login(settings, version)?;
     let made = Mqtt {
         version,
@@ -124,8 +124,8 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
         filters,
         at_least_once,
         publishes_to: settings.publishes_to(topic_name)?,
-        payload: bytes(settings, pings)?,
-        steps: steps.into_iter().filter(|(is_said, _)| *is_said).map(|(_, step)| step).collect(),
+        payload: settings.payload_within(payload::LENGTHS)?,
+        steps: steps.into_iter().flatten().collect(),
     };
     match made.longest_packet(u64::MAX) {
         bytes if bytes > LONGEST_PACKET => {
@@ -141,14 +141,9 @@ pub(super) fn read(settings: &Settings) -> Result<Mqtt, SettingError> {
     }
 }
 
-/// A template, if there is one.
-fn template(setting: &'static str, text: Option<&String>) -> Result<Option<Template>, SettingError> {
-    text.map(|text| Template::parse(text)).transpose().map_err(|error| SettingError::Template { setting, error })
-}
-
 /// A template whose text goes into the string of a packet.
 fn string(setting: &'static str, text: &str) -> Result<Template, SettingError> {
-    let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
+    let made = Template::of_setting(setting, text)?;
     let written = made.sample();
     if std::str::from_utf8(&written).is_err() || written.contains(&0) {
         let means = "a string of MQTT is UTF-8 without the character 0";
@@ -175,7 +170,7 @@ fn login(settings: &Settings, version: Version) -> Result<(Option<Template>, Opt
         return Err(SettingError::Needs { setting: "password", other: "user", means });
     }
     let user = settings.user.as_deref().map(|text| string("user", text)).transpose()?;
-    Ok((user, template("password", settings.password.as_ref())?))
+    Ok((user, Template::of_optional("password", settings.password.as_deref())?))
 }
 
 fn expiry(mqtt: &MqttSettings, version: Version, session: Session) -> Result<u32, SettingError> {
@@ -203,7 +198,7 @@ fn whole<T: TryFrom<u64>>(setting: &'static str, seconds: u64, means: &'static s
 
 fn will(mqtt: &MqttSettings) -> Result<Option<(Template, Template)>, SettingError> {
     let means = "a will is a message to a topic";
-    match (&mqtt.will_topic, template("will-message", mqtt.will_message.as_ref())?) {
+    match (&mqtt.will_topic, Template::of_optional("will-message", mqtt.will_message.as_deref())?) {
         (None, None) => Ok(None),
         (Some(topic), Some(message)) => Ok(Some((topic_name("will-topic", topic)?, message))),
         (Some(_), None) => Err(SettingError::Needs { setting: "will-topic", other: "will-message", means }),
@@ -301,13 +296,4 @@ fn filter(text: &str, version: Version) -> Result<Template, SettingError> {
         return Err(SettingError::value("subscribe", format_args!("{text:?}"), means, "try '$share/group/news/#'"));
     }
     Ok(made)
-}
-
-fn bytes(settings: &Settings, pings: bool) -> Result<usize, SettingError> {
-    let bytes = if pings { payload::SHORTEST } else { settings.payload.unwrap_or(payload::USUAL) };
-    if (payload::SHORTEST..=payload::LONGEST).contains(&bytes) {
-        return Ok(bytes);
-    }
-    let means = "a message of MQTT holds a token of 16 bytes at least, and 60,000 bytes at most";
-    Err(SettingError::value("payload", bytes, means, "try 64"))
 }

@@ -508,7 +508,7 @@ fn settings_that_cannot_be_are_refused() {
             |s| (s.mqtt.version, s.mqtt.session_expiry) = (Some("3.1.1".into()), Some(1)),
             &["`session-expiry` with `mqtt-version` 3.1.1"],
         ),
-        (|s| s.payload = Some(15), &["`payload` 15", "16 bytes"]),
+        (|s| s.payload = Some(15), &["`payload` 15", "between 16 and 60000"]),
     ];
     for (change, named) in cases {
         let mut settings = Settings::default();

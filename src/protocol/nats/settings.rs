@@ -14,25 +14,21 @@ const LONGEST_SUBJECT: usize = 4_000;
 pub(super) fn read(settings: &Settings) -> Result<Nats, SettingError> {
     let pings = Settings::choice("proof", &settings.proof, &["publish", "ping"])? == "ping";
     let own = settings.own_topic(pings, SUBJECT, |setting, text| subject(setting, text, false))?;
-    let payload = settings.payload.unwrap_or(payload::USUAL);
-    if !(payload::SHORTEST..=payload::LONGEST).contains(&payload) {
-        return Err(SettingError::Payload { asked: payload, least: payload::SHORTEST, most: payload::LONGEST });
-    }
     let further = settings.subscribe.iter().filter(|_| settings.role != Role::Publisher);
     let further = further.map(|text| {
         let made = subject("subscribe", text, true)?;
         made.is_subscribed_once("subscribe", text)?;
         Ok(made)
     });
-    let steps = [(true, Step::Info), (true, Step::Connect), (own.is_some(), Step::Publish)];
+    let steps = [Some(Step::Info), Some(Step::Connect), own.is_some().then_some(Step::Publish)];
     let made = Nats {
-        user: secret("user", settings.user.as_ref())?,
-        password: secret("password", settings.password.as_ref())?,
+        user: secret("user", settings.user.as_deref())?,
+        password: secret("password", settings.password.as_deref())?,
         own,
         further: further.collect::<Result<_, SettingError>>()?,
         publishes_to: settings.publishes_to(|setting, text| subject(setting, text, false))?,
-        payload,
-        steps: steps.into_iter().filter(|(is_said, _)| *is_said).map(|(_, step)| step).collect(),
+        payload: settings.payload_within(payload::LENGTHS)?,
+        steps: steps.into_iter().flatten().collect(),
     };
     let mut connect = Vec::new();
     made.connect(u64::MAX, &mut connect);
@@ -45,21 +41,20 @@ pub(super) fn read(settings: &Settings) -> Result<Nats, SettingError> {
 }
 
 /// A template whose text goes into CONNECT.
-fn secret(setting: &'static str, text: Option<&String>) -> Result<Option<Template>, SettingError> {
-    let Some(text) = text else { return Ok(None) };
-    let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
-    if std::str::from_utf8(&made.sample()).is_err() {
+fn secret(setting: &'static str, text: Option<&str>) -> Result<Option<Template>, SettingError> {
+    let made = Template::of_optional(setting, text)?;
+    if made.as_ref().is_some_and(|made| std::str::from_utf8(&made.sample()).is_err()) {
         // It may be a password, so it is not shown.
         let means = "CONNECT is JSON, whose texts are UTF-8";
         return Err(SettingError::value(setting, "with other bytes than UTF-8", means, "leave those bytes out"));
     }
-    Ok(Some(made))
+    Ok(made)
 }
 
 /// A subject: words with dots between. `*` stands for a whole word, and `>` for all words at the end, where there may be
 /// wildcards.
 fn subject(setting: &'static str, text: &str, may_have_wildcards: bool) -> Result<Template, SettingError> {
-    let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
+    let made = Template::of_setting(setting, text)?;
     let wrong = |means, cure| Err(SettingError::value(setting, format_args!("{text:?}"), means, cure));
     let written = made.sample();
     if made.longest() > LONGEST_SUBJECT {

@@ -1,23 +1,21 @@
 //! `push`, the client's dialect of the frames over plain bytes. A subscriber subscribes, a publisher publishes, and an
 //! echo proves a connection of either.
 
+use std::ops::RangeInclusive;
+
 use super::{FRAME_HEADER, Frame, Kind};
 use crate::failure::Cause;
 use crate::protocol::publication::Search;
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, Role, Scratch, SettingError, Settings, Strength, Verdict,
-    append_hexadecimal, fill,
+    digits, fill,
 };
 
 /// What our echoes begin with. The token follows, as 16 hexadecimal digits.
 const MARK: &[u8] = b"c1m echo ";
 
-/// Bytes of an echo, from the shortest to the longest: a position counts them in 16 bits.
-const SHORTEST: usize = MARK.len() + 16;
-const LONGEST: usize = u16::MAX as usize;
-
-/// Bytes of a message where nothing else is asked for.
-const PAYLOAD: usize = 64;
+/// Bytes of an echo: a position counts them in 16 bits.
+const LENGTHS: RangeInclusive<usize> = MARK.len() + 16..=u16::MAX as usize;
 
 // What `Position::part` tells while the payload of a frame comes; 0 is its header, whose bytes so far are in
 // `Scratch::kept`. `Position::bytes` are those of the payload that are still to come.
@@ -46,7 +44,7 @@ impl Push {
     fn compose(&self, exchange: Exchange, into: &mut Vec<u8>) {
         let start = into.len();
         into.extend_from_slice(MARK);
-        append_hexadecimal(exchange.token(), into);
+        into.extend_from_slice(&digits(exchange.token()));
         let end = if exchange.purpose == Purpose::Message { start + self.payload } else { into.len() };
         fill(exchange.token(), end, into);
     }
@@ -133,11 +131,7 @@ impl Dialect for Push {
     const SAYS: &'static str = "subscribes or publishes by frames over plain bytes";
 
     fn new(settings: &Settings) -> Result<Push, SettingError> {
-        let payload = settings.payload.unwrap_or(PAYLOAD);
-        if !(SHORTEST..=LONGEST).contains(&payload) {
-            return Err(SettingError::Payload { asked: payload, least: SHORTEST, most: LONGEST });
-        }
-        Ok(Push { role: settings.role, payload })
+        Ok(Push { role: settings.role, payload: settings.payload_within(LENGTHS)? })
     }
 
     fn strength(&self) -> Strength {
@@ -148,18 +142,15 @@ impl Dialect for Push {
         FRAME_HEADER + self.payload
     }
 
-    /// The one step subscribes. A publisher asks for an echo instead: that proves what it is connected to.
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let exchange = Exchange { number, round: 0, purpose: Purpose::Open(step) };
-        match (step, self.awaits_echo(exchange)) {
-            (0, true) => self.ask(exchange, into),
-            (0, false) => Frame::append(Kind::Subscribe, &[], into),
-            _ => return false,
-        }
-        true
+    fn steps(&self) -> u8 {
+        1
     }
 
+    /// The one step of opening subscribes. A publisher asks for an echo instead: that proves what it is connected to.
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
+        if !self.awaits_echo(exchange) {
+            return Frame::append(Kind::Subscribe, &[], into);
+        }
         let mut echo = Vec::new();
         self.compose(exchange, &mut echo);
         Frame::append(Kind::Echo, &echo, into);

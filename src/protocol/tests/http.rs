@@ -27,9 +27,7 @@ fn sent(body: &[u8], each: Option<usize>, trailers: &str) -> Vec<u8> {
 }
 
 fn token(exchange: Exchange) -> Vec<u8> {
-    let mut token = Vec::new();
-    append_hexadecimal(exchange.token(), &mut token);
-    token
+    digits(exchange.token()).to_vec()
 }
 
 proptest! {

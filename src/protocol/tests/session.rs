@@ -34,17 +34,16 @@ impl Dialect for Session {
     }
 
     /// Step 0 logs in. Step 1 proves that the service behind the login answers.
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        match step {
-            0 => into.extend(format!("LOGIN user{number}\n").bytes()),
-            1 => self.ask(Exchange { number, round: 0, purpose: Purpose::Open(1) }, into),
-            _ => return false,
-        }
-        true
+    fn steps(&self) -> u8 {
+        2
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
-        into.extend(format!("ECHO {:016x}\n", exchange.token()).bytes());
+        let line = match exchange.purpose {
+            Purpose::Open(0) => format!("LOGIN user{}\n", exchange.number),
+            _ => format!("ECHO {:016x}\n", exchange.token()),
+        };
+        into.extend_from_slice(line.as_bytes());
     }
 
     /// `position.at` counts the bytes of the line that have come.

@@ -1,35 +1,32 @@
 //! `websocket`, the client's dialect. The opening handshake is checked in full. A Ping with a token, or a text with one
 //! that an echo service sends back, proves a connection.
 
+use std::ops::RangeInclusive;
+
 use super::frames::Frames;
 use super::talk;
 use super::{
     Accept, Close, CloseCode, Header, Key, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Refusal, check_response, mask,
+    write_request_fields,
 };
 use crate::failure::{Cause, HandshakeFault};
 use crate::protocol::http::{RequestTemplate, ResponseHead, whole_head};
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, RequestError, Scratch, SettingError, Settings, Strength,
-    Template, Verdict, append_hexadecimal, fill, mix,
+    Template, Verdict, digits, fill, mix,
 };
 
 /// What the payload of our pings begins with. The token follows.
 const PING_MARK: &[u8] = b"c1m:";
 
-/// Bytes of a ping at least.
-const SHORTEST_PING: usize = PING_MARK.len() + size_of::<u64>();
+/// Bytes of a ping.
+const PING_LENGTHS: RangeInclusive<usize> = PING_MARK.len() + size_of::<u64>()..=LONGEST_CONTROL;
 
 /// What our texts begin with. The token follows, as 16 hexadecimal digits.
 pub(super) const ECHO_MARK: &[u8] = b"c1m echo ";
 
-/// Bytes of a text at least.
-const SHORTEST_ECHO: usize = ECHO_MARK.len() + 16;
-
-/// Bytes of a text at most: a position counts them in 16 bits.
-const LONGEST_ECHO: usize = u16::MAX as usize;
-
-/// Bytes of a message where nothing else is asked for.
-const PAYLOAD: usize = 64;
+/// Bytes of a text: a position counts them in 16 bits.
+const ECHO_LENGTHS: RangeInclusive<usize> = ECHO_MARK.len() + 16..=u16::MAX as usize;
 
 /// Fields that the handshake has of its own (RFC 6455, 4.1), and those of a body, which it has not.
 const OWN_FIELDS: [&str; 8] = [
@@ -107,7 +104,7 @@ impl WebSocket {
             into.extend_from_slice(&token.to_be_bytes());
         } else {
             into.extend_from_slice(ECHO_MARK);
-            append_hexadecimal(token, into);
+            into.extend_from_slice(&digits(token));
         }
         // Of audits and keepalives the token is all.
         let length = if exchange.purpose == Purpose::Message { self.payload } else { 0 };
@@ -219,14 +216,10 @@ impl Dialect for WebSocket {
             "binary" => Opcode::Binary,
             _ => Opcode::Text,
         };
-        let (least, most) = match proof {
-            Proof::Ping => (SHORTEST_PING, LONGEST_CONTROL),
-            Proof::Echo => (SHORTEST_ECHO, LONGEST_ECHO),
-        };
-        let payload = settings.payload.unwrap_or(PAYLOAD);
-        if !(least..=most).contains(&payload) {
-            return Err(SettingError::Payload { asked: payload, least, most });
-        }
+        let payload = settings.payload_within(match proof {
+            Proof::Ping => PING_LENGTHS,
+            Proof::Echo => ECHO_LENGTHS,
+        })?;
         let mut subprotocols: Vec<String> = Vec::new();
         for typed in settings.subprotocol.iter() {
             for name in typed.split(',').map(str::trim) {
@@ -252,43 +245,27 @@ impl Dialect for WebSocket {
         LONGEST_HEADER + self.payload
     }
 
-    /// Step 0 is the handshake. The next one subscribes, if that takes a message, and where messages prove a connection,
+    /// The first step is the handshake. The next one subscribes, if that takes a message. Where messages prove a connection,
     /// the last step is the first one of them.
-    fn open(&self, number: u64, step: u8, into: &mut Vec<u8>) -> bool {
-        let exchange = Exchange { number, round: 0, purpose: Purpose::Open(step) };
-        match (step, self.proof) {
-            (0, _) => {
-                let fields = |into: &mut Vec<u8>| {
-                    into.extend_from_slice(
-                        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-                    );
-                    into.extend_from_slice(b"Sec-WebSocket-Key: ");
-                    into.extend_from_slice(WebSocket::key(exchange).as_bytes());
-                    into.extend_from_slice(b"\r\n");
-                    if !self.subprotocols.is_empty() {
-                        into.extend_from_slice(b"Sec-WebSocket-Protocol: ");
-                        into.extend_from_slice(self.subprotocols.join(", ").as_bytes());
-                        into.extend_from_slice(b"\r\n");
-                    }
-                };
-                self.request.write(exchange, fields, into);
-            }
-            (1, _) if !self.subscribe.is_empty() => {
-                for text in &self.subscribe {
-                    append_frame(self.opcode, mask_of(&[step]), into, |into| text.write(exchange, into));
-                }
-                // Its pong comes after the server has read what stands before it.
-                self.ask(exchange, into);
-            }
-            (step, Proof::Echo) if usize::from(step) == 1 + usize::from(!self.subscribe.is_empty()) => {
-                self.ask(exchange, into);
-            }
-            _ => return false,
-        }
-        true
+    fn steps(&self) -> u8 {
+        1 + u8::from(!self.subscribe.is_empty()) + u8::from(self.proof == Proof::Echo)
     }
 
     fn ask(&self, exchange: Exchange, into: &mut Vec<u8>) {
+        match exchange.purpose {
+            Purpose::Open(0) => {
+                let key = WebSocket::key(exchange);
+                let fields = |into: &mut Vec<u8>| write_request_fields(&key, &self.subprotocols, into);
+                return self.request.write(exchange, fields, into);
+            }
+            // The pong to the ping behind them comes after the server has read them.
+            Purpose::Open(1) => {
+                for text in &self.subscribe {
+                    append_frame(self.opcode, mask_of(&[1]), into, |into| text.write(exchange, into));
+                }
+            }
+            _ => {}
+        }
         let opcode = if self.awaits(Some(exchange)) == Awaits::Pong { Opcode::Ping } else { self.opcode };
         let key = (mix(exchange.token()) as u32).to_be_bytes();
         append_frame(opcode, key, into, |into| self.compose(exchange, into));

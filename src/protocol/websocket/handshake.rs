@@ -143,20 +143,17 @@ pub fn check_response(head: &ResponseHead<'_>, accept: Accept, subprotocols: &[&
     }
 }
 
-/// Appends a request for an upgrade to `into`. `host` is that of the target, `target` a path; `fields` are further ones,
-/// each a name and a value without line breaks.
-pub fn write_request(key: &Key, host: &str, target: &str, fields: &[(&str, &str)], into: &mut Vec<u8>) {
-    let parts = [b"GET ", target.as_bytes(), b" HTTP/1.1\r\nHost: ", host.as_bytes()];
-    parts.iter().for_each(|part| into.extend_from_slice(part));
-    into.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n");
+/// Appends the fields that make a request one for an upgrade to `into`, and offers these subprotocols.
+pub fn write_request_fields(key: &Key, subprotocols: &[String], into: &mut Vec<u8>) {
+    into.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n");
     into.extend_from_slice(b"Sec-WebSocket-Key: ");
     into.extend_from_slice(key.as_bytes());
     into.extend_from_slice(b"\r\n");
-    for (name, value) in fields {
-        let parts = [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-        parts.iter().for_each(|part| into.extend_from_slice(part));
+    if !subprotocols.is_empty() {
+        into.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+        into.extend_from_slice(subprotocols.join(", ").as_bytes());
+        into.extend_from_slice(b"\r\n");
     }
-    into.extend_from_slice(b"\r\n");
 }
 
 /// Appends the answer that agrees to an upgrade to `into`.
@@ -194,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_request_and_its_answer_are_taken_as_they_are_written() {
-        let (key, mut request, mut answer) = (Key::new([7; 16]), Vec::new(), Vec::new());
-        write_request(&key, "a:1", "/b", &[("Sec-WebSocket-Protocol", "c, d")], &mut request);
-        let request = String::from_utf8(request).unwrap();
+        let (key, mut fields, mut answer) = (Key::new([7; 16]), Vec::new(), Vec::new());
+        write_request_fields(&key, &["c", "d"].map(str::to_owned), &mut fields);
+        let request = format!("GET /b HTTP/1.1\r\nHost: a:1\r\n{}\r\n", String::from_utf8(fields).unwrap());
         assert_eq!(asked(&request), Ok(key));
         write_accept(key.accept(), Some("d"), &mut answer);
         let answer = String::from_utf8(answer).unwrap();

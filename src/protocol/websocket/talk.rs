@@ -31,12 +31,7 @@ pub(super) fn publish(settings: &Settings, opcode: Opcode) -> Result<Option<(Tem
     let text = settings.publish.as_deref().unwrap_or(PLACEHOLDER);
     let Some((before, behind)) = around_payload(text) else {
         let means = "a subscriber knows a publication by its payload";
-        return Err(SettingError::Value {
-            setting: "publish",
-            seen: format!("{text:?}"),
-            means,
-            cure: "put {payload} into it, once",
-        });
+        return Err(SettingError::value("publish", format_args!("{text:?}"), means, "put {payload} into it, once"));
     };
     Ok(Some((message("publish", before, opcode)?, message("publish", behind, opcode)?)))
 }
@@ -55,11 +50,11 @@ fn around_payload(text: &str) -> Option<(&str, &str)> {
 
 /// A template of a message, or of a part of it.
 fn message(setting: &'static str, text: &str, opcode: Opcode) -> Result<Template, SettingError> {
-    let made = Template::parse(text).map_err(|error| SettingError::Template { setting, error })?;
+    let made = Template::of_setting(setting, text)?;
     let literals: Vec<u8> = made.literals().collect();
     if opcode == Opcode::Text && std::str::from_utf8(&literals).is_err() {
         let (means, cure) = ("a text of WebSocket is UTF-8", "leave those bytes out, or say message-type binary");
-        return Err(SettingError::Value { setting, seen: format!("{text:?}"), means, cure });
+        return Err(SettingError::value(setting, format_args!("{text:?}"), means, cure));
     }
     Ok(made)
 }

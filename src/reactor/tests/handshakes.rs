@@ -68,7 +68,7 @@ fn a_crowd_of_handshakes_takes_a_bounded_part_of_each_pass() {
     let doorbell = Doorbell::new().unwrap();
     let mut connections = Connections::new(config, &doorbell, Arc::default()).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let door = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     connections.listen(vec![Arc::new(listener)], 2).unwrap();
     let mut reactor = Reactor::new(connections, Counting::default());
     // From here on the shard knows that it has messages.
@@ -79,7 +79,7 @@ fn a_crowd_of_handshakes_takes_a_bounded_part_of_each_pass() {
     // All hellos are there before the first pass.
     for _ in 0..CLIENTS {
         let mut layer = Layer::new(LayerConfig::new(Endpoint::Client(connector.for_shard()), 1));
-        let (mut hello, mut stream) = (Vec::new(), TcpStream::connect(door).unwrap());
+        let (mut hello, mut stream) = (Vec::new(), TcpStream::connect(address).unwrap());
         layer.begin(name, IpAddr::V4(Ipv4Addr::LOCALHOST), &mut hello).unwrap();
         stream.write_all(&hello).unwrap();
         clients.push((layer, stream));

@@ -19,10 +19,10 @@ pub fn sentence(reason: MqttReason) -> &'static str {
         (_, 0x87) => {
             "the server does not let the client in; check its access rules, --user, --password and --client-id"
         }
-        (_, 0x88) => "the server is there and serves nobody at present; read its log",
+        (_, 0x88) => "the server is there and serves no client at present; read its log",
         (_, 0x89) => "the server has too much to do; lower --concurrency or the rate",
         (_, 0x8a) => "the server has banned this client; read its log",
-        (_, 0x8b) => "the server shuts down",
+        (_, 0x8b) => "the server shuts down; connect again once it runs",
         (_, 0x8c) => "the server wants another way of authentication, and the client has none but user and password",
         (_, 0x8d) => {
             "the server heard nothing for one and a half times the keepalive; raise --mqtt-keepalive, or look for what holds up the client"
@@ -41,7 +41,7 @@ pub fn sentence(reason: MqttReason) -> &'static str {
         (_, 0x93 | 0x96) => "the client sends faster than the server allows; send less often, or raise its limit",
         (_, 0x95) => "a packet is longer than the server takes; lower --payload or raise its limit",
         (_, 0x97) => "a quota of the server is used up: connections, subscriptions or messages; raise it",
-        (_, 0x98) => "somebody ended it at the server by hand or by a rule; read its log",
+        (_, 0x98) => "the server's administrator, or a rule, ended it; read its log",
         (_, 0x99) => "the server takes no messages of this form; read its log",
         (_, 0x9a) => "the server keeps no retained messages",
         (_, 0x9b) => "the server does not take this quality of service; try --qos 0",

@@ -290,8 +290,7 @@ pub fn curves(
 
 /// Percentile curves of a storm's stages.
 pub fn stages(storm: &StormDocument) -> Result<Option<Markup>> {
-    let stages = [("before", &storm.before), ("during", &storm.during), ("after", &storm.after)];
-    let each = stages.into_iter().map(|(name, stage)| (name.to_owned(), &stage.echo)).collect();
+    let each = storm.stages().into_iter().map(|(name, stage)| (name.to_owned(), &stage.echo)).collect();
     let caption = "Echo latency of the connections that the storm spared, counted from the intended start.";
     percentiles("Echo latency in the storm", caption, each, None)
 }

@@ -53,9 +53,13 @@ pub fn latencies(document: &ClientDocument, which: LatencyOf) -> Markup {
 /// The percentiles of named latencies.
 pub fn percentiles<'a>(of: &str, rows: impl Iterator<Item = (String, &'a LatencyDocument)>) -> Markup {
     let rows: Vec<_> = rows.map(|(name, one)| figures(name, one)).collect();
-    let heads: Vec<&str> =
-        [of, "count", "min"].into_iter().chain(PERCENTILES.map(|(_, name)| name)).chain(["max"]).collect();
-    table(&heads, &rows)
+    table(&heads(&[of]), &rows)
+}
+
+/// The heads of columns with the figures of a latency, behind others.
+fn heads<'a>(before: &[&'a str]) -> Vec<&'a str> {
+    let percentiles = PERCENTILES.map(|(_, name)| name);
+    before.iter().copied().chain(["count", "min"]).chain(percentiles).chain(["max"]).collect()
 }
 
 fn figures(name: String, latency: &LatencyDocument) -> Vec<String> {
@@ -71,7 +75,7 @@ pub fn audits(document: &ClientDocument) -> Option<Markup> {
         html! {
             section {
                 h2 { "Audits" }
-                p { "Each live connection sent bytes of its own, and had to receive the same bytes back." }
+                p { "In each audit every live connection had to prove itself anew." }
                 (table(&["audit", "live", "lost", "wrong"], &rows))
             }
         }
@@ -215,23 +219,17 @@ fn publication(one: &PublicationDocument) -> Vec<String> {
 
 /// The figures of a storm.
 pub fn storm(storm: &StormDocument) -> Markup {
-    let stages = [("before", &storm.before), ("during", &storm.during), ("after", &storm.after)];
-    let rows = stages.map(|(name, stage)| {
+    let rows = storm.stages().map(|(name, stage)| {
         let mut row = figures(name.to_owned(), &stage.echo);
         row.insert(1, format!("{:.1} s", stage.seconds));
         row
     });
-    let heads: Vec<&str> = ["stage", "length", "count", "min"]
-        .into_iter()
-        .chain(PERCENTILES.map(|(_, name)| name))
-        .chain(["max"])
-        .collect();
     let absorbed = match storm.absorbed_seconds {
         0.0 => "at once".to_owned(),
         seconds => format!("after {seconds:.2} s"),
     };
     html! {
-        (table(&heads, &rows))
+        (table(&heads(&["stage", "length"]), &rows))
         (facts([
             ("survivors", count(storm.survivors)),
             ("closed", count(storm.closed)),

@@ -229,9 +229,7 @@ impl Queue {
         let ((to_shard, from), (done, placed)) = (sync_channel(1), channel());
         (Queue { to_shard, placed }, Arrivals { from, placed: done })
     }
-}
 
-impl Queue {
     /// Waits until the shard has done what it was given.
     fn placed(&self) -> io::Result<Option<Latency>> {
         self.placed.recv().map_err(io::Error::other)

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -248,7 +248,7 @@ impl Clerk {
         (self.events)(ServerEvent::HandingOver);
         let mut relays = Vec::new();
         for (shard, (channel, (handle, slot))) in channels.into_iter().zip(&self.shards).enumerate() {
-            let ((to, from_shard), (to_shard, from)) = (channel_pair(), channel_pair());
+            let ((to, from_shard), (to_shard, from)) = (mpsc::channel(), mpsc::channel());
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link { to, from });
             handle.command(HAND_OVER);
             let (sender, shard_handle) = (to_shard.clone(), handle.clone());
@@ -299,10 +299,6 @@ impl Clerk {
     }
 }
 
-fn channel_pair<T>() -> (Sender<T>, Receiver<T>) {
-    channel()
-}
-
 /// Brings what a shard hands over to the successor. Returns whether that was all.
 fn relay(channel: &Channel, from: &Receiver<Parcel>, to: &Sender<Answer>, shard: &ShardHandle) -> bool {
     while let Ok(Parcel { kind, body, sockets }) = from.recv() {
@@ -347,7 +343,7 @@ mod tests {
 
     /// One asker is being answered, and as many wait as the kernel lets wait.
     #[test]
-    fn a_stop_waits_for_nobody_who_asks() {
+    fn a_stop_waits_for_no_successor_that_asks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("takeover");
         let (hello, speaks) = (Hello::ours(), Default::default());

@@ -44,7 +44,9 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         response.write(asked.head_only, closes.then_some("close"), &mut bytes);
         self.ctx.send(conn, &bytes);
         if closes {
-            self.ctx.state(conn).into_iter().for_each(|row| row.enter(Phase::Over));
+            if let Some(row) = self.ctx.state(conn) {
+                row.enter(Phase::Over);
+            }
             self.ctx.set_deadline(conn, Some(LAST_WORD));
             self.ctx.close(conn, CloseMode::Graceful);
         } else {

@@ -1,6 +1,7 @@
 //! A request as a service sees it, and what it answers.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::time::Duration;
 
 use super::date::write_date;
@@ -128,7 +129,7 @@ impl<'a> Response<'a> {
     /// something has to be said: `close` or `keep-alive`.
     pub(crate) fn write(&self, head_only: bool, connection: Option<&str>, into: &mut Vec<u8>) {
         // Writing to memory cannot fail.
-        let _ = std::io::Write::write_fmt(into, format_args!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)));
+        let _ = write!(into, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         write_date(into);
         into.extend_from_slice(&self.fields);
         // Neither may have a length, and that of a 304 is the one that a 200 would have (RFC 9110, 8.6).
@@ -138,10 +139,10 @@ impl<'a> Response<'a> {
             _ => true,
         };
         if has_length {
-            let _ = std::io::Write::write_fmt(into, format_args!("Content-Length: {}\r\n", self.body.len()));
+            let _ = write!(into, "Content-Length: {}\r\n", self.body.len());
         }
         if let Some(connection) = connection {
-            let _ = std::io::Write::write_fmt(into, format_args!("Connection: {connection}\r\n"));
+            let _ = write!(into, "Connection: {connection}\r\n");
         }
         into.extend_from_slice(b"\r\n");
         if !head_only && !matches!(self.status, 100..200 | 204 | 304) {

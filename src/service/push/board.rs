@@ -166,7 +166,7 @@ impl Board {
         self.try_again(at.shard);
     }
 
-    /// Does what a message of the shard's own mailbox asks for. Returns whom to tell, if there is anybody.
+    /// Does what a message of the shard's own mailbox asks for. Returns the receipt that is due, and its publisher.
     pub fn hear(&mut self, shard: &mut impl Shard, message: PushMessage) -> Option<Tell> {
         let tell = match message.0 {
             Told::Publication(..) if self.divided => {
@@ -176,11 +176,7 @@ impl Board {
             Told::Publication(bytes, author) => self.send(shard, bytes, author),
             Told::Sent(author, subscribers) => self.told(author, subscribers),
             Told::Quiet(shard, quiet) => {
-                if quiet {
-                    self.quiet.insert(shard)
-                } else {
-                    self.quiet.remove(&shard)
-                };
+                self.note_quiet(shard, quiet);
                 None
             }
             Told::Again => None,
@@ -257,48 +253,53 @@ impl Board {
         std::mem::take(&mut self.deferred)
     }
 
+    /// A shard has become quiet, or is so no more.
+    fn note_quiet(&mut self, shard: usize, quiet: bool) {
+        if quiet {
+            self.quiet.insert(shard)
+        } else {
+            self.quiet.remove(&shard)
+        };
+    }
+
     /// Tells the other shards, and this one, whether it is quiet.
     fn tell_all(&mut self, at: Place, quiet: bool) {
-        if quiet {
-            self.quiet.insert(at.shard)
-        } else {
-            self.quiet.remove(&at.shard)
-        };
+        self.note_quiet(at.shard, quiet);
         let others = (0..at.shards).filter(|shard| *shard != at.shard);
         self.late.extend(others.map(|shard| (shard, PushMessage(Told::Quiet(at.shard, quiet)))));
         self.try_again(at.shard);
     }
 
     /// A connection goes to another process: what it is here, and its publications that wait.
-    pub fn depart(&mut self, conn: ConnId) -> Part {
+    pub fn depart(&mut self, conn: ConnId) -> Role {
         let subscribes = self.subscribers.remove(conn);
         let published = self.publishers.remove(&conn);
         let its = |(publisher, _): &mut Held| *publisher == Some(conn);
         let held: Vec<_> = self.held.extract_if(.., its).map(|(_, bytes)| bytes).collect();
         self.pending_bytes -= held.iter().map(|bytes| bytes.len()).sum::<usize>();
-        Part { subscribes, published, held }
+        Role { subscribes, published, held }
     }
 
     /// A connection comes from another process, or comes back.
-    pub fn arrive(&mut self, conn: ConnId, part: Part) {
-        if part.subscribes {
+    pub fn arrive(&mut self, conn: ConnId, role: Role) {
+        if role.subscribes {
             self.subscribe(conn);
         }
-        if let Some(number) = part.published {
+        if let Some(number) = role.published {
             self.publishers.insert(conn, number);
         }
-        part.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
+        role.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
     }
 
     /// All connections have left: the publications that wait and whose publishers are gone.
-    pub fn depart_last(&mut self) -> Part {
+    pub fn depart_last(&mut self) -> Role {
         let held = std::mem::take(&mut self.held).into_iter().map(|(_, bytes)| bytes);
-        Part { held: held.collect(), ..Part::default() }
+        Role { held: held.collect(), ..Role::default() }
     }
 
     /// The same in the other process.
-    pub fn arrive_last(&mut self, part: Part) {
-        part.held.into_iter().for_each(|bytes| self.hold(None, bytes));
+    pub fn arrive_last(&mut self, role: Role) {
+        role.held.into_iter().for_each(|bytes| self.hold(None, bytes));
     }
 }
 
@@ -313,7 +314,7 @@ pub(super) struct Place {
 
 /// What a connection is to a broadcaster, on its way from process to process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::service) struct Part {
+pub(in crate::service) struct Role {
     pub subscribes: bool,
     /// The number of its last publication, if it publishes.
     pub published: Option<u64>,
@@ -321,12 +322,12 @@ pub(in crate::service) struct Part {
     pub held: Vec<Arc<[u8]>>,
 }
 
-/// The form of what is written of a part.
+/// The form of what is written of a role.
 const FORM: u8 = 1;
 const SUBSCRIBES: u8 = 1;
 const PUBLISHES: u8 = 1 << 1;
 
-impl Part {
+impl Role {
     /// As bytes.
     pub fn write(&self, into: &mut Vec<u8>) {
         let subscribes = if self.subscribes { SUBSCRIBES } else { 0 };
@@ -340,7 +341,7 @@ impl Part {
     }
 
     /// Reads what `write` has written at the beginning of bytes, and returns what follows; `None` for anything else.
-    pub fn read(bytes: &[u8]) -> Option<(Part, &[u8])> {
+    pub fn read(bytes: &[u8]) -> Option<(Role, &[u8])> {
         let (&[FORM, flags], mut rest) = bytes.split_first_chunk()? else { return None };
         let published = if flags & PUBLISHES != 0 {
             let (number, behind) = rest.split_first_chunk()?;
@@ -357,7 +358,7 @@ impl Part {
             rest = behind;
         }
         let known = flags & !(SUBSCRIBES | PUBLISHES) == 0;
-        known.then_some((Part { subscribes: flags & SUBSCRIBES != 0, published, held }, rest))
+        known.then_some((Role { subscribes: flags & SUBSCRIBES != 0, published, held }, rest))
     }
 }
 
@@ -375,17 +376,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_is_read_as_it_was_written_or_not_at_all(
+        fn a_role_is_read_as_it_was_written_or_not_at_all(
             subscribes: bool, published: Option<u64>, cut: prop::sample::Index,
             held in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4)
         ) {
-            let part = Part { subscribes, published, held: held.into_iter().map(Into::into).collect() };
+            let role = Role { subscribes, published, held: held.into_iter().map(Into::into).collect() };
             let mut bytes = Vec::new();
-            part.write(&mut bytes);
+            role.write(&mut bytes);
             let cut = &bytes[..cut.index(bytes.len())];
-            prop_assert_eq!(Part::read(cut), None);
+            prop_assert_eq!(Role::read(cut), None);
             bytes.push(7);
-            prop_assert_eq!(Part::read(&bytes), Some((part, &[7][..])));
+            prop_assert_eq!(Role::read(&bytes), Some((role, &[7][..])));
         }
     }
 }

@@ -93,16 +93,16 @@ struct Keeper {
     seen: Rc<RefCell<Kept>>,
 }
 
-type Net = Connections<u32, Machine>;
+type Simulated = Connections<u32, Machine>;
 
 impl Keeper {
-    fn held(&mut self, connections: &Net, conn: ConnId) -> &mut Held {
+    fn held(&mut self, connections: &Simulated, conn: ConnId) -> &mut Held {
         let held = self.held.get_mut(&conn).expect("it stands");
         assert_eq!(connections.peek(conn), Some(&held.number), "another's state");
         held
     }
 
-    fn push(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+    fn push(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
         let Some(held) = self.held.get_mut(&conn) else { return Ok(()) };
         let kept = std::mem::take(&mut held.kept);
         if kept.is_empty() {
@@ -119,7 +119,7 @@ impl Keeper {
         }
     }
 
-    fn obey(&mut self, connections: &mut Net, command: Command) -> Result<()> {
+    fn obey(&mut self, connections: &mut Simulated, command: Command) -> Result<()> {
         let name = |names: &[ConnId], number: u32| names.get(number as usize - 1).copied();
         match command {
             Command::Collect => self.collects = true,
@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     /// Sleeping connections have come back, without a state.
-    fn greet(&mut self, connections: &mut Net, names: Vec<ConnId>) {
+    fn greet(&mut self, connections: &mut Simulated, names: Vec<ConnId>) {
         for name in names {
             let state = connections.state(name).expect("it is here again");
             assert_eq!(std::mem::replace(state, self.held[&name].number), 0, "the state that was given away");
@@ -184,7 +184,7 @@ impl Keeper {
     }
 
     /// Where it has choices of its own, something that a driver may do at any time.
-    fn meddle(&mut self, connections: &mut Net) -> Result<()> {
+    fn meddle(&mut self, connections: &mut Simulated) -> Result<()> {
         let Some(chance) = &mut self.chance else { return Ok(()) };
         if !chance.one_in(3) || self.names.is_empty() {
             return Ok(());
@@ -207,7 +207,7 @@ impl Keeper {
 }
 
 /// Gives all sleeping connections away, with their states.
-fn give_all(connections: &mut Net) {
+fn give_all(connections: &mut Simulated) {
     let mut rows = usize::MAX;
     while let Some(name) = connections.next_to_give(&mut rows) {
         assert!(connections.peek(name).is_some(), "its state goes along");
@@ -218,7 +218,7 @@ fn give_all(connections: &mut Net) {
 impl Driver<Machine> for Keeper {
     type State = u32;
 
-    fn opened(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+    fn opened(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
         let seen = &mut *self.seen.borrow_mut();
         seen.opened += 1;
         let number = seen.opened;
@@ -229,7 +229,7 @@ impl Driver<Machine> for Keeper {
         Ok(())
     }
 
-    fn received(&mut self, connections: &mut Net, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, connections: &mut Simulated, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         let collects = self.collects;
         let held = self.held(connections, conn);
         assert!(!held.asleep, "bytes of a connection that sleeps");
@@ -252,14 +252,14 @@ impl Driver<Machine> for Keeper {
         Ok(Reply::Back(split..data.len()))
     }
 
-    fn slept(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+    fn slept(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
         let held = self.held(connections, conn);
         assert!(!std::mem::replace(&mut held.asleep, true), "asleep twice");
         self.seen.borrow_mut().slept += 1;
         self.meddle(connections)
     }
 
-    fn woke(&mut self, connections: &mut Net, conn: ConnId) -> Result<()> {
+    fn woke(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
         let held = self.held(connections, conn);
         assert!(std::mem::replace(&mut held.asleep, false), "awake twice");
         self.seen.borrow_mut().woke += 1;
@@ -271,14 +271,14 @@ impl Driver<Machine> for Keeper {
         self.meddle(connections)
     }
 
-    fn ended(&mut self, connections: &mut Net, conn: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(&mut self, connections: &mut Simulated, conn: ConnId, reason: CloseReason) -> Result<()> {
         let number = self.held(connections, conn).number;
         self.held.remove(&conn);
         self.seen.borrow_mut().ended.push((self.machine.elapsed(), number, reason));
         Ok(())
     }
 
-    fn turn(&mut self, connections: &mut Net, now: Instant, _command: u32) -> Result<Schedule> {
+    fn turn(&mut self, connections: &mut Simulated, now: Instant, _command: u32) -> Result<Schedule> {
         let (time, in_use) = (self.machine.elapsed(), connections.in_use());
         {
             let seen = &mut *self.seen.borrow_mut();

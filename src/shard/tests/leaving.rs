@@ -29,34 +29,34 @@ struct Leaving {
 /// When the connections are to leave.
 const LEAVE: Duration = Duration::from_millis(20);
 
-type Net = Connections<(), Machine>;
+type Simulated = Connections<(), Machine>;
 
 impl Leaving {
-    fn has_leave(&mut self, net: &mut Net) -> Result<()> {
+    fn has_leave(&mut self, connections: &mut Simulated) -> Result<()> {
         for conn in std::mem::take(&mut self.answered) {
-            net.prepare_to_leave(conn)?;
+            connections.prepare_to_leave(conn)?;
             match self.fate {
-                Fate::Closed(mode) => net.close(conn, mode, CloseReason::Local)?,
+                Fate::Closed(mode) => connections.close(conn, mode, CloseReason::Local)?,
                 Fate::Stays => {}
                 Fate::ClosedWhenQuiet { .. } => {
                     self.leaving.push(conn);
                     continue;
                 }
             }
-            net.stays(conn)?;
-            assert_eq!(net.is_live(conn), self.fate == Fate::Stays);
+            connections.stays(conn)?;
+            assert_eq!(connections.is_live(conn), self.fate == Fate::Stays);
         }
         for conn in std::mem::take(&mut self.leaving) {
-            if net.readiness_to_leave(conn)? == ReadinessToLeave::NotYet {
+            if connections.readiness_to_leave(conn)? == ReadinessToLeave::NotYet {
                 self.leaving.push(conn);
                 continue;
             }
-            assert!(net.pending_bytes(conn) < ANSWER, "the kernel does not send any more");
-            net.close(conn, CloseMode::Immediate, CloseReason::Local)?;
+            assert!(connections.pending_bytes(conn) < ANSWER, "the kernel does not send any more");
+            connections.close(conn, CloseMode::Immediate, CloseReason::Local)?;
             if self.fate == (Fate::ClosedWhenQuiet { as_gone: true }) {
-                net.stays(conn)?;
+                connections.stays(conn)?;
             } else {
-                assert_eq!(net.readiness_to_leave(conn)?, ReadinessToLeave::Gone);
+                assert_eq!(connections.readiness_to_leave(conn)?, ReadinessToLeave::Gone);
             }
         }
         Ok(())
@@ -66,27 +66,27 @@ impl Leaving {
 impl Driver<Machine> for Leaving {
     type State = ();
 
-    fn opened(&mut self, _: &mut Net, _: ConnId) -> Result<()> {
+    fn opened(&mut self, _: &mut Simulated, _: ConnId) -> Result<()> {
         self.turns.seen().opened.push(self.turns.time());
         Ok(())
     }
 
-    fn received(&mut self, net: &mut Net, conn: ConnId, _: &mut [u8]) -> Result<Reply> {
-        net.send(conn, &[7; ANSWER])?;
+    fn received(&mut self, connections: &mut Simulated, conn: ConnId, _: &mut [u8]) -> Result<Reply> {
+        connections.send(conn, &[7; ANSWER])?;
         self.answered.push(conn);
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, _: &mut Net, _: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(&mut self, _: &mut Simulated, _: ConnId, reason: CloseReason) -> Result<()> {
         self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
     }
 
-    fn turn(&mut self, net: &mut Net, now: Instant, _: u32) -> Result<Schedule> {
+    fn turn(&mut self, connections: &mut Simulated, now: Instant, _: u32) -> Result<Schedule> {
         if self.turns.time() >= LEAVE {
-            self.has_leave(net)?;
+            self.has_leave(connections)?;
         }
-        let schedule = self.turns.turn(net, now)?;
+        let schedule = self.turns.turn(connections, now)?;
         Ok(if self.leaving.is_empty() { schedule } else { Schedule::Now })
     }
 }

@@ -20,14 +20,24 @@ impl Driver<Machine> for Refusing {
         Ok(())
     }
 
-    fn received(&mut self, net: &mut Connections<Self::State, Machine>, conn: ConnId, _: &mut [u8]) -> Result<Reply> {
-        net.send(conn, b"no")?;
-        net.close(conn, CloseMode::Lingering, CloseReason::Local)?;
+    fn received(
+        &mut self,
+        connections: &mut Connections<Self::State, Machine>,
+        conn: ConnId,
+        _: &mut [u8],
+    ) -> Result<Reply> {
+        connections.send(conn, b"no")?;
+        connections.close(conn, CloseMode::Lingering, CloseReason::Local)?;
         Ok(Reply::Nothing)
     }
 
-    fn ended(&mut self, net: &mut Connections<Self::State, Machine>, conn: ConnId, reason: CloseReason) -> Result<()> {
-        assert!(net.state(conn).unwrap().is_some(), "its state can be read");
+    fn ended(
+        &mut self,
+        connections: &mut Connections<Self::State, Machine>,
+        conn: ConnId,
+        reason: CloseReason,
+    ) -> Result<()> {
+        assert!(connections.state(conn).unwrap().is_some(), "its state can be read");
         self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
     }

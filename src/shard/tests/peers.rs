@@ -10,7 +10,7 @@ const FOUND_WITHIN: Duration = Duration::from_secs(12);
 
 /// Connections that are silent for the timeout are closed soon after. Others never are.
 #[test]
-fn the_silent_are_closed_and_nobody_else() {
+fn silent_connections_are_closed_and_no_others() {
     const PEERS: usize = 200;
     with_seeds(8, |seed| {
         let mut scene = Scene::new(seed, 400);
@@ -67,7 +67,7 @@ fn many_silent_connections_are_closed_without_delaying_others() {
 
 /// While the process is suspended nothing is received, which says nothing about its peers.
 #[test]
-fn a_process_that_stands_still_closes_nobody_for_silence() {
+fn a_process_that_stands_still_closes_no_connection_for_silence() {
     with_seeds(4, |seed| {
         for waits in [false, true] {
             for still in [5 * SECOND, 3_600 * SECOND] {
@@ -91,7 +91,7 @@ fn a_process_that_stands_still_closes_nobody_for_silence() {
 
 /// Connections that come to a full shard while its process is suspended get the places of those that close meanwhile.
 #[test]
-fn a_process_that_stands_still_refuses_nobody_for_whom_a_place_is_free() {
+fn a_process_that_stands_still_refuses_no_connection_for_which_a_place_is_free() {
     const PEERS: usize = 100;
     with_seeds(4, |seed| {
         let mut scene = Scene::new(seed, 300);
@@ -134,7 +134,7 @@ fn a_connection_waits_for_a_place_as_long_as_it_should() {
 /// A clock of the host that jumps, ahead as after a virtual machine's pause, or even back, ends no connection, and every
 /// peer is answered.
 #[test]
-fn a_clock_that_jumps_harms_nobody() {
+fn a_clock_that_jumps_harms_no_connection() {
     with_seeds(6, |seed| {
         let mut scene = Scene::new(seed, 400);
         scene.config.idle_timeout = Some(8 * SECOND);

@@ -55,7 +55,7 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
 
 /// There are no rests if no connection has messages, or if new connections need the memory or the slots.
 #[test]
-fn dismantling_takes_no_rests_that_serve_nobody() {
+fn dismantling_rests_only_where_a_connection_gains_by_it() {
     with_seeds(2, |seed| {
         for way in ["nobody talks", "memory is short", "all slots are taken"] {
             let (mut scene, survivors, others) = before_the_storm(seed);

@@ -1,6 +1,5 @@
 //! The client's end: what it trusts, what it offers, and the sessions that it can resume.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,12 +70,6 @@ impl Default for ClientTls {
 }
 
 impl ClientTls {
-    /// With certificates and a private key of the client's own, each in a file in PEM.
-    pub fn with_identity(mut self, certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ClientTls {
-        self.identity = Some((Pem::File(certificates.into()), Pem::File(key.into())));
-        self
-    }
-
     /// The name that is asked for on every connection, if there is one.
     fn name(&self) -> Result<Option<ServerName<'static>>> {
         let Some(name) = &self.server_name else { return Ok(None) };

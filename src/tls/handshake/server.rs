@@ -53,19 +53,24 @@ impl TlsConfig {
     /// With a chain of certificates, the server's own first, and the private key of that, each in a file in PEM.
     /// [`Server::reload_certificates`](crate::Server::reload_certificates) reads the files again.
     pub fn files(certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsConfig {
-        TlsConfig::of(vec![(Pem::File(certificates.into()), Pem::File(key.into()))])
+        TlsConfig::of(Pem::File(certificates.into()), Pem::File(key.into()))
     }
 
     /// With the same in memory.
     pub fn pem(certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> TlsConfig {
-        TlsConfig::of(vec![(Pem::Memory(certificates.into()), Pem::Memory(key.into()))])
+        TlsConfig::of(Pem::Memory(certificates.into()), Pem::Memory(key.into()))
     }
 
-    /// With several pairs of certificates and key.
-    pub(crate) fn of(pairs: Vec<(Pem, Pem)>) -> TlsConfig {
-        let (alpn, version) = (Vec::new(), TlsVersion::default());
-        let handshake_timeout = HANDSHAKE_TIMEOUT;
-        TlsConfig { pairs, alpn, lowest: version, highest: version, handshakes: None, handshake_timeout }
+    fn of(certificates: Pem, key: Pem) -> TlsConfig {
+        let version = TlsVersion::default();
+        TlsConfig {
+            pairs: vec![(certificates, key)],
+            alpn: Vec::new(),
+            lowest: version,
+            highest: version,
+            handshakes: None,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+        }
     }
 
     /// Adds another pair of files. A client that names a server (SNI) gets the first certificate that is for this name,

@@ -67,7 +67,7 @@ impl Forger {
 /// Segments in the name of the peer that it would not send wake no connection, whatever they are. They are counted by their
 /// kind, and those that need an answer get few. Longer ones reach the filter before the kernel has looked at their checksum.
 #[test(Network, Hibernation)]
-fn hostile_segments_wake_nobody_and_are_counted() {
+fn hostile_segments_wake_no_connection_and_are_counted() {
     use segment::{ACK, RST, SYN};
     const EACH: usize = 20;
     const BEYOND: i32 = 1 << 30;

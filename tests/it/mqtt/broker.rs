@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use c1m::internal::protocol::Publication;
 use mqtt_proto::{Pid, Protocol, QoS, QosPid, TopicName, v5};
@@ -84,12 +83,9 @@ impl Broker {
         let (seen, sessions, last) = (Mutex::default(), Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { rules, seen, sessions, last });
         let of_peer = shared.clone();
-        let peer = Peer::start(move |stream| {
-            let (link, shared) = (Link::new(stream.try_clone().unwrap(), tls.as_ref()), of_peer.clone());
-            thread::spawn(move || {
-                Connection { link, shared, version: None, client: String::new(), published: 0 }.serve()
-            });
-            false
+        let peer = Peer::with_threads(move |stream| {
+            let (link, shared) = (Link::new(stream, tls.as_ref()), of_peer.clone());
+            Connection { link, shared, version: None, client: String::new(), published: 0 }.serve();
         });
         Broker { peer, shared }
     }
@@ -277,10 +273,5 @@ impl Connection {
 }
 
 fn say(rules: &Rules, version: Protocol, link: &Link, packet: &v5::Packet) {
-    for piece in oracle::write(version, packet).chunks(rules.piece) {
-        // A client that is gone is found by its reader.
-        if link.write(piece).is_err() {
-            return;
-        }
-    }
+    link.write(&oracle::write(version, packet), rules.piece);
 }

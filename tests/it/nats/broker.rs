@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 
 use c1m::internal::protocol::Publication;
 use rustls::ServerConfig;
@@ -77,19 +76,15 @@ impl Broker {
     pub fn start_over(rules: Rules, tls: Option<Arc<ServerConfig>>) -> Broker {
         let shared = Arc::new(Shared { rules, state: Mutex::default() });
         let of_peer = shared.clone();
-        let peer = Peer::start(move |stream| {
-            let link = Link::new(stream.try_clone().unwrap(), tls.as_ref());
+        let peer = Peer::with_threads(move |stream| {
+            let link = Link::new(stream, tls.as_ref());
             let mut state = of_peer.state.lock().unwrap();
             let number = state.clients.last_key_value().map_or(0, |(number, _)| number + 1);
             state.clients.insert(number, (link.clone(), Vec::new()));
             drop(state);
-            let shared = of_peer.clone();
-            thread::spawn(move || {
-                Connection { shared: &shared, number, link: link.clone(), name: String::new(), published: 0 }.serve();
-                shared.state.lock().unwrap().clients.remove(&number);
-                link.close();
-            });
-            false
+            Connection { shared: &of_peer, number, link: link.clone(), name: String::new(), published: 0 }.serve();
+            of_peer.state.lock().unwrap().clients.remove(&number);
+            link.close();
         });
         Broker { peer, shared }
     }
@@ -194,12 +189,7 @@ impl Connection<'_> {
 
     /// The state is locked meanwhile.
     fn write(&self, link: &Link, bytes: &[u8]) {
-        for piece in bytes.chunks(self.shared.rules.piece) {
-            // A client that is gone is found by its reader.
-            if link.write(piece).is_err() {
-                return;
-            }
-        }
+        link.write(bytes, self.shared.rules.piece);
     }
 
     /// Sends a message on. Its payload comes with its end.

@@ -13,7 +13,7 @@ use super::ports::free_ports;
 use super::server::at;
 use super::wait::{PATIENCE, eventually};
 
-/// A server of the test's own, on one thread. It ends when this value is dropped.
+/// A server of the test's own. It accepts connections until this value is dropped.
 pub struct Peer {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -21,7 +21,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Calls `serve` for each accepted connection. The connection is kept if that returns `true`, and closed otherwise.
+    /// Calls `serve` for each accepted connection, one after the other. The connection is kept if that returns `true`, and
+    /// closed otherwise.
     pub fn start(serve: impl Fn(&mut TcpStream) -> bool + Send + 'static) -> Peer {
         let listener = TcpListener::bind(("127.0.0.1", free_ports(1))).unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
@@ -38,6 +39,16 @@ impl Peer {
             }
         });
         Peer { address, stop, thread: Some(thread) }
+    }
+
+    /// Has `serve` serve each accepted connection, on a thread of its own.
+    pub fn with_threads(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Peer {
+        let serve = Arc::new(serve);
+        Peer::start(move |stream| {
+            let (stream, serve) = (stream.try_clone().unwrap(), serve.clone());
+            std::thread::spawn(move || serve(stream));
+            false
+        })
     }
 
     /// The arguments that lead a client to the server.
@@ -58,6 +69,17 @@ impl Drop for Peer {
         let _ = TcpStream::connect(self.address);
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking());
+    }
+}
+
+/// Sends back what comes on a connection, to its end. `answered` is called after each answer.
+pub fn echo(mut stream: TcpStream, answered: impl Fn()) {
+    let mut buffer = [0; 1_024];
+    while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..len]).is_err() {
+            return;
+        }
+        answered();
     }
 }
 
@@ -107,7 +129,7 @@ pub fn reset(stream: TcpStream) {
 }
 
 /// Checks that the peer echoes.
-pub fn echoes(stream: &mut TcpStream) {
+pub fn echoes(stream: &mut (impl Read + Write)) {
     let mut back = [0; 5];
     stream.write_all(b"hello").unwrap();
     stream.read_exact(&mut back).unwrap();

@@ -98,6 +98,14 @@ impl Running {
         self.read("err")
     }
 
+    /// The last event of a kind that the process told, with `--json -`; `None` if there is none yet.
+    pub fn last_event(&self, kind: &str) -> Option<Value> {
+        let out = self.out();
+        // A line that is not whole yet is no JSON.
+        let mut backwards = out.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        backwards.find(|event| event["event"] == kind)
+    }
+
     fn read(&self, name: &str) -> String {
         // An output that goes to no file reads as empty.
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
@@ -137,6 +145,13 @@ impl Running {
             let satisfied = enough(&self.out());
             assert!(satisfied || ended.is_none(), "it ended before {what}: {ended:?}\n{}{}", self.out(), self.err());
             satisfied
+        });
+    }
+
+    /// Waits until a server is ready.
+    pub fn until_ready(&mut self) {
+        self.until("the server is ready", |out| {
+            out.lines().any(|line| line == "ready" || line.contains(r#""event":"ready""#))
         });
     }
 
@@ -218,6 +233,12 @@ impl Finished {
             assert!(line.contains(word), "no {word:?} in: {line}");
         }
     }
+}
+
+/// The events of a kind in an output of `--json -`, in their order. A line that is not whole yet is none.
+pub fn events(out: &str, kind: &str) -> Vec<Value> {
+    let all = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    all.filter(|event| event["event"] == kind).collect()
 }
 
 /// Runs the program under test to its end, with the words of `arguments`.

@@ -28,9 +28,7 @@ impl Server {
     pub fn start_as_at(mut command: Command, port: u16, ports: u16, arguments: &str) -> Server {
         command.args(server_arguments(port, ports, arguments).split_whitespace());
         let mut running = Running::start(command);
-        running.until("the server is ready", |out| {
-            out.lines().any(|line| line == "ready" || line.contains(r#""event":"ready""#))
-        });
+        running.until_ready();
         Server { running, port, ports }
     }
 

@@ -97,6 +97,11 @@ impl Authority {
         roots
     }
 
+    /// A connection to a port of this host, whose server proves by this authority that it is `localhost`.
+    pub fn connected(&self, port: u16) -> Secure {
+        secure(port, &Arc::new(self.client(None)), "localhost").unwrap()
+    }
+
     /// The configuration of a client of rustls that trusts this authority, with one suite if it is named.
     pub fn client(&self, suite: Option<&str>) -> ClientConfig {
         self.client_of(&rustls::version::TLS13, suite)
@@ -234,8 +239,12 @@ impl Link {
         }
     }
 
-    /// Writes bytes, if the client is still there.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes bytes in pieces of so many, as long as the client is there. One that is gone is found by its reader.
+    pub fn write(&self, bytes: &[u8], piece: usize) {
+        let _ = bytes.chunks(piece).try_for_each(|piece| self.write_piece(piece));
+    }
+
+    fn write_piece(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(tls) = &self.tls else { return (&*self.stream).write_all(bytes) };
         let mut tls = tls.lock().unwrap();
         tls.writer().write_all(bytes)?;

@@ -140,7 +140,7 @@ fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {
         // It can be taken over as ever.
         let next = house.server("--stats-interval 20ms");
         assert_eq!(server.running.wait().code(), 0);
-        assert_eq!(number(&ready(&next.running.out()), "taken_over"), 12);
+        assert_eq!(number(&ready(&next.running), "taken_over"), 12);
         silent.iter_mut().chain(&mut talking).for_each(|stream| says(stream, "and now"));
         assert_eq!(counts_of_loss(next), 0);
     });
@@ -232,8 +232,8 @@ fn a_successor_goes_on_with_what_it_has_when_the_server_before_is_killed() {
             HalfWay::new();
         server.running.signal(libc::SIGKILL);
         server.running.wait();
-        successor.until("it is ready", |out| out.contains(r#""event":"ready""#));
-        let said = ready(&successor.out());
+        successor.until_ready();
+        let said = ready(&successor);
         assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (8 + 4, 1), "{said}");
         silent.iter_mut().chain(&mut talking).for_each(|stream| says(stream, "still there"));
         says(&mut house.secure(0, &config), "newcomer");

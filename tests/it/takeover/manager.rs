@@ -34,7 +34,7 @@ impl Manager {
         command.args(server_arguments(house.port, house.ports, arguments).split_whitespace());
         let mut running = Running::start(command);
         assert_eq!(self.until_ready(), running.pid());
-        running.until("the server is ready", |out| out.contains(r#""event":"ready""#));
+        running.until_ready();
         Server::of(running, house.port, house.ports)
     }
 

@@ -20,7 +20,7 @@ impl House {
     /// The next server takes the place of the one before. Returns how many connections went.
     fn replace(&self, server: &mut Server) -> u64 {
         let next = self.server("--stats-interval 20ms");
-        let said = ready(&next.running.out());
+        let said = ready(&next.running);
         let gave = handed_over(std::mem::replace(server, next));
         assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (gave, 0), "{said}");
         gave
@@ -165,7 +165,7 @@ fn what_cannot_go_on_after_a_kill_is_reset() {
             server.running.signal(libc::SIGKILL);
             server.running.wait();
             let server = manager.start(&house, &arguments);
-            let said = ready(&server.running.out());
+            let said = ready(&server.running);
             assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (0, 20), "{said}");
             for stream in &mut silent {
                 let ended = loop {

@@ -56,7 +56,7 @@ pub(super) enum Wish {
     Nothing,
     Send,
     SendLarge,
-    Deafen,
+    PauseReads,
     Close(CloseMode),
 }
 
@@ -71,7 +71,7 @@ const WISHES: [Wish; 8] = [
     Wish::Nothing,
     Wish::Send,
     Wish::SendLarge,
-    Wish::Deafen,
+    Wish::PauseReads,
     Wish::Close(CloseMode::Graceful),
     Wish::Close(CloseMode::Lingering),
     Wish::Close(CloseMode::Immediate),

@@ -166,7 +166,7 @@ fn bytes_for_more_sleepers_than_slots_reach_all() {
 
 /// While a process stands still nothing is heard: that is no silence of its peers.
 #[test]
-fn a_process_that_stood_still_puts_nobody_to_sleep_for_that() {
+fn a_process_that_stood_still_puts_no_connection_to_sleep_for_that() {
     with_seeds(4, |seed| {
         for still in [SECOND, 3_600 * SECOND] {
             let mut night = Night::new(seed, 50, 50, Catcher::default());
