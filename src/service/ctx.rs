@@ -268,8 +268,9 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them. Ask before you send: of
-    /// several sends within one call all but the first are kept until the shard hands them to the kernel.
+    /// peer to read. Those that wait there count until the kernel has taken the last of them. What the same call
+    /// has sent before counts too, as the kernel gets it after the call: more than 0 then does not mean a peer that does
+    /// not read.
     pub fn pending(&mut self, conn: ConnId) -> usize {
         self.connections.pending_bytes(conn)
     }
