@@ -12,10 +12,13 @@
 //! | 3 `user NUL text` | text for a user | none; the user gets 131 `user NUL text`, with the sender's name |
 //! | 4 `user` | kick a user; for `admin` alone | 128; the user gets 132, and the end |
 //!
-//! It shows deadlines without timers, messages to a user wherever the user is, and counters in the metrics.
+//! It shows deadlines without timers, logins that another thread checks, messages to a user wherever the user is, and
+//! counters in the metrics.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use c1m::{
@@ -26,21 +29,49 @@ use c1m::{
 /// Bytes of a frame at most, without its length. A longer one closes the connection.
 const FRAME: usize = 1_024;
 
+/// Bytes that are kept of a connection at most while its login is checked. One that sends more is closed.
+const UNREAD: usize = 4_096;
+
 /// How long a connection may take to log in.
 const LOGIN: Duration = Duration::from_secs(5);
+
+/// Logins that wait for their check at most. Beyond it a login is refused.
+const CHECKS: usize = 1_024;
 
 /// What each connection keeps in its row.
 #[derive(Default)]
 struct Session {
-    /// The start of a frame that is not whole yet.
-    partial: Vec<u8>,
-    /// The name of the user; `None` before the login.
-    user: Option<Box<str>>,
+    /// What has come and is not carried out: the start of a frame, or what follows a login that is being checked.
+    unread: Vec<u8>,
+    stage: Stage,
 }
 
-/// What one shard asks of the others.
+/// How far a connection is.
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Stranger,
+    /// Its login is being checked. No further frame is carried out meanwhile.
+    Checking,
+    /// A user of this name.
+    User(Box<str>),
+    /// It was kicked. Frames that came with the last one are not carried out.
+    Kicked,
+}
+
+/// A login, and who asks for its check.
+struct Check {
+    shard: usize,
+    conn: ConnId,
+    user: Box<str>,
+    secret: Vec<u8>,
+}
+
+/// What a shard is asked for, by the other shards and by the thread that checks logins.
 #[derive(Clone)]
 enum Request {
+    /// The login of this connection is checked.
+    Checked { conn: ConnId, user: Box<str>, is_right: bool },
     /// Deliver this frame to a user, if the user is yours.
     Deliver(Box<str>, Vec<u8>),
     /// Kick a user, if the user is yours: by an admin, or as the user has come again elsewhere.
@@ -60,6 +91,7 @@ struct Counts {
 /// One shard's part.
 struct Gateway {
     mailbox: Mailbox<Request>,
+    checks: SyncSender<Check>,
     heartbeat: Duration,
     counts: Counts,
     /// The users of this shard.
@@ -67,47 +99,96 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(shard: &ShardInfo<Request>, heartbeat: Duration, counts: Counts) -> Gateway {
-        Gateway { mailbox: shard.mailbox(), heartbeat, counts, users: HashMap::new() }
+    fn new(shard: &ShardInfo<Request>, checks: SyncSender<Check>, heartbeat: Duration, counts: Counts) -> Gateway {
+        Gateway { mailbox: shard.mailbox(), checks, heartbeat, counts, users: HashMap::new() }
+    }
+
+    /// Carries out the frames that have come whole, up to a login, which has to be checked first. Returns false if the
+    /// connection is to be closed.
+    fn frames(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId) -> bool {
+        let unread = ctx.state(conn).map(|session| std::mem::take(&mut session.unread)).unwrap_or_default();
+        let mut rest = &*unread;
+        while is_heard(ctx, conn)
+            && let Some((length, after)) = rest.split_first_chunk::<2>()
+        {
+            let length = usize::from(u16::from_be_bytes(*length));
+            if length == 0 || length > FRAME {
+                return false;
+            }
+            let Some((frame, after)) = after.split_at_checked(length) else { break };
+            rest = after;
+            if !self.frame(ctx, conn, frame[0], &frame[1..]) {
+                return false;
+            }
+        }
+        let Some(session) = ctx.state(conn) else { return true };
+        session.unread = rest.to_vec();
+        let (is_user, fits) = (matches!(session.stage, Stage::User(_)), session.unread.len() <= UNREAD);
+        // Only a user who has logged in extends the deadline by sending.
+        if is_user {
+            ctx.set_deadline(conn, Some(self.heartbeat));
+        }
+        fits
     }
 
     /// Carries out one frame. Returns false if the connection is to be closed.
     fn frame(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, kind: u8, rest: &[u8]) -> bool {
-        let Some(session) = ctx.state(conn) else { return false };
-        match (kind, session.user.clone()) {
-            (1, None) => return self.login(ctx, conn, rest),
-            (2, Some(_)) => send(ctx, conn, 130, b""),
-            (3, Some(sender)) => {
-                let Some((user, text)) = split(rest) else { return false };
-                let frame = [sender.as_bytes(), b"\0", text].concat();
-                self.ask_all(ctx, Request::Deliver(user, frame));
+        let user = match ctx.state(conn).map(|session| &session.stage) {
+            Some(Stage::Stranger) if kind == 1 => return self.check(ctx, conn, rest),
+            Some(Stage::User(user)) => user.clone(),
+            _ => return false,
+        };
+        match kind {
+            2 => send(ctx, conn, 130, b""),
+            3 => {
+                let Some((to, text)) = split(rest) else { return false };
+                let frame = [user.as_bytes(), b"\0", text].concat();
+                self.ask_all(ctx, Request::Deliver(to, frame));
             }
-            (4, Some(user)) if &*user == "admin" => {
+            4 if &*user == "admin" => {
                 let Ok(user) = std::str::from_utf8(rest) else { return false };
-                self.ask_all(ctx, Request::Kick(user.into()));
                 send(ctx, conn, 128, b"");
+                self.ask_all(ctx, Request::Kick(user.into()));
             }
             _ => return false,
         }
         true
     }
 
-    fn login(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, rest: &[u8]) -> bool {
-        let known = split(rest).filter(|(user, secret)| secret_of(user).as_bytes() == *secret);
-        let Some((user, _)) = known else {
-            ctx.count(self.counts.refused, 1);
-            send(ctx, conn, 129, b"");
-            return false;
-        };
+    /// Has a login checked. `checked` is called with the answer.
+    fn check(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, rest: &[u8]) -> bool {
+        let Some((user, secret)) = split(rest) else { return self.refuse(ctx, conn) };
+        let check = Check { shard: ctx.shard(), conn, user, secret: secret.to_vec() };
+        // A shard must not wait: not even for a place in the queue.
+        if self.checks.try_send(check).is_err() {
+            return self.refuse(ctx, conn);
+        }
+        if let Some(session) = ctx.state(conn) {
+            session.stage = Stage::Checking;
+        }
+        true
+    }
+
+    fn refuse(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId) -> bool {
+        ctx.count(self.counts.refused, 1);
+        send(ctx, conn, 129, b"");
+        false
+    }
+
+    /// A login was checked. Returns false if the connection is to be closed.
+    fn checked(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, user: Box<str>, is_right: bool) -> bool {
+        // The connection may have ended meanwhile.
+        let Some(session) = ctx.state(conn) else { return true };
+        if !is_right {
+            return self.refuse(ctx, conn);
+        }
+        session.stage = Stage::User(user.clone());
         // A user is here once: the connection before gives way, on whatever shard it is.
         self.ask_all(ctx, Request::Kick(user.clone()));
         ctx.count(self.counts.logins, 1);
-        if let Some(session) = ctx.state(conn) {
-            session.user = Some(user.clone());
-        }
         self.users.insert(user, conn);
         send(ctx, conn, 128, b"");
-        true
+        self.frames(ctx, conn)
     }
 
     /// Asks every shard; what is for this one is done at once, so that it comes before what follows.
@@ -123,6 +204,11 @@ impl Gateway {
 
     fn carry_out(&mut self, ctx: &mut Ctx<'_, Session>, request: Request) {
         match request {
+            Request::Checked { conn, user, is_right } => {
+                if !self.checked(ctx, conn, user, is_right) {
+                    ctx.close(conn, CloseMode::Graceful);
+                }
+            }
             Request::Deliver(user, frame) => {
                 if let Some(conn) = self.users.get(&user) {
                     send(ctx, *conn, 131, &frame);
@@ -131,14 +217,21 @@ impl Gateway {
             Request::Kick(user) => {
                 if let Some(conn) = self.users.remove(&user) {
                     ctx.count(self.counts.kicks, 1);
-                    // A peer that does not read would keep a graceful close waiting for ever.
-                    let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
+                    if let Some(session) = ctx.state(conn) {
+                        session.stage = Stage::Kicked;
+                    }
                     send(ctx, conn, 132, b"");
-                    ctx.close(conn, mode);
+                    // A peer that does not read is reset when its deadline passes: see the default of `expired`.
+                    ctx.close(conn, CloseMode::Graceful);
                 }
             }
         }
     }
+}
+
+/// Whether further frames of a connection are carried out.
+fn is_heard(ctx: &mut Ctx<'_, Session>, conn: ConnId) -> bool {
+    ctx.state(conn).is_some_and(|session| matches!(session.stage, Stage::Stranger | Stage::User(_)))
 }
 
 impl Service for Gateway {
@@ -150,28 +243,10 @@ impl Service for Gateway {
     }
 
     fn received(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, data: &mut [u8]) -> Reply {
-        let mut bytes = ctx.state(conn).map(|session| std::mem::take(&mut session.partial)).unwrap_or_default();
-        bytes.extend_from_slice(data);
-        let mut rest = &*bytes;
-        while let Some((length, after)) = rest.split_first_chunk::<2>() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            if length == 0 || length > FRAME {
-                return Reply::Close;
-            }
-            let Some((frame, after)) = after.split_at_checked(length) else { break };
-            rest = after;
-            if !self.frame(ctx, conn, frame[0], &frame[1..]) {
-                return Reply::Close;
-            }
-        }
         if let Some(session) = ctx.state(conn) {
-            session.partial = rest.to_vec();
-            // Only a user who has logged in extends the deadline by sending.
-            if session.user.is_some() {
-                ctx.set_deadline(conn, Some(self.heartbeat));
-            }
+            session.unread.extend_from_slice(data);
         }
-        Reply::Nothing
+        if self.frames(ctx, conn) { Reply::Nothing } else { Reply::Close }
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, Session>, request: Request) {
@@ -182,10 +257,10 @@ impl Service for Gateway {
         if reason == CloseReason::Deadline {
             ctx.count(self.counts.missed, 1);
         }
-        let Some(user) = ctx.state(conn).and_then(|session| session.user.take()) else { return };
+        let Some(Stage::User(user)) = ctx.state(conn).map(|session| &session.stage) else { return };
         // The user may have come again meanwhile.
-        if self.users.get(&user) == Some(&conn) {
-            self.users.remove(&user);
+        if self.users.get(user) == Some(&conn) {
+            self.users.remove(user);
         }
     }
 }
@@ -199,6 +274,15 @@ fn send(ctx: &mut Ctx<'_, Session>, conn: ConnId, kind: u8, rest: &[u8]) {
 fn split(rest: &[u8]) -> Option<(Box<str>, &[u8])> {
     let end = rest.iter().position(|byte| *byte == 0)?;
     Some((std::str::from_utf8(&rest[..end]).ok()?.into(), &rest[end + 1..]))
+}
+
+/// Checks logins on a thread of its own, which may wait: for a database, say. Ends when the last shard has ended.
+fn check_logins(checks: Receiver<Check>, mailbox: Mailbox<Request>) {
+    for Check { shard, conn, user, secret } in checks {
+        let is_right = secret_of(&user).as_bytes() == secret;
+        // Waits for room in the shard's mailbox. It fails only if the shard has ended.
+        let _ = mailbox.send(shard, Request::Checked { conn, user, is_right });
+    }
 }
 
 /// A gateway would ask its own accounts.
@@ -224,7 +308,11 @@ fn main() -> Result<()> {
     if let Some(address) = metrics {
         builder = builder.metrics(address);
     }
-    let server = builder.start(move |shard| Gateway::new(&shard, heartbeat, counts))?;
+    let (checks, to_check) = mpsc::sync_channel(CHECKS);
+    let server = builder.start(move |shard| Gateway::new(&shard, checks.clone(), heartbeat, counts))?;
+    // Logins that come before it begins wait in the channel.
+    let mailbox = server.mailbox();
+    thread::spawn(move || check_logins(to_check, mailbox));
     println!("ready on port {port}, metrics: {}", server.metrics_url().as_deref().unwrap_or("none"));
     // Serves until a shard fails; Ctrl-C ends the process.
     for event in server.events().iter() {

@@ -162,6 +162,15 @@ use internal::{cli, command_error, doctor, output, render, tune};
 #[doc = include_str!("../docs/guide/services.md")]
 mod services_guide {}
 
+/// The same for the guides on hibernation and on takeovers.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/hibernation.md")]
+mod hibernation_guide {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/takeover.md")]
+mod takeover_guide {}
+
 /// The same for the guide on protocols. Its dialect is compiled as a test of `protocol`.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/protocols.md")]

@@ -126,6 +126,21 @@ impl<M> Queue<M> {
 /// its own shard arrives in a later pass. Messages that are still queued when the shard stops are dropped.
 ///
 /// A `ConnId` names a connection of one shard. A message about a connection must go to the shard that gave the name.
+///
+/// A service must not wait, so a thread of its own asks what takes time, such as a database, and answers:
+///
+/// ```
+/// use c1m::{ConnId, Mailbox};
+///
+/// /// Answers `conn`, a connection of the shard with the number `shard`.
+/// fn answer(mailbox: &Mailbox<(ConnId, String)>, shard: usize, conn: ConnId, key: &str) {
+///     let value = key.to_uppercase(); // What takes time.
+///     // Waits while the shard's queue is full. An error means that the shard has ended.
+///     let _ = mailbox.send(shard, (conn, value));
+/// }
+/// ```
+///
+/// `docs/guide/services.md` has the rest of it.
 pub struct Mailbox<M> {
     shards: Arc<[Arc<Queue<M>>]>,
 }

@@ -57,6 +57,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// was meant, so a pause of the process ends no request.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// How long clients that were accepted before the end have for their requests and answers. After a takeover another
+/// process accepts at the same listener, so a scrape that came here would otherwise be the only thing that is lost.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// The lowest port that needs no privilege by default (`net.ipv4.ip_unprivileged_port_start`).
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
@@ -64,7 +68,8 @@ const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 /// does not.
 const NICE: i32 = 10;
 
-/// The endpoint of the metrics. It answers until it is dropped.
+/// The endpoint of the metrics. It answers until it is dropped, which waits for the answers to clients that were accepted
+/// before.
 pub struct Exporter {
     address: SocketAddr,
     /// The listener once more, for a later process.
@@ -174,14 +179,22 @@ impl Endpoint {
         Endpoint { listener, connections: Vec::new(), spare, accepts_at: None, clock }
     }
 
-    /// Answers until `stop` is set.
+    /// Answers until `stop` is set, and then those that were accepted before.
     fn answer(&mut self, shared: &Shared) {
         // Raising the nice value needs no privilege; without it a scrape would only be served sooner.
         let _ = nice(NICE);
-        while !shared.stop.load(Ordering::Acquire) {
+        let mut end = None;
+        loop {
             let metrics = shared.metrics.get();
             let before = self.clock.now();
-            let Some(ready) = self.wait(shared, metrics.is_some()) else {
+            if shared.stop.load(Ordering::Acquire) {
+                let end = *end.get_or_insert_with(|| before.after(LAST_ANSWERS));
+                self.connections.retain(|(connection, _)| connection.is_owed());
+                if self.connections.is_empty() || end <= before {
+                    return;
+                }
+            }
+            let Some(ready) = self.wait(shared, metrics.is_some() && end.is_none(), end) else {
                 std::thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
@@ -202,8 +215,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits until a socket is ready or a deadline passes. `None` if poll(2) fails.
-    fn wait(&mut self, shared: &Shared, listens: bool) -> Option<Ready> {
+    /// Waits until a socket is ready, a deadline passes or the `end` comes. `None` if poll(2) fails.
+    fn wait(&mut self, shared: &Shared, listens: bool, end: Option<Mark>) -> Option<Ready> {
         let now = self.clock.now();
         let accepts = listens && self.accepts_at.is_none_or(|at| at <= now);
         let mut polls = vec![PollFd::new(&shared.doorbell, PollFlags::IN)];
@@ -216,7 +229,7 @@ impl Endpoint {
         }
         let goes_on = self.connections.iter().any(|(_, next)| *next == Next::Continue);
         let deadlines = self.connections.iter().map(|(connection, _)| connection.deadline());
-        let due = deadlines.chain(self.accepts_at.filter(|_| listens && !accepts)).min();
+        let due = deadlines.chain(self.accepts_at.filter(|_| listens && !accepts)).chain(end).min();
         let timeout = match (goes_on, due) {
             (true, _) => Some(Duration::ZERO),
             // Rounded up, so that the deadline has passed when the wait is over.

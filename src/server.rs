@@ -56,7 +56,8 @@ const UNITED: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// The shard of this number ended. Before `Server::stop` that is a failure, which `Server::join` explains.
+    /// The shard of this number ended. Before `Server::stop` that is a failure, which `Server::join` explains. A shard
+    /// that has handed over all to a later server does not tell its end.
     ShardEnded(usize),
     /// Memory became short: new connections are refused until there is clearly more again.
     MemoryShort,

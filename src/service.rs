@@ -77,7 +77,8 @@ pub trait Service: 'static {
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// Bytes came: 1 to 4,096 at a time, cut wherever the network cut them. No more are received on this connection
-    /// until the reply is sent, so a peer that does not read is not read from either.
+    /// until the reply is sent, so a peer that does not read is not read from either. There is no other way to stop
+    /// receiving from one connection: a service that has to wait keeps what comes, up to a bound.
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply;
 
     /// The kernel has taken all bytes that had to wait because the peer did not read. Never called for bytes that the
@@ -106,8 +107,8 @@ pub trait Service: 'static {
 
     /// The connection is about to go to another process, a successor of this server (`ServerBuilder::takeover`). What is
     /// written to `state` is given to `taken_over` there. After this call the connection is gone here: `closed` is not
-    /// called, and what is sent to it is dropped. Should the successor be killed before it has the connection,
-    /// `taken_over` is called here instead.
+    /// called, so take it out of your sets and maps, and what is sent to it is dropped. Should the successor be killed
+    /// before it has the connection, `taken_over` is called here instead.
     ///
     /// A sleeping connection is handed over too, without a wake. All those of a shard go at one moment, so keep it short.
     fn hand_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &mut Vec<u8>) {}

@@ -40,19 +40,24 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(|heading| heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
+/// Where the links of a text lead.
+fn links(prose: &str) -> impl Iterator<Item = &str> {
+    prose.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut paths = Vec::new();
     documents(root(), &mut paths);
-    let (mut wrong, mut links) = (Vec::new(), 0);
+    let (mut wrong, mut seen) = (Vec::new(), 0);
     for path in &paths {
         let text = fs::read_to_string(path).unwrap();
         let prose = prose(&text);
-        for target in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in links(&prose) {
             if target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            links += 1;
+            seen += 1;
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             let found = file.exists()
@@ -62,7 +67,7 @@ fn links_between_documents_lead_somewhere() {
             }
         }
     }
-    assert!(links > 40, "{links} links in {} documents", paths.len());
+    assert!(seen > 40, "{seen} links in {} documents", paths.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -124,6 +129,16 @@ fn every_rust_file(folder: &Path, into: &mut String) {
 fn readme_stays_short() {
     let words = fs::read_to_string(root().join("README.md")).unwrap().split_whitespace().count();
     assert!(words <= README_WORDS, "README.md has {words} words; move what only some need to docs/guide");
+}
+
+/// Each README has a link to the other one, and all other links are the same.
+#[test]
+fn both_readmes_lead_to_the_same_places() {
+    let places = |name: &str, other: &str| -> BTreeSet<String> {
+        let text = prose(&fs::read_to_string(root().join(name)).unwrap());
+        links(&text).filter(|link| *link != other).map(str::to_owned).collect()
+    };
+    assert_eq!(places("README.md", "README.zh-CN.md"), places("README.zh-CN.md", "README.md"));
 }
 
 /// What is not prose is the same in both languages.

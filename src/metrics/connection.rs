@@ -102,6 +102,11 @@ impl Connection {
         self.deadline
     }
 
+    /// Whether an answer is due, is being sent, or may not have arrived yet.
+    pub fn is_owed(&self) -> bool {
+        self.state != State::Idle || self.answers == 0
+    }
+
     /// The rank among connections that make room for a new one: the connection with the lowest rank ends.
     pub fn eviction_rank(&self) -> impl Ord + use<> {
         (self.state, self.since)

@@ -216,7 +216,8 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.counters().live.get()
     }
 
-    /// The service's state of a connection. In `Service::closed` it can be read for the last time.
+    /// The service's state of a connection. In `Service::closed` it can be read for the last time. It is borrowed from
+    /// this context: copy what you need of it before the next call.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
         self.connections.state(conn)
     }
@@ -259,14 +260,17 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.is_asleep(conn)
     }
 
-    /// Closes a connection. `Service::closed` follows soon, and not within this call.
+    /// Closes a connection. `Service::closed` follows soon, and not within this call. Until then its state stays, and
+    /// `Service::received` is called no more. Within `received` return `Reply::Nothing` after it.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode) {
         let done = self.connections.close(conn, mode, self.shard.reason);
         self.note(done);
     }
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them.
+    /// peer to read. Those that wait there count until the kernel has taken the last of them. What the same call
+    /// has sent before counts too, as the kernel gets it after the call: more than 0 then does not mean a peer that does
+    /// not read.
     pub fn pending(&mut self, conn: ConnId) -> usize {
         self.connections.pending_bytes(conn)
     }

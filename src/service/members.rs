@@ -70,8 +70,8 @@ impl Bitmap {
 /// Connections of one shard, such as a room's: one bit each, and 64 bytes for each 512 slots that have any. Clones
 /// share their memory until one of them changes.
 ///
-/// A set holds the connections' places and not their `ConnId`s. So remove a connection in `Service::closed`: its place
-/// is given to the next connection.
+/// A set holds the connections' places and not their `ConnId`s. So remove a connection in `Service::closed`, and in
+/// `Service::hand_over`, after which `closed` is not called: its place is given to the next connection.
 #[derive(Debug, Clone, Default)]
 pub struct Members {
     bits: Rc<Bitmap>,

@@ -267,8 +267,7 @@ struct Client(TcpStream);
 
 impl Client {
     fn send(&mut self, kind: u8, rest: &[u8]) {
-        let length = (1 + rest.len()) as u16;
-        self.0.write_all(&[&length.to_be_bytes()[..], &[kind], rest].concat()).unwrap();
+        self.0.write_all(&frame(kind, rest)).unwrap();
     }
 
     fn receive(&mut self) -> (u8, Vec<u8>) {
@@ -287,6 +286,12 @@ impl Client {
         // A reset is an end too: what it sent last may not have been read.
         assert_eq!(self.0.read(&mut [0]).unwrap_or(0), 0);
     }
+}
+
+/// A frame of the gateway.
+fn frame(kind: u8, rest: &[u8]) -> Vec<u8> {
+    let length = (1 + rest.len()) as u16;
+    [&length.to_be_bytes()[..], &[kind], rest].concat()
 }
 
 /// The sum of one of the gateway's counters over its shards.
@@ -323,6 +328,22 @@ fn gateway_knows_its_users_wherever_they_are_and_counts() {
     users[0].is(130, b"");
     users[0].0.write_all(&[1, 2]).unwrap();
     users[0].is(130, b"");
+    // What comes right behind a login waits until that is checked: a heartbeat and the start of another one.
+    let mut hasty = Client(example.connect());
+    let login_and_more = [frame(1, b"hasty\0hasty's secret"), frame(2, b""), vec![0]].concat();
+    hasty.0.write_all(&login_and_more).unwrap();
+    hasty.is(128, b"");
+    hasty.is(130, b"");
+    hasty.0.write_all(&[1, 2]).unwrap();
+    hasty.is(130, b"");
+    // An admin who kicks himself is told both, and nothing behind that is carried out.
+    let mut leaving = Client(example.connect());
+    let login_and_more = [frame(1, b"admin\0admin's secret"), frame(4, b"admin"), frame(2, b"")].concat();
+    leaving.0.write_all(&login_and_more).unwrap();
+    leaving.is(128, b"");
+    leaving.is(128, b"");
+    leaving.is(132, b"");
+    leaving.ends();
     // A wrong secret, a frame of no length, a word before the login: each ends its connection.
     for (bytes, answer) in [(&b"\0\x09\x01user1\0no"[..], Some(129)), (b"\0\0", None), (b"\0\x01\x02", None)] {
         let mut stranger = Client(example.connect());
@@ -346,8 +367,8 @@ fn gateway_knows_its_users_wherever_they_are_and_counts() {
     users[2].ends();
     users[3].send(4, b"user4");
     users[3].ends();
-    eventually("all is counted", || counted(address, "gateway_kicks") == 2);
-    assert_eq!((counted(address, "gateway_logins"), counted(address, "gateway_refused_logins")), (10, 1));
+    eventually("all is counted", || counted(address, "gateway_kicks") == 3);
+    assert_eq!((counted(address, "gateway_logins"), counted(address, "gateway_refused_logins")), (12, 1));
     assert_eq!(counted(address, "gateway_missed_heartbeats"), 0);
     drop(example);
 }

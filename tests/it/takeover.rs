@@ -4,6 +4,7 @@
 mod asking;
 pub mod halfway;
 mod manager;
+mod metrics;
 mod services;
 mod spoken;
 
@@ -540,31 +541,5 @@ fn a_server_starts_afresh_where_none_answers() {
         assert_eq!(number(&ready(&server.running), "taken_over"), 0);
         audit(&mut house.crowd(5), "afresh");
         server.stop();
-    });
-}
-
-/// The metrics stay at their address, and tell of takeovers.
-#[test(Network)]
-fn metrics_stay_where_they_are() {
-    in_own_network(|| {
-        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--metrics 127.0.0.1:9187");
-        let scraped = || {
-            let mut stream = TcpStream::connect("127.0.0.1:9187").unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: c1m\r\nConnection: close\r\n\r\n").unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).unwrap();
-            text
-        };
-        let server = house.server("");
-        let mut crowd = house.crowd(20);
-        let next = house.server("");
-        assert_eq!(handed_over(server), 20);
-        let text = scraped();
-        let counted = |line: &&str| line.starts_with("c1m_takeover_connections_total") && line.contains("taken_over");
-        let taken: u64 =
-            text.lines().filter(counted).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
-        assert_eq!(taken, 20, "{text}");
-        audit(&mut crowd, "scraped");
-        next.stop();
     });
 }
