@@ -319,7 +319,9 @@ impl HostReason {
             HostReason::SourcePorts { sources_needed: Some(sources), .. } => {
                 format!("give {sources} source addresses, more ports or targets, or widen net.ipv4.ip_local_port_range")
             }
-            HostReason::SourcePorts { sources_needed: None, .. } => "widen net.ipv4.ip_local_port_range".to_owned(),
+            HostReason::SourcePorts { sources_needed: None, .. } => {
+                "widen net.ipv4.ip_local_port_range, or take ports out of net.ipv4.ip_local_reserved_ports".to_owned()
+            }
             HostReason::UnknownName { .. } => {
                 "check the name (getent ahosts), /etc/resolv.conf and /etc/hosts, or give an address".to_owned()
             }

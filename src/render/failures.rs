@@ -96,7 +96,12 @@ fn errno_sentence(errno: Errno) -> &'static str {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN => {
             "there is no way to that address; check it, and `ip route get`"
         }
-        Errno::EACCES | Errno::EPERM => "a firewall rule of this host forbids it; look at nft list ruleset",
+        Errno::EACCES | Errno::EPERM => {
+            "a firewall rule or a seccomp filter of this host forbids it; look at nft list ruleset, and at the profile of the container or unit"
+        }
+        Errno::ENOSYS => {
+            "a seccomp filter hides a call that connecting needs; look at the profile of the container or unit"
+        }
         Errno::EINVAL => {
             "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and the target"
         }

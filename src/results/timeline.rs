@@ -21,6 +21,9 @@ const CLASSES_PER_DECADE: u32 = 8;
 /// Seconds between two samples at first. The interval is short, so that a short run has a course too.
 const FIRST_INTERVAL: f64 = 0.25;
 
+/// The last second of the year 9999 since 1970: later dates cannot be written. No clock of a kernel goes that far.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
 /// The largest bound of a class, as a power of ten in microseconds: 100 s.
 const DECADES: u32 = 8;
 
@@ -235,7 +238,7 @@ impl Timeline {
         if self.phases.iter().any(|phase| !sound(phase.start) || !sound(phase.end) || phase.end < phase.start) {
             return Err("a phase of its timeline ends before it begins".to_owned());
         }
-        if !(0.1..=1e9).contains(&self.interval_seconds) || !(0.0..=1e12).contains(&self.began_unix_seconds) {
+        if !(0.1..=1e9).contains(&self.interval_seconds) || !(0.0..=LAST_SECOND).contains(&self.began_unix_seconds) {
             return Err("its timeline has no time".to_owned());
         }
         let processes = self.samples.iter().flat_map(|sample| [Some(&sample.client), sample.server.as_ref()]);

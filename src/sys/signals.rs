@@ -1,5 +1,13 @@
 //! The meaning of signals to a run. A signal that ends the process by default ends the run in order, or does nothing.
 
+#[cfg(feature = "cli")]
+use std::io::{self, PipeReader, Read};
+#[cfg(feature = "cli")]
+use std::sync::Arc;
+
+#[cfg(feature = "cli")]
+use rustix::fs::{OFlags, fcntl_setfl};
+
 /// Signals that would end the process at once by default, and that must not: SIGUSR1 and SIGUSR2, at which other programs
 /// print figures (dd) or open their logs again (nginx); and SIGXFSZ, without which a write beyond the limit on file sizes
 /// (ulimit -f) is an error.
@@ -24,6 +32,47 @@ pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     ];
     let others = OTHERS.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
     [libc::SIGINT, libc::SIGTERM].into_iter().chain(others.filter(|signal| !is_ignored(*signal)))
+}
+
+/// Signals that were caught, in the order in which they came.
+///
+/// signal-hook has such an iterator too. Its handler calls send(2), and its reader recv(2) and panics where that fails. A
+/// filter of system calls may forbid these to a program that needs no socket of its own; no filter forbids read(2) and
+/// write(2).
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub struct Signals(PipeReader);
+
+#[cfg(feature = "cli")]
+impl Signals {
+    /// Catches these signals from now on, as long as the process lives.
+    ///
+    /// Fails where no pipe can be had.
+    pub fn catch(which: impl Iterator<Item = libc::c_int>) -> io::Result<Signals> {
+        let (read, write) = io::pipe()?;
+        // A handler must not wait. Where the pipe is full, its reader has signals enough.
+        fcntl_setfl(&write, OFlags::NONBLOCK)?;
+        let write = Arc::new(write);
+        for signal in which {
+            // The kernel's signals have numbers up to 64.
+            let (write, number) = (write.clone(), signal as u8);
+            let tell = move || _ = rustix::io::write(&*write, &[number]);
+            // SAFETY: the action is async-signal-safe: it makes one system call, takes no lock, and allocates nothing.
+            unsafe { signal_hook::low_level::register(signal, tell) }?;
+        }
+        Ok(Signals(read))
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Iterator for Signals {
+    type Item = libc::c_int;
+
+    /// Waits for the next signal.
+    fn next(&mut self) -> Option<libc::c_int> {
+        let mut number = [0];
+        self.0.read_exact(&mut number).ok().map(|()| number[0].into())
+    }
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {

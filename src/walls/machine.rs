@@ -65,11 +65,25 @@ pub const THREADS: Wall = Wall {
 pub const CORES: Wall = Wall {
     name: "cores",
     symptom: "the ramp is slow and latencies grow, with idle cores beside the busy ones, or with none",
-    evidence: "the cpuset and cpu quota of this process's cgroup; taskset",
+    evidence: "the cpuset and cpu quota of this process's cgroup, nr_throttled of its cpu.stat; taskset",
     cure: "widen the cpuset, raise the quota (cpu.max, CPUQuota=), --cpus of a container",
     judge: cores,
-    blame: super::never,
+    blame: |evidence| {
+        let [pauses, milliseconds] = ["cgroup_cpu_pauses", "cgroup_cpu_paused_ms"].map(|name| evidence.moved(name));
+        (milliseconds >= NOTABLE_PAUSES_MS).then(|| Diagnostic {
+            saw: format!(
+                "a cgroup of this process used up its processor quota {} times, and its cores then stood still for {:.1} s in all",
+                count(pauses),
+                milliseconds as f64 / 1e3
+            ),
+            means: "whatever is to be done waits meanwhile, and latencies contain that".to_owned(),
+            cure: "raise the quota (CPUQuota=, cpu.max, --cpus of a container), or use fewer --cores".to_owned(),
+        })
+    },
 };
+
+/// Pauses of less than this in a whole run are in no figure that a reader looks at.
+const NOTABLE_PAUSES_MS: u64 = 100;
 
 /// The wall of a network card whose packets all come to one core.
 pub const NIC_QUEUES: Wall = Wall {

@@ -104,7 +104,11 @@ fn too_little_memory_for_data_is_named() {
 #[test]
 fn a_small_stack_is_raised_or_named() {
     for arguments in ["server --port 0", "client --target-ip 127.0.0.1 --port 0", "report merge /nonexistent"] {
-        run_as(c1m_after("ulimit -s 64"), arguments).fails_with(3, &["stack limit 65536 bytes", "ulimit -Hs"]);
+        for kibibytes in [20, 64] {
+            let small = c1m_after(&format!("ulimit -s {kibibytes}"));
+            let words = format!("stack limit {} bytes", kibibytes << 10);
+            run_as(small, arguments).fails_with(3, &[&words, "ulimit -Hs"]);
+        }
         assert_eq!(run_as(c1m_after("ulimit -Ss 64"), arguments).code(), 2, "{arguments}");
         run_as(c1m_after("export RUST_MIN_STACK=1"), arguments)
             .fails_with(2, &["RUST_MIN_STACK=1", "stack", "unset it"]);
@@ -292,6 +296,25 @@ fn a_call_that_a_filter_forbids_is_not_blamed_on_a_limit() {
             finished.fails_with(finished.code(), &["seccomp", words]);
             assert!([2, 3].contains(&finished.code()) && !finished.err.contains("ulimit"), "{}", finished.err);
         }
+    }
+}
+
+/// The same of calls that every process may make otherwise: c1m is not wrong where one of them fails.
+#[test]
+fn a_common_call_that_a_filter_forbids_is_no_bug() {
+    for (answer, name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+        let without = |call| {
+            let mut command = c1m();
+            refuse(&mut command, call..=call, None, answer);
+            command
+        };
+        let server = Server::start_as(without(libc::SYS_shutdown), 1, "");
+        server.running.signal(libc::SIGTERM);
+        server.running.wait().fails_with(3, &["stop listening", name, "seccomp"]);
+        let metrics = format!("server {} --metrics 127.0.0.1:0", at(free_ports(1), 1));
+        run_as(without(libc::SYS_listen), &metrics).fails_with(3, &["listen for metrics", name, "seccomp"]);
+        let secret = "client --target-ip 127.0.0.1 --connections 1 --tls --insecure";
+        run_as(without(libc::SYS_prctl), secret).fails_with(3, &["hide the memory", name, "seccomp"]);
     }
 }
 

@@ -53,6 +53,7 @@ mod steer;
 mod stopped;
 mod storm;
 mod storm_protocols;
+mod streams;
 mod support;
 mod takeover;
 mod terminal;

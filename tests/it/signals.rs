@@ -34,3 +34,34 @@ fn every_other_signal_ends_a_run_in_order() {
         assert_eq!(number(&finished.last_document(), "accepted"), 1, "signal {signal}");
     }
 }
+
+/// timeout(1) signals the process and then its group, and programs that start others pass on what the terminal sends to all
+/// of them. The run still ends in order.
+#[test]
+fn a_signal_that_comes_again_at_once_is_the_same_wish() {
+    let server = Server::start(1, "");
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] {
+        let mut client = Client::start(&format!("{} --connections 20 --hold 1h", server.at()));
+        client.running.until("it holds", |out| out.contains("\nhold "));
+        (0..200).for_each(|_| client.running.signal(signal));
+        let run = client.finish();
+        assert_eq!((run.finished.code(), run.number("live"), run.number("failed")), (1, 20, 0), "{}", run.json);
+    }
+    server.stop();
+}
+
+/// A run needs neither send(2) nor recv(2) of its own, so a filter may forbid them.
+#[test]
+fn a_signal_ends_a_server_that_may_call_neither_send_nor_recv() {
+    for call in [libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg] {
+        for answer in [libc::EPERM, libc::ENOSYS] {
+            let mut command = c1m();
+            refuse(&mut command, call..=call, None, answer);
+            let server = Server::start_as(command, 1, "--json -");
+            client(&format!("{} --connections 5", server.at())).held(5);
+            let finished = server.stop();
+            assert_eq!(finished.err, "", "{call}");
+            assert_eq!(number(&finished.last_document(), "accepted"), 5, "{call}");
+        }
+    }
+}
